@@ -1,0 +1,164 @@
+"""Compares vpntun with the bare path and with the other tunnels that are installed, all on this machine. As root.
+
+    scripts/bench --quick               the main figures, in less than 5 minutes
+    scripts/bench                       all of them, in an hour and a quarter
+    scripts/bench --json FILE           with every reading of every round
+    scripts/bench --paths veth --measure up,down --subjects bare,vpntun-udp,openvpn-udp --rounds 3 --seconds 1
+    scripts/bench --list                the names of paths, measurements and subjects
+
+Two namespaces, a path between them, and on each path one round after the other. Within a round the subjects take
+turns, and it is the ratios within the rounds whose medians are shown beside the medians of the figures: the machine is
+never the same for two minutes. "Up" is from the end that calls to the end that serves. Processor seconds are those of
+both ends' processes, a gigabyte of a flow up. The memory is the bigger end's. But for the flows that name one, TCP
+has the congestion control that the machine has, inside the tunnels and under those that go over TCP.
+
+`make bench` is the whole; the script makes the environment .venv if it is not there. With another environment:
+PYTHONPATH=scripts PYTHON -m benchmark --quick. A subject whose programs are not installed is left out with a line that
+says so. Ctrl-C ends it and shows what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmark import table
+from benchmark.errors import BenchError
+from benchmark.figures import MEASUREMENTS, has_congestion_control
+from benchmark.namespaces import TOOLS, hide
+from benchmark.others import OTHERS
+from benchmark.paths import PATHS
+from benchmark.plan import QUICK, WHOLE, Plan
+from benchmark.results import Results, machine
+from benchmark.runner import run
+from benchmark.subjects import OWN, Subject
+
+SUBJECTS = (*OWN, *OTHERS)
+NEEDED = {"ip": "iproute2", "iperf3": "iperf3", "ping": "iputils-ping", "setpriv": "util-linux"}
+
+
+def main() -> int:
+    options = _options()
+    if options.list:
+        for title, each in (("paths", PATHS), ("measurements", MEASUREMENTS), ("subjects", SUBJECTS)):
+            print(f"{title}: {', '.join(one.name for one in each)}")
+        return 0
+    try:
+        plan, subjects = _plan(options), _subjects(options)
+        _check_machine()
+        hide()
+    except BenchError as unable:
+        print(f"bench: {unable}", file=sys.stderr)
+        return 1
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    results, started, status = Results(), time.monotonic(), 0
+    try:
+        run(plan, subjects, results, _say)
+    except KeyboardInterrupt:
+        status = 130
+    about = {**machine(), "minutes": f"{(time.monotonic() - started) / 60:.1f}", **_versions(subjects)}
+    _show(results, about)
+    if options.json:
+        shown = {"machine": about, "plan": asdict(plan), "paths": results.as_json(), "notes": results.notes}
+        options.json.write_text(json.dumps(shown, indent=1) + "\n")
+    return status if results.paths() else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="the main figures only, fewer rounds, shorter loads")
+    parser.add_argument("--rounds", type=int, metavar="N", help="on each path (3; quick: 2 or 1)")
+    parser.add_argument(
+        "--seconds", type=float, metavar="S", help=f"of each load ({WHOLE.seconds:g}; quick: {QUICK.seconds:g})"
+    )
+    parser.add_argument("--paths", type=_names(PATHS), default=[], metavar="NAME,...", help="these only")
+    parser.add_argument("--measure", type=_names(MEASUREMENTS), default=[], metavar="NAME,...", help="these only")
+    parser.add_argument("--subjects", type=_names(SUBJECTS), default=[], metavar="NAME,...", help="these only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every reading there")
+    parser.add_argument("--list", action="store_true", help="say the names there are")
+    return parser.parse_args()
+
+
+def _names(known: Iterable[Any]) -> Any:
+    names = [each.name for each in known]
+
+    def parse(text: str) -> list[str]:
+        chosen = [name for name in text.split(",") if name]
+        for name in chosen:
+            if name not in names:
+                raise argparse.ArgumentTypeError(f"there is no {name!r}; there are {', '.join(names)}")
+        return chosen
+
+    return parse
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    plan = (QUICK if options.quick else WHOLE).limited(options.paths, options.measure)
+    plan = plan.timed(options.rounds, options.seconds)
+    for congestion in ("cubic", "bbr"):
+        if not has_congestion_control(congestion):
+            _say(f"flows with {congestion} are left out: this kernel does not have it")
+            plan = plan.without(congestion)
+    return plan
+
+
+def _subjects(options: argparse.Namespace) -> list[Subject]:
+    present = []
+    for subject in SUBJECTS:
+        if options.subjects and subject.name not in options.subjects:
+            continue
+        if options.quick and not options.subjects and not subject.quick:
+            continue
+        if missing := subject.missing():
+            _say(f"{subject.name} is left out: {missing} is not installed")
+        else:
+            present.append(subject)
+    return present
+
+
+def _check_machine() -> None:
+    if os.geteuid() != 0:
+        raise BenchError("not root: it makes network namespaces and TUN devices")
+    for tool, package in NEEDED.items():
+        if shutil.which(tool, path=TOOLS) is None:
+            raise BenchError(f"{tool} is not installed; on Debian: apt install {package}")
+    if not Path("/dev/net/tun").is_char_device():
+        raise BenchError("there is no /dev/net/tun: modprobe tun")
+
+
+def _versions(subjects: Sequence[Subject]) -> dict[str, str]:
+    return {subject.needs[0]: said for subject in subjects if (said := subject.version())}
+
+
+def _show(results: Results, about: dict[str, str]) -> None:
+    print("\n" + ", ".join(f"{name} {value}" for name, value in about.items()))
+    titles = {path.name: path.title for path in PATHS}
+    for path in results.paths():
+        print(f"\n{path}: {titles[path]}; medians\n\n{table.medians(results, path)}")
+        if ratios := table.ratios(results, path):
+            print(f"\n{path}: ratios within the round; medians\n\n{ratios}")
+    print(f"\ntargets: ratios within the round; medians\n\n{table.targets(results)}")
+    if results.notes:
+        print("\nnotes")
+        for note in results.notes:
+            print(f"  {note}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

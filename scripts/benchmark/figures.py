@@ -1,0 +1,126 @@
+"""What is measured of a tunnel. A measurement is one load; some give more than one figure."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmark import loads
+from benchmark.namespaces import Machine
+from benchmark.subjects import Tunnel
+
+
+@dataclass(frozen=True)
+class Figure:
+    name: str
+    heading: str  # with its unit
+    digits: int = 0
+
+
+FIGURES = (
+    Figure("up", "1 flow up Mbit/s"),
+    Figure("down", "1 flow down Mbit/s"),
+    Figure("four", "4 flows up Mbit/s"),
+    Figure("cubic", "1 flow cubic Mbit/s", 1),
+    Figure("bbr", "1 flow BBR Mbit/s", 1),
+    Figure("idle", "round trip idle us"),
+    Figure("idle-p99", "idle p99 us"),
+    Figure("loaded", "round trip loaded us"),
+    Figure("loaded-p99", "loaded p99 us"),
+    Figure("loaded-lost", "lost loaded %", 1),
+    Figure("pps", "64-byte UDP k/s", 1),
+    Figure("cpu", "CPU s/GB", 2),
+    Figure("rss", "resident MiB", 1),
+    Figure("wakes", "idle wake-ups /s", 1),
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The two machines, and how long a load takes."""
+
+    a: Machine
+    b: Machine
+    seconds: float
+
+
+Readings = Mapping[str, "float | None"]
+Measure = Callable[[Bench, Tunnel], Readings]
+
+
+def _flow(name: str, *, flows: int = 1, back: bool = False, congestion: str = "") -> Measure:
+    """TCP; of a flow up, the processor time of the tunnel's processes as well."""
+
+    def measure(bench: Bench, tunnel: Tunnel) -> Readings:
+        before = tunnel.processor_seconds()
+        seconds = bench.seconds * (2 if congestion else 1)  # where it is named, the path is long
+        ends, far = (bench.a, bench.b), tunnel.far
+        transfer = loads.tcp(*ends, far, seconds, flows=flows, back=back, congestion=congestion)
+        readings: dict[str, float | None] = {name: transfer.mbits}
+        if name == "up" and not tunnel.bare and transfer.nbytes:
+            readings["cpu"] = (tunnel.processor_seconds() - before) / (transfer.nbytes / 1e9)
+        return readings
+
+    return measure
+
+
+def _idle(bench: Bench, tunnel: Tunnel) -> Readings:
+    trips = loads.pings(bench.a, tunnel.far)
+    return {"idle": trips.median, "idle-p99": trips.p99}
+
+
+def _loaded(bench: Bench, tunnel: Tunnel) -> Readings:
+    trips = loads.pings_under_load(bench.a, bench.b, tunnel.far, bench.seconds)
+    return {"loaded": trips.median, "loaded-p99": trips.p99, "loaded-lost": trips.lost * 100}
+
+
+def _small(bench: Bench, tunnel: Tunnel) -> Readings:
+    return {"pps": loads.small_datagrams(bench.a, bench.b, tunnel.far, bench.seconds) / 1e3}
+
+
+def _memory(bench: Bench, tunnel: Tunnel) -> Readings:
+    return {} if tunnel.bare else {"rss": tunnel.resident_mebibytes()}
+
+
+def _rest(bench: Bench, tunnel: Tunnel) -> Readings:
+    """Wake-ups of one end while there is nothing to do."""
+    if tunnel.bare:
+        return {}
+    time.sleep(0.5)  # the last load's echoes
+    before = [process.wake_ups() for process in tunnel.own]
+    time.sleep(bench.seconds)
+    woken = [process.wake_ups() - count for process, count in zip(tunnel.own, before, strict=True)]
+    return {"wakes": max(woken) / bench.seconds}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    name: str
+    take: Measure
+    gives: Sequence[str]
+
+
+MEASUREMENTS = (
+    Measurement("up", _flow("up"), ("up", "cpu")),
+    Measurement("down", _flow("down", back=True), ("down",)),
+    Measurement("four", _flow("four", flows=4), ("four",)),
+    Measurement("cubic", _flow("cubic", congestion="cubic"), ("cubic",)),
+    Measurement("bbr", _flow("bbr", congestion="bbr"), ("bbr",)),
+    Measurement("idle", _idle, ("idle", "idle-p99")),
+    Measurement("loaded", _loaded, ("loaded", "loaded-p99", "loaded-lost")),
+    Measurement("pps", _small, ("pps",)),
+    Measurement("rss", _memory, ("rss",)),
+    Measurement("rest", _rest, ("wakes",)),
+)
+
+
+def has_congestion_control(name: str) -> bool:
+    """Whether TCP can use it here; the kernel loads its module if there is one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,87 @@
+"""Datagrams of 64 bytes as fast as one process can send them, and how many of them arrive. Run by its path.
+
+    flood.py receive PORT SECONDS       counts for so long after the first; prints: datagrams seconds
+    flood.py send HOST PORT SECONDS
+
+Each datagram is a packet of its own (no UDP_SEGMENT), but many go with one system call, sendmmsg(2) and recvmmsg(2), so
+that Python is not what is measured.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+import sys
+import time
+
+PAYLOAD = 64
+AT_ONCE = 64
+PATIENCE = 5.0  # seconds until the first
+SO_RCVBUFFORCE, MSG_WAITFORONE = 33, 0x10000
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _Header(ctypes.Structure):
+    """struct msghdr."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint),
+        ("iovecs", ctypes.POINTER(_Iovec)),
+        ("iovec_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr."""
+
+    _fields_ = (("header", _Header), ("length", ctypes.c_uint))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_buffer = ctypes.create_string_buffer(2048)
+_iovec = _Iovec(ctypes.addressof(_buffer), PAYLOAD)
+_header = _Header(iovecs=ctypes.pointer(_iovec), iovec_count=1)
+_messages = (_Message * AT_ONCE)(*[_Message(header=_header) for _ in range(AT_ONCE)])
+
+
+def send(host: str, port: int, seconds: float) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        out.connect((host, port))
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            # An error ("no buffer space", or "refused" once the receiver has gone) costs the rest of its group.
+            _libc.sendmmsg(out.fileno(), _messages, AT_ONCE, 0)
+
+
+def receive(port: int, seconds: float) -> tuple[int, float]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as into:
+        into.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 23)  # what is dropped shall be the tunnel's drop
+        into.bind(("", port))
+        print("ready", flush=True)
+        into.settimeout(PATIENCE)
+        into.recv(PAYLOAD)
+        into.setblocking(True)
+        # The kernel's own time limit: settimeout would make the descriptor non-blocking, and recvmmsg with it.
+        into.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 100_000))
+        count, started = 0, time.monotonic()
+        while (spent := time.monotonic() - started) < seconds:
+            count += max(0, _libc.recvmmsg(into.fileno(), _messages, AT_ONCE, MSG_WAITFORONE, None))
+    return count, spent
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["receive", port, seconds]:
+            print(*receive(int(port), float(seconds)))
+        case ["send", host, port, seconds]:
+            send(host, int(port), float(seconds))
+        case _:
+            sys.exit(__doc__)

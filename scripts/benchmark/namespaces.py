@@ -1,0 +1,208 @@
+"""Two machines on one: namespaces a and b, and every process that runs in them.
+
+1. `hide` gives this process mounts of its own, with an empty /run and /var/lib: namespaces, control sockets, keys and
+   what vpntun remembers are seen by nobody else and go with the last process, whatever ends the benchmark.
+2. Each process is started here and ended here, by its id. It also ends when the benchmark is killed.
+3. Every wait has an end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from benchmark.errors import BenchError
+
+CHECKOUT = Path(__file__).parents[2]
+WORK = Path("/run/bench")  # private: see `hide`
+TOOLS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_TICKS = os.sysconf("SC_CLK_TCK")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def hide() -> None:
+    """Give this process private mounts, so that nothing of what it makes is seen outside or stays."""
+    _call("unshare", _CLONE_NEWNS)
+    _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    for folder in (b"/run", b"/var/lib"):
+        _call("mount", b"tmpfs", folder, b"tmpfs", 0, b"mode=0755")
+    WORK.mkdir(mode=0o700)
+
+
+def _call(name: str, *arguments: object) -> None:
+    if getattr(_libc, name)(*arguments) != 0:
+        raise BenchError(f"{name}: {os.strerror(ctypes.get_errno())}")
+
+
+@contextlib.contextmanager
+def inside(namespace: str) -> Iterator[None]:
+    """Sockets and devices that are opened meanwhile belong to this namespace."""
+    with open("/proc/self/ns/net") as outside, open(f"/run/netns/{namespace}") as there:
+        _call("setns", there.fileno(), _CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            _call("setns", outside.fileno(), _CLONE_NEWNET)
+
+
+def until(condition: Callable[[], bool], seconds: float, interval: float = 0.02) -> bool:
+    """Poll until the condition holds; False when it has not within so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(interval)
+    return True
+
+
+class Process:
+    """A program that runs in a namespace; what it says goes into a file."""
+
+    def __init__(self, enter: Sequence[str], command: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
+        self.command = tuple(command)
+        self.log_file = log
+        with log.open("wb") as output:
+            self._popen = subprocess.Popen(
+                [*enter, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=CHECKOUT
+            )
+        self.pid = self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def tail(self, lines: int = 5) -> str:
+        return "\n".join(self.log.splitlines()[-lines:])
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit status; None if it is still running by then."""
+        try:
+            return self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self) -> None:
+        """End it: politely, then not."""
+        for wanted in (signal.SIGTERM, signal.SIGKILL):
+            if self._popen.poll() is None:
+                self._popen.send_signal(wanted)
+                self.wait(3)
+
+    def processor_seconds(self) -> float:
+        """User and system time so far, of all its threads."""
+        fields = self._proc("stat").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def resident_mebibytes(self) -> float:
+        resident = re.search(r"^VmRSS:\s*(\d+) kB$", self._proc("status"), re.MULTILINE)
+        if not resident:
+            raise BenchError(f"process {self.pid} has ended")
+        return int(resident[1]) / 1024
+
+    def wake_ups(self) -> int:
+        """How often one of its threads has waited for something so far."""
+        threads = Path(f"/proc/{self.pid}/task").glob("*")
+        said = "\n".join(self._proc(f"task/{each.name}/status") for each in threads)
+        return sum(map(int, re.findall(r"^voluntary_ctxt_switches:\s*(\d+)$", said, re.MULTILINE)))
+
+    def _proc(self, name: str) -> str:
+        try:
+            return Path(f"/proc/{self.pid}/{name}").read_text()
+        except OSError:
+            raise BenchError(f"process {self.pid} has ended") from None
+
+
+class Machine:
+    """One namespace. `outer` is its address on the path between the two."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name, self.number = name, number
+        self.outer = f"10.0.0.{number}"
+        self._processes: list[Process] = []
+        self._count = 0
+        self._enter = ["ip", "netns", "exec", name, "setpriv", "--pdeathsig", "KILL", "--"]
+        _ip("netns", "add", name)
+        self.ip("link", "set", "lo", "up")
+        with inside(name):  # what one flow has learned shall not help or hinder the next
+            Path("/proc/sys/net/ipv4/tcp_no_metrics_save").write_text("1")
+
+    def run(
+        self, *command: str | Path, timeout: float = 20, check: bool = True, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end. Raises BenchError when it fails or takes too long."""
+        try:
+            done = subprocess.run(
+                [*self._enter, *map(str, command)],
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                input=stdin or "",
+                env=_environment(),
+                cwd=CHECKOUT,
+            )
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{command[0]} has not ended within {timeout:.0f} s") from None
+        if check and done.returncode != 0:
+            raise BenchError(f"{' '.join(map(str, command))}: status {done.returncode}: {_last_words(done)}")
+        return done
+
+    def start(self, *command: str | Path, env: Mapping[str, str] | None = None) -> Process:
+        """Start a program, to be ended by `Process.stop` or by `close`."""
+        self._count += 1
+        log = WORK / f"{self.name}{self._count}-{Path(command[0]).name}.log"
+        process = Process(self._enter, [*map(str, command)], log, {**_environment(), **(env or {})})
+        self._processes.append(process)
+        return process
+
+    def ip(self, *arguments: str | Path) -> None:
+        _ip("-n", self.name, *arguments)
+
+    def forget(self, process: Process) -> None:
+        """Stop a process that is done with, and remove its log."""
+        process.stop()
+        process.log_file.unlink(missing_ok=True)
+        self._processes.remove(process)
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.stop()
+        _ip("netns", "del", self.name)
+
+
+@contextlib.contextmanager
+def two_machines() -> Iterator[tuple[Machine, Machine]]:
+    with contextlib.ExitStack() as stack:
+        a = Machine("a", 1)
+        stack.callback(a.close)
+        b = Machine("b", 2)
+        stack.callback(b.close)
+        yield a, b
+
+
+def _ip(*arguments: str | Path) -> None:
+    done = subprocess.run(["ip", *map(str, arguments)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BenchError(f"ip {' '.join(map(str, arguments))}: {_last_words(done)}")
+
+
+def _environment() -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**env, "PATH": TOOLS, "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C"}
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    return " / ".join((done.stderr or done.stdout).strip().splitlines()[-3:])

@@ -1,0 +1,76 @@
+"""The readings of a run: by path, subject and figure, one a round. Pure but for `machine`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmark.ratios import median, ratio, ratios
+
+Rounds = list["float | None"]
+
+
+class Results:
+    def __init__(self) -> None:
+        self._readings: dict[str, dict[str, dict[str, Rounds]]] = {}
+        self.notes: list[str] = []
+
+    def record(self, path: str, subject: str, number: int, readings: Mapping[str, float | None]) -> None:
+        """What was read in a round; rounds in which nothing was read before it count as missed."""
+        for figure, value in readings.items():
+            rounds = self._readings.setdefault(path, {}).setdefault(subject, {}).setdefault(figure, [])
+            rounds.extend([None] * (number - len(rounds)))
+            rounds.append(value)
+
+    def paths(self) -> list[str]:
+        return list(self._readings)
+
+    def subjects(self, path: str) -> list[str]:
+        return list(self._readings.get(path, {}))
+
+    def rounds(self, path: str, subject: str, figure: str) -> Rounds:
+        return self._readings.get(path, {}).get(subject, {}).get(figure, [])
+
+    def median(self, path: str, subject: str, figure: str) -> float | None:
+        return median(self.rounds(path, subject, figure))
+
+    def ratio(self, path: str, subject: str, figure: str, to: str) -> float | None:
+        """The median of the ratios within the rounds."""
+        return ratio(self.rounds(path, subject, figure), self.rounds(path, to, figure))
+
+    def as_json(self) -> dict[str, Any]:
+        """Every reading, and the ratios of each subject to each other one."""
+        return {
+            path: {
+                subject: {
+                    figure: {
+                        "rounds": rounds,
+                        "median": median(rounds),
+                        "ratios": {
+                            other: {"rounds": ratios(rounds, theirs), "median": ratio(rounds, theirs)}
+                            for other in subjects
+                            if other != subject and (theirs := self.rounds(path, other, figure))
+                        },
+                    }
+                    for figure, rounds in figures.items()
+                }
+                for subject, figures in subjects.items()
+            }
+            for path, subjects in self._readings.items()
+        }
+
+
+def machine() -> dict[str, str]:
+    """Where it ran."""
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return {
+        "processor": model[1] if model else platform.machine(),
+        "processors": str(os.cpu_count()),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "TCP": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
+    }

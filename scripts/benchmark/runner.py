@@ -1,0 +1,106 @@
+"""Runs a plan: for each path, all tunnels are set up side by side, and then each load goes over one after the other.
+
+1. Interleaved: within a round, and for each load, subject follows subject. What is compared is seconds apart.
+2. The tunnels that wait cost next to nothing; that this holds is checked, and said where it does not.
+3. A tunnel that ends or does not start misses its reading, with a note of what it said last, and is started again for
+   the next, a few times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from benchmark import table
+from benchmark.errors import BenchError
+from benchmark.figures import MEASUREMENTS, Bench, Measurement
+from benchmark.namespaces import Machine, two_machines
+from benchmark.paths import PATHS, Path, laid
+from benchmark.plan import Plan
+from benchmark.results import Results
+from benchmark.subjects import Subject, Tunnel
+
+MOST_STARTS = 3  # of a tunnel on one path
+SETTLE = 0.15  # seconds between two loads, for queues to empty
+STRAY = 0.1  # share of a processor that a waiting tunnel may take before it is told on
+
+Say = Callable[[str], None]
+
+
+def run(plan: Plan, subjects: Sequence[Subject], results: Results, say: Say) -> None:
+    """Take all readings into `results`. A path that cannot be laid is noted and left out."""
+    for path in PATHS:
+        part = plan.parts.get(path.name)
+        if part is None:
+            continue
+        say(f"{path.name}: {path.title}")
+        wanted = [each for each in MEASUREMENTS if each.name in part.measurements]
+        with two_machines() as (a, b):
+            try:
+                with laid(path, a, b) as verify:
+                    with _tunnels(subjects, a, b) as tunnels:
+                        _PathRun(path, tunnels, Bench(a, b, plan.seconds), results, say).run(wanted, part.rounds)
+                    results.notes += [f"{path.name}: {line}" for line in verify()]
+            except BenchError as failed:
+                results.notes.append(f"{path.name}: {failed}")
+                say(results.notes[-1])
+
+
+@contextlib.contextmanager
+def _tunnels(subjects: Sequence[Subject], a: Machine, b: Machine) -> Iterator[list[Tunnel]]:
+    tunnels = [Tunnel(subject, a, b, number) for number, subject in enumerate(subjects, 1)]
+    try:
+        yield tunnels
+    finally:
+        for tunnel in tunnels:
+            tunnel.stop()
+
+
+class _PathRun:
+    def __init__(self, path: Path, tunnels: Sequence[Tunnel], bench: Bench, results: Results, say: Say) -> None:
+        self._path, self._tunnels, self._bench, self._results, self._say = path, tunnels, bench, results, say
+        self._starts: Counter[str] = Counter()
+
+    def run(self, measurements: Sequence[Measurement], rounds: int) -> None:
+        for number in range(rounds):
+            for measurement in measurements:
+                told = [self._take(measurement, tunnel, number) for tunnel in self._tunnels]
+                self._say(f"  round {number + 1}/{rounds} {measurement.name:7} " + "  ".join(filter(None, told)))
+
+    def _take(self, measurement: Measurement, tunnel: Tunnel, number: int) -> str:
+        if not tunnel.started and self._starts[tunnel.name] == MOST_STARTS:
+            return ""
+        try:
+            if not tunnel.started:
+                self._starts[tunnel.name] += 1
+                tunnel.start()
+            started, before = time.monotonic(), self._spent(tunnel)
+            readings = measurement.take(self._bench, tunnel)
+            self._tell_on_strays(before, time.monotonic() - started, f"{tunnel.name}'s {measurement.name}")
+        except BenchError as failed:
+            self._note(f"{tunnel.name}, {measurement.name}: {failed}")
+            if tunnel.started and not tunnel.running:
+                self._note(f"{tunnel.name} has ended; it said\n{tunnel.last_words()}")
+                tunnel.stop()
+            return f"{tunnel.name} failed"
+        self._results.record(self._path.name, tunnel.name, number, readings)
+        time.sleep(SETTLE)
+        shown = [table.number(value) for name in measurement.gives if (value := readings.get(name)) is not None]
+        return f"{tunnel.name} {' '.join(shown)}" if shown else ""
+
+    def _spent(self, busy: Tunnel) -> dict[str, float]:
+        """Processor seconds so far of the tunnels that have nothing to do."""
+        return {each.name: each.processor_seconds() for each in self._tunnels if each is not busy and each.running}
+
+    def _tell_on_strays(self, before: dict[str, float], seconds: float, during: str) -> None:
+        for each in self._tunnels:
+            if each.name in before and each.running:
+                spent = each.processor_seconds() - before[each.name]
+                if spent > max(0.05, STRAY * seconds):
+                    self._note(f"{each.name} used {spent:.2f} s of processor while it waited, during {during}")
+
+    def _note(self, text: str) -> None:
+        self._results.notes.append(f"{self._path.name}: {text}")
+        self._say(f"  {text}")

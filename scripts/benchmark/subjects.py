@@ -1,0 +1,220 @@
+"""What is compared: the bare path, vpntun in its kinds, and the other tunnels that are installed here.
+
+A subject is a function that starts both ends in a `Site` and returns when the commands have been given; `Tunnel` then
+waits for the first ping. The address of a in tunnel number n is 10.10.n.1, that of b 10.10.n.2; b serves, a calls.
+The programs run as their manuals have it, at their own MTU, without compression; how each is set up stands here and in
+others.py.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmark.errors import BenchError
+from benchmark.namespaces import TOOLS, WORK, Machine, Process, until
+
+VPNTUN = (sys.executable, "-m", "vpntun")
+
+
+@dataclass
+class Site:
+    """Where one tunnel is set up: the two machines, and a number of its own, which gives devices, ports, addresses."""
+
+    a: Machine
+    b: Machine
+    number: int
+    name: str
+    processes: list[tuple[Machine, Process]] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        folder = WORK / self.name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    @property
+    def port(self) -> int:
+        return 40000 + self.number
+
+    @property
+    def device(self) -> str:
+        return f"t{self.number}"
+
+    def address(self, machine: Machine) -> str:
+        return f"10.10.{self.number}.{machine.number}"
+
+    def prefix(self, machine: Machine) -> str:
+        return f"{self.address(machine)}/24"
+
+    def other(self, machine: Machine) -> Machine:
+        return self.b if machine is self.a else self.a
+
+    def start(self, machine: Machine, *command: str | Path, **env: str) -> Process:
+        """Start one end of the tunnel."""
+        process = machine.start(*command, env=env)
+        self.processes.append((machine, process))
+        return process
+
+
+@dataclass(frozen=True)
+class Subject:
+    name: str
+    start: Callable[[Site], None]
+    needs: Sequence[str] = ()
+    quick: bool = True  # measured in a quick run
+
+    def missing(self) -> str | None:
+        """The first program that it needs and that is not installed."""
+        return next((tool for tool in self.needs if shutil.which(tool, path=TOOLS) is None), None)
+
+    def version(self) -> str | None:
+        """Of the first program that it needs, in its own words."""
+        if not self.needs:
+            return None
+        command, env = [self.needs[0], "--version"], {"PATH": TOOLS}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False, env=env)
+        said = re.search(r"v?\d+\.?\d[\w.~-]*", done.stdout + done.stderr)
+        return said[0] if said else None
+
+
+class Tunnel:
+    """A subject that runs between two machines."""
+
+    def __init__(self, subject: Subject, a: Machine, b: Machine, number: int) -> None:
+        self.subject = subject
+        self.name = subject.name
+        self.bare = subject.name == BARE
+        self._site = Site(a, b, number, subject.name)
+        self.far = b.outer if self.bare else self._site.address(b)
+        self.started = False
+
+    @property
+    def processes(self) -> list[Process]:
+        return [process for _, process in self._site.processes]
+
+    @property
+    def own(self) -> list[Process]:
+        """Of these vpntun's alone, where the other end is another program's."""
+        own = [process for process in self.processes if process.command[: len(VPNTUN)] == VPNTUN]
+        return own or self.processes
+
+    @property
+    def running(self) -> bool:
+        return self.started and not self._has_ended
+
+    @property
+    def _has_ended(self) -> bool:
+        return not all(process.running for process in self.processes)
+
+    def start(self) -> None:
+        """Start both ends and wait for the first answer. Raises BenchError."""
+        self.stop()
+        self.subject.start(self._site)
+        a = self._site.a
+
+        def answers() -> bool:
+            return a.run("ping", "-n", "-c1", "-W1", self.far, check=False).returncode == 0 or self._has_ended
+
+        if not until(answers, 20) or self._has_ended:
+            said = self.last_words()
+            self.stop()
+            raise BenchError(f"{self.name} does not carry; it said\n{said}")
+        self.started = True
+
+    def stop(self) -> None:
+        self.started = False
+        while self._site.processes:
+            machine, process = self._site.processes.pop()
+            machine.forget(process)
+
+    def last_words(self) -> str:
+        return "\n".join(f"    {line}" for process in self.processes for line in process.tail().splitlines())
+
+    def processor_seconds(self) -> float:
+        return sum(process.processor_seconds() for process in self.processes)
+
+    def resident_mebibytes(self) -> float:
+        """Of the bigger of its own ends."""
+        return max(process.resident_mebibytes() for process in self.own)
+
+
+BARE = "bare"
+
+
+def _bare(site: Site) -> None:
+    pass
+
+
+def _program(_machine: Machine) -> Sequence[str | Path]:
+    return VPNTUN
+
+
+def vpntun(transport: str, program: Callable[[Machine], Sequence[str | Path]] = _program) -> Callable[[Site], None]:
+    """Two vpntuns with a shared key. `program` says how each is called, without its arguments."""
+
+    def start(site: Site) -> None:
+        key = site.folder / "key"
+        if not key.exists():
+            site.a.run(*VPNTUN, "keygen", key)
+        common: list[str | Path] = ["-i", site.device, "-k", key, "-p", str(site.port), "--transport", transport]
+        site.start(site.b, *program(site.b), "-s", *common, "--address", site.prefix(site.b))
+        site.start(site.a, *program(site.a), "-c", site.b.outer, *common, "--address", site.prefix(site.a))
+
+    return start
+
+
+def wireguard_keys(site: Site, machine: Machine) -> tuple[Path, str]:
+    """A private key's file, made once, and the public key."""
+    path = site.folder / f"{machine.name}.key"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(machine.run("wg", "genkey").stdout)
+    return path, machine.run("wg", "pubkey", stdin=path.read_text()).stdout.strip()
+
+
+def wireguard_go(site: Site, machine: Machine, *, calls: bool) -> None:
+    """One end by wireguard-go."""
+    other = site.other(machine)
+    private, _ = wireguard_keys(site, machine)
+    _, public = wireguard_keys(site, other)
+    device = f"wg{site.number}{machine.name}"  # the control socket's name too, which both ends share a folder for
+    daemon = site.start(machine, "wireguard-go", "-f", device, LOG_LEVEL="error", WG_PROCESS_FOREGROUND="1")
+    socket = Path(f"/run/wireguard/{device}.sock")
+    if not until(socket.exists, 5):
+        raise BenchError(f"wireguard-go has not started: {daemon.tail()}")
+    peer = ["peer", public, "allowed-ips", f"{site.address(other)}/32"]
+    if calls:
+        peer += ["endpoint", f"{other.outer}:{site.port}", "persistent-keepalive", "25"]
+    port = [] if calls else ["listen-port", str(site.port)]
+    machine.run("wg", "set", device, "private-key", private, *port, *peer)
+    machine.ip("address", "add", site.prefix(machine), "dev", device)
+    machine.ip("link", "set", device, "up")
+
+
+def _wireguard_go(site: Site) -> None:
+    wireguard_go(site, site.b, calls=False)
+    wireguard_go(site, site.a, calls=True)
+
+
+def _vpntun_to_wireguard_go(site: Site) -> None:
+    wireguard_go(site, site.b, calls=False)
+    private, _ = wireguard_keys(site, site.a)
+    _, public = wireguard_keys(site, site.b)
+    keys: list[str | Path] = ["--private-key", private, "--peer", public, "--allowed", f"{site.address(site.b)}/32"]
+    where = ["-c", site.b.outer, "-p", str(site.port), "-i", site.device, "--address", site.prefix(site.a)]
+    site.start(site.a, *VPNTUN, *where, *keys)
+
+
+OWN = (
+    Subject(BARE, _bare),
+    Subject("vpntun-udp", vpntun("udp")),
+    Subject("vpntun-tcp", vpntun("tcp")),
+    Subject("vpntun-wg", _vpntun_to_wireguard_go, needs=("wireguard-go", "wg")),
+    Subject("wireguard-go", _wireguard_go, needs=("wireguard-go", "wg")),
+)

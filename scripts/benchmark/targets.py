@@ -1,0 +1,74 @@
+"""What vpntun is to reach, as ratios within one run on one machine. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmark.results import Results
+from benchmark.subjects import BARE
+
+UDP, TCP, MIXED = "vpntun-udp", "vpntun-tcp", "vpntun-wg"
+OPENVPN = {UDP: "openvpn-udp", TCP: "openvpn-tcp"}
+WIREGUARD = "wireguard-go"
+COMPARED = (
+    (UDP, BARE),
+    (TCP, BARE),
+    (UDP, OPENVPN[UDP]),
+    (TCP, OPENVPN[TCP]),
+    (UDP, WIREGUARD),
+    (MIXED, WIREGUARD),
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A subject's figure, relative to another's, or as it is."""
+
+    path: str
+    figure: str
+    subject: str
+    to: str | None
+    bound: float
+    at_most: bool = False
+
+    def value(self, results: Results) -> float | None:
+        if self.to is None:
+            return results.median(self.path, self.subject, self.figure)
+        return results.ratio(self.path, self.subject, self.figure, self.to)
+
+    def verdict(self, value: float | None) -> str:
+        if value is None:
+            return "not measured"
+        return "met" if (value <= self.bound if self.at_most else value >= self.bound) else "MISSED"
+
+
+def _all() -> Iterator[Target]:
+    for flow in ("up", "down"):
+        yield Target("veth", flow, TCP, OPENVPN[TCP], 8)
+        yield Target("veth", flow, TCP, BARE, 0.4)
+        yield Target("veth", flow, UDP, OPENVPN[UDP], 6)
+        yield Target("veth", flow, UDP, BARE, 0.3)
+    for flow in ("up", "down"):
+        for subject in (TCP, UDP):
+            yield Target("no-offloads", flow, subject, OPENVPN[subject], 6)
+    for flow in ("up", "down"):
+        yield Target("loss-1", flow, UDP, OPENVPN[UDP], 2)
+    for flow in ("up", "down"):
+        yield Target("veth", flow, MIXED, WIREGUARD, 1.5)
+    for path in ("long", "long-0.1", "long-1"):
+        for congestion in ("cubic", "bbr"):
+            yield Target(path, congestion, UDP, WIREGUARD, 1)
+    yield Target("veth", "idle", UDP, OPENVPN[UDP], 1.2, at_most=True)
+    for subject in (UDP, TCP):
+        yield Target("veth", "loaded-p99", subject, OPENVPN[subject], 1, at_most=True)
+    yield Target("veth", "pps", UDP, OPENVPN[UDP], 1.7)
+    for subject in (UDP, TCP):
+        yield Target("veth", "cpu", subject, OPENVPN[subject], 0.2, at_most=True)
+    for subject in (UDP, TCP, MIXED):
+        yield Target("veth", "rss", subject, None, 64, at_most=True)
+    for subject in (UDP, TCP):
+        yield Target("veth", "wakes", subject, None, 1, at_most=True)
+
+
+TARGETS = tuple(_all())

@@ -1,0 +1,339 @@
+"""The command line: what contradicts itself is a usage error, and every other refusal has its status and its line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vpntun
+import vpntun.daemon  # now, since an ordinary user may not be able to read it later
+from tests.host.machine import ordinary_user
+from vpntun import errors
+from vpntun.cli import main
+from vpntun.crypto.keys import KeyPair, clamp, format_key, parse_key
+from vpntun.host.keyfile import create_shared, read_shared
+
+PEER = format_key(KeyPair.of(clamp(b"p" * 32)).public)
+ALICE_PRIVATE = "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a"
+ALICE_PUBLIC = "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
+"""RFC 7748, section 6.1."""
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    log = logging.getLogger("vpntun")
+    former = log.handlers, log.level, log.propagate
+    yield
+    log.handlers, log.propagate = former[0], former[2]
+    log.setLevel(former[1])
+
+
+class Said:
+    """How a run of the program ended, and what it wrote."""
+
+    def __init__(self, status: object, out: str, err: str) -> None:
+        self.status = status
+        self.out = out
+        self.err = err
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(capsys)
+
+
+class Run:
+    """Runs the program in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str | Path) -> Said:
+        with pytest.raises(SystemExit) as caught:
+            main([str(each) for each in arguments])
+        said = self._capsys.readouterr()
+        return Said(caught.value.code or 0, said.out, said.err)
+
+
+def program(*arguments: str | Path, stdin: bytes = b"", environment: dict[str, str] | None = None) -> Said:
+    """Run the program as a user does."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vpntun", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        check=False,
+        timeout=30,
+        env={**os.environ, **(environment or {})},
+    )
+    return Said(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    create_shared(tmp_path / "key")
+    return tmp_path / "key"
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Path:
+    path = tmp_path / "private"
+    path.touch(mode=0o600)
+    path.write_text(format_key(clamp(b"o" * 32)) + "\n")
+    return path
+
+
+OPTIONS_AND_COMMANDS = """
+-i --interface  -s --server  -c --client  -p --port  -u --tun  -a --tap  -k --key  --private-key  --peer  --psk
+--allowed  --address  --route  --mtu  --transport  -v --verbose  -d --debug  -V --version  -h --help
+genkey  pubkey  genpsk  keygen
+"""
+
+
+# Usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "explanation"),
+    [
+        ("", "Give its name with -i"),
+        ("-s", "Give its name with -i"),
+        ("-c host", "Give its name with -i"),
+        ("-i tun3", "exactly one of -s"),
+        ("-i tun3 -s -c host", "exactly one of -s"),
+        ("-i tun3 -a -s", "not supported yet"),
+        ("-i tun3 --tap -s", "not supported yet"),
+        ("-i tun3 -u -a -s", "not supported yet"),
+        ("-a", "not supported yet"),
+        (f"-i tun3 -s --peer {PEER}", "--peer goes with --private-key"),
+        ("-i tun3 -s --psk file", "--psk goes with --private-key"),
+        ("-i tun3 -s --allowed 10.0.0.0/8", "--allowed goes with --private-key"),
+        (f"-i tun3 -s -k file --private-key file --peer {PEER}", "either a shared key"),
+        ("-i tun3 -s --private-key file", "goes with --peer"),
+        ("-i tun3 -s --transport sctp", "--transport"),
+        ("-i tun3 -s -p http", "--port"),
+        ("-i tun3 -s --mtu large", "--mtu"),
+        ("-i tun3 -s --no-such-option", "--no-such-option"),
+        ("-i", "requires an argument"),
+        ("-i tun3 -c", "requires an argument"),
+        ("no-such-command", "no-such-command"),
+        ("-v genkey", "do not go with 'genkey'"),
+        ("-i tun3 genkey", "do not go with 'genkey'"),
+        ("-s pubkey", "do not go with 'pubkey'"),
+        ("-p 55555 genpsk", "do not go with 'genpsk'"),
+        ("-i tun3 -s -k file keygen other", "do not go with 'keygen'"),
+        ("keygen", "FILE"),
+        ("keygen one two", "unexpected extra argument"),
+        ("genkey file", "unexpected extra argument"),
+    ],
+)
+def test_a_usage_error_has_status_2_and_says_what_is_wrong(run: Run, arguments: str, explanation: str) -> None:
+    said = run(*arguments.split())
+    assert said.status == 2
+    assert explanation in said.err
+    assert said.out == ""
+
+
+def test_an_empty_host_is_no_host(run: Run) -> None:
+    assert run("-i", "tun3", "-c", "").status == 2
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_names_every_option_and_command(run: Run, option: str) -> None:
+    said = run(option)
+    assert said.status == 0
+    for name in OPTIONS_AND_COMMANDS.split():
+        assert f"{name} " in said.out.replace(",", " ").replace("\n", " ")
+    assert said.err == ""
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_is_told(run: Run, option: str) -> None:
+    said = run(option)
+    assert said.status == 0
+    assert vpntun.__version__ in said.out
+
+
+def test_each_command_explains_itself(run: Run) -> None:
+    for name in ("genkey", "pubkey", "genpsk", "keygen"):
+        assert run(name, "-h").status == 0
+
+
+# Keys
+
+
+def test_genkey_writes_a_clamped_private_key_and_nothing_else(run: Run) -> None:
+    said = run("genkey")
+    key = parse_key(said.out)
+    assert said.status == 0
+    assert said.out == format_key(key) + "\n"
+    assert key == clamp(key)
+    assert run("genkey").out != said.out
+    assert said.err == ""
+
+
+def test_genpsk_writes_a_key_and_nothing_else(run: Run) -> None:
+    said = run("genpsk")
+    assert said.out == format_key(parse_key(said.out)) + "\n"
+    assert run("genpsk").out != said.out
+
+
+@pytest.mark.parametrize("around", ["%s", "%s\n", "  %s\r\n\n"])
+def test_pubkey_answers_with_the_public_key(around: str) -> None:
+    said = program("pubkey", stdin=(around % format_key(bytes.fromhex(ALICE_PRIVATE))).encode())
+    assert said.status == 0
+    assert said.out == format_key(bytes.fromhex(ALICE_PUBLIC)) + "\n"
+    assert said.err == ""
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"\n", b"garbage", b"\xff\xfe\x00\x80", bytes(32), format_key(bytes(32)).encode()[:-1], b"A" * 100_000],
+)
+def test_pubkey_of_garbage_has_status_3_and_one_line(garbage: bytes) -> None:
+    said = program("pubkey", stdin=garbage, environment={"PYTHONIOENCODING": "utf-8:strict"})  # as in most locales
+    assert said.status == 3
+    assert said.out == ""
+    assert said.err.startswith("vpntun: this is not a key")
+    assert said.err.count("\n") == 1
+
+
+def test_keygen_makes_a_file_that_both_ends_read(run: Run, tmp_path: Path) -> None:
+    said = run("keygen", tmp_path / "key")
+    assert said.status == 0
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    assert len(read_shared(tmp_path / "key")) == 32
+    assert format_key(read_shared(tmp_path / "key")) not in said.out + said.err
+
+
+def test_keygen_over_an_existing_file_has_status_4_and_leaves_it(run: Run, key: Path) -> None:
+    before = key.read_bytes()
+    said = run("keygen", key)
+    assert said.status == 4
+    assert said.err == f"vpntun: {key} is there already, and a key is never overwritten: move it away first\n"
+    assert key.read_bytes() == before
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "explanation"),
+    [
+        ("-p 0", "0 is no port"),
+        ("-p 65536", "65536 is no port"),
+        ("--mtu 0", "an MTU of 0"),
+        ("--mtu 1", "an MTU of 1"),
+        ("--mtu 65536", "an MTU of 65536"),
+        ("--mtu 1000 --address fd00::1/64", "too small for IPv6"),
+        ("--address 192.168.0.1", "prefix length"),
+        ("--address nonsense/24", "prefix length"),
+        ("--route nonsense", "no network"),
+        ("--route 192.0.2.0/24", "covers 192.0.2.1"),
+        ("--route 0.0.0.0/0", "covers 192.0.2.1"),
+        ("--address 192.0.2.9/24", "covers 192.0.2.1"),
+    ],
+)
+def test_a_value_that_cannot_work_has_status_3_and_one_line(
+    run: Run, key: Path, options: str, explanation: str
+) -> None:
+    said = run("-i", "tun3", "-c", "192.0.2.1", "-k", key, *options.split())
+    assert said.status == 3
+    assert explanation in said.err
+    assert said.err.startswith("vpntun: ")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["with space", "sixteen-letters-", "with/slash", "tun%d", "colon:", ".", ".."])
+def test_a_name_that_no_interface_can_have_has_status_3(run: Run, key: Path, name: str) -> None:
+    said = run("-i", name, "-s", "-k", key)
+    assert said.status == 3
+    assert "cannot be an interface's name" in said.err
+
+
+def test_wireguards_own_values_are_checked_too(run: Run, private: Path) -> None:
+    base: list[str | Path] = ["-i", "tun3", "-s", "--private-key", private]
+    own = format_key(KeyPair.of(clamp(b"o" * 32)).public)
+    assert run(*base, "--peer", own).status == 3
+    assert run(*base, "--peer", "nonsense").status == 3
+    assert run(*base, "--peer", PEER, "--allowed", "nonsense").status == 3
+    assert run(*base, "--peer", PEER, "--psk", "/nowhere/psk").status == 4
+    private.chmod(0o644)
+    assert run(*base, "--peer", PEER).status == 4
+
+
+@pytest.mark.parametrize("role", [["-s"], ["-c", "192.0.2.1"]])
+def test_a_key_readable_by_others_has_status_4(run: Run, key: Path, role: list[str]) -> None:
+    key.chmod(0o644)
+    said = run("-i", "tun3", *role, "-k", key)
+    assert said.status == 4
+    assert f"chmod 600 {key}" in said.err
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("role", [["-s"], ["-c", "192.0.2.1"]])
+def test_a_key_file_that_is_missing_has_status_4_and_is_not_made(run: Run, tmp_path: Path, role: list[str]) -> None:
+    said = run("-i", "tun3", *role, "-k", tmp_path / "key")
+    assert said.status == 4
+    assert str(tmp_path / "key") in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wireguard_key_as_the_shared_key_has_status_4_and_says_which_option_it_needs(run: Run, private: Path) -> None:
+    said = run("-i", "tun3", "-s", "-k", private)
+    assert said.status == 4
+    assert "--private-key" in said.err
+
+
+def test_a_client_without_a_key_has_status_4_and_names_where_it_is_expected(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ordinary_user() as folder:
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+        said = run("-i", "tun3", "-c", "remote.example.org")
+    assert said.status == 4
+    assert f"{folder}/vpntun/vpntun.key" in said.err
+    assert "scp -p root@remote.example.org:" in said.err
+
+
+def test_an_ordinary_user_without_a_prepared_device_is_told_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ordinary_user() as folder:
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+        said = run("-i", "vpntun-test", "-s")
+        secret = (folder / "vpntun" / "vpntun.key").read_text().split("\n")[1]
+    first, second = said.err.splitlines()
+    assert said.status == (errors.PrivilegeError.exit_status if Path("/dev/net/tun").exists() else 5)
+    assert first.startswith("vpntun: vpntun-test: made a new shared key")
+    assert second.startswith(("vpntun: no ", "vpntun: there is no /dev/net/tun"))
+    assert secret not in said.err
+
+
+def test_each_kind_of_error_has_the_status_of_the_table() -> None:
+    statuses = [
+        each.exit_status
+        for each in (
+            errors.VpntunError,
+            errors.ConfigurationError,
+            errors.KeyFileError,
+            errors.DeviceError,
+            errors.PrivilegeError,
+            errors.PortInUse,
+        )
+    ]
+    assert statuses == [1, 3, 4, 5, 6, 7]
+
+
+def test_the_program_runs_as_a_module_and_ends_with_the_statuses(tmp_path: Path) -> None:
+    assert program("-V").status == 0
+    assert program("-i", "tun3").status == 2
+    assert program("keygen", tmp_path / "key").status == 0
+    assert program("keygen", tmp_path / "key").status == 4
+    refused = program("-i", "tun3", "-s", "-k", tmp_path / "key", "-p", "0")
+    assert refused.status == 3
+    assert "Traceback" not in refused.err

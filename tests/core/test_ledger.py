@@ -1,0 +1,57 @@
+"""What was sent, looked up by counter."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vpntun.core.ledger import SIZE, Ledger
+
+
+def test_a_counter_leads_to_when_it_was_sent_and_all_sent_by_then() -> None:
+    ledger = Ledger()
+    ledger.sent(0, 4, 5000, 1.0)
+    ledger.sent(1, 44, 60_000, 2.0)
+    assert (ledger.time_of(0), ledger.datagrams_to(0), ledger.bytes_to(0)) == (1.0, 4, 5000)
+    assert (ledger.time_of(1), ledger.datagrams_to(1), ledger.bytes_to(1)) == (2.0, 48, 65_000)
+    assert ledger.knows(1)
+    assert not ledger.knows(2)
+    assert not ledger.knows(-1)
+
+
+def test_counters_not_told_of_are_single_datagrams_of_no_weight() -> None:
+    ledger = Ledger()
+    ledger.sent(2, 4, 5000, 1.0)
+    ledger.sent(5, 1, 100, 2.0)
+    assert [ledger.datagrams_to(counter) for counter in range(6)] == [1, 2, 6, 7, 8, 9]
+    assert [ledger.bytes_to(counter) for counter in range(6)] == [0, 0, 5000, 5000, 5000, 5100]
+    assert ledger.singles(-1, 5) == 5
+    assert ledger.singles(1, 3) == 1
+
+
+def test_what_is_too_long_ago_is_not_known() -> None:
+    ledger = Ledger()
+    for counter in range(SIZE + 10):
+        ledger.sent(counter, 1, 1, 1.0)
+    assert not ledger.knows(9)
+    assert ledger.knows(10)
+    assert ledger.singles(-1, SIZE + 9) == SIZE - 1
+    ledger.sent(10 * SIZE, 1, 1, 2.0)
+    assert ledger.datagrams == 10 * SIZE + 1
+    assert ledger.datagrams_to(10 * SIZE - 1) == 10 * SIZE
+    ledger.begin()
+    assert not ledger.knows(0)
+    assert (ledger.next, ledger.datagrams, ledger.bytes) == (0, 0, 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 44)), min_size=1, max_size=50))
+def test_totals_are_exact(records: list[tuple[int, int]]) -> None:
+    ledger = Ledger()
+    sizes: list[int] = []
+    for control, datagrams in records:
+        sizes += [1] * control + [datagrams]
+        ledger.sent(len(sizes) - 1, datagrams, 1400 * datagrams, 1.0)
+    assert [ledger.datagrams_to(counter) for counter in range(len(sizes))] == [
+        sum(sizes[: counter + 1]) for counter in range(len(sizes))
+    ]
+    assert ledger.singles(-1, len(sizes) - 1) == sizes.count(1)

@@ -1,0 +1,243 @@
+"""Stand-ins for what lies below and beside the core: timestamps, places to send to, and a network with its own clock.
+
+The network carries datagrams and connections between hosts by name. It loses, delays, reorders and duplicates
+datagrams, blocks either carrier, refuses or swallows dials. A connection keeps its order, holds what a blocked path
+does not take (that is being clogged), and breaks when that lasts 15 s. All chance comes from the one `Random` given.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+from vpntun.core.events import Carrier
+
+SECONDS_TO_DIAL = 10.0
+SECONDS_CLOGGED = 15.0
+SECONDS_TO_HANG_UP = 2.0
+SECONDS_TO_AUTHENTICATE = 10.0
+
+
+class FakeTimestamps:
+    """Strictly increasing; outlives the end that uses it, as the state file does."""
+
+    def __init__(self, first: int = 1) -> None:
+        self._numbers = itertools.count(first)
+
+    def next(self) -> bytes:
+        return next(self._numbers).to_bytes(12, "big")
+
+
+@dataclass
+class FakeEndpoint:
+    """Somewhere to send to, told apart by its name."""
+
+    name: str
+    carrier: Carrier = "udp"
+    unsent: bool = field(default=False, compare=False)
+
+    def clogged(self) -> bool:
+        return self.unsent
+
+
+@dataclass(frozen=True)
+class Address:
+    """A UDP endpoint: the other host's name, and which of our own names it knows us by (empty: the usual one)."""
+
+    host: str
+    local: str = field(default="", compare=False)
+
+    @property
+    def carrier(self) -> Carrier:
+        return "udp"
+
+    def clogged(self) -> bool:
+        return False
+
+
+class Host(Protocol):
+    """What the network needs of a machine."""
+
+    def arrived(self, message: bytes, path: Address | Connection) -> None: ...
+
+    def accept(self, connection: Connection) -> None: ...
+
+    def closed(self, connection: Connection) -> None: ...
+
+
+@dataclass
+class Conditions:
+    """What happens on a carrier at present; times in seconds, the others are shares of 1 (datagrams only)."""
+
+    latency: float = 0.01
+    jitter: float = 0.0
+    loss: float = 0.0
+    duplicates: float = 0.0
+    blocked: bool = False
+    refused: bool = False
+
+
+class Connection:
+    """One end of a TCP connection, and its own endpoint."""
+
+    def __init__(self, network: Network, owner: Host) -> None:
+        self.open = True
+        self.authenticated = False
+        self.other: Connection = self
+        self._network = network
+        self.owner = owner
+        self._stalled: deque[bytes] = deque()
+        self._last_arrival = 0.0
+
+    @property
+    def carrier(self) -> Carrier:
+        return "tcp"
+
+    def clogged(self) -> bool:
+        return bool(self._stalled) or not self.open
+
+    def send(self, message: bytes) -> None:
+        """Deliver in order, or hold while the path is blocked."""
+        if not self.open:
+            return
+        if self._network.tcp.blocked or self._stalled:
+            self._stalled.append(message)
+            self._network.after(SECONDS_CLOGGED, lambda: self._break_if_still_first(message))
+            return
+        self._last_arrival = max(self._last_arrival, self._network.now + self._network.tcp.latency)
+        self._network.after(self._last_arrival - self._network.now, lambda: self.other.arrived(message))
+
+    def arrived(self, message: bytes) -> None:
+        """A message from the other end."""
+        if self.open:
+            self.owner.arrived(message, self)
+
+    def path_opened(self) -> None:
+        """Send what was held, be it the end."""
+        if not self.open:
+            self._network.after(self._network.tcp.latency, self.other.close)
+            return
+        held, self._stalled = self._stalled, deque()
+        for message in held:
+            self.send(message)
+
+    def hang_up_later(self) -> None:
+        """Close in 2 s."""
+        self._network.after(SECONDS_TO_HANG_UP, self.close)
+
+    def close(self) -> None:
+        """Close this end now; the other end hears of it if the path lets it."""
+        if self.open:
+            self.open = False
+            self.owner.closed(self)
+            if not self._network.tcp.blocked:
+                self._network.after(self._network.tcp.latency, self.other.close)
+
+    def close_if_stranger(self) -> None:
+        """Nobody was authenticated in time."""
+        if not self.authenticated:
+            self.close()
+
+    def _break_if_still_first(self, message: bytes) -> None:
+        if self._stalled and self._stalled[0] is message:
+            self.close()
+
+
+class Network:
+    """Time, and the messages under way."""
+
+    def __init__(self, rng: Random, now: float = 1000.0) -> None:
+        self.now = now
+        self.udp = Conditions()
+        self.tcp = Conditions()
+        self.hosts: dict[str, Host] = {}
+        self.swallowed: set[str] = set()
+        """Hosts that no datagram reaches and no dial is answered from."""
+        self.without_way: set[str] = set()
+        """Hosts to which the sender's own kernel refuses to send."""
+        self._rng = rng
+        self.connections: list[Connection] = []
+        """Both ends of every connection there was."""
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+
+    def after(self, delay: float, action: Callable[[], None]) -> None:
+        """Do something later."""
+        heapq.heappush(self._agenda, (self.now + delay, next(self._numbers), action))
+
+    @property
+    def next_time(self) -> float:
+        """When the next thing happens."""
+        return self._agenda[0][0] if self._agenda else float("inf")
+
+    def do_next(self) -> None:
+        """Do the next thing, whose time has come."""
+        heapq.heappop(self._agenda)[2]()
+
+    def block(self, *carriers: Carrier) -> None:
+        """Nothing passes there any more; what is under way still arrives."""
+        for carrier in carriers:
+            self._conditions(carrier).blocked = True
+
+    def unblock(self, *carriers: Carrier) -> None:
+        """All passes again."""
+        for carrier in carriers:
+            self._conditions(carrier).blocked = False
+        if "tcp" in carriers:
+            for connection in self.connections:
+                connection.path_opened()
+
+    def datagram(self, origin: str, target: str, message: bytes) -> bool:
+        """Send one; False if this host has no way there."""
+        if target in self.without_way:
+            return False
+        copies = 1 + (self._rng.random() < self.udp.duplicates)
+        for _ in range(copies):
+            if self.udp.blocked or {origin, target} & self.swallowed or self._rng.random() < self.udp.loss:
+                continue
+            self.after(
+                self.udp.latency + self._rng.uniform(0, self.udp.jitter),
+                lambda: self._arrive(origin, target, message),
+            )
+        return True
+
+    def dial(self, caller: Host, target: str, done: Callable[[Connection | None], None]) -> None:
+        """Open a connection; `done` hears how it went."""
+        if self.tcp.blocked or target in self.swallowed:
+            self.after(SECONDS_TO_DIAL, lambda: done(None))
+        elif self.tcp.refused or target in self.without_way or target not in self.hosts:
+            self.after(2 * self.tcp.latency, lambda: done(None))
+        else:
+            self.after(2 * self.tcp.latency, lambda: self._connect(caller, target, done))
+
+    def cut(self, host: Host) -> None:
+        """A machine's program has ended: its connections close, its names lead nowhere."""
+        for connection in self.connections:
+            if connection.owner is host:
+                connection.close()
+        self.hosts = {name: each for name, each in self.hosts.items() if each is not host}
+
+    def _connect(self, caller: Host, target: str, done: Callable[[Connection | None], None]) -> None:
+        called = self.hosts.get(target)
+        if called is None:
+            done(None)
+            return
+        near, far = Connection(self, caller), Connection(self, called)
+        near.other, far.other = far, near
+        self.connections += [near, far]
+        self.after(SECONDS_TO_AUTHENTICATE, far.close_if_stranger)
+        called.accept(far)
+        done(near)
+
+    def _arrive(self, origin: str, target: str, message: bytes) -> None:
+        host = self.hosts.get(target)
+        if host is not None:
+            host.arrived(message, Address(origin, local=target))
+
+    def _conditions(self, carrier: Carrier) -> Conditions:
+        return self.udp if carrier == "udp" else self.tcp

@@ -1,0 +1,232 @@
+"""The loop: deadlines, callbacks in order, descriptors that come and go, and the two signals that end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from time import monotonic
+
+import pytest
+
+from tests.host.machine import HandLoop
+from vpntun.host.loop import Loop
+
+PROGRAM = """
+import os, signal, sys, time
+from vpntun.host.loop import Loop
+loop = Loop()
+def say(text):
+    os.write(1, text.encode() + b"\\n")
+loop.call_later(0.0, lambda: say("running"))
+with loop.ending_on_signals():
+    if "early" in sys.argv:
+        say("running")
+        time.sleep(1)
+    loop.run(lambda: float("inf"), lambda: None)
+    say("ended")
+    if "linger" in sys.argv:
+        time.sleep(30)
+"""
+NEVER = float("inf")
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    with left, right:
+        yield left, right
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+def test_a_readable_descriptor_is_called_back_until_it_is_read(loop: HandLoop, pair: Pair) -> None:
+    got: list[bytes] = []
+    loop.watch(pair[0].fileno(), lambda: got.append(pair[0].recv(1)))
+    loop.poll()
+    assert got == []
+    pair[1].send(b"ab")
+    loop.poll()
+    loop.poll()
+    loop.poll()
+    assert got == [b"a", b"b"]
+
+
+def test_writability_is_told_only_while_it_is_awaited(loop: HandLoop, pair: Pair) -> None:
+    calls: list[str] = []
+    descriptor = pair[0].fileno()
+    loop.watch(descriptor, lambda: None, lambda: calls.append("writable"))
+    loop.poll()
+    assert calls == []
+    loop.await_writable(descriptor, True)
+    loop.await_writable(descriptor, True)
+    loop.poll()
+    assert calls == ["writable"]
+    loop.await_writable(descriptor, False)
+    loop.poll()
+    assert calls == ["writable"]
+
+
+def test_a_blocked_descriptor_is_told_when_it_can_be_written_again(loop: HandLoop, pair: Pair) -> None:
+    calls: list[str] = []
+    loop.watch(pair[0].fileno(), lambda: None, lambda: calls.append("writable"))
+    with suppress(BlockingIOError):
+        while True:
+            pair[0].send(bytes(65536))
+    loop.await_writable(pair[0].fileno(), True)
+    loop.poll()
+    assert calls == []
+    with suppress(BlockingIOError):
+        while True:
+            pair[1].recv(65536)
+    loop.poll()
+    assert calls == ["writable"]
+
+
+def test_a_forgotten_descriptor_is_called_no_more(loop: HandLoop, pair: Pair) -> None:
+    loop.watch(pair[0].fileno(), lambda: pytest.fail("called"))
+    pair[1].send(b"a")
+    loop.forget(pair[0].fileno())
+    loop.poll()
+
+
+def test_a_descriptor_forgotten_by_its_own_writer_is_not_read(loop: HandLoop, pair: Pair) -> None:
+    descriptor = pair[0].fileno()
+    loop.watch(descriptor, lambda: pytest.fail("read"), lambda: loop.forget(descriptor))
+    loop.await_writable(descriptor, True)
+    pair[1].send(b"a")
+    loop.poll()
+
+
+def test_a_descriptor_forgotten_by_another_in_the_same_turn_is_not_read(loop: HandLoop, pair: Pair) -> None:
+    calls: list[int] = []
+    descriptors = [each.fileno() for each in pair]
+
+    def forget_the_other(own: int, other: int) -> None:
+        calls.append(own)
+        loop.forget(other)
+
+    loop.watch(descriptors[0], lambda: forget_the_other(*descriptors))
+    loop.watch(descriptors[1], lambda: forget_the_other(*reversed(descriptors)))
+    pair[0].send(b"a")
+    pair[1].send(b"a")
+    loop.poll()
+    assert len(calls) == 1
+
+
+def test_callbacks_come_in_the_order_of_their_time_and_then_of_their_asking(loop: HandLoop) -> None:
+    calls: list[str] = []
+    for seconds, name in [(3.0, "third"), (1.0, "first"), (2.0, "second a"), (2.0, "second b"), (9.0, "late")]:
+        loop.call_later(seconds, lambda name=name: calls.append(name))  # type: ignore[misc]
+    loop.poll()
+    assert calls == []
+    loop.pass_time(1.0)
+    assert calls == ["first"]
+    loop.pass_time(2.0)
+    assert calls == ["first", "second a", "second b", "third"]
+
+
+def test_a_callback_may_ask_for_another(loop: HandLoop) -> None:
+    calls: list[str] = []
+    loop.call_later(1.0, lambda: loop.call_later(1.0, lambda: calls.append("second")))
+    loop.pass_time(1.0)
+    assert calls == []
+    loop.pass_time(1.0)
+    assert calls == ["second"]
+
+
+def test_now_is_the_time_of_the_turn(loop: HandLoop) -> None:
+    loop.clock.now += 5
+    assert loop.now == 1000.0
+    loop.poll()
+    assert loop.now == 1005.0
+
+
+def test_the_loop_wakes_at_the_control_planes_deadline() -> None:
+    loop = Loop()
+    due = monotonic() + 0.05
+    late: list[float] = []
+
+    def on_deadline() -> None:
+        late.append(loop.now - due)
+        loop.stop()
+
+    loop.run(lambda: due, on_deadline)
+    loop.close()
+    assert len(late) == 1
+    assert 0 <= late[0] < 1
+
+
+def test_the_loop_wakes_for_a_callback_before_a_far_deadline() -> None:
+    loop = Loop()
+    loop.call_later(0.02, loop.stop)
+    started = monotonic()
+    loop.run(lambda: started + 1000, lambda: pytest.fail("not due"))
+    loop.close()
+    assert 0.02 <= monotonic() - started < 5
+
+
+def test_a_deadline_in_the_past_does_not_starve_descriptors(loop: HandLoop, pair: Pair) -> None:
+    got: list[bytes] = []
+    loop.watch(pair[0].fileno(), lambda: got.append(pair[0].recv(9)))
+    pair[1].send(b"a")
+    calls: list[str] = []
+    loop.turn(lambda: loop.clock() - 5, lambda: calls.append("deadline"))
+    assert got == [b"a"]
+    assert calls == ["deadline"]
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE)
+    assert program.stdout is not None
+    assert program.stdout.readline() == b"running\n"
+    return program
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_ends_the_loop_cleanly(number: signal.Signals) -> None:
+    with start() as program:
+        program.send_signal(number)
+        output, _ = program.communicate(timeout=10)
+        assert output == b"ended\n"
+        assert program.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_set_up_ends_the_loop_as_soon_as_it_begins(number: signal.Signals) -> None:
+    with start("early") as program:
+        program.send_signal(number)
+        output, _ = program.communicate(timeout=10)
+        assert output == b"ended\n"
+        assert program.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_kills_at_once_whatever_is_still_going_on(number: signal.Signals) -> None:
+    with start("linger") as program:
+        assert program.stdout is not None
+        program.send_signal(number)
+        assert program.stdout.readline() == b"ended\n"
+        program.send_signal(number)
+        program.wait(timeout=10)
+        assert program.returncode == -number
+
+
+def test_a_signal_wakes_a_loop_that_sleeps_for_an_hour() -> None:
+    loop = Loop()
+    read, write = os.pipe()
+    loop.call_later(0.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    started = monotonic()
+    with loop.ending_on_signals():
+        loop.run(lambda: NEVER, lambda: None)
+    loop.close()
+    os.close(read)
+    os.close(write)
+    assert monotonic() - started < 5

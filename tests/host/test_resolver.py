@@ -1,0 +1,101 @@
+"""The resolver: literals without a thread, the two IP versions in turn, and a name that fails is no catastrophe."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from tests.host.machine import HandLoop, logged
+from vpntun.host.resolver import Found, Resolver, lookup
+
+
+def resolved(loop: HandLoop, host: str) -> Found:
+    answers: list[Found] = []
+    resolver = Resolver(loop, host, 55555, answers.append)
+    resolver.look_up()
+    loop.until(lambda: answers)
+    return answers[0]
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("192.0.2.7", [(socket.AF_INET, ("192.0.2.7", 55555))]),
+        ("2001:db8::7", [(socket.AF_INET6, ("2001:db8::7", 55555, 0, 0))]),
+        ("::1", [(socket.AF_INET6, ("::1", 55555, 0, 0))]),
+    ],
+)
+def test_a_literal_address_is_answered_without_a_thread(loop: HandLoop, host: str, expected: Found) -> None:
+    answers: list[Found] = []
+    threads = threading.active_count()
+    Resolver(loop, host, 55555, answers.append).look_up()
+    assert threading.active_count() == threads
+    loop.poll()
+    assert answers == [expected]
+
+
+def test_the_answer_comes_from_the_loop_and_never_from_within_the_question(loop: HandLoop) -> None:
+    answers: list[Found] = []
+    Resolver(loop, "192.0.2.7", 55555, answers.append).look_up()
+    assert answers == []
+
+
+def test_a_name_is_looked_up_off_the_loop(loop: HandLoop) -> None:
+    found = resolved(loop, "localhost")
+    assert {address[0] for _, address in found} <= {"127.0.0.1", "::1"}
+    assert found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no-such-host.invalid",
+        "two..dots",
+        ".leading.dot",
+        "label-of-more-than-sixty-three-characters-which-dns-does-not-allow-at-all.example",
+        "snow\u2603man..invalid",
+        "-",
+        "name with spaces",
+        "control\x1bcharacter.invalid",
+        "null\x00byte",
+        "broken\udc80.invalid",
+        "x" * 5000,
+    ],
+)
+def test_a_name_that_does_not_resolve_is_told_and_not_fatal(loop: HandLoop, name: str) -> None:
+    with logged() as lines:
+        assert resolved(loop, name) == []
+    assert f"{name} does not resolve" in lines[0]
+
+
+def test_a_second_question_while_one_is_open_is_the_same_question(loop: HandLoop) -> None:
+    answers: list[Found] = []
+    resolver = Resolver(loop, "192.0.2.7", 55555, answers.append)
+    resolver.look_up()
+    resolver.look_up()
+    loop.settle()
+    assert len(answers) == 1
+    resolver.look_up()
+    loop.poll()
+    assert len(answers) == 2
+
+
+def test_a_name_that_failed_is_looked_up_anew_when_asked_again(loop: HandLoop) -> None:
+    answers: list[Found] = []
+    resolver = Resolver(loop, "two..dots", 55555, answers.append)
+    for expected in (1, 2, 3):
+        resolver.look_up()
+        loop.until(lambda: len(answers) == expected)  # noqa: B023
+
+
+def test_the_two_ip_versions_take_turns() -> None:
+    try:
+        found = lookup("localhost", 1, 0)
+    except socket.gaierror:
+        pytest.skip("this machine does not know localhost")
+    versions = [family for family, _ in found]
+    if len(set(versions)) < 2:
+        pytest.skip("localhost has one IP version here")
+    assert versions[0] != versions[1]

@@ -1,0 +1,48 @@
+"""Where these tests run: as root, with a usable /dev/net/tun. Elsewhere they are skipped, with the reason.
+
+VPNTUN_REQUIRE_NETNS=1 says that they must run, all of them: whatever is skipped then has failed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.netns.lab import Lab, state_folders, sweep, why_not
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.netns)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    expected_failure = hasattr(report, "wasxfail")
+    if report.skipped and not expected_failure and os.environ.get("VPNTUN_REQUIRE_NETNS") == "1":
+        report.outcome = "failed"
+        report.longrepr = f"skipped, where nothing may be: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _machine_lets_us() -> Iterator[None]:
+    if reason := why_not():
+        pytest.skip(reason)
+    sweep()
+    with state_folders():
+        yield
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    lab = Lab(tmp_path)
+    yield lab
+    lab.close()

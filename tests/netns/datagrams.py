@@ -1,0 +1,48 @@
+"""UDP superpackets through the tunnel: `receive PORT COUNT`, `send HOST PORT COUNT`.
+
+The sender gives its socket 20 datagrams of 1,200 bytes a call (UDP_SEGMENT), each with its number; the receiver ends
+with status 0 when all COUNT have come, whole and in order.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+import time
+
+UDP_SEGMENT = 103
+SIZE, TOGETHER = 1200, 20
+
+
+def datagram(number: int) -> bytes:
+    return struct.pack("!I", number) * (SIZE // 4)
+
+
+def receive(port: int, count: int) -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sink:
+        sink.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sink.setsockopt(socket.SOL_SOCKET, 33, 1 << 23)  # SO_RCVBUFFORCE
+        sink.bind(("::", port))
+        sink.settimeout(20)
+        print("ready", flush=True)
+        for number in range(count):
+            got = sink.recv(65535)
+            if got != datagram(number):
+                sys.exit(f"datagram {number}: {len(got)} bytes that begin with {got[:8]!r}")
+
+
+def send(host: str, port: int, count: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as source:
+        source.setsockopt(socket.SOL_UDP if hasattr(socket, "SOL_UDP") else 17, UDP_SEGMENT, SIZE)
+        for first in range(0, count, TOGETHER):
+            source.sendto(b"".join(map(datagram, range(first, min(first + TOGETHER, count)))), (host, port))
+            time.sleep(0.002)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "receive":
+        receive(int(sys.argv[2]), int(sys.argv[3]))
+    else:
+        send(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

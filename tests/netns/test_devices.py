@@ -1,0 +1,149 @@
+"""Devices: made and taken away, or found and left as they were; by root, or by an ordinary user who owns one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.netns.lab import NOBODY, STARTED, Lab, Machine, far, start_pair, start_server
+
+
+def persistent(machine: Machine, device: str, *addresses: str, user: str = "root") -> None:
+    machine.run("ip", "tuntap", "add", "dev", device, "mode", "tun", "user", user)
+    for address in addresses:
+        machine.run("ip", "address", "add", address, "dev", device)
+    machine.run("ip", "link", "set", device, "mtu", "1380", "up")
+
+
+def state(machine: Machine, device: str) -> dict[str, Any]:
+    """What a user would see of a device, but for what comes and goes with the program that holds it: the carrier."""
+    shown = json.loads(machine.run("ip", "-json", "-details", "address", "show", "dev", device).stdout)[0]
+    kept = {name: shown[name] for name in ("ifname", "mtu", "linkinfo", "txqlen")}
+    kept["linkinfo"].get("info_data", {}).pop("numtxqueues", None)
+    return {**kept, "up": "UP" in shown["flags"], "addresses": machine.addresses(device)}
+
+
+def test_a_new_device_is_up_with_the_mtu_and_gone_at_the_end(lab: Lab) -> None:
+    server, client = start_pair(lab, client=["--mtu", "1300"])
+    assert state(lab.b, "tun3")["mtu"] == 1500
+    assert state(lab.a, "tun11")["mtu"] == 1300
+    lab.ping(lab.a, far(lab), size=1272)
+    for daemon in (server, client):
+        assert daemon.stop() == 0
+    assert not lab.a.has_device("tun11")
+    assert not lab.b.has_device("tun3")
+
+
+def test_a_persistent_device_is_used_and_left_as_it_was_found(lab: Lab) -> None:
+    persistent(lab.b, "tun3", "192.168.9.2/24", "fd99::2/64")
+    persistent(lab.a, "tun11", "192.168.9.1/24", "fd99::1/64")
+    before = state(lab.a, "tun11"), state(lab.b, "tun3")
+    daemons = [lab.b.vpntun("-s", "-i", "tun3", "-k", lab.key)]
+    daemons.append(lab.a.vpntun("-c", lab.b.four, "-i", "tun11", "-k", lab.key))
+    lab.ping(lab.a, "192.168.9.2", within=10)
+    lab.ping(lab.a, "fd99::2", within=5)
+    for daemon in daemons:
+        assert daemon.stop() == 0
+    assert (state(lab.a, "tun11"), state(lab.b, "tun3")) == before
+
+
+def test_options_on_a_persistent_device_are_taken_back_at_the_end(lab: Lab) -> None:
+    persistent(lab.a, "tun11", "192.168.9.1/24")
+    before = state(lab.a, "tun11")
+    start_server(lab, "--address", "192.168.0.2/24")
+    client = lab.a.vpntun(
+        "-c", lab.b.four, "-i", "tun11", "-k", lab.key, "--address", "192.168.0.1/24", "--mtu", "1400"
+    )
+    lab.ping(lab.a, "192.168.0.2", within=10)
+    assert state(lab.a, "tun11")["mtu"] == 1400
+    assert client.stop() == 0
+    assert state(lab.a, "tun11") == before
+
+
+def test_an_address_that_is_there_already_is_no_error_and_stays(lab: Lab) -> None:
+    persistent(lab.a, "tun11", "192.168.0.1/24")
+    start_server(lab, "--address", "192.168.0.2/24")
+    client = lab.a.vpntun("-c", lab.b.four, "-i", "tun11", "-k", lab.key, "--address", "192.168.0.1/24")
+    lab.ping(lab.a, "192.168.0.2", within=10)
+    assert client.stop() == 0
+    assert lab.a.addresses("tun11") == ["192.168.0.1/24"]
+
+
+def test_a_device_that_was_down_is_down_again(lab: Lab) -> None:
+    lab.a.run("ip", "tuntap", "add", "dev", "tun11", "mode", "tun")
+    start_server(lab, "--address", "192.168.0.2/24")
+    client = lab.a.vpntun("-c", lab.b.four, "-i", "tun11", "-k", lab.key, "--address", "192.168.0.1/24")
+    lab.ping(lab.a, "192.168.0.2", within=10)
+    assert client.stop() == 0
+    assert state(lab.a, "tun11")["up"] is False
+    assert lab.a.addresses("tun11") == []
+
+
+def test_an_ordinary_user_runs_either_end_on_a_device_of_their_own(lab: Lab) -> None:
+    home = lab.home()
+    key = owned(lab.key, home / "vpntun.key")
+    persistent(lab.b, "tun3", "192.168.9.2/24", user="nobody")
+    persistent(lab.a, "tun11", "192.168.9.1/24", user="nobody")
+    environment = {"HOME": str(home)}
+    daemons = [lab.b.vpntun("-s", "-i", "tun3", "-k", key, user="nobody", env=environment)]
+    daemons.append(lab.a.vpntun("-c", lab.b.four, "-i", "tun11", "-k", key, user="nobody", env=environment))
+    lab.ping(lab.a, "192.168.9.2", within=10)
+    lab.transfer(5_000_000, "192.168.9.2")
+    for daemon in daemons:
+        assert daemon.stop() == 0
+        assert "Traceback" not in daemon.log
+    assert state(lab.a, "tun11")["addresses"] == ["192.168.9.1/24"]
+
+
+def test_an_ordinary_users_key_lies_in_their_configuration_folder(lab: Lab) -> None:
+    home = lab.home()
+    persistent(lab.b, "tun3", "192.168.9.2/24", user="nobody")
+    server = lab.b.vpntun("-s", "-i", "tun3", user="nobody", env={"HOME": "/", "XDG_CONFIG_HOME": str(home)})
+    server.wait_for("scp ")
+    made = home / "vpntun" / "vpntun.key"
+    assert (made.stat().st_uid, made.stat().st_mode & 0o777) == (NOBODY, 0o600)
+
+    persistent(lab.a, "tun11", "192.168.9.1/24")
+    lab.a.vpntun("-c", lab.b.four, "-i", "tun11", "-k", owned(made, lab.folder / "copy.key", user=0))
+    lab.ping(lab.a, "192.168.9.2", within=10)
+
+
+def test_a_device_that_is_deleted_ends_the_program_with_its_status(lab: Lab) -> None:
+    server, client = start_pair(lab)
+    lab.ping(lab.a, far(lab))
+    lab.a.run("ip", "link", "del", "tun11")
+    assert client.wait(seconds=5) == 5
+    assert "tun11" in client.log.splitlines()[-1]
+    assert "Traceback" not in client.log
+    assert server.running
+
+
+def test_a_device_that_goes_down_and_comes_up_again_carries_on(lab: Lab) -> None:
+    _, client = start_pair(lab)
+    lab.ping(lab.a, far(lab))
+    address = far(lab)
+    addresses = lab.a.addresses("tun11")
+    lab.a.run("ip", "link", "set", "tun11", "down")
+    lab.b.run("ping", "-c2", "-i0.2", "-W1", addresses[0].partition("/")[0], check=False)
+    lab.a.run("ip", "link", "set", "tun11", "up")
+    lab.ping(lab.a, address, within=5)
+    assert client.running
+
+
+def test_two_tunnels_on_one_machine(lab: Lab) -> None:
+    start_pair(lab)
+    other = lab.new_key("other.key")
+    lab.b.vpntun("-s", "-i", "tun4", "-p", "4500", "-k", other).wait_for(STARTED)
+    lab.a.vpntun("-c", lab.b.four, "-i", "tun12", "-p", "4500", "-k", other).wait_for(STARTED)
+    lab.ping(lab.a, far(lab))
+    lab.ping(lab.a, lab.b.address_of("tun4"))
+
+
+def owned(key: Path, copy: Path, user: int = NOBODY) -> Path:
+    shutil.copy(key, copy)
+    copy.chmod(0o600)
+    os.chown(copy, user, user)
+    return copy

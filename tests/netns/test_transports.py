@@ -1,0 +1,91 @@
+"""UDP or TCP, as told or as the path allows. Which carrier is in use shows in what happens when it is blocked."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.netns.lab import PORT, Lab, far, start_client, start_pair, start_server, until
+
+
+@pytest.mark.parametrize(("transport", "other"), [("udp", "tcp"), ("tcp", "udp")])
+def test_one_transport_needs_nothing_of_the_other(lab: Lab, transport: str, other: str) -> None:
+    lab.block(other)
+    start_server(lab, "--transport", transport)
+    started = time.monotonic()
+    start_client(lab, "--transport", transport)
+    lab.ping(lab.a, far(lab), within=2 - (time.monotonic() - started))
+    lab.ping(lab.a, far(lab, 6), within=2)
+    lab.transfer(30_000_000, far(lab))
+    lab.block(transport)
+    lab.no_ping(lab.a, far(lab))
+
+
+def test_hundreds_of_megabytes_arrive_unchanged_over_tcp(lab: Lab) -> None:
+    start_pair(lab, "--transport", "tcp")
+    lab.ping(lab.a, far(lab))
+    lab.transfer(150_000_000, far(lab, 6))
+    lab.transfer(50_000_000, lab.a.address_of("tun11", 4), source=lab.b)
+
+
+def test_udp_alone_does_not_listen_on_tcp_and_the_other_way_round(lab: Lab) -> None:
+    server = start_server(lab, "--transport", "udp")
+    assert not lab.b.listens(PORT)
+    server.stop()
+    start_server(lab, "--transport", "tcp")
+    assert lab.b.listens(PORT)
+    assert f":{PORT} " not in lab.b.run("ss", "--udp", "--listening", "--numeric").stdout
+
+
+def test_auto_prefers_udp(lab: Lab) -> None:
+    start_pair(lab)
+    lab.ping(lab.a, far(lab))
+    lab.block("tcp")
+    lab.ping(lab.a, far(lab), within=1)
+    assert not _connected(lab)
+
+
+def test_auto_goes_through_a_firewall_over_tcp_and_back_to_udp_when_it_opens(lab: Lab) -> None:
+    lab.block("udp")
+    _, client = start_pair(lab, "-v")
+    lab.ping(lab.a, far(lab), within=6)
+    assert _connected(lab)
+    lab.transfer(20_000_000, far(lab))
+    sessions = client.log.count("session with the peer")
+
+    lab.unblock("udp")
+    # A trial of UDP is due 30 s after the connection, then the old one closes after 2 s.
+    assert until(lambda: not _connected(lab), 45, interval=0.2), f"still on TCP\n{lab.logs()}"
+    assert client.log.count("session with the peer") == sessions, f"the trial is a PROBE\n{lab.logs()}"
+    lab.ping(lab.a, far(lab), within=1)
+    lab.block("tcp")
+    lab.ping(lab.a, far(lab), within=1)
+    lab.transfer(20_000_000, far(lab))
+
+
+def test_auto_leaves_udp_when_it_is_blocked_later_and_loses_no_connection(lab: Lab) -> None:
+    start_pair(lab)
+    lab.ping(lab.a, far(lab))
+    lab.block("udp")
+    lab.no_ping(lab.a, far(lab))
+    # 15 s of silence call for a handshake, which gets no answer over UDP for 2 s.
+    lab.ping(lab.a, far(lab), within=25)
+    assert _connected(lab)
+    lab.transfer(20_000_000, lab.a.address_of("tun11"), source=lab.b)
+
+
+def test_a_blocked_link_stops_nothing_and_goes_on_when_it_is_free_again(lab: Lab) -> None:
+    server, client = start_pair(lab, "--transport", "tcp")
+    lab.ping(lab.a, far(lab))
+    lab.block("tcp")
+    lab.a.run("ping", "-q", "-i0.002", "-c1500", "-s1300", "-W1", far(lab), check=False)
+    lab.unblock("tcp")
+    lab.ping(lab.a, far(lab), within=20)
+    assert server.running
+    assert client.running
+
+
+def _connected(lab: Lab) -> bool:
+    shown = lab.a.run("ss", "--tcp", "--numeric", "--no-header", "state", "established", f"( dport = :{PORT} )").stdout
+    return bool(shown.strip())

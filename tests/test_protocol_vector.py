@@ -1,0 +1,255 @@
+"""docs/protocol.rst: its test vectors are what the code computes, and its constants are the code's."""
+
+from __future__ import annotations
+
+import re
+import struct
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from vpntun import daemon
+from vpntun.config import tunnel
+from vpntun.core import (
+    backoff,
+    client,
+    conversation,
+    greeting,
+    meter,
+    pathmtu,
+    peer,
+    probes,
+    queue,
+    reassembly,
+    span,
+    timers,
+)
+from vpntun.crypto import replay, session
+from vpntun.crypto.keys import KeyPair
+from vpntun.crypto.noise import Initiator, SessionKeys, consume_initiation
+from vpntun.crypto.session import Session
+from vpntun.crypto.shared import SharedIdentity
+from vpntun.crypto.timestamp import tai64n
+from vpntun.host import plain, tcp
+from vpntun.host.keyfile import read_shared
+from vpntun.wire import burst, framing, message, record, transport, vnet
+from vpntun.wire.checksum import UDP, UDP_CHECKSUM, finish_transport, pseudo_sum, set_ipv4_header
+from vpntun.wire.gso import Splitter
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "protocol.rst").read_text()
+SECRET = bytes(range(32))
+
+
+def vector(name: str) -> str:
+    """The literal block behind the comment of this name, without its indentation."""
+    found = re.search(rf"^\.\. vector: {name}\n\n::\n\n((?:    .*\n|\n)+)", DOCUMENT, re.MULTILINE)
+    assert found, f"docs/protocol.rst has no vector named {name}"
+    return re.sub(r"^    ", "", found[1], flags=re.MULTILINE).strip() + "\n"
+
+
+def items(name: str) -> dict[str, str]:
+    """Name -> value; a line that begins with a space continues the one before."""
+    joined = re.sub(r"\n +", "", vector(name))
+    return dict(re.split(r" {2,}", line, maxsplit=1) for line in joined.splitlines())
+
+
+def test_the_shared_keys_vector() -> None:
+    shared = SharedIdentity.of(SECRET)
+    assert items("shared key") == {
+        "secret": SECRET.hex(),
+        "server private key": shared.server.private.hex(),
+        "server public key": shared.server.public.hex(),
+        "client private key": shared.client.private.hex(),
+        "client public key": shared.client.public.hex(),
+        "preshared key": shared.psk.hex(),
+        "IPv6 prefix": str(shared.prefix6),
+        "server IPv4": str(shared.server4),
+        "client IPv4": str(shared.client4),
+        "server IPv6": str(shared.server6),
+        "client IPv6": str(shared.client6),
+    }
+
+
+def test_the_key_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.touch(mode=0o600)
+    path.write_text(vector("key file"))
+    assert read_shared(path) == SECRET
+
+
+def test_the_handshakes_vector() -> None:
+    shared = SharedIdentity.of(SECRET)
+    said = items("handshake")
+    ours, theirs = (KeyPair.of(bytes.fromhex(said[f"{end} ephemeral"])) for end in ("client", "server"))
+    stamp = tai64n(1700000000.5)
+
+    initiator = Initiator(shared.client, shared.server.public, shared.psk, ours)
+    initiation = initiator.initiation(0x01020304, stamp)
+    received = consume_initiation(shared.server, initiation)
+    response, server_keys = received.respond(shared.psk, 0x05060708, theirs)
+    keys = initiator.consume_response(response)
+    keepalive = bytearray(32)
+    Session(keys, received.sender, 0x05060708, True, 0.0).seal_into(b"", memoryview(keepalive))
+
+    assert (server_keys.receive, server_keys.send) == (keys.send, keys.receive)
+    assert said == {
+        "client ephemeral": ours.private.hex(),
+        "client ephemeral public": ours.public.hex(),
+        "server ephemeral": theirs.private.hex(),
+        "server ephemeral public": theirs.public.hex(),
+        "timestamp": stamp.hex(),
+        "initiation": initiation.hex(),
+        "response": response.hex(),
+        "client to server key": keys.send.hex(),
+        "server to client key": keys.receive.hex(),
+        "first keepalive": keepalive.hex(),
+    }
+
+
+def test_the_records_vector() -> None:
+    token = 0x0123456789ABCDEF
+    assert items("records") == {
+        "client's HELLO": record.Hello(False, record.TAKES_ALL).pack().hex(),
+        "server's HELLO": record.Hello(True, record.TAKES_ALL).pack().hex(),
+        "REPORT": record.Report(highest=2, opened=3, datagrams=5, failed=0).pack().hex(),
+        "PROBE of 12 bytes": record.Probe(token, 12).pack().hex(),
+        "ECHO of it": record.Echo(token, 12).pack().hex(),
+    }
+
+
+def datagram(identification: int, payload: bytes) -> bytearray:
+    """From the client to the server, with a checksum still to finish."""
+    shared = SharedIdentity.of(SECRET)
+    ends = IPv4Address(shared.client4).packed + IPv4Address(shared.server4).packed
+    length = 8 + len(payload)
+    packet = bytearray(struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, identification, 0, 64, UDP, 0) + ends)
+    set_ipv4_header(packet)
+    return packet + struct.pack("!HHHH", 40000, 7, length, pseudo_sum(packet, UDP, length)) + payload
+
+
+def test_the_vector_of_a_bundle_and_a_burst() -> None:
+    single, several = datagram(1, b"whole"), datagram(2, b"segment1segment2rest")
+    finish_transport(single, 20, UDP_CHECKSUM)
+    field = vnet.UNFINISHED | 8
+    bundle = bytearray(90)
+    end = record.append(bundle, record.begin_bundle(bundle), single, 0)
+    assert record.append(bundle, end, several, field) == len(bundle)
+
+    keys = SessionKeys(bytes.fromhex(items("handshake")["client to server key"]), bytes(32))
+    session = Session(keys, 0x01020304, 0x05060708, True, 0.0)
+    session.send_counter = 2
+    sealed = memoryview(bytearray(message.LARGEST))
+    size = session.seal_into(bundle, sealed)
+    pieces = [bytes(piece) for piece in burst.BurstCutter(sealed).cut(size, 64)]
+    datagrams = [header + piece for header, piece in zip(pieces[::2], pieces[1::2], strict=True)]
+    joined = memoryview(bytearray(message.LARGEST))
+    length, _ = burst.join_in_order(memoryview(b"".join(datagrams)), 0, 64, joined)
+
+    splitter, out = Splitter(), memoryview(bytearray(128))
+    cut = range(splitter.split(memoryview(several), field))
+    segments = [bytes(out[: splitter.write_run(index, 1, out, 0)]) for index in cut]
+
+    assert joined[:length] == sealed[:size]
+    assert [len(bundle), size, len(datagrams), len(segments)] == [90, 122, 3, 3]
+    assert items("bundle and burst") == {
+        "datagram of 33 bytes": single.hex(),
+        "superpacket of 48 bytes": several.hex(),
+        "BUNDLE": bundle.hex(),
+        "message, counter 2": sealed[:size].hex(),
+        **{f"burst, {index} of 3": each.hex() for index, each in enumerate(datagrams)},
+        **dict(
+            zip(("first segment", "second segment", "third segment"), (each.hex() for each in segments), strict=True)
+        ),
+    }
+
+
+CONSTANTS = {
+    "port, UDP and TCP": f"{tunnel.DEFAULT_PORT}",
+    "device MTU, with a shared key": f"{tunnel.DEFAULT_MTU}",
+    "device MTU, with WireGuard's keys": f"{tunnel.DEFAULT_MTU_TO_WIREGUARD}",
+    "smallest, largest MTU": f"{tunnel.SMALLEST_MTU}, {tunnel.LARGEST_MTU}",
+    "smallest data message": f"{message.SMALLEST}",
+    "padding of a packet without a record": f"{plain.PADDING}",
+    "initiation, at most one in": f"{timers.REKEY_TIMEOUT:g} s",
+    "jitter": f"0 to {timers.LARGEST_JITTER:.3f} s",
+    "keepalive": f"{timers.KEEPALIVE_TIMEOUT:g} s",
+    "persistent keepalive of a client": f"{daemon.CLIENT_KEEPALIVE:g} s",
+    "silence until a new handshake": f"{timers.KEEPALIVE_TIMEOUT + timers.REKEY_TIMEOUT:g} s",
+    "rekey when sending": f"{session.REKEY_AFTER_TIME} s",
+    "rekey when receiving": f"{session.REKEY_ON_RECEIVE_AFTER} s",
+    "rekey after messages": f"2^{session.REKEY_AFTER_MESSAGES.bit_length() - 1}",
+    "a session is refused after": f"{session.REJECT_AFTER_TIME} s",
+    "a session is refused after messages": "2^64 - 2^13 - 1",
+    "keys are wiped after": f"{timers.ZERO_KEYS_AFTER:g} s",
+    "giving up, dropping what waits": f"{timers.REKEY_ATTEMPT_TIME:g} s",
+    "shortest time between initiations consumed": f"{peer.SHORTEST_BETWEEN_CONSUMED * 1000:g} ms",
+    "replay window": f"{replay.WINDOW}",
+    "record kinds, HELLO's version": f"1 to {record.LAST_KIND}, {record.VERSION}",
+    "largest record": f"{record.LARGEST_RECORD}",
+    'a "largest" that says "no records"': f"below {greeting.SMALLEST_LARGEST}",
+    "what a BUNDLE of one packet adds to it": f"{conversation.OVERHEAD}",
+    "HELLO answered at once": f"{greeting.ANSWERS_AT_ONCE} times a session",
+    "HELLO repeated after": f"{greeting.SHORTEST_PAUSE:g} s, doubling to {greeting.LONGEST_PAUSE:g} s",
+    "what was said in the last session holds for": f"{greeting.INHERITED_FOR:g} s",
+    "REPORT": f"each {meter.INTERVAL * 1000:g} ms",
+    "PROBE is given up after": f"{probes.SHORTEST_TIMEOUT:g} s to {probes.LONGEST_TIMEOUT:g} s",
+    "PROBEs out": f"{probes.MOST_OUT}",
+    "datagrams of a burst": f"{burst.MOST_DATAGRAMS}",
+    "bytes of a burst": f"{span.LARGEST_SEND}",
+    "unfinished burst is given up after": f"{reassembly.AGE:g} s",
+    "unfinished bursts, of the endpoint and of others": f"{reassembly.ENDPOINT_SLOTS}, {reassembly.OTHER_SLOTS}",
+    "smallest gso_size of TCP": f"{vnet.SMALLEST_TCP_SEGMENT}",
+    "datagrams in a UDP superpacket": f"{vnet.MOST_UDP_SEGMENTS}",
+    "largest gso_size": f"{vnet.SEGMENT_SIZE}",
+    "IPv6 extension headers of a superpacket": f"{transport.MOST_EXTENSIONS}",
+    "headers of a superpacket": f"{transport.MOST_HEADERS}",
+    "span at first, at most": f"{span.FIRST}, {span.MOST}",
+    "span halves, doubles at a loss of records": f"over {span.HALVE_OVER:.0%}, under {span.GROW_UNDER:.1%}",
+    "records judged at least, fading over": f"{span.FEWEST_RECORDS}, {span.FADING}",
+    "span times loss of datagrams": f"{span.AIM}",
+    "datagrams in a sample of loss": f"{span.FEWEST_DATAGRAMS}",
+    "silence that halves the span": f"{span.SILENCE:g} s",
+    "idleness that resets the span": f"{span.IDLENESS:g} s",
+    "bursts that vanish are tried again after": f"{span.FIRST_RETRY:g} s, doubling to {span.LAST_RETRY:g} s",
+    "record at most, of the delivered rate": f"{span.RECORD_TIME * 1000:g} ms",
+    "record over TCP at least": f"{span.LEAST_OF_STREAM}",
+    "UDP payload at first": f"{pathmtu.BASE}",
+    "PROBEs of one length": f"{pathmtu.TRIES}, {pathmtu.PAUSE:g} s apart",
+    "lengths left in question": f"{pathmtu.GRAIN}",
+    "path searched again after": f"{pathmtu.AGAIN_AFTER:g} s",
+    "queue of a link, at first": f"{queue.UNKNOWN_RATE_BYTES // 1024} KiB",
+    "queue of a link, at a measured rate": f"{queue.MOST_TIME * 1000:g} ms, at most {queue.MOST_BYTES >> 20} MiB",
+    "queue of a link, in packets": f"{queue.MOST_ENTRIES}",
+    "TCP frame before authentication": f"{framing.LARGEST_BEFORE_AUTHENTICATION}",
+    "TCP frame": f"{message.LARGEST}",
+    "TCP time to authenticate": f"{tcp.SECONDS_TO_AUTHENTICATE:g} s",
+    "TCP connections of strangers, one address": f"{tcp.MOST_STRANGERS_PER_ADDRESS}",
+    "TCP connections of strangers, in all": f"{tcp.MOST_STRANGERS}",
+    "TCP connection that was replaced closes after": f"{tcp.SECONDS_TO_HANG_UP:g} s",
+    "TCP initiations on one connection": f"{client.ASKED_PER_CONNECTION}",
+    "TCP data unacknowledged": f"{tcp.USER_TIMEOUT_MS / 1000:g} s",
+    "the other carrier is tried after": f"{client.BESIDE_AFTER:g} s",
+    "UDP is tried again after": f"{client.FIRST_TRIAL:g} s, doubling to {client.LAST_TRIAL:g} s",
+    "longest pause": f"{backoff.CAP:g} s, and a quarter at most",
+}
+
+
+def test_the_table_of_constants_holds_all_of_them_and_no_other() -> None:
+    table = DOCUMENT.partition(".. constants\n")[2]
+    rows = (re.split(r" {2,}", line.strip(), maxsplit=1) for line in table.splitlines())
+    said = {row[0]: row[1] for row in rows if len(row) == 2 and not row[0].startswith("=")}
+    assert said == CONSTANTS
+    assert replay.LIMIT == 2**64 - 2**13 - 1
+    assert backoff.JITTER == 0.25
+
+
+def test_the_lengths_that_are_asked_for_first_are_named() -> None:
+    plain_text = " ".join(DOCUMENT.split())
+    for common in (pathmtu.COMMON_V4, pathmtu.COMMON_V6):
+        assert ", ".join(map(str, common)) in plain_text
+
+
+@pytest.mark.parametrize("label", ["server", "client", "psk", "prefix6", "pair4"])
+def test_every_label_of_the_derivation_is_named(label: str) -> None:
+    assert f"``vpntun {label}``" in DOCUMENT

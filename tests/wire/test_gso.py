@@ -1,0 +1,347 @@
+"""Cutting superpackets and joining segments: each is the other's inverse, and every checksum is right."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.wire import packets
+from tests.wire.packets import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG
+from vpntun.errors import BadPacket
+from vpntun.wire import ip
+from vpntun.wire.gso import Splitter
+from vpntun.wire.join import Joiner
+from vpntun.wire.vnet import NO_OFFLOAD, SPLIT_FIRST, UNFINISHED, VNET_HEADER, header_for, segment_field_of
+
+versions = st.sampled_from([4, 6])
+tcp_flags = st.sampled_from([ACK, ACK | PSH, ACK | FIN, ACK | PSH | FIN | CWR, ACK | ECE | CWR])
+identifications = st.sampled_from([0, 5, 65530])
+sequences = st.sampled_from([0, 1000, 2**32 - 1000])
+
+
+def pieces_of(splitter: Splitter, batch: int = 64, at: int = 3, gap: int = 5) -> list[bytes]:
+    """All pieces, written in batches with a gap between them that nothing may touch."""
+    stride = splitter.length + gap
+    pieces = []
+    for first in range(0, splitter.count, batch):
+        out = memoryview(bytearray(b"\xee" * (at + stride * batch)))
+        written = splitter.write(first, batch, out, at, stride)
+        assert written == min(batch, splitter.count - first)
+        for index in range(written):
+            last = first + index == splitter.count - 1
+            begin = at + index * stride
+            end = begin + (splitter.last_length if last else splitter.length)
+            pieces.append(bytes(out[begin:end]))
+            assert bytes(out[end : begin + stride]).strip(b"\xee") == b""
+    return pieces
+
+
+def split(packet: bytes, size: int) -> list[bytes]:
+    splitter = Splitter()
+    count = splitter.split(memoryview(packet), UNFINISHED | size)
+    pieces = pieces_of(splitter)
+    assert len(pieces) == count
+    return pieces
+
+
+def joined(stream: list[bytes], udp: bool = True) -> list[tuple[bytes, bytes]]:
+    written: list[tuple[bytes, bytes]] = []
+    joiner = Joiner(lambda view: written.append((bytes(view[:10]), bytes(view[10:]))), udp)
+    for packet in stream:
+        joiner.add(memoryview(packet + b"\0\0\0"), ip.length_of(packet))
+    joiner.flush()
+    joiner.flush()
+    return written
+
+
+@given(versions, st.binary(min_size=1, max_size=3000), st.integers(36, 1500), tcp_flags, sequences, identifications)
+def test_a_split_tcp_superpacket_is_what_the_kernel_would_have_sent(
+    version: int, payload: bytes, size: int, flags: int, seq: int, identification: int
+) -> None:
+    superpacket = packets.tcp_superpacket(version, payload, flags=flags, seq=seq, identification=identification)
+    expected = packets.tcp_run(version, payload, size, flags=flags, seq=seq, identification=identification)
+    assert split(superpacket, size) == expected
+    assert all(packets.is_right(packet) for packet in expected)
+
+
+@given(versions, st.binary(min_size=1, max_size=3000), st.integers(30, 1500), identifications)
+def test_a_split_udp_superpacket_is_what_the_kernel_would_have_sent(
+    version: int, payload: bytes, size: int, identification: int
+) -> None:
+    superpacket = packets.udp_superpacket(version, payload, identification=identification)
+    assert split(superpacket, size) == packets.udp_run(version, payload, size, identification=identification)
+
+
+def test_a_superpacket_of_the_largest_size_is_split_in_batches() -> None:
+    payload = bytes(range(256)) * 255
+    assert split(packets.tcp_superpacket(4, payload), 36) == packets.tcp_run(4, payload, 36)
+
+
+def test_an_ordinary_packet_splits_into_itself_finished() -> None:
+    for packet in (packets.tcp_superpacket(4, b"x" * 99), packets.tcp_superpacket(6, b"")):
+        (piece,) = split(packet, 0)
+        assert packets.is_right(piece)
+        assert len(piece) == len(packet)
+
+
+@settings(deadline=None)
+@given(
+    st.booleans(),
+    versions,
+    st.binary(min_size=1, max_size=9000),
+    st.integers(40, 1500),
+    st.integers(100, 9000),
+    tcp_flags,
+    sequences,
+    identifications,
+)
+def test_smaller_superpackets_split_into_the_same_packets_as_the_large_one(
+    is_tcp: bool, version: int, payload: bytes, size: int, most: int, flags: int, seq: int, identification: int
+) -> None:
+    if is_tcp:
+        superpacket = packets.tcp_superpacket(version, payload, flags=flags, seq=seq, identification=identification)
+    else:
+        superpacket = packets.udp_superpacket(version, payload, identification=identification)
+    splitter = Splitter()
+    count = splitter.cut(memoryview(superpacket), UNFINISHED | size)
+    each = max(1, splitter.fitting(most))
+    headers = len(superpacket) - len(payload)
+    packets_again = []
+    for first in range(0, count, each):
+        room = memoryview(bytearray(len(superpacket) + 7))
+        piece = bytes(room[7 : 7 + splitter.write_run(first, each, room, 7)])
+        field = splitter.field_of(first, each)
+        assert len(piece) <= max(most, headers + size)
+        out = bytearray(10)
+        header_for(piece, ip.length_of(piece), field, out)  # the other end takes it whole
+        assert segment_field_of(out, memoryview(bytearray(piece))) == field
+        packets_again += split(piece, field & 0x3FFF)
+    assert packets_again == split(superpacket, size)
+
+
+def test_as_many_segments_are_cut_off_as_there_is_room_for() -> None:
+    splitter = Splitter()
+    packet = memoryview(packets.tcp_superpacket(4, bytes(9500)))
+    assert splitter.cut(packet, UNFINISHED | 1000) == 10
+    assert [splitter.fitting(room) for room in (1051, 1052, 8051, 8052)] == [0, 1, 7, 8]
+    out = memoryview(bytearray(65535))
+    assert splitter.write_run(0, 7, out, 0) == 7052
+    assert splitter.write_run(7, 7, out, 0) == 2552
+    assert splitter.write_run(9, 1, out, 0) == 552
+    assert (splitter.field_of(0, 7), splitter.field_of(8, 2)) == (UNFINISHED | 1000, UNFINISHED | 1000)
+    assert splitter.field_of(9, 1) == splitter.field_of(9, 5) == splitter.field_of(3, 1) == UNFINISHED
+    assert splitter.write_run(0, 10, out, 0) == len(packet)
+    assert out[: len(packet)] == packet
+
+
+def test_what_has_no_unfinished_checksum_or_is_no_segment_is_not_split() -> None:
+    splitter = Splitter()
+    with pytest.raises(BadPacket, match="bad segment field"):
+        splitter.split(memoryview(packets.tcp(4, b"x")), 0)
+    with pytest.raises(BadPacket, match="not TCP or UDP"):
+        splitter.split(memoryview(packets.ip(4, 1, bytes(20))), UNFINISHED)
+
+
+def test_scapy_finds_the_same_checksums() -> None:
+    scapy = pytest.importorskip("scapy.layers.inet")
+    inet6 = pytest.importorskip("scapy.layers.inet6")
+    payload = bytes(range(250)) * 11
+    for version, layer in ((4, scapy.IP), (6, inet6.IPv6)):
+        for superpacket in (packets.tcp_superpacket(version, payload), packets.udp_superpacket(version, payload)):
+            for piece in split(superpacket, 999):
+                again = layer(piece)
+                if version == 4:
+                    del again.chksum
+                del again.payload.chksum
+                assert bytes(again) == piece
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_joined_run_of_tcp_is_the_superpacket_it_came_from(version: int) -> None:
+    payload = bytes(range(256)) * 50
+    stream = packets.tcp_run(version, payload, 1400, flags=ACK | PSH)
+    ((header, packet),) = joined(stream)
+    assert packet == packets.tcp_superpacket(version, payload, flags=ACK | PSH)
+    start = packets.start_of(packet)
+    assert VNET_HEADER.unpack(header) == (1, 1 if version == 4 else 4, start + 32, 1400, start, 16)
+    assert split(packet, 1400) == stream
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_joined_run_of_udp_is_the_superpacket_it_came_from(version: int) -> None:
+    payload = bytes(range(250)) * 50
+    stream = packets.udp_run(version, payload, 1200)
+    ((header, packet),) = joined(stream)
+    assert packet == packets.udp_superpacket(version, payload)
+    start = packets.start_of(packet)
+    assert VNET_HEADER.unpack(header) == (1, 5, start + 8, 1200, start, 6)
+    assert joined(stream, udp=False) == [(NO_OFFLOAD, packet) for packet in stream]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.booleans(), versions, st.binary(min_size=1, max_size=2000), st.integers(48, 900), tcp_flags),
+        max_size=6,
+    ),
+    st.randoms(use_true_random=False),
+    st.booleans(),
+)
+def test_whatever_was_joined_splits_into_the_packets_that_came_in_their_order(
+    runs: list[tuple[bool, int, bytes, int, int]], random: object, shuffled: bool
+) -> None:
+    stream = []
+    seq = 1000
+    for is_tcp, version, payload, size, flags in runs:
+        if is_tcp:
+            stream += packets.tcp_run(version, payload, size, flags=flags, seq=seq)
+            seq += len(payload)
+        else:
+            stream += packets.udp_run(version, payload, size)
+    if shuffled:
+        random.shuffle(stream)  # type: ignore[attr-defined]
+    again = []
+    for header, packet in joined(stream):
+        if header == NO_OFFLOAD:
+            again.append(packet)
+        else:
+            field = segment_field_of(header, memoryview(bytearray(packet)))
+            assert not field & SPLIT_FIRST
+            out = bytearray(10)
+            header_for(packet, len(packet), field, out)
+            assert bytes(out) == header
+            again += split(packet, field & 0x3FFF)
+    # DF packets may come back with other identifications, which mean nothing in them.
+    assert [without_identification(packet) for packet in again] == [without_identification(packet) for packet in stream]
+
+
+def without_identification(packet: bytes) -> bytes:
+    assert packets.is_right(packet)
+    return packet[:4] + b"\0\0" + packet[6:10] + b"\0\0" + packet[12:] if packet[0] == 0x45 else packet
+
+
+def changed(packet: bytes, at: int, bits: int = 1) -> bytes:
+    at %= len(packet)
+    return packet[:at] + bytes([packet[at] ^ bits]) + packet[at + 1 :]
+
+
+FIRST = packets.tcp(4, b"a" * 100, df=False)
+SECOND = packets.tcp(4, b"b" * 100, seq=1100, identification=6, df=False)
+UDP_FIRST = packets.udp(4, b"a" * 100)
+
+
+def test_two_segments_of_one_flow_are_joined() -> None:
+    assert len(joined([FIRST, SECOND])) == 1
+    assert len(joined([UDP_FIRST, UDP_FIRST])) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(FIRST, packets.tcp(4, b"b" * 100, seq=1101, identification=6, df=False), id="gap"),
+        pytest.param(FIRST, packets.tcp(4, b"b" * 100, identification=6, df=False), id="repeated"),
+        pytest.param(FIRST, packets.tcp(4, b"b" * 101, seq=1100, identification=6, df=False), id="longer"),
+        pytest.param(FIRST, packets.tcp(4, b"", seq=1100, identification=6, df=False), id="pure ACK"),
+        pytest.param(FIRST, packets.tcp(4, b"b" * 100, seq=1100, identification=7, df=False), id="IPv4 id"),
+        pytest.param(FIRST, packets.tcp(4, b"b" * 100, seq=1100, identification=6), id="DF"),
+        pytest.param(FIRST, packets.tcp(4, b"b" * 100, seq=1100, identification=6, df=False, tos=3), id="CE mark"),
+        pytest.param(FIRST, packets.tcp(4, b"b" * 100, seq=1100, identification=6, df=False, window=501), id="window"),
+        pytest.param(
+            FIRST, packets.tcp(4, b"b" * 100, seq=1100, identification=6, df=False, ports=(40000, 5202)), id="port"
+        ),
+        pytest.param(
+            FIRST,
+            packets.tcp(4, b"b" * 100, seq=1100, identification=6, df=False, options=bytes(12)),
+            id="other options",
+        ),
+        pytest.param(
+            FIRST, packets.tcp(4, b"b" * 100, seq=1100, identification=6, df=False, options=b""), id="fewer options"
+        ),
+        pytest.param(FIRST, packets.tcp(6, b"b" * 100, seq=1100), id="other version"),
+        pytest.param(FIRST, UDP_FIRST, id="other protocol"),
+        pytest.param(FIRST, changed(SECOND, -1), id="second's TCP checksum"),
+        pytest.param(changed(FIRST, -1), SECOND, id="first's TCP checksum"),
+        pytest.param(FIRST, changed(SECOND, 10), id="second's IPv4 checksum"),
+        pytest.param(changed(FIRST, 10), SECOND, id="first's IPv4 checksum"),
+        pytest.param(packets.tcp(4, b"a" * 47, df=False), packets.tcp(4, b"b" * 47, seq=1047), id="tiny"),
+        pytest.param(UDP_FIRST, packets.udp(4, b"a" * 101), id="longer UDP"),
+        pytest.param(UDP_FIRST, packets.udp(4, b"a" * 100, port=54), id="other UDP port"),
+        pytest.param(UDP_FIRST, UDP_FIRST[:26] + b"\0\0" + UDP_FIRST[28:], id="UDP without checksum"),
+        pytest.param(UDP_FIRST[:26] + b"\0\0" + UDP_FIRST[28:], UDP_FIRST, id="first UDP without checksum"),
+        pytest.param(UDP_FIRST[:24] + b"\0\x63" + UDP_FIRST[26:], UDP_FIRST, id="UDP length"),
+    ],
+)
+def test_what_does_not_continue_a_packet_passes_unchanged(first: bytes, second: bytes) -> None:
+    assert joined([first, second]) == [(NO_OFFLOAD, first), (NO_OFFLOAD, second)]
+
+
+@pytest.mark.parametrize("flag", [SYN, RST, URG, CWR, FIN, PSH])
+def test_a_flag_on_the_first_segment_keeps_it_alone(flag: int) -> None:
+    first = packets.tcp(6, b"a" * 100, flags=ACK | flag)
+    second = packets.tcp(6, b"b" * 100, seq=1100)
+    assert joined([first, second]) == [(NO_OFFLOAD, first), (NO_OFFLOAD, second)]
+
+
+@pytest.mark.parametrize("flag", [SYN, RST, URG, CWR])
+def test_a_flag_on_a_later_segment_is_not_joined(flag: int) -> None:
+    first = packets.tcp(6, b"a" * 100)
+    second = packets.tcp(6, b"b" * 100, seq=1100, flags=ACK | flag)
+    assert joined([first, second]) == [(NO_OFFLOAD, first), (NO_OFFLOAD, second)]
+
+
+@pytest.mark.parametrize("flag", [FIN, PSH])
+def test_fin_and_psh_end_a_superpacket(flag: int) -> None:
+    stream = [packets.tcp(6, b"a" * 100, seq=1000 + 100 * i, flags=ACK | (flag if i == 1 else 0)) for i in range(4)]
+    written = joined(stream)
+    assert [len(packet) for _, packet in written] == [72 + 200, 72 + 200]
+    assert written[0][1][53] == ACK | flag
+    assert written[1][1][53] == ACK
+
+
+def test_a_shorter_segment_ends_a_superpacket() -> None:
+    stream = [packets.tcp(6, b"a" * size, seq=seq) for size, seq in ((100, 1000), (90, 1100), (90, 1190))]
+    assert [len(packet) for _, packet in joined(stream)] == [72 + 190, 72 + 90]
+
+
+def test_fragments_options_and_extension_headers_pass_unchanged() -> None:
+    fragment = bytearray(packets.tcp(4, b"a" * 100))
+    fragment[6] |= 0x20
+    options = b"\x46" + packets.tcp(4, b"a" * 100)[1:]
+    extension = packets.ip(6, 0, b"\x06" + bytes(7) + packets.tcp(6, b"a" * 100)[40:])
+    for packet in (bytes(fragment), options, extension, packets.ip(4, 6, b""), packets.ip(6, 17, bytes(8))):
+        assert joined([packet, packet]) == [(NO_OFFLOAD, packet)] * 2
+
+
+def test_a_superpacket_ends_at_65535_bytes_and_at_64_datagrams() -> None:
+    stream = packets.tcp_run(4, bytes(80_000), 1448)
+    assert all(len(packet) <= 65535 for _, packet in joined(stream))
+    assert len(joined(stream)) == 2
+    assert [len(packet) for _, packet in joined(packets.udp_run(4, bytes(6500), 100))] == [28 + 6400, 128]
+
+
+def test_identifications_count_through_zero_and_sequence_numbers_too() -> None:
+    payload = bytes(1000)
+    stream = packets.tcp_run(4, payload, 100, seq=2**32 - 300, identification=65533, df=False)
+    ((_, packet),) = joined(stream)
+    assert split(packet, 100) == stream
+
+
+@given(st.lists(st.binary(min_size=20, max_size=120) | st.sampled_from([FIRST, SECOND, UDP_FIRST]), max_size=8))
+def test_arbitrary_packets_pass_through_in_their_order(stream: list[bytes]) -> None:
+    accepted = []
+    for packet in stream:
+        try:
+            accepted.append(packet[: ip.length_of(packet)])
+        except BadPacket:
+            continue
+    again = []
+    for header, packet in joined(accepted):
+        again += (
+            [packet] if header == NO_OFFLOAD else split(packet, segment_field_of(header, memoryview(packet)) & 0x3FFF)
+        )
+    assert [len(packet) for packet in again] == [len(packet) for packet in accepted]
+    for got, sent in itertools.zip_longest(again, accepted):
+        assert got[-1] == sent[-1]

@@ -1,0 +1,90 @@
+"""Inner packets: their length, their addresses, and what is none."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vpntun.errors import BadPacket
+from vpntun.wire import ip
+
+A4, B4 = ipaddress.ip_address("100.64.0.1").packed, ipaddress.ip_address("10.1.2.3").packed
+A6, B6 = ipaddress.ip_address("fd00::1").packed, ipaddress.ip_address("2001:db8::2").packed
+
+
+def ipv4(total: int, there: int, first: int = 0x45) -> bytes:
+    header = struct.pack("!BBHHHBBH4s4s", first, 0, total, 0, 0, 64, 17, 0, A4, B4)
+    return header.ljust(there, b"\0")[:there]
+
+
+def ipv6(payload: int, there: int) -> bytes:
+    return struct.pack("!IHBB16s16s", 6 << 28, payload, 17, 64, A6, B6).ljust(there, b"\0")[:there]
+
+
+@pytest.mark.parametrize("padding", [0, 1, 15, 100])
+def test_the_length_leaves_the_padding_out(padding: int) -> None:
+    assert ip.length_of(ipv4(20, 20 + padding)) == 20
+    assert ip.length_of(ipv4(84, 84 + padding)) == 84
+    assert ip.length_of(ipv4(60, 60 + padding, 0x4F)) == 60
+    assert ip.length_of(ipv6(0, 40 + padding)) == 40
+    assert ip.length_of(ipv6(100, 140 + padding)) == 140
+
+
+def test_the_addresses_are_4_or_16_bytes() -> None:
+    assert (ip.source_of(ipv4(20, 20)), ip.destination_of(ipv4(20, 20))) == (A4, B4)
+    assert (ip.source_of(ipv6(0, 40)), ip.destination_of(ipv6(0, 40))) == (A6, B6)
+    view = memoryview(bytearray(ipv6(8, 48)))
+    assert (ip.source_of(view), ip.destination_of(view), ip.version_of(view)) == (A6, B6, 6)
+    assert ip.version_of(ipv4(20, 20)) == 4
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\x05" + bytes(60), id="version 0"),
+        pytest.param(b"\x55" + bytes(60), id="version 5"),
+        pytest.param(b"\x75" + bytes(60), id="version 7"),
+        pytest.param(ipv4(19, 19), id="IPv4 of 19 bytes"),
+        pytest.param(ipv4(20, 19), id="IPv4 header cut"),
+        pytest.param(ipv4(60, 60, 0x44), id="IPv4 header length below 20"),
+        pytest.param(ipv4(60, 60, 0x40), id="IPv4 header length 0"),
+        pytest.param(ipv4(19, 60), id="IPv4 total length below 20"),
+        pytest.param(ipv4(0, 60), id="IPv4 total length 0"),
+        pytest.param(ipv4(23, 60, 0x46), id="IPv4 total length below its header's"),
+        pytest.param(ipv4(61, 60), id="IPv4 total length above what is there"),
+        pytest.param(ipv4(65535, 60), id="IPv4 total length 65,535"),
+        pytest.param(ipv6(0, 39), id="IPv6 of 39 bytes"),
+        pytest.param(ipv6(0, 20), id="IPv6 of 20 bytes"),
+        pytest.param(ipv6(21, 60), id="IPv6 payload above what is there"),
+        pytest.param(ipv6(65500, 60), id="IPv6 payload length 65,500"),
+    ],
+)
+def test_what_is_no_packet_is_refused(packet: bytes) -> None:
+    with pytest.raises(BadPacket) as caught:
+        ip.length_of(packet)
+    assert caught.value.reason == "bad inner packet"
+
+
+ip_like = st.builds(lambda first, rest: bytes([first]) + rest, st.sampled_from([0x45, 0x46, 0x4F, 0x60]), st.binary())
+
+
+@given(st.binary(max_size=100) | ip_like)
+def test_arbitrary_bytes_are_refused_or_have_a_length_and_addresses(data: bytes) -> None:
+    try:
+        length = ip.length_of(data)
+    except BadPacket:
+        return
+    version = ip.version_of(data)
+    assert version in (4, 6)
+    assert (20 if version == 4 else 40) <= length <= len(data)
+    assert len(ip.source_of(data)) == len(ip.destination_of(data)) == (4 if version == 4 else 16)
+
+
+def test_the_version_of_nothing_is_a_bad_packet() -> None:
+    with pytest.raises(BadPacket):
+        ip.version_of(b"")

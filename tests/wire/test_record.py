@@ -1,0 +1,140 @@
+"""Records: what goes in comes out, and a hostile peer's nonsense is a BadPacket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vpntun.errors import BadPacket
+from vpntun.wire import record
+from vpntun.wire.record import Echo, Hello, Probe, Report
+
+u8, u16, u64 = st.integers(0, 2**8 - 1), st.integers(0, 2**16 - 1), st.integers(0, 2**64 - 1)
+
+
+def test_the_first_byte_tells_a_record_from_a_packet() -> None:
+    assert [kind for kind in range(256) if record.is_record(bytes([kind]))] == list(range(1, 0x40))
+    assert not record.is_record(b"")
+
+
+def test_the_fields_stand_where_the_table_puts_them() -> None:
+    assert Hello(True, 0x3F, 0x1234).pack() == bytes([1, 1, 1, 0x3F, 0x12, 0x34])
+    assert Hello(False, 0).pack() == bytes([1, 1, 0, 0, 0xFF, 0xDF])
+    assert Report(1, 2, 3, 4).pack() == b"\x03" + b"".join(n.to_bytes(8, "big") for n in (1, 2, 3, 4))
+    assert Probe(0x0102, 12).pack() == b"\x04" + bytes(6) + b"\x01\x02" + bytes(3)
+    assert Echo(0x0102, 12).pack() == b"\x05" + bytes(6) + b"\x01\x02\x00\x0c"
+
+
+@given(st.booleans(), u8, u16, st.integers(1, 255), st.binary(max_size=5))
+def test_a_hello_comes_back_as_it_went_whatever_a_later_version_adds(
+    seen: bool, takes: int, largest: int, version: int, more: bytes
+) -> None:
+    hello = Hello(seen, takes, largest, version)
+    assert Hello.parse(hello.pack() + more) == hello
+
+
+@given(u64, u64, u64, u64)
+def test_a_report_comes_back_as_it_went(highest: int, opened: int, datagrams: int, failed: int) -> None:
+    report = Report(highest, opened, datagrams, failed)
+    assert Report.parse(report.pack()) == report
+
+
+@given(u64, st.integers(9, 2000))
+def test_a_probe_and_its_echo_come_back_as_they_went(token: int, size: int) -> None:
+    probe = Probe(token, size)
+    assert len(probe.pack()) == size
+    assert Probe.parse(probe.pack()) == probe
+    echo = Echo(token, size)
+    assert Echo.parse(echo.pack()) == echo
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=300), u16), min_size=1, max_size=20))
+def test_a_bundle_gives_back_its_packets_and_their_segment_fields(entries: list[tuple[bytes, int]]) -> None:
+    buffer = memoryview(bytearray(8000))
+    at = record.begin_bundle(buffer)
+    for packet, segment in entries:
+        at = record.append(buffer, at, packet, segment)
+    assert [(bytes(packet), segment) for packet, segment in record.packets_of(buffer[:at])] == entries
+
+
+def test_a_packet_read_in_place_needs_its_entry_only() -> None:
+    buffer = bytearray(20)
+    at = record.begin_bundle(buffer)
+    buffer[at + record.ENTRY_SIZE : at + record.ENTRY_SIZE + 3] = b"abc"
+    end = record.put_entry(buffer, at, 3, 0x8123)
+    assert bytes(buffer[:end]) == b"\x02\x00\x03\x81\x23abc"
+
+
+def test_the_packets_of_a_bundle_are_not_copies() -> None:
+    buffer = bytearray(b"\x02\x00\x03\x00\x00abc")
+    ((packet, _),) = record.packets_of(memoryview(buffer))
+    buffer[5] = ord("x")
+    assert bytes(packet) == b"xbc"
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\x02", id="no entry"),
+        pytest.param(b"\x02\x00", id="half an entry"),
+        pytest.param(b"\x02\x00\x01\x00\x00", id="an entry without its packet"),
+        pytest.param(b"\x02\x00\x00\x00\x00", id="an empty packet at the end"),
+        pytest.param(b"\x02\x00\x00\x00\x00a", id="an empty packet"),
+        pytest.param(b"\x02\x00\x02\x00\x00a", id="a packet that is cut"),
+        pytest.param(b"\x02\xff\xff\x00\x00" + bytes(1000), id="65,535 bytes"),
+        pytest.param(b"\x03\x00\x01\x00\x00a", id="another kind"),
+    ],
+)
+def test_a_bundle_of_nonsense_is_refused(nonsense: bytes) -> None:
+    with pytest.raises(BadPacket, match="bad bundle"):
+        list(record.packets_of(memoryview(nonsense)))
+
+
+def test_what_stands_before_the_nonsense_has_been_yielded() -> None:
+    packets = record.packets_of(memoryview(b"\x02\x00\x01\x00\x00a\x00\x05"))
+    assert bytes(next(packets)[0]) == b"a"
+    with pytest.raises(BadPacket):
+        next(packets)
+
+
+@pytest.mark.parametrize(
+    ("parse", "reason", "size"),
+    [
+        (Hello.parse, "bad hello", 6),
+        (Report.parse, "bad report", 33),
+        (Probe.parse, "bad probe", 9),
+        (Echo.parse, "bad echo", 11),
+    ],
+)
+def test_a_record_that_is_cut_or_of_another_kind_is_refused(
+    parse: Callable[[bytes], object], reason: str, size: int
+) -> None:
+    for nonsense in (b"", b"\x3f" * 40, *(bytes([kind]) * (size - 1) for kind in range(1, 6))):
+        with pytest.raises(BadPacket) as caught:
+            parse(nonsense)
+        assert caught.value.reason == reason
+
+
+def test_there_is_no_version_0() -> None:
+    with pytest.raises(BadPacket, match="bad hello"):
+        Hello.parse(bytes([1, 0, 0, 0, 0, 0]))
+
+
+@given(st.builds(lambda kind, rest: bytes([kind]) + rest, st.integers(0, 6), st.binary(max_size=60)))
+def test_arbitrary_bytes_only_ever_raise_bad_packet(data: bytes) -> None:
+    parsers: list[Callable[[bytes], object]] = [
+        Hello.parse,
+        Report.parse,
+        Probe.parse,
+        Echo.parse,
+        lambda plaintext: list(record.packets_of(memoryview(plaintext))),
+    ]
+    for parse in parsers:
+        try:
+            parse(data)
+        except BadPacket:
+            continue

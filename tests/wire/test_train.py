@@ -1,0 +1,114 @@
+"""Trains: datagrams read many at a time, whole bursts found where they lie."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.wire.test_burst import datagrams, sealed
+from vpntun.wire.train import NAME_SIZE, SLOTS, Train
+
+SIZE = 100
+HERE, THERE = b"here".ljust(NAME_SIZE, b"\0"), b"there".ljust(NAME_SIZE, b"\0")
+
+Datagram = tuple[bytes, bytes]
+
+
+def read(train: Train, *waiting: Datagram) -> list[Datagram]:
+    """What a kernel would do in one call: fill the slots; returns what found no slot."""
+    slot = first = train.room()
+    lengths = []
+    for data, name in waiting[: SLOTS - first]:
+        train.headers[slot * 16 : slot * 16 + len(data[:16])] = data[:16]
+        piece = data[16 : train.size]
+        begin = 16 + slot * train.step
+        train.pieces[begin : begin + len(piece)] = piece
+        train.names[slot * NAME_SIZE : (slot + 1) * NAME_SIZE] = name
+        lengths.append(min(len(data), train.size))
+        slot += 1
+    train.came(lengths)
+    return list(waiting[SLOTS - first :])
+
+
+def got(train: Train) -> list[tuple[bytes, int, bytes]]:
+    return [(bytes(message), count, name) for message, count, name in train.arrivals()]
+
+
+def burst(length: int, counter: int = 7, name: bytes = HERE) -> list[Datagram]:
+    return [(data, name) for data in datagrams(sealed(length, counter), SIZE)]
+
+
+def test_bursts_and_whole_messages_in_one_read_come_out_one_after_the_other() -> None:
+    train = Train(SIZE)
+    first, second, small = sealed(1000, 1), sealed(516, 2), sealed(40, 3)
+    read(train, *burst(1000, 1), (small, HERE), *burst(516, 2), (small, THERE))
+    assert got(train) == [(first, 12, HERE), (small, 1, HERE), (second, 6, HERE), (small, 1, THERE)]
+
+
+def test_a_burst_waits_in_place_for_its_rest() -> None:
+    train = Train(SIZE)
+    pieces = burst(1000)
+    read(train, (sealed(40, 3), HERE), *pieces[:5])
+    assert [count for _, count, _ in got(train)] == [1]
+    assert got(train) == []
+    read(train, *pieces[5:])
+    assert got(train) == [(sealed(1000), 12, HERE)]
+
+
+def test_a_burst_that_misses_a_piece_comes_out_in_pieces() -> None:
+    train = Train(SIZE)
+    pieces = burst(1000)
+    read(train, *pieces[:4], *pieces[5:], *burst(516, 8))
+    came = got(train)
+    assert [message for message, _, _ in came[:-1]] == [data for data, _ in (*pieces[:4], *pieces[5:])]
+    assert came[-1] == (sealed(516, 8), 6, HERE)
+
+
+def test_pieces_out_of_order_of_two_sources_or_of_odd_sizes_are_no_whole_burst() -> None:
+    a, b, c = burst(16 + 84 * 3)
+    longer = (a[0] + b"x", HERE)
+    for waiting in ([b, a, c], [a, c, b], [a, (b[0], THERE), c], [a, (b[0][:-1], HERE), c], [a, b, (c[0][:16], HERE)]):
+        train = Train(SIZE)
+        read(train, *waiting)
+        assert [(message, name) for message, _, name in got(train)] == waiting
+    train = Train(SIZE + 10)
+    read(train, longer, b, c)
+    assert [count for _, count, _ in got(train)] == [1, 1, 1]
+
+
+def test_what_is_shorter_than_a_header_comes_out_as_it_is() -> None:
+    train = Train(SIZE)
+    read(train, (b"", HERE), (b"\4\0\1", HERE), (sealed(40), HERE))
+    assert [message for message, _, _ in got(train)] == [b"", b"\4\0\1", sealed(40)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(32, 5000), min_size=1, max_size=60), st.integers(0, 1000))
+def test_however_reads_cut_a_stream_in_order_every_message_comes_out_whole(lengths: list[int], seed: int) -> None:
+    rng = random.Random(seed)
+    train = Train(SIZE)
+    stream = [each for counter, length in enumerate(lengths) for each in burst(length, counter)]
+    came: list[bytes] = []
+    while stream:
+        taken = rng.randrange(1, 300)
+        stream = read(train, *stream[:taken]) + stream[taken:]
+        came += [message for message, _, _ in got(train)]
+    assert came == [sealed(length, counter) for counter, length in enumerate(lengths)]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=120), st.builds(lambda b: b"\4\0" + b, st.binary(max_size=118))), max_size=300
+    )
+)
+def test_arbitrary_datagrams_raise_nothing_and_none_is_lost(waiting: list[bytes]) -> None:
+    train = Train(SIZE)
+    rest: list[Datagram] = [(data, HERE) for data in waiting]
+    total = 0
+    while rest:
+        rest = read(train, *rest)
+        total += sum(count for _, count, _ in got(train))
+    assert total <= len(waiting) < total + 64 + 1

@@ -1,0 +1,5 @@
+"""`python -m vpntun`."""
+
+from vpntun.cli import main
+
+main()

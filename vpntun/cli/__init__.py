@@ -1,0 +1,29 @@
+"""The roof: the command line, one file a group of commands. Errors become messages and exit statuses here, once."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import click
+
+from vpntun.cli.command import vpntun
+from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
+from vpntun.errors import VpntunError
+
+for command in (genkey, genpsk, keygen, pubkey):
+    vpntun.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the program and exit; the table of statuses is in vpntun/errors.py. No `arguments`: the process's own."""
+    try:
+        sys.exit(vpntun.main(arguments, prog_name="vpntun", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(1)
+    except VpntunError as error:
+        print(f"vpntun: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)

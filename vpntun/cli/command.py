@@ -1,0 +1,111 @@
+"""`vpntun` itself: its options are simpletun's letters and a few more, its sub-commands stand in files of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import click
+from click.core import ParameterSource
+
+from vpntun import __version__
+from vpntun.config.tunnel import (
+    DEFAULT_MTU,
+    DEFAULT_MTU_TO_WIREGUARD,
+    DEFAULT_PORT,
+    EVERYTHING,
+    Keys,
+    Role,
+    Tunnel,
+    parse_interface,
+    parse_network,
+    shared_keys,
+    wireguard_keys,
+)
+from vpntun.core.client import Transport
+from vpntun.host.log import open_log
+
+FILE = click.Path(path_type=Path)
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-i", "--interface", metavar="NAME", help="Device to create or attach.")
+@click.option("-s", "--server", is_flag=True, help="Wait for the peer.")
+@click.option("-c", "--client", "host", metavar="HOST", help="Call the peer at HOST, a name or an address.")
+@click.option("-p", "--port", type=int, default=DEFAULT_PORT, show_default=True, help="UDP and TCP port of the server.")
+@click.option("-u", "--tun", is_flag=True, help="A TUN device (the default).")
+@click.option("-a", "--tap", is_flag=True, help="A TAP device (not yet).")
+@click.option("-k", "--key", type=FILE, metavar="FILE", help="Shared key, the same file at both ends.")
+@click.option("--private-key", type=FILE, metavar="FILE", help="WireGuard private key, in place of a shared key.")
+@click.option("--peer", metavar="PUBLICKEY", help="The WireGuard peer's public key.")
+@click.option("--psk", type=FILE, metavar="FILE", help="The WireGuard peer's preshared key.")
+@click.option("--allowed", multiple=True, metavar="CIDR", help="What the WireGuard peer may send from (all).")
+@click.option("--address", "addresses", multiple=True, metavar="CIDR", help="Address of this end on the device.")
+@click.option("--route", "routes", multiple=True, metavar="CIDR", help="Route to send into the tunnel.")
+@click.option(
+    "--mtu", type=int, metavar="N", help=f"Inner MTU ({DEFAULT_MTU}; {DEFAULT_MTU_TO_WIREGUARD} with WireGuard keys)."
+)
+@click.option(
+    "--transport",
+    type=click.Choice(["auto", "udp", "tcp"]),
+    help="auto unless given: a server listens on both, a client tries UDP first.",
+)
+@click.option("-v", "--verbose", count=True, help="Say what happens; twice for more.")
+@click.option("-d", "--debug", is_flag=True, help="Say as much as there is.")
+@click.version_option(__version__, "-V", "--version", prog_name="vpntun")
+@click.pass_context
+def vpntun(context: click.Context, /, **options: Any) -> None:
+    """A point-to-point VPN: 'vpntun -s -i tun3' there, 'vpntun -c HOST -i tun11' here."""
+    if context.invoked_subcommand is not None:
+        _refuse_options_of_the_tunnel(context)
+        return
+    _check_usage(**options)
+    open_log(options["interface"], 2 if options["debug"] else options["verbose"])
+    tunnel = _tunnel(**options)
+    from vpntun.daemon import run  # the commands that make keys need no pytun
+
+    run(tunnel)
+
+
+def _refuse_options_of_the_tunnel(context: click.Context) -> None:
+    for name in context.params:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"the tunnel's options do not go with '{context.invoked_subcommand}'")
+
+
+def _check_usage(interface: str | None, server: bool, host: str | None, tun: bool, tap: bool, **options: Any) -> None:
+    if tap:
+        raise click.UsageError("TAP devices are not supported yet: use a TUN device (-u), which carries IP packets")
+    if not interface:
+        raise click.UsageError("which device? Give its name with -i, such as -i tun0")
+    if server == bool(host):
+        raise click.UsageError("give exactly one of -s (wait for the peer) and -c HOST (call it)")
+    if options["private_key"] is None:
+        for name in ("peer", "psk", "allowed"):
+            if options[name]:
+                raise click.UsageError(f"--{name} goes with --private-key")
+    elif options["key"] is not None:
+        raise click.UsageError("give either a shared key (-k) or WireGuard keys (--private-key and --peer)")
+    elif options["peer"] is None:
+        raise click.UsageError("--private-key goes with --peer, the other machine's public key")
+
+
+def _tunnel(interface: str, host: str | None, port: int, mtu: int | None, **options: Any) -> Tunnel:
+    role: Role = "client" if host else "server"
+    keys: Keys
+    if options["private_key"] is None:
+        keys = shared_keys(role, options["key"], host)
+    else:
+        keys = wireguard_keys(options["private_key"], options["peer"], options["psk"])
+    return Tunnel(
+        interface=interface,
+        role=role,
+        host=host,
+        port=port,
+        transport=cast(Transport, options["transport"] or ("auto" if options["private_key"] is None else "udp")),
+        keys=keys,
+        allowed=tuple(map(parse_network, options["allowed"])) or EVERYTHING,
+        addresses=tuple(map(parse_interface, options["addresses"])),
+        routes=tuple(map(parse_network, options["routes"])),
+        mtu=mtu,
+    )

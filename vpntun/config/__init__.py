@@ -1,0 +1,1 @@
+"""The roof: what the operator asked for, checked, as frozen dataclasses."""

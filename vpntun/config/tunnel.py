@@ -1,0 +1,176 @@
+"""One tunnel as the operator asked for it: checked here, once, and never changed afterwards.
+
+Whatever cannot work is refused before anything is opened. A key is read where it is needed and nowhere else shown.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
+from pathlib import Path
+from typing import Literal
+
+from vpntun.core.client import Transport
+from vpntun.crypto.keys import KEY_SIZE, KeyPair, agree, parse_key
+from vpntun.crypto.shared import SharedIdentity
+from vpntun.errors import BadPacket, ConfigurationError, KeyFileError
+from vpntun.host.keyfile import create_shared, default_path, read_bare, read_shared
+from vpntun.host.log import notice
+
+Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+Network = IPv4Network | IPv6Network
+Role = Literal["server", "client"]
+
+DEFAULT_PORT = 55555
+DEFAULT_MTU = 1500
+DEFAULT_MTU_TO_WIREGUARD = 1420
+SMALLEST_MTU = 576
+SMALLEST_MTU_FOR_IPV6 = 1280
+LARGEST_MTU = 65475  # what a UDP datagram of 65,507 bytes can carry
+EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+NO_PSK = bytes(KEY_SIZE)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Who this end is, and who the peer. `own` and `other`: default addresses, in shared-key mode alone."""
+
+    identity: KeyPair
+    peer: bytes
+    psk: bytes = field(repr=False)
+    own: tuple[Interface, ...] = ()
+    other: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """One device and one peer. `host` is None for a server; `mtu` None: the default, on a device made here."""
+
+    interface: str
+    role: Role
+    host: str | None
+    port: int
+    transport: Transport
+    keys: Keys
+    allowed: tuple[Network, ...]
+    addresses: tuple[Interface, ...]
+    routes: tuple[Network, ...]
+    mtu: int | None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.port <= 65535:
+            raise ConfigurationError(f"{self.port} is no port: it is between 1 and 65535")
+        if self.mtu is not None:
+            self._check_mtu(self.mtu)
+        if self.host is not None:
+            try:
+                endpoint = ip_address(self.host.partition("%")[0])
+            except ValueError:
+                return  # a name: its addresses are checked when it has been looked up
+            covering = self.covering(endpoint)
+            if covering is not None:
+                raise ConfigurationError(explain_covering(covering, self.host))
+
+    def covering(self, endpoint: Address) -> Network | None:
+        """The route, or the network of an address, that would lead the tunnel's own packets into the tunnel."""
+        networks = (*self.routes, *(address.network for address in self.addresses))
+        return next((each for each in networks if each.version == endpoint.version and endpoint in each), None)
+
+    @property
+    def default_mtu(self) -> int:
+        """Two vpntuns carry 1500 bytes over any path; a plain WireGuard's datagrams must fit whole."""
+        return DEFAULT_MTU if self.keys.own else DEFAULT_MTU_TO_WIREGUARD
+
+    def _check_mtu(self, mtu: int) -> None:
+        if not SMALLEST_MTU <= mtu <= LARGEST_MTU:
+            raise ConfigurationError(f"an MTU of {mtu} cannot work: it is between {SMALLEST_MTU} and {LARGEST_MTU}")
+        if mtu < SMALLEST_MTU_FOR_IPV6 and any(address.version == 6 for address in self.addresses):
+            raise ConfigurationError(f"an MTU of {mtu} is too small for IPv6, which needs {SMALLEST_MTU_FOR_IPV6}")
+
+
+def explain_covering(network: Network, host: str) -> str:
+    """Why a route over the endpoint is refused, for the operator."""
+    return (
+        f"{network} covers {host}, the peer's own address: the tunnel's packets would be sent into the tunnel. "
+        "Give routes that leave that address out"
+    )
+
+
+def shared_keys(role: Role, path: Path | None, host: str | None) -> Keys:
+    """Shared-key mode: everything from one file. A server without one, and without -k, makes it.
+
+    Raises KeyFileError or PrivilegeError.
+    """
+    shared = SharedIdentity.of(_shared_secret(role, path, host))
+    server = (IPv4Interface(f"{shared.server4}/30"), IPv6Interface(f"{shared.server6}/64"))
+    client = (IPv4Interface(f"{shared.client4}/30"), IPv6Interface(f"{shared.client6}/64"))
+    if role == "server":
+        return Keys(shared.server, shared.client.public, shared.psk, server, tuple(each.ip for each in client))
+    return Keys(shared.client, shared.server.public, shared.psk, client, tuple(each.ip for each in server))
+
+
+def wireguard_keys(private_key: Path, peer: str, psk: Path | None) -> Keys:
+    """WireGuard's own identities. Raises KeyFileError, PrivilegeError or ConfigurationError."""
+    identity = KeyPair.of(read_bare(private_key))
+    try:
+        public = parse_key(peer)
+        agree(identity.private, public)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--peer: {error}") from None
+    except BadPacket:
+        raise ConfigurationError("--peer: no machine has this public key: anybody could compute its secrets") from None
+    if public == identity.public:
+        raise ConfigurationError("--peer is this end's own public key: give the other machine's")
+    return Keys(identity, public, read_bare(psk) if psk is not None else NO_PSK)
+
+
+def parse_interface(text: str) -> Interface:
+    """An address with its prefix length. Raises ConfigurationError."""
+    try:
+        if "/" not in text:
+            raise ValueError
+        return ip_interface(text)
+    except ValueError:
+        raise ConfigurationError(f"{text!r} is no address with a prefix length, such as 192.168.0.1/24") from None
+
+
+def parse_network(text: str) -> Network:
+    """A CIDR; host bits are masked off, as WireGuard does. Raises ConfigurationError."""
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        raise ConfigurationError(f"{text!r} is no network, such as 192.168.0.0/24 or fd00:1::/64") from None
+
+
+def _shared_secret(role: Role, given: Path | None, host: str | None) -> bytes:
+    if given is not None:
+        return read_shared(given)
+    path = default_path()
+    if os.path.lexists(path):
+        return read_shared(path)
+    if role == "server":
+        secret = create_shared(path)
+        notice(
+            "made a new shared key, %s; copy it to the other machine, whose %s must be there: scp -p %s root@OTHER:%s",
+            path,
+            path.parent,
+            path,
+            path,
+        )
+        return secret
+    raise KeyFileError(
+        f"there is no shared key: it is expected in {path}. The server makes one when it is first started; copy "
+        f"it from there: scp -p root@{host}:/etc/vpntun/vpntun.key {path}; or say with -k where it is"
+    )

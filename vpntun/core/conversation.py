@@ -1,0 +1,289 @@
+"""What two vpntuns say to each other inside a session, besides packets; one object a peer.
+
+    HELLO          greeting.py   what each can take; before the peer's is seen it is treated as plain WireGuard, or,
+                                 where it is known to be a vpntun (a shared key), packets wait for it
+    REPORT         meter.py      what has arrived, which the other's span.py follows
+    PROBE, ECHO    probes.py     the path's MTU (pathmtu.py), trials of another carrier, black holes
+    bursts         span.py       how long a record may be, and in how many datagrams it goes
+
+This decides and says (`Say`); the host seals and sends what it says, asks for `room` before a record with packets, and
+tells of each that was sent or opened. Nothing said here arms WireGuard's data timers, and an idle link says nothing but
+what the MTU search asks for, which ends.
+"""
+
+from __future__ import annotations
+
+from vpntun.core.events import Endpoint, Event, HandshakeWanted, Proved, Ready, Say
+from vpntun.core.greeting import Greeting
+from vpntun.core.meter import Meter
+from vpntun.core.pathmtu import PathMtu
+from vpntun.core.probes import Probes, Purpose
+from vpntun.core.reassembly import Reassembly
+from vpntun.core.span import LARGEST_SEND, Span
+from vpntun.core.timers import NEVER, REKEY_TIMEOUT
+from vpntun.crypto.session import Session
+from vpntun.errors import BadPacket
+from vpntun.wire.burst import datagrams_for
+from vpntun.wire.message import DATA_OVERHEAD
+from vpntun.wire.record import (
+    BUNDLE_START,
+    ECHO,
+    ENTRY_SIZE,
+    HELLO,
+    PROBE,
+    REPORT,
+    SMALLEST_PROBE,
+    TAKES_BURSTS,
+    Echo,
+    Hello,
+    Probe,
+    Report,
+)
+
+OVERHEAD = BUNDLE_START + ENTRY_SIZE + DATA_OVERHEAD
+"""What a record of one packet adds to it."""
+
+HINDSIGHT = 0.25
+"""Seconds after which bursts that have arrived must have been reported."""
+
+UNCUT = 65507
+"""The datagram size of a message that IP may fragment: it is never cut here."""
+
+
+class Conversation:
+    """Attributes for the data path:
+
+    takes     what the peer takes now, a sum of TAKES_*; 0 for a plain WireGuard
+    payload   the size of the datagrams that records are cut into, in bytes
+    df        no router may cut them
+    span      the span towards the peer
+    """
+
+    def __init__(self, takes: int, mtu: int, now: float, *, peer_is_vpntun: bool) -> None:
+        """`takes`: what this end can take. `mtu`: the inner MTU, in bytes."""
+        self._peer_is_vpntun = peer_is_vpntun
+        self._mtu = mtu
+        self._greeting = Greeting(takes)
+        self._meter = Meter()
+        self._probes = Probes()
+        self._path = PathMtu(now)
+        self._stream = False
+        self._session: Session | None = None
+        self._confirmed_at = now
+        self._length_passes_at = NEVER
+        self._endpoint: Endpoint | None = None
+        self.reassembly: Reassembly[Session] = Reassembly()
+        self.takes = 0
+        self.payload = self._path.payload
+        self.df = True
+        self.span = Span(self.payload, self._smallest(), now)
+
+    def __str__(self) -> str:
+        span = self.span
+        return (
+            f"datagrams of {self.payload} bytes, {span.span} a record, {span.largest_record} bytes a record, "
+            f"{span.rate * 8 / 1e6:.0f} Mbit/s delivered, {span.datagram_loss:.2%} of datagrams lost"
+        )
+
+    @property
+    def report_due(self) -> float:
+        """The one deadline that packets change."""
+        return self._meter.deadline
+
+    @property
+    def deadline(self) -> float:
+        """When `handle_timer` is to be called."""
+        return min(self._meter.deadline, self._probes.deadline, self._search_deadline(), self._hello_deadline())
+
+    # Sessions and paths
+
+    def confirmed(self, session: Session, now: float) -> list[Event]:
+        """A session is confirmed, and sealed with from now on."""
+        if session is not self._session:
+            if self._session is not None:
+                self.reassembly.forget(self._session)
+            self._session = session
+            self._confirmed_at = now
+            self._meter.reset()
+            self.span.new_session(now)
+        return self._hello(session) if self._greeting.confirmed(session, now) else []
+
+    def moved(self, endpoint: Endpoint, now: float, *, ipv6: bool) -> None:
+        """The peer's endpoint is another now."""
+        self._endpoint = endpoint
+        self._stream = endpoint.carrier == "tcp"
+        self._length_passes_at = NEVER
+        self._path.moved(now, ipv6=ipv6)
+        self._probes.moved()
+        self._follow_path(now)
+        self.span.moved(now)
+
+    # Packets
+
+    def awaits_hello(self, session: Session, now: float) -> bool:
+        """Whether packets wait, because the peer is a vpntun and has not said what it takes yet."""
+        return self._peer_is_vpntun and self._greeting.taken(session, now) is None
+
+    def takes_records(self, session: Session, now: float) -> bool:
+        """Whether the peer speaks of records in this session."""
+        return self._greeting.taken(session, now) is not None
+
+    def room(self, session: Session, now: float) -> int:
+        """Bytes of plaintext that the next record with packets may have; 0: the peer takes none."""
+        taken = self._greeting.taken(session, now)
+        if taken is None:
+            self.takes = 0
+            return 0
+        if taken.takes != self.takes:
+            self.takes = taken.takes
+            self._follow_path(now)
+        if now >= self.span.deadline:
+            self.span.handle_deadline(now)
+            # Had the bursts only been late, their report would have come by now.
+            if now - self._length_passes_at >= HINDSIGHT and self.span.vanishing(now):
+                self.span.blocked(now)
+                self._length_passes_at = NEVER
+            self._follow_path(now)
+        largest = self.span.largest_record
+        if not self._stream and not self.df:
+            largest = max(self._mtu + OVERHEAD, self._path.payload) - DATA_OVERHEAD
+        return min(largest, taken.largest)
+
+    def sent(self, session: Session, size: int, datagrams: int, now: float) -> None:
+        """A record with packets was sealed and sent, `size` bytes of message."""
+        if session is self._session:
+            self.span.sent(session.send_counter - 1, datagrams, size, now)
+
+    def on_traffic(self, session: Session, now: float) -> list[Event]:
+        """Packets go to the peer in whatever form: a HELLO that was not answered may be due."""
+        return self._hello(session) if self._greeting.on_traffic(session, now) else []
+
+    def opened(self, session: Session, counter: int, datagrams: int, now: float, *, packets: bool) -> None:
+        """A message of the peer's was opened that came in so many datagrams; with packets or without."""
+        if session is not self._session:
+            return
+        if packets:
+            self._meter.took(counter, datagrams, now)
+        else:
+            self._meter.took_control(counter, datagrams)
+
+    def refused(self, now: float) -> None:
+        """This host will not send datagrams of the size in use: the path has become narrower."""
+        if self.df:
+            self._path.refused(self.payload, now)
+            self._follow_path(now)
+
+    # Records without packets
+
+    def received(self, session: Session, record: memoryview, source: Endpoint, now: float) -> list[Event]:
+        """A record that is no BUNDLE was opened. Raises BadPacket for one that cannot be."""
+        kind = record[0]
+        if kind == HELLO:
+            answer = self._greeting.received(session, Hello.parse(record), now)
+            return [*(self._hello(session) if answer else []), Ready()]
+        if kind == PROBE:
+            probe = Probe.parse(record)
+            return [Say(Echo(probe.token, probe.size).pack(), source)]
+        if kind == ECHO:
+            return self._echoed(Echo.parse(record), source, now)
+        if kind == REPORT:
+            report = Report.parse(record)
+            if session is self._session:
+                self.span.reported(report, session.send_counter, now)
+            return []
+        raise BadPacket("unknown record")
+
+    def try_path(self, endpoint: Endpoint, now: float) -> list[Event]:
+        """Ask whether this other path works both ways; empty where the peer cannot answer that."""
+        if self._session is None or not self.takes_records(self._session, now):
+            return []
+        return [self._probe(endpoint, "carrier", SMALLEST_PROBE, now)]
+
+    def probe_refused(self, size: int, now: float) -> list[Event]:
+        """This host will not send a PROBE whose message has `size` bytes: another length is asked for at once."""
+        self._path.refused(size, now)
+        self._follow_path(now)
+        return self._search(now)
+
+    def handle_timer(self, now: float) -> list[Event]:
+        """What the deadlines that have passed ask for."""
+        session = self._session
+        if session is None:
+            return []
+        events: list[Event] = []
+        if now >= self._meter.deadline:
+            for counter, datagrams in self.reassembly.given_up(session, now):
+                self._meter.gave_up(counter, datagrams)
+            report = self._meter.report(now, self.reassembly.waiting(session, self._meter.settled))
+            if report is not None and self.takes_records(session, now):
+                events.append(Say(report.pack()))
+        if now >= self._hello_deadline():
+            events += self.on_traffic(session, now)
+            if now - self._confirmed_at >= REKEY_TIMEOUT:  # packets wait, and nothing else would notice the silence
+                events.append(HandshakeWanted())
+        self._probes.expired(now)
+        if now >= self._search_deadline():
+            events += self._search(now)
+        return events
+
+    def look_for_black_hole(self, now: float) -> list[Event]:
+        """Bursts may be vanishing: ask whether their length gets through, and behind it whether anything does.
+
+        Both: bursts are dropped for what they are (`room` concludes). The second alone: the length is too much.
+        """
+        if self._stream or self._endpoint is None or not self.span.vanishing(now) or self._probes.waiting("health"):
+            return []
+        return [
+            self._probe(self._endpoint, "doubt", self.payload - DATA_OVERHEAD, now),
+            self._probe(self._endpoint, "health", SMALLEST_PROBE, now),
+        ]
+
+    # Inside
+
+    def _hello(self, session: Session) -> list[Event]:
+        return [Say(self._greeting.hello(session).pack())]
+
+    def _hello_deadline(self) -> float:
+        """Only where packets wait for the peer's HELLO does a HELLO go out without traffic."""
+        return self._greeting.due(self._session) if self._peer_is_vpntun else NEVER
+
+    def _echoed(self, echo: Echo, source: Endpoint, now: float) -> list[Event]:
+        asked = self._probes.echoed(echo.token, source, now)
+        if asked is None:
+            return []
+        if asked.purpose == "size":
+            self._path.echoed(asked.size, now)
+            self._follow_path(now)
+        elif asked.purpose == "carrier":
+            return [Proved(source)]
+        elif asked.purpose == "doubt":
+            self._length_passes_at = now
+        elif self._probes.waiting("doubt") and self.span.vanishing(now):
+            self._path.vanished(now)
+            self._follow_path(now)
+        return []
+
+    def _search_deadline(self) -> float:
+        """The length is searched for over UDP alone, and with who answers."""
+        return NEVER if self._stream or not self.takes or self._endpoint is None else self._path.deadline
+
+    def _search(self, now: float) -> list[Event]:
+        size = self._path.probe(now)
+        if size is None or self._endpoint is None:
+            return []
+        return [self._probe(self._endpoint, "size", size - DATA_OVERHEAD, now)]
+
+    def _probe(self, endpoint: Endpoint, purpose: Purpose, size: int, now: float) -> Say:
+        token = self._probes.asked(endpoint, purpose, size + DATA_OVERHEAD, now)
+        return Say(Probe(token, size).pack(), endpoint, size_matters=purpose in ("size", "doubt"))
+
+    def _smallest(self) -> int:
+        """As many as one packet needs; one that needs more than a send takes goes without a record."""
+        return min(datagrams_for(self._mtu + OVERHEAD, self.payload), LARGEST_SEND // self.payload)
+
+    def _follow_path(self, now: float) -> None:
+        """Cut records as the path has it now, and as the peer takes it."""
+        bursts = self.span.passes and (not self.takes or bool(self.takes & TAKES_BURSTS))
+        self.df = bursts and not self._path.whole
+        self.payload = self._path.payload if self.df else UNCUT
+        self.span.path(0 if self._stream else self.payload, self._smallest(), now)

@@ -1,0 +1,113 @@
+"""What the control plane asks of the loop: small frozen events, made here and acted on by the daemon, in order.
+
+Deciding and acting are apart, so that what the program does can be asserted as a list, without a socket.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Carrier = Literal["udp", "tcp"]
+CARRIERS: tuple[Carrier, Carrier] = ("udp", "tcp")
+
+
+class Endpoint(Protocol):
+    """Where a peer is reached: a UDP address, or one TCP connection. Compared by equality; `str` is for the log."""
+
+    @property
+    def carrier(self) -> Carrier:
+        """Which of the two carriers leads there."""
+
+    def __hash__(self) -> int:
+        """Equal endpoints have one hash."""
+
+    def clogged(self) -> bool:
+        """Whether bytes given to it earlier have still not left this host (never so over UDP)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """Send a handshake or keepalive message; it goes ahead of data that waits."""
+
+    endpoint: Endpoint
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Seal and send a record without packets, to `endpoint` or, where that is None, to the peer's.
+
+    `size_matters`: no router may cut its datagram, since the question is whether one of that size gets through.
+    """
+
+    record: bytes
+    endpoint: Endpoint | None = None
+    size_matters: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Look the peer's name up anew, off the loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Open a TCP connection to the address of this UDP endpoint."""
+
+    candidate: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Close a TCP connection that another path has replaced."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeWanted:
+    """No usable session, one due for renewal, or a peer gone silent: the carriers' choice decides where to ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """A session is confirmed both ways: by a response to this end (`initiator`), or by the other end's first data."""
+
+    source: Endpoint
+    initiator: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The peer's endpoint has changed; `former` is None for the first one."""
+
+    endpoint: Endpoint
+    former: Endpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Find out whether this other path works both ways, without leaving the one in use."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """It does."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What waits may leave now."""
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """Nobody answered for 90 s: what waits to be sent is stale and goes."""
+
+
+Event = Transmit | Say | Resolve | Dial | HangUp | HandshakeWanted | Established | Moved | Try | Proved | Ready | GaveUp

@@ -1,0 +1,81 @@
+"""What was sent in a session, counter by counter, for as long as a report of it may still come: the last 16,384.
+
+A REPORT names its highest counter; this says when that one was sent, and how many datagrams and bytes had been sent up
+to it, to the datagram. Three arrays written in place, since this runs once a record.
+
+Counters that nobody told of carried no packets (keepalives, HELLO, REPORT, PROBE, ECHO): each a datagram of no weight.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+SIZE = 16384
+_MASK = SIZE - 1
+
+
+class Ledger:
+    """The records of one session. `next` is the counter after the last one told of; the totals include all before."""
+
+    __slots__ = ("_bytes_to", "_datagrams_to", "_times", "bytes", "datagrams", "next")
+
+    def __init__(self) -> None:
+        self._times = array("d", bytes(8 * SIZE))
+        self._datagrams_to = array("Q", bytes(8 * SIZE))
+        self._bytes_to = array("Q", bytes(8 * SIZE))
+        self.next = 0
+        self.datagrams = 0
+        self.bytes = 0
+
+    def begin(self) -> None:
+        """A new session."""
+        self.next = self.datagrams = self.bytes = 0
+
+    def sent(self, counter: int, datagrams: int, size: int, now: float) -> None:
+        """A record with packets went out: `size` in bytes, `now` in seconds."""
+        if counter != self.next:
+            self.fill(counter, now)
+        self.next = counter + 1
+        at = counter & _MASK
+        self._times[at] = now
+        self.datagrams = self._datagrams_to[at] = self.datagrams + datagrams
+        self.bytes = self._bytes_to[at] = self.bytes + size
+
+    def fill(self, counter: int, now: float) -> None:
+        """The counters below this one that were not told of are used by now, too."""
+        silent = max(self.next, counter - SIZE)
+        self.datagrams += silent - self.next
+        for skipped in range(silent, counter):
+            at = skipped & _MASK
+            self.datagrams += 1
+            self._times[at] = now
+            self._datagrams_to[at] = self.datagrams
+            self._bytes_to[at] = self.bytes
+        self.next = max(self.next, counter)
+
+    def knows(self, counter: int) -> bool:
+        """Whether this counter was sent, and not too long ago."""
+        return self.next - SIZE <= counter < self.next and counter >= 0
+
+    def time_of(self, counter: int) -> float:
+        """When it was sent; the counter is known, here and below."""
+        return self._times[counter & _MASK]
+
+    def datagrams_to(self, counter: int) -> int:
+        """Datagrams sent up to it and with it."""
+        return self._datagrams_to[counter & _MASK]
+
+    def bytes_to(self, counter: int) -> int:
+        """Bytes sent up to it and with it."""
+        return self._bytes_to[counter & _MASK]
+
+    def singles(self, after: int, until: int) -> int:
+        """How many of the known counters behind `after` and up to `until` went in one datagram."""
+        first = max(after + 1, self.next - SIZE + 1, 0)
+        former = self._datagrams_to[first - 1 & _MASK] if first else 0
+        singles = 0
+        for counter in range(first, until + 1):
+            total = self._datagrams_to[counter & _MASK]
+            singles += total - former == 1
+            former = total
+        return singles

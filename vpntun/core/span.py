@@ -1,0 +1,403 @@
+"""How many datagrams a record may take, and how many bytes: one lost datagram loses its record, and a long burst
+strains a slow path's queue; but a long record is what makes a fast path fast.
+
+    begins at            4 datagrams
+    doubles, up to 44    under 0.5% of records lost; and the device has more waiting than a record holds, and the loop
+                         hardly sleeps: then this program is the bottleneck, and not the path
+    halves               over 2% of records lost; or nothing was reported for 1 s while sending
+    at most 0.01 / p     p is the smoothed loss of single datagrams, each sample over no fewer than 2,000
+    back to 4            after 1 s without a record
+    smallest             no burst was completed within 1 s of the session's first, or bursts vanish while a datagram of
+                         their length is echoed: a middlebox drops what it does not know. Tried again after 5 s,
+                         doubling to 10 min
+    no less than 4       while the loop hardly sleeps, whatever is lost: then records cost more than losses
+    never                below what one packet needs (`smallest`), beyond one UDP_SEGMENT send (65,507 bytes), nor
+                         beyond 3 ms of the delivered rate where the path delays what it is sent
+
+Losses come from REPORT: of the counters up to the highest it names, those not opened are lost (meter.py gives late ones
+their time). Only records sent since the span last changed are judged, by a sum in which the old ones fade over 400
+records, as soon as there are 100. A report that shows no burst completed, though some were sent, is not judged: that is
+a black hole or an outage, and not loss (see `vanishing`).
+
+The path delays what it is sent when the round trip, from sending a record to its report, is a quarter and 5 ms over the
+shortest: then the delivered rate is the path's. Otherwise it is only what was there to send, and binds nothing.
+
+Flow, for the host:
+    before a record      if now >= span.deadline: span.handle_deadline(now); then read span.largest_record
+    after it             span.sent(counter, datagrams, size, now), if it carries packets
+                         span.backlogged += 1, if the device had another packet besides the superpacket in hand
+    after select         span.slept += seconds waited
+    a padded PROBE       span.probed(counter), since it will probably be lost
+    REPORT               span.reported(report, session.send_counter, now), if it came in the session that is sealed with
+    new session          span.new_session(now)
+    path MTU, carrier    span.path(payload, smallest, now)
+    endpoint moved       span.moved(now)
+
+Sizes are bytes, times seconds of the caller's clock. Source: the design, "Records between two vpntuns" (Span).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from math import exp
+
+from vpntun.core.ledger import Ledger
+from vpntun.core.meter import INTERVAL
+from vpntun.core.timers import NEVER
+from vpntun.wire.message import HEADER_SIZE, TAG_SIZE
+from vpntun.wire.record import LARGEST_RECORD, Report
+
+FIRST = 4
+MOST = 44
+LEAST_WHEN_BUSY = 4
+LARGEST_SEND = 65_507
+
+HALVE_OVER = 0.02
+GROW_UNDER = 0.005
+FADING = 400
+FEWEST_RECORDS = 100
+FEWEST_DATAGRAMS = 2000
+AIM = 0.01
+SMOOTHING = 0.25
+SHARES_SMOOTHING = 0.5
+SHORTEST_SAMPLE = 0.02
+
+LEAST_BACKLOG = 0.25
+"""Of the records, those after which the device must have had more, for the span to grow."""
+MOST_SLEEP = 0.5
+"""Of the time, what the loop may sleep, for the span to grow."""
+MOST_PROBES = 64
+
+SILENCE = 1.0
+IDLENESS = 1.0
+FIRST_RETRY = 5.0
+LAST_RETRY = 600.0
+TICK = 0.25
+
+RECORD_TIME = 0.003
+LEAST_OF_STREAM = 4096
+DELAY_SHARE = 1.25
+DELAY = 0.005
+RATE_SAMPLES = 8
+RATE_LIMIT_HOLDS = 1.0
+
+
+class Span:
+    """The span towards one peer. Attributes for the host to read:
+
+    span              datagrams a record may take
+    largest_record    bytes of plaintext a record may take
+    passes            False: bursts don't get through this path
+    rate              bytes a second delivered, the most of the last few samples; 0: not known
+    datagram_loss     smoothed share of single datagrams lost
+    round_trip        the last, in seconds, the receiver's queue included; 0: not known
+    deadline          when `handle_deadline` is to be called, before the next record
+
+    and to add to: `backlogged`, `slept` (see above).
+    """
+
+    def __init__(self, payload: int, smallest: int, now: float) -> None:
+        """`payload`: bytes of UDP payload, 0 for a stream. `smallest`: datagrams that one packet needs."""
+        self.span = FIRST
+        self.largest_record = 0
+        self.passes = True
+        self.rate = 0.0
+        self.datagram_loss = 0.0
+        self.round_trip = 0.0
+        self.deadline = NEVER
+        self.backlogged = 0
+        self.slept = 0.0
+        self._payload = payload
+        self._smallest = smallest
+        self._ledger = Ledger()
+        self._probes: deque[int] = deque(maxlen=MOST_PROBES)
+        self._backlog_share = 0.0
+        self._sleep_share = 1.0
+        self._shares_at = now
+        self._shares_to = 0
+        # this session's
+        self._excused = 0
+        self._probes.clear()
+        self._last_sent = now
+        self._unreported_since = NEVER
+        self._unproven_since = NEVER
+        self._proven = False
+        self._last_told_of = -1
+        self._base = self._sample = _Mark(now)
+        self._held: float | None = None
+        self._sampled_from = 0
+        # this span's
+        self._changed_at = 0
+        self._weight = 0.0
+        self._lost = 0.0
+        # this path's
+        self._retry_at = NEVER
+        self._retry_pause = FIRST_RETRY
+        self._shortest = NEVER
+        self._rates: list[float] = []
+        self._limited_until = -NEVER
+        self._bound(now)
+
+    def path_rate(self, now: float) -> float:
+        """Bytes a second that the path delivers, where it is what limits the link; else 0."""
+        return self.rate if now < self._limited_until else 0.0
+
+    # Sending
+
+    def sent(self, counter: int, datagrams: int, size: int, now: float) -> None:
+        """A record with packets was sent: its counter, in how many datagrams, of how many bytes."""
+        self._ledger.sent(counter, datagrams, size, now)
+        self._last_sent = now
+        self._last_told_of = counter
+        if self._unreported_since == NEVER:
+            self._unreported_since = now
+            if self.deadline == NEVER:
+                self.deadline = now + TICK
+        if datagrams > 1 and self._unproven_since == NEVER:
+            self._unproven_since = now
+
+    def probed(self, counter: int) -> None:
+        """A padded PROBE was sent with this counter: if it is lost, that says nothing."""
+        self._probes.append(counter)
+
+    def vanishing(self, now: float) -> bool:
+        """Whether bursts are sent and none was completed for a second: a black hole, if small messages get through."""
+        return now - self._unproven_since >= SILENCE
+
+    def blocked(self, now: float) -> None:
+        """Bursts don't get through, though single datagrams of their length do. Tried again later."""
+        self.passes = False
+        self._proven = False
+        self._unproven_since = NEVER
+        self._retry_at = now + self._retry_pause
+        self._retry_pause = min(LAST_RETRY, 2 * self._retry_pause)
+        self._set(self._smallest, now)
+
+    # Time
+
+    def handle_deadline(self, now: float) -> None:
+        """What time alone decides: idleness, silence, bursts that don't get through."""
+        self.deadline = now + TICK
+        idle = now - self._last_sent >= IDLENESS
+        if self.passes and not self._proven and not idle and self.vanishing(now):
+            self.blocked(now)
+        elif not self.passes and now >= self._retry_at:
+            self.passes = True
+            self._unproven_since = NEVER
+            self._set(FIRST, now)
+        elif idle:  # what was sent before may be unproven: a flow that backs off sends ever more seldom
+            self._unreported_since = NEVER
+            self._limited_until = -NEVER
+            self._set(FIRST, now)
+            self.deadline = NEVER
+        elif now - self._unreported_since >= SILENCE:
+            self._unreported_since = now
+            self._set(self.span // 2, now)
+        self._bound(now)
+
+    # Reports
+
+    def reported(self, report: Report, counters: int, now: float) -> None:
+        """The peer's REPORT, in the session that is sealed with, of which so many counters have been used.
+
+        One that can't be, or was overtaken by a later, is ignored.
+        """
+        highest, opened = report.highest, report.opened
+        base, ledger = self._base, self._ledger
+        ledger.fill(counters, now)
+        if not (base.highest <= highest < ledger.next and base.opened < opened <= highest + 1):
+            return
+        self._unreported_since = NEVER if highest >= self._last_told_of else now
+        self._measure_shares(now)
+        self._set(self.span, now)
+        if not ledger.knows(highest):
+            return
+        sent = ledger.datagrams_to(highest)
+        while self._probes and self._probes[0] <= highest:
+            self._probes.popleft()
+            self._excused += 1
+        lost = highest + 1 - opened - self._excused
+        missing = sent - report.datagrams - self._excused
+        judged = self._shows_a_burst(highest, opened)
+        mark = self._base = _Mark(now, highest, opened, lost, sent, missing, ledger.bytes_to(highest), judged)
+        if base.highest >= 0:
+            self._measure_round_trip(highest, now)
+            self._measure_rate(base, mark)
+            self._measure_datagrams(mark, now)
+            self._judge(base, mark, now)
+        self._bound(now)
+
+    # What else happens
+
+    def new_session(self, now: float) -> None:
+        """Counters and totals begin anew; what was learned of the path stays."""
+        self._ledger.begin()
+        self._excused = 0
+        self._probes.clear()
+        self._last_sent = now
+        self._unreported_since = self._unproven_since = NEVER
+        self._proven = False
+        self._last_told_of = -1
+        self._base = self._sample = _Mark(now)
+        self._held = None
+        self._sampled_from = 0
+        self.deadline = now + TICK
+        self._judge_anew(now)
+
+    def moved(self, now: float) -> None:
+        """Another path: nothing is known of it."""
+        self.passes = True
+        self.rate = self.datagram_loss = self.round_trip = 0.0
+        self._unproven_since = NEVER
+        self._proven = False
+        self._held = None
+        self._sampled_from = self._ledger.next
+        self._retry_at = NEVER
+        self._retry_pause = FIRST_RETRY
+        self._shortest = NEVER
+        self._rates.clear()
+        self._limited_until = -NEVER
+        self._judge_anew(now)
+        self._set(FIRST, now)
+
+    def path(self, payload: int, smallest: int, now: float) -> None:
+        """The path takes this much UDP payload (0: a stream), and one packet needs so many datagrams."""
+        if payload != self._payload:
+            self._payload = payload
+            self._unproven_since = NEVER
+            self._held = None
+            self._sampled_from = self._ledger.next
+            self._judge_anew(now)
+        self._smallest = smallest
+        self._set(self.span, now)
+
+    # Inside
+
+    def _shows_a_burst(self, highest: int, opened: int) -> bool:
+        """Whether this report shows a burst completed since the last one; true as well where none was sent."""
+        base, ledger = self._base, self._ledger
+        counters = highest - base.highest
+        if self._unproven_since == NEVER or ledger.datagrams_to(highest) - base.sent == counters > 0:
+            return True
+        if not counters:
+            return False
+        former = ledger.datagrams_to(highest - 1) if highest else 0
+        highest_was_single = ledger.datagrams_to(highest) - former == 1
+        if highest_was_single and opened - base.opened <= ledger.singles(base.highest, highest):
+            return False
+        self._proven = self.passes = True
+        self._retry_pause = FIRST_RETRY
+        self._unproven_since = NEVER
+        return True
+
+    def _judge(self, base: _Mark, mark: _Mark, now: float) -> None:
+        """Weigh the records lost between two reports, and act on it."""
+        if not mark.judged or not self._payload or base.highest < self._changed_at:
+            return
+        records = mark.highest - base.highest
+        fading = exp(-records / FADING)
+        self._weight = self._weight * fading + records
+        self._lost = self._lost * fading + mark.lost - base.lost
+        if self._weight < FEWEST_RECORDS:
+            return
+        loss = self._lost / self._weight
+        if loss > HALVE_OVER:
+            self._set(self.span // 2, now)
+        elif loss < GROW_UNDER and self._backlog_share >= LEAST_BACKLOG and self._sleep_share <= MOST_SLEEP:
+            self._set(2 * self.span, now)
+
+    def _measure_shares(self, now: float) -> None:
+        """Whether this program is the bottleneck, smoothed: how often the device had more, how long the loop slept."""
+        records, time = self._ledger.next - self._shares_to, now - self._shares_at
+        if records <= 0 or time <= 0:
+            return
+        self._backlog_share += (min(1.0, self.backlogged / records) - self._backlog_share) * SHARES_SMOOTHING
+        self._sleep_share += (min(1.0, self.slept / time) - self._sleep_share) * SHARES_SMOOTHING
+        self._shares_to, self._shares_at = self._ledger.next, now
+        self.backlogged = 0
+        self.slept = 0.0
+
+    def _measure_datagrams(self, mark: _Mark, now: float) -> None:
+        """Take a sample; it counts when the next report shows that it was not the beginning of an outage."""
+        if self._held is not None:
+            if mark.judged:
+                self.datagram_loss += (self._held - self.datagram_loss) * SMOOTHING
+                self._set(self.span, now)
+            self._held = None
+        former = self._sample
+        sent = mark.sent - former.sent
+        if former.highest < self._sampled_from or not mark.judged:
+            self._sample = mark
+        elif sent >= FEWEST_DATAGRAMS:
+            self._sample = mark
+            self._held = max(0, mark.missing - former.missing) / sent
+
+    def _measure_rate(self, base: _Mark, mark: _Mark) -> None:
+        time = mark.at - base.at
+        records = mark.highest - base.highest
+        if time < SHORTEST_SAMPLE or not records:
+            return
+        arrived = 1 - max(0, mark.lost - base.lost) / records
+        self._rates.append((mark.bytes - base.bytes) * max(0.0, arrived) / time)
+        del self._rates[:-RATE_SAMPLES]
+        self.rate = max(self._rates)
+
+    def _measure_round_trip(self, highest: int, now: float) -> None:
+        """From sending the highest record to its report, less the time that it was kept; `pause`: that may be in it."""
+        if highest + 1 == self._ledger.next:
+            return
+        sent = self._ledger.time_of(highest)
+        pause = self._ledger.time_of(highest + 1) - sent
+        self.round_trip = max(0.0, now - sent - INTERVAL)
+        self._shortest = min(self._shortest, self.round_trip)
+        if self.round_trip - pause > DELAY_SHARE * self._shortest + DELAY:
+            self._limited_until = now + RATE_LIMIT_HOLDS
+
+    def _set(self, span: int, now: float) -> None:
+        """Take this span, or the nearest that is allowed."""
+        most = sendable = min(MOST, LARGEST_SEND // self._payload) if self._payload else MOST
+        if self.datagram_loss:
+            most = min(most, int(AIM / self.datagram_loss))
+        if not self.passes:
+            most = self._smallest
+        busy = self.passes and self._sleep_share <= MOST_SLEEP
+        least = max(self._smallest, min(LEAST_WHEN_BUSY, sendable)) if busy else self._smallest
+        span = max(least, min(span, most))
+        if span != self.span:
+            self.span = span
+            self._judge_anew(now)
+        self._bound(now)
+
+    def _judge_anew(self, now: float) -> None:
+        self._changed_at = self._ledger.next
+        self._weight = self._lost = 0.0
+
+    def _bound(self, now: float) -> None:
+        """Make `largest_record` of the span and the rate."""
+        if self._payload:
+            step = self._payload - HEADER_SIZE
+            least = self._smallest * step - TAG_SIZE
+            largest = self.span * step - TAG_SIZE
+        else:
+            least, largest = LEAST_OF_STREAM, LARGEST_RECORD
+        if now < self._limited_until and self.rate:
+            largest = max(least, min(largest, int(RECORD_TIME * self.rate)))
+        self.largest_record = min(largest, LARGEST_RECORD)
+
+
+@dataclass(slots=True)
+class _Mark:
+    """What a report said, when it came, and what had been sent up to its highest counter.
+
+    `judged`: it tells of loss.
+    """
+
+    at: float
+    highest: int = -1
+    opened: int = 0
+    lost: int = 0
+    sent: int = 0
+    missing: int = 0
+    bytes: int = 0
+    judged: bool = True

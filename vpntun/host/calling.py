@@ -1,0 +1,74 @@
+"""The link of a client: in addition it looks its peer's name up, and dials."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import cast
+
+from vpntun.core.client import ClientCarriers
+from vpntun.core.conversation import Conversation
+from vpntun.core.events import Dial, Event, Proved, Resolve
+from vpntun.core.peer import Peer
+from vpntun.host.carrier import Path
+from vpntun.host.link import Link, Sealer
+from vpntun.host.log import log
+from vpntun.host.loop import Loop
+from vpntun.host.resolver import Resolver
+from vpntun.host.tcp import Dialling, TcpConnection
+from vpntun.host.udp import UdpEndpoint
+
+
+class CallingLink(Link):
+    """A link whose control plane may ask for addresses and connections."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        choice: ClientCarriers,
+        conversation: Conversation,
+        loop: Loop,
+        sealer: Sealer,
+        drops: Counter[str],
+        *,
+        resolver: Resolver,
+        on_connection: Callable[[TcpConnection], None],
+    ) -> None:
+        super().__init__(peer, choice, conversation, loop, sealer, drops)
+        self._client = choice
+        self._resolver = resolver
+        self._on_connection = on_connection
+
+    def resolved(self, candidates: list[UdpEndpoint]) -> None:
+        """The addresses that the peer's name has now."""
+        self.act(self._client.resolved(list(candidates), self._loop.now))
+
+    def undeliverable(self, path: Path) -> list[Event]:
+        """A handshake message cannot leave this host: another address may."""
+        return self._client.undeliverable(path, self._loop.now)
+
+    def closed(self, connection: TcpConnection) -> None:
+        """The TCP connection has closed."""
+        log.info("the connection to %s has closed", connection)
+        self.act(self._client.lost(connection, self._loop.now))
+
+    def _act_on(self, event: Event) -> list[Event]:
+        match event:
+            case Resolve():
+                self._resolver.look_up()
+            case Dial(candidate):
+                endpoint = cast(UdpEndpoint, candidate)
+                Dialling(endpoint.family, endpoint.address, self._loop, self._dialled)
+            case Proved(path):
+                return self._client.proved(path, self._loop.now)
+            case _:
+                return super()._act_on(event)
+        return []
+
+    def _dialled(self, connection: TcpConnection | None) -> None:
+        if connection is None:
+            log.info("no TCP connection could be had; trying again")
+            self.act(self._client.dial_failed(self._loop.now))
+            return
+        self._on_connection(connection)
+        self.act(self._client.dialled(connection, self._loop.now))

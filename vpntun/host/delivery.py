@@ -1,0 +1,85 @@
+"""Delivery: what a data message carried, to the device.
+
+    empty     a keepalive, done before
+    record    BUNDLE: each of its packets; other kinds: to the conversation
+    packet    one IP packet, as WireGuard sends it; consecutive segments of one flow are joined again (wire/join.py)
+
+Every packet is parsed here before the device sees it: its version and length, padding off, its source must lead back
+to the link. A superpacket's virtio_net_hdr is built anew from the packet; the peer's word is never passed on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from vpntun.core.routes import RouteTable
+from vpntun.crypto.session import Session
+from vpntun.errors import BadPacket
+from vpntun.host.carrier import Path
+from vpntun.host.device import TunDevice
+from vpntun.host.link import Link
+from vpntun.wire.ip import length_of, source_of
+from vpntun.wire.join import Joiner
+from vpntun.wire.record import BUNDLE, LAST_KIND, packets_of
+from vpntun.wire.vnet import NO_OFFLOAD, VNET_HEADER_SIZE, header_for
+
+
+class Delivery:
+    """Writes what links bring to the one device. Raises DeviceError when it has gone.
+
+    `on_bad` is told of each packet of a bundle that is dropped: it harms no other.
+    """
+
+    def __init__(self, device: TunDevice, routes: RouteTable[Link], drops: Counter[str]) -> None:
+        self._device = device
+        self._routes = routes
+        self._drops = drops
+        self.on_bad: Callable[[BadPacket, Path], None] = lambda bad, source: None
+        self._header = memoryview(bytearray(VNET_HEADER_SIZE))
+        self._joiner = Joiner(self._write_joined, udp=device.takes_udp) if device.takes_tcp else None
+
+    def take(self, link: Link, session: Session, plaintext: memoryview, source: Path) -> bool:
+        """Deliver one plaintext, which is not empty; whether it carried packets. Raises BadPacket."""
+        kind = plaintext[0]
+        if kind == BUNDLE:
+            self.flush()  # what came before goes before
+            for packet, field in packets_of(plaintext):
+                try:
+                    self._deliver(link, packet, field)
+                except BadPacket as bad:
+                    self.on_bad(bad, source)
+            return True
+        if 0 < kind <= LAST_KIND:
+            link.act(link.conversation.received(session, plaintext, source, link.now))
+            return False
+        length = length_of(plaintext)
+        if self._routes.find(source_of(plaintext)) is not link:
+            raise BadPacket("source not allowed")
+        if self._joiner is not None:
+            self._joiner.add(plaintext, length)
+        else:
+            self._write(NO_OFFLOAD, plaintext[:length])
+        return True
+
+    def flush(self) -> None:
+        """No more is at hand: write what waited to be joined."""
+        if self._joiner is not None:
+            self._joiner.flush()
+
+    def _deliver(self, link: Link, packet: memoryview, field: int) -> None:
+        length = length_of(packet)
+        if self._routes.find(source_of(packet)) is not link:
+            raise BadPacket("source not allowed")
+        if field:
+            header_for(packet, length, field, self._header)
+            self._write(self._header, packet)
+        else:
+            self._write(NO_OFFLOAD, packet[:length])
+
+    def _write(self, header: memoryview | bytes, packet: memoryview) -> None:
+        if not self._device.write(header, packet):
+            self._drops["refused by the device"] += 1
+
+    def _write_joined(self, packet: memoryview) -> None:
+        self._write(packet[:VNET_HEADER_SIZE], packet[VNET_HEADER_SIZE:])

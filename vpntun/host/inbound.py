@@ -1,0 +1,173 @@
+"""Inbound: from a carrier to the device.
+
+    1. what was read: one message, a burst that is whole already, or datagrams of one size, which may be whole messages,
+       bursts in order, or pieces that are put together with care (core/reassembly.py)
+    2. type, reserved bytes and size (wire/message.py)
+    3. handshakes: to the node, whose decisions the link acts on
+    4. data: receiver index, key age, AEAD, replay window
+    5. the connection is this peer's; key confirmation, roaming, timers
+    6. empty: a keepalive, and done; else delivery.py, and from there the device
+
+Whatever fails is dropped under the name of its reason and counted; nothing is answered, and nothing raised but
+DeviceError, when the device has gone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from vpntun.core.node import Node
+from vpntun.core.peer import Peer
+from vpntun.errors import BadPacket
+from vpntun.host.arrivals import Arrival
+from vpntun.host.carrier import Path
+from vpntun.host.delivery import Delivery
+from vpntun.host.link import Link
+from vpntun.host.log import NOTICE, Limited, log
+from vpntun.host.loop import Loop
+from vpntun.host.tcp import TcpConnection
+from vpntun.host.udp import UdpEndpoint, UdpSocket
+from vpntun.wire.burst import join_in_order
+from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, LARGEST, RESPONSE, SMALLEST, Buffer, kind_of
+from vpntun.wire.record import BUNDLE, ECHO, LAST_KIND, PROBE
+
+_read_header = DATA_HEADER.unpack_from
+
+
+class Inbound:
+    """The way in, for all carriers and links."""
+
+    def __init__(
+        self,
+        node: Node,
+        links: dict[Peer, Link],
+        delivery: Delivery,
+        loop: Loop,
+        drops: Counter[str],
+    ) -> None:
+        self._node = node
+        self._links = links
+        self._delivery = delivery
+        delivery.on_bad = self._drop
+        self._loop = loop
+        self._drops = drops
+        self._plaintext = memoryview(bytearray(LARGEST))
+        self._joined = memoryview(bytearray(LARGEST))
+        self._told = {
+            "old timestamp": Limited(
+                NOTICE,
+                "a handshake from %s has an older timestamp than the last: a replay, a second machine with this key, "
+                "or a clock that was set back; restarting this end forgets the last timestamp",
+            ),
+            "own key": Limited(NOTICE, "%s sends with this end's own key: are both ends started in the same role?"),
+            "source not allowed": Limited(
+                NOTICE, "packets from %s have a source address that the peer is not allowed to use (see --allowed)"
+            ),
+        }
+
+    def read_udp(self, socket: UdpSocket) -> None:
+        """The socket has datagrams."""
+        for arrival in socket.receive():
+            if not arrival.segment or len(arrival.bytes) <= arrival.segment:
+                self.take_datagram(arrival.bytes, arrival.source, arrival.datagrams)
+            else:
+                self._take_apart(arrival, socket)
+        self._delivery.flush()
+
+    def read_tcp(self, connection: TcpConnection) -> None:
+        """The connection has bytes, or has ended."""
+        try:
+            for message in connection.receive():
+                self.take(message, connection)
+        except BadPacket as bad:
+            self._drop(bad, connection)
+        self._delivery.flush()
+
+    def take_datagram(self, datagram: memoryview, source: UdpEndpoint, datagrams: int = 1) -> None:
+        """Take in a datagram, or a burst joined out of so many: a message, or a piece of a burst."""
+        if len(datagram) > HEADER_SIZE and datagram[2] and datagram[0] == DATA:
+            try:
+                self._take_piece(datagram, source)
+            except BadPacket as bad:
+                self._drop(bad, source)
+        else:
+            self.take(datagram, source, datagrams)
+
+    def take(self, message: memoryview, path: Path, datagrams: int = 1) -> bool:
+        """Take in one message from anybody, which came in so many datagrams; whether it was genuine and of use."""
+        try:
+            if len(message) >= SMALLEST:
+                word, receiver, counter = _read_header(message)
+                if word == DATA:  # reserved bytes and all
+                    self._take_data(message, receiver, counter, path, datagrams)
+                    return True
+            self._take_handshake(kind_of(message), message, path)
+        except BadPacket as bad:
+            self._drop(bad, path)
+            return False
+        return True
+
+    def _take_apart(self, arrival: Arrival, socket: UdpSocket) -> None:
+        """Several datagrams of one size, the last perhaps shorter."""
+        read, size, source = arrival.bytes, arrival.segment, arrival.source
+        at = 0
+        while at < len(read):
+            if at + HEADER_SIZE < len(read) and not read[at + 2]:  # a whole message
+                self.take(read[at : at + size], source)
+                at += size
+                continue
+            length, behind = join_in_order(read, at, size, self._joined)
+            if length:
+                if self.take(self._joined[:length], source, -(-(behind - at) // size)):
+                    socket.expect_bursts(size)
+                else:  # something between the first and the last is not where it should be
+                    for piece in range(at, behind, size):
+                        self.take_datagram(read[piece : min(piece + size, behind)], source)
+                at = behind
+            else:
+                self.take_datagram(read[at : at + size], source)
+                at += size
+
+    def _take_piece(self, datagram: memoryview, source: UdpEndpoint) -> None:
+        now = self._loop.now
+        held = self._node.session_for(datagram, now)
+        conversation = self._links[held.peer].conversation
+        if not conversation.takes_records(held.session, now):
+            raise BadPacket("bad reserved")
+        at_endpoint = source == held.peer.endpoint
+        joined = conversation.reassembly.take(datagram, held.session, source, now, from_endpoint=at_endpoint)
+        if joined is not None:
+            message, datagrams = joined
+            _, receiver, counter = _read_header(message)
+            self._take_data(message, receiver, counter, source, datagrams)
+
+    def _take_handshake(self, kind: int, message: Buffer, path: Path) -> None:
+        peer, events = self._node.receive_handshake(message, path, self._loop.now)
+        if kind == RESPONSE:  # an initiation may be a replay: it authenticates nobody
+            path.belongs_to(peer)
+        self._links[peer].act(events)
+
+    def _take_data(self, message: memoryview, receiver: int, counter: int, path: Path, datagrams: int) -> None:
+        now = self._loop.now
+        held = self._node.session_at(receiver, now)
+        peer, session = held.peer, held.session
+        link = self._links[peer]
+        if datagrams > 1 and not link.conversation.takes_records(session, now):
+            raise BadPacket("bad reserved")
+        size = session.open_into(message, self._plaintext)
+        path.belongs_to(peer)
+        kind = self._plaintext[0] if size else 0
+        keepalive = kind <= LAST_KIND and kind != BUNDLE
+        events = peer.opened(session, counter, path, now, keepalive=keepalive, follow=kind not in (PROBE, ECHO))
+        if events:
+            link.act(events)
+        link.conversation.opened(session, counter, datagrams, now, packets=not keepalive)
+        if size:
+            self._delivery.take(link, session, self._plaintext[:size], path)
+
+    def _drop(self, bad: BadPacket, path: Path) -> None:
+        self._drops[bad.reason] += 1
+        tell = self._told.get(bad.reason)
+        if tell is not None:
+            tell(path)
+        log.debug("dropped from %s: %s", path, bad.reason)

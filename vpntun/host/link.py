@@ -1,0 +1,269 @@
+"""One peer's link: acts on what the control plane decides, and says whether and how packets can go out now.
+
+    wait      no session, no path, the path is not ready, others wait already, or the peer's HELLO is awaited:
+              the packet stands in the link's queue, unsealed; without a session a handshake is asked for
+    bundle    the peer is a vpntun and takes records (bundler.py)
+    plain     any other WireGuard: one packet a message (plain.py)
+
+Whatever waits follows when a session stands, the HELLO has come, or the path is ready again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Protocol, cast
+
+from vpntun.core.conversation import Conversation
+from vpntun.core.events import (
+    Endpoint,
+    Established,
+    Event,
+    GaveUp,
+    HandshakeWanted,
+    HangUp,
+    Moved,
+    Ready,
+    Say,
+    Transmit,
+    Try,
+)
+from vpntun.core.peer import Peer
+from vpntun.core.queue import PacketQueue
+from vpntun.core.server import ServerCarriers
+from vpntun.crypto.session import Session
+from vpntun.host.carrier import Outcome, Path
+from vpntun.host.log import log, notice
+from vpntun.host.loop import Loop
+from vpntun.host.tcp import TcpConnection
+from vpntun.wire.burst import BurstCutter
+from vpntun.wire.message import DATA_OVERHEAD, LARGEST
+
+
+class Choice(Protocol):
+    """What a link needs of the choice of carriers, the client's or the server's."""
+
+    @property
+    def deadline(self) -> float:
+        """When `handle_timer` is to be called."""
+
+    def start(self, now: float) -> list[Event]:
+        """Begin."""
+
+    def want(self, now: float) -> list[Event]:
+        """A handshake is wanted."""
+
+    def handle_timer(self, now: float) -> list[Event]:
+        """The deadline has come."""
+
+    def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
+        """A session stands."""
+
+
+class Sealer:
+    """The buffer that every link seals its messages into, and the way it is cut into bursts."""
+
+    def __init__(self) -> None:
+        self.message = memoryview(bytearray(LARGEST))
+        self.cutter = BurstCutter(self.message)
+
+
+class Link:
+    """The link of a server, and what a client's has in common with it. `drops` counts by reason."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        choice: Choice,
+        conversation: Conversation,
+        loop: Loop,
+        sealer: Sealer,
+        drops: Counter[str],
+    ) -> None:
+        self.peer = peer
+        self.conversation = conversation
+        self.queue = PacketQueue()
+        self.drops = drops
+        self.on_endpoint: Callable[[Path], None] = lambda path: None
+        self.on_ready: Callable[[], None] = lambda: None
+        self._choice = choice
+        self._loop = loop
+        self._sealer = sealer
+        self._slept = 0.0
+        self._decided = True  # something that may have changed the control plane's deadlines
+        self._control_deadline = 0.0
+
+    @property
+    def now(self) -> float:
+        """The loop's clock."""
+        return self._loop.now
+
+    @property
+    def deadline(self) -> float:
+        """The link's next, on the loop's clock."""
+        if self._decided:
+            self._decided = False
+            self._control_deadline = min(self._choice.deadline, self.conversation.deadline)
+        return min(self._control_deadline, self.peer.timers.earliest(), self.conversation.report_due)
+
+    def start(self) -> None:
+        """Begin."""
+        path = self.path
+        if path is not None:
+            self.conversation.moved(path, self._loop.now, ipv6=path.ipv6)
+        self.act(self._choice.start(self._loop.now))
+
+    def handle_deadline(self) -> None:
+        """Do what the deadlines that have passed ask for."""
+        now = self._loop.now
+        self.act(self.peer.handle_timers(now))
+        self.act(self._choice.handle_timer(now))
+        self.act(self.conversation.handle_timer(now))
+
+    def act(self, events: Iterable[Event]) -> None:
+        """Do what was decided, and what that decides in turn."""
+        self._decided = True
+        waiting = deque(events)
+        while waiting:
+            waiting.extend(self._act_on(waiting.popleft()))
+
+    @property
+    def path(self) -> Path | None:
+        """Where the peer is reached."""
+        return cast("Path | None", self.peer.endpoint)  # the host makes all endpoints, and makes them paths
+
+    def session_to_send_with(self) -> Session | None:
+        """The session, if a data message can leave now; else packets wait, for a handshake where there is none."""
+        session = self.peer.sending_session(self._loop.now)
+        path = self.path
+        if session is None:
+            self.act([HandshakeWanted()])
+        elif path is not None and path.ready() and not self.conversation.awaits_hello(session, self._loop.now):
+            return session
+        return None
+
+    def room_for_record(self) -> int:
+        """Bytes of plaintext that a record to the peer may have now; 0: it takes none."""
+        session = self.session_to_send_with()
+        path = self.path
+        if session is None or path is None:
+            return 0
+        took = self.conversation.takes
+        room = self.conversation.room(session, self._loop.now)
+        if self.conversation.takes != took:  # with who takes records the path's length is searched for
+            self._decided = True
+        return room
+
+    def enqueue(self, packet: memoryview, field: int) -> None:
+        """Let a packet wait, with its segment field."""
+        now = self._loop.now
+        self.queue.follow(self.conversation.span.path_rate(now))
+        dropped = self.queue.push(bytes(packet), field, now)
+        if dropped:
+            self.drops["queue full"] += dropped
+
+    def send_record(self, record: memoryview) -> None:
+        """Seal and send a record with packets; `room_for_record` has just allowed its length."""
+        now, conversation = self._loop.now, self.conversation
+        session, path = self.peer.keys.current, self.path
+        if session is None or path is None:
+            return
+        sealed = session.seal_into(record, self._sealer.message)
+        if path.carrier == "udp":
+            payload = conversation.payload
+            buffers = self._sealer.cutter.cut(sealed, payload)
+            count = (len(buffers) + 1) >> 1
+            outcome = path.send(buffers, payload if count > 1 else 0, whole=conversation.df)
+        else:
+            count = 1
+            outcome = path.send([self._sealer.message[:sealed]])
+        conversation.span.slept += self._loop.slept - self._slept
+        self._slept = self._loop.slept
+        conversation.sent(session, sealed, count, now)
+        if conversation.span.vanishing(now):
+            self.act(conversation.look_for_black_hole(now))
+        self.account(session, outcome, now)
+
+    def account(self, session: Session, outcome: Outcome, now: float) -> None:
+        """A message with packets was sealed and sent, or could not be."""
+        if outcome is Outcome.TOO_BIG:
+            self.drops["too big for the path"] += 1
+            self.conversation.refused(now)
+            self._decided = True
+        elif outcome is Outcome.UNDELIVERABLE:
+            self.drops["undeliverable"] += 1
+        self.peer.timers.data_sent(now)
+        events = self.conversation.on_traffic(session, now)
+        if events:
+            self.act(events)
+        if self.peer.is_due_for_renewal(session, now):
+            self.act([HandshakeWanted()])
+
+    def closed(self, connection: TcpConnection) -> None:
+        """A TCP connection of this peer's has closed."""
+        if isinstance(self._choice, ServerCarriers):
+            self._choice.lost(connection)
+        log.info("the connection from %s has closed", connection)
+
+    def undeliverable(self, path: Path) -> list[Event]:
+        """A handshake message cannot leave this host."""
+        return []
+
+    def _say(self, say: Say) -> list[Event]:
+        """Seal and send a record without packets: it goes first, and arms none of data's timers."""
+        now = self._loop.now
+        session = self.peer.sending_session(now)
+        path = cast("Path | None", say.endpoint) or self.path
+        if session is None or path is None:
+            return []
+        message = memoryview(bytearray(len(say.record) + DATA_OVERHEAD))
+        session.seal_into(say.record, message)
+        self.peer.timers.authenticated_sent(now)
+        if say.size_matters:
+            self.conversation.span.probed(session.send_counter - 1)
+        if say.size_matters and path.carrier == "udp":
+            if path.send([message], whole=True) is Outcome.TOO_BIG:
+                return self.conversation.probe_refused(len(message), now)
+        else:
+            path.send_first(message)
+        return []
+
+    def _act_on(self, event: Event) -> list[Event]:
+        now = self._loop.now
+        match event:
+            case Transmit(endpoint, message):
+                path = cast(Path, endpoint)
+                if path.send_first(message) is Outcome.UNDELIVERABLE:
+                    self.drops["undeliverable"] += 1
+                    return self.undeliverable(path)
+            case Say():
+                return self._say(event)
+            case HandshakeWanted():
+                return self._choice.want(now)
+            case Established(source, initiator):
+                log.info("session with the peer at %s (%s)", source, "we asked" if initiator else "the peer asked")
+                self.act(self._choice.established(source, now, initiator=initiator))
+                if self.peer.keys.current is not None:
+                    self.act(self.conversation.confirmed(self.peer.keys.current, now))
+                self.on_ready()
+            case Moved(endpoint, former):
+                self._moved(cast(Path, endpoint), cast("Path | None", former))
+            case HangUp(endpoint):
+                cast(Path, endpoint).hang_up_later()
+            case Try(endpoint):
+                return self.conversation.try_path(endpoint, now) or self.peer.initiate(endpoint, now)
+            case Ready():
+                self.on_ready()
+            case GaveUp():
+                self.drops["no session"] += self.queue.clear()
+        return []
+
+    def _moved(self, path: Path, former: Path | None) -> None:
+        if former is None:
+            notice("connected to %s", path)
+        else:
+            notice("the peer is at %s now (it was at %s)", path, former)
+            former.hang_up_later()
+        self.conversation.moved(path, self._loop.now, ipv6=path.ipv6)
+        self.on_endpoint(path)
+        self.on_ready()

@@ -1,0 +1,118 @@
+"""The one loop: descriptors, the deadlines of the control plane, and the two signals that end it.
+
+Each turn waits for a descriptor or for the earliest deadline, whichever comes first, then calls back. With nothing to
+do it sleeps until the next deadline: there is no tick.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import FrameType
+
+Callback = Callable[[], None]
+LONGEST_SLEEP = 3600.0
+
+
+class Loop:
+    """Single-threaded; every callback runs to its end before the next."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._selector = selectors.DefaultSelector()
+        self._later: list[tuple[float, int, Callback]] = []
+        self._order = itertools.count()
+        self._running = True
+        self.now = clock()
+        self.slept = 0.0
+        """Seconds that it has waited, all in all."""
+
+    def watch(self, descriptor: int, on_readable: Callback, on_writable: Callback | None = None) -> None:
+        """Call back while `descriptor` is readable; `await_writable` turns the other one on and off."""
+        self._selector.register(descriptor, selectors.EVENT_READ, (on_readable, on_writable))
+
+    def await_writable(self, descriptor: int, wanted: bool) -> None:
+        """Call `on_writable` of a watched descriptor when it can be written again, or no longer."""
+        key = self._selector.get_key(descriptor)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
+        if key.events != events:
+            self._selector.modify(descriptor, events, key.data)
+
+    def forget(self, descriptor: int) -> None:
+        """Stop watching, before the descriptor is closed."""
+        self._selector.unregister(descriptor)
+
+    def call_later(self, seconds: float, callback: Callback) -> None:
+        """Call once, that many seconds from now. It cannot be taken back: the callback looks if it is still due."""
+        heapq.heappush(self._later, (self._clock() + seconds, next(self._order), callback))
+
+    def stop(self) -> None:
+        """End `run` after this turn."""
+        self._running = False
+
+    def run(self, deadline: Callable[[], float], on_deadline: Callback) -> None:
+        """Serve until `stop`. `deadline`: the control plane's next, on the monotonic clock."""
+        while self._running:
+            self.turn(deadline, on_deadline)
+
+    def turn(self, deadline: Callable[[], float], on_deadline: Callback) -> None:
+        """Wait once, for a descriptor or for a deadline, and call back."""
+        due = deadline()
+        earliest = min(due, self._later[0][0]) if self._later else due
+        before = self._clock()
+        timeout = min(max(0.0, earliest - before), LONGEST_SLEEP)
+        ready = self._selector.select(timeout)
+        self.now = self._clock()
+        self.slept += self.now - before
+        for key, events in ready:
+            on_readable, on_writable = key.data
+            if events & selectors.EVENT_WRITE and on_writable is not None:
+                on_writable()
+            if events & selectors.EVENT_READ and key.fd in self._selector.get_map():
+                on_readable()
+        while self._later and self._later[0][0] <= self.now:
+            heapq.heappop(self._later)[2]()
+        if due <= self.now:
+            on_deadline()
+
+    def close(self) -> None:
+        """Let the selector go."""
+        self._selector.close()
+
+    def ending_on_signals(self) -> AbstractContextManager[None]:
+        """While it holds, the first SIGINT or SIGTERM stops the loop, run or not yet, the second the process."""
+        return _Signals(self)
+
+
+class _Signals(AbstractContextManager[None]):
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def __enter__(self) -> None:
+        self._loop.watch(self._reader.fileno(), self._drain)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._first)
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        self._loop.forget(self._reader.fileno())
+        self._reader.close()
+        self._writer.close()
+
+    def _first(self, _number: int, _frame: FrameType | None) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        self._loop.stop()
+
+    def _drain(self) -> None:
+        self._reader.recv(64)

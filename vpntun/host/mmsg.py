@@ -1,0 +1,93 @@
+"""recvmmsg(2), which Python's socket module lacks: many datagrams a call, each scattered to its slot of a train.
+
+The structures are those of 64-bit Linux (include/linux/socket.h), laid out once; a call changes only what the kernel
+has written over: the lengths of names and of ancillary data.
+
+    mmsghdr, 64 bytes    0 name, 8 length of name (u32), 16 iovec, 24 iovecs, 32 ancillary, 40 its length,
+                         48 flags (u32), 56 length of the datagram (u32)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from array import array
+
+from vpntun.wire.message import HEADER_SIZE
+from vpntun.wire.train import NAME_SIZE, SLOTS, Train
+
+AVAILABLE = ctypes.sizeof(ctypes.c_void_p) == 8 and os.uname().sysname == "Linux"
+
+MSG_TRUNC = 0x20
+MSG_DONTWAIT = 0x40
+ANCILLARY_SIZE = 128
+_HEADER = struct.Struct("=QIxxxxQQQQIxxxxIxxxx")
+_IOVEC = struct.Struct("=QQQQ")
+_CMSG = struct.Struct("=QII")
+
+Ancillary = list[tuple[int, int, bytes]]
+
+
+class ManyReader:
+    """Reads a socket's datagrams into a train."""
+
+    def __init__(self, descriptor: int, train: Train) -> None:
+        self._descriptor = descriptor
+        self.train = train
+        self._ancillary = bytearray(ANCILLARY_SIZE)
+        self.cut_short = False
+        """Whether a datagram of the last read was longer than its slot."""
+        self._iovecs = bytearray(SLOTS * _IOVEC.size)
+        self._messages = bytearray(SLOTS * _HEADER.size)
+        headers, pieces, names = map(_address_of, (train.headers, train.pieces, train.names))
+        iovecs, ancillary = _address_of(self._iovecs), _address_of(self._ancillary)
+        for slot in range(SLOTS):
+            piece = pieces + HEADER_SIZE + slot * train.step
+            _IOVEC.pack_into(
+                self._iovecs, slot * _IOVEC.size, headers + slot * HEADER_SIZE, HEADER_SIZE, piece, train.step
+            )
+            name, iovec = names + slot * NAME_SIZE, iovecs + slot * _IOVEC.size
+            _HEADER.pack_into(
+                self._messages, slot * _HEADER.size, name, NAME_SIZE, iovec, 2, ancillary, ANCILLARY_SIZE, 0, 0
+            )
+        words = memoryview(self._messages)
+        self._name_lengths = words.cast("I")[2 :: _HEADER.size // 4]
+        self._ancillary_lengths = words.cast("Q")[5 :: _HEADER.size // 8]
+        self._flags = words.cast("I")[12 :: _HEADER.size // 4]
+        self._lengths = words.cast("I")[14 :: _HEADER.size // 4]
+        self._fresh_name_lengths = memoryview(array("I", [NAME_SIZE] * SLOTS))
+        self._fresh_ancillary_lengths = memoryview(array("Q", [ANCILLARY_SIZE] * SLOTS))
+        self._first_message = _address_of(self._messages)
+        self._recvmmsg = ctypes.CDLL(None).recvmmsg
+
+    def read(self) -> bool:
+        """Read what is there, as much as there is room for; False if there was nothing, or an error was reported."""
+        first = self.train.room()
+        count = SLOTS - first
+        self._name_lengths[first:] = self._fresh_name_lengths[:count]
+        self._ancillary_lengths[first:] = self._fresh_ancillary_lengths[:count]
+        where = ctypes.c_void_p(self._first_message + first * _HEADER.size)
+        came: int = self._recvmmsg(self._descriptor, where, count, MSG_DONTWAIT, None)
+        if came <= 0:  # nothing waits, or an ICMP error of an earlier datagram was reported here
+            return False
+        self.cut_short = any(flags & MSG_TRUNC for flags in self._flags[first : first + came].tolist())
+        self.train.came(self._lengths[first : first + came].tolist())
+        return True
+
+    def ancillary(self) -> Ancillary:
+        """The ancillary data of the last datagram: (level, type, data)."""
+        found: Ancillary = []
+        at, end = 0, ANCILLARY_SIZE
+        while at + _CMSG.size <= end:
+            length, level, kind = _CMSG.unpack_from(self._ancillary, at)
+            if length < _CMSG.size or at + length > end:
+                break
+            found.append((level, kind, bytes(self._ancillary[at + _CMSG.size : at + length])))
+            at += length + 7 & ~7
+        return found
+
+
+def _address_of(buffer: bytearray) -> int:
+    """Where the buffer lies; it must live, and keep its size, as long as the address is used."""
+    return ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer))

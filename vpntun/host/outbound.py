@@ -1,0 +1,92 @@
+"""Outbound: from the device to a link.
+
+    1. read a packet or superpacket straight to its place in the record (bundler.py), as long as there are some
+    2. its destination chooses the link, by the longest prefix; none: dropped and counted
+    3. one more datagram of the run that the record ends with joins it (wire/run.py)
+    4. in the common case it goes to the same link as the last, and fits: it is entered, and that is all
+    5. else the bundler finds out: another record, smaller pieces, plain packets, or it waits
+    6. the device is drained, or this turn long enough: what is there leaves
+
+Nothing is allocated for a packet in the common case.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from vpntun.core.routes import RouteTable
+from vpntun.errors import BadPacket
+from vpntun.host.bundler import Bundler
+from vpntun.host.device import LARGEST_PACKET, TunDevice
+from vpntun.host.link import Link
+from vpntun.wire.ip import destination_of, length_of
+from vpntun.wire.record import ENTRY, ENTRY_SIZE, TAKES_ALL
+from vpntun.wire.vnet import SPLIT_FIRST, UNFINISHED, VNET_HEADER_SIZE, segment_field_of
+
+MOST_BYTES_PER_TURN = 512 * 1024
+MOST_PACKETS_PER_TURN = 256
+SMALL = 32 * 1024
+"""A packet up to this size is no sign that more will have to be cut."""
+
+_put_entry = ENTRY.pack_into
+
+
+class Outbound:
+    """The way out, for all links."""
+
+    def __init__(self, device: TunDevice, routes: RouteTable[Link], bundler: Bundler, drops: Counter[str]) -> None:
+        self._device = device
+        self._routes = routes
+        self._bundler = bundler
+        self._drops = drops
+        self._header = memoryview(bytearray(VNET_HEADER_SIZE))
+
+    def read_device(self) -> None:
+        """The device has packets. Raises DeviceError when it has gone."""
+        bundler, header, read_into, find = self._bundler, self._header, self._device.read_into, self._routes.find
+        record, run = bundler.record, bundler.run
+        taken = 0
+        for _ in range(MOST_PACKETS_PER_TURN):
+            if taken > MOST_BYTES_PER_TURN:
+                break
+            begin = bundler.at + ENTRY_SIZE
+            if bundler.cuts:
+                room = bundler.apart
+            else:
+                room = record[begin : begin + LARGEST_PACKET]
+            size = read_into(header, room)
+            if size <= 0:
+                bundler.sent = 0
+                break
+            if bundler.sent and bundler.link is not None:
+                bundler.link.conversation.span.backlogged += bundler.sent
+                bundler.sent = 0
+            taken += size
+            packet = room[:size]
+            if bundler.cuts:
+                bundler.cuts = size > SMALL
+            elif end := run.extend(header, begin, size, bundler.room):
+                bundler.at = end
+                continue
+            try:
+                length_of(packet)
+                link = find(destination_of(packet))
+                if link is None:
+                    self._drops["no route"] += 1
+                    continue
+                field = segment_field_of(header, packet) if header[0] or header[1] else 0
+                if link is not bundler.link:
+                    bundler.turn_to(link)
+                in_place = begin == bundler.at + ENTRY_SIZE and room is not bundler.apart
+                fits = in_place and begin + size <= bundler.room and not field & SPLIT_FIRST
+                if fits and (not field or link.conversation.takes == TAKES_ALL):
+                    run.finish()
+                    _put_entry(record, bundler.at, size, field)
+                    if field == UNFINISHED:
+                        run.begin(header, bundler.at, size)
+                    bundler.at = begin + size
+                else:
+                    bundler.add(packet, field)
+            except BadPacket as bad:
+                self._drops[bad.reason] += 1
+        bundler.flush()

@@ -1,0 +1,121 @@
+"""What must outlive this process, in small files of the state folder, each replaced as a whole.
+
+    last endpoints   where the peers of a server were last seen, so that after a restart it can ask them itself; under
+                     /run, gone with the machine's boot
+    last timestamp   the greatest TAI64N timestamp sent with a key, so that a host that boots with a wrong clock still
+                     sends greater ones than before; under /var/lib
+
+Neither holds a secret, and without either the link only takes longer to stand. So a file that cannot be read counts as
+empty, and one that cannot be written is a debug line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from vpntun.crypto.timestamp import tai64n
+from vpntun.host.log import log
+
+LARGEST = 1 << 20
+
+
+def run_folder() -> Path:
+    """Where state of this boot lives."""
+    return _folder("/run", "XDG_RUNTIME_DIR", ".cache")
+
+
+def lasting_folder() -> Path:
+    """Where state lives that outlasts a boot."""
+    return _folder("/var/lib", "XDG_STATE_HOME", ".local/state")
+
+
+class Endpoints:
+    """The last UDP address of each peer of one interface: public key in hexadecimal -> [host, port]."""
+
+    def __init__(self, interface: str, folder: Path | None = None) -> None:
+        self._path = (folder or run_folder()) / f"{interface}.endpoints.json"
+
+    def recall(self, public: bytes) -> tuple[str, int] | None:
+        """Where the peer was, or None."""
+        match self._read().get(public.hex()):
+            case [str() as host, int() as port] if 0 < port < 65536:
+                return host, port
+        return None
+
+    def remember(self, public: bytes, host: str, port: int) -> None:
+        """Note where the peer is."""
+        places = self._read()
+        if places.get(public.hex()) != [host, port]:
+            _replace(self._path, json.dumps({**places, public.hex(): [host, port]}))
+
+    def _read(self) -> dict[str, object]:
+        try:
+            places = json.loads(_text_of(self._path))
+        except (ValueError, RecursionError):
+            return {}
+        return places if isinstance(places, dict) else {}
+
+
+class TimestampFile:
+    """The timestamps of one key pair's initiations: the wall clock's, but always greater than the last one sent."""
+
+    def __init__(self, public: bytes, folder: Path | None = None) -> None:
+        name = hashlib.blake2s(public, digest_size=8).hexdigest()
+        self._path = (folder or lasting_folder()) / f"{name}.timestamp"
+        try:
+            self._last = bytes.fromhex(_text_of(self._path))
+        except ValueError:
+            self._last = b""
+        if not is_timestamp(self._last):
+            self._last = bytes(12)
+
+    def next(self) -> bytes:
+        """12 bytes, greater than any before, also than those of an earlier process."""
+        stamp = tai64n(time.time())
+        if stamp <= self._last:
+            stamp = successor(self._last)
+        self._last = stamp
+        _replace(self._path, stamp.hex())
+        return stamp
+
+
+def is_timestamp(stamp: bytes) -> bool:
+    """Whether these bytes can be a TAI64N timestamp: 12, within its range, less than a second of nanoseconds."""
+    return len(stamp) == 12 and stamp[0] < 0x80 and int.from_bytes(stamp[8:], "big") < 1_000_000_000
+
+
+def successor(stamp: bytes) -> bytes:
+    """The least TAI64N timestamp after `stamp` that has its low 24 bits of nanoseconds cleared."""
+    seconds, nanoseconds = int.from_bytes(stamp[:8], "big"), int.from_bytes(stamp[8:], "big")
+    step = (nanoseconds & 0xFF000000) + 0x01000000
+    if step >= 1_000_000_000:
+        seconds, step = seconds + 1, 0
+    return seconds.to_bytes(8, "big") + step.to_bytes(4, "big")
+
+
+def _folder(of_the_machine: str, variable: str, of_the_user: str) -> Path:
+    if os.geteuid() == 0:
+        return Path(of_the_machine) / "vpntun"
+    return Path(os.environ.get(variable) or Path.home() / of_the_user) / "vpntun"
+
+
+def _text_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST).decode("ascii", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _replace(path: Path, text: str) -> None:
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh.write_text(text)
+        fresh.replace(path)
+    except OSError as error:
+        log.debug("%s cannot be written: %s", path, error.strerror)

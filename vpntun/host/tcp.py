@@ -1,0 +1,308 @@
+"""The TCP carrier: each message behind a 2-byte big-endian length.
+
+a frame that the kernel took in part is finished before the next one begins
+handshake and keepalive messages wait at most four deep, and go before data
+until a message on it was authenticated, a connection may send frames of 256 bytes at most,
+    and has ten seconds from its first to its last moment, whatever trickles in
+it belongs to the first peer that is authenticated on it
+strangers hold at most 16 such connections an address (or IPv6 /64), and 256 in all
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from vpntun.core.events import Carrier
+from vpntun.core.peer import Peer
+from vpntun.errors import BadPacket
+from vpntun.host.carrier import Outcome
+from vpntun.host.loop import Loop
+from vpntun.host.resolver import SocketAddress
+from vpntun.host.udp import bind
+from vpntun.wire.framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, prefix
+from vpntun.wire.message import LARGEST, Buffer
+
+SECONDS_TO_AUTHENTICATE = 10.0
+SECONDS_TO_HANG_UP = 2.0
+MOST_STRANGERS = 256
+MOST_STRANGERS_PER_ADDRESS = 16
+MOST_WAITING = 4
+NOTSENT_LOWAT = 1024 * 1024
+USER_TIMEOUT_MS = 15_000
+SIOCOUTQNSD = 0x894B
+TCP_NOTSENT_LOWAT = 25
+TCP_USER_TIMEOUT = 18
+MOST_READS_PER_TURN = 16
+
+
+class TcpConnection:
+    """One connection, dialled or accepted; it is its own endpoint. `on_closed` is called once, however it ends."""
+
+    carrier: Carrier = "tcp"
+
+    def __init__(self, new: socket.socket, address: SocketAddress, loop: Loop) -> None:
+        self._socket = new
+        self._address = address
+        self._loop = loop
+        self._reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION)
+        self._kept: memoryview | None = None
+        self._rest = memoryview(b"")
+        self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
+        self._open = True
+        self.peer: Peer | None = None
+        self.on_ready: Callable[[], None] = lambda: None
+        self.on_closed: Callable[[], None] = lambda: None
+        new.setblocking(False)
+        new.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        new.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+        new.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+    def __str__(self) -> str:
+        host = f"[{self._address[0]}]" if ":" in self._address[0] else self._address[0]
+        return f"{host}:{self._address[1]} over TCP"
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether it goes over IPv6."""
+        return ":" in self._address[0]
+
+    @property
+    def host(self) -> str:
+        """The other end's address."""
+        return self._address[0]
+
+    def fileno(self) -> int:
+        """The descriptor, for the loop."""
+        return self._socket.fileno()
+
+    def belongs_to(self, peer: Peer) -> None:
+        """A message of this peer's was authenticated here. Raises BadPacket if the connection is another's."""
+        if self.peer is None:
+            self.peer = peer
+            self._reader.admit(LARGEST)
+        elif self.peer is not peer:
+            raise BadPacket("another peer's connection")
+
+    def receive(self) -> Iterator[memoryview]:
+        """Yield the messages that have come, each valid until the next. Closes at the other end's end, and at nonsense.
+
+        Raises BadPacket for a frame that cannot be; the connection is closed by then.
+        """
+        for _ in range(MOST_READS_PER_TURN):
+            try:
+                taken = self._socket.recv_into(self._reader.writable())
+            except BlockingIOError:
+                return
+            except OSError:
+                taken = 0
+            if not taken:
+                self.close()
+                return
+            self._reader.filled(taken)
+            try:
+                yield from self._reader.frames()
+            except BadPacket:
+                self.close()
+                raise
+            if not self._open:
+                return
+
+    def clogged(self) -> bool:
+        """Whether bytes wait here or in the kernel that have not been sent even once."""
+        if self._rest or self._waiting or not self._open:
+            return True
+        unsent = fcntl.ioctl(self._socket, SIOCOUTQNSD, bytes(4))
+        return bool(struct.unpack("i", unsent)[0])
+
+    def ready(self) -> bool:
+        """Whether the last frame has gone whole."""
+        return self._open and not self._rest and not self._waiting
+
+    def send(self, buffers: list[memoryview], segment: int = 0, *, whole: bool = True) -> Outcome:
+        """Send a frame, or one for each `segment` bytes; call it when `ready`, or right behind another.
+
+        What the kernel does not take of them now is kept and finished first.
+        """
+        if not self._open:
+            return Outcome.UNDELIVERABLE
+        frames: list[Buffer] = [prefix(sum(map(len, buffers))), *buffers]
+        if segment:
+            frames = _framed(buffers[0], segment)
+        if self._rest:
+            self._rest = memoryview(b"".join((self._rest, *frames)))
+            return Outcome.HELD
+        size = sum(map(len, frames))
+        try:
+            sent = self._socket.sendmsg(frames)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close()
+            return Outcome.UNDELIVERABLE
+        if sent == size:
+            return Outcome.SENT
+        self._keep(frames, size, sent)
+        return Outcome.HELD
+
+    def send_first(self, message: Buffer) -> Outcome:
+        """Send it now, or right after the frame that is under way."""
+        if self.ready() or not self._open:
+            return self.send([memoryview(message)])
+        self._waiting.append(bytes(message))
+        return Outcome.HELD
+
+    def flush(self) -> None:
+        """The socket can be written again: finish the frame, then what waits, then let data come."""
+        try:
+            self._rest = self._rest[self._socket.send(self._rest) :] if self._rest else self._rest
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        while self._waiting and not self._rest:
+            self.send([memoryview(self._waiting.popleft())])
+        if self.ready():
+            self._loop.await_writable(self.fileno(), False)
+            self.on_ready()
+
+    def _keep(self, buffers: list[Buffer], size: int, sent: int) -> None:
+        """Copy what was not sent into the one buffer that is kept for it."""
+        if self._kept is None:
+            self._kept = memoryview(bytearray(2 * LARGEST))
+        at = 0
+        for buffer in buffers:
+            self._kept[at : at + len(buffer)] = buffer
+            at += len(buffer)
+        self._rest = self._kept[sent:size]
+        self._loop.await_writable(self.fileno(), True)
+
+    def hang_up_later(self) -> None:
+        """Close soon: what the other end still sends here is taken until then."""
+        self._loop.call_later(SECONDS_TO_HANG_UP, self.close)
+
+    def require_authentication(self) -> None:
+        """From now on the other end has ten seconds to be authenticated."""
+        self._loop.call_later(SECONDS_TO_AUTHENTICATE, self._close_stranger)
+
+    def close(self) -> None:
+        """Close the connection, once."""
+        if self._open:
+            self._open = False
+            self._loop.forget(self.fileno())
+            self._socket.close()
+            self.on_closed()
+
+    def _close_stranger(self) -> None:
+        if self.peer is None:
+            self.close()
+
+
+class TcpListener:
+    """Accepts connections on one port and IP version, as many of strangers as the caps allow."""
+
+    def __init__(self, family: int, port: int, strangers: Strangers) -> None:
+        new = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket = bind(new, port, "TCP")
+        self._socket.listen(128)
+        self._strangers = strangers
+
+    def fileno(self) -> int:
+        """The descriptor, for the loop."""
+        return self._socket.fileno()
+
+    def accept(self, loop: Loop) -> TcpConnection | None:
+        """The connection that waits, or None: there is none, or its address has too many already."""
+        try:
+            new, address = self._socket.accept()
+        except OSError:
+            return None
+        connection = TcpConnection(new, address, loop)
+        if not self._strangers.admit(connection):
+            new.close()
+            return None
+        return connection
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+
+class Strangers:
+    """The accepted connections that have not authenticated: how many there are, in all and of each address."""
+
+    def __init__(self) -> None:
+        self._connections: dict[str, list[TcpConnection]] = {}
+
+    def admit(self, connection: TcpConnection) -> bool:
+        """Count the connection in, unless there are too many."""
+        for network in list(self._connections):
+            left = [each for each in self._connections[network] if each.peer is None and each.fileno() >= 0]
+            self._connections[network] = left
+            if not left:
+                del self._connections[network]
+        network = _network_of(connection.host)
+        mine = self._connections.get(network, [])
+        if len(mine) >= MOST_STRANGERS_PER_ADDRESS or sum(map(len, self._connections.values())) >= MOST_STRANGERS:
+            return False
+        self._connections[network] = [*mine, connection]
+        return True
+
+
+class Dialling:
+    """A connection on its way: `on_done` is called once, with the connection or with None."""
+
+    def __init__(
+        self, family: int, address: SocketAddress, loop: Loop, on_done: Callable[[TcpConnection | None], None]
+    ) -> None:
+        self._socket: socket.socket | None = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._address = address
+        self._loop = loop
+        self._on_done = on_done
+        self._socket.connect_ex(address)
+        loop.watch(self._socket.fileno(), self._finish, self._finish)
+        loop.await_writable(self._socket.fileno(), True)
+        loop.call_later(SECONDS_TO_AUTHENTICATE, self._give_up)
+
+    def _finish(self) -> None:
+        new, self._socket = self._socket, None
+        if new is None:
+            return
+        self._loop.forget(new.fileno())
+        try:
+            new.getpeername()
+        except OSError:
+            new.close()
+            self._on_done(None)
+        else:
+            self._on_done(TcpConnection(new, self._address, self._loop))
+
+    def _give_up(self) -> None:
+        if self._socket is not None:
+            self._loop.forget(self._socket.fileno())
+            with suppress(OSError):
+                self._socket.close()
+            self._socket = None
+            self._on_done(None)
+
+
+def _framed(messages: memoryview, size: int) -> list[Buffer]:
+    frames: list[Buffer] = []
+    for at in range(0, len(messages), size):
+        message = messages[at : at + size]
+        frames += (prefix(len(message)), message)
+    return frames
+
+
+def _network_of(host: str) -> str:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if address.version == 4:
+        return str(address)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))

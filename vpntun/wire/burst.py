@@ -1,0 +1,188 @@
+"""Bursts: one sealed record in several datagrams. Law: cutting follows sealing; joining proves nothing, opening does.
+
+A data message longer than the path's datagram is cut, and each piece of ciphertext gets the message's own 16-byte
+header, whose reserved bytes then say which piece it is:
+
+    0  type 4
+    1  index        0 to count - 1
+    2  count - 1    0 to 63
+    3  zero
+    4  receiver u32, 8 counter u64, little endian: those of the message, so the same in each piece
+    16 ciphertext: each datagram has one size, the last may be shorter (1 byte at least)
+
+0, 0, 0 is a whole message, as in WireGuard. Anything else is legal only on type 4, over UDP, after the peer's HELLO.
+
+Flow out: `BurstCutter` lays headers and pieces of one fixed buffer out once for a size, and then only fills headers in.
+
+Flow in: a coalesced read (UDP_GRO) is expected to be like the last one. Where that was a burst, `BurstReader` lets the
+kernel scatter the next straight into its place, headers apart, and looks at all headers by one comparison. A read that
+was not foreseen is flat: `join_in_order` looks at the first and the last datagram of a burst only, and copies it
+together; if it does not open, nothing was lost but that copy, and it is taken apart with `place_of`.
+
+Interface:
+    BurstCutter(buffer).cut(length, size) -> list of buffers for sendmsg
+    BurstReader(buffer): .expect(size)  .buffers  .message(read, segment) -> length  .flat(read) -> the read itself
+    place_of(datagram) -> (index, count)
+    join_in_order(read, at, size, out) -> (length of the message in out, offset behind it in the read)
+"""
+
+from __future__ import annotations
+
+from vpntun.errors import BadPacket
+from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, SMALLEST, Buffer
+
+MOST_DATAGRAMS = 64
+
+
+_INDICES = bytes(range(MOST_DATAGRAMS))
+
+
+def datagrams_for(length: int, size: int) -> int:
+    """How many datagrams of at most `size` bytes a message of `length` bytes takes; may be more than is legal."""
+    return 1 if length <= size else -(-(length - HEADER_SIZE) // (size - HEADER_SIZE))
+
+
+def headers_of(kind: int, receiver: int, counter: int, count: int) -> bytearray:
+    """The 16-byte headers of a burst of `count` datagrams, one after the other."""
+    block = bytearray(DATA_HEADER.pack(kind | (count - 1) << 16, receiver, counter) * count)
+    block[1::HEADER_SIZE] = _INDICES[:count]
+    return block
+
+
+class BurstCutter:
+    """Cuts the message that stands at the start of `buffer`, one at a time; `cut` is valid until the next."""
+
+    def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer
+        self._block = bytearray(MOST_DATAGRAMS * HEADER_SIZE)
+        self._headers = _pieces_of(memoryview(self._block), HEADER_SIZE)
+        self._size = 0
+        self._laid_out: list[memoryview] = []
+
+    def cut(self, length: int, size: int) -> list[memoryview]:
+        """Header, piece, header, piece...: for one UDP_SEGMENT send with `size` as the segment, or one send a pair.
+
+        A message that fits goes as it is, in a list of one. Raises ValueError for more than 64 datagrams: the caller
+        chose the record's length.
+        """
+        buffer = self._buffer
+        count = datagrams_for(length, size)
+        if count == 1:
+            return [buffer[:length]]
+        if count > MOST_DATAGRAMS:
+            raise ValueError(f"{length} bytes do not fit in {MOST_DATAGRAMS} datagrams of {size}")
+        step = size - HEADER_SIZE
+        if size != self._size:
+            self._size = size
+            pieces = _pieces_of(buffer[HEADER_SIZE:], step)[:MOST_DATAGRAMS]
+            self._laid_out = [each for pair in zip(self._headers, pieces) for each in pair]  # noqa: B905, a short buffer
+        kind, receiver, counter = DATA_HEADER.unpack_from(buffer)
+        self._block[: count * HEADER_SIZE] = headers_of(kind, receiver, counter, count)
+        buffers = self._laid_out[: 2 * count - 1]
+        buffers.append(buffer[HEADER_SIZE + (count - 1) * step : length])
+        return buffers
+
+
+class BurstReader:
+    """Where a read goes that is expected to be one burst of datagrams of a known size: its message, into `buffer`.
+
+    `buffer` has room for 65,535 bytes. `buffers` is what to receive into.
+    """
+
+    def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer
+        self._block = memoryview(bytearray(MOST_DATAGRAMS * HEADER_SIZE))
+        self._size = 0
+        self.buffers: list[memoryview] = []
+
+    def expect(self, size: int) -> None:
+        """Lay the buffers out for datagrams of `size` bytes (above 16)."""
+        if size == self._size:
+            return
+        self._size = size
+        pieces = _pieces_of(self._buffer[size:], size - HEADER_SIZE)
+        headers = _pieces_of(self._block, HEADER_SIZE)[1:]
+        self.buffers = [self._buffer[:size]]
+        for header, piece in zip(headers, pieces):  # noqa: B905, the shorter of the two is as much as can come
+            self.buffers += (header, piece)
+
+    def message(self, read: int, segment: int) -> int:
+        """The length of the message that a read of `read` bytes in datagrams of `segment` has put into the buffer.
+
+        0 if that was not exactly one whole burst of the expected size, in order. Untrusted bytes; raises nothing.
+        """
+        size = self._size
+        buffer = self._buffer
+        rest = buffer[2]
+        if (
+            segment != size
+            or not 0 < rest < MOST_DATAGRAMS
+            or not rest * size + HEADER_SIZE < read <= (rest + 1) * size
+        ):
+            return 0
+        kind, receiver, counter = DATA_HEADER.unpack_from(buffer)
+        if kind != DATA | rest << 16:
+            return 0
+        end = (rest + 1) * HEADER_SIZE
+        if bytes(self._block[HEADER_SIZE:end]) != headers_of(DATA, receiver, counter, rest + 1)[HEADER_SIZE:]:
+            return 0
+        buffer[2] = 0
+        return read - rest * HEADER_SIZE
+
+    def flat(self, read: int) -> memoryview:
+        """The `read` bytes as they came; in place where they are one datagram."""
+        if read <= self._size:
+            return self._buffer[:read]
+        return memoryview(b"".join(self.buffers))[:read]
+
+
+def place_of(datagram: Buffer) -> tuple[int, int]:
+    """Index and count of a data datagram: (0, 1) for a whole message.
+
+    Untrusted bytes. Raises BadPacket("bad size") for a datagram without ciphertext or a whole message below 32 bytes,
+    "bad type" for what is not data, "bad reserved" for a place that can't be.
+    """
+    if len(datagram) <= HEADER_SIZE:
+        raise BadPacket("bad size")
+    if datagram[0] != DATA:
+        raise BadPacket("bad type")
+    index, count = datagram[1], datagram[2] + 1
+    if index >= count or count > MOST_DATAGRAMS or datagram[3]:
+        raise BadPacket("bad reserved")
+    if count == 1 and len(datagram) < SMALLEST:
+        raise BadPacket("bad size")
+    return index, count
+
+
+def join_in_order(read: memoryview, at: int, size: int, out: memoryview) -> tuple[int, int]:
+    """Join the burst that seems to begin at `at` of a coalesced read of datagrams of `size` bytes.
+
+    Copies the message, reserved bytes zero, to the start of `out`, and returns its length and the offset behind its
+    last datagram; (0, at) where no burst begins here, or not all of it is here in order. Untrusted bytes; raises
+    nothing. The datagrams between the first and the last are not looked at.
+    """
+    if len(read) - at <= HEADER_SIZE or read[at] != DATA or read[at + 1] or read[at + 3] or size <= HEADER_SIZE:
+        return 0, at
+    rest = read[at + 2]
+    last = at + rest * size
+    end = min(last + size, len(read))
+    step = size - HEADER_SIZE
+    length = rest * step + end - last
+    if not 0 < rest < MOST_DATAGRAMS or end - last <= HEADER_SIZE or not SMALLEST <= length <= len(out):
+        return 0, at
+    if bytes(read[last : last + 4]) != bytes((DATA, rest, rest, 0)):
+        return 0, at
+    if read[last + 4 : last + HEADER_SIZE] != read[at + 4 : at + HEADER_SIZE]:
+        return 0, at
+    out[:HEADER_SIZE] = read[at : at + HEADER_SIZE]
+    out[2] = 0
+    to = HEADER_SIZE
+    for begin in range(at + HEADER_SIZE, last, size):
+        out[to : to + step] = read[begin : begin + step]
+        to += step
+    out[to:length] = read[last + HEADER_SIZE : end]
+    return length, end
+
+
+def _pieces_of(buffer: memoryview, size: int) -> list[memoryview]:
+    return [buffer[at : at + size] for at in range(0, len(buffer), size)]

@@ -1,0 +1,160 @@
+"""Cutting superpackets. Law: each piece is what the kernel's own segmentation would have made.
+
+A superpacket is one IP packet whose payload is several TCP segments or UDP datagrams of `gso_size` bytes, the last
+perhaps shorter, behind one set of headers and an unfinished checksum. It is cut in two ways:
+
+    split    to single segments with finished checksums: for a WireGuard peer, or a device without offloads
+    cut      to smaller superpackets of whole segments, checksums still unfinished: as a record has room for them
+
+Flow:
+    1. `split()` or `cut()` reads the headers once and answers with the number of segments.
+    2. `write()` writes any single segments into the caller's buffer, a stride apart, so that headers, padding and tags
+       have their room and a batch of 64 is enough room for any superpacket; `write_run()` any run of segments.
+
+In each piece: IP and UDP lengths; IPv4 identification advanced by the segments before it, header checksum; TCP sequence
+number, CWR on the first alone, FIN and PSH on the last alone. Checksums are worked out from the unfinished one by
+differences, so the pseudo header's addresses are never looked at.
+
+Interface:
+    Splitter().split(packet, field) -> count   .count  .length  .last_length
+        .write(first, most, out, at, stride) -> number written
+    Splitter().cut(packet, field) -> count
+        .fitting(room) -> segments   .write_run(first, count, out, at) -> length   .field_of(first, count)
+    The other way: vpntun.wire.join.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from vpntun.errors import BadPacket
+from vpntun.wire.checksum import TCP, ones_sum
+from vpntun.wire.transport import shape_of
+from vpntun.wire.vnet import SEGMENT_SIZE, UNFINISHED
+
+_FIN_PSH, _CWR = 0x09, 0x80
+
+# from offset 2: total length, identification, fragment, TTL and protocol, checksum
+_IPV4_WORDS = struct.Struct("!HHHHH")
+_TCP_WORDS = struct.Struct("!IIHHH")  # from offset 4: sequence, acknowledgment, offset and flags, window, checksum
+_UDP_WORDS = struct.Struct("!HH")  # from offset 4: length, checksum
+_IPV6_LENGTH = struct.Struct("!H")
+
+
+class Splitter:
+    """Cuts one superpacket at a time; reused for the next, so that nothing is made per packet.
+
+    `count` segments, each of which makes a packet of `length` bytes, the last of `last_length`. The superpacket must
+    stay as it is until the last of them is written.
+    """
+
+    def __init__(self) -> None:
+        self.count = self.length = self.last_length = 0
+        self._packet = memoryview(b"")
+        self._protocol = self._start = self._end = 0
+        self._size = 1
+        self._finish = False
+        self._ipv4 = False
+        self._ip_words = (0, 0, 0, 0, 0)
+        self._ip_sum = 0
+        self._tcp_words = (0, 0, 0, 0, 0)
+        self._transport_sum = self._header_sum = 0
+
+    def split(self, packet: memoryview, field: int) -> int:
+        """Prepare to cut `packet` into single segments with finished checksums; the number of them.
+
+        `packet` is exactly the IP packet and `field` its segment field, with a gso_size or without. Raises BadPacket
+        as `shape_of` does, "bad segment field" for one whose checksum is finished already.
+        """
+        self._load(packet, field)
+        self._finish = True
+        return self.count
+
+    def cut(self, packet: memoryview, field: int) -> int:
+        """Prepare to cut `packet` into runs of segments with unfinished checksums; raises as `split` does."""
+        self._load(packet, field)
+        self._finish = False
+        return self.count
+
+    def fitting(self, room: int) -> int:
+        """How many segments, with their headers, fit in so many bytes; may be negative."""
+        return (room - self._end) // self._size
+
+    def field_of(self, first: int, count: int) -> int:
+        """The segment field of a run: no gso_size where it is a single segment."""
+        return UNFINISHED | (self._size if min(count, self.count - first) > 1 else 0)
+
+    def write(self, first: int, most: int, out: memoryview, at: int, stride: int) -> int:
+        """Write up to `most` segments from number `first` on to `out[at]`, `out[at + stride]`...; how many."""
+        count = min(most, self.count - first)
+        for index in range(first, first + count):
+            self.write_run(index, 1, out, at)
+            at += stride
+        return count
+
+    def write_run(self, first: int, count: int, out: memoryview, at: int) -> int:
+        """Write the segments from number `first` on, so many of them, as one packet to `out[at]`; its length."""
+        packet, end = self._packet, self._end
+        begin = end + first * self._size
+        payload = packet[begin : begin + count * self._size]
+        length = end + len(payload)
+        out[at : at + end] = packet[:end]
+        out[at + end : at + length] = payload
+        if self._ipv4:
+            _, identification, fragment, lifetime, _ = self._ip_words
+            identification = (identification + first) & 0xFFFF
+            checksum = -(self._ip_sum + length + identification) % 0xFFFF
+            _IPV4_WORDS.pack_into(out, at + 2, length, identification, fragment, lifetime, checksum)
+        else:
+            _IPV6_LENGTH.pack_into(out, at + 4, length - 40)
+        if self._protocol == TCP:
+            self._write_tcp(first, first + count >= self.count, out, at + self._start, length - self._start, payload)
+        else:
+            self._write_udp(out, at + self._start, length - self._start, payload)
+        return length
+
+    def _load(self, packet: memoryview, field: int) -> None:
+        """Read the headers, and sum what stays the same in every piece."""
+        if not field & UNFINISHED:
+            raise BadPacket("bad segment field")
+        length = len(packet)
+        self._protocol, start, end = shape_of(packet, length)
+        self._packet, self._start, self._end = packet, start, end
+        size = self._size = field & SEGMENT_SIZE or max(1, length - end)
+        payload = length - end
+        self.count = max(1, -(-payload // size))
+        self.length = end + min(size, payload)
+        self.last_length = end + payload - (self.count - 1) * size
+        self._ipv4 = packet[0] < 0x50
+        if self._ipv4:
+            self._ip_words = total, identification, _, _, checksum = _IPV4_WORDS.unpack_from(packet, 2)
+            self._ip_sum = ones_sum(packet[:start]) - total - identification - checksum
+        if self._protocol == TCP:
+            self._tcp_words = sequence, _, flags, _, checksum = _TCP_WORDS.unpack_from(packet, start + 4)
+            changing = (sequence >> 16) + (sequence & 0xFFFF) + flags + checksum
+        else:
+            udp_length, checksum = _UDP_WORDS.unpack_from(packet, start + 4)
+            changing = udp_length + checksum
+        self._transport_sum = checksum - (length - start)  # the pseudo header without the length
+        self._header_sum = ones_sum(packet[start:end]) - changing
+
+    def _write_tcp(self, first: int, is_last: bool, out: memoryview, at: int, length: int, payload: memoryview) -> None:
+        sequence, acknowledgment, flags, window, _ = self._tcp_words
+        sequence = (sequence + first * self._size) & 0xFFFFFFFF
+        if first:
+            flags &= ~_CWR
+        if not is_last:
+            flags &= ~_FIN_PSH
+        total = self._transport_sum + length
+        if self._finish:
+            total += self._header_sum + (sequence >> 16) + (sequence & 0xFFFF) + flags + ones_sum(payload)
+            checksum = -total % 0xFFFF
+        else:
+            checksum = total % 0xFFFF or 0xFFFF
+        _TCP_WORDS.pack_into(out, at + 4, sequence, acknowledgment, flags, window, checksum)
+
+    def _write_udp(self, out: memoryview, at: int, length: int, payload: memoryview) -> None:
+        total = self._transport_sum + length
+        if self._finish:
+            total = -(total + self._header_sum + length + ones_sum(payload))
+        _UDP_WORDS.pack_into(out, at + 4, length, total % 0xFFFF or 0xFFFF)

@@ -1,0 +1,53 @@
+"""What must be known of an inner IP packet. Law: ask for its length first; what that refuses is no packet.
+
+A data message carries an IP packet and perhaps zeros behind it, WireGuard's padding. `length_of` says where the packet
+ends, or refuses it; after that its addresses may be read. IPv4: RFC 791 section 3.1. IPv6: RFC 8200 section 3.
+These run once a packet, so they look at single bytes and call nothing.
+"""
+
+from __future__ import annotations
+
+from vpntun.errors import BadPacket
+from vpntun.wire.message import Buffer
+
+IPV4_HEADER_SIZE = 20
+IPV6_HEADER_SIZE = 40
+
+
+def version_of(packet: Buffer) -> int:
+    """The first nibble, 0 to 15: 4 or 6 in a packet whose length was accepted. BadPacket if nothing is there."""
+    if not packet:
+        raise BadPacket("bad inner packet")
+    return packet[0] >> 4
+
+
+def length_of(packet: Buffer) -> int:
+    """The packet's own length in bytes, headers included; what stands behind it is padding.
+
+    Untrusted bytes. Raises BadPacket("bad inner packet") for a version that is neither 4 nor 6, a header that is cut
+    short, an IPv4 header length below 20 or above the total length, and a length that exceeds what is there.
+    """
+    there = len(packet)
+    if there >= IPV4_HEADER_SIZE:
+        first = packet[0]
+        version = first >> 4
+        if version == 4:
+            length = packet[2] << 8 | packet[3]
+            header = (first & 15) << 2
+            if IPV4_HEADER_SIZE <= header <= length <= there:
+                return length
+        elif version == 6 and there >= IPV6_HEADER_SIZE:
+            length = IPV6_HEADER_SIZE + (packet[4] << 8 | packet[5])
+            if length <= there:
+                return length
+    raise BadPacket("bad inner packet")
+
+
+def source_of(packet: Buffer) -> bytes:
+    """The source address, 4 or 16 bytes, of a packet that `length_of` accepted (nothing is checked again)."""
+    return bytes(packet[12:16]) if packet[0] < 0x50 else bytes(packet[8:24])
+
+
+def destination_of(packet: Buffer) -> bytes:
+    """The destination address, 4 or 16 bytes, of a packet that `length_of` accepted (nothing is checked again)."""
+    return bytes(packet[16:20]) if packet[0] < 0x50 else bytes(packet[24:40])

@@ -1,0 +1,216 @@
+"""Records between two vpntuns. Law: the first byte of a data plaintext says what it is, and a record is never padded.
+
+    0x40 and above   an IP packet, as in WireGuard
+    0x01-0x3f        a record; kinds that are not in this table are dropped
+    0x00             invalid
+
+Integers are big endian. Offsets in bytes, from the kind at 0.
+
+    1  HELLO    1 version u8 (1); 2 flags u8: bit 0 "I have seen yours"; 3 takes u8: bit 0 checksum offload, 1 TSO4,
+                2 TSO6, 3 USO4, 4 USO6, 5 bursts; 4 largest record u16, in bytes of plaintext. At least 6 bytes; unknown
+                bits and what follows are ignored.
+    2  BUNDLE   from 1 on, one or more times: length u16, segment u16, packet of that length (1 or more). segment: bits
+                0-13 gso_size (0: an ordinary packet), bit 14 zero, bit 15 the transport checksum is unfinished.
+    3  REPORT   1 highest counter u64; 9 messages opened u64; 17 datagrams seen u64; 25 records failed u64. At least 33
+                bytes; what follows is ignored. Of this session: the highest counter opened by the deadline before this
+                one, 50 ms ago at least; opened and seen are totals up to that counter, failed of all until now (see
+                core/meter.py).
+    4  PROBE    1 token u64, zeros up to the size that is tried. At least 9 bytes.
+    5  ECHO     1 token u64, the probe's; 9 size u16: the bytes of plaintext the probe came with. At least 11 bytes;
+                what follows is ignored.
+
+Everything here handles untrusted bytes: they are authenticated, but the peer may be hostile. Only BadPacket leaves the
+parsers. Packets in a bundle are neither looked at nor copied: see `length_of` and `header_for`.
+
+Interface:
+    is_record(plaintext) -> bool
+    Hello, Report, Probe, Echo      .parse(plaintext), .pack()
+    BUNDLE_START, ENTRY_SIZE        where the first entry begins, and what an entry adds to its packet
+    begin_bundle(record) -> int     offset of the first entry
+    put_entry(record, at, length, segment) -> int   for a packet that is already at `at + ENTRY_SIZE`
+    append(record, at, packet, segment) -> int      copies the packet
+    packets_of(record) -> Iterator[(packet, segment)]
+    needs_of(packet, segment) -> int                what the peer must be able to take, a sum of TAKES_*
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vpntun.errors import BadPacket
+from vpntun.wire.checksum import TCP
+from vpntun.wire.message import DATA_OVERHEAD, LARGEST, Buffer
+from vpntun.wire.transport import shape_of
+from vpntun.wire.vnet import SEGMENT_SIZE, UNFINISHED
+
+HELLO, BUNDLE, REPORT, PROBE, ECHO = 1, 2, 3, 4, 5
+LAST_KIND = 0x3F
+LARGEST_RECORD = LARGEST - DATA_OVERHEAD
+
+VERSION = 1
+TAKES_CHECKSUM, TAKES_TSO4, TAKES_TSO6, TAKES_USO4, TAKES_USO6, TAKES_BURSTS = 1, 2, 4, 8, 16, 32
+
+TAKES_ALL = TAKES_CHECKSUM | TAKES_TSO4 | TAKES_TSO6 | TAKES_USO4 | TAKES_USO6 | TAKES_BURSTS
+
+BUNDLE_START = 1
+ENTRY = struct.Struct("!HH")
+ENTRY_SIZE = 4
+
+_HELLO = struct.Struct("!BBBBH")
+_REPORT = struct.Struct("!BQQQQ")
+_PROBE = struct.Struct("!BQ")
+_ECHO = struct.Struct("!BQH")
+
+SMALLEST_PROBE = _PROBE.size
+
+_SEEN_YOURS = 1
+
+
+def is_record(plaintext: Buffer) -> bool:
+    """Whether a data message's plaintext is a record, of a known kind or not, and no IP packet."""
+    return len(plaintext) > 0 and 0 < plaintext[0] <= LAST_KIND
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What this end can take: `takes` is a sum of TAKES_*, `largest` the longest record's bytes of plaintext."""
+
+    seen_yours: bool
+    takes: int
+    largest: int = LARGEST_RECORD
+    version: int = VERSION
+
+    @classmethod
+    def parse(cls, plaintext: Buffer) -> Hello:
+        """Raises BadPacket("bad hello")."""
+        if len(plaintext) < _HELLO.size or plaintext[0] != HELLO:
+            raise BadPacket("bad hello")
+        _, version, flags, takes, largest = _HELLO.unpack_from(plaintext)
+        if not version:
+            raise BadPacket("bad hello")
+        return cls(bool(flags & _SEEN_YOURS), takes, largest, version)
+
+    def pack(self) -> bytes:
+        """6 bytes."""
+        return _HELLO.pack(HELLO, self.version, _SEEN_YOURS if self.seen_yours else 0, self.takes, self.largest)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What has arrived in this session of all that was sent up to the counter `highest`, which is not the newest.
+
+    It was the highest one opened when the last REPORT was due, 50 ms ago at least, so that late messages have had time
+    to come. `opened` counts messages of every kind up to it, `datagrams` those that they and unfinished records came
+    in; `failed` counts every record given up until now.
+    """
+
+    highest: int
+    opened: int
+    datagrams: int
+    failed: int
+
+    @classmethod
+    def parse(cls, plaintext: Buffer) -> Report:
+        """Raises BadPacket("bad report")."""
+        if len(plaintext) < _REPORT.size or plaintext[0] != REPORT:
+            raise BadPacket("bad report")
+        return cls(*_REPORT.unpack_from(plaintext)[1:])
+
+    def pack(self) -> bytes:
+        """33 bytes."""
+        return _REPORT.pack(REPORT, self.highest, self.opened, self.datagrams, self.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question for an echo, `size` bytes of plaintext long (at least 9); `token` is the asker's own affair."""
+
+    token: int
+    size: int = SMALLEST_PROBE
+
+    @classmethod
+    def parse(cls, plaintext: Buffer) -> Probe:
+        """Raises BadPacket("bad probe")."""
+        if len(plaintext) < _PROBE.size or plaintext[0] != PROBE:
+            raise BadPacket("bad probe")
+        return cls(_PROBE.unpack_from(plaintext)[1], len(plaintext))
+
+    def pack(self) -> bytes:
+        """`size` bytes."""
+        return _PROBE.pack(PROBE, self.token).ljust(self.size, b"\0")
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """The answer to a probe: its token, and the size it came with."""
+
+    token: int
+    size: int
+
+    @classmethod
+    def parse(cls, plaintext: Buffer) -> Echo:
+        """Raises BadPacket("bad echo")."""
+        if len(plaintext) < _ECHO.size or plaintext[0] != ECHO:
+            raise BadPacket("bad echo")
+        return cls(*_ECHO.unpack_from(plaintext)[1:])
+
+    def pack(self) -> bytes:
+        """11 bytes."""
+        return _ECHO.pack(ECHO, self.token, self.size)
+
+
+def needs_of(packet: Buffer, segment: int) -> int:
+    """What a peer must be able to take for a packet of this end's own, as a sum of TAKES_*.
+
+    Raises BadPacket as `shape_of` does.
+    """
+    if not segment & UNFINISHED:
+        return 0
+    if not segment & SEGMENT_SIZE:
+        return TAKES_CHECKSUM
+    protocol, _, _ = shape_of(packet, len(packet))
+    if packet[0] < 0x50:
+        return TAKES_CHECKSUM | (TAKES_TSO4 if protocol == TCP else TAKES_USO4)
+    return TAKES_CHECKSUM | (TAKES_TSO6 if protocol == TCP else TAKES_USO6)
+
+
+def begin_bundle(record: bytearray | memoryview) -> int:
+    """Make `record` a bundle without entries; the offset of the first."""
+    record[0] = BUNDLE
+    return BUNDLE_START
+
+
+def put_entry(record: bytearray | memoryview, at: int, length: int, segment: int) -> int:
+    """Enter the packet that was read to `at + ENTRY_SIZE`; the offset of the next entry: the record's end so far."""
+    ENTRY.pack_into(record, at, length, segment)
+    return at + ENTRY_SIZE + length
+
+
+def append(record: bytearray | memoryview, at: int, packet: Buffer, segment: int) -> int:
+    """Copy a packet in as the entry at `at`; the offset of the next. The caller knows that it fits."""
+    end = put_entry(record, at, len(packet), segment)
+    record[at + ENTRY_SIZE : end] = packet
+    return end
+
+
+def packets_of(record: memoryview) -> Iterator[tuple[memoryview, int]]:
+    """Yield each packet of a bundle, in place, with its segment field, both untrusted.
+
+    Raises BadPacket("bad bundle") when it comes to an entry that does not fit or holds nothing; the entries before it
+    have been yielded by then.
+    """
+    size = len(record)
+    if size <= BUNDLE_START or record[0] != BUNDLE:
+        raise BadPacket("bad bundle")
+    at = BUNDLE_START
+    while at < size:
+        begin = at + ENTRY_SIZE
+        if begin >= size:
+            raise BadPacket("bad bundle")
+        length, segment = ENTRY.unpack_from(record, at)
+        at = begin + length
+        if not length or at > size:
+            raise BadPacket("bad bundle")
+        yield record[begin:at], segment

@@ -1,0 +1,105 @@
+"""A run of UDP datagrams of one flow, made one superpacket where they lie, before they are sent.
+
+A socket that sends small datagrams one by one gives them to the device one by one. Each costs the other end an entry, a
+system call and a walk through its kernel; a superpacket costs one of each for up to 64. The kernel there cuts it into
+the very same datagrams again (USO, drivers/net/tun.c, net/ipv4/udp_offload.c), as it does with its own GRO.
+
+    begin     a datagram with an unfinished checksum has been entered in a BUNDLE: a run may follow
+    extend    the next lies where its entry would begin: of the same flow and length, and its turn in the count of IPv4
+              identifications unless DF makes those meaningless (RFC 6864): its payload goes behind the last one's. All
+              that was found out about the first holds for it, so it need not be parsed
+    finish    lengths, header checksum, pseudo header and segment field are written, once a run
+
+Nothing waits: the run ends when the record does.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from vpntun.wire.checksum import UDP, UDP_CHECKSUM, pseudo_sum, set_ipv4_header
+from vpntun.wire.record import ENTRY, ENTRY_SIZE
+from vpntun.wire.transport import UDP_HEADER_SIZE
+from vpntun.wire.vnet import MOST_UDP_SEGMENTS, UNFINISHED
+
+_WORD = struct.Struct("!H")
+_DF = 0x40
+
+
+class DatagramRun:
+    """The run at the end of the bundle in `record`. `header` is always the packet's virtio_net_hdr, as it was read."""
+
+    def __init__(self, record: memoryview) -> None:
+        self._record = record
+        self._entry = self._begin = self._end = 0
+        self._start = 0  # of the UDP header in the packet; 0: no run
+        self._size = 0  # of each packet
+        self._count = 0
+        self._key = self._mask = 0
+        self._header = b""
+
+    def begin(self, header: memoryview, entry: int, size: int) -> None:
+        """A packet of `size` bytes, which has been looked at and has an unfinished checksum, was entered at `entry`."""
+        record, begin = self._record, entry + ENTRY_SIZE
+        self._start = 0
+        if record[begin] == 0x45:
+            if record[begin + 9] != UDP or size <= 20 + UDP_HEADER_SIZE:
+                return
+            self._start, self._mask = 20, _MASK_V4
+        elif record[begin] >> 4 == 6 and record[begin + 6] == UDP and size > 40 + UDP_HEADER_SIZE:
+            self._start, self._mask = 40, _MASK_V6
+        else:
+            return
+        self._header = bytes(header)
+        self._entry, self._begin, self._end, self._size, self._count = entry, begin, begin + size, size, 1
+        self._key = int.from_bytes(record[begin : begin + self._start + UDP_HEADER_SIZE], "big") & self._mask
+
+    def extend(self, header: memoryview, begin: int, size: int, room: int) -> int:
+        """Take in the packet at `begin`, behind the run; its new end, 0: it is not in the run.
+
+        The record may become `room` bytes long.
+        """
+        start = self._start
+        if not start or size != self._size or self._count == MOST_UDP_SEGMENTS or header != self._header:
+            return 0
+        record, headers = self._record, start + UDP_HEADER_SIZE
+        if int.from_bytes(record[begin : begin + headers], "big") & self._mask != self._key:
+            return 0
+        end = self._end + size - headers
+        if end > room or end - self._begin > 0xFFFF:
+            return 0
+        if start == 20 and not record[begin + 6] & _DF:
+            first = _WORD.unpack_from(record, self._begin + 4)[0]
+            if _WORD.unpack_from(record, begin + 4)[0] != (first + self._count) & 0xFFFF:
+                return 0
+        record[self._end : end] = record[begin + headers : begin + size]
+        self._end = end
+        self._count += 1
+        return end
+
+    def finish(self) -> None:
+        """No more follow: make the superpacket's headers true."""
+        start, self._start = self._start, 0
+        if not start or self._count == 1:
+            return
+        packet = self._record[self._begin : self._end]
+        length = len(packet)
+        if start == 20:
+            _WORD.pack_into(packet, 2, length)
+            set_ipv4_header(packet)
+        else:
+            _WORD.pack_into(packet, 4, length - 40)
+        _WORD.pack_into(packet, start + 4, length - start)
+        _WORD.pack_into(packet, start + UDP_CHECKSUM, pseudo_sum(packet, UDP, length - start) or 0xFFFF)
+        ENTRY.pack_into(self._record, self._entry, length, UNFINISHED | (self._size - start - UDP_HEADER_SIZE))
+
+
+def _mask_without(size: int, *variable: tuple[int, int]) -> int:
+    mask = bytearray(b"\xff" * size)
+    for begin, end in variable:
+        mask[begin:end] = bytes(end - begin)
+    return int.from_bytes(mask, "big")
+
+
+_MASK_V4 = _mask_without(28, (4, 6), (10, 12))  # identification and header checksum
+_MASK_V6 = _mask_without(48)

@@ -1,0 +1,108 @@
+"""A train of datagrams, read many at a time where the kernel does not coalesce them (no UDP_GRO on the path).
+
+Each datagram has a slot: its first 16 bytes go to the header block, the rest behind the last slot's rest. So the pieces
+of a burst that come in order, from whichever slot on, lie one behind the other, and its message needs only its header
+before them: nothing is copied together.
+
+    slot k      headers[16 k : 16 k + 16]   pieces[16 + k step : 16 + k step + step]   names[28 k : 28 k + 28]
+
+    1. `room()`: from which slot on the next read goes
+    2. the carrier reads, and says how many came and how long each is: `came(lengths)`
+    3. `arrivals()` yields whole bursts, whole messages, and the pieces of bursts that are not in order, in their turn;
+       a burst whose first pieces are there, and none but those, waits in place for its rest
+
+Untrusted bytes; raises nothing. A burst that is yielded whole has every header of one message, in order, all datagrams
+but the last of the full size, and one source; only opening it proves it genuine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vpntun.wire.burst import MOST_DATAGRAMS, headers_of
+from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE
+
+SLOTS = 256
+NAME_SIZE = 28
+"""Of a sockaddr_in6, the longer of the two."""
+
+_unpack = DATA_HEADER.unpack_from
+
+
+class Train:
+    """The slots for datagrams of `size` bytes at most. `headers`, `pieces` and `names` are where to read into."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.step = size - HEADER_SIZE
+        self.headers = bytearray(SLOTS * HEADER_SIZE)
+        self.pieces = bytearray(HEADER_SIZE + SLOTS * self.step)
+        self.names = bytearray(SLOTS * NAME_SIZE)
+        self._view = memoryview(self.pieces)
+        self._lengths: list[int] = []
+        self._begin = 0
+
+    def room(self) -> int:
+        """The slot that the next read begins at; what waits has been moved to the front if that was needed."""
+        end = len(self._lengths)
+        if self._begin == end:
+            self._begin = 0
+            self._lengths.clear()
+        elif SLOTS - end < MOST_DATAGRAMS:
+            begin, self._begin = self._begin, 0
+            del self._lengths[:begin]
+            kept = end - begin
+            self.headers[: kept * HEADER_SIZE] = self.headers[begin * HEADER_SIZE : end * HEADER_SIZE]
+            self.names[: kept * NAME_SIZE] = self.names[begin * NAME_SIZE : end * NAME_SIZE]
+            self._view[HEADER_SIZE : HEADER_SIZE + kept * self.step] = self._view[
+                HEADER_SIZE + begin * self.step : HEADER_SIZE + end * self.step
+            ]
+        return len(self._lengths)
+
+    def came(self, lengths: list[int]) -> None:
+        """So many datagrams were read from `room()` on, each this long."""
+        self._lengths += lengths
+
+    def arrivals(self) -> Iterator[tuple[memoryview, int, bytes]]:
+        """Yield (message or piece with its header, datagrams it came in, name of its source), in order.
+
+        Each is valid until the next.
+        """
+        lengths, view, step = self._lengths, self._view, self.step
+        while self._begin < len(lengths):
+            slot = self._begin
+            length = lengths[slot]
+            name = bytes(self.names[slot * NAME_SIZE : (slot + 1) * NAME_SIZE])
+            begin = slot * step  # of the message, once its header stands before its piece
+            if length >= HEADER_SIZE:
+                word, receiver, counter = _unpack(self.headers, slot * HEADER_SIZE)
+                count = self._count(slot, word, receiver, counter, name)
+                if count < 0:
+                    return
+                if count:
+                    self._begin = slot + count
+                    DATA_HEADER.pack_into(view, begin, DATA, receiver, counter)
+                    end = begin + HEADER_SIZE + (count - 1) * step + lengths[slot + count - 1] - HEADER_SIZE
+                    yield view[begin:end], count, name
+                    continue
+            self._begin = slot + 1
+            view[begin : begin + HEADER_SIZE] = self.headers[slot * HEADER_SIZE : (slot + 1) * HEADER_SIZE]
+            yield view[begin : begin + length], 1, name
+
+    def _count(self, slot: int, word: int, receiver: int, counter: int, name: bytes) -> int:
+        """How many datagrams from `slot` on are one whole burst; 0: none is; -1: it may be, when its rest has come."""
+        rest = word >> 16
+        if word != DATA | rest << 16 or not 0 < rest < MOST_DATAGRAMS:
+            return 0
+        lengths, there = self._lengths, min(rest + 1, len(self._lengths) - slot)
+        found = self.headers[slot * HEADER_SIZE : (slot + there) * HEADER_SIZE]
+        if found != headers_of(DATA, receiver, counter, rest + 1)[: there * HEADER_SIZE]:
+            return 0
+        full = min(there, rest)
+        if lengths[slot : slot + full] != [self.size] * full:
+            return 0
+        if self.names[slot * NAME_SIZE : (slot + there) * NAME_SIZE] != name * there:
+            return 0
+        if there <= rest:
+            return -1
+        return rest + 1 if lengths[slot + rest] > HEADER_SIZE else 0

@@ -1,0 +1,131 @@
+"""virtio_net_hdr, the 10 bytes before each packet of a device with offloads. Law: a peer's word never gets into one.
+
+    0  flags        1: NEEDS_CSUM, the checksum is unfinished
+    1  gso_type     0 none, 1 TCPv4, 3 UFO (never ours), 4 TCPv6, 5 UDP; 0x80: TCP with CWR
+    2  hdr_len      bytes of headers in all         (u16s in the machine's own byte order)
+    4  gso_size     payload bytes of each segment
+    6  csum_start   where the checksum begins to count
+    8  csum_offset  from there, where its field is
+
+(include/uapi/linux/virtio_net.h, drivers/net/tun.c.) Between two vpntuns only the 16-bit *segment field* of a BUNDLE
+stands for it: bits 0-13 gso_size, 0 for an ordinary packet; bit 15: the checksum is unfinished; bit 14 is never sent.
+
+    device -> segment_field_of(header, packet) -> BUNDLE -> header_for(packet, length, field, out) -> device
+
+Interface:
+    segment_field_of(header, packet) -> int
+    header_for(packet, length, field, out)
+"""
+
+from __future__ import annotations
+
+import struct
+
+from vpntun.errors import BadPacket
+from vpntun.wire.checksum import TCP, UDP_CHECKSUM, finish_transport
+from vpntun.wire.message import Buffer
+from vpntun.wire.transport import TCP_CHECKSUM, shape_of
+
+VNET_HEADER = struct.Struct("=BBHHHH")
+VNET_HEADER_SIZE = 10
+NO_OFFLOAD = bytes(VNET_HEADER_SIZE)
+
+NEEDS_CSUM = 1
+GSO_NONE, GSO_TCPV4, GSO_UFO, GSO_TCPV6, GSO_UDP = 0, 1, 3, 4, 5
+GSO_ECN = 0x80
+
+TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TUN_F_USO4, TUN_F_USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
+
+UNFINISHED = 0x8000
+SPLIT_FIRST = 0x4000
+SEGMENT_SIZE = 0x3FFF
+
+SMALLEST_TCP_SEGMENT = 48
+MOST_UDP_SEGMENTS = 64
+
+_CWR = 0x80
+
+
+def segment_field_of(header: Buffer, packet: memoryview) -> int:
+    """The segment field for a packet that the kernel gave with `header`; `packet` is exactly the IP packet.
+
+    A checksum that isn't the outer TCP's or UDP's (of a packet inside a VXLAN tunnel, say) has no place in the field:
+    it is finished here, in the packet. SPLIT_FIRST is set on what no peer would take whole, for `Splitter` to cut:
+    TCP segments below 48 bytes and more than 64 UDP segments.
+
+    Raises BadPacket("bad virtio header") for a header that fits no such packet, or as `shape_of` does.
+    """
+    flags: int
+    gso_size: int
+    flags, gso_type, _, gso_size, start, offset = VNET_HEADER.unpack_from(header)
+    if gso_type == GSO_NONE:
+        if not flags & NEEDS_CSUM:
+            return 0
+        if _is_own_checksum(packet, start, offset):
+            return UNFINISHED
+        if start + offset + 2 > len(packet):
+            raise BadPacket("bad virtio header")
+        finish_transport(packet, start, offset)
+        return 0
+    protocol, found, end = shape_of(packet, len(packet))
+    kind = gso_type & ~GSO_ECN
+    if kind != _gso_type_of(packet, protocol) or found != start or not flags & NEEDS_CSUM:
+        raise BadPacket("bad virtio header")
+    if not 0 < gso_size <= SEGMENT_SIZE:
+        raise BadPacket("bad virtio header")
+    payload = len(packet) - end
+    if payload <= gso_size:
+        return UNFINISHED
+    if _is_taken_whole(protocol, payload, gso_size):
+        return UNFINISHED | gso_size
+    return UNFINISHED | SPLIT_FIRST | gso_size
+
+
+def header_for(packet: Buffer, length: int, field: int, out: bytearray | memoryview) -> None:
+    """Write the device's header for a packet of a BUNDLE into the first 10 bytes of `out`.
+
+    `length` is what `length_of` said; `field` is the peer's and untrusted. What it claims is built from the packet
+    alone, or refused. Raises BadPacket: "bad segment field" (bit 14, or a superpacket whose checksum is said to be
+    finished), "bad superpacket length" (IP's is not what is there), "bad segment size" (TCP below 48, or more than 64
+    UDP segments), or as `shape_of` does.
+    """
+    if not field:
+        out[:VNET_HEADER_SIZE] = NO_OFFLOAD
+        return
+    if field & SPLIT_FIRST or not field & UNFINISHED:
+        raise BadPacket("bad segment field")
+    if length != len(packet):
+        raise BadPacket("bad superpacket length")
+    protocol, start, end = shape_of(packet, length)
+    offset = TCP_CHECKSUM if protocol == TCP else UDP_CHECKSUM
+    size = field & SEGMENT_SIZE
+    payload = length - end
+    if not size or payload <= size:
+        VNET_HEADER.pack_into(out, 0, NEEDS_CSUM, GSO_NONE, 0, 0, start, offset)
+        return
+    if not _is_taken_whole(protocol, payload, size):
+        raise BadPacket("bad segment size")
+    gso_type = _gso_type_of(packet, protocol)
+    if protocol == TCP and packet[start + 13] & _CWR:
+        gso_type |= GSO_ECN
+    VNET_HEADER.pack_into(out, 0, NEEDS_CSUM, gso_type, end, size, start, offset)
+
+
+def _is_own_checksum(packet: memoryview, start: int, offset: int) -> bool:
+    """Whether the checksum at start + offset is the one of the packet's own TCP or UDP header."""
+    try:
+        protocol, found, _ = shape_of(packet, len(packet))
+    except BadPacket:
+        return False
+    return found == start and offset == (TCP_CHECKSUM if protocol == TCP else UDP_CHECKSUM)
+
+
+def _gso_type_of(packet: Buffer, protocol: int) -> int:
+    if protocol != TCP:
+        return GSO_UDP
+    return GSO_TCPV4 if packet[0] < 0x50 else GSO_TCPV6
+
+
+def _is_taken_whole(protocol: int, payload: int, size: int) -> bool:
+    """Tiny segments make a forwarding kernel work for tens of milliseconds on one write."""
+    return size >= SMALLEST_TCP_SEGMENT if protocol == TCP else payload <= size * MOST_UDP_SEGMENTS
