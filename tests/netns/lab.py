@@ -6,7 +6,8 @@
    removes them; `sweep` does so for runs that were killed before they could.
 2. Nothing sleeps for a fixed time: what takes a while is polled, and each wait has an end and says what it waited for.
 3. A failed wait shows the logs of all daemons.
-4. What the program remembers on a machine (`STATE`) it remembers in a folder of the lab's, one for each machine.
+4. What programs keep on a machine (`STATE`) they keep in a folder of the lab's, one for each machine: no lab meets
+   what another has left, or is just removing.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import NamedTuple
 CHECKOUT = Path(__file__).parents[2]
 TRANSFER = CHECKOUT / "scripts" / "transfer"
 NETNS = Path("/run/netns")
-STATE = (Path("/run/vpntun"), Path("/var/lib/vpntun"))
+STATE = (Path("/run/vpntun"), Path("/var/lib/vpntun"), Path("/run/wireguard"))
 PORT = 55555
 NOBODY = 65534
 STARTED = "this end "  # what the program says once its device is up

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -15,7 +14,7 @@ from tests.netns.lab import Daemon, Lab, until
 from tests.netns.test_offloads import OFFLOADS, datagrams
 
 WG_PORT = 51820
-DEVICE = f"wg{os.getpid()}"  # the control sockets of all namespaces lie in one folder
+DEVICE = "wg0"
 OURS, THEIRS = "192.168.7.1", "192.168.7.2"
 OURS6, THEIRS6 = "fd66::1", "fd66::2"
 
