@@ -90,6 +90,18 @@ def test_a_blocked_descriptor_is_told_when_it_can_be_written_again(loop: HandLoo
     assert calls == ["writable"]
 
 
+def test_who_awaits_writability_alone_is_told_of_what_can_be_read_only_afterwards(loop: HandLoop, pair: Pair) -> None:
+    calls: list[str] = []
+    loop.watch(pair[0].fileno(), lambda: calls.append("readable"), lambda: calls.append("writable"))
+    pair[1].send(b"a")
+    loop.await_writable(pair[0].fileno(), True, alone=True)
+    loop.poll()
+    assert calls == ["writable"]
+    loop.await_writable(pair[0].fileno(), False)
+    loop.poll()
+    assert calls == ["writable", "readable"]
+
+
 def test_a_forgotten_descriptor_is_called_no_more(loop: HandLoop, pair: Pair) -> None:
     loop.watch(pair[0].fileno(), lambda: pytest.fail("called"))
     pair[1].send(b"a")

@@ -37,10 +37,15 @@ class Loop:
         """Call back while `descriptor` is readable; `await_writable` turns the other one on and off."""
         self._selector.register(descriptor, selectors.EVENT_READ, (on_readable, on_writable))
 
-    def await_writable(self, descriptor: int, wanted: bool) -> None:
-        """Call `on_writable` of a watched descriptor when it can be written again, or no longer."""
+    def await_writable(self, descriptor: int, wanted: bool, *, alone: bool = False) -> None:
+        """Call `on_writable` of a watched descriptor when it can be written again, or no longer.
+
+        `alone`: meanwhile nobody is told of what could be read there.
+        """
         key = self._selector.get_key(descriptor)
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
+        if wanted and alone:
+            events = selectors.EVENT_WRITE
         if key.events != events:
             self._selector.modify(descriptor, events, key.data)
 
