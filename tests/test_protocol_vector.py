@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from vpntun import daemon
 from vpntun.config import tunnel
 from vpntun.core import (
     backoff,
@@ -174,7 +173,7 @@ CONSTANTS = {
     "initiation, at most one in": f"{timers.REKEY_TIMEOUT:g} s",
     "jitter": f"0 to {timers.LARGEST_JITTER:.3f} s",
     "keepalive": f"{timers.KEEPALIVE_TIMEOUT:g} s",
-    "persistent keepalive of a client": f"{daemon.CLIENT_KEEPALIVE:g} s",
+    "persistent keepalive of a client": f"{tunnel.CLIENT_KEEPALIVE:g} s",
     "silence until a new handshake": f"{timers.KEEPALIVE_TIMEOUT + timers.REKEY_TIMEOUT:g} s",
     "rekey when sending": f"{session.REKEY_AFTER_TIME} s",
     "rekey when receiving": f"{session.REKEY_ON_RECEIVE_AFTER} s",

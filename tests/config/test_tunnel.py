@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from tests.host.machine import logged, ordinary_user
+from vpntun.config.peer import NO_PSK
 from vpntun.config.tunnel import (
     EVERYTHING,
     LARGEST_MTU,
-    NO_PSK,
     Keys,
     Tunnel,
     parse_interface,
     parse_network,
     shared_keys,
+    to_one_peer,
     wireguard_keys,
 )
 from vpntun.crypto.keys import KeyPair, clamp, format_key
@@ -34,7 +35,6 @@ LOW_ORDER = ["0" * 64, "01" + "0" * 62, "e0eb7a7c3b41b8ae1656e3faf19fc46ada098de
 def tunnel(**changes: Any) -> Tunnel:
     good: dict[str, Any] = {
         "interface": "tun3",
-        "role": "client",
         "host": "192.0.2.1",
         "port": 55555,
         "transport": "auto",
@@ -44,7 +44,7 @@ def tunnel(**changes: Any) -> Tunnel:
         "routes": (),
         "mtu": None,
     }
-    return Tunnel(**{**good, **changes})
+    return to_one_peer(**{**good, **changes})
 
 
 def refusal(**changes: Any) -> str:
@@ -76,7 +76,8 @@ def test_a_port_that_is_none_is_refused(port: int) -> None:
 
 @pytest.mark.parametrize("port", [1, 65535])
 def test_the_first_and_the_last_port_are_ports(port: int) -> None:
-    assert tunnel(port=port).port == port
+    assert tunnel(port=port).peers[0].port == port
+    assert tunnel(port=port, host=None).port == port
 
 
 @pytest.mark.parametrize("mtu", [-1, 0, 1, 68, 575, LARGEST_MTU + 1, 65535, 65536, 10**9])
@@ -120,7 +121,7 @@ def test_an_address_whose_network_covers_the_peer_is_refused_too() -> None:
 
 @pytest.mark.parametrize(("host", "route"), [("192.0.2.1", "::/0"), ("2001:db8::1", "0.0.0.0/0"), (None, "0.0.0.0/0")])
 def test_a_route_of_the_other_ip_version_or_of_a_server_covers_nothing(host: str | None, route: str) -> None:
-    tunnel(host=host, role="client" if host else "server", routes=networks(route))
+    tunnel(host=host, routes=networks(route))
 
 
 def test_a_name_is_checked_when_it_has_been_looked_up() -> None:

@@ -22,7 +22,6 @@ from vpntun.core.server import ServerCarriers
 from vpntun.core.timers import NEVER
 from vpntun.crypto.keys import KeyPair, clamp
 from vpntun.crypto.session import Session
-from vpntun.daemon import _takes as takes_of
 from vpntun.errors import BadPacket, DeviceError
 from vpntun.host.bundler import Bundler
 from vpntun.host.carrier import Outcome
@@ -32,7 +31,9 @@ from vpntun.host.inbound import Inbound
 from vpntun.host.link import Link, Sealer
 from vpntun.host.outbound import Outbound
 from vpntun.host.plain import PlainSender
+from vpntun.host.schedule import Schedule
 from vpntun.host.udp import SO_SNDBUFFORCE, UdpEndpoint
+from vpntun.links import takes_of
 from vpntun.wire.message import Buffer
 from vpntun.wire.transport import shape_of
 from vpntun.wire.vnet import NEEDS_CSUM, NO_OFFLOAD, VNET_HEADER, VNET_HEADER_SIZE
@@ -320,6 +321,7 @@ class End:
         self.inbound = Inbound(self.node, self.links, self.delivery, loop, self.drops)
         self.bundler = Bundler(PlainSender(mtu))
         self.outbound = Outbound(self.device, self.routes, self.bundler, self.drops)
+        self.schedule = Schedule()
         self.sealer = Sealer()
         self._plain, self._knows_vpntun = plain, knows_vpntun
         self._stamps = stamps or Stamps()
@@ -330,7 +332,8 @@ class End:
         rng = random.Random(7)
         peer = Peer(self.identity, public, psk, self.node.indices, self._stamps, rng)
         self.node.add(peer)
-        link = Link(peer, ServerCarriers(peer, rng), self.conversation(), self.loop, self.sealer, self.drops)
+        choice = ServerCarriers(peer, rng)
+        link = Link(peer, choice, self.conversation(), self.loop, self.schedule, self.sealer, self.drops)
         self.connect(link, allowed)
         return link
 

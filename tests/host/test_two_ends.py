@@ -91,6 +91,7 @@ class Client(End):
             ClientCarriers(peer, transport, rng),
             self.conversation(),
             loop,
+            self.schedule,
             self.sealer,
             self.drops,
             resolver=Resolver(loop, LOCALHOST[family], port, self._resolved),

@@ -20,6 +20,7 @@ from vpntun.config.tunnel import (
     parse_interface,
     parse_network,
     shared_keys,
+    to_one_peer,
     wireguard_keys,
 )
 from vpntun.core.client import Transport
@@ -97,13 +98,12 @@ def _tunnel(interface: str, host: str | None, port: int, mtu: int | None, **opti
         keys = shared_keys(role, options["key"], host)
     else:
         keys = wireguard_keys(options["private_key"], options["peer"], options["psk"])
-    return Tunnel(
-        interface=interface,
-        role=role,
-        host=host,
-        port=port,
-        transport=cast(Transport, options["transport"] or ("auto" if options["private_key"] is None else "udp")),
-        keys=keys,
+    return to_one_peer(
+        interface,
+        host,
+        port,
+        cast(Transport, options["transport"] or ("auto" if options["private_key"] is None else "udp")),
+        keys,
         allowed=tuple(map(parse_network, options["allowed"])) or EVERYTHING,
         addresses=tuple(map(parse_interface, options["addresses"])),
         routes=tuple(map(parse_network, options["routes"])),

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
-    IPv4Network,
     IPv6Address,
     IPv6Interface,
-    IPv6Network,
     ip_address,
     ip_interface,
     ip_network,
@@ -21,8 +19,9 @@ from ipaddress import (
 from pathlib import Path
 from typing import Literal
 
+from vpntun.config.peer import NO_PSK, Network, PeerSettings
 from vpntun.core.client import Transport
-from vpntun.crypto.keys import KEY_SIZE, KeyPair, agree, parse_key
+from vpntun.crypto.keys import KeyPair, agree, parse_key
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.errors import BadPacket, ConfigurationError, KeyFileError
 from vpntun.host.keyfile import create_shared, default_path, read_bare, read_shared
@@ -30,17 +29,16 @@ from vpntun.host.log import notice
 
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
-Network = IPv4Network | IPv6Network
 Role = Literal["server", "client"]
 
 DEFAULT_PORT = 55555
+CLIENT_KEEPALIVE = 25.0
 DEFAULT_MTU = 1500
 DEFAULT_MTU_TO_WIREGUARD = 1420
 SMALLEST_MTU = 576
 SMALLEST_MTU_FOR_IPV6 = 1280
 LARGEST_MTU = 65475  # what a UDP datagram of 65,507 bytes can carry
 EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
-NO_PSK = bytes(KEY_SIZE)
 
 
 @dataclass(frozen=True)
@@ -55,33 +53,60 @@ class Keys:
 
 
 @dataclass(frozen=True)
+class Hooks:
+    """wg-quick's lines, each for a shell, in order; the interface's name stands in them already."""
+
+    pre_up: tuple[str, ...] = ()
+    post_up: tuple[str, ...] = ()
+    pre_down: tuple[str, ...] = ()
+    post_down: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Where the peers' allowed IPs become routes: in no table, in that of a number, or as wg-quick's "auto" has it.
+
+    `fwmark`: what the tunnel's own packets carry; 0: nothing, or what "auto" chooses for a default route.
+    """
+
+    table: Literal["auto", "off"] | int = "off"
+    fwmark: int = 0
+
+
+@dataclass(frozen=True)
 class Tunnel:
-    """One device and one peer. `host` is None for a server; `mtu` None: the default, on a device made here."""
+    """One device and its peers.
+
+    `port`: where this end listens, None for any. `waits`: on which carriers for peers that call, None where it only
+    calls. `mtu` None: the default, on a device made here. `own`, `other`: addresses that follow from a shared key.
+    """
 
     interface: str
-    role: Role
-    host: str | None
-    port: int
-    transport: Transport
-    keys: Keys
-    allowed: tuple[Network, ...]
-    addresses: tuple[Interface, ...]
-    routes: tuple[Network, ...]
-    mtu: int | None
+    identity: KeyPair
+    peers: tuple[PeerSettings, ...]
+    port: int | None
+    waits: Transport | None
+    addresses: tuple[Interface, ...] = ()
+    routes: tuple[Network, ...] = ()
+    mtu: int | None = None
+    own: tuple[Interface, ...] = ()
+    other: tuple[Address, ...] = ()
+    routing: Routing = Routing()
+    dns: tuple[str, ...] = ()
+    hooks: Hooks = Hooks()
+    relay: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.port <= 65535:
-            raise ConfigurationError(f"{self.port} is no port: it is between 1 and 65535")
+        for port in (self.port, *(peer.port for peer in self.peers if peer.host is not None)):
+            if port is not None and not 1 <= port <= 65535:
+                raise ConfigurationError(f"{port} is no port: it is between 1 and 65535")
         if self.mtu is not None:
             self._check_mtu(self.mtu)
-        if self.host is not None:
-            try:
-                endpoint = ip_address(self.host.partition("%")[0])
-            except ValueError:
-                return  # a name: its addresses are checked when it has been looked up
-            covering = self.covering(endpoint)
-            if covering is not None:
-                raise ConfigurationError(explain_covering(covering, self.host))
+        for peer in self.peers:
+            if peer.public == self.identity.public:
+                raise ConfigurationError("a peer has this end's own public key: give the other machine's")
+            if peer.host is not None:
+                self._check_host(peer.host)
 
     def covering(self, endpoint: Address) -> Network | None:
         """The route, or the network of an address, that would lead the tunnel's own packets into the tunnel."""
@@ -91,13 +116,62 @@ class Tunnel:
     @property
     def default_mtu(self) -> int:
         """Two vpntuns carry 1500 bytes over any path; a plain WireGuard's datagrams must fit whole."""
-        return DEFAULT_MTU if self.keys.own else DEFAULT_MTU_TO_WIREGUARD
+        return DEFAULT_MTU if self.own else DEFAULT_MTU_TO_WIREGUARD
+
+    def _check_host(self, host: str) -> None:
+        try:
+            endpoint = ip_address(host.partition("%")[0])
+        except ValueError:
+            return  # a name: its addresses are checked when it has been looked up
+        covering = self.covering(endpoint)
+        if covering is not None:
+            raise ConfigurationError(explain_covering(covering, host))
 
     def _check_mtu(self, mtu: int) -> None:
         if not SMALLEST_MTU <= mtu <= LARGEST_MTU:
             raise ConfigurationError(f"an MTU of {mtu} cannot work: it is between {SMALLEST_MTU} and {LARGEST_MTU}")
         if mtu < SMALLEST_MTU_FOR_IPV6 and any(address.version == 6 for address in self.addresses):
             raise ConfigurationError(f"an MTU of {mtu} is too small for IPv6, which needs {SMALLEST_MTU_FOR_IPV6}")
+
+
+def to_one_peer(
+    interface: str,
+    host: str | None,
+    port: int,
+    transport: Transport,
+    keys: Keys,
+    *,
+    allowed: tuple[Network, ...] = EVERYTHING,
+    addresses: tuple[Interface, ...] = (),
+    routes: tuple[Network, ...] = (),
+    mtu: int | None = None,
+) -> Tunnel:
+    """A tunnel between two machines: to `host`, or from whoever holds the peer's key where that is None.
+
+    Raises ConfigurationError.
+    """
+    peer = PeerSettings(
+        public=keys.peer,
+        allowed=allowed,
+        psk=keys.psk,
+        host=host,
+        port=port,
+        keepalive=CLIENT_KEEPALIVE if host is not None else 0.0,
+        transport=transport,
+        is_vpntun=bool(keys.own),
+    )
+    return Tunnel(
+        interface=interface,
+        identity=keys.identity,
+        peers=(peer,),
+        port=port if host is None else None,
+        waits=transport if host is None else None,
+        addresses=addresses,
+        routes=routes,
+        mtu=mtu,
+        own=keys.own,
+        other=keys.other,
+    )
 
 
 def explain_covering(network: Network, host: str) -> str:

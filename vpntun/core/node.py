@@ -29,6 +29,11 @@ class Node:
             raise ConfigurationError("the peer's public key is this end's own: give the key of the other machine")
         self.peers[peer.public] = peer
 
+    def remove(self, peer: Peer) -> None:
+        """Know a peer no more: its sessions are gone, and whatever still comes from it is dropped."""
+        del self.peers[peer.public]
+        peer.forget()
+
     def receive_handshake(self, message: Buffer, source: Endpoint, now: float) -> tuple[Peer, list[Event]]:
         """Take in a message of any type but data; raises BadPacket."""
         kind = kind_of(message)

@@ -231,10 +231,14 @@ class Peer:
         if self.timers.persistent_is_due(now):
             events += self.keepalive(self.endpoint, now) or [HandshakeWanted()]
         if self.timers.keys_are_due_for_wiping(now):
-            self._release(self.keys.wipe())
-            for carrier in CARRIERS:
-                self.forget_handshake(carrier)
+            self.forget()
         return events
+
+    def forget(self) -> None:
+        """Let every key and handshake go: nothing that comes for them leads here any more."""
+        self._release(self.keys.wipe())
+        for carrier in CARRIERS:
+            self.forget_handshake(carrier)
 
     def _current_began(self) -> float:
         """When the session in use was asked for, by whichever end."""

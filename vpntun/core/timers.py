@@ -52,6 +52,12 @@ class Timers:
         """The next deadline, NEVER if none is armed."""
         return min(self.keepalive, self.new_handshake, self.zero_keys, self.persistent)
 
+    def keep_alive(self, interval: float, now: float) -> None:
+        """From now on the persistent keepalive has this interval, 0 for none."""
+        self.persistent_interval = interval
+        self.persistent = NEVER
+        self._traversed(now)
+
     def data_sent(self, now: float) -> None:
         """A data message that carries something was sent."""
         if self.new_handshake == NEVER:

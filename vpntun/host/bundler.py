@@ -42,6 +42,7 @@ class Bundler:
         self._plain = plain
         self._splitter = Splitter()
         self._aside: list[tuple[bytes, int]] | None = None
+        self._waiting: dict[Link, None] = {}  # in the order of their turns
         self.sent = 0
         """Records sent since the device was last read."""
 
@@ -91,6 +92,18 @@ class Bundler:
             for packet, field in reversed(aside):
                 queue.put_back((packet, field, arrival))
 
+    def drain_all(self) -> None:
+        """Send what waits in any link's queue; a link whose path took only a part of it comes last next time."""
+        waiting, self._waiting = self._waiting, {}
+        for link in waiting:
+            self.drain(link)
+            if link.queue:
+                self._waiting[link] = None
+
+    def forget(self, link: Link) -> None:
+        """A link is no more."""
+        self._waiting.pop(link, None)
+
     def flush(self) -> None:
         """Send what is there."""
         link, self.link = self.link, None
@@ -122,6 +135,7 @@ class Bundler:
     def _let_wait(self, link: Link, packet: memoryview, field: int) -> None:
         if self._aside is None:
             link.enqueue(packet, field)
+            self._waiting[link] = None
         else:
             self._aside.append((bytes(packet), field))
 

@@ -15,6 +15,7 @@ from vpntun.host.link import Link, Sealer
 from vpntun.host.log import log
 from vpntun.host.loop import Loop
 from vpntun.host.resolver import Resolver
+from vpntun.host.schedule import Schedule
 from vpntun.host.tcp import Dialling, TcpConnection
 from vpntun.host.udp import UdpEndpoint
 
@@ -28,16 +29,23 @@ class CallingLink(Link):
         choice: ClientCarriers,
         conversation: Conversation,
         loop: Loop,
+        schedule: Schedule,
         sealer: Sealer,
         drops: Counter[str],
+        name: str = "",
         *,
         resolver: Resolver,
         on_connection: Callable[[TcpConnection], None],
     ) -> None:
-        super().__init__(peer, choice, conversation, loop, sealer, drops)
+        super().__init__(peer, choice, conversation, loop, schedule, sealer, drops, name)
         self._client = choice
         self._resolver = resolver
         self._on_connection = on_connection
+
+    def stop(self) -> None:
+        """End, and look no more names up."""
+        super().stop()
+        self._resolver.close()
 
     def resolved(self, candidates: list[UdpEndpoint]) -> None:
         """The addresses that the peer's name has now."""
@@ -49,7 +57,9 @@ class CallingLink(Link):
 
     def closed(self, connection: TcpConnection) -> None:
         """The TCP connection has closed."""
-        log.info("the connection to %s has closed", connection)
+        if self._stopped:
+            return
+        log.info("the connection to %s has closed", self.at(connection))
         self.act(self._client.lost(connection, self._loop.now))
 
     def _act_on(self, event: Event) -> list[Event]:
@@ -66,9 +76,13 @@ class CallingLink(Link):
         return []
 
     def _dialled(self, connection: TcpConnection | None) -> None:
-        if connection is None:
+        if self._stopped:
+            if connection is not None:
+                self._on_connection(connection)
+                connection.close()
+        elif connection is None:
             log.info("no TCP connection could be had; trying again")
             self.act(self._client.dial_failed(self._loop.now))
-            return
-        self._on_connection(connection)
-        self.act(self._client.dialled(connection, self._loop.now))
+        else:
+            self._on_connection(connection)
+            self.act(self._client.dialled(connection, self._loop.now))

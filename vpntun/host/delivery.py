@@ -35,7 +35,7 @@ class Delivery:
         self._device = device
         self._routes = routes
         self._drops = drops
-        self.on_bad: Callable[[BadPacket, Path], None] = lambda bad, source: None
+        self.on_bad: Callable[[Link, BadPacket, Path], None] = lambda link, bad, source: None
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
         self._joiner = Joiner(self._write_joined, udp=device.takes_udp) if device.takes_tcp else None
 
@@ -48,7 +48,7 @@ class Delivery:
                 try:
                     self._deliver(link, packet, field)
                 except BadPacket as bad:
-                    self.on_bad(bad, source)
+                    self.on_bad(link, bad, source)
             return True
         if 0 < kind <= LAST_KIND:
             link.act(link.conversation.received(session, plaintext, source, link.now))

@@ -48,7 +48,7 @@ class Inbound:
         self._node = node
         self._links = links
         self._delivery = delivery
-        delivery.on_bad = self._drop
+        delivery.on_bad = self._drop_of
         self._loop = loop
         self._drops = drops
         self._plaintext = memoryview(bytearray(LARGEST))
@@ -162,11 +162,23 @@ class Inbound:
         if events:
             link.act(events)
         link.conversation.opened(session, counter, datagrams, now, packets=not keepalive)
+        link.touch()
         if size:
-            self._delivery.take(link, session, self._plaintext[:size], path)
+            try:
+                self._delivery.take(link, session, self._plaintext[:size], path)
+            except BadPacket as bad:
+                self._drop_of(link, bad, path)
 
     def _drop(self, bad: BadPacket, path: Path) -> None:
-        self._drops[bad.reason] += 1
+        """Nobody known has sent it."""
+        self._count(self._drops, bad, path)
+
+    def _drop_of(self, link: Link, bad: BadPacket, path: Path) -> None:
+        """The peer itself has sent it."""
+        self._count(link.drops, bad, path)
+
+    def _count(self, drops: Counter[str], bad: BadPacket, path: Path) -> None:
+        drops[bad.reason] += 1
         tell = self._told.get(bad.reason)
         if tell is not None:
             tell(path)

@@ -35,6 +35,7 @@ from vpntun.crypto.session import Session
 from vpntun.host.carrier import Outcome, Path
 from vpntun.host.log import log, notice
 from vpntun.host.loop import Loop
+from vpntun.host.schedule import Schedule
 from vpntun.host.tcp import TcpConnection
 from vpntun.wire.burst import BurstCutter
 from vpntun.wire.message import DATA_OVERHEAD, LARGEST
@@ -69,7 +70,10 @@ class Sealer:
 
 
 class Link:
-    """The link of a server, and what a client's has in common with it. `drops` counts by reason."""
+    """The link of a server, and what a client's has in common with it.
+
+    `name`: the peer's, for the log, where it has one. `drops` counts by reason. `touched`: as the schedule has it.
+    """
 
     def __init__(
         self,
@@ -77,21 +81,28 @@ class Link:
         choice: Choice,
         conversation: Conversation,
         loop: Loop,
+        schedule: Schedule,
         sealer: Sealer,
         drops: Counter[str],
+        name: str = "",
     ) -> None:
         self.peer = peer
         self.conversation = conversation
         self.queue = PacketQueue()
+        self.name = name
         self.drops = drops
+        self.touched = False
+        self._stopped = False
         self.on_endpoint: Callable[[Path], None] = lambda path: None
         self.on_ready: Callable[[], None] = lambda: None
         self._choice = choice
         self._loop = loop
+        self._schedule = schedule
         self._sealer = sealer
         self._slept = 0.0
-        self._decided = True  # something that may have changed the control plane's deadlines
         self._control_deadline = 0.0
+        self._decided = False  # something that may have changed the control plane's deadlines
+        self._decide()
 
     @property
     def now(self) -> float:
@@ -106,12 +117,31 @@ class Link:
             self._control_deadline = min(self._choice.deadline, self.conversation.deadline)
         return min(self._control_deadline, self.peer.timers.earliest(), self.conversation.report_due)
 
+    def at(self, path: Endpoint) -> str:
+        """The peer on a path, for the log."""
+        return f"{self.name} at {path}" if self.name else str(path)
+
+    def touch(self) -> None:
+        """Something was sent or received: the deadline may have changed."""
+        if not self.touched:
+            self._schedule.touch(self)
+
     def start(self) -> None:
         """Begin."""
         path = self.path
         if path is not None:
             self.conversation.moved(path, self._loop.now, ipv6=path.ipv6)
         self.act(self._choice.start(self._loop.now))
+
+    def stop(self) -> None:
+        """End: whatever is still decided for this link, nothing is done any more."""
+        self._stopped = True
+        self.queue.clear()
+
+    def keep_alive(self, seconds: float) -> None:
+        """Another interval for the persistent keepalive, in seconds; 0: none."""
+        self.peer.timers.keep_alive(seconds, self._loop.now)
+        self.touch()
 
     def handle_deadline(self) -> None:
         """Do what the deadlines that have passed ask for."""
@@ -122,7 +152,9 @@ class Link:
 
     def act(self, events: Iterable[Event]) -> None:
         """Do what was decided, and what that decides in turn."""
-        self._decided = True
+        if self._stopped:
+            return
+        self._decide()
         waiting = deque(events)
         while waiting:
             waiting.extend(self._act_on(waiting.popleft()))
@@ -151,7 +183,7 @@ class Link:
         took = self.conversation.takes
         room = self.conversation.room(session, self._loop.now)
         if self.conversation.takes != took:  # with who takes records the path's length is searched for
-            self._decided = True
+            self._decide()
         return room
 
     def enqueue(self, packet: memoryview, field: int) -> None:
@@ -189,9 +221,10 @@ class Link:
         if outcome is Outcome.TOO_BIG:
             self.drops["too big for the path"] += 1
             self.conversation.refused(now)
-            self._decided = True
+            self._decide()
         elif outcome is Outcome.UNDELIVERABLE:
             self.drops["undeliverable"] += 1
+        self.touch()
         self.peer.timers.data_sent(now)
         events = self.conversation.on_traffic(session, now)
         if events:
@@ -203,11 +236,16 @@ class Link:
         """A TCP connection of this peer's has closed."""
         if isinstance(self._choice, ServerCarriers):
             self._choice.lost(connection)
-        log.info("the connection from %s has closed", connection)
+            self._decide()
+        log.info("the connection from %s has closed", self.at(connection))
 
     def undeliverable(self, path: Path) -> list[Event]:
         """A handshake message cannot leave this host."""
         return []
+
+    def _decide(self) -> None:
+        self._decided = True
+        self.touch()
 
     def _say(self, say: Say) -> list[Event]:
         """Seal and send a record without packets: it goes first, and arms none of data's timers."""
@@ -241,7 +279,7 @@ class Link:
             case HandshakeWanted():
                 return self._choice.want(now)
             case Established(source, initiator):
-                log.info("session with the peer at %s (%s)", source, "we asked" if initiator else "the peer asked")
+                log.info("session with %s (%s)", self.at(source), "we asked" if initiator else "it asked")
                 self.act(self._choice.established(source, now, initiator=initiator))
                 if self.peer.keys.current is not None:
                     self.act(self.conversation.confirmed(self.peer.keys.current, now))
@@ -260,9 +298,9 @@ class Link:
 
     def _moved(self, path: Path, former: Path | None) -> None:
         if former is None:
-            notice("connected to %s", path)
+            notice("connected to %s", self.at(path))
         else:
-            notice("the peer is at %s now (it was at %s)", path, former)
+            notice("%s is at %s now (it was at %s)", self.name or "the peer", path, former)
             former.hang_up_later()
         self.conversation.moved(path, self._loop.now, ipv6=path.ipv6)
         self.on_endpoint(path)

@@ -29,6 +29,8 @@ class Resolver:
         self._on_found = on_found
         self._found: Found = []
         self._busy = False
+        self._closed = False
+        self._loop = loop
         self._failed = Limited(30, "%s does not resolve (%s); trying again")
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         loop.watch(self._reader, self._collect)
@@ -44,6 +46,12 @@ class Resolver:
             return
         threading.Thread(target=self._run, name="resolver", daemon=True).start()
 
+    def close(self) -> None:
+        """Look nothing up any more; an answer that is still to come is not handed on."""
+        self._closed = True
+        if not self._busy:
+            self._let_go()
+
     def _run(self) -> None:
         try:
             self._found = lookup(self._host, self._port, socket.AI_ADDRCONFIG)
@@ -56,8 +64,16 @@ class Resolver:
     def _collect(self) -> None:
         os.read(self._reader, 16)
         self._busy = False
+        if self._closed:
+            self._let_go()
+            return
         log.debug("%s is at %s", self._host, ", ".join(address[0] for _, address in self._found) or "no address")
         self._on_found(self._found)
+
+    def _let_go(self) -> None:
+        self._loop.forget(self._reader)
+        os.close(self._reader)
+        os.close(self._writer)
 
 
 def lookup(host: str, port: int, flags: int) -> Found:

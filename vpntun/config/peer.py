@@ -1,0 +1,28 @@
+"""One peer as the operator configured it: WireGuard's four facts, and what is ours: its carrier and its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+
+from vpntun.core.client import Transport
+from vpntun.crypto.keys import KEY_SIZE
+
+Network = IPv4Network | IPv6Network
+
+NO_PSK = bytes(KEY_SIZE)
+
+
+@dataclass(frozen=True)
+class PeerSettings:
+    """`host` None: the peer calls this end. `keepalive`: seconds, 0 for none. `is_vpntun`: known to be one for sure."""
+
+    public: bytes
+    allowed: tuple[Network, ...]
+    psk: bytes = field(default=NO_PSK, repr=False)
+    host: str | None = None
+    port: int = 0
+    keepalive: float = 0.0
+    transport: Transport = "udp"
+    name: str = ""
+    is_vpntun: bool = False

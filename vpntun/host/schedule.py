@@ -1,0 +1,96 @@
+"""When which of many links has something to do: the earliest of their deadlines, without asking each of them each turn.
+
+    touched    a link that sent, received or decided something may have a nearer deadline: it is asked once a turn
+    the heap   holds for each link a time no later than its deadline. A deadline that has moved away is found out when
+               its time comes to the top, before the loop sleeps: nothing is woken for nothing
+
+A turn costs as much as the links that it touched, however many there are.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from typing import Protocol
+
+NEVER = float("inf")
+
+
+class Timed(Protocol):
+    """What has a deadline."""
+
+    touched: bool
+    """Whether it waits to be asked for its deadline; set by `touch`, cleared here."""
+
+    @property
+    def deadline(self) -> float:
+        """Its next, in seconds of the loop's clock; infinite for none."""
+
+    def handle_deadline(self) -> None:
+        """Do what is due."""
+
+
+class Schedule:
+    """The deadlines of all links. Times are seconds of the loop's clock."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timed]] = []
+        self._listed: dict[Timed, float] = {}
+        self._touched: list[Timed] = []
+        self._order = itertools.count()
+
+    def touch(self, timed: Timed) -> None:
+        """Its deadline may be nearer than it was."""
+        if not timed.touched:
+            timed.touched = True
+            self._touched.append(timed)
+
+    def forget(self, timed: Timed) -> None:
+        """It is no more."""
+        self._listed.pop(timed, None)
+        self._touched = [each for each in self._touched if each is not timed]
+        timed.touched = True  # so that nothing that still refers to it lists it again
+
+    def deadline(self) -> float:
+        """The earliest of all."""
+        self._ask_touched()
+        heap, listed = self._heap, self._listed
+        while heap:
+            time, _, timed = heap[0]
+            if listed.get(timed) != time:
+                heapq.heappop(heap)
+            elif (actual := timed.deadline) > time:
+                self._relist(timed, actual)
+            else:
+                return time
+        return NEVER
+
+    def handle(self, now: float) -> None:
+        """Let everything that is due do what it has to."""
+        while self._heap and self._heap[0][0] <= now:
+            time, _, timed = heapq.heappop(self._heap)
+            if self._listed.get(timed) == time:
+                del self._listed[timed]
+                self.touch(timed)
+                if timed.deadline <= now:
+                    timed.handle_deadline()
+
+    def _ask_touched(self) -> None:
+        touched, self._touched = self._touched, []
+        for timed in touched:
+            timed.touched = False
+            deadline = timed.deadline
+            time = self._listed.get(timed, NEVER)
+            if deadline < time:
+                self._list(timed, deadline)
+            elif self._heap and self._heap[0][2] is timed and deadline > time:
+                self._relist(timed, deadline)
+
+    def _list(self, timed: Timed, deadline: float) -> None:
+        self._listed[timed] = deadline
+        heapq.heappush(self._heap, (deadline, next(self._order), timed))
+
+    def _relist(self, timed: Timed, deadline: float) -> None:
+        """Its entry is at the top, and has come too early."""
+        self._listed[timed] = deadline
+        heapq.heapreplace(self._heap, (deadline, next(self._order), timed))

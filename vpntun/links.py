@@ -1,0 +1,247 @@
+"""The links of one interface: one a peer, made as configured, and changed when the configuration is read again.
+
+a new peer                               a link, started, its allowed IPs in the route table
+one that is gone                         its keys are wiped, its connections close, its packets lead nowhere
+other allowed IPs, keepalive or name     changed in place: the session goes on
+anything else of a peer has changed      gone, and new
+the same peer                            untouched
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+
+from vpntun.config.peer import PeerSettings
+from vpntun.config.tunnel import Tunnel, explain_covering
+from vpntun.core.client import ClientCarriers
+from vpntun.core.conversation import Conversation
+from vpntun.core.node import Node
+from vpntun.core.peer import Peer
+from vpntun.core.routes import RouteTable
+from vpntun.core.server import ServerCarriers
+from vpntun.crypto.keys import format_key
+from vpntun.host.bundler import Bundler
+from vpntun.host.calling import CallingLink
+from vpntun.host.carrier import Path
+from vpntun.host.device import TunDevice
+from vpntun.host.link import Link, Sealer
+from vpntun.host.log import NOTICE, Limited
+from vpntun.host.loop import Loop
+from vpntun.host.plain import PlainSender
+from vpntun.host.resolver import Found, Resolver
+from vpntun.host.schedule import Schedule
+from vpntun.host.state import Endpoints, TimestampFile
+from vpntun.host.tcp import TcpConnection
+from vpntun.host.udp import UdpEndpoint, UdpSocket
+from vpntun.wire import record
+
+SHOWN_OF_A_KEY = 8
+
+
+class Links:
+    """All links, and what they share. `by_peer` is the data path's way in, `routes` its way out.
+
+    `on_connection` is told of every TCP connection that was dialled, to have it watched.
+    """
+
+    def __init__(self, tunnel: Tunnel, loop: Loop, device: TunDevice, udp: dict[int, UdpSocket]) -> None:
+        self._tunnel = tunnel
+        self._loop = loop
+        self._device = device
+        self._udp = udp
+        self._rng = random.Random()
+        self._sealer = Sealer()
+        self._endpoints = Endpoints(tunnel.interface)
+        self._timestamps = TimestampFile(tunnel.identity.public)
+        self._settings: dict[bytes, PeerSettings] = {}
+        self._refused = Limited(NOTICE, "%s")
+        self.by_peer: dict[Peer, Link] = {}
+        self.node = Node(tunnel.identity)
+        self.routes: RouteTable[Link] = RouteTable()
+        self.schedule = Schedule()
+        self.bundler = Bundler(PlainSender(device.mtu))
+        self.on_connection: Callable[[TcpConnection], None] = lambda connection: None
+
+    def of(self, public: bytes) -> Link:
+        """The link of a peer. Raises KeyError."""
+        return self.by_peer[self.node.peers[public]]
+
+    def settings_of(self, link: Link) -> PeerSettings:
+        """How its peer is configured."""
+        return self._settings[link.peer.public]
+
+    def change(self, wanted: Iterable[PeerSettings]) -> tuple[int, int, int]:
+        """Have these peers and no others; returns how many were added, removed and changed."""
+        fresh = {settings.public: settings for settings in wanted}
+        gone = [public for public in self._settings if public not in fresh]
+        changed = [public for public, former in self._settings.items() if fresh.get(public, former) != former]
+        new = [public for public in fresh if public not in self._settings]
+        for public in gone:
+            self._remove(public)
+        for public in changed:
+            self._change(fresh[public])
+        for public in new:
+            self._add(fresh[public])
+        return len(new), len(gone), len(changed)
+
+    def ready(self, connection: TcpConnection) -> None:
+        """A TCP connection takes data again."""
+        link = self._link_on(connection)
+        if link is not None:
+            self.bundler.drain(link)
+
+    def closed(self, connection: TcpConnection) -> None:
+        """A TCP connection that was accepted has closed."""
+        link = self._link_on(connection)
+        if link is not None:
+            link.closed(connection)
+
+    def drops(self) -> Counter[str]:
+        """What all links have dropped, by reason."""
+        return sum((link.drops for link in self.by_peer.values()), Counter())
+
+    def _link_on(self, connection: TcpConnection) -> Link | None:
+        return self.by_peer.get(connection.peer) if connection.peer is not None else None
+
+    def _add(self, settings: PeerSettings) -> None:
+        peer = Peer(
+            self._tunnel.identity,
+            settings.public,
+            settings.psk,
+            self.node.indices,
+            self._timestamps,
+            self._rng,
+            keepalive=settings.keepalive,
+            chooses_carrier=settings.host is not None,
+        )
+        self.node.add(peer)
+        self._settings[settings.public] = settings
+        link = self._waiting(peer, settings) if settings.host is None else self._calling(peer, settings, settings.host)
+        link.on_ready = partial(self.bundler.drain, link)
+        self.by_peer[peer] = link
+        for network in settings.allowed:
+            self.routes.add(network, link)
+        link.start()
+
+    def _remove(self, public: bytes) -> None:
+        link = self.of(public)
+        path = link.path
+        link.stop()
+        self.routes.remove_all(link)
+        self.bundler.forget(link)
+        self.schedule.forget(link)
+        self.node.remove(link.peer)
+        del self.by_peer[link.peer], self._settings[public]
+        if path is not None:
+            path.hang_up_later()
+
+    def _change(self, settings: PeerSettings) -> None:
+        kept = replace(
+            self._settings[settings.public], allowed=settings.allowed, keepalive=settings.keepalive, name=settings.name
+        )
+        if kept != settings:
+            self._remove(settings.public)
+            self._add(settings)
+            return
+        link = self.of(settings.public)
+        self._settings[settings.public] = settings
+        link.name = self._name(settings)
+        link.keep_alive(settings.keepalive)
+        for network in set(self.routes.networks_of(link)) - set(settings.allowed):
+            self.routes.remove(network)
+        for network in settings.allowed:
+            self.routes.add(network, link)
+
+    def _waiting(self, peer: Peer, settings: PeerSettings) -> Link:
+        """The link of a peer that calls."""
+        peer.endpoint = self._last_endpoint(peer.public)
+        choice = ServerCarriers(peer, self._rng)
+        link = Link(
+            peer,
+            choice,
+            self._conversation(settings),
+            self._loop,
+            self.schedule,
+            self._sealer,
+            Counter(),
+            self._name(settings),
+        )
+        link.on_endpoint = partial(self._remember, peer.public)
+        return link
+
+    def _calling(self, peer: Peer, settings: PeerSettings, host: str) -> Link:
+        """The link of a peer that is called."""
+
+        def resolved(found: Found) -> None:
+            link.resolved(self._candidates(found))
+
+        def watch(connection: TcpConnection) -> None:
+            self.on_connection(connection)
+            connection.on_closed = lambda: link.closed(connection)
+
+        choice = ClientCarriers(peer, settings.transport, self._rng)
+        link = CallingLink(
+            peer,
+            choice,
+            self._conversation(settings),
+            self._loop,
+            self.schedule,
+            self._sealer,
+            Counter(),
+            self._name(settings),
+            resolver=Resolver(self._loop, host, settings.port, resolved),
+            on_connection=watch,
+        )
+        return link
+
+    def _conversation(self, settings: PeerSettings) -> Conversation:
+        takes, mtu = takes_of(self._device), self._device.mtu
+        return Conversation(takes, mtu, self._loop.now, peer_is_vpntun=settings.is_vpntun)
+
+    def _name(self, settings: PeerSettings) -> str:
+        """What the log calls a peer: its name, or the beginning of its key; nothing where there is only one."""
+        if settings.name or len(self._tunnel.peers) == 1:
+            return settings.name
+        return f"peer {format_key(settings.public)[:SHOWN_OF_A_KEY]}"
+
+    def _candidates(self, found: Found) -> list[UdpEndpoint]:
+        candidates = []
+        for family, address in found:
+            covering = self._tunnel.covering(ipaddress.ip_address(address[0].partition("%")[0]))
+            if covering is not None:
+                self._refused(explain_covering(covering, address[0]))
+            elif family in self._udp:
+                candidates.append(self._udp[family].endpoint(address))
+        return candidates
+
+    def _last_endpoint(self, public: bytes) -> UdpEndpoint | None:
+        host, port = self._endpoints.recall(public) or (None, 0)
+        if host is None:
+            return None
+        try:
+            version = ipaddress.ip_address(host).version
+        except ValueError:
+            return None
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        address = (host, port) if version == 4 else (host, port, 0, 0)
+        return self._udp[family].endpoint(address) if family in self._udp else None
+
+    def _remember(self, public: bytes, path: Path) -> None:
+        if isinstance(path, UdpEndpoint):
+            self._endpoints.remember(public, path.address[0], path.address[1])
+
+
+def takes_of(device: TunDevice) -> int:
+    """What this end says that it takes, a sum of TAKES_*: what its device does."""
+    takes = record.TAKES_BURSTS
+    if device.takes_tcp:
+        takes |= record.TAKES_CHECKSUM | record.TAKES_TSO4 | record.TAKES_TSO6
+    if device.takes_udp:
+        takes |= record.TAKES_USO4 | record.TAKES_USO6
+    return takes
