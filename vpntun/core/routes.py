@@ -1,8 +1,15 @@
 """The route table: peer CIDRs (allowed IPs) to links, longest prefix first, used both ways.
 
 The destination of a packet from the device chooses the link; the source of a packet from a link must lead back to it.
-One dictionary a prefix length: a look-up costs at most as many steps as there are different lengths in use, whatever
-the number of prefixes. Recent answers are kept, a bounded number of them, until a prefix is added.
+
+    levels    one dictionary a prefix length: a look-up costs at most as many steps as there are different lengths in
+              use, whatever the number of prefixes
+    known     recent answers, a bounded number of them, until the table is changed. What one peer asks for cannot change
+              another's answer; many different addresses only make answers cost what they cost without it
+    held      what leads to each link, so that a link goes without a look at the others' prefixes
+
+`scripts/routes` measures it, against the patricia tries that are to be had as libraries: those are no faster, since one
+step here is one look into a dictionary, and few lengths are in use.
 """
 
 from __future__ import annotations
@@ -21,20 +28,47 @@ class RouteTable(Generic[Link]):
 
     def __init__(self) -> None:
         self._known: dict[bytes, Link | None] = {}
-        self._levels: dict[int, list[tuple[int, dict[int, Link]]]] = {4: [], 16: []}
+        # By bytes of address, then by the bits that do not count, the fewest first.
+        self._levels: dict[int, dict[int, dict[int, Link]]] = {4: {}, 16: {}}
+        self._held: dict[Link, dict[tuple[int, int], set[int]]] = {}
 
     def add(self, network: Network, link: Link) -> None:
         """Lead `network` to `link`; an identical prefix that led elsewhere moves."""
         self._known.clear()
-        shift = network.max_prefixlen - network.prefixlen
-        prefix = int(network.network_address) >> shift
-        levels = self._levels[network.max_prefixlen // 8]
-        for level_shift, prefixes in levels:
-            if level_shift == shift:
-                prefixes[prefix] = link
-                return
-        levels.append((shift, {prefix: link}))
-        levels.sort(key=lambda level: level[0])
+        size, shift, prefix = _place_of(network)
+        prefixes = self._levels[size].get(shift)
+        if prefixes is None:
+            prefixes = {}
+            self._levels[size] = dict(sorted([*self._levels[size].items(), (shift, prefixes)]))
+        former = prefixes.get(prefix)
+        if former is not None:
+            self._held[former][size, shift].remove(prefix)
+        prefixes[prefix] = link
+        self._held.setdefault(link, {}).setdefault((size, shift), set()).add(prefix)
+
+    def remove(self, network: Network) -> None:
+        """Lead `network`, this very prefix, nowhere; wider ones that cover it stand."""
+        self._known.clear()
+        size, shift, prefix = _place_of(network)
+        link = self._levels[size].get(shift, {}).get(prefix)
+        if link is not None:
+            self._held[link][size, shift].remove(prefix)
+            self._drop(size, shift, {prefix})
+
+    def remove_all(self, link: Link) -> None:
+        """Lead nothing to `link` any more."""
+        self._known.clear()
+        for (size, shift), prefixes in self._held.pop(link, {}).items():
+            self._drop(size, shift, prefixes)
+
+    def networks_of(self, link: Link) -> list[Network]:
+        """What leads to `link`: IPv4 before IPv6, by address, the wider first."""
+        found = [
+            (size, prefix << shift, size * 8 - shift)
+            for (size, shift), prefixes in self._held.get(link, {}).items()
+            for prefix in prefixes
+        ]
+        return [(IPv4Network if size == 4 else IPv6Network)((number, length)) for size, number, length in sorted(found)]
 
     def find(self, address: bytes) -> Link | None:
         """The link that the longest prefix over `address` (4 or 16 bytes) leads to, or None."""
@@ -48,8 +82,22 @@ class RouteTable(Generic[Link]):
 
     def _search(self, address: bytes) -> Link | None:
         number = int.from_bytes(address, "big")
-        for shift, prefixes in self._levels[len(address)]:
+        for shift, prefixes in self._levels[len(address)].items():
             link = prefixes.get(number >> shift)
             if link is not None:
                 return link
         return None
+
+    def _drop(self, size: int, shift: int, prefixes: set[int]) -> None:
+        """Forget prefixes of one level, and the level when it is empty: it would cost every look-up a step."""
+        level = self._levels[size]
+        for prefix in prefixes:
+            del level[shift][prefix]
+        if prefixes and not level[shift]:
+            del level[shift]
+
+
+def _place_of(network: Network) -> tuple[int, int, int]:
+    """Bytes of address, bits that do not count, and those that do as a number."""
+    shift = network.max_prefixlen - network.prefixlen
+    return network.max_prefixlen // 8, shift, int(network.network_address) >> shift
