@@ -7,11 +7,14 @@ takes away what was set up before it, in the opposite order, and so does the end
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 from vpntun.config.tunnel import SMALLEST_MTU_FOR_IPV6, Interface, Tunnel
 from vpntun.crypto.aead import BACKEND
+from vpntun.errors import ConfigurationError, VpntunError
 from vpntun.host.delivery import Delivery
 from vpntun.host.device import TunDevice, ipv6_is_on
 from vpntun.host.inbound import Inbound
@@ -24,17 +27,23 @@ from vpntun.host.udp import UdpSocket, families
 from vpntun.links import Links
 
 
-def run(tunnel: Tunnel) -> None:
-    """Keep the tunnel up until SIGINT or SIGTERM. Raises VpntunError."""
+def run(tunnel: Tunnel, reread: Callable[[], Tunnel] | None = None) -> None:
+    """Keep the tunnel up until SIGINT or SIGTERM. Raises VpntunError.
+
+    `reread`: how the configuration is read again at SIGHUP, where it came from a file.
+    """
     with ExitStack() as stack:
-        _Daemon(tunnel, stack).run()
+        _Daemon(tunnel, reread, stack).run()
 
 
 class _Daemon:
-    def __init__(self, tunnel: Tunnel, stack: ExitStack) -> None:
+    def __init__(self, tunnel: Tunnel, reread: Callable[[], Tunnel] | None, stack: ExitStack) -> None:
         self._tunnel = tunnel
+        self._reread = reread
         self._stack = stack
         self._loop = Loop()
+        if reread is not None:
+            self._loop.on_hangup = self._hung_up
         stack.callback(self._loop.close)
         stack.enter_context(self._loop.ending_on_signals())
         self._drops: Counter[str] = Counter()
@@ -58,6 +67,23 @@ class _Daemon:
         drops = self._drops + links.drops()
         if drops:
             log.info("dropped: %s", ", ".join(f"{count} {reason}" for reason, count in drops.most_common()))
+
+    def reload(self) -> None:
+        """Read the configuration again and follow it. Raises VpntunError, and then nothing has changed."""
+        if self._reread is None:
+            raise ConfigurationError("this tunnel was not started from a file: there is nothing to read again")
+        fresh = self._reread()
+        if replace(fresh, peers=()) != replace(self._tunnel, peers=()):
+            notice("what has changed in the [Interface] section takes a restart; the peers are changed now")
+        added, removed, changed = self._links.change(fresh.peers)
+        self._tunnel = replace(self._tunnel, peers=fresh.peers)
+        notice("read the configuration again: %d peers added, %d removed, %d changed", added, removed, changed)
+
+    def _hung_up(self) -> None:
+        try:
+            self.reload()
+        except VpntunError as error:
+            log.error("%s; nothing has changed", error)
 
     def _open_udp(self) -> dict[int, UdpSocket]:
         tunnel = self._tunnel

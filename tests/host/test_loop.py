@@ -1,4 +1,4 @@
-"""The loop: deadlines, callbacks in order, descriptors that come and go, and the two signals that end it."""
+"""The loop: deadlines, callbacks in order, descriptors that come and go, and the signals."""
 
 from __future__ import annotations
 
@@ -242,3 +242,25 @@ def test_a_signal_wakes_a_loop_that_sleeps_for_an_hour() -> None:
     os.close(read)
     os.close(write)
     assert monotonic() - started < 5
+
+
+def test_a_hangup_calls_back_from_the_loop_and_ends_nothing() -> None:
+    loop = Loop()
+    before = signal.getsignal(signal.SIGHUP)
+    told: list[str] = []
+
+    def hang_up() -> None:
+        told.append("again")
+        (loop.stop if len(told) > 1 else send)()
+
+    def send() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        told.append("sent")  # the callback that runs now ends first
+
+    loop.on_hangup = hang_up
+    loop.call_later(0.0, lambda: os.kill(os.getpid(), signal.SIGHUP))
+    with loop.ending_on_signals():
+        loop.run(lambda: NEVER, lambda: None)
+    loop.close()
+    signal.signal(signal.SIGHUP, before)
+    assert told == ["again", "sent", "again"]

@@ -1,4 +1,4 @@
-"""The one loop: descriptors, the deadlines of the control plane, and the two signals that end it.
+"""The one loop: descriptors, the deadlines of the control plane, and the signals.
 
 Each turn waits for a descriptor or for the earliest deadline, whichever comes first, then calls back. With nothing to
 do it sleeps until the next deadline: there is no tick.
@@ -32,6 +32,7 @@ class Loop:
         self.now = clock()
         self.slept = 0.0
         """Seconds that it has waited, all in all."""
+        self.on_hangup: Callback | None = None
 
     def watch(self, descriptor: int, on_readable: Callback, on_writable: Callback | None = None) -> None:
         """Call back while `descriptor` is readable; `await_writable` turns the other one on and off."""
@@ -91,13 +92,17 @@ class Loop:
         self._selector.close()
 
     def ending_on_signals(self) -> AbstractContextManager[None]:
-        """While it holds, the first SIGINT or SIGTERM stops the loop, run or not yet, the second the process."""
+        """While it holds, the first SIGINT or SIGTERM stops the loop, run or not yet, the second the process.
+
+        SIGHUP calls `on_hangup` from the loop, where that is set; else it ends the process as ever.
+        """
         return _Signals(self)
 
 
 class _Signals(AbstractContextManager[None]):
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
+        self._hung_up = False
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -107,6 +112,8 @@ class _Signals(AbstractContextManager[None]):
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._first)
+        if self._loop.on_hangup is not None:
+            signal.signal(signal.SIGHUP, self._hangup)
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(-1)
@@ -119,5 +126,11 @@ class _Signals(AbstractContextManager[None]):
             signal.signal(number, signal.SIG_DFL)
         self._loop.stop()
 
+    def _hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._hung_up = True  # whatever runs now runs to its end first
+
     def _drain(self) -> None:
         self._reader.recv(64)
+        if self._hung_up and self._loop.on_hangup is not None:
+            self._hung_up = False
+            self._loop.on_hangup()
