@@ -116,7 +116,7 @@ class Tunnel:
     @property
     def default_mtu(self) -> int:
         """Two vpntuns carry 1500 bytes over any path; a plain WireGuard's datagrams must fit whole."""
-        return DEFAULT_MTU if self.own else DEFAULT_MTU_TO_WIREGUARD
+        return DEFAULT_MTU if any(peer.is_vpntun for peer in self.peers) else DEFAULT_MTU_TO_WIREGUARD
 
     def _check_host(self, host: str) -> None:
         try:
@@ -187,7 +187,12 @@ def shared_keys(role: Role, path: Path | None, host: str | None) -> Keys:
 
     Raises KeyFileError or PrivilegeError.
     """
-    shared = SharedIdentity.of(_shared_secret(role, path, host))
+    return derived_keys(role, _shared_secret(role, path, host))
+
+
+def derived_keys(role: Role, secret: bytes) -> Keys:
+    """What an end in this role has from a shared key of 32 bytes."""
+    shared = SharedIdentity.of(secret)
     server = (IPv4Interface(f"{shared.server4}/30"), IPv6Interface(f"{shared.server6}/64"))
     client = (IPv4Interface(f"{shared.client4}/30"), IPv6Interface(f"{shared.client6}/64"))
     if role == "server":
