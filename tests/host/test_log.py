@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.host.machine import Clock, logged
-from vpntun.host.log import NOTICE, Limited, log, notice, open_log
+from tests.host.machine import Clock, logged, ordinary_user
+from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
+from vpntun.host.log import (
+    NOTICE,
+    Limited,
+    ToFile,
+    ToSyslog,
+    complain,
+    leads_to_journal,
+    log,
+    notice,
+    open_log,
+    reopen_log,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -124,3 +142,138 @@ def test_a_percent_sign_in_an_argument_is_only_text() -> None:
     with logged() as lines:
         Limited(NOTICE, "%s", time.monotonic)("50 %d")
     assert lines == ["50 %d"]
+
+
+def test_a_structured_form_is_asked_for_by_name(capsys: Captured) -> None:
+    open_log("tun3", 0, "json")
+    notice("connected to %s", "there", peer="office")
+    said = json.loads(capsys.readouterr().err)
+    assert (said["message"], said["peer"], said["level"]) == ("connected to there", "office", "notice")
+
+
+def test_a_file_is_appended_to_and_is_for_its_owner_alone(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "log"
+    for name in ("tun3", "tun4"):
+        open_log(name, 0, file=path)
+        notice("up\n")
+    lines = path.read_text().splitlines()
+    assert [line.partition(" ")[2] for line in lines] == [r"vpntun: tun3: up\n", r"vpntun: tun4: up\n"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_that_was_rotated_away_is_opened_anew_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    open_log("tun3", 0, file=path)
+    notice("first")
+    path.rename(tmp_path / "log.1")
+    notice("second")
+    reopen_log()
+    notice("third")
+    assert [line.rsplit(" ", 1)[1] for line in (tmp_path / "log.1").read_text().splitlines()] == ["first", "second"]
+    assert path.read_text().endswith(" third\n")
+
+
+def test_a_file_that_cannot_be_opened_anew_leaves_the_old_one_in_use(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    open_log("tun3", 0, file=folder / "log")
+    folder.rename(tmp_path / "moved")
+    reopen_log()
+    notice("still here")
+    [warning, line] = (tmp_path / "moved" / "log").read_text().splitlines()
+    assert "going on in the old one" in warning
+    assert line.endswith("still here")
+
+
+def test_a_file_with_a_relative_name_is_found_again_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_log("tun3", 0, file=Path("log"))
+    monkeypatch.chdir("/")
+    reopen_log()
+    notice("up")
+    assert (tmp_path / "log").read_text().endswith("up\n")
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "fifo", ".", "none/log"):
+        with pytest.raises(ConfigurationError, match="log file"):
+            open_log("tun3", 0, file=tmp_path / name)
+    with pytest.raises(ConfigurationError, match="no regular file"):
+        open_log("tun3", 0, file=Path("/dev/null"))
+
+
+def test_a_file_of_somebody_else_is_a_question_of_permission() -> None:
+    with ordinary_user() as folder:
+        (folder / "closed").mkdir(mode=0o500)
+        with pytest.raises(PrivilegeError, match="log file"):
+            open_log("tun3", 0, file=folder / "closed" / "log")
+
+
+def test_a_full_disk_stops_nothing() -> None:
+    handler = ToFile.__new__(ToFile)
+    logging.Handler.__init__(handler)
+    handler._descriptor = os.open("/dev/full", os.O_WRONLY)
+    handler.emit(logging.LogRecord("vpntun", NOTICE, "", 0, "lost", (), None))
+    handler.close()
+
+
+def test_a_daemon_without_a_file_writes_to_syslog(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as syslog:
+        syslog.bind(str(tmp_path / "log"))
+        handler = ToSyslog(str(tmp_path / "log"))
+        handler.setFormatter(logging.Formatter("vpntun: %(message)s"))
+        handler.emit(logging.LogRecord("vpntun", NOTICE, "", 0, "up", (), None))
+        assert syslog.recv(1000) == b"<29>vpntun: up"
+    handler.emit(logging.LogRecord("vpntun", NOTICE, "", 0, "nobody listens", (), None))
+    handler.close()
+
+
+def test_a_daemon_says_it_on_stderr_too_while_it_has_one(tmp_path: Path, capsys: Captured) -> None:
+    open_log("tun3", 0, file=tmp_path / "log", detached=True)
+    notice("up")
+    assert capsys.readouterr().err == "vpntun: tun3: up\n"
+    assert (tmp_path / "log").read_text().endswith(" vpntun: tun3: up\n")
+
+
+def test_the_reason_for_the_end_is_on_stderr_once_wherever_the_log_is(tmp_path: Path, capsys: Captured) -> None:
+    for file in (None, tmp_path / "log"):
+        open_log("tun3", 0, file=file)
+        complain(DeviceError("the device tun3 has gone"))
+        assert capsys.readouterr().err == "vpntun: the device tun3 has gone\n"
+    assert (tmp_path / "log").read_text().endswith(" vpntun: the device tun3 has gone\n")
+
+
+def test_a_command_without_a_log_gives_its_reason_all_the_same(capsys: Captured) -> None:
+    log.handlers = []
+    complain(DeviceError("no\tdevice"))
+    assert capsys.readouterr().err == "vpntun: no\\tdevice\n"
+
+
+JOURNAL = """
+import os, sys
+status = os.fstat(2)
+os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino + int(sys.argv[1])}"
+from vpntun.host.log import log, notice, open_log
+open_log("tun3", 2)
+notice("notice")
+log.warning("warning")
+log.debug("debug")
+"""
+
+
+def test_lines_for_the_journal_begin_with_their_priority() -> None:
+    for offset, expected in (("0", ["<5>", "<4>", "<7>"]), ("1", ["", "", ""])):
+        done = subprocess.run([sys.executable, "-c", JOURNAL, offset], capture_output=True, text=True, check=True)
+        words = ["notice", "warning", "debug"]
+        assert done.stderr.splitlines() == [f"{n}vpntun: tun3: {word}" for n, word in zip(expected, words, strict=True)]
+
+
+@pytest.mark.parametrize("stated", ["", "nonsense", "1:2:3"])
+def test_an_odd_name_of_the_journal_is_not_it(stated: str) -> None:
+    assert not leads_to_journal(2, {"JOURNAL_STREAM": stated})
+    assert not leads_to_journal(-1, {"JOURNAL_STREAM": "1:2"})

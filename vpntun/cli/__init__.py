@@ -8,10 +8,11 @@ from typing import NoReturn
 import click
 
 from vpntun.cli.command import vpntun
+from vpntun.cli.devices import mktun, rmtun
 from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
 from vpntun.errors import VpntunError
 
-for command in (genkey, genpsk, keygen, pubkey):
+for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun):
     vpntun.add_command(command)
 
 

@@ -101,7 +101,7 @@ class Tunnel:
             if port is not None and not 1 <= port <= 65535:
                 raise ConfigurationError(f"{port} is no port: it is between 1 and 65535")
         if self.mtu is not None:
-            self._check_mtu(self.mtu)
+            check_mtu(self.mtu, self.addresses)
         for peer in self.peers:
             if peer.public == self.identity.public:
                 raise ConfigurationError("a peer has this end's own public key: give the other machine's")
@@ -126,12 +126,6 @@ class Tunnel:
         covering = self.covering(endpoint)
         if covering is not None:
             raise ConfigurationError(explain_covering(covering, host))
-
-    def _check_mtu(self, mtu: int) -> None:
-        if not SMALLEST_MTU <= mtu <= LARGEST_MTU:
-            raise ConfigurationError(f"an MTU of {mtu} cannot work: it is between {SMALLEST_MTU} and {LARGEST_MTU}")
-        if mtu < SMALLEST_MTU_FOR_IPV6 and any(address.version == 6 for address in self.addresses):
-            raise ConfigurationError(f"an MTU of {mtu} is too small for IPv6, which needs {SMALLEST_MTU_FOR_IPV6}")
 
 
 def to_one_peer(
@@ -172,6 +166,14 @@ def to_one_peer(
         own=keys.own,
         other=keys.other,
     )
+
+
+def check_mtu(mtu: int, addresses: tuple[Interface, ...]) -> None:
+    """Raise ConfigurationError where a device with these addresses cannot have this MTU."""
+    if not SMALLEST_MTU <= mtu <= LARGEST_MTU:
+        raise ConfigurationError(f"an MTU of {mtu} cannot work: it is between {SMALLEST_MTU} and {LARGEST_MTU}")
+    if mtu < SMALLEST_MTU_FOR_IPV6 and any(address.version == 6 for address in addresses):
+        raise ConfigurationError(f"an MTU of {mtu} is too small for IPv6, which needs {SMALLEST_MTU_FOR_IPV6}")
 
 
 def explain_covering(network: Network, host: str) -> str:

@@ -5,7 +5,7 @@ wrote in one piece, up to 64 kB, its checksum unfinished, and takes such superpa
 or all of the offloads is served all the same, packet by packet.
 
 A device that was not there vanishes with the descriptor, its addresses and routes with it. One that was there
-(`ip tuntap add`) is attached, and stays when this program ends.
+(`vpntun mktun`) is attached, and stays when this program ends.
 """
 
 from __future__ import annotations
@@ -43,12 +43,11 @@ class TunDevice:
     """
 
     def __init__(self, name: str) -> None:
-        if not VALID_NAME.fullmatch(name) or name in (".", ".."):
-            raise ConfigurationError(f"{name!r} cannot be an interface's name: up to 15 characters, no space, / : or %")
+        check_name(name)
         self.name = name
         self.created = not interface_exists(name)
         self._found = 0 if self.created else _flags_of(name)
-        self._tun = _open(name)
+        self._tun = open_tun(name)
         self._descriptor: int = self._tun.fileno()
         os.set_inheritable(self._descriptor, False)
         os.set_blocking(self._descriptor, False)
@@ -132,6 +131,12 @@ class TunDevice:
         return DeviceError(f"the device {self.name} has gone ({error.strerror}): somebody deleted it; start again")
 
 
+def check_name(name: str) -> None:
+    """Raise ConfigurationError where no interface can have that name."""
+    if not VALID_NAME.fullmatch(name) or name in (".", ".."):
+        raise ConfigurationError(f"{name!r} cannot be an interface's name: up to 15 characters, no space, / : or %")
+
+
 def interface_exists(name: str) -> bool:
     """Whether a device of any kind has that name."""
     try:
@@ -158,7 +163,8 @@ def ipv6_is_on(name: str) -> bool:
         return False
 
 
-def _open(name: str) -> pytun.TunTapDevice:
+def open_tun(name: str) -> pytun.TunTapDevice:
+    """Make or attach a TUN device, with the flags that a tunnel uses. Raises PrivilegeError or DeviceError."""
     try:
         return pytun.TunTapDevice(name=name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR)
     except OSError as error:
@@ -167,7 +173,7 @@ def _open(name: str) -> pytun.TunTapDevice:
             if os.access(CLONE, os.R_OK | os.W_OK):
                 raise PrivilegeError(
                     f"no right to make or attach the device {name}: run as root or with CAP_NET_ADMIN, or have root "
-                    f"make it for you ('ip tuntap add dev {name} mode tun user {os.geteuid()}')"
+                    f"make it for you ('vpntun mktun {name} --user {os.geteuid()}')"
                 ) from error
             raise PrivilegeError(f"no access to {CLONE}: run as root, or have its mode changed to 0666") from error
         if code in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
@@ -175,7 +181,9 @@ def _open(name: str) -> pytun.TunTapDevice:
                 f"there is no {CLONE}: load the module ('modprobe tun'), or allow it in the container"
             ) from error
         if code == errno.EBUSY:
-            raise DeviceError(f"the device {name} is busy: another program has it open; choose another -i") from error
+            raise DeviceError(
+                f"the device {name} is busy: another program has it open; stop that one, or choose another name"
+            ) from error
         if code == errno.EINVAL:
             raise DeviceError(f"{name} is there and is no TUN device: choose another name with -i") from error
         raise DeviceError(f"the device {name} cannot be opened: {os.strerror(code)}") from error

@@ -1,44 +1,150 @@
-"""The log: one line an event on stderr, `vpntun: INTERFACE: text`, nothing secret in it.
+"""The log: one line an event, nothing secret in it, in one of the forms of logform.py.
 
-What a peer or a name server says may stand in a line, so control characters are escaped. Events that a stranger can
-cause are limited in rate; the line that comes through says how many were held back.
+    stderr        unless something else is asked for; with journal priorities, `<5>vpntun: tun3: ...`, where stderr is
+                  systemd's journal
+    a file        appended to, 0600, opened anew when it has been rotated away
+    the system's  for a daemon without a file: syslog's socket, if anybody listens there
+
+A log that cannot be written loses lines and stops nothing. Events that a stranger can cause are limited in rate; the
+line that comes through says how many were held back.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 
-NOTICE = logging.WARNING + 5
+from vpntun.errors import ConfigurationError, PrivilegeError
+from vpntun.host.logform import NOTICE, Form, formatter, priority
+
+__all__ = ["NOTICE", "Limited", "complain", "log", "notice", "open_log", "reopen_log"]
+
 SECONDS_BETWEEN = 10.0
+SYSLOG = "/dev/log"
+SYSLOG_DAEMON = 3 << 3
 
 logging.addLevelName(NOTICE, "NOTICE")
 log = logging.getLogger("vpntun")
 
 
-class OneLine(logging.Formatter):
-    """Escapes whatever is not printable, so that a line stays one line and a terminal stays as it was."""
+def open_log(
+    interface: str, verbosity: int, form: Form = "text", file: Path | None = None, *, detached: bool = False
+) -> None:
+    """Log notices and warnings; with `verbosity` 1 what happens to the link as well, with 2 everything.
 
-    def format(self, record: logging.LogRecord) -> str:
-        """The whole line."""
-        text = super().format(record)
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def open_log(interface: str, verbosity: int) -> None:
-    """Log to stderr: notices and warnings; with `verbosity` 1 what happens to the link as well, with 2 everything."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine(f"vpntun: {interface.replace('%', '%%')}: %(message)s"))
-    log.handlers = [handler]
+    `detached`: this process is to leave its terminal; it writes to stderr while it can, and to the file or syslog.
+    Raises ConfigurationError or PrivilegeError where the file cannot be opened.
+    """
+    handlers: list[logging.Handler] = []
+    if file is not None:
+        handlers.append(ToFile(file))
+    elif detached:
+        handlers.append(ToSyslog())
+    if detached or not handlers:
+        handlers.append(ToStderr())
+    for handler in handlers:
+        handler.setFormatter(formatter(form, interface, with_time=isinstance(handler, ToFile)))
+    for former in log.handlers:
+        former.close()
+    log.handlers = handlers
     log.propagate = False
     log.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
 
 
-def notice(text: str, *arguments: object) -> None:
-    """Say something that every operator wants to see."""
-    log.log(NOTICE, text, *arguments)
+def reopen_log() -> None:
+    """Open the file anew, which may have been renamed; where that fails, go on in the old one."""
+    for handler in log.handlers:
+        if isinstance(handler, ToFile):
+            handler.reopen()
+
+
+def notice(text: str, *arguments: object, **fields: object) -> None:
+    """Say something that every operator wants to see; `fields` go beside the text in the structured forms."""
+    log.log(NOTICE, text, *arguments, extra={"fields": fields})
+
+
+def complain(error: Exception) -> None:
+    """Say why the program ends: in the log, and on stderr in any case."""
+    if not any(isinstance(handler, ToStderr) for handler in log.handlers):
+        handler = ToStderr()
+        handler.setFormatter(formatter("text", ""))
+        log.addHandler(handler)
+    log.error("%s", error, extra={"is_last": True})
+
+
+class ToStderr(logging.StreamHandler):  # type: ignore[type-arg]
+    """Whatever stderr is at the time; lines for the journal begin with their priority."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._to_journal = leads_to_journal(2, os.environ)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole line."""
+        line = super().format(record)
+        return f"<{priority(record)}>{line}" if self._to_journal else line
+
+
+class ToFile(logging.Handler):
+    """A file, a line by one write. Raises ConfigurationError or PrivilegeError where it cannot be opened."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path.absolute()
+        self._descriptor = _open(self._path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append one line."""
+        line = self.format(record) + "\n"
+        with suppress(OSError):
+            os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
+
+    def reopen(self) -> None:
+        """Go on in a file of this name, old or new."""
+        try:
+            fresh = _open(self._path)
+        except (ConfigurationError, PrivilegeError) as error:
+            log.warning("%s; going on in the old one", error)
+            return
+        os.close(self._descriptor)
+        self._descriptor = fresh
+
+    def fileno(self) -> int:
+        """The descriptor, for whoever gives the file to another user."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):
+            os.close(self._descriptor)
+        super().close()
+
+
+class ToSyslog(logging.Handler):
+    """The system's log, by a datagram a line; nobody there, or no room, and it is lost."""
+
+    def __init__(self, address: str = SYSLOG) -> None:
+        super().__init__()
+        self._address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one line, under facility daemon."""
+        line = f"<{SYSLOG_DAEMON | priority(record)}>{self.format(record)}"
+        with suppress(OSError):
+            self._socket.sendto(line.encode("utf-8", "backslashreplace"), self._address)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+        super().close()
 
 
 class Limited:
@@ -61,3 +167,31 @@ class Limited:
         self._next_at = now + SECONDS_BETWEEN
         self._held_back = 0
         log.log(self._level, self._text + more, *arguments)
+
+
+def leads_to_journal(descriptor: int, environment: Mapping[str, str]) -> bool:
+    """Whether systemd reads there, as $JOURNAL_STREAM (device:inode) says (systemd.exec(5))."""
+    stated = environment.get("JOURNAL_STREAM")
+    if stated is None:
+        return False
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return stated == f"{status.st_dev}:{status.st_ino}"
+
+
+def _open(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except PermissionError:
+        raise PrivilegeError(f"the log file {path} cannot be written by this user: name another, or chown it") from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"the log file {path} cannot be opened: {error.strerror} (symbolic links are not followed)"
+        ) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ConfigurationError(f"the log file {path} is no regular file")
+    return descriptor
