@@ -414,6 +414,20 @@ def test_the_length_of_the_path_is_found(met: Two, largest: int) -> None:
     assert met.left.conversation.df
 
 
+def test_what_was_found_of_the_path_is_said_where_records_go_over_it_in_datagrams(met: Two) -> None:
+    conversation = met.left.conversation
+    assert conversation.last_round_trip == (0.0, -NEVER)
+    met.latency = 0.02
+    met.packets(met.left)
+    met.run(30.0)
+    assert conversation.cuts
+    assert conversation.path_payload == 65507
+    assert conversation.last_round_trip[0] == pytest.approx(0.04)
+    conversation.moved(TCP, met.now, ipv6=False)
+    assert not conversation.cuts
+    assert conversation.path_payload is None
+
+
 def test_lengths_that_this_host_refuses_are_left_out_at_once(met: Two) -> None:
     met.refuses_above = 1472
     met.packets(met.left)

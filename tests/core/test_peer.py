@@ -144,6 +144,38 @@ def test_data_that_stays_unanswered_for_15_seconds_asks_for_a_handshake() -> Non
     assert not wanted(pair.left.peer.handle_timers(pair.now + 100))
 
 
+def test_a_peer_is_silent_that_has_not_said_anything_for_15_seconds_since_data_was_sent() -> None:
+    pair = ready()
+    start, timers = pair.now, pair.left.peer.timers
+    assert timers.heard_at == start
+    assert not timers.is_silent(start + 100)
+    pair.left.data(b"x", start)
+    pair.left.data(b"y", start + 5)
+    assert not timers.is_silent(start + 14.9)
+    assert timers.is_silent(start + 15)
+    assert wanted(pair.left.peer.handle_timers(start + 16))
+    pair.left.data(b"z", start + 17)
+    assert timers.is_silent(start + 17)
+    pair.now = start + 18
+    pair.to_left(only(pair.right.peer.keepalive(AT_LEFT, pair.now)))
+    assert timers.heard_at == pair.now
+    assert not timers.is_silent(pair.now + 100)
+
+
+def test_a_handshake_measures_the_round_trip_at_both_ends() -> None:
+    pair = Pair()
+    assert pair.left.peer.round_trip == pair.right.peer.round_trip == 0
+    initiation = pair.initiation()
+    pair.now += 0.2
+    response = only(pair.to_right(initiation))
+    pair.now += 0.1
+    pair.to_left(response)
+    pair.now += 0.15
+    pair.confirm()
+    assert pair.left.peer.round_trip == pytest.approx(0.3)
+    assert pair.right.peer.round_trip == pytest.approx(0.25)
+
+
 def test_anything_received_cancels_the_new_handshake() -> None:
     pair = ready()
     pair.left.data(b"x", pair.now)

@@ -108,6 +108,7 @@ def test_a_standing_queue_is_dropped_from_ever_faster_and_the_bound_holds_the_re
     assert 0 < early < 30
     run(queue, 5500, 5000, 30.0)
     assert queue.dropped > 20 * early
+    assert early < queue.late <= queue.dropped
 
 
 def test_a_queue_of_one_superpacket_is_left_alone() -> None:
@@ -132,7 +133,7 @@ def test_the_first_drop_comes_after_an_interval_of_late_packets_and_takes_one() 
     entry = queue.take(late + INTERVAL)
     assert entry is not None
     assert entry[0][:2] == (3).to_bytes(2, "big")
-    assert queue.dropped == 1
+    assert queue.dropped == queue.late == 1
 
 
 @given(

@@ -23,7 +23,9 @@ def serving(endpoint: FakeEndpoint | None = AT_LEFT) -> tuple[Pair, ServerCarrie
 
 def test_the_remembered_endpoint_is_asked_at_the_start() -> None:
     pair, choice = serving()
+    assert not choice.searching
     (event,) = choice.start(pair.now)
+    assert choice.searching
     assert isinstance(event, Transmit)
     assert event.endpoint == AT_LEFT
     assert kind_of(event.message) == INITIATION
@@ -32,6 +34,7 @@ def test_the_remembered_endpoint_is_asked_at_the_start() -> None:
 def test_nobody_is_asked_while_nobody_is_known() -> None:
     pair, choice = serving(None)
     assert choice.start(pair.now) == choice.want(pair.now) == []
+    assert not choice.searching
 
 
 def test_what_is_staged_goes_after_90_seconds_without_anybody_to_ask() -> None:

@@ -168,6 +168,15 @@ def test_without_a_waiting_device_it_stays() -> None:
     assert set(simulation.spans) == {FIRST}
 
 
+def test_the_loss_is_known_once_it_was_measured_on_this_path() -> None:
+    simulation = Simulation()
+    assert not simulation.span.loss_is_known
+    simulation.run(3.0, 400 * MBIT)
+    assert simulation.span.loss_is_known
+    simulation.span.moved(simulation.now)
+    assert not simulation.span.loss_is_known
+
+
 def test_a_loop_that_sleeps_most_of_the_time_is_no_bottleneck_though_packets_come_in_clumps() -> None:
     simulation = Simulation()
     for _ in range(3000):

@@ -79,6 +79,22 @@ def test_packets_arrive_as_they_were_in_both_directions_and_both_ip_versions(met
     assert not met.bob.drops
 
 
+def test_the_bytes_of_all_messages_are_counted_that_leave_and_that_are_authenticated(two: Two) -> None:
+    alice, bob = two.alice.link.peer, two.bob.link.peer
+    two.alice.send(ipv4(HERE, THERE, b"x" * 1000), ipv6("fd00::1", "fd00::2", b"y" * 99))
+    two.wire.run()
+    two.bob.inbound.take_datagram(memoryview(bytearray(b"\4" + bytes(99))), two.wire.to_left)  # type: ignore[arg-type]
+    assert alice.sent_bytes == bob.received_bytes > 1200
+    assert bob.sent_bytes == alice.received_bytes >= 92
+
+
+def test_what_cannot_leave_is_not_counted_as_sent(met: Two) -> None:
+    before = met.alice.link.peer.sent_bytes
+    met.wire.to_right.can_deliver = False
+    met.alice.send(ipv4(HERE, THERE, b"x" * 100))
+    assert met.alice.link.peer.sent_bytes == before
+
+
 @pytest.mark.parametrize(
     ("size", "padded"),
     [(20, 32), (31, 32), (32, 32), (33, 48), (1408, 1408), (1409, 1420), (1416, 1420), (1420, 1420), (1500, 1500)],

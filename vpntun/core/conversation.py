@@ -86,6 +86,21 @@ class Conversation:
         )
 
     @property
+    def cuts(self) -> bool:
+        """Whether records go to the peer in datagrams: only then there is a span, a loss and a path's length."""
+        return bool(self.takes) and not self._stream
+
+    @property
+    def path_payload(self) -> int | None:
+        """The longest datagram known to get through, in bytes of UDP payload; None: under 1,200, or not looked for."""
+        return self._path.payload if self.cuts and not self._path.whole else None
+
+    @property
+    def last_round_trip(self) -> tuple[float, float]:
+        """The last PROBE's, in seconds, and when it was measured; 0 and minus infinity: none was."""
+        return self._probes.last, self._probes.measured_at
+
+    @property
     def report_due(self) -> float:
         """The one deadline that packets change."""
         return self._meter.deadline

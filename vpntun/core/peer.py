@@ -80,6 +80,10 @@ class Peer:
         self.keys = Keyring()
         self.timers = Timers(rng, keepalive)
         self.last_handshake: float | None = None
+        self.round_trip = 0.0
+        """Of the last handshake, in seconds; 0 before the first."""
+        self.sent_bytes = self.received_bytes = 0
+        """Of all messages, sealed, as the host counts them."""
         self._chooses_carrier = chooses_carrier
         self._identity = identity
         self._psk = psk
@@ -153,6 +157,7 @@ class Peer:
         self._release(self.keys.initiated(session, late=late))
         self.timers.authenticated_received(now)
         self.last_handshake = now
+        self.round_trip = now - handshake.asked_at
         return [Established(source, initiator=True)]
 
     def opened(
@@ -168,6 +173,7 @@ class Peer:
             if dropped is not None:
                 self._release(dropped)
                 self.last_handshake = now
+                self.round_trip = now - session.created
                 events.append(Established(source, initiator=False))
         if keepalive:
             self.timers.authenticated_received(now)

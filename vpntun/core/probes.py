@@ -39,12 +39,17 @@ class Asked:
 
 
 class Probes:
-    """The probes of one peer. `round_trip` and `variation` are smoothed seconds, `shortest` the least; 0: unknown."""
+    """The probes of one peer. `round_trip` and `variation` are smoothed seconds, `shortest` the least; 0: unknown.
+
+    `last`: the last round trip, in seconds, on whichever path; `measured_at`: when.
+    """
 
     def __init__(self) -> None:
         self.round_trip = 0.0
         self.variation = 0.0
         self.shortest = 0.0
+        self.last = 0.0
+        self.measured_at = -NEVER
         self._out: dict[int, Asked] = {}
         self._given_up: list[Asked] = []
 
@@ -78,7 +83,8 @@ class Probes:
         if asked is None or asked.where != where:
             return None
         del self._out[token]
-        self._measured(max(now - asked.at, 1e-6))
+        self.last, self.measured_at = max(now - asked.at, 1e-6), now
+        self._measured(self.last)
         return asked
 
     def waiting(self, purpose: Purpose) -> bool:

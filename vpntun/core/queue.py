@@ -32,9 +32,9 @@ Entry = tuple[bytes, int, float]
 
 
 class PacketQueue:
-    """First in, first out, drops from the head. `dropped` counts all packets dropped, in whichever way."""
+    """First in, first out, drops from the head. `dropped` counts all packets dropped, `late` those by CoDel."""
 
-    __slots__ = ("_bound", "_count", "_drop_at", "_dropping", "_entries", "_late_at", "dropped", "size")
+    __slots__ = ("_bound", "_count", "_drop_at", "_dropping", "_entries", "_late_at", "dropped", "late", "size")
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque()
@@ -42,6 +42,7 @@ class PacketQueue:
         self.size = 0
         """Bytes that wait."""
         self.dropped = 0
+        self.late = 0
         self._late_at = 0.0
         self._dropping = False
         self._drop_at = 0.0
@@ -126,9 +127,11 @@ class PacketQueue:
             self._count = self._count - 2 if recently and self._count > 2 else 1
             self._drop_at = now + INTERVAL / sqrt(self._count)
             self.dropped += 1
+            self.late += 1
             return self.pop_entry()
         while now >= self._drop_at and self.size > SUPERPACKET:
             self.dropped += 1
+            self.late += 1
             self._count += 1
             self._drop_at += INTERVAL / sqrt(self._count)
             entry = self.pop_entry()

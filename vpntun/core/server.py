@@ -25,6 +25,11 @@ class ServerCarriers:
         self._rng = rng
         self._gives_up_at = NEVER
 
+    @property
+    def searching(self) -> bool:
+        """Whether the peer is being asked for a handshake."""
+        return self.deadline != NEVER and self._peer.endpoint is not None
+
     def start(self, now: float) -> list[Event]:
         """Ask at once where the peer was before this end was restarted."""
         return self.want(now)

@@ -90,7 +90,7 @@ class Span:
     largest_record    bytes of plaintext a record may take
     passes            False: bursts don't get through this path
     rate              bytes a second delivered, the most of the last few samples; 0: not known
-    datagram_loss     smoothed share of single datagrams lost
+    datagram_loss     smoothed share of single datagrams lost; 0 until `loss_is_known`
     round_trip        the last, in seconds, the receiver's queue included; 0: not known
     deadline          when `handle_deadline` is to be called, before the next record
 
@@ -104,6 +104,7 @@ class Span:
         self.passes = True
         self.rate = 0.0
         self.datagram_loss = 0.0
+        self.loss_is_known = False
         self.round_trip = 0.0
         self.deadline = NEVER
         self.backlogged = 0
@@ -249,6 +250,7 @@ class Span:
         """Another path: nothing is known of it."""
         self.passes = True
         self.rate = self.datagram_loss = self.round_trip = 0.0
+        self.loss_is_known = False
         self._unproven_since = NEVER
         self._proven = False
         self._held = None
@@ -323,6 +325,7 @@ class Span:
         if self._held is not None:
             if mark.judged:
                 self.datagram_loss += (self._held - self.datagram_loss) * SMOOTHING
+                self.loss_is_known = True
                 self._set(self.span, now)
             self._held = None
         former = self._sample

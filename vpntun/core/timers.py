@@ -31,10 +31,12 @@ class Timers:
     __slots__ = (
         "_rng",
         "another_keepalive",
+        "heard_at",
         "keepalive",
         "new_handshake",
         "persistent",
         "persistent_interval",
+        "unanswered_since",
         "zero_keys",
     )
 
@@ -47,6 +49,10 @@ class Timers:
         self.new_handshake = NEVER
         self.zero_keys = NEVER
         self.persistent = NEVER
+        self.heard_at = -NEVER
+        """When the last message came that was authenticated."""
+        self.unanswered_since = NEVER
+        """When the first data was sent after that."""
 
     def earliest(self) -> float:
         """The next deadline, NEVER if none is armed."""
@@ -62,6 +68,7 @@ class Timers:
         """A data message that carries something was sent."""
         if self.new_handshake == NEVER:
             self.new_handshake = now + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + self._rng.uniform(0, LARGEST_JITTER)
+            self.unanswered_since = min(self.unanswered_since, now)
         self.authenticated_sent(now)
 
     def authenticated_sent(self, now: float) -> None:
@@ -80,8 +87,13 @@ class Timers:
 
     def authenticated_received(self, now: float) -> None:
         """Any message was received and authenticated."""
-        self.new_handshake = NEVER
+        self.new_handshake = self.unanswered_since = NEVER
+        self.heard_at = now
         self._traversed(now)
+
+    def is_silent(self, now: float) -> bool:
+        """Whether data was sent so long ago that a peer that is there would have said something since."""
+        return now - self.unanswered_since >= KEEPALIVE_TIMEOUT + REKEY_TIMEOUT
 
     def session_derived(self, now: float) -> None:
         """Fresh keys: the old ones and these are wiped if nothing replaces them."""

@@ -145,6 +145,7 @@ class Inbound:
         peer, events = self._node.receive_handshake(message, path, self._loop.now)
         if kind == RESPONSE:  # an initiation may be a replay: it authenticates nobody
             path.belongs_to(peer)
+        peer.received_bytes += len(message)
         self._links[peer].act(events)
 
     def _take_data(self, message: memoryview, receiver: int, counter: int, path: Path, datagrams: int) -> None:
@@ -156,6 +157,7 @@ class Inbound:
             raise BadPacket("bad reserved")
         size = session.open_into(message, self._plaintext)
         path.belongs_to(peer)
+        peer.received_bytes += len(message)
         kind = self._plaintext[0] if size else 0
         keepalive = kind <= LAST_KIND and kind != BUNDLE
         events = peer.opened(session, counter, path, now, keepalive=keepalive, follow=kind not in (PROBE, ECHO))

@@ -48,6 +48,10 @@ class Choice(Protocol):
     def deadline(self) -> float:
         """When `handle_timer` is to be called."""
 
+    @property
+    def searching(self) -> bool:
+        """Whether the peer is looked for."""
+
     def start(self, now: float) -> list[Event]:
         """Begin."""
 
@@ -116,6 +120,11 @@ class Link:
             self._decided = False
             self._control_deadline = min(self._choice.deadline, self.conversation.deadline)
         return min(self._control_deadline, self.peer.timers.earliest(), self.conversation.report_due)
+
+    @property
+    def searching(self) -> bool:
+        """Whether the peer is being asked for a handshake, or a path to it is looked for."""
+        return self._choice.searching
 
     def at(self, path: Endpoint) -> str:
         """The peer on a path, for the log."""
@@ -214,16 +223,18 @@ class Link:
         conversation.sent(session, sealed, count, now)
         if conversation.span.vanishing(now):
             self.act(conversation.look_for_black_hole(now))
-        self.account(session, outcome, now)
+        self.account(session, outcome, sealed, now)
 
-    def account(self, session: Session, outcome: Outcome, now: float) -> None:
-        """A message with packets was sealed and sent, or could not be."""
+    def account(self, session: Session, outcome: Outcome, size: int, now: float) -> None:
+        """Messages with packets, so many bytes in all, were sealed and sent, or could not be."""
         if outcome is Outcome.TOO_BIG:
             self.drops["too big for the path"] += 1
             self.conversation.refused(now)
             self._decide()
         elif outcome is Outcome.UNDELIVERABLE:
             self.drops["undeliverable"] += 1
+        else:
+            self.peer.sent_bytes += size
         self.touch()
         self.peer.timers.data_sent(now)
         events = self.conversation.on_traffic(session, now)
@@ -264,6 +275,7 @@ class Link:
                 return self.conversation.probe_refused(len(message), now)
         else:
             path.send_first(message)
+        self.peer.sent_bytes += len(message)
         return []
 
     def _act_on(self, event: Event) -> list[Event]:
@@ -274,6 +286,7 @@ class Link:
                 if path.send_first(message) is Outcome.UNDELIVERABLE:
                     self.drops["undeliverable"] += 1
                     return self.undeliverable(path)
+                self.peer.sent_bytes += len(message)
             case Say():
                 return self._say(event)
             case HandshakeWanted():

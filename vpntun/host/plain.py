@@ -61,7 +61,7 @@ class PlainSender:
         if link is None or session is None or path is None or not count:
             return
         outcome = path.send([self._batch[:end]], size if count > 1 else 0, whole=False)
-        link.account(session, outcome, link.now)
+        link.account(session, outcome, end, link.now)
 
     def _seal(self, link: Link, session: Session, packet: memoryview) -> None:
         length = len(packet)
