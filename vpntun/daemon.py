@@ -77,7 +77,7 @@ class _Daemon:
             notice("what has changed in the [Interface] section takes a restart; the peers are changed now")
         added, removed, changed = self._links.change(fresh.peers)
         self._tunnel = replace(self._tunnel, peers=fresh.peers)
-        notice("read the configuration again: %d peers added, %d removed, %d changed", added, removed, changed)
+        notice("read the configuration again; peers: %d added, %d removed, %d changed", added, removed, changed)
 
     def _hung_up(self) -> None:
         try:
