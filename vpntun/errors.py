@@ -11,6 +11,9 @@ exit status the program ends with; `vpntun.cli` turns one into the other, once.
     5       DeviceError         the TUN device cannot be made, attached, configured or has gone
     6       PrivilegeError      a capability or a permission is missing
     7       PortInUse           another process listens on the port
+    8       InterfaceInUse      another vpntun runs the interface
+    9       NotInTime           the link did not stand within the time given to wait for it
+    10      HookFailed          a command of the operator's failed, and so the tunnel was not started
 
 `BadPacket` stands apart: it is what parsers of untrusted bytes raise, and the only thing they raise. It never
 leaves the loop; what it carries is the name of the counter the packet is dropped under.
@@ -53,6 +56,24 @@ class PortInUse(VpntunError):
     """Another process holds the port."""
 
     exit_status = 7
+
+
+class InterfaceInUse(VpntunError):
+    """Another vpntun runs the interface: somebody answers on its control socket."""
+
+    exit_status = 8
+
+
+class NotInTime(VpntunError):
+    """Who waited for the link has waited long enough; the tunnel goes on trying."""
+
+    exit_status = 9
+
+
+class HookFailed(VpntunError):
+    """A command that the operator wants run before the tunnel is used did not succeed."""
+
+    exit_status = 10
 
 
 class BadPacket(Exception):

@@ -1,0 +1,148 @@
+"""A command that runs beside the loop: its end is told by a pidfd, its output by a pipe, and its time is limited.
+
+It has a session of its own, so that what it has started is killed with it when the time is up. What it leaves in the
+background on purpose lives on. Its output goes to the log line by line, as far as it is not too much.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from vpntun.host.log import log, notice
+from vpntun.host.loop import Loop
+
+SECONDS_TO_RUN = 30.0
+MOST_LINES = 50
+LONGEST_LINE = 500
+
+
+class Child:
+    """One command under way. `on_end` gets None for success, else what went wrong, to follow the command's name.
+
+    Raises OSError where it cannot be started.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        loop: Loop,
+        on_end: Callable[[str | None], None],
+    ) -> None:
+        self._loop = loop
+        self._on_end = on_end
+        self._transcript = _Transcript(name)
+        self._is_late = False
+        self._process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+        )
+        self._pidfd = os.pidfd_open(self._process.pid)
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
+        os.set_blocking(self._output.fileno(), False)
+        loop.watch(self._output.fileno(), self._read)
+        loop.watch(self._pidfd, self._ended)
+        loop.call_later(SECONDS_TO_RUN, self._time_is_up)
+
+    @property
+    def running(self) -> bool:
+        """Whether its end has not been seen yet."""
+        return self._process.returncode is None
+
+    def stop(self, patience: float) -> None:
+        """Wait for its end so many seconds, then end it; `on_end` is not called."""
+        if self.running:
+            self._on_end = lambda problem: None
+            if not select.select([self._pidfd], [], [], patience)[0]:
+                self._kill()
+            self._ended()
+
+    def _read(self) -> None:
+        with suppress(BlockingIOError):
+            data = os.read(self._output.fileno(), 65536)
+            self._transcript.add(data)
+            if not data:
+                self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        if not self._output.closed:
+            self._loop.forget(self._output.fileno())
+            self._output.close()
+
+    def _time_is_up(self) -> None:
+        if self.running:
+            self._is_late = True
+            self._kill()
+
+    def _kill(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _ended(self) -> None:
+        status = self._process.wait()
+        self._loop.forget(self._pidfd)
+        os.close(self._pidfd)
+        if not self._output.closed:
+            self._read()
+        self._stop_reading()
+        self._transcript.end()
+        self._on_end(self._problem(status))
+
+    def _problem(self, status: int) -> str | None:
+        if self._is_late:
+            return f"did not end within {SECONDS_TO_RUN:.0f} s, and was killed"
+        if status < 0:
+            return f"was ended by signal {-status}"
+        return f"failed with status {status}" if status else None
+
+
+def run_and_wait(name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> str | None:
+    """Run a command to its end; None for success, else what went wrong. Raises OSError where it cannot be started."""
+    loop = Loop()
+    problems: list[str | None] = []
+    try:
+        Child(name, arguments, environment, loop, problems.append)
+        while not problems:
+            loop.turn(lambda: float("inf"), lambda: None)
+    finally:
+        loop.close()
+    return problems[0]
+
+
+class _Transcript:
+    """Hands output to the log by lines."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._partial = b""
+        self._lines = 0
+
+    def add(self, data: bytes) -> None:
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            self._say(line)
+        if len(self._partial) > LONGEST_LINE:
+            self._partial = self._partial[: LONGEST_LINE + 1]
+
+    def end(self) -> None:
+        if self._partial:
+            self._say(self._partial)
+
+    def _say(self, line: bytes) -> None:
+        self._lines += 1
+        if self._lines <= MOST_LINES:
+            more = "..." if len(line) > LONGEST_LINE else ""
+            notice("%s: %s%s", self._name, line[:LONGEST_LINE].decode("utf-8", "replace"), more)
+        elif self._lines == MOST_LINES + 1:
+            log.warning("%s says more, which is not shown", self._name)
