@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.core.ledger import SIZE, Ledger
+from vpntun.core.ledger import FIRST_SIZE, SIZE, Ledger
 
 
 def test_a_counter_leads_to_when_it_was_sent_and_all_sent_by_then() -> None:
@@ -42,6 +43,34 @@ def test_what_is_too_long_ago_is_not_known() -> None:
     ledger.begin()
     assert not ledger.knows(0)
     assert (ledger.next, ledger.datagrams, ledger.bytes) == (0, 0, 0)
+
+
+def room_of(ledger: Ledger) -> int:
+    return len(ledger._times)
+
+
+def test_it_takes_as_much_room_as_the_session_has_sent() -> None:
+    ledger = Ledger()
+    assert room_of(ledger) == 0
+    ledger.sent(0, 1, 100, 1.0)
+    assert room_of(ledger) == FIRST_SIZE
+    for counter in range(1, 2 * SIZE):
+        ledger.sent(counter, 1, 100, 1.0)
+        assert room_of(ledger) <= max(FIRST_SIZE, min(SIZE, 2 * counter))
+    assert room_of(ledger) == SIZE
+    ledger.begin()
+    assert room_of(ledger) == 0
+
+
+@pytest.mark.parametrize("first", [0, 1, FIRST_SIZE - 1, FIRST_SIZE, FIRST_SIZE + 1, SIZE, SIZE + 1, 5 * SIZE])
+def test_it_may_begin_anywhere(first: int) -> None:
+    ledger = Ledger()
+    ledger.fill(first, 1.0)
+    ledger.fill(first, 1.0)
+    ledger.sent(first, 4, 5000, 2.0)
+    assert (ledger.time_of(first), ledger.datagrams_to(first), ledger.bytes_to(first)) == (2.0, first + 4, 5000)
+    if first:
+        assert (ledger.time_of(first - 1), ledger.datagrams_to(first - 1)) == (1.0, first)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 44)), min_size=1, max_size=50))

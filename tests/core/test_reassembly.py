@@ -237,15 +237,31 @@ def test_each_session_is_told_of_its_own_records_given_up() -> None:
     assert taker.reassembly.given_up(taker.session, 3 * AGE) == []
 
 
+def memory_of(taker: Taker) -> int:
+    slots = (*taker.reassembly._endpoint_slots, *taker.reassembly._other_slots)
+    return sum(len(slot.buffer) for slot in slots)
+
+
 def test_memory_is_taken_at_first_use_and_never_more_than_the_slots() -> None:
     taker = Taker()
-    slots = [*taker.reassembly._endpoint_slots, *taker.reassembly._other_slots]
-    assert sum(len(slot.buffer) for slot in slots) == 0
+    assert memory_of(taker) == 0
     taker.take(piece(5, 0, 64, b"x"))
-    assert sum(len(slot.buffer) for slot in slots) == LARGEST
+    assert memory_of(taker) == LARGEST
     for counter in range(1000):
         taker.take(piece(counter, 0, 2, b"x" * 40), source="peer" if counter % 2 else "elsewhere")
-    assert sum(len(slot.buffer) for slot in slots) == (ENDPOINT_SLOTS + OTHER_SLOTS) * LARGEST
+    assert memory_of(taker) == (ENDPOINT_SLOTS + OTHER_SLOTS) * LARGEST
+
+
+def test_memory_is_given_back_at_a_sessions_end() -> None:
+    taker = Taker()
+    for counter in range(1000):
+        taker.take(piece(counter, 0, 2, b"x" * 40), source="peer" if counter % 2 else "elsewhere")
+    former, taker.session = taker.session, ASession()
+    taker.take(piece(5, 0, 64, b"x"))
+    taker.reassembly.forget(former)
+    assert memory_of(taker) == LARGEST
+    taker.reassembly.forget(taker.session)
+    assert memory_of(taker) == 0
 
 
 @settings(deadline=None, max_examples=200)

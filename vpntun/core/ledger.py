@@ -1,7 +1,8 @@
 """What was sent in a session, counter by counter, for as long as a report of it may still come: the last 16,384.
 
 A REPORT names its highest counter; this says when that one was sent, and how many datagrams and bytes had been sent up
-to it, to the datagram. Three arrays written in place, since this runs once a record.
+to it, to the datagram. Three arrays written in place, since this runs once a record; they grow with what a session
+sends, so that a thousand peers that say little take little.
 
 Counters that nobody told of carried no packets (keepalives, HELLO, REPORT, PROBE, ECHO): each a datagram of no weight.
 """
@@ -9,32 +10,36 @@ Counters that nobody told of carried no packets (keepalives, HELLO, REPORT, PROB
 from __future__ import annotations
 
 from array import array
+from math import inf
 
 SIZE = 16384
+FIRST_SIZE = 64
 _MASK = SIZE - 1
 
 
 class Ledger:
     """The records of one session. `next` is the counter after the last one told of; the totals include all before."""
 
-    __slots__ = ("_bytes_to", "_datagrams_to", "_times", "bytes", "datagrams", "next")
+    __slots__ = ("_bytes_to", "_datagrams_to", "_room", "_times", "bytes", "datagrams", "next")
 
     def __init__(self) -> None:
-        self._times = array("d", bytes(8 * SIZE))
-        self._datagrams_to = array("Q", bytes(8 * SIZE))
-        self._bytes_to = array("Q", bytes(8 * SIZE))
-        self.next = 0
-        self.datagrams = 0
-        self.bytes = 0
+        self.begin()
 
     def begin(self) -> None:
         """A new session."""
+        self._times = array("d")
+        self._datagrams_to = array("Q")
+        self._bytes_to = array("Q")
+        self._room: float = 0
+        """The first counter that there is no place for; infinite as soon as there are as many places as ever."""
         self.next = self.datagrams = self.bytes = 0
 
     def sent(self, counter: int, datagrams: int, size: int, now: float) -> None:
         """A record with packets went out: `size` in bytes, `now` in seconds."""
         if counter != self.next:
             self.fill(counter, now)
+        if counter >= self._room:
+            self._make_room(counter)
         self.next = counter + 1
         at = counter & _MASK
         self._times[at] = now
@@ -43,6 +48,8 @@ class Ledger:
 
     def fill(self, counter: int, now: float) -> None:
         """The counters below this one that were not told of are used by now, too."""
+        if counter > self._room:
+            self._make_room(counter - 1)
         silent = max(self.next, counter - SIZE)
         self.datagrams += silent - self.next
         for skipped in range(silent, counter):
@@ -79,3 +86,10 @@ class Ledger:
             singles += total - former == 1
             former = total
         return singles
+
+    def _make_room(self, counter: int) -> None:
+        """Have a place for this counter: twice as many as it takes."""
+        size = min(SIZE, max(FIRST_SIZE, 2 * counter))
+        for column in (self._times, self._datagrams_to, self._bytes_to):
+            column.frombytes(bytes(8 * (size - len(column))))
+        self._room = size if size < SIZE else inf

@@ -11,7 +11,8 @@
     5. complete: the whole sealed message, for the caller to open; its slot is free
 
 A forged piece spoils the record it claims to belong to, where its source can be forged at all, and no other. Nothing is
-allocated by what a piece announces: a slot has its 64 KiB from its first use on.
+allocated by what a piece announces: a slot is made, with its 64 KiB, when none is free, and those that are free at the
+end of a session go.
 
 Only BadPacket leaves `take`: what `place_of` raises, "replayed", "no room", "repeated fragment" or "bad fragment".
 Times are seconds of the caller's clock.
@@ -64,8 +65,8 @@ class Reassembly(Generic[AnySession]):
         self.abandoned = 0
         self._turn = 0
         self._given_up: deque[tuple[AnySession, int, int]] = deque(maxlen=MOST_GIVEN_UP)
-        self._endpoint_slots = [_Slot[AnySession]() for _ in range(ENDPOINT_SLOTS)]
-        self._other_slots = [_Slot[AnySession]() for _ in range(OTHER_SLOTS)]
+        self._endpoint_slots: list[_Slot[AnySession]] = []
+        self._other_slots: list[_Slot[AnySession]] = []
 
     def take(
         self, datagram: memoryview, session: AnySession, source: Hashable, now: float, *, from_endpoint: bool
@@ -79,12 +80,12 @@ class Reassembly(Generic[AnySession]):
         if count == 1:
             raise BadPacket("bad fragment")
         _, receiver, counter = DATA_HEADER.unpack_from(datagram)
-        slots = self._endpoint_slots if from_endpoint else self._other_slots
+        slots, most = (self._endpoint_slots, ENDPOINT_SLOTS) if from_endpoint else (self._other_slots, OTHER_SLOTS)
         slot = _find(slots, session, counter, source)
         if slot is None:
             if session.replay.seen(counter):
                 raise BadPacket("replayed")
-            slot = self._room(slots, session, counter, now)
+            slot = self._room(slots, most, session, counter, now)
             slot.begin(session, counter, source, count, now)
         self._turn = slot.turn = self._turn + 1
         size = slot.put(index, count, datagram[HEADER_SIZE:])
@@ -120,6 +121,8 @@ class Reassembly(Generic[AnySession]):
         for slot in (*self._endpoint_slots, *self._other_slots):
             if slot.session is session:
                 self._abandon(slot)
+        for slots in (self._endpoint_slots, self._other_slots):
+            slots[:] = [slot for slot in slots if slot.session is not None]
         self._drain(session)
 
     def _drain(self, session: AnySession) -> list[tuple[AnySession, int, int]]:
@@ -130,8 +133,10 @@ class Reassembly(Generic[AnySession]):
             self._given_up.extend(others)
         return drained
 
-    def _room(self, slots: list[_Slot[AnySession]], session: AnySession, counter: int, now: float) -> _Slot[AnySession]:
-        farthest = slots[0]
+    def _room(
+        self, slots: list[_Slot[AnySession]], most: int, session: AnySession, counter: int, now: float
+    ) -> _Slot[AnySession]:
+        farthest: _Slot[AnySession] | None = None
         distance = -1
         for slot in slots:
             if slot.session is None:
@@ -140,9 +145,12 @@ class Reassembly(Generic[AnySession]):
                 self._abandon(slot)
                 return slot
             far = abs(slot.counter - slot.session.highest_received) >> NEAR
-            if far > distance or (far == distance and slot.turn < farthest.turn):
+            if farthest is None or far > distance or (far == distance and slot.turn < farthest.turn):
                 farthest, distance = slot, far
-        if abs(counter - session.highest_received) >> NEAR > distance:
+        if len(slots) < most:
+            slots.append(_Slot())
+            return slots[-1]
+        if farthest is None or abs(counter - session.highest_received) >> NEAR > distance:
             raise BadPacket("no room")
         self._abandon(farthest)
         return farthest
@@ -190,7 +198,7 @@ class _Slot(Generic[AnySession]):
         self.began = 0.0
         self.pieces = 0
         self.turn = 0
-        self.buffer = memoryview(b"")
+        self.buffer = memoryview(bytearray(LARGEST))
         self._count = 0
         self._present = 0
         self._step = 0
@@ -198,8 +206,6 @@ class _Slot(Generic[AnySession]):
 
     def begin(self, session: AnySession, counter: int, source: Hashable, count: int, now: float) -> None:
         """Serve another record, of `count` pieces."""
-        if not self.buffer:
-            self.buffer = memoryview(bytearray(LARGEST))
         self.session = session
         self.counter = counter
         self.source = source
