@@ -348,12 +348,17 @@ def firewall() -> tuple[str, str]:
 
 @contextlib.contextmanager
 def state_folders() -> Iterator[None]:
-    """Makes sure that there is something to bind over, and leaves no empty folder that was not there before."""
-    made = [path for path in STATE if not path.exists()]
-    for path in made:
-        path.mkdir(mode=0o700)
+    """Makes sure that there is something to bind over; the folders that are empty at the end go."""
+    for path in STATE:
+        path.mkdir(mode=0o700, exist_ok=True)
     yield
-    for path in made:
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # another worker may still use them
+        remove_state_folders()
+
+
+def remove_state_folders() -> None:
+    """Leaves no empty folder behind."""
+    for path in STATE:
         with contextlib.suppress(OSError):
             path.rmdir()
 

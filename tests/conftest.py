@@ -1,0 +1,34 @@
+"""How the tests share two processors: three run side by side, and what disturbs each other is kept apart.
+
+    group      what                                                  why together
+    waiting    files of tests/netns whose tests mostly wait          they leave the processors to others
+    busy       all else that needs namespaces                        each may measure, or move much: never two at once
+    sockets    tests/host                                            a port that was free must still be free a bit later
+    (none)     floors 0-2, the roof                                  pure computation, wherever there is room
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.netns.lab import remove_state_folders
+
+HERE = Path(__file__).parent
+NAMESPACES = {"netns", "boot", "test_readme.py"}
+WAIT_MOSTLY = {"test_transports", "test_restarts", "test_bad_input", "test_exits", "test_lab", "test_devices"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        room = item.path.relative_to(HERE).parts[0]
+        if room in NAMESPACES:
+            item.add_marker(pytest.mark.xdist_group("waiting" if item.path.stem in WAIT_MOSTLY else "busy"))
+        elif room == "host":
+            item.add_marker(pytest.mark.xdist_group("sockets"))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        remove_state_folders()
