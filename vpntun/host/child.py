@@ -24,7 +24,8 @@ LONGEST_LINE = 500
 class Child:
     """One command under way. `on_end` gets None for success, else what went wrong, to follow the command's name.
 
-    Raises OSError where it cannot be started.
+    `seconds`: its time, 30 unless given. `stdin`: a descriptor it may read from. Raises OSError where it cannot be
+    started.
     """
 
     def __init__(
@@ -34,14 +35,18 @@ class Child:
         environment: Mapping[str, str],
         loop: Loop,
         on_end: Callable[[str | None], None],
+        *,
+        seconds: float | None = None,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         self._loop = loop
         self._on_end = on_end
+        self._seconds = SECONDS_TO_RUN if seconds is None else seconds
         self._transcript = _Transcript(name)
         self._is_late = False
         self._process = subprocess.Popen(
             arguments,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -54,7 +59,7 @@ class Child:
         os.set_blocking(self._output.fileno(), False)
         loop.watch(self._output.fileno(), self._read)
         loop.watch(self._pidfd, self._ended)
-        loop.call_later(SECONDS_TO_RUN, self._time_is_up)
+        loop.call_later(self._seconds, self._time_is_up)
 
     @property
     def running(self) -> bool:
@@ -101,18 +106,25 @@ class Child:
 
     def _problem(self, status: int) -> str | None:
         if self._is_late:
-            return f"did not end within {SECONDS_TO_RUN:.0f} s, and was killed"
+            return f"did not end within {self._seconds:.0f} s, and was killed"
         if status < 0:
             return f"was ended by signal {-status}"
         return f"failed with status {status}" if status else None
 
 
-def run_and_wait(name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> str | None:
+def run_and_wait(
+    name: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    seconds: float | None = None,
+    stdin: int = subprocess.DEVNULL,
+) -> str | None:
     """Run a command to its end; None for success, else what went wrong. Raises OSError where it cannot be started."""
     loop = Loop()
     problems: list[str | None] = []
     try:
-        Child(name, arguments, environment, loop, problems.append)
+        Child(name, arguments, environment, loop, problems.append, seconds=seconds, stdin=stdin)
         while not problems:
             loop.turn(lambda: float("inf"), lambda: None)
     finally:
