@@ -53,6 +53,7 @@ class _Daemon:
         self._listeners = self._open_listeners()
         self._addresses = self._configure_device()
         self._links = Links(tunnel, self._loop, self._device, self._udp)
+        stack.callback(self._links.close)
         self._connect_data_path()
 
     def run(self) -> None:
