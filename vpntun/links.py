@@ -57,7 +57,7 @@ class Links:
         self._udp = udp
         self._rng = random.Random()
         self._sealer = Sealer()
-        self._endpoints = Endpoints(tunnel.interface)
+        self._endpoints = Endpoints(tunnel.interface, loop)
         self._timestamps = TimestampFile(tunnel.identity.public)
         self._settings: dict[bytes, PeerSettings] = {}
         self._refused = Limited(NOTICE, "%s")
@@ -84,6 +84,7 @@ class Links:
         new = [public for public in fresh if public not in self._settings]
         for public in gone:
             self._remove(public)
+            self._endpoints.forget(public)
         for public in changed:
             self._change(fresh[public])
         for public in new:
@@ -105,6 +106,10 @@ class Links:
     def drops(self) -> Counter[str]:
         """What all links have dropped, by reason."""
         return sum((link.drops for link in self.by_peer.values()), Counter())
+
+    def close(self) -> None:
+        """Write what is to be remembered of the peers."""
+        self._endpoints.save()
 
     def _link_on(self, connection: TcpConnection) -> Link | None:
         return self.by_peer.get(connection.peer) if connection.peer is not None else None

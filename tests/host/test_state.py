@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.machine import logged, needs_root, ordinary_user
+from tests.host.machine import HandLoop, logged, needs_root, ordinary_user
 from vpntun.crypto.timestamp import tai64n
 from vpntun.host.state import Endpoints, TimestampFile, lasting_folder, run_folder, successor
 
@@ -48,6 +48,21 @@ def test_timestamps_rise_though_the_clock_was_set_back_by_a_year(tmp_path: Path)
     first, second = file.next(), file.next()
     assert ahead < first < second
     assert TimestampFile(PUBLIC, tmp_path).next() > second
+
+
+def test_the_timestamps_of_seconds_are_one_file(tmp_path: Path) -> None:
+    file = TimestampFile(PUBLIC, tmp_path)
+    first = file.next()
+    written = only_file(tmp_path).stat().st_ino
+    last = [file.next() for _ in range(400)][-1]
+    assert only_file(tmp_path).stat().st_ino == written
+    assert first < last < TimestampFile(PUBLIC, tmp_path).next(), "also after a kill"
+
+
+def test_a_program_that_is_restarted_over_and_over_stays_near_the_clock(tmp_path: Path) -> None:
+    for _ in range(100):
+        last = TimestampFile(PUBLIC, tmp_path).next()
+    assert last < tai64n(time.time() + 20)
 
 
 def test_the_successor_carries_into_the_seconds() -> None:
@@ -94,29 +109,71 @@ def test_a_timestamp_that_cannot_be_written_is_no_trouble(tmp_path: Path) -> Non
     assert "cannot be written" in lines[0]
 
 
-def test_an_endpoint_is_remembered_over_a_restart(tmp_path: Path) -> None:
-    first = Endpoints("tun3", tmp_path)
+def test_an_endpoint_is_remembered_over_a_restart(loop: HandLoop, tmp_path: Path) -> None:
+    first = Endpoints("tun3", loop, tmp_path)
     first.remember(PUBLIC, "192.0.2.7", 4242)
     first.remember(OTHER, "2001:db8::7", 4243)
-    again = Endpoints("tun3", tmp_path)
+    first.save()
+    again = Endpoints("tun3", loop, tmp_path)
     assert again.recall(PUBLIC) == ("192.0.2.7", 4242)
     assert again.recall(OTHER) == ("2001:db8::7", 4243)
 
 
-def test_the_last_endpoint_counts(tmp_path: Path) -> None:
-    endpoints = Endpoints("tun3", tmp_path)
+def test_the_last_endpoint_counts(loop: HandLoop, tmp_path: Path) -> None:
+    endpoints = Endpoints("tun3", loop, tmp_path)
     endpoints.remember(PUBLIC, "192.0.2.7", 4242)
     endpoints.remember(PUBLIC, "192.0.2.8", 4242)
-    assert Endpoints("tun3", tmp_path).recall(PUBLIC) == ("192.0.2.8", 4242)
+    endpoints.save()
+    assert Endpoints("tun3", loop, tmp_path).recall(PUBLIC) == ("192.0.2.8", 4242)
 
 
-def test_a_peer_that_was_never_seen_has_no_endpoint(tmp_path: Path) -> None:
-    assert Endpoints("tun3", tmp_path).recall(PUBLIC) is None
+def test_peers_that_move_at_the_same_time_are_written_together_a_second_after_the_first(
+    loop: HandLoop, tmp_path: Path
+) -> None:
+    endpoints = Endpoints("tun3", loop, tmp_path)
+    endpoints.remember(PUBLIC, "192.0.2.7", 4242)
+    for port in range(1, 100):
+        endpoints.remember(OTHER, "192.0.2.8", port)
+    before = only_file(tmp_path).stat().st_ino
+    assert Endpoints("tun3", loop, tmp_path).recall(OTHER) is None
+    assert endpoints.recall(OTHER) == ("192.0.2.8", 99)
+    loop.pass_time(1.0)
+    assert Endpoints("tun3", loop, tmp_path).recall(OTHER) == ("192.0.2.8", 99)
+    written = only_file(tmp_path).stat().st_ino
+    assert written != before
+    loop.pass_time(1.0)
+    loop.pass_time(1.0)
+    assert only_file(tmp_path).stat().st_ino == written, "nothing was to be written"
+    endpoints.remember(PUBLIC, "192.0.2.9", 4242)
+    assert Endpoints("tun3", loop, tmp_path).recall(PUBLIC) == ("192.0.2.9", 4242), "it had rested"
 
 
-def test_two_interfaces_do_not_share_endpoints(tmp_path: Path) -> None:
-    Endpoints("tun3", tmp_path).remember(PUBLIC, "192.0.2.7", 4242)
-    assert Endpoints("tun4", tmp_path).recall(PUBLIC) is None
+def test_what_is_not_written_at_the_end_is_written_then(loop: HandLoop, tmp_path: Path) -> None:
+    endpoints = Endpoints("tun3", loop, tmp_path)
+    endpoints.remember(PUBLIC, "192.0.2.7", 4242)
+    endpoints.remember(OTHER, "192.0.2.8", 4243)
+    endpoints.save()
+    assert Endpoints("tun3", loop, tmp_path).recall(OTHER) == ("192.0.2.8", 4243)
+
+
+def test_the_endpoint_of_a_peer_that_is_none_any_more_is_forgotten(loop: HandLoop, tmp_path: Path) -> None:
+    endpoints = Endpoints("tun3", loop, tmp_path)
+    endpoints.remember(PUBLIC, "192.0.2.7", 4242)
+    endpoints.remember(OTHER, "192.0.2.8", 4243)
+    endpoints.forget(PUBLIC)
+    endpoints.save()
+    again = Endpoints("tun3", loop, tmp_path)
+    assert again.recall(PUBLIC) is None
+    assert again.recall(OTHER) == ("192.0.2.8", 4243)
+
+
+def test_a_peer_that_was_never_seen_has_no_endpoint(loop: HandLoop, tmp_path: Path) -> None:
+    assert Endpoints("tun3", loop, tmp_path).recall(PUBLIC) is None
+
+
+def test_two_interfaces_do_not_share_endpoints(loop: HandLoop, tmp_path: Path) -> None:
+    Endpoints("tun3", loop, tmp_path).remember(PUBLIC, "192.0.2.7", 4242)
+    assert Endpoints("tun4", loop, tmp_path).recall(PUBLIC) is None
 
 
 @pytest.mark.parametrize(
@@ -142,39 +199,42 @@ def test_two_interfaces_do_not_share_endpoints(tmp_path: Path) -> None:
         b'{"%s": null}' % PUBLIC.hex().encode(),
     ],
 )
-def test_an_endpoints_file_of_garbage_counts_as_empty_and_is_replaced(tmp_path: Path, garbage: bytes) -> None:
-    Endpoints("tun3", tmp_path).remember(PUBLIC, "192.0.2.7", 4242)
+def test_an_endpoints_file_of_garbage_counts_as_empty_and_is_replaced(
+    loop: HandLoop, tmp_path: Path, garbage: bytes
+) -> None:
+    Endpoints("tun3", loop, tmp_path).remember(PUBLIC, "192.0.2.7", 4242)
     only_file(tmp_path).write_bytes(garbage)
-    endpoints = Endpoints("tun3", tmp_path)
+    endpoints = Endpoints("tun3", loop, tmp_path)
     assert endpoints.recall(PUBLIC) is None
     endpoints.remember(PUBLIC, "192.0.2.9", 4242)
     assert endpoints.recall(PUBLIC) == ("192.0.2.9", 4242)
 
 
-def test_an_endpoint_that_cannot_be_written_is_no_trouble(tmp_path: Path) -> None:
+def test_an_endpoint_that_cannot_be_written_is_no_trouble(loop: HandLoop, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    endpoints = Endpoints("tun3", tmp_path / "file" / "folder")
+    endpoints = Endpoints("tun3", loop, tmp_path / "file" / "folder")
     with logged() as lines:
         endpoints.remember(PUBLIC, "192.0.2.7", 4242)
     assert "cannot be written" in lines[0]
-    assert endpoints.recall(PUBLIC) is None
+    assert endpoints.recall(PUBLIC) == ("192.0.2.7", 4242)
+    assert Endpoints("tun3", loop, tmp_path / "file" / "folder").recall(PUBLIC) is None
 
 
-def test_the_state_folder_is_made_for_its_owner_and_nothing_else_is_left_in_it(tmp_path: Path) -> None:
-    Endpoints("tun3", tmp_path / "new").remember(PUBLIC, "192.0.2.7", 4242)
+def test_the_state_folder_is_made_for_its_owner_and_nothing_else_is_left_in_it(loop: HandLoop, tmp_path: Path) -> None:
+    Endpoints("tun3", loop, tmp_path / "new").remember(PUBLIC, "192.0.2.7", 4242)
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
     assert [each.name for each in (tmp_path / "new").iterdir()] == ["tun3.endpoints.json"]
 
 
-def test_an_ordinary_users_state_is_in_its_own_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ordinary_users_state_is_in_its_own_folders(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     with ordinary_user() as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder / "run"))
         monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
         assert run_folder() == folder / "run" / "vpntun"
         assert lasting_folder() == folder / "state" / "vpntun"
-        Endpoints("tun3").remember(PUBLIC, "192.0.2.7", 4242)
+        Endpoints("tun3", loop).remember(PUBLIC, "192.0.2.7", 4242)
         TimestampFile(PUBLIC).next()
-        assert Endpoints("tun3").recall(PUBLIC) == ("192.0.2.7", 4242)
+        assert Endpoints("tun3", loop).recall(PUBLIC) == ("192.0.2.7", 4242)
         assert len(list((folder / "state" / "vpntun").iterdir())) == 1
 
 

@@ -1,9 +1,11 @@
 """What must outlive this process, in small files of the state folder, each replaced as a whole.
 
     last endpoints   where the peers of a server were last seen, so that after a restart it can ask them itself; under
-                     /run, gone with the machine's boot
-    last timestamp   the greatest TAI64N timestamp sent with a key, so that a host that boots with a wrong clock still
-                     sends greater ones than before; under /var/lib
+                     /run, gone with the machine's boot. Written at once, and then at most once a second: a thousand
+                     peers that move at the same time are one file
+    last timestamp   no TAI64N timestamp sent with a key is greater, so that a host that boots with a wrong clock still
+                     sends greater ones than before; under /var/lib. Written ahead, at most every ten seconds: a file
+                     for each initiation would take longer than the initiation
 
 Neither holds a secret, and without either the link only takes longer to stand. So a file that cannot be read counts as
 empty, and one that cannot be written is a debug line.
@@ -19,8 +21,11 @@ from pathlib import Path
 
 from vpntun.crypto.timestamp import tai64n
 from vpntun.host.log import log
+from vpntun.host.loop import Loop
 
-LARGEST = 1 << 20
+LARGEST = 1 << 24
+SECONDS_BETWEEN_WRITES = 1.0
+SECONDS_AHEAD = 10.0
 
 
 def run_folder() -> Path:
@@ -36,21 +41,47 @@ def lasting_folder() -> Path:
 class Endpoints:
     """The last UDP address of each peer of one interface: public key in hexadecimal -> [host, port]."""
 
-    def __init__(self, interface: str, folder: Path | None = None) -> None:
+    def __init__(self, interface: str, loop: Loop, folder: Path | None = None) -> None:
         self._path = (folder or run_folder()) / f"{interface}.endpoints.json"
+        self._loop = loop
+        self._places = self._read()
+        self._unwritten = False
+        self._resting = False
 
     def recall(self, public: bytes) -> tuple[str, int] | None:
         """Where the peer was, or None."""
-        match self._read().get(public.hex()):
+        match self._places.get(public.hex()):
             case [str() as host, int() as port] if 0 < port < 65536:
                 return host, port
         return None
 
     def remember(self, public: bytes, host: str, port: int) -> None:
         """Note where the peer is."""
-        places = self._read()
-        if places.get(public.hex()) != [host, port]:
-            _replace(self._path, json.dumps({**places, public.hex(): [host, port]}))
+        if self._places.get(public.hex()) != [host, port]:
+            self._places[public.hex()] = [host, port]
+            self._changed()
+
+    def forget(self, public: bytes) -> None:
+        """The peer is none any more."""
+        if self._places.pop(public.hex(), None) is not None:
+            self._changed()
+
+    def save(self) -> None:
+        """Write what is not written yet."""
+        if self._unwritten:
+            self._unwritten = False
+            _replace(self._path, json.dumps(self._places))
+
+    def _changed(self) -> None:
+        self._unwritten = True
+        if not self._resting:
+            self._save_and_rest()
+
+    def _save_and_rest(self) -> None:
+        self._resting = self._unwritten
+        if self._resting:
+            self.save()
+            self._loop.call_later(SECONDS_BETWEEN_WRITES, self._save_and_rest)
 
     def _read(self) -> dict[str, object]:
         try:
@@ -72,14 +103,19 @@ class TimestampFile:
             self._last = b""
         if not is_timestamp(self._last):
             self._last = bytes(12)
+        self._written = self._last
 
     def next(self) -> bytes:
         """12 bytes, greater than any before, also than those of an earlier process."""
-        stamp = tai64n(time.time())
+        clock = time.time()
+        stamp = tai64n(clock)
         if stamp <= self._last:
             stamp = successor(self._last)
         self._last = stamp
-        _replace(self._path, stamp.hex())
+        if stamp > self._written:
+            # Never further ahead of the clock than that, however often the program is restarted.
+            self._written = max(stamp, tai64n(clock + SECONDS_AHEAD))
+            _replace(self._path, self._written.hex())
         return stamp
 
 
