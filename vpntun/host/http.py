@@ -1,0 +1,104 @@
+"""HTTP/1.1 as the control socket speaks it: bytes in, answers out, no socket. h11 parses; no client is trusted.
+
+a request      at most some 8 KiB of head, 32 headers, 4 KiB of body, which nothing reads
+its answer     one JSON object
+the next       is looked at when this one's answer was taken: in order, also where they came all at once
+what is too large or no HTTP      is answered with 400, 413 or 431, and nothing after it is looked at
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import h11
+
+LARGEST_HEAD = 8 * 1024
+MOST_HEADERS = 32
+LARGEST_BODY = 4 * 1024
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A status, a JSON object, and what is to be done once it has left."""
+
+    status: HTTPStatus
+    content: Mapping[str, Any]
+    headers: tuple[tuple[str, str], ...] = ()
+    then: Callable[[], None] = _nothing
+
+
+def refusal(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> Answer:
+    """An answer that says why not."""
+    return Answer(status, {"error": reason}, headers)
+
+
+class Exchange:
+    """One connection's requests and answers. `answer` is given a method and a target, and refuses CONNECT.
+
+    `ended`: there will be no more answers, so the connection may close when those taken have left.
+    """
+
+    def __init__(self, answer: Callable[[str, str], Answer]) -> None:
+        self.ended = False
+        self._answer = answer
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
+        self._request: h11.Request | None = None
+        self._body = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of a request is here."""
+        return self._http.their_state is h11.IDLE and not self._http.trailing_data[0]
+
+    def take(self, data: bytes) -> None:
+        """Bytes have come; none: there will be no more. Not to be called after that, or once it has `ended`."""
+        self._http.receive_data(data)
+
+    def next_answer(self) -> tuple[bytes, Callable[[], None]] | None:
+        """The next answer as bytes, and what to do once it has left; None: first more must come, or it has ended."""
+        while not self.ended:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as bad:
+                return self._pack(refusal(HTTPStatus(bad.error_status_hint), str(bad)))
+            if isinstance(event, h11.Request):
+                self._request = event
+                if len(event.headers) > MOST_HEADERS:
+                    return self._pack(refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers"))
+            elif isinstance(event, h11.Data):
+                self._body += len(event.data)
+                if self._body > LARGEST_BODY:
+                    return self._pack(refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too much: send no body"))
+            elif isinstance(event, h11.EndOfMessage) and self._request is not None:
+                request = self._request
+                return self._pack(self._answer(request.method.decode("ascii"), request.target.decode("ascii")))
+            elif isinstance(event, h11.ConnectionClosed):
+                self.ended = True
+            else:
+                break
+        return None
+
+    def _pack(self, answer: Answer) -> tuple[bytes, Callable[[], None]]:
+        http, request, status = self._http, self._request, answer.status
+        body = json.dumps(answer.content).encode()
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *answer.headers]
+        if http.their_state is not h11.DONE:  # what has come of this request is not all of it, or nonsense
+            headers.append(("Connection", "close"))
+        parts = [http.send(h11.Response(status_code=status, reason=status.phrase.encode(), headers=headers))]
+        if request is None or request.method != b"HEAD":
+            parts.append(http.send(h11.Data(data=body)))
+        parts.append(http.send(h11.EndOfMessage()))
+        self._request, self._body = None, 0
+        if http.our_state is h11.DONE and http.their_state is h11.DONE:
+            http.start_next_cycle()
+        else:
+            self.ended = True
+        return b"".join(part for part in parts if part), answer.then
