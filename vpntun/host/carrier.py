@@ -23,6 +23,10 @@ class Path(Endpoint, Protocol):
     """An endpoint that can be sent to."""
 
     @property
+    def where(self) -> str:
+        """The other end's address and port, as in 203.0.113.2:55555 and [2001:db8::2]:55555."""
+
+    @property
     def ipv6(self) -> bool:
         """Whether it goes over IPv6."""
 

@@ -63,9 +63,14 @@ class TcpConnection:
         new.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
         new.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
-    def __str__(self) -> str:
+    @property
+    def where(self) -> str:
+        """The other end's address and port."""
         host = f"[{self._address[0]}]" if ":" in self._address[0] else self._address[0]
-        return f"{host}:{self._address[1]} over TCP"
+        return f"{host}:{self._address[1]}"
+
+    def __str__(self) -> str:
+        return f"{self.where} over TCP"
 
     @property
     def ipv6(self) -> bool:

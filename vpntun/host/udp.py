@@ -61,9 +61,14 @@ class UdpEndpoint:
         """Whether it goes over IPv6."""
         return self.family == socket.AF_INET6
 
-    def __str__(self) -> str:
+    @property
+    def where(self) -> str:
+        """The peer's address and port."""
         host = f"[{self.address[0]}]" if self.family == socket.AF_INET6 else self.address[0]
-        return f"{host}:{self.address[1]} over UDP"
+        return f"{host}:{self.address[1]}"
+
+    def __str__(self) -> str:
+        return f"{self.where} over UDP"
 
     def clogged(self) -> bool:
         """Never: a datagram either leaves or is lost."""
