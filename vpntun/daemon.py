@@ -20,8 +20,8 @@ from vpntun.host.device import TunDevice, ipv6_is_on
 from vpntun.host.inbound import Inbound
 from vpntun.host.log import log, notice
 from vpntun.host.loop import Loop
-from vpntun.host.netlink import DeviceSettings
 from vpntun.host.outbound import Outbound
+from vpntun.host.settings import DeviceSettings
 from vpntun.host.tcp import Strangers, TcpConnection, TcpListener
 from vpntun.host.udp import UdpSocket, families
 from vpntun.links import Links

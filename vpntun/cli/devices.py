@@ -7,7 +7,7 @@ import click
 from vpntun.config.tunnel import check_mtu, parse_interface
 from vpntun.errors import VpntunError
 from vpntun.host.accounts import gid_of, uid_of
-from vpntun.host.netlink import DeviceSettings
+from vpntun.host.settings import DeviceSettings
 
 
 @click.command()

@@ -1,84 +1,66 @@
-"""Addresses, routes, MTU and state of a device, through netlink; what was changed is changed back by `undo`.
+"""The kernel's network settings, read and changed through netlink: one socket for as long as something is done.
 
-Everything is idempotent: what is as it should be already is left alone, and stays when this program ends. pyroute2 is
-imported where it is used, since it takes more memory than the rest of the program together.
+pyroute2 is imported where it is used, since it takes more memory than the rest of the program together.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from contextlib import suppress
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
+from typing import Any, NamedTuple
 
-from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
-
-if TYPE_CHECKING:
-    from pyroute2 import IPRoute
+from vpntun.errors import DeviceError, PrivilegeError
 
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 
 AF_INET, AF_INET6 = 2, 10
-IFA_F_NODAD = 0x02
-IFF_UP = 0x1
+MAIN = 254
 
 
-class DeviceSettings:
-    """What this program sets up on one device. Raises DeviceError, PrivilegeError or ConfigurationError."""
+class Reach(NamedTuple):
+    """An address of a device, and its network; or the address of its peer, where it names one."""
 
-    def __init__(self, device: str) -> None:
-        self._device = device
-        self._undo: list[Callable[[IPRoute, int], Any]] = []
+    device: str
+    address: str
+    network: Network
 
-    def apply(self, addresses: list[Interface], routes: list[Network], mtu: int | None) -> None:
-        """Set the MTU, add the addresses, bring the device up, add the routes: in this order."""
-        with _netlink() as netlink:
-            index = netlink.link_lookup(ifname=self._device)[0]
-            link = netlink.get_links(index)[0]
-            if mtu is not None and link.get("mtu") != mtu:
-                former = link.get("mtu")
-                self._try("the MTU", netlink.link, "set", index=index, mtu=mtu)
-                self._undo.append(lambda nl, i: nl.link("set", index=i, mtu=former))
-            for address in addresses:
-                self._add_address(netlink, index, address)
-            if not link["flags"] & IFF_UP:
-                self._try("the device's state", netlink.link, "set", index=index, state="up")
-                self._undo.append(lambda nl, i: nl.link("set", index=i, state="down"))
-            for route in routes:
-                self._add_route(netlink, index, route)
+    @property
+    def is_somewhere_else(self) -> bool:
+        """Whether there is more to the network than the address itself."""
+        return str(self.network.network_address) != self.address or self.network.num_addresses > 1
 
-    def undo(self) -> None:
-        """Take away what `apply` added and change back what it changed, the last first."""
-        if not self._undo:
-            return
-        with _netlink() as netlink:
-            found = netlink.link_lookup(ifname=self._device)
-            while self._undo and found:
-                step = self._undo.pop()
-                with suppress(netlink_error()):  # gone already, or taken away by somebody else
-                    step(netlink, found[0])
 
-    def _add_address(self, netlink: IPRoute, index: int, address: Interface) -> None:
-        wanted: dict[str, Any] = {"address": str(address.ip), "prefixlen": address.network.prefixlen}
-        if address.version == 6:
-            wanted["flags"] = IFA_F_NODAD
-        if self._try(f"the address {address}", netlink.addr, "add", index=index, **wanted):
-            self._undo.append(lambda nl, i: nl.addr("del", index=i, **wanted))
+class Netlink(AbstractContextManager["Netlink"]):
+    """An open netlink socket; `requests` is pyroute2's."""
 
-    def _add_route(self, netlink: IPRoute, index: int, route: Network) -> None:
-        family = AF_INET if route.version == 4 else AF_INET6
-        wanted = {"dst": str(route), "family": family}
-        if self._try(f"the route {route}", netlink.route, "add", oif=index, **wanted):
-            self._undo.append(lambda nl, i: nl.route("del", oif=i, **wanted))
-        elif not netlink.get_routes(family=family, dst=str(route), oif=index):
-            raise ConfigurationError(
-                f"there is a route to {route} already, by another device: remove it, or leave out --route"
-            )
+    def __init__(self) -> None:
+        from pyroute2 import IPRoute
 
-    def _try(self, what: str, request: Callable[..., Any], *words: str, **fields: Any) -> bool:
-        """Make one request: False if it is so already."""
+        self.requests = IPRoute()
+        self._indices: dict[str, int] = {}
+
+    def __exit__(self, *_: object) -> None:
+        self.requests.close()
+
+    def index_of(self, device: str) -> int:
+        """The kernel's number of a device. Raises DeviceError where there is none."""
+        if device not in self._indices:
+            found = self.requests.link_lookup(ifname=device)
+            if not found:
+                raise DeviceError(f"the device {device} has gone: somebody deleted it; start again")
+            self._indices[device] = found[0]
+        return self._indices[device]
+
+    def link(self, device: str) -> Any:
+        """What the kernel says of a device. Raises DeviceError where there is none."""
+        return self.requests.get_links(self.index_of(device))[0]
+
+    def attempt(self, what: str, request: Callable[..., Any], *words: str, **fields: Any) -> bool:
+        """Make one request: False if it is so already. Raises PrivilegeError or DeviceError."""
         try:
             request(*words, **fields)
         except netlink_error() as error:
@@ -86,17 +68,37 @@ class DeviceSettings:
                 return False
             if error.code in (errno.EPERM, errno.EACCES):
                 raise PrivilegeError(
-                    f"no right to set {what} of {self._device}: run as root or with CAP_NET_ADMIN, or have it set up "
-                    "beforehand and leave the option out"
+                    f"no right to set {what}: run as root or with CAP_NET_ADMIN, or have it set up beforehand and "
+                    "leave the option out"
                 ) from error
-            raise DeviceError(f"{what} of {self._device} cannot be set: {_reason(error)}") from error
+            raise DeviceError(f"{what} cannot be set: {_reason(error)}") from error
         return True
 
+    def routes(self, version: int, table: int, device: str | None = None) -> Iterator[Network]:
+        """The destinations of the routes in a table, those by one device or all."""
+        wanted = {"oif": self.index_of(device)} if device is not None else {}
+        for route in self.requests.get_routes(family=family_of(version), table=table, **wanted):
+            address = route.get_attr("RTA_DST") or ("0.0.0.0" if version == 4 else "::")
+            yield ip_network(f"{address}/{route['dst_len']}")
 
-def _netlink() -> IPRoute:
-    from pyroute2 import IPRoute
+    def rules(self, version: int) -> Iterator[Any]:
+        """The policy rules of an IP version, as pyroute2 has them."""
+        yield from self.requests.get_rules(family=family_of(version))
 
-    return IPRoute()
+    def addresses(self) -> Iterator[Reach]:
+        """This host's addresses, and what each of them makes reachable."""
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in self.requests.get_links()}
+        for found in self.requests.get_addr():
+            if found["family"] in (AF_INET, AF_INET6):
+                other = found.get_attr("IFA_ADDRESS")
+                own = found.get_attr("IFA_LOCAL") or other
+                network = ip_network(f"{other}/{found['prefixlen']}", strict=False)
+                yield Reach(names.get(found["index"], ""), own, network)
+
+
+def family_of(version: int) -> int:
+    """The kernel's number of IP version 4 or 6."""
+    return AF_INET if version == 4 else AF_INET6
 
 
 def netlink_error() -> type[Any]:
@@ -108,6 +110,4 @@ def netlink_error() -> type[Any]:
 
 
 def _reason(error: Any) -> str:
-    import os
-
     return os.strerror(error.code) if error.code else str(error)

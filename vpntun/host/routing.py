@@ -1,0 +1,202 @@
+"""Which of this host's traffic goes into the tunnel: wg-quick's `Table`, but that a full tunnel does not leak.
+
+    off    no route
+    N      each allowed IP is a route in table N
+    auto   each allowed IP is a route in the main table, but for one that a route by the device covers already.
+           With a /0 it is a full tunnel of that IP version. T is the tunnel's mark, and the number of a table in which
+           the allowed IPs and the networks of the device's own addresses lead to the device:
+
+           rule   5180   without the mark T:                  table T, but for its default route
+           rule   5181   to one of this host's own networks:  main, if it has a route to that or to a part of it
+           rule   5182   without the mark T:                  table T
+           rule   5183   without the mark T:                  unreachable
+           rule  32766   the rest, so what has the mark:      main
+
+wg-quick looks every packet up in main first, and goes by whatever is there but a default route. So whoever answers
+DHCP can have a host's traffic, by handing out routes. Here main's routes serve two kinds of packets alone: the tunnel's
+own, known by their socket's mark and by no address; and those to the private networks in which this host has an address
+(localnets.py), as far as the configuration does not name them. These are followed as addresses come and go. What a
+killed process leaves behind is closed: table T without a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from ipaddress import ip_network
+from itertools import count
+from pathlib import Path
+from typing import Literal
+
+from vpntun.errors import ConfigurationError, DeviceError, VpntunError
+from vpntun.host.changes import Change, Changes
+from vpntun.host.device import ipv6_is_on
+from vpntun.host.journal import Journal
+from vpntun.host.localnets import AddressWatch, own_networks
+from vpntun.host.log import NOTICE, Limited, notice
+from vpntun.host.netlink import MAIN, Netlink, Network, Reach
+from vpntun.host.steps import LooseFilter, Route, Rule, filter_setting
+
+FIRST_MARK = 51820
+KERNELS_TABLES = range(253, 256)
+NAMED, OWN_NETWORKS, TUNNEL, CLOSED = range(5180, 5184)
+IPV6 = Path("/proc/sys/net/ipv6")
+EVERYTHING: dict[int, Network] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+
+Table = Literal["auto", "off"] | int
+
+
+class HostRoutes:
+    """The routes and rules of one tunnel. `mark`: what FwMark says, 0 for nothing.
+
+    `goes`: the device was made here, and takes its routes along when it goes.
+    """
+
+    def __init__(self, device: str, table: Table, mark: int, journal: Journal, *, goes: bool) -> None:
+        self._device = device
+        self._table = table
+        self._mark = mark
+        self._changes = Changes(journal, device_goes=goes)
+        self._watch = AddressWatch()
+        self._full: list[int] = []
+        self._routes: list[Change] = []
+        self._filter: list[Change] = []
+        self._cannot_follow = Limited(NOTICE, "this host's own networks cannot be followed: %s")
+
+    def choose_mark(self, networks: Iterable[Network]) -> int:
+        """The mark that the tunnel's sockets are to carry, to be asked for before they are made; 0 for none.
+
+        With a full tunnel and no FwMark: the first number from 51820 up that names an empty table. Raises
+        ConfigurationError.
+        """
+        if self._table == "auto" and versions_in_full(networks):
+            if self._mark in KERNELS_TABLES:
+                raise ConfigurationError(
+                    f"FwMark {self._mark} is the number of the full tunnel's table too, and that one is the kernel's "
+                    "own: choose another, or leave it out"
+                )
+            self._mark = self._mark or _free_number()
+        return self._mark
+
+    def apply(self, networks: Iterable[Network]) -> None:
+        """Lead these networks, the peers' allowed IPs, into the tunnel, and no others any longer.
+
+        The device has its addresses, and is up. Raises ConfigurationError, DeviceError or PrivilegeError; then nothing
+        has changed.
+        """
+        networks = set(networks)
+        full = versions_in_full(networks) if self._table == "auto" else []
+        if full and not self._mark:
+            raise ConfigurationError(
+                f"{EVERYTHING[full[0]]} makes this a full tunnel, whose packets carry a mark from the start: stop it, "
+                "and start it again"
+            )
+        with Netlink() as netlink:
+            for version in full:
+                self._refuse_a_second(netlink, version)
+            addresses = list(netlink.addresses())
+            routes = self._routes_to(networks, full, addresses, netlink)
+            if 4 in full and not self._filter:
+                self._filter = [LooseFilter(filter_setting())]
+            self._changes.become([*routes, *self._rules(full, addresses)], netlink)
+        self._full, self._routes = full, routes
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when there is something to `follow`."""
+        return self._watch.fileno()
+
+    def follow(self) -> None:
+        """Addresses of this host have come or gone: go by its own networks as they are now."""
+        self._watch.drain()
+        if not self._full:
+            return
+        try:
+            with Netlink() as netlink:
+                self._changes.become([*self._routes, *self._rules(self._full, netlink.addresses())], netlink)
+        except VpntunError as error:
+            self._cannot_follow(error)
+
+    def undo(self) -> None:
+        """Take everything away, the last first."""
+        self._watch.close()
+        self._changes.undo()
+
+    def _routes_to(
+        self, networks: Collection[Network], full: list[int], addresses: list[Reach], netlink: Netlink
+    ) -> list[Change]:
+        if self._table == "off":
+            return []
+        ipv6 = ipv6_is_on(self._device)
+        reachable = [each for each in networks if each.version == 4 or ipv6]
+        if len(reachable) < len(networks):
+            notice("IPv6 is switched off on %s, or its MTU is below 1280: nothing of IPv6 goes through", self._device)
+        if self._table != "auto":
+            return routes_by(self._device, reachable, self._table)
+        there = [each for version in (4, 6) for each in netlink.routes(version, MAIN, self._device)]
+        others = {each for each in there if Route(self._device, each, MAIN) not in self._changes}
+        plain = uncovered([each for each in reachable if each.version not in full], others)
+        named = [each for each in reachable if each.version in full]
+        connected = [
+            Route(self._device, each.network, self._mark, each.address)
+            for each in addresses
+            if each.device == self._device and each.network.version in full and each.is_somewhere_else
+        ]
+        more = [each for each in named if each not in {route.network for route in connected}]
+        return [*connected, *routes_by(self._device, more, self._mark), *routes_by(self._device, plain, MAIN)]
+
+    def _rules(self, full: list[int], addresses: Iterable[Reach]) -> list[Change]:
+        own = own_networks(addresses, but_of=self._device) if full else []
+        rules: list[Change] = list(self._filter) if 4 in full else []
+        for version in full:
+            mine = [each for each in own if each.version == version]
+            rules.append(Rule(version, NAMED, self._mark, self._mark, shortest=1))
+            rules += (Rule(version, OWN_NETWORKS, MAIN, to=str(each), shortest=each.prefixlen) for each in mine)
+            rules.append(Rule(version, TUNNEL, self._mark, self._mark))
+            rules.append(Rule(version, CLOSED, 0, self._mark))
+        return rules
+
+    def _refuse_a_second(self, netlink: Netlink, version: int) -> None:
+        for rule in netlink.rules(version):
+            mark = rule.get_attr("FRA_FWMARK")
+            if rule.get_attr("FRA_PRIORITY") == TUNNEL and mark != self._mark:
+                raise DeviceError(
+                    f"another full tunnel of IPv{version} (table {mark}) is up, or was killed and keeps it closed: two "
+                    "would lead into each other. End it first, with 'vpntun down NAME'"
+                )
+
+
+def versions_in_full(networks: Iterable[Network]) -> list[int]:
+    """The IP versions that have a default route among the networks, as far as this kernel has them."""
+    versions = {each.version for each in networks if not each.prefixlen}
+    return sorted(versions if IPV6.exists() else versions - {6})
+
+
+def routes_by(device: str, networks: Iterable[Network], table: int) -> list[Change]:
+    """The routes to these networks by a device, the longest prefix first."""
+    ordered = sorted(networks, key=lambda network: (-network.prefixlen, network.version, network))
+    return [Route(device, each, table) for each in ordered]
+
+
+def uncovered(networks: Iterable[Network], others: Collection[Network]) -> list[Network]:
+    """Those of the networks that lie in none of the others, which may be many; of the others, few have many lengths."""
+    lengths = {(each.version, each.prefixlen) for each in others}
+
+    def is_covered(network: Network) -> bool:
+        return any(
+            network.supernet(new_prefix=length) in others
+            for version, length in lengths
+            if version == network.version and length <= network.prefixlen
+        )
+
+    return [each for each in networks if not is_covered(each)]
+
+
+def _free_number() -> int:
+    """A number that is no mark in any rule, and no table's with a route or a rule."""
+    with Netlink() as netlink:
+        rules = [rule for version in (4, 6) for rule in netlink.rules(version)]
+        taken = {rule.get_attr(name) for rule in rules for name in ("FRA_FWMARK", "FRA_TABLE")}
+        return next(
+            number
+            for number in count(FIRST_MARK)
+            if number not in taken and not any(any(netlink.routes(version, number)) for version in (4, 6))
+        )
