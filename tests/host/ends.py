@@ -23,6 +23,7 @@ from vpntun.core.timers import NEVER
 from vpntun.crypto.keys import KeyPair, clamp
 from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket, DeviceError
+from vpntun.host.addresses import OwnAddresses
 from vpntun.host.bundler import Bundler
 from vpntun.host.carrier import Outcome
 from vpntun.host.delivery import Delivery
@@ -31,6 +32,7 @@ from vpntun.host.inbound import Inbound
 from vpntun.host.link import Link, Sealer
 from vpntun.host.outbound import Outbound
 from vpntun.host.plain import PlainSender
+from vpntun.host.relay import Relay
 from vpntun.host.schedule import Schedule
 from vpntun.host.udp import SO_SNDBUFFORCE, UdpEndpoint
 from vpntun.links import takes_of
@@ -186,6 +188,7 @@ class FakePath:
     def __init__(self, name: str, carrier: Carrier = "udp") -> None:
         self._name = name
         self._carrier: Carrier = carrier
+        self.where = f"{name}:55555"
         self.ipv6 = False
         self.sent: list[bytes] = []
         self.urgent: list[bytes] = []
@@ -296,6 +299,7 @@ class End:
     """One machine: an identity, a device, and a link to each peer it knows.
 
     `plain`: it is a WireGuard, without records. `knows_vpntun`: its peers are vpntuns, and it waits for their HELLO.
+    `relays_as`: its own addresses, where it relays.
     """
 
     def __init__(
@@ -308,6 +312,7 @@ class End:
         offloads: int = TCP_OFFLOADS | UDP_OFFLOADS,
         plain: bool = False,
         knows_vpntun: bool = False,
+        relays_as: tuple[str, ...] | None = None,
     ) -> None:
         self.identity = identity
         self.loop = loop
@@ -317,10 +322,11 @@ class End:
         self.node = Node(identity)
         self.routes: RouteTable[Link] = RouteTable()
         self.links: dict[Peer, Link] = {}
-        self.delivery = Delivery(self.device, self.routes, self.drops)
-        self.inbound = Inbound(self.node, self.links, self.delivery, loop, self.drops)
         self.bundler = Bundler(PlainSender(mtu))
-        self.outbound = Outbound(self.device, self.routes, self.bundler, self.drops)
+        relay = None if relays_as is None else self._relay(relays_as)
+        self.delivery = Delivery(self.device, self.routes, self.drops, relay)
+        self.inbound = Inbound(self.node, self.links, self.delivery, loop, self.drops)
+        self.outbound = Outbound(self.device, self.routes, self.bundler, self.drops, loop.clock)
         self.schedule = Schedule()
         self.sealer = Sealer()
         self._plain, self._knows_vpntun = plain, knows_vpntun
@@ -336,6 +342,11 @@ class End:
         link = Link(peer, choice, self.conversation(), self.loop, self.schedule, self.sealer, self.drops)
         self.connect(link, allowed)
         return link
+
+    def _relay(self, addresses: tuple[str, ...]) -> Relay:
+        own = [(ip_address(address).packed, self.device.name) for address in addresses]
+        found = OwnAddresses(self.device.name, lambda: own, self.loop.clock)
+        return Relay(self.mtu, self.routes, self.bundler, found, self.loop.clock)
 
     def conversation(self) -> Conversation:
         """A new one."""

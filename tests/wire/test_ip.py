@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from vpntun.errors import BadPacket
 from vpntun.wire import ip
+from vpntun.wire.checksum import ones_sum, set_ipv4_header
 
 A4, B4 = ipaddress.ip_address("100.64.0.1").packed, ipaddress.ip_address("10.1.2.3").packed
 A6, B6 = ipaddress.ip_address("fd00::1").packed, ipaddress.ip_address("2001:db8::2").packed
@@ -88,3 +89,70 @@ def test_arbitrary_bytes_are_refused_or_have_a_length_and_addresses(data: bytes)
 def test_the_version_of_nothing_is_a_bad_packet() -> None:
     with pytest.raises(BadPacket):
         ip.version_of(b"")
+
+
+@given(st.binary(min_size=20, max_size=60), st.integers(1, 255), st.integers(0, 3))
+def test_a_hop_is_taken_and_the_checksum_is_what_it_would_be_anew(rest: bytes, ttl: int, words: int) -> None:
+    size = 20 + 4 * words
+    packet = bytearray(rest[:size].ljust(size, b"\x11"))
+    packet[0], packet[8] = 0x45 + words, ttl
+    set_ipv4_header(packet)
+    expected = bytearray(packet)
+    expected[8] -= 1
+    set_ipv4_header(expected)
+    ip.take_hop(memoryview(packet))
+    assert packet == expected
+    assert ip.hops_left(packet) == ttl - 1
+
+
+def test_a_hop_is_taken_where_the_checksum_passes_through_zero() -> None:
+    for identification in range(0x10000):
+        packet = bytearray(ipv4(20, 20))
+        packet[4:6] = identification.to_bytes(2, "big")
+        set_ipv4_header(packet)
+        ip.take_hop(memoryview(packet))
+        assert ones_sum(packet) == 0
+        assert packet[10:12] != b"\xff\xff"
+
+
+def test_a_wrong_checksum_stays_wrong() -> None:
+    packet = bytearray(ipv4(20, 20))
+    set_ipv4_header(packet)
+    packet[15] ^= 1
+    ip.take_hop(memoryview(packet))
+    assert ones_sum(packet) != 0
+
+
+def test_ipv6_has_a_hop_limit_and_no_checksum() -> None:
+    packet = bytearray(ipv6(8, 48))
+    expected = packet[:7] + b"\x3f" + packet[8:]
+    ip.take_hop(memoryview(packet))
+    assert packet == expected
+    assert ip.hops_left(packet) == 63
+
+
+@pytest.mark.parametrize("address", ["1.0.0.0", "10.0.0.1", "126.255.255.255", "128.0.0.1", "223.255.255.255"])
+def test_an_address_of_one_host(address: str) -> None:
+    assert ip.is_one_host(ipaddress.ip_address(address).packed)
+
+
+@pytest.mark.parametrize("address", ["::2", "::1:0", "1::", "fd00::1", "fe80::1", "fec0::1", "2001:db8::1", "::ff00"])
+def test_an_ipv6_address_of_one_host(address: str) -> None:
+    assert ip.is_one_host(ipaddress.ip_address(address).packed)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("0.0.0.0", "0.255.0.1", "127.0.0.1", "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255"),
+        *("::", "::1", "ff02::1", "ff0e::1"),
+    ],
+)
+def test_an_address_of_none_of_many_or_of_oneself(address: str) -> None:
+    assert not ip.is_one_host(ipaddress.ip_address(address).packed)
+
+
+@given(st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16))
+def test_link_local_is_what_the_standard_library_says_it_is(address: bytes) -> None:
+    for each in (address, b"\xa9\xfe" + address[2:], b"\xfe\x80" + address[2:], b"\xfe\xc0" + address[2:]):
+        assert ip.is_link_local(each) == ipaddress.ip_address(each).is_link_local

@@ -1,4 +1,4 @@
-"""Delivery: what a data message carried, to the device.
+"""Delivery: what a data message carried, to the device, or with Relay to another link (relay.py).
 
     empty     a keepalive, done before
     record    BUNDLE: each of its packets; other kinds: to the conversation
@@ -19,6 +19,7 @@ from vpntun.errors import BadPacket
 from vpntun.host.carrier import Path
 from vpntun.host.device import TunDevice
 from vpntun.host.link import Link
+from vpntun.host.relay import Relay
 from vpntun.wire.ip import length_of, source_of
 from vpntun.wire.join import Joiner
 from vpntun.wire.record import BUNDLE, LAST_KIND, packets_of
@@ -28,13 +29,16 @@ from vpntun.wire.vnet import NO_OFFLOAD, VNET_HEADER_SIZE, header_for
 class Delivery:
     """Writes what links bring to the one device. Raises DeviceError when it has gone.
 
-    `on_bad` is told of each packet of a bundle that is dropped: it harms no other.
+    `on_bad` is told of each packet of a bundle that is dropped: it harms no other. `relay`: None without Relay.
     """
 
-    def __init__(self, device: TunDevice, routes: RouteTable[Link], drops: Counter[str]) -> None:
+    def __init__(
+        self, device: TunDevice, routes: RouteTable[Link], drops: Counter[str], relay: Relay | None = None
+    ) -> None:
         self._device = device
         self._routes = routes
         self._drops = drops
+        self._relay = relay
         self.on_bad: Callable[[Link, BadPacket, Path], None] = lambda link, bad, source: None
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
         self._joiner = Joiner(self._write_joined, udp=device.takes_udp) if device.takes_tcp else None
@@ -43,7 +47,7 @@ class Delivery:
         """Deliver one plaintext, which is not empty; whether it carried packets. Raises BadPacket."""
         kind = plaintext[0]
         if kind == BUNDLE:
-            self.flush()  # what came before goes before
+            self._flush_joined()  # what came before goes before
             for packet, field in packets_of(plaintext):
                 try:
                     self._deliver(link, packet, field)
@@ -63,7 +67,12 @@ class Delivery:
         return True
 
     def flush(self) -> None:
-        """No more is at hand: write what waited to be joined."""
+        """No more is at hand: write what waited to be joined, send what is relayed."""
+        self._flush_joined()
+        if self._relay is not None:
+            self._relay.flush()
+
+    def _flush_joined(self) -> None:
         if self._joiner is not None:
             self._joiner.flush()
 
@@ -78,6 +87,8 @@ class Delivery:
             self._write(NO_OFFLOAD, packet[:length])
 
     def _write(self, header: memoryview | bytes, packet: memoryview) -> None:
+        if self._relay is not None and self._relay.take(header, packet):
+            return
         if not self._device.write(header, packet):
             self._drops["refused by the device"] += 1
 

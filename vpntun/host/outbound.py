@@ -1,7 +1,8 @@
 """Outbound: from the device to a link.
 
     1. read a packet or superpacket straight to its place in the record (bundler.py), as long as there are some
-    2. its destination chooses the link, by the longest prefix; none: dropped and counted
+    2. its destination chooses the link, by the longest prefix; none: dropped and counted, and its sender is told by
+       ICMP, at a bounded rate
     3. one more datagram of the run that the record ends with joins it (wire/run.py)
     4. in the common case it goes to the same link as the last, and fits: it is entered, and that is all
     5. else the bundler finds out: another record, smaller pieces, plain packets, or it waits
@@ -12,21 +13,27 @@ Nothing is allocated for a packet in the common case.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
 
+from vpntun.core.bucket import TokenBucket
 from vpntun.core.routes import RouteTable
 from vpntun.errors import BadPacket
 from vpntun.host.bundler import Bundler
 from vpntun.host.device import LARGEST_PACKET, TunDevice
 from vpntun.host.link import Link
+from vpntun.wire.icmp import UNREACHABLE, error_about, may_be_told_of
 from vpntun.wire.ip import destination_of, length_of
 from vpntun.wire.record import ENTRY, ENTRY_SIZE, TAKES_ALL
-from vpntun.wire.vnet import SPLIT_FIRST, UNFINISHED, VNET_HEADER_SIZE, segment_field_of
+from vpntun.wire.vnet import NO_OFFLOAD, SPLIT_FIRST, UNFINISHED, VNET_HEADER_SIZE, segment_field_of
 
 MOST_BYTES_PER_TURN = 512 * 1024
 MOST_PACKETS_PER_TURN = 256
 SMALL = 32 * 1024
 """A packet up to this size is no sign that more will have to be cut."""
+ERRORS_PER_SECOND, ERRORS_AT_ONCE = 10, 20
+"""Of ICMP, to one that cannot be helped."""
 
 _put_entry = ENTRY.pack_into
 
@@ -34,11 +41,20 @@ _put_entry = ENTRY.pack_into
 class Outbound:
     """The way out, for all links."""
 
-    def __init__(self, device: TunDevice, routes: RouteTable[Link], bundler: Bundler, drops: Counter[str]) -> None:
+    def __init__(
+        self,
+        device: TunDevice,
+        routes: RouteTable[Link],
+        bundler: Bundler,
+        drops: Counter[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._device = device
         self._routes = routes
         self._bundler = bundler
         self._drops = drops
+        self._clock = clock
+        self._errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_AT_ONCE)
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
 
     def read_device(self) -> None:
@@ -72,7 +88,7 @@ class Outbound:
                 length_of(packet)
                 link = find(destination_of(packet))
                 if link is None:
-                    self._drops["no route"] += 1
+                    self._refuse(packet)
                     continue
                 field = segment_field_of(header, packet) if header[0] or header[1] else 0
                 if link is not bundler.link:
@@ -90,3 +106,14 @@ class Outbound:
             except BadPacket as bad:
                 self._drops[bad.reason] += 1
         bundler.flush()
+
+    def _refuse(self, packet: memoryview) -> None:
+        """Nobody is behind its destination: say so, as WireGuard does.
+
+        The error comes from that destination. It would be this machine's own address, had the kernel made it; but from
+        a device the kernel takes no IPv4 packet that has this machine's address for its source, and of all others a
+        strict rp_filter passes that one for certain: its route leads to this device.
+        """
+        self._drops["no route"] += 1
+        if may_be_told_of(packet) and self._errors.take(self._clock()):
+            self._device.write(NO_OFFLOAD, error_about(packet, UNREACHABLE, destination_of(packet)))

@@ -13,6 +13,8 @@ from vpntun.wire.message import Buffer
 IPV4_HEADER_SIZE = 20
 IPV6_HEADER_SIZE = 40
 
+_ZEROS = bytes(15)
+
 
 def version_of(packet: Buffer) -> int:
     """The first nibble, 0 to 15: 4 or 6 in a packet whose length was accepted. BadPacket if nothing is there."""
@@ -51,3 +53,38 @@ def source_of(packet: Buffer) -> bytes:
 def destination_of(packet: Buffer) -> bytes:
     """The destination address, 4 or 16 bytes, of a packet that `length_of` accepted (nothing is checked again)."""
     return bytes(packet[16:20]) if packet[0] < 0x50 else bytes(packet[24:40])
+
+
+def hops_left(packet: Buffer) -> int:
+    """The TTL or hop limit of a packet that `length_of` accepted."""
+    return packet[8] if packet[0] < 0x50 else packet[7]
+
+
+def take_hop(packet: memoryview) -> None:
+    """One off the TTL or hop limit, which is 1 at least; IPv4's checksum follows by the difference (RFC 1624).
+
+    A checksum that was wrong stays wrong.
+    """
+    if packet[0] < 0x50:
+        packet[8] -= 1
+        checksum = ((packet[10] << 8 | packet[11]) + 0x0100) % 0xFFFF
+        packet[10], packet[11] = checksum >> 8, checksum & 0xFF
+    else:
+        packet[7] -= 1
+
+
+def is_one_host(address: bytes) -> bool:
+    """Whether an address is one host's, as seen from another: not unspecified, loopback, multicast or broadcast.
+
+    A network's own broadcast address cannot be told from a host's.
+    """
+    if len(address) == 4:
+        return 0 < address[0] < 224 and address[0] != 127
+    return address[0] != 0xFF and (address[15] > 1 or address[:15] != _ZEROS)
+
+
+def is_link_local(address: bytes) -> bool:
+    """Whether no router passes it on (RFC 3927 section 7, RFC 4291 section 2.5.6)."""
+    if len(address) == 4:
+        return address[:2] == b"\xa9\xfe"
+    return address[0] == 0xFE and address[1] & 0xC0 == 0x80

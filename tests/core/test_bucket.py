@@ -1,0 +1,35 @@
+"""The token bucket: so many at once, and so many a second."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vpntun.core.bucket import TokenBucket
+
+
+def test_the_burst_goes_at_once_and_then_one_at_the_rate() -> None:
+    bucket = TokenBucket(10, 20)
+    assert [bucket.take(1000.0) for _ in range(21)] == [True] * 20 + [False]
+    assert not bucket.take(1000.0625)
+    assert bucket.take(1000.125)
+    assert not bucket.take(1000.125)
+
+
+def test_no_more_than_the_burst_is_saved_up() -> None:
+    bucket = TokenBucket(10, 3)
+    assert bucket.take(0.0)
+    assert [bucket.take(1e6) for _ in range(4)] == [True, True, True, False]
+
+
+@given(st.lists(st.floats(0, 0.3), min_size=1, max_size=200))
+def test_in_no_stretch_of_time_are_there_more_than_the_burst_and_the_rate_allow(pauses: list[float]) -> None:
+    bucket, now = TokenBucket(10, 5), 50.0
+    taken = []
+    for pause in pauses:
+        now += pause
+        if bucket.take(now):
+            taken.append(now)
+    for first in range(len(taken)):
+        for last in range(first, len(taken)):
+            assert last - first + 1 <= 5 + (taken[last] - taken[first]) * 10 + 1e-6

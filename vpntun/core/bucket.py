@@ -1,0 +1,24 @@
+"""A token bucket: `burst` at once, `rate` a second in the long run. Times are seconds of the caller's clock."""
+
+from __future__ import annotations
+
+
+class TokenBucket:
+    """Full at first."""
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = float(burst)
+        self._at = float("-inf")
+
+    def take(self, now: float) -> bool:
+        """Take a token, if there is one."""
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
