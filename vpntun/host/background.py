@@ -1,0 +1,97 @@
+"""Into the background: the caller waits until it is known how the start went, and its exit status says it.
+
+    the caller                           the daemon
+    forks, and waits                     has a session of its own, no stdin, and the caller's stderr for now
+    ends with the daemon's status    <-  what fails in the set-up is said there, and ends it
+    0                                <-  the device is up and, with --wait, the link stands
+    9, when --wait is over               goes on trying
+                                         from then on: no terminal, no folder, nothing but the log to speak to
+
+Whoever interrupts the caller meanwhile ends the daemon too.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+
+from vpntun.errors import NotInTime, VpntunError
+from vpntun.host.loop import Loop
+
+_UP, _LATE = b"u", b"l"
+
+
+class Background:
+    """The daemon's side. `wait`: how many seconds the caller waits for the link; None: for the device alone."""
+
+    def __init__(self, caller: int, wait: float | None) -> None:
+        self._caller: int | None = caller
+        self._wait = wait
+        self._until = time.monotonic() + (wait or 0.0)
+
+    @classmethod
+    def enter(cls, wait: float | None = None) -> Background:
+        """Fork: returns in the daemon alone. The caller leaves by SystemExit, NotInTime or VpntunError."""
+        reader, writer = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        daemon = os.fork()
+        if daemon:
+            os.close(writer)
+            _wait_for(daemon, reader, wait)
+        os.close(reader)
+        os.setsid()
+        _give_up(0)
+        return cls(writer, wait)
+
+    def device_is_up(self, loop: Loop) -> None:
+        """All is set up: enough for a caller who does not wait for the link."""
+        if self._wait is None:
+            self._release(_UP)
+        else:
+            loop.call_later(max(0.0, self._until - time.monotonic()), lambda: self._release(_LATE))
+
+    def link_is_up(self) -> None:
+        """A link stands."""
+        self._release(_UP)
+
+    def _release(self, word: bytes) -> None:
+        """Let the caller go, once."""
+        if self._caller is None:
+            return
+        with suppress(BrokenPipeError):
+            os.write(self._caller, word)
+        os.close(self._caller)
+        self._caller = None
+        os.chdir("/")
+        _give_up(1)
+        _give_up(2)
+
+
+def _wait_for(daemon: int, reader: int, wait: float | None) -> None:
+    """Leave with what the daemon says, or with how it ended."""
+    try:
+        in_time = select.select([reader], [], [], wait)[0]
+    except KeyboardInterrupt:
+        os.kill(daemon, signal.SIGTERM)
+        os.waitpid(daemon, 0)
+        raise
+    word = os.read(reader, 1) if in_time else _LATE
+    if word == _UP:
+        sys.exit(0)
+    if word == _LATE:
+        raise NotInTime(f"no link within {wait:g} s; the daemon, process {daemon}, goes on trying")
+    status = os.waitstatus_to_exitcode(os.waitpid(daemon, 0)[1])
+    if status < 0:
+        raise VpntunError(f"the daemon was ended by signal {-status} before it was ready")
+    sys.exit(status)
+
+
+def _give_up(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
