@@ -68,7 +68,7 @@ class CallingLink(Link):
                 self._resolver.look_up()
             case Dial(candidate):
                 endpoint = cast(UdpEndpoint, candidate)
-                Dialling(endpoint.family, endpoint.address, self._loop, self._dialled)
+                Dialling(endpoint.family, endpoint.address, self._loop, self._dialled, endpoint.socket.mark)
             case Proved(path):
                 return self._client.proved(path, self._loop.now)
             case _:

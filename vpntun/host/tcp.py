@@ -24,7 +24,7 @@ from vpntun.errors import BadPacket
 from vpntun.host.carrier import Outcome
 from vpntun.host.loop import Loop
 from vpntun.host.resolver import SocketAddress
-from vpntun.host.udp import bind
+from vpntun.host.udp import bind, marked
 from vpntun.wire.framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, prefix
 from vpntun.wire.message import LARGEST, Buffer
 
@@ -210,10 +210,13 @@ class TcpConnection:
 
 
 class TcpListener:
-    """Accepts connections on one port and IP version, as many of strangers as the caps allow."""
+    """Accepts connections on one port and IP version, as many of strangers as the caps allow.
 
-    def __init__(self, family: int, port: int, strangers: Strangers) -> None:
-        new = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    `mark`: what all that they send carries for this host's routing rules, 0 for nothing.
+    """
+
+    def __init__(self, family: int, port: int, strangers: Strangers, mark: int = 0) -> None:
+        new = marked(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK), mark)
         new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket = bind(new, port, "TCP")
         self._socket.listen(128)
@@ -262,18 +265,24 @@ class Strangers:
 
 
 class Dialling:
-    """A connection on its way: `on_done` is called once, with the connection or with None."""
+    """A connection on its way: `on_done` is called once, with the connection or with None. `mark`: as a listener's."""
 
     def __init__(
-        self, family: int, address: SocketAddress, loop: Loop, on_done: Callable[[TcpConnection | None], None]
+        self,
+        family: int,
+        address: SocketAddress,
+        loop: Loop,
+        on_done: Callable[[TcpConnection | None], None],
+        mark: int = 0,
     ) -> None:
-        self._socket: socket.socket | None = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        new = marked(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK), mark)
+        self._socket: socket.socket | None = new
         self._address = address
         self._loop = loop
         self._on_done = on_done
-        self._socket.connect_ex(address)
-        loop.watch(self._socket.fileno(), self._finish, self._finish)
-        loop.await_writable(self._socket.fileno(), True)
+        new.connect_ex(address)
+        loop.watch(new.fileno(), self._finish, self._finish)
+        loop.await_writable(new.fileno(), True)
         loop.call_later(SECONDS_TO_AUTHENTICATE, self._give_up)
 
     def _finish(self) -> None:

@@ -40,6 +40,7 @@ MOST_HELD = 8
 STALE_SOURCE = frozenset({errno.ENETUNREACH, errno.EINVAL, errno.EADDRNOTAVAIL})
 
 _u16 = struct.Struct("=H").pack
+_u32 = struct.Struct("=I").pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +98,17 @@ _Held = tuple[list[memoryview], int, UdpEndpoint, bool | None]
 
 
 class UdpSocket:
-    """One bound socket of one IP version. `on_ready` is called when it takes datagrams again."""
+    """One bound socket of one IP version. `on_ready` is called when it takes datagrams again.
 
-    def __init__(self, family: int, port: int, loop: Loop, *, answers_from_where_asked: bool) -> None:
+    `mark`: what its datagrams carry for this host's routing rules, 0 for nothing.
+    """
+
+    def __init__(self, family: int, port: int, loop: Loop, *, answers_from_where_asked: bool, mark: int = 0) -> None:
         self._family = family
         self._loop = loop
-        self._socket = bind(socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK), port, "UDP")
+        self.mark = mark
+        new = marked(socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK), mark)
+        self._socket = bind(new, port, "UDP")
         self._known: dict[Any, UdpEndpoint] = {}
         self._held: deque[_Held] = deque(maxlen=MOST_HELD)
         self._segments = True
@@ -222,6 +228,20 @@ class UdpSocket:
     def _is_too_big(error: OSError, segment: int) -> bool:
         """The kernel says EINVAL where UDP_SEGMENT's datagrams are too big for the device."""
         return error.errno == errno.EMSGSIZE or (error.errno == errno.EINVAL and segment > 0)
+
+
+def marked(new: socket.socket, mark: int) -> socket.socket:
+    """Have all that a fresh socket sends carry a mark, unless that is 0. Raises PrivilegeError, and closes it then."""
+    if mark:
+        try:
+            new.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _u32(mark))
+        except PermissionError as error:
+            new.close()
+            raise PrivilegeError(
+                f"no right to mark packets with {mark}, which keeps those of the tunnel out of it: run as root or with "
+                "CAP_NET_ADMIN"
+            ) from error
+    return new
 
 
 def bind(new: socket.socket, port: int, protocol: str) -> socket.socket:
