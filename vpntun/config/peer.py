@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 
 from vpntun.core.client import Transport
@@ -26,3 +27,8 @@ class PeerSettings:
     transport: Transport = "udp"
     name: str = ""
     is_vpntun: bool = False
+
+    @cached_property
+    def allowed_as_text(self) -> list[str]:
+        """`allowed` as the status has it: kept, since to write out many takes long, and who asks once asks again."""
+        return [str(network) for network in self.allowed]
