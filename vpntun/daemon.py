@@ -15,12 +15,15 @@ from functools import partial
 from vpntun.config.tunnel import SMALLEST_MTU_FOR_IPV6, Interface, Tunnel
 from vpntun.crypto.aead import BACKEND
 from vpntun.errors import ConfigurationError, VpntunError
+from vpntun.host.addresses import OwnAddresses
 from vpntun.host.delivery import Delivery
 from vpntun.host.device import TunDevice, ipv6_is_on
 from vpntun.host.inbound import Inbound
+from vpntun.host.localnets import AddressWatch
 from vpntun.host.log import log, notice
 from vpntun.host.loop import Loop
 from vpntun.host.outbound import Outbound
+from vpntun.host.relay import Relay
 from vpntun.host.settings import DeviceSettings
 from vpntun.host.tcp import Strangers, TcpConnection, TcpListener
 from vpntun.host.udp import UdpSocket, families
@@ -127,7 +130,7 @@ class _Daemon:
 
     def _connect_data_path(self) -> None:
         links, loop = self._links, self._loop
-        delivery = Delivery(self._device, links.routes, self._drops)
+        delivery = Delivery(self._device, links.routes, self._drops, self._make_relay())
         self._inbound = Inbound(links.node, links.by_peer, delivery, loop, self._drops)
         outbound = Outbound(self._device, links.routes, links.bundler, self._drops)
         links.on_connection = self._watch
@@ -137,6 +140,14 @@ class _Daemon:
             loop.watch(udp.fileno(), partial(self._inbound.read_udp, udp), udp.flush)
         for listener in self._listeners:
             loop.watch(listener.fileno(), partial(self._accept, listener))
+
+    def _make_relay(self) -> Relay | None:
+        if not self._tunnel.relay:
+            return None
+        watch = AddressWatch()
+        self._stack.callback(watch.close)
+        own = OwnAddresses(self._device.name, watch.drain)
+        return Relay(self._device.mtu, self._links.routes, self._links.bundler, own)
 
     def _announce(self) -> None:
         tunnel, addresses = self._tunnel, self._addresses

@@ -345,7 +345,7 @@ class End:
 
     def _relay(self, addresses: tuple[str, ...]) -> Relay:
         own = [(ip_address(address).packed, self.device.name) for address in addresses]
-        found = OwnAddresses(self.device.name, lambda: own, self.loop.clock)
+        found = OwnAddresses(self.device.name, lambda: False, lambda: own, self.loop.clock)
         return Relay(self.mtu, self.routes, self.bundler, found, self.loop.clock)
 
     def conversation(self) -> Conversation:

@@ -25,7 +25,6 @@ from tests.wire.packets import (
     unfinished,
 )
 from vpntun.core.events import Carrier
-from vpntun.host.addresses import SECONDS_TO_TRUST, OwnAddresses, look_at_all
 from vpntun.host.device import TCP_OFFLOADS, UDP_OFFLOADS
 from vpntun.host.relay import ERRORS_AT_ONCE
 from vpntun.wire.icmp import TIME_EXCEEDED, TOO_BIG, UNREACHABLE, error_about
@@ -493,53 +492,3 @@ def test_no_bundle_raises_and_nothing_is_left_half_built(entries: list[tuple[byt
     assert hub.carol.device.packets[-1] == one_hop_on(udp(4, b"good"))
     hub.close()
     loop.close()
-
-
-# This machine's addresses
-
-
-def test_addresses_are_looked_at_again_after_a_while_and_only_when_asked_for(loop: HandLoop) -> None:
-    looks: list[int] = []
-    found = [(bytes([10, 0, 0, 1]), "tun0")]
-
-    def look() -> list[tuple[bytes, str]]:
-        looks.append(1)
-        return found
-
-    own = OwnAddresses("tun0", look, loop.clock)
-    assert bytes([10, 0, 0, 1]) in own
-    assert bytes([10, 0, 0, 2]) not in own
-    found = [(bytes([10, 0, 0, 2]), "eth0")]
-    loop.clock.now += SECONDS_TO_TRUST - 1
-    assert bytes([10, 0, 0, 2]) not in own
-    loop.clock.now += 1000
-    assert len(looks) == 1
-    assert bytes([10, 0, 0, 2]) in own
-    assert own.of_device(4) is None
-    assert len(looks) == 2
-
-
-def test_the_devices_address_is_the_first_that_is_not_link_local() -> None:
-    six, local = ip_address("fd00::1").packed, ip_address("fe80::1").packed
-    own = OwnAddresses("tun0", lambda: [(local, "tun0"), (b"abcd", "eth0"), (six, "tun0"), (b"\xfd" * 16, "tun0")])
-    assert own.of_device(16) == six
-    assert own.of_device(4) is None
-
-
-def test_a_kernel_that_does_not_answer_changes_nothing(loop: HandLoop) -> None:
-    answers = iter([[(b"abcd", "tun0")]])
-
-    def look() -> list[tuple[bytes, str]]:
-        try:
-            return next(answers)
-        except StopIteration:
-            raise OSError from None
-
-    own = OwnAddresses("tun0", look, loop.clock)
-    loop.clock.now += 1000
-    assert b"abcd" in own
-    assert own.of_device(4) == b"abcd"
-
-
-def test_the_kernel_says_what_this_machine_has() -> None:
-    assert (bytes([127, 0, 0, 1]), "lo") in look_at_all()

@@ -47,14 +47,16 @@ class AddressWatch:
         """The descriptor, for the loop."""
         return self._socket.fileno()
 
-    def drain(self) -> None:
-        """Forget what was told: who asks the kernel next hears all of it."""
+    def drain(self) -> bool:
+        """Forget what was told, and say whether anything was: who asks the kernel next hears all of it."""
+        told = False
         while True:
             try:
                 self._socket.recv(65536)
             except OSError as error:
                 if error.errno != errno.ENOBUFS:  # more was told than there is room for
-                    return
+                    return told
+            told = True
 
     def close(self) -> None:
         """Stop watching."""
