@@ -34,7 +34,7 @@ from vpntun.host.link import Link, Sealer
 from vpntun.host.log import NOTICE, Limited
 from vpntun.host.loop import Loop
 from vpntun.host.plain import PlainSender
-from vpntun.host.resolver import Found, Resolver
+from vpntun.host.resolver import Found, Lookups, Resolver
 from vpntun.host.schedule import Schedule
 from vpntun.host.state import Endpoints, TimestampFile
 from vpntun.host.tcp import TcpConnection
@@ -57,6 +57,7 @@ class Links:
         self._udp = udp
         self._rng = random.Random()
         self._sealer = Sealer()
+        self._lookups = Lookups(loop)
         self._endpoints = Endpoints(tunnel.interface, loop)
         self._timestamps = TimestampFile(tunnel.identity.public)
         self._settings: dict[bytes, PeerSettings] = {}
@@ -108,7 +109,8 @@ class Links:
         return sum((link.drops for link in self.by_peer.values()), Counter())
 
     def close(self) -> None:
-        """Write what is to be remembered of the peers."""
+        """Look no names up any more, and write what is to be remembered of the peers."""
+        self._lookups.close()
         self._endpoints.save()
 
     def _link_on(self, connection: TcpConnection) -> Link | None:
@@ -200,7 +202,7 @@ class Links:
             self._sealer,
             Counter(),
             self._name(settings),
-            resolver=Resolver(self._loop, host, settings.port, resolved),
+            resolver=Resolver(self._lookups, host, settings.port, resolved),
             on_connection=watch,
         )
         return link

@@ -17,7 +17,7 @@ from tests.wire.packets import tcp_run, tcp_superpacket, udp_run, udp_superpacke
 from vpntun.core.client import ClientCarriers, Transport
 from vpntun.core.peer import Peer
 from vpntun.host.calling import CallingLink
-from vpntun.host.resolver import Found, Resolver
+from vpntun.host.resolver import Found, Lookups, Resolver
 from vpntun.host.tcp import Strangers, TcpConnection, TcpListener
 from vpntun.host.udp import UdpSocket
 
@@ -85,6 +85,7 @@ class Client(End):
         peer = Peer(ALICE, BOB.public, PSK, self.node.indices, Stamps(), rng, keepalive=25.0, chooses_carrier=True)
         self.node.add(peer)
         self.udp = UdpSocket(family, 0, loop, answers_from_where_asked=False)
+        self.lookups = Lookups(loop)
         self.connections: list[TcpConnection] = []
         self.calling = CallingLink(
             peer,
@@ -94,7 +95,7 @@ class Client(End):
             self.schedule,
             self.sealer,
             self.drops,
-            resolver=Resolver(loop, LOCALHOST[family], port, self._resolved),
+            resolver=Resolver(self.lookups, LOCALHOST[family], port, self._resolved),
             on_connection=self._watch,
         )
         self.connect(self.calling)
@@ -120,6 +121,7 @@ class Client(End):
             connection.close()
         self.loop.forget(self.udp.fileno())
         self.udp.close()
+        self.lookups.close()
         super().close()
 
 
