@@ -130,7 +130,8 @@ class Machine:
         """
         prelude = list(_open_to_all()) if user is not None else []
         binds = {**self._state, **(binds or {})}
-        prelude += [f"mkdir -p '{target}'; mount --bind '{source}' '{target}'" for target, source in binds.items()]
+        for target, source in binds.items():
+            prelude.append(f"test -e '{target}' || mkdir -p '{target}'; mount --bind '{source}' '{target}'")
         enter = ["ip", "netns", "exec", self.name, "sh", "-ec", "\n".join([*prelude, 'exec "$@"']), "sh"]
         if user is not None:
             enter += ["setpriv", f"--reuid={user}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--"]
