@@ -77,6 +77,7 @@ class Link:
     """The link of a server, and what a client's has in common with it.
 
     `name`: the peer's, for the log, where it has one. `drops` counts by reason. `touched`: as the schedule has it.
+    `on_news` is called whenever the control plane has done something, and packets may flow that did not, or no longer.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Link:
         self._stopped = False
         self.on_endpoint: Callable[[Path], None] = lambda path: None
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_news: Callable[[], None] = lambda: None
         self._choice = choice
         self._loop = loop
         self._schedule = schedule
@@ -167,6 +169,7 @@ class Link:
         waiting = deque(events)
         while waiting:
             waiting.extend(self._act_on(waiting.popleft()))
+        self.on_news()
 
     @property
     def path(self) -> Path | None:
@@ -248,6 +251,7 @@ class Link:
         if isinstance(self._choice, ServerCarriers):
             self._choice.lost(connection)
             self._decide()
+            self.on_news()
         log.info("the connection from %s has closed", self.at(connection))
 
     def undeliverable(self, path: Path) -> list[Event]:
