@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -109,6 +110,19 @@ def ordinary_user() -> Iterator[Path]:
             if each.is_dir() and not each.is_symlink():
                 each.chmod(0o700)
         shutil.rmtree(folder)
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """This process may open no file and no socket meanwhile."""
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")

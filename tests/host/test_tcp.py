@@ -16,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.host.ends import ALICE, BOB, CAROL, Stamps
-from tests.host.machine import HandLoop
+from tests.host.machine import HandLoop, logged, no_more_descriptors
 from tests.host.test_udp import free_port
 from vpntun.core.node import Node
 from vpntun.core.peer import Peer
 from vpntun.errors import BadPacket
 from vpntun.host.carrier import Outcome
+from vpntun.host.loop import SECONDS_TO_LOOK_AWAY
 from vpntun.host.tcp import Dialling, Strangers, TcpConnection, TcpListener
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -383,6 +384,38 @@ def test_nobody_waiting_is_no_connection(house: House) -> None:
     assert house.listener.accept(house.loop) is None
 
 
+def test_without_room_for_a_connection_the_loop_looks_away_for_a_second_and_takes_it_then(house: House) -> None:
+    taken: list[TcpConnection | None] = []
+    house.loop.watch(house.listener.fileno(), lambda: taken.append(house.listener.accept(house.loop)))
+    house.call()
+    with logged() as lines, no_more_descriptors():
+        for _ in range(20):
+            house.loop.poll()
+        assert taken == [None]
+        house.loop.pass_time(SECONDS_TO_LOOK_AWAY)
+        house.loop.poll()
+        assert taken == [None, None]
+    assert lines == ["connections have to wait: Too many open files (a limit of this process or of the system)"]
+    house.loop.pass_time(SECONDS_TO_LOOK_AWAY)
+    house.loop.poll()
+    connection = taken[-1]
+    assert connection is not None
+    connection._socket.close()
+    house.loop.forget(house.listener.fileno())
+
+
+def test_a_listener_may_go_while_the_loop_looks_away_from_it(house: House) -> None:
+    taken: list[TcpConnection | None] = []
+    house.loop.watch(house.listener.fileno(), lambda: taken.append(house.listener.accept(house.loop)))
+    house.call()
+    with no_more_descriptors():
+        house.loop.poll()
+    house.loop.forget(house.listener.fileno())
+    house.listener.close()
+    house.loop.pass_time(SECONDS_TO_LOOK_AWAY)
+    assert taken == [None]
+
+
 # Whose it is
 
 
@@ -582,6 +615,14 @@ def dial(loop: HandLoop, address: tuple[str, int]) -> list[TcpConnection | None]
     answers: list[TcpConnection | None] = []
     Dialling(socket.AF_INET, address, loop, answers.append)
     return answers
+
+
+def test_without_room_for_a_connection_a_dial_fails_and_no_more(house: House) -> None:
+    with no_more_descriptors():
+        answers = dial(house.loop, ("127.0.0.1", house.port))
+    assert answers == []
+    house.loop.poll()
+    assert answers == [None]
 
 
 def test_a_dialled_connection_carries_messages_both_ways(house: House) -> None:

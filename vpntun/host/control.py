@@ -94,10 +94,10 @@ class ControlSocket:
         self._listener.close()
 
     def _accept(self) -> None:
-        try:
-            new, _ = self._listener.accept()
-        except OSError:
+        accepted = self._loop.accept(self._listener)
+        if accepted is None:
             return
+        new, _ = accepted
         process, user = other_end(new)
         if user not in (0, os.geteuid()):
             log.info("process %d of user %d may not use the control socket", process, user)

@@ -1,13 +1,16 @@
 """The one loop: descriptors, the deadlines of the control plane, and the signals.
 
 Each turn waits for a descriptor or for the earliest deadline, whichever comes first, then calls back. With nothing to
-do it sleeps until the next deadline: there is no tick.
+do it sleeps until the next deadline: there is no tick. From a listener for whose connections there is no room it looks
+away for a second: that would be readable all the time.
 """
 
 from __future__ import annotations
 
+import errno
 import heapq
 import itertools
+import os
 import selectors
 import signal
 import socket
@@ -15,9 +18,14 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import FrameType
+from typing import Any
+
+from vpntun.host.log import NOTICE, Limited
 
 Callback = Callable[[], None]
 LONGEST_SLEEP = 3600.0
+NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+SECONDS_TO_LOOK_AWAY = 1.0
 
 
 class Loop:
@@ -33,6 +41,8 @@ class Loop:
         self.slept = 0.0
         """Seconds that it has waited, all in all."""
         self.on_hangup: Callback | None = None
+        self._away: dict[int, selectors.SelectorKey] = {}
+        self._no_room = Limited(NOTICE, "connections have to wait: %s (a limit of this process or of the system)")
 
     def watch(self, descriptor: int, on_readable: Callback, on_writable: Callback | None = None) -> None:
         """Call back while `descriptor` is readable; `await_writable` turns the other one on and off."""
@@ -52,7 +62,19 @@ class Loop:
 
     def forget(self, descriptor: int) -> None:
         """Stop watching, before the descriptor is closed."""
-        self._selector.unregister(descriptor)
+        if self._away.pop(descriptor, None) is None:
+            self._selector.unregister(descriptor)
+
+    def accept(self, listener: socket.socket) -> tuple[socket.socket, Any] | None:
+        """The connection that waits at a watched listener, and its address; None: there is none, or no room for it."""
+        try:
+            return listener.accept()
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                self._no_room(os.strerror(error.errno))
+                self._away[listener.fileno()] = self._selector.unregister(listener)
+                self.call_later(SECONDS_TO_LOOK_AWAY, lambda: self._look_again(listener.fileno()))
+            return None
 
     def call_later(self, seconds: float, callback: Callback) -> None:
         """Call once, that many seconds from now. It cannot be taken back: the callback looks if it is still due."""
@@ -97,6 +119,11 @@ class Loop:
         SIGHUP calls `on_hangup` from the loop, where that is set; else it ends the process as ever.
         """
         return _Signals(self)
+
+    def _look_again(self, descriptor: int) -> None:
+        key = self._away.pop(descriptor, None)
+        if key is not None:
+            self._selector.register(descriptor, key.events, key.data)
 
 
 class _Signals(AbstractContextManager[None]):

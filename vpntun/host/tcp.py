@@ -22,6 +22,7 @@ from vpntun.core.events import Carrier
 from vpntun.core.peer import Peer
 from vpntun.errors import BadPacket
 from vpntun.host.carrier import Outcome
+from vpntun.host.log import log
 from vpntun.host.loop import Loop
 from vpntun.host.resolver import SocketAddress
 from vpntun.host.udp import bind, marked
@@ -228,10 +229,10 @@ class TcpListener:
 
     def accept(self, loop: Loop) -> TcpConnection | None:
         """The connection that waits, or None: there is none, or its address has too many already."""
-        try:
-            new, address = self._socket.accept()
-        except OSError:
+        accepted = loop.accept(self._socket)
+        if accepted is None:
             return None
+        new, address = accepted
         connection = TcpConnection(new, address, loop)
         if not self._strangers.admit(connection):
             new.close()
@@ -275,11 +276,17 @@ class Dialling:
         on_done: Callable[[TcpConnection | None], None],
         mark: int = 0,
     ) -> None:
-        new = marked(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK), mark)
-        self._socket: socket.socket | None = new
+        self._socket: socket.socket | None = None
         self._address = address
         self._loop = loop
         self._on_done = on_done
+        try:
+            new = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            log.info("no connection can be had: %s", error.strerror)
+            loop.call_later(0.0, lambda: on_done(None))
+            return
+        self._socket = marked(new, mark)
         new.connect_ex(address)
         loop.watch(new.fileno(), self._finish, self._finish)
         loop.await_writable(new.fileno(), True)
