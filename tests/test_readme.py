@@ -28,6 +28,7 @@ from click.testing import CliRunner
 from tests.netns.lab import NOBODY, Daemon, Lab, Machine, state_folders, sweep, until, why_not
 from vpntun import errors
 from vpntun.cli.command import _check_usage, vpntun
+from vpntun.config.file import KNOWN
 from vpntun.crypto.keys import KeyPair, format_key, parse_key
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.errors import VpntunError
@@ -162,6 +163,12 @@ def test_every_room_is_on_the_tour() -> None:
     assert {row[0].strip("`") for row in table("rooms")} == rooms
 
 
+@pytest.mark.parametrize("section", ["Interface", "Peer"])
+def test_every_key_of_a_file_is_explained(section: str) -> None:
+    explained = [key for row in table(f"keys of [{section}]")[1:] for key in re.findall(r"``(\w+)``", row[0])]
+    assert sorted(explained) == sorted(KNOWN[section])
+
+
 def test_every_message_is_in_the_source() -> None:
     source = "\n".join(path.read_text() for path in (CHECKOUT / "vpntun").rglob("*.py"))
     source = re.sub(r'"\n\s+f?"', "", source)
@@ -248,10 +255,24 @@ class Reader:
             (root / KEY).parent.mkdir(mode=0o700)
             shutil.copy(key, root / KEY)
 
+    def put(self, where: str, path: str, name: str) -> None:
+        """Write the one block of this name to a file of that machine, with this lab's keys in it."""
+        [block] = blocks(name)
+        file = self.roots[where] / path.lstrip("/")
+        file.touch(mode=0o600)
+        file.write_text(self._translate(block))
+
+    def put_offices_files(self) -> None:
+        for where in self.roots:
+            self.put(where, "/etc/vpntun/office.conf", f"office-{where}")
+
     def follow(self, name: str) -> None:
         for block in blocks(name):
-            for step in steps(block):
-                self.take(step)
+            self.type(block)
+
+    def type(self, block: str) -> None:
+        for step in steps(block):
+            self.take(step)
 
     def take(self, step: Step) -> None:
         """Type one command, and find that it says what it should."""
@@ -259,7 +280,10 @@ class Reader:
         machine, command = self.machines[where], self._translate(step.command)
         if command.startswith("scp "):
             self._copy(where, command)
-        elif re.match(r"vpntun .*-[sc]\b", command):
+        elif command.startswith("vpntun check "):
+            said = self.run(machine, where, command)
+            assert said.splitlines() == self._translate("\n".join(step.output)).splitlines()
+        elif re.match(r"vpntun (up|.*-[scf])\b", command):
             daemon = machine.vpntun(
                 *shlex.split(command)[1:], user=user, env=self._environment(), binds=self._binds(where)
             )
@@ -302,9 +326,9 @@ class Reader:
         """The same with this lab's addresses and keys."""
         text = text.replace(ENDPOINT, self.lab.b.four).replace("ping -c", "ping -i 0.1 -c")
         for where in self.roots:
-            name = f"{where.upper()}_PUBLIC"
-            if name in text:
-                text = text.replace(name, self._public_key(where))
+            for name, of in (("PUBLIC", self._public_key), ("PRIVATE", self._private_key)):
+                if f"{where.upper()}_{name}" in text:
+                    text = text.replace(f"{where.upper()}_{name}", of(where))
         key = self.roots["remote"] / KEY
         if key.exists():
             ours = SharedIdentity.of(read_shared(key))
@@ -312,9 +336,12 @@ class Reader:
                 text = re.sub(rf"{getattr(VECTOR, end)}(?![\w:])", str(getattr(ours, end)), text)
         return text
 
-    def _public_key(self, where: str) -> str:
+    def _private_key(self, where: str) -> str:
         [private] = self.roots[where].glob("etc/*/private.key")
-        return format_key(KeyPair.of(parse_key(private.read_text())).public)
+        return private.read_text().strip()
+
+    def _public_key(self, where: str) -> str:
+        return format_key(KeyPair.of(parse_key(self._private_key(where))).public)
 
 
 @pytest.fixture
@@ -372,6 +399,56 @@ def test_wireguard_calls(reader: Reader) -> None:
         prompt, _, command = swapped.partition(" ")
         reader.take(Step(prompt, command))
     reader.follow("wireguard-calls")
+
+
+@pytest.mark.netns
+def test_configuration_files(reader: Reader) -> None:
+    making_keys, using_files = blocks("configuration-files")
+    reader.type(making_keys)
+    reader.put_offices_files()
+    reader.type(using_files)
+
+
+@pytest.mark.netns
+def test_a_file_of_a_shared_key(reader: Reader) -> None:
+    reader.share_a_key()
+    reader.put("local", "/etc/vpntun/tun11.conf", "shared-key-file")
+    reader.take(Step("remote#", "vpntun -s -i tun3"))
+    reader.take(Step("local#", "vpntun up tun11"))
+
+
+@pytest.mark.netns
+def test_keys_and_peers_alone(reader: Reader) -> None:
+    reader.type(blocks("configuration-files")[0])
+    reader.put_offices_files()
+    reader.follow("peers-alone")
+
+
+SOMETIMES = ("loss", "delivered", "queue", "dropped")
+CHANGING = ("public key", "peer", "up for", "latest", "transfer", "round trip", "records", "path mtu")
+
+
+@pytest.mark.netns
+def test_what_a_tunnel_is_doing(reader: Reader) -> None:
+    reader.share_a_key()
+    shown: list[str] = []
+    for block in blocks("what-it-is-doing"):
+        for step in steps(block):
+            if step.command.startswith("vpntun show"):
+                shown = reader.run(reader.lab.a, "local", step.command).splitlines()
+                said = [line for line in shown if not line.strip().startswith(SOMETIMES)]
+                expected = reader._translate("\n".join(step.output)).splitlines()
+                assert list(map(_what_stays, said)) == list(map(_what_stays, expected))
+            else:
+                reader.take(step)
+    assert shown
+    assert not reader.lab.a.has_device("tun11")
+
+
+def _what_stays(line: str) -> str:
+    """A line of `show`, without what is another every time."""
+    title, colon, _ = line.partition(":")
+    return title + colon if title.strip().startswith(CHANGING) else line
 
 
 @pytest.mark.netns

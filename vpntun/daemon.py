@@ -1,33 +1,45 @@
 """The wiring of one tunnel: opens what the operator asked for, ties it together, runs the loop, puts everything back.
 
-Order: the keys have been read; device, sockets, addresses and routes; the links; then the loop. What fails half-way
-takes away what was set up before it, in the opposite order, and so does the end.
+Order: the configuration has been read; the control socket, by which it is known that nobody else runs the interface;
+what a killed predecessor left is taken away; PreUp; device; sockets, with their mark; addresses, name servers, routes;
+the links; the loop, and PostUp in it. What fails half-way takes away what was set up before it, in the opposite order,
+and so does the end: PreDown, ..., PostDown.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
+from vpntun.config.peer import Network
 from vpntun.config.tunnel import SMALLEST_MTU_FOR_IPV6, Interface, Tunnel
 from vpntun.crypto.aead import BACKEND
-from vpntun.errors import ConfigurationError, VpntunError
+from vpntun.errors import ConfigurationError, InterfaceInUse, VpntunError
 from vpntun.host.addresses import OwnAddresses
+from vpntun.host.cleanup import clean_up
+from vpntun.host.control import ControlSocket
 from vpntun.host.delivery import Delivery
 from vpntun.host.device import TunDevice, ipv6_is_on
+from vpntun.host.dns import HostDns
 from vpntun.host.inbound import Inbound
+from vpntun.host.journal import Journal
 from vpntun.host.localnets import AddressWatch
 from vpntun.host.log import log, notice
-from vpntun.host.loop import Loop
+from vpntun.host.loop import Loop, allow_many_descriptors
 from vpntun.host.outbound import Outbound
 from vpntun.host.relay import Relay
+from vpntun.host.routing import HostRoutes
 from vpntun.host.settings import DeviceSettings
+from vpntun.host.shell import ShellLines
 from vpntun.host.tcp import Strangers, TcpConnection, TcpListener
 from vpntun.host.udp import UdpSocket, families
 from vpntun.links import Links
+from vpntun.status import status_of
 
 
 def run(tunnel: Tunnel, reread: Callable[[], Tunnel] | None = None) -> None:
@@ -35,6 +47,7 @@ def run(tunnel: Tunnel, reread: Callable[[], Tunnel] | None = None) -> None:
 
     `reread`: how the configuration is read again at SIGHUP, where it came from a file.
     """
+    allow_many_descriptors()
     with ExitStack() as stack:
         _Daemon(tunnel, reread, stack).run()
 
@@ -49,12 +62,22 @@ class _Daemon:
             self._loop.on_hangup = self._hung_up
         stack.callback(self._loop.close)
         stack.enter_context(self._loop.ending_on_signals())
+        self._started = time.time()
+        self._failed: VpntunError | None = None
         self._drops: Counter[str] = Counter()
+        self._open_control()
+        clean_up(tunnel.interface)
+        self._journal = Journal(tunnel.interface)
+        stack.callback(ShellLines("PostDown", tunnel.hooks.post_down).run)
+        ShellLines("PreUp", tunnel.hooks.pre_up).run()
         self._device = TunDevice(tunnel.interface)
         stack.callback(self._device.close)
+        self._routes = self._make_routes()
+        self._mark = self._routes.choose_mark(self._allowed(tunnel))
         self._udp = self._open_udp()
         self._listeners = self._open_listeners()
         self._addresses = self._configure_device()
+        self._configure_host()
         self._links = Links(tunnel, self._loop, self._device, self._udp)
         stack.callback(self._links.close)
         self._connect_data_path()
@@ -65,7 +88,11 @@ class _Daemon:
         links = self._links
         links.change(self._tunnel.peers)
         schedule = links.schedule
+        ShellLines("PostUp", self._tunnel.hooks.post_up).start(self._loop, self._is_up)
         self._loop.run(schedule.deadline, lambda: schedule.handle(self._loop.now))
+        ShellLines("PreDown", self._tunnel.hooks.pre_down).run()
+        if self._failed is not None:
+            raise self._failed
         for link in links.by_peer.values():
             log.info("at the end: %s", f"{link.name}: {link.conversation}" if link.name else link.conversation)
         drops = self._drops + links.drops()
@@ -79,6 +106,7 @@ class _Daemon:
         fresh = self._reread()
         if replace(fresh, peers=()) != replace(self._tunnel, peers=()):
             notice("what has changed in the [Interface] section takes a restart; the peers are changed now")
+        self._routes.apply(self._allowed(fresh))
         added, removed, changed = self._links.change(fresh.peers)
         self._tunnel = replace(self._tunnel, peers=fresh.peers)
         notice("read the configuration again; peers: %d added, %d removed, %d changed", added, removed, changed)
@@ -89,6 +117,56 @@ class _Daemon:
         except VpntunError as error:
             log.error("%s; nothing has changed", error)
 
+    def _is_up(self, failed: VpntunError | None) -> None:
+        if failed is not None:
+            self._failed = failed
+            self._loop.stop()
+
+    def _open_control(self) -> None:
+        try:
+            control = ControlSocket(
+                self._tunnel.interface, self._loop, status=self._status, stop=self._loop.stop, reload=self.reload
+            )
+        except InterfaceInUse:
+            raise
+        except VpntunError as error:
+            notice("'vpntun show' and 'vpntun down' will not find this tunnel: %s", error)
+        else:
+            self._stack.callback(control.close)
+
+    def _status(self) -> dict[str, Any]:
+        return status_of(
+            self._tunnel,
+            self._links.of,
+            mtu=self._device.mtu,
+            addresses=self._addresses,
+            drops=self._drops,
+            started=self._started,
+        )
+
+    def _make_routes(self) -> HostRoutes:
+        """What the peers' allowed IPs become on this host; every change of them is taken away again at the end."""
+        tunnel, device = self._tunnel, self._device
+        routing = tunnel.routing
+        routes = HostRoutes(device.name, routing.table, routing.fwmark, self._journal, goes=device.created)
+        self._stack.callback(routes.undo)
+        return routes
+
+    @staticmethod
+    def _allowed(tunnel: Tunnel) -> set[Network]:
+        return (
+            {network for peer in tunnel.peers for network in peer.allowed} if tunnel.routing.table != "off" else set()
+        )
+
+    def _configure_host(self) -> None:
+        tunnel = self._tunnel
+        dns = HostDns(tunnel.interface, tunnel.dns, self._journal)
+        self._stack.callback(dns.undo)
+        dns.apply()
+        if tunnel.routing.table != "off":
+            self._routes.apply(self._allowed(tunnel))
+            self._loop.watch(self._routes.fileno(), self._routes.follow)
+
     def _open_udp(self) -> dict[int, UdpSocket]:
         tunnel = self._tunnel
         if tunnel.waits == "tcp" and not any(peer.host for peer in tunnel.peers):
@@ -96,7 +174,11 @@ class _Daemon:
         sockets = {}
         for family in families():
             sockets[family] = UdpSocket(
-                family, tunnel.port or 0, self._loop, answers_from_where_asked=tunnel.waits is not None
+                family,
+                tunnel.port or 0,
+                self._loop,
+                answers_from_where_asked=tunnel.waits is not None,
+                mark=self._mark,
             )
             self._stack.callback(sockets[family].close)
         return sockets
@@ -107,7 +189,7 @@ class _Daemon:
         strangers = Strangers()
         listeners = []
         for family in families():
-            listeners.append(TcpListener(family, self._tunnel.port, strangers))
+            listeners.append(TcpListener(family, self._tunnel.port, strangers, self._mark))
             self._stack.callback(listeners[-1].close)
         return listeners
 
@@ -120,9 +202,8 @@ class _Daemon:
                 ipv6 = mtu >= SMALLEST_MTU_FOR_IPV6 and ipv6_is_on(device.name)
                 addresses = [each for each in tunnel.own if each.version == 4 or ipv6]
         if addresses or tunnel.routes or mtu is not None:
-            settings = DeviceSettings(device.name)
-            if not device.created:
-                self._stack.callback(settings.undo)
+            settings = DeviceSettings(device.name, self._journal, goes=device.created)
+            self._stack.callback(settings.undo)
             settings.apply(addresses, list(tunnel.routes), mtu)
         elif not device.is_up:
             notice("the device is down and is left as it was found: 'ip link set %s up' brings it up", device.name)

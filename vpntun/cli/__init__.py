@@ -8,11 +8,13 @@ from typing import NoReturn
 import click
 
 from vpntun.cli.command import vpntun
+from vpntun.cli.control import down, show
 from vpntun.cli.devices import mktun, rmtun
+from vpntun.cli.files import check, up
 from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
 from vpntun.errors import VpntunError
 
-for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun):
+for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, down):
     vpntun.add_command(command)
 
 

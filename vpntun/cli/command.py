@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from vpntun import __version__
+from vpntun.config.file import read_peers
 from vpntun.config.tunnel import (
     DEFAULT_MTU,
     DEFAULT_MTU_TO_WIREGUARD,
@@ -27,12 +29,18 @@ from vpntun.core.client import Transport
 from vpntun.host.log import open_log
 
 FILE = click.Path(path_type=Path)
+NOT_BESIDE_A_FILE = {
+    *("server", "host", "port", "transport"),
+    *("key", "private_key", "peer", "psk", "allowed"),
+    *("addresses", "routes", "mtu"),
+}
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-i", "--interface", metavar="NAME", help="Device to create or attach.")
 @click.option("-s", "--server", is_flag=True, help="Wait for the peer.")
 @click.option("-c", "--client", "host", metavar="HOST", help="Call the peer at HOST, a name or an address.")
+@click.option("-f", "--file", type=FILE, metavar="FILE", help="Keys and peers from a file, in place of -s and -c.")
 @click.option("-p", "--port", type=int, default=DEFAULT_PORT, show_default=True, help="UDP and TCP port of the server.")
 @click.option("-u", "--tun", is_flag=True, help="A TUN device (the default).")
 @click.option("-a", "--tap", is_flag=True, help="A TAP device (not yet).")
@@ -60,12 +68,17 @@ def vpntun(context: click.Context, /, **options: Any) -> None:
     if context.invoked_subcommand is not None:
         _refuse_options_of_the_tunnel(context)
         return
+    if options["file"] is not None:
+        _refuse_options_beside_a_file(context)
     _check_usage(**options)
     open_log(options["interface"], 2 if options["debug"] else options["verbose"])
-    tunnel = _tunnel(**options)
+    reread = None
+    if options["file"] is not None:
+        reread = partial(read_peers, options["file"].absolute(), options["interface"])
+    tunnel = _tunnel(**options) if reread is None else reread()
     from vpntun.daemon import run  # the commands that make keys need no pytun
 
-    run(tunnel)
+    run(tunnel, reread)
 
 
 def _refuse_options_of_the_tunnel(context: click.Context) -> None:
@@ -74,13 +87,25 @@ def _refuse_options_of_the_tunnel(context: click.Context) -> None:
             raise click.UsageError(f"the tunnel's options do not go with '{context.invoked_subcommand}'")
 
 
+def _refuse_options_beside_a_file(context: click.Context) -> None:
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in NOT_BESIDE_A_FILE and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"{parameter.opts[-1]} does not go with -f: keys and peers come from the file, and 'vpntun up' takes "
+                "addresses and routes from it as well"
+            )
+
+
 def _check_usage(interface: str | None, server: bool, host: str | None, tun: bool, tap: bool, **options: Any) -> None:
     if tap:
         raise click.UsageError("TAP devices are not supported yet: use a TUN device (-u), which carries IP packets")
     if not interface:
         raise click.UsageError("which device? Give its name with -i, such as -i tun0")
+    if options["file"] is not None:
+        return
     if server == bool(host):
-        raise click.UsageError("give exactly one of -s (wait for the peer) and -c HOST (call it)")
+        raise click.UsageError("give exactly one of -s (wait for the peer), -c HOST (call it) and -f FILE (as it says)")
     if options["private_key"] is None:
         for name in ("peer", "psk", "allowed"):
             if options[name]:

@@ -11,6 +11,7 @@ import errno
 import heapq
 import itertools
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -26,6 +27,7 @@ Callback = Callable[[], None]
 LONGEST_SLEEP = 3600.0
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 SECONDS_TO_LOOK_AWAY = 1.0
+MOST_DESCRIPTORS = 65536
 
 
 class Loop:
@@ -124,6 +126,18 @@ class Loop:
         key = self._away.pop(descriptor, None)
         if key is not None:
             self._selector.register(descriptor, key.events, key.data)
+
+
+def allow_many_descriptors() -> None:
+    """Raise this process's limit as far as the system lets it: each peer that comes over TCP has a descriptor.
+
+    A process begins with 1,024, for the sake of those that use select(2), which this loop does not (see systemd.exec(5),
+    LimitNOFILE).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Signals(AbstractContextManager[None]):

@@ -34,7 +34,7 @@ from vpntun.host.journal import Journal
 from vpntun.host.localnets import AddressWatch, own_networks
 from vpntun.host.log import NOTICE, Limited, notice
 from vpntun.host.netlink import MAIN, Netlink, Network, Reach
-from vpntun.host.steps import LooseFilter, Route, Rule, filter_setting
+from vpntun.host.steps import LooseFilter, Route, Rule, filter_is_strict, filter_setting
 
 FIRST_MARK = 51820
 KERNELS_TABLES = range(253, 256)
@@ -59,6 +59,7 @@ class HostRoutes:
         self._watch = AddressWatch()
         self._full: list[int] = []
         self._routes: list[Change] = []
+        self._rules: list[Change] = []
         self._filter: list[Change] = []
         self._cannot_follow = Limited(NOTICE, "this host's own networks cannot be followed: %s")
 
@@ -95,10 +96,11 @@ class HostRoutes:
                 self._refuse_a_second(netlink, version)
             addresses = list(netlink.addresses())
             routes = self._routes_to(networks, full, addresses, netlink)
-            if 4 in full and not self._filter:
+            if 4 in full and not self._filter and filter_is_strict():
                 self._filter = [LooseFilter(filter_setting())]
-            self._changes.become([*routes, *self._rules(full, addresses)], netlink)
-        self._full, self._routes = full, routes
+            rules = self._rules_of(full, addresses)
+            self._changes.become([*routes, *rules], netlink)
+        self._full, self._routes, self._rules = full, routes, rules
 
     def fileno(self) -> int:
         """A descriptor that is readable when there is something to `follow`."""
@@ -111,9 +113,13 @@ class HostRoutes:
             return
         try:
             with Netlink() as netlink:
-                self._changes.become([*self._routes, *self._rules(self._full, netlink.addresses())], netlink)
+                rules = self._rules_of(self._full, netlink.addresses())
+                if rules != self._rules:
+                    self._changes.become([*self._routes, *rules], netlink)
         except VpntunError as error:
             self._cannot_follow(error)
+        else:
+            self._rules = rules
 
     def undo(self) -> None:
         """Take everything away, the last first."""
@@ -134,16 +140,11 @@ class HostRoutes:
         there = [each for version in (4, 6) for each in netlink.routes(version, MAIN, self._device)]
         others = {each for each in there if Route(self._device, each, MAIN) not in self._changes}
         plain = uncovered([each for each in reachable if each.version not in full], others)
-        named = [each for each in reachable if each.version in full]
-        connected = [
-            Route(self._device, each.network, self._mark, each.address)
-            for each in addresses
-            if each.device == self._device and each.network.version in full and each.is_somewhere_else
-        ]
-        more = [each for each in named if each not in {route.network for route in connected}]
-        return [*connected, *routes_by(self._device, more, self._mark), *routes_by(self._device, plain, MAIN)]
+        connected = connected_routes(self._device, addresses, full, self._mark)
+        named = [each for each in reachable if each.version in full and each not in connected]
+        return [*connected.values(), *routes_by(self._device, named, self._mark), *routes_by(self._device, plain, MAIN)]
 
-    def _rules(self, full: list[int], addresses: Iterable[Reach]) -> list[Change]:
+    def _rules_of(self, full: list[int], addresses: Iterable[Reach]) -> list[Change]:
         own = own_networks(addresses, but_of=self._device) if full else []
         rules: list[Change] = list(self._filter) if 4 in full else []
         for version in full:
@@ -168,6 +169,17 @@ def versions_in_full(networks: Iterable[Network]) -> list[int]:
     """The IP versions that have a default route among the networks, as far as this kernel has them."""
     versions = {each.version for each in networks if not each.prefixlen}
     return sorted(versions if IPV6.exists() else versions - {6})
+
+
+def connected_routes(device: str, addresses: Iterable[Reach], versions: list[int], table: int) -> dict[Network, Change]:
+    """The routes to the networks of a device's own addresses, from which what goes there is sent, as main has them."""
+    routes: dict[Network, Change] = {}
+    for each in addresses:
+        network = each.network
+        if each.device == device and each.is_somewhere_else and network.version in versions:
+            source = each.address if network.version == 4 else ""  # IPv6 chooses by the device's addresses anyway
+            routes.setdefault(network, Route(device, network, table, source))
+    return {network: route for network, route in routes.items() if not network.is_link_local}
 
 
 def routes_by(device: str, networks: Iterable[Network], table: int) -> list[Change]:

@@ -1,0 +1,319 @@
+"""`show` and `down`, asked of real sockets behind which a process of the test's own stands for the tunnel."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.test_command_line import Run, run
+from tests.host.machine import needs_root, ordinary_user
+from vpntun.cli.control import describe
+from vpntun.host import asking
+from vpntun.host.control import ControlSocket, socket_path
+from vpntun.host.loop import Loop
+
+__all__ = ["run"]  # a fixture
+
+NOW = 1_700_000_000.0
+PEER: dict[str, Any] = {
+    "public_key": "cGVlcnBlZXJwZWVycGVlcnBlZXJwZWVycGVlcnBlZXI=",
+    "name": "office",
+    "preshared_key": True,
+    "endpoint": "203.0.113.2:55555",
+    "carrier": "udp",
+    "state": "connected",
+    "allowed_ips": ["10.0.0.0/24", "fd00::/64"],
+    "latest_handshake": NOW - 63,
+    "latest_received": NOW - 1,
+    "received_bytes": 1_300_000,
+    "sent_bytes": 3072,
+    "persistent_keepalive": 25.0,
+    "vpntun": True,
+    "round_trip": 0.01234,
+    "loss": 0.00125,
+    "span": 44,
+    "record_bytes": 63_800,
+    "path_mtu": 1500,
+    "delivered_rate": 29_312_500,
+    "queue": {"packets": 1, "bytes": 1400},
+    "drops": {"source not allowed": 3, "queue full": 12},
+}
+STATUS: dict[str, Any] = {
+    "interface": "tun3",
+    "version": "0.1.0",
+    "pid": 4242,
+    "started": NOW - 2 * 86400 - 3602,
+    "public_key": "b3Vyc291cnNvdXJzb3Vyc291cnNvdXJzb3Vyc291cnM=",
+    "listen_port": 55555,
+    "waits": "auto",
+    "mtu": 1500,
+    "addresses": ["10.0.0.1/24"],
+    "relay": True,
+    "drops": {"unknown peer": 2},
+    "peers": [PEER],
+}
+TEXT = """\
+interface: tun3
+  public key: b3Vyc291cnNvdXJzb3Vyc291cnNvdXJzb3Vyc291cnM=
+  listening port: 55555
+  mtu: 1500
+  addresses: 10.0.0.1/24
+  relay: from peer to peer
+  up for: 2 days, 1 hour, 2 seconds
+  dropped: 2 unknown peer
+
+peer: cGVlcnBlZXJwZWVycGVlcnBlZXJwZWVycGVlcnBlZXI=
+  name: office
+  preshared key: (hidden)
+  endpoint: 203.0.113.2:55555
+  carrier: UDP
+  state: connected
+  allowed ips: 10.0.0.0/24, fd00::/64
+  latest handshake: 1 minute, 3 seconds ago
+  latest received: 1 second ago
+  transfer: 1.24 MiB received, 3.00 KiB sent
+  persistent keepalive: every 25 seconds
+  round trip: 12.3 ms
+  loss: 0.12%
+  records: up to 44 datagrams, 62.30 KiB
+  path mtu: 1500
+  delivered: 234 Mbit/s
+  queue: 1 packet, 1.37 KiB
+  dropped: 12 queue full, 3 source not allowed"""
+UNKNOWN = dict.fromkeys(
+    (
+        "endpoint",
+        "carrier",
+        "latest_handshake",
+        "latest_received",
+        "persistent_keepalive",
+        "round_trip",
+        "loss",
+        "span",
+        "record_bytes",
+        "path_mtu",
+        "delivered_rate",
+    )
+)
+
+
+def lines(**peer: Any) -> dict[str, str]:
+    """The lines of a peer by their titles."""
+    text = list(describe({**STATUS, "peers": [{**PEER, **peer}]}, NOW))
+    return dict(line.strip().split(": ", 1) for line in text[text.index("") + 1 :])
+
+
+# What is said
+
+
+def test_all_that_is_known_is_said_in_the_words_of_wg_and_a_few_more() -> None:
+    assert "\n".join(describe(STATUS, NOW)) == TEXT
+
+
+def test_what_is_not_known_has_no_line() -> None:
+    fresh = {**PEER, **UNKNOWN, "name": "", "preshared_key": False, "received_bytes": 0, "sent_bytes": 0}
+    fresh |= {"allowed_ips": [], "queue": {"packets": 0, "bytes": 0}, "drops": {}, "state": "waiting"}
+    assert lines(**fresh) == {"peer": PEER["public_key"], "state": "waiting", "allowed ips": "(none)"}
+    quiet = {**STATUS, "listen_port": None, "addresses": [], "relay": False, "drops": {}, "peers": []}
+    assert [line.split(":")[0].strip() for line in describe(quiet, NOW)] == [
+        "interface",
+        "public key",
+        "mtu",
+        "up for",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 seconds ago"),
+        (1, "1 second ago"),
+        (60, "1 minute ago"),
+        (3661, "1 hour, 1 minute, 1 second ago"),
+        (366 * 86400, "1 year, 1 day ago"),
+        (-5, "in the future: this machine's clock was set back"),
+    ],
+)
+def test_how_long_ago_it_was(seconds: int, said: str) -> None:
+    assert lines(latest_handshake=NOW - seconds)["latest handshake"] == said
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (1, "1 B"),
+        (1023, "1023 B"),
+        (1024, "1.00 KiB"),
+        (1 << 20, "1.00 MiB"),
+        (3 << 29, "1.50 GiB"),
+        (1 << 50, "1024.00 TiB"),
+    ],
+)
+def test_how_many_bytes_it_was(size: int, said: str) -> None:
+    assert lines(received_bytes=size)["transfer"] == f"{said} received, 3.00 KiB sent"
+
+
+def test_over_tcp_a_record_is_one_frame() -> None:
+    assert lines(carrier="tcp", span=None)["records"] == "up to 62.30 KiB"
+
+
+def test_no_loss_is_said_and_an_unknown_one_is_not() -> None:
+    assert lines(loss=0.0)["loss"] == "0.00%"
+    assert "loss" not in lines(loss=None)
+
+
+# Who is asked
+
+
+@pytest.fixture
+def user(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An ordinary user, and where its sockets are."""
+    with ordinary_user() as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+        yield folder / "vpntun"
+
+
+@contextmanager
+def running(status: dict[str, Any], *, lingers: float = 0.0) -> Iterator[int]:
+    """A process that answers as the tunnel would, and ends so many seconds after it has let its socket go."""
+    reader, writer = os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            loop = Loop()
+            control = ControlSocket(status["interface"], loop, status=lambda: status, stop=loop.stop, reload=loop.stop)
+            os.write(writer, b"ready")
+            loop.run(lambda: float("inf"), lambda: None)
+            control.close()
+            time.sleep(lingers)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    assert os.read(reader, 5) == b"ready"
+    os.close(reader)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(process, 0)
+
+
+def has_ended(process: int) -> bool:
+    return os.waitpid(process, os.WNOHANG)[0] == process
+
+
+def test_one_is_shown_as_text_and_as_json(run: Run, user: Path) -> None:
+    with running(STATUS):
+        said = run("show", "tun3")
+        assert said.status == 0
+        assert said.out.splitlines()[0] == "interface: tun3"
+        assert [line.split(":")[0] for line in said.out.splitlines()] == [
+            line.split(":")[0] for line in TEXT.splitlines()
+        ]
+        assert json.loads(run("show", "tun3", "--json").out) == STATUS
+
+
+def test_all_are_shown_by_their_names_and_those_that_have_died_are_not(run: Run, user: Path) -> None:
+    other = {**STATUS, "interface": "office", "peers": []}
+    with running(STATUS), running(other):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(socket_path("dead")))
+        assert [line for line in run("show").out.splitlines() if line.startswith("interface")] == [
+            "interface: office",
+            "interface: tun3",
+        ]
+        assert json.loads(run("show", "--json").out) == [other, STATUS]
+
+
+def test_none_is_said_aside_so_that_a_script_reads_nothing(run: Run, user: Path) -> None:
+    said = run("show")
+    assert (said.status, said.out) == (0, "")
+    assert "no tunnel of this user's runs" in said.err
+    said = run("show", "--json")
+    assert (said.status, said.out, said.err) == (0, "[]\n", "")
+
+
+def test_what_a_peer_is_called_cannot_play_with_the_terminal(run: Run, user: Path) -> None:
+    named = {**PEER, "name": "a\x1b[2Jb\nc", "endpoint": "\x07"}
+    with running({**STATUS, "peers": [named]}):
+        said = run("show", "tun3")
+    assert r"  name: a\x1b[2Jb\nc" in said.out.splitlines()
+    assert "\x1b" not in said.out
+    assert "\x07" not in said.out
+
+
+@pytest.mark.parametrize("command", ["show", "down"])
+def test_a_tunnel_that_does_not_run_is_said_to_an_ordinary_user(run: Run, user: Path, command: str) -> None:
+    said = run(command, "tun9")
+    assert said.status in (1, 6), "6 where root has tunnels of its own, which may not be looked at"
+    assert ("no vpntun runs tun9" if said.status == 1 else "only root may ask root's") in said.err
+    assert said.err.count("\n") == 1
+
+
+@needs_root
+@pytest.mark.parametrize("command", ["show", "down"])
+def test_a_tunnel_that_does_not_run_is_said_to_root(run: Run, command: str) -> None:
+    said = run(command, "vpntun-test")
+    assert said.status == 1
+    assert "no vpntun runs vpntun-test: 'vpntun show' says" in said.err
+
+
+@needs_root
+def test_the_tunnels_of_root_are_roots(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vpntun").mkdir(mode=0o700)
+    monkeypatch.setattr(asking, "OF_THE_MACHINE", tmp_path / "vpntun")
+    with ordinary_user() as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+        said = run("show", "tun3")
+    assert said.status == 6
+    assert "use sudo" in said.err
+
+
+def test_a_tunnel_is_down_when_down_returns(run: Run, user: Path) -> None:
+    with running(STATUS, lingers=0.3) as process:
+        said = run("down", "tun3")
+        assert (said.status, said.out, said.err) == (0, "", "")
+        assert has_ended(process)
+    assert list(user.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["tun3.conf", "/nowhere/tun3.conf", "./tun3.conf"])
+def test_a_tunnel_is_ended_by_the_name_of_its_file_be_it_there_or_not(run: Run, user: Path, name: str) -> None:
+    with running(STATUS) as process:
+        assert run("down", name).status == 0
+        assert has_ended(process)
+
+
+def test_a_path_that_can_be_no_configuration_file_is_a_configuration_error(run: Run, user: Path) -> None:
+    assert run("down", "/nowhere/tun3").status == 3
+
+
+def test_a_tunnel_that_does_not_end_in_time_is_said_with_what_to_do(
+    run: Run, user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "SECONDS_TO_END", 0.2)
+    with running(STATUS, lingers=30) as process:
+        said = run("down", "tun3")
+    assert said.status == 1
+    assert f"'kill -KILL {process}'" in said.err
+
+
+def test_a_tunnel_that_does_not_answer_is_said(run: Run, user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "PATIENCE", 0.2)
+    with running(STATUS) as process:
+        os.kill(process, signal.SIGSTOP)
+        said = run("show", "tun3")
+    assert said.status == 1
+    assert f"(process {process}) has not answered" in said.err

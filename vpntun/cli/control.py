@@ -1,0 +1,151 @@
+"""The commands for tunnels that run: `show` says what they do, in the words of wg(8) and more; `down` ends one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vpntun.config.file import interface_of
+from vpntun.host.asking import RunningTunnel, running_interfaces
+from vpntun.host.logform import escape
+
+UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+
+
+@click.command()
+@click.argument("interface", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As docs/control.rst has it; without INTERFACE, a list.")
+def show(interface: str | None, as_json: bool) -> None:
+    """Say what the tunnel of INTERFACE is doing, or what all that run are."""
+    status: Any = (
+        _status_of(interface) if interface is not None else [_status_of(each) for each in running_interfaces()]
+    )
+    if as_json:
+        click.echo(json.dumps(status, indent=2))
+        return
+    if not status:
+        click.echo("no tunnel of this user's runs", err=True)
+    for number, each in enumerate([status] if interface is not None else status):
+        if number:
+            click.echo()
+        for line in describe(each, time.time()):
+            click.echo(escape(line))
+
+
+@click.command()
+@click.argument("name", metavar="INTERFACE|FILE")
+def down(name: str) -> None:
+    """End the tunnel of INTERFACE, or of the configuration FILE that it was started from, and wait until it has."""
+    is_file = "/" in name or name.endswith(".conf")
+    with RunningTunnel(interface_of(Path(name)) if is_file else name) as tunnel:
+        tunnel.stop()
+
+
+def _status_of(interface: str) -> dict[str, Any]:
+    with RunningTunnel(interface) as tunnel:
+        return tunnel.ask("GET", "/v1/status")
+
+
+def describe(status: Mapping[str, Any], now: float) -> Iterator[str]:
+    """A status, line by line; `now` in seconds since 1970. What is not known has no line."""
+    yield f"interface: {status['interface']}"
+    yield from _titled(
+        {
+            "public key": status["public_key"],
+            "listening port": status["listen_port"],
+            "mtu": status["mtu"],
+            "addresses": ", ".join(status["addresses"]),
+            "relay": "from peer to peer" if status["relay"] else None,
+            "up for": _duration(now - status["started"]),
+            "dropped": _drops(status["drops"]),
+        }
+    )
+    for peer in status["peers"]:
+        yield ""
+        yield f"peer: {peer['public_key']}"
+        yield from _titled(_peer(peer, now))
+
+
+def _peer(peer: Mapping[str, Any], now: float) -> dict[str, Any]:
+    carrier, interval, seconds, loss = (
+        peer[name] for name in ("carrier", "persistent_keepalive", "round_trip", "loss")
+    )
+    exchanged = f"{_size(peer['received_bytes'])} received, {_size(peer['sent_bytes'])} sent"
+    return {
+        "name": peer["name"],
+        "preshared key": "(hidden)" if peer["preshared_key"] else None,
+        "endpoint": peer["endpoint"],
+        "carrier": carrier and carrier.upper(),
+        "state": peer["state"],
+        "allowed ips": ", ".join(peer["allowed_ips"]) or "(none)",
+        "latest handshake": _ago(peer["latest_handshake"], now),
+        "latest received": _ago(peer["latest_received"], now),
+        "transfer": exchanged if peer["received_bytes"] or peer["sent_bytes"] else None,
+        "persistent keepalive": interval and f"every {_count(interval, 'second')}",
+        "round trip": seconds and f"{seconds * 1000:.3g} ms",
+        "loss": None if loss is None else f"{loss:.2%}",
+        "records": _records(peer["span"], peer["record_bytes"]),
+        "path mtu": peer["path_mtu"],
+        "delivered": _rate(peer["delivered_rate"]),
+        "queue": _queue(**peer["queue"]),
+        "dropped": _drops(peer["drops"]),
+    }
+
+
+def _titled(lines: Mapping[str, Any]) -> Iterator[str]:
+    for title, text in lines.items():
+        if text not in (None, ""):
+            yield f"  {title}: {text}"
+
+
+def _ago(moment: int | None, now: float) -> str | None:
+    if moment is None:
+        return None
+    return f"{_duration(now - moment)} ago" if now >= moment else "in the future: this machine's clock was set back"
+
+
+def _duration(seconds: float) -> str:
+    """In the two or more units that it takes, from years to seconds."""
+    left, parts = int(seconds), []
+    for unit, length in UNITS:
+        count, left = divmod(left, length)
+        if count:
+            parts.append(_count(count, unit))
+    return ", ".join(parts) or "0 seconds"
+
+
+def _count(number: float, unit: str) -> str:
+    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"
+
+
+def _size(number: int) -> str:
+    if number < 1024:
+        return f"{number} B"
+    size = number / 1024
+    for unit in ("KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.2f} {unit}"
+        size /= 1024
+    return f"{size:.2f} TiB"
+
+
+def _rate(rate: int | None) -> str | None:
+    return f"{rate * 8 / 1e6:.3g} Mbit/s" if rate else None
+
+
+def _records(span: int | None, size: int | None) -> str | None:
+    datagrams = f"{_count(span, 'datagram')}, " if span is not None else ""
+    return f"up to {datagrams}{_size(size)}" if size else None
+
+
+def _queue(packets: int, bytes: int) -> str | None:
+    return f"{_count(packets, 'packet')}, {_size(bytes)}" if packets else None
+
+
+def _drops(drops: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(drops.items(), key=lambda drop: -drop[1]))

@@ -1,0 +1,118 @@
+"""The commands for configuration files: `up` does what one says, `check` says what `up` would do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+import click
+
+from vpntun.config.file import find_file, interface_of, read_file
+from vpntun.config.peer import NO_PSK, Network, PeerSettings
+from vpntun.config.tunnel import Tunnel
+from vpntun.crypto.keys import format_key
+from vpntun.host.log import open_log
+
+CARRIERS = {"auto": ("UDP", "TCP"), "udp": ("UDP",), "tcp": ("TCP",)}
+
+
+@click.command()
+@click.argument("name", metavar="FILE|NAME")
+@click.option("-v", "--verbose", count=True, help="Say what happens; twice for more.")
+@click.option("-d", "--debug", is_flag=True, help="Say as much as there is.")
+def up(name: str, verbose: int, debug: bool) -> None:
+    """Set up the tunnel of a configuration file, and keep it up until told to stop.
+
+    FILE is /path/NAME.conf; NAME alone stands for /etc/vpntun/NAME.conf, or else /etc/wireguard/NAME.conf.
+    """
+    path = find_file(name).absolute()
+    interface = interface_of(path)
+    open_log(interface, 2 if debug else verbose)
+    reread = partial(read_file, path, interface)
+    tunnel = reread()
+    from vpntun.daemon import run  # a file can be checked without pytun
+
+    run(tunnel, reread)
+
+
+@click.command()
+@click.argument("name", metavar="FILE|NAME")
+def check(name: str) -> None:
+    """Say what 'up' would do with a configuration file, and do nothing."""
+    path = find_file(name)
+    interface = interface_of(path)
+    open_log(interface, 0)
+    for line in describe(read_file(path, interface)):
+        click.echo("".join(each if each.isprintable() else ascii(each)[1:-1] for each in line))
+
+
+def describe(tunnel: Tunnel) -> Iterator[str]:
+    """What there is to a tunnel, line by line, in the words of wg(8); no secret."""
+    yield f"interface: {tunnel.interface}"
+    yield f"  public key: {format_key(tunnel.identity.public)}"
+    if tunnel.waits is not None:
+        yield f"  listening: on {' and '.join(CARRIERS[tunnel.waits])} port {tunnel.port}"
+    else:
+        yield f"  listening: no, this end calls{f' from port {tunnel.port}' if tunnel.port is not None else ''}"
+    yield f"  addresses: {_listed(tunnel.addresses or tunnel.own)}"
+    yield f"  mtu: {tunnel.mtu or tunnel.default_mtu}"
+    yield from _routes(tunnel)
+    if tunnel.dns:
+        yield f"  dns: {_listed(tunnel.dns)}"
+    if tunnel.relay:
+        yield "  relay: yes, from peer to peer"
+    for title, lines in (
+        ("before up", tunnel.hooks.pre_up),
+        ("after up", tunnel.hooks.post_up),
+        ("before down", tunnel.hooks.pre_down),
+        ("after down", tunnel.hooks.post_down),
+    ):
+        for line in lines:
+            yield f"  {title}: {line}"
+    for peer in tunnel.peers:
+        yield ""
+        yield from _peer(peer)
+
+
+def _routes(tunnel: Tunnel) -> Iterator[str]:
+    """What host/routing.py makes of the allowed IPs."""
+    table, mark = tunnel.routing.table, f"0x{tunnel.routing.fwmark:x}" if tunnel.routing.fwmark else ""
+    networks = list(dict.fromkeys(network for peer in tunnel.peers for network in peer.allowed))
+    if table == "off":
+        yield "  routes: none"
+    elif table != "auto":
+        yield f"  routes: {_listed(networks)}, in table {table}"
+    else:
+        connected = [address.network for address in tunnel.addresses or tunnel.own]
+        missing = [each for each in networks if each.prefixlen and not any(_covers(net, each) for net in connected)]
+        yield f"  routes: {_listed(missing)}"
+        versions = sorted({each.version for each in networks if not each.prefixlen})
+        if versions:
+            yield f"  full tunnel: {' and '.join(f'IPv{version}' for version in versions)}"
+            mark = mark or "the first free one from 0xca6c"
+    if mark:
+        yield f"  fwmark: {mark}"
+
+
+def _covers(wider: Network, network: Network) -> bool:
+    return network.prefixlen >= wider.prefixlen and network.network_address in wider
+
+
+def _peer(peer: PeerSettings) -> Iterator[str]:
+    yield f"peer: {peer.name or format_key(peer.public)}"
+    if peer.name:
+        yield f"  public key: {format_key(peer.public)}"
+    if peer.psk != NO_PSK:
+        yield "  preshared key: given"
+    if peer.host is None:
+        yield "  endpoint: unknown until it calls"
+    else:
+        host = f"[{peer.host}]" if ":" in peer.host else peer.host
+        yield f"  endpoint: {host}:{peer.port}, over {' or '.join(CARRIERS[peer.transport])}"
+    yield f"  allowed ips: {_listed(peer.allowed)}"
+    if peer.keepalive:
+        yield f"  persistent keepalive: every {peer.keepalive:g} seconds"
+
+
+def _listed(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items)) or "none"

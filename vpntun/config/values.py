@@ -1,0 +1,233 @@
+"""The values of a configuration file, one function a kind: text in, a typed value out.
+
+Law: what wg(8) and wg-quick(8) accept is accepted, and nothing is looked up in the network. Each function raises
+ConfigurationError alone unless it says more. The error says what would be right, and shows no text that might be a key.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
+from typing import Literal, cast
+
+from vpntun.config.peer import Network
+from vpntun.config.tunnel import LARGEST_MTU, SMALLEST_MTU, Interface
+from vpntun.core.client import Transport
+from vpntun.crypto.keys import parse_key
+from vpntun.errors import ConfigurationError
+from vpntun.host.keyfile import read_shared
+
+LONGEST_NAME = 64  # characters of a peer's
+TABLE_FILES = ("/usr/share/iproute2/rt_tables", "/etc/iproute2/rt_tables", "/etc/iproute2/rt_tables.d/*.conf")
+"""Where routing tables get their names, as in ip-route(8); each line is a number and a name."""
+
+_LONGEST_HOST = 253
+_LONGEST_SHOWN = 60
+_LARGEST_NUMBER = 0xFFFFFFFF
+_KERNELS_TABLES = {"default": 253, "main": 254, "local": 255}
+_NAMED_TABLE = re.compile(r"^\s*(0x[0-9a-f]{1,8}|[0-9]{1,10})\s+([^\s#]+)", re.MULTILINE | re.IGNORECASE)
+_MIGHT_BE_A_KEY = re.compile(r"[A-Za-z0-9+/]{40,}")
+
+
+def key(text: str) -> bytes:
+    """A key of 32 bytes."""
+    return parse_key(_without_blanks(text))
+
+
+def shared_secret(text: str) -> bytes:
+    """A shared key's 32 bytes, given here or in the file of this path. Raises KeyFileError and PrivilegeError too."""
+    if text.startswith("/") and not _MIGHT_BE_A_KEY.fullmatch(text.rstrip("=")):
+        return read_shared(Path(text))
+    try:
+        return parse_key(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; or give the absolute path of a file that 'vpntun keygen' made") from None
+
+
+def port(text: str) -> int:
+    """A port, 0 to 65535, or the name of a service."""
+    with suppress(ValueError):
+        return _number(text, 0, 65535)
+    try:
+        return socket.getservbyname(text, "udp")
+    except (OSError, ValueError):
+        raise ConfigurationError(f"{_shown(text)} is no port: it is between 1 and 65535") from None
+
+
+def endpoint(text: str) -> tuple[str, int]:
+    """Host and port out of NAME:PORT, ADDRESS:PORT or [ADDRESS]:PORT."""
+    host, _, behind = _without_blanks(text).rpartition(":")
+    if not host or not behind or behind.endswith("]"):
+        raise ConfigurationError(f"{_shown(text)} is not HOST:PORT; a peer has no default port, WireGuard's use 51820")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        host = _host(host)
+    except (OSError, ValueError):
+        raise ConfigurationError(
+            f"{_shown(text)} is not HOST:PORT; brackets go round an IPv6 address, such as [2001:db8::1]:51820"
+        ) from None
+    number = port(behind)
+    if number == 0:
+        raise ConfigurationError("nobody listens on port 0; give the one that the peer listens on")
+    return host, number
+
+
+def keepalive(text: str) -> float:
+    """Seconds between keepalives, 0 for none."""
+    try:
+        return 0.0 if text.lower() == "off" else float(_number(text, 0, 65535))
+    except ValueError:
+        raise ConfigurationError(f"{_shown(text)} is no interval: it is off, or 1 to 65535 seconds") from None
+
+
+def mark(text: str) -> int:
+    """The mark that the tunnel's own packets carry, 32 bits, 0 for none."""
+    try:
+        return 0 if text.lower() == "off" else _number(text, 0, _LARGEST_NUMBER)
+    except ValueError:
+        raise ConfigurationError(f"{_shown(text)} is no mark: it is off, or 1 to 0x{_LARGEST_NUMBER:x}") from None
+
+
+def mtu(text: str) -> int:
+    """An MTU in bytes."""
+    try:
+        return _number(text, SMALLEST_MTU, LARGEST_MTU)
+    except ValueError:
+        raise ConfigurationError(
+            f"an MTU of {_shown(text)} cannot work: it is between {SMALLEST_MTU} and {LARGEST_MTU}"
+        ) from None
+
+
+def table(text: str, files: tuple[str, ...] = TABLE_FILES) -> Literal["auto", "off"] | int:
+    """auto, off, or the number of a routing table, which may be given by its name, such as main."""
+    if text.lower() in ("auto", "off"):
+        return cast(Literal["auto", "off"], text.lower())
+    with suppress(ValueError):
+        return _number(text, 1, _LARGEST_NUMBER)
+    number = _named_tables(files).get(text, 0)
+    if not 1 <= number <= _LARGEST_NUMBER:
+        raise ConfigurationError(
+            f"{_shown(text)} is no routing table: it is auto, off, a number, or a name out of /etc/iproute2/rt_tables"
+        )
+    return number
+
+
+def addresses(text: str) -> list[Interface]:
+    """Addresses for the device, each by itself where it has no prefix length; commas or blanks between them."""
+    return [_address(each) for each in text.replace(",", " ").split()]
+
+
+def networks(text: str) -> list[Network]:
+    """Allowed IPs, commas between them, their host bits masked off; none where the text is empty."""
+    return [_network(each) for each in text.split(",")] if text else []
+
+
+def dns(text: str) -> list[str]:
+    """Name servers' addresses and search domains, commas or blanks between them."""
+    return [_server_or_domain(each) for each in text.replace(",", " ").split()]
+
+
+def name(text: str) -> str:
+    """What a peer is called."""
+    if len(text) > LONGEST_NAME or not text.isprintable():
+        raise ConfigurationError(f"a name has at most {LONGEST_NAME} characters, all of which can be printed")
+    return text
+
+
+def transport(text: str) -> Transport:
+    """auto, udp or tcp."""
+    return cast(Transport, one_of("auto", "udp", "tcp")(text))
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """The function that takes one of these words, in any case."""
+
+    def take(text: str) -> str:
+        if text.lower() not in words:
+            raise ConfigurationError(f"{_shown(text)} is not {', '.join(words[:-1])} or {words[-1]}")
+        return text.lower()
+
+    return take
+
+
+def _host(host: str) -> str:
+    """A name, or an address in its usual form. Raises ValueError or OSError."""
+    if ":" in host:
+        return str(ip_address(host))
+    if re.fullmatch(r"[0-9.]*", host):
+        return socket.inet_ntoa(socket.inet_aton(host))
+    if len(host) > _LONGEST_HOST or not host.isprintable() or re.search(r"[][/,]", host):
+        raise ValueError
+    return host
+
+
+def _address(text: str) -> Interface:
+    try:
+        return ip_interface(_without_scope(text))
+    except ValueError:
+        raise ConfigurationError(f"{_shown(text)} is no address, such as 192.168.0.1/24 or fd00:1::1/64") from None
+
+
+def _network(text: str) -> Network:
+    try:
+        return ip_network(_without_scope(_without_blanks(text)), strict=False)
+    except ValueError:
+        raise ConfigurationError(
+            f"{_shown(text.strip())} is no network, such as 192.168.0.0/24 or fd00:1::/64, with commas between several"
+        ) from None
+
+
+def _server_or_domain(text: str) -> str:
+    try:
+        if re.fullmatch(r"[0-9.]+", text) or ":" in text:
+            ip_address(text)
+        elif not re.fullmatch(r"[\w.~-]+", text):
+            raise ValueError
+    except ValueError:
+        raise ConfigurationError(f"{_shown(text)} is neither a name server's address nor a search domain") from None
+    return text
+
+
+def _number(text: str, lowest: int, highest: int) -> int:
+    """Decimal, or hexadecimal behind 0x. Raises ValueError."""
+    if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10}", text):
+        raise ValueError
+    number = _whole(text)
+    if not lowest <= number <= highest:
+        raise ValueError
+    return number
+
+
+def _named_tables(files: tuple[str, ...]) -> dict[str, int]:
+    tables = dict(_KERNELS_TABLES)
+    for path in (each for pattern in files for each in sorted(Path("/").glob(pattern.lstrip("/")))):
+        with suppress(OSError):
+            for number, label in _NAMED_TABLE.findall(path.read_text("utf-8", "replace")):
+                tables[label] = _whole(number)
+    return tables
+
+
+def _whole(digits: str) -> int:
+    return int(digits, 16 if digits[:2] in ("0x", "0X") else 10)
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split())
+
+
+def _without_scope(text: str) -> str:
+    """The text as it is. Raises ValueError where it names an interface, which the ipaddress module would take."""
+    if "%" in text:
+        raise ValueError
+    return text
+
+
+def _shown(text: str) -> str:
+    if _MIGHT_BE_A_KEY.search(text):
+        return "what is given (not shown, since it might be a key)"
+    return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")
