@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from time import monotonic
 import pytest
 
 from tests.host.machine import HandLoop
-from vpntun.host.loop import Loop
+from vpntun.host.loop import MOST_DESCRIPTORS, Loop, allow_many_descriptors
 
 PROGRAM = """
 import os, signal, sys, time
@@ -264,3 +265,16 @@ def test_a_hangup_calls_back_from_the_loop_and_ends_nothing() -> None:
     loop.close()
     signal.signal(signal.SIGHUP, before)
     assert told == ["again", "sent", "again"]
+
+
+def test_a_process_may_have_as_many_descriptors_as_the_system_lets_it_and_no_fewer_than_before() -> None:
+    former, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(former, 512), hard))
+        allow_many_descriptors()
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert allowed == (min(hard, MOST_DESCRIPTORS), hard)
+        allow_many_descriptors()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == allowed
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (former, hard))

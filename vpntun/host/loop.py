@@ -131,7 +131,7 @@ class Loop:
 def allow_many_descriptors() -> None:
     """Raise this process's limit as far as the system lets it: each peer that comes over TCP has a descriptor.
 
-    A process begins with 1,024, for the sake of those that use select(2), which this loop does not (see systemd.exec(5),
+    A process begins with 1,024, for the sake of those that use select(2), which this loop does not (systemd.exec(5),
     LimitNOFILE).
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
