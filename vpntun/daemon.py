@@ -48,7 +48,6 @@ def run(tunnel: Tunnel, reread: Callable[[], Tunnel] | None = None) -> None:
     `reread`: how the configuration is read again at SIGHUP, where it came from a file.
     """
     allow_many_descriptors()
-    allow_many_descriptors()
     with ExitStack() as stack:
         _Daemon(tunnel, reread, stack).run()
 
