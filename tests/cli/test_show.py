@@ -83,11 +83,11 @@ peer: cGVlcnBlZXJwZWVycGVlcnBlZXJwZWVycGVlcnBlZXI=
   latest received: 1 second ago
   transfer: 1.24 MiB received, 3.00 KiB sent
   persistent keepalive: every 25 seconds
-  round trip: 12.3 ms
+  round trip: 12.34 ms
   loss: 0.12%
   records: up to 44 datagrams, 62.30 KiB
   path mtu: 1500
-  delivered: 234 Mbit/s
+  delivered: 234.50 Mbit/s
   queue: 1 packet, 1.37 KiB
   dropped: 12 queue full, 3 source not allowed"""
 UNKNOWN = dict.fromkeys(
@@ -161,6 +161,11 @@ def test_how_long_ago_it_was(seconds: int, said: str) -> None:
 )
 def test_how_many_bytes_it_was(size: int, said: str) -> None:
     assert lines(received_bytes=size)["transfer"] == f"{said} received, 3.00 KiB sent"
+
+
+def test_a_rate_is_said_in_bits() -> None:
+    assert lines(delivered_rate=153_402_641)["delivered"] == "1.23 Gbit/s"
+    assert lines(delivered_rate=1000)["delivered"] == "0.01 Mbit/s"
 
 
 def test_over_tcp_a_record_is_one_frame() -> None:

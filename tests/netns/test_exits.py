@@ -1,6 +1,6 @@
 """Each way to fail has a status of its own and a line that says what to do; nothing that was set up stays behind.
 
-2 usage   3 configuration   4 key file   5 device   6 permission   7 port in use
+2 usage   3 configuration   4 key file   5 device   6 permission   7 port in use   8 interface in use
 """
 
 from __future__ import annotations
@@ -133,9 +133,25 @@ def test_a_name_taken_by_a_device_that_is_no_tun(lab: Lab) -> None:
 
 
 def test_a_device_that_another_program_holds(lab: Lab) -> None:
+    holder = lab.a.popen(sys.executable, "-c", HOLD_DEVICE, "tun11")
+    holder.wait_for("holding")
+    fails(lab, 5, "-s -i tun11 -k {key}", "tun11")
+    assert holder.running
+
+
+HOLD_DEVICE = """
+import sys, time
+from vpntun.host.device import TunDevice
+held = TunDevice(sys.argv[1])
+print("holding", flush=True)
+time.sleep(60)
+"""
+
+
+def test_an_interface_that_another_vpntun_runs(lab: Lab) -> None:
     server = lab.a.vpntun("-s", "-i", "tun11", "-k", lab.key)
     server.wait_for(STARTED)
-    fails(lab, 5, "-s -i tun11 -p 4500 -k {key}", "tun11")
+    fails(lab, 8, "-s -i tun11 -p 4500 -k {key}", "'vpntun down tun11' ends it")
     assert server.running
 
 

@@ -87,7 +87,7 @@ def _peer(peer: Mapping[str, Any], now: float) -> dict[str, Any]:
         "latest received": _ago(peer["latest_received"], now),
         "transfer": exchanged if peer["received_bytes"] or peer["sent_bytes"] else None,
         "persistent keepalive": interval and f"every {_count(interval, 'second')}",
-        "round trip": seconds and f"{seconds * 1000:.3g} ms",
+        "round trip": seconds and f"{seconds * 1000:.2f} ms",
         "loss": None if loss is None else f"{loss:.2%}",
         "records": _records(peer["span"], peer["record_bytes"]),
         "path mtu": peer["path_mtu"],
@@ -135,7 +135,9 @@ def _size(number: int) -> str:
 
 
 def _rate(rate: int | None) -> str | None:
-    return f"{rate * 8 / 1e6:.3g} Mbit/s" if rate else None
+    if not rate:
+        return None
+    return f"{rate * 8 / 1e9:.2f} Gbit/s" if rate >= 1.25e8 else f"{rate * 8 / 1e6:.2f} Mbit/s"
 
 
 def _records(span: int | None, size: int | None) -> str | None:
