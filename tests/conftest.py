@@ -1,10 +1,10 @@
 """How the tests share two processors: three run side by side, and what disturbs each other is kept apart.
 
-    group      what                                                  why together
-    waiting    files of tests/netns whose tests mostly wait          they leave the processors to others
-    busy       all else that needs namespaces                        each may measure, or move much: never two at once
-    sockets    tests/host                                            a port that was free must still be free a bit later
-    (none)     floors 0-2, the roof                                  pure computation, wherever there is room
+group      what                                                  why together
+waiting    files of tests/netns whose tests mostly wait          they leave the processors to others
+busy       all else that needs namespaces                        each may measure, or move much: never two at once
+sockets    tests/host                                            a port that was free must still be free a bit later
+(none)     floors 0-2, the roof                                  pure computation, wherever there is room
 """
 
 from __future__ import annotations
