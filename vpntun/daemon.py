@@ -248,7 +248,7 @@ class _Daemon:
         connection = listener.accept(self._loop)
         if connection is not None:
             connection.require_authentication()
-            connection.on_closed = lambda: self._links.closed(connection)
+            self._links.accepted(connection)
             self._watch(connection)
 
     def _watch(self, connection: TcpConnection) -> None:

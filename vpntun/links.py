@@ -5,11 +5,14 @@ one that is gone                         its keys are wiped, its connections clo
 other allowed IPs, keepalive or name     changed in place: the session goes on
 anything else of a peer has changed      gone, and new
 the same peer                            untouched
+
+What a reload makes is what a restart with the same configuration would: of a prefix that several peers have, the last.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import pathlib
 import random
 import socket
 from collections import Counter
@@ -50,7 +53,15 @@ class Links:
     `on_connection` is told of every TCP connection that was dialled, to have it watched.
     """
 
-    def __init__(self, tunnel: Tunnel, loop: Loop, device: TunDevice, udp: dict[int, UdpSocket]) -> None:
+    def __init__(
+        self,
+        tunnel: Tunnel,
+        loop: Loop,
+        device: TunDevice,
+        udp: dict[int, UdpSocket],
+        state: pathlib.Path | None = None,
+    ) -> None:
+        """`state`: the folder of what is to be remembered; None: the usual ones."""
         self._tunnel = tunnel
         self._loop = loop
         self._device = device
@@ -58,9 +69,11 @@ class Links:
         self._rng = random.Random()
         self._sealer = Sealer()
         self._lookups = Lookups(loop)
-        self._endpoints = Endpoints(tunnel.interface, loop)
-        self._timestamps = TimestampFile(tunnel.identity.public)
+        self._endpoints = Endpoints(tunnel.interface, loop, state)
+        self._timestamps = TimestampFile(tunnel.identity.public, state)
+        self._alone = False
         self._settings: dict[bytes, PeerSettings] = {}
+        self._accepted: set[TcpConnection] = set()
         self._refused = Limited(NOTICE, "%s")
         self.by_peer: dict[Peer, Link] = {}
         self.node = Node(tunnel.identity)
@@ -80,6 +93,7 @@ class Links:
     def change(self, wanted: Iterable[PeerSettings]) -> tuple[int, int, int]:
         """Have these peers and no others; returns how many were added, removed and changed."""
         fresh = {settings.public: settings for settings in wanted}
+        self._alone = len(fresh) == 1
         gone = [public for public in self._settings if public not in fresh]
         changed = [public for public, former in self._settings.items() if fresh.get(public, former) != former]
         new = [public for public in fresh if public not in self._settings]
@@ -90,19 +104,19 @@ class Links:
             self._change(fresh[public])
         for public in new:
             self._add(fresh[public])
+        self._settle(fresh)
         return len(new), len(gone), len(changed)
+
+    def accepted(self, connection: TcpConnection) -> None:
+        """A TCP connection was accepted; whose it is will turn out."""
+        self._accepted.add(connection)
+        connection.on_closed = partial(self._closed, connection)
 
     def ready(self, connection: TcpConnection) -> None:
         """A TCP connection takes data again."""
         link = self._link_on(connection)
         if link is not None:
             self.bundler.drain(link)
-
-    def closed(self, connection: TcpConnection) -> None:
-        """A TCP connection that was accepted has closed."""
-        link = self._link_on(connection)
-        if link is not None:
-            link.closed(connection)
 
     def drops(self) -> Counter[str]:
         """What all links have dropped, by reason."""
@@ -112,6 +126,12 @@ class Links:
         """Look no names up any more, and write what is to be remembered of the peers."""
         self._lookups.close()
         self._endpoints.save()
+
+    def _closed(self, connection: TcpConnection) -> None:
+        self._accepted.discard(connection)
+        link = self._link_on(connection)
+        if link is not None:
+            link.closed(connection)
 
     def _link_on(self, connection: TcpConnection) -> Link | None:
         return self.by_peer.get(connection.peer) if connection.peer is not None else None
@@ -138,15 +158,14 @@ class Links:
 
     def _remove(self, public: bytes) -> None:
         link = self.of(public)
-        path = link.path
         link.stop()
         self.routes.remove_all(link)
         self.bundler.forget(link)
         self.schedule.forget(link)
         self.node.remove(link.peer)
         del self.by_peer[link.peer], self._settings[public]
-        if path is not None:
-            path.hang_up_later()
+        for connection in [each for each in self._accepted if each.peer is link.peer]:
+            connection.close()
 
     def _change(self, settings: PeerSettings) -> None:
         kept = replace(
@@ -158,12 +177,21 @@ class Links:
             return
         link = self.of(settings.public)
         self._settings[settings.public] = settings
-        link.name = self._name(settings)
         link.keep_alive(settings.keepalive)
         for network in set(self.routes.networks_of(link)) - set(settings.allowed):
             self.routes.remove(network)
         for network in settings.allowed:
             self.routes.add(network, link)
+
+    def _settle(self, fresh: dict[bytes, PeerSettings]) -> None:
+        """What depends on all peers: their names for the log, and who has a prefix that several are given."""
+        for settings in fresh.values():
+            self.of(settings.public).name = self._name(settings)
+        if len(self.routes) < sum(len(settings.allowed) for settings in fresh.values()):
+            for settings in fresh.values():
+                link = self.of(settings.public)
+                for network in settings.allowed:
+                    self.routes.add(network, link)
 
     def _waiting(self, peer: Peer, settings: PeerSettings) -> Link:
         """The link of a peer that calls."""
@@ -213,7 +241,7 @@ class Links:
 
     def _name(self, settings: PeerSettings) -> str:
         """What the log calls a peer: its name, or the beginning of its key; nothing where there is only one."""
-        if settings.name or len(self._tunnel.peers) == 1:
+        if settings.name or self._alone:
             return settings.name
         return f"peer {format_key(settings.public)[:SHOWN_OF_A_KEY]}"
 

@@ -32,6 +32,10 @@ class RouteTable(Generic[Link]):
         self._levels: dict[int, dict[int, dict[int, Link]]] = {4: {}, 16: {}}
         self._held: dict[Link, dict[tuple[int, int], set[int]]] = {}
 
+    def __len__(self) -> int:
+        """How many prefixes there are."""
+        return sum(len(prefixes) for levels in self._levels.values() for prefixes in levels.values())
+
     def add(self, network: Network, link: Link) -> None:
         """Lead `network` to `link`; an identical prefix that led elsewhere moves."""
         self._known.clear()

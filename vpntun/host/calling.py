@@ -41,11 +41,14 @@ class CallingLink(Link):
         self._client = choice
         self._resolver = resolver
         self._on_connection = on_connection
+        self._connections: set[TcpConnection] = set()
 
     def stop(self) -> None:
-        """End, and look no more names up."""
+        """End, hang up, and look no more names up."""
         super().stop()
         self._resolver.close()
+        for connection in list(self._connections):
+            connection.close()
 
     def resolved(self, candidates: list[UdpEndpoint]) -> None:
         """The addresses that the peer's name has now."""
@@ -57,6 +60,7 @@ class CallingLink(Link):
 
     def closed(self, connection: TcpConnection) -> None:
         """The TCP connection has closed."""
+        self._connections.discard(connection)
         if self._stopped:
             return
         log.info("the connection to %s has closed", self.at(connection))
@@ -84,5 +88,6 @@ class CallingLink(Link):
             log.info("no TCP connection could be had; trying again")
             self.act(self._client.dial_failed(self._loop.now))
         else:
+            self._connections.add(connection)
             self._on_connection(connection)
             self.act(self._client.dialled(connection, self._loop.now))
