@@ -305,6 +305,7 @@ def test_a_client_without_a_key_has_status_4_and_names_where_it_is_expected(
 def test_an_ordinary_user_without_a_prepared_device_is_told_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with ordinary_user() as folder:
         monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
         said = run("-i", "vpntun-test", "-s")
         secret = (folder / "vpntun" / "vpntun.key").read_text().split("\n")[1]
     first, second = said.err.splitlines()
@@ -324,9 +325,10 @@ def test_each_kind_of_error_has_the_status_of_the_table() -> None:
             errors.DeviceError,
             errors.PrivilegeError,
             errors.PortInUse,
+            errors.InterfaceInUse,
         )
     ]
-    assert statuses == [1, 3, 4, 5, 6, 7]
+    assert statuses == [1, 3, 4, 5, 6, 7, 8]
 
 
 def test_the_program_runs_as_a_module_and_ends_with_the_statuses(tmp_path: Path) -> None:
