@@ -8,8 +8,9 @@ The destination of a packet from the device chooses the link; the source of a pa
               another's answer; many different addresses only make answers cost what they cost without it
     held      what leads to each link, so that a link goes without a look at the others' prefixes
 
-`scripts/routes` measures it, against the patricia tries that are to be had as libraries: those are no faster, since one
-step here is one look into a dictionary, and few lengths are in use.
+`scripts/routes` measures it. A kept answer takes some 50 ns; to find one takes 1 to 2 us with the dozen lengths that
+operators use, and 10 us with all 129 of IPv6. The patricia tries that there are as libraries, in C, find one in about 1
+us, but would need the same kept answers before them, and would save next to nothing.
 """
 
 from __future__ import annotations
