@@ -241,3 +241,28 @@ def test_an_ordinary_users_state_is_in_its_own_folders(loop: HandLoop, monkeypat
 @needs_root
 def test_roots_state_is_the_machines() -> None:
     assert (run_folder(), lasting_folder()) == (Path("/run/vpntun"), Path("/var/lib/vpntun"))
+
+
+def test_a_held_file_is_written_where_the_folder_lets_nobody_write(loop: HandLoop) -> None:
+    with ordinary_user() as folder:
+        endpoints, stamps = Endpoints("tun3", loop, folder / "run"), TimestampFile(PUBLIC, folder / "lib")
+        endpoints.remember(PUBLIC, "2001:db8::7777", 42424)
+        endpoints.hold()
+        stamps.hold()
+        (folder / "run").chmod(0o500)
+        (folder / "lib").chmod(0o500)
+        endpoints.remember(PUBLIC, "192.0.2.7", 1)
+        endpoints.save()
+        last = stamps.next()
+        assert Endpoints("tun3", loop, folder / "run").recall(PUBLIC) == ("192.0.2.7", 1)
+        assert TimestampFile(PUBLIC, folder / "lib").next() > last
+
+
+def test_what_cannot_be_held_is_no_trouble(loop: HandLoop, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    endpoints = Endpoints("tun3", loop, tmp_path / "file" / "folder")
+    with logged() as lines:
+        endpoints.hold()
+        endpoints.remember(PUBLIC, "192.0.2.7", 4242)
+    assert "cannot be held open" in lines[0]
+    assert endpoints.recall(PUBLIC) == ("192.0.2.7", 4242)

@@ -8,7 +8,8 @@
                      for each initiation would take longer than the initiation
 
 Neither holds a secret, and without either the link only takes longer to stand. So a file that cannot be read counts as
-empty, and one that cannot be written is a debug line.
+empty, and one that cannot be written is a debug line. A process that is about to give its privileges up holds its files
+open, and writes them in place from then on: the folder stays root's, and so does what root will read there.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Endpoints:
     """The last UDP address of each peer of one interface: public key in hexadecimal -> [host, port]."""
 
     def __init__(self, interface: str, loop: Loop, folder: Path | None = None) -> None:
-        self._path = (folder or run_folder()) / f"{interface}.endpoints.json"
+        self._file = StateFile((folder or run_folder()) / f"{interface}.endpoints.json")
         self._loop = loop
         self._places = self._read()
         self._unwritten = False
@@ -70,7 +71,11 @@ class Endpoints:
         """Write what is not written yet."""
         if self._unwritten:
             self._unwritten = False
-            _replace(self._path, json.dumps(self._places))
+            self._file.write(json.dumps(self._places))
+
+    def hold(self) -> None:
+        """Privileges are about to be given up."""
+        self._file.hold()
 
     def _changed(self) -> None:
         self._unwritten = True
@@ -85,7 +90,7 @@ class Endpoints:
 
     def _read(self) -> dict[str, object]:
         try:
-            places = json.loads(_text_of(self._path))
+            places = json.loads(self._file.read())
         except (ValueError, RecursionError):
             return {}
         return places if isinstance(places, dict) else {}
@@ -96,9 +101,9 @@ class TimestampFile:
 
     def __init__(self, public: bytes, folder: Path | None = None) -> None:
         name = hashlib.blake2s(public, digest_size=8).hexdigest()
-        self._path = (folder or lasting_folder()) / f"{name}.timestamp"
+        self._file = StateFile((folder or lasting_folder()) / f"{name}.timestamp")
         try:
-            self._last = bytes.fromhex(_text_of(self._path))
+            self._last = bytes.fromhex(self._file.read())
         except ValueError:
             self._last = b""
         if not is_timestamp(self._last):
@@ -115,8 +120,57 @@ class TimestampFile:
         if stamp > self._written:
             # Never further ahead of the clock than that, however often the program is restarted.
             self._written = max(stamp, tai64n(clock + SECONDS_AHEAD))
-            _replace(self._path, self._written.hex())
+            self._file.write(self._written.hex())
         return stamp
+
+    def hold(self) -> None:
+        """Privileges are about to be given up."""
+        self._file.hold()
+
+
+class StateFile:
+    """One small file of text: replaced as a whole, or, once it is held, written in place."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held: int | None = None
+
+    def read(self) -> str:
+        """What it holds; the empty text where it cannot be read."""
+        try:
+            with self._path.open("rb") as file:
+                return file.read(LARGEST).decode("ascii", "replace").strip()
+        except OSError:
+            return ""
+
+    def write(self, text: str) -> None:
+        """Put this in place of what it holds, as far as this process may."""
+        try:
+            if self._held is None:
+                self._replace(text)
+            else:
+                os.pwrite(self._held, text.encode(), 0)
+                os.ftruncate(self._held, len(text))
+        except OSError as error:
+            log.debug("%s cannot be written: %s", self._path, error.strerror)
+
+    def hold(self) -> None:
+        """Keep it open, so that it can be written whatever this process may do later."""
+        try:
+            self._make_folder()
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._held = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            log.debug("%s cannot be held open: %s", self._path, error.strerror)
+
+    def _replace(self, text: str) -> None:
+        self._make_folder()
+        fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        fresh.write_text(text)
+        fresh.replace(self._path)
+
+    def _make_folder(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def is_timestamp(stamp: bytes) -> bool:
@@ -137,21 +191,3 @@ def _folder(of_the_machine: str, variable: str, of_the_user: str) -> Path:
     if os.geteuid() == 0:
         return Path(of_the_machine) / "vpntun"
     return Path(os.environ.get(variable) or Path.home() / of_the_user) / "vpntun"
-
-
-def _text_of(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(LARGEST).decode("ascii", "replace").strip()
-    except OSError:
-        return ""
-
-
-def _replace(path: Path, text: str) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh.write_text(text)
-        fresh.replace(path)
-    except OSError as error:
-        log.debug("%s cannot be written: %s", path, error.strerror)
