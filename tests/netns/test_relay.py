@@ -2,7 +2,7 @@
 
     a  10.0.0.1 ==veth0== 10.0.0.2  b, the hub  10.0.1.2 ==veth1== 10.0.1.3  c
 
-In the tunnel the hub is 10.9.0.1 and fd09::1, a is 2 and c is 3. a calls over UDP, c over TCP.
+In the tunnel the hub is 10.9.0.1 and fd09::1, a is 2 and c is 3.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import sys
 
 import pytest
 
-from tests.netns.lab import PORT, STARTED, TRANSFER, Lab, Machine
+from tests.netns.lab import STARTED, TRANSFER, Lab, Machine
+from tests.test_readme import blocks
 from vpntun.crypto.keys import KeyPair, format_key
 
 NBYTES = 8_000_000
 
 
 class Hub:
-    """All three connected."""
+    """All three connected, by the README's files: a is the laptop, c the desk, which here knows no UDP."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.a, self.hub = lab, lab.a, lab.b
@@ -26,22 +27,16 @@ class Hub:
         lab.cable(self.hub, "veth1", self.c, "veth0")
         self.hub.run("ip", "address", "add", "10.0.1.2/24", "dev", "veth1")
         self.c.run("ip", "address", "add", "10.0.1.3/24", "dev", "veth0")
-        self.keys = {name: KeyPair.generate() for name in "abc"}
-        peers = "".join(
-            f"[Peer]\nPublicKey = {self._public(name)}\nAllowedIPs = 10.9.0.{host}/32, fd09::{host}/128\n"
-            for name, host in (("a", 2), ("c", 3))
-        )
-        self._up(self.hub, "b", 1, f"ListenPort = {PORT}\nTransport = auto\nRelay = yes\nMTU = 1400\n{peers}")
-        for machine, name, host, endpoint, transport in (
-            (self.a, "a", 2, "10.0.0.2", "udp"),
-            (self.c, "c", 3, "10.0.1.2", "tcp"),
-        ):
-            peer = (
-                f"[Peer]\nPublicKey = {self._public('b')}\nEndpoint = {endpoint}:{PORT}\nTransport = {transport}\n"
-                "AllowedIPs = 10.9.0.0/24, fd09::/64\n"
-            )
-            self._up(machine, name, host, f"MTU = 1500\n{peer}")
-            self.lab.ping(machine, "10.9.0.1")
+        self.keys = {name: KeyPair.generate() for name in ("HUB", "LAPTOP", "DESK")}
+        [hub], [laptop] = blocks("hub"), blocks("laptop-of-the-hub")
+        laptop = laptop.replace("[Interface]", "[Interface]\nMTU = 1500")
+        desk = laptop.replace("LAPTOP", "DESK").replace("10.9.0.2/", "10.9.0.3/").replace("fd09::2/", "fd09::3/")
+        desk = desk.replace(", 192.168.9.0/24", "").replace("auto", "tcp")
+        self._up(self.hub, hub)
+        self._up(self.a, laptop.replace("hub.example.org", "10.0.0.2"))
+        self._up(self.c, desk.replace("hub.example.org", "10.0.1.2"))
+        for machine in (self.a, self.c):
+            lab.ping(machine, "10.9.0.1")
 
     def transfer(self, address: str) -> None:
         """A file from a to c, whose sums are compared by the program that sends."""
@@ -52,17 +47,16 @@ class Hub:
         assert sent.returncode == 0, f"{sent.stderr}\n{self.lab.logs()}"
         assert receiver.wait() == 0
 
-    def _up(self, machine: Machine, name: str, host: int, rest: str) -> None:
-        file = self.lab.folder / f"tunnel-{name}.conf"
+    def _up(self, machine: Machine, text: str) -> None:
+        for name, keys in self.keys.items():
+            text = text.replace(f"{name}_PRIVATE", format_key(keys.private))
+            text = text.replace(f"{name}_PUBLIC", format_key(keys.public))
+        folder = self.lab.folder / f"files-{machine.name}"
+        folder.mkdir()
+        file = folder / "hub.conf"
         file.touch(mode=0o600)
-        file.write_text(
-            f"[Interface]\nPrivateKey = {format_key(self.keys[name].private)}\nTable = off\n"
-            f"Address = 10.9.0.{host}/24, fd09::{host}/64\n{rest}"
-        )
+        file.write_text(text)
         machine.vpntun("up", file).wait_for(STARTED)
-
-    def _public(self, name: str) -> str:
-        return format_key(self.keys[name].public)
 
 
 @pytest.fixture
@@ -79,9 +73,11 @@ def test_peers_meet_in_the_hub_whose_kernel_forwards_nothing(hub: Hub) -> None:
     assert hub.hub.run("sysctl", "-n", "net.ipv4.ip_forward").stdout.strip() == "0"
     for address in ("10.9.0.3", "fd09::3"):
         hub.lab.ping(hub.a, address)
-        # a and c take 1500 bytes, the hub between them 1400: TCP has to be told, and to believe it.
+        # a and c take 1500 bytes, the hub between them 1420: TCP has to be told, and to believe it.
         hub.transfer(address)
     assert "ttl=63" in ping_once(hub.c, "10.9.0.2")
+    hub.c.run("ip", "address", "add", "192.168.9.1/24", "dev", "lo")
+    hub.lab.ping(hub.a, "192.168.9.1")
     for address in ("10.9.0.1", "fd09::1"):
         hub.lab.ping(hub.c, address)  # the hub's own addresses are still its own
 
@@ -95,10 +91,10 @@ def test_the_hub_shows_itself_to_whoever_traces_a_route_or_sends_too_much(hub: H
     assert "Hop limit" in said
     said = ping_once(hub.a, "10.9.0.3", "-s1450", "-Mdo")
     assert "From 10.9.0.1 " in said
-    assert "mtu = 1400" in said or "mtu=1400" in said
+    assert "mtu = 1420" in said or "mtu=1420" in said
     said = ping_once(hub.a, "fd09::3", "-s1450", "-Mdo")
     assert "From fd09::1 " in said
-    assert "mtu=1400" in said or "mtu = 1400" in said
+    assert "mtu=1420" in said or "mtu = 1420" in said
 
 
 def test_what_no_peer_may_have_is_unreachable_at_once(hub: Hub) -> None:
