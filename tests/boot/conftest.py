@@ -1,0 +1,48 @@
+"""vpntun is installed once, into a folder; as root, machines of the lab have it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.boot.installed import Host, install
+from tests.netns.lab import Lab, state_folders, sweep, why_not
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make install DESTDIR=...` has filled."""
+    folder = tmp_path_factory.mktemp("install")
+    install(folder, folder / "root")
+    return folder / "root"
+
+
+@pytest.fixture(scope="session")
+def _machine_lets_us() -> Iterator[None]:
+    if reason := why_not():
+        (pytest.fail if os.environ.get("VPNTUN_REQUIRE_NETNS") == "1" else pytest.skip)(reason)
+    sweep()
+    with state_folders():
+        yield
+
+
+@pytest.fixture
+def lab(_machine_lets_us: None, tmp_path: Path) -> Iterator[Lab]:
+    lab = Lab(tmp_path)
+    yield lab
+    lab.close()
+
+
+@pytest.fixture
+def a(lab: Lab, installed: Path) -> Host:
+    """The machine that calls."""
+    return Host(lab.a, installed)
+
+
+@pytest.fixture
+def b(lab: Lab, installed: Path) -> Host:
+    """The machine that waits to be called."""
+    return Host(lab.b, installed)

@@ -1,0 +1,103 @@
+"""What `make install` makes, and machines of the lab that it has been done on.
+
+It goes into a folder once for all tests. A machine gets it by overlays: the folder's /usr/local over the machine's, and
+its /etc, below a few files of the test's own, over the machine's. So all of it is where it is meant to be, and the
+machine that runs the tests is not changed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.boot import wheels
+from tests.netns.lab import CHECKOUT, Daemon, Machine
+
+PREFIX = "/usr/local"
+PLACES = CHECKOUT / "scripts" / "boot" / "places"
+ACCOUNTS = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\nvpntun:x:990:990::/:/bin/false\n"
+
+
+def install(folder: Path, destination: Path, prefix: str = PREFIX) -> None:
+    """`make install`, with the packages that this environment has, and without the network."""
+    packed = folder / "wheels"
+    packed.mkdir()
+    wheels.pack(packed)
+    make("install", destination, prefix, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(packed), PIP_CONFIG_FILE=os.devnull)
+
+
+def make(target: str, destination: Path, prefix: str = PREFIX, **environment: str) -> None:
+    done = subprocess.run(
+        ["make", "--no-print-directory", target, f"DESTDIR={destination}", f"PREFIX={prefix}"],
+        cwd=CHECKOUT,
+        env={**os.environ, "PYTHON": sys.executable, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+
+
+def places(prefix: str = PREFIX) -> list[tuple[int, str, str]]:
+    """Mode, file and place of all that stands in the table of places."""
+    rows = [line.split() for line in PLACES.read_text().splitlines() if line[:1].isdigit()]
+    return [(int(mode, 8), file, place.replace("@PREFIX@", prefix)) for mode, file, place in rows]
+
+
+@dataclass
+class Host:
+    """A machine on which vpntun is installed."""
+
+    machine: Machine
+    installed: Path
+
+    def __post_init__(self) -> None:
+        self.own = self.machine.lab.folder / f"{self.machine.name}-own"
+        self.configuration = self.own / "etc" / "vpntun"
+        self.configuration.mkdir(parents=True, mode=0o700)
+        self.write("/etc/passwd", ACCOUNTS)
+        self.write("/etc/group", "root:x:0:\nnogroup:x:65534:\nvpntun:x:990:\n")
+        self.write("/etc/hosts", "127.0.0.1 localhost\n")
+        self.write("/etc/nsswitch.conf", "hosts: files\npasswd: files\ngroup: files\n")
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """A file of /etc, for commands that are started from now on; /etc/hosts and /etc/vpntun for all of them."""
+        file = self.own / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(mode)
+
+    def enter(self, *command: str | Path) -> list[str | Path]:
+        """The command line that runs a command where the overlays are; for Machine.run and Machine.popen."""
+        return [*inside(self.installed, self.own), *command]
+
+    def run(self, *command: str | Path, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        return self.machine.run(*self.enter(*command), check=check, timeout=timeout, env=ENVIRONMENT)
+
+    def popen(self, *command: str | Path) -> Daemon:
+        return self.machine.popen(*self.enter(*command), env=ENVIRONMENT)
+
+
+ENVIRONMENT: Mapping[str, str] = {
+    "PATH": f"{PREFIX}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "PYTHONPATH": "/nowhere",
+}
+
+
+def inside(installed: Path, own: Path) -> list[str | Path]:
+    """The beginning of a command line that lays `own` over `installed` over the machine, in its own mount namespace."""
+    script = f"""
+        mount -t overlay overlay -o "lowerdir=$0{PREFIX}:{PREFIX}" {PREFIX}
+        mount -t overlay overlay -o "lowerdir=$1/etc:$0/etc:/etc" /etc
+        mount --bind "$1/etc/vpntun" /etc/vpntun
+        mount --bind "$1/etc/hosts" /etc/hosts
+        shift
+        exec "$@"
+    """
+    return ["sh", "-ec", script, installed, own]

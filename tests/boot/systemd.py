@@ -1,0 +1,127 @@
+"""A real systemd in a machine of the lab: process 1 of its own process namespace, with vpntun's units and few others.
+
+1. It runs in a control group of its own, below the one of the tests, and in namespaces for processes, mounts, control
+   groups, IPC and host name; the network is the machine's.
+2. SYSTEMD_UNIT_PATH names all folders in which it finds units: the installed one, and one of the test's with stubs for
+   the targets that every service has around it. So nothing of the host is started.
+3. Killing it ends whatever it has started: the kernel ends a process namespace with its process 1.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.boot.installed import PREFIX, Host
+from tests.netns.lab import until
+
+SYSTEMD = Path("/lib/systemd/systemd")
+STUBS = ("sysinit", "basic", "network", "nss-lookup", "shutdown", "multi-user")
+JOURNAL = ("systemd-journald.service", "systemd-journald.socket")
+
+IN_A_CONTROL_GROUP = """
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mkdir /sys/fs/cgroup/$GROUP
+echo $$ >/sys/fs/cgroup/$GROUP/cgroup.procs
+exec unshare --pid --mount --cgroup --ipc --uts --fork --kill-child -- sh -ec "$AS_PROCESS_1" "$0"
+"""
+AS_PROCESS_1 = """
+mount -t proc proc /proc
+umount /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs -o mode=0755 tmpfs /run
+mkdir /run/units
+cp -a "$0"/. /run/units/
+mkdir -p /run/systemd/journald.conf.d
+printf '[Journal]\\nReadKMsg=no\\n' >/run/systemd/journald.conf.d/test.conf
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t tmpfs -o mode=1777 tmpfs /var/tmp
+exec /lib/systemd/systemd --system --unit=multi-user.target --log-target=console --log-level=info
+"""
+REMOVE_CONTROL_GROUP = """
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+find /sys/fs/cgroup/$GROUP -depth -type d -exec rmdir {} +
+"""
+
+
+class Systemd:
+    def __init__(self, host: Host, wanted: str = "", dropins: Mapping[str, str] | None = None) -> None:
+        """Starts it, with units that it wants at boot, and with drop-ins by the name of a unit."""
+        self._host = host
+        self._units = host.own / "units"
+        self._units.mkdir()
+        self._group = {"GROUP": host.machine.name}
+        for name in STUBS:
+            self._write(f"{name}.target", "[Unit]\nDefaultDependencies=no\n")
+        for name in JOURNAL:
+            (self._units / name).symlink_to(f"/usr/lib/systemd/system/{name}")
+        self._write("multi-user.target", f"[Unit]\nDefaultDependencies=no\nWants={' '.join(JOURNAL)} {wanted}\n")
+        for unit in ("vpntun@", "vpntun-server@", "vpntun-client@"):
+            self._write(f"{unit}.service.d/python.conf", _python_in_a_home())
+        for unit, text in (dropins or {}).items():
+            self._write(f"{unit}.d/test.conf", text)
+        self._process = host.machine.popen(
+            *host.enter("sh", "-ec", IN_A_CONTROL_GROUP, self._units),
+            env={
+                **self._group,
+                "AS_PROCESS_1": AS_PROCESS_1,
+                "SYSTEMD_UNIT_PATH": f"/run/units:/run/systemd/system:{PREFIX}/lib/systemd/system",
+                "container": "vpntun-test",
+            },
+        )
+
+    def boot(self) -> None:
+        """Returns once it answers."""
+        answers = until(lambda: self._process_1() is not None and self.control("show").returncode == 0, 20, 0.05)
+        assert answers, f"systemd has not come up: {self._process}"
+
+    def _write(self, name: str, text: str) -> None:
+        path = self._units / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    def control(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+        """systemctl."""
+        return self.run("systemctl", "--no-pager", *arguments, check=check)
+
+    def state(self, unit: str, name: str) -> str:
+        """One property of a unit."""
+        return self.control("show", "--property", name, "--value", unit, check=True).stdout.strip()
+
+    def journal(self, unit: str) -> str:
+        return self.run("journalctl", "--no-pager", "--output=cat", f"--unit={unit}").stdout
+
+    def run(self, *command: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+        process_1 = self._process_1()
+        assert process_1 is not None, str(self._process)
+        enter = ["nsenter", f"--target={process_1}", "--all", "--", *command]
+        done = subprocess.run(enter, capture_output=True, text=True, check=False, timeout=120)
+        assert not check or done.returncode == 0, f"{done}\n{self._process}"
+        return done
+
+    def _process_1(self) -> int | None:
+        """Its process id, seen from outside."""
+        unshare = self._process.process.pid
+        children = Path(f"/proc/{unshare}/task/{unshare}/children")
+        try:
+            return int(children.read_text().split()[0])
+        except (OSError, IndexError):
+            return None
+
+    def close(self) -> None:
+        self._process.kill()
+        gone = until(lambda: self._remove_control_group() == 0, 10, 0.05)
+        assert gone, f"the control group of {self._process} is left behind"
+
+    def _remove_control_group(self) -> int:
+        remove = ["unshare", "--mount", "sh", "-ec", REMOVE_CONTROL_GROUP]
+        return subprocess.run(remove, env=self._group, capture_output=True, check=False).returncode
+
+
+def _python_in_a_home() -> str:
+    """What a unit needs to run a Python that lies in somebody's home, which it is kept from seeing."""
+    if not sys.base_prefix.startswith(("/home/", "/root/")):
+        return ""
+    return f"[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths={sys.base_prefix}\n"
