@@ -128,6 +128,18 @@ def test_a_limited_line_comes_once_in_ten_seconds_and_says_how_many_were_held_ba
     ]
 
 
+def test_a_limit_of_more_lets_that_many_through() -> None:
+    clock = Clock()
+    tell = Limited(NOTICE, "%d", clock, most=3)
+    with logged() as lines:
+        for number in range(10):
+            tell(number)
+        clock.now += 10
+        for number in range(10, 15):
+            tell(number)
+    assert lines == ["0", "1", "2", "10 (7 more since the last such line)", "11", "12"]
+
+
 def test_each_kind_of_line_has_a_limit_of_its_own() -> None:
     clock = Clock()
     one, other = Limited(logging.INFO, "one", clock), Limited(logging.INFO, "other", clock)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol, cast
 
 from vpntun.core.conversation import Conversation
@@ -77,6 +78,7 @@ class Link:
     """The link of a server, and what a client's has in common with it.
 
     `name`: the peer's, for the log, where it has one. `drops` counts by reason. `touched`: as the schedule has it.
+    `tell` says to the operator where the peer is.
     `on_news` is called whenever the control plane has done something, and packets may flow that did not, or no longer.
     """
 
@@ -101,6 +103,7 @@ class Link:
         self.on_endpoint: Callable[[Path], None] = lambda path: None
         self.on_ready: Callable[[], None] = lambda: None
         self.on_news: Callable[[], None] = lambda: None
+        self.tell: Callable[[str], None] = partial(notice, "%s")
         self._choice = choice
         self._loop = loop
         self._schedule = schedule
@@ -315,9 +318,9 @@ class Link:
 
     def _moved(self, path: Path, former: Path | None) -> None:
         if former is None:
-            notice("connected to %s", self.at(path))
+            self.tell(f"connected to {self.at(path)}")
         else:
-            notice("%s is at %s now (it was at %s)", self.name or "the peer", path, former)
+            self.tell(f"{self.name or 'the peer'} is at {path} now (it was at {former})")
             former.hang_up_later()
         self.conversation.moved(path, self._loop.now, ipv6=path.ipv6)
         self.on_endpoint(path)

@@ -148,23 +148,27 @@ class ToSyslog(logging.Handler):
 
 
 class Limited:
-    """One kind of line, at most once in ten seconds."""
+    """One kind of line, at most so many in ten seconds."""
 
-    def __init__(self, level: int, text: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, level: int, text: str, clock: Callable[[], float] = time.monotonic, *, most: int = 1) -> None:
         self._level = level
         self._text = text
         self._clock = clock
-        self._next_at = -float("inf")
+        self._most = self._left = most
+        self._anew_at = -float("inf")
         self._held_back = 0
 
     def __call__(self, *arguments: object) -> None:
         """Log it, or count it."""
         now = self._clock()
-        if now < self._next_at:
+        if now >= self._anew_at:
+            self._anew_at = now + SECONDS_BETWEEN
+            self._left = self._most
+        if not self._left:
             self._held_back += 1
             return
+        self._left -= 1
         more = f" ({self._held_back} more since the last such line)" if self._held_back else ""
-        self._next_at = now + SECONDS_BETWEEN
         self._held_back = 0
         log.log(self._level, self._text + more, *arguments)
 
