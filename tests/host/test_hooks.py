@@ -7,14 +7,13 @@ import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
 from tests.host.machine import HandLoop, logged
 from vpntun.errors import ConfigurationError, HookFailed
 from vpntun.host import child
-from vpntun.host.hooks import PATH, Command, Event, Hooks
+from vpntun.host.hooks import PATH, Command, Event, Hooks, LinkEvent
 
 LINK_EVENTS: tuple[Event, Event] = ("link-up", "link-down")
 
@@ -121,7 +120,7 @@ def test_up_and_down_are_waited_for(bench: Bench) -> None:
 def test_what_was_not_asked_for_is_not_run(bench: Bench) -> None:
     hooks = bench.hooks()
     hooks.up()
-    hooks.link("link-up", "office")
+    hooks.link("link-up", b"office", "office")
     hooks.down()
     assert bench.lines == []
 
@@ -162,7 +161,7 @@ def test_a_command_that_others_can_write_meanwhile_is_not_run(bench: Bench) -> N
     with pytest.raises(HookFailed, match="can be written by others"):
         hooks.up()
     with logged() as lines:
-        hooks.link("link-up", "office")
+        hooks.link("link-up", b"office", "office")
     assert len(lines) == 1
     assert "can be written by others" in lines[0]
     assert bench.lines == []
@@ -203,7 +202,7 @@ def test_no_descriptor_is_left_open(bench: Bench) -> None:
     before = os.listdir("/proc/self/fd")
     for number in range(5):
         hooks.up()
-        hooks.link("link-up", str(number))
+        hooks.link("link-up", bytes([number]), str(number))
     bench.loop.until(lambda: len(bench.lines) == 5)
     bench.loop.settle()
     assert os.listdir("/proc/self/fd") == before
@@ -215,7 +214,7 @@ def test_no_descriptor_is_left_open(bench: Bench) -> None:
 def test_a_links_command_does_not_hold_the_loop_up(bench: Bench) -> None:
     gate = bench.folder / "gate"
     hooks = bench.hooks(link_up=bench.script(f"while [ ! -e {gate} ]; do sleep 0.01; done; echo up >> {bench.book}"))
-    hooks.link("link-up", "office", "203.0.113.2:55555")
+    hooks.link("link-up", b"office", "office", "203.0.113.2:55555")
     turned: list[bool] = []
     bench.loop.call_later(0, lambda: turned.append(True))
     bench.loop.poll()
@@ -227,12 +226,20 @@ def test_a_links_command_does_not_hold_the_loop_up(bench: Bench) -> None:
 
 def test_it_is_told_who_and_where(bench: Bench) -> None:
     hooks = bench.hooks(link_up=bench.script(f'echo "$VPNTUN_EVENT $VPNTUN_PEER $VPNTUN_ENDPOINT" >> {bench.book}'))
-    hooks.link("link-up", "office", "203.0.113.2:55555")
+    hooks.link("link-up", b"office", "office", "203.0.113.2:55555")
     bench.loop.until(lambda: bench.lines)
     assert bench.lines == ["link-up office 203.0.113.2:55555"]
 
 
-Story = list[tuple[Literal["link-up", "link-down"], str]]
+def test_a_peer_that_was_given_another_name_is_the_same_peer(bench: Bench) -> None:
+    hooks = bench.hooks(link_up=bench.writer(), link_down=bench.writer())
+    hooks.link("link-up", b"a", "old")
+    hooks.link("link-down", b"a", "new")
+    bench.loop.until(lambda: len(bench.lines) == 2)
+    assert bench.lines == ["link-up old", "link-down new"]
+
+
+Story = list[tuple[LinkEvent, str]]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +256,7 @@ Story = list[tuple[Literal["link-up", "link-down"], str]]
 def test_one_command_at_a_time_and_only_what_is_news(bench: Bench, story: Story, told: list[str]) -> None:
     hooks = bench.hooks(link_up=bench.writer(), link_down=bench.writer())
     for event, peer in story:
-        hooks.link(event, peer)
+        hooks.link(event, peer.encode(), peer)
     bench.loop.until(lambda: len(bench.lines) >= len(told))
     bench.loop.settle()
     assert bench.lines == told
@@ -257,16 +264,16 @@ def test_one_command_at_a_time_and_only_what_is_news(bench: Bench, story: Story,
 
 def test_an_event_without_a_command_is_passed_over(bench: Bench) -> None:
     hooks = bench.hooks(link_down=bench.writer())
-    hooks.link("link-up", "a")
-    hooks.link("link-down", "a")
+    hooks.link("link-up", b"a", "a")
+    hooks.link("link-down", b"a", "a")
     bench.loop.until(lambda: bench.lines == ["link-down a"])
 
 
 def test_a_failure_is_a_warning_and_the_next_has_its_turn(bench: Bench) -> None:
     hooks = bench.hooks(link_up=bench.script("exit 7"), link_down=bench.writer())
     with logged() as lines:
-        hooks.link("link-up", "a")
-        hooks.link("link-down", "a")
+        hooks.link("link-up", b"a", "a")
+        hooks.link("link-down", b"a", "a")
         bench.loop.until(lambda: bench.lines == ["link-down a"])
     assert lines == [f"{bench.folder}/script (--link-up) failed with status 7"]
 
@@ -274,7 +281,7 @@ def test_a_failure_is_a_warning_and_the_next_has_its_turn(bench: Bench) -> None:
 def test_a_name_that_no_environment_takes_is_a_warning(bench: Bench) -> None:
     hooks = bench.hooks(link_up=bench.writer())
     with logged() as lines:
-        hooks.link("link-up", "a\0b")
+        hooks.link("link-up", b"a\0b", "a\0b")
     assert len(lines) == 1
     assert "cannot be run" in lines[0]
 
@@ -282,8 +289,8 @@ def test_a_name_that_no_environment_takes_is_a_warning(bench: Bench) -> None:
 def test_a_links_command_that_takes_too_long_is_killed(bench: Bench) -> None:
     hooks = bench.hooks(link_up=bench.script("exec sleep 60"), link_down=bench.writer())
     with logged() as lines:
-        hooks.link("link-up", "a")
-        hooks.link("link-down", "a")
+        hooks.link("link-up", b"a", "a")
+        hooks.link("link-down", b"a", "a")
         bench.loop.pass_time(29.9)
         bench.loop.settle()
         assert lines == []
@@ -295,8 +302,8 @@ def test_a_links_command_that_takes_too_long_is_killed(bench: Bench) -> None:
 def test_at_the_end_the_running_one_is_waited_for_and_the_others_are_not_run(bench: Bench) -> None:
     slow = bench.script(f"sleep 0.3; echo $VPNTUN_EVENT >> {bench.book}")
     hooks = bench.hooks(link_up=slow, link_down=bench.writer(), down=bench.writer())
-    hooks.link("link-up", "a")
-    hooks.link("link-down", "a")
+    hooks.link("link-up", b"a", "a")
+    hooks.link("link-down", b"a", "a")
     hooks.down()
     bench.loop.settle()
     assert bench.lines == ["link-up", "down "]
@@ -305,6 +312,6 @@ def test_at_the_end_the_running_one_is_waited_for_and_the_others_are_not_run(ben
 def test_at_the_end_one_that_hangs_is_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vpntun.host.hooks.PATIENCE_AT_THE_END", 0.1)
     hooks = bench.hooks(link_up=bench.script("exec sleep 60"), down=bench.writer())
-    hooks.link("link-up", "a")
+    hooks.link("link-up", b"a", "a")
     hooks.down()
     assert bench.lines == ["down "]

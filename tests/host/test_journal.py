@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.host.machine import NOBODY, logged, needs_root
+from tests.host.machine import NOBODY, logged, needs_root, ordinary_user
 from vpntun.host.journal import Entry, Journal, entries_of, path_of
 
 ONE: Entry = {"kind": "Rule", "version": 4}
@@ -120,3 +120,29 @@ def test_a_link_is_not_written_through(tmp_path: Path) -> None:
         Journal("tun3", tmp_path).made(ONE)
     assert target.read_text() == "precious"
     assert "cannot be written" in lines[0]
+
+
+def test_one_that_is_held_is_written_where_the_folder_lets_nobody_write_and_left_empty() -> None:
+    with ordinary_user() as folder:
+        journal = Journal("tun3", folder)
+        journal.made(ONE)
+        journal.hold()
+        folder.chmod(0o500)
+        journal.made(TWO)
+        assert entries_of(path_of("tun3", folder)) == [ONE, TWO]
+        journal.taken_back(ONE)
+        assert (entries_of(path_of("tun3", folder)), journal.is_empty) == ([TWO], False)
+        journal.taken_back(TWO)
+        assert (path_of("tun3", folder).read_text(), journal.is_empty) == ("", True)
+        journal.made(THREE)
+        assert entries_of(path_of("tun3", folder)) == [THREE]
+
+
+def test_one_that_cannot_be_held_says_so_with_the_first_change(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    journal = Journal("tun3", tmp_path / "file" / "folder")
+    with logged() as lines:
+        journal.hold()
+        assert lines == []
+        journal.made(ONE)
+    assert len(lines) == 1

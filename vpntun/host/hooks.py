@@ -29,7 +29,8 @@ from vpntun.host.log import log
 from vpntun.host.loop import Loop
 from vpntun.host.trust import check_trusted
 
-Event = Literal["up", "down", "link-up", "link-down"]
+LinkEvent = Literal["link-up", "link-down"]
+Event = Literal["up", "down"] | LinkEvent
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PATIENCE_AT_THE_END = 5.0
@@ -107,8 +108,8 @@ class Hooks:
         self._commands = commands
         self._loop = loop
         self._facts = (interface, mtu, addresses)
-        self._up: set[str] = set()
-        self._waiting: dict[str, Occasion] = {}
+        self._up: set[bytes] = set()
+        self._waiting: dict[bytes, Occasion] = {}
         self._child: Child | None = None
         for event, command in commands.items():
             command.check(os.geteuid() if event == "up" else user)
@@ -128,11 +129,11 @@ class Hooks:
         if problem is not None:
             log.warning("%s", problem)
 
-    def link(self, event: Literal["link-up", "link-down"], peer: str, endpoint: str = "") -> None:
-        """The link to a peer stands, or does not; tell it when its turn comes."""
-        self._waiting.pop(peer, None)
-        if (event == "link-up") != (peer in self._up):
-            self._waiting[peer] = Occasion(event, *self._facts, peer, endpoint)
+    def link(self, event: LinkEvent, public: bytes, peer: str, endpoint: str = "") -> None:
+        """The link to the peer with this public key stands, or does not; tell it when its turn comes."""
+        self._waiting.pop(public, None)
+        if (event == "link-up") != (public in self._up):
+            self._waiting[public] = Occasion(event, *self._facts, peer, endpoint)
         self._next()
 
     def _wait_for(self, occasion: Occasion) -> str | None:
@@ -148,11 +149,12 @@ class Hooks:
 
     def _next(self) -> None:
         while self._waiting and self._child is None:
-            occasion = self._waiting.pop(next(iter(self._waiting)))
+            public = next(iter(self._waiting))
+            occasion = self._waiting.pop(public)
             if occasion.event == "link-up":
-                self._up.add(occasion.peer)
+                self._up.add(public)
             else:
-                self._up.discard(occasion.peer)
+                self._up.discard(public)
             command = self._commands.get(occasion.event)
             if command is not None:
                 self._start(occasion, command)

@@ -7,7 +7,7 @@
 A line is written before a change is made, and another after it was taken back; the file goes when nothing is left. So
 whoever finds one while nobody runs the interface knows what to take back, the last first. It is believed only if root
 or this user owns it and nobody else can write it. Where it cannot be written the tunnel comes up all the same, and
-says so.
+says so. A process that gives its privileges up holds it open, and empties it in the end: the folder stays root's.
 """
 
 from __future__ import annotations
@@ -32,6 +32,17 @@ class Journal:
         self._path = path_of(interface, folder)
         self._entries: list[Entry] = []
         self._writable = True
+        self._held: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to be taken back."""
+        return not self._entries
+
+    def hold(self) -> None:
+        """Privileges are about to be given up, and changes will be made or taken back after that."""
+        with suppress(OSError):  # then the first change that cannot be noted says so
+            self._held = self._open()
 
     def made(self, entry: Entry) -> None:
         """Note a change, before it is made."""
@@ -43,6 +54,8 @@ class Journal:
         self._entries.remove(entry)
         if self._entries:
             self._append("taken back", entry)
+        elif self._held is not None:
+            os.ftruncate(self._held, 0)
         else:
             forget(self._path)
 
@@ -50,9 +63,7 @@ class Journal:
         if not self._writable:
             return
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            descriptor = os.open(self._path, flags, 0o600)
+            descriptor = os.dup(self._held) if self._held is not None else self._open()
         except OSError as error:
             self._writable = False
             notice(
@@ -63,6 +74,11 @@ class Journal:
             return
         with suppress(OSError), os.fdopen(descriptor, "w") as file:
             file.write(json.dumps([what, entry]) + "\n")
+
+    def _open(self) -> int:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(self._path, flags, 0o600)
 
 
 def path_of(interface: str, folder: Path | None = None) -> Path:
