@@ -11,7 +11,9 @@ from typing import Any
 import click
 
 from vpntun.config.file import interface_of
+from vpntun.errors import PrivilegeError, VpntunError
 from vpntun.host.asking import RunningTunnel, running_interfaces
+from vpntun.host.log import open_log
 from vpntun.host.logform import escape
 
 UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
@@ -40,10 +42,25 @@ def show(interface: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("name", metavar="INTERFACE|FILE")
 def down(name: str) -> None:
-    """End the tunnel of INTERFACE, or of the configuration FILE that it was started from, and wait until it has."""
+    """End the tunnel of INTERFACE, or of the configuration FILE that it was started from, and wait until it has.
+
+    Of one that was killed, take away what it has left.
+    """
     is_file = "/" in name or name.endswith(".conf")
-    with RunningTunnel(interface_of(Path(name)) if is_file else name) as tunnel:
-        tunnel.stop()
+    interface = interface_of(Path(name)) if is_file else name
+    try:
+        tunnel = RunningTunnel(interface)
+    except PrivilegeError:
+        raise
+    except VpntunError:
+        from vpntun.host.cleanup import clean_up  # what needs pytun is loaded for nothing else here
+
+        open_log(interface, 0)
+        if not clean_up(interface):
+            raise
+    else:
+        with tunnel:
+            tunnel.stop()
 
 
 def _status_of(interface: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from vpntun.errors import PrivilegeError
 from vpntun.host.changes import Change, take_back
+from vpntun.host.device import TunDevice, interface_exists
 from vpntun.host.dns import NameServers
 from vpntun.host.journal import Entry, entries_of, forget, path_of
 from vpntun.host.log import notice
@@ -19,11 +20,12 @@ from vpntun.host.steps import Address, LooseFilter, Mtu, Route, Rule, Up
 KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Mtu, Up, Address, Route, Rule, LooseFilter, NameServers)}
 
 
-def clean_up(interface: str, folder: Path | None = None) -> None:
-    """Take back what is in the journal of an interface that nobody runs.
+def clean_up(interface: str, folder: Path | None = None) -> bool:
+    """Take back what is in the journal of an interface that nobody runs; False if there is nothing.
 
     A journal that is not to be trusted, and an entry that makes no sense, is passed over with a notice. Raises
-    PrivilegeError where the right to take it back is missing; the journal stays then.
+    DeviceError where another process holds the device after all, and PrivilegeError where the right to take things back
+    is missing; the journal stays then.
     """
     path = path_of(interface, folder)
     entries = entries_of(path)
@@ -33,6 +35,8 @@ def clean_up(interface: str, folder: Path | None = None) -> None:
             "%s: %d of its entries are of no kind that is known, and are passed over", path, len(entries) - len(changes)
         )
     if changes:
+        if interface_exists(interface):
+            TunDevice(interface).close()
         with Netlink() as netlink:
             refused = [change for change in reversed(changes) if not take_back(change, netlink)]
         if refused:
@@ -42,6 +46,7 @@ def clean_up(interface: str, folder: Path | None = None) -> None:
             )
         notice("took away what a killed vpntun had left: %d changes to this host's network", len(changes))
     forget(path)
+    return bool(changes)
 
 
 def change_of(entry: Entry) -> Change | None:
