@@ -1,0 +1,246 @@
+"""A server with many peers, and the many: real links all of them, at two real UDP sockets on the loopback.
+
+The server is wired as the daemon wires it, but for its device. The crowd is one object with one socket: each member
+has an identity, a link and an address of its own, 127.16.0.0 and upwards, that its datagrams come from. In the tunnel
+member 17 is 10.0.17.1, and everything of 10.0.17.0/24; the server is 10.255.0.1.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from tests.host.ends import FakeDevice, Stamps, WireGuardsConversation, ipv4
+from vpntun.config.peer import PeerSettings
+from vpntun.config.tunnel import Tunnel
+from vpntun.core.conversation import Conversation
+from vpntun.core.events import Endpoint, Event
+from vpntun.core.node import Node
+from vpntun.core.peer import Peer
+from vpntun.core.routes import RouteTable
+from vpntun.core.server import ServerCarriers
+from vpntun.crypto.keys import KeyPair, clamp
+from vpntun.crypto.session import Session
+from vpntun.crypto.symmetric import blake2s
+from vpntun.host.arrivals import IP_PKTINFO
+from vpntun.host.bundler import Bundler
+from vpntun.host.carrier import Path as Way
+from vpntun.host.delivery import Delivery
+from vpntun.host.inbound import Inbound
+from vpntun.host.link import Link, Sealer
+from vpntun.host.loop import Loop
+from vpntun.host.outbound import Outbound
+from vpntun.host.plain import PlainSender
+from vpntun.host.schedule import Schedule
+from vpntun.host.tcp import Strangers, TcpConnection, TcpListener
+from vpntun.host.udp import UdpEndpoint, UdpSocket
+from vpntun.links import Links, takes_of
+from vpntun.wire.message import INITIATION, Buffer, kind_of
+from vpntun.wire.record import BUNDLE, LAST_KIND, packets_of
+
+SERVER = "10.255.0.1"
+KEEPALIVE = 25.0
+FIRST_ADDRESS = IPv4Address("127.16.0.0")
+
+
+def key_of(number: int) -> KeyPair:
+    """A member's identity; -1: the server's."""
+    return KeyPair.of(clamp(blake2s(b"%d of many" % number)))
+
+
+def network_of(number: int) -> IPv4Network:
+    """What a member may send from."""
+    return IPv4Network((0x0A000000 + (number << 8), 24))
+
+
+def settings_of(number: int, *more: IPv4Network) -> PeerSettings:
+    """A member as the server has it configured."""
+    return PeerSettings(key_of(number).public, (network_of(number), *more))
+
+
+class Server:
+    """A server of the real links. `state`: the folder of what it remembers. `tcp`: it waits over TCP as well.
+
+    `number`: whose identity it has, -1 for the server's own.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        port: int,
+        peers: Iterable[PeerSettings],
+        state: Path,
+        *,
+        tcp: bool = False,
+        number: int = -1,
+    ) -> None:
+        self.loop = loop
+        self.port = port
+        self.peers = tuple(peers)
+        self.device = FakeDevice()
+        self.udp = UdpSocket(socket.AF_INET, port, loop, answers_from_where_asked=True)
+        tunnel = Tunnel("many0", key_of(number), self.peers, port, "auto" if tcp else "udp")
+        self.links = Links(tunnel, loop, self.device, {socket.AF_INET: self.udp}, state)
+        self.connections: list[TcpConnection] = []
+        self.drops: Counter[str] = Counter()
+        delivery = Delivery(self.device, self.links.routes, self.drops)
+        self.inbound = Inbound(self.links.node, self.links.by_peer, delivery, loop, self.drops)
+        outbound = Outbound(self.device, self.links.routes, self.links.bundler, self.drops)
+        self.links.on_connection = self._watch
+        loop.watch(self.device.fileno(), outbound.read_device)
+        self.udp.on_ready = self.links.bundler.drain_all
+        loop.watch(self.udp.fileno(), partial(self.inbound.read_udp, self.udp), self.udp.flush)
+        self.listener = TcpListener(socket.AF_INET, port, Strangers()) if tcp else None
+        if self.listener is not None:
+            loop.watch(self.listener.fileno(), self._accept)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The links' deadlines."""
+        return self.links.schedule
+
+    def start(self) -> None:
+        """Have the peers."""
+        self.links.change(self.peers)
+
+    def link(self, number: int) -> Link:
+        """A member's."""
+        return self.links.of(key_of(number).public)
+
+    def connected(self) -> int:
+        """How many peers have a session."""
+        return sum(link.peer.sending_session(self.loop.now) is not None for link in self.links.by_peer.values())
+
+    def all_drops(self) -> Counter[str]:
+        """What was dropped, by reason."""
+        return self.drops + self.links.drops()
+
+    def say(self, numbers: Iterable[int], payload: bytes) -> None:
+        """The kernel sends each of these members a packet."""
+        for number in numbers:
+            self.device.from_the_kernel(ipv4(SERVER, str(network_of(number)[1]), payload))
+
+    def close(self) -> None:
+        """End."""
+        self.links.change([])
+        self.links.close()
+        for connection in self.connections:
+            connection.close()
+        for watched in (self.device, self.udp, self.listener):
+            if watched is not None:
+                self.loop.forget(watched.fileno())
+                watched.close()
+
+    def _accept(self) -> None:
+        connection = self.listener.accept(self.loop) if self.listener is not None else None
+        if connection is not None:
+            connection.require_authentication()
+            self.links.accepted(connection)
+            self._watch(connection)
+
+    def _watch(self, connection: TcpConnection) -> None:
+        self.connections.append(connection)
+        connection.on_ready = lambda: self.links.ready(connection)
+        self.loop.watch(connection.fileno(), lambda: self.inbound.read_tcp(connection), connection.flush)
+
+
+class Member(Link):
+    """One of the crowd: it asks the server for sessions and keeps its path open. `got`: the packets that came."""
+
+    def __init__(self, crowd: Crowd, number: int, *, keepalive: float, plain: bool) -> None:
+        self.number = number
+        self.identity = key_of(number)
+        self.got = 0
+        rng = random.Random(number)
+        server = key_of(-1).public
+        peer = Peer(self.identity, server, bytes(32), crowd.node.indices, crowd.stamps, rng, keepalive=keepalive)
+        address = (FIRST_ADDRESS + number).packed
+        self.way = crowd.udp.endpoint(
+            ("127.0.0.1", crowd.port), ((socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + address + bytes(4)),)
+        )
+        peer.endpoint = self.way
+        kind = WireGuardsConversation if plain else Conversation
+        conversation = kind(takes_of(crowd.device), 1420, crowd.loop.now, peer_is_vpntun=False)
+        choice = ServerCarriers(peer, rng)
+        super().__init__(peer, choice, conversation, crowd.loop, crowd.schedule, crowd.sealer, Counter())
+        self.on_ready = partial(crowd.bundler.drain, self)
+
+    def packet(self, payload: bytes) -> bytes:
+        """One of its own to the server."""
+        return ipv4(str(network_of(self.number)[1]), SERVER, payload)
+
+
+class CrowdsNode(Node):
+    """Who an initiation of the server's is for follows from the address that it came to."""
+
+    def __init__(self) -> None:
+        super().__init__(key_of(-1))
+        self.members: dict[bytes, Member] = {}
+
+    def receive_handshake(self, message: Buffer, source: Endpoint, now: float) -> tuple[Peer, list[Event]]:
+        if kind_of(message) == INITIATION and isinstance(source, UdpEndpoint):
+            member = self.members[source.local[0][2][4:8]]
+            self.identity = member.identity
+            self.peers = {member.peer.public: member.peer}
+        return super().receive_handshake(message, source, now)
+
+
+class CrowdsDelivery(Delivery):
+    """Counts what comes for each member."""
+
+    def take(self, link: Link, session: Session, plaintext: memoryview, source: Way) -> bool:
+        assert isinstance(link, Member)
+        if plaintext[0] == BUNDLE:
+            link.got += sum(1 for _ in packets_of(plaintext))
+        elif plaintext[0] <= LAST_KIND:
+            link.act(link.conversation.received(session, plaintext, source, link.now))
+            return False
+        else:
+            link.got += 1
+        return True
+
+
+class Crowd:
+    """Members 0 to `count` less one, with a persistent keepalive in seconds; every other a plain WireGuard."""
+
+    def __init__(self, loop: Loop, port: int, count: int, *, keepalive: float = KEEPALIVE) -> None:
+        self.loop = loop
+        self.port = port
+        self.device = FakeDevice()
+        self.udp = UdpSocket(socket.AF_INET, 0, loop, answers_from_where_asked=True)
+        self.node = CrowdsNode()
+        self.stamps = Stamps()
+        self.schedule = Schedule()
+        self.sealer = Sealer()
+        self.bundler = Bundler(PlainSender(1420))
+        self.drops: Counter[str] = Counter()
+        self.members = [Member(self, number, keepalive=keepalive, plain=number % 2 > 0) for number in range(count)]
+        for member in self.members:
+            self.node.members[(FIRST_ADDRESS + member.number).packed] = member
+        links: dict[Peer, Link] = {member.peer: member for member in self.members}
+        routes: RouteTable[Link] = RouteTable()
+        self.inbound = Inbound(self.node, links, CrowdsDelivery(self.device, routes, self.drops), loop, self.drops)
+        self.udp.on_ready = self.bundler.drain_all
+        loop.watch(self.udp.fileno(), partial(self.inbound.read_udp, self.udp), self.udp.flush)
+
+    def say(self, members: Iterable[Member], payload: bytes) -> None:
+        """Each sends a packet to the server."""
+        for member in members:
+            self.bundler.turn_to(member)
+            self.bundler.add(memoryview(member.packet(payload)), 0)
+        self.bundler.flush()
+
+    def connected(self) -> int:
+        """How many have a session."""
+        return sum(member.peer.sending_session(self.loop.now) is not None for member in self.members)
+
+    def close(self) -> None:
+        """End."""
+        self.loop.forget(self.udp.fileno())
+        self.udp.close()
+        self.device.close()
