@@ -1,4 +1,4 @@
-"""How the tests share two processors: three run side by side, and what disturbs each other is kept apart.
+"""How the tests share two processors: two run side by side, and what disturbs each other is kept apart.
 
 group      what                                                  why together
 waiting    files of tests/netns whose tests mostly wait          they leave the processors to others

@@ -712,7 +712,7 @@ def written(tunnel: Tunnel) -> str:
     return "\n".join(lines)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(tunnel=tunnels())
 def test_a_tunnel_that_is_written_out_and_read_back_is_the_same(tmp_path: Path, tunnel: Tunnel) -> None:
     path = write(tmp_path / "wg7.conf", written(tunnel).encode())
