@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +74,26 @@ def test_what_is_forgotten_is_never_handled_though_it_was_just_touched() -> None
     assert schedule.deadline() == 2.0
     schedule.handle(5.0)
     assert (one.handled, two.handled) == (0, 1)
+
+
+def test_links_that_are_busy_all_the_time_take_no_more_room_for_that() -> None:
+    schedule, things = scheduled(*[1e6] * 100)
+
+    def be_busy(turns: range) -> int:
+        for turn in turns:
+            for deadline in (float(turn), 1e6):
+                for thing in things:
+                    thing.at = deadline
+                    schedule.touch(thing)
+                assert schedule.deadline() == deadline
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = be_busy(range(10))
+        assert be_busy(range(10, 510)) < before + 100_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_turn_asks_only_those_that_were_touched_and_the_first() -> None:

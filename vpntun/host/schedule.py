@@ -3,6 +3,8 @@
     touched    a link that sent, received or decided something may have a nearer deadline: it is asked once a turn
     the heap   holds for each link a time no later than its deadline. A deadline that has moved away is found out when
                its time comes to the top, before the loop sleeps: nothing is woken for nothing
+    outdated   a nearer deadline leaves the link's former entry in the heap, perhaps for minutes. Where most of the
+               heap is such, it is made anew: links that something happens to all the time take no more room for that
 
 A turn costs as much as the links that it touched, however many there are.
 """
@@ -14,6 +16,8 @@ import itertools
 from typing import Protocol
 
 NEVER = float("inf")
+FEWEST_TO_TIDY = 16
+"""Entries that are not worth the work."""
 
 
 class Timed(Protocol):
@@ -89,6 +93,9 @@ class Schedule:
     def _list(self, timed: Timed, deadline: float) -> None:
         self._listed[timed] = deadline
         heapq.heappush(self._heap, (deadline, next(self._order), timed))
+        if len(self._heap) > FEWEST_TO_TIDY + 2 * len(self._listed):
+            self._heap = [(time, next(self._order), timed) for timed, time in self._listed.items()]
+            heapq.heapify(self._heap)
 
     def _relist(self, timed: Timed, deadline: float) -> None:
         """Its entry is at the top, and has come too early."""
