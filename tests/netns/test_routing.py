@@ -1,0 +1,408 @@
+"""What `vpntun up` makes of Table, FwMark, DNS and the hook lines, and what it takes back; attack cases 26 to 28.
+
+    a  10.0.0.1, fd01::1  ==veth0==  10.0.0.2, fd01::2  b, the way to the rest of the world
+
+In the tunnel a is 10.9.0.2 and fd09::2. b waits for it at 198.51.100.1 or 2001:db8:51::1, and answers for 192.0.2.1,
+172.20.0.1, 2001:db8::1 and fd20::1 too, on whichever way they are asked. What takes the way beside the tunnel is
+watched where it arrives.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, until
+from vpntun.crypto.keys import KeyPair, format_key
+from vpntun.host.dns import entry_for
+from vpntun.host.shell import SYSTEM_PATH
+
+SERVER, SERVER6 = "198.51.100.1", "2001:db8:51::1"
+WORLD, WORLD6 = "192.0.2.1", "2001:db8::1"
+PRIVATE, PRIVATE6 = "172.20.0.1", "fd20::1"
+FULL = "0.0.0.0/0, ::/0"
+MARK = 51820
+SECONDS = 20.0  # what a start, and the first answer, may take on a busy machine
+
+WATCH = """
+import ipaddress, socket
+watch = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+watch.bind(("veth0", 3))
+print("watching", flush=True)
+while True:
+    packet, (_, protocol, kind, *_) = watch.recvfrom(65535)
+    if kind != socket.PACKET_OUTGOING and protocol in (0x0800, 0x86DD):
+        there = packet[16:20] if protocol == 0x0800 else packet[24:40]
+        print("to", ipaddress.ip_address(there), len(packet), flush=True)
+"""
+
+
+class World:
+    """Both machines, the server, and the file of the client."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.a, self.b = lab, lab.a, lab.b
+        for address in (SERVER, SERVER6, WORLD, WORLD6, PRIVATE, PRIVATE6):
+            self.b.run("ip", "address", "add", address, "dev", "lo")
+        self.a.run("ip", "route", "add", "default", "via", self.b.four)
+        self.a.run("ip", "-6", "route", "add", "default", "via", self.b.six)
+        self._client, self._server = (KeyPair.of(os.urandom(32)) for _ in range(2))
+        self._watch = self.b.popen(sys.executable, "-c", WATCH)
+        self._read = 0
+        self._size = 100
+        file = self._write(
+            "srv",
+            f"[Interface]\nPrivateKey = {format_key(self._server.private)}\nAddress = 10.9.0.1/24, fd09::1/64\n"
+            f"ListenPort = {PORT}\nTransport = auto\n"
+            f"[Peer]\nPublicKey = {format_key(self._client.public)}\nAllowedIPs = 10.9.0.2, fd09::2\n",
+        )
+        self.b.vpntun("up", file).wait_for(STARTED, SECONDS)
+        self._watch.wait_for("watching", SECONDS)
+        self.before = self.state()
+
+    def write(
+        self,
+        allowed: str = FULL,
+        *lines: str,
+        name: str = "cli",
+        address: str = "10.9.0.2/24, fd09::2/64",
+        endpoint: str = SERVER,
+        transport: str = "udp",
+    ) -> Path:
+        """The client's file, with these lines in [Interface]."""
+        host = f"[{endpoint}]" if ":" in endpoint else endpoint
+        interface = [f"PrivateKey = {format_key(self._client.private)}", f"Address = {address}", *lines]
+        peer = [f"PublicKey = {format_key(self._server.public)}", f"Endpoint = {host}:{PORT}"]
+        peer += [f"AllowedIPs = {allowed}", f"Transport = {transport}"]
+        return self._write(name, "\n".join(["[Interface]", *interface, "[Peer]", *peer, ""]))
+
+    def up(self, allowed: str = FULL, *lines: str, **more: str) -> Daemon:
+        """The client, connected."""
+        return self.start(self.write(allowed, *lines, **more))
+
+    def start(self, file: Path, env: Mapping[str, str] | None = None) -> Daemon:
+        daemon = self.a.vpntun("up", file, env=env)
+        daemon.wait_for(STARTED, SECONDS)
+        self.lab.ping(self.a, "10.9.0.1", SECONDS)
+        return daemon
+
+    def down(self, env: Mapping[str, str] | None = None) -> None:
+        self.a.run(sys.executable, "-m", "vpntun", "down", "cli", env=env)
+
+    def through(self, *addresses: str) -> None:
+        """Each address answers, and what it was sent did not take the way beside the tunnel."""
+        for address in addresses:
+            self.lab.ping(self.a, address)
+            assert address not in self.seen(), f"{address} was asked beside the tunnel"
+
+    def beside(self, *addresses: str) -> None:
+        """Each address answers beside the tunnel."""
+        for address in addresses:
+            self.lab.ping(self.a, address)
+            assert address in self.seen(), f"{address} was asked through the tunnel"
+
+    def nowhere(self, *addresses: str) -> None:
+        """Each address cannot be reached, on no way."""
+        for address in addresses:
+            done = self.a.run("ping", "-n", "-c2", "-i0.1", "-w1", address, check=False)
+            assert done.returncode != 0, f"{address} has answered"
+            assert address not in self.seen(), f"{address} was asked beside the tunnel"
+
+    def seen(self) -> set[str]:
+        """Where what has come beside the tunnel since the last call was sent to.
+
+        A packet of a size of its own goes that way behind all others, and is waited for.
+        """
+        self._size += 1
+        self.a.run("ping", "-n", "-c1", "-w5", f"-m{MARK}", f"-s{self._size}", self.b.four)
+        self._watch.wait_for(f"to {self.b.four} {self._size + 28}\n")
+        new, self._read = self._watch.log[self._read :], len(self._watch.log)
+        return set(re.findall(r"to (\S+)", new))
+
+    def way_to(self, address: str, mark: int = 0) -> str:
+        return self.a.run("ip", "route", "get", address, "mark", str(mark)).stdout
+
+    def rules(self) -> str:
+        return self.a.run("sh", "-c", "ip rule; ip -6 rule").stdout
+
+    def state(self) -> str:
+        """What a tunnel may change on the client's machine; link-local addresses come and go by themselves."""
+        shown = self.a.run(
+            "sh",
+            "-c",
+            "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; ip -brief address; "
+            "sysctl net.ipv4.conf.all.rp_filter; find /run/vpntun -name '*.journal'",
+        )
+        return "\n".join(line for line in shown.stdout.splitlines() if "fe80" not in line and "ff00" not in line)
+
+    def routes(self, table: str = "main") -> set[str]:
+        """The destinations of the routes by the client's device."""
+        shown = self.a.run(
+            "sh", "-c", f"ip route show table {table} dev cli; ip -6 route show table {table} dev cli", check=False
+        )
+        return {line.split()[0] for line in shown.stdout.splitlines() if "fe80" not in line and "ff00" not in line}
+
+    def _write(self, name: str, text: str) -> Path:
+        file = self.lab.folder / f"{name}.conf"
+        file.touch(mode=0o600)
+        file.write_text(text)
+        return file
+
+
+@pytest.fixture
+def world(lab: Lab) -> World:
+    return World(lab)
+
+
+def test_a_full_tunnel_takes_everything_but_the_hosts_own_networks_and_leaves_no_trace(world: World) -> None:
+    client = world.up()
+    world.through(WORLD, WORLD6, PRIVATE, PRIVATE6)
+    world.beside("10.0.0.2", "fd01::2")
+    assert client.stop() == 0
+    assert world.state() == world.before
+    world.beside(WORLD, WORLD6)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_the_tunnels_own_packets_go_beside_it_over_both_carriers_and_ip_versions(world: World, transport: str) -> None:
+    world.up(transport=transport, endpoint=SERVER6)
+    assert SERVER6 in world.seen()
+    world.through(WORLD, WORLD6)
+
+
+def inject(machine: Machine) -> None:
+    """What whoever answers DHCP and router solicitations may hand out: routes more specific than a default route."""
+    for route in ("0.0.0.0/1", "128.0.0.0/1", "192.0.2.0/24", "10.9.0.0/25"):
+        machine.run("ip", "route", "add", route, "via", "10.0.0.2", "dev", "veth0")
+    for route in ("2000::/3", "2001:db8::/64", "fd09::/65"):
+        machine.run("ip", "-6", "route", "add", route, "via", "fd01::2", "dev", "veth0")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_case_26_a_more_specific_route_beside_a_full_tunnel_does_not_leak(world: World, when: str) -> None:
+    if when == "before":
+        inject(world.a)
+    world.up()
+    if when == "after":
+        world.through(WORLD, WORLD6)
+        inject(world.a)
+    world.through(WORLD, WORLD6, "10.9.0.1", "fd09::1")
+
+
+def test_case_27_neither_a_local_network_of_public_addresses_nor_the_servers_own_is_exempt(world: World) -> None:
+    world.a.run("ip", "address", "add", "192.0.2.99/24", "dev", "veth0")
+    world.a.run("ip", "address", "add", "2001:db8::99/64", "dev", "veth0", "nodad")
+    world.up()
+    world.through(WORLD, WORLD6, SERVER6)
+    # The tunnel's own packets go to the server's address beside it; those of any other process do not.
+    world.lab.ping(world.a, SERVER)
+    assert "dev cli" in world.way_to(SERVER)
+    assert "dev veth0" in world.way_to(SERVER, mark=MARK)
+
+
+def test_case_27_a_local_network_that_claims_what_the_configuration_names_gets_nothing_of_it(world: World) -> None:
+    world.a.run("ip", "address", "add", "10.9.0.99/24", "dev", "veth0")
+    world.a.run("ip", "address", "add", "172.20.0.99/16", "dev", "veth0")
+    world.up(f"{FULL}, 172.20.0.0/24")
+    world.through("10.9.0.1", PRIVATE)
+    assert "dev veth0" in world.way_to("172.20.1.1")
+
+
+@pytest.mark.parametrize("device", ["made by vpntun", "persistent"])
+@pytest.mark.parametrize("then", ["down", "up"])
+def test_case_28_killed_it_fails_closed_and_the_next_command_cleans_up(world: World, device: str, then: str) -> None:
+    if device == "persistent":
+        world.a.run("ip", "tuntap", "add", "dev", "cli", "mode", "tun")
+        world.before = world.state()
+    client = world.up()
+    rules = world.rules()
+    client.kill()
+    world.nowhere(WORLD, WORLD6)
+    world.beside("10.0.0.2", "fd01::2")
+    if then == "down":
+        world.down()
+    else:
+        client = world.start(world.write())
+        assert world.rules() == rules
+        world.through(WORLD, WORLD6)
+        assert client.stop() == 0
+    assert world.state() == world.before
+    world.beside(WORLD, WORLD6)
+
+
+def test_split_routes_lie_in_main_but_for_those_there_are_already_and_follow_a_reload(world: World) -> None:
+    client = world.up("10.9.0.0/16, 10.9.0.1/32, 172.20.0.0/24, 172.16.0.0/13, fd20::/64")
+    own = {"10.9.0.0/24", "fd09::/64"}  # 10.9.0.1 lies in there
+    assert world.routes() == own | {"10.9.0.0/16", "172.20.0.0/24", "172.16.0.0/13", "fd20::/64"}
+    assert str(MARK) not in world.rules()
+    world.through(PRIVATE, PRIVATE6)
+    world.beside(WORLD, WORLD6)
+    world.write("172.20.0.0/25, 10.9.0.0/24, 192.168.7.0/24")
+    reload(client)
+    assert world.routes() == own | {"172.20.0.0/25", "192.168.7.0/24"}
+    world.write("172.20.0.0/25, 0.0.0.0/0")
+    reload(client, says="start it again")
+    assert world.routes() == own | {"172.20.0.0/25", "192.168.7.0/24"}
+    assert client.stop() == 0
+    assert world.state() == world.before
+
+
+def test_a_full_tunnel_becomes_a_split_one_and_a_full_one_again_by_a_reload(world: World) -> None:
+    client = world.up()
+    rules = world.rules()
+    world.write("172.20.0.0/24, 10.9.0.0/24")
+    reload(client)
+    assert str(MARK) not in world.rules()
+    world.through(PRIVATE)
+    world.beside(WORLD6)
+    world.write()
+    reload(client)
+    assert world.rules() == rules
+    world.through(WORLD, WORLD6, "fd09::1")
+    assert client.stop() == 0
+    assert world.state() == world.before
+
+
+def test_a_table_of_its_own_and_none_at_all(world: World) -> None:
+    client = world.up(FULL, "Table = 77", "FwMark = 0x4d")
+    assert world.routes("77") == {"default"}
+    assert world.before.startswith(world.rules())
+    world.beside(WORLD)
+    world.a.run("ip", "rule", "add", "not", "fwmark", "77", "table", "77")
+    assert "dev cli" in world.way_to(SERVER)
+    world.lab.ping(world.a, WORLD)  # the tunnel's own packets carry the mark that was asked for
+    world.a.run("ip", "rule", "del", "not", "fwmark", "77", "table", "77")
+    assert client.stop() == 0
+    client = world.up(FULL, "Table = off")
+    assert world.routes() == {"10.9.0.0/24", "fd09::/64"}
+    assert client.stop() == 0
+    assert world.state() == world.before
+
+
+def test_a_mark_that_was_asked_for_is_the_full_tunnels_and_a_number_in_use_is_left_alone(world: World) -> None:
+    client = world.up(FULL, "FwMark = 4242")
+    assert "fwmark 0x1092 lookup 4242" in world.rules()
+    world.through(WORLD)
+    assert client.stop() == 0
+    world.a.run("ip", "route", "add", "203.0.113.0/24", "via", "10.0.0.2", "table", "51820")
+    world.a.run("ip", "rule", "add", "from", "203.0.113.7", "table", "51821", "prio", "1000")
+    client = world.up()
+    assert "lookup 51822" in world.rules()
+    world.lab.ping(world.a, WORLD6)
+    assert client.stop() == 0
+
+
+def test_what_the_operator_set_up_already_is_not_doubled_and_stays(world: World) -> None:
+    for rule in ("not fwmark 4242 table 4242 prio 5182", "to 10.0.0.0/24 table main suppress_prefixlength 23 prio 5181"):
+        world.a.run("sh", "-c", f"ip rule add {rule}")
+    before = world.state()
+    client = world.up(FULL, "FwMark = 4242")
+    assert (world.rules().count("5181:"), world.rules().count("5182:")) == (3, 2)
+    assert client.stop() == 0
+    assert world.state() == before
+
+
+def test_the_hosts_own_networks_are_followed_as_its_addresses_change(world: World) -> None:
+    world.up()
+    world.b.run("ip", "address", "add", "192.168.7.2/24", "dev", "veth0")
+    world.through("192.168.7.2")
+    world.a.run("ip", "address", "add", "192.168.7.1/24", "dev", "veth0")
+    assert until(lambda: "192.168.7.0/24" in world.rules(), 10)
+    world.beside("192.168.7.2")
+    world.a.run("ip", "address", "del", "192.168.7.1/24", "dev", "veth0")
+    assert until(lambda: "192.168.7.0/24" not in world.rules(), 10)
+    world.through("192.168.7.2")
+
+
+def test_a_strict_reverse_path_filter_is_loosened_while_it_lasts(world: World) -> None:
+    world.a.run("sysctl", "-q", "net.ipv4.conf.all.rp_filter=1")
+    before = world.state()
+    client = world.up()
+    world.through(WORLD)
+    assert client.stop() == 0
+    assert world.state() == before
+
+
+def test_what_cannot_be_leaves_nothing_and_does_not_harm_the_one_that_is_up(world: World) -> None:
+    world.up()
+    during = world.state()
+    for name, allowed, line, status, says in (
+        ("cli", FULL, "", 8, "cli"),
+        ("more", FULL, "", 5, "another full tunnel"),
+        ("more", "172.20.0.0/16, 10.0.0.0/24, 172.30.0.0/16", "", 3, "10.0.0.0/24"),
+        ("more", "172.20.0.0/16, fd20::/64", "PostUp = exit 4", 10, "line 1 of PostUp"),
+    ):
+        file = world.write(allowed, line, name=name, address="10.8.0.2/24, fd08::2/64")
+        second = world.a.vpntun("up", file)
+        assert second.wait(SECONDS) == status, second.log
+        assert says in second.log
+        assert world.state() == during
+    world.through(WORLD)
+
+
+def test_where_the_device_has_no_ipv6_nothing_of_it_gets_out_either(world: World) -> None:
+    client = world.up(FULL, "MTU = 1200", address="10.9.0.2/24")
+    world.through(WORLD)
+    world.nowhere(WORLD6)
+    assert client.stop() == 0
+    assert world.state() == world.before
+
+
+DNS = "DNS = 10.9.0.1, fd09::1, corp.example, example.net"
+
+
+def test_name_servers_and_domains_go_to_resolvconf_and_are_taken_back_even_after_a_kill(world: World) -> None:
+    told = world.lab.folder / "told"
+    program = world.lab.folder / "bin" / "resolvconf"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >>{told}\ntest "$1" != -a || cat >>{told}\n')
+    program.chmod(0o755)
+    env = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    entry = entry_for("cli")
+    added = f"-a {entry} -m 0 -x\nnameserver 10.9.0.1\nnameserver fd09::1\nsearch corp.example example.net\n"
+    for killed in (False, True):
+        client = world.start(world.write(FULL, DNS), env)
+        assert told.read_text() == added
+        if killed:
+            client.kill()
+            world.down(env)
+        else:
+            assert client.stop() == 0
+        assert told.read_text() == f"{added}-d {entry} -f\n"
+        told.unlink()
+    assert world.state() == world.before
+
+
+def test_without_resolvconf_one_warning_says_so_and_the_tunnel_is_up(world: World) -> None:
+    nothing = world.lab.folder / "nothing"
+    nothing.touch(mode=0o600)
+    found = [shutil.which("resolvconf", path=each) for each in f"{os.environ['PATH']}:{SYSTEM_PATH}".split(":")]
+    client = world.a.vpntun("up", world.write(FULL, DNS), binds={each: nothing for each in found if each is not None})
+    client.wait_for(STARTED, SECONDS)
+    world.lab.ping(world.a, WORLD, SECONDS)
+    assert client.stop() == 0
+    assert client.log.count("resolvconf") == 1
+
+
+def test_the_hook_lines_run_around_everything_that_is_set_up(world: World) -> None:
+    told = world.lab.folder / "told"
+    state = "$(ip -o link show %i 2>/dev/null | wc -l) $(ip rule | grep -c 5182:)"
+    lines = [f"{when} = echo {when} %i {state} >>{told}" for when in ("PostDown", "PreDown", "PostUp", "PreUp")]
+    client = world.up(FULL, *lines, "PostUp = ping -c1 -w20 10.9.0.1", f"PostUp = echo and again >>{told}")
+    assert until(lambda: "again" in told.read_text(), SECONDS)
+    assert client.stop() == 0
+    said = ["PreUp cli 0 0", "PostUp cli 1 1", "and again", "PreDown cli 1 1", "PostDown cli 0 0"]
+    assert told.read_text().splitlines() == said
+
+
+def reload(client: Daemon, says: str = "read the configuration again") -> None:
+    count = client.log.count(says)
+    client.process.send_signal(signal.SIGHUP)
+    client.wait_for(says, SECONDS, count=count + 1)
