@@ -300,8 +300,8 @@ def test_a_mark_that_was_asked_for_is_the_full_tunnels_and_a_number_in_use_is_le
 
 
 def test_what_the_operator_set_up_already_is_not_doubled_and_stays(world: World) -> None:
-    for rule in ("not fwmark 4242 table 4242 prio 5182", "to 10.0.0.0/24 table main suppress_prefixlength 23 prio 5181"):
-        world.a.run("sh", "-c", f"ip rule add {rule}")
+    world.a.run("sh", "-c", "ip rule add prio 5182 not fwmark 4242 table 4242")
+    world.a.run("sh", "-c", "ip rule add prio 5181 to 10.0.0.0/24 table main suppress_prefixlength 23")
     before = world.state()
     client = world.up(FULL, "FwMark = 4242")
     assert (world.rules().count("5181:"), world.rules().count("5182:")) == (3, 2)
