@@ -7,7 +7,9 @@ member 17 is 10.0.17.1, and everything of 10.0.17.0/24; the server is 10.255.0.1
 
 from __future__ import annotations
 
+import gc
 import random
+import resource
 import socket
 from collections import Counter
 from collections.abc import Iterable
@@ -24,7 +26,7 @@ from vpntun.core.node import Node
 from vpntun.core.peer import Peer
 from vpntun.core.routes import RouteTable
 from vpntun.core.server import ServerCarriers
-from vpntun.crypto.keys import KeyPair, clamp
+from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.crypto.session import Session
 from vpntun.crypto.symmetric import blake2s
 from vpntun.host.arrivals import IP_PKTINFO
@@ -61,6 +63,30 @@ def network_of(number: int) -> IPv4Network:
 def settings_of(number: int, *more: IPv4Network) -> PeerSettings:
     """A member as the server has it configured."""
     return PeerSettings(key_of(number).public, (network_of(number), *more))
+
+
+def networks_behind(number: int, each: int) -> list[IPv4Network]:
+    """So many more that a member may send from, of 256 addresses, nobody else's."""
+    return [IPv4Network((0x14000000 + (number * each + index << 8), 24)) for index in range(each)]
+
+
+def write_file(folder: Path, count: int, each: int) -> Path:
+    """The server's configuration file with `count` members, who have so many more networks each."""
+    path = folder / "many0.conf"
+    with path.open("w") as file:
+        path.chmod(0o600)
+        file.write(f"[Interface]\nPrivateKey = {format_key(key_of(-1).private)}\nListenPort = 55555\n")
+        for number in range(count):
+            allowed = [network_of(number), *networks_behind(number, each)]
+            file.write(f"[Peer]\nPublicKey = {format_key(key_of(number).public)}\n")
+            file.write(f"AllowedIPs = {', '.join(map(str, allowed))}\n")
+    return path
+
+
+def memory() -> float:
+    """Kilobytes that this process has now."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1024
 
 
 class Server:

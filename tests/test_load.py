@@ -1,0 +1,164 @@
+"""Many peers on one server: they call all at once, are heard and reached, and a day of new sessions leaves no trace.
+
+The clock is the test's, so that a day takes as long as its handshakes do. `scripts/load` measures what all of this
+costs.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.host.machine import HandLoop
+from tests.host.test_udp import free_port
+from tests.many import Crowd, Server, memory, network_of, networks_behind, settings_of, write_file
+from vpntun.config.file import read_file
+from vpntun.core.timers import REKEY_TIMEOUT
+from vpntun.crypto.session import REKEY_AFTER_TIME
+
+STEP = 0.25
+"""Seconds from turn to turn: how long every datagram is on its way. A turn takes some 60 of them from a socket."""
+SHORT_STEP = 0.02
+"""The same where all speak at once."""
+AT_ONCE = 25
+"""Members that send in one turn: no more than a socket's buffer takes."""
+LONGEST_SESSION = 150
+"""Seconds: after 120 the next keepalive asks for a new one, and they are 25 apart."""
+HELLO = b"hello"
+
+
+class Town:
+    """A server, its crowd, and the time that passes for both."""
+
+    def __init__(self, count: int, loop: HandLoop, state: Path) -> None:
+        port = free_port(2)
+        self.count = count
+        self.step = STEP
+        self.loop = loop
+        self.server = Server(loop, port, map(settings_of, range(count)), state)
+        self.crowd = Crowd(loop, port, count)
+        loop.deadline = lambda: min(self.server.schedule.deadline(), self.crowd.schedule.deadline())
+        loop.on_deadline = self._handle_deadlines
+        self.server.start()
+
+    def pass_time(self, seconds: float) -> None:
+        for _ in range(int(seconds / self.step)):
+            self.loop.pass_time(self.step)
+
+    def connect_one_by_one(self) -> None:
+        """Everybody has a session, the last when the first asks for another: so it goes on."""
+        for member in self.crowd.members:
+            member.start()
+            self.loop.pass_time(REKEY_AFTER_TIME / self.count)
+        self.pass_time(REKEY_TIMEOUT)
+
+    def renewals(self, minutes: int) -> int:
+        """Do nothing for so long; how many new sessions there were meanwhile."""
+        renewals = 0
+        last = self._handshakes()
+        for _ in range(minutes):
+            self.pass_time(60)
+            former, last = last, self._handshakes()
+            renewals += sum(now != before for now, before in zip(last, former, strict=True))
+        return renewals
+
+    def talk(self) -> None:
+        """A packet of everybody comes through, and one to everybody."""
+        members = self.crowd.members
+        got = [member.got for member in members]
+        self.server.device.packets.clear()
+        for first in range(0, self.count, AT_ONCE):
+            few = members[first : first + AT_ONCE]
+            self.crowd.say(few, HELLO)
+            self.server.say([member.number for member in few], HELLO)
+            self.pass_time(2 * STEP)
+        assert sorted(self.server.device.packets) == sorted(member.packet(HELLO) for member in members)
+        assert [member.got - before for member, before in zip(members, got, strict=True)] == [1] * self.count
+        assert not self.server.all_drops()
+
+    def close(self) -> None:
+        self.crowd.close()
+        self.server.close()
+
+    def _handle_deadlines(self) -> None:
+        self.server.schedule.handle(self.loop.now)
+        self.crowd.schedule.handle(self.loop.now)
+
+    def _handshakes(self) -> list[float | None]:
+        return [link.peer.last_handshake for link in self.server.links.by_peer.values()]
+
+
+@pytest.fixture
+def new_town(tmp_path: Path) -> Iterator[Callable[[int], Town]]:
+    loop = HandLoop()
+    towns: list[Town] = []
+
+    def new(count: int) -> Town:
+        towns.append(Town(count, loop, tmp_path))
+        return towns[-1]
+
+    yield new
+    for town in towns:
+        town.close()
+    loop.close()
+
+
+def blocks() -> int:
+    """How many pieces of memory are in use."""
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
+def test_a_thousand_that_call_at_once_are_all_connected_and_carry_traffic(new_town: Callable[[int], Town]) -> None:
+    town = new_town(1000)
+    town.step = SHORT_STEP
+    for member in town.crowd.members:
+        member.start()
+    town.pass_time(4 * REKEY_TIMEOUT)  # those whose first call found the socket's buffer full call again
+    assert town.server.connected() == town.crowd.connected() == 1000
+    town.talk()
+
+
+@pytest.mark.parametrize(
+    ("count", "minutes"),
+    [
+        pytest.param(100, 60, id="100 for an hour"),
+        pytest.param(1000, 24 * 60, id="1000 for a day", marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
+    ],
+)
+def test_after_all_their_new_sessions_all_are_through_and_take_no_more_memory(
+    count: int, minutes: int, new_town: Callable[[int], Town]
+) -> None:
+    town = new_town(count)
+    town.connect_one_by_one()
+    town.talk()
+    town.renewals(10)
+    in_use, kilobytes = blocks(), memory()
+    assert town.renewals(minutes) > count * minutes * 60 // LONGEST_SESSION
+    assert blocks() < in_use + 10 * count
+    assert memory() < 1.1 * kilobytes
+    assert len(town.server.links.node.indices) <= 3 * count
+    town.talk()
+
+
+def test_130000_allowed_ips_are_taken_in_and_a_change_of_one_peer_leaves_the_others_alone(
+    new_town: Callable[[int], Town], tmp_path: Path
+) -> None:
+    town = new_town(1000)
+    links = town.server.links
+    path = write_file(tmp_path, 1000, 129)
+    peers = read_file(path, "many0").peers
+    assert links.change(peers) == (0, 0, 1000)
+    assert len(links.routes) == 130_000
+    for number in (0, 499, 999):
+        for network in (network_of(number), *networks_behind(number, 129)):
+            assert links.routes.find(network[7].packed) is town.server.link(number)
+    again = read_file(path, "many0").peers
+    assert links.change(again) == (0, 0, 0)
+    assert links.change([replace(again[0], allowed=again[1].allowed), *again[1:]]) == (0, 0, 1)
+    assert len(links.routes) == 130_000 - 130
