@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from benchmark import plan, profiling, table
 from benchmark.errors import BenchError
 from benchmark.figures import FIGURES, MEASUREMENTS
+from benchmark.hub import HUBS
 from benchmark.others import OTHERS
 from benchmark.paths import PATHS, said_of_loss
 from benchmark.ratios import median, percentile, ratio, ratios
@@ -21,7 +22,8 @@ from benchmark.subjects import OWN, Subject
 from benchmark.targets import COMPARED, TARGETS, Target
 from benchmark.way import Terms, Way
 
-SUBJECTS = {subject.name for subject in (*OWN, *OTHERS)}
+EVERYONE = (*OWN, *OTHERS, *HUBS)
+SUBJECTS = {subject.name for subject in EVERYONE}
 PING = """\
 PING 10.0.0.2 (10.0.0.2) 56(84) bytes of data.
 64 bytes from 10.0.0.2: icmp_seq=1 ttl=64 time=0.100 ms
@@ -183,6 +185,9 @@ def test_plans_and_targets_name_what_there_is() -> None:
         assert set(part.measurements) <= set(measurements)
     assert set(plan.QUICK.parts) <= set(plan.WHOLE.parts) == paths
     for target in TARGETS:
+        assert {subject.hub for subject in EVERYONE if subject.name in {target.subject, target.to}} == {
+            path.hub for path in PATHS if path.name == target.path
+        }
         given_there = set().union(*(measurements[name] for name in plan.WHOLE.parts[target.path].measurements))
         assert target.figure in given_there
         assert {target.subject, target.to} - {None} <= SUBJECTS

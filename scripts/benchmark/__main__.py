@@ -10,7 +10,8 @@ Two namespaces, a path between them, and on each path one round after the other.
 turns, and it is the ratios within the rounds whose medians are shown beside the medians of the figures: the machine is
 never the same for two minutes. "Up" is from the end that calls to the end that serves. Processor seconds are those of
 both ends' processes, a gigabyte of a flow up. The memory is the bigger end's. But for the flows that name one, TCP
-has the congestion control that the machine has, inside the tunnels and under those that go over TCP.
+has the congestion control that the machine has, inside the tunnels and under those that go over TCP. On the path "hub"
+it is the same tunnel twice, to a server whose other link is left alone or held blocked.
 
 `make bench` is the whole; the script makes the environment .venv if it is not there. With another environment:
 PYTHONPATH=scripts PYTHON -m benchmark --quick. A subject whose programs are not installed is left out with a line that
@@ -34,6 +35,7 @@ from typing import Any
 from benchmark import table
 from benchmark.errors import BenchError
 from benchmark.figures import MEASUREMENTS, has_congestion_control
+from benchmark.hub import HUBS
 from benchmark.namespaces import TOOLS, hide
 from benchmark.others import OTHERS
 from benchmark.paths import PATHS
@@ -42,7 +44,7 @@ from benchmark.results import Results, machine
 from benchmark.runner import run
 from benchmark.subjects import OWN, Subject
 
-SUBJECTS = (*OWN, *OTHERS)
+SUBJECTS = (*OWN, *OTHERS, *HUBS)
 NEEDED = {"ip": "iproute2", "iperf3": "iperf3", "ping": "iputils-ping", "setpriv": "util-linux"}
 
 

@@ -2,13 +2,15 @@
 
     flood.py receive PORT SECONDS       counts for so long after the first; prints: datagrams seconds
     flood.py send HOST PORT SECONDS
+    flood.py offer HOST PORT RATE       datagrams of 1,400 bytes instead, so many a second, until it is ended
 
-Each datagram is a packet of its own (no UDP_SEGMENT), but many go with one system call, sendmmsg(2) and recvmmsg(2), so
-that Python is not what is measured.
+Each datagram is a packet of its own (no UDP_SEGMENT), but many of the small ones go with one system call, sendmmsg(2)
+and recvmmsg(2), so that Python is not what is measured.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import socket
 import struct
@@ -17,6 +19,7 @@ import time
 
 PAYLOAD = 64
 AT_ONCE = 64
+OFFERED, OFFERED_EVERY = 1400, 0.01  # bytes; seconds
 PATIENCE = 5.0  # seconds until the first
 SO_RCVBUFFORCE, MSG_WAITFORONE = 33, 0x10000
 
@@ -61,6 +64,18 @@ def send(host: str, port: int, seconds: float) -> None:
             _libc.sendmmsg(out.fileno(), _messages, AT_ONCE, 0)
 
 
+def offer(host: str, port: int, rate: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        sent, started = 0, time.monotonic()
+        while True:
+            due = int((time.monotonic() - started) * rate)
+            for _ in range(due - sent):
+                with contextlib.suppress(OSError):
+                    out.sendto(bytes(OFFERED), (host, port))
+            sent = due
+            time.sleep(OFFERED_EVERY)
+
+
 def receive(port: int, seconds: float) -> tuple[int, float]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as into:
         into.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 23)  # what is dropped shall be the tunnel's drop
@@ -83,5 +98,7 @@ if __name__ == "__main__":
             print(*receive(int(port), float(seconds)))
         case ["send", host, port, seconds]:
             send(host, int(port), float(seconds))
+        case ["offer", host, port, rate]:
+            offer(host, int(port), int(rate))
         case _:
             sys.exit(__doc__)

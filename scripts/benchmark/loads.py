@@ -79,6 +79,18 @@ def small_datagrams(a: Machine, b: Machine, far: str, seconds: float) -> float:
 
 
 @contextlib.contextmanager
+def offered(machine: Machine, far: str, rate: int) -> Iterator[None]:
+    """Meanwhile so many big datagrams a second are sent to an address, whether they arrive or not."""
+    sender = machine.start(sys.executable, FLOOD, "offer", far, str(next(_ports)), str(rate))
+    try:
+        yield
+        if not sender.running:
+            raise BenchError(f"the sender of datagrams has ended: {sender.tail()}")
+    finally:
+        machine.forget(sender)
+
+
+@contextlib.contextmanager
 def _iperf_server(machine: Machine) -> Iterator[str]:
     """An iperf3 server for one test, ready; its port."""
     port = str(next(_ports))

@@ -101,6 +101,15 @@ class Process:
                 self._popen.send_signal(wanted)
                 self.wait(3)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """It does nothing meanwhile, not even what a signal asks of it."""
+        self._popen.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._popen.send_signal(signal.SIGCONT)
+
     def processor_seconds(self) -> float:
         """User and system time so far, of all its threads."""
         fields = self._proc("stat").rpartition(")")[2].split()

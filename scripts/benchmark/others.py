@@ -28,7 +28,7 @@ def _openvpn(proto: str) -> Callable[[Site], None]:
             other = site.other(machine)
             serves = machine is site.b
             role = ("server" if serves else "client") if proto == "tcp4" else ""
-            command = ["openvpn", "--dev", site.device, "--dev-type", "tun", "--verb", "2", "--disable-dco"]
+            command = ["openvpn", "--dev", site.device(machine), "--dev-type", "tun", "--verb", "2", "--disable-dco"]
             command += ["--proto", f"{proto}-{role}" if role else proto, "--allow-compression", "no"]
             command += ["--ifconfig", site.address(machine), site.address(other), "--data-ciphers", "AES-256-GCM"]
             command += ["--cert", f"{site.folder / machine.name}.crt", "--key", f"{site.folder / machine.name}.pem"]
@@ -58,8 +58,9 @@ def _tinc(site: Site) -> None:
         known = (site.folder / other.name / "hosts" / other.name).read_text().splitlines()
         _write(folder / "hosts" / other.name, f"Address = {other.outer}", *known)
         calls = [f"ConnectTo = {other.name}"] if machine is site.a else []
-        base = [f"Name = {machine.name}", "Mode = router", "AddressFamily = ipv4", f"Interface = {site.device}"]
-        _write(folder / "tinc.conf", *base, *calls, f"PrivateKeyFile = {folder / 'rsa_key.priv'}")
+        base = [f"Name = {machine.name}", "Mode = router", "AddressFamily = ipv4"]
+        own = f"Interface = {site.device(machine)}"
+        _write(folder / "tinc.conf", *base, own, *calls, f"PrivateKeyFile = {folder / 'rsa_key.priv'}")
         site.start(machine, "tincd", "--config", folder, "--no-detach", "--pidfile", folder / "pid", "--debug=1")
         _configure(site, machine)
 
@@ -77,7 +78,7 @@ def _fastd(site: Site) -> None:
         config.unlink(missing_ok=True)
         _write(
             config,
-            f'interface "{site.device}";\nmode tun;\nmtu 1420;\nmethod "salsa2012+umac";\nlog level warn;',
+            f'interface "{site.device(machine)}";\nmode tun;\nmtu 1420;\nmethod "salsa2012+umac";\nlog level warn;',
             f'secret "{keys[machine.name][0]}";',
             f"bind {machine.outer}:{site.port};" if machine is site.b else "",
             f'peer "{other.name}" {{ key "{keys[other.name][1]}";{remote} }}',
@@ -95,10 +96,10 @@ def _write(path: Path, *lines: str) -> None:
 
 def _configure(site: Site, machine: Machine) -> None:
     """The address, on a device that the program has made and leaves to its operator."""
-    if not until(lambda: machine.run("ip", "link", "show", site.device, check=False).returncode == 0, 5):
+    if not until(lambda: machine.run("ip", "link", "show", site.device(machine), check=False).returncode == 0, 5):
         raise BenchError(f"{site.name} has made no device")
-    machine.ip("address", "add", site.prefix(machine), "dev", site.device)
-    machine.ip("link", "set", site.device, "up")
+    machine.ip("address", "add", site.prefix(machine), "dev", site.device(machine))
+    machine.ip("link", "set", site.device(machine), "up")
 
 
 OTHERS = (

@@ -32,10 +32,12 @@ class Path:
     loss: float = 0.0
     offloads: bool = False
     long: bool = False
+    hub: bool = False  # where the hubs are measured, in place of all others
 
 
 PATHS = (
     Path("veth", "a veth pair", offloads=True),
+    Path("hub", "a veth pair to a hub, whose other link is left alone or held blocked", offloads=True, hub=True),
     Path("no-offloads", "a veth pair, its offloads off"),
     Path("loss-0.1", "a veth pair, offloads off, 0.1% of the datagrams lost", loss=0.001),
     Path("loss-1", "a veth pair, offloads off, 1% of the datagrams lost", loss=0.01),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 FLOWS = ("up", "down", "four")
 EVERYTHING = (*FLOWS, "idle", "loaded", "pps", "rss", "rest")
+BESIDE = ("up", "down", "idle", "loaded")
 LONG = ("cubic", "bbr", "idle", "loaded")
 
 
@@ -48,6 +49,7 @@ class Plan:
 WHOLE = Plan(
     {
         "veth": Part(EVERYTHING, 3),
+        "hub": Part(BESIDE, 5),
         "no-offloads": Part(EVERYTHING, 3),
         "loss-0.1": Part(EVERYTHING, 3),
         "loss-1": Part(EVERYTHING, 3),
@@ -60,6 +62,7 @@ WHOLE = Plan(
 QUICK = Plan(
     {
         "veth": Part(("up", "down", "idle", "loaded", "pps", "rss", "rest"), 2),
+        "hub": Part(BESIDE, 2),
         "no-offloads": Part(("up", "down"), 1),
         "loss-1": Part(("up", "down"), 1),
         "long": Part(("cubic", "bbr"), 1),

@@ -33,14 +33,15 @@ def run(plan: Plan, subjects: Sequence[Subject], results: Results, say: Say) -> 
     """Take all readings into `results`. A path that cannot be laid is noted and left out."""
     for path in PATHS:
         part = plan.parts.get(path.name)
-        if part is None:
+        chosen = [subject for subject in subjects if subject.hub is path.hub]
+        if part is None or not chosen:
             continue
         say(f"{path.name}: {path.title}")
         wanted = [each for each in MEASUREMENTS if each.name in part.measurements]
         with two_machines() as (a, b):
             try:
                 with laid(path, a, b) as verify:
-                    with _tunnels(subjects, a, b) as tunnels:
+                    with _tunnels(chosen, a, b) as tunnels:
                         _PathRun(path, tunnels, Bench(a, b, plan.seconds), results, say).run(wanted, part.rounds)
                     results.notes += [f"{path.name}: {line}" for line in verify()]
             except BenchError as failed:
@@ -76,9 +77,10 @@ class _PathRun:
             if not tunnel.started:
                 self._starts[tunnel.name] += 1
                 tunnel.start()
-            started, before = time.monotonic(), self._spent(tunnel)
-            readings = measurement.take(self._bench, tunnel)
-            self._tell_on_strays(before, time.monotonic() - started, f"{tunnel.name}'s {measurement.name}")
+            with tunnel.meanwhile():
+                started, before = time.monotonic(), self._spent(tunnel)
+                readings = measurement.take(self._bench, tunnel)
+                self._tell_on_strays(before, time.monotonic() - started, f"{tunnel.name}'s {measurement.name}")
         except BenchError as failed:
             self._note(f"{tunnel.name}, {measurement.name}: {failed}")
             if tunnel.started and not tunnel.running:

@@ -8,11 +8,13 @@ others.py.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,9 +44,9 @@ class Site:
     def port(self) -> int:
         return 40000 + self.number
 
-    @property
-    def device(self) -> str:
-        return f"t{self.number}"
+    def device(self, machine: Machine) -> str:
+        """Its name at one end. Both ends have one /run, in which vpntun's control sockets are called by it."""
+        return f"t{self.number}{machine.name}"
 
     def address(self, machine: Machine) -> str:
         return f"10.10.{self.number}.{machine.number}"
@@ -62,12 +64,18 @@ class Site:
         return process
 
 
+def _nothing_else(_site: Site) -> AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
 @dataclass(frozen=True)
 class Subject:
     name: str
     start: Callable[[Site], None]
     needs: Sequence[str] = ()
     quick: bool = True  # measured in a quick run
+    hub: bool = False  # measured on the hub's path, and nowhere else
+    meanwhile: Callable[[Site], AbstractContextManager[None]] = _nothing_else  # what goes on beside a load
 
     def missing(self) -> str | None:
         """The first program that it needs and that is not installed."""
@@ -133,6 +141,10 @@ class Tunnel:
             machine, process = self._site.processes.pop()
             machine.forget(process)
 
+    def meanwhile(self) -> AbstractContextManager[None]:
+        """What goes on beside each load."""
+        return self.subject.meanwhile(self._site)
+
     def last_words(self) -> str:
         return "\n".join(f"    {line}" for process in self.processes for line in process.tail().splitlines())
 
@@ -162,9 +174,9 @@ def vpntun(transport: str, program: Callable[[Machine], Sequence[str | Path]] = 
         key = site.folder / "key"
         if not key.exists():
             site.a.run(*VPNTUN, "keygen", key)
-        common: list[str | Path] = ["-i", site.device, "-k", key, "-p", str(site.port), "--transport", transport]
-        site.start(site.b, *program(site.b), "-s", *common, "--address", site.prefix(site.b))
-        site.start(site.a, *program(site.a), "-c", site.b.outer, *common, "--address", site.prefix(site.a))
+        for machine, role in ((site.b, ["-s"]), (site.a, ["-c", site.b.outer])):
+            where = ["-i", site.device(machine), "-p", str(site.port), "--address", site.prefix(machine)]
+            site.start(machine, *program(machine), *role, *where, "-k", key, "--transport", transport)
 
     return start
 
@@ -207,7 +219,7 @@ def _vpntun_to_wireguard_go(site: Site) -> None:
     private, _ = wireguard_keys(site, site.a)
     _, public = wireguard_keys(site, site.b)
     keys: list[str | Path] = ["--private-key", private, "--peer", public, "--allowed", f"{site.address(site.b)}/32"]
-    where = ["-c", site.b.outer, "-p", str(site.port), "-i", site.device, "--address", site.prefix(site.a)]
+    where = ["-c", site.b.outer, "-p", str(site.port), "-i", site.device(site.a), "--address", site.prefix(site.a)]
     site.start(site.a, *VPNTUN, *where, *keys)
 
 

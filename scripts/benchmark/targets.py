@@ -11,6 +11,8 @@ from benchmark.subjects import BARE
 UDP, TCP, MIXED = "vpntun-udp", "vpntun-tcp", "vpntun-wg"
 OPENVPN = {UDP: "openvpn-udp", TCP: "openvpn-tcp"}
 WIREGUARD = "wireguard-go"
+NOISE = 1.2  # of the medians of round trips
+HUB, BLOCKED = "hub", "hub-blocked"
 COMPARED = (
     (UDP, BARE),
     (TCP, BARE),
@@ -18,6 +20,7 @@ COMPARED = (
     (TCP, OPENVPN[TCP]),
     (UDP, WIREGUARD),
     (MIXED, WIREGUARD),
+    (BLOCKED, HUB),
 )
 
 
@@ -59,6 +62,10 @@ def _all() -> Iterator[Target]:
     for path in ("long", "long-0.1", "long-1"):
         for congestion in ("cubic", "bbr"):
             yield Target(path, congestion, UDP, WIREGUARD, 1)
+    for flow in ("up", "down"):
+        yield Target("hub", flow, BLOCKED, HUB, 0.9)
+    for trip in ("idle", "loaded"):
+        yield Target("hub", trip, BLOCKED, HUB, NOISE, at_most=True)
     yield Target("veth", "idle", UDP, OPENVPN[UDP], 1.2, at_most=True)
     for subject in (UDP, TCP):
         yield Target("veth", "loaded-p99", subject, OPENVPN[subject], 1, at_most=True)

@@ -18,6 +18,7 @@ import pytest
 from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, until
 
 DEVICE = "hub0"
+DATAGRAMS = Path(__file__).with_name("datagrams.py")
 PEER = "[Peer]\nPublicKey = {public}\nAllowedIPs = {allowed}\nName = {name}\n"
 ALLOWED = {"a": "10.9.0.2/32, fd09::2/128, 10.20.0.0/16", "c": "10.9.0.3/32, fd09::3/128, 10.20.7.0/24"}
 
@@ -167,6 +168,21 @@ def test_a_reload_under_traffic_changes_the_peers_that_changed_and_no_other(hub:
     hub.write_hub(a=ALLOWED["a"], c=ALLOWED["c"])
     hub.reload("1 added, 0 removed, 1 changed")
     hub.lab.ping(hub.c, "10.9.0.1", within=20)
+
+
+def test_a_peer_that_reads_nothing_any_more_does_not_slow_another(hub: Hub) -> None:
+    hub.start()
+    hub.at_c.process.send_signal(signal.SIGSTOP)
+    try:
+        sending = hub.hub.popen(sys.executable, DATAGRAMS, "send", "10.9.0.3", "5000", "1000000")
+        assert until(lambda: "queue full" in hub.status()["c"]["drops"], 20)
+        pinged = hub.a.run("ping", "-n", "-q", "-i0.01", "-c100", "-w10", "10.9.0.1").stdout
+        assert " 0% packet loss" in pinged
+        hub.lab.transfer(20_000_000, to="10.9.0.1", source=hub.a)
+        assert sending.running
+        assert hub.status()["c"]["queue"]["packets"] > 0
+    finally:
+        hub.at_c.process.send_signal(signal.SIGCONT)
 
 
 def test_a_bad_file_changes_nothing(hub: Hub) -> None:
