@@ -25,7 +25,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tests.netns.lab import NOBODY, Daemon, Lab, Machine, state_folders, sweep, until, why_not
+from tests.netns.lab import NOBODY, STARTED, Daemon, Lab, Machine, far, state_folders, sweep, until, why_not
 from vpntun import errors
 from vpntun.cli.command import _check_usage, vpntun
 from vpntun.config.file import KNOWN
@@ -91,7 +91,8 @@ def check_command_line(line: str, *, whole: bool) -> None:
     """Raises click's errors where the real command line would not accept it."""
     arguments = shlex.split(line)[1:]
     if arguments and arguments[0] in vpntun.commands:
-        vpntun.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+        parent = click.Context(vpntun, **vpntun.context_settings)
+        vpntun.commands[arguments[0]].make_context(arguments[0], arguments[1:], parent)
         return
     context = vpntun.make_context("vpntun", arguments)
     if whole:
@@ -454,6 +455,38 @@ def _what_stays(line: str) -> str:
 @pytest.mark.netns
 def test_an_ordinary_user(reader: Reader) -> None:
     reader.follow("ordinary-user")
+
+
+@pytest.mark.netns
+def test_least_privilege(reader: Reader) -> None:
+    reader.share_a_key()
+    for root in reader.roots.values():
+        with (root / "etc/passwd").open("a") as file:
+            file.write("vpntun:x:990:990::/:/bin/false\n")
+    reader.follow("least-privilege")
+    reader.lab.ping(reader.lab.a, far(reader.lab))
+
+
+@pytest.mark.netns
+def test_a_daemon_that_is_waited_for(reader: Reader) -> None:
+    reader.share_a_key()
+    reader.take(Step("remote#", "vpntun -s -i tun3"))
+    [script] = blocks("daemon")
+    said = reader.run(reader.lab.a, "local", reader._translate(script))
+    assert "  state: connected\n" in said
+    assert not reader.lab.a.has_device("tun11")
+
+
+@pytest.mark.netns
+def test_hooks(reader: Reader) -> None:
+    reader.share_a_key()
+    hook = reader.roots["local"] / "etc/vpntun/say"
+    hook.write_text("#!/bin/sh\necho said $VPNTUN_EVENT of $VPNTUN_INTERFACE\n")
+    hook.chmod(0o755)
+    server = reader.lab.b.vpntun("-s", "-i", "tun3", "-k", reader.lab.key)
+    server.wait_for(STARTED)
+    [step] = steps(blocks("hooks")[0])
+    reader.take(Step(step.prompt, step.command, ["said link-up of tun11"]))
 
 
 @pytest.mark.netns

@@ -1,9 +1,10 @@
 """The wiring of one tunnel: opens what the operator asked for, ties it together, runs the loop, puts everything back.
 
-Order: the configuration has been read; the control socket, by which it is known that nobody else runs the interface;
-what a killed predecessor left is taken away; PreUp; device; sockets, with their mark; addresses, name servers, routes;
-the links; the loop, and PostUp in it. What fails half-way takes away what was set up before it, in the opposite order,
-and so does the end: PreDown, ..., PostDown.
+Order: the configuration has been read; the pid file; the control socket, by which it is known that nobody else runs the
+interface; what a killed predecessor left is taken away; PreUp; device; sockets, with their mark; addresses, name
+servers, routes; --up; the links; privileges are given up; the loop, and PostUp in it, unless that needs the privileges.
+What fails half-way takes away what was set up before it, in the opposite order, and so does the end: PreDown, ...,
+PostDown.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from vpntun.host.device import TunDevice, ipv6_is_on
 from vpntun.host.dns import HostDns
 from vpntun.host.inbound import Inbound
 from vpntun.host.journal import Journal
+from vpntun.host.link import Link
 from vpntun.host.localnets import AddressWatch
-from vpntun.host.log import log, notice
+from vpntun.host.log import log, log_is_a_file, notice, reopen_log
 from vpntun.host.loop import Loop, allow_many_descriptors
 from vpntun.host.outbound import Outbound
 from vpntun.host.relay import Relay
@@ -39,30 +41,33 @@ from vpntun.host.shell import ShellLines
 from vpntun.host.tcp import Strangers, TcpConnection, TcpListener
 from vpntun.host.udp import UdpSocket, families
 from vpntun.links import Links
+from vpntun.service import Manner, Service
 from vpntun.status import status_of
 
 
-def run(tunnel: Tunnel, reread: Callable[[], Tunnel] | None = None) -> None:
+def run(tunnel: Tunnel, manner: Manner, reread: Callable[[], Tunnel] | None = None) -> None:
     """Keep the tunnel up until SIGINT or SIGTERM. Raises VpntunError.
 
     `reread`: how the configuration is read again at SIGHUP, where it came from a file.
     """
     allow_many_descriptors()
     with ExitStack() as stack:
-        _Daemon(tunnel, reread, stack).run()
+        _Daemon(tunnel, manner, reread, stack).run()
 
 
 class _Daemon:
-    def __init__(self, tunnel: Tunnel, reread: Callable[[], Tunnel] | None, stack: ExitStack) -> None:
+    def __init__(self, tunnel: Tunnel, manner: Manner, reread: Callable[[], Tunnel] | None, stack: ExitStack) -> None:
         self._tunnel = tunnel
         self._reread = reread
         self._stack = stack
         self._loop = Loop()
-        if reread is not None:
+        if reread is not None or log_is_a_file():
             self._loop.on_hangup = self._hung_up
         stack.callback(self._loop.close)
         stack.enter_context(self._loop.ending_on_signals())
         self._started = time.time()
+        self._service = Service(manner, tunnel.user, self._loop, stack)
+        self._check_user()
         self._failed: VpntunError | None = None
         self._drops: Counter[str] = Counter()
         self._open_control()
@@ -78,18 +83,24 @@ class _Daemon:
         self._listeners = self._open_listeners()
         self._addresses = self._configure_device()
         self._configure_host()
+        self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, self._addresses)))
         self._links = Links(tunnel, self._loop, self._device, self._udp)
         stack.callback(self._links.close)
         self._connect_data_path()
+        if self._service.gives_up_privileges:
+            self._give_up_privileges()
 
     def run(self) -> None:
         """Announce, and serve until told to stop."""
         self._announce()
         links = self._links
         links.change(self._tunnel.peers)
+        self._service.is_set_up(self._links.standing.summary, can_be_called=self._tunnel.waits is not None)
+        if not self._service.gives_up_privileges:
+            ShellLines("PostUp", self._tunnel.hooks.post_up).start(self._loop, self._is_up)
         schedule = links.schedule
-        ShellLines("PostUp", self._tunnel.hooks.post_up).start(self._loop, self._is_up)
         self._loop.run(schedule.deadline, lambda: schedule.handle(self._loop.now))
+        self._service.ends()
         ShellLines("PreDown", self._tunnel.hooks.pre_down).run()
         if self._failed is not None:
             raise self._failed
@@ -112,10 +123,43 @@ class _Daemon:
         notice("read the configuration again; peers: %d added, %d removed, %d changed", added, removed, changed)
 
     def _hung_up(self) -> None:
+        reopen_log()
+        if self._reread is None:
+            return
+        self._service.reloading()
         try:
             self.reload()
         except VpntunError as error:
             log.error("%s; nothing has changed", error)
+        self._service.reloaded(self._links.standing.summary)
+
+    def _check_user(self) -> None:
+        """What cannot be taken back without root's privileges is not done."""
+        if not self._service.gives_up_privileges:
+            return
+        if self._tunnel.dns:
+            raise ConfigurationError("name servers are set and taken back as root: leave out either the user or DNS")
+        if self._tunnel.hooks.pre_down or self._tunnel.hooks.post_down:
+            notice("PreDown and PostDown will run without root's privileges")
+
+    def _give_up_privileges(self) -> None:
+        """PostUp has to come before this, and so before the links.
+
+        CAP_NET_ADMIN is kept where something set up here has to be taken back, where routes follow the configuration,
+        and where each new connection has to be marked.
+        """
+        ShellLines("PostUp", self._tunnel.hooks.post_up).run()
+        self._links.hold_state()
+        self._journal.hold()
+        follows = self._tunnel.routing.table != "off"
+        self._service.give_up_privileges(keep_net_admin=follows or bool(self._mark) or not self._journal.is_empty)
+
+    def _link_changed(self, link: Link, stands: bool) -> None:
+        settings = self._links.settings_of(link)
+        endpoint = link.path.where if link.path is not None else ""
+        self._service.link_changed(
+            settings.public, settings.name, endpoint, self._links.standing.summary, stands=stands
+        )
 
     def _is_up(self, failed: VpntunError | None) -> None:
         if failed is not None:
@@ -215,6 +259,7 @@ class _Daemon:
         self._inbound = Inbound(links.node, links.by_peer, delivery, loop, self._drops)
         outbound = Outbound(self._device, links.routes, links.bundler, self._drops)
         links.on_connection = self._watch
+        links.on_change = self._link_changed
         loop.watch(self._device.fileno(), outbound.read_device)
         for udp in self._udp.values():
             udp.on_ready = links.bundler.drain_all

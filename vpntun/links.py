@@ -39,6 +39,7 @@ from vpntun.host.loop import Loop
 from vpntun.host.plain import PlainSender
 from vpntun.host.resolver import Found, Lookups, Resolver
 from vpntun.host.schedule import Schedule
+from vpntun.host.standing import Standing
 from vpntun.host.state import Endpoints, TimestampFile
 from vpntun.host.tcp import TcpConnection
 from vpntun.host.udp import UdpEndpoint, UdpSocket
@@ -52,7 +53,8 @@ MOST_LINES = 20
 class Links:
     """All links, and what they share. `by_peer` is the data path's way in, `routes` its way out.
 
-    `on_connection` is told of every TCP connection that was dialled, to have it watched.
+    `on_connection` is told of every TCP connection that was dialled, to have it watched; `on_change` of every link that
+    stands now, or does not any more.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Links:
         self.schedule = Schedule()
         self.bundler = Bundler(PlainSender(device.mtu))
         self.on_connection: Callable[[TcpConnection], None] = lambda connection: None
+        self.on_change: Callable[[Link, bool], None] = lambda link, stands: None
+        self.standing = Standing(loop, self._changed)
 
     def of(self, public: bytes) -> Link:
         """The link of a peer. Raises KeyError."""
@@ -125,10 +129,18 @@ class Links:
         """What all links have dropped, by reason."""
         return sum((link.drops for link in self.by_peer.values()), Counter())
 
+    def hold_state(self) -> None:
+        """Privileges are about to be given up: what is to be remembered must be written all the same."""
+        self._endpoints.hold()
+        self._timestamps.hold()
+
     def close(self) -> None:
         """Look no names up any more, and write what is to be remembered of the peers."""
         self._lookups.close()
         self._endpoints.save()
+
+    def _changed(self, link: Link, stands: bool) -> None:
+        self.on_change(link, stands)
 
     def _closed(self, connection: TcpConnection) -> None:
         self._accepted.discard(connection)
@@ -155,6 +167,7 @@ class Links:
         link = self._waiting(peer, settings) if settings.host is None else self._calling(peer, settings, settings.host)
         link.on_ready = partial(self.bundler.drain, link)
         link.tell = self._told
+        self.standing.follow(link)
         self.by_peer[peer] = link
         for network in settings.allowed:
             self.routes.add(network, link)
@@ -162,6 +175,7 @@ class Links:
 
     def _remove(self, public: bytes) -> None:
         link = self.of(public)
+        self.standing.forget(link)
         link.stop()
         self.routes.remove_all(link)
         self.bundler.forget(link)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,15 +22,6 @@ PEER = format_key(KeyPair.of(clamp(b"p" * 32)).public)
 ALICE_PRIVATE = "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a"
 ALICE_PUBLIC = "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
 """RFC 7748, section 6.1."""
-
-
-@pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    log = logging.getLogger("vpntun")
-    former = log.handlers, log.level, log.propagate
-    yield
-    log.handlers, log.propagate = former[0], former[2]
-    log.setLevel(former[1])
 
 
 class Said:

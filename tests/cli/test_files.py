@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +76,6 @@ peer: {format_key(OFFICE)}
   allowed ips: 10.20.0.0/16, 192.168.3.0/24
   persistent keepalive: every 25 seconds
 """
-
-
-@pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    log = logging.getLogger("vpntun")
-    former = log.handlers, log.level, log.propagate
-    yield
-    log.handlers, log.propagate = former[0], former[2]
-    log.setLevel(former[1])
 
 
 @pytest.fixture
@@ -210,7 +201,8 @@ def test_up_runs_the_tunnel_of_a_file_and_reads_it_again_wherever_it_is_asked_to
 ) -> None:
     monkeypatch.chdir(hub.parent)
     assert run("up", "./hub.conf").status == 0
-    tunnel, reread = ran
+    tunnel, manner, reread = ran
+    assert manner.file == hub
     assert tunnel == files.read_file(hub, "hub")
     monkeypatch.chdir("/")
     hub.write_text(HUB.replace("51820", "51821"))
@@ -228,7 +220,8 @@ def test_up_says_as_much_as_it_is_asked_to(run: Run, hub: Path, ran: list[Any], 
 
 def test_a_file_with_an_interface_gives_keys_and_peers_alone(run: Run, hub: Path, ran: list[Any]) -> None:
     assert run("-i", "tun7", "-f", hub).status == 0
-    tunnel, reread = ran
+    tunnel, manner, reread = ran
+    assert manner.file == hub
     assert isinstance(tunnel, Tunnel)
     assert tunnel == files.read_peers(hub, "tun7") == reread()
     assert (tunnel.interface, tunnel.addresses, tunnel.routing.table, tunnel.port) == ("tun7", (), "off", 51820)

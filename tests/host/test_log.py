@@ -158,9 +158,9 @@ def test_a_percent_sign_in_an_argument_is_only_text() -> None:
 
 def test_a_structured_form_is_asked_for_by_name(capsys: Captured) -> None:
     open_log("tun3", 0, "json")
-    notice("connected to %s", "there", peer="office")
+    log.warning("connected to %s", "there", extra={"fields": {"peer": "office"}})
     said = json.loads(capsys.readouterr().err)
-    assert (said["message"], said["peer"], said["level"]) == ("connected to there", "office", "notice")
+    assert (said["message"], said["peer"], said["level"]) == ("connected to there", "office", "warning")
 
 
 def test_a_file_is_appended_to_and_is_for_its_owner_alone(tmp_path: Path, capsys: Captured) -> None:

@@ -70,11 +70,11 @@ def test_before_the_first_session_nothing_stands(watched: Watched) -> None:
     watched.alice.send(PACKET)
     watched.pass_time(120)
     assert watched.news() == set()
-    assert watched.standing.count == 0
+    assert watched.standing.summary == "0 of 2 peers connected"
 
 
 def test_with_the_first_session_the_link_stands_at_both_ends(up: Watched) -> None:
-    assert up.standing.count == 2
+    assert up.standing.summary == "2 of 2 peers connected"
 
 
 def test_traffic_and_fresh_sessions_are_no_news(up: Watched) -> None:
@@ -93,7 +93,7 @@ def test_what_is_unanswered_for_15_s_takes_the_link_down_where_it_was_sent(up: W
     assert up.news() == set()
     up.pass_time(2)
     assert up.news() == {("alice", False)}
-    assert up.standing.count == 1
+    assert up.standing.summary == "1 of 2 peers connected"
 
 
 def test_a_link_that_answers_again_stands_again(up: Watched) -> None:

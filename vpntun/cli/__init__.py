@@ -13,6 +13,7 @@ from vpntun.cli.devices import mktun, rmtun
 from vpntun.cli.files import check, up
 from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
 from vpntun.errors import VpntunError
+from vpntun.host.log import complain, note_crash
 
 for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, down):
     vpntun.add_command(command)
@@ -28,5 +29,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except click.Abort:
         sys.exit(1)
     except VpntunError as error:
-        print(f"vpntun: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(error.exit_status)
+    except Exception:
+        note_crash()
+        raise

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import click
 from click.core import ParameterSource
 
 from vpntun import __version__
+from vpntun.cli.manner import FILE, manner_options, serve
 from vpntun.config.file import read_peers
 from vpntun.config.tunnel import (
     DEFAULT_MTU,
@@ -26,9 +26,7 @@ from vpntun.config.tunnel import (
     wireguard_keys,
 )
 from vpntun.core.client import Transport
-from vpntun.host.log import open_log
 
-FILE = click.Path(path_type=Path)
 NOT_BESIDE_A_FILE = {
     *("server", "host", "port", "transport"),
     *("key", "private_key", "peer", "psk", "allowed"),
@@ -59,8 +57,7 @@ NOT_BESIDE_A_FILE = {
     type=click.Choice(["auto", "udp", "tcp"]),
     help="auto unless given: a server listens on both, a client tries UDP first.",
 )
-@click.option("-v", "--verbose", count=True, help="Say what happens; twice for more.")
-@click.option("-d", "--debug", is_flag=True, help="Say as much as there is.")
+@manner_options
 @click.version_option(__version__, "-V", "--version", prog_name="vpntun")
 @click.pass_context
 def vpntun(context: click.Context, /, **options: Any) -> None:
@@ -71,14 +68,11 @@ def vpntun(context: click.Context, /, **options: Any) -> None:
     if options["file"] is not None:
         _refuse_options_beside_a_file(context)
     _check_usage(**options)
-    open_log(options["interface"], 2 if options["debug"] else options["verbose"])
-    reread = None
-    if options["file"] is not None:
-        reread = partial(read_peers, options["file"].absolute(), options["interface"])
-    tunnel = _tunnel(**options) if reread is None else reread()
-    from vpntun.daemon import run  # the commands that make keys need no pytun
-
-    run(tunnel, reread)
+    interface, file = options["interface"], options["file"]
+    if file is None:
+        serve(interface, partial(_tunnel, **options), options)
+    else:
+        serve(interface, partial(read_peers, file.absolute(), interface), options, file.absolute())
 
 
 def _refuse_options_of_the_tunnel(context: click.Context) -> None:

@@ -11,19 +11,25 @@ from typing import Any
 import click
 
 from vpntun.config.file import interface_of
-from vpntun.errors import PrivilegeError, VpntunError
+from vpntun.errors import NotInTime, PrivilegeError, VpntunError
 from vpntun.host.asking import RunningTunnel, running_interfaces
 from vpntun.host.log import open_log
 from vpntun.host.logform import escape
 
+SECONDS_BETWEEN = 0.2
 UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
 @click.command()
 @click.argument("interface", required=False)
 @click.option("--json", "as_json", is_flag=True, help="As docs/control.rst has it; without INTERFACE, a list.")
-def show(interface: str | None, as_json: bool) -> None:
+@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait for a link; status 9 without one.")
+def show(interface: str | None, as_json: bool, wait: float | None) -> None:
     """Say what the tunnel of INTERFACE is doing, or what all that run are."""
+    if wait is not None:
+        if interface is None:
+            raise click.UsageError("--wait goes with an INTERFACE")
+        _wait_for_link(interface, wait)
     status: Any = (
         _status_of(interface) if interface is not None else [_status_of(each) for each in running_interfaces()]
     )
@@ -61,6 +67,25 @@ def down(name: str) -> None:
     else:
         with tunnel:
             tunnel.stop()
+
+
+def _wait_for_link(interface: str, seconds: float) -> None:
+    """Return once a peer is connected; a tunnel that does not run yet is waited for as well. Raises NotInTime."""
+    end = time.monotonic() + seconds
+    while not _has_link(interface):
+        left = end - time.monotonic()
+        if left <= 0:
+            raise NotInTime(f"{interface} has no link after {seconds:g} s")
+        time.sleep(min(left, SECONDS_BETWEEN))
+
+
+def _has_link(interface: str) -> bool:
+    try:
+        return any(peer["state"] == "connected" for peer in _status_of(interface)["peers"])
+    except PrivilegeError:
+        raise
+    except VpntunError:
+        return False
 
 
 def _status_of(interface: str) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import click
 
+from vpntun.cli.manner import manner_options, serve
 from vpntun.config.file import find_file, interface_of, read_file
 from vpntun.config.peer import NO_PSK, Network, PeerSettings
 from vpntun.config.tunnel import Tunnel
@@ -18,21 +20,15 @@ CARRIERS = {"auto": ("UDP", "TCP"), "udp": ("UDP",), "tcp": ("TCP",)}
 
 @click.command()
 @click.argument("name", metavar="FILE|NAME")
-@click.option("-v", "--verbose", count=True, help="Say what happens; twice for more.")
-@click.option("-d", "--debug", is_flag=True, help="Say as much as there is.")
-def up(name: str, verbose: int, debug: bool) -> None:
+@manner_options
+def up(name: str, **options: Any) -> None:
     """Set up the tunnel of a configuration file, and keep it up until told to stop.
 
     FILE is /path/NAME.conf; NAME alone stands for /etc/vpntun/NAME.conf, or else /etc/wireguard/NAME.conf.
     """
     path = find_file(name).absolute()
     interface = interface_of(path)
-    open_log(interface, 2 if debug else verbose)
-    reread = partial(read_file, path, interface)
-    tunnel = reread()
-    from vpntun.daemon import run  # a file can be checked without pytun
-
-    run(tunnel, reread)
+    serve(interface, partial(read_file, path, interface), options, path)
 
 
 @click.command()
@@ -59,6 +55,8 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
     yield from _routes(tunnel)
     if tunnel.dns:
         yield f"  dns: {_listed(tunnel.dns)}"
+    if tunnel.user is not None:
+        yield f"  user: {tunnel.user}, once it is set up"
     if tunnel.relay:
         yield "  relay: yes, from peer to peer"
     for title, lines in (

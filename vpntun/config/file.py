@@ -3,7 +3,7 @@
     wg(8)'s      [Interface] PrivateKey, ListenPort, FwMark
                  [Peer]      PublicKey, PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive
     wg-quick's   [Interface] Address, DNS, MTU, Table, PreUp, PostUp, PreDown, PostDown, SaveConfig
-    ours         [Interface] Transport, Relay, and SharedKey with Role in place of the key pairs
+    ours         [Interface] Transport, Relay, User, and SharedKey with Role in place of the key pairs
                  [Peer]      Transport, Name
 
 1. The file is read, at most LARGEST bytes of it. Who can read it beside its owner is told.
@@ -55,7 +55,7 @@ KNOWN: Known = {
     "Interface": (
         *("PrivateKey", "ListenPort", "FwMark"),
         *("Address", "DNS", "MTU", "Table", "PreUp", "PostUp", "PreDown", "PostDown", "SaveConfig"),
-        *("Transport", "Relay", "SharedKey", "Role"),
+        *("Transport", "Relay", "User", "SharedKey", "Role"),
     ),
     "Peer": (
         *("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive"),
@@ -147,6 +147,7 @@ def _tunnel(own: Section, peers: list[Section], interface: str) -> Tunnel:
         made,
         routing=Routing("off", own.last("FwMark", values.mark) or 0),
         relay=own.last("Relay", values.one_of("yes", "no")) == "yes",
+        user=own.last("User", str) or None,
     )
 
 

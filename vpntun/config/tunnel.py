@@ -79,6 +79,7 @@ class Tunnel:
 
     `port`: where this end listens, None for any. `waits`: on which carriers for peers that call, None where it only
     calls. `mtu` None: the default, on a device made here. `own`, `other`: addresses that follow from a shared key.
+    `user`: whom the process becomes once all is set up.
     """
 
     interface: str
@@ -95,6 +96,7 @@ class Tunnel:
     dns: tuple[str, ...] = ()
     hooks: Hooks = Hooks()
     relay: bool = False
+    user: str | None = None
 
     def __post_init__(self) -> None:
         for port in (self.port, *(peer.port for peer in self.peers if peer.host is not None)):

@@ -22,9 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from vpntun.errors import ConfigurationError, PrivilegeError
-from vpntun.host.logform import NOTICE, Form, formatter, priority
-
-__all__ = ["NOTICE", "Limited", "complain", "log", "notice", "open_log", "reopen_log"]
+from vpntun.host.logform import NOTICE as NOTICE
+from vpntun.host.logform import Form, formatter, priority
 
 SECONDS_BETWEEN = 10.0
 SYSLOG = "/dev/log"
@@ -58,6 +57,11 @@ def open_log(
     log.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
 
 
+def log_is_a_file() -> bool:
+    """Whether there is a file that can be rotated away."""
+    return any(isinstance(handler, ToFile) for handler in log.handlers)
+
+
 def reopen_log() -> None:
     """Open the file anew, which may have been renamed; where that fails, go on in the old one."""
     for handler in log.handlers:
@@ -65,9 +69,23 @@ def reopen_log() -> None:
             handler.reopen()
 
 
-def notice(text: str, *arguments: object, **fields: object) -> None:
-    """Say something that every operator wants to see; `fields` go beside the text in the structured forms."""
-    log.log(NOTICE, text, *arguments, extra={"fields": fields})
+def give_log_to(user: int) -> None:
+    """Make the file that user's, as far as this process may, so that it can open it anew."""
+    for handler in log.handlers:
+        if isinstance(handler, ToFile):
+            with suppress(OSError):
+                os.fchown(handler.fileno(), user, -1)
+
+
+def notice(text: str, *arguments: object) -> None:
+    """Say something that every operator wants to see."""
+    log.log(NOTICE, text, *arguments)
+
+
+def note_crash() -> None:
+    """Keep the trace of an error that nobody expects, where stderr may be gone already."""
+    if any(isinstance(handler, ToFile | ToSyslog) for handler in log.handlers):
+        log.critical("this should never happen", exc_info=True)
 
 
 def complain(error: Exception) -> None:

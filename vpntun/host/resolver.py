@@ -27,6 +27,8 @@ Answer = Callable[[Found, Exception | None], None]
 MOST_THREADS = 16
 SECONDS_WITHOUT_THREAD = 1.0
 
+"".encode("idna")  # getaddrinfo loads this codec, and who has given privileges up may not be able to read it
+
 
 class Lookups:
     """The helper threads of one loop, started as they are needed."""

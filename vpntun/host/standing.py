@@ -24,9 +24,12 @@ class Standing:
         self._standing: dict[Link, bool] = {}
 
     @property
-    def count(self) -> int:
-        """How many links stand."""
-        return sum(self._standing.values())
+    def summary(self) -> str:
+        """How it goes, in one line."""
+        standing, links = sum(self._standing.values()), len(self._standing)
+        if links == 1:
+            return "connected" if standing else "not connected"
+        return f"{standing} of {links} peers connected"
 
     def follow(self, link: Link) -> None:
         """Look at this link from now on."""

@@ -1,0 +1,73 @@
+"""The options that say how a tunnel is run, whatever the tunnel: as whom, with which commands, where its log goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from vpntun.config.tunnel import Tunnel
+from vpntun.host.background import Background
+from vpntun.host.hooks import Command, Event
+from vpntun.host.log import open_log
+from vpntun.host.logform import Form
+from vpntun.service import Manner
+
+FILE = click.Path(path_type=Path)
+HOOKS: tuple[Event, ...] = ("up", "down", "link-up", "link-down")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--user", metavar="USER", help="Become this user once all is set up."),
+    click.option("--up", metavar="CMD", help="Run CMD when the device is up, and wait for it."),
+    click.option("--down", metavar="CMD", help="Run CMD at the end."),
+    click.option("--link-up", metavar="CMD", help="Run CMD when the link to a peer stands."),
+    click.option("--link-down", metavar="CMD", help="Run CMD when it does not any more."),
+    click.option("--daemon", is_flag=True, help="Go on in the background once the device is up."),
+    click.option("--wait", type=float, metavar="SECONDS", help="With --daemon: wait for a link; status 9 without."),
+    click.option("--pidfile", type=FILE, metavar="FILE", help="Write the number of the process there."),
+    click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to a file; SIGHUP opens it anew."),
+    click.option(
+        "--log-format",
+        type=click.Choice(["text", "logfmt", "json"]),
+        default="text",
+        show_default=True,
+        help="The form of a log line.",
+    ),
+    click.option("-v", "--verbose", count=True, help="Say what happens; twice for more."),
+    click.option("-d", "--debug", is_flag=True, help="Say as much as there is."),
+)
+
+
+def manner_options(function: Function) -> Function:
+    """Give a command these options."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def serve(interface: str, read: Callable[[], Tunnel], options: dict[str, Any], file: Path | None = None) -> None:
+    """Run the tunnel that `read` returns in the manner that the options say. Raises VpntunError and UsageError.
+
+    `file`: the one that `read` reads, and reads again at SIGHUP.
+    """
+    if options["wait"] is not None and not options["daemon"]:
+        raise click.UsageError("--wait goes with --daemon: else nobody waits")
+    if options["wait"] is not None and not 0 <= options["wait"] < float("inf"):
+        raise click.UsageError("--wait takes a number of seconds")
+    commands = {event: Command.parse(line) for event in HOOKS if (line := options[event.replace("-", "_")]) is not None}
+    open_log(
+        interface,
+        2 if options["debug"] else options["verbose"],
+        cast(Form, options["log_format"]),
+        options["log_file"],
+        detached=options["daemon"],
+    )
+    tunnel = read()
+    from vpntun.daemon import run  # the commands that make keys, and those that check files, need no pytun
+
+    background = Background.enter(options["wait"]) if options["daemon"] else None
+    manner = Manner(options["user"], commands, options["pidfile"], background, file)
+    run(tunnel, manner, read if file is not None else None)
