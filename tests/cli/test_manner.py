@@ -1,0 +1,90 @@
+"""How a tunnel is to be run: what the options make of it, of one tunnel's options and of a file alike."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vpntun.daemon
+from tests.cli.test_command_line import Run
+from vpntun.host.keyfile import create_shared
+from vpntun.service import Manner
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(capsys)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the daemon would have been started with."""
+    given: list[Any] = []
+    monkeypatch.setattr(vpntun.daemon, "run", lambda *arguments: given.extend(arguments))
+    return given
+
+
+@pytest.fixture(params=["options", "file"])
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """A command line without any manner."""
+    key = tmp_path / "key"
+    create_shared(key)
+    if request.param == "options":
+        return ["-s", "-i", "tun3", "-k", str(key)]
+    file = tmp_path / "tun3.conf"
+    file.touch(mode=0o600)
+    file.write_text(f"[Interface]\nSharedKey = {key}\nRole = server\n")
+    return ["up", str(file)]
+
+
+def test_without_a_word_it_runs_as_it_was_started(run: Run, ran: list[Any], start: list[str]) -> None:
+    assert run(*start).status == 0
+    manner = ran[1]
+    assert (manner.user, dict(manner.commands), manner.pidfile, manner.background) == (None, {}, None, None)
+
+
+def test_what_is_asked_for_is_what_the_daemon_gets(run: Run, ran: list[Any], start: list[str], tmp_path: Path) -> None:
+    pidfile = tmp_path / "pid"
+    hooks = ["--up", "sh -c true", "--link-down", "/bin/sh 'a b'"]
+    assert run(*start, "--user", "alice", *hooks, "--pidfile", str(pidfile)).status == 0
+    manner: Manner = ran[1]
+    assert (manner.user, manner.pidfile) == ("alice", pidfile)
+    up, down = manner.commands["up"].words, manner.commands["link-down"].words
+    assert (Path(up[0]).name, up[1:], down) == ("sh", ("-c", "true"), ("/bin/sh", "a b"))
+    assert set(manner.commands) == {"up", "link-down"}
+
+
+def test_the_log_goes_where_and_in_the_form_it_is_asked_to(
+    run: Run, ran: list[Any], start: list[str], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    said = run(*start, "--log-file", str(log), "--log-format", "logfmt", "-v")
+    assert (said.status, said.err) == (0, "")
+    logging.getLogger("vpntun").info("hello %s", "there")
+    assert 'level=info interface=tun3 message="hello there"' in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--wait", "3"], "--wait goes with --daemon"),
+        (["--daemon", "--wait", "-1"], "--wait takes a number of seconds"),
+        (["--daemon", "--wait", "inf"], "--wait takes a number of seconds"),
+        (["--daemon", "--wait", "nan"], "--wait takes a number of seconds"),
+        (["--log-format", "xml"], "xml"),
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(
+    run: Run, ran: list[Any], start: list[str], options: list[str], says: str
+) -> None:
+    said = run(*start, *options)
+    assert (said.status, says in said.err, ran) == (2, True, [])
+
+
+@pytest.mark.parametrize("line", ["", "'", "no-such-command-anywhere", "bin/relative"])
+def test_a_hook_that_is_no_command_is_refused(run: Run, ran: list[Any], start: list[str], line: str) -> None:
+    said = run(*start, "--up", line)
+    assert (said.status, said.err.count("\n"), ran) == (3, 1, [])

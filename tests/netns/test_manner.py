@@ -1,0 +1,353 @@
+"""How a tunnel is run, whatever the tunnel: as whom, in the background, with commands and logs of the operator's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.netns.lab import NOBODY, PORT, Daemon, Lab, Machine, far, start_client, start_pair, start_server, until
+
+NET_ADMIN = 1 << 12
+HOOK = """#!/bin/sh
+echo "$VPNTUN_EVENT" "$VPNTUN_INTERFACE" "$VPNTUN_PEER" "$VPNTUN_ENDPOINT" "$VPNTUN_MTU" "$(id -u)" >>{book}
+"""
+
+
+def privileges(pid: int) -> dict[str, list[str]]:
+    """What the kernel says of a process's users, groups and capabilities."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def runs_as_nobody(daemon: Daemon, capabilities: int) -> bool:
+    """Whether it is wholly nobody, with these capabilities and no more."""
+    status = privileges(daemon.process.pid)
+    ours = [status["Uid"], status["Gid"], status["NoNewPrivs"]] == [[str(NOBODY)] * 4, [str(NOBODY)] * 4, ["1"]]
+    held = [int(status[name][0], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")]
+    return ours and held == [0, capabilities, capabilities, 0] and "0" not in status["Groups"]
+
+
+def vpntun(machine: Machine, *arguments: str | Path) -> tuple[int, str]:
+    """Run a command to its end: its status, and what it has said."""
+    done = machine.run(sys.executable, "-m", "vpntun", *arguments, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def configured(lab: Lab, machine: Machine, role: str, *lines: str, peer: str = "") -> Path:
+    """A file of the lab's shared key, whose tunnel is called office."""
+    folder = lab.folder / machine.name
+    folder.mkdir()
+    path = folder / "office.conf"
+    path.touch(mode=0o600)
+    secret = f"SharedKey = {lab.key}"
+    path.write_text("\n".join(["[Interface]", secret, f"Role = {role}", *lines, "[Peer]", peer]) + "\n")
+    return path
+
+
+@pytest.fixture
+def hook(lab: Lab) -> tuple[str, Path]:
+    """A command that writes down what it is told, and where."""
+    folder = lab.home(user=0)
+    folder.chmod(0o755)
+    command, book = folder / "hook", folder / "book"
+    command.write_text(HOOK.format(book=book))
+    command.chmod(0o755)
+    book.touch()
+    book.chmod(0o666)
+    return str(command), book
+
+
+# Least privilege
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_both_ends_work_as_a_user_without_any_capability(lab: Lab, transport: str) -> None:
+    daemons = start_pair(lab, "--user", "nobody", "--transport", transport)
+    lab.ping(lab.a, far(lab))
+    lab.transfer(5_000_000, far(lab))
+    assert all(runs_as_nobody(daemon, 0) for daemon in daemons)
+    for daemon in daemons:
+        assert "running as nobody now, without any capability" in daemon.log
+        assert daemon.stop() == 0
+        assert "Traceback" not in daemon.log
+    assert not lab.a.has_device("tun11")
+
+
+def test_a_client_that_has_given_up_root_finds_its_way_again(lab: Lab) -> None:
+    server = start_server(lab, "--user", "nobody")
+    start_client(lab, "--user", "nobody", "--transport", "tcp")
+    lab.ping(lab.a, far(lab))
+    assert server.stop() == 0
+    start_server(lab, "--user", "nobody")
+    lab.ping(lab.a, far(lab), within=10)
+
+
+def test_a_server_that_has_given_up_root_remembers_where_its_client_was(lab: Lab) -> None:
+    server, _ = start_pair(lab, "--transport", "udp", "--user", "nobody")
+    lab.ping(lab.a, far(lab))
+    assert server.stop() == 0
+    start_server(lab, "--transport", "udp", "--user", "nobody")
+    lab.ping(lab.a, far(lab), within=10)
+
+
+def test_the_control_socket_of_one_that_gave_up_root_is_still_roots(lab: Lab) -> None:
+    start_server(lab, "--user", "nobody")
+    assert "interface: tun3" in vpntun(lab.b, "show", "tun3")[1]
+    assert vpntun(lab.b, "down", "tun3") == (0, "")
+    start_server(lab, "--user", "nobody")
+
+
+def test_what_must_be_taken_back_from_a_device_that_was_there_keeps_one_capability(lab: Lab) -> None:
+    lab.b.run("ip", "tuntap", "add", "dev", "tun3", "mode", "tun")
+    server = start_server(lab, "--user", "nobody", "--address", "192.168.9.2/24", "--mtu", "1400")
+    assert runs_as_nobody(server, NET_ADMIN)
+    assert "with CAP_NET_ADMIN alone" in server.log
+    assert server.stop() == 0
+    assert lab.b.addresses("tun3") == []
+    assert "mtu 1500" in lab.b.run("ip", "link", "show", "dev", "tun3").stdout
+
+
+def test_a_full_tunnel_is_taken_back_by_the_user(lab: Lab) -> None:
+    start_server(lab)
+    before = [lab.a.run("ip", version, "rule").stdout for version in ("-4", "-6")]
+    full = f"Endpoint = {lab.b.four}:{PORT}\nAllowedIPs = 0.0.0.0/0, ::/0"
+    client = lab.a.vpntun("up", configured(lab, lab.a, "client", "User = nobody", peer=full))
+    client.wait_for("connected to")
+    assert runs_as_nobody(client, NET_ADMIN)
+    lab.ping(lab.a, far(lab))
+    assert "5182" in lab.a.run("ip", "-4", "rule").stdout
+    assert client.stop() == 0
+    assert [lab.a.run("ip", version, "rule").stdout for version in ("-4", "-6")] == before
+
+
+def test_post_up_lines_still_run_as_root_and_those_of_the_end_as_the_user(lab: Lab) -> None:
+    lines = [f"{when} = echo {when} is $(id -u)" for when in ("PreUp", "PostUp", "PreDown", "PostDown")]
+    server = lab.b.vpntun("up", configured(lab, lab.b, "server", "User = nobody", *lines))
+    server.wait_for("waiting for the peer")
+    assert server.stop() == 0
+    assert re.findall(r"(\w+) is (\d+)", server.log) == [
+        ("PreUp", "0"),
+        ("PostUp", "0"),
+        ("PreDown", str(NOBODY)),
+        ("PostDown", str(NOBODY)),
+    ]
+
+
+def test_a_file_that_the_user_cannot_read_is_said_at_once_and_changes_nothing_later(lab: Lab) -> None:
+    path = configured(lab, lab.b, "server", "User = nobody")
+    server = lab.b.vpntun("up", path)
+    server.wait_for(f"nobody cannot read {path} again at SIGHUP")
+    server.wait_for("waiting for the peer")
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for("nothing has changed")
+    assert server.running
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "says"),
+    [
+        (["--user", "nosuch"], 3, "there is no user 'nosuch'"),
+        (["--user", "root"], 3, "root cannot be the user"),
+        (["--up", "/nonexistent/command"], 3, "/nonexistent"),
+        (["--up", "false"], 10, "the tunnel is not started"),
+        (["--wait", "3"], 2, "--wait goes with --daemon"),
+        (["--daemon", "--wait", "-1"], 2, "a number of seconds"),
+        (["--log-file", "/nonexistent/log"], 3, "the log file"),
+        (["--pidfile", "/nonexistent/pid"], 3, "the pid file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_manner_that_cannot_be_is_refused_and_nothing_is_left(
+    lab: Lab, options: list[str], status: int, says: str
+) -> None:
+    ended, said = vpntun(lab.b, "-s", "-i", "tun3", "-k", lab.key, *options)
+    assert (ended, says in said) == (status, True), said
+    assert not lab.b.has_device("tun3")
+
+
+def test_name_servers_and_a_user_are_refused_together(lab: Lab) -> None:
+    path = configured(lab, lab.b, "server", "User = nobody", "DNS = 192.0.2.53")
+    status, said = vpntun(lab.b, "up", path)
+    assert (status, "leave out either the user or DNS" in said) == (3, True), said
+
+
+# Hooks
+
+
+def test_hooks_are_told_when_the_tunnel_and_its_link_come_and_go(lab: Lab, hook: tuple[str, Path]) -> None:
+    command, book = hook
+    start_server(lab)
+    options = [each for event in ("up", "down", "link-up", "link-down") for each in (f"--{event}", command)]
+    client = start_client(lab, *options, "--user", "nobody")
+    assert until(lambda: "link-up" in book.read_text(), 10), client
+    assert client.stop() == 0
+    first, second, last = book.read_text().splitlines()
+    assert first == "up tun11   1500 0"
+    assert re.fullmatch(rf"link-up tun11 \S{{43}}= {lab.b.four}:{PORT} 1500 {NOBODY}", second)
+    assert last == f"down tun11   1500 {NOBODY}"
+
+
+def test_a_hook_that_others_can_write_is_not_run(lab: Lab, hook: tuple[str, Path]) -> None:
+    command, book = hook
+    Path(command).chmod(0o777)
+    status, said = vpntun(lab.b, "-s", "-i", "tun3", "-k", lab.key, "--up", command)
+    assert (status, command in said, book.read_text()) == (3, True, ""), said
+
+
+# In the background
+
+
+@pytest.fixture
+def stop(lab: Lab) -> Callable[[Path], None]:
+    """Ends the daemon of a pid file, and waits until it has gone."""
+
+    def ended(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+        except FileNotFoundError:
+            return True
+
+    def stop(pidfile: Path) -> None:
+        pid = int(pidfile.read_text())
+        os.kill(pid, signal.SIGTERM)
+        assert until(lambda: ended(pid), 10)
+
+    return stop
+
+
+def test_a_daemon_is_waited_for_until_its_link_stands(lab: Lab, stop: Callable[[Path], None]) -> None:
+    start_server(lab)
+    pidfile, log = lab.folder / "pid", lab.folder / "log"
+    options = "--daemon", "--wait", "20", "--pidfile", pidfile, "--log-file", log, "--log-format", "json"
+    assert vpntun(lab.a, "-c", lab.b.four, "-i", "tun11", "-k", lab.key, *options)[0] == 0
+    assert lab.a.run("ping", "-n", "-c1", "-W2", far(lab)).returncode == 0
+    said = [json.loads(line) for line in log.read_text().splitlines()]
+    assert any(line["message"].startswith("connected to ") for line in said)
+    assert all(line["interface"] == "tun11" for line in said)
+    assert log.stat().st_mode & 0o777 == 0o600
+    stop(pidfile)
+    assert not pidfile.exists()
+    assert not lab.a.has_device("tun11")
+
+
+def test_a_link_that_does_not_come_in_time_has_its_status_and_is_still_tried(
+    lab: Lab, stop: Callable[[Path], None]
+) -> None:
+    pidfile = lab.folder / "pid"
+    options = "--daemon", "--wait", "0.5", "--pidfile", pidfile
+    status, said = vpntun(lab.a, "-c", lab.b.four, "-i", "tun11", "-k", lab.key, *options)
+    assert (status, "goes on trying" in said) == (9, True), said
+    assert vpntun(lab.a, "show", "tun11", "--wait", "0")[0] == 9
+    start_server(lab)
+    status, said = vpntun(lab.a, "show", "tun11", "--wait", "20")
+    assert (status, "  state: connected\n" in said) == (0, True), said
+    stop(pidfile)
+
+
+def test_the_caller_of_a_daemon_learns_why_it_could_not_start(lab: Lab) -> None:
+    start_server(lab)
+    status, said = vpntun(lab.b, "-s", "-i", "tun4", "-k", lab.key, "--daemon")
+    assert (status, f"port {PORT}" in said) == (7, True), said
+    assert not lab.b.has_device("tun4")
+
+
+def test_a_second_daemon_of_the_same_pid_file_is_refused(lab: Lab, stop: Callable[[Path], None]) -> None:
+    pidfile = lab.folder / "pid"
+    options = "-s", "-k", lab.key, "--daemon", "--pidfile", pidfile
+    assert vpntun(lab.b, *options, "-i", "tun3")[0] == 0
+    status, said = vpntun(lab.b, *options, "-i", "tun4", "-p", "55556")
+    assert (status, f"process {pidfile.read_text().strip()} runs already" in said) == (8, True), said
+    stop(pidfile)
+
+
+def test_a_log_that_was_rotated_away_is_opened_anew(lab: Lab) -> None:
+    log = lab.folder / "log"
+    server = start_server_with_log(lab, log)
+    log.rename(lab.folder / "log.1")
+    server.process.send_signal(signal.SIGHUP)
+    assert until(log.exists, 5)
+    start_client(lab)
+    lab.ping(lab.a, far(lab))
+    assert until(lambda: "connected to" in log.read_text(), 5)
+    assert "connected to" not in (lab.folder / "log.1").read_text()
+
+
+def start_server_with_log(lab: Lab, log: Path) -> Daemon:
+    server = lab.b.vpntun("-s", "-i", "tun3", "-k", lab.key, "--log-file", log)
+    assert until(lambda: log.exists() and "waiting for the peer" in log.read_text(), 10), server
+    return server
+
+
+# What systemd is told
+
+
+class Told:
+    """A socket in systemd's place."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self.environment = {"NOTIFY_SOCKET": str(path)}
+        self.said: list[str] = []
+
+    def hears(self, text: str, seconds: float = 10) -> bool:
+        """Whether a message with this line comes, or has come."""
+        end = time.monotonic() + seconds
+        while text not in self.said and (left := end - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            try:
+                self.said += self._socket.recv(4096).decode().split("\n")
+            except TimeoutError:
+                break
+        return text in self.said
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def told(lab: Lab) -> Told:
+    return Told(lab.folder / "notify")
+
+
+def test_systemd_hears_of_a_server_that_waits_of_its_link_and_of_its_end(lab: Lab, told: Told) -> None:
+    environment = {**told.environment, "WATCHDOG_USEC": "200000"}
+    server = lab.b.vpntun("-s", "-i", "tun3", "-k", lab.key, env=environment)
+    assert told.hears("READY=1"), server
+    assert "STATUS=not connected" in told.said
+    start_client(lab)
+    assert told.hears("STATUS=connected"), server
+    told.said.clear()
+    assert told.hears("WATCHDOG=1", 2)
+    assert server.stop() == 0
+    assert told.hears("STOPPING=1")
+    told.close()
+
+
+def test_systemd_hears_of_a_client_once_its_link_stands(lab: Lab, told: Told) -> None:
+    client = lab.a.vpntun("-c", lab.b.four, "-i", "tun11", "-k", lab.key, env=told.environment)
+    assert told.hears("STATUS=not connected"), client
+    assert not told.hears("READY=1", 1)
+    start_server(lab)
+    assert told.hears("READY=1"), client
+    assert "STATUS=connected" in told.said
+    told.close()
+
+
+def test_systemd_hears_of_each_reload(lab: Lab, told: Told) -> None:
+    server = lab.b.vpntun("up", configured(lab, lab.b, "server"), env=told.environment)
+    assert told.hears("READY=1"), server
+    told.said.clear()
+    server.process.send_signal(signal.SIGHUP)
+    assert told.hears("RELOADING=1"), server
+    assert told.hears("READY=1"), server
+    told.close()
