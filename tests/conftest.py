@@ -17,7 +17,15 @@ from tests.netns.lab import remove_state_folders
 
 HERE = Path(__file__).parent
 NAMESPACES = {"netns", "boot", "test_readme.py"}
-WAIT_MOSTLY = {"test_transports", "test_restarts", "test_bad_input", "test_exits", "test_lab", "test_devices", "test_manner"}
+WAIT_MOSTLY = {
+    "test_transports",
+    "test_restarts",
+    "test_bad_input",
+    "test_exits",
+    "test_lab",
+    "test_devices",
+    "test_manner",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
