@@ -25,6 +25,7 @@ WAIT_MOSTLY = {
     "test_lab",
     "test_devices",
     "test_manner",
+    "test_persistent",
 }
 
 
