@@ -22,6 +22,7 @@ FLOORS = {
     "config": 4,
     "links": 4,
     "service": 4,
+    "sockets": 4,
     "status": 4,
     "daemon": 4,
     "cli": 4,

@@ -38,10 +38,10 @@ from vpntun.host.relay import Relay
 from vpntun.host.routing import HostRoutes
 from vpntun.host.settings import DeviceSettings
 from vpntun.host.shell import ShellLines
-from vpntun.host.tcp import Strangers, TcpConnection, TcpListener
-from vpntun.host.udp import UdpSocket, families
+from vpntun.host.tcp import TcpConnection, TcpListener
 from vpntun.links import Links
 from vpntun.service import Manner, Service
+from vpntun.sockets import open_listeners, open_udp
 from vpntun.status import status_of
 
 
@@ -79,8 +79,8 @@ class _Daemon:
         stack.callback(self._device.close)
         self._routes = self._make_routes()
         self._mark = self._routes.choose_mark(self._allowed(tunnel))
-        self._udp = self._open_udp()
-        self._listeners = self._open_listeners()
+        self._udp = open_udp(tunnel, self._mark, self._loop, stack)
+        self._listeners = open_listeners(tunnel, self._mark, stack)
         self._addresses = self._configure_device()
         self._configure_host()
         self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, self._addresses)))
@@ -95,8 +95,9 @@ class _Daemon:
         self._announce()
         links = self._links
         links.change(self._tunnel.peers)
-        self._service.is_set_up(self._links.standing.summary, can_be_called=self._tunnel.waits is not None)
-        if not self._service.gives_up_privileges:
+        if self._service.gives_up_privileges:
+            self._is_up(None)
+        else:
             ShellLines("PostUp", self._tunnel.hooks.post_up).start(self._loop, self._is_up)
         schedule = links.schedule
         self._loop.run(schedule.deadline, lambda: schedule.handle(self._loop.now))
@@ -162,7 +163,9 @@ class _Daemon:
         )
 
     def _is_up(self, failed: VpntunError | None) -> None:
-        if failed is not None:
+        if failed is None:
+            self._service.is_set_up(self._links.standing.summary, can_be_called=self._tunnel.waits is not None)
+        else:
             self._failed = failed
             self._loop.stop()
 
@@ -210,32 +213,6 @@ class _Daemon:
         if tunnel.routing.table != "off":
             self._routes.apply(self._allowed(tunnel))
             self._loop.watch(self._routes.fileno(), self._routes.follow)
-
-    def _open_udp(self) -> dict[int, UdpSocket]:
-        tunnel = self._tunnel
-        if tunnel.waits == "tcp" and not any(peer.host for peer in tunnel.peers):
-            return {}
-        sockets = {}
-        for family in families():
-            sockets[family] = UdpSocket(
-                family,
-                tunnel.port or 0,
-                self._loop,
-                answers_from_where_asked=tunnel.waits is not None,
-                mark=self._mark,
-            )
-            self._stack.callback(sockets[family].close)
-        return sockets
-
-    def _open_listeners(self) -> list[TcpListener]:
-        if self._tunnel.waits not in ("auto", "tcp") or self._tunnel.port is None:
-            return []
-        strangers = Strangers()
-        listeners = []
-        for family in families():
-            listeners.append(TcpListener(family, self._tunnel.port, strangers, self._mark))
-            self._stack.callback(listeners[-1].close)
-        return listeners
 
     def _configure_device(self) -> list[Interface]:
         tunnel, device = self._tunnel, self._device

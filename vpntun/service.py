@@ -59,7 +59,7 @@ class Service:
         self._stack = stack
         self._notifier = Notifier.from_environment(os.environ)
         self._status = ""
-        self._is_ready = False
+        self._is_set_up = self._has_link = self._is_ready = False
         self._hooks: Hooks | None = None
         self._account: Account | None = None
         if manner.user or user:
@@ -90,13 +90,15 @@ class Service:
             notice("%s cannot read %s again at SIGHUP", self._account.name, self._manner.file)
 
     def is_set_up(self, status: str, *, can_be_called: bool) -> None:
-        """All is set up; the loop begins."""
+        """All is set up, PostUp too, while the loop turns already."""
+        self._is_set_up = True
         self._status = status
         self._notifier.status(status)
         self._notifier.keep_alive(self._loop)
-        self._loop.call_later(0.0 if can_be_called else PATIENCE, self._ready)
         if self._manner.background is not None:
             self._manner.background.device_is_up(self._loop)
+        self._loop.call_later(0.0 if can_be_called else PATIENCE, self._ready)
+        self._tell_of_link()
 
     def link_changed(self, public: bytes, name: str, endpoint: str, status: str, *, stands: bool) -> None:
         """The link to the peer of this public key stands, or does not any more."""
@@ -109,9 +111,8 @@ class Service:
         self._status = status
         self._notifier.status(status)
         if stands:
-            self._ready()
-            if self._manner.background is not None:
-                self._manner.background.link_is_up()
+            self._has_link = True
+            self._tell_of_link()
 
     def reloading(self) -> None:
         """The configuration is being read again; `reloaded` follows, come what may."""
@@ -125,6 +126,13 @@ class Service:
     def ends(self) -> None:
         """The end has begun."""
         self._notifier.stopping()
+
+    def _tell_of_link(self) -> None:
+        """To who waits for a link: there is one, or has been, and all is set up."""
+        if self._has_link and self._is_set_up:
+            self._ready()
+            if self._manner.background is not None:
+                self._manner.background.link_is_up()
 
     def _ready(self) -> None:
         if not self._is_ready:

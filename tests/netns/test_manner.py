@@ -260,6 +260,15 @@ def test_the_caller_of_a_daemon_learns_why_it_could_not_start(lab: Lab) -> None:
     assert not lab.b.has_device("tun4")
 
 
+def test_the_caller_of_a_daemon_learns_that_post_up_has_failed(lab: Lab) -> None:
+    start_server(lab)
+    peer = f"Endpoint = {lab.b.four}:{PORT}"
+    path = configured(lab, lab.a, "client", "PostUp = sleep 0.5; exit 3", peer=peer)
+    status, said = vpntun(lab.a, "up", path, "--daemon", "--wait", "20")
+    assert (status, "line 1 of PostUp failed with status 3" in said) == (10, True), said
+    assert not lab.a.has_device("office")
+
+
 def test_a_second_daemon_of_the_same_pid_file_is_refused(lab: Lab, stop: Callable[[Path], None]) -> None:
     pidfile = lab.folder / "pid"
     options = "-s", "-k", lab.key, "--daemon", "--pidfile", pidfile
