@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+import vpntun.daemon  # now, since an ordinary user may not be able to read it later
+from vpntun.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +21,38 @@ def _log_as_before() -> Iterator[None]:
     yield
     log.handlers, log.propagate = former[0], former[2]
     log.setLevel(former[1])
+
+
+class Said:
+    """How a run of the program ended, and what it wrote."""
+
+    def __init__(self, status: object, out: str, err: str) -> None:
+        self.status = status
+        self.out = out
+        self.err = err
+
+
+class Run:
+    """Runs the program in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str | Path) -> Said:
+        with pytest.raises(SystemExit) as caught:
+            main([str(each) for each in arguments])
+        said = self._capsys.readouterr()
+        return Said(caught.value.code or 0, said.out, said.err)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(capsys)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the daemon is given to run: the tunnel, its manner, and how it is read again."""
+    given: list[Any] = []
+    monkeypatch.setattr(vpntun.daemon, "run", lambda *arguments: given.extend(arguments))
+    return given

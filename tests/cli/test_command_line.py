@@ -12,9 +12,9 @@ import pytest
 
 import vpntun
 import vpntun.daemon  # now, since an ordinary user may not be able to read it later
+from tests.cli.conftest import Run, Said
 from tests.host.machine import ordinary_user
 from vpntun import errors
-from vpntun.cli import main
 from vpntun.crypto.keys import KeyPair, clamp, format_key, parse_key
 from vpntun.host.keyfile import create_shared, read_shared
 
@@ -22,33 +22,6 @@ PEER = format_key(KeyPair.of(clamp(b"p" * 32)).public)
 ALICE_PRIVATE = "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a"
 ALICE_PUBLIC = "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
 """RFC 7748, section 6.1."""
-
-
-class Said:
-    """How a run of the program ended, and what it wrote."""
-
-    def __init__(self, status: object, out: str, err: str) -> None:
-        self.status = status
-        self.out = out
-        self.err = err
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    return Run(capsys)
-
-
-class Run:
-    """Runs the program in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str | Path) -> Said:
-        with pytest.raises(SystemExit) as caught:
-            main([str(each) for each in arguments])
-        said = self._capsys.readouterr()
-        return Said(caught.value.code or 0, said.out, said.err)
 
 
 def program(*arguments: str | Path, stdin: bytes = b"", environment: dict[str, str] | None = None) -> Said:

@@ -10,8 +10,7 @@ from typing import Any
 import click
 import pytest
 
-import vpntun.daemon
-from tests.cli.test_command_line import Run, Said
+from tests.cli.conftest import Run, Said
 from vpntun.cli.command import NOT_BESIDE_A_FILE
 from vpntun.cli.command import vpntun as program
 from vpntun.config import file as files
@@ -76,19 +75,6 @@ peer: {format_key(OFFICE)}
   allowed ips: 10.20.0.0/16, 192.168.3.0/24
   persistent keepalive: every 25 seconds
 """
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    return Run(capsys)
-
-
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the daemon is given to run: the tunnel, and how it is read again."""
-    given: list[Any] = []
-    monkeypatch.setattr(vpntun.daemon, "run", lambda *arguments: given.extend(arguments))
-    return given
 
 
 def write(path: Path, text: str) -> Path:

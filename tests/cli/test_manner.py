@@ -8,23 +8,9 @@ from typing import Any
 
 import pytest
 
-import vpntun.daemon
-from tests.cli.test_command_line import Run
+from tests.cli.conftest import Run
 from vpntun.host.keyfile import create_shared
 from vpntun.service import Manner
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    return Run(capsys)
-
-
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the daemon would have been started with."""
-    given: list[Any] = []
-    monkeypatch.setattr(vpntun.daemon, "run", lambda *arguments: given.extend(arguments))
-    return given
 
 
 @pytest.fixture(params=["options", "file"])

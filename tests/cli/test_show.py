@@ -15,14 +15,12 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_command_line import Run, run
+from tests.cli.conftest import Run
 from tests.host.machine import needs_root, ordinary_user
 from vpntun.cli.control import describe
 from vpntun.host import asking
 from vpntun.host.control import ControlSocket, socket_path
 from vpntun.host.loop import Loop
-
-__all__ = ["run"]  # a fixture
 
 NOW = 1_700_000_000.0
 PEER: dict[str, Any] = {
