@@ -40,6 +40,13 @@ def test_a_network_is_what_the_ipaddress_module_makes_of_it(text: str) -> None:
         assert values.networks(text) == expected
 
 
+def test_the_networks_of_a_line_that_comes_again_are_not_made_anew() -> None:
+    for first, second in zip(
+        values.networks("10.0.0.0/8, fd00::/8"), values.networks("10.0.0.0/8, fd00::/8"), strict=True
+    ):
+        assert first is second
+
+
 networks = st.one_of(
     st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)).map(lambda made: IPv4Network(made, strict=False)),
     st.tuples(st.integers(0, 2**128 - 1), st.integers(0, 128)).map(lambda made: IPv6Network(made, strict=False)),

@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
 from pathlib import Path
 from typing import Literal, cast
@@ -22,6 +23,10 @@ from vpntun.errors import ConfigurationError
 from vpntun.host.keyfile import read_shared
 
 LONGEST_NAME = 64  # characters of a peer's
+
+MOST_KEPT = 4096
+"""Lines of allowed IPs whose networks are kept: a reload, for which the loop waits, makes anew what has changed alone."""
+
 TABLE_FILES = ("/usr/share/iproute2/rt_tables", "/etc/iproute2/rt_tables", "/etc/iproute2/rt_tables.d/*.conf")
 """Where routing tables get their names, as in ip-route(8); each line is a number and a name."""
 
@@ -124,7 +129,7 @@ def addresses(text: str) -> list[Interface]:
 
 def networks(text: str) -> list[Network]:
     """Allowed IPs, commas between them, their host bits masked off; none where the text is empty."""
-    return [_network(each) for each in text.split(",")] if text else []
+    return list(_networks(text)) if text else []
 
 
 def dns(text: str) -> list[str]:
@@ -171,6 +176,11 @@ def _address(text: str) -> Interface:
         return ip_interface(_without_scope(text))
     except ValueError:
         raise ConfigurationError(f"{_shown(text)} is no address, such as 192.168.0.1/24 or fd00:1::1/64") from None
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _networks(text: str) -> tuple[Network, ...]:
+    return tuple(_network(each) for each in text.split(","))
 
 
 def _network(text: str) -> Network:
