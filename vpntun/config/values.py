@@ -25,7 +25,7 @@ from vpntun.host.keyfile import read_shared
 LONGEST_NAME = 64  # characters of a peer's
 
 MOST_KEPT = 4096
-"""Lines of allowed IPs whose networks are kept: a reload, for which the loop waits, makes anew what has changed alone."""
+"""Lines of allowed IPs whose networks are kept: the loop waits for a reload, which reads what has changed alone."""
 
 TABLE_FILES = ("/usr/share/iproute2/rt_tables", "/etc/iproute2/rt_tables", "/etc/iproute2/rt_tables.d/*.conf")
 """Where routing tables get their names, as in ip-route(8); each line is a number and a name."""
