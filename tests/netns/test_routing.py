@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, until
+from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, firewall, until
+from tests.test_readme import blocks
 from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.host.dns import entry_for
 from vpntun.host.shell import SYSTEM_PATH
@@ -51,7 +52,7 @@ class World:
         self.lab, self.a, self.b = lab, lab.a, lab.b
         lend(self.b, SERVER, SERVER6, WORLD, WORLD6, PRIVATE, PRIVATE6)
         self.a.run("sh", "-ec", f"ip route add default via {self.b.four}; ip -6 route add default via {self.b.six}")
-        self._client, self._stranger, self._server = (KeyPair.of(os.urandom(32)) for _ in range(3))
+        self._client, self._stranger, self._server = (KeyPair.generate() for _ in range(3))
         self._watch = self.b.popen(sys.executable, "-c", WATCH)
         self._read = 0
         self._size = 100
@@ -397,6 +398,34 @@ def test_where_the_device_has_no_ipv6_nothing_of_it_gets_out_either(world: World
     assert world.state() == world.before
 
 
+def test_the_readmes_full_tunnel_leads_to_where_the_remote_machine_can_go(lab: Lab) -> None:
+    outside = lab.add("c", "10.0.1.3", "fd02::3")
+    lab.cable(lab.b, "veth1", outside, "veth0")
+    for machine, number in ((lab.b, 2), (outside, 3)):
+        machine.run("ip", "address", "add", f"10.0.1.{number}/24", "dev", "veth0" if machine is outside else "veth1")
+    lend(outside, "192.0.2.1")
+    lab.a.run("ip", "route", "add", "default", "via", lab.b.four)
+    lab.b.run("ip", "route", "add", "192.0.2.0/24", "via", "10.0.1.3")
+    keys = {"REMOTE": KeyPair.generate(), "LOCAL": KeyPair.generate()}
+    tunnels = []
+    for machine, name in ((lab.b, "remote"), (lab.a, "local")):
+        [text] = blocks(f"full-tunnel-{name}")
+        for whose, pair in keys.items():
+            text = text.replace(f"{whose}_PRIVATE", format_key(pair.private))
+            text = text.replace(f"{whose}_PUBLIC", format_key(pair.public))
+        for tool, usable in zip(("iptables", "ip6tables"), firewall(), strict=True):
+            text = text.replace(f"= {tool} ", f"= {usable} ")
+        file = lab.folder / name / "home.conf"
+        file.parent.mkdir()
+        file.touch(mode=0o600)
+        file.write_text(text.replace("remote.example.org", lab.b.four))
+        tunnels.append(machine.vpntun("up", file, binds=without_resolvconf(lab)))
+        tunnels[-1].wait_for(STARTED, SECONDS)
+    lab.ping(lab.a, "192.0.2.1", SECONDS)  # which knows no way back but to the remote machine itself
+    assert [each.stop() for each in reversed(tunnels)] == [0, 0]
+    assert "MASQUERADE" not in lab.b.run(firewall()[0], "-t", "nat", "-S").stdout
+
+
 DNS = "DNS = 10.9.0.1, fd09::1, corp.example, example.net"
 
 
@@ -422,11 +451,16 @@ def test_name_servers_and_domains_go_to_resolvconf_and_are_taken_back_even_after
     assert world.state() == world.before
 
 
-def test_without_resolvconf_one_warning_says_so_and_the_tunnel_is_up(world: World) -> None:
-    nothing = world.lab.folder / "nothing"
+def without_resolvconf(lab: Lab) -> dict[str, Path]:
+    """What is bound over every resolvconf of this machine: a file that cannot be run."""
+    nothing = lab.folder / "nothing"
     nothing.touch(mode=0o600)
     found = [shutil.which("resolvconf", path=each) for each in f"{os.environ['PATH']}:{SYSTEM_PATH}".split(":")]
-    client = world.a.vpntun("up", world.write(FULL, DNS), binds={each: nothing for each in found if each is not None})
+    return {each: nothing for each in found if each is not None}
+
+
+def test_without_resolvconf_one_warning_says_so_and_the_tunnel_is_up(world: World) -> None:
+    client = world.a.vpntun("up", world.write(FULL, DNS), binds=without_resolvconf(world.lab))
     client.wait_for(STARTED, SECONDS)
     world.lab.ping(world.a, WORLD, SECONDS)
     assert client.stop() == 0
