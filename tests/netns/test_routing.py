@@ -138,7 +138,7 @@ class World:
             "sh",
             "-c",
             "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; ip -brief address; "
-            "sysctl net.ipv4.conf.all.rp_filter; find /run/vpntun -name '*.journal'",
+            "sysctl net.ipv4.conf.all.rp_filter; find /run/vpntun -name '*.journal' -size +0",
         )
         return "\n".join(line for line in shown.stdout.splitlines() if "fe80" not in line and "ff00" not in line)
 
@@ -361,8 +361,8 @@ def test_what_the_operator_set_up_already_is_not_doubled_and_stays(world: World)
     assert world.state() == before
 
 
-def test_the_hosts_own_networks_are_followed_as_its_addresses_change(world: World) -> None:
-    world.up()
+def test_the_hosts_own_networks_are_followed_as_its_addresses_change_without_roots_privileges_too(world: World) -> None:
+    client = world.up(FULL, "User = nobody")
     world.b.run("ip", "address", "add", "192.168.7.2/24", "dev", "veth0")
     world.through("192.168.7.2")
     world.a.run("ip", "address", "add", "192.168.7.1/24", "dev", "veth0")
@@ -371,6 +371,8 @@ def test_the_hosts_own_networks_are_followed_as_its_addresses_change(world: Worl
     world.a.run("ip", "address", "del", "192.168.7.1/24", "dev", "veth0")
     assert until(lambda: "192.168.7.0/24" not in world.rules(), 10)
     world.through("192.168.7.2")
+    assert client.stop() == 0
+    assert world.state() == world.before
 
 
 def test_what_cannot_be_leaves_nothing_and_does_not_harm_the_one_that_is_up(world: World) -> None:
@@ -388,6 +390,18 @@ def test_what_cannot_be_leaves_nothing_and_does_not_harm_the_one_that_is_up(worl
         assert says in second.log
         assert world.state() == during
     world.through(WORLD)
+
+
+def test_check_does_nothing(world: World) -> None:
+    file = world.write(FULL, "DNS = 10.9.0.1", f"PreUp = touch {world.lab.folder}/ran")
+    said = world.a.run(sys.executable, "-m", "vpntun", "check", file).stdout
+    assert "full tunnel: IPv4 and IPv6" in said
+    assert world.state() == world.before
+    assert not (world.lab.folder / "ran").exists()
+    assert world.a.run("ls", "-A", "/run/vpntun", "/var/lib/vpntun").stdout.split() == [
+        "/run/vpntun:",
+        "/var/lib/vpntun:",
+    ]
 
 
 def test_where_the_device_has_no_ipv6_nothing_of_it_gets_out_either(world: World) -> None:
