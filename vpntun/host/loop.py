@@ -12,12 +12,13 @@ import heapq
 import itertools
 import os
 import resource
-import selectors
 import signal
 import socket
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from select import EPOLLIN, EPOLLOUT, epoll
 from types import FrameType
 from typing import Any
 
@@ -25,6 +26,7 @@ from vpntun.host.log import NOTICE, Limited
 
 Callback = Callable[[], None]
 LONGEST_SLEEP = 3600.0
+MOST_READY = 64
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 SECONDS_TO_LOOK_AWAY = 1.0
 MOST_DESCRIPTORS = 65536
@@ -35,37 +37,39 @@ class Loop:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._selector = selectors.DefaultSelector()
+        self._epoll = epoll()
+        self._watched: dict[int, _Watched] = {}
         self._later: list[tuple[float, int, Callback]] = []
         self._order = itertools.count()
         self._running = True
         self.now = clock()
+        self.turns = 0
+        """How many there have been."""
         self.slept = 0.0
         """Seconds that it has waited, all in all."""
         self.on_hangup: Callback | None = None
-        self._away: dict[int, selectors.SelectorKey] = {}
         self._no_room = Limited(NOTICE, "connections have to wait: %s (a limit of this process or of the system)")
 
     def watch(self, descriptor: int, on_readable: Callback, on_writable: Callback | None = None) -> None:
         """Call back while `descriptor` is readable; `await_writable` turns the other one on and off."""
-        self._selector.register(descriptor, selectors.EVENT_READ, (on_readable, on_writable))
+        self._epoll.register(descriptor, EPOLLIN)
+        self._watched[descriptor] = _Watched(on_readable, on_writable)
 
     def await_writable(self, descriptor: int, wanted: bool, *, alone: bool = False) -> None:
         """Call `on_writable` of a watched descriptor when it can be written again, or no longer.
 
         `alone`: meanwhile nobody is told of what could be read there.
         """
-        key = self._selector.get_key(descriptor)
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
-        if wanted and alone:
-            events = selectors.EVENT_WRITE
-        if key.events != events:
-            self._selector.modify(descriptor, events, key.data)
+        watched = self._watched[descriptor]
+        awaited = EPOLLIN if not wanted else EPOLLOUT if alone else EPOLLIN | EPOLLOUT
+        if watched.awaited != awaited:
+            watched.awaited = awaited
+            self._epoll.modify(descriptor, awaited)
 
     def forget(self, descriptor: int) -> None:
         """Stop watching, before the descriptor is closed."""
-        if self._away.pop(descriptor, None) is None:
-            self._selector.unregister(descriptor)
+        del self._watched[descriptor]
+        self._epoll.unregister(descriptor)
 
     def accept(self, listener: socket.socket) -> tuple[socket.socket, Any] | None:
         """The connection that waits at a watched listener, and its address; None: there is none, or no room for it."""
@@ -74,8 +78,7 @@ class Loop:
         except OSError as error:
             if error.errno in NO_ROOM:
                 self._no_room(os.strerror(error.errno))
-                self._away[listener.fileno()] = self._selector.unregister(listener)
-                self.call_later(SECONDS_TO_LOOK_AWAY, lambda: self._look_again(listener.fileno()))
+                self._look_away(listener.fileno())
             return None
 
     def call_later(self, seconds: float, callback: Callback) -> None:
@@ -95,25 +98,31 @@ class Loop:
         """Wait once, for a descriptor or for a deadline, and call back."""
         due = deadline()
         earliest = min(due, self._later[0][0]) if self._later else due
-        before = self._clock()
-        timeout = min(max(0.0, earliest - before), LONGEST_SLEEP)
-        ready = self._selector.select(timeout)
-        self.now = self._clock()
-        self.slept += self.now - before
-        for key, events in ready:
-            on_readable, on_writable = key.data
-            if events & selectors.EVENT_WRITE and on_writable is not None:
-                on_writable()
-            if events & selectors.EVENT_READ and key.fd in self._selector.get_map():
-                on_readable()
+        clock, watched = self._clock, self._watched
+        before = clock()
+        wait = earliest - before
+        ready = self._epoll.poll(LONGEST_SLEEP if wait > LONGEST_SLEEP else wait if wait > 0 else 0, MOST_READY)
+        self.now = now = clock()
+        self.slept += now - before
+        self.turns += 1
+        for descriptor, events in ready:
+            callbacks = watched.get(descriptor)
+            if callbacks is None:
+                continue
+            if events != EPOLLIN:  # an error, or the other end's end, is for both to see
+                if events & ~EPOLLIN and callbacks.on_writable is not None:
+                    callbacks.on_writable()
+                if not events & ~EPOLLOUT or watched.get(descriptor) is not callbacks:
+                    continue
+            callbacks.on_readable()
         while self._later and self._later[0][0] <= self.now:
             heapq.heappop(self._later)[2]()
         if due <= self.now:
             on_deadline()
 
     def close(self) -> None:
-        """Let the selector go."""
-        self._selector.close()
+        """Let epoll go."""
+        self._epoll.close()
 
     def ending_on_signals(self) -> AbstractContextManager[None]:
         """While it holds, the first SIGINT or SIGTERM stops the loop, run or not yet, the second the process.
@@ -122,10 +131,16 @@ class Loop:
         """
         return _Signals(self)
 
-    def _look_again(self, descriptor: int) -> None:
-        key = self._away.pop(descriptor, None)
-        if key is not None:
-            self._selector.register(descriptor, key.events, key.data)
+    def _look_away(self, descriptor: int) -> None:
+        """For a second nobody is told of what could be read there."""
+        watched = self._watched[descriptor]
+        self._epoll.modify(descriptor, 0)
+
+        def look_again() -> None:
+            if self._watched.get(descriptor) is watched:  # and not another's by now
+                self._epoll.modify(descriptor, watched.awaited)
+
+        self.call_later(SECONDS_TO_LOOK_AWAY, look_again)
 
 
 def allow_many_descriptors() -> None:
@@ -138,6 +153,13 @@ def allow_many_descriptors() -> None:
     wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+@dataclass(slots=True)
+class _Watched:
+    on_readable: Callback
+    on_writable: Callback | None
+    awaited: int = EPOLLIN
 
 
 class _Signals(AbstractContextManager[None]):
