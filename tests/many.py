@@ -116,7 +116,7 @@ class Server:
         self.drops: Counter[str] = Counter()
         delivery = Delivery(self.device, self.links.routes, self.drops)
         self.inbound = Inbound(self.links.node, self.links.by_peer, delivery, loop, self.drops)
-        outbound = Outbound(self.device, self.links.routes, self.links.bundler, self.drops)
+        outbound = Outbound(self.device, self.links.routes, self.links.bundler, loop, self.drops)
         self.links.on_connection = self._watch
         loop.watch(self.device.fileno(), outbound.read_device)
         self.udp.on_ready = self.links.bundler.drain_all

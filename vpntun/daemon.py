@@ -234,7 +234,7 @@ class _Daemon:
         links, loop = self._links, self._loop
         delivery = Delivery(self._device, links.routes, self._drops, self._make_relay())
         self._inbound = Inbound(links.node, links.by_peer, delivery, loop, self._drops)
-        outbound = Outbound(self._device, links.routes, links.bundler, self._drops)
+        outbound = Outbound(self._device, links.routes, links.bundler, loop, self._drops)
         links.on_connection = self._watch
         links.on_change = self._link_changed
         loop.watch(self._device.fileno(), outbound.read_device)

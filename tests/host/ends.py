@@ -313,12 +313,13 @@ class End:
         plain: bool = False,
         knows_vpntun: bool = False,
         relays_as: tuple[str, ...] | None = None,
+        device: FakeDevice | None = None,
     ) -> None:
         self.identity = identity
         self.loop = loop
         self.mtu = mtu
         self.drops: Counter[str] = Counter()
-        self.device = FakeDevice(mtu, offloads)
+        self.device = device or FakeDevice(mtu, offloads)
         self.node = Node(identity)
         self.routes: RouteTable[Link] = RouteTable()
         self.links: dict[Peer, Link] = {}
@@ -326,7 +327,7 @@ class End:
         relay = None if relays_as is None else self._relay(relays_as)
         self.delivery = Delivery(self.device, self.routes, self.drops, relay)
         self.inbound = Inbound(self.node, self.links, self.delivery, loop, self.drops)
-        self.outbound = Outbound(self.device, self.routes, self.bundler, self.drops, loop.clock)
+        self.outbound = Outbound(self.device, self.routes, self.bundler, loop, self.drops)
         self.schedule = Schedule()
         self.sealer = Sealer()
         self._plain, self._knows_vpntun = plain, knows_vpntun

@@ -108,6 +108,16 @@ def test_the_answer_comes_from_the_address_that_was_asked(loop: HandLoop, asked_
         assert other.recvfrom(100) == (b"answer", (asked_at, port))
 
 
+@both_versions
+def test_each_message_is_said_to_come_from_who_sent_it(loop: HandLoop, family: int) -> None:
+    with bound(family, loop) as (udp, address), stranger(family) as one, stranger(family) as other:
+        for sender in (one, one, other, one, other, other):
+            sender.sendto(b"question", address)
+            _, endpoint = receive_one(udp, loop)
+            endpoint.send([memoryview(b"answer")])
+            assert sender.recv(100) == b"answer"
+
+
 def test_the_address_asked_at_does_not_make_another_endpoint(loop: HandLoop) -> None:
     with bound(socket.AF_INET, loop) as (udp, (_, port)), stranger(socket.AF_INET) as other:
         other.sendto(b"one", ("127.0.0.1", port))

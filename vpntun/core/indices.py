@@ -6,6 +6,7 @@ An index is random and unused, so that it tells nothing and a late message for a
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Owner = TypeVar("Owner")
@@ -16,6 +17,8 @@ class Indices(Generic[Owner]):
 
     def __init__(self) -> None:
         self._owners: dict[int, Owner] = {}
+        self.find: Callable[[int], Owner | None] = self._owners.get
+        """Who holds an index, or None."""
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -35,7 +38,3 @@ class Indices(Generic[Owner]):
     def free(self, index: int) -> None:
         """Let an index lead nowhere."""
         self._owners.pop(index, None)
-
-    def find(self, index: int) -> Owner | None:
-        """Who holds the index, or None."""
-        return self._owners.get(index)

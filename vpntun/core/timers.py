@@ -67,9 +67,12 @@ class Timers:
     def data_sent(self, now: float) -> None:
         """A data message that carries something was sent."""
         if self.new_handshake == NEVER:
-            self.new_handshake = now + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + self._rng.uniform(0, LARGEST_JITTER)
+            self.new_handshake = now + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + LARGEST_JITTER * self._rng.random()
             self.unanswered_since = min(self.unanswered_since, now)
-        self.authenticated_sent(now)
+        self.keepalive = NEVER
+        self.another_keepalive = False
+        if self.persistent_interval:
+            self.persistent = now + self.persistent_interval
 
     def authenticated_sent(self, now: float) -> None:
         """Any message that the peer can authenticate was sent."""
@@ -83,7 +86,10 @@ class Timers:
             self.keepalive = now + KEEPALIVE_TIMEOUT
         else:
             self.another_keepalive = True
-        self.authenticated_received(now)
+        self.new_handshake = self.unanswered_since = NEVER
+        self.heard_at = now
+        if self.persistent_interval:
+            self.persistent = now + self.persistent_interval
 
     def authenticated_received(self, now: float) -> None:
         """Any message was received and authenticated."""

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from vpntun.host.log import log
+from vpntun.host.lone import Lone
 from vpntun.host.loop import Loop
 from vpntun.host.mmsg import AVAILABLE, ManyReader
 from vpntun.host.resolver import SocketAddress
@@ -81,6 +82,11 @@ class Receiver:
         self._many: ManyReader | None = None
         self._train_until = 0.0
         self._pieces = 0
+        self._lone = Lone()
+        self._address: SocketAddress | None = None  # what the last read came with, and what was made of it
+        self._ancillary: list[tuple[int, int, bytes]] = []
+        self._segment = 0
+        self._source: UdpEndpoint
         self._coalesce(True)
         if answers_from_where_asked:
             if bound.family == socket.AF_INET:
@@ -93,16 +99,22 @@ class Receiver:
         return self._receive_train(self._many) if self._many is not None else self._receive_coalesced()
 
     def _receive_coalesced(self) -> Iterator[Arrival]:
-        for _ in range(MOST_PER_TURN):
+        lone = self._lone.expected(self._loop.turns)
+        for number in range(MOST_PER_TURN):
             foreseen = self._misses < MOST_MISSES
             try:
                 read, ancillary, _, address = self._socket.recvmsg_into(
                     self._bursts.buffers if foreseen else self._flat, ANCILLARY_SIZE
                 )
             except OSError:  # nothing waits, or an ICMP error of an earlier datagram was reported here
+                self._lone.drained(number)
                 return
-            segment, local = _read_ancillary(ancillary) if ancillary else (0, ())
-            source = self._endpoint(address, local)
+            if address == self._address and ancillary == self._ancillary:
+                segment, source = self._segment, self._source
+            else:
+                segment, local = _read_ancillary(ancillary) if ancillary else (0, ())
+                source = self._endpoint(address, local)
+                self._address, self._ancillary, self._segment, self._source = address, ancillary, segment, source
             self._pieces = self._pieces + 1 if not segment and read > HEADER_SIZE and self._buffer[2] else 0
             if self._pieces >= PIECES_IN_A_ROW and read <= LARGEST_IN_TRAIN and AVAILABLE:
                 self._begin_train(read)
@@ -114,6 +126,8 @@ class Receiver:
             else:
                 self._misses += 1
                 yield Arrival(self._bursts.flat(read), segment, 1, source)
+            if lone:
+                return
 
     def _receive_train(self, many: ManyReader) -> Iterator[Arrival]:
         for _ in range(MOST_TRAINS_PER_TURN):

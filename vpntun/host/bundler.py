@@ -48,7 +48,8 @@ class Bundler:
 
     def turn_to(self, link: Link) -> None:
         """The next packets are for `link`; what is there for another leaves."""
-        self.flush()
+        if self.link is not None or self._plain.pending:
+            self.flush()
         self.link = link
         self.room = 0 if link.queue and self._aside is None else link.room_for_record()
 
@@ -109,7 +110,8 @@ class Bundler:
         link, self.link = self.link, None
         if link is not None and self.at > BUNDLE_START:
             self._seal_record(link)
-        self._plain.flush()
+        if self._plain.pending:
+            self._plain.flush()
         self.room = 0
 
     def _place(self, link: Link, packet: memoryview, field: int) -> None:
@@ -146,7 +148,8 @@ class Bundler:
             self.room = self.link.room_for_record()
 
     def _seal_record(self, link: Link) -> None:
-        self.run.finish()
+        if self.run.start:
+            self.run.finish()
         end, self.at = self.at, BUNDLE_START
         self.sent += 1
         link.send_record(self.record[:end])

@@ -73,7 +73,7 @@ class Delivery:
             self._relay.flush()
 
     def _flush_joined(self) -> None:
-        if self._joiner is not None:
+        if self._joiner is not None and self._joiner.length:
             self._joiner.flush()
 
     def _deliver(self, link: Link, packet: memoryview, field: int) -> None:

@@ -68,8 +68,11 @@ class Inbound:
     def read_udp(self, socket: UdpSocket) -> None:
         """The socket has datagrams."""
         for arrival in socket.receive():
-            if not arrival.segment or len(arrival.bytes) <= arrival.segment:
-                self.take_datagram(arrival.bytes, arrival.source, arrival.datagrams)
+            message, segment, datagrams, source = arrival
+            if not segment and len(message) >= SMALLEST and not message[2]:
+                self.take(message, source, datagrams)
+            elif not segment or len(message) <= segment:
+                self.take_datagram(message, source, datagrams)
             else:
                 self._take_apart(arrival, socket)
         self._delivery.flush()

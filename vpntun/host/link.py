@@ -41,6 +41,9 @@ from vpntun.host.tcp import TcpConnection
 from vpntun.wire.burst import BurstCutter
 from vpntun.wire.message import DATA_OVERHEAD, LARGEST
 
+LOOK_EVERY = 0.05
+"""Seconds between two looks at what changes in the course of seconds."""
+
 
 class Choice(Protocol):
     """What a link needs of the choice of carriers, the client's or the server's."""
@@ -109,6 +112,7 @@ class Link:
         self._schedule = schedule
         self._sealer = sealer
         self._slept = 0.0
+        self._look_at = 0.0
         self._control_deadline = 0.0
         self._decided = False  # something that may have changed the control plane's deadlines
         self._decide()
@@ -177,7 +181,7 @@ class Link:
     @property
     def path(self) -> Path | None:
         """Where the peer is reached."""
-        return cast("Path | None", self.peer.endpoint)  # the host makes all endpoints, and makes them paths
+        return self.peer.endpoint  # type: ignore[return-value] # the host makes all endpoints, and makes them paths
 
     def session_to_send_with(self) -> Session | None:
         """The session, if a data message can leave now; else packets wait, for a handshake where there is none."""
@@ -191,13 +195,17 @@ class Link:
 
     def room_for_record(self) -> int:
         """Bytes of plaintext that a record to the peer may have now; 0: it takes none."""
-        session = self.session_to_send_with()
+        now, conversation = self._loop.now, self.conversation
+        session = self.peer.sending_session(now)
         path = self.path
-        if session is None or path is None:
+        if session is None:
+            self.act([HandshakeWanted()])
             return 0
-        took = self.conversation.takes
-        room = self.conversation.room(session, self._loop.now)
-        if self.conversation.takes != took:  # with who takes records the path's length is searched for
+        if path is None or not path.ready():
+            return 0
+        took = conversation.takes
+        room = conversation.room(session, now)
+        if conversation.takes != took:  # with who takes records the path's length is searched for
             self._decide()
         return room
 
@@ -227,8 +235,6 @@ class Link:
         conversation.span.slept += self._loop.slept - self._slept
         self._slept = self._loop.slept
         conversation.sent(session, sealed, count, now)
-        if conversation.span.vanishing(now):
-            self.act(conversation.look_for_black_hole(now))
         self.account(session, outcome, sealed, now)
 
     def account(self, session: Session, outcome: Outcome, size: int, now: float) -> None:
@@ -243,6 +249,14 @@ class Link:
             self.peer.sent_bytes += size
         self.touch()
         self.peer.timers.data_sent(now)
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY
+            self._look_around(session, now)
+
+    def _look_around(self, session: Session, now: float) -> None:
+        """What traffic asks for besides, which takes seconds to come about."""
+        if self.conversation.span.vanishing(now):
+            self.act(self.conversation.look_for_black_hole(now))
         events = self.conversation.on_traffic(session, now)
         if events:
             self.act(events)

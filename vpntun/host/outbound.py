@@ -13,9 +13,7 @@ Nothing is allocated for a packet in the common case.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable
 
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.routes import RouteTable
@@ -23,6 +21,8 @@ from vpntun.errors import BadPacket
 from vpntun.host.bundler import Bundler
 from vpntun.host.device import LARGEST_PACKET, TunDevice
 from vpntun.host.link import Link
+from vpntun.host.lone import Lone
+from vpntun.host.loop import Loop
 from vpntun.wire.icmp import UNREACHABLE, error_about, may_be_told_of
 from vpntun.wire.ip import destination_of, length_of
 from vpntun.wire.record import ENTRY, ENTRY_SIZE, TAKES_ALL
@@ -42,18 +42,14 @@ class Outbound:
     """The way out, for all links."""
 
     def __init__(
-        self,
-        device: TunDevice,
-        routes: RouteTable[Link],
-        bundler: Bundler,
-        drops: Counter[str],
-        clock: Callable[[], float] = time.monotonic,
+        self, device: TunDevice, routes: RouteTable[Link], bundler: Bundler, loop: Loop, drops: Counter[str]
     ) -> None:
         self._device = device
         self._routes = routes
         self._bundler = bundler
+        self._loop = loop
+        self._lone = Lone()
         self._drops = drops
-        self._clock = clock
         self._errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_AT_ONCE)
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
 
@@ -62,7 +58,8 @@ class Outbound:
         bundler, header, read_into, find = self._bundler, self._header, self._device.read_into, self._routes.find
         record, run = bundler.record, bundler.run
         taken = 0
-        for _ in range(MOST_PACKETS_PER_TURN):
+        lone = self._lone.expected(self._loop.turns)
+        for number in range(MOST_PACKETS_PER_TURN):
             if taken > MOST_BYTES_PER_TURN:
                 break
             begin = bundler.at + ENTRY_SIZE
@@ -70,9 +67,11 @@ class Outbound:
                 room = bundler.apart
             else:
                 room = record[begin : begin + LARGEST_PACKET]
-            size = read_into(header, room)
+            size = 0 if lone and number else read_into(header, room)
             if size <= 0:
                 bundler.sent = 0
+                if not lone:
+                    self._lone.drained(number)
                 break
             if bundler.sent and bundler.link is not None:
                 bundler.link.conversation.span.backlogged += bundler.sent
@@ -81,7 +80,7 @@ class Outbound:
             packet = room[:size]
             if bundler.cuts:
                 bundler.cuts = size > SMALL
-            elif end := run.extend(header, begin, size, bundler.room):
+            elif run.start and (end := run.extend(header, begin, size, bundler.room)):
                 bundler.at = end
                 continue
             try:
@@ -96,7 +95,8 @@ class Outbound:
                 in_place = begin == bundler.at + ENTRY_SIZE and room is not bundler.apart
                 fits = in_place and begin + size <= bundler.room and not field & SPLIT_FIRST
                 if fits and (not field or link.conversation.takes == TAKES_ALL):
-                    run.finish()
+                    if run.start:
+                        run.finish()
                     _put_entry(record, bundler.at, size, field)
                     if field == UNFINISHED:
                         run.begin(header, bundler.at, size)
@@ -115,5 +115,5 @@ class Outbound:
         strict rp_filter passes that one for certain: its route leads to this device.
         """
         self._drops["no route"] += 1
-        if may_be_told_of(packet) and self._errors.take(self._clock()):
+        if may_be_told_of(packet) and self._errors.take(self._loop.now):
             self._device.write(NO_OFFLOAD, error_about(packet, UNREACHABLE, destination_of(packet)))

@@ -32,7 +32,8 @@ class PlainSender:
         self._batch = memoryview(bytearray(2 * LARGEST))
         self._size = 0  # of the messages in the batch
         self._end = 0
-        self._count = 0
+        self.pending = 0
+        """How many messages are sealed and not sent."""
         self._link: Link | None = None
 
     def send(self, link: Link, session: Session, packet: memoryview, field: int) -> None:
@@ -54,8 +55,8 @@ class PlainSender:
 
     def flush(self) -> None:
         """Send what is sealed."""
-        link, count, size, end = self._link, self._count, self._size, self._end
-        self._link, self._count, self._size, self._end = None, 0, 0, 0
+        link, count, size, end = self._link, self.pending, self._size, self._end
+        self._link, self.pending, self._size, self._end = None, 0, 0, 0
         session = link.peer.keys.current if link is not None else None
         path = link.path if link is not None else None
         if link is None or session is None or path is None or not count:
@@ -69,7 +70,7 @@ class PlainSender:
             raise BadPacket("too large")
         padded = max(length, min(length + -length % PADDING, self._mtu))
         size = padded + DATA_OVERHEAD
-        full = self._count == MOST_MESSAGES or self._end + size > LARGEST_BATCH
+        full = self.pending == MOST_MESSAGES or self._end + size > LARGEST_BATCH
         if link is not self._link or full or size > self._size:
             self.flush()
             self._link, self._size = link, size
@@ -77,6 +78,6 @@ class PlainSender:
         plaintext[:length] = packet
         plaintext[length:] = bytes(padded - length)
         self._end += session.seal_into(plaintext, self._batch[self._end :])
-        self._count += 1
+        self.pending += 1
         if size < self._size:
             self.flush()

@@ -152,26 +152,6 @@ class UdpSocket:
         """Send datagrams, hold them, or say that this host cannot (see Path.send). `whole` None: never mind."""
         if self._held:
             return self._hold(buffers, segment, endpoint, whole)
-        return self._send_now(buffers, segment, endpoint, whole)
-
-    def flush(self) -> None:
-        """The socket can be written again: send what was held."""
-        while self._held:
-            held = self._held.popleft()
-            behind = list(self._held)
-            self._held.clear()
-            outcome = self._send_now(*held)
-            self._held.extend(behind)
-            if outcome is Outcome.HELD:
-                return
-        self._loop.await_writable(self.fileno(), False)
-        self.on_ready()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
-    def _send_now(self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, whole: bool | None) -> Outcome:
         if whole is not self._whole and whole is not None:
             self._let_routers_cut(not whole)
         ancillary = endpoint.local
@@ -184,17 +164,40 @@ class UdpSocket:
         except BlockingIOError:
             return self._hold(buffers, segment, endpoint, whole)
         except OSError as error:
-            if endpoint.local and error.errno in STALE_SOURCE and not self._is_too_big(error, segment):
-                return self._send_now(buffers, segment, self.endpoint(endpoint.address), whole)
-            if error.errno == errno.EIO and segment:
-                self._segments = False
-                return self._send_one_by_one(buffers, segment, endpoint, whole)
-            if not self._is_too_big(error, segment):
-                return Outcome.UNDELIVERABLE
-            if not whole and segment:  # the kernel cuts datagrams, but not those of UDP_SEGMENT
-                return self._send_one_by_one(buffers, segment, endpoint, whole)
-            return Outcome.TOO_BIG if whole else Outcome.UNDELIVERABLE
+            return self._refused(error, buffers, segment, endpoint, whole)
         return Outcome.SENT
+
+    def flush(self) -> None:
+        """The socket can be written again: send what was held."""
+        while self._held:
+            held = self._held.popleft()
+            behind = list(self._held)
+            self._held.clear()
+            outcome = self.send(*held)
+            self._held.extend(behind)
+            if outcome is Outcome.HELD:
+                return
+        self._loop.await_writable(self.fileno(), False)
+        self.on_ready()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _refused(
+        self, error: OSError, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, whole: bool | None
+    ) -> Outcome:
+        """The kernel would not send these: in another way, or not at all."""
+        if endpoint.local and error.errno in STALE_SOURCE and not self._is_too_big(error, segment):
+            return self.send(buffers, segment, self.endpoint(endpoint.address), whole)
+        if error.errno == errno.EIO and segment:
+            self._segments = False
+            return self._send_one_by_one(buffers, segment, endpoint, whole)
+        if not self._is_too_big(error, segment):
+            return Outcome.UNDELIVERABLE
+        if not whole and segment:  # the kernel cuts datagrams, but not those of UDP_SEGMENT
+            return self._send_one_by_one(buffers, segment, endpoint, whole)
+        return Outcome.TOO_BIG if whole else Outcome.UNDELIVERABLE
 
     def _hold(self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, whole: bool | None) -> Outcome:
         self._held.append(([memoryview(b"".join(buffers))], segment, endpoint, whole))
@@ -208,7 +211,7 @@ class UdpSocket:
         burst = memoryview(b"".join(buffers))
         outcome = Outcome.SENT
         for at in range(0, len(burst), segment):
-            outcome = self._send_now([burst[at : at + segment]], 0, endpoint, whole)
+            outcome = self.send([burst[at : at + segment]], 0, endpoint, whole)
             if outcome is Outcome.HELD:
                 self._held.clear()
                 self._hold([burst[at:]], segment, endpoint, whole)

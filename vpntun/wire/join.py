@@ -65,7 +65,8 @@ class Joiner:
         self._udp = udp
         self._buffer = memoryview(bytearray(VNET_HEADER_SIZE + _LARGEST_PACKET))
         self._pending = self._buffer[VNET_HEADER_SIZE:]
-        self._length = 0  # of the pending packet; 0: none
+        self.length = 0
+        """Bytes of the packet that is pending; 0: none is."""
         self._segments = 0
         self._size = 0  # payload of its first segment
         self._protocol = self._start = self._end = 0
@@ -83,20 +84,20 @@ class Joiner:
 
     def flush(self) -> None:
         """Write what is pending, if anything is."""
-        length = self._length
+        length = self.length
         if not length:
             return
         if self._segments == 1:
             self._buffer[:VNET_HEADER_SIZE] = NO_OFFLOAD
         else:
             self._finish_superpacket()
-        self._length = 0
+        self.length = 0
         self._open = False
         self._write(self._buffer[: VNET_HEADER_SIZE + length])
 
     def _begin(self, packet: memoryview, length: int) -> None:
         self._pending[:length] = packet[:length]
-        self._length = length
+        self.length = length
         self._segments = 1
         self._open = self._find_payload(packet, length)
 
@@ -132,7 +133,7 @@ class Joiner:
         """Whether this packet is the pending one's next; the cheapest refusals come first."""
         end, start = self._end, self._start
         size = length - end
-        if not 0 < size <= self._size or self._length + size > _LARGEST_PACKET:
+        if not 0 < size <= self._size or self.length + size > _LARGEST_PACKET:
             return False
         if self._protocol == TCP:
             if _SEQUENCE.unpack_from(packet, start + 4)[0] != self._next_sequence:
@@ -141,7 +142,7 @@ class Joiner:
             return False
         if self._segments == 1:
             self._learn_flow()
-            if not self._is_intact(self._pending, self._length, int.from_bytes(self._pending[:end], "big")):
+            if not self._is_intact(self._pending, self.length, int.from_bytes(self._pending[:end], "big")):
                 self._open = False
                 return False
         headers = int.from_bytes(packet[:end], "big")
@@ -170,8 +171,8 @@ class Joiner:
 
     def _append(self, packet: memoryview, length: int) -> None:
         size = length - self._end
-        self._pending[self._length : self._length + size] = packet[self._end : length]
-        self._length += size
+        self._pending[self.length : self.length + size] = packet[self._end : length]
+        self.length += size
         self._segments += 1
         self._open = size == self._size
         if self._protocol == TCP:
@@ -183,7 +184,7 @@ class Joiner:
 
     def _finish_superpacket(self) -> None:
         """Lengths, header checksum, unfinished transport checksum and virtio header."""
-        packet, length, start = self._pending, self._length, self._start
+        packet, length, start = self._pending, self.length, self._start
         if start == 20:
             _WORD.pack_into(packet, 2, length)
             set_ipv4_header(packet)

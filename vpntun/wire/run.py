@@ -32,7 +32,8 @@ class DatagramRun:
     def __init__(self, record: memoryview) -> None:
         self._record = record
         self._entry = self._begin = self._end = 0
-        self._start = 0  # of the UDP header in the packet; 0: no run
+        self.start = 0
+        """Where its UDP header begins in the packet; 0: there is no run."""
         self._size = 0  # of each packet
         self._count = 0
         self._key = self._mask = 0
@@ -41,25 +42,25 @@ class DatagramRun:
     def begin(self, header: memoryview, entry: int, size: int) -> None:
         """A packet of `size` bytes, which has been looked at and has an unfinished checksum, was entered at `entry`."""
         record, begin = self._record, entry + ENTRY_SIZE
-        self._start = 0
+        self.start = 0
         if record[begin] == 0x45:
             if record[begin + 9] != UDP or size <= 20 + UDP_HEADER_SIZE:
                 return
-            self._start, self._mask = 20, _MASK_V4
+            self.start, self._mask = 20, _MASK_V4
         elif record[begin] >> 4 == 6 and record[begin + 6] == UDP and size > 40 + UDP_HEADER_SIZE:
-            self._start, self._mask = 40, _MASK_V6
+            self.start, self._mask = 40, _MASK_V6
         else:
             return
         self._header = bytes(header)
         self._entry, self._begin, self._end, self._size, self._count = entry, begin, begin + size, size, 1
-        self._key = int.from_bytes(record[begin : begin + self._start + UDP_HEADER_SIZE], "big") & self._mask
+        self._key = int.from_bytes(record[begin : begin + self.start + UDP_HEADER_SIZE], "big") & self._mask
 
     def extend(self, header: memoryview, begin: int, size: int, room: int) -> int:
         """Take in the packet at `begin`, behind the run; its new end, 0: it is not in the run.
 
         The record may become `room` bytes long.
         """
-        start = self._start
+        start = self.start
         if not start or size != self._size or self._count == MOST_UDP_SEGMENTS or header != self._header:
             return 0
         record, headers = self._record, start + UDP_HEADER_SIZE
@@ -79,7 +80,7 @@ class DatagramRun:
 
     def finish(self) -> None:
         """No more follow: make the superpacket's headers true."""
-        start, self._start = self._start, 0
+        start, self.start = self.start, 0
         if not start or self._count == 1:
             return
         packet = self._record[self._begin : self._end]
