@@ -100,7 +100,7 @@ class _Daemon:
         else:
             ShellLines("PostUp", self._tunnel.hooks.post_up).start(self._loop, self._is_up)
         schedule = links.schedule
-        self._loop.run(schedule.deadline, lambda: schedule.handle(self._loop.now))
+        self._loop.run(lambda: schedule.deadline(self._loop.now), lambda: schedule.handle(self._loop.now))
         self._service.ends()
         ShellLines("PreDown", self._tunnel.hooks.pre_down).run()
         if self._failed is not None:

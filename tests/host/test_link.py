@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -342,3 +343,44 @@ def test_a_handshake_message_that_cannot_leave_is_counted(loop: HandLoop) -> Non
     link.start()
     assert alice.drops == {"undeliverable": 1}
     alice.close()
+
+
+def test_the_loop_never_sleeps_past_a_deadline_that_traffic_has_brought_nearer(met: Two) -> None:
+    rng = random.Random(5)
+    ends = (met.alice, met.bob)
+    for _ in range(2000):
+        if rng.random() < 0.35:
+            met.alice.send(ipv4(HERE, THERE))
+        elif rng.random() < 0.5:
+            met.bob.send(ipv4(THERE, HERE))
+        if rng.random() < 0.9:
+            met.wire.run()
+        for end in ends:
+            deadline = min(end.link.peer.timers.earliest(), end.link.conversation.report_due)
+            assert end.schedule.deadline(met.loop.now) <= deadline
+        met.loop.pass_time(rng.choice((0.0001, 0.001, 0.01, 0.06)))
+        for end in ends:
+            if end.schedule.deadline(met.loop.now) <= met.loop.now:
+                end.schedule.handle(met.loop.now)
+
+
+def test_packets_that_follow_each_other_do_not_ask_for_the_deadline_anew(met: Two) -> None:
+    asked = 0
+    for _ in range(100):
+        met.alice.send(ipv4(HERE, THERE))
+        asked += met.alice.link.touched
+        met.alice.schedule.deadline(met.loop.now)
+        met.loop.pass_time(0.0001)
+    assert asked <= 2
+
+
+def test_an_idle_link_is_asked_once_more_after_traffic_and_then_sleeps(met: Two) -> None:
+    alice = met.alice
+    alice.send(ipv4(HERE, THERE))
+    met.wire.run()
+    woken = []
+    while (due := alice.schedule.deadline(met.loop.now)) < met.loop.now + 5:
+        met.loop.pass_time(due - met.loop.now)
+        alice.schedule.handle(met.loop.now)
+        woken.append(due)
+    assert len(woken) <= 3

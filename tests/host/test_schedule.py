@@ -7,7 +7,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.host.schedule import NEVER, Schedule
+from vpntun.host.schedule import FRESH, NEVER, Schedule
 
 
 class Thing:
@@ -104,6 +104,19 @@ def test_a_turn_asks_only_those_that_were_touched_and_the_first() -> None:
     schedule.touch(things[500])
     schedule.deadline()
     assert sum(thing.asked for thing in things) <= 3
+
+
+def test_what_was_found_a_moment_ago_serves_until_something_is_touched() -> None:
+    schedule, (one, two) = scheduled(3.0, 5.0)
+    assert schedule.deadline(1.0) == 3.0
+    one.asked = two.asked = 0
+    one.at = 4.0
+    assert schedule.deadline(1.0 + FRESH / 2) == 3.0
+    assert one.asked == two.asked == 0
+    assert schedule.deadline(1.0 + FRESH) == 4.0
+    two.at = 2.0
+    schedule.touch(two)
+    assert schedule.deadline(1.0 + FRESH) == 2.0
 
 
 steps = st.lists(st.tuples(st.integers(0, 4), st.floats(0, 50)), max_size=60)

@@ -29,9 +29,11 @@ from vpntun.core.events import (
     Transmit,
     Try,
 )
+from vpntun.core.meter import INTERVAL
 from vpntun.core.peer import Peer
 from vpntun.core.queue import PacketQueue
 from vpntun.core.server import ServerCarriers
+from vpntun.core.timers import NEVER
 from vpntun.crypto.session import Session
 from vpntun.host.carrier import Outcome, Path
 from vpntun.host.log import log, notice
@@ -43,6 +45,8 @@ from vpntun.wire.message import DATA_OVERHEAD, LARGEST
 
 LOOK_EVERY = 0.05
 """Seconds between two looks at what changes in the course of seconds."""
+SOONEST = INTERVAL
+"""Seconds to the nearest of the deadlines that a packet may be the beginning of: a REPORT's."""
 
 
 class Choice(Protocol):
@@ -113,6 +117,8 @@ class Link:
         self._sealer = sealer
         self._slept = 0.0
         self._look_at = 0.0
+        self._asked_until = 0.0
+        self._asked_again_at = NEVER
         self._control_deadline = 0.0
         self._decided = False  # something that may have changed the control plane's deadlines
         self._decide()
@@ -128,7 +134,9 @@ class Link:
         if self._decided:
             self._decided = False
             self._control_deadline = min(self._choice.deadline, self.conversation.deadline)
-        return min(self._control_deadline, self.peer.timers.earliest(), self.conversation.report_due)
+        return min(
+            self._control_deadline, self.peer.timers.earliest(), self.conversation.report_due, self._asked_again_at
+        )
 
     @property
     def searching(self) -> bool:
@@ -140,9 +148,18 @@ class Link:
         return f"{self.name} at {path}" if self.name else str(path)
 
     def touch(self) -> None:
-        """Something was sent or received: the deadline may have changed."""
+        """Something was decided: the deadline may have changed."""
         if not self.touched:
             self._schedule.touch(self)
+
+    def touched_by_traffic(self, now: float) -> None:
+        """Something was sent or received: what that is the beginning of is due no sooner than 50 ms from now.
+
+        So the link need not be asked for its deadline at each packet: it is, and again after as long.
+        """
+        if now >= self._asked_until:
+            self._asked_until = self._asked_again_at = now + SOONEST
+            self.touch()
 
     def start(self) -> None:
         """Begin."""
@@ -164,6 +181,8 @@ class Link:
     def handle_deadline(self) -> None:
         """Do what the deadlines that have passed ask for."""
         now = self._loop.now
+        if now >= self._asked_again_at:
+            self._asked_again_at = NEVER
         self.act(self.peer.handle_timers(now))
         self.act(self._choice.handle_timer(now))
         self.act(self.conversation.handle_timer(now))
@@ -247,14 +266,14 @@ class Link:
             self.drops["undeliverable"] += 1
         else:
             self.peer.sent_bytes += size
-        self.touch()
         self.peer.timers.data_sent(now)
         if now >= self._look_at:
-            self._look_at = now + LOOK_EVERY
             self._look_around(session, now)
 
     def _look_around(self, session: Session, now: float) -> None:
         """What traffic asks for besides, which takes seconds to come about."""
+        self._look_at = now + LOOK_EVERY
+        self.touched_by_traffic(now)
         if self.conversation.span.vanishing(now):
             self.act(self.conversation.look_for_black_hole(now))
         events = self.conversation.on_traffic(session, now)
