@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import random
 
 import pytest
@@ -151,6 +152,34 @@ def test_a_clean_fast_path_with_a_waiting_device_grows_to_forty_four_in_two_seco
     assert simulation.span.span == MOST
     assert simulation.span.largest_record == MOST * (PAYLOAD - 16) - 16
     assert simulation.span.rate == pytest.approx(800 * MBIT, rel=0.1)
+
+
+def until_most(simulation: Simulation) -> int:
+    """Milliseconds of a load that this program limits until the span is the most."""
+    former = len(simulation.spans)
+    simulation.run(2.0, 800 * MBIT, saturated=True)
+    return simulation.spans[former:].index(MOST)
+
+
+def test_a_load_after_a_rest_has_the_longest_records_in_little_more_than_the_time_of_two_reports() -> None:
+    simulation = Simulation(10_000 * MBIT)
+    assert until_most(simulation) < 200
+    simulation.rest(1.5)
+    simulation.span.slept += 1.5
+    assert until_most(simulation) < 150
+    assert simulation.spans[-2000] == FIRST
+
+
+def test_after_a_loss_it_only_doubles() -> None:
+    simulation = Simulation()
+    simulation.run(2.0, 800 * MBIT, saturated=True)
+    simulation.loss = 0.01
+    simulation.run(1.0, 800 * MBIT, saturated=True)
+    simulation.loss = 0.0
+    simulation.run(4.0, 800 * MBIT, saturated=True)
+    later = simulation.spans[3000:]
+    assert later[-1] == MOST
+    assert all(after <= 2 * before for before, after in itertools.pairwise(later))
 
 
 def test_control_messages_between_are_not_taken_for_losses() -> None:

@@ -3,7 +3,8 @@ strains a slow path's queue; but a long record is what makes a fast path fast.
 
     begins at            4 datagrams
     doubles, up to 44    under 0.5% of records lost; and the device has more waiting than a record holds, and the loop
-                         hardly sleeps: then this program is the bottleneck, and not the path
+                         hardly sleeps: then this program is the bottleneck, and not the path. 44 at once until it was
+                         halved for the first time, on this path and since it was idle: short loads are the most
     halves               over 2% of records lost; or nothing was reported for 1 s while sending
     at most 0.01 / p     p is the smoothed loss of single datagrams, each sample over no fewer than 2,000
     back to 4            after 1 s without a record
@@ -53,6 +54,8 @@ MOST = 44
 LEAST_WHEN_BUSY = 4
 LARGEST_SEND = 65_507
 
+GROWTH = 2
+FIRST_GROWTH = MOST
 HALVE_OVER = 0.02
 GROW_UNDER = 0.005
 FADING = 400
@@ -115,6 +118,7 @@ class Span:
         self._probes: deque[int] = deque(maxlen=MOST_PROBES)
         self._backlog_share = 0.0
         self._sleep_share = 1.0
+        self._shares_weight = 1.0
         self._shares_at = now
         self._shares_to = 0
         # this session's
@@ -133,6 +137,7 @@ class Span:
         self._weight = 0.0
         self._lost = 0.0
         # this path's
+        self._growth = FIRST_GROWTH
         self._retry_at = NEVER
         self._retry_pause = FIRST_RETRY
         self._shortest = NEVER
@@ -148,6 +153,8 @@ class Span:
 
     def sent(self, counter: int, datagrams: int, size: int, now: float) -> None:
         """A record with packets was sent: its counter, in how many datagrams, of how many bytes."""
+        if now - self._last_sent >= IDLENESS:  # what was slept until now says nothing
+            self._begin_shares(now)
         self._ledger.sent(counter, datagrams, size, now)
         self._last_sent = now
         self._last_told_of = counter
@@ -190,11 +197,12 @@ class Span:
         elif idle:  # what was sent before may be unproven: a flow that backs off sends ever more seldom
             self._unreported_since = NEVER
             self._limited_until = -NEVER
+            self._growth = FIRST_GROWTH
             self._set(FIRST, now)
             self.deadline = NEVER
         elif now - self._unreported_since >= SILENCE:
             self._unreported_since = now
-            self._set(self.span // 2, now)
+            self._halve(now)
         self._bound(now)
 
     # Reports
@@ -257,6 +265,7 @@ class Span:
         self._sampled_from = self._ledger.next
         self._retry_at = NEVER
         self._retry_pause = FIRST_RETRY
+        self._growth = FIRST_GROWTH
         self._shortest = NEVER
         self._rates.clear()
         self._limited_until = -NEVER
@@ -295,27 +304,41 @@ class Span:
 
     def _judge(self, base: _Mark, mark: _Mark, now: float) -> None:
         """Weigh the records lost between two reports, and act on it."""
-        if not mark.judged or not self._payload or base.highest < self._changed_at:
+        lost = mark.lost - base.lost
+        records = mark.highest - max(base.highest, self._changed_at - 1)
+        # Where some are of before the span changed, nobody knows which were lost; but where none was, none was since.
+        if not mark.judged or not self._payload or records <= 0 or (lost and base.highest + 1 < self._changed_at):
             return
-        records = mark.highest - base.highest
         fading = exp(-records / FADING)
         self._weight = self._weight * fading + records
-        self._lost = self._lost * fading + mark.lost - base.lost
+        self._lost = self._lost * fading + lost
         if self._weight < FEWEST_RECORDS:
             return
         loss = self._lost / self._weight
         if loss > HALVE_OVER:
-            self._set(self.span // 2, now)
+            self._halve(now)
         elif loss < GROW_UNDER and self._backlog_share >= LEAST_BACKLOG and self._sleep_share <= MOST_SLEEP:
-            self._set(2 * self.span, now)
+            self._set(self._growth * self.span, now)
+
+    def _halve(self, now: float) -> None:
+        self._growth = GROWTH
+        self._set(self.span // 2, now)
 
     def _measure_shares(self, now: float) -> None:
         """Whether this program is the bottleneck, smoothed: how often the device had more, how long the loop slept."""
         records, time = self._ledger.next - self._shares_to, now - self._shares_at
         if records <= 0 or time <= 0:
             return
-        self._backlog_share += (min(1.0, self.backlogged / records) - self._backlog_share) * SHARES_SMOOTHING
-        self._sleep_share += (min(1.0, self.slept / time) - self._sleep_share) * SHARES_SMOOTHING
+        weight, self._shares_weight = self._shares_weight, SHARES_SMOOTHING
+        self._backlog_share += (min(1.0, self.backlogged / records) - self._backlog_share) * weight
+        self._sleep_share += (min(1.0, self.slept / time) - self._sleep_share) * weight
+        self._shares_to, self._shares_at = self._ledger.next, now
+        self.backlogged = 0
+        self.slept = 0.0
+
+    def _begin_shares(self, now: float) -> None:
+        """Nothing was sent for a while: the next measurement counts alone."""
+        self._sleep_share = self._shares_weight = 1.0
         self._shares_to, self._shares_at = self._ledger.next, now
         self.backlogged = 0
         self.slept = 0.0
