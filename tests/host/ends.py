@@ -280,6 +280,10 @@ class WireGuardsConversation(Conversation):
         return []
 
     @property
+    def report_due(self) -> float:
+        return NEVER
+
+    @property
     def deadline(self) -> float:
         return NEVER
 
