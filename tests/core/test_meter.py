@@ -46,6 +46,29 @@ def test_a_lone_packet_now_and_then_causes_one_report_each() -> None:
     assert [report.highest for report in told if report] == list(range(10))
 
 
+def test_what_the_other_end_reports_of_a_lone_packet_causes_no_second_report_of_the_next() -> None:
+    meter = Meter()
+    told = []
+    for second in range(10):
+        meter.took(2 * second, 1, float(second))
+        told.append(meter.report(second + 0.05))
+        meter.took_control(2 * second + 1)
+        told.append(meter.report(second + 0.1))
+        assert meter.deadline == NEVER
+    assert [report.highest for report in told if report] == list(range(0, 20, 2))
+
+
+def test_a_packet_that_came_late_is_told_of_once() -> None:
+    meter = Meter()
+    meter.took(1, 1, 0.0)
+    meter.report(0.05)
+    assert meter.report(0.1) == Report(1, 1, 1, 0)
+    meter.took(0, 1, 1.0)
+    assert meter.deadline == 1.0 + INTERVAL
+    assert meter.report(1.05) == Report(1, 2, 2, 0)
+    assert meter.deadline == NEVER
+
+
 def test_what_carries_no_packets_never_causes_a_report() -> None:
     meter = Meter()
     for counter in range(100):

@@ -33,11 +33,11 @@ class Meter:
     __slots__ = (
         "_datagrams",
         "_datagrams_above",
+        "_due",
         "_failed",
         "_news",
         "_opened",
         "_opened_above",
-        "_told",
         "deadline",
         "highest",
         "settled",
@@ -53,13 +53,18 @@ class Meter:
         self._opened = self._opened_above = 0
         self._datagrams = self._datagrams_above = 0
         self._failed = 0
+        self._due = False
+        """Whether packets came that the next REPORT tells of."""
         self._news = False
-        self._told = 0, 0
+        """Whether packets came that the one after it does."""
 
     def took(self, counter: int, datagrams: int, now: float) -> None:
         """A message with packets was opened; it came in so many datagrams."""
         self.took_control(counter, datagrams)
-        self._news = True
+        if counter > self.settled:
+            self._news = True
+        else:
+            self._due = True
         if self.deadline == NEVER:
             self.deadline = now + INTERVAL
 
@@ -88,15 +93,11 @@ class Meter:
         `waiting`: how many datagrams of unfinished records with counters up to `settled` the reassembly holds: those
         were seen, too.
         """
-        told = self.settled, self._opened
-        report = Report(self.settled, self._opened, self._datagrams + waiting, self._failed)
+        report = Report(self.settled, self._opened, self._datagrams + waiting, self._failed) if self._due else None
         self.settled = self.highest
         self._opened += self._opened_above
         self._datagrams += self._datagrams_above
         self._opened_above = self._datagrams_above = 0
         self.deadline = now + INTERVAL if self._news else NEVER
-        self._news = False
-        if told[0] < 0 or told == self._told:
-            return None
-        self._told = told
+        self._due, self._news = self._news, False
         return report
