@@ -1,7 +1,7 @@
 # Names only: what each target does stands in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check format bench profile install uninstall clean
+.PHONY: help demo test test-long check format bench profile load install uninstall clean
 
 help:       ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 12
@@ -27,6 +27,9 @@ bench:      ## compare vpntun with other tunnels, as root, in an hour and a quar
 
 profile:    ## show where vpntun's time goes under one TCP flow, at both ends, as root
 	@scripts/profile
+
+load:       ## show what a thousand peers cost a server, in a minute
+	@scripts/load
 
 install:    ## install the program and what starts it at boot: PREFIX=/usr/local, and DESTDIR for a tree of its own
 	@scripts/install
