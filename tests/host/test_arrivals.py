@@ -82,13 +82,33 @@ def test_bursts_whose_pieces_come_one_by_one_are_soon_read_whole(post: Post) -> 
     assert set(post.sources) == {post.outside.getsockname()}
 
 
-def test_a_longer_datagram_than_foreseen_ends_it_and_the_next_of_its_kind_comes_whole(post: Post) -> None:
+def test_room_is_laid_out_for_whole_pieces_and_not_for_the_last_of_a_burst(post: Post) -> None:
+    short = 3 * 1456 + 60
+    for counter in range(PIECES_IN_A_ROW // 4):
+        post.send(sealed(short, counter))
+        post.came()
+    sent = [sealed(short, 100), sealed(20 * 1456, 101), sealed(20 * 1456, 102)]
+    post.send(sent[0])
+    assert b"".join(message[:16] for message, _ in post.came()).count(sent[0][4:16]) == 4
+    for message in sent[1:]:
+        post.send(message)
+    assert post.came() == [(message, 20) for message in sent[1:]]
+
+
+def test_a_longer_datagram_than_foreseen_is_nothing_and_the_next_of_its_kind_comes_whole(post: Post) -> None:
     one_by_one(post)
     long = sealed(1600)
     post.outside.sendto(long, post.inside.getsockname())
-    assert post.came() == [(long[:SIZE], 1)]
+    assert post.came() == [(b"", 1)]
     post.outside.sendto(long, post.inside.getsockname())
     assert post.came() == [(long, 1)]
+
+
+def test_pieces_that_were_longer_than_foreseen_are_no_burst(post: Post) -> None:
+    one_by_one(post)
+    for datagram in datagrams(sealed(4000), 1600):
+        post.outside.sendto(datagram, post.inside.getsockname())
+    assert [datagrams for _, datagrams in post.came()] == [1, 1, 1]
 
 
 def test_after_a_minute_it_is_tried_whether_something_coalesces_them_after_all(post: Post) -> None:

@@ -116,7 +116,7 @@ class Receiver:
                 source = self._endpoint(address, local)
                 self._address, self._ancillary, self._segment, self._source = address, ancillary, segment, source
             self._pieces = self._pieces + 1 if not segment and read > HEADER_SIZE and self._buffer[2] else 0
-            if self._pieces >= PIECES_IN_A_ROW and read <= LARGEST_IN_TRAIN and AVAILABLE:
+            if self._pieces >= PIECES_IN_A_ROW and AVAILABLE:
                 self._begin_train(read)
             if not foreseen:
                 yield Arrival(self._buffer[:read], segment, 1, source)
@@ -144,7 +144,10 @@ class Receiver:
             self._end_train()
 
     def _begin_train(self, size: int) -> None:
-        """Datagrams of bursts come one by one: read many by a call."""
+        """Datagrams of bursts come one by one: read many by a call, beginning with one that has their full size."""
+        is_last = self._buffer[1] == self._buffer[2]
+        if is_last or size > LARGEST_IN_TRAIN:
+            return
         log.debug("nothing coalesces datagrams on the way here: reading many by one call")
         self._many = ManyReader(self._socket.fileno(), Train(size))
         self._train_until = self._loop.now + TRAIN_TIME

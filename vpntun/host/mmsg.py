@@ -71,8 +71,11 @@ class ManyReader:
         came: int = self._recvmmsg(self._descriptor, where, count, MSG_DONTWAIT, None)
         if came <= 0:  # nothing waits, or an ICMP error of an earlier datagram was reported here
             return False
-        self.cut_short = any(flags & MSG_TRUNC for flags in self._flags[first : first + came].tolist())
-        self.train.came(self._lengths[first : first + came].tolist())
+        lengths, flags = self._lengths[first : first + came].tolist(), self._flags[first : first + came].tolist()
+        self.cut_short = any(each & MSG_TRUNC for each in flags)
+        if self.cut_short:  # what is not there wholly is nothing, and least of all a burst
+            lengths = [0 if each & MSG_TRUNC else length for length, each in zip(lengths, flags, strict=True)]
+        self.train.came(lengths)
         return True
 
     def ancillary(self) -> Ancillary:
