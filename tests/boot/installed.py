@@ -8,11 +8,14 @@ machine that runs the tests is not changed.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from tests.boot import wheels
 from tests.netns.lab import CHECKOUT, Daemon, Machine
@@ -20,6 +23,14 @@ from tests.netns.lab import CHECKOUT, Daemon, Machine
 PREFIX = "/usr/local"
 PLACES = CHECKOUT / "scripts" / "boot" / "places"
 ACCOUNTS = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\nvpntun:x:990:990::/:/bin/false\n"
+
+
+def need(*tools: str) -> None:
+    """Skip the test where one of them is not installed; where no test may be skipped, fail it."""
+    for tool in tools:
+        if shutil.which(tool) is None:
+            required = os.environ.get("VPNTUN_REQUIRE_NETNS") == "1"
+            (pytest.fail if required else pytest.skip)(f"{tool} is not installed")
 
 
 def install(folder: Path, destination: Path, prefix: str = PREFIX) -> None:

@@ -2,15 +2,19 @@
 
 1. It runs in a control group of its own, below the one of the tests, and in namespaces for processes, mounts, control
    groups, IPC and host name; the network is the machine's.
-2. SYSTEMD_UNIT_PATH names all folders in which it finds units: the installed one, and one of the test's with stubs for
-   the targets that every service has around it. So nothing of the host is started.
+2. SYSTEMD_UNIT_PATH names all folders in which it finds units: the installed one, one of the test's with stubs for the
+   targets that every service has around it, and an empty one for what is enabled. So nothing of the host is started.
+   Its /run, /tmp, /var/lib and /var/tmp are its own, and users are let at its /dev/net/tun, as udev does it.
 3. Killing it ends whatever it has started: the kernel ends a process namespace with its process 1.
+4. Where a container does not let one come up, `why_not` says so.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,6 +32,7 @@ echo $$ >/sys/fs/cgroup/$GROUP/cgroup.procs
 exec unshare --pid --mount --cgroup --ipc --uts --fork --kill-child -- sh -ec "$AS_PROCESS_1" "$0"
 """
 AS_PROCESS_1 = """
+mount --make-rshared /
 mount -t proc proc /proc
 umount /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -35,21 +40,42 @@ mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir /run/units
 cp -a "$0"/. /run/units/
 mkdir -p /run/systemd/journald.conf.d
-printf '[Journal]\\nReadKMsg=no\\n' >/run/systemd/journald.conf.d/test.conf
+printf '[Journal]\\nReadKMsg=no\\nStorage=volatile\\n' >/run/systemd/journald.conf.d/test.conf
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 mount -t tmpfs -o mode=1777 tmpfs /var/tmp
-exec /lib/systemd/systemd --system --unit=multi-user.target --log-target=console --log-level=info
+mount -t tmpfs -o mode=0755 tmpfs /var/lib
+mount -t tmpfs -o mode=0755 tmpfs /etc/systemd/system
+mount -t tmpfs -o mode=0755 tmpfs /mnt
+mknod -m 0666 /mnt/tun c 10 200
+mount --bind /mnt/tun /dev/net/tun
+exec /lib/systemd/systemd --system --unit=multi-user.target --log-target=journal
 """
 REMOVE_CONTROL_GROUP = """
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-find /sys/fs/cgroup/$GROUP -depth -type d -exec rmdir {} +
+mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 0
+[ ! -d /sys/fs/cgroup/$GROUP ] || find /sys/fs/cgroup/$GROUP -depth -type d -exec rmdir {} +
 """
+
+
+def why_not(host: Host) -> str | None:
+    """The reason why there can be no systemd on this machine, found out by having one come up; or None."""
+    for tool in ("systemctl", "systemd-analyze", "journalctl", "nsenter", "unshare"):
+        if shutil.which(tool) is None or not SYSTEMD.exists():
+            return "systemd is not installed"
+    systemd = Systemd(host)
+    try:
+        systemd.boot()
+    except AssertionError as error:
+        return f"no systemd comes up here: {str(error).strip().splitlines()[-1]}"
+    finally:
+        systemd.close()
+    return None
 
 
 class Systemd:
     def __init__(self, host: Host, wanted: str = "", dropins: Mapping[str, str] | None = None) -> None:
         """Starts it, with units that it wants at boot, and with drop-ins by the name of a unit."""
         self._host = host
+        host.write("/etc/machine-id", f"{uuid.uuid4().hex}\n")
         self._units = host.own / "units"
         self._units.mkdir()
         self._group = {"GROUP": host.machine.name}
@@ -67,15 +93,18 @@ class Systemd:
             env={
                 **self._group,
                 "AS_PROCESS_1": AS_PROCESS_1,
-                "SYSTEMD_UNIT_PATH": f"/run/units:/run/systemd/system:{PREFIX}/lib/systemd/system",
+                "SYSTEMD_UNIT_PATH": f"/run/units:/etc/systemd/system:/run/systemd/system:{PREFIX}/lib/systemd/system",
                 "container": "vpntun-test",
             },
         )
 
     def boot(self) -> None:
         """Returns once it answers."""
-        answers = until(lambda: self._process_1() is not None and self.control("show").returncode == 0, 20, 0.05)
-        assert answers, f"systemd has not come up: {self._process}"
+        until(lambda: self._answers() or not self._process.running, 20, 0.05)
+        assert self._answers(), f"systemd has not come up: {self._process}"
+
+    def _answers(self) -> bool:
+        return self._process_1() is not None and self.control("show").returncode == 0
 
     def _write(self, name: str, text: str) -> None:
         path = self._units / name
@@ -91,6 +120,7 @@ class Systemd:
         return self.control("show", "--property", name, "--value", unit, check=True).stdout.strip()
 
     def journal(self, unit: str) -> str:
+        """What a unit has said, and systemd of it."""
         return self.run("journalctl", "--no-pager", "--output=cat", f"--unit={unit}").stdout
 
     def run(self, *command: str, check: bool = False) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,144 @@
+"""/etc/init.d/vpntun, for machines without systemd: what /etc/default/vpntun names starts, ends, and says how it is.
+
+The server has the README's file, with two tunnels.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.boot.installed import Host
+from tests.netns.lab import CHECKOUT, Lab, until
+from tests.test_readme import blocks
+
+SCRIPT = "/etc/init.d/vpntun"
+RUNS, DEAD, STOPPED = 0, 1, 3  # the Linux Standard Base's
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture
+def server(lab: Lab, b: Host) -> Host:
+    """Where two tunnels are to run, one with a file and one without."""
+    shutil.copy(lab.key, b.configuration / "vpntun.key")
+    [default] = blocks("default")
+    b.write("/etc/default/vpntun", default)
+    b.write("/etc/vpntun/office.conf", OFFICE.format(port=4500), 0o600)
+    return b
+
+
+OFFICE = """
+[Interface]
+SharedKey = /etc/vpntun/vpntun.key
+Role = server
+ListenPort = {port}
+Address = 192.168.7.2/24
+"""
+
+
+def status(host: Host, *tunnels: str) -> int:
+    return host.run(SCRIPT, "status", *tunnels, check=False).returncode
+
+
+def pid(host: Host, device: str) -> int:
+    return int(host.run("cat", f"/run/vpntun/{device}.pid").stdout)
+
+
+def stop(host: Host) -> None:
+    host.run(SCRIPT, "stop")
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+@pytest.mark.parametrize("script", ["vpntun.init", "vpntun.ifupdown"])
+def test_the_scripts_are_good_shell(script: str, shell: str) -> None:
+    subprocess.run([shell, "-n", CHECKOUT / "scripts" / "boot" / script], check=True)
+
+
+def test_it_starts_says_so_and_stops(lab: Lab, a: Host, server: Host) -> None:
+    assert status(server) == STOPPED
+    server.run(SCRIPT, "start")
+    assert status(server) == RUNS
+    a.write("/etc/default/vpntun", f'TUNNELS="client@tun11:{lab.b.four}"\nOPTIONS="-v"\n')
+    shutil.copy(lab.key, a.configuration / "vpntun.key")
+    a.run(SCRIPT, "start")
+    lab.ping(lab.a, lab.b.address_of("tun3"))
+    a.run(SCRIPT, "stop")
+    server.run(SCRIPT, "stop")
+    assert (status(a), status(server)) == (STOPPED, STOPPED)
+    assert not any(machine.has_device(device) for machine, device in ((lab.a, "tun11"), (lab.b, "tun3")))
+
+
+def test_a_second_start_and_a_second_stop_change_nothing(server: Host) -> None:
+    server.run(SCRIPT, "start")
+    before = pid(server, "tun3")
+    server.run(SCRIPT, "start")
+    assert pid(server, "tun3") == before
+    stop(server)
+    stop(server)
+
+
+def test_one_tunnel_by_its_name(server: Host) -> None:
+    server.run(SCRIPT, "start", "office")
+    assert (status(server, "office"), status(server, "server@tun3")) == (RUNS, STOPPED)
+    before = pid(server, "office")
+    server.run(SCRIPT, "restart", "office")
+    assert (status(server, "office"), status(server, "server@tun3")) == (RUNS, STOPPED)
+    assert pid(server, "office") != before
+    stop(server)
+
+
+def test_one_that_was_killed_is_told_and_started_again(server: Host) -> None:
+    server.run(SCRIPT, "start", "server@tun3")
+    server.run("kill", "-KILL", str(pid(server, "tun3")))
+    assert until(lambda: status(server, "server@tun3") == DEAD, 5)
+    server.run(SCRIPT, "start", "server@tun3")
+    assert status(server, "server@tun3") == RUNS
+    stop(server)
+
+
+def test_a_reload_has_files_read_again_and_keeps_the_processes(server: Host) -> None:
+    server.run(SCRIPT, "start")
+    before = pid(server, "office"), pid(server, "tun3")
+    server.write("/etc/vpntun/office.conf", OFFICE.format(port=4500) + "[Peer]\nName = laptop\n", 0o600)
+    server.run(SCRIPT, "reload")
+    assert until(lambda: "laptop" in server.run("vpntun", "show", "office").stdout, 5)
+    assert (pid(server, "office"), pid(server, "tun3")) == before
+    assert (status(server, "office"), status(server, "server@tun3")) == (RUNS, RUNS)
+    stop(server)
+
+
+def test_what_cannot_start_is_a_failure(server: Host) -> None:
+    server.write("/etc/vpntun/office.conf", OFFICE.format(port=0x10000), 0o600)
+    failed = server.run(SCRIPT, "start", check=False)
+    assert failed.returncode == 1
+    assert "office.conf:5" in failed.stderr
+    assert (status(server, "office"), status(server, "server@tun3")) == (STOPPED, RUNS)
+    stop(server)
+
+
+@pytest.mark.parametrize("tunnel", ["client@tun11", "server@", "other@tun3"])
+def test_a_tunnel_that_is_none_is_not_configured(b: Host, tunnel: str) -> None:
+    assert b.run(SCRIPT, "start", tunnel, check=False).returncode == 6
+
+
+def test_an_unknown_action_is_usage(b: Host) -> None:
+    done = b.run(SCRIPT, "stand", check=False)
+    assert done.returncode == 2
+    assert re.match("usage: .*start|stop", done.stderr)
+
+
+def test_without_tunnels_there_is_nothing_to_do(b: Host) -> None:
+    assert b.run(SCRIPT, "start").stderr == ""
+
+
+def test_its_header_is_one(installed: Path) -> None:
+    script = (installed / SCRIPT[1:]).read_text()
+    header = re.search(r"### BEGIN INIT INFO\n(.*?)### END INIT INFO", script, re.DOTALL)
+    assert header
+    for keyword in ("Provides", "Required-Start", "Required-Stop", "Default-Start", "Default-Stop"):
+        assert re.search(rf"^# {keyword}: +\S", header[1], re.MULTILINE), keyword
