@@ -95,14 +95,15 @@ class _Daemon:
         self._announce()
         links = self._links
         links.change(self._tunnel.peers)
-        if self._service.gives_up_privileges:
-            self._is_up(None)
-        else:
-            ShellLines("PostUp", self._tunnel.hooks.post_up).start(self._loop, self._is_up)
+        post_up = ShellLines("PostUp", () if self._service.gives_up_privileges else self._tunnel.hooks.post_up)
+        self._loop.call_later(0.0, lambda: post_up.start(self._loop, self._is_up))  # unless told to stop before that
         schedule = links.schedule
-        self._loop.run(lambda: schedule.deadline(self._loop.now), lambda: schedule.handle(self._loop.now))
-        self._service.ends()
-        ShellLines("PreDown", self._tunnel.hooks.pre_down).run()
+        try:
+            self._loop.run(lambda: schedule.deadline(self._loop.now), lambda: schedule.handle(self._loop.now))
+        finally:
+            self._service.ends()
+            post_up.stop()
+            ShellLines("PreDown", self._tunnel.hooks.pre_down).run()
         if self._failed is not None:
             raise self._failed
         for link in links.by_peer.values():
@@ -118,7 +119,11 @@ class _Daemon:
         fresh = self._reread()
         if replace(fresh, peers=()) != replace(self._tunnel, peers=()):
             notice("what has changed in the [Interface] section takes a restart; the peers are changed now")
-        self._routes.apply(self._allowed(fresh))
+        if not self._udp and any(peer.host for peer in fresh.peers):
+            raise ConfigurationError(
+                "all was set up for peers that call: to call one, stop the tunnel and start it again"
+            )
+        self._routes.apply(self._allowed(replace(self._tunnel, peers=fresh.peers)))
         added, removed, changed = self._links.change(fresh.peers)
         self._tunnel = replace(self._tunnel, peers=fresh.peers)
         notice("read the configuration again; peers: %d added, %d removed, %d changed", added, removed, changed)
@@ -151,9 +156,11 @@ class _Daemon:
         """
         ShellLines("PostUp", self._tunnel.hooks.post_up).run()
         self._links.hold_state()
-        self._journal.hold()
         follows = self._tunnel.routing.table != "off"
-        self._service.give_up_privileges(keep_net_admin=follows or bool(self._mark) or not self._journal.is_empty)
+        keeps = follows or bool(self._mark) or not self._journal.is_empty
+        if keeps:
+            self._journal.hold()
+        self._service.give_up_privileges(keep_net_admin=keeps)
 
     def _link_changed(self, link: Link, stands: bool) -> None:
         settings = self._links.settings_of(link)

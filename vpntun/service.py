@@ -30,7 +30,7 @@ from vpntun.host.log import give_log_to, log, notice
 from vpntun.host.loop import Loop
 from vpntun.host.notify import Notifier
 from vpntun.host.pidfile import Pidfile
-from vpntun.host.privileges import become, check_can_become
+from vpntun.host.privileges import become, check_can_become, has_net_admin
 
 PATIENCE = 10.0
 
@@ -85,7 +85,7 @@ class Service:
         if self._account is None:
             return
         give_log_to(self._account.uid)
-        become(self._account, keep_net_admin=keep_net_admin)
+        become(self._account, keep_net_admin=keep_net_admin and has_net_admin())
         if self._manner.file is not None and not os.access(self._manner.file, os.R_OK):
             notice("%s cannot read %s again at SIGHUP", self._account.name, self._manner.file)
 
@@ -116,12 +116,14 @@ class Service:
 
     def reloading(self) -> None:
         """The configuration is being read again; `reloaded` follows, come what may."""
-        self._notifier.reloading(self._loop.now)
+        if self._is_ready:
+            self._notifier.reloading(self._loop.now)
 
     def reloaded(self, status: str) -> None:
         """It has been, or cannot be."""
         self._status = status
-        self._notifier.ready(status)
+        if self._is_ready:
+            self._notifier.ready(status)
 
     def ends(self) -> None:
         """The end has begun."""

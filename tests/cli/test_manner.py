@@ -57,9 +57,11 @@ def test_the_log_goes_where_and_in_the_form_it_is_asked_to(
     ("options", "says"),
     [
         (["--wait", "3"], "--wait goes with --daemon"),
-        (["--daemon", "--wait", "-1"], "--wait takes a number of seconds"),
-        (["--daemon", "--wait", "inf"], "--wait takes a number of seconds"),
-        (["--daemon", "--wait", "nan"], "--wait takes a number of seconds"),
+        (["--daemon", "--wait", "-1"], "-1 is no time to wait"),
+        (["--daemon", "--wait", "inf"], "inf is no time to wait"),
+        (["--daemon", "--wait", "nan"], "nan is no time to wait"),
+        (["--daemon", "--wait", "1e10"], "1e10 is no time to wait"),
+        (["--daemon", "--wait", "soon"], "soon"),
         (["--log-format", "xml"], "xml"),
     ],
 )

@@ -168,14 +168,18 @@ def test_a_daemon_that_is_killed_early_is_no_success(caller: Caller) -> None:
     assert "signal 9" in said
 
 
-def test_a_daemon_that_ends_without_a_word_was_told_to(caller: Caller) -> None:
-    assert caller.run(20, "sys.exit(0)") == (0, "")
+@pytest.mark.parametrize("wait", [None, 20])
+def test_a_daemon_that_was_told_to_stop_before_it_was_ready_is_no_success(caller: Caller, wait: float | None) -> None:
+    status, said = caller.run(wait, "sys.exit(0)")
+    assert status == 1
+    assert "told to stop before it was ready" in said
 
 
-def test_who_interrupts_the_caller_ends_the_daemon(caller: Caller) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_interrupts_or_ends_the_caller_ends_the_daemon(caller: Caller, number: int) -> None:
     started = caller.start(60, "background.device_is_up(loop)" + SERVE)
     until(lambda: (caller.folder / "pid").exists() and (caller.folder / "pid").read_text())
-    started.send_signal(signal.SIGINT)
+    started.send_signal(number)
     assert started.wait(timeout=10) != 0
     until(lambda: not lives(caller.daemon))
 

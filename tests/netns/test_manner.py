@@ -66,6 +66,35 @@ def hook(lab: Lab) -> tuple[str, Path]:
     return str(command), book
 
 
+class Told:
+    """A socket in systemd's place."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self.environment = {"NOTIFY_SOCKET": str(path)}
+        self.said: list[str] = []
+
+    def hears(self, text: str, seconds: float = 10) -> bool:
+        """Whether a message with this line comes, or has come."""
+        end = time.monotonic() + seconds
+        while text not in self.said and (left := end - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            try:
+                self.said += self._socket.recv(4096).decode().split("\n")
+            except TimeoutError:
+                break
+        return text in self.said
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def told(lab: Lab) -> Told:
+    return Told(lab.folder / "notify")
+
+
 # Least privilege
 
 
@@ -160,7 +189,7 @@ def test_a_file_that_the_user_cannot_read_is_said_at_once_and_changes_nothing_la
         (["--up", "/nonexistent/command"], 3, "/nonexistent"),
         (["--up", "false"], 10, "the tunnel is not started"),
         (["--wait", "3"], 2, "--wait goes with --daemon"),
-        (["--daemon", "--wait", "-1"], 2, "a number of seconds"),
+        (["--daemon", "--wait", "-1"], 2, "no time to wait"),
         (["--log-file", "/nonexistent/log"], 3, "the log file"),
         (["--pidfile", "/nonexistent/pid"], 3, "the pid file"),
     ],
@@ -178,6 +207,79 @@ def test_name_servers_and_a_user_are_refused_together(lab: Lab) -> None:
     path = configured(lab, lab.b, "server", "User = nobody", "DNS = 192.0.2.53")
     status, said = vpntun(lab.b, "up", path)
     assert (status, "leave out either the user or DNS" in said) == (3, True), said
+
+
+# The end, and reloads
+
+
+def test_a_post_up_line_that_is_under_way_at_the_end_is_seen_to_its_own_first(lab: Lab) -> None:
+    lines = "PostUp = echo begun; sleep 0.5; echo PostUp is over", "PreDown = echo PreDown", "PostDown = echo PostDown"
+    server = lab.b.vpntun("up", configured(lab, lab.b, "server", *lines))
+    server.wait_for("begun")
+    assert server.stop() == 0
+    assert re.findall(r"PostUp is over|PreDown: PreDown|PostDown: PostDown", server.log) == [
+        "PostUp is over",
+        "PreDown: PreDown",
+        "PostDown: PostDown",
+    ]
+
+
+def test_one_that_is_told_to_stop_while_it_is_set_up_does_not_begin(lab: Lab) -> None:
+    lines = "PreUp = echo begun; sleep 0.5", "PostUp = echo too late", "PostDown = echo undone"
+    server = lab.b.vpntun("up", configured(lab, lab.b, "server", *lines))
+    server.wait_for("begun")
+    assert server.stop() == 0
+    assert "too late" not in server.log
+    assert "undone" in server.log
+
+
+def test_a_device_that_goes_away_ends_it_as_any_other_end(lab: Lab, told: Told) -> None:
+    path = configured(lab, lab.b, "server", "PreDown = echo before", "PostDown = echo behind")
+    server = lab.b.vpntun("up", path, env=told.environment)
+    assert told.hears("READY=1"), server
+    lab.b.run("ip", "link", "del", "office")
+    assert server.wait() == 5
+    assert server.log.index("before") < server.log.index("behind")
+    assert told.hears("STOPPING=1")
+    told.close()
+
+
+def test_systemd_is_not_told_of_a_reload_before_the_start_is_over(lab: Lab, told: Told) -> None:
+    path = configured(lab, lab.b, "server", "PostUp = echo begun; sleep 1; exit 3")
+    server = lab.b.vpntun("up", path, env=told.environment)
+    server.wait_for("begun")
+    server.process.send_signal(signal.SIGHUP)
+    assert server.wait() == 10
+    assert "read the configuration again" in server.log
+    assert told.hears("STOPPING=1")
+    assert "READY=1" not in told.said
+    told.close()
+
+
+def test_a_peer_to_call_is_refused_where_all_was_set_up_for_peers_that_call(lab: Lab) -> None:
+    keys = [lab.b.run(sys.executable, "-m", "vpntun", "genkey").stdout.strip() for _ in range(2)]
+    public = lab.b.run(sys.executable, "-m", "vpntun", "pubkey", input=keys[1]).stdout.strip()
+    path = lab.folder / "hub.conf"
+    path.touch(mode=0o600)
+    path.write_text(f"[Interface]\nPrivateKey = {keys[0]}\nListenPort = {PORT}\nTransport = tcp\n")
+    server = lab.b.vpntun("up", path)
+    server.wait_for("waiting for")
+    path.write_text(path.read_text() + f"[Peer]\nPublicKey = {public}\nEndpoint = {lab.a.four}:1\nTransport = tcp\n")
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for("to call one, stop the tunnel and start it again; nothing has changed")
+    assert server.running
+
+
+def test_a_reload_changes_what_it_says_and_not_the_routing(lab: Lab) -> None:
+    peer = f"Endpoint = {lab.b.four}:{PORT}\nAllowedIPs = 192.168.50.0/24"
+    path = configured(lab, lab.a, "client", "Table = auto", peer=peer)
+    client = lab.a.vpntun("up", path)
+    assert until(lambda: "192.168.50.0/24" in lab.a.run("ip", "route").stdout, 10), client
+    path.write_text(path.read_text().replace("auto", "off"))
+    client.process.send_signal(signal.SIGHUP)
+    client.wait_for("takes a restart")
+    client.wait_for("read the configuration again")
+    assert "192.168.50.0/24" in lab.a.run("ip", "route").stdout
 
 
 # Hooks
@@ -269,6 +371,35 @@ def test_the_caller_of_a_daemon_learns_that_post_up_has_failed(lab: Lab) -> None
     assert not lab.a.has_device("office")
 
 
+def test_streams_that_were_closed_at_the_start_are_no_obstacle(lab: Lab, stop: Callable[[Path], None]) -> None:
+    pidfile, log = lab.folder / "pid", lab.folder / "log"
+    options = ["-s", "-i", "tun3", "-k", str(lab.key), "--daemon", "--pidfile", str(pidfile), "--log-file", str(log)]
+    script = 'exec "$@" <&- >&- 2>&-'
+    done = lab.b.run("sh", "-c", script, "sh", sys.executable, "-m", "vpntun", *options, check=False)
+    assert done.returncode == 0
+    assert until(lambda: "waiting for the peer" in log.read_text(), 5)
+    stop(pidfile)
+
+
+def test_all_tunnels_that_answer_are_shown_beside_one_that_does_not(lab: Lab) -> None:
+    start_server(lab)
+    hung = lab.b.vpntun("-s", "-i", "tun4", "-k", lab.key, "-p", "55556")
+    hung.wait_for("waiting for the peer")
+    hung.process.send_signal(signal.SIGSTOP)
+    status, said = vpntun(lab.b, "show")
+    assert (status, "interface: tun3" in said, "tun4 (process" in said) == (1, True, True), said
+    assert vpntun(lab.b, "show", "tun4", "--wait", "0.5")[0] == 9
+    hung.kill()
+
+
+def test_an_ordinary_user_waits_for_a_tunnel_that_does_not_run_yet(lab: Lab) -> None:
+    started = time.monotonic()
+    show = sys.executable, "-m", "vpntun", "show", "tun3", "--wait", "1"
+    done = lab.b.run(*show, check=False, user="nobody", env={"HOME": str(lab.home())})
+    assert done.returncode == 9, done.stderr
+    assert time.monotonic() - started >= 1
+
+
 def test_a_second_daemon_of_the_same_pid_file_is_refused(lab: Lab, stop: Callable[[Path], None]) -> None:
     pidfile = lab.folder / "pid"
     options = "-s", "-k", lab.key, "--daemon", "--pidfile", pidfile
@@ -297,35 +428,6 @@ def start_server_with_log(lab: Lab, log: Path) -> Daemon:
 
 
 # What systemd is told
-
-
-class Told:
-    """A socket in systemd's place."""
-
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self.environment = {"NOTIFY_SOCKET": str(path)}
-        self.said: list[str] = []
-
-    def hears(self, text: str, seconds: float = 10) -> bool:
-        """Whether a message with this line comes, or has come."""
-        end = time.monotonic() + seconds
-        while text not in self.said and (left := end - time.monotonic()) > 0:
-            self._socket.settimeout(left)
-            try:
-                self.said += self._socket.recv(4096).decode().split("\n")
-            except TimeoutError:
-                break
-        return text in self.said
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-@pytest.fixture
-def told(lab: Lab) -> Told:
-    return Told(lab.folder / "notify")
 
 
 def test_systemd_hears_of_a_server_that_waits_of_its_link_and_of_its_end(lab: Lab, told: Told) -> None:

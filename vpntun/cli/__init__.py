@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -15,12 +16,15 @@ from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
 from vpntun.errors import VpntunError
 from vpntun.host.log import complain, note_crash
 
+STDOUT, STDERR = 1, 2
+
 for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, down):
     vpntun.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the program and exit; the table of statuses is in vpntun/errors.py. No `arguments`: the process's own."""
+    _have_standard_streams()
     try:
         sys.exit(vpntun.main(arguments, prog_name="vpntun", standalone_mode=False))
     except click.ClickException as error:
@@ -34,3 +38,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except Exception:
         note_crash()
         raise
+
+
+def _have_standard_streams() -> None:
+    """Who started this process may have closed them, and what is opened first would be taken for one of them."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(STDOUT, "w", closefd=False)  # noqa: SIM115, for as long as the process lives
+    sys.stderr = sys.stderr or open(STDERR, "w", closefd=False)  # noqa: SIM115

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
+from vpntun.cli.manner import SECONDS
 from vpntun.config.file import interface_of
 from vpntun.errors import NotInTime, PrivilegeError, VpntunError
-from vpntun.host.asking import RunningTunnel, running_interfaces
+from vpntun.host.asking import PATIENCE, RunningTunnel, running_interfaces
 from vpntun.host.log import open_log
 from vpntun.host.logform import escape
 
@@ -23,26 +25,22 @@ UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), 
 @click.command()
 @click.argument("interface", required=False)
 @click.option("--json", "as_json", is_flag=True, help="As docs/control.rst has it; without INTERFACE, a list.")
-@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait for a link; status 9 without one.")
+@click.option("--wait", type=SECONDS, metavar="SECONDS", help="Wait for a link; status 9 without one.")
 def show(interface: str | None, as_json: bool, wait: float | None) -> None:
     """Say what the tunnel of INTERFACE is doing, or what all that run are."""
     if wait is not None:
         if interface is None:
             raise click.UsageError("--wait goes with an INTERFACE")
         _wait_for_link(interface, wait)
-    status: Any = (
-        _status_of(interface) if interface is not None else [_status_of(each) for each in running_interfaces()]
-    )
-    if as_json:
-        click.echo(json.dumps(status, indent=2))
+    if interface is not None:
+        _print(_status_of(interface), as_json)
         return
-    if not status:
+    found, failed = _status_of_all()
+    if not found and failed is None and not as_json:
         click.echo("no tunnel of this user's runs", err=True)
-    for number, each in enumerate([status] if interface is not None else status):
-        if number:
-            click.echo()
-        for line in describe(each, time.time()):
-            click.echo(escape(line))
+    _print(found, as_json)
+    if failed is not None:
+        raise failed
 
 
 @click.command()
@@ -72,25 +70,44 @@ def down(name: str) -> None:
 def _wait_for_link(interface: str, seconds: float) -> None:
     """Return once a peer is connected; a tunnel that does not run yet is waited for as well. Raises NotInTime."""
     end = time.monotonic() + seconds
-    while not _has_link(interface):
+    while not _has_link(interface, max(end - time.monotonic(), SECONDS_BETWEEN)):
         left = end - time.monotonic()
         if left <= 0:
             raise NotInTime(f"{interface} has no link after {seconds:g} s")
         time.sleep(min(left, SECONDS_BETWEEN))
 
 
-def _has_link(interface: str) -> bool:
-    try:
-        return any(peer["state"] == "connected" for peer in _status_of(interface)["peers"])
-    except PrivilegeError:
-        raise
-    except VpntunError:
-        return False
+def _has_link(interface: str, patience: float) -> bool:
+    with suppress(VpntunError):
+        return any(peer["state"] == "connected" for peer in _status_of(interface, min(patience, PATIENCE))["peers"])
+    return False
 
 
-def _status_of(interface: str) -> dict[str, Any]:
-    with RunningTunnel(interface) as tunnel:
+def _status_of(interface: str, patience: float = PATIENCE) -> dict[str, Any]:
+    with RunningTunnel(interface, patience) as tunnel:
         return tunnel.ask("GET", "/v1/status")
+
+
+def _status_of_all() -> tuple[list[dict[str, Any]], VpntunError | None]:
+    """Those that answer, and why one of the others does not."""
+    found, failed = [], None
+    for interface in running_interfaces():
+        try:
+            found.append(_status_of(interface))
+        except VpntunError as error:
+            failed = error
+    return found, failed
+
+
+def _print(status: dict[str, Any] | list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(status, indent=2))
+        return
+    for number, each in enumerate(status if isinstance(status, list) else [status]):
+        if number:
+            click.echo()
+        for line in describe(each, time.time()):
+            click.echo(escape(line))
 
 
 def describe(status: Mapping[str, Any], now: float) -> Iterator[str]:

@@ -16,8 +16,25 @@ from vpntun.host.logform import Form
 from vpntun.service import Manner
 
 FILE = click.Path(path_type=Path)
+MOST_SECONDS = 1_000_000.0
 HOOKS: tuple[Event, ...] = ("up", "down", "link-up", "link-down")
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg]
+    """A time to wait: 0 or more, and no more than a clock can take."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """The number. Raises BadParameter."""
+        seconds: float = click.FLOAT.convert(value, parameter, context)
+        if not 0 <= seconds <= MOST_SECONDS:
+            self.fail(f"{value} is no time to wait: give 0 to {MOST_SECONDS:.0f} seconds", parameter, context)
+        return seconds
+
+
+SECONDS = Seconds()
 
 _OPTIONS = (
     click.option("--user", metavar="USER", help="Become this user once all is set up."),
@@ -26,7 +43,7 @@ _OPTIONS = (
     click.option("--link-up", metavar="CMD", help="Run CMD when the link to a peer stands."),
     click.option("--link-down", metavar="CMD", help="Run CMD when it does not any more."),
     click.option("--daemon", is_flag=True, help="Go on in the background once the device is up."),
-    click.option("--wait", type=float, metavar="SECONDS", help="With --daemon: wait for a link; status 9 without."),
+    click.option("--wait", type=SECONDS, metavar="SECONDS", help="With --daemon: wait for a link; status 9 without."),
     click.option("--pidfile", type=FILE, metavar="FILE", help="Write the number of the process there."),
     click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to a file; SIGHUP opens it anew."),
     click.option(
@@ -55,8 +72,6 @@ def serve(interface: str, read: Callable[[], Tunnel], options: dict[str, Any], f
     """
     if options["wait"] is not None and not options["daemon"]:
         raise click.UsageError("--wait goes with --daemon: else nobody waits")
-    if options["wait"] is not None and not 0 <= options["wait"] < float("inf"):
-        raise click.UsageError("--wait takes a number of seconds")
     commands = {event: Command.parse(line) for event in HOOKS if (line := options[event.replace("-", "_")]) is not None}
     open_log(
         interface,

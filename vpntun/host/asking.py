@@ -28,12 +28,14 @@ OF_THE_MACHINE = Path("/run/vpntun")
 class RunningTunnel:
     """A connection to the tunnel of an interface; to be used in a `with`. `process`: its process id.
 
-    Raises VpntunError where no tunnel runs there, PrivilegeError where it is not this user's.
+    `patience`: how many seconds it has for an answer. Raises VpntunError where no tunnel runs there, PrivilegeError
+    where it is not this user's.
     """
 
-    def __init__(self, interface: str) -> None:
+    def __init__(self, interface: str, patience: float = PATIENCE) -> None:
         self.interface = interface
-        self._socket = _connect(interface)
+        self._patience = patience
+        self._socket = _connect(interface, patience)
         self.process, _ = other_end(self._socket)
         self._http = HTTPConnection("vpntun")
         self._http.sock = self._socket
@@ -52,7 +54,8 @@ class RunningTunnel:
             answer = json.loads(response.read())
         except TimeoutError:
             raise VpntunError(
-                f"{self.interface} (process {self.process}) has not answered within {PATIENCE:.0f} s: is it stopped?"
+                f"{self.interface} (process {self.process}) has not answered within {self._patience:.0f} s: is it "
+                "stopped?"
             ) from None
         except (OSError, HTTPException, ValueError) as error:
             raise VpntunError(f"{self.interface} has ended while it was asked ({error})") from error
@@ -78,10 +81,10 @@ def running_interfaces() -> list[str]:
     return sorted(path.stem for path in run_folder().glob("*.sock") if _answers(path))
 
 
-def _connect(interface: str) -> socket.socket:
+def _connect(interface: str, patience: float) -> socket.socket:
     for folder in dict.fromkeys((run_folder(), OF_THE_MACHINE)):
         new = socket.socket(socket.AF_UNIX)
-        new.settimeout(PATIENCE)
+        new.settimeout(patience)
         try:
             new.connect(str(socket_path(interface, folder)))
         except PermissionError:

@@ -3,11 +3,12 @@
     the caller                           the daemon
     forks, and waits                     has a session of its own, no stdin, and the caller's stderr for now
     ends with the daemon's status    <-  what fails in the set-up is said there, and ends it
-    0                                <-  the device is up and, with --wait, the link stands
-    9, when --wait is over               goes on trying
+    0                                <-  all is set up and, with --wait, the link stands
+    9                                <-  --wait is over; it goes on trying
+    1                                    was told to stop before that
                                          from then on: no terminal, no folder, nothing but the log to speak to
 
-Whoever interrupts the caller meanwhile ends the daemon too.
+Whoever interrupts or ends the caller meanwhile ends the daemon too.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _UP, _LATE = b"u", b"l"
 
 
 class Background:
-    """The daemon's side. `wait`: how many seconds the caller waits for the link; None: for the device alone."""
+    """The daemon's side. `wait`: how many seconds the caller waits for the link; None: for the set-up alone."""
 
     def __init__(self, caller: int, wait: float | None) -> None:
         self._caller: int | None = caller
@@ -74,6 +75,7 @@ class Background:
 
 def _wait_for(daemon: int, reader: int, wait: float | None) -> None:
     """Leave with what the daemon says, or with how it ended."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         in_time = select.select([reader], [], [], wait)[0]
     except KeyboardInterrupt:
@@ -86,8 +88,9 @@ def _wait_for(daemon: int, reader: int, wait: float | None) -> None:
     if word == _LATE:
         raise NotInTime(f"no link within {wait:g} s; the daemon, process {daemon}, goes on trying")
     status = os.waitstatus_to_exitcode(os.waitpid(daemon, 0)[1])
-    if status < 0:
-        raise VpntunError(f"the daemon was ended by signal {-status} before it was ready")
+    if status <= 0:
+        how = f"ended by signal {-status}" if status else "told to stop"
+        raise VpntunError(f"the daemon was {how} before it was ready")
     sys.exit(status)
 
 

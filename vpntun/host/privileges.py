@@ -82,6 +82,11 @@ def become(account: Account, *, keep_net_admin: bool) -> None:
     notice("running as %s now, %s", account.name, "with CAP_NET_ADMIN alone" if kept else "without any capability")
 
 
+def has_net_admin() -> bool:
+    """Whether there is that capability to keep."""
+    return bool(capabilities()[1] >> CAP_NET_ADMIN & 1)
+
+
 def capabilities() -> tuple[int, int, int]:
     """Of this thread, one bit a capability: the effective, the permitted and the inheritable ones."""
     words = (ctypes.c_uint32 * 6)()

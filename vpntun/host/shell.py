@@ -6,7 +6,8 @@
    with it. What it prints goes to the log; the line itself never does, since there may be a secret in it.
 3. A PreUp or PostUp line that fails ends the start, and the lines behind it are not run. PreDown and PostDown go on,
    with a notice.
-4. `run` waits. `start` runs the lines beside the loop, so that they can use the tunnel: PostUp and PreDown.
+4. `run` waits. `start` runs the lines beside the loop, so that they can use the tunnel: PostUp. One that is under way
+   when the end comes is waited for a little, and then ended.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from vpntun.host.loop import Loop
 When = Literal["PreUp", "PostUp", "PreDown", "PostDown"]
 
 SECONDS_A_LINE = 120.0
+PATIENCE_AT_THE_END = 5.0
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TERM", "TZ")
 
@@ -35,6 +37,7 @@ class ShellLines:
         self._when = when
         self._lines = lines
         self._seconds = seconds
+        self._child: Child | None = None
 
     def run(self) -> None:
         """Run them all, and wait. Raises HookFailed if a PreUp or PostUp line fails."""
@@ -48,6 +51,11 @@ class ShellLines:
     def start(self, loop: Loop, on_end: Callable[[HookFailed | None], None]) -> None:
         """Run them while the loop turns. `on_end` is called once, with what `run` would have raised, or None."""
         self._start_from(0, loop, on_end)
+
+    def stop(self) -> None:
+        """Of what was started: see the line under way end, in so much time, and start no other."""
+        if self._child is not None:
+            self._child.stop(PATIENCE_AT_THE_END)
 
     def _start_from(self, number: int, loop: Loop, on_end: Callable[[HookFailed | None], None]) -> None:
         if number == len(self._lines):
@@ -63,7 +71,7 @@ class ShellLines:
                 self._start_from(number + 1, loop, on_end)
 
         try:
-            Child(self._when, self._command(number), environment(), loop, ended, seconds=self._seconds)
+            self._child = Child(self._when, self._command(number), environment(), loop, ended, seconds=self._seconds)
         except (OSError, ValueError) as error:
             ended(f"cannot be run: {error}")
 
