@@ -104,7 +104,7 @@ class Systemd:
         assert self._answers(), f"systemd has not come up: {self._process}"
 
     def _answers(self) -> bool:
-        return self._process_1() is not None and self.control("show").returncode == 0
+        return self._process_1() is not None and self.control("is-active", JOURNAL[0]).returncode == 0
 
     def _write(self, name: str, text: str) -> None:
         path = self._units / name
