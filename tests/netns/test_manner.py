@@ -282,6 +282,17 @@ def test_a_reload_changes_what_it_says_and_not_the_routing(lab: Lab) -> None:
     assert "192.168.50.0/24" in lab.a.run("ip", "route").stdout
 
 
+def test_a_reload_does_not_lead_the_tunnels_own_packets_into_it(lab: Lab) -> None:
+    peer = f"Endpoint = {lab.b.four}:{PORT}\nAllowedIPs = 192.168.50.0/24"
+    path = configured(lab, lab.a, "client", peer=peer)
+    client = lab.a.vpntun("up", path)
+    client.wait_for("this end")
+    path.write_text(path.read_text().replace("192.168.50.0/24", "10.0.0.0/8"))
+    client.process.send_signal(signal.SIGHUP)
+    client.wait_for("must carry a mark from the start: stop it, and start it again; nothing has changed")
+    assert "dev veth0" in lab.a.run("ip", "route", "get", lab.b.four).stdout
+
+
 # Hooks
 
 

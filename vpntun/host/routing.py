@@ -101,10 +101,10 @@ class HostRoutes:
         """
         networks, full, wide = self._planned(networks)
         merged = wide if self._mark_is_ours else []
-        if full and not self._mark:
+        if not self._mark and (full or wide):
+            what = f"{EVERYTHING[full[0]]} makes this a full tunnel" if full else "a peer may be reached in allowed IPs"
             raise ConfigurationError(
-                f"{EVERYTHING[full[0]]} makes this a full tunnel, whose packets carry a mark from the start: stop it, "
-                "and start it again"
+                f"{what}, so its packets must carry a mark from the start: stop it, and start it again"
             )
         with Netlink() as netlink:
             for version in full:
