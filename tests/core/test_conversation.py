@@ -325,7 +325,7 @@ def test_the_span_is_fed_by_reports_and_grows_and_shrinks(met: Two) -> None:
         for number in range(records):
             met.passes = lambda record, to, number=number: record[0] != 2 or not every or number % every  # type: ignore[misc]
             met.packets(met.left)
-            span.backlogged += 1
+            span.bottleneck.backlogged += 1
             met.run(0.002)
 
     every = 0
@@ -342,10 +342,10 @@ def test_a_report_of_another_session_is_not_believed(met: Two) -> None:
     for _ in range(10):
         met.packets(met.left)
     stranger = new_session(77, met.now)
-    before = met.left.conversation.span.rate
+    before = met.left.conversation.span.measured.rate
     events = met.left.conversation.received(stranger, memoryview(Report(9, 1, 1, 0).pack()), UDP, met.now + 1)
     assert events == []
-    assert met.left.conversation.span.rate == before
+    assert met.left.conversation.span.measured.rate == before
 
 
 # PROBE and ECHO

@@ -61,7 +61,7 @@ class Simulation:
             self._deliver()
             self._owed += offered / 1000
             if not saturated:
-                self.span.slept += 0.0008
+                self.span.bottleneck.slept += 0.0008
             while self._owed > 0:
                 if self.now >= self.span.deadline:
                     self.span.handle_deadline(self.now)
@@ -71,7 +71,7 @@ class Simulation:
                 self._owed -= size
                 self.send(size)
                 if saturated:
-                    self.span.backlogged += 1
+                    self.span.bottleneck.backlogged += 1
             self.spans.append(self.span.span)
 
     def rest(self, seconds: float) -> None:
@@ -151,7 +151,7 @@ def test_a_clean_fast_path_with_a_waiting_device_grows_to_forty_four_in_two_seco
     simulation.run(2.0, 800 * MBIT, saturated=True)
     assert simulation.span.span == MOST
     assert simulation.span.largest_record == MOST * (PAYLOAD - 16) - 16
-    assert simulation.span.rate == pytest.approx(800 * MBIT, rel=0.1)
+    assert simulation.span.measured.rate == pytest.approx(800 * MBIT, rel=0.1)
 
 
 def until_most(simulation: Simulation) -> int:
@@ -165,7 +165,7 @@ def test_a_load_after_a_rest_has_the_longest_records_in_little_more_than_the_tim
     simulation = Simulation(10_000 * MBIT)
     assert until_most(simulation) < 200
     simulation.rest(1.5)
-    simulation.span.slept += 1.5
+    simulation.span.bottleneck.slept += 1.5
     assert until_most(simulation) < 150
     assert simulation.spans[-2000] == FIRST
 
@@ -188,7 +188,7 @@ def test_control_messages_between_are_not_taken_for_losses() -> None:
         simulation.control()
         simulation.run(0.01, 800 * MBIT, saturated=True)
     assert simulation.span.span == MOST
-    assert simulation.span.datagram_loss == 0.0
+    assert simulation.span.measured.loss == 0.0
 
 
 def test_without_a_waiting_device_it_stays() -> None:
@@ -199,18 +199,18 @@ def test_without_a_waiting_device_it_stays() -> None:
 
 def test_the_loss_is_known_once_it_was_measured_on_this_path() -> None:
     simulation = Simulation()
-    assert not simulation.span.loss_is_known
+    assert not simulation.span.measured.loss_is_known
     simulation.run(3.0, 400 * MBIT)
-    assert simulation.span.loss_is_known
+    assert simulation.span.measured.loss_is_known
     simulation.span.moved(simulation.now)
-    assert not simulation.span.loss_is_known
+    assert not simulation.span.measured.loss_is_known
 
 
 def test_a_loop_that_sleeps_most_of_the_time_is_no_bottleneck_though_packets_come_in_clumps() -> None:
     simulation = Simulation()
     for _ in range(3000):
         simulation.run(0.001, 400 * MBIT)
-        simulation.span.backlogged += 10
+        simulation.span.bottleneck.backlogged += 10
     assert set(simulation.spans) == {FIRST}
 
 
@@ -228,7 +228,7 @@ def test_a_percent_of_lost_datagrams_shrinks_it_to_what_a_packet_needs() -> None
     assert simulation.span.span <= 2 * FIRST
     simulation.run(3.0, 800 * MBIT, saturated=True)
     assert max(simulation.spans[-2000:]) <= FIRST
-    assert simulation.span.datagram_loss == pytest.approx(0.01, rel=0.3)
+    assert simulation.span.measured.loss == pytest.approx(0.01, rel=0.3)
 
 
 def test_a_thousandth_of_lost_datagrams_leaves_it_about_ten() -> None:
@@ -389,7 +389,7 @@ def test_another_path_begins_anew() -> None:
     simulation.run(2.0, 800 * MBIT, saturated=True)
     simulation.span.moved(simulation.now)
     assert simulation.span.span == FIRST
-    assert simulation.span.datagram_loss == simulation.span.rate == 0.0
+    assert simulation.span.measured.loss == simulation.span.measured.rate == 0.0
 
 
 def test_a_report_of_what_was_never_sent_is_ignored() -> None:

@@ -82,7 +82,7 @@ class Conversation:
         span = self.span
         return (
             f"datagrams of {self.payload} bytes, {span.span} a record, {span.largest_record} bytes a record, "
-            f"{span.rate * 8 / 1e6:.0f} Mbit/s delivered, {span.datagram_loss:.2%} of datagrams lost"
+            f"{span.measured.rate * 8 / 1e6:.0f} Mbit/s delivered, {span.measured.loss:.2%} of datagrams lost"
         )
 
     @property

@@ -16,18 +16,14 @@ strains a slow path's queue; but a long record is what makes a fast path fast.
                          beyond 3 ms of the delivered rate where the path delays what it is sent
 
 Losses come from REPORT: of the counters up to the highest it names, those not opened are lost (meter.py gives late ones
-their time). Only records sent since the span last changed are judged, by a sum in which the old ones fade over 400
-records, as soon as there are 100. A report that shows no burst completed, though some were sent, is not judged: that is
-a black hole or an outage, and not loss (see `vanishing`).
-
-The path delays what it is sent when the round trip, from sending a record to its report, is a quarter and 5 ms over the
-shortest: then the delivered rate is the path's. Otherwise it is only what was there to send, and binds nothing.
+their time). Only records sent since the span last changed are judged (measured.py). A report that shows no burst
+completed, though some were sent, is not judged: that is a black hole or an outage, and not loss (see `vanishing`).
 
 Flow, for the host:
     before a record      if now >= span.deadline: span.handle_deadline(now); then read span.largest_record
     after it             span.sent(counter, datagrams, size, now), if it carries packets
-                         span.backlogged += 1, if the device had another packet besides the superpacket in hand
-    after select         span.slept += seconds waited
+                         span.bottleneck.backlogged += 1, if the device had another packet
+    after select         span.bottleneck.slept += seconds waited
     a padded PROBE       span.probed(counter), since it will probably be lost
     REPORT               span.reported(report, session.send_counter, now), if it came in the session that is sealed with
     new session          span.new_session(now)
@@ -40,11 +36,10 @@ Sizes are bytes, times seconds of the caller's clock. Source: the design, "Recor
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from math import exp
 
+from vpntun.core.bottleneck import Bottleneck
 from vpntun.core.ledger import Ledger
-from vpntun.core.meter import INTERVAL
+from vpntun.core.measured import Mark, Measured, RecordLoss
 from vpntun.core.timers import NEVER
 from vpntun.wire.message import HEADER_SIZE, TAG_SIZE
 from vpntun.wire.record import LARGEST_RECORD, Report
@@ -58,18 +53,8 @@ GROWTH = 2
 FIRST_GROWTH = MOST
 HALVE_OVER = 0.02
 GROW_UNDER = 0.005
-FADING = 400
-FEWEST_RECORDS = 100
-FEWEST_DATAGRAMS = 2000
 AIM = 0.01
-SMOOTHING = 0.25
-SHARES_SMOOTHING = 0.5
-SHORTEST_SAMPLE = 0.02
 
-LEAST_BACKLOG = 0.25
-"""Of the records, those after which the device must have had more, for the span to grow."""
-MOST_SLEEP = 0.5
-"""Of the time, what the loop may sleep, for the span to grow."""
 MOST_PROBES = 64
 
 SILENCE = 1.0
@@ -80,10 +65,6 @@ TICK = 0.25
 
 RECORD_TIME = 0.003
 LEAST_OF_STREAM = 4096
-DELAY_SHARE = 1.25
-DELAY = 0.005
-RATE_SAMPLES = 8
-RATE_LIMIT_HOLDS = 1.0
 
 
 class Span:
@@ -92,12 +73,9 @@ class Span:
     span              datagrams a record may take
     largest_record    bytes of plaintext a record may take
     passes            False: bursts don't get through this path
-    rate              bytes a second delivered, the most of the last few samples; 0: not known
-    datagram_loss     smoothed share of single datagrams lost; 0 until `loss_is_known`
-    round_trip        the last, in seconds, the receiver's queue included; 0: not known
     deadline          when `handle_deadline` is to be called, before the next record
-
-    and to add to: `backlogged`, `slept` (see above).
+    measured          the path's rate and loss
+    bottleneck        what the device had and how long the loop slept is added up there (see above)
     """
 
     def __init__(self, payload: int, smallest: int, now: float) -> None:
@@ -105,56 +83,35 @@ class Span:
         self.span = FIRST
         self.largest_record = 0
         self.passes = True
-        self.rate = 0.0
-        self.datagram_loss = 0.0
-        self.loss_is_known = False
-        self.round_trip = 0.0
         self.deadline = NEVER
-        self.backlogged = 0
-        self.slept = 0.0
+        self.measured = Measured(now)
+        self.bottleneck = Bottleneck(now)
         self._payload = payload
         self._smallest = smallest
         self._ledger = Ledger()
         self._probes: deque[int] = deque(maxlen=MOST_PROBES)
-        self._backlog_share = 0.0
-        self._sleep_share = 1.0
-        self._shares_weight = 1.0
-        self._shares_at = now
-        self._shares_to = 0
         # this session's
         self._excused = 0
-        self._probes.clear()
         self._last_sent = now
         self._unreported_since = NEVER
         self._unproven_since = NEVER
         self._proven = False
         self._last_told_of = -1
-        self._base = self._sample = _Mark(now)
-        self._held: float | None = None
-        self._sampled_from = 0
+        self._base = Mark(now)
         # this span's
-        self._changed_at = 0
-        self._weight = 0.0
-        self._lost = 0.0
+        self._record_loss = RecordLoss()
         # this path's
         self._growth = FIRST_GROWTH
         self._retry_at = NEVER
         self._retry_pause = FIRST_RETRY
-        self._shortest = NEVER
-        self._rates: list[float] = []
-        self._limited_until = -NEVER
         self._bound(now)
-
-    def path_rate(self, now: float) -> float:
-        """Bytes a second that the path delivers, where it is what limits the link; else 0."""
-        return self.rate if now < self._limited_until else 0.0
 
     # Sending
 
     def sent(self, counter: int, datagrams: int, size: int, now: float) -> None:
         """A record with packets was sent: its counter, in how many datagrams, of how many bytes."""
-        if now - self._last_sent >= IDLENESS:  # what was slept until now says nothing
-            self._begin_shares(now)
+        if now - self._last_sent >= IDLENESS:
+            self.bottleneck.rested(self._ledger.next, now)
         self._ledger.sent(counter, datagrams, size, now)
         self._last_sent = now
         self._last_told_of = counter
@@ -196,7 +153,7 @@ class Span:
             self._set(FIRST, now)
         elif idle:  # what was sent before may be unproven: a flow that backs off sends ever more seldom
             self._unreported_since = NEVER
-            self._limited_until = -NEVER
+            self.measured.idle()
             self._growth = FIRST_GROWTH
             self._set(FIRST, now)
             self.deadline = NEVER
@@ -218,7 +175,7 @@ class Span:
         if not (base.highest <= highest < ledger.next and base.opened < opened <= highest + 1):
             return
         self._unreported_since = NEVER if highest >= self._last_told_of else now
-        self._measure_shares(now)
+        self.bottleneck.measure(ledger.next, now)
         self._set(self.span, now)
         if not ledger.knows(highest):
             return
@@ -229,11 +186,10 @@ class Span:
         lost = highest + 1 - opened - self._excused
         missing = sent - report.datagrams - self._excused
         judged = self._shows_a_burst(highest, opened)
-        mark = self._base = _Mark(now, highest, opened, lost, sent, missing, ledger.bytes_to(highest), judged)
+        mark = self._base = Mark(now, highest, opened, lost, sent, missing, ledger.bytes_to(highest), judged)
         if base.highest >= 0:
-            self._measure_round_trip(highest, now)
-            self._measure_rate(base, mark)
-            self._measure_datagrams(mark, now)
+            if self.measured.take(base, mark, ledger, now):
+                self._set(self.span, now)
             self._judge(base, mark, now)
         self._bound(now)
 
@@ -248,28 +204,21 @@ class Span:
         self._unreported_since = self._unproven_since = NEVER
         self._proven = False
         self._last_told_of = -1
-        self._base = self._sample = _Mark(now)
-        self._held = None
-        self._sampled_from = 0
+        self._base = Mark(now)
+        self.measured.begin(now)
         self.deadline = now + TICK
-        self._judge_anew(now)
+        self._record_loss.begin(self._ledger.next)
 
     def moved(self, now: float) -> None:
         """Another path: nothing is known of it."""
         self.passes = True
-        self.rate = self.datagram_loss = self.round_trip = 0.0
-        self.loss_is_known = False
+        self.measured.moved(self._ledger.next)
         self._unproven_since = NEVER
         self._proven = False
-        self._held = None
-        self._sampled_from = self._ledger.next
         self._retry_at = NEVER
         self._retry_pause = FIRST_RETRY
         self._growth = FIRST_GROWTH
-        self._shortest = NEVER
-        self._rates.clear()
-        self._limited_until = -NEVER
-        self._judge_anew(now)
+        self._record_loss.begin(self._ledger.next)
         self._set(FIRST, now)
 
     def path(self, payload: int, smallest: int, now: float) -> None:
@@ -277,9 +226,8 @@ class Span:
         if payload != self._payload:
             self._payload = payload
             self._unproven_since = NEVER
-            self._held = None
-            self._sampled_from = self._ledger.next
-            self._judge_anew(now)
+            self.measured.length_changed(self._ledger.next)
+            self._record_loss.begin(self._ledger.next)
         self._smallest = smallest
         self._set(self.span, now)
 
@@ -302,102 +250,34 @@ class Span:
         self._unproven_since = NEVER
         return True
 
-    def _judge(self, base: _Mark, mark: _Mark, now: float) -> None:
+    def _judge(self, base: Mark, mark: Mark, now: float) -> None:
         """Weigh the records lost between two reports, and act on it."""
-        lost = mark.lost - base.lost
-        records = mark.highest - max(base.highest, self._changed_at - 1)
-        # Where some are of before the span changed, nobody knows which were lost; but where none was, none was since.
-        if not mark.judged or not self._payload or records <= 0 or (lost and base.highest + 1 < self._changed_at):
+        loss = self._record_loss.take(base, mark)
+        if loss is None or not self._payload:
             return
-        fading = exp(-records / FADING)
-        self._weight = self._weight * fading + records
-        self._lost = self._lost * fading + lost
-        if self._weight < FEWEST_RECORDS:
-            return
-        loss = self._lost / self._weight
         if loss > HALVE_OVER:
             self._halve(now)
-        elif loss < GROW_UNDER and self._backlog_share >= LEAST_BACKLOG and self._sleep_share <= MOST_SLEEP:
+        elif loss < GROW_UNDER and self.bottleneck.is_here:
             self._set(self._growth * self.span, now)
 
     def _halve(self, now: float) -> None:
         self._growth = GROWTH
         self._set(self.span // 2, now)
 
-    def _measure_shares(self, now: float) -> None:
-        """Whether this program is the bottleneck, smoothed: how often the device had more, how long the loop slept."""
-        records, time = self._ledger.next - self._shares_to, now - self._shares_at
-        if records <= 0 or time <= 0:
-            return
-        weight, self._shares_weight = self._shares_weight, SHARES_SMOOTHING
-        self._backlog_share += (min(1.0, self.backlogged / records) - self._backlog_share) * weight
-        self._sleep_share += (min(1.0, self.slept / time) - self._sleep_share) * weight
-        self._shares_to, self._shares_at = self._ledger.next, now
-        self.backlogged = 0
-        self.slept = 0.0
-
-    def _begin_shares(self, now: float) -> None:
-        """Nothing was sent for a while: the next measurement counts alone."""
-        self._sleep_share = self._shares_weight = 1.0
-        self._shares_to, self._shares_at = self._ledger.next, now
-        self.backlogged = 0
-        self.slept = 0.0
-
-    def _measure_datagrams(self, mark: _Mark, now: float) -> None:
-        """Take a sample; it counts when the next report shows that it was not the beginning of an outage."""
-        if self._held is not None:
-            if mark.judged:
-                self.datagram_loss += (self._held - self.datagram_loss) * SMOOTHING
-                self.loss_is_known = True
-                self._set(self.span, now)
-            self._held = None
-        former = self._sample
-        sent = mark.sent - former.sent
-        if former.highest < self._sampled_from or not mark.judged:
-            self._sample = mark
-        elif sent >= FEWEST_DATAGRAMS:
-            self._sample = mark
-            self._held = max(0, mark.missing - former.missing) / sent
-
-    def _measure_rate(self, base: _Mark, mark: _Mark) -> None:
-        time = mark.at - base.at
-        records = mark.highest - base.highest
-        if time < SHORTEST_SAMPLE or not records:
-            return
-        arrived = 1 - max(0, mark.lost - base.lost) / records
-        self._rates.append((mark.bytes - base.bytes) * max(0.0, arrived) / time)
-        del self._rates[:-RATE_SAMPLES]
-        self.rate = max(self._rates)
-
-    def _measure_round_trip(self, highest: int, now: float) -> None:
-        """From sending the highest record to its report, less the time that it was kept; `pause`: that may be in it."""
-        if highest + 1 == self._ledger.next:
-            return
-        sent = self._ledger.time_of(highest)
-        pause = self._ledger.time_of(highest + 1) - sent
-        self.round_trip = max(0.0, now - sent - INTERVAL)
-        self._shortest = min(self._shortest, self.round_trip)
-        if self.round_trip - pause > DELAY_SHARE * self._shortest + DELAY:
-            self._limited_until = now + RATE_LIMIT_HOLDS
-
     def _set(self, span: int, now: float) -> None:
         """Take this span, or the nearest that is allowed."""
         most = sendable = min(MOST, LARGEST_SEND // self._payload) if self._payload else MOST
-        if self.datagram_loss:
-            most = min(most, int(AIM / self.datagram_loss))
+        if self.measured.loss:
+            most = min(most, int(AIM / self.measured.loss))
         if not self.passes:
             most = self._smallest
-        busy = self.passes and self._sleep_share <= MOST_SLEEP
+        busy = self.passes and self.bottleneck.is_busy
         least = max(self._smallest, min(LEAST_WHEN_BUSY, sendable)) if busy else self._smallest
         span = max(least, min(span, most))
         if span != self.span:
             self.span = span
-            self._judge_anew(now)
+            self._record_loss.begin(self._ledger.next)
         self._bound(now)
-
-    def _judge_anew(self, now: float) -> None:
-        self._changed_at = self._ledger.next
-        self._weight = self._lost = 0.0
 
     def _bound(self, now: float) -> None:
         """Make `largest_record` of the span and the rate."""
@@ -407,23 +287,6 @@ class Span:
             largest = self.span * step - TAG_SIZE
         else:
             least, largest = LEAST_OF_STREAM, LARGEST_RECORD
-        if now < self._limited_until and self.rate:
-            largest = max(least, min(largest, int(RECORD_TIME * self.rate)))
+        if rate := self.measured.path_rate(now):
+            largest = max(least, min(largest, int(RECORD_TIME * rate)))
         self.largest_record = min(largest, LARGEST_RECORD)
-
-
-@dataclass(slots=True)
-class _Mark:
-    """What a report said, when it came, and what had been sent up to its highest counter.
-
-    `judged`: it tells of loss.
-    """
-
-    at: float
-    highest: int = -1
-    opened: int = 0
-    lost: int = 0
-    sent: int = 0
-    missing: int = 0
-    bytes: int = 0
-    judged: bool = True

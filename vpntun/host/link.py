@@ -231,7 +231,7 @@ class Link:
     def enqueue(self, packet: memoryview, field: int) -> None:
         """Let a packet wait, with its segment field."""
         now = self._loop.now
-        self.queue.follow(self.conversation.span.path_rate(now))
+        self.queue.follow(self.conversation.span.measured.path_rate(now))
         dropped = self.queue.push(bytes(packet), field, now)
         if dropped:
             self.drops["queue full"] += dropped
@@ -251,7 +251,7 @@ class Link:
         else:
             count = 1
             outcome = path.send([self._sealer.message[:sealed]])
-        conversation.span.slept += self._loop.slept - self._slept
+        conversation.span.bottleneck.slept += self._loop.slept - self._slept
         self._slept = self._loop.slept
         conversation.sent(session, sealed, count, now)
         self.account(session, outcome, sealed, now)

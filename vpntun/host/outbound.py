@@ -74,7 +74,7 @@ class Outbound:
                     self._lone.drained(number)
                 break
             if bundler.sent and bundler.link is not None:
-                bundler.link.conversation.span.backlogged += bundler.sent
+                bundler.link.conversation.span.bottleneck.backlogged += bundler.sent
                 bundler.sent = 0
             taken += size
             packet = room[:size]

@@ -1,0 +1,162 @@
+"""What the peer's REPORTs say of the path: its rate, its round trip, its loss of single datagrams and of records.
+
+    rate          between two reports 20 ms apart or more: the bytes sent, less the share of records that were lost. The
+                  most of the last eight
+    round trip    from sending the highest record that a report names to the report, less the time that the peer keeps
+                  it. A quarter and 5 ms over the shortest, and the path delays what it is sent: for a second the rate
+                  is taken for the path's. Otherwise it is only what was there to send, and binds nothing
+    loss          of single datagrams, over no fewer than 2,000 of them, smoothed. A sample counts when the next report
+                  shows that it was not the beginning of an outage
+    of records    of those sent since they last changed their length, by a sum in which the old ones fade over 400
+                  records, as soon as there are 100
+
+What follows of it, span.py decides. Sizes are bytes, times seconds of the caller's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+
+from vpntun.core.ledger import Ledger
+from vpntun.core.meter import INTERVAL
+from vpntun.core.timers import NEVER
+
+SHORTEST_SAMPLE = 0.02
+RATE_SAMPLES = 8
+RATE_LIMIT_HOLDS = 1.0
+DELAY_SHARE = 1.25
+DELAY = 0.005
+FEWEST_DATAGRAMS = 2000
+SMOOTHING = 0.25
+FADING = 400
+FEWEST_RECORDS = 100
+
+
+@dataclass(slots=True)
+class Mark:
+    """What a report said, when it came, and what had been sent up to its highest counter.
+
+    `judged`: it tells of loss.
+    """
+
+    at: float
+    highest: int = -1
+    opened: int = 0
+    lost: int = 0
+    sent: int = 0
+    missing: int = 0
+    bytes: int = 0
+    judged: bool = True
+
+
+class Measured:
+    """Of one path. Attributes to read:
+
+    rate    bytes a second delivered; 0: not known
+    loss    share of single datagrams lost; 0 until `loss_is_known`
+    """
+
+    def __init__(self, now: float) -> None:
+        self._sample = Mark(now)
+        self._held: float | None = None
+        self._rates: list[float] = []
+        self.moved(0)
+
+    def path_rate(self, now: float) -> float:
+        """Bytes a second that the path delivers, where it is what limits the link; else 0."""
+        return self.rate if now < self._limited_until else 0.0
+
+    def take(self, base: Mark, mark: Mark, ledger: Ledger, now: float) -> bool:
+        """A report has come, `mark`, and `base` before it, in one session; whether the loss is known better now."""
+        self._take_round_trip(mark.highest, ledger, now)
+        self._take_rate(base, mark)
+        return self._take_loss(mark)
+
+    def idle(self) -> None:
+        """Nothing was sent for a while: what limited the link then does not now."""
+        self._limited_until = -NEVER
+
+    def begin(self, now: float) -> None:
+        """A new session: counters begin anew."""
+        self._sample = Mark(now)
+        self._held = None
+        self._sampled_from = 0
+
+    def length_changed(self, counter: int) -> None:
+        """From this counter on datagrams have another length."""
+        self._held = None
+        self._sampled_from = counter
+
+    def moved(self, counter: int) -> None:
+        """From this counter on it is another path: nothing is known of it."""
+        self.rate = self.loss = 0.0
+        self.loss_is_known = False
+        self._shortest = NEVER
+        self._rates.clear()
+        self._limited_until = -NEVER
+        self._held = None
+        self._sampled_from = counter
+
+    def _take_rate(self, base: Mark, mark: Mark) -> None:
+        time = mark.at - base.at
+        records = mark.highest - base.highest
+        if time < SHORTEST_SAMPLE or not records:
+            return
+        arrived = 1 - max(0, mark.lost - base.lost) / records
+        self._rates.append((mark.bytes - base.bytes) * max(0.0, arrived) / time)
+        del self._rates[:-RATE_SAMPLES]
+        self.rate = max(self._rates)
+
+    def _take_round_trip(self, highest: int, ledger: Ledger, now: float) -> None:
+        """`pause`: until the next record was sent; the peer may have waited for that as well."""
+        if highest + 1 == ledger.next:
+            return
+        sent = ledger.time_of(highest)
+        pause = ledger.time_of(highest + 1) - sent
+        round_trip = max(0.0, now - sent - INTERVAL)
+        self._shortest = min(self._shortest, round_trip)
+        if round_trip - pause > DELAY_SHARE * self._shortest + DELAY:
+            self._limited_until = now + RATE_LIMIT_HOLDS
+
+    def _take_loss(self, mark: Mark) -> bool:
+        """Whether it is known better now."""
+        learned = self._held is not None and mark.judged
+        if self._held is not None and learned:
+            self.loss += (self._held - self.loss) * SMOOTHING
+            self.loss_is_known = True
+        self._held = None
+        former = self._sample
+        sent = mark.sent - former.sent
+        if former.highest < self._sampled_from or not mark.judged:
+            self._sample = mark
+        elif sent >= FEWEST_DATAGRAMS:
+            self._sample = mark
+            self._held = max(0, mark.missing - former.missing) / sent
+        return learned
+
+
+class RecordLoss:
+    """The share of records lost since `begin`."""
+
+    def __init__(self) -> None:
+        self.begin(0)
+
+    def begin(self, counter: int) -> None:
+        """From this counter on records have another length."""
+        self._begun_at = counter
+        self._weight = self._lost = 0.0
+
+    def take(self, base: Mark, mark: Mark) -> float | None:
+        """What is lost now that a report has come, `mark`, and `base` before it; None: it does not tell yet.
+
+        Where some records are of before, nobody knows which were lost; but where none was, none was since.
+        """
+        lost = mark.lost - base.lost
+        records = mark.highest - max(base.highest, self._begun_at - 1)
+        if not mark.judged or records <= 0 or (lost and base.highest + 1 < self._begun_at):
+            return None
+        fading = exp(-records / FADING)
+        self._weight = self._weight * fading + records
+        self._lost = self._lost * fading + lost
+        return self._lost / self._weight if self._weight >= FEWEST_RECORDS else None
