@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, firewall, until
-from tests.test_readme import blocks
+from tests.test_readme import ENDPOINT, blocks
 from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.host.dns import entry_for
 from vpntun.host.shell import SYSTEM_PATH
@@ -430,7 +430,7 @@ def test_the_readmes_full_tunnel_leads_to_where_the_remote_machine_can_go(lab: L
         file = lab.folder / name / "home.conf"
         file.parent.mkdir()
         file.touch(mode=0o600)
-        file.write_text(text.replace("remote.example.org", lab.b.four))
+        file.write_text(text.replace(ENDPOINT, lab.b.four))
         tunnels.append(machine.vpntun("up", file, binds=without_resolvconf(lab)))
         tunnels[-1].wait_for(STARTED, SECONDS)
     lab.ping(lab.a, "192.0.2.1", SECONDS)  # which knows no way back but to the remote machine itself
