@@ -64,8 +64,8 @@ def why_not(host: Host) -> str | None:
     systemd = Systemd(host)
     try:
         systemd.boot()
-    except AssertionError as error:
-        return f"no systemd comes up here: {str(error).strip().splitlines()[-1]}"
+    except AssertionError:
+        return f"no systemd comes up here: {systemd.last_words}"
     finally:
         systemd.close()
     return None
@@ -102,6 +102,11 @@ class Systemd:
         """Returns once it answers."""
         until(lambda: self._answers() or not self._process.running, 20, 0.05)
         assert self._answers(), f"systemd has not come up: {self._process}"
+
+    @property
+    def last_words(self) -> str:
+        """What was said while it was set up: mostly by a mount that is not allowed."""
+        return "; ".join(self._process.log.splitlines()) or "it does not answer"
 
     def _answers(self) -> bool:
         return self._process_1() is not None and self.control("is-active", JOURNAL[0]).returncode == 0
