@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 
 import pytest
@@ -132,6 +133,30 @@ def test_a_descriptor_forgotten_by_another_in_the_same_turn_is_not_read(loop: Ha
     pair[1].send(b"a")
     loop.poll()
     assert len(calls) == 1
+
+
+def test_who_has_a_descriptor_by_now_is_not_told_what_was_reported_to_its_former_owner(
+    loop: HandLoop, pair: Pair
+) -> None:
+    told: list[str] = []
+    first, second = (each.fileno() for each in pair)
+
+    def replace(own: int, other: int) -> None:
+        told.append("reported")
+        for each in (own, other):
+            loop.forget(each)
+            loop.watch(each, lambda: told.append("read"), lambda: told.append("written"))
+            loop.await_writable(each, True)
+
+    for own, other in ((first, second), (second, first)):
+        loop.watch(own, partial(replace, own, other), partial(replace, own, other))
+        loop.await_writable(own, True)
+    for each in pair:
+        each.send(b"a")
+    loop.poll()
+    assert told == ["reported"]
+    loop.poll()
+    assert sorted(told) == ["read", "read", "reported", "written", "written"]
 
 
 def test_callbacks_come_in_the_order_of_their_time_and_then_of_their_asking(loop: HandLoop) -> None:

@@ -53,7 +53,7 @@ class Loop:
     def watch(self, descriptor: int, on_readable: Callback, on_writable: Callback | None = None) -> None:
         """Call back while `descriptor` is readable; `await_writable` turns the other one on and off."""
         self._epoll.register(descriptor, EPOLLIN)
-        self._watched[descriptor] = _Watched(on_readable, on_writable)
+        self._watched[descriptor] = _Watched(on_readable, on_writable, self.turns)
 
     def await_writable(self, descriptor: int, wanted: bool, *, alone: bool = False) -> None:
         """Call `on_writable` of a watched descriptor when it can be written again, or no longer.
@@ -104,10 +104,10 @@ class Loop:
         ready = self._epoll.poll(LONGEST_SLEEP if wait > LONGEST_SLEEP else wait if wait > 0 else 0, MOST_READY)
         self.now = now = clock()
         self.slept += now - before
-        self.turns += 1
+        self.turns = turn = self.turns + 1
         for descriptor, events in ready:
             callbacks = watched.get(descriptor)
-            if callbacks is None:
+            if callbacks is None or callbacks.since == turn:  # what was reported was a former owner's of that number
                 continue
             if events != EPOLLIN:  # an error, or the other end's end, is for both to see
                 if events & ~EPOLLIN and callbacks.on_writable is not None:
@@ -157,8 +157,11 @@ def allow_many_descriptors() -> None:
 
 @dataclass(slots=True)
 class _Watched:
+    """`since`: the turn in which, or after which, it was first watched."""
+
     on_readable: Callback
     on_writable: Callback | None
+    since: int
     awaited: int = EPOLLIN
 
 
