@@ -1,7 +1,8 @@
 """A command that runs beside the loop: its end is told by a pidfd, its output by a pipe, and its time is limited.
 
 It has a session of its own, so that what it has started is killed with it when the time is up. What it leaves in the
-background on purpose lives on. Its output goes to the log line by line, as far as it is not too much.
+background on purpose lives on, and so does what cannot be killed, such as one that sudo has made root: nobody waits for
+that any longer. Its output goes to the log line by line, as far as it is not too much.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from vpntun.host.log import log, notice
 from vpntun.host.loop import Loop
 
 SECONDS_TO_RUN = 30.0
+SECONDS_TO_DIE = 5.0
 MOST_LINES = 50
 LONGEST_LINE = 500
 
@@ -44,6 +46,7 @@ class Child:
         self._seconds = SECONDS_TO_RUN if seconds is None else seconds
         self._transcript = _Transcript(name)
         self._is_late = False
+        self._is_awaited = True
         self._process = subprocess.Popen(
             arguments,
             stdin=stdin,
@@ -53,9 +56,16 @@ class Child:
             cwd="/",
             start_new_session=True,
         )
-        self._pidfd = os.pidfd_open(self._process.pid)
         assert self._process.stdout is not None
         self._output = self._process.stdout
+        try:
+            self._pidfd = os.pidfd_open(self._process.pid)
+        except OSError:
+            self._output.close()
+            self._kill()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(SECONDS_TO_DIE)
+            raise
         os.set_blocking(self._output.fileno(), False)
         loop.watch(self._output.fileno(), self._read)
         loop.watch(self._pidfd, self._ended)
@@ -63,18 +73,24 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether its end has not been seen yet."""
-        return self._process.returncode is None
+        """Whether its end is still waited for."""
+        return self._is_awaited
 
     def stop(self, patience: float) -> None:
         """Wait for its end so many seconds, then end it; `on_end` is not called."""
         if self.running:
             self._on_end = lambda problem: None
-            if not select.select([self._pidfd], [], [], patience)[0]:
+            if not self._ends_within(patience):
                 self._kill()
+                if not self._ends_within(SECONDS_TO_DIE):
+                    log.warning("process %d cannot be killed, and is left alone", self._process.pid)
+                    self._let_go()
+                    return
             self._ended()
 
     def _read(self) -> None:
+        if self._output.closed:
+            return
         with suppress(BlockingIOError):
             data = os.read(self._output.fileno(), 65536)
             self._transcript.add(data)
@@ -90,19 +106,34 @@ class Child:
         if self.running:
             self._is_late = True
             self._kill()
+            self._loop.call_later(SECONDS_TO_DIE, self._give_up)
 
     def _kill(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(PermissionError, ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _give_up(self) -> None:
+        if self.running:
+            self._let_go()
+            self._on_end(f"did not end within {self._seconds:.0f} s, and cannot be killed")
+
+    def _ends_within(self, seconds: float) -> bool:
+        poller = select.poll()  # unlike select(2) it takes any number of a descriptor
+        poller.register(self._pidfd, select.POLLIN)
+        return bool(poller.poll(seconds * 1000))
 
     def _ended(self) -> None:
         status = self._process.wait()
+        self._let_go()
+        self._on_end(self._problem(status))
+
+    def _let_go(self) -> None:
+        self._is_awaited = False
         self._loop.forget(self._pidfd)
         os.close(self._pidfd)
-        if not self._output.closed:
-            self._read()
+        self._read()
         self._stop_reading()
         self._transcript.end()
-        self._on_end(self._problem(status))
 
     def _problem(self, status: int) -> str | None:
         if self._is_late:
