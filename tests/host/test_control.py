@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.host.machine import NOBODY, HandLoop, logged, needs_root
-from vpntun.errors import InterfaceInUse, PrivilegeError, VpntunError
+from vpntun.errors import DeviceError, InterfaceInUse, PrivilegeError, VpntunError
 from vpntun.host.control import MOST_CLIENTS, SECONDS_TO_FINISH, ControlSocket, other_end, socket_path
 from vpntun.host.loop import Loop
 
@@ -184,9 +184,12 @@ def test_a_reload_that_cannot_be_is_a_conflict_and_says_why(tunnel: Tunnel, clie
     assert client.ask(GET)[0] == 200
 
 
-def test_a_status_that_cannot_be_had_is_an_error_of_this_side(loop: HandLoop, folder: Path, meet: Meet) -> None:
+@pytest.mark.parametrize("kind", [VpntunError, DeviceError, OSError])
+def test_a_status_that_cannot_be_had_is_an_error_of_this_side(
+    loop: HandLoop, folder: Path, meet: Meet, kind: type[Exception]
+) -> None:
     def fail() -> dict[str, Any]:
-        raise VpntunError("the device tun3 has gone")
+        raise kind("the device tun3 has gone")
 
     control = ControlSocket("tun3", loop, status=fail, stop=loop.stop, reload=loop.stop, folder=folder)
     assert meet().ask(GET) == (500, {"error": "the device tun3 has gone"})
@@ -471,7 +474,7 @@ def test_of_many_that_start_at_once_over_a_dead_socket_exactly_one_has_it(folder
 CONTENDER = """
 import sys
 from pathlib import Path
-from vpntun.errors import InterfaceInUse
+from vpntun.errors import DeviceError, InterfaceInUse
 from vpntun.host.control import ControlSocket
 from vpntun.host.loop import Loop
 loop = Loop()

@@ -115,7 +115,7 @@ class ControlSocket:
             return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{target} takes {wanted}", ("Allow", wanted))
         try:
             return act()
-        except VpntunError as error:
+        except (VpntunError, OSError) as error:
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
 
     def _reloaded(self) -> Answer:

@@ -15,6 +15,7 @@ import fcntl
 import os
 import re
 import socket
+import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,10 +30,16 @@ CLONE = "/dev/net/tun"
 LARGEST_PACKET = 65535
 IFF_UP = 1
 VALID_NAME = re.compile(r"[^\s/:%]{1,15}")
+SIOCGIFFLAGS = 0x8913
+SIOCGIFMTU = 0x8921
 TUNSETOFFLOAD = 0x400454D0
 TCP_OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
 UDP_OFFLOADS = TUN_F_USO4 | TUN_F_USO6
 NOT_TAKEN = frozenset({errno.EIO, errno.EINVAL, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
+
+_IFREQ = struct.Struct("16s24x")
+_IFREQ_FLAGS = struct.Struct("16sH22x")
+_IFREQ_MTU = struct.Struct("16si20x")
 
 
 class TunDevice:
@@ -55,8 +62,8 @@ class TunDevice:
 
     @property
     def mtu(self) -> int:
-        """The device's MTU, in bytes."""
-        return int(Path(f"/sys/class/net/{self.name}/mtu").read_text())
+        """The device's MTU, in bytes. Raises DeviceError when no device has its name any more."""
+        return mtu_of(self.name)
 
     @property
     def takes_tcp(self) -> bool:
@@ -70,8 +77,8 @@ class TunDevice:
 
     @property
     def is_up(self) -> bool:
-        """Whether the device is administratively up."""
-        return bool(int(Path(f"/sys/class/net/{self.name}/flags").read_text(), 16) & IFF_UP)
+        """Whether the device is administratively up. Raises DeviceError when no device has its name any more."""
+        return is_up(self.name)
 
     def fileno(self) -> int:
         """The descriptor, for the loop."""
@@ -144,6 +151,29 @@ def interface_exists(name: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def mtu_of(name: str) -> int:
+    """The MTU of a device of any kind, in bytes. Raises DeviceError."""
+    mtu: int = _IFREQ_MTU.unpack(_ask(name, SIOCGIFMTU))[1]
+    return mtu
+
+
+def is_up(name: str) -> bool:
+    """Whether a device of any kind is administratively up. Raises DeviceError."""
+    return bool(_IFREQ_FLAGS.unpack(_ask(name, SIOCGIFFLAGS))[1] & IFF_UP)
+
+
+def _ask(name: str, request: int) -> bytes:
+    """What the kernel says of a device in this network namespace, whichever one /sys shows (netdevice(7))."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+            return fcntl.ioctl(asking, request, _IFREQ.pack(os.fsencode(name)))
+    except OSError as error:
+        raise DeviceError(
+            f"the device {name} cannot be asked ({error.strerror}): if somebody renamed it, give it its name again "
+            f"('ip link set OTHER name {name}'), else start again"
+        ) from error
 
 
 def _flags_of(name: str) -> int:
