@@ -133,3 +133,14 @@ def test_a_link_that_is_taken_away_does_not_stand(up: Watched) -> None:
 def test_one_that_never_stood_goes_without_a_word(watched: Watched) -> None:
     watched.standing.forget(watched.bob.link)
     assert watched.news() == set()
+
+
+def test_a_link_that_flaps_arms_no_crowd_of_timers(up: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(up.loop, "call_later", lambda seconds, callback: asked.append(seconds))
+    link = up.alice.link
+    for stands in [False, True] * 20:
+        monkeypatch.setattr("vpntun.host.standing.stands_now", lambda _, stands=stands: stands)
+        link.on_news()
+    assert asked == []
+    assert len(up.told) == 40

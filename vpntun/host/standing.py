@@ -22,6 +22,7 @@ class Standing:
         self._loop = loop
         self._on_change = on_change
         self._standing: dict[Link, bool] = {}
+        self._timed: set[Link] = set()
 
     @property
     def summary(self) -> str:
@@ -51,12 +52,14 @@ class Standing:
             self._on_change(link, stands)
 
     def _look_again(self, link: Link) -> None:
-        """When its session will have become too old, unless there is a newer one by then."""
+        """When its session will have become too old, unless there is a newer one by then; once, if it flaps."""
         session = link.peer.keys.current
-        if session is not None:
+        if session is not None and link not in self._timed:
+            self._timed.add(link)
             self._loop.call_later(session.created + REJECT_AFTER_TIME - self._loop.now, lambda: self._expired(link))
 
     def _expired(self, link: Link) -> None:
+        self._timed.remove(link)
         if self._standing.get(link):
             self._look(link)
         if self._standing.get(link):
