@@ -266,6 +266,31 @@ def test_a_command_without_a_log_gives_its_reason_all_the_same(capsys: Captured)
     assert capsys.readouterr().err == "vpntun: no\\tdevice\n"
 
 
+NOBODY_READS = """
+import signal
+from vpntun.host.log import log, open_log
+signal.alarm(20)
+open_log("tun3", 0)
+for _ in range(20000):
+    log.error("x" * 100)
+"""
+
+
+def test_a_full_pipe_stops_nothing() -> None:
+    with subprocess.Popen([sys.executable, "-c", NOBODY_READS], stderr=subprocess.PIPE) as program:
+        assert program.wait(timeout=30) == 0
+        assert program.stderr is not None
+        lines = program.stderr.read().splitlines()
+    assert 100 < len(lines) < 20000
+    assert set(lines) == {b"vpntun: tun3: " + b"x" * 100}
+
+
+def test_who_has_no_stderr_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    open_log("tun3", 0)
+    notice("lost")
+
+
 JOURNAL = """
 import os, sys
 status = os.fstat(2)

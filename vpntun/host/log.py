@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import stat
 import sys
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from vpntun.errors import ConfigurationError, PrivilegeError
 from vpntun.host.logform import NOTICE as NOTICE
@@ -103,6 +105,11 @@ class ToStderr(logging.StreamHandler):  # type: ignore[type-arg]
     def __init__(self) -> None:
         super().__init__(sys.stderr)
         self._to_journal = leads_to_journal(2, os.environ)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, unless whoever reads there is so far behind that it would have to wait."""
+        if not would_wait(self.stream):
+            super().emit(record)
 
     def format(self, record: logging.LogRecord) -> str:
         """The whole line."""
@@ -189,6 +196,16 @@ class Limited:
         more = f" ({self._held_back} more since the last such line)" if self._held_back else ""
         self._held_back = 0
         log.log(self._level, self._text + more, *arguments)
+
+
+def would_wait(stream: TextIO | None) -> bool:
+    """Whether a line would have to wait until somebody reads: a pipe is full, or a terminal was stopped."""
+    poller = select.poll()
+    try:
+        poller.register(stream, select.POLLOUT)  # type: ignore[arg-type]
+    except (OSError, ValueError, TypeError):  # there is no descriptor behind it, or none any more
+        return False
+    return not poller.poll(0)
 
 
 def leads_to_journal(descriptor: int, environment: Mapping[str, str]) -> bool:
