@@ -146,3 +146,14 @@ def test_one_that_cannot_be_held_says_so_with_the_first_change(tmp_path: Path) -
         assert lines == []
         journal.made(ONE)
     assert len(lines) == 1
+
+
+def test_what_is_too_large_to_be_a_journal_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Journal("tun3", tmp_path).made(ONE)
+    path = path_of("tun3", tmp_path)
+    monkeypatch.setattr("vpntun.host.journal.LARGEST", path.stat().st_size)
+    assert entries_of(path) == [ONE]
+    monkeypatch.setattr("vpntun.host.journal.LARGEST", path.stat().st_size - 1)
+    with logged() as lines:
+        assert entries_of(path) == []
+    assert len(lines) == 1

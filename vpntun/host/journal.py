@@ -22,6 +22,9 @@ from pathlib import Path
 from vpntun.host.log import log, notice
 from vpntun.host.state import run_folder
 
+LARGEST = 1 << 24
+"""Bytes; what is larger is no journal of this program's."""
+
 Entry = Mapping[str, str | int]
 
 
@@ -127,4 +130,8 @@ def _lines_of(path: Path) -> list[bytes]:
         notice("%s is passed over: others could have written it", path)
         return []
     with os.fdopen(descriptor, "rb") as file:
-        return file.read().splitlines()
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        notice("%s is passed over: it is too large to be a journal", path)
+        return []
+    return content.splitlines()
