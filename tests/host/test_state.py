@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import stat
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from tests.host.machine import HandLoop, logged, needs_root, ordinary_user
 from vpntun.crypto.timestamp import tai64n
+from vpntun.errors import ConfigurationError
+from vpntun.host.keyfile import default_path
 from vpntun.host.state import Endpoints, TimestampFile, lasting_folder, run_folder, successor
 
 PUBLIC = b"p" * 32
@@ -266,3 +269,17 @@ def test_what_cannot_be_held_is_no_trouble(loop: HandLoop, tmp_path: Path) -> No
         endpoints.remember(PUBLIC, "192.0.2.7", 4242)
     assert "cannot be held open" in lines[0]
     assert endpoints.recall(PUBLIC) == ("192.0.2.7", 4242)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("getuid", "geteuid"):
+        monkeypatch.setattr(os, name, lambda: 4_000_000_000)
+    for ask, variable in (
+        (run_folder, "XDG_RUNTIME_DIR"),
+        (lasting_folder, "XDG_STATE_HOME"),
+        (default_path, "XDG_CONFIG_HOME"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"set HOME, or {variable}"):
+            ask()

@@ -13,16 +13,20 @@ from pathlib import Path
 
 from vpntun.crypto.keys import format_key, generate_secret, parse_key
 from vpntun.errors import ConfigurationError, KeyFileError, PrivilegeError
+from vpntun.host.state import users_folder
 
 TAG = "vpntun shared key 1"
 LARGEST = 4096
 
 
 def default_path() -> Path:
-    """Where the shared key is expected without -k: of the machine for root, of the user for anybody else."""
+    """Where the shared key is expected without -k: of the machine for root, of the user for anybody else.
+
+    Raises ConfigurationError for a user without a home.
+    """
     if os.geteuid() == 0:
         return Path("/etc/vpntun/vpntun.key")
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "vpntun" / "vpntun.key"
+    return users_folder("XDG_CONFIG_HOME", ".config") / "vpntun" / "vpntun.key"
 
 
 def read_shared(path: Path) -> bytes:

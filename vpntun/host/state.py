@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 from vpntun.crypto.timestamp import tai64n
+from vpntun.errors import ConfigurationError
 from vpntun.host.log import log
 from vpntun.host.loop import Loop
 
@@ -187,7 +188,23 @@ def successor(stamp: bytes) -> bytes:
     return seconds.to_bytes(8, "big") + step.to_bytes(4, "big")
 
 
+def users_folder(variable: str, in_home: str) -> Path:
+    """This user's own folder of one kind (XDG Base Directory Specification).
+
+    Raises ConfigurationError where there is neither the variable nor a home.
+    """
+    if named := os.environ.get(variable):
+        return Path(named)
+    try:
+        return Path.home() / in_home
+    except RuntimeError:
+        raise ConfigurationError(
+            f"user {os.geteuid()} has no account and so no home on this machine: set HOME, or {variable}, to a folder "
+            "of its own"
+        ) from None
+
+
 def _folder(of_the_machine: str, variable: str, of_the_user: str) -> Path:
     if os.geteuid() == 0:
         return Path(of_the_machine) / "vpntun"
-    return Path(os.environ.get(variable) or Path.home() / of_the_user) / "vpntun"
+    return users_folder(variable, of_the_user) / "vpntun"
