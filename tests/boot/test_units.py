@@ -68,6 +68,11 @@ def wait_for(systemd: Systemd, unit: str, state: str, seconds: float = 20) -> No
     assert reached, systemd.control("status", unit).stdout + systemd.journal(unit)
 
 
+def is_told(systemd: Systemd, unit: str, text: str) -> bool:
+    """Whether this becomes its status line."""
+    return until(lambda: systemd.state(unit, "StatusText") == text, 10, 0.05)
+
+
 def status_of(systemd: Systemd, unit: str) -> str:
     """What the kernel says of its process."""
     return systemd.run("cat", f"/proc/{pid_of(systemd, unit)}/status", check=True).stdout
@@ -124,11 +129,11 @@ def test_the_users_group_may_be_let_at_the_folder_of_the_files(tmp_path: Path) -
 def test_a_server_and_a_client_come_up_with_their_machines(lab: Lab, a: Host, b: Host, boot: Boot) -> None:
     server = boot(b, SERVER)
     wait_for(server, SERVER, "active")
-    assert server.state(SERVER, "StatusText") == "not connected"
+    assert is_told(server, SERVER, "not connected")
     shutil.copy(b.configuration / "vpntun.key", a.configuration)
     client, unit = boot(a, client_of(lab)), client_of(lab)
     wait_for(client, unit, "active")
-    assert client.state(unit, "StatusText") == "connected"
+    assert is_told(client, unit, "connected")
     lab.ping(lab.a, far(lab))
     for systemd, name in ((server, SERVER), (client, unit)):
         status = status_of(systemd, name)
@@ -161,11 +166,11 @@ def test_a_client_waits_for_network_and_name_service(lab: Lab, a: Host, b: Host,
     unit = "vpntun-client@tun11:remote.example.org.service"
     client = boot(a, unit)
     wait_for(client, unit, "active")
-    assert client.state(unit, "StatusText") == "not connected"
+    assert is_told(client, unit, "not connected")
     a.write("/etc/hosts", f"{lab.b.four} remote.example.org\n")
     lab.a.run("ip", "link", "set", "veth0", "up")
     lab.ping(lab.a, far(lab), within=60)
-    assert client.state(unit, "StatusText") == "connected"
+    assert is_told(client, unit, "connected")
     assert client.state(unit, "NRestarts") == "0"
 
 
@@ -267,12 +272,14 @@ def test_the_readmes_units(lab: Lab, a: Host, b: Host, boot: Boot) -> None:
 
 
 @pytest.mark.netns
-def test_the_readmes_options_of_a_unit(lab: Lab, b: Host, boot: Boot) -> None:
-    shutil.copy(lab.key, b.configuration / "office.key")
+def test_the_readmes_options_of_a_unit(lab: Lab, a: Host, b: Host, boot: Boot) -> None:
     [dropin] = blocks("options-of-a-unit")
-    server = boot(b, SERVER, dropins={SERVER: dropin})
-    wait_for(server, SERVER, "active")
+    for host, unit in ((b, SERVER), (a, client_of(lab))):
+        shutil.copy(lab.key, host.configuration / "office.key")
+        systemd = boot(host, unit, dropins={unit: dropin})
+        wait_for(systemd, unit, "active")
     assert lab.b.listens(4500)
+    assert is_told(systemd, unit, "connected")
 
 
 @pytest.mark.netns
@@ -299,7 +306,7 @@ def test_a_unit_that_is_lent_its_file_is_never_root(lab: Lab, a: Host, b: Host, 
     assert re.search("^Uid:(\t990){4}$", status, re.MULTILINE), status
     a.popen("vpntun", "-c", lab.b.four, "-i", "tun11", "--address", "192.168.7.1/24").wait_for("connected to")
     lab.ping(lab.a, "192.168.7.2")
-    assert server.state(FILE, "StatusText") == "connected"
+    assert is_told(server, FILE, "connected")
     server.run("test", "-S", "/run/vpntun-office/vpntun/office.sock", check=True)
     server.control("reload", FILE, check=True)
     assert until(lambda: "read the configuration again" in server.journal(FILE), 10), server.journal(FILE)
