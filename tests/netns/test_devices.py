@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,19 @@ def test_a_device_that_goes_down_and_comes_up_again_carries_on(lab: Lab) -> None
     lab.b.run("ping", "-c2", "-i0.2", "-W1", addresses[0].partition("/")[0], check=False)
     lab.a.run("ip", "link", "set", "tun11", "up")
     lab.ping(lab.a, address, within=5)
+    assert client.running
+
+
+def test_a_device_that_was_renamed_is_an_error_for_who_asks_and_the_end_of_nothing(lab: Lab) -> None:
+    _, client = start_pair(lab)
+    for step in (["down"], ["name", "other"]):
+        lab.a.run("ip", "link", "set", "tun11", *step)
+    asked = lab.a.run(sys.executable, "-m", "vpntun", "show", "tun11", check=False)
+    assert asked.returncode != 0
+    assert "somebody renamed it" in asked.stderr
+    for step in (["name", "tun11"], ["up"]):
+        lab.a.run("ip", "link", "set", "other" if step[0] == "name" else "tun11", *step)
+    lab.a.run(sys.executable, "-m", "vpntun", "show", "tun11")
     assert client.running
 
 
