@@ -35,11 +35,12 @@ from vpntun.host.carrier import Path as Way
 from vpntun.host.delivery import Delivery
 from vpntun.host.inbound import Inbound
 from vpntun.host.link import Link, Sealer
+from vpntun.host.listening import Strangers, TcpListener
 from vpntun.host.loop import Loop
 from vpntun.host.outbound import Outbound
 from vpntun.host.plain import PlainSender
 from vpntun.host.schedule import Schedule
-from vpntun.host.tcp import Strangers, TcpConnection, TcpListener
+from vpntun.host.tcp import TcpConnection
 from vpntun.host.udp import UdpEndpoint, UdpSocket
 from vpntun.links import Links, takes_of
 from vpntun.wire.message import INITIATION, Buffer, kind_of

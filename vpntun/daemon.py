@@ -30,6 +30,7 @@ from vpntun.host.dns import HostDns
 from vpntun.host.inbound import Inbound
 from vpntun.host.journal import Journal
 from vpntun.host.link import Link
+from vpntun.host.listening import TcpListener
 from vpntun.host.localnets import AddressWatch
 from vpntun.host.log import log, log_is_a_file, notice, reopen_log
 from vpntun.host.loop import Loop, allow_many_descriptors
@@ -38,7 +39,7 @@ from vpntun.host.relay import Relay
 from vpntun.host.routing import HostRoutes
 from vpntun.host.settings import DeviceSettings
 from vpntun.host.shell import ShellLines
-from vpntun.host.tcp import TcpConnection, TcpListener
+from vpntun.host.tcp import TcpConnection
 from vpntun.links import Links
 from vpntun.service import Manner, Service
 from vpntun.sockets import open_listeners, open_udp

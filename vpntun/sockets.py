@@ -12,8 +12,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from vpntun.config.tunnel import Tunnel
+from vpntun.host.listening import Strangers, TcpListener
 from vpntun.host.loop import Loop
-from vpntun.host.tcp import Strangers, TcpListener
 from vpntun.host.udp import UdpSocket, families
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.host.machine import HandLoop, needs_root, ordinary_user
 from vpntun.errors import PrivilegeError
-from vpntun.host.tcp import Dialling, Strangers, TcpConnection, TcpListener
+from vpntun.host.listening import Strangers, TcpListener
+from vpntun.host.tcp import Dialling, TcpConnection
 from vpntun.host.udp import UdpSocket
 
 MARK = 0xFFFF_CA6C  # more than 31 bits

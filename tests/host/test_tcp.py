@@ -22,8 +22,9 @@ from vpntun.core.node import Node
 from vpntun.core.peer import Peer
 from vpntun.errors import BadPacket
 from vpntun.host.carrier import Outcome
+from vpntun.host.listening import Strangers, TcpListener
 from vpntun.host.loop import SECONDS_TO_LOOK_AWAY
-from vpntun.host.tcp import Dialling, Strangers, TcpConnection, TcpListener
+from vpntun.host.tcp import Dialling, TcpConnection
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 

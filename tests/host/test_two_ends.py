@@ -17,8 +17,9 @@ from tests.wire.packets import tcp_run, tcp_superpacket, udp_run, udp_superpacke
 from vpntun.core.client import ClientCarriers, Transport
 from vpntun.core.peer import Peer
 from vpntun.host.calling import CallingLink
+from vpntun.host.listening import Strangers, TcpListener
 from vpntun.host.resolver import Found, Lookups, Resolver
-from vpntun.host.tcp import Strangers, TcpConnection, TcpListener
+from vpntun.host.tcp import TcpConnection
 from vpntun.host.udp import UdpSocket
 
 HERE, THERE = "10.0.0.1", "10.0.0.2"

@@ -18,7 +18,7 @@ from tests.host.machine import HandLoop
 from vpntun.errors import PortInUse
 from vpntun.host.arrivals import IP_PKTINFO, IPV6_PKTINFO
 from vpntun.host.carrier import Outcome
-from vpntun.host.tcp import Strangers, TcpListener
+from vpntun.host.listening import Strangers, TcpListener
 from vpntun.host.udp import UdpEndpoint, UdpSocket, families
 
 FAMILIES = [socket.AF_INET, socket.AF_INET6]

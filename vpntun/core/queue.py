@@ -69,10 +69,6 @@ class PacketQueue:
         self.dropped += dropped
         return dropped
 
-    def head(self) -> bytes:
-        """The oldest packet, which stays. IndexError on an empty queue."""
-        return self._entries[0][0]
-
     def pop(self) -> bytes:
         """Take the oldest packet out. IndexError on an empty queue."""
         return self.pop_entry()[0]

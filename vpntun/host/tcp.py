@@ -5,13 +5,11 @@ handshake and keepalive messages wait at most four deep, and go before data
 until a message on it was authenticated, a connection may send frames of 256 bytes at most,
     and has ten seconds from its first to its last moment, whatever trickles in
 it belongs to the first peer that is authenticated on it
-strangers hold at most 16 such connections an address (or IPv6 /64), and 256 in all
 """
 
 from __future__ import annotations
 
 import fcntl
-import ipaddress
 import socket
 import struct
 from collections import deque
@@ -25,14 +23,12 @@ from vpntun.host.carrier import Outcome
 from vpntun.host.log import log
 from vpntun.host.loop import Loop
 from vpntun.host.resolver import SocketAddress
-from vpntun.host.udp import bind, marked
+from vpntun.host.udp import marked
 from vpntun.wire.framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, prefix
 from vpntun.wire.message import LARGEST, Buffer
 
 SECONDS_TO_AUTHENTICATE = 10.0
 SECONDS_TO_HANG_UP = 2.0
-MOST_STRANGERS = 256
-MOST_STRANGERS_PER_ADDRESS = 16
 MOST_WAITING = 4
 NOTSENT_LOWAT = 1024 * 1024
 USER_TIMEOUT_MS = 15_000
@@ -210,61 +206,6 @@ class TcpConnection:
             self.close()
 
 
-class TcpListener:
-    """Accepts connections on one port and IP version, as many of strangers as the caps allow.
-
-    `mark`: what all that they send carries for this host's routing rules, 0 for nothing.
-    """
-
-    def __init__(self, family: int, port: int, strangers: Strangers, mark: int = 0) -> None:
-        new = marked(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK), mark)
-        new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket = bind(new, port, "TCP")
-        self._socket.listen(128)
-        self._strangers = strangers
-
-    def fileno(self) -> int:
-        """The descriptor, for the loop."""
-        return self._socket.fileno()
-
-    def accept(self, loop: Loop) -> TcpConnection | None:
-        """The connection that waits, or None: there is none, or its address has too many already."""
-        accepted = loop.accept(self._socket)
-        if accepted is None:
-            return None
-        new, address = accepted
-        connection = TcpConnection(new, address, loop)
-        if not self._strangers.admit(connection):
-            new.close()
-            return None
-        return connection
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._socket.close()
-
-
-class Strangers:
-    """The accepted connections that have not authenticated: how many there are, in all and of each address."""
-
-    def __init__(self) -> None:
-        self._connections: dict[str, list[TcpConnection]] = {}
-
-    def admit(self, connection: TcpConnection) -> bool:
-        """Count the connection in, unless there are too many."""
-        for network in list(self._connections):
-            left = [each for each in self._connections[network] if each.peer is None and each.fileno() >= 0]
-            self._connections[network] = left
-            if not left:
-                del self._connections[network]
-        network = _network_of(connection.host)
-        mine = self._connections.get(network, [])
-        if len(mine) >= MOST_STRANGERS_PER_ADDRESS or sum(map(len, self._connections.values())) >= MOST_STRANGERS:
-            return False
-        self._connections[network] = [*mine, connection]
-        return True
-
-
 class Dialling:
     """A connection on its way: `on_done` is called once, with the connection or with None. `mark`: as a listener's."""
 
@@ -320,10 +261,3 @@ def _framed(messages: memoryview, size: int) -> list[Buffer]:
         message = messages[at : at + size]
         frames += (prefix(len(message)), message)
     return frames
-
-
-def _network_of(host: str) -> str:
-    address = ipaddress.ip_address(host.partition("%")[0])
-    if address.version == 4:
-        return str(address)
-    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))

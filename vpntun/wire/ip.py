@@ -16,13 +16,6 @@ IPV6_HEADER_SIZE = 40
 _ZEROS = bytes(15)
 
 
-def version_of(packet: Buffer) -> int:
-    """The first nibble, 0 to 15: 4 or 6 in a packet whose length was accepted. BadPacket if nothing is there."""
-    if not packet:
-        raise BadPacket("bad inner packet")
-    return packet[0] >> 4
-
-
 def length_of(packet: Buffer) -> int:
     """The packet's own length in bytes, headers included; what stands behind it is padding.
 

@@ -6,13 +6,12 @@ extension headers, 256 bytes of headers in all (each segment repeats them), and 
 
 Interface:
     shape_of(packet, length) -> (protocol, start, end)   start of the transport header, start of the payload
-    finish_checksum(packet, length)                      for an ordinary packet on its way to who can't do it himself
 """
 
 from __future__ import annotations
 
 from vpntun.errors import BadPacket
-from vpntun.wire.checksum import TCP, UDP, UDP_CHECKSUM, finish_transport
+from vpntun.wire.checksum import TCP, UDP
 from vpntun.wire.message import Buffer
 
 TCP_CHECKSUM = 16
@@ -55,12 +54,6 @@ def shape_of(packet: Buffer, length: int) -> tuple[int, int, int]:
     else:
         raise BadPacket("not TCP or UDP")
     return protocol, start, end
-
-
-def finish_checksum(packet: memoryview, length: int) -> None:
-    """Finish the checksum of an ordinary TCP or UDP packet in place. Raises BadPacket as `shape_of` does."""
-    protocol, start, _ = shape_of(packet, length)
-    finish_transport(packet[:length], start, TCP_CHECKSUM if protocol == TCP else UDP_CHECKSUM)
 
 
 def _behind_extensions(packet: Buffer, length: int) -> tuple[int, int]:
