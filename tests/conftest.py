@@ -3,7 +3,7 @@
 group      what                                                  why together
 waiting    files of tests/netns whose tests mostly wait          they leave the processors to others
 busy       all else that needs namespaces                        each may measure, or move much: never two at once
-sockets    tests/host                                            a port that was free must still be free a bit later
+sockets    tests/host, and a few others with sockets     a port that was free must still be free a bit later
 (none)     floors 0-2, the roof                                  pure computation, wherever there is room
 """
 
@@ -17,6 +17,7 @@ from tests.netns.lab import remove_state_folders
 
 HERE = Path(__file__).parent
 NAMESPACES = {"netns", "boot", "test_readme.py"}
+WITH_SOCKETS = {"test_links", "test_load"}
 WAIT_MOSTLY = {
     "test_transports",
     "test_restarts",
@@ -34,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         room = item.path.relative_to(HERE).parts[0]
         if room in NAMESPACES:
             item.add_marker(pytest.mark.xdist_group("waiting" if item.path.stem in WAIT_MOSTLY else "busy"))
-        elif room == "host":
+        elif room == "host" or item.path.stem in WITH_SOCKETS:
             item.add_marker(pytest.mark.xdist_group("sockets"))
 
 

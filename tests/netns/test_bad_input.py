@@ -89,8 +89,8 @@ s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
 s.bind(("veth0", 0))
 s.settimeout(0.5)
 print("up", flush=True)
-seen, end = [], time.monotonic() + float(sys.argv[2])
-while time.monotonic() < end:
+seen, end = [], time.monotonic() + float(sys.argv[3])
+while len(seen) < int(sys.argv[2]) and time.monotonic() < end:
     try:
         packet = s.recv(65535)
     except TimeoutError:
@@ -193,7 +193,7 @@ def test_a_thousand_connections_do_not_exhaust_the_server(lab: Lab) -> None:
 def test_replayed_and_forged_messages_from_elsewhere_change_nothing(lab: Lab) -> None:
     lab.a.run("ip", "address", "add", "10.0.0.66/24", "dev", "veth0")
     captured = lab.folder / "captured"
-    capture = lab.b.popen(sys.executable, "-c", CAPTURE, captured, "3")
+    capture = lab.b.popen(sys.executable, "-c", CAPTURE, captured, "45", "20")
     capture.wait_for("up")
     server, client = start_pair(lab)
     lab.ping(lab.a, far(lab))
@@ -209,7 +209,7 @@ def test_replayed_and_forged_messages_from_elsewhere_change_nothing(lab: Lab) ->
 def test_messages_replayed_to_a_restarted_server_do_not_keep_the_client_out(lab: Lab) -> None:
     lab.a.run("ip", "address", "add", "10.0.0.66/24", "dev", "veth0")
     captured = lab.folder / "captured"
-    capture = lab.b.popen(sys.executable, "-c", CAPTURE, captured, "3")
+    capture = lab.b.popen(sys.executable, "-c", CAPTURE, captured, "1000", "3")
     capture.wait_for("up")
     server, _ = start_pair(lab)
     lab.ping(lab.a, far(lab))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.netns.datagrams import LOST
 from tests.netns.lab import (
     PORT,
     STARTED,
@@ -44,13 +45,17 @@ def pair(lab: Lab, *options: str, host: str) -> tuple[Daemon, Daemon]:
 
 
 def datagrams(lab: Lab, to: str, source: Machine | None = None, count: int = COUNT) -> None:
-    """Numbered datagrams, 20 a call, arrive whole and in order."""
+    """Numbered datagrams, 20 a call, arrive whole and in order, at the latest by the third time."""
     source = source or lab.a
     sink = lab.b if source is not lab.b else lab.a
-    receiver = sink.popen(sys.executable, DATAGRAMS, "receive", "5001", str(count))
-    receiver.wait_for("ready")
-    source.run(sys.executable, DATAGRAMS, "send", to, "5001", str(count))
-    assert receiver.wait(25) == 0, f"{receiver}\n{lab.logs()}"
+    for _ in range(3):
+        receiver = sink.popen(sys.executable, DATAGRAMS, "receive", "5001", str(count))
+        receiver.wait_for("ready")
+        source.run(sys.executable, DATAGRAMS, "send", to, "5001", str(count))
+        status = receiver.wait(25)
+        if status != LOST:
+            break
+    assert status == 0, f"{receiver}\n{lab.logs()}"
 
 
 def all_kinds(lab: Lab, nbytes: int = 20_000_000, ordered: bool = True) -> None:
