@@ -51,18 +51,23 @@ def _hub(site: Site) -> None:
 @contextlib.contextmanager
 def _other_blocked(site: Site) -> Iterator[None]:
     """The other link takes nothing, and is sent to all the time."""
-    _wait(site, lambda other: other["state"] == "connected" and not other["queue"]["packets"], "has not come back")
+    former = _dropped(_wait(site, _takes_all, "has not come back"))
     process = next(process for _, process in site.processes if f"{_device(site, OTHER)}.conf" in process.command[-1])
     with process.held(), offered(site.b, _address_of_other(site), RATE):
-        before = _wait(site, _has_dropped, "takes all that is sent to it")
+        full = _dropped(_wait(site, lambda other: _dropped(other) > former, "takes all that is sent to it"))
         yield
         after = _ask(site)
-        if after["carrier"] != "tcp" or not _has_dropped(after) or after["drops"] == before["drops"]:
+        if after["carrier"] != "tcp" or not after["queue"]["packets"] or _dropped(after) == full:
             raise BenchError(f"{site.name}'s other link was not blocked all the time: {after}")
 
 
-def _has_dropped(other: dict[str, Any]) -> bool:
-    return bool(other["queue"]["packets"] and other["drops"].get("queue full"))
+def _takes_all(other: dict[str, Any]) -> bool:
+    return other["state"] == "connected" and not other["queue"]["packets"]
+
+
+def _dropped(other: dict[str, Any]) -> int:
+    """How many packets had no room in its queue so far."""
+    return int(other["drops"].get("queue full", 0))
 
 
 def _wait(site: Site, holds: Callable[[dict[str, Any]], bool], otherwise: str) -> dict[str, Any]:
