@@ -1,8 +1,9 @@
 """The wiring of one tunnel: opens what the operator asked for, ties it together, runs the loop, puts everything back.
 
 Order: the configuration has been read; the pid file; the control socket, by which it is known that nobody else runs the
-interface; what a killed predecessor left is taken away; PreUp; device; sockets, with their mark; addresses, name
-servers, routes; --up; the links; privileges are given up; the loop, and PostUp in it, unless that needs the privileges.
+interface; what a killed predecessor left is taken away; PreUp; device; sockets, with their mark; addresses; the peers'
+names, where they could not be found later; name servers, routes; --up; the links; privileges are given up; the loop,
+and PostUp in it, unless that needs the privileges.
 What fails half-way takes away what was set up before it, in the opposite order, and so does the end: PreDown, ...,
 PostDown.
 """
@@ -83,10 +84,10 @@ class _Daemon:
         self._udp = open_udp(tunnel, self._mark, self._loop, stack)
         self._listeners = open_listeners(tunnel, self._mark, stack)
         self._addresses = self._configure_device()
-        self._configure_host()
-        self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, self._addresses)))
         self._links = Links(tunnel, self._loop, self._device, self._udp)
         stack.callback(self._links.close)
+        self._configure_host()
+        self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, self._addresses)))
         self._connect_data_path()
         if self._service.gives_up_privileges:
             self._give_up_privileges()
@@ -214,7 +215,10 @@ class _Daemon:
         )
 
     def _configure_host(self) -> None:
+        """Name servers and routes. Where these may lead into the tunnel whatever finds names, its peers' come first."""
         tunnel = self._tunnel
+        if tunnel.dns or self._mark:
+            self._links.find_all(tunnel.peers)
         dns = HostDns(tunnel.interface, tunnel.dns, self._journal)
         self._stack.callback(dns.undo)
         dns.apply()

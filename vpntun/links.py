@@ -134,6 +134,10 @@ class Links:
         self._endpoints.hold()
         self._timestamps.hold()
 
+    def find_all(self, peers: Iterable[PeerSettings]) -> None:
+        """Wait until every name is found that a peer is called at, or the loop is stopped."""
+        self._lookups.look_all_up_ahead([(peer.host, peer.port) for peer in peers if peer.host is not None])
+
     def close(self) -> None:
         """Look no names up any more, and write what is to be remembered of the peers."""
         self._lookups.close()
@@ -215,16 +219,7 @@ class Links:
         """The link of a peer that calls."""
         peer.endpoint = self._last_endpoint(peer.public)
         choice = ServerCarriers(peer, self._rng)
-        link = Link(
-            peer,
-            choice,
-            self._conversation(settings),
-            self._loop,
-            self.schedule,
-            self._sealer,
-            Counter(),
-            self._name(settings),
-        )
+        link = Link(peer, choice, *self._parts(settings))
         link.on_endpoint = partial(self._remember, peer.public)
         return link
 
@@ -242,20 +237,17 @@ class Links:
         link = CallingLink(
             peer,
             choice,
-            self._conversation(settings),
-            self._loop,
-            self.schedule,
-            self._sealer,
-            Counter(),
-            self._name(settings),
+            *self._parts(settings),
             resolver=Resolver(self._lookups, host, settings.port, resolved),
             on_connection=watch,
         )
         return link
 
-    def _conversation(self, settings: PeerSettings) -> Conversation:
+    def _parts(self, settings: PeerSettings) -> tuple[Conversation, Loop, Schedule, Sealer, Counter[str], str]:
+        """What every link is made of."""
         takes, mtu = takes_of(self._device), self._device.mtu
-        return Conversation(takes, mtu, self._loop.now, peer_is_vpntun=settings.is_vpntun)
+        conversation = Conversation(takes, mtu, self._loop.now, peer_is_vpntun=settings.is_vpntun)
+        return conversation, self._loop, self.schedule, self._sealer, Counter(), self._name(settings)
 
     def _name(self, settings: PeerSettings) -> str:
         """What the log calls a peer: its name, or the beginning of its key; nothing where there is only one."""

@@ -138,6 +138,14 @@ def test_check_and_up_take_a_name_for_a_file_in_the_usual_folders(
             ["routes: none", "full tunnel: IPv6", "fwmark: 0x4d"],
         ),
         (
+            key_pairs() + peer("AllowedIPs = 0.0.0.0/1, 128.0.0.0/1"),
+            ["routes: 0.0.0.0/1, 128.0.0.0/1", "full tunnel: IPv4", "fwmark: the first free one from 0xca6c"],
+        ),
+        (
+            key_pairs() + peer("AllowedIPs = 192.0.0.0/3"),
+            ["routes: 192.0.0.0/3", "fwmark: the first free one from 0xca6c"],
+        ),
+        (
             key_pairs("Table = 77", "Address = 10.0.0.1/24") + peer("AllowedIPs = 10.0.0.0/24, 0.0.0.0/0"),
             ["routes: 10.0.0.0/24, 0.0.0.0/0, in table 77"],
         ),

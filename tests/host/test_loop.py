@@ -211,6 +211,18 @@ def test_the_loop_wakes_for_a_callback_before_a_far_deadline() -> None:
     assert 0.02 <= monotonic() - started < 5
 
 
+def test_who_rests_is_called_back_meanwhile_and_told_of_a_stop() -> None:
+    loop, called = Loop(), list[str]()
+    loop.call_later(0.0, lambda: called.append("now"))
+    loop.call_later(60.0, lambda: called.append("later"))
+    assert loop.rest(0.01)
+    assert called == ["now"]
+    loop.call_later(0.01, loop.stop)
+    assert not loop.rest(60.0)
+    assert not loop.rest(60.0)
+    loop.close()
+
+
 def test_a_deadline_in_the_past_does_not_starve_descriptors(loop: HandLoop, pair: Pair) -> None:
     got: list[bytes] = []
     loop.watch(pair[0].fileno(), lambda: got.append(pair[0].recv(9)))

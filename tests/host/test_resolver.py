@@ -85,6 +85,23 @@ def test_a_name_that_does_not_resolve_is_told_and_not_fatal(loop: HandLoop, look
     assert f"{name} does not resolve" in lines[0]
 
 
+def test_what_was_looked_up_ahead_is_the_first_answer_alone(loop: HandLoop, lookups: Lookups) -> None:
+    lookups.look_up_ahead("localhost", 55555)
+    threads = threading.active_count()
+    found = resolved(loop, lookups, "localhost")
+    assert threading.active_count() <= threads
+    assert {address[0] for _, address in found} <= {"127.0.0.1", "::1"}
+    assert resolved(loop, lookups, "localhost")
+
+
+def test_an_address_need_not_be_looked_up_ahead_and_what_fails_raises(loop: HandLoop, lookups: Lookups) -> None:
+    lookups.look_up_ahead("2001:db8::7", 55555)
+    for name in ("no-such-host.invalid", "null\x00byte", "x" * 5000):
+        with pytest.raises((OSError, ValueError)):
+            lookups.look_up_ahead(name, 55555)
+        assert resolved(loop, lookups, name) == []
+
+
 def test_a_second_question_while_one_is_open_is_the_same_question(loop: HandLoop, lookups: Lookups) -> None:
     answers: list[Found] = []
     resolver = Resolver(lookups, "192.0.2.7", 55555, answers.append)

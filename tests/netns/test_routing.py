@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, firewall, until
-from tests.test_readme import ENDPOINT, blocks
+from tests.test_readme import blocks
 from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.host.dns import entry_for
 from vpntun.host.shell import SYSTEM_PATH
@@ -175,6 +175,42 @@ def test_a_full_tunnel_takes_everything_but_the_hosts_own_networks_and_leaves_no
     assert client.stop() == 0
     assert world.state() == before
     world.beside(WORLD, WORLD6)
+
+
+NAME_SERVER = """
+import socket
+serves = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+serves.bind(("198.51.100.53", 53))
+print("serves", flush=True)
+while True:
+    asked, who = serves.recvfrom(512)
+    end = asked.index(0, 12) + 5
+    of_four = asked[end - 4 : end - 2] == bytes((0, 1))
+    answer = bytes((0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 51, 100, 1)) if of_four else b""
+    serves.sendto(asked[:2] + bytes((0x81, 0x80, 0, 1, 0, of_four, 0, 0, 0, 0)) + asked[12:end] + answer, who)
+"""
+
+
+def test_the_servers_name_is_found_though_the_name_server_is_behind_the_tunnel(world: World) -> None:
+    resolv = world.lab.folder / "resolv.conf"
+    resolv.write_text("nameserver 198.51.100.53\noptions timeout:1 attempts:1\n")
+    binds = {"/etc/resolv.conf": resolv}
+    client = world.a.vpntun("up", world.write(endpoint="vpn.example.org"), binds=binds)
+    client.wait_for("vpn.example.org does not resolve", SECONDS)
+    world.beside(WORLD)
+    lend(world.b, "198.51.100.53")
+    world.b.popen(sys.executable, "-c", NAME_SERVER).wait_for("serves")
+    client.wait_for(STARTED, SECONDS)
+    world.lab.ping(world.a, "10.9.0.1", SECONDS)
+    world.through(WORLD)
+    assert client.stop() == 0
+    assert world.state() == world.before
+    client = world.a.vpntun(
+        "up", world.write(endpoint="nobody.example.org"), binds={"/etc/resolv.conf": Path("/dev/null")}
+    )
+    client.wait_for("nobody.example.org does not resolve", SECONDS)
+    assert client.stop() == 0
+    assert world.state() == world.before
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
@@ -430,7 +466,7 @@ def test_the_readmes_full_tunnel_leads_to_where_the_remote_machine_can_go(lab: L
         file = lab.folder / name / "home.conf"
         file.parent.mkdir()
         file.touch(mode=0o600)
-        file.write_text(text.replace(ENDPOINT, lab.b.four))
+        file.write_text(text.replace("remote.example.org", lab.b.four))
         tunnels.append(machine.vpntun("up", file, binds=without_resolvconf(lab)))
         tunnels[-1].wait_for(STARTED, SECONDS)
     lab.ping(lab.a, "192.0.2.1", SECONDS)  # which knows no way back but to the remote machine itself

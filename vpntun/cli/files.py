@@ -14,6 +14,7 @@ from vpntun.config.peer import NO_PSK, Network, PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
 from vpntun.host.log import open_log
+from vpntun.host.routing import made_whole, versions_in_full, versions_with_endpoints
 
 CARRIERS = {"auto": ("UDP", "TCP"), "udp": ("UDP",), "tcp": ("TCP",)}
 
@@ -84,9 +85,10 @@ def _routes(tunnel: Tunnel) -> Iterator[str]:
         connected = [address.network for address in tunnel.addresses or tunnel.own]
         missing = [each for each in networks if each.prefixlen and not any(_covers(net, each) for net in connected)]
         yield f"  routes: {_listed(missing)}"
-        versions = sorted({each.version for each in networks if not each.prefixlen})
-        if versions:
-            yield f"  full tunnel: {' and '.join(f'IPv{version}' for version in versions)}"
+        full = versions_in_full(made_whole(networks))
+        if full:
+            yield f"  full tunnel: {' and '.join(f'IPv{version}' for version in full)}"
+        if full or versions_with_endpoints(networks):
             mark = mark or "the first free one from 0xca6c"
     if mark:
         yield f"  fwmark: {mark}"

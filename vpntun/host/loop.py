@@ -85,6 +85,13 @@ class Loop:
         """Call once, that many seconds from now. It cannot be taken back: the callback looks if it is still due."""
         heapq.heappush(self._later, (self._clock() + seconds, next(self._order), callback))
 
+    def rest(self, seconds: float) -> bool:
+        """Serve for so long, before `run`; False once there has been a `stop`."""
+        end = self._clock() + seconds
+        while self._running and self._clock() < end:
+            self.turn(lambda: end, lambda: None)
+        return self._running
+
     def stop(self) -> None:
         """End `run` after this turn."""
         self._running = False

@@ -2,6 +2,7 @@
 
     a literal address    answered without a thread, by the loop
     a name               waits until one of the threads is free; the answer wakes the loop
+    one looked up ahead  what was found is the first answer
 
 getaddrinfo may block for half a minute, and the resolver that it asks may lie inside the tunnel. A thousand names that
 are asked for at once are neither a thousand threads nor thousands of descriptors.
@@ -17,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 
-from vpntun.host.log import Limited, log
+from vpntun.host.log import NOTICE, Limited, log
 from vpntun.host.loop import Loop
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
@@ -26,6 +27,7 @@ Answer = Callable[[Found, Exception | None], None]
 
 MOST_THREADS = 16
 SECONDS_WITHOUT_THREAD = 1.0
+SECONDS_BETWEEN = 2.0
 
 "".encode("idna")  # getaddrinfo loads this codec, and who has given privileges up may not be able to read it
 
@@ -37,6 +39,7 @@ class Lookups:
         self.loop = loop
         self._questions: SimpleQueue[tuple[str, int, Answer] | None] = SimpleQueue()
         self._answers: SimpleQueue[tuple[Answer, Found, Exception | None]] = SimpleQueue()
+        self._ahead: dict[tuple[str, int], Found] = {}
         self._unanswered = 0
         self._threads = 0
         self._reader, self._writer = socket.socketpair()
@@ -44,8 +47,35 @@ class Lookups:
         self._writer.setblocking(False)
         loop.watch(self._reader.fileno(), self._collect)
 
+    def look_up_ahead(self, host: str, port: int) -> None:
+        """Look a name up here and now, for the first who asks. Raises OSError or ValueError."""
+        try:
+            lookup(host, port, socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            self._ahead[host, port] = lookup(host, port, socket.AI_ADDRCONFIG)
+
+    def look_all_up_ahead(self, hosts: list[tuple[str, int]]) -> None:
+        """The same for many, before `run`: wait until every one is found, or the loop is stopped."""
+        not_found = Limited(NOTICE, "%s does not resolve (%s); the tunnel is not set up before it does")
+        for host, port in hosts:
+            while not self._is_found_ahead(host, port, not_found):
+                if not self.loop.rest(SECONDS_BETWEEN):
+                    return
+
+    def _is_found_ahead(self, host: str, port: int, not_found: Limited) -> bool:
+        try:
+            self.look_up_ahead(host, port)
+        except (OSError, ValueError) as error:
+            not_found(host, error)
+            return False
+        return True
+
     def ask(self, host: str, port: int, answer: Answer) -> None:
         """Look a name up; the loop calls `answer` with the addresses, or with none and the reason."""
+        known = self._ahead.pop((host, port), None)
+        if known is not None:
+            self.loop.call_later(0.0, partial(answer, known, None))
+            return
         self._questions.put((host, port, answer))
         self._unanswered += 1
         self._start_threads()
