@@ -41,17 +41,17 @@ from vpntun.core.server import ServerCarriers
 from vpntun.crypto.keys import KeyPair, clamp
 from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket
-from vpntun.wire.message import DATA, DATA_OVERHEAD, INITIATION, counter_of, kind_of
+from vpntun.wire.message import DATA, DATA_HEADER, DATA_OVERHEAD, INITIATION, kind_of
 from vpntun.wire.record import (
     BUNDLE,
     BUNDLE_START,
     ECHO,
     ENTRY_SIZE,
+    LAST_KIND,
     PROBE,
     TAKES_BURSTS,
     append,
     begin_bundle,
-    is_record,
     packets_of,
 )
 
@@ -118,7 +118,7 @@ class Side:
         held = self.node.session_for(message, now)
         buffer = memoryview(bytearray(len(message)))
         size = held.session.open_into(message, buffer)
-        return self._opened(held.session, counter_of(message), buffer[:size], source, now)
+        return self._opened(held.session, DATA_HEADER.unpack_from(message)[2], buffer[:size], source, now)
 
     def _opened(
         self, session: Session, counter: int, plaintext: memoryview, source: Endpoint, now: float
@@ -267,13 +267,14 @@ class End(Side):
     ) -> list[Event]:
         """As the host's inbound does: the peer, the conversation, then the record or packet."""
         kind = plaintext[0] if plaintext else 0
-        control = not plaintext or (is_record(plaintext) and kind != BUNDLE)
+        is_record = 0 < kind <= LAST_KIND
+        control = not plaintext or (is_record and kind != BUNDLE)
         follow = kind not in (PROBE, ECHO)
         events = self.peer.opened(session, counter, source, now, keepalive=control, follow=follow)
         self.act(events)
         if not plaintext:
             pass
-        elif not is_record(plaintext):
+        elif not is_record:
             self.received.append(bytes(plaintext))
         elif not self.speaks:
             raise BadPacket("unknown record")

@@ -28,7 +28,7 @@ def test_a_message_has_the_header_of_the_paper_and_the_counter_goes_up() -> None
         assert len(message) == 5 + 32
         assert wire.kind_of(message) == wire.DATA
         assert wire.receiver_of(message) == right.local_index == left.remote_index
-        assert wire.counter_of(message) == counter
+        assert wire.DATA_HEADER.unpack_from(message)[2] == counter
         assert left.send_counter == counter + 1
         assert open_(right, message) == b"hello"
         assert right.highest_received == counter

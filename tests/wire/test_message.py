@@ -62,7 +62,6 @@ def test_every_kind_of_buffer_is_taken(wrap: Callable[[bytes], Any]) -> None:
     data = wrap(message.DATA_HEADER.pack(message.DATA, 7, 9) + bytes(16))
     assert message.kind_of(data) == message.DATA
     assert message.receiver_of(data) == 7
-    assert message.counter_of(data) == 9
     packed = Response(1, 2, bytes(32), bytes(16), bytes(16), bytes(16)).pack()
     assert message.receiver_of(wrap(packed)) == 2
     assert Response.parse(wrap(packed)).pack() == packed
@@ -109,9 +108,8 @@ def test_another_kind_of_message_is_a_bad_type(parse: Callable[[bytes], object])
     assert refusal(parse, of_type(4, 32)) == "bad type"
 
 
-def test_an_initiation_has_no_receiver_and_only_data_has_a_counter() -> None:
+def test_an_initiation_has_no_receiver() -> None:
     assert refusal(message.receiver_of, of_type(1, 148)) == "bad type"
-    assert refusal(message.counter_of, of_type(2, 92)) == "bad type"
 
 
 anything = st.binary(max_size=200) | st.builds(of_type, st.integers(0, 6), st.integers(0, 200))
@@ -122,7 +120,6 @@ def test_arbitrary_bytes_only_ever_raise_bad_packet(data: bytes) -> None:
     parsers: list[Callable[[bytes], object]] = [
         message.kind_of,
         message.receiver_of,
-        message.counter_of,
         Initiation.parse,
         Response.parse,
         CookieReply.parse,

@@ -15,11 +15,6 @@ from vpntun.wire.record import Echo, Hello, Probe, Report
 u8, u16, u64 = st.integers(0, 2**8 - 1), st.integers(0, 2**16 - 1), st.integers(0, 2**64 - 1)
 
 
-def test_the_first_byte_tells_a_record_from_a_packet() -> None:
-    assert [kind for kind in range(256) if record.is_record(bytes([kind]))] == list(range(1, 0x40))
-    assert not record.is_record(b"")
-
-
 def test_the_fields_stand_where_the_table_puts_them() -> None:
     assert Hello(True, 0x3F, 0x1234).pack() == bytes([1, 1, 1, 0x3F, 0x12, 0x34])
     assert Hello(False, 0).pack() == bytes([1, 1, 0, 0, 0xFF, 0xDF])

@@ -59,10 +59,9 @@ AnySession = TypeVar("AnySession", bound=Receiving)
 
 
 class Reassembly(Generic[AnySession]):
-    """The slots of one peer. `abandoned` counts the records that were given up, of all sessions together."""
+    """The slots of one peer."""
 
     def __init__(self) -> None:
-        self.abandoned = 0
         self._turn = 0
         self._given_up: deque[tuple[AnySession, int, int]] = deque(maxlen=MOST_GIVEN_UP)
         self._endpoint_slots: list[_Slot[AnySession]] = []
@@ -159,7 +158,6 @@ class Reassembly(Generic[AnySession]):
         if slot.session is not None:
             self._given_up.append((slot.session, slot.counter, slot.pieces))
         slot.session = None
-        self.abandoned += 1
 
 
 def _find(

@@ -40,7 +40,6 @@ _INITIATION = struct.Struct("<II32s48s28s16s16s")
 _RESPONSE = struct.Struct("<III32s16s16s16s")
 _COOKIE_REPLY = struct.Struct("<II24s32s")
 _WORD = struct.Struct("<I")
-_COUNTER = struct.Struct("<Q")
 
 _ONE_SIZE = {INITIATION: INITIATION_SIZE, RESPONSE: RESPONSE_SIZE, COOKIE_REPLY: COOKIE_REPLY_SIZE}
 _OFFSET_OF_RECEIVER = {RESPONSE: 8, COOKIE_REPLY: 4, DATA: 4}
@@ -82,16 +81,6 @@ def receiver_of(message: Buffer) -> int:
         raise BadPacket("bad size")
     receiver: int = _WORD.unpack_from(message, offset)[0]
     return receiver
-
-
-def counter_of(message: Buffer) -> int:
-    """The counter (64 bits) of a data message. Raises BadPacket: "bad size" or "bad type"."""
-    if len(message) < HEADER_SIZE:
-        raise BadPacket("bad size")
-    if message[0] != DATA:
-        raise BadPacket("bad type")
-    counter: int = _COUNTER.unpack_from(message, 8)[0]
-    return counter
 
 
 @dataclass(frozen=True, slots=True)

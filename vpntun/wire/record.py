@@ -23,7 +23,6 @@ Everything here handles untrusted bytes: they are authenticated, but the peer ma
 parsers. Packets in a bundle are neither looked at nor copied: see `length_of` and `header_for`.
 
 Interface:
-    is_record(plaintext) -> bool
     Hello, Report, Probe, Echo      .parse(plaintext), .pack()
     BUNDLE_START, ENTRY_SIZE        where the first entry begins, and what an entry adds to its packet
     begin_bundle(record) -> int     offset of the first entry
@@ -66,11 +65,6 @@ _ECHO = struct.Struct("!BQH")
 SMALLEST_PROBE = _PROBE.size
 
 _SEEN_YOURS = 1
-
-
-def is_record(plaintext: Buffer) -> bool:
-    """Whether a data message's plaintext is a record, of a known kind or not, and no IP packet."""
-    return len(plaintext) > 0 and 0 < plaintext[0] <= LAST_KIND
 
 
 @dataclass(frozen=True, slots=True)
