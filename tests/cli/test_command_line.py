@@ -301,3 +301,16 @@ def test_the_program_runs_as_a_module_and_ends_with_the_statuses(tmp_path: Path)
     refused = program("-i", "tun3", "-s", "-k", tmp_path / "key", "-p", "0")
     assert refused.status == 3
     assert "Traceback" not in refused.err
+
+
+@pytest.mark.parametrize(("closed", "status"), [("<&-", 3), (">&-", 2), ("2>&-", 2), ("<&- >&- 2>&-", 2)])
+def test_streams_that_are_closed_are_no_crash(closed: str, status: int) -> None:
+    command = "pubkey" if closed == "<&-" else "no-such-command"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -m vpntun {command} {closed}', sys.executable],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr

@@ -16,7 +16,7 @@ from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
 from vpntun.errors import VpntunError
 from vpntun.host.log import complain, note_crash
 
-STDOUT, STDERR = 1, 2
+STDIN, STDOUT, STDERR = range(3)
 
 for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, down):
     vpntun.add_command(command)
@@ -45,5 +45,6 @@ def _have_standard_streams() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         pass
     os.close(descriptor)
-    sys.stdout = sys.stdout or open(STDOUT, "w", closefd=False)  # noqa: SIM115, for as long as the process lives
+    sys.stdin = sys.stdin or open(STDIN, closefd=False)  # noqa: SIM115, for as long as the process lives
+    sys.stdout = sys.stdout or open(STDOUT, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(STDERR, "w", closefd=False)  # noqa: SIM115
