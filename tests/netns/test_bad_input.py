@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -124,8 +125,13 @@ def run(machine: Machine, script: str, *arguments: object, timeout: float = 60) 
     return machine.run(sys.executable, "-c", script, *map(str, arguments), timeout=timeout).stdout
 
 
-def descriptors(daemon: Daemon) -> int:
-    return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+def sockets(daemon: Daemon) -> int:
+    """How many it has open; files come and go meanwhile."""
+    found = 0
+    for descriptor in Path(f"/proc/{daemon.process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found += os.readlink(descriptor).startswith("socket:")
+    return found
 
 
 def memory(daemon: Daemon) -> int:
@@ -133,7 +139,7 @@ def memory(daemon: Daemon) -> int:
 
 
 def unharmed(lab: Lab, *daemons: Daemon) -> None:
-    lab.ping(lab.a, far(lab), within=3)
+    lab.ping(lab.a, far(lab), within=5)
     for daemon in daemons:
         assert daemon.running
         assert "Traceback" not in daemon.log
@@ -153,10 +159,11 @@ def test_junk_datagrams_are_not_answered(lab: Lab, version: int) -> None:
 @pytest.mark.parametrize("prefix", ["0000", "0001", "001f", "0101", "ffff"])
 def test_a_frame_length_that_cannot_be_closes_the_connection(lab: Lab, prefix: str) -> None:
     server, client = start_pair(lab)
-    before = descriptors(server)
-    seconds = float(run(lab.a, STREAM, lab.b.four, PORT, prefix, 3))
-    assert seconds < 1
-    assert until(lambda: descriptors(server) == before, 2)
+    lab.ping(lab.a, far(lab))
+    before = sockets(server)
+    seconds = float(run(lab.a, STREAM, lab.b.four, PORT, prefix, 10))
+    assert seconds < 8
+    assert until(lambda: sockets(server) == before, 5)
     unharmed(lab, server, client)
 
 
@@ -171,14 +178,15 @@ def test_junk_in_good_frames_is_not_answered(lab: Lab) -> None:
 
 def test_a_silent_connection_and_a_trickling_one_meet_the_deadline(lab: Lab) -> None:
     server, client = start_pair(lab)
-    before = descriptors(server)
+    lab.ping(lab.a, far(lab))
+    before = sockets(server)
     strangers = [
         lab.a.popen(sys.executable, "-c", STREAM, lab.b.four, str(PORT), "", str(DEADLINE)),
         lab.a.popen(sys.executable, "-c", TRICKLE, lab.b.four, str(PORT), str(DEADLINE)),
     ]
     for stranger in strangers:
         assert stranger.wait(DEADLINE + 5) == 0, str(stranger)
-    assert until(lambda: descriptors(server) == before, 2)
+    assert until(lambda: sockets(server) == before, 5)
     unharmed(lab, server, client)
 
 
@@ -186,7 +194,7 @@ def test_a_thousand_connections_do_not_exhaust_the_server(lab: Lab) -> None:
     server, client = start_pair(lab, "--transport", "tcp")
     lab.ping(lab.a, far(lab))
     lab.a.popen(sys.executable, "-c", HOLD, lab.b.four, str(PORT), "1000").wait_for("holding", 30)
-    assert descriptors(server) < 300
+    assert sockets(server) < 300
     unharmed(lab, server, client)
 
 
@@ -202,7 +210,7 @@ def test_replayed_and_forged_messages_from_elsewhere_change_nothing(lab: Lab) ->
 
     assert int(run(lab.a, REPLAY, captured, lab.b.four, PORT, "10.0.0.66")) > 40
     # Had the endpoint moved, this would go to a socket that is closed.
-    lab.ping(lab.b, lab.a.address_of("tun11"), within=1)
+    lab.ping(lab.b, lab.a.address_of("tun11"), within=3)
     unharmed(lab, server, client)
 
 
