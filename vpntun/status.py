@@ -24,6 +24,7 @@ from vpntun.config.tunnel import Interface, Tunnel
 from vpntun.core.timers import NEVER
 from vpntun.crypto.keys import format_key
 from vpntun.host.link import Link
+from vpntun.host.standing import session_that_stands
 
 State = Literal["connected", "connecting", "waiting"]
 
@@ -60,10 +61,9 @@ def status_of(
 
 def state_of(link: Link) -> State:
     """What there is to say of a link in one word."""
-    peer, now = link.peer, link.now
-    session = peer.sending_session(now)
-    if session is not None and link.path is not None and not peer.timers.is_silent(now):
-        return "connecting" if link.conversation.awaits_hello(session, now) else "connected"
+    session = session_that_stands(link)
+    if session is not None:
+        return "connecting" if link.conversation.awaits_hello(session, link.now) else "connected"
     return "connecting" if link.searching else "waiting"
 
 

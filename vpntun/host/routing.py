@@ -99,6 +99,8 @@ class HostRoutes:
         The device has its addresses, and is up. Raises ConfigurationError, DeviceError or PrivilegeError; then nothing
         has changed.
         """
+        if self._table == "off":
+            return
         networks, full, wide = self._planned(networks)
         merged = wide if self._mark_is_ours else []
         if not self._mark and (full or wide):
@@ -160,13 +162,11 @@ class HostRoutes:
         addresses: list[Reach],
         netlink: Netlink,
     ) -> list[Route]:
-        if self._table == "off":
-            return []
         ipv6 = ipv6_is_on(self._device)
         reachable = [each for each in networks if each.version == 4 or ipv6]
         if len(reachable) < len(networks):
             notice("IPv6 is switched off on %s, or its MTU is below 1280: nothing of IPv6 goes through", self._device)
-        if self._table != "auto":
+        if isinstance(self._table, int):
             return routes_by(self._device, reachable, self._table)
         there = [each for version in (4, 6) for each in netlink.routes(version, MAIN, self._device)]
         others = {each for each in there if Route(self._device, each, MAIN) not in self._changes}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from vpntun.crypto.session import REJECT_AFTER_TIME
+from vpntun.crypto.session import REJECT_AFTER_TIME, Session
 from vpntun.host.link import Link
 from vpntun.host.loop import Loop
 
@@ -66,7 +66,12 @@ class Standing:
             self._look_again(link)
 
 
-def stands_now(link: Link) -> bool:
-    """Whether packets can leave for the peer, and there is no sign that they do not arrive."""
+def session_that_stands(link: Link) -> Session | None:
+    """The session by which packets can leave for the peer, with no sign that they do not arrive, if there is one."""
     peer, now = link.peer, link.now
-    return peer.sending_session(now) is not None and link.path is not None and not peer.timers.is_silent(now)
+    return None if link.path is None or peer.timers.is_silent(now) else peer.sending_session(now)
+
+
+def stands_now(link: Link) -> bool:
+    """Whether there is such a session."""
+    return session_that_stands(link) is not None
