@@ -9,10 +9,12 @@ sockets    tests/host, and a few others with sockets     a port that was free mu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.host.machine import HandLoop
 from tests.netns.lab import remove_state_folders
 
 HERE = Path(__file__).parent
@@ -37,6 +39,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("waiting" if item.path.stem in WAIT_MOSTLY else "busy"))
         elif room == "host" or item.path.stem in WITH_SOCKETS:
             item.add_marker(pytest.mark.xdist_group("sockets"))
+
+
+@pytest.fixture
+def loop() -> Iterator[HandLoop]:
+    """A loop that the test turns."""
+    made = HandLoop()
+    yield made
+    made.close()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -88,13 +88,6 @@ def new_town(loop: HandLoop, tmp_path: Path) -> Iterator[Callable[..., Town]]:
         town.close()
 
 
-@pytest.fixture
-def loop() -> Iterator[HandLoop]:
-    made = HandLoop()
-    yield made
-    made.close()
-
-
 def without(peers: dict[int, PeerSettings], *numbers: int) -> dict[int, PeerSettings]:
     return {number: settings for number, settings in peers.items() if number not in numbers}
 

@@ -297,6 +297,15 @@ class Reader:
         else:
             self.run(machine, where, command, user)
 
+    def run_beside_a_server(self, name: str) -> str:
+        """What the one script of this name says, on the local machine; it leaves no device."""
+        self.share_a_key()
+        self.take(Step("remote#", "vpntun -s -i tun3"))
+        [script] = blocks(name)
+        said = self.run(self.lab.a, "local", self._translate(script))
+        assert not self.lab.a.has_device("tun11")
+        return said
+
     def run(self, machine: Machine, where: str, script: str, user: str | None = None) -> str:
         done = machine.run(
             "sh", "-ec", script, check=False, user=user, env=self._environment(), binds=self._binds(where)
@@ -469,12 +478,7 @@ def test_least_privilege(reader: Reader) -> None:
 
 @pytest.mark.netns
 def test_a_daemon_that_is_waited_for(reader: Reader) -> None:
-    reader.share_a_key()
-    reader.take(Step("remote#", "vpntun -s -i tun3"))
-    [script] = blocks("daemon")
-    said = reader.run(reader.lab.a, "local", reader._translate(script))
-    assert "  state: connected\n" in said
-    assert not reader.lab.a.has_device("tun11")
+    assert "  state: connected\n" in reader.run_beside_a_server("daemon")
 
 
 @pytest.mark.netns
@@ -491,9 +495,4 @@ def test_hooks(reader: Reader) -> None:
 
 @pytest.mark.netns
 def test_the_script(reader: Reader) -> None:
-    reader.share_a_key()
-    reader.take(Step("remote#", "vpntun -s -i tun3"))
-    [script] = blocks("script")
-    said = reader.run(reader.lab.a, "local", reader._translate(script))
-    assert said == "the tunnel carries\n"
-    assert not reader.lab.a.has_device("tun11")
+    assert reader.run_beside_a_server("script") == "the tunnel carries\n"

@@ -26,13 +26,6 @@ DOCS = (Path(__file__).parents[1] / "docs" / "control.rst").read_text()
 WALL = 1_700_000_000.5
 
 
-@pytest.fixture
-def loop() -> Iterator[HandLoop]:
-    made = HandLoop()
-    yield made
-    made.close()
-
-
 @pytest.fixture(params=["vpntun", "WireGuard"])
 def two(loop: HandLoop, request: pytest.FixtureRequest) -> Iterator[Two]:
     """Alice, and Bob, who is a vpntun or any WireGuard."""

@@ -1,4 +1,4 @@
-"""Loops, and the process's signal handlers put back after each test."""
+"""The process's signal handlers are put back after each test."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.host.machine import HandLoop
-
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
@@ -16,11 +14,3 @@ def _signals() -> Iterator[None]:
     yield
     for number, handler in former:
         signal.signal(number, handler)
-
-
-@pytest.fixture
-def loop() -> Iterator[HandLoop]:
-    """A loop that the test turns."""
-    made = HandLoop()
-    yield made
-    made.close()

@@ -182,6 +182,11 @@ class Machine:
         """The program, started; `wait_for(STARTED)` returns when its device is up."""
         return self.popen(sys.executable, "-m", "vpntun", *arguments, env=env, user=user, binds=binds)
 
+    def ask(self, *arguments: str | Path) -> tuple[int, str]:
+        """The program, run to its end: its status, and what it has said."""
+        done = self.run(sys.executable, "-m", "vpntun", *arguments, check=False)
+        return done.returncode, done.stdout + done.stderr
+
     def addresses(self, device: str) -> list[str]:
         """The addresses with prefix of a device, v4 before v6, without the link-local one that the kernel adds."""
         shown = self.run("ip", "-json", "address", "show", "dev", device, check=False).stdout or "[]"

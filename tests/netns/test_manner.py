@@ -37,12 +37,6 @@ def runs_as_nobody(daemon: Daemon, capabilities: int) -> bool:
     return ours and held == [0, capabilities, capabilities, 0] and "0" not in status["Groups"]
 
 
-def vpntun(machine: Machine, *arguments: str | Path) -> tuple[int, str]:
-    """Run a command to its end: its status, and what it has said."""
-    done = machine.run(sys.executable, "-m", "vpntun", *arguments, check=False)
-    return done.returncode, done.stdout + done.stderr
-
-
 def configured(lab: Lab, machine: Machine, role: str, *lines: str, peer: str = "") -> Path:
     """A file of the lab's shared key, whose tunnel is called office."""
     folder = lab.folder / machine.name
@@ -134,8 +128,8 @@ def test_a_server_that_has_given_up_root_remembers_where_its_client_was(lab: Lab
 
 def test_the_control_socket_of_one_that_gave_up_root_is_still_roots(lab: Lab) -> None:
     start_server(lab, "--user", "nobody")
-    assert "interface: tun3" in vpntun(lab.b, "show", "tun3")[1]
-    assert vpntun(lab.b, "down", "tun3") == (0, "")
+    assert "interface: tun3" in lab.b.ask("show", "tun3")[1]
+    assert lab.b.ask("down", "tun3") == (0, "")
     start_server(lab, "--user", "nobody")
 
 
@@ -202,14 +196,14 @@ def test_a_file_that_the_user_cannot_read_is_said_at_once_and_changes_nothing_la
 def test_a_manner_that_cannot_be_is_refused_and_nothing_is_left(
     lab: Lab, options: list[str], status: int, says: str
 ) -> None:
-    ended, said = vpntun(lab.b, "-s", "-i", "tun3", "-k", lab.key, *options)
+    ended, said = lab.b.ask("-s", "-i", "tun3", "-k", lab.key, *options)
     assert (ended, says in said) == (status, True), said
     assert not lab.b.has_device("tun3")
 
 
 def test_name_servers_and_a_user_are_refused_together(lab: Lab) -> None:
     path = configured(lab, lab.b, "server", "User = nobody", "DNS = 192.0.2.53")
-    status, said = vpntun(lab.b, "up", path)
+    status, said = lab.b.ask("up", path)
     assert (status, "leave out either the user or DNS" in said) == (3, True), said
 
 
@@ -314,7 +308,7 @@ def test_hooks_are_told_when_the_tunnel_and_its_link_come_and_go(lab: Lab, hook:
 def test_a_hook_that_others_can_write_is_not_run(lab: Lab, hook: tuple[str, Path]) -> None:
     command, book = hook
     Path(command).chmod(0o777)
-    status, said = vpntun(lab.b, "-s", "-i", "tun3", "-k", lab.key, "--up", command)
+    status, said = lab.b.ask("-s", "-i", "tun3", "-k", lab.key, "--up", command)
     assert (status, command in said, book.read_text()) == (3, True, ""), said
 
 
@@ -343,7 +337,7 @@ def test_a_daemon_is_waited_for_until_its_link_stands(lab: Lab, stop: Callable[[
     start_server(lab)
     pidfile, log = lab.folder / "pid", lab.folder / "log"
     options = "--daemon", "--wait", "20", "--pidfile", pidfile, "--log-file", log, "--log-format", "json"
-    assert vpntun(lab.a, "-c", lab.b.four, "-i", "tun11", "-k", lab.key, *options)[0] == 0
+    assert lab.a.ask("-c", lab.b.four, "-i", "tun11", "-k", lab.key, *options)[0] == 0
     assert lab.a.run("ping", "-n", "-c1", "-W2", far(lab)).returncode == 0
     said = [json.loads(line) for line in log.read_text().splitlines()]
     assert any(line["message"].startswith("connected to ") for line in said)
@@ -359,18 +353,18 @@ def test_a_link_that_does_not_come_in_time_has_its_status_and_is_still_tried(
 ) -> None:
     pidfile = lab.folder / "pid"
     options = "--daemon", "--wait", "0.5", "--pidfile", pidfile
-    status, said = vpntun(lab.a, "-c", lab.b.four, "-i", "tun11", "-k", lab.key, *options)
+    status, said = lab.a.ask("-c", lab.b.four, "-i", "tun11", "-k", lab.key, *options)
     assert (status, "goes on trying" in said) == (9, True), said
-    assert vpntun(lab.a, "show", "tun11", "--wait", "0")[0] == 9
+    assert lab.a.ask("show", "tun11", "--wait", "0")[0] == 9
     start_server(lab)
-    status, said = vpntun(lab.a, "show", "tun11", "--wait", "20")
+    status, said = lab.a.ask("show", "tun11", "--wait", "20")
     assert (status, "  state: connected\n" in said) == (0, True), said
     stop(pidfile)
 
 
 def test_the_caller_of_a_daemon_learns_why_it_could_not_start(lab: Lab) -> None:
     start_server(lab)
-    status, said = vpntun(lab.b, "-s", "-i", "tun4", "-k", lab.key, "--daemon")
+    status, said = lab.b.ask("-s", "-i", "tun4", "-k", lab.key, "--daemon")
     assert (status, f"port {PORT}" in said) == (7, True), said
     assert not lab.b.has_device("tun4")
 
@@ -379,7 +373,7 @@ def test_the_caller_of_a_daemon_learns_that_post_up_has_failed(lab: Lab) -> None
     start_server(lab)
     peer = f"Endpoint = {lab.b.four}:{PORT}"
     path = configured(lab, lab.a, "client", "PostUp = sleep 0.5; exit 3", peer=peer)
-    status, said = vpntun(lab.a, "up", path, "--daemon", "--wait", "20")
+    status, said = lab.a.ask("up", path, "--daemon", "--wait", "20")
     assert (status, "line 1 of PostUp failed with status 3" in said) == (10, True), said
     assert not lab.a.has_device("office")
 
@@ -399,9 +393,9 @@ def test_all_tunnels_that_answer_are_shown_beside_one_that_does_not(lab: Lab) ->
     hung = lab.b.vpntun("-s", "-i", "tun4", "-k", lab.key, "-p", "55556")
     hung.wait_for("waiting for the peer")
     hung.process.send_signal(signal.SIGSTOP)
-    status, said = vpntun(lab.b, "show")
+    status, said = lab.b.ask("show")
     assert (status, "interface: tun3" in said, "tun4 (process" in said) == (1, True, True), said
-    assert vpntun(lab.b, "show", "tun4", "--wait", "0.5")[0] == 9
+    assert lab.b.ask("show", "tun4", "--wait", "0.5")[0] == 9
     hung.kill()
 
 
@@ -416,8 +410,8 @@ def test_an_ordinary_user_waits_for_a_tunnel_that_does_not_run_yet(lab: Lab) -> 
 def test_a_second_daemon_of_the_same_pid_file_is_refused(lab: Lab, stop: Callable[[Path], None]) -> None:
     pidfile = lab.folder / "pid"
     options = "-s", "-k", lab.key, "--daemon", "--pidfile", pidfile
-    assert vpntun(lab.b, *options, "-i", "tun3")[0] == 0
-    status, said = vpntun(lab.b, *options, "-i", "tun4", "-p", "55556")
+    assert lab.b.ask(*options, "-i", "tun3")[0] == 0
+    status, said = lab.b.ask(*options, "-i", "tun4", "-p", "55556")
     assert (status, f"process {pidfile.read_text().strip()} runs already" in said) == (8, True), said
     stop(pidfile)
 

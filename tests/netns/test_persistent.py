@@ -13,12 +13,6 @@ import pytest
 from tests.netns.lab import NOBODY, Lab, Machine, start_server
 
 
-def vpntun(machine: Machine, *arguments: str) -> tuple[int, str]:
-    """Run a command to its end: its status, and what it has said."""
-    done = machine.run(sys.executable, "-m", "vpntun", *arguments, check=False)
-    return done.returncode, done.stdout + done.stderr
-
-
 def link(machine: Machine, device: str) -> dict[str, Any]:
     """What `ip` says of a device."""
     shown: list[dict[str, Any]] = json.loads(machine.run("ip", "-json", "-details", "link", "show", device).stdout)
@@ -27,7 +21,7 @@ def link(machine: Machine, device: str) -> dict[str, Any]:
 
 def test_a_device_is_made_as_it_is_asked_for_and_stays(lab: Lab) -> None:
     addresses = "--address", "192.168.9.2/24", "--address", "fd99::2/64"
-    assert vpntun(lab.b, "mktun", "tun3", "--user", "nobody", "--group", "0", *addresses, "--mtu", "1400") == (0, "")
+    assert lab.b.ask("mktun", "tun3", "--user", "nobody", "--group", "0", *addresses, "--mtu", "1400") == (0, "")
     shown = link(lab.b, "tun3")
     assert (shown["mtu"], "UP" in shown["flags"]) == (1400, True)
     made = shown["linkinfo"]["info_data"]
@@ -36,13 +30,13 @@ def test_a_device_is_made_as_it_is_asked_for_and_stays(lab: Lab) -> None:
 
 
 def test_without_a_user_it_is_its_makers(lab: Lab) -> None:
-    assert vpntun(lab.b, "mktun", "tun3") == (0, "")
+    assert lab.b.ask("mktun", "tun3") == (0, "")
     assert link(lab.b, "tun3")["linkinfo"]["info_data"]["user"] == "root"
 
 
 def test_made_twice_it_is_the_same_and_has_what_was_asked_for_last(lab: Lab) -> None:
-    assert vpntun(lab.b, "mktun", "tun3", "--user", "nobody", "--address", "192.168.9.2/24") == (0, "")
-    assert vpntun(lab.b, "mktun", "tun3", "--user", "nobody", "--address", "192.168.9.2/24", "--mtu", "1380") == (0, "")
+    assert lab.b.ask("mktun", "tun3", "--user", "nobody", "--address", "192.168.9.2/24") == (0, "")
+    assert lab.b.ask("mktun", "tun3", "--user", "nobody", "--address", "192.168.9.2/24", "--mtu", "1380") == (0, "")
     assert (lab.b.addresses("tun3"), link(lab.b, "tun3")["mtu"]) == (["192.168.9.2/24"], 1380)
 
 
@@ -57,7 +51,7 @@ def test_an_ordinary_user_completes_the_main_job_on_such_devices(lab: Lab, trans
         (lab.b, "tun3", "192.168.9.2/24", ["-s"]),
         (lab.a, "tun11", "192.168.9.1/24", ["-c", lab.b.four]),
     ):
-        assert vpntun(machine, "mktun", device, "--user", "nobody", "--address", address) == (0, "")
+        assert machine.ask("mktun", device, "--user", "nobody", "--address", address) == (0, "")
         options = ["-i", device, "-k", str(key), "--transport", transport, "-v"]
         daemons.append(machine.vpntun(*role, *options, user="nobody", env={"HOME": str(home)}))
     lab.ping(lab.a, "192.168.9.2", within=10)
@@ -67,17 +61,17 @@ def test_an_ordinary_user_completes_the_main_job_on_such_devices(lab: Lab, trans
         assert daemon.stop() == 0
         assert "no superpackets" not in daemon.log  # the offloads work on such a device too
         assert "Traceback" not in daemon.log
-    assert vpntun(lab.a, "rmtun", "tun11") == (0, "")
+    assert lab.a.ask("rmtun", "tun11") == (0, "")
     assert not lab.a.has_device("tun11")
 
 
 def test_a_device_in_use_is_not_removed(lab: Lab) -> None:
-    assert vpntun(lab.b, "mktun", "tun3") == (0, "")
+    assert lab.b.ask("mktun", "tun3") == (0, "")
     server = start_server(lab, "--address", "192.168.9.2/24")
-    status, said = vpntun(lab.b, "rmtun", "tun3")
+    status, said = lab.b.ask("rmtun", "tun3")
     assert (status, "tun3 is busy" in said) == (5, True), said
     assert server.stop() == 0
-    assert vpntun(lab.b, "rmtun", "tun3") == (0, "")
+    assert lab.b.ask("rmtun", "tun3") == (0, "")
     assert not lab.b.has_device("tun3")
 
 
@@ -91,7 +85,7 @@ def test_a_device_in_use_is_not_removed(lab: Lab) -> None:
 )
 def test_what_is_no_tun_device_is_never_removed(lab: Lab, device: str, status: int, says: str) -> None:
     lab.b.run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap")
-    ended, said = vpntun(lab.b, "rmtun", device)
+    ended, said = lab.b.ask("rmtun", device)
     assert (ended, says in said, said.count("\n")) == (status, True, 1), said
     assert lab.b.has_device("veth0")
     assert lab.b.has_device("tap0")
@@ -113,14 +107,14 @@ def test_a_device_that_cannot_be_made_is_one_line_and_nothing_is_left(
     lab: Lab, arguments: list[str], status: int, says: str
 ) -> None:
     lab.b.run("ip", "tuntap", "add", "dev", "tun7", "mode", "tun", "user", "nobody")
-    ended, said = vpntun(lab.b, "mktun", *arguments)
+    ended, said = lab.b.ask("mktun", *arguments)
     assert (ended, says in said, said.count("\n")) == (status, True, 1), said
     assert not lab.b.has_device("tun8")
     assert link(lab.b, "tun7")["linkinfo"]["info_data"]["user"] == "nobody"
 
 
 def test_an_ordinary_user_makes_and_removes_none(lab: Lab) -> None:
-    assert vpntun(lab.b, "mktun", "tun3") == (0, "")
+    assert lab.b.ask("mktun", "tun3") == (0, "")
     for command in (["mktun", "tun4"], ["rmtun", "tun3"]):
         done = lab.b.run(sys.executable, "-m", "vpntun", *command, check=False, user="nobody")
         assert (done.returncode, done.stderr.count("\n")) == (6, 1), done.stderr
