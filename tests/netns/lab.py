@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import itertools
 import json
@@ -370,11 +371,21 @@ def remove_state_folders() -> None:
 
 
 def sweep() -> None:
-    """Removes what test runs have left that were killed: namespaces that carry the id of a process that is no more."""
-    for path in NETNS.glob("vt*-*"):
-        named = re.fullmatch(r"vt(\d+)-(\d+[a-d]|probe|firewall)", path.name)
-        if named and not Path(f"/proc/{named[1]}").exists():
-            _remove(path.name)
+    """Removes what test runs have left that were killed: namespaces that carry the id of a process that is no more.
+
+    Workers do so one after the other: what one is just removing, another would fail to remove.
+    """
+    if not NETNS.exists():
+        return
+    folder = os.open(NETNS, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        for path in NETNS.glob("vt*-*"):
+            named = re.fullmatch(r"vt(\d+)-(\d+[a-d]|probe|firewall)", path.name)
+            if named and not Path(f"/proc/{named[1]}").exists():
+                _remove(path.name)
+    finally:
+        os.close(folder)
 
 
 def _ip(*arguments: str) -> None:

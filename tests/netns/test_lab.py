@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns import lab as labs
-from tests.netns.lab import NETNS, Lab
+from tests.netns.lab import CHECKOUT, NETNS, Lab
 
 
 def test_the_machines_reach_each_other_over_v4_and_v6(lab: Lab) -> None:
@@ -45,6 +45,18 @@ def test_what_a_killed_run_left_is_swept_away_and_what_runs_is_not(lab: Lab) -> 
     labs.sweep()
     assert not (NETNS / left).exists()
     assert (NETNS / lab.a.name).exists()
+
+
+def test_workers_that_sweep_at_the_same_time_do_not_fail_each_other() -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = [f"vt{gone.pid}-{number}a" for number in range(20)]
+    for namespace in left:
+        subprocess.run(["ip", "netns", "add", namespace], check=True)
+    sweep = [sys.executable, "-c", "from tests.netns.lab import sweep; sweep()"]
+    workers = [subprocess.Popen(sweep, cwd=CHECKOUT) for _ in range(4)]
+    assert [worker.wait(30) for worker in workers] == [0, 0, 0, 0]
+    assert not any((NETNS / namespace).exists() for namespace in left)
 
 
 def test_blocked_udp_is_dropped_until_it_is_unblocked(lab: Lab) -> None:
