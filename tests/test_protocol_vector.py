@@ -20,6 +20,7 @@ from vpntun.core import (
     pathmtu,
     peer,
     probes,
+    protection,
     queue,
     reassembly,
     span,
@@ -110,8 +111,8 @@ def test_the_handshakes_vector() -> None:
 def test_the_records_vector() -> None:
     token = 0x0123456789ABCDEF
     assert items("records") == {
-        "client's HELLO": record.Hello(False, record.TAKES_ALL).pack().hex(),
-        "server's HELLO": record.Hello(True, record.TAKES_ALL).pack().hex(),
+        "client's HELLO": record.Hello(False, record.TAKES_ALL | record.TAKES_PARITY).pack().hex(),
+        "server's HELLO": record.Hello(True, record.TAKES_ALL | record.TAKES_PARITY).pack().hex(),
         "REPORT": record.Report(highest=2, opened=3, datagrams=5, failed=0).pack().hex(),
         "PROBE of 12 bytes": record.Probe(token, 12).pack().hex(),
         "ECHO of it": record.Echo(token, 12).pack().hex(),
@@ -143,12 +144,14 @@ def test_the_vector_of_a_bundle_and_a_burst() -> None:
     size = session.seal_into(bundle, sealed)
     pieces = [bytes(piece) for piece in burst.BurstCutter(sealed).cut(size, 64)]
     datagrams = [header + piece for header, piece in zip(pieces[::2], pieces[1::2], strict=True)]
+    cut = [bytes(piece) for piece in burst.BurstCutter(sealed).cut(size, 64, protected=True)]
+    protected = [header + piece for header, piece in zip(cut[::2], cut[1::2], strict=True)]
     joined = memoryview(bytearray(message.LARGEST))
     length, _ = burst.join_in_order(memoryview(b"".join(datagrams)), 0, 64, joined)
 
     splitter, out = Splitter(), memoryview(bytearray(128))
-    cut = range(splitter.split(memoryview(several), field))
-    segments = [bytes(out[: splitter.write_run(index, 1, out, 0)]) for index in cut]
+    numbers = range(splitter.split(memoryview(several), field))
+    segments = [bytes(out[: splitter.write_run(index, 1, out, 0)]) for index in numbers]
 
     assert joined[:length] == sealed[:size]
     assert [len(bundle), size, len(datagrams), len(segments)] == [90, 122, 3, 3]
@@ -158,6 +161,8 @@ def test_the_vector_of_a_bundle_and_a_burst() -> None:
         "BUNDLE": bundle.hex(),
         "message, counter 2": sealed[:size].hex(),
         **{f"burst, {index} of 3": each.hex() for index, each in enumerate(datagrams)},
+        **{f"protected, {index} of 3": each.hex() for index, each in enumerate(protected[:3])},
+        "its parity": protected[3].hex(),
         **dict(
             zip(("first segment", "second segment", "third segment"), (each.hex() for each in segments), strict=True)
         ),
@@ -207,7 +212,13 @@ CONSTANTS = {
     "span at first, at most": f"{span.FIRST}, {span.MOST}",
     "span halves, doubles at a loss of records": f"over {span.HALVE_OVER:.0%}, under {span.GROW_UNDER:.1%}",
     "records judged at least, fading over": f"{measured.FEWEST_RECORDS}, {measured.FADING}",
-    "span times loss of datagrams": f"{span.AIM}",
+    "span times loss of datagrams, of protected ones": f"{span.AIM}, {span.AIM_PROTECTED}",
+    "loss at which bursts are protected, are no more": (
+        f"{protection.WANTED_OVER:.2%}, {protection.UNWANTED_UNDER:.2%}"
+    ),
+    "loss that calls for protection fades over": f"{protection.FADING}",
+    "span of protected bursts at first": f"{span.FIRST_PROTECTED}",
+    "room: of the rate that delayed, forgotten at": f"{measured.ROOM}, {measured.FORGOTTEN_AT}",
     "datagrams in a sample of loss": f"{measured.FEWEST_DATAGRAMS}",
     "silence that halves the span": f"{span.SILENCE:g} s",
     "idleness that resets the span": f"{span.IDLENESS:g} s",

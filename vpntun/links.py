@@ -284,7 +284,7 @@ class Links:
 
 def takes_of(device: TunDevice) -> int:
     """What this end says that it takes, a sum of TAKES_*: what its device does."""
-    takes = record.TAKES_BURSTS
+    takes = record.TAKES_BURSTS | record.TAKES_PARITY
     if device.takes_tcp:
         takes |= record.TAKES_CHECKSUM | record.TAKES_TSO4 | record.TAKES_TSO6
     if device.takes_udp:

@@ -40,6 +40,7 @@ PEER: dict[str, Any] = {
     "round_trip": 0.01234,
     "loss": 0.00125,
     "span": 44,
+    "protected": True,
     "record_bytes": 63_800,
     "path_mtu": 1500,
     "delivered_rate": 29_312_500,
@@ -82,7 +83,7 @@ peer: cGVlcnBlZXJwZWVycGVlcnBlZXJwZWVycGVlcnBlZXI=
   transfer: 1.24 MiB received, 3.00 KiB sent
   persistent keepalive: every 25 seconds
   round trip: 12.34 ms
-  loss: 0.12%
+  loss: 0.12%, protected
   records: up to 44 datagrams, 62.30 KiB
   path mtu: 1500
   delivered: 234.50 Mbit/s
@@ -98,6 +99,7 @@ UNKNOWN = dict.fromkeys(
         "round_trip",
         "loss",
         "span",
+        "protected",
         "record_bytes",
         "path_mtu",
         "delivered_rate",
@@ -171,7 +173,7 @@ def test_over_tcp_a_record_is_one_frame() -> None:
 
 
 def test_no_loss_is_said_and_an_unknown_one_is_not() -> None:
-    assert lines(loss=0.0)["loss"] == "0.00%"
+    assert lines(loss=0.0, protected=False)["loss"] == "0.00%"
     assert "loss" not in lines(loss=None)
 
 

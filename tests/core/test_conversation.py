@@ -30,6 +30,7 @@ from vpntun.wire.record import (
     REPORT,
     SMALLEST_PROBE,
     TAKES_BURSTS,
+    TAKES_PARITY,
     TAKES_TSO4,
     Echo,
     Hello,
@@ -279,6 +280,21 @@ def test_a_peer_without_bursts_gets_each_record_whole_be_it_longer_than_the_path
 
 
 # REPORT
+
+
+@pytest.mark.parametrize("takes", [TAKES, TAKES | TAKES_PARITY], ids=["a peer that does not", "a peer that does"])
+def test_bursts_are_protected_only_for_a_peer_that_takes_it(takes: int) -> None:
+    two = Two(takes=(TAKES | TAKES_PARITY, takes))
+    two.confirm()
+    two.run(0.5)
+    lossy = iter(range(10_000))
+    two.passes = lambda record, to: record[0] != 2 or next(lossy) % 50 != 0
+    for _ in range(1000):
+        two.packets(two.left)
+        two.run(0.002)
+    assert two.left.conversation.takes == TAKES
+    assert two.left.conversation.span.protection.wanted
+    assert two.left.conversation.span.protection.active == bool(takes & TAKES_PARITY)
 
 
 def test_reports_are_caused_by_packets_and_never_by_reports(met: Two) -> None:

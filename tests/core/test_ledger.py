@@ -30,6 +30,25 @@ def test_counters_not_told_of_are_single_datagrams_of_no_weight() -> None:
     assert ledger.singles(1, 3) == 1
 
 
+def test_it_is_known_which_counters_had_packets() -> None:
+    ledger = Ledger()
+    ledger.sent(0, 4, 5000, 1.0)
+    ledger.sent(3, 1, 100, 2.0)
+    ledger.fill(5, 3.0)
+    assert [ledger.had_packets(counter) for counter in range(5)] == [True, False, False, True, False]
+    ledger.begin()
+    ledger.sent(1, 4, 5000, 1.0)
+    assert [ledger.had_packets(counter) for counter in range(2)] == [False, True]
+
+
+def test_which_had_packets_stays_known_as_the_oldest_are_forgotten() -> None:
+    ledger = Ledger()
+    for counter in range(0, 3 * SIZE, 2):
+        ledger.sent(counter, 1, 1, 1.0)
+    known = range(ledger.next - SIZE + 1, ledger.next)
+    assert [ledger.had_packets(counter) for counter in known] == [counter % 2 == 0 for counter in known]
+
+
 def test_what_is_too_long_ago_is_not_known() -> None:
     ledger = Ledger()
     for counter in range(SIZE + 10):
@@ -84,3 +103,5 @@ def test_totals_are_exact(records: list[tuple[int, int]]) -> None:
         sum(sizes[: counter + 1]) for counter in range(len(sizes))
     ]
     assert ledger.singles(-1, len(sizes) - 1) == sizes.count(1)
+    with_packets = sum(ledger.had_packets(counter) for counter in range(len(sizes)))
+    assert with_packets == len(records)

@@ -82,6 +82,26 @@ def test_what_carries_no_packets_never_causes_a_report() -> None:
     assert meter.deadline == NEVER
 
 
+def test_what_was_seen_besides_is_counted_with_its_record_and_is_no_failure() -> None:
+    meter = Meter()
+    meter.took(5, 44, 0.0)
+    meter.report(0.05)
+    meter.took(7, 10, 0.06)
+    meter.saw(5, 1)
+    meter.saw(4, 2)
+    meter.saw(6, 4)
+    assert meter.report(0.1) == Report(5, 1, 44 + 1 + 2, 0)
+    meter.saw(7, 1)
+    assert meter.report(0.15) == Report(7, 2, 44 + 1 + 2 + 10 + 4 + 1, 0)
+
+
+def test_what_was_seen_besides_never_causes_a_report() -> None:
+    meter = Meter()
+    meter.saw(0, 1)
+    assert meter.deadline == NEVER
+    assert meter.highest == -1
+
+
 def test_a_new_session_begins_with_nothing() -> None:
     meter = Meter()
     meter.took(5, 4, 0.0)

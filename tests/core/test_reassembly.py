@@ -40,8 +40,9 @@ def pieces_of(message: bytes, size: int) -> list[memoryview]:
     return [piece(counter, index, len(bodies), body) for index, body in enumerate(bodies)]
 
 
-def piece(counter: int, index: int, count: int, body: bytes) -> memoryview:
-    return memoryview(DATA_HEADER.pack(DATA | index << 8 | (count - 1) << 16, RECEIVER, counter) + body)
+def piece(counter: int, index: int, count: int, body: bytes, *, protected: bool = False) -> memoryview:
+    word = DATA | index << 8 | (count - 1) << 16 | protected << 24
+    return memoryview(DATA_HEADER.pack(word, RECEIVER, counter) + body)
 
 
 class Taker:
@@ -302,8 +303,8 @@ def test_every_record_of_which_all_came_unforged_comes_out_whatever_comes_beside
 def test_only_bad_packets_are_raised_whatever_comes(datagrams: list[tuple[bytes, bool, float]]) -> None:
     taker = Taker()
     for body, here, now in datagrams:
-        taker.take(memoryview(body), "peer" if here else "elsewhere", now)
-        header = DATA_HEADER.pack(DATA | (len(body) % 3) << 8 | 3 << 16, RECEIVER, len(body) % 5)
-        taker.take(memoryview(header + body), "peer" if here else "elsewhere", now)
+        source = "peer" if here else "elsewhere"
+        taker.take(memoryview(body), source, now)
+        taker.take(piece(len(body) % 5, len(body) % 3, 4, body), source, now)
     with pytest.raises(BadPacket):
         taker.reassembly.take(memoryview(b""), taker.session, "peer", 0.0, from_endpoint=True)

@@ -284,7 +284,7 @@ def test_a_flood_of_pieces_that_are_never_finished_takes_bounded_memory(two: Two
         (b"\x40\x40\x00", "bad reserved"),
         (b"\x00\x40\x00", "bad reserved"),
         (b"\x00\xff\x00", "bad reserved"),
-        (b"\x00\x03\x01", "bad reserved"),
+        (b"\x00\x03\x02", "bad reserved"),
         (b"\x00\x00\x01", "bad reserved"),
     ],
 )

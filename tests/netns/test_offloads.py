@@ -5,6 +5,7 @@ What is sent arrives: TCP checksummed at both ends, datagrams numbered, and the 
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
@@ -25,6 +26,7 @@ from tests.netns.lab import (
     start_client,
     start_pair,
     start_server,
+    until,
 )
 
 HERE = Path(__file__).parent
@@ -235,17 +237,35 @@ def test_a_black_hole_that_opens_under_traffic_is_found(lab: Lab) -> None:
     assert server.running
 
 
-def test_one_datagram_in_a_hundred_lost_costs_time_and_no_packet_order(lab: Lab) -> None:
-    switch_off(lab.a, lab.b)
+def lose_one_in_a_hundred(lab: Lab) -> None:
+    """Of the datagrams each way, at random."""
+    switch_off(lab.a, lab.b)  # else a whole burst is one packet to the firewall
     for machine in (lab.a, lab.b):
         rule = ["-p", "udp", "--dport" if machine is lab.b else "--sport", str(PORT)]
         chance = ["-m", "statistic", "--mode", "random", "--probability", "0.01", "-j", "DROP"]
         machine.run(firewall()[0], "-w", "-A", "INPUT", *rule, *chance)
+
+
+def test_one_datagram_in_a_hundred_lost_costs_time_and_no_packet_order(lab: Lab) -> None:
+    lose_one_in_a_hundred(lab)
     server, client = start_pair(lab, "--transport", "udp", "-v")
     lab.ping(lab.a, far(lab))
     all_kinds(lab, 8_000_000, ordered=False)
     for daemon in (client, server):
         assert "Traceback" not in daemon.log
+
+
+def test_where_datagrams_are_lost_at_random_records_are_protected(lab: Lab) -> None:
+    lose_one_in_a_hundred(lab)
+    start_pair(lab, "--transport", "udp")
+    lab.ping(lab.a, far(lab))
+
+    def protected() -> bool:
+        lab.transfer(4_000_000, far(lab))
+        shown = lab.a.run(sys.executable, "-m", "vpntun", "show", "tun11", "--json").stdout
+        return json.loads(shown)["peers"][0]["protected"] is True
+
+    assert until(protected, 30), lab.logs()
 
 
 def drop_pieces(machine: Machine) -> None:

@@ -16,8 +16,9 @@ def sealed(length: int, counter: int = 7) -> bytes:
     return message.DATA_HEADER.pack(message.DATA, 0x01020304, counter) + body
 
 
-def datagrams(data: bytes, size: int) -> list[bytes]:
-    buffers = [bytes(buffer) for buffer in BurstCutter(memoryview(bytearray(data))).cut(len(data), size)]
+def datagrams(data: bytes, size: int, *, protected: bool = False) -> list[bytes]:
+    buffer = memoryview(bytearray(data + b"\xee" * (size * protected)))
+    buffers = [bytes(each) for each in BurstCutter(buffer).cut(len(data), size, protected=protected)]
     if len(buffers) == 1:
         return buffers
     return [header + piece for header, piece in zip(buffers[::2], buffers[1::2], strict=True)]
@@ -159,7 +160,11 @@ def test_the_optimistic_join_does_not_vouch_for_the_middle() -> None:
         pytest.param(b"\4\1\0\0" + bytes(40), "bad reserved", id="index 1 of 1"),
         pytest.param(b"\4\0\x40\0" + bytes(40), "bad reserved", id="65 datagrams"),
         pytest.param(b"\4\xff\xff\0" + bytes(40), "bad reserved", id="256 datagrams"),
-        pytest.param(b"\4\0\2\1" + bytes(40), "bad reserved", id="third byte"),
+        pytest.param(b"\4\0\2\2" + bytes(40), "bad reserved", id="third byte"),
+        pytest.param(b"\4\4\2\1" + bytes(40), "bad reserved", id="behind the parity"),
+        pytest.param(b"\4\0\x3f\1" + bytes(40), "bad reserved", id="64 pieces and a parity"),
+        pytest.param(b"\4\0\0\1" + bytes(40), "bad reserved", id="a whole message, protected"),
+        pytest.param(b"\4\1\0\1" + bytes(40), "bad reserved", id="the parity of a whole message"),
         pytest.param(b"\1\0\2\0" + bytes(144), "bad type", id="a handshake message"),
     ],
 )
@@ -187,4 +192,4 @@ def test_arbitrary_reads_raise_nothing_but_bad_packet(parts: list[bytes], size: 
             index, count = place_of(part)
         except BadPacket:
             continue
-        assert 0 <= index < count <= 64
+        assert 0 <= index < count + part[3] <= 64

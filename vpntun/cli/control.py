@@ -147,7 +147,7 @@ def _peer(peer: Mapping[str, Any], now: float) -> dict[str, Any]:
         "transfer": exchanged if peer["received_bytes"] or peer["sent_bytes"] else None,
         "persistent keepalive": interval and f"every {_count(interval, 'second')}",
         "round trip": seconds and f"{seconds * 1000:.2f} ms",
-        "loss": None if loss is None else f"{loss:.2%}",
+        "loss": None if loss is None else f"{loss:.2%}" + (", protected" if peer["protected"] else ""),
         "records": _records(peer["span"], peer["record_bytes"]),
         "path mtu": peer["path_mtu"],
         "delivered": _rate(peer["delivered_rate"]),

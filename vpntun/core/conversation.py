@@ -33,7 +33,9 @@ from vpntun.wire.record import (
     PROBE,
     REPORT,
     SMALLEST_PROBE,
+    TAKES_ALL,
     TAKES_BURSTS,
+    TAKES_PARITY,
     Echo,
     Hello,
     Probe,
@@ -149,9 +151,10 @@ class Conversation:
         if taken is None:
             self.takes = 0
             return 0
-        if taken.takes != self.takes:
-            self.takes = taken.takes
+        if taken.takes & TAKES_ALL != self.takes:
+            self.takes = taken.takes & TAKES_ALL
             self._follow_path(now)
+        self.span.protection.possible = taken.takes & TAKES_PARITY > 0
         if now >= self.span.deadline:
             self.span.handle_deadline(now)
             # Had the bursts only been late, their report would have come by now.
@@ -229,6 +232,8 @@ class Conversation:
         if now >= self._meter.deadline:
             for counter, datagrams in self.reassembly.given_up(session, now):
                 self._meter.gave_up(counter, datagrams)
+            for counter in self.reassembly.late(session):
+                self._meter.saw(counter, 1)
             report = self._meter.report(now, self.reassembly.waiting(session, self._meter.settled))
             if report is not None and self.takes_records(session, now):
                 events.append(Say(report.pack()))

@@ -68,6 +68,11 @@ class Ledger:
         """When it was sent; the counter is known, here and below."""
         return self._times[counter & _MASK]
 
+    def had_packets(self, counter: int) -> bool:
+        """Whether this known counter was told of; the one before it is known, too."""
+        former = self._bytes_to[counter - 1 & _MASK] if counter else 0
+        return self._bytes_to[counter & _MASK] > former
+
     def datagrams_to(self, counter: int) -> int:
         """Datagrams sent up to it and with it."""
         return self._datagrams_to[counter & _MASK]

@@ -3,8 +3,11 @@
     rate          between two reports 20 ms apart or more: the bytes sent, less the share of records that were lost. The
                   most of the last eight
     round trip    from sending the highest record that a report names to the report, less the time that the peer keeps
-                  it. A quarter and 5 ms over the shortest, and the path delays what it is sent: for a second the rate
-                  is taken for the path's. Otherwise it is only what was there to send, and binds nothing
+                  it; only where that one had packets, since of no other the time is known. A quarter and 5 ms over the
+                  shortest, and the path delays what it is sent: for a second the rate is taken for the path's.
+                  Otherwise it is only what was there to send, and binds nothing
+    room          the path does not delay, and the rate is under three quarters of that at which it last did. That is
+                  forgotten when it delivers a quarter more
     loss          of single datagrams, over no fewer than 2,000 of them, smoothed. A sample counts when the next report
                   shows that it was not the beginning of an outage
     of records    of those sent since they last changed their length, by a sum in which the old ones fade over 400
@@ -28,6 +31,8 @@ RATE_LIMIT_HOLDS = 1.0
 DELAY_SHARE = 1.25
 DELAY = 0.005
 FEWEST_DATAGRAMS = 2000
+ROOM = 0.75
+FORGOTTEN_AT = 1.25
 SMOOTHING = 0.25
 FADING = 400
 FEWEST_RECORDS = 100
@@ -67,6 +72,10 @@ class Measured:
         """Bytes a second that the path delivers, where it is what limits the link; else 0."""
         return self.rate if now < self._limited_until else 0.0
 
+    def has_room(self, now: float) -> bool:
+        """Whether the path would take more than it is given."""
+        return now >= self._limited_until and not max(self._rates, default=0) > ROOM * self._capacity > 0
+
     def take(self, base: Mark, mark: Mark, ledger: Ledger, now: float) -> bool:
         """A report has come, `mark`, and `base` before it, in one session; whether the loss is known better now."""
         self._take_round_trip(mark.highest, ledger, now)
@@ -76,6 +85,7 @@ class Measured:
     def idle(self) -> None:
         """Nothing was sent for a while: what limited the link then does not now."""
         self._limited_until = -NEVER
+        self._rates.clear()
 
     def begin(self, now: float) -> None:
         """A new session: counters begin anew."""
@@ -95,6 +105,7 @@ class Measured:
         self._shortest = NEVER
         self._rates.clear()
         self._limited_until = -NEVER
+        self._capacity = 0.0
         self._held = None
         self._sampled_from = counter
 
@@ -107,10 +118,15 @@ class Measured:
         self._rates.append((mark.bytes - base.bytes) * max(0.0, arrived) / time)
         del self._rates[:-RATE_SAMPLES]
         self.rate = max(self._rates)
+        if self.rate > FORGOTTEN_AT * self._capacity:
+            self._capacity = 0.0
 
     def _take_round_trip(self, highest: int, ledger: Ledger, now: float) -> None:
-        """`pause`: until the next record was sent; the peer may have waited for that as well."""
-        if highest + 1 == ledger.next:
+        """`pause`: until the next record was sent; the peer may have waited for that as well.
+
+        A message without packets tells nothing: when it was sent is not known.
+        """
+        if highest + 1 == ledger.next or not ledger.had_packets(highest):
             return
         sent = ledger.time_of(highest)
         pause = ledger.time_of(highest + 1) - sent
@@ -118,6 +134,7 @@ class Measured:
         self._shortest = min(self._shortest, round_trip)
         if round_trip - pause > DELAY_SHARE * self._shortest + DELAY:
             self._limited_until = now + RATE_LIMIT_HOLDS
+            self._capacity = self.rate
 
     def _take_loss(self, mark: Mark) -> bool:
         """Whether it is known better now."""

@@ -82,6 +82,10 @@ class Meter:
     def gave_up(self, counter: int, datagrams: int) -> None:
         """A record of which so many datagrams came will not be opened: one is missing or forged."""
         self._failed += 1
+        self.saw(counter, datagrams)
+
+    def saw(self, counter: int, datagrams: int) -> None:
+        """So many datagrams of a record came besides those that it was opened with."""
         if counter > self.settled:
             self._datagrams_above += datagrams
         else:

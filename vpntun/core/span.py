@@ -6,12 +6,15 @@ strains a slow path's queue; but a long record is what makes a fast path fast.
                          hardly sleeps: then this program is the bottleneck, and not the path. 44 at once until it was
                          halved for the first time, on this path and since it was idle: short loads are the most
     halves               over 2% of records lost; or nothing was reported for 1 s while sending
-    at most 0.01 / p     p is the smoothed loss of single datagrams, each sample over no fewer than 2,000
-    back to 4            after 1 s without a record
+    at most 0.01 / p     p is the smoothed loss of single datagrams, each sample over no fewer than 2,000; 0.16 / p
+                         while bursts are protected (protection.py)
+    16                   as soon as they are, and 4 when they are not any more
+    back to 4, or 16     after 1 s without a record
     smallest             no burst was completed within 1 s of the session's first, or bursts vanish while a datagram of
                          their length is echoed: a middlebox drops what it does not know. Tried again after 5 s,
                          doubling to 10 min
-    no less than 4       while the loop hardly sleeps, whatever is lost: then records cost more than losses
+    no less than 4       while the loop hardly sleeps, whatever is lost: then records cost more than losses; or while
+                         protection is wanted, room or not
     never                below what one packet needs (`smallest`), beyond one UDP_SEGMENT send (65,507 bytes), nor
                          beyond 3 ms of the delivered rate where the path delays what it is sent
 
@@ -40,7 +43,9 @@ from collections import deque
 from vpntun.core.bottleneck import Bottleneck
 from vpntun.core.ledger import Ledger
 from vpntun.core.measured import Mark, Measured, RecordLoss
+from vpntun.core.protection import Protection
 from vpntun.core.timers import NEVER
+from vpntun.wire.burst import FILLING_SIZE
 from vpntun.wire.message import HEADER_SIZE, TAG_SIZE
 from vpntun.wire.record import LARGEST_RECORD, Report
 
@@ -54,6 +59,8 @@ FIRST_GROWTH = MOST
 HALVE_OVER = 0.02
 GROW_UNDER = 0.005
 AIM = 0.01
+AIM_PROTECTED = 0.16
+FIRST_PROTECTED = 16
 
 MOST_PROBES = 64
 
@@ -75,6 +82,7 @@ class Span:
     passes            False: bursts don't get through this path
     deadline          when `handle_deadline` is to be called, before the next record
     measured          the path's rate and loss
+    protection        whether bursts go with a parity
     bottleneck        what the device had and how long the loop slept is added up there (see above)
     """
 
@@ -86,6 +94,7 @@ class Span:
         self.deadline = NEVER
         self.measured = Measured(now)
         self.bottleneck = Bottleneck(now)
+        self.protection = Protection()
         self._payload = payload
         self._smallest = smallest
         self._ledger = Ledger()
@@ -155,7 +164,7 @@ class Span:
             self._unreported_since = NEVER
             self.measured.idle()
             self._growth = FIRST_GROWTH
-            self._set(FIRST, now)
+            self._set(self._first, now)
             self.deadline = NEVER
         elif now - self._unreported_since >= SILENCE:
             self._unreported_since = now
@@ -190,6 +199,7 @@ class Span:
         if base.highest >= 0:
             if self.measured.take(base, mark, ledger, now):
                 self._set(self.span, now)
+            self._protect(base, mark, now)
             self._judge(base, mark, now)
         self._bound(now)
 
@@ -218,6 +228,7 @@ class Span:
         self._retry_at = NEVER
         self._retry_pause = FIRST_RETRY
         self._growth = FIRST_GROWTH
+        self.protection.moved()
         self._record_loss.begin(self._ledger.next)
         self._set(FIRST, now)
 
@@ -225,6 +236,7 @@ class Span:
         """The path takes this much UDP payload (0: a stream), and one packet needs so many datagrams."""
         if payload != self._payload:
             self._payload = payload
+            self.protection.decide(room=False)  # until the next report
             self._unproven_since = NEVER
             self.measured.length_changed(self._ledger.next)
             self._record_loss.begin(self._ledger.next)
@@ -260,19 +272,35 @@ class Span:
         elif loss < GROW_UNDER and self.bottleneck.is_here:
             self._set(self._growth * self.span, now)
 
+    def _protect(self, base: Mark, mark: Mark, now: float) -> None:
+        """Learn what is lost at random, and follow."""
+        measured, protection = self.measured, self.protection
+        if mark.judged and not measured.path_rate(now):
+            protection.learn(mark.sent - base.sent, mark.missing - base.missing)
+        room = self.bottleneck.is_busy or measured.has_room(now)
+        fits = 0 < self._payload * (self._smallest + 2) <= LARGEST_SEND  # a packet, a filling and a parity
+        if protection.decide(room and self.passes and fits):
+            self._set(self._first, now)
+
+    @property
+    def _first(self) -> int:
+        return FIRST_PROTECTED if self.protection.active else FIRST
+
     def _halve(self, now: float) -> None:
         self._growth = GROWTH
         self._set(self.span // 2, now)
 
     def _set(self, span: int, now: float) -> None:
         """Take this span, or the nearest that is allowed."""
-        most = sendable = min(MOST, LARGEST_SEND // self._payload) if self._payload else MOST
-        if self.measured.loss:
-            most = min(most, int(AIM / self.measured.loss))
+        protection, protected = self.protection, self.protection.active
+        most = sendable = min(MOST, LARGEST_SEND // self._payload - protected) if self._payload else MOST
+        if loss := self.measured.loss:
+            most = min(most, int((AIM_PROTECTED if protected else AIM) / loss))
         if not self.passes:
             most = self._smallest
-        busy = self.passes and self.bottleneck.is_busy
-        least = max(self._smallest, min(LEAST_WHEN_BUSY, sendable)) if busy else self._smallest
+        least = self._smallest
+        if self.passes and (self.bottleneck.is_busy or (protection.possible and protection.wanted)):
+            least = max(least, min(LEAST_WHEN_BUSY, sendable))
         span = max(least, min(span, most))
         if span != self.span:
             self.span = span
@@ -284,7 +312,7 @@ class Span:
         if self._payload:
             step = self._payload - HEADER_SIZE
             least = self._smallest * step - TAG_SIZE
-            largest = self.span * step - TAG_SIZE
+            largest = max(least, self.span * step - TAG_SIZE - FILLING_SIZE * self.protection.active)
         else:
             least, largest = LEAST_OF_STREAM, LARGEST_RECORD
         if rate := self.measured.path_rate(now):

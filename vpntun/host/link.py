@@ -245,7 +245,8 @@ class Link:
         sealed = session.seal_into(record, self._sealer.message)
         if path.carrier == "udp":
             payload = conversation.payload
-            buffers = self._sealer.cutter.cut(sealed, payload)
+            protected = conversation.span.protection.active
+            buffers = self._sealer.cutter.cut(sealed, payload, protected=protected)
             count = (len(buffers) + 1) >> 1
             outcome = path.send(buffers, payload if count > 1 else 0, whole=conversation.df)
         else:

@@ -7,8 +7,8 @@
 Integers are big endian. Offsets in bytes, from the kind at 0.
 
     1  HELLO    1 version u8 (1); 2 flags u8: bit 0 "I have seen yours"; 3 takes u8: bit 0 checksum offload, 1 TSO4,
-                2 TSO6, 3 USO4, 4 USO6, 5 bursts; 4 largest record u16, in bytes of plaintext. At least 6 bytes; unknown
-                bits and what follows are ignored.
+                2 TSO6, 3 USO4, 4 USO6, 5 bursts, 6 protected bursts; 4 largest record u16, in bytes of plaintext. At
+                least 6 bytes; unknown bits and what follows are ignored.
     2  BUNDLE   from 1 on, one or more times: length u16, segment u16, packet of that length (1 or more). segment: bits
                 0-13 gso_size (0: an ordinary packet), bit 14 zero, bit 15 the transport checksum is unfinished.
     3  REPORT   1 highest counter u64; 9 messages opened u64; 17 datagrams seen u64; 25 records failed u64. At least 33
@@ -50,8 +50,10 @@ LARGEST_RECORD = LARGEST - DATA_OVERHEAD
 
 VERSION = 1
 TAKES_CHECKSUM, TAKES_TSO4, TAKES_TSO6, TAKES_USO4, TAKES_USO6, TAKES_BURSTS = 1, 2, 4, 8, 16, 32
+TAKES_PARITY = 64
 
 TAKES_ALL = TAKES_CHECKSUM | TAKES_TSO4 | TAKES_TSO6 | TAKES_USO4 | TAKES_USO6 | TAKES_BURSTS
+"""All that a packet may need: a parity is not among it."""
 
 BUNDLE_START = 1
 ENTRY = struct.Struct("!HH")

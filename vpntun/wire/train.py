@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vpntun.wire.burst import MOST_DATAGRAMS, headers_of
+from vpntun.wire.burst import MOST_DATAGRAMS, PROTECTED, headers_of, length_within
 from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE
 
 SLOTS = 256
@@ -82,27 +82,43 @@ class Train:
                 if count:
                     self._begin = slot + count
                     DATA_HEADER.pack_into(view, begin, DATA, receiver, counter)
-                    end = begin + HEADER_SIZE + (count - 1) * step + lengths[slot + count - 1] - HEADER_SIZE
-                    yield view[begin:end], count, name
+                    last = word >> 16 & 0xFF
+                    size = last * step + lengths[slot + last]
+                    if word & PROTECTED:
+                        size = length_within(view[begin : begin + size], step)
+                    yield view[begin : begin + size], count, name
                     continue
             self._begin = slot + 1
             view[begin : begin + HEADER_SIZE] = self.headers[slot * HEADER_SIZE : (slot + 1) * HEADER_SIZE]
             yield view[begin : begin + length], 1, name
 
     def _count(self, slot: int, word: int, receiver: int, counter: int, name: bytes) -> int:
-        """How many datagrams from `slot` on are one whole burst; 0: none is; -1: it may be, when its rest has come."""
-        rest = word >> 16
-        if word != DATA | rest << 16 or not 0 < rest < MOST_DATAGRAMS:
+        """How many datagrams from `slot` on are one whole burst; 0: none is; -1: it may be, when its rest has come.
+
+        The parity of a protected burst is one of them, if it is there; nobody waits for it.
+        """
+        rest, protected = word >> 16 & 0xFF, word & PROTECTED
+        if word & ~PROTECTED != DATA | rest << 16 or not 0 < rest < MOST_DATAGRAMS - bool(protected):
             return 0
-        lengths, there = self._lengths, min(rest + 1, len(self._lengths) - slot)
-        found = self.headers[slot * HEADER_SIZE : (slot + there) * HEADER_SIZE]
-        if found != headers_of(DATA, receiver, counter, rest + 1)[: there * HEADER_SIZE]:
-            return 0
-        full = min(there, rest)
-        if lengths[slot : slot + full] != [self.size] * full:
-            return 0
-        if self.names[slot * NAME_SIZE : (slot + there) * NAME_SIZE] != name * there:
+        headers = headers_of(DATA | protected, receiver, counter, rest + 1)
+        there = min(rest + 1, len(self._lengths) - slot)
+        full = there if protected else min(there, rest)
+        if not self._are(slot, headers[: there * HEADER_SIZE], full, name):
             return 0
         if there <= rest:
             return -1
-        return rest + 1 if lengths[slot + rest] > HEADER_SIZE else 0
+        if self._lengths[slot + rest] <= HEADER_SIZE:
+            return 0
+        behind = slot + there
+        if protected and behind < len(self._lengths) and self._are(behind, headers[there * HEADER_SIZE :], 1, name):
+            return there + 1
+        return there
+
+    def _are(self, slot: int, headers: bytearray, full: int, name: bytes) -> bool:
+        """Whether the datagrams from `slot` on have these headers and this source, and the first the full size."""
+        end = slot + len(headers) // HEADER_SIZE
+        return (
+            self.headers[slot * HEADER_SIZE : end * HEADER_SIZE] == headers
+            and self._lengths[slot : slot + full] == [self.size] * full
+            and self.names[slot * NAME_SIZE : end * NAME_SIZE] == name * (end - slot)
+        )
