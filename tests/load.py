@@ -122,7 +122,7 @@ def serve(loop: Loop, schedule: Schedule, condition: Callable[[], object], longe
     """Serve until the condition holds, and no longer than that."""
     end = time.monotonic() + longest
     while not condition() and time.monotonic() < end:
-        loop.turn(lambda: min(schedule.deadline(), end), lambda: schedule.handle(loop.now))
+        loop.turn(lambda now: min(schedule.deadline(now), end), schedule.handle)
 
 
 class BusyServer(Server):

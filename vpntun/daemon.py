@@ -101,7 +101,7 @@ class _Daemon:
         self._loop.call_later(0.0, lambda: post_up.start(self._loop, self._is_up))  # unless told to stop before that
         schedule = links.schedule
         try:
-            self._loop.run(lambda: schedule.deadline(self._loop.now), lambda: schedule.handle(self._loop.now))
+            self._loop.run(schedule.deadline, schedule.handle)
         finally:
             self._service.ends()
             post_up.stop()

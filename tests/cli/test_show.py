@@ -198,7 +198,7 @@ def running(status: dict[str, Any], *, lingers: float = 0.0) -> Iterator[int]:
             loop = Loop()
             control = ControlSocket(status["interface"], loop, status=lambda: status, stop=loop.stop, reload=loop.stop)
             os.write(writer, b"ready")
-            loop.run(lambda: float("inf"), lambda: None)
+            loop.run(lambda _: float("inf"), lambda _: None)
             control.close()
             time.sleep(lingers)
         finally:

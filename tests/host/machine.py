@@ -42,7 +42,7 @@ class HandLoop(Loop):
 
     def poll(self, wait: float = 0.0) -> None:
         """One turn that waits at most `wait` seconds, and does what is due."""
-        self.turn(lambda: self.clock() + wait, self._look_at_deadline)
+        self.turn(lambda _: self.clock() + wait, self._look_at_deadline)
 
     def until(self, condition: Callable[[], object], what: str = "") -> None:
         """Turn until the condition holds."""
@@ -62,7 +62,7 @@ class HandLoop(Loop):
         self.clock.now += seconds
         self.poll()
 
-    def _look_at_deadline(self) -> None:
+    def _look_at_deadline(self, _: float) -> None:
         if self.deadline() <= self.clock():
             self.on_deadline()
 

@@ -43,7 +43,7 @@ class Post:
             self.outside.sendto(datagram, self.inside.getsockname())
 
     def came(self) -> list[tuple[bytes, int]]:
-        return [(bytes(arrival.bytes), arrival.datagrams) for arrival in self._all()]
+        return [(bytes(message), datagrams) for message, _, datagrams, _ in self._all()]
 
     def _all(self) -> Iterator[Arrival]:
         while True:

@@ -96,7 +96,7 @@ def lives(pid: int) -> bool:
 
 
 SERVE = """
-loop.run(lambda: float("inf"), lambda: None)
+loop.run(lambda _: float("inf"), lambda _: None)
 """
 
 

@@ -72,7 +72,7 @@ class Two:
         """They come by one read, as UDP_GRO gives them: of one size, the last perhaps shorter."""
         source = cast(UdpEndpoint, path or self.wire.to_left)
         joined = memoryview(bytearray(b"".join(datagrams)))
-        socket = FakeSocket([Arrival(joined, len(datagrams[0]), 1, source)])
+        socket = FakeSocket([(joined, len(datagrams[0]), 1, source)])
         self.bob.inbound.read_udp(cast(UdpSocket, socket))
         return socket
 
@@ -377,7 +377,7 @@ def test_no_datagrams_raise_or_are_answered_or_stop_the_link(
     if together and datagrams:
         joined = memoryview(bytearray(b"".join(datagrams)[:65535]))
         source = cast(UdpEndpoint, two.evil)
-        two.bob.inbound.read_udp(cast(UdpSocket, FakeSocket([Arrival(joined, segment, 1, source)])))
+        two.bob.inbound.read_udp(cast(UdpSocket, FakeSocket([(joined, segment, 1, source)])))
     else:
         for datagram, (_, _, from_peer, _) in zip(datagrams, data, strict=True):
             two.give(datagram, path=two.wire.to_left if from_peer else two.evil)

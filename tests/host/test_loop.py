@@ -29,7 +29,7 @@ with loop.ending_on_signals():
     if "early" in sys.argv:
         say("running")
         time.sleep(1)
-    loop.run(lambda: float("inf"), lambda: None)
+    loop.run(lambda _: float("inf"), lambda _: None)
     say("ended")
     if "linger" in sys.argv:
         time.sleep(30)
@@ -192,11 +192,11 @@ def test_the_loop_wakes_at_the_control_planes_deadline() -> None:
     due = monotonic() + 0.05
     late: list[float] = []
 
-    def on_deadline() -> None:
+    def on_deadline(_: float) -> None:
         late.append(loop.now - due)
         loop.stop()
 
-    loop.run(lambda: due, on_deadline)
+    loop.run(lambda _: due, on_deadline)
     loop.close()
     assert len(late) == 1
     assert 0 <= late[0] < 1
@@ -206,7 +206,7 @@ def test_the_loop_wakes_for_a_callback_before_a_far_deadline() -> None:
     loop = Loop()
     loop.call_later(0.02, loop.stop)
     started = monotonic()
-    loop.run(lambda: started + 1000, lambda: pytest.fail("not due"))
+    loop.run(lambda _: started + 1000, lambda _: pytest.fail("not due"))
     loop.close()
     assert 0.02 <= monotonic() - started < 5
 
@@ -228,7 +228,7 @@ def test_a_deadline_in_the_past_does_not_starve_descriptors(loop: HandLoop, pair
     loop.watch(pair[0].fileno(), lambda: got.append(pair[0].recv(9)))
     pair[1].send(b"a")
     calls: list[str] = []
-    loop.turn(lambda: loop.clock() - 5, lambda: calls.append("deadline"))
+    loop.turn(lambda _: loop.clock() - 5, lambda _: calls.append("deadline"))
     assert got == [b"a"]
     assert calls == ["deadline"]
 
@@ -275,7 +275,7 @@ def test_a_signal_wakes_a_loop_that_sleeps_for_an_hour() -> None:
     loop.call_later(0.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
     started = monotonic()
     with loop.ending_on_signals():
-        loop.run(lambda: NEVER, lambda: None)
+        loop.run(lambda _: NEVER, lambda _: None)
     loop.close()
     os.close(read)
     os.close(write)
@@ -298,7 +298,7 @@ def test_a_hangup_calls_back_from_the_loop_and_ends_nothing() -> None:
     loop.on_hangup = hang_up
     loop.call_later(0.0, lambda: os.kill(os.getpid(), signal.SIGHUP))
     with loop.ending_on_signals():
-        loop.run(lambda: NEVER, lambda: None)
+        loop.run(lambda _: NEVER, lambda _: None)
     loop.close()
     signal.signal(signal.SIGHUP, before)
     assert told == ["again", "sent", "again"]

@@ -60,7 +60,7 @@ def receive_one(udp: UdpSocket, loop: HandLoop) -> tuple[bytes, UdpEndpoint]:
     got: list[tuple[bytes, UdpEndpoint]] = []
 
     def look() -> bool:
-        got.extend((bytes(arrival.bytes), arrival.source) for arrival in udp.receive())
+        got.extend((bytes(message), source) for message, _, _, source in udp.receive())
         return bool(got)
 
     loop.until(look, "for a datagram")
@@ -278,7 +278,7 @@ while silent.send([memoryview(b"%4d" % sent + bytes(1000))]) is Outcome.SENT:
     assert sent < 100
 assert not silent.ready()
 loop.poll()
-assert not woken and udp.holds_back
+assert not woken and udp.held
 
 watch = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
 watch.bind(("far", 0x0800))

@@ -15,6 +15,7 @@ us, but would need the same kept answers before them, and would save next to not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Generic, TypeVar
 
@@ -28,7 +29,9 @@ class RouteTable(Generic[Link]):
     """Prefixes of both IP versions, told apart by the length of an address: 4 or 16 bytes."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Link | None] = {}
+        self._known: dict[bytes, Link | None] = _Known(self._search)
+        self.find: Callable[[bytes], Link | None] = self._known.__getitem__
+        """The link that the longest prefix over an address (4 or 16 bytes) leads to, or None."""
         # By bytes of address, then by the bits that do not count, the fewest first.
         self._levels: dict[int, dict[int, dict[int, Link]]] = {4: {}, 16: {}}
         self._held: dict[Link, dict[tuple[int, int], set[int]]] = {}
@@ -75,16 +78,6 @@ class RouteTable(Generic[Link]):
         ]
         return [(IPv4Network if size == 4 else IPv6Network)((number, length)) for size, number, length in sorted(found)]
 
-    def find(self, address: bytes) -> Link | None:
-        """The link that the longest prefix over `address` (4 or 16 bytes) leads to, or None."""
-        try:
-            return self._known[address]
-        except KeyError:
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            link = self._known[address] = self._search(address)
-            return link
-
     def _search(self, address: bytes) -> Link | None:
         number = int.from_bytes(address, "big")
         for shift, prefixes in self._levels[len(address)].items():
@@ -100,6 +93,19 @@ class RouteTable(Generic[Link]):
             del level[shift][prefix]
         if prefixes and not level[shift]:
             del level[shift]
+
+
+class _Known(dict[bytes, "Link | None"]):
+    """Answers, found when they are asked for; the interpreter finds a kept one without a call of ours."""
+
+    def __init__(self, search: Callable[[bytes], Link | None]) -> None:
+        self._search = search
+
+    def __missing__(self, address: bytes) -> Link | None:
+        if len(self) >= MOST_KNOWN:
+            self.clear()
+        link = self[address] = self._search(address)
+        return link
 
 
 def _place_of(network: Network) -> tuple[int, int, int]:

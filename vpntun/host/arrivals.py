@@ -14,9 +14,9 @@ import functools
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 
 from vpntun.host.log import log
 from vpntun.host.lone import Lone
@@ -48,16 +48,11 @@ LARGEST_IN_TRAIN = 9216
 Ancillary = tuple[tuple[int, int, bytes], ...]
 
 
-class Arrival(NamedTuple):
-    """What one read brought: one message that came in `datagrams`, or, where `segment` is set, datagrams of that size.
+Arrival: TypeAlias = "tuple[memoryview, int, int, UdpEndpoint]"
+"""What one read brought: its bytes, a segment, in how many datagrams they came, and from whom.
 
-    `bytes` is valid until the next read.
-    """
-
-    bytes: memoryview
-    segment: int
-    datagrams: int
-    source: UdpEndpoint
+One message, or, where the segment is not 0, datagrams of that size. The bytes are valid until the next read.
+"""
 
 
 class Receiver:
@@ -94,40 +89,46 @@ class Receiver:
             else:
                 bound.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
 
-    def receive(self) -> Iterator[Arrival]:
-        """Yield what waits, a bounded number of reads; each is valid until the next."""
-        return self._receive_train(self._many) if self._many is not None else self._receive_coalesced()
+    def receive(self) -> Iterable[Arrival]:
+        """What waits, a bounded number of reads; each is valid until the next."""
+        if self._many is not None:
+            return self._receive_train(self._many)
+        if self._lone.expected(self._loop.turns) and (arrival := self._read()) is not None:
+            return (arrival,)
+        return self._receive_coalesced()
 
     def _receive_coalesced(self) -> Iterator[Arrival]:
-        lone = self._lone.expected(self._loop.turns)
         for number in range(MOST_PER_TURN):
-            foreseen = self._misses < MOST_MISSES
-            try:
-                read, ancillary, _, address = self._socket.recvmsg_into(
-                    self._bursts.buffers if foreseen else self._flat, ANCILLARY_SIZE
-                )
-            except OSError:  # nothing waits, or an ICMP error of an earlier datagram was reported here
+            arrival = self._read()
+            if arrival is None:
                 self._lone.drained(number)
                 return
-            if address == self._address and ancillary == self._ancillary:
-                segment, source = self._segment, self._source
-            else:
-                segment, local = _read_ancillary(ancillary) if ancillary else (0, ())
-                source = self._endpoint(address, local)
-                self._address, self._ancillary, self._segment, self._source = address, ancillary, segment, source
-            self._pieces = self._pieces + 1 if not segment and read > HEADER_SIZE and self._buffer[2] else 0
-            if self._pieces >= PIECES_IN_A_ROW and AVAILABLE:
-                self._begin_train(read)
-            if not foreseen:
-                yield Arrival(self._buffer[:read], segment, 1, source)
-            elif length := self._bursts.message(read, segment):
-                self._misses = 0
-                yield Arrival(self._buffer[:length], 0, -(-read // segment), source)
-            else:
-                self._misses += 1
-                yield Arrival(self._bursts.flat(read), segment, 1, source)
-            if lone:
-                return
+            yield arrival
+
+    def _read(self) -> Arrival | None:
+        foreseen = self._misses < MOST_MISSES
+        try:
+            read, ancillary, _, address = self._socket.recvmsg_into(
+                self._bursts.buffers if foreseen else self._flat, ANCILLARY_SIZE
+            )
+        except OSError:  # nothing waits, or an ICMP error of an earlier datagram was reported here
+            return None
+        if address == self._address and ancillary == self._ancillary:
+            segment, source = self._segment, self._source
+        else:
+            segment, local = _read_ancillary(ancillary) if ancillary else (0, ())
+            source = self._endpoint(address, local)
+            self._address, self._ancillary, self._segment, self._source = address, ancillary, segment, source
+        self._pieces = self._pieces + 1 if not segment and read > HEADER_SIZE and self._buffer[2] else 0
+        if self._pieces >= PIECES_IN_A_ROW and AVAILABLE:
+            self._begin_train(read)
+        if not foreseen:
+            return self._buffer[:read], segment, 1, source
+        if length := self._bursts.message(read, segment):
+            self._misses = 0
+            return self._buffer[:length], 0, -(-read // segment), source
+        self._misses += 1
+        return self._bursts.flat(read), segment, 1, source
 
     def _receive_train(self, many: ManyReader) -> Iterator[Arrival]:
         for _ in range(MOST_TRAINS_PER_TURN):
@@ -137,7 +138,7 @@ class Receiver:
             for message, datagrams, name in many.train.arrivals():
                 is_piece = datagrams == 1 and len(message) > HEADER_SIZE and message[2]
                 self._pieces = self._pieces + 1 if is_piece else 0
-                yield Arrival(message, 0, datagrams, self._endpoint(_address_from(name), local))
+                yield message, 0, datagrams, self._endpoint(_address_from(name), local)
             if many.cut_short:
                 self._pieces = PIECES_IN_A_ROW
         if self._pieces >= PIECES_IN_A_ROW or self._loop.now >= self._train_until:

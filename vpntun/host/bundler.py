@@ -51,7 +51,7 @@ class Bundler:
         if self.link is not None or self._plain.pending:
             self.flush()
         self.link = link
-        self.room = 0 if link.queue and self._aside is None else link.room_for_record()
+        self.room = 0 if link.queue.size and self._aside is None else link.room_for_record()
 
     def add(self, packet: memoryview, field: int) -> None:
         """Send a packet to the link turned to, or let it wait.

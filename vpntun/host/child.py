@@ -157,7 +157,7 @@ def run_and_wait(
     try:
         Child(name, arguments, environment, loop, problems.append, seconds=seconds, stdin=stdin)
         while not problems:
-            loop.turn(lambda: float("inf"), lambda: None)
+            loop.turn(lambda _: float("inf"), lambda _: None)
     finally:
         loop.close()
     return problems[0]

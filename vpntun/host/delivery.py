@@ -47,12 +47,7 @@ class Delivery:
         """Deliver one plaintext, which is not empty; whether it carried packets. Raises BadPacket."""
         kind = plaintext[0]
         if kind == BUNDLE:
-            self._flush_joined()  # what came before goes before
-            for packet, field in packets_of(plaintext):
-                try:
-                    self._deliver(link, packet, field)
-                except BadPacket as bad:
-                    self.on_bad(link, bad, source)
+            self._take_bundle(link, plaintext, source)
             return True
         if 0 < kind <= LAST_KIND:
             link.act(link.conversation.received(session, plaintext, source, link.now))
@@ -68,23 +63,26 @@ class Delivery:
 
     def flush(self) -> None:
         """No more is at hand: write what waited to be joined, send what is relayed."""
-        self._flush_joined()
+        if self._joiner is not None and self._joiner.length:
+            self._joiner.flush()
         if self._relay is not None:
             self._relay.flush()
 
-    def _flush_joined(self) -> None:
-        if self._joiner is not None and self._joiner.length:
+    def _take_bundle(self, link: Link, record: memoryview, source: Path) -> None:
+        if self._joiner is not None and self._joiner.length:  # what came before goes before
             self._joiner.flush()
-
-    def _deliver(self, link: Link, packet: memoryview, field: int) -> None:
-        length = length_of(packet)
-        if self._routes.find(source_of(packet)) is not link:
-            raise BadPacket("source not allowed")
-        if field:
-            header_for(packet, length, field, self._header)
-            self._write(self._header, packet)
-        else:
-            self._write(NO_OFFLOAD, packet[:length])
+        for packet, field in packets_of(record):
+            try:
+                length = length_of(packet)
+                if self._routes.find(source_of(packet)) is not link:
+                    raise BadPacket("source not allowed")
+                if field:
+                    header_for(packet, length, field, self._header)
+                    self._write(self._header, packet)
+                else:
+                    self._write(NO_OFFLOAD, packet[:length])
+            except BadPacket as bad:
+                self.on_bad(link, bad, source)
 
     def _write(self, header: memoryview | bytes, packet: memoryview) -> None:
         if self._relay is not None and self._relay.take(header, packet):

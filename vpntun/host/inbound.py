@@ -112,7 +112,7 @@ class Inbound:
 
     def _take_apart(self, arrival: Arrival, socket: UdpSocket) -> None:
         """Several datagrams of one size, the last perhaps shorter."""
-        read, size, source = arrival.bytes, arrival.segment, arrival.source
+        read, size, _, source = arrival
         at = 0
         while at < len(read):
             if at + HEADER_SIZE < len(read) and not read[at + 2]:  # a whole message
@@ -159,7 +159,8 @@ class Inbound:
         if datagrams > 1 and not link.conversation.takes_records(session, now):
             raise BadPacket("bad reserved")
         size = session.open_into(message, self._plaintext)
-        path.belongs_to(peer)
+        if path is not peer.endpoint:  # the peer's own it became as soon as it belonged to it
+            path.belongs_to(peer)
         peer.received_bytes += len(message)
         kind = self._plaintext[0] if size else 0
         keepalive = kind <= LAST_KIND and kind != BUNDLE

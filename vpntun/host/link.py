@@ -216,7 +216,7 @@ class Link:
         """Bytes of plaintext that a record to the peer may have now; 0: it takes none."""
         now, conversation = self._loop.now, self.conversation
         session = self.peer.sending_session(now)
-        path = self.path
+        path: Path | None = self.peer.endpoint  # type: ignore[assignment] # as in `path`, which would be a call
         if session is None:
             self.act([HandshakeWanted()])
             return 0

@@ -89,21 +89,21 @@ class Loop:
         """Serve for so long, before `run`; False once there has been a `stop`."""
         end = self._clock() + seconds
         while self._running and self._clock() < end:
-            self.turn(lambda: end, lambda: None)
+            self.turn(lambda _: end, lambda _: None)
         return self._running
 
     def stop(self) -> None:
         """End `run` after this turn."""
         self._running = False
 
-    def run(self, deadline: Callable[[], float], on_deadline: Callback) -> None:
-        """Serve until `stop`. `deadline`: the control plane's next, on the monotonic clock."""
+    def run(self, deadline: Callable[[float], float], on_deadline: Callable[[float], None]) -> None:
+        """Serve until `stop`. `deadline`: the control plane's next, on the monotonic clock. Both are given `now`."""
         while self._running:
             self.turn(deadline, on_deadline)
 
-    def turn(self, deadline: Callable[[], float], on_deadline: Callback) -> None:
+    def turn(self, deadline: Callable[[float], float], on_deadline: Callable[[float], None]) -> None:
         """Wait once, for a descriptor or for a deadline, and call back."""
-        due = deadline()
+        due = deadline(self.now)
         earliest = min(due, self._later[0][0]) if self._later else due
         clock, watched = self._clock, self._watched
         before = clock()
@@ -125,7 +125,7 @@ class Loop:
         while self._later and self._later[0][0] <= self.now:
             heapq.heappop(self._later)[2]()
         if due <= self.now:
-            on_deadline()
+            on_deadline(self.now)
 
     def close(self) -> None:
         """Let epoll go."""

@@ -59,7 +59,7 @@ class Outbound:
         record, run = bundler.record, bundler.run
         taken = 0
         lone = self._lone.expected(self._loop.turns)
-        for number in range(MOST_PACKETS_PER_TURN):
+        for number in range(1 if lone else MOST_PACKETS_PER_TURN):
             if taken > MOST_BYTES_PER_TURN:
                 break
             begin = bundler.at + ENTRY_SIZE
@@ -67,11 +67,10 @@ class Outbound:
                 room = bundler.apart
             else:
                 room = record[begin : begin + LARGEST_PACKET]
-            size = 0 if lone and number else read_into(header, room)
+            size = read_into(header, room)
             if size <= 0:
                 bundler.sent = 0
-                if not lone:
-                    self._lone.drained(number)
+                self._lone.drained(number)
                 break
             if bundler.sent and bundler.link is not None:
                 bundler.link.conversation.span.bottleneck.backlogged += bundler.sent
@@ -105,6 +104,8 @@ class Outbound:
                     bundler.add(packet, field)
             except BadPacket as bad:
                 self._drops[bad.reason] += 1
+        if lone:
+            bundler.sent = 0
         bundler.flush()
 
     def _refuse(self, packet: memoryview) -> None:

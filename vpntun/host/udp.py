@@ -15,10 +15,10 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from vpntun.core.events import Carrier
 from vpntun.core.peer import Peer
@@ -51,11 +51,7 @@ class UdpEndpoint:
     address: SocketAddress
     socket: UdpSocket = field(repr=False, compare=False)
     local: Ancillary = field(default=(), repr=False, compare=False)
-
-    @property
-    def carrier(self) -> Carrier:
-        """Always "udp"."""
-        return "udp"
+    carrier: ClassVar[Carrier] = "udp"
 
     @property
     def ipv6(self) -> bool:
@@ -77,7 +73,7 @@ class UdpEndpoint:
 
     def ready(self) -> bool:
         """Whether the socket takes a datagram now."""
-        return not self.socket.holds_back
+        return not self.socket.held
 
     def send(self, buffers: list[memoryview], segment: int = 0, *, whole: bool = True) -> Outcome:
         """Send one message, or datagrams of `segment` bytes; call it when `ready`."""
@@ -110,7 +106,8 @@ class UdpSocket:
         new = marked(socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK), mark)
         self._socket = bind(new, port, "UDP")
         self._known: dict[Any, UdpEndpoint] = {}
-        self._held: deque[_Held] = deque(maxlen=MOST_HELD)
+        self.held: deque[_Held] = deque(maxlen=MOST_HELD)
+        """What waits for room in the kernel; nothing more is sealed meanwhile."""
         self._segments = True
         self._whole: bool | None = None
         self.on_ready: Callable[[], None] = lambda: None
@@ -120,12 +117,11 @@ class UdpSocket:
             except PermissionError:  # then as much as the system allows everybody
                 self._socket.setsockopt(socket.SOL_SOCKET, allowed, BUFFER_SIZE)
 
-        self._receiver = Receiver(self._socket, loop, self.endpoint, answers_from_where_asked=answers_from_where_asked)
-
-    @property
-    def holds_back(self) -> bool:
-        """Whether datagrams wait for room in the kernel."""
-        return bool(self._held)
+        receiver = Receiver(self._socket, loop, self.endpoint, answers_from_where_asked=answers_from_where_asked)
+        self.receive: Callable[[], Iterable[Arrival]] = receiver.receive
+        """What waits, a bounded number of reads; each is valid until the next."""
+        self.expect_bursts: Callable[[int], None] = receiver.expect_bursts
+        """A burst of datagrams of so many bytes has come, and proved genuine: the next reads may bring more."""
 
     def fileno(self) -> int:
         """The descriptor, for the loop."""
@@ -140,17 +136,9 @@ class UdpSocket:
             known = self._known[address, local] = UdpEndpoint(self._family, address, self, local)
         return known
 
-    def receive(self) -> Iterator[Arrival]:
-        """Yield what waits, a bounded number of reads; each is valid until the next."""
-        return self._receiver.receive()
-
-    def expect_bursts(self, size: int) -> None:
-        """A burst of datagrams of `size` bytes has come, and proved genuine: the next reads may bring more."""
-        self._receiver.expect_bursts(size)
-
     def send(self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, whole: bool | None) -> Outcome:
         """Send datagrams, hold them, or say that this host cannot (see Path.send). `whole` None: never mind."""
-        if self._held:
+        if self.held:
             return self._hold(buffers, segment, endpoint, whole)
         if whole is not self._whole and whole is not None:
             self._let_routers_cut(not whole)
@@ -169,12 +157,12 @@ class UdpSocket:
 
     def flush(self) -> None:
         """The socket can be written again: send what was held."""
-        while self._held:
-            held = self._held.popleft()
-            behind = list(self._held)
-            self._held.clear()
+        while self.held:
+            held = self.held.popleft()
+            behind = list(self.held)
+            self.held.clear()
             outcome = self.send(*held)
-            self._held.extend(behind)
+            self.held.extend(behind)
             if outcome is Outcome.HELD:
                 return
         self._loop.await_writable(self.fileno(), False)
@@ -200,7 +188,7 @@ class UdpSocket:
         return Outcome.TOO_BIG if whole else Outcome.UNDELIVERABLE
 
     def _hold(self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, whole: bool | None) -> Outcome:
-        self._held.append(([memoryview(b"".join(buffers))], segment, endpoint, whole))
+        self.held.append(([memoryview(b"".join(buffers))], segment, endpoint, whole))
         self._loop.await_writable(self.fileno(), True)
         return Outcome.HELD
 
@@ -213,7 +201,7 @@ class UdpSocket:
         for at in range(0, len(burst), segment):
             outcome = self.send([burst[at : at + segment]], 0, endpoint, whole)
             if outcome is Outcome.HELD:
-                self._held.clear()
+                self.held.clear()
                 self._hold([burst[at:]], segment, endpoint, whole)
             if outcome is not Outcome.SENT:
                 break
