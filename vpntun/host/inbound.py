@@ -168,7 +168,8 @@ class Inbound:
         if events:
             link.act(events)
         link.conversation.opened(session, counter, datagrams, now, packets=not keepalive)
-        link.touched_by_traffic(now)
+        if now >= link.asked_until:
+            link.touched_by_traffic(now)
         if size:
             try:
                 self._delivery.take(link, session, self._plaintext[:size], path)

@@ -117,7 +117,7 @@ class Link:
         self._sealer = sealer
         self._slept = 0.0
         self._look_at = 0.0
-        self._asked_until = 0.0
+        self.asked_until = 0.0
         self._asked_again_at = NEVER
         self._control_deadline = 0.0
         self._decided = False  # something that may have changed the control plane's deadlines
@@ -157,8 +157,8 @@ class Link:
 
         So the link need not be asked for its deadline at each packet: it is, and again after as long.
         """
-        if now >= self._asked_until:
-            self._asked_until = self._asked_again_at = now + SOONEST
+        if now >= self.asked_until:
+            self.asked_until = self._asked_again_at = now + SOONEST
             self.touch()
 
     def start(self) -> None:

@@ -103,9 +103,9 @@ class Loop:
 
     def turn(self, deadline: Callable[[float], float], on_deadline: Callable[[float], None]) -> None:
         """Wait once, for a descriptor or for a deadline, and call back."""
+        clock, watched, later = self._clock, self._watched, self._later
         due = deadline(self.now)
-        earliest = min(due, self._later[0][0]) if self._later else due
-        clock, watched = self._clock, self._watched
+        earliest = later[0][0] if later and later[0][0] < due else due
         before = clock()
         wait = earliest - before
         ready = self._epoll.poll(LONGEST_SLEEP if wait > LONGEST_SLEEP else wait if wait > 0 else 0, MOST_READY)
@@ -122,10 +122,11 @@ class Loop:
                 if not events & ~EPOLLOUT or watched.get(descriptor) is not callbacks:
                     continue
             callbacks.on_readable()
-        while self._later and self._later[0][0] <= self.now:
-            heapq.heappop(self._later)[2]()
-        if due <= self.now:
-            on_deadline(self.now)
+        if earliest <= now:
+            while later and later[0][0] <= self.now:
+                heapq.heappop(later)[2]()
+            if due <= self.now:
+                on_deadline(self.now)
 
     def close(self) -> None:
         """Let epoll go."""

@@ -2,10 +2,12 @@
 
 A data message carries an IP packet and perhaps zeros behind it, WireGuard's padding. `length_of` says where the packet
 ends, or refuses it; after that its addresses may be read. IPv4: RFC 791 section 3.1. IPv6: RFC 8200 section 3.
-These run once a packet, so they look at single bytes and call nothing.
+These run once a packet, so they look at single bytes and call nothing of ours.
 """
 
 from __future__ import annotations
+
+import struct
 
 from vpntun.errors import BadPacket
 from vpntun.wire.message import Buffer
@@ -14,6 +16,10 @@ IPV4_HEADER_SIZE = 20
 IPV6_HEADER_SIZE = 40
 
 _ZEROS = bytes(15)
+_read_beginning = struct.Struct("!BxH").unpack_from
+"""Of IPv4: version and header length, total length."""
+_read_source_v4, _read_destination_v4 = struct.Struct("!12x4s").unpack_from, struct.Struct("!16x4s").unpack_from
+_read_source_v6, _read_destination_v6 = struct.Struct("!8x16s").unpack_from, struct.Struct("!24x16s").unpack_from
 
 
 def length_of(packet: Buffer) -> int:
@@ -24,14 +30,12 @@ def length_of(packet: Buffer) -> int:
     """
     there = len(packet)
     if there >= IPV4_HEADER_SIZE:
-        first = packet[0]
-        version = first >> 4
-        if version == 4:
-            length = packet[2] << 8 | packet[3]
-            header = (first & 15) << 2
-            if IPV4_HEADER_SIZE <= header <= length <= there:
+        length: int
+        first, length = _read_beginning(packet)
+        if 0x45 <= first <= 0x4F:
+            if (first & 15) << 2 <= length <= there:
                 return length
-        elif version == 6 and there >= IPV6_HEADER_SIZE:
+        elif first >> 4 == 6 and there >= IPV6_HEADER_SIZE:
             length = IPV6_HEADER_SIZE + (packet[4] << 8 | packet[5])
             if length <= there:
                 return length
@@ -40,12 +44,14 @@ def length_of(packet: Buffer) -> int:
 
 def source_of(packet: Buffer) -> bytes:
     """The source address, 4 or 16 bytes, of a packet that `length_of` accepted (nothing is checked again)."""
-    return bytes(packet[12:16]) if packet[0] < 0x50 else bytes(packet[8:24])
+    source: bytes = (_read_source_v4(packet) if packet[0] < 0x50 else _read_source_v6(packet))[0]
+    return source
 
 
 def destination_of(packet: Buffer) -> bytes:
     """The destination address, 4 or 16 bytes, of a packet that `length_of` accepted (nothing is checked again)."""
-    return bytes(packet[16:20]) if packet[0] < 0x50 else bytes(packet[24:40])
+    destination: bytes = (_read_destination_v4(packet) if packet[0] < 0x50 else _read_destination_v6(packet))[0]
+    return destination
 
 
 def hops_left(packet: Buffer) -> int:
