@@ -118,6 +118,7 @@ class Link:
         self._slept = 0.0
         self._look_at = 0.0
         self.asked_until = 0.0
+        """Until when `touched_by_traffic` has nothing to do."""
         self._asked_again_at = NEVER
         self._control_deadline = 0.0
         self._decided = False  # something that may have changed the control plane's deadlines
