@@ -285,6 +285,7 @@ def test_a_peer_without_bursts_gets_each_record_whole_be_it_longer_than_the_path
 @pytest.mark.parametrize("takes", [TAKES, TAKES | TAKES_PARITY], ids=["a peer that does not", "a peer that does"])
 def test_bursts_are_protected_only_for_a_peer_that_takes_it(takes: int) -> None:
     two = Two(takes=(TAKES | TAKES_PARITY, takes))
+    two.refuses_above = 1472
     two.confirm()
     two.run(0.5)
     lossy = iter(range(10_000))
