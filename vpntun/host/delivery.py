@@ -63,14 +63,16 @@ class Delivery:
 
     def flush(self) -> None:
         """No more is at hand: write what waited to be joined, send what is relayed."""
-        if self._joiner is not None and self._joiner.length:
-            self._joiner.flush()
+        self._flush_joined()
         if self._relay is not None:
             self._relay.flush()
 
-    def _take_bundle(self, link: Link, record: memoryview, source: Path) -> None:
-        if self._joiner is not None and self._joiner.length:  # what came before goes before
+    def _flush_joined(self) -> None:
+        if self._joiner is not None and self._joiner.length:
             self._joiner.flush()
+
+    def _take_bundle(self, link: Link, record: memoryview, source: Path) -> None:
+        self._flush_joined()  # what came before goes before
         for packet, field in packets_of(record):
             try:
                 length = length_of(packet)

@@ -159,8 +159,7 @@ class Inbound:
         if datagrams > 1 and not link.conversation.takes_records(session, now):
             raise BadPacket("bad reserved")
         size = session.open_into(message, self._plaintext)
-        if path is not peer.endpoint:  # the peer's own it became as soon as it belonged to it
-            path.belongs_to(peer)
+        path.belongs_to(peer)
         peer.received_bytes += len(message)
         kind = self._plaintext[0] if size else 0
         keepalive = kind <= LAST_KIND and kind != BUNDLE
@@ -168,8 +167,7 @@ class Inbound:
         if events:
             link.act(events)
         link.conversation.opened(session, counter, datagrams, now, packets=not keepalive)
-        if now >= link.asked_until:
-            link.touched_by_traffic(now)
+        link.touched_by_traffic(now)
         if size:
             try:
                 self._delivery.take(link, session, self._plaintext[:size], path)

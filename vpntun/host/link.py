@@ -117,8 +117,7 @@ class Link:
         self._sealer = sealer
         self._slept = 0.0
         self._look_at = 0.0
-        self.asked_until = 0.0
-        """Until when `touched_by_traffic` has nothing to do."""
+        self._asked_until = 0.0
         self._asked_again_at = NEVER
         self._control_deadline = 0.0
         self._decided = False  # something that may have changed the control plane's deadlines
@@ -158,8 +157,8 @@ class Link:
 
         So the link need not be asked for its deadline at each packet: it is, and again after as long.
         """
-        if now >= self.asked_until:
-            self.asked_until = self._asked_again_at = now + SOONEST
+        if now >= self._asked_until:
+            self._asked_until = self._asked_again_at = now + SOONEST
             self.touch()
 
     def start(self) -> None:
@@ -217,7 +216,7 @@ class Link:
         """Bytes of plaintext that a record to the peer may have now; 0: it takes none."""
         now, conversation = self._loop.now, self.conversation
         session = self.peer.sending_session(now)
-        path: Path | None = self.peer.endpoint  # type: ignore[assignment] # as in `path`, which would be a call
+        path = self.path
         if session is None:
             self.act([HandshakeWanted()])
             return 0
