@@ -153,16 +153,35 @@ class Measured:
         return learned
 
 
+class FadingSums:
+    """What was sent and what of it was lost; what is older fades over `over` sent."""
+
+    def __init__(self, over: int) -> None:
+        self._over = over
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was."""
+        self.sent = self.lost = 0.0
+
+    def add(self, sent: int, lost: int) -> None:
+        """So many were sent, and so many of them lost."""
+        fading = exp(-sent / self._over)
+        self.sent = self.sent * fading + sent
+        self.lost = self.lost * fading + lost
+
+
 class RecordLoss:
     """The share of records lost since `begin`."""
 
     def __init__(self) -> None:
+        self._sums = FadingSums(FADING)
         self.begin(0)
 
     def begin(self, counter: int) -> None:
         """From this counter on records have another length."""
         self._begun_at = counter
-        self._weight = self._lost = 0.0
+        self._sums.begin()
 
     def take(self, base: Mark, mark: Mark) -> float | None:
         """What is lost now that a report has come, `mark`, and `base` before it; None: it does not tell yet.
@@ -173,7 +192,6 @@ class RecordLoss:
         records = mark.highest - max(base.highest, self._begun_at - 1)
         if not mark.judged or records <= 0 or (lost and base.highest + 1 < self._begun_at):
             return None
-        fading = exp(-records / FADING)
-        self._weight = self._weight * fading + records
-        self._lost = self._lost * fading + lost
-        return self._lost / self._weight if self._weight >= FEWEST_RECORDS else None
+        sums = self._sums
+        sums.add(records, lost)
+        return sums.lost / sums.sent if sums.sent >= FEWEST_RECORDS else None

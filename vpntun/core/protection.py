@@ -11,7 +11,7 @@ fade over 10,000 datagrams. Where there is no room, a parity would take the plac
 
 from __future__ import annotations
 
-from math import exp
+from vpntun.core.measured import FadingSums
 
 FADING = 10_000
 WANTED_OVER, UNWANTED_UNDER = 0.0005, 0.0002
@@ -22,19 +22,19 @@ class Protection:
 
     def __init__(self) -> None:
         self.possible = False
+        self._lately = FadingSums(FADING)
         self.moved()
 
     def moved(self) -> None:
         """Another path: nothing is known of it."""
         self.wanted = self.active = False
-        self._sent = self._lost = 0.0
+        self._lately.begin()
 
     def learn(self, sent: int, lost: int) -> None:
         """So many datagrams were sent while the path did not delay, and so many of them lost."""
-        fading = exp(-sent / FADING)
-        self._sent = self._sent * fading + sent
-        self._lost = self._lost * fading + max(0, lost)
-        self.wanted = self._lost > self._sent * (UNWANTED_UNDER if self.wanted else WANTED_OVER)
+        lately = self._lately
+        lately.add(sent, max(0, lost))
+        self.wanted = lately.lost > lately.sent * (UNWANTED_UNDER if self.wanted else WANTED_OVER)
 
     def decide(self, room: bool) -> bool:
         """Whether it is active now, or no longer, and was not before."""
