@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
+import random
 import shutil
 import socket
 import struct
@@ -26,15 +29,23 @@ LOCALHOST: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"
 both_versions = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
 
 
+_ports = itertools.cycle(random.sample(range(10_000, 32_000), 1000))
+
+
 def free_port(family: int, kind: int = socket.SOCK_DGRAM) -> int:
+    """Find a free port below 32768, where the kernel starts handing out ephemeral ones to other tests."""
     if family not in families():
         pytest.skip("this machine has no such IP version")
-    with socket.socket(family, kind) as probe:
-        try:
-            probe.bind((LOCALHOST[family], 0))
-        except OSError:
-            pytest.skip("this machine has no loopback address of this IP version")
-        return int(probe.getsockname()[1])
+    for port in itertools.islice(_ports, 1000):
+        with socket.socket(family, kind) as probe:
+            try:
+                probe.bind((LOCALHOST[family], port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                pytest.skip("this machine has no loopback address of this IP version")
+        return port
+    raise AssertionError("none of 1,000 ports is free")
 
 
 @contextmanager
