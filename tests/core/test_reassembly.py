@@ -61,8 +61,9 @@ class Taker:
             self.refused.append(bad.reason)
             return False
         if joined is not None:
-            message, datagrams = joined
+            message, datagrams, size = joined
             assert datagrams > 1
+            assert 16 + (datagrams - 1) * (size - 16) < len(message) or datagram[3]
             self.whole.append(bytes(message))
         return joined is not None
 
@@ -82,14 +83,15 @@ def test_pieces_in_any_order_with_repeats_make_the_message(length: int, size: in
     assert taker.whole == [message]
 
 
-def test_the_number_of_datagrams_comes_with_the_message() -> None:
+def test_the_number_of_datagrams_and_their_size_come_with_the_message() -> None:
     reassembly: Reassembly[ASession] = Reassembly()
     session = ASession()
     pieces = pieces_of(sealed(5000, 7), 1472)
     results = [reassembly.take(each, session, "peer", 0.0, from_endpoint=True) for each in pieces]
     assert results[:-1] == [None] * (len(pieces) - 1)
     assert results[-1] is not None
-    assert results[-1][1] == len(pieces) == datagrams_for(5000, 1472)
+    assert results[-1][1:] == (len(pieces), 1472)
+    assert len(pieces) == datagrams_for(5000, 1472)
 
 
 def test_a_counter_that_was_seen_takes_no_slot() -> None:

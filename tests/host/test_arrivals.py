@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import tracemalloc
 from collections.abc import Iterator
 from typing import cast
 
@@ -11,7 +10,14 @@ import pytest
 
 from tests.host.machine import HandLoop
 from tests.wire.test_burst import datagrams, sealed
-from vpntun.host.arrivals import PIECES_IN_A_ROW, TRAIN_TIME, Ancillary, Arrival, Receiver
+from vpntun.host.arrivals import (
+    PIECES_IN_A_ROW,
+    SECONDS_BETWEEN_TRAINS,
+    TRAIN_TIME,
+    Ancillary,
+    Arrival,
+    Receiver,
+)
 from vpntun.host.mmsg import AVAILABLE
 from vpntun.host.resolver import SocketAddress
 from vpntun.host.udp import UdpEndpoint
@@ -38,8 +44,8 @@ class Post:
         assert local
         return cast(UdpEndpoint, address)
 
-    def send(self, message: bytes) -> None:
-        for datagram in datagrams(message, SIZE):
+    def send(self, message: bytes, size: int = SIZE) -> None:
+        for datagram in datagrams(message, size):
             self.outside.sendto(datagram, self.inside.getsockname())
 
     def came(self) -> list[tuple[bytes, int]]:
@@ -64,17 +70,22 @@ def post(request: pytest.FixtureRequest, loop: HandLoop) -> Iterator[Post]:
     post.close()
 
 
-def one_by_one(post: Post) -> None:
-    """Bring the receiver to reading many by one call."""
-    for counter in range(PIECES_IN_A_ROW // 20 + 1):
-        post.send(sealed(20 * 1456, counter))
-        post.came()
+def opened_one_by_one(post: Post, size: int = SIZE, datagrams: int = PIECES_IN_A_ROW) -> None:
+    """Tell the receiver that records opened whose pieces had come one by one, and let its next read be."""
+    post.receiver.expect_pieces(size, datagrams)
+    post.came()
+
+
+def is_train(post: Post, size: int = SIZE) -> bool:
+    """Whether the receiver reads a burst of this size that nothing coalesces as a whole."""
+    post.send(sealed(3 * (size - 16), 3), size)
+    return [datagrams for _, datagrams in post.came()] == [3]
 
 
 def test_bursts_whose_pieces_come_one_by_one_are_soon_read_whole(post: Post) -> None:
     post.send(sealed(20 * 1456, 0))
     assert [datagrams for _, datagrams in post.came()] == [1] * 20
-    one_by_one(post)
+    opened_one_by_one(post)
     sent = [sealed(20 * 1456, 1), sealed(20 * 1456 - 700, 2), sealed(50, 3)]
     for message in sent:
         post.send(message)
@@ -82,51 +93,81 @@ def test_bursts_whose_pieces_come_one_by_one_are_soon_read_whole(post: Post) -> 
     assert set(post.sources) == {post.outside.getsockname()}
 
 
-def test_room_is_laid_out_for_whole_pieces_and_not_for_the_last_of_a_burst(post: Post) -> None:
-    short = 3 * 1456 + 60
-    for counter in range(PIECES_IN_A_ROW // 4):
-        post.send(sealed(short, counter))
-        post.came()
-    sent = [sealed(short, 100), sealed(20 * 1456, 101), sealed(20 * 1456, 102)]
-    post.send(sent[0])
-    assert b"".join(message[:16] for message, _ in post.came()).count(sent[0][4:16]) == 4
-    for message in sent[1:]:
-        post.send(message)
-    assert post.came() == [(message, 20) for message in sent[1:]]
+def test_longer_datagrams_than_foreseen_come_whole(post: Post) -> None:
+    opened_one_by_one(post)
+    for message in (sealed(1600), sealed(65507)):
+        post.outside.sendto(message, post.inside.getsockname())
+        assert post.came() == [(message, 1)]
 
 
-def test_a_longer_datagram_than_foreseen_is_nothing_and_the_next_of_its_kind_comes_whole(post: Post) -> None:
-    one_by_one(post)
-    long = sealed(1600)
-    post.outside.sendto(long, post.inside.getsockname())
-    assert post.came() == [(b"", 1)]
-    post.outside.sendto(long, post.inside.getsockname())
-    assert post.came() == [(long, 1)]
-
-
-def test_pieces_that_were_longer_than_foreseen_are_no_burst(post: Post) -> None:
-    one_by_one(post)
-    for datagram in datagrams(sealed(4000), 1600):
+def test_a_burst_in_longer_datagrams_than_foreseen_comes_in_pieces(post: Post) -> None:
+    opened_one_by_one(post)
+    pieces = datagrams(sealed(4000), 1600)
+    for datagram in pieces:
         post.outside.sendto(datagram, post.inside.getsockname())
-    assert [datagrams for _, datagrams in post.came()] == [1, 1, 1]
+    assert post.came() == [(piece, 1) for piece in pieces]
+
+
+def test_what_strangers_send_changes_nothing(post: Post) -> None:
+    longest = sealed(65507)
+    for forged in (b"\4\0\x09" + bytes(14), b"\4\0\1\0" + bytes(1468), b"\4\0\1\0" + bytes(60000)):
+        for _ in range(2 * PIECES_IN_A_ROW):
+            post.outside.sendto(forged, post.inside.getsockname())
+            assert post.came() == [(forged, 1)]
+        post.outside.sendto(b"\x09", post.inside.getsockname())
+        post.outside.sendto(longest, post.inside.getsockname())
+        assert post.came() == [(b"\x09", 1), (longest, 1)]
+        assert not is_train(post)
+    opened_one_by_one(post)
+    assert is_train(post)
+    for _ in range(2 * PIECES_IN_A_ROW):
+        post.outside.sendto(b"\4\0\x09" + bytes(14), post.inside.getsockname())
+    post.came()
+    assert is_train(post)
+
+
+@pytest.mark.parametrize("size", [17, 100, 1199, 9217, 65507])
+def test_nothing_is_laid_out_for_datagrams_that_no_path_has(post: Post, size: int) -> None:
+    opened_one_by_one(post, size)
+    assert not is_train(post)
+    post.receiver.expect_bursts(size)
+    longest = sealed(65507)
+    post.outside.sendto(longest, post.inside.getsockname())
+    assert post.came() == [(longest, 1)]
+
+
+def test_a_genuine_burst_that_was_coalesced_speaks_against_a_train(post: Post) -> None:
+    post.receiver.expect_pieces(SIZE, PIECES_IN_A_ROW - 1)
+    post.receiver.expect_bursts(SIZE)
+    opened_one_by_one(post, datagrams=1)
+    assert not is_train(post)
+
+
+def test_pieces_that_were_out_of_order_do_not_end_a_train(post: Post) -> None:
+    opened_one_by_one(post)
+    post.loop.clock.now += SECONDS_BETWEEN_TRAINS
+    post.loop.poll()
+    opened_one_by_one(post)
+    assert is_train(post)
+
+
+def test_peers_whose_datagrams_differ_have_slots_laid_out_once_a_second_at_most(post: Post) -> None:
+    opened_one_by_one(post, 1400)
+    for _ in range(8):
+        opened_one_by_one(post, 1300)
+        opened_one_by_one(post, 1400)
+        assert is_train(post, 1400)
+        post.loop.clock.now += SECONDS_BETWEEN_TRAINS / 8
+        post.loop.poll()
+    opened_one_by_one(post, 1300)
+    assert is_train(post, 1300)
 
 
 def test_after_a_minute_it_is_tried_whether_something_coalesces_them_after_all(post: Post) -> None:
-    one_by_one(post)
+    opened_one_by_one(post)
     post.loop.clock.now += TRAIN_TIME
     post.loop.poll()
     post.came()
-    post.send(sealed(3 * 1456, 3))
-    assert [datagrams for _, datagrams in post.came()] == [1, 1, 1]
-
-
-def test_a_stranger_cannot_make_it_lay_out_room_by_the_length_of_what_it_sends(post: Post) -> None:
-    forged = b"\4\0\1\0" + bytes(60000)
-    for _ in range(PIECES_IN_A_ROW + 5):
-        post.outside.sendto(forged, post.inside.getsockname())
-        assert post.came() == [(forged, 1)]
-    tracemalloc.start()
-    post.outside.sendto(forged, post.inside.getsockname())
-    assert post.came() == [(forged, 1)]
-    assert tracemalloc.get_traced_memory()[1] < 1 << 20
-    tracemalloc.stop()
+    assert not is_train(post)
+    opened_one_by_one(post)
+    assert is_train(post)

@@ -33,12 +33,16 @@ class FakeSocket:
     def __init__(self, arrivals: Sequence[Arrival]) -> None:
         self._arrivals = arrivals
         self.expected: list[int] = []
+        self.scattered: list[tuple[int, int]] = []
 
     def receive(self) -> Iterator[Arrival]:
         yield from self._arrivals
 
     def expect_bursts(self, size: int) -> None:
         self.expected.append(size)
+
+    def expect_pieces(self, size: int, datagrams: int) -> None:
+        self.scattered.append((size, datagrams))
 
 
 class Two:

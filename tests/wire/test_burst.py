@@ -193,3 +193,13 @@ def test_arbitrary_reads_raise_nothing_but_bad_packet(parts: list[bytes], size: 
         except BadPacket:
             continue
         assert 0 <= index < count + part[3] <= 64
+
+
+@settings(deadline=None)
+@given(st.integers(17, message.LARGEST), st.integers(17, message.LARGEST))
+def test_a_read_that_was_not_foreseen_has_room_whatever_was(former: int, expected: int) -> None:
+    reader = BurstReader(memoryview(bytearray(message.LARGEST)))
+    reader.expect(former)
+    reader.expect(expected)
+    assert sum(map(len, reader.buffers)) >= message.LARGEST
+    assert len(reader.buffers) <= 2 * 64

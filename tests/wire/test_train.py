@@ -22,11 +22,12 @@ def read(train: Train, *waiting: Datagram) -> list[Datagram]:
     lengths = []
     for data, name in waiting[: SLOTS - first]:
         train.headers[slot * 16 : slot * 16 + len(data[:16])] = data[:16]
-        piece = data[16 : train.size]
+        piece, tail = data[16 : train.size], data[train.size : train.size + train.tail]
         begin = 16 + slot * train.step
         train.pieces[begin : begin + len(piece)] = piece
+        train.tails[slot * train.tail : slot * train.tail + len(tail)] = tail
         train.names[slot * NAME_SIZE : (slot + 1) * NAME_SIZE] = name
-        lengths.append(min(len(data), train.size))
+        lengths.append(len(data))
         slot += 1
     train.came(lengths)
     return list(waiting[SLOTS - first :])
@@ -68,14 +69,62 @@ def test_a_burst_that_misses_a_piece_comes_out_in_pieces() -> None:
 
 def test_pieces_out_of_order_of_two_sources_or_of_odd_sizes_are_no_whole_burst() -> None:
     a, b, c = burst(16 + 84 * 3)
-    longer = (a[0] + b"x", HERE)
-    for waiting in ([b, a, c], [a, c, b], [a, (b[0], THERE), c], [a, (b[0][:-1], HERE), c], [a, b, (c[0][:16], HERE)]):
+    for waiting in (
+        [b, a, c],
+        [a, c, b],
+        [a, (b[0], THERE), c],
+        [a, (b[0][:-1], HERE), c],
+        [a, b, (c[0][:16], HERE)],
+        [(a[0] + b"x", HERE), b, c],
+        [a, b, (c[0] + b"x", HERE)],
+    ):
         train = Train(SIZE)
         read(train, *waiting)
         assert [(message, name) for message, _, name in got(train)] == waiting
     train = Train(SIZE + 10)
-    read(train, longer, b, c)
+    read(train, a, b, c)
     assert [count for _, count, _ in got(train)] == [1, 1, 1]
+
+
+def test_datagrams_of_any_length_come_whole_whatever_the_slots_were_made_for() -> None:
+    train = Train(SIZE)
+    longest, long, short = bytes([4] * 65535), sealed(SIZE + 1, 3), sealed(40, 4)
+    for _ in range(3):
+        read(train, (longest, HERE), (short, HERE), (long, THERE), *burst(516, 8), (longest, THERE))
+        assert got(train) == [
+            (longest, 1, HERE),
+            (short, 1, HERE),
+            (long, 1, THERE),
+            (sealed(516, 8), 6, HERE),
+            (longest, 1, THERE),
+        ]
+
+
+def forged(size: int, rest: int, protected: int, last: int) -> list[Datagram]:
+    """Pieces that claim to be one record's, the last of `last` bytes, or all of one size and a parity behind them."""
+    header = sealed(32)[4:16]
+    sizes = [size] * rest + [size if protected else last] + [size] * protected
+    return [(bytes((4, index, rest, protected)) + header + bytes(each - 16), HERE) for index, each in enumerate(sizes)]
+
+
+def test_pieces_of_more_than_the_longest_message_are_never_put_together() -> None:
+    waiting = forged(1472, 63, 0, 1472)
+    train = Train(1472)
+    read(train, *waiting)
+    assert got(train) == [(data, 1, HERE) for data, _ in waiting]
+
+
+@settings(deadline=None)
+@given(st.sampled_from((1024, 1200, 1472, 8972, 9216)), st.integers(0, 8), st.integers(0, 1), st.integers(17, 1024))
+def test_nothing_longer_than_the_longest_message_comes_out(size: int, more: int, protected: int, last: int) -> None:
+    rest = min(63 - protected, 65535 // (size - 16) - 4 + more)
+    waiting = forged(size, rest, protected, last)
+    train = Train(size)
+    read(train, *waiting)
+    came = got(train)
+    assert max(len(message) for message, _, _ in came) <= 65535
+    fits = 16 + rest * (size - 16) + (size - 16 if protected else last - 16) <= 65535
+    assert (len(came) == 1) == fits
 
 
 def test_a_protected_burst_comes_out_whole_with_its_parity() -> None:

@@ -53,11 +53,11 @@ class Reassembly(Generic[AnySession]):
 
     def take(
         self, datagram: memoryview, session: AnySession, source: Hashable, now: float, *, from_endpoint: bool
-    ) -> tuple[memoryview, int] | None:
+    ) -> tuple[memoryview, int, int] | None:
         """Take in one piece of a burst of this session.
 
-        Returns the whole message, its reserved bytes zero, which is valid until the next call, and in how many
-        datagrams it came, all from `source`; None as long as one is missing.
+        Returns the whole message, its reserved bytes zero, which is valid until the next call, in how many datagrams
+        it came, all from `source`, and the size of those but the last; None as long as one is missing.
         """
         index, count = place_of(datagram)
         if count == 1:
@@ -83,7 +83,7 @@ class Reassembly(Generic[AnySession]):
             raise BadPacket("bad size")
         message = slot.buffer[:size]
         DATA_HEADER.pack_into(message, 0, DATA, receiver, counter)
-        return message, slot.pieces
+        return message, slot.pieces, slot.datagram_size
 
     def waiting(self, session: AnySession, highest: int) -> int:
         """Datagrams held of this session's records with counters up to `highest` (see Meter.report)."""

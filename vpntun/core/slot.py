@@ -82,6 +82,11 @@ class Slot(Generic[AnySession]):
         self.pieces = 0
         self._begin(count, protected=protected)
 
+    @property
+    def datagram_size(self) -> int:
+        """Bytes of each datagram of a whole burst, but for a last one that may be shorter."""
+        return HEADER_SIZE + self._step
+
     def _begin(self, count: int, *, protected: bool) -> None:
         self._count = count
         self._protected = protected

@@ -2,10 +2,12 @@
 
     coalesced    UDP_GRO gives many datagrams by one read. The next is expected to be like the last: where that was a
                  genuine burst it is scattered straight into its place (wire/burst.py), else it is read as it comes
-    one by one   where 64 pieces of bursts came each by itself, nothing on the way coalesces: recvmmsg gives many by one
-                 call all the same (wire/train.py). For a minute, and as long as their size stays; then it is tried anew
+    one by one   where records opened whose 64 pieces and more had come each by itself, nothing on the way coalesces:
+                 recvmmsg gives many by one call all the same (wire/train.py). For a minute, or until as many pieces of
+                 another size opened
 
-Both ways take what any sender sends; they only differ in what it costs.
+Both ways take every datagram of every sender whole; they only differ in what it costs. Only records that opened choose
+between them, and a peer has new slots laid out once a second at most.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
+from vpntun.core.pathmtu import BASE
 from vpntun.host.log import log
 from vpntun.host.lone import Lone
 from vpntun.host.loop import Loop
 from vpntun.host.mmsg import AVAILABLE, ManyReader
 from vpntun.host.resolver import SocketAddress
 from vpntun.wire.burst import BurstReader
-from vpntun.wire.message import HEADER_SIZE, LARGEST
+from vpntun.wire.message import LARGEST
 from vpntun.wire.train import Train
 
 if TYPE_CHECKING:
@@ -42,8 +45,9 @@ MOST_MISSES = 4
 MOST_KNOWN_NAMES = 1024
 PIECES_IN_A_ROW = 64
 TRAIN_TIME = 60.0
+SECONDS_BETWEEN_TRAINS = 1.0
 LARGEST_IN_TRAIN = 9216
-"""A jumbo frame's datagram. A stranger may send longer ones, and room is not laid out by a stranger's length."""
+"""A jumbo frame's datagram: slots for longer ones would take much room."""
 
 Ancillary = tuple[tuple[int, int, bytes], ...]
 
@@ -75,8 +79,9 @@ class Receiver:
         self._bursts = BurstReader(self._buffer)
         self._misses = MOST_MISSES
         self._many: ManyReader | None = None
-        self._train_until = 0.0
-        self._pieces = 0
+        self._begun_at = -SECONDS_BETWEEN_TRAINS
+        self._scattered = 0  # pieces of records that opened, since the last genuine burst that was read as one
+        self._scattered_size = 0
         self._lone = Lone()
         self._address: SocketAddress | None = None  # what the last read came with, and what was made of it
         self._ancillary: list[tuple[int, int, bytes]] = []
@@ -91,6 +96,8 @@ class Receiver:
 
     def receive(self) -> Iterable[Arrival]:
         """What waits, a bounded number of reads; each is valid until the next."""
+        if self._scattered >= PIECES_IN_A_ROW or self._many is not None:
+            self._choose_way()
         if self._many is not None:
             return self._receive_train(self._many)
         if self._lone.expected(self._loop.turns) and (arrival := self._read()) is not None:
@@ -119,9 +126,6 @@ class Receiver:
             segment, local = _read_ancillary(ancillary) if ancillary else (0, ())
             source = self._endpoint(address, local)
             self._address, self._ancillary, self._segment, self._source = address, ancillary, segment, source
-        self._pieces = self._pieces + 1 if not segment and read > HEADER_SIZE and self._buffer[2] else 0
-        if self._pieces >= PIECES_IN_A_ROW and AVAILABLE:
-            self._begin_train(read)
         if not foreseen:
             return self._buffer[:read], segment, 1, source
         if length := self._bursts.message(read, segment):
@@ -133,38 +137,41 @@ class Receiver:
     def _receive_train(self, many: ManyReader) -> Iterator[Arrival]:
         for _ in range(MOST_TRAINS_PER_TURN):
             if not many.read():
-                break
+                return
             local = _read_ancillary(many.ancillary())[1] if self._answers_from_where_asked else ()
             for message, datagrams, name in many.train.arrivals():
-                is_piece = datagrams == 1 and len(message) > HEADER_SIZE and message[2]
-                self._pieces = self._pieces + 1 if is_piece else 0
                 yield message, 0, datagrams, self._endpoint(_address_from(name), local)
-            if many.cut_short:
-                self._pieces = PIECES_IN_A_ROW
-        if self._pieces >= PIECES_IN_A_ROW or self._loop.now >= self._train_until:
-            self._end_train()
-
-    def _begin_train(self, size: int) -> None:
-        """Datagrams of bursts come one by one: read many by a call, beginning with one that has their full size."""
-        is_last = self._buffer[1] == self._buffer[2]
-        if is_last or size > LARGEST_IN_TRAIN:
-            return
-        log.debug("nothing coalesces datagrams on the way here: reading many by one call")
-        self._many = ManyReader(self._socket.fileno(), Train(size))
-        self._train_until = self._loop.now + TRAIN_TIME
-        self._pieces = 0
-        self._coalesce(False)
-
-    def _end_train(self) -> None:
-        """Their size is another now, or it is time to see whether something coalesces them after all."""
-        self._many = None
-        self._pieces = 0
-        self._coalesce(True)
 
     def expect_bursts(self, size: int) -> None:
-        """A burst of datagrams of `size` bytes has come, and proved genuine: the next reads may bring more."""
-        self._bursts.expect(size)
-        self._misses = 0
+        """A burst of datagrams of `size` bytes was read as one, and opened: the next reads may bring more.
+
+        No vpntun cuts records into datagrams shorter than BASE, and so nothing is laid out for those of another peer.
+        """
+        self._scattered = 0
+        if size >= BASE:
+            self._bursts.expect(size)
+            self._misses = 0
+
+    def expect_pieces(self, size: int, datagrams: int) -> None:
+        """A record opened whose datagrams, of `size` bytes, had come one by one: more may come like this."""
+        known = self._many.train.size if self._many is not None else 0
+        if size != known and BASE <= size <= LARGEST_IN_TRAIN and AVAILABLE:
+            self._scattered += datagrams
+            self._scattered_size = size
+
+    def _choose_way(self) -> None:
+        """Read many by one call from now on, or with room for another size; or see whether something coalesces now."""
+        age = self._loop.now - self._begun_at
+        if self._scattered >= PIECES_IN_A_ROW and age >= SECONDS_BETWEEN_TRAINS:
+            log.debug("nothing coalesces datagrams on the way here: reading many by one call")
+            self._many = ManyReader(self._socket.fileno(), Train(self._scattered_size))
+            self._begun_at = self._loop.now
+        elif self._many is not None and age >= TRAIN_TIME:
+            self._many = None
+        else:
+            return
+        self._scattered = 0
+        self._coalesce(self._many is None)
 
     def _coalesce(self, wanted: bool) -> None:
         with suppress(OSError):  # a kernel before 5.0: one datagram a read

@@ -72,7 +72,8 @@ class Inbound:
             if not segment and len(message) >= SMALLEST and not message[2]:
                 self.take(message, source, datagrams)
             elif not segment or len(message) <= segment:
-                self.take_datagram(message, source, datagrams)
+                if opened := self.take_datagram(message, source, datagrams):
+                    socket.expect_pieces(*opened)
             else:
                 self._take_apart(arrival, socket)
         self._delivery.flush()
@@ -86,15 +87,19 @@ class Inbound:
             self._drop(bad, connection)
         self._delivery.flush()
 
-    def take_datagram(self, datagram: memoryview, source: UdpEndpoint, datagrams: int = 1) -> None:
-        """Take in a datagram, or a burst joined out of so many: a message, or a piece of a burst."""
-        if len(datagram) > HEADER_SIZE and datagram[2] and datagram[0] == DATA:
-            try:
-                self._take_piece(datagram, source)
-            except BadPacket as bad:
-                self._drop(bad, source)
-        else:
+    def take_datagram(self, datagram: memoryview, source: UdpEndpoint, datagrams: int = 1) -> tuple[int, int] | None:
+        """Take in a datagram, or a burst joined out of so many: a message, or a piece of a burst.
+
+        Where a piece was the last that a record needed to open: the size of the record's datagrams, and their number.
+        """
+        if len(datagram) <= HEADER_SIZE or not datagram[2] or datagram[0] != DATA:
             self.take(datagram, source, datagrams)
+            return None
+        try:
+            return self._take_piece(datagram, source)
+        except BadPacket as bad:
+            self._drop(bad, source)
+            return None
 
     def take(self, message: memoryview, path: Path, datagrams: int = 1) -> bool:
         """Take in one message from anybody, which came in so many datagrams; whether it was genuine and of use."""
@@ -128,10 +133,11 @@ class Inbound:
                         self.take_datagram(read[piece : min(piece + size, behind)], source)
                 at = behind
             else:
-                self.take_datagram(read[at : at + size], source)
+                if self.take_datagram(read[at : at + size], source):
+                    socket.expect_bursts(size)
                 at += size
 
-    def _take_piece(self, datagram: memoryview, source: UdpEndpoint) -> None:
+    def _take_piece(self, datagram: memoryview, source: UdpEndpoint) -> tuple[int, int] | None:
         now = self._loop.now
         held = self._node.session_for(datagram, now)
         conversation = self._links[held.peer].conversation
@@ -139,10 +145,12 @@ class Inbound:
             raise BadPacket("bad reserved")
         at_endpoint = source == held.peer.endpoint
         joined = conversation.reassembly.take(datagram, held.session, source, now, from_endpoint=at_endpoint)
-        if joined is not None:
-            message, datagrams = joined
-            _, receiver, counter = _read_header(message)
-            self._take_data(message, receiver, counter, source, datagrams)
+        if joined is None:
+            return None
+        message, datagrams, size = joined
+        _, receiver, counter = _read_header(message)
+        self._take_data(message, receiver, counter, source, datagrams)
+        return size, datagrams
 
     def _take_handshake(self, kind: int, message: Buffer, path: Path) -> None:
         peer, events = self._node.receive_handshake(message, path, self._loop.now)

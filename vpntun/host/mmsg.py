@@ -10,6 +10,7 @@ has written over: the lengths of names and of ancillary data.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import struct
 from array import array
@@ -19,11 +20,11 @@ from vpntun.wire.train import NAME_SIZE, SLOTS, Train
 
 AVAILABLE = ctypes.sizeof(ctypes.c_void_p) == 8 and os.uname().sysname == "Linux"
 
-MSG_TRUNC = 0x20
 MSG_DONTWAIT = 0x40
 ANCILLARY_SIZE = 128
 _HEADER = struct.Struct("=QIxxxxQQQQIxxxxIxxxx")
-_IOVEC = struct.Struct("=QQQQ")
+_IOVECS = struct.Struct("=QQQQQQ")
+_IOVECS_PER_SLOT = 3
 _CMSG = struct.Struct("=QII")
 
 Ancillary = list[tuple[int, int, bytes]]
@@ -36,25 +37,33 @@ class ManyReader:
         self._descriptor = descriptor
         self.train = train
         self._ancillary = bytearray(ANCILLARY_SIZE)
-        self.cut_short = False
-        """Whether a datagram of the last read was longer than its slot."""
-        self._iovecs = bytearray(SLOTS * _IOVEC.size)
+        self._iovecs = bytearray(SLOTS * _IOVECS.size)
         self._messages = bytearray(SLOTS * _HEADER.size)
-        headers, pieces, names = map(_address_of, (train.headers, train.pieces, train.names))
+        headers, pieces = _address_of(train.headers), _address_of(train.pieces)
+        tails, names = _address_of(train.tails), _address_of(train.names)
         iovecs, ancillary = _address_of(self._iovecs), _address_of(self._ancillary)
         for slot in range(SLOTS):
-            piece = pieces + HEADER_SIZE + slot * train.step
-            _IOVEC.pack_into(
-                self._iovecs, slot * _IOVEC.size, headers + slot * HEADER_SIZE, HEADER_SIZE, piece, train.step
+            header, piece = headers + slot * HEADER_SIZE, pieces + HEADER_SIZE + slot * train.step
+            tail = tails + slot * train.tail
+            _IOVECS.pack_into(
+                self._iovecs, slot * _IOVECS.size, header, HEADER_SIZE, piece, train.step, tail, train.tail
             )
-            name, iovec = names + slot * NAME_SIZE, iovecs + slot * _IOVEC.size
+            name, first = names + slot * NAME_SIZE, iovecs + slot * _IOVECS.size
             _HEADER.pack_into(
-                self._messages, slot * _HEADER.size, name, NAME_SIZE, iovec, 2, ancillary, ANCILLARY_SIZE, 0, 0
+                self._messages,
+                slot * _HEADER.size,
+                name,
+                NAME_SIZE,
+                first,
+                _IOVECS_PER_SLOT,
+                ancillary,
+                ANCILLARY_SIZE,
+                0,
+                0,
             )
         words = memoryview(self._messages)
         self._name_lengths = words.cast("I")[2 :: _HEADER.size // 4]
         self._ancillary_lengths = words.cast("Q")[5 :: _HEADER.size // 8]
-        self._flags = words.cast("I")[12 :: _HEADER.size // 4]
         self._lengths = words.cast("I")[14 :: _HEADER.size // 4]
         self._fresh_name_lengths = memoryview(array("I", [NAME_SIZE] * SLOTS))
         self._fresh_ancillary_lengths = memoryview(array("Q", [ANCILLARY_SIZE] * SLOTS))
@@ -71,11 +80,7 @@ class ManyReader:
         came: int = self._recvmmsg(self._descriptor, where, count, MSG_DONTWAIT, None)
         if came <= 0:  # nothing waits, or an ICMP error of an earlier datagram was reported here
             return False
-        lengths, flags = self._lengths[first : first + came].tolist(), self._flags[first : first + came].tolist()
-        self.cut_short = any(each & MSG_TRUNC for each in flags)
-        if self.cut_short:  # what is not there wholly is nothing, and least of all a burst
-            lengths = [0 if each & MSG_TRUNC else length for length, each in zip(lengths, flags, strict=True)]
-        self.train.came(lengths)
+        self.train.came(self._lengths[first : first + came].tolist())
         return True
 
     def ancillary(self) -> Ancillary:
@@ -91,6 +96,6 @@ class ManyReader:
         return found
 
 
-def _address_of(buffer: bytearray) -> int:
+def _address_of(buffer: bytearray | mmap.mmap) -> int:
     """Where the buffer lies; it must live, and keep its size, as long as the address is used."""
     return ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer))

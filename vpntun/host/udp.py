@@ -121,7 +121,9 @@ class UdpSocket:
         self.receive: Callable[[], Iterable[Arrival]] = receiver.receive
         """What waits, a bounded number of reads; each is valid until the next."""
         self.expect_bursts: Callable[[int], None] = receiver.expect_bursts
-        """A burst of datagrams of so many bytes has come, and proved genuine: the next reads may bring more."""
+        """A burst of datagrams of so many bytes was read as one, and opened."""
+        self.expect_pieces: Callable[[int, int], None] = receiver.expect_pieces
+        """A record opened whose datagrams, of so many bytes, so many of them, had come one by one."""
 
     def fileno(self) -> int:
         """The descriptor, for the loop."""

@@ -114,25 +114,29 @@ class BurstCutter:
 class BurstReader:
     """Where a read goes that is expected to be one burst of datagrams of a known size: its message, into `buffer`.
 
-    `buffer` has room for 65,535 bytes. `buffers` is what to receive into.
+    `buffer` has room for 65,535 bytes. `buffers` is what to receive into: whatever was expected, they hold the longest
+    read there is.
     """
 
     def __init__(self, buffer: memoryview) -> None:
         self._buffer = buffer
         self._block = memoryview(bytearray(MOST_DATAGRAMS * HEADER_SIZE))
-        self._size = 0
-        self.buffers: list[memoryview] = []
+        self._headers = _pieces_of(self._block, HEADER_SIZE)[1:]
+        self._size = len(buffer)
+        self.buffers: list[memoryview] = [buffer]
 
     def expect(self, size: int) -> None:
         """Lay the buffers out for datagrams of `size` bytes (above 16)."""
         if size == self._size:
             return
         self._size = size
-        pieces = _pieces_of(self._buffer[size:], size - HEADER_SIZE)
-        headers = _pieces_of(self._block, HEADER_SIZE)[1:]
-        self.buffers = [self._buffer[:size]]
-        for header, piece in zip(headers, pieces):  # noqa: B905, the shorter of the two is as much as can come
+        buffer, step = self._buffer, size - HEADER_SIZE
+        end = size + (MOST_DATAGRAMS - 1) * step  # of the longest burst
+        self.buffers = [buffer[:size]]
+        for header, piece in zip(self._headers, _pieces_of(buffer[size:end], step)):  # noqa: B905, a short buffer
             self.buffers += (header, piece)
+        if end < len(buffer):
+            self.buffers.append(buffer[end:])
 
     def message(self, read: int, segment: int) -> int:
         """The length of the message that a read of `read` bytes in datagrams of `segment` has put into the buffer.

@@ -2,9 +2,11 @@
 
 Each datagram has a slot: its first 16 bytes go to the header block, the rest behind the last slot's rest. So the pieces
 of a burst that come in order, from whichever slot on, lie one behind the other, and its message needs only its header
-before them: nothing is copied together.
+before them: nothing is copied together. A datagram longer than a slot goes on in the slot's tail, which has room for
+the longest there is: nobody's datagram is cut because another's are short.
 
-    slot k      headers[16 k : 16 k + 16]   pieces[16 + k step : 16 + k step + step]   names[28 k : 28 k + 28]
+    slot k      headers[16 k : 16 k + 16]   pieces[16 + k step : 16 + k step + step]   tails[k tail : k tail + tail]
+                names[28 k : 28 k + 28]
 
     1. `room()`: from which slot on the next read goes
     2. the carrier reads, and says how many came and how long each is: `came(lengths)`
@@ -12,15 +14,16 @@ before them: nothing is copied together.
        a burst whose first pieces are there, and none but those, waits in place for its rest
 
 Untrusted bytes; raises nothing. A burst that is yielded whole has every header of one message, in order, all datagrams
-but the last of the full size, and one source; only opening it proves it genuine.
+but the last of the full size, one source, and no more than 65,535 bytes; only opening it proves it genuine.
 """
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 
 from vpntun.wire.burst import MOST_DATAGRAMS, PROTECTED, headers_of, length_within
-from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE
+from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, LARGEST
 
 SLOTS = 256
 NAME_SIZE = 28
@@ -30,15 +33,21 @@ _unpack = DATA_HEADER.unpack_from
 
 
 class Train:
-    """The slots for datagrams of `size` bytes at most. `headers`, `pieces` and `names` are where to read into."""
+    """The slots for bursts in datagrams of `size` bytes; `headers`, `pieces`, `tails` and `names` are read into.
+
+    `tail`: bytes of a slot's tail. The memory of a tail is the kernel's until something is written there.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.step = size - HEADER_SIZE
+        self.tail = LARGEST - size
         self.headers = bytearray(SLOTS * HEADER_SIZE)
         self.pieces = bytearray(HEADER_SIZE + SLOTS * self.step)
+        self.tails = mmap.mmap(-1, SLOTS * self.tail)
         self.names = bytearray(SLOTS * NAME_SIZE)
         self._view = memoryview(self.pieces)
+        self._long = memoryview(bytearray(LARGEST))
         self._lengths: list[int] = []
         self._begin = 0
 
@@ -89,8 +98,20 @@ class Train:
                     yield view[begin : begin + size], count, name
                     continue
             self._begin = slot + 1
+            if length > self.size:
+                yield self._with_tail(slot, length), 1, name
+                continue
             view[begin : begin + HEADER_SIZE] = self.headers[slot * HEADER_SIZE : (slot + 1) * HEADER_SIZE]
             yield view[begin : begin + length], 1, name
+
+    def _with_tail(self, slot: int, length: int) -> memoryview:
+        """The datagram of a slot that is longer than the slot, put together."""
+        size, piece, tail = self.size, HEADER_SIZE + slot * self.step, slot * self.tail
+        long = self._long
+        long[:HEADER_SIZE] = self.headers[slot * HEADER_SIZE : (slot + 1) * HEADER_SIZE]
+        long[HEADER_SIZE:size] = self._view[piece : piece + self.step]
+        long[size:length] = self.tails[tail : tail + length - size]
+        return long[:length]
 
     def _count(self, slot: int, word: int, receiver: int, counter: int, name: bytes) -> int:
         """How many datagrams from `slot` on are one whole burst; 0: none is; -1: it may be, when its rest has come.
@@ -100,6 +121,9 @@ class Train:
         rest, protected = word >> 16 & 0xFF, word & PROTECTED
         if word & ~PROTECTED != DATA | rest << 16 or not 0 < rest < MOST_DATAGRAMS - bool(protected):
             return 0
+        least_of_last = self.step if protected else 1
+        if HEADER_SIZE + rest * self.step + least_of_last > LARGEST:
+            return 0
         headers = headers_of(DATA | protected, receiver, counter, rest + 1)
         there = min(rest + 1, len(self._lengths) - slot)
         full = there if protected else min(there, rest)
@@ -107,7 +131,7 @@ class Train:
             return 0
         if there <= rest:
             return -1
-        if self._lengths[slot + rest] <= HEADER_SIZE:
+        if not HEADER_SIZE < self._lengths[slot + rest] <= min(self.size, LARGEST - rest * self.step):
             return 0
         behind = slot + there
         if protected and behind < len(self._lengths) and self._are(behind, headers[there * HEADER_SIZE :], 1, name):
