@@ -50,14 +50,16 @@ class Ledger:
         """The counters below this one that were not told of are used by now, too."""
         if counter > self._room:
             self._make_room(counter - 1)
-        silent = max(self.next, counter - SIZE)
-        self.datagrams += silent - self.next
-        for skipped in range(silent, counter):
-            at = skipped & _MASK
-            self.datagrams += 1
-            self._times[at] = now
-            self._datagrams_to[at] = self.datagrams
-            self._bytes_to[at] = self.bytes
+        first = max(self.next, counter - SIZE)
+        self.datagrams += first - self.next
+        while first < counter:
+            at = first & _MASK
+            count = min(counter - first, SIZE - at)
+            self._times[at : at + count] = array("d", (now,)) * count
+            self._datagrams_to[at : at + count] = array("Q", range(self.datagrams + 1, self.datagrams + count + 1))
+            self._bytes_to[at : at + count] = array("Q", (self.bytes,)) * count
+            self.datagrams += count
+            first += count
         self.next = max(self.next, counter)
 
     def knows(self, counter: int) -> bool:

@@ -8,8 +8,8 @@
                   Otherwise it is only what was there to send, and binds nothing
     room          the path does not delay, and the rate is under three quarters of that at which it last did. That is
                   forgotten when it delivers a quarter more
-    loss          of single datagrams, over no fewer than 2,000 of them, smoothed. A sample counts when the next report
-                  shows that it was not the beginning of an outage
+    loss          of single datagrams, over no fewer than 2,000 of them, smoothed; 0 when it is under one in a million.
+                  A sample counts when the next report shows that it was not the beginning of an outage
     of records    of those sent since they last changed their length, by a sum in which the old ones fade over 400
                   records, as soon as there are 100
 
@@ -34,6 +34,7 @@ FEWEST_DATAGRAMS = 2000
 ROOM = 0.75
 FORGOTTEN_AT = 1.25
 SMOOTHING = 0.25
+LEAST_LOSS = 1e-6
 FADING = 400
 FEWEST_RECORDS = 100
 
@@ -140,7 +141,8 @@ class Measured:
         """Whether it is known better now."""
         learned = self._held is not None and mark.judged
         if self._held is not None and learned:
-            self.loss += (self._held - self.loss) * SMOOTHING
+            loss = self.loss + (self._held - self.loss) * SMOOTHING
+            self.loss = loss if loss >= LEAST_LOSS else 0.0
             self.loss_is_known = True
         self._held = None
         former = self._sample
@@ -149,7 +151,7 @@ class Measured:
             self._sample = mark
         elif sent >= FEWEST_DATAGRAMS:
             self._sample = mark
-            self._held = max(0, mark.missing - former.missing) / sent
+            self._held = min(sent, max(0, mark.missing - former.missing)) / sent
         return learned
 
 

@@ -33,7 +33,7 @@ class Protection:
     def learn(self, sent: int, lost: int) -> None:
         """So many datagrams were sent while the path did not delay, and so many of them lost."""
         lately = self._lately
-        lately.add(sent, max(0, lost))
+        lately.add(sent, min(sent, max(0, lost)))
         self.wanted = lately.lost > lately.sent * (UNWANTED_UNDER if self.wanted else WANTED_OVER)
 
     def decide(self, room: bool) -> bool:
