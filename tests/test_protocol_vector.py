@@ -194,6 +194,7 @@ CONSTANTS = {
     "largest record": f"{record.LARGEST_RECORD}",
     'a "largest" that says "no records"': f"below {greeting.SMALLEST_LARGEST}",
     "what a BUNDLE of one packet adds to it": f"{conversation.OVERHEAD}",
+    "packets of a BUNDLE, and the shortest": f"{record.MOST_PACKETS}, {record.SMALLEST_PACKET}",
     "HELLO answered at once": f"{greeting.ANSWERS_AT_ONCE} times a session",
     "HELLO repeated after": f"{greeting.SHORTEST_PAUSE:g} s, doubling to {greeting.LONGEST_PAUSE:g} s",
     "what was said in the last session holds for": f"{greeting.INHERITED_FOR:g} s",

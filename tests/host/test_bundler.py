@@ -136,6 +136,33 @@ def test_packets_that_are_read_together_leave_in_one_record(met: Two) -> None:
     assert met.bob.device.packets == packets
 
 
+def test_more_small_packets_than_a_record_may_have_arrive_all_and_in_order(met: Two) -> None:
+    small = [udp(4, payload(number % 9), identification=number) for number in range(700)]
+    packets = [packet + bytes(number % 5) for number, packet in enumerate(small)]  # no run of one size
+    met.wire.to_right.is_ready = False
+    for waiting in (packets[:200], packets[200:400], packets[400:600]):
+        met.alice.send(*waiting)
+    met.wire.to_right.opens()
+    met.alice.pump()
+    assert len(met.wire.to_right.calls) >= 3
+    met.alice.send(*packets[600:])
+    met.wire.run()
+    assert met.bob.device.packets == small
+    assert not met.bob.drops
+
+
+def test_packets_that_are_split_count_as_many_as_they_become(loop: HandLoop) -> None:
+    """A superpacket to a peer without offloads joins small packets in a record, which becomes full by their number."""
+    two = Two(loop, "tcp", offloads=0)
+    small = [udp(4, payload(number % 9), identification=number) for number in range(240)]
+    segments = tcp_run(4, payload(40 * 100), 100)
+    two.alice.send(*small, (tcp_superpacket(4, payload(40 * 100)), 100))
+    two.wire.run()
+    assert two.bob.device.packets == [*small, *segments]
+    assert not two.bob.drops
+    two.close()
+
+
 def test_a_record_is_not_held_back_for_more_packets(met: Two) -> None:
     for number in range(3):
         met.alice.send(ipv4("10.0.0.1", "10.0.0.2", b"%d" % number))

@@ -324,7 +324,7 @@ def test_a_hello_that_takes_nothing_back_brings_single_packets_again(town: Town)
 ENTRIES = st.lists(
     st.tuples(
         st.one_of(
-            st.binary(min_size=1, max_size=120),
+            st.binary(min_size=20, max_size=120),
             st.builds(
                 lambda base, at, value: base[:at] + bytes([value]) + base[at + 1 :],
                 st.sampled_from(

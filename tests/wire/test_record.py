@@ -46,7 +46,7 @@ def test_a_probe_and_its_echo_come_back_as_they_went(token: int, size: int) -> N
     assert Echo.parse(echo.pack()) == echo
 
 
-@given(st.lists(st.tuples(st.binary(min_size=1, max_size=300), u16), min_size=1, max_size=20))
+@given(st.lists(st.tuples(st.binary(min_size=20, max_size=300), u16), min_size=1, max_size=20))
 def test_a_bundle_gives_back_its_packets_and_their_segment_fields(entries: list[tuple[bytes, int]]) -> None:
     buffer = memoryview(bytearray(8000))
     at = record.begin_bundle(buffer)
@@ -63,11 +63,27 @@ def test_a_packet_read_in_place_needs_its_entry_only() -> None:
     assert bytes(buffer[:end]) == b"\x02\x00\x03\x81\x23abc"
 
 
+SMALL = bytes(range(20))
+"""The shortest packet there is."""
+
+
 def test_the_packets_of_a_bundle_are_not_copies() -> None:
-    buffer = bytearray(b"\x02\x00\x03\x00\x00abc")
+    buffer = bytearray(b"\x02\x00\x14\x00\x00" + SMALL)
     ((packet, _),) = record.packets_of(memoryview(buffer))
     buffer[5] = ord("x")
-    assert bytes(packet) == b"xbc"
+    assert bytes(packet) == b"x" + SMALL[1:]
+
+
+def bundle_of(*packets: bytes) -> memoryview:
+    return memoryview(b"\x02" + b"".join(len(packet).to_bytes(2, "big") + b"\0\0" + packet for packet in packets))
+
+
+def test_a_bundle_has_256_packets_at_most() -> None:
+    assert len(list(record.packets_of(bundle_of(*[SMALL] * 256)))) == 256
+    packets = record.packets_of(bundle_of(*[SMALL] * 257))
+    assert [bytes(next(packets)[0]) for _ in range(256)] == [SMALL] * 256
+    with pytest.raises(BadPacket, match="bad bundle"):
+        next(packets)
 
 
 @pytest.mark.parametrize(
@@ -78,10 +94,11 @@ def test_the_packets_of_a_bundle_are_not_copies() -> None:
         pytest.param(b"\x02\x00", id="half an entry"),
         pytest.param(b"\x02\x00\x01\x00\x00", id="an entry without its packet"),
         pytest.param(b"\x02\x00\x00\x00\x00", id="an empty packet at the end"),
-        pytest.param(b"\x02\x00\x00\x00\x00a", id="an empty packet"),
-        pytest.param(b"\x02\x00\x02\x00\x00a", id="a packet that is cut"),
+        pytest.param(b"\x02\x00\x00\x00\x00" + SMALL, id="an empty packet"),
+        pytest.param(b"\x02\x00\x13\x00\x00" + SMALL, id="a packet shorter than an IP header"),
+        pytest.param(b"\x02\x00\x15\x00\x00" + SMALL, id="a packet that is cut"),
         pytest.param(b"\x02\xff\xff\x00\x00" + bytes(1000), id="65,535 bytes"),
-        pytest.param(b"\x03\x00\x01\x00\x00a", id="another kind"),
+        pytest.param(b"\x03\x00\x14\x00\x00" + SMALL, id="another kind"),
     ],
 )
 def test_a_bundle_of_nonsense_is_refused(nonsense: bytes) -> None:
@@ -90,8 +107,8 @@ def test_a_bundle_of_nonsense_is_refused(nonsense: bytes) -> None:
 
 
 def test_what_stands_before_the_nonsense_has_been_yielded() -> None:
-    packets = record.packets_of(memoryview(b"\x02\x00\x01\x00\x00a\x00\x05"))
-    assert bytes(next(packets)[0]) == b"a"
+    packets = record.packets_of(memoryview(bytes(bundle_of(SMALL)) + b"\x00\x15"))
+    assert bytes(next(packets)[0]) == SMALL
     with pytest.raises(BadPacket):
         next(packets)
 

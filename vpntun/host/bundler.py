@@ -18,7 +18,15 @@ from vpntun.host.link import Link
 from vpntun.host.plain import PlainSender
 from vpntun.wire.gso import Splitter
 from vpntun.wire.message import LARGEST
-from vpntun.wire.record import BUNDLE_START, ENTRY_SIZE, TAKES_ALL, begin_bundle, needs_of, put_entry
+from vpntun.wire.record import (
+    BUNDLE_START,
+    ENTRY_SIZE,
+    MOST_PACKETS,
+    TAKES_ALL,
+    begin_bundle,
+    needs_of,
+    put_entry,
+)
 from vpntun.wire.run import DatagramRun
 from vpntun.wire.vnet import SEGMENT_SIZE, SPLIT_FIRST
 
@@ -27,11 +35,15 @@ WORTH_BEGINNING = 4
 
 
 class Bundler:
-    """Builds one record at a time, for `link`, in `record[:at]`, up to `room` bytes; 0: none can leave."""
+    """Builds one record at a time, for `link`, of `packets` packets in `record[:at]`.
+
+    It may become `room` bytes long; 0: none can leave.
+    """
 
     def __init__(self, plain: PlainSender) -> None:
         self.record = memoryview(bytearray(LARGEST + ENTRY_SIZE + LARGEST_PACKET))
         self.at = begin_bundle(self.record)
+        self.packets = 0
         self.room = 0
         self.link: Link | None = None
         self.run = DatagramRun(self.record)
@@ -117,9 +129,9 @@ class Bundler:
     def _place(self, link: Link, packet: memoryview, field: int) -> None:
         """Enter a packet in this record or the next, send it plain, or let it wait."""
         length = len(packet)
-        if self.at + ENTRY_SIZE + length > self.room:
+        if not self._has_room(length):
             self._send_record()
-            if self.at + ENTRY_SIZE + length > self.room:
+            if not self._has_room(length):
                 session = None if link.queue and self._aside is None else link.session_to_send_with()
                 if session is None:
                     self._let_wait(link, packet, field)
@@ -132,7 +144,15 @@ class Bundler:
         self.run.finish()
         begin = self.at + ENTRY_SIZE
         self.record[begin : begin + length] = packet
+        self._enter(length, field)
+
+    def _has_room(self, length: int) -> bool:
+        return self.packets < MOST_PACKETS and self.at + ENTRY_SIZE + length <= self.room
+
+    def _enter(self, length: int, field: int) -> None:
+        """The packet lies in its place."""
         self.at = put_entry(self.record, self.at, length, field)
+        self.packets += 1
 
     def _let_wait(self, link: Link, packet: memoryview, field: int) -> None:
         if self._aside is None:
@@ -150,7 +170,7 @@ class Bundler:
     def _seal_record(self, link: Link) -> None:
         if self.run.start:
             self.run.finish()
-        end, self.at = self.at, BUNDLE_START
+        end, self.at, self.packets = self.at, BUNDLE_START, 0
         self.sent += 1
         link.send_record(self.record[:end])
 
@@ -162,14 +182,14 @@ class Bundler:
         worth = splitter.fitting(self.room - BUNDLE_START - ENTRY_SIZE) // WORTH_BEGINNING
         first = 0
         while first < count:
-            fit = splitter.fitting(self.room - self.at - ENTRY_SIZE)
+            fit = splitter.fitting(self.room - self.at - ENTRY_SIZE) if self.packets < MOST_PACKETS else 0
             if fit < min(count - first, max(1, worth)) and self.at > BUNDLE_START:
                 self._send_record()
             elif fit > 0:
                 taken = min(fit, count - first)
                 self.run.finish()
                 length = splitter.write_run(first, taken, self.record, self.at + ENTRY_SIZE)
-                self.at = put_entry(self.record, self.at, length, splitter.field_of(first, taken))
+                self._enter(length, splitter.field_of(first, taken))
                 first += taken
             else:  # the path is blocked now, or too narrow for a record
                 rest = memoryview(bytearray(len(packet)))

@@ -25,7 +25,7 @@ from vpntun.host.lone import Lone
 from vpntun.host.loop import Loop
 from vpntun.wire.icmp import UNREACHABLE, error_about, may_be_told_of
 from vpntun.wire.ip import destination_of, length_of
-from vpntun.wire.record import ENTRY, ENTRY_SIZE, TAKES_ALL
+from vpntun.wire.record import ENTRY, ENTRY_SIZE, MOST_PACKETS, TAKES_ALL
 from vpntun.wire.vnet import NO_OFFLOAD, SPLIT_FIRST, UNFINISHED, VNET_HEADER_SIZE, segment_field_of
 
 MOST_BYTES_PER_TURN = 512 * 1024
@@ -93,13 +93,14 @@ class Outbound:
                     bundler.turn_to(link)
                 in_place = begin == bundler.at + ENTRY_SIZE and room is not bundler.apart
                 fits = in_place and begin + size <= bundler.room and not field & SPLIT_FIRST
-                if fits and (not field or link.conversation.takes == TAKES_ALL):
+                if fits and bundler.packets < MOST_PACKETS and (not field or link.conversation.takes == TAKES_ALL):
                     if run.start:
                         run.finish()
                     _put_entry(record, bundler.at, size, field)
                     if field == UNFINISHED:
                         run.begin(header, bundler.at, size)
                     bundler.at = begin + size
+                    bundler.packets += 1
                 else:
                     bundler.add(packet, field)
             except BadPacket as bad:
