@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from array import array
 from math import inf
+from operator import sub
 
 SIZE = 16384
 FIRST_SIZE = 64
@@ -86,13 +87,16 @@ class Ledger:
     def singles(self, after: int, until: int) -> int:
         """How many of the known counters behind `after` and up to `until` went in one datagram."""
         first = max(after + 1, self.next - SIZE + 1, 0)
-        former = self._datagrams_to[first - 1 & _MASK] if first else 0
-        singles = 0
-        for counter in range(first, until + 1):
-            total = self._datagrams_to[counter & _MASK]
-            singles += total - former == 1
-            former = total
-        return singles
+        if first > until:
+            return 0
+        totals = array("Q", (self._datagrams_to[first - 1 & _MASK] if first else 0,))
+        begin, end = first & _MASK, until + 1 & _MASK
+        if begin < end:
+            totals += self._datagrams_to[begin:end]
+        else:
+            totals += self._datagrams_to[begin:]
+            totals += self._datagrams_to[:end]
+        return list(map(sub, totals[1:], totals)).count(1)
 
     def _make_room(self, counter: int) -> None:
         """Have a place for this counter: twice as many as it takes."""
