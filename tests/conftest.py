@@ -9,6 +9,7 @@ sockets    tests/host, and a few others with sockets     a port that was free mu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from tests.host.machine import HandLoop
 from tests.netns.lab import remove_state_folders
+from vpntun.host.log import log
 
 HERE = Path(__file__).parent
 NAMESPACES = {"netns", "boot", "test_readme.py"}
@@ -47,6 +49,33 @@ def loop() -> Iterator[HandLoop]:
     made = HandLoop()
     yield made
     made.close()
+
+
+class ExpectedErrors(logging.Filter):
+    """The internal errors that were logged in this process; a test takes those that it has caused itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("internal error") and record.exc_info:
+            self._seen.append(repr(record.exc_info[1]))
+        return True
+
+    def take(self) -> list[str]:
+        seen, self._seen = self._seen, []
+        return seen
+
+
+@pytest.fixture(autouse=True)
+def expected_errors() -> Iterator[ExpectedErrors]:
+    """Fails every test in whose course a bug was survived, unless the test expected it."""
+    errors = ExpectedErrors()
+    log.addFilter(errors)
+    yield errors
+    log.removeFilter(errors)
+    assert errors.take() == [], "the loop has survived a bug"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

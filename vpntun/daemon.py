@@ -29,6 +29,7 @@ from vpntun.host.delivery import Delivery
 from vpntun.host.device import TunDevice, ipv6_is_on
 from vpntun.host.dns import HostDns
 from vpntun.host.inbound import Inbound
+from vpntun.host.internal_errors import InternalErrors
 from vpntun.host.journal import Journal
 from vpntun.host.link import Link
 from vpntun.host.listening import TcpListener
@@ -62,7 +63,8 @@ class _Daemon:
         self._tunnel = tunnel
         self._reread = reread
         self._stack = stack
-        self._loop = Loop()
+        self._drops: Counter[str] = Counter()
+        self._loop = Loop(internal_errors=InternalErrors(self._drops))
         if reread is not None or log_is_a_file():
             self._loop.on_hangup = self._hung_up
         stack.callback(self._loop.close)
@@ -71,7 +73,6 @@ class _Daemon:
         self._service = Service(manner, tunnel.user, self._loop, stack)
         self._check_user()
         self._failed: VpntunError | None = None
-        self._drops: Counter[str] = Counter()
         self._open_control()
         clean_up(tunnel.interface)
         self._journal = Journal(tunnel.interface)
@@ -245,6 +246,12 @@ class _Daemon:
     def _connect_data_path(self) -> None:
         links, loop = self._links, self._loop
         delivery = Delivery(self._device, links.routes, self._drops, self._make_relay())
+
+        def recover() -> None:
+            links.bundler.discard()
+            delivery.discard()
+
+        loop.internal_errors.recover = recover
         self._inbound = Inbound(links.node, links.by_peer, delivery, loop, self._drops)
         outbound = Outbound(self._device, links.routes, links.bundler, loop, self._drops)
         links.on_connection = self._watch
@@ -287,4 +294,9 @@ class _Daemon:
 
     def _watch(self, connection: TcpConnection) -> None:
         connection.on_ready = lambda: self._links.ready(connection)
-        self._loop.watch(connection.fileno(), lambda: self._inbound.read_tcp(connection), connection.flush)
+        self._loop.watch(
+            connection.fileno(),
+            lambda: self._inbound.read_tcp(connection),
+            connection.flush,
+            on_failure=connection.close,
+        )

@@ -83,7 +83,7 @@ class Links:
         self.by_peer: dict[Peer, Link] = {}
         self.node = Node(tunnel.identity)
         self.routes: RouteTable[Link] = RouteTable()
-        self.schedule = Schedule()
+        self.schedule = Schedule(loop.internal_errors)
         self.bundler = Bundler(PlainSender(device.mtu))
         self.on_connection: Callable[[TcpConnection], None] = lambda connection: None
         self.on_change: Callable[[Link, bool], None] = lambda link, stands: None

@@ -6,7 +6,8 @@
    removes them; `sweep` does so for runs that were killed before they could.
 2. Nothing sleeps for a fixed time: what takes a while is polled, and each wait has an end and says what it waited for.
 3. A failed wait shows the logs of all daemons.
-4. What programs keep on a machine (`STATE`) they keep in a folder of the lab's, one for each machine: no lab meets
+4. A daemon that has survived a bug fails the test, unless the test expected that (`Daemon.expects_bugs`).
+5. What programs keep on a machine (`STATE`) they keep in a folder of the lab's, one for each machine: no lab meets
    what another has left, or is just removing.
 """
 
@@ -75,6 +76,7 @@ class Daemon:
     def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
         self.path = log
         self.command = command
+        self.expects_bugs = False
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=CHECKOUT
@@ -267,6 +269,8 @@ class Lab:
             daemon.process.wait()
         for home in self._homes:
             shutil.rmtree(home)
+        buggy = [daemon for daemon in self.daemons if "internal error" in daemon.log and not daemon.expects_bugs]
+        assert not buggy, f"a bug was survived: {buggy[0]}"
 
     @functools.cached_property
     def key(self) -> Path:

@@ -14,7 +14,7 @@ import struct
 from vpntun.crypto.aead import Aead, new_aead
 from vpntun.crypto.noise import SessionKeys
 from vpntun.crypto.replay import LIMIT, ReplayWindow
-from vpntun.errors import BadPacket, VpntunError
+from vpntun.errors import BadPacket
 from vpntun.wire.message import DATA, DATA_HEADER, DATA_OVERHEAD, HEADER_SIZE, Buffer
 
 REKEY_AFTER_TIME = 120
@@ -28,8 +28,8 @@ _unpack_counter = struct.Struct("<Q").unpack_from
 _COUNTER_OFFSET = 8
 
 
-class SessionExhausted(VpntunError):
-    """The session can send no more: its counter is at the limit, or it was wiped. A new handshake is due."""
+class SessionExhausted(RuntimeError):
+    """The caller did not ask `may_send`: the counter is at its limit, or the session was wiped."""
 
 
 class Session:

@@ -107,8 +107,8 @@ class Bundler:
 
     def drain_all(self) -> None:
         """Send what waits in any link's queue; a link whose path took only a part of it comes last next time."""
-        waiting, self._waiting = self._waiting, {}
-        for link in waiting:
+        for link in list(self._waiting):
+            self._waiting.pop(link, None)
             self.drain(link)
             if link.queue:
                 self._waiting[link] = None
@@ -116,6 +116,13 @@ class Bundler:
     def forget(self, link: Link) -> None:
         """A link is no more."""
         self._waiting.pop(link, None)
+
+    def discard(self) -> None:
+        """Drop what is half built: an error has interrupted it."""
+        self.link = None
+        self.at, self.packets, self.room = BUNDLE_START, 0, 0
+        self.run.start = 0
+        self._plain.discard()
 
     def flush(self) -> None:
         """Send what is there."""

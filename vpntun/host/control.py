@@ -117,6 +117,9 @@ class ControlSocket:
             return act()
         except (VpntunError, OSError) as error:
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+        except Exception:
+            self._loop.internal_errors.note()
+            return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: the tunnel's log has it")
 
     def _reloaded(self) -> Answer:
         try:
@@ -147,7 +150,7 @@ class _Client:
         self._open = True
         self._timed = False
         new.setblocking(False)
-        loop.watch(new.fileno(), self._read, self._go_on)
+        loop.watch(new.fileno(), self._read, self._go_on, on_failure=self.close)
 
     def close(self) -> None:
         """Close the connection, once; what was to be done behind an answer is done all the same."""

@@ -67,6 +67,11 @@ class Delivery:
         if self._relay is not None:
             self._relay.flush()
 
+    def discard(self) -> None:
+        """Drop what waits to be joined: an error has interrupted it."""
+        if self._joiner is not None:
+            self._joiner.discard()
+
     def _flush_joined(self) -> None:
         if self._joiner is not None and self._joiner.length:
             self._joiner.flush()

@@ -5,8 +5,9 @@
     a file        appended to, 0600, opened anew when it has been rotated away
     the system's  for a daemon without a file: syslog's socket, if anybody listens there
 
-A log that cannot be written loses lines and stops nothing. Events that a stranger can cause are limited in rate; the
-line that comes through says how many were held back.
+A log that cannot be written loses lines and stops nothing. Events that a stranger or a peer can cause are limited in
+rate, each peer's by themselves; the line that comes through says how many were held back. Only -vv has no limits: it
+logs each message that is dropped.
 """
 
 from __future__ import annotations
@@ -172,22 +173,22 @@ class ToSyslog(logging.Handler):
         super().close()
 
 
-class Limited:
-    """One kind of line, at most so many in ten seconds."""
+class LineLimit:
+    """At most so many lines in ten seconds about one thing: a peer, say, or all strangers together."""
 
-    def __init__(self, level: int, text: str, clock: Callable[[], float] = time.monotonic, *, most: int = 1) -> None:
-        self._level = level
-        self._text = text
-        self._clock = clock
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = self._left = most
-        self._anew_at = -float("inf")
+        self._clock = clock
+        self._refilled_at = -float("inf")
         self._held_back = 0
 
-    def __call__(self, *arguments: object) -> None:
-        """Log it, or count it."""
+    def log(self, level: int, text: str, *arguments: object, traceback: bool = False) -> None:
+        """Log a line, with the traceback of the exception being handled if asked, or count it as held back."""
+        if not log.isEnabledFor(level):
+            return
         now = self._clock()
-        if now >= self._anew_at:
-            self._anew_at = now + SECONDS_BETWEEN
+        if now >= self._refilled_at + SECONDS_BETWEEN:
+            self._refilled_at = now
             self._left = self._most
         if not self._left:
             self._held_back += 1
@@ -195,7 +196,20 @@ class Limited:
         self._left -= 1
         more = f" ({self._held_back} more since the last such line)" if self._held_back else ""
         self._held_back = 0
-        log.log(self._level, self._text + more, *arguments)
+        log.log(level, text + more, *arguments, exc_info=traceback)
+
+
+class Limited:
+    """One kind of line, at most so many in ten seconds."""
+
+    def __init__(self, level: int, text: str, clock: Callable[[], float] = time.monotonic, *, most: int = 1) -> None:
+        self._level = level
+        self._text = text
+        self._limit = LineLimit(most, clock)
+
+    def __call__(self, *arguments: object) -> None:
+        """Log it, or count it."""
+        self._limit.log(self._level, self._text, *arguments)
 
 
 def would_wait(stream: TextIO | None) -> bool:

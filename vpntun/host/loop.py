@@ -3,6 +3,10 @@
 Each turn waits for a descriptor or for the earliest deadline, whichever comes first, then calls back. With nothing to
 do it sleeps until the next deadline: there is no tick. From a listener for whose connections there is no room it looks
 away for a second: that would be readable all the time.
+
+A callback that raises VpntunError ends the loop. Any other exception is a bug: internal_errors.py counts it, and the
+loop goes on. A descriptor whose callback fails in eight turns running is left alone for 50 ms, so that a bug cannot
+take all of the processor.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from select import EPOLLIN, EPOLLOUT, epoll
 from types import FrameType
 from typing import Any
 
+from vpntun.errors import VpntunError
+from vpntun.host.internal_errors import InternalErrors
 from vpntun.host.log import NOTICE, Limited
 
 Callback = Callable[[], None]
@@ -29,13 +35,18 @@ LONGEST_SLEEP = 3600.0
 MOST_READY = 64
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 SECONDS_TO_LOOK_AWAY = 1.0
+MOST_FAILURES_IN_A_ROW = 8
+SECONDS_AFTER_FAILURES = 0.05
 MOST_DESCRIPTORS = 65536
 
 
 class Loop:
     """Single-threaded; every callback runs to its end before the next."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, internal_errors: InternalErrors | None = None
+    ) -> None:
+        self.internal_errors = internal_errors or InternalErrors(clock=clock)
         self._clock = clock
         self._epoll = epoll()
         self._watched: dict[int, _Watched] = {}
@@ -50,10 +61,19 @@ class Loop:
         self.on_hangup: Callback | None = None
         self._no_room = Limited(NOTICE, "connections have to wait: %s (a limit of this process or of the system)")
 
-    def watch(self, descriptor: int, on_readable: Callback, on_writable: Callback | None = None) -> None:
-        """Call back while `descriptor` is readable; `await_writable` turns the other one on and off."""
+    def watch(
+        self,
+        descriptor: int,
+        on_readable: Callback,
+        on_writable: Callback | None = None,
+        on_failure: Callback | None = None,
+    ) -> None:
+        """Call back while `descriptor` is readable; `await_writable` turns the other one on and off.
+
+        `on_failure` is called where one of the two fails by a bug: it closes what cannot go on.
+        """
         self._epoll.register(descriptor, EPOLLIN)
-        self._watched[descriptor] = _Watched(on_readable, on_writable, self.turns)
+        self._watched[descriptor] = _Watched(on_readable, on_writable, on_failure, self.turns)
 
     def await_writable(self, descriptor: int, wanted: bool, *, alone: bool = False) -> None:
         """Call `on_writable` of a watched descriptor when it can be written again, or no longer.
@@ -78,7 +98,7 @@ class Loop:
         except OSError as error:
             if error.errno in NO_ROOM:
                 self._no_room(os.strerror(error.errno))
-                self._look_away(listener.fileno())
+                self._look_away(listener.fileno(), SECONDS_TO_LOOK_AWAY)
             return None
 
     def call_later(self, seconds: float, callback: Callback) -> None:
@@ -104,7 +124,13 @@ class Loop:
     def turn(self, deadline: Callable[[float], float], on_deadline: Callable[[float], None]) -> None:
         """Wait once, for a descriptor or for a deadline, and call back."""
         clock, watched, later = self._clock, self._watched, self._later
-        due = deadline(self.now)
+        try:
+            due = deadline(self.now)
+        except VpntunError:
+            raise
+        except Exception:
+            self.internal_errors.note()
+            due = self.now + SECONDS_TO_LOOK_AWAY
         earliest = later[0][0] if later and later[0][0] < due else due
         before = clock()
         wait = earliest - before
@@ -116,17 +142,22 @@ class Loop:
             callbacks = watched.get(descriptor)
             if callbacks is None or callbacks.since == turn:  # what was reported was a former owner's of that number
                 continue
-            if events != EPOLLIN:  # an error, or the other end's end, is for both to see
-                if events & ~EPOLLIN and callbacks.on_writable is not None:
-                    callbacks.on_writable()
-                if not events & ~EPOLLOUT or watched.get(descriptor) is not callbacks:
-                    continue
-            callbacks.on_readable()
+            try:
+                if events != EPOLLIN:  # an error, or the other end's end, is for both to see
+                    if events & ~EPOLLIN and callbacks.on_writable is not None:
+                        callbacks.on_writable()
+                    if not events & ~EPOLLOUT or watched.get(descriptor) is not callbacks:
+                        continue
+                callbacks.on_readable()
+            except VpntunError:
+                raise
+            except Exception:
+                self._failed(descriptor, callbacks)
         if earliest <= now:
             while later and later[0][0] <= self.now:
-                heapq.heappop(later)[2]()
+                self._survive(heapq.heappop(later)[2])
             if due <= self.now:
-                on_deadline(self.now)
+                self._survive(lambda: on_deadline(self.now))
 
     def close(self) -> None:
         """Let epoll go."""
@@ -139,8 +170,28 @@ class Loop:
         """
         return _Signals(self)
 
-    def _look_away(self, descriptor: int) -> None:
-        """For a second nobody is told of what could be read there."""
+    def _survive(self, callback: Callback) -> None:
+        """Call back; a bug in there is noted, and ends nothing else."""
+        try:
+            callback()
+        except VpntunError:
+            raise
+        except Exception:
+            self.internal_errors.note()
+
+    def _failed(self, descriptor: int, watched: _Watched) -> None:
+        """A callback of this descriptor has raised what nobody expected."""
+        self.internal_errors.note()
+        if watched.on_failure is not None:
+            self._survive(watched.on_failure)
+        in_a_row = watched.failed_in == self.turns - 1
+        watched.failures = watched.failures + 1 if in_a_row else 1
+        watched.failed_in = self.turns
+        if watched.failures >= MOST_FAILURES_IN_A_ROW and self._watched.get(descriptor) is watched:
+            self._look_away(descriptor, SECONDS_AFTER_FAILURES)
+
+    def _look_away(self, descriptor: int, seconds: float) -> None:
+        """Tell nobody for so long that something could be read there."""
         watched = self._watched[descriptor]
         self._epoll.modify(descriptor, 0)
 
@@ -148,7 +199,7 @@ class Loop:
             if self._watched.get(descriptor) is watched:  # and not another's by now
                 self._epoll.modify(descriptor, watched.awaited)
 
-        self.call_later(SECONDS_TO_LOOK_AWAY, look_again)
+        self.call_later(seconds, look_again)
 
 
 def allow_many_descriptors() -> None:
@@ -165,12 +216,15 @@ def allow_many_descriptors() -> None:
 
 @dataclass(slots=True)
 class _Watched:
-    """`since`: the turn in which, or after which, it was first watched."""
+    """`since`: the turn in which, or after which, it was first watched; `failed_in`: the last in which it failed."""
 
     on_readable: Callback
     on_writable: Callback | None
+    on_failure: Callback | None
     since: int
     awaited: int = EPOLLIN
+    failures: int = 0
+    failed_in: int = -1
 
 
 class _Signals(AbstractContextManager[None]):

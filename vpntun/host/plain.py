@@ -53,10 +53,14 @@ class PlainSender:
                 length = splitter.last_length if first + index == count - 1 else splitter.length
                 self._seal(link, session, self._pieces[index * stride : index * stride + length])
 
+    def discard(self) -> None:
+        """Drop what is sealed and not sent."""
+        self._link, self.pending, self._size, self._end = None, 0, 0, 0
+
     def flush(self) -> None:
         """Send what is sealed."""
         link, count, size, end = self._link, self.pending, self._size, self._end
-        self._link, self.pending, self._size, self._end = None, 0, 0, 0
+        self.discard()
         session = link.peer.keys.current if link is not None else None
         path = link.path if link is not None else None
         if link is None or session is None or path is None or not count:

@@ -111,7 +111,7 @@ class Lookups:
         while not self._answers.empty():
             answer, found, error = self._answers.get()
             self._unanswered -= 1
-            answer(found, error)
+            self.loop.call_later(0.0, partial(answer, found, error))  # each by itself: one may fail
 
 
 class Resolver:

@@ -6,6 +6,8 @@
     outdated   a nearer deadline leaves the link's former entry in the heap, perhaps for minutes. Where most of the
                heap is such, it is made anew: links that something happens to all the time take no more room for that
 
+What fails by a bug is noted, and rests for a second: its deadline would be due at once for ever, before all others'.
+
 A turn costs as much as the links that it touched, however many there are, and mostly nothing: what was found less than
 50 ms ago serves as long as nothing is touched.
 """
@@ -16,11 +18,16 @@ import heapq
 import itertools
 from typing import Protocol
 
+from vpntun.errors import VpntunError
+from vpntun.host.internal_errors import InternalErrors
+
 NEVER = float("inf")
 FEWEST_TO_TIDY = 16
 """Entries that are not worth the work."""
 FRESH = 0.05
 """Seconds for which what was found serves."""
+REST = 1.0
+"""Seconds until something that has failed is asked to do what is due again."""
 
 
 class Timed(Protocol):
@@ -40,7 +47,9 @@ class Timed(Protocol):
 class Schedule:
     """The deadlines of all links. Times are seconds of the loop's clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, internal_errors: InternalErrors | None = None) -> None:
+        self._internal_errors = internal_errors or InternalErrors()
+        self._resting: dict[Timed, float] = {}
         self._heap: list[tuple[float, int, Timed]] = []
         self._listed: dict[Timed, float] = {}
         self._touched: list[Timed] = []
@@ -57,6 +66,7 @@ class Schedule:
     def forget(self, timed: Timed) -> None:
         """It is no more."""
         self._listed.pop(timed, None)
+        self._resting.pop(timed, None)
         self._touched = [each for each in self._touched if each is not timed]
         timed.touched = True  # so that nothing that still refers to it lists it again
 
@@ -75,9 +85,23 @@ class Schedule:
             time, _, timed = heapq.heappop(self._heap)
             if self._listed.get(timed) == time:
                 del self._listed[timed]
+                self._resting.pop(timed, None)
                 self.touch(timed)
                 if timed.deadline <= now:
-                    timed.handle_deadline()
+                    self._let_handle(timed, now)
+
+    def _let_handle(self, timed: Timed, now: float) -> None:
+        try:
+            timed.handle_deadline()
+        except VpntunError:
+            raise
+        except Exception:
+            self._internal_errors.note()
+            self._resting[timed] = now + REST
+
+    def _deadline_of(self, timed: Timed) -> float:
+        deadline = timed.deadline
+        return max(deadline, self._resting.get(timed, deadline)) if self._resting else deadline
 
     def _find(self) -> float:
         self._ask_touched()
@@ -86,7 +110,7 @@ class Schedule:
             time, _, timed = heap[0]
             if listed.get(timed) != time:
                 heapq.heappop(heap)
-            elif (actual := timed.deadline) > time:
+            elif (actual := self._deadline_of(timed)) > time:
                 self._relist(timed, actual)
             else:
                 return time
@@ -96,7 +120,7 @@ class Schedule:
         touched, self._touched = self._touched, []
         for timed in touched:
             timed.touched = False
-            deadline = timed.deadline
+            deadline = self._deadline_of(timed)
             time = self._listed.get(timed, NEVER)
             if deadline < time:
                 self._list(timed, deadline)

@@ -91,9 +91,13 @@ class Joiner:
             self._buffer[:VNET_HEADER_SIZE] = NO_OFFLOAD
         else:
             self._finish_superpacket()
+        self.discard()
+        self._write(self._buffer[: VNET_HEADER_SIZE + length])
+
+    def discard(self) -> None:
+        """Drop what is pending."""
         self.length = 0
         self._open = False
-        self._write(self._buffer[: VNET_HEADER_SIZE + length])
 
     def _begin(self, packet: memoryview, length: int) -> None:
         self._pending[:length] = packet[:length]
