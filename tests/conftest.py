@@ -31,6 +31,7 @@ WAIT_MOSTLY = {
     "test_devices",
     "test_manner",
     "test_persistent",
+    "test_internal_errors",
 }
 
 

@@ -49,6 +49,7 @@ from vpntun.wire.record import (
     ENTRY_SIZE,
     LAST_KIND,
     PROBE,
+    SMALLEST_PACKET,
     TAKES_BURSTS,
     append,
     begin_bundle,
@@ -150,9 +151,10 @@ def seal(session: Session, text: bytes) -> bytes:
 
 
 def bundle(packet: bytes) -> bytes:
-    """A record of one packet."""
-    record = bytearray(len(packet) + BUNDLE_START + ENTRY_SIZE)
-    append(record, begin_bundle(record), packet, 0)
+    """A record of one packet, filled up to the length that an IP packet has at least."""
+    filled = packet.ljust(SMALLEST_PACKET, b"\0")
+    record = bytearray(len(filled) + BUNDLE_START + ENTRY_SIZE)
+    append(record, begin_bundle(record), filled, 0)
     return bytes(record)
 
 
@@ -279,7 +281,7 @@ class End(Side):
         elif not self.speaks:
             raise BadPacket("unknown record")
         elif kind == BUNDLE:
-            self.received += [bytes(packet) for packet, _ in packets_of(plaintext)]
+            self.received += [bytes(packet).rstrip(b"\0") for packet, _ in packets_of(plaintext)]
         else:
             if kind == PROBE:
                 self._world.note(self, "is probed", source.carrier)

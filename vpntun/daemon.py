@@ -168,9 +168,8 @@ class _Daemon:
     def _link_changed(self, link: Link, stands: bool) -> None:
         settings = self._links.settings_of(link)
         endpoint = link.path.where if link.path is not None else ""
-        self._service.link_changed(
-            settings.public, settings.name, endpoint, self._links.standing.summary, stands=stands
-        )
+        summary = self._links.standing.summary
+        self._service.link_changed(settings.public, settings.name, endpoint, summary, link.lines, stands=stands)
 
     def _is_up(self, failed: VpntunError | None) -> None:
         if failed is None:

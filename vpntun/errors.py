@@ -77,8 +77,12 @@ class HookFailed(VpntunError):
 
 
 class BadPacket(Exception):
-    """Untrusted bytes that are dropped; `reason` is the counter they are counted under, such as "bad mac1"."""
+    """Untrusted bytes that are dropped; `reason` is the counter they are counted under, such as "bad mac1".
+
+    `sender`: the peer whose key they were made with, where that is known.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.sender: object = None

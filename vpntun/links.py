@@ -46,8 +46,6 @@ from vpntun.host.udp import UdpEndpoint, UdpSocket
 from vpntun.wire import record
 
 SHOWN_OF_A_KEY = 8
-MOST_LINES = 20
-"""That say where peers are, in ten seconds: more, and the log would be all that a thousand peers leave one to read."""
 
 
 class Links:
@@ -79,7 +77,6 @@ class Links:
         self._settings: dict[bytes, PeerSettings] = {}
         self._accepted: set[TcpConnection] = set()
         self._refused = Limited(NOTICE, "%s")
-        self._told = Limited(NOTICE, "%s", most=MOST_LINES)
         self.by_peer: dict[Peer, Link] = {}
         self.node = Node(tunnel.identity)
         self.routes: RouteTable[Link] = RouteTable()
@@ -170,7 +167,6 @@ class Links:
         self._settings[settings.public] = settings
         link = self._waiting(peer, settings) if settings.host is None else self._calling(peer, settings, settings.host)
         link.on_ready = partial(self.bundler.drain, link)
-        link.tell = self._told
         self.standing.follow(link)
         self.by_peer[peer] = link
         for network in settings.allowed:

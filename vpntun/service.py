@@ -20,13 +20,14 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from logging import INFO
 from pathlib import Path
 
 from vpntun.crypto.keys import format_key
 from vpntun.host.accounts import Account, find_account
 from vpntun.host.background import Background
 from vpntun.host.hooks import Command, Event, Hooks, LinkEvent
-from vpntun.host.log import give_log_to, log, notice
+from vpntun.host.log import LineLimit, give_log_to, notice
 from vpntun.host.loop import Loop
 from vpntun.host.notify import Notifier
 from vpntun.host.pidfile import Pidfile
@@ -100,12 +101,14 @@ class Service:
         self._loop.call_later(0.0 if can_be_called else PATIENCE, self._ready)
         self._tell_of_link()
 
-    def link_changed(self, public: bytes, name: str, endpoint: str, status: str, *, stands: bool) -> None:
-        """The link to the peer of this public key stands, or does not any more."""
+    def link_changed(
+        self, public: bytes, name: str, endpoint: str, status: str, lines: LineLimit, *, stands: bool
+    ) -> None:
+        """The link to the peer of this public key stands, or does not any more; `lines` bounds what is logged of it."""
         event: LinkEvent = "link-up" if stands else "link-down"
         peer = name or format_key(public)
         fields = {"event": event, "peer": peer, "endpoint": endpoint}
-        log.info("%s: %s", event, name or endpoint or peer, extra={"fields": fields})
+        lines.log(INFO, "%s: %s", event, name or endpoint or peer, fields=fields)
         if self._hooks is not None:
             self._hooks.link(event, public, peer, endpoint)
         self._status = status

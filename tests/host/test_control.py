@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import ExpectedErrors
 from tests.host.machine import NOBODY, HandLoop, logged, needs_root
 from vpntun.errors import DeviceError, InterfaceInUse, PrivilegeError, VpntunError
 from vpntun.host.control import MOST_CLIENTS, SECONDS_TO_FINISH, ControlSocket, other_end, socket_path
@@ -193,6 +194,23 @@ def test_a_status_that_cannot_be_had_is_an_error_of_this_side(
 
     control = ControlSocket("tun3", loop, status=fail, stop=loop.stop, reload=loop.stop, folder=folder)
     assert meet().ask(GET) == (500, {"error": "the device tun3 has gone"})
+    control.close()
+
+
+def test_a_bug_in_an_answer_is_answered_and_noted_and_the_next_request_is_served(
+    loop: HandLoop, folder: Path, meet: Meet, expected_errors: ExpectedErrors
+) -> None:
+    nothing: dict[str, dict[str, Any]] = {}
+
+    control = ControlSocket(
+        "tun3", loop, status=lambda: nothing["a bug"], stop=loop.stop, reload=lambda: None, folder=folder
+    )
+    client = meet()
+    for _ in range(2):
+        assert client.ask(GET) == (500, {"error": "internal error: the tunnel's log has it"})
+    assert loop.internal_errors.count == 2
+    assert client.ask(RELOAD) == (200, {"reloaded": True})
+    assert expected_errors.take() == ["KeyError('a bug')"] * 2
     control.close()
 
 
@@ -380,9 +398,23 @@ def test_whoever_else_gets_that_far_is_let_go_without_a_word(loop: HandLoop) -> 
         loop.settle(0.01)
         with pytest.raises(ConnectionResetError):
             stranger.recv(4096)
+        refuse_many(loop, folder)
         tunnel.socket.close()
     assert tunnel.stopped == 0
-    assert f"user {NOBODY} may not use the control socket" in lines[0]
+    assert [f"user {NOBODY} may not use the control socket" in line for line in lines] == [True]
+
+
+def refuse_many(loop: HandLoop, folder: Path) -> None:
+    os.seteuid(NOBODY)
+    try:
+        for _ in range(30):
+            with socket.socket(socket.AF_UNIX) as another:
+                another.connect(str(folder / "tun3.sock"))
+                os.seteuid(0)
+                loop.poll()
+                os.seteuid(NOBODY)
+    finally:
+        os.seteuid(0)
 
 
 def test_it_is_gone_when_it_is_closed_and_so_are_its_clients(loop: HandLoop, folder: Path, meet: Meet) -> None:

@@ -17,6 +17,7 @@ from tests.host.machine import HandLoop, logged
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator
 from vpntun.errors import DeviceError
+from vpntun.host.link import MOST_LINES
 from vpntun.wire.message import COOKIE_REPLY, DATA, INITIATION, RESPONSE
 
 HERE, THERE, ELSEWHERE = "10.0.1.1", "10.0.2.2", "10.0.9.9"
@@ -433,6 +434,33 @@ def test_a_flood_of_junk_is_one_line_in_the_log(met: Town) -> None:
     assert len(lines) == 1
     assert met.evil.sent == []
     assert met.still_works()
+
+
+def test_a_peer_that_hops_keeps_no_line_about_another_out_of_the_log(met: Town) -> None:
+    with logged(20) as lines:
+        for number in range(200):
+            hop = FakePath(f"hop {number}")
+            met.bob.take(sealed(met.from_carol, b""), hop)
+            met.bob.take(sealed(met.from_carol, ipv4(ELSEWHERE, THERE)), hop)
+        home = FakePath("alice's new home")
+        met.bob.take(sealed(met.from_alice, b""), home)
+        met.bob.take(sealed(met.from_alice, ipv4(ELSEWHERE, THERE)), home)
+    about_alice = [line for line in lines if "alice" in line]
+    assert ["now (it was at left)" in about_alice[0], "not allowed to use" in about_alice[1]] == [True, True]
+    assert len(lines) - len(about_alice) <= MOST_LINES + 1
+
+
+def test_a_replay_of_one_peers_handshake_keeps_no_line_about_another_out_of_the_log(met: Town) -> None:
+    with logged(20) as lines:
+        for identity in (ALICE, CAROL):
+            stale = initiation(identity=identity, stamp=0)
+            met.loop.pass_time(1.0)
+            for _ in range(20):
+                met.bob.take(stale, FakePath(f"replay of {'Alice' if identity is ALICE else 'Carol'}"))
+    assert [line.split(" has")[0] for line in lines] == [
+        "a handshake from replay of Alice",
+        "a handshake from replay of Carol",
+    ]
 
 
 # Whatever comes

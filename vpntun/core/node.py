@@ -35,14 +35,18 @@ class Node:
         peer.forget()
 
     def receive_handshake(self, message: Buffer, source: Endpoint, now: float) -> tuple[Peer, list[Event]]:
-        """Take in a message of any type but data; raises BadPacket."""
+        """Take in a message of any type but data; raises BadPacket, where it can with an initiation's sender."""
         kind = kind_of(message)
         if kind == INITIATION:
             received = consume_initiation(self.identity, message)
             peer = self.peers.get(received.peer)
             if peer is None:
                 raise BadPacket("unknown peer")
-            return peer, peer.receive_initiation(received, source, now)
+            try:
+                return peer, peer.receive_initiation(received, source, now)
+            except BadPacket as bad:
+                bad.sender = peer
+                raise
         if kind == RESPONSE:
             handshake = self.indices.find(receiver_of(message))
             if not isinstance(handshake, Handshake):

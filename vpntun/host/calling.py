@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from logging import INFO
 from typing import cast
 
 from vpntun.core.client import ClientCarriers
@@ -12,7 +13,6 @@ from vpntun.core.events import Dial, Event, Proved, Resolve
 from vpntun.core.peer import Peer
 from vpntun.host.carrier import Path
 from vpntun.host.link import Link, Sealer
-from vpntun.host.log import log
 from vpntun.host.loop import Loop
 from vpntun.host.resolver import Resolver
 from vpntun.host.schedule import Schedule
@@ -63,7 +63,7 @@ class CallingLink(Link):
         self._connections.discard(connection)
         if self._stopped:
             return
-        log.info("the connection to %s has closed", self.at(connection))
+        self.lines.log(INFO, "the connection to %s has closed", self.at(connection))
         self.act(self._client.lost(connection, self._loop.now))
 
     def _act_on(self, event: Event) -> list[Event]:
@@ -85,7 +85,7 @@ class CallingLink(Link):
                 self._on_connection(connection)
                 connection.close()
         elif connection is None:
-            log.info("no TCP connection could be had; trying again")
+            self.lines.log(INFO, "no TCP connection could be opened; trying again")
             self.act(self._client.dial_failed(self._loop.now))
         else:
             self._connections.add(connection)

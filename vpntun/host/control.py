@@ -24,12 +24,13 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
+from logging import INFO
 from pathlib import Path
 from typing import Any
 
 from vpntun.errors import InterfaceInUse, PrivilegeError, VpntunError
 from vpntun.host.http import Answer, Exchange, refusal
-from vpntun.host.log import log
+from vpntun.host.log import Limited
 from vpntun.host.loop import Loop
 from vpntun.host.state import run_folder
 
@@ -73,6 +74,7 @@ class ControlSocket:
         self._loop = loop
         self._clients: list[_Client] = []
         self._reload = reload
+        self._refused = Limited(INFO, "process %d of user %d may not use the control socket")
         self._routes: dict[str, tuple[str, Callable[[], Answer]]] = {
             "/v1/status": ("GET", lambda: Answer(HTTPStatus.OK, status())),
             "/v1/stop": ("POST", lambda: Answer(HTTPStatus.ACCEPTED, {"stopping": True}, then=stop)),
@@ -100,7 +102,7 @@ class ControlSocket:
         new, _ = accepted
         process, user = other_end(new)
         if user not in (0, os.geteuid()):
-            log.info("process %d of user %d may not use the control socket", process, user)
+            self._refused(process, user)
             new.close()
             return
         if len(self._clients) >= MOST_CLIENTS:

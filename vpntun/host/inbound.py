@@ -23,13 +23,21 @@ from vpntun.host.arrivals import Arrival
 from vpntun.host.carrier import Path
 from vpntun.host.delivery import Delivery
 from vpntun.host.link import Link
-from vpntun.host.log import NOTICE, Limited, log
+from vpntun.host.log import Warnings, log
 from vpntun.host.loop import Loop
 from vpntun.host.tcp import TcpConnection
 from vpntun.host.udp import UdpEndpoint, UdpSocket
 from vpntun.wire.burst import join_in_order
 from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, LARGEST, RESPONSE, SMALLEST, Buffer, kind_of
 from vpntun.wire.record import BUNDLE, ECHO, LAST_KIND, PROBE
+
+WORTH_TELLING = {
+    "old timestamp": "a handshake from %s has an older timestamp than the last: a replay, a second machine with this "
+    "key, or a clock that was set back; 'vpntun reset' forgets the last timestamp",
+    "own key": "%s sends with this end's own key: are both ends started in the same role?",
+    "source not allowed": "packets from %s have a source address that the peer is not allowed to use (see --allowed)",
+}
+"""Why a message was dropped, where the operator can do something about it."""
 
 _read_header = DATA_HEADER.unpack_from
 
@@ -53,17 +61,7 @@ class Inbound:
         self._drops = drops
         self._plaintext = memoryview(bytearray(LARGEST))
         self._joined = memoryview(bytearray(LARGEST))
-        self._told = {
-            "old timestamp": Limited(
-                NOTICE,
-                "a handshake from %s has an older timestamp than the last: a replay, a second machine with this key, "
-                "or a clock that was set back; restarting this end forgets the last timestamp",
-            ),
-            "own key": Limited(NOTICE, "%s sends with this end's own key: are both ends started in the same role?"),
-            "source not allowed": Limited(
-                NOTICE, "packets from %s have a source address that the peer is not allowed to use (see --allowed)"
-            ),
-        }
+        self._warnings = Warnings()
 
     def read_udp(self, socket: UdpSocket) -> None:
         """The socket has datagrams."""
@@ -183,16 +181,19 @@ class Inbound:
                 self._drop_of(link, bad, path)
 
     def _drop(self, bad: BadPacket, path: Path) -> None:
-        """Nobody known has sent it."""
-        self._count(self._drops, bad, path)
+        """Count what a stranger has sent, or a peer that its key gives away."""
+        link = self._links.get(bad.sender) if isinstance(bad.sender, Peer) else None
+        if link is not None:
+            self._drop_of(link, bad, path)
+        else:
+            self._count(self._drops, self._warnings, bad, path)
 
     def _drop_of(self, link: Link, bad: BadPacket, path: Path) -> None:
-        """The peer itself has sent it."""
-        self._count(link.drops, bad, path)
+        """Count what the peer itself has sent."""
+        self._count(link.drops, link.warnings, bad, path)
 
-    def _count(self, drops: Counter[str], bad: BadPacket, path: Path) -> None:
+    def _count(self, drops: Counter[str], warnings: Warnings, bad: BadPacket, path: Path) -> None:
         drops[bad.reason] += 1
-        tell = self._told.get(bad.reason)
-        if tell is not None:
-            tell(path)
+        if bad.reason in WORTH_TELLING:
+            warnings.log(bad.reason, WORTH_TELLING[bad.reason], path)
         log.debug("dropped from %s: %s", path, bad.reason)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from functools import partial
+from logging import INFO
 from typing import Protocol, cast
 
 from vpntun.core.conversation import Conversation
@@ -36,7 +36,7 @@ from vpntun.core.server import ServerCarriers
 from vpntun.core.timers import NEVER
 from vpntun.crypto.session import Session
 from vpntun.host.carrier import Outcome, Path
-from vpntun.host.log import log, notice
+from vpntun.host.log import NOTICE, LineLimit, Warnings
 from vpntun.host.loop import Loop
 from vpntun.host.schedule import Schedule
 from vpntun.host.tcp import TcpConnection
@@ -47,6 +47,8 @@ LOOK_EVERY = 0.05
 """Seconds between two looks at what changes in the course of seconds."""
 SOONEST = INTERVAL
 """Seconds to the nearest of the deadlines that a packet may be the beginning of: a REPORT's."""
+MOST_LINES = 10
+"""In ten seconds, in the log about one peer: a rekey with a move writes three."""
 
 
 class Choice(Protocol):
@@ -85,7 +87,7 @@ class Link:
     """The link of a server, and what a client's has in common with it.
 
     `name`: the peer's, for the log, where it has one. `drops` counts by reason. `touched`: as the schedule has it.
-    `tell` says to the operator where the peer is.
+    `lines` and `warnings` bound what the log says of this peer, so that one that hops about keeps no other's lines out.
     `on_news` is called whenever the control plane has done something, and packets may flow that did not, or no longer.
     """
 
@@ -110,7 +112,8 @@ class Link:
         self.on_endpoint: Callable[[Path], None] = lambda path: None
         self.on_ready: Callable[[], None] = lambda: None
         self.on_news: Callable[[], None] = lambda: None
-        self.tell: Callable[[str], None] = partial(notice, "%s")
+        self.lines = LineLimit(MOST_LINES)
+        self.warnings = Warnings()
         self._choice = choice
         self._loop = loop
         self._schedule = schedule
@@ -289,7 +292,7 @@ class Link:
             self._choice.lost(connection)
             self._decide()
             self.on_news()
-        log.info("the connection from %s has closed", self.at(connection))
+        self.lines.log(INFO, "the connection from %s has closed", self.at(connection))
 
     def undeliverable(self, path: Path) -> list[Event]:
         """A handshake message cannot leave this host."""
@@ -333,7 +336,8 @@ class Link:
             case HandshakeWanted():
                 return self._choice.want(now)
             case Established(source, initiator):
-                log.info("session with %s (%s)", self.at(source), "we asked" if initiator else "it asked")
+                asked = "we asked" if initiator else "it asked"
+                self.lines.log(INFO, "session with %s (%s)", self.at(source), asked)
                 self.act(self._choice.established(source, now, initiator=initiator))
                 if self.peer.keys.current is not None:
                     self.act(self.conversation.confirmed(self.peer.keys.current, now))
@@ -352,9 +356,9 @@ class Link:
 
     def _moved(self, path: Path, former: Path | None) -> None:
         if former is None:
-            self.tell(f"connected to {self.at(path)}")
+            self.lines.log(NOTICE, "connected to %s", self.at(path))
         else:
-            self.tell(f"{self.name or 'the peer'} is at {path} now (it was at {former})")
+            self.lines.log(NOTICE, "%s is at %s now (it was at %s)", self.name or "the peer", path, former)
             former.hang_up_later()
         self.conversation.moved(path, self._loop.now, ipv6=path.ipv6)
         self.on_endpoint(path)

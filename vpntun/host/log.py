@@ -182,8 +182,15 @@ class LineLimit:
         self._refilled_at = -float("inf")
         self._held_back = 0
 
-    def log(self, level: int, text: str, *arguments: object, traceback: bool = False) -> None:
-        """Log a line, with the traceback of the exception being handled if asked, or count it as held back."""
+    def log(
+        self,
+        level: int,
+        text: str,
+        *arguments: object,
+        fields: Mapping[str, str] | None = None,
+        traceback: bool = False,
+    ) -> None:
+        """Log a line, with fields of its own and the current exception's traceback, or count it as held back."""
         if not log.isEnabledFor(level):
             return
         now = self._clock()
@@ -196,7 +203,21 @@ class LineLimit:
         self._left -= 1
         more = f" ({self._held_back} more since the last such line)" if self._held_back else ""
         self._held_back = 0
-        log.log(level, text + more, *arguments, exc_info=traceback)
+        log.log(level, text + more, *arguments, exc_info=traceback, extra={"fields": fields or {}})
+
+
+class Warnings:
+    """One line in ten seconds of each kind, about one thing."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._limits: dict[str, LineLimit] = {}
+
+    def log(self, kind: str, text: str, *arguments: object) -> None:
+        """Log a notice of this kind, or count it."""
+        if kind not in self._limits:
+            self._limits[kind] = LineLimit(1, self._clock)
+        self._limits[kind].log(NOTICE, text, *arguments)
 
 
 class Limited:
