@@ -48,7 +48,7 @@ from vpntun.status import status_of
 
 
 def run(tunnel: Tunnel, manner: Manner, reread: Callable[[], Tunnel] | None = None) -> None:
-    """Keep the tunnel up until SIGINT or SIGTERM. Raises VpntunError.
+    """Keep the tunnel up until a signal or `vpntun down` ends it. Raises VpntunError.
 
     `reread`: how the configuration is read again at SIGHUP, where it came from a file.
     """
@@ -63,7 +63,7 @@ class _Daemon:
         self._reread = reread
         self._stack = stack
         self._loop = Loop()
-        if reread is not None or log_is_a_file():
+        if reread is not None or log_is_a_file() or manner.background is not None:
             self._loop.on_hangup = self._hung_up
         stack.callback(self._loop.close)
         stack.enter_context(self._loop.ending_on_signals())
@@ -133,13 +133,16 @@ class _Daemon:
     def _hung_up(self) -> None:
         reopen_log()
         if self._reread is None:
+            if not log_is_a_file():
+                notice("SIGHUP is ignored: this daemon has no configuration file to read and no log file to open")
             return
         self._service.reloading()
         try:
             self.reload()
         except VpntunError as error:
             log.error("%s; nothing has changed", error)
-        self._service.reloaded(self._links.standing.summary)
+        finally:
+            self._service.reloaded(self._links.standing.summary)
 
     def _check_user(self) -> None:
         """What cannot be taken back without root's privileges is not done."""
