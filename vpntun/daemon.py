@@ -42,6 +42,7 @@ from vpntun.host.settings import DeviceSettings
 from vpntun.host.shell import ShellLines
 from vpntun.host.tcp import TcpConnection
 from vpntun.links import Links
+from vpntun.reset import forget_timestamp
 from vpntun.service import Manner, Service
 from vpntun.sockets import open_listeners, open_udp
 from vpntun.status import status_of
@@ -184,7 +185,12 @@ class _Daemon:
     def _open_control(self) -> None:
         try:
             control = ControlSocket(
-                self._tunnel.interface, self._loop, status=self._status, stop=self._loop.stop, reload=self.reload
+                self._tunnel.interface,
+                self._loop,
+                status=self._status,
+                stop=self._loop.stop,
+                reload=self.reload,
+                reset=lambda called: forget_timestamp(self._tunnel.peers, self._links.of, called),
             )
         except InterfaceInUse:
             raise

@@ -57,7 +57,7 @@ class Inbound:
             "old timestamp": Limited(
                 NOTICE,
                 "a handshake from %s has an older timestamp than the last: a replay, a second machine with this key, "
-                "or a clock that was set back; restarting this end forgets the last timestamp",
+                "or a clock that was set back; 'vpntun reset' forgets the last timestamp",
             ),
             "own key": Limited(NOTICE, "%s sends with this end's own key: are both ends started in the same role?"),
             "source not allowed": Limited(
