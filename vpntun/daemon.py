@@ -190,7 +190,7 @@ class _Daemon:
                 status=self._status,
                 stop=self._loop.stop,
                 reload=self.reload,
-                reset=lambda called: forget_timestamp(self._tunnel.peers, self._links.of, called),
+                reset=lambda called: forget_timestamp(self._tunnel.peers, self._link_of, called),
             )
         except InterfaceInUse:
             raise
@@ -202,12 +202,18 @@ class _Daemon:
     def _status(self) -> dict[str, Any]:
         return status_of(
             self._tunnel,
-            self._links.of,
+            self._link_of,
             mtu=self._device.mtu,
             addresses=self._addresses,
             drops=self._drops,
             started=self._started,
         )
+
+    def _link_of(self, public: bytes) -> Link:
+        try:
+            return self._links.of(public)
+        except KeyError:  # asked while the set-up waits for the peers' names
+            raise VpntunError(f"{self._tunnel.interface} is still being set up") from None
 
     def _make_routes(self) -> HostRoutes:
         """What the peers' allowed IPs become on this host; every change of them is taken away again at the end."""
