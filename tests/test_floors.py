@@ -21,6 +21,7 @@ FLOORS = {
     "host": 3,
     "config": 4,
     "links": 4,
+    "reset": 4,
     "service": 4,
     "sockets": 4,
     "status": 4,

@@ -43,13 +43,14 @@ from vpntun.host.settings import DeviceSettings
 from vpntun.host.shell import ShellLines
 from vpntun.host.tcp import TcpConnection
 from vpntun.links import Links
+from vpntun.reset import forget_timestamp
 from vpntun.service import Manner, Service
 from vpntun.sockets import open_listeners, open_udp
 from vpntun.status import status_of
 
 
 def run(tunnel: Tunnel, manner: Manner, reread: Callable[[], Tunnel] | None = None) -> None:
-    """Keep the tunnel up until SIGINT or SIGTERM. Raises VpntunError.
+    """Keep the tunnel up until a signal or `vpntun down` ends it. Raises VpntunError.
 
     `reread`: how the configuration is read again at SIGHUP, where it came from a file.
     """
@@ -65,7 +66,7 @@ class _Daemon:
         self._stack = stack
         self._drops: Counter[str] = Counter()
         self._loop = Loop(internal_errors=InternalErrors(self._drops))
-        if reread is not None or log_is_a_file():
+        if reread is not None or log_is_a_file() or manner.background is not None:
             self._loop.on_hangup = self._hung_up
         stack.callback(self._loop.close)
         stack.enter_context(self._loop.ending_on_signals())
@@ -134,13 +135,16 @@ class _Daemon:
     def _hung_up(self) -> None:
         reopen_log()
         if self._reread is None:
+            if not log_is_a_file():
+                notice("SIGHUP is ignored: this daemon has no configuration file to read and no log file to open")
             return
         self._service.reloading()
         try:
             self.reload()
         except VpntunError as error:
             log.error("%s; nothing has changed", error)
-        self._service.reloaded(self._links.standing.summary)
+        finally:
+            self._service.reloaded(self._links.standing.summary)
 
     def _check_user(self) -> None:
         """What cannot be taken back without root's privileges is not done."""
@@ -181,7 +185,12 @@ class _Daemon:
     def _open_control(self) -> None:
         try:
             control = ControlSocket(
-                self._tunnel.interface, self._loop, status=self._status, stop=self._loop.stop, reload=self.reload
+                self._tunnel.interface,
+                self._loop,
+                status=self._status,
+                stop=self._loop.stop,
+                reload=self.reload,
+                reset=lambda called: forget_timestamp(self._tunnel.peers, self._link_of, called),
             )
         except InterfaceInUse:
             raise
@@ -193,12 +202,18 @@ class _Daemon:
     def _status(self) -> dict[str, Any]:
         return status_of(
             self._tunnel,
-            self._links.of,
+            self._link_of,
             mtu=self._device.mtu,
             addresses=self._addresses,
             drops=self._drops,
             started=self._started,
         )
+
+    def _link_of(self, public: bytes) -> Link:
+        try:
+            return self._links.of(public)
+        except KeyError:  # asked while the set-up waits for the peers' names
+            raise VpntunError(f"{self._tunnel.interface} is still being set up") from None
 
     def _make_routes(self) -> HostRoutes:
         """What the peers' allowed IPs become on this host; every change of them is taken away again at the end."""

@@ -70,6 +70,14 @@ class NotInTime(VpntunError):
     exit_status = 9
 
 
+class NoSuchPeer(VpntunError):
+    """The tunnel has no peer of this name or key."""
+
+
+class AmbiguousPeer(VpntunError):
+    """Several peers of the tunnel may be meant."""
+
+
 class HookFailed(VpntunError):
     """A command that the operator wants run before the tunnel is used did not succeed."""
 

@@ -118,7 +118,7 @@ class Service:
             self._tell_of_link()
 
     def reloading(self) -> None:
-        """The configuration is being read again; `reloaded` follows, come what may."""
+        """The configuration is being read again; `reloaded` follows in any case."""
         if self._is_ready:
             self._notifier.reloading(self._loop.now)
 

@@ -23,7 +23,7 @@ FISH = "complete --do-complete 'vpntun '$TYPED"
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize(("typed", "full"), [("genk", "genkey"), ("--log-fo", "--log-format")])
+@pytest.mark.parametrize(("typed", "full"), [("genk", "genkey"), ("res", "reset"), ("--log-fo", "--log-format")])
 def test_a_word_is_completed(a: Host, typed: str, full: str) -> None:
     need("bash", "fish", "zsh")
     for command in (["bash", "--norc", "-c", BASH], ["fish", "-c", FISH], ["zsh", "-f", "-c", ZSH]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -314,3 +315,69 @@ def test_streams_that_are_closed_are_no_crash(closed: str, status: int) -> None:
         text=True,
     )
     assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+
+
+# Interrupts
+
+ENTRANCES = [[sys.executable, "-m", "vpntun"], [str(Path(sys.executable).with_name("vpntun"))]]
+SLOW_TO_LOAD = """
+import sys
+print("loading", flush=True)
+sys.stdin.readline()
+print("went on", flush=True)
+sys.exit()
+"""
+IGNORING_INTERRUPTS = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+"""As a shell without job control starts a command in the background."""
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the program waits for a line of input while it loads its modules."""
+    (tmp_path / "click.py").write_text(SLOW_TO_LOAD)
+    return {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+
+def interrupt(command: list[str], environment: dict[str, str]) -> Said:
+    """Send SIGINT once the program has begun to load, then give it a line of input."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "loading\n"
+        started.send_signal(signal.SIGINT)
+        out, err = started.communicate("\n", timeout=10)
+    return Said(started.returncode, out, err)
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES, ids=["module", "script"])
+def test_an_interrupt_while_the_program_loads_kills_it_without_a_word(
+    entrance: list[str], slow: dict[str, str]
+) -> None:
+    said = interrupt(entrance, slow)
+    assert (said.status, said.out, said.err) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES, ids=["module", "script"])
+def test_an_interrupt_that_was_ignored_at_the_start_stays_ignored(entrance: list[str], slow: dict[str, str]) -> None:
+    said = interrupt([*IGNORING_INTERRUPTS, *entrance], slow)
+    assert (said.status, said.out, said.err) == (0, "went on\n", "")
+
+
+def test_an_interrupt_kills_a_command_that_waits_without_a_word() -> None:
+    command = [sys.executable, "-c", INTERRUPTS_ITSELF, "show", "tun9", "--wait", "30"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+INTERRUPTS_ITSELF = """
+import os, signal, time
+from vpntun.__main__ import main
+time.sleep = lambda seconds: os.kill(os.getpid(), signal.SIGINT)
+main()
+"""
+
+
+def test_importing_the_program_leaves_the_handler_of_interrupts_alone() -> None:
+    look = "import signal, vpntun.__main__, vpntun.cli; print(signal.getsignal(signal.SIGINT).__name__)"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout == "default_int_handler\n"

@@ -1,4 +1,4 @@
-"""`show` and `down`, asked of real sockets behind which a process of the test's own stands for the tunnel."""
+"""`show`, `reset` and `down`, asked of real sockets behind which a process of the test's own stands for the tunnel."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.host.machine import needs_root, ordinary_user
 from vpntun.cli.control import describe
+from vpntun.errors import AmbiguousPeer, NoSuchPeer
 from vpntun.host import asking
 from vpntun.host.control import ControlSocket, socket_path
 from vpntun.host.loop import Loop
@@ -196,7 +197,9 @@ def running(status: dict[str, Any], *, lingers: float = 0.0) -> Iterator[int]:
     if not process:
         try:
             loop = Loop()
-            control = ControlSocket(status["interface"], loop, status=lambda: status, stop=loop.stop, reload=loop.stop)
+            control = ControlSocket(
+                status["interface"], loop, status=lambda: status, stop=loop.stop, reload=loop.stop, reset=reset
+            )
             os.write(writer, b"ready")
             loop.run(lambda _: float("inf"), lambda _: None)
             control.close()
@@ -213,6 +216,15 @@ def running(status: dict[str, Any], *, lingers: float = 0.0) -> Iterator[int]:
             os.kill(process, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(process, 0)
+
+
+def reset(peer: str | None) -> str:
+    """The key of the only peer, or of that called office; a second one is called attic."""
+    if peer == "attic":
+        raise AmbiguousPeer("name one of several peers: attic (one), attic (two)")
+    if peer not in (None, "office", "ab+c/d=", "the caf\u00e9 & more"):
+        raise NoSuchPeer("no peer has this name or key; the peers are: office (abc)\x1b[2J")
+    return f"the key of {peer}"
 
 
 def has_ended(process: int) -> bool:
@@ -259,7 +271,33 @@ def test_what_a_peer_is_called_cannot_play_with_the_terminal(run: Run, user: Pat
     assert "\x07" not in said.out
 
 
-@pytest.mark.parametrize("command", ["show", "down"])
+@pytest.mark.parametrize("called", ["office", "ab+c/d=", "the caf\u00e9 & more"])
+def test_a_reset_prints_the_key_of_the_peer_that_was_named(run: Run, user: Path, called: str) -> None:
+    with running(STATUS):
+        said = run("reset", "tun3", called)
+    assert (said.status, said.out, said.err) == (0, f"the key of {called}\n", "")
+
+
+def test_a_reset_of_the_only_peer_needs_no_name(run: Run, user: Path) -> None:
+    with running(STATUS):
+        said = run("reset", "tun3")
+    assert (said.status, said.out, said.err) == (0, "the key of None\n", "")
+
+
+@pytest.mark.parametrize(
+    ("called", "why"), [("cellar", "the peers are: office (abc)\\x1b[2J"), ("attic", "attic (one), attic (two)")]
+)
+def test_a_reset_of_an_unknown_or_ambiguous_peer_says_which_there_are(
+    run: Run, user: Path, called: str, why: str
+) -> None:
+    with running(STATUS):
+        said = run("reset", "tun3", called)
+    assert (said.status, said.out) == (1, "")
+    assert why in said.err
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["show", "reset", "down"])
 def test_a_tunnel_that_does_not_run_is_said_to_an_ordinary_user(run: Run, user: Path, command: str) -> None:
     said = run(command, "tun9")
     assert said.status in (1, 6), "6 where root has tunnels of its own, which may not be looked at"
@@ -268,7 +306,7 @@ def test_a_tunnel_that_does_not_run_is_said_to_an_ordinary_user(run: Run, user: 
 
 
 @needs_root
-@pytest.mark.parametrize("command", ["show", "down"])
+@pytest.mark.parametrize("command", ["show", "reset", "down"])
 def test_a_tunnel_that_does_not_run_is_said_to_root(run: Run, command: str) -> None:
     said = run(command, "vpntun-test")
     assert said.status == 1

@@ -96,6 +96,34 @@ def test_case_7_and_8_an_initiation_with_an_older_timestamp_is_not_answered() ->
     assert sent(pair.to_right(initiation))
 
 
+def test_a_timestamp_from_the_future_keeps_the_peer_out_until_it_is_forgotten() -> None:
+    pair = Pair()
+    pair.left = Side(CLIENT_KEYS, SERVER_KEYS.public, pair.rng, timestamps=FakeTimestamps(500 + 86_400))
+    pair.shake_hands()
+    pair.left = Side(CLIENT_KEYS, SERVER_KEYS.public, pair.rng, timestamps=FakeTimestamps(500))
+    for _ in range(3):
+        pair.now += 3600
+        assert refusal(pair.right, pair.initiation(), AT_LEFT, pair.now) == "old timestamp"
+    pair.right.peer.forget_timestamp()
+    pair.now += 5
+    pair.shake_hands()
+    pair.assert_data_flows()
+
+
+def test_forgetting_a_timestamp_keeps_the_session_and_refuses_replays_again_after_the_next_handshake() -> None:
+    pair = Pair()
+    recorded = pair.initiation()
+    pair.to_left(only(pair.to_right(recorded)))
+    pair.confirm()
+    pair.right.peer.forget_timestamp()
+    pair.assert_data_flows()
+    pair.now += 121
+    pair.shake_hands()
+    before = state(pair.right)
+    assert refusal(pair.right, recorded, ELSEWHERE, pair.now + 1) == "old timestamp"
+    assert state(pair.right) == before
+
+
 def test_case_7_two_initiations_within_20_milliseconds_get_one_reply() -> None:
     pair = Pair()
     first, second = pair.initiation(), pair.initiation(FakeEndpoint("right", "tcp"))

@@ -10,7 +10,8 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    former = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
+    former = [(number, signal.getsignal(number)) for number in numbers]
     yield
     for number, handler in former:
         signal.signal(number, handler)

@@ -43,8 +43,8 @@ class Caller:
         self.folder = folder
         self.children: list[subprocess.Popen[str]] = []
 
-    def start(self, wait: float | None, daemon: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", PROGRAM + daemon, str(wait), str(self.folder)]
+    def start(self, wait: float | None, daemon: str, before: str = "") -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", before + PROGRAM + daemon, str(wait), str(self.folder)]
         started = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -176,12 +176,29 @@ def test_a_daemon_that_was_told_to_stop_before_it_was_ready_is_no_success(caller
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_who_interrupts_or_ends_the_caller_ends_the_daemon(caller: Caller, number: int) -> None:
-    started = caller.start(60, "background.device_is_up(loop)" + SERVE)
-    until(lambda: (caller.folder / "pid").exists() and (caller.folder / "pid").read_text())
+@pytest.mark.parametrize("before", ["", "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)"])
+def test_a_signal_to_the_caller_ends_the_daemon_and_then_the_caller(
+    caller: Caller, number: signal.Signals, before: str
+) -> None:
+    started = caller.start(60, "background.device_is_up(loop)\nprint('up', file=sys.stderr)" + SERVE, before)
+    assert started.stderr is not None
+    assert started.stderr.readline() == "up\n"
     started.send_signal(number)
-    assert started.wait(timeout=10) != 0
-    until(lambda: not lives(caller.daemon))
+    assert started.communicate(timeout=10) == ("", "")
+    assert started.returncode == -number
+    assert not lives(caller.daemon)
+
+
+def test_a_caller_that_was_started_with_interrupts_ignored_ignores_them(caller: Caller) -> None:
+    ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    started = caller.start(
+        20, "loop.call_later(0.3, background.link_is_up)\nprint('up', file=sys.stderr)" + SERVE, ignore
+    )
+    assert started.stderr is not None
+    assert started.stderr.readline() == "up\n"
+    started.send_signal(signal.SIGINT)
+    assert started.wait(timeout=10) == 0
+    assert lives(caller.daemon)
 
 
 def test_what_the_caller_had_written_is_written_once(caller: Caller) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import ExpectedErrors
 from tests.host.machine import NOBODY, HandLoop, logged, needs_root
-from vpntun.errors import DeviceError, InterfaceInUse, PrivilegeError, VpntunError
+from vpntun.errors import AmbiguousPeer, DeviceError, InterfaceInUse, NoSuchPeer, PrivilegeError, VpntunError
 from vpntun.host.control import MOST_CLIENTS, SECONDS_TO_FINISH, ControlSocket, other_end, socket_path
 from vpntun.host.loop import Loop
 
@@ -38,8 +38,11 @@ class Tunnel:
         self.asked = 0
         self.stopped = 0
         self.reloads = 0
+        self.resets: list[str | None] = []
         self.problem: VpntunError | None = None
-        self.socket = ControlSocket("tun3", loop, status=self.status, stop=self.stop, reload=self.reload, folder=folder)
+        self.socket = control_socket(
+            loop, folder, status=self.status, stop=self.stop, reload=self.reload, reset=self.reset
+        )
 
     def status(self) -> dict[str, Any]:
         self.asked += 1
@@ -52,6 +55,18 @@ class Tunnel:
         if self.problem is not None:
             raise self.problem
         self.reloads += 1
+
+    def reset(self, peer: str | None) -> str:
+        if self.problem is not None:
+            raise self.problem
+        self.resets.append(peer)
+        return "its key"
+
+
+def control_socket(loop: Loop, folder: Path, **acts: Any) -> ControlSocket:
+    """The socket of a tunnel of which little is asked."""
+    usual = {"status": dict, "stop": loop.stop, "reload": loop.stop, "reset": str}
+    return ControlSocket("tun3", loop, **{**usual, **acts}, folder=folder)
 
 
 Meet = Callable[[], "Client"]
@@ -185,6 +200,30 @@ def test_a_reload_that_cannot_be_is_a_conflict_and_says_why(tunnel: Tunnel, clie
     assert client.ask(GET)[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("query", "peer"),
+    [
+        ("", None),
+        ("?peer=office", "office"),
+        ("?peer=ab+c/d=", "ab+c/d="),
+        ("?peer=ab%2Bc%2Fd%3D", "ab+c/d="),
+        ("?peer=the%20caf%C3%A9%26more", "the caf\u00e9&more"),
+        ("?peer=", ""),
+    ],
+)
+def test_a_reset_is_given_the_peer_that_the_query_names_and_answers_with_its_key(
+    tunnel: Tunnel, client: Client, query: str, peer: str | None
+) -> None:
+    assert client.ask(f"POST /v1/reset{query} HTTP/1.1\r\nHost: vpntun\r\n\r\n") == (200, {"public_key": "its key"})
+    assert tunnel.resets == [peer]
+
+
+@pytest.mark.parametrize(("kind", "status"), [(NoSuchPeer, 404), (AmbiguousPeer, 409), (VpntunError, 500)])
+def test_a_reset_that_cannot_be_says_why(tunnel: Tunnel, client: Client, kind: type[VpntunError], status: int) -> None:
+    tunnel.problem = kind("the reason")
+    assert client.ask("POST /v1/reset?peer=x HTTP/1.1\r\nHost: vpntun\r\n\r\n") == (status, {"error": "the reason"})
+
+
 @pytest.mark.parametrize("kind", [VpntunError, DeviceError, OSError])
 def test_a_status_that_cannot_be_had_is_an_error_of_this_side(
     loop: HandLoop, folder: Path, meet: Meet, kind: type[Exception]
@@ -192,7 +231,7 @@ def test_a_status_that_cannot_be_had_is_an_error_of_this_side(
     def fail() -> dict[str, Any]:
         raise kind("the device tun3 has gone")
 
-    control = ControlSocket("tun3", loop, status=fail, stop=loop.stop, reload=loop.stop, folder=folder)
+    control = control_socket(loop, folder, status=fail)
     assert meet().ask(GET) == (500, {"error": "the device tun3 has gone"})
     control.close()
 
@@ -201,10 +240,12 @@ def test_a_bug_in_an_answer_is_answered_and_noted_and_the_next_request_is_served
     loop: HandLoop, folder: Path, meet: Meet, expected_errors: ExpectedErrors
 ) -> None:
     nothing: dict[str, dict[str, Any]] = {}
+    stop: Callable[[], None] = lambda: None
 
-    control = ControlSocket(
-        "tun3", loop, status=lambda: nothing["a bug"], stop=loop.stop, reload=lambda: None, folder=folder
-    )
+    def fail() -> dict[str, Any]:
+        return nothing["a bug"]
+
+    control = ControlSocket("tun3", loop, status=fail, stop=stop, reload=stop, reset=lambda _: "", folder=folder)
     client = meet()
     for _ in range(2):
         assert client.ask(GET) == (500, {"error": "internal error: the tunnel's log has it"})
@@ -220,7 +261,7 @@ def test_the_answer_to_a_stop_has_left_when_the_loop_is_stopped(loop: HandLoop, 
     def stop() -> None:
         heard.append(asking.socket.recv(4096))
 
-    control = ControlSocket("tun3", loop, status=dict, stop=stop, reload=loop.stop, folder=folder)
+    control = control_socket(loop, folder, stop=stop)
     asking = meet()
     asking.say(STOP)
     assert heard
@@ -246,6 +287,11 @@ def test_a_stop_is_a_stop_though_nobody_waits_for_the_answer(tunnel: Tunnel, cli
         ("HEAD /v1/stop", 405),
         ("GET /v1/stop", 405),
         ("GET /v1/reload", 405),
+        ("GET /v1/reset", 405),
+        ("POST /v1/reset?peers=a", 404),
+        ("POST /v1/reset?peer=a&peer=b", 404),
+        ("POST /v1/reset?peer=a&all", 404),
+        ("POST /v1/stop?peer=a", 404),
         ("DELETE /v1/status", 405),
         ("CONNECT /v1/status", 405),
         ("CONNECT tun3:1", 404),
@@ -262,7 +308,7 @@ def test_what_there_is_not_is_said_and_does_nothing(tunnel: Tunnel, client: Clie
     else:
         said, content = client.answers(1)[0]
         assert (said, set(content)) == (status, {"error"})
-    assert (tunnel.stopped, tunnel.reloads) == (0, 0)
+    assert (tunnel.stopped, tunnel.reloads, tunnel.resets) == (0, 0, [])
 
 
 # What it bears
@@ -511,7 +557,8 @@ from vpntun.host.control import ControlSocket
 from vpntun.host.loop import Loop
 loop = Loop()
 try:
-    control = ControlSocket("tun3", loop, status=dict, stop=loop.stop, reload=loop.stop, folder=Path(sys.argv[1]))
+    acts = {"status": dict, "stop": loop.stop, "reload": loop.stop, "reset": str}
+    control = ControlSocket("tun3", loop, **acts, folder=Path(sys.argv[1]))
 except InterfaceInUse:
     print("in use", flush=True)
     sys.stdin.read()

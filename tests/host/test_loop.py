@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -25,6 +27,13 @@ loop = Loop()
 def say(text):
     os.write(1, text.encode() + b"\\n")
 loop.call_later(0.0, lambda: say("running"))
+if "told" in sys.argv:
+    loop.on_hangup = lambda: say("told")
+if "ticking" in sys.argv:
+    def tick():
+        say("tick")
+        loop.call_later(0.05, tick)
+    loop.call_later(0.05, tick)
 with loop.ending_on_signals():
     if "early" in sys.argv:
         say("running")
@@ -35,6 +44,8 @@ with loop.ending_on_signals():
         time.sleep(30)
 """
 NEVER = float("inf")
+IGNORING_HANGUPS = "sh", "-c", "trap '' HUP; exec \"$@\"", "sh"
+"""As nohup(1) starts a program."""
 
 
 @pytest.fixture
@@ -233,14 +244,14 @@ def test_a_deadline_in_the_past_does_not_starve_descriptors(loop: HandLoop, pair
     assert calls == ["deadline"]
 
 
-def start(*arguments: str) -> subprocess.Popen[bytes]:
-    program = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE)
+def start(*arguments: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    program = subprocess.Popen([*before, sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE)
     assert program.stdout is not None
     assert program.stdout.readline() == b"running\n"
     return program
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_ends_the_loop_cleanly(number: signal.Signals) -> None:
     with start() as program:
         program.send_signal(number)
@@ -249,7 +260,7 @@ def test_the_first_signal_ends_the_loop_cleanly(number: signal.Signals) -> None:
         assert program.returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_during_the_set_up_ends_the_loop_as_soon_as_it_begins(number: signal.Signals) -> None:
     with start("early") as program:
         program.send_signal(number)
@@ -269,6 +280,65 @@ def test_the_second_signal_kills_at_once_whatever_is_still_going_on(number: sign
         assert program.returncode == -number
 
 
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP])
+def test_hangups_during_the_end_neither_kill_nor_count_as_a_first_signal(first: signal.Signals) -> None:
+    """A closed terminal brings several, and systemd sends one right after SIGTERM at a logout."""
+    with start("linger") as program:
+        assert program.stdout is not None
+        program.send_signal(first)
+        assert program.stdout.readline() == b"ended\n"
+        for _ in range(2):
+            program.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            program.wait(timeout=0.3)
+        program.send_signal(signal.SIGTERM)
+        if first == signal.SIGHUP:
+            with pytest.raises(subprocess.TimeoutExpired):
+                program.wait(timeout=0.3)
+            program.send_signal(signal.SIGTERM)
+        assert program.wait(timeout=10) == -signal.SIGTERM
+
+
+def test_a_hangup_that_was_ignored_at_the_start_stays_ignored() -> None:
+    with start("ticking", before=IGNORING_HANGUPS) as program:
+        assert program.stdout is not None
+        program.send_signal(signal.SIGHUP)
+        for _ in range(5):
+            assert program.stdout.readline() == b"tick\n"
+        assert is_ignored(program, signal.SIGHUP)
+        program.terminate()
+        assert program.wait(timeout=10) == 0
+
+
+def test_a_hangup_that_has_a_use_is_heard_though_it_was_ignored_at_the_start() -> None:
+    with start("told", before=IGNORING_HANGUPS) as program:
+        assert program.stdout is not None
+        program.send_signal(signal.SIGHUP)
+        assert program.stdout.readline() == b"told\n"
+        program.terminate()
+        assert program.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_users_signal_changes_nothing_and_is_not_ignored_by_child_processes(number: signal.Signals) -> None:
+    with start("ticking") as program:
+        assert program.stdout is not None
+        for _ in range(100):
+            program.send_signal(number)
+        for _ in range(5):
+            assert program.stdout.readline() == b"tick\n"
+        assert not is_ignored(program, number)
+        program.terminate()
+        assert program.communicate(timeout=10)[0].endswith(b"ended\n")
+        assert program.returncode == 0
+
+
+def is_ignored(program: subprocess.Popen[bytes], number: signal.Signals) -> bool:
+    """What a child process would inherit: a handler of this process's own becomes the default there."""
+    (mask,) = re.findall(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{program.pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def test_a_signal_wakes_a_loop_that_sleeps_for_an_hour() -> None:
     loop = Loop()
     read, write = os.pipe()
@@ -284,7 +354,6 @@ def test_a_signal_wakes_a_loop_that_sleeps_for_an_hour() -> None:
 
 def test_a_hangup_calls_back_from_the_loop_and_ends_nothing() -> None:
     loop = Loop()
-    before = signal.getsignal(signal.SIGHUP)
     told: list[str] = []
 
     def hang_up() -> None:
@@ -300,7 +369,6 @@ def test_a_hangup_calls_back_from_the_loop_and_ends_nothing() -> None:
     with loop.ending_on_signals():
         loop.run(lambda _: NEVER, lambda _: None)
     loop.close()
-    signal.signal(signal.SIGHUP, before)
     assert told == ["again", "sent", "again"]
 
 

@@ -399,6 +399,16 @@ def test_all_tunnels_that_answer_are_shown_beside_one_that_does_not(lab: Lab) ->
     hung.kill()
 
 
+def test_a_tunnel_that_still_waits_for_the_name_of_its_peer_says_so_and_goes_on(lab: Lab) -> None:
+    peer = "Endpoint = nobody.invalid:1\nAllowedIPs = 0.0.0.0/0"
+    client = lab.a.vpntun("up", configured(lab, lab.a, "client", peer=peer))
+    client.wait_for("does not resolve")
+    for command in ("show", "reset"):
+        status, said = lab.a.ask(command, "office")
+        assert (status, "office is still being set up" in said) == (1, True), said
+    assert client.stop() == 0
+
+
 def test_an_ordinary_user_waits_for_a_tunnel_that_does_not_run_yet(lab: Lab) -> None:
     started = time.monotonic()
     show = sys.executable, "-m", "vpntun", "show", "tun3", "--wait", "1"
@@ -434,6 +444,62 @@ def start_server_with_log(lab: Lab, log: Path) -> Daemon:
     return server
 
 
+# Signals that end nothing, and the terminal
+
+
+def test_a_closed_terminal_ends_a_tunnel_as_sigterm_does(lab: Lab, hook: tuple[str, Path]) -> None:
+    command, book = hook
+    lab.b.run(sys.executable, "-m", "vpntun", "mktun", "tun3")
+    arguments = "-s", "-i", "tun3", "-k", lab.key, "--address", "192.0.2.1/24", "--down", command
+    daemon = lab.b.popen(sys.executable, "-c", IN_A_TERMINAL, sys.executable, "-m", "vpntun", *arguments)
+    daemon.wait_for("waiting for the peer")
+    assert lab.b.addresses("tun3") == ["192.0.2.1/24"]
+    daemon.process.send_signal(signal.SIGUSR1)
+    daemon.wait_for("ended with status 0")
+    assert lab.b.addresses("tun3") == []
+    assert book.read_text().split()[:2] == ["down", "tun3"]
+
+
+IN_A_TERMINAL = """
+import os, pty, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+pid, terminal = pty.fork()
+if not pid:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+    os.execvp(sys.argv[1], sys.argv[1:])
+said = b""
+while b"waiting for the peer" not in said:
+    said += os.read(terminal, 4096)
+print(said.decode(), flush=True)
+signal.sigwait([signal.SIGUSR1])
+os.close(terminal)
+print("ended with status", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+"""Runs a program in a terminal of its own, and closes the terminal at SIGUSR1."""
+
+
+def test_a_daemon_without_a_file_ignores_a_hangup_and_says_so(lab: Lab, stop: Callable[[Path], None]) -> None:
+    pidfile = lab.folder / "pid"
+    options = "--daemon", "--wait", "60", "--pidfile", pidfile  # until then its log goes where the caller's does
+    caller = lab.b.vpntun("-s", "-i", "tun3", "-k", lab.key, *options)
+    caller.wait_for("waiting for the peer")
+    for count in (1, 2):
+        os.kill(int(pidfile.read_text()), signal.SIGHUP)
+        caller.wait_for("SIGHUP is ignored", count=count)
+    assert lab.b.ask("show", "tun3")[0] == 0
+    stop(pidfile)
+    assert caller.wait() == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_users_signals_change_nothing(lab: Lab, number: signal.Signals) -> None:
+    server, client = start_pair(lab)
+    for daemon in (server, client):
+        daemon.process.send_signal(number)
+    lab.ping(lab.a, far(lab))
+    assert (server.stop(), client.stop()) == (0, 0)
+
+
 # What systemd is told
 
 
@@ -466,3 +532,25 @@ def test_systemd_hears_of_each_reload(lab: Lab, told: Told) -> None:
     server.process.send_signal(signal.SIGHUP)
     assert told.hears("RELOADING=1"), server
     assert told.hears("READY=1"), server
+
+
+def test_systemd_hears_of_the_end_of_a_reload_that_failed_unexpectedly(lab: Lab, told: Told) -> None:
+    path = configured(lab, lab.b, "server")
+    server = lab.b.popen(sys.executable, "-c", FAILS_TO_RELOAD, "up", path, env=told.environment)
+    assert told.hears("READY=1"), server
+    told.said.clear()
+    server.process.send_signal(signal.SIGHUP)
+    assert told.hears("RELOADING=1"), server
+    assert told.hears("READY=1"), server
+
+
+FAILS_TO_RELOAD = """
+import vpntun.daemon
+from vpntun.cli import main
+
+def fail(daemon):
+    raise RuntimeError("not foreseen")
+
+vpntun.daemon._Daemon.reload = fail
+main()
+"""

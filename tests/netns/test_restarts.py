@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.netns.lab import PORT, STARTED, Lab, far, firewall, start_client, start_pair, start_server, until
+from vpntun.crypto.timestamp import tai64n
 
 WITHIN = {"tcp": 5.0, "udp": 20.0, "auto": 20.0}
 
@@ -97,6 +99,28 @@ def test_the_cable_is_pulled_and_plugged_in_again(lab: Lab, transport: str) -> N
     lab.ping(lab.a, far(lab), within=25)
     assert server.running
     assert client.running
+
+
+def test_a_client_whose_clock_was_a_day_ahead_is_locked_out_until_a_reset(lab: Lab) -> None:
+    server = start_server(lab)
+    start_client(lab).stop()
+    (remembered,) = lab.folder.glob("*a-var-lib-vpntun/*.timestamp")
+    remembered.write_text(tai64n(time.time() + 86_400).hex())
+    ahead = start_client(lab)
+    ahead.wait_for("connected to")
+    assert ahead.stop() == 0
+    remembered.unlink()
+
+    client = start_client(lab)
+    server.wait_for("an older timestamp than the last")
+    assert "connected to" not in client.log
+    assert "'vpntun reset'" in server.log
+    assert lab.b.ask("reset", "tun3", "nobody")[0] == 1
+    status, key = lab.b.ask("reset", "tun3")
+    assert (status, key.strip()) == (0, json.loads(lab.b.ask("show", "tun3", "--json")[1])["peers"][0]["public_key"])
+    client.wait_for("connected to", seconds=15)
+    lab.ping(lab.a, far(lab))
+    assert server.log.count("forgot the last timestamp of the peer") == 1
 
 
 def test_a_name_that_does_not_resolve_is_tried_again(lab: Lab, tmp_path: Path) -> None:

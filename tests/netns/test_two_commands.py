@@ -126,7 +126,7 @@ def test_routes_lead_into_the_tunnel_and_go_with_it(lab: Lab) -> None:
     assert [lab.a.run("ip", f"-{version}", "route").stdout for version in (4, 6)] == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_cleanly_and_takes_away_what_was_set_up(lab: Lab, number: signal.Signals) -> None:
     server, client = start_pair(lab)
     lab.ping(lab.a, far(lab))

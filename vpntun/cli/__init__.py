@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from vpntun.cli.command import vpntun
-from vpntun.cli.control import down, show
+from vpntun.cli.control import down, reset, show
 from vpntun.cli.devices import mktun, rmtun
 from vpntun.cli.files import check, up
 from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
@@ -18,7 +18,7 @@ from vpntun.host.log import complain, note_crash
 
 STDIN, STDOUT, STDERR = range(3)
 
-for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, down):
+for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, reset, down):
     vpntun.add_command(command)
 
 

@@ -1,4 +1,7 @@
-"""The commands for tunnels that run: `show` says what they do, in the words of wg(8) and more; `down` ends one."""
+"""The commands for tunnels that run.
+
+`show` says what they do, in the words of wg(8) and more; `reset` lets a locked out peer in; `down` ends one.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -41,6 +45,19 @@ def show(interface: str | None, as_json: bool, wait: float | None) -> None:
     _print(found, as_json)
     if failed is not None:
         raise failed
+
+
+@click.command()
+@click.argument("interface")
+@click.argument("peer", required=False)
+def reset(interface: str, peer: str | None) -> None:
+    """Let a peer in that is refused for an old timestamp: forget its last one, and print its public key.
+
+    PEER is its name, its public key, or the beginning of its key; leave it out where there is only one.
+    """
+    query = "" if peer is None else f"?peer={quote(peer, safe='')}"
+    with RunningTunnel(interface) as tunnel:
+        click.echo(tunnel.ask("POST", f"/v1/reset{query}")["public_key"])
 
 
 @click.command()

@@ -144,6 +144,10 @@ class Peer:
         self.timers.authenticated_received(now)
         return [Transmit(source, message)]
 
+    def forget_timestamp(self) -> None:
+        """Accept any timestamp in the next initiation, as after a restart: one from the future keeps the peer out."""
+        self._greatest_timestamp = b""
+
     def receive_response(self, handshake: Handshake, message: Buffer, source: Endpoint, now: float) -> list[Event]:
         """Finish a handshake of ours. Raises BadPacket, and then the handshake still waits for the genuine response."""
         if handshake.initiator is None:

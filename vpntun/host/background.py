@@ -8,7 +8,7 @@
     1                                    was told to stop before that
                                          from then on: no terminal, no folder, nothing but the log to speak to
 
-Whoever interrupts or ends the caller meanwhile ends the daemon too.
+SIGINT or SIGTERM to the caller ends the daemon first, then the caller.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import select
 import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 from vpntun.errors import NotInTime, VpntunError
 from vpntun.host.loop import Loop
@@ -75,13 +77,8 @@ class Background:
 
 def _wait_for(daemon: int, reader: int, wait: float | None) -> None:
     """Leave with what the daemon says, or with how it ended."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with _ending_both(daemon):
         in_time = select.select([reader], [], [], wait)[0]
-    except KeyboardInterrupt:
-        os.kill(daemon, signal.SIGTERM)
-        os.waitpid(daemon, 0)
-        raise
     word = os.read(reader, 1) if in_time else _LATE
     if word == _UP:
         sys.exit(0)
@@ -92,6 +89,23 @@ def _wait_for(daemon: int, reader: int, wait: float | None) -> None:
         how = f"ended by signal {-status}" if status else "told to stop"
         raise VpntunError(f"the daemon was {how} before it was ready")
     sys.exit(status)
+
+
+@contextmanager
+def _ending_both(daemon: int) -> Iterator[None]:
+    """At SIGINT or SIGTERM, end the daemon cleanly and die of the same signal, so that a shell sees it."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        os.kill(daemon, signal.SIGTERM)
+        os.waitpid(daemon, 0)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    heard = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
+    former = {number: signal.signal(number, end) for number in heard}
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
 
 
 def _give_up(descriptor: int) -> None:

@@ -3,6 +3,7 @@
     GET  /v1/status    what the tunnel is doing (docs/control.rst)
     POST /v1/stop      the answer leaves, then the loop ends
     POST /v1/reload    the configuration file is read again; 409 and the reason where that changes nothing
+    POST /v1/reset     the last timestamp of ?peer= is forgotten; 404 where there is no such peer, 409 where several are
 
 Law: whoever may connect is root or this process's user, is looked after a little at a time, and never waited for.
 
@@ -28,8 +29,8 @@ from logging import INFO
 from pathlib import Path
 from typing import Any
 
-from vpntun.errors import InterfaceInUse, PrivilegeError, VpntunError
-from vpntun.host.http import Answer, Exchange, refusal
+from vpntun.errors import AmbiguousPeer, InterfaceInUse, NoSuchPeer, PrivilegeError, VpntunError
+from vpntun.host.http import Answer, Exchange, Route, follow, refusal
 from vpntun.host.log import Limited
 from vpntun.host.loop import Loop
 from vpntun.host.state import run_folder
@@ -56,8 +57,9 @@ def other_end(connected: socket.socket) -> tuple[int, int]:
 class ControlSocket:
     """Answers on the socket until it is closed.
 
-    `stop` ends the loop. `reload` raises VpntunError where it cannot, with the reason. Nothing in what `status` gives
-    is secret.
+    `stop` ends the loop. `reload` raises VpntunError where it cannot, with the reason. `reset` takes what the client
+    calls the peer, None for the only one, returns its public key, and raises NoSuchPeer or AmbiguousPeer. Nothing in
+    what `status` gives is secret.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class ControlSocket:
         status: Callable[[], dict[str, Any]],
         stop: Callable[[], None],
         reload: Callable[[], None],
+        reset: Callable[[str | None], str],
         folder: Path | None = None,
     ) -> None:
         """Raises InterfaceInUse where another vpntun runs the interface, PrivilegeError or VpntunError."""
@@ -75,10 +78,12 @@ class ControlSocket:
         self._clients: list[_Client] = []
         self._reload = reload
         self._refused = Limited(INFO, "process %d of user %d may not use the control socket")
-        self._routes: dict[str, tuple[str, Callable[[], Answer]]] = {
-            "/v1/status": ("GET", lambda: Answer(HTTPStatus.OK, status())),
-            "/v1/stop": ("POST", lambda: Answer(HTTPStatus.ACCEPTED, {"stopping": True}, then=stop)),
-            "/v1/reload": ("POST", self._reloaded),
+        self._reset = reset
+        self._routes = {
+            "/v1/status": Route("GET", lambda: Answer(HTTPStatus.OK, status())),
+            "/v1/stop": Route("POST", lambda: Answer(HTTPStatus.ACCEPTED, {"stopping": True}, then=stop)),
+            "/v1/reload": Route("POST", self._answer_to_reload),
+            "/v1/reset": Route("POST", self._answer_to_reset, frozenset({"peer"})),
         }
         self._path = socket_path(interface, folder)
         self._listener, self._identity = _listen(interface, self._path)
@@ -110,25 +115,28 @@ class ControlSocket:
         self._clients.append(_Client(new, self._loop, self._answer, self._clients.remove))
 
     def _answer(self, method: str, target: str) -> Answer:
-        if target not in self._routes:
-            return refusal(HTTPStatus.NOT_FOUND, f"there is no {target}, but {', '.join(self._routes)}")
-        wanted, act = self._routes[target]
-        if method != wanted:
-            return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{target} takes {wanted}", ("Allow", wanted))
         try:
-            return act()
+            return follow(self._routes, method, target)
         except (VpntunError, OSError) as error:
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
         except Exception:
             self._loop.internal_errors.note()
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: the tunnel's log has it")
 
-    def _reloaded(self) -> Answer:
+    def _answer_to_reload(self) -> Answer:
         try:
             self._reload()
         except VpntunError as error:
             return refusal(HTTPStatus.CONFLICT, str(error))
         return Answer(HTTPStatus.OK, {"reloaded": True})
+
+    def _answer_to_reset(self, peer: str | None = None) -> Answer:
+        try:
+            return Answer(HTTPStatus.OK, {"public_key": self._reset(peer)})
+        except NoSuchPeer as error:
+            return refusal(HTTPStatus.NOT_FOUND, str(error))
+        except AmbiguousPeer as error:
+            return refusal(HTTPStatus.CONFLICT, str(error))
 
 
 class _Client:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qsl
 
 import h11
 
@@ -38,6 +39,28 @@ class Answer:
 def refusal(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> Answer:
     """An answer that says why not."""
     return Answer(status, {"error": reason}, headers)
+
+
+@dataclass(frozen=True)
+class Route:
+    """How one path is answered: by `act`, which takes the fields of the query, each at most once, as its arguments."""
+
+    method: str
+    act: Callable[..., Answer]
+    fields: frozenset[str] = frozenset()
+
+
+def follow(routes: Mapping[str, Route], method: str, target: str) -> Answer:
+    """Answer a request by the route of its path; refuse it where there is none, or where the query does not fit."""
+    path, _, query = target.partition("?")
+    route = routes.get(path)
+    fields = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)  # in a key, "+" is no blank
+    names = [name for name, _ in fields]
+    if route is None or len(set(names)) < len(names) or not route.fields.issuperset(names):
+        return refusal(HTTPStatus.NOT_FOUND, f"there is no {target}, but {', '.join(routes)}")
+    if method != route.method:
+        return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {route.method}", ("Allow", route.method))
+    return route.act(**dict(fields))
 
 
 class Exchange:

@@ -164,9 +164,12 @@ class Loop:
         self._epoll.close()
 
     def ending_on_signals(self) -> AbstractContextManager[None]:
-        """While it holds, the first SIGINT or SIGTERM stops the loop, run or not yet, the second the process.
+        """Handle the signals of a service meanwhile.
 
-        SIGHUP calls `on_hangup` from the loop, where that is set; else it ends the process as ever.
+        SIGINT, SIGTERM    the first stops the loop, run or not yet; the second ends the process
+        SIGHUP             calls `on_hangup` from the loop. Without one it stops the loop, however many come, and
+                           does nothing where it was ignored before, as nohup(1) arranges
+        SIGUSR1, SIGUSR2   do nothing
         """
         return _Signals(self)
 
@@ -242,6 +245,10 @@ class _Signals(AbstractContextManager[None]):
             signal.signal(number, self._first)
         if self._loop.on_hangup is not None:
             signal.signal(signal.SIGHUP, self._hangup)
+        elif signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._terminal_closed)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, _do_nothing)
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(-1)
@@ -254,6 +261,10 @@ class _Signals(AbstractContextManager[None]):
             signal.signal(number, signal.SIG_DFL)
         self._loop.stop()
 
+    def _terminal_closed(self, _number: int, _frame: FrameType | None) -> None:
+        """Stop, and leave the others' handlers alone: kernel, shell and systemd may all signal the same closing."""
+        self._loop.stop()
+
     def _hangup(self, _number: int, _frame: FrameType | None) -> None:
         self._hung_up = True  # whatever runs now runs to its end first
 
@@ -262,3 +273,7 @@ class _Signals(AbstractContextManager[None]):
         if self._hung_up and self._loop.on_hangup is not None:
             self._hung_up = False
             self._loop.on_hangup()
+
+
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    """Ignore a signal. Child processes get its default: SIG_IGN they would inherit."""
