@@ -240,12 +240,13 @@ def test_a_bug_in_an_answer_is_answered_and_noted_and_the_next_request_is_served
     loop: HandLoop, folder: Path, meet: Meet, expected_errors: ExpectedErrors
 ) -> None:
     nothing: dict[str, dict[str, Any]] = {}
-    stop: Callable[[], None] = lambda: None
 
     def fail() -> dict[str, Any]:
         return nothing["a bug"]
 
-    control = ControlSocket("tun3", loop, status=fail, stop=stop, reload=stop, reset=lambda _: "", folder=folder)
+    control = ControlSocket(
+        "tun3", loop, status=fail, stop=loop.stop, reload=loop.stop, reset=lambda _: "", folder=folder
+    )
     client = meet()
     for _ in range(2):
         assert client.ask(GET) == (500, {"error": "internal error: the tunnel's log has it"})
