@@ -153,7 +153,10 @@ class Peer:
         return [Transmit(source, message)]
 
     def receive_response(self, handshake: Handshake, message: Buffer, source: Endpoint, now: float) -> list[Event]:
-        """Finish a handshake of ours. Raises BadPacket, and then the handshake still waits for the genuine response."""
+        """Finish a handshake of ours. Raises BadPacket, and then the handshake still waits for the genuine response.
+
+        The genuine response is refused too where it came from inside the tunnel. The next handshake follows as usual.
+        """
         if handshake.initiator is None:
             raise BadPacket("unasked response")
         keys = handshake.initiator.consume_response(message)
