@@ -191,7 +191,7 @@ class Member(Link):
         rng = random.Random(number)
         server = key_of(-1).public
         peer = Peer(self.identity, server, bytes(32), crowd.node.indices, crowd.stamps, rng, keepalive=keepalive)
-        address = (FIRST_ADDRESS + number).packed
+        self.address = address = (FIRST_ADDRESS + number).packed
         self.way = crowd.udp.endpoint(
             ("127.0.0.1", crowd.port), ((socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + address + bytes(4)),)
         )
