@@ -122,6 +122,7 @@ def test_a_client_does_not_follow_its_server_inside() -> None:
 
 def test_a_proved_path_inside_is_not_taken() -> None:
     pair, _ = guarded(client=True)
+    pair.shake_hands()
     choice = ClientCarriers(pair.left.peer, "auto", Random(3))
     assert choice.proved(INSIDE, pair.now) == []
     assert pair.left.peer.endpoint == AT_RIGHT

@@ -139,6 +139,18 @@ def test_data_from_inside_the_tunnel_does_not_move_the_endpoint_there(
     assert place.endpoint(place.hub, "hub", 0) == before
 
 
+@pytest.mark.parametrize("rule", [f"ipproto udp sport {PORT}", "from 10.0.1.2"])
+def test_a_rule_for_the_tunnels_own_packets_keeps_them_out_and_so_the_peer_may_be_there(
+    place: Place, rule: str
+) -> None:
+    place.hub.run("sh", "-ec", f"ip route add 10.66.0.0/16 via 10.0.1.3 table 100; ip rule add {rule} lookup 100")
+    hub = place.start_hub()
+    hostile = place.hostile_caller()
+    place.send(hostile)
+    hub.wait_for(f"is at {INSIDE}:")
+    assert is_quiet(place.hub, "hub"), place.lab.logs()
+
+
 def route_inside(place: Place, address: str = INSIDE) -> None:
     place.hub.run("ip", "route", "replace", address, "dev", "hub")
 
