@@ -65,9 +65,10 @@ class Place:
         ]
         return self.up(self.hub, "hub", interface, *peers)
 
-    def start_a(self, allowed: str = "10.9.0.0/24, fd09::/64", *lines: str) -> Daemon:
-        peer = f"PublicKey = {format_key(self.keys['hub'].public)}\nEndpoint = 10.0.0.2:{PORT}\nAllowedIPs = {allowed}"
-        return self.up(self.a, "a", "\n".join(("Address = 10.9.0.2/24, fd09::2/64", *lines)), peer)
+    def start_a(self, allowed: str = "10.9.0.0/24, fd09::/64", endpoint: str = "10.0.0.2") -> Daemon:
+        public = format_key(self.keys["hub"].public)
+        peer = f"PublicKey = {public}\nEndpoint = {endpoint}:{PORT}\nAllowedIPs = {allowed}"
+        return self.up(self.a, "a", "Address = 10.9.0.2/24, fd09::2/64", peer)
 
     def hostile_caller(self, *, later: str = INSIDE, carrier: str = "udp") -> Daemon:
         """c, which calls the hub from its own address, and has a session."""
@@ -204,6 +205,17 @@ def test_a_client_does_not_follow_its_server_inside(place: Place) -> None:
     said_so(client, INSIDE)
     assert is_quiet(place.a, "a"), place.lab.logs()
     assert place.endpoint(place.a, "a", 0).startswith("10.0.0.2")
+
+
+def test_a_client_does_not_call_inside_until_a_route_leads_to_its_server(place: Place) -> None:
+    place.hub.run("ip", "addr", "add", "10.66.0.9/32", "dev", "lo")
+    place.a.run("ip", "route", "add", "default", "via", "10.0.0.2")
+    place.start_hub()
+    client = place.start_a("10.9.0.0/24, 10.66.0.0/16", endpoint="10.66.0.9")
+    said_so(client, "10.66.0.9")
+    assert is_quiet(place.a, "a"), place.lab.logs()
+    place.a.run("ip", "route", "add", "10.66.0.9", "via", "10.0.0.2")
+    place.lab.ping(place.a, "10.9.0.1", within=10)
 
 
 def test_a_client_with_a_full_tunnel_follows_its_server_beside_it(place: Place) -> None:
