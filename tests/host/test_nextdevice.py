@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.host.machine import no_more_descriptors
+from tests.host.machine import no_more_descriptors, ordinary_user
 from tests.host.test_udp import LOCALHOST, both_versions, free_port
 from vpntun.host.carrier import Flow
 from vpntun.host.nextdevice import NextDevice
@@ -54,9 +54,17 @@ def test_an_error_of_the_kernel_is_no_loop_and_the_next_question_is_answered(
     device: Callable[..., NextDevice],
 ) -> None:
     loopback = device("lo")
-    assert not loopback.is_for(to(socket.AF_INET, source="203.0.113.77"))  # not an address of this host
-    assert not loopback.is_for(to(socket.AF_INET, "240.0.0.0", source="203.0.113.77"))
+    assert not loopback.is_for(Flow(UDP, b"", 55555, bytes((127, 0, 1)), 4444))  # EINVAL
     assert loopback.is_for(to(socket.AF_INET))
+
+
+def test_a_source_that_this_host_has_lost_is_left_out(device: Callable[..., NextDevice]) -> None:
+    assert device("lo").is_for(to(socket.AF_INET, source="203.0.113.77"))
+
+
+def test_an_ordinary_user_may_ask(device: Callable[..., NextDevice]) -> None:
+    with ordinary_user():
+        assert device("lo", 51820).is_for(to(socket.AF_INET))
 
 
 def test_it_answers_without_a_free_descriptor(device: Callable[..., NextDevice]) -> None:

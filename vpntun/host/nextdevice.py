@@ -44,11 +44,14 @@ class NextDevice:
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
 
     def is_for(self, flow: Flow) -> bool:
-        """Whether the kernel sends this flow out by the device; no, where it has no route or the device has gone."""
+        """Whether the kernel sends this flow out by the device; no, where it has no route or the device has gone.
+
+        A source that is not this host's any more is left out, as the UDP socket does.
+        """
         try:
             return self._number() == (flow.scope or self._device_of(flow))
         except OSError:
-            return False
+            return bool(flow.source) and self.is_for(flow._replace(source=b""))
 
     def close(self) -> None:
         """Close the socket."""
