@@ -31,6 +31,7 @@ from vpntun.crypto.session import Session
 from vpntun.crypto.symmetric import blake2s
 from vpntun.host.arrivals import IP_PKTINFO
 from vpntun.host.bundler import Bundler
+from vpntun.host.carrier import Flow
 from vpntun.host.carrier import Path as Way
 from vpntun.host.delivery import Delivery
 from vpntun.host.inbound import Inbound
@@ -93,7 +94,7 @@ def memory() -> float:
 class Server:
     """A server of the real links. `state`: the folder of what it remembers. `tcp`: it waits over TCP as well.
 
-    `number`: whose identity it has, -1 for the server's own.
+    `number`: whose identity it has, -1 for the server's own. `inside`: the addresses whose route leads to its device.
     """
 
     def __init__(
@@ -112,12 +113,13 @@ class Server:
         self.device = FakeDevice()
         self.udp = UdpSocket(socket.AF_INET, port, loop, answers_from_where_asked=True)
         tunnel = Tunnel("many0", key_of(number), self.peers, port, "auto" if tcp else "udp")
-        self.links = Links(tunnel, loop, self.device, {socket.AF_INET: self.udp}, state)
+        self.inside: set[bytes] = set()
+        self.links = Links(tunnel, loop, self.device, {socket.AF_INET: self.udp}, self._leads_inside, state)
         self.connections: list[TcpConnection] = []
         self.drops: Counter[str] = Counter()
         delivery = Delivery(self.device, self.links.routes, self.drops)
         self.inbound = Inbound(self.links.node, self.links.by_peer, delivery, loop, self.drops)
-        outbound = Outbound(self.device, self.links.routes, self.links.bundler, loop, self.drops)
+        outbound = Outbound(self.device, self.links.routes, self.links.bundler, self.links.guard, loop, self.drops)
         self.links.on_connection = self._watch
         loop.watch(self.device.fileno(), outbound.read_device)
         self.udp.on_ready = self.links.bundler.drain_all
@@ -163,6 +165,9 @@ class Server:
                 self.loop.forget(watched.fileno())
                 watched.close()
 
+    def _leads_inside(self, flow: Flow) -> bool:
+        return flow.destination in self.inside
+
     def _accept(self) -> None:
         connection = self.listener.accept(self.loop) if self.listener is not None else None
         if connection is not None:
@@ -186,7 +191,7 @@ class Member(Link):
         rng = random.Random(number)
         server = key_of(-1).public
         peer = Peer(self.identity, server, bytes(32), crowd.node.indices, crowd.stamps, rng, keepalive=keepalive)
-        address = (FIRST_ADDRESS + number).packed
+        self.address = address = (FIRST_ADDRESS + number).packed
         self.way = crowd.udp.endpoint(
             ("127.0.0.1", crowd.port), ((socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + address + bytes(4)),)
         )

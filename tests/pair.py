@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import Random
 
 import pytest
@@ -97,6 +97,7 @@ class Side:
         timestamps: FakeTimestamps | None = None,
         keepalive: float = 0.0,
         chooses_carrier: bool = False,
+        may_be_at: Callable[[Endpoint], bool] = lambda endpoint: True,
     ) -> None:
         self.node = Node(own)
         self.received: list[bytes] = []
@@ -109,6 +110,7 @@ class Side:
             rng,
             keepalive=keepalive,
             chooses_carrier=chooses_carrier,
+            may_be_at=may_be_at,
         )
         self.node.add(self.peer)
 

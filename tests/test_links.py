@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
+from tests.host.ends import ipv4
 from tests.host.machine import HandLoop, logged
 from tests.host.test_udp import free_port
 from tests.many import Crowd, Member, Server, key_of, network_of, settings_of
@@ -343,6 +346,106 @@ def test_the_only_peer_needs_no_name_in_the_log_and_one_of_several_does(new_town
     assert town.server.link(0).name == ""
     town.reload({0: peers[0], 1: replace(peers[1], name="office")})
     assert [town.server.link(number).name for number in range(2)] == [short[0], "office"]
+
+
+# Routes that lead into the tunnel
+
+
+LOCALHOST_NETWORK = IPv4Network("127.0.0.0/8")
+
+
+def own_datagram(town: Town, number: int) -> bytes:
+    """A datagram to a member, with the ports of the server's own."""
+    there, port = town.server.link(number).path.flow[3:5]  # type: ignore[union-attr]
+    body = struct.pack("!HHHH", town.port, port, 9, 0) + b"x"
+    return ipv4("127.0.0.1", str(ip_address(there)), body)
+
+
+def test_own_datagrams_from_the_device_are_dropped_once_a_reload_covers_their_endpoint(
+    new_town: Callable[..., Town],
+) -> None:
+    town = new_town(2)
+    town.connect()
+    peers = town.table
+    own = own_datagram(town, 0)
+    town.server.device.from_the_kernel(own)
+    town.loop.settle()
+    assert town.server.all_drops() == {"no route": 1}
+    town.reload({**peers, 1: replace(peers[1], allowed=(network_of(1), LOCALHOST_NETWORK))})
+    town.server.device.from_the_kernel(own)
+    town.loop.settle()
+    assert town.server.all_drops() == {"no route": 1, "routing loop": 1}
+    assert town.reaches(0)
+    town.reload(peers)
+    assert town.server.links.guard.endpoints == {}
+
+
+def test_own_datagrams_follow_the_endpoint_and_end_with_the_peer(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    peers = town.table
+    peers[1] = replace(peers[1], allowed=(network_of(1), LOCALHOST_NETWORK))
+    town.reload(peers)
+    assert town.server.links.guard.endpoints == {}
+    town.connect()
+    assert len(town.server.links.guard.endpoints) == 2
+    town.reload(without(peers, 0))
+    assert list(town.server.links.guard.endpoints) == [town.server.link(1).path.flow.destination]  # type: ignore[union-attr]
+
+
+def test_a_peer_whose_route_leads_inside_gets_no_answer(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    peers = town.table
+    town.reload({**peers, 1: replace(peers[1], allowed=(network_of(1), LOCALHOST_NETWORK))})
+    town.server.inside.add(town[0].address)
+    for member in town.crowd.members:
+        member.start()
+    town.loop.until(lambda: town.server.connected() == 1)
+    town.loop.settle()
+    assert town.server.all_drops()["routing loop"] == 1
+    assert town.server.link(0).peer.endpoint is None
+    assert town.reaches(1)
+
+
+def test_a_remembered_endpoint_whose_route_leads_inside_is_not_asked(
+    new_town: Callable[..., Town], loop: HandLoop
+) -> None:
+    town = new_town(1)
+    town.connect()
+    for _ in range(2):
+        town.loop.pass_time(1.0)  # until it is written
+    again = Server(loop, free_port(socket.AF_INET), town.server.peers, town.state)
+    try:
+        again.inside.add(town[0].address)
+        again.start()
+        assert again.link(0).peer.endpoint is None
+        again.links.change([])
+    finally:
+        again.close()
+
+
+def test_an_address_of_the_peers_name_is_not_called_while_its_route_leads_inside(
+    new_town: Callable[..., Town], loop: HandLoop
+) -> None:
+    town = new_town(0)
+    town.server.inside.add(ip_address("127.0.0.1").packed)
+    with socket.create_server(("127.0.0.1", 0)) as listener, logged() as lines:
+        listener.settimeout(0.2)
+        town.reload({5: called(5, listener.getsockname()[1])})
+        loop.until(lambda: any("leads into the tunnel itself" in line for line in lines))
+        with pytest.raises(TimeoutError):
+            listener.accept()
+        town.server.inside.clear()
+
+        def dialled() -> bool:
+            loop.pass_time(1.0)
+            town.server.schedule.deadline()
+            town.server.schedule.handle(loop.now)
+            with suppress(TimeoutError):
+                listener.accept()[0].close()
+                return True
+            return False
+
+        loop.until(dialled)
 
 
 # Peers that are called

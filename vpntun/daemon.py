@@ -36,6 +36,7 @@ from vpntun.host.listening import TcpListener
 from vpntun.host.localnets import AddressWatch
 from vpntun.host.log import log, log_is_a_file, notice, reopen_log
 from vpntun.host.loop import Loop, allow_many_descriptors
+from vpntun.host.nextdevice import NextDevice
 from vpntun.host.outbound import Outbound
 from vpntun.host.relay import Relay
 from vpntun.host.routing import HostRoutes
@@ -86,7 +87,9 @@ class _Daemon:
         self._udp = open_udp(tunnel, self._mark, self._loop, stack)
         self._listeners = open_listeners(tunnel, self._mark, stack)
         self._addresses = self._configure_device()
-        self._links = Links(tunnel, self._loop, self._device, self._udp)
+        next_device = NextDevice(tunnel.interface, self._mark)
+        stack.callback(next_device.close)
+        self._links = Links(tunnel, self._loop, self._device, self._udp, next_device.is_for)
         stack.callback(self._links.close)
         self._configure_host()
         self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, self._addresses)))
@@ -267,7 +270,7 @@ class _Daemon:
 
         loop.internal_errors.recover = recover
         self._inbound = Inbound(links.node, links.by_peer, delivery, loop, self._drops)
-        outbound = Outbound(self._device, links.routes, links.bundler, loop, self._drops)
+        outbound = Outbound(self._device, links.routes, links.bundler, links.guard, loop, self._drops)
         links.on_connection = self._watch
         links.on_change = self._link_changed
         loop.watch(self._device.fileno(), outbound.read_device)

@@ -31,11 +31,12 @@ from vpntun.core.server import ServerCarriers
 from vpntun.crypto.keys import format_key
 from vpntun.host.bundler import Bundler
 from vpntun.host.calling import CallingLink
-from vpntun.host.carrier import Path
+from vpntun.host.carrier import Flow, Path
 from vpntun.host.device import TunDevice
 from vpntun.host.link import Link, Sealer
 from vpntun.host.log import NOTICE, Limited
 from vpntun.host.loop import Loop
+from vpntun.host.loopguard import LoopGuard
 from vpntun.host.plain import PlainSender
 from vpntun.host.resolver import Found, Lookups, Resolver
 from vpntun.host.schedule import Schedule
@@ -61,9 +62,10 @@ class Links:
         loop: Loop,
         device: TunDevice,
         udp: dict[int, UdpSocket],
+        leads_inside: Callable[[Flow], bool],
         state: pathlib.Path | None = None,
     ) -> None:
-        """`state`: the folder of what is to be remembered; None: the usual ones."""
+        """`leads_inside`: whether a flow leaves by the device. `state`: the folder of what is to be remembered."""
         self._tunnel = tunnel
         self._loop = loop
         self._device = device
@@ -80,6 +82,7 @@ class Links:
         self.by_peer: dict[Peer, Link] = {}
         self.node = Node(tunnel.identity)
         self.routes: RouteTable[Link] = RouteTable()
+        self.guard = LoopGuard(loop, self.routes, leads_inside)
         self.schedule = Schedule(loop.internal_errors)
         self.bundler = Bundler(PlainSender(device.mtu))
         self.on_connection: Callable[[TcpConnection], None] = lambda connection: None
@@ -162,11 +165,13 @@ class Links:
             self._rng,
             keepalive=settings.keepalive,
             chooses_carrier=settings.host is not None,
+            may_be_at=self.guard.for_a_peer(),
         )
         self.node.add(peer)
         self._settings[settings.public] = settings
         link = self._waiting(peer, settings) if settings.host is None else self._calling(peer, settings, settings.host)
         link.on_ready = partial(self.bundler.drain, link)
+        link.on_endpoint = partial(self._moved, link)
         self.standing.follow(link)
         self.by_peer[peer] = link
         for network in settings.allowed:
@@ -180,6 +185,7 @@ class Links:
         self.routes.remove_all(link)
         self.bundler.forget(link)
         self.schedule.forget(link)
+        self.guard.forget(link)
         self.node.remove(link.peer)
         del self.by_peer[link.peer], self._settings[public]
         for connection in [each for each in self._accepted if each.peer is link.peer]:
@@ -202,7 +208,7 @@ class Links:
             self.routes.add(network, link)
 
     def _settle(self, fresh: dict[bytes, PeerSettings]) -> None:
-        """What depends on all peers: their names for the log, and who has a prefix that several are given."""
+        """What depends on all peers: names for the log, who has a prefix that several are given, covered endpoints."""
         for settings in fresh.values():
             self.of(settings.public).name = self._name(settings)
         if len(self.routes) < sum(len(settings.allowed) for settings in fresh.values()):
@@ -210,14 +216,14 @@ class Links:
                 link = self.of(settings.public)
                 for network in settings.allowed:
                     self.routes.add(network, link)
+        for link in self.by_peer.values():
+            self.guard.follow(link)
 
     def _waiting(self, peer: Peer, settings: PeerSettings) -> Link:
         """The link of a peer that calls."""
         peer.endpoint = self._last_endpoint(peer.public)
         choice = ServerCarriers(peer, self._rng)
-        link = Link(peer, choice, *self._parts(settings))
-        link.on_endpoint = partial(self._remember, peer.public)
-        return link
+        return Link(peer, choice, *self._parts(settings))
 
     def _calling(self, peer: Peer, settings: PeerSettings, host: str) -> Link:
         """The link of a peer that is called."""
@@ -257,7 +263,7 @@ class Links:
             covering = self._tunnel.covering(ipaddress.ip_address(address[0].partition("%")[0]))
             if covering is not None:
                 self._refused(explain_covering(covering, address[0]))
-            elif family in self._udp:
+            elif family in self._udp and not self.guard.refuses(self._udp[family].endpoint(address)):
                 candidates.append(self._udp[family].endpoint(address))
         return candidates
 
@@ -271,11 +277,13 @@ class Links:
             return None
         family = socket.AF_INET if version == 4 else socket.AF_INET6
         address = (host, port) if version == 4 else (host, port, 0, 0)
-        return self._udp[family].endpoint(address) if family in self._udp else None
+        endpoint = self._udp[family].endpoint(address) if family in self._udp else None
+        return endpoint if endpoint is not None and not self.guard.refuses(endpoint) else None
 
-    def _remember(self, public: bytes, path: Path) -> None:
-        if isinstance(path, UdpEndpoint):
-            self._endpoints.remember(public, path.address[0], path.address[1])
+    def _moved(self, link: Link, path: Path) -> None:
+        self.guard.follow(link)
+        if isinstance(path, UdpEndpoint) and self.settings_of(link).host is None:
+            self._endpoints.remember(link.peer.public, path.address[0], path.address[1])
 
 
 def takes_of(device: TunDevice) -> int:

@@ -25,11 +25,12 @@ from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket, DeviceError
 from vpntun.host.addresses import OwnAddresses
 from vpntun.host.bundler import Bundler
-from vpntun.host.carrier import Outcome
+from vpntun.host.carrier import Flow, Outcome
 from vpntun.host.delivery import Delivery
 from vpntun.host.device import TCP_OFFLOADS, UDP_OFFLOADS, TunDevice
 from vpntun.host.inbound import Inbound
 from vpntun.host.link import Link, Sealer
+from vpntun.host.loopguard import LoopGuard
 from vpntun.host.outbound import Outbound
 from vpntun.host.plain import PlainSender
 from vpntun.host.relay import Relay
@@ -190,6 +191,7 @@ class FakePath:
         self._carrier: Carrier = carrier
         self.where = f"{name}:55555"
         self.ipv6 = False
+        self.flow = Flow(17 if carrier == "udp" else 6, b"", 55555, bytes((192, 0, 2, 1)), 55555)
         self.sent: list[bytes] = []
         self.urgent: list[bytes] = []
         self.calls: list[list[bytes]] = []
@@ -331,7 +333,9 @@ class End:
         relay = None if relays_as is None else self._relay(relays_as)
         self.delivery = Delivery(self.device, self.routes, self.drops, relay)
         self.inbound = Inbound(self.node, self.links, self.delivery, loop, self.drops)
-        self.outbound = Outbound(self.device, self.routes, self.bundler, loop, self.drops)
+        self.guard = LoopGuard(loop, self.routes, lambda flow: flow.destination in self.inside)
+        self.inside: set[bytes] = set()
+        self.outbound = Outbound(self.device, self.routes, self.bundler, self.guard, loop, self.drops)
         self.schedule = Schedule()
         self.sealer = Sealer()
         self._plain, self._knows_vpntun = plain, knows_vpntun

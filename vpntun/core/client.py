@@ -135,6 +135,8 @@ class ClientCarriers:
 
     def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
         """A session stands, so `source` works both ways. As its initiator this end confirms it with a keepalive."""
+        if not self._peer.may_move_to(source):
+            return []
         events: list[Event] = []
         endpoint = self._peer.endpoint
         if self.searching or source.carrier == "udp" or endpoint is None or endpoint.carrier == "tcp":
@@ -145,6 +147,8 @@ class ClientCarriers:
 
     def proved(self, path: Endpoint, now: float) -> list[Event]:
         """The path that was tried works both ways: the link moves there, and a keepalive takes the other end along."""
+        if not self._peer.may_move_to(path):
+            return []
         return self._settle_on(path, now) + self._peer.keepalive(path, now)
 
     def _settle_on(self, source: Endpoint, now: float) -> list[Event]:

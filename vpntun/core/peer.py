@@ -5,6 +5,9 @@ Inbound, after the host has looked the receiver's index up (the order is WireGua
 
     key age -> AEAD -> replay window -> `opened`: key confirmation, roaming, timers -> the inner packet's checks
 
+The endpoint never becomes one that the host refuses: there, this end's messages would enter the tunnel themselves. A
+handshake message from such an endpoint is dropped; packets from there are taken, and the endpoint stays where it is.
+
 Two things differ from WireGuard, both for the carriers' sake. There is one handshake under way *per carrier*, each with
 its own ephemeral and timestamp. And the endpoint moves only on the newest message of the newest session, never
 on an initiation: late messages out of an old TCP queue do not flip it back, and a replayed initiation moves nothing.
@@ -13,6 +16,7 @@ on an initiation: late messages out of an old TCP queue do not flip it back, and
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,8 +63,8 @@ class Held:
 class Peer:
     """The protocol's state towards one public key.
 
-    `keepalive`: the persistent one's interval in seconds, 0 for none. `chooses_carrier`: this end is the client. All
-    times are seconds of the caller's monotonic clock.
+    `keepalive`: the persistent one's interval in seconds, 0 for none. `chooses_carrier`: this end is the client.
+    `may_be_at`: whether the host lets an endpoint be the peer's. All times are seconds of the caller's monotonic clock.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Peer:
         *,
         keepalive: float = 0.0,
         chooses_carrier: bool = False,
+        may_be_at: Callable[[Endpoint], bool] = lambda endpoint: True,
     ) -> None:
         self.public = public
         self.endpoint: Endpoint | None = None
@@ -85,6 +90,7 @@ class Peer:
         self.sent_bytes = self.received_bytes = 0
         """Of all messages, sealed, as the host counts them."""
         self._chooses_carrier = chooses_carrier
+        self._may_be_at = may_be_at
         self._identity = identity
         self._psk = psk
         self._indices = indices
@@ -122,12 +128,14 @@ class Peer:
     def receive_initiation(self, received: ReceivedInitiation, source: Endpoint, now: float) -> list[Event]:
         """Answer an initiation of this peer's, on the path that it came by.
 
-        Raises BadPacket for a timestamp that is not the greatest yet, and for the second within 20 ms.
+        Raises BadPacket for a timestamp that is not the greatest yet, for the second within 20 ms, and where the answer
+        would enter the tunnel.
         """
         if received.timestamp <= self._greatest_timestamp:
             raise BadPacket("old timestamp")
         if now - self._consumed_at < SHORTEST_BETWEEN_CONSUMED:
             raise BadPacket("initiations too fast")
+        self._refuse_loop(source)
         # The index is taken last: an initiation that fails in the middle must leave nothing behind.
         index = self._indices.reserve(self._handshakes[source.carrier])
         try:
@@ -149,10 +157,14 @@ class Peer:
         self._greatest_timestamp = b""
 
     def receive_response(self, handshake: Handshake, message: Buffer, source: Endpoint, now: float) -> list[Event]:
-        """Finish a handshake of ours. Raises BadPacket, and then the handshake still waits for the genuine response."""
+        """Finish a handshake of ours. Raises BadPacket, and then the handshake still waits for the genuine response.
+
+        The genuine response is refused too where it came from inside the tunnel. The next handshake follows as usual.
+        """
         if handshake.initiator is None:
             raise BadPacket("unasked response")
         keys = handshake.initiator.consume_response(message)
+        self._refuse_loop(source)
         handshake.initiator = None
         session = self._take_in(keys, handshake.index, Response.parse(message).sender, True, now)
         late = handshake.asked_at < self._current_began()
@@ -201,9 +213,18 @@ class Peer:
         return events
 
     def move_to(self, endpoint: Endpoint) -> list[Event]:
-        """Reach the peer there from now on; an equal endpoint may still differ in which of our addresses it uses."""
+        """Reach the peer there from now on, if it may be there.
+
+        An equal endpoint may still differ in which of our addresses it uses.
+        """
+        if not self.may_move_to(endpoint):
+            return []
         former, self.endpoint = self.endpoint, endpoint
         return [Moved(endpoint, former)] if endpoint != former else []
+
+    def may_move_to(self, endpoint: Endpoint) -> bool:
+        """Whether the peer is there already, or the host lets it be there."""
+        return endpoint == self.endpoint or self._may_be_at(endpoint)
 
     def sending_session(self, now: float) -> Session | None:
         """The session to seal with, or None: then packets wait for a handshake."""
@@ -258,10 +279,16 @@ class Peer:
         return self._current_asked_at if current.initiator else current.created
 
     def _may_follow(self, source: Endpoint) -> bool:
-        """A server follows its peer anywhere; a client follows over UDP, but which carrier to use it decides itself."""
-        if not self._chooses_carrier:
-            return True
-        return self.endpoint is not None and self.endpoint.carrier == source.carrier == "udp"
+        """A server follows its peer wherever that may be; a client over UDP alone, since it chooses the carrier."""
+        if self._chooses_carrier and not (
+            self.endpoint is not None and self.endpoint.carrier == source.carrier == "udp"
+        ):
+            return False
+        return self.may_move_to(source)
+
+    def _refuse_loop(self, source: Endpoint) -> None:
+        if not self.may_move_to(source):
+            raise BadPacket("routing loop")
 
     def _take_in(self, keys: SessionKeys, index: int, remote: int, initiator: bool, now: float) -> Session:
         session = Session(keys, index, remote, initiator, now)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
-from typing import Protocol
+import socket
+from typing import NamedTuple, Protocol
 
 from vpntun.core.events import Endpoint
 from vpntun.core.peer import Peer
+from vpntun.host.resolver import SocketAddress
 from vpntun.wire.message import Buffer
 
 
@@ -19,6 +21,25 @@ class Outcome(enum.Enum):
     UNDELIVERABLE = enum.auto()
 
 
+class Flow(NamedTuple):
+    """The packets that a path sends to the peer, as this host's routes tell them apart.
+
+    `source` is empty where the kernel chooses it. `scope`: the device's number, where the address is link-local.
+    """
+
+    protocol: int
+    source: bytes
+    source_port: int
+    destination: bytes
+    destination_port: int
+    scope: int = 0
+
+    @property
+    def ports(self) -> tuple[int, int, int]:
+        """What the packets' own headers say behind the addresses: the protocol, and the ports of both ends."""
+        return self.protocol, self.source_port, self.destination_port
+
+
 class Path(Endpoint, Protocol):
     """An endpoint that can be sent to."""
 
@@ -29,6 +50,10 @@ class Path(Endpoint, Protocol):
     @property
     def ipv6(self) -> bool:
         """Whether it goes over IPv6."""
+
+    @property
+    def flow(self) -> Flow:
+        """The packets that it sends."""
 
     def ready(self) -> bool:
         """Whether a data message would be taken now. Data is sealed only then."""
@@ -48,3 +73,14 @@ class Path(Endpoint, Protocol):
 
     def hang_up_later(self) -> None:
         """Another path has replaced this one: close it soon, if it is something that closes."""
+
+
+def packed(address: SocketAddress) -> bytes:
+    """The 4 or 16 bytes of a socket address's host."""
+    host = address[0].partition("%")[0]
+    return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+
+
+def scope_of(address: SocketAddress) -> int:
+    """The number of the device that a link-local socket address belongs to; 0 for others."""
+    return address[3] if len(address) == 4 else 0

@@ -2,8 +2,9 @@
 
     1. read a packet or superpacket straight to its place in the record (bundler.py), as long as there are some
     2. its destination chooses the link, by the longest prefix; none: dropped and counted, and its sender is told by
-       ICMP, at a bounded rate
-    3. one more datagram of the run that the record ends with joins it (wire/run.py)
+       ICMP, at a bounded rate. The tunnel's own packets are dropped too (loopguard.py)
+    3. one more datagram of the run that the record ends with joins it (wire/run.py); its addresses and ports are those
+       of the first, so it is not looked at again
     4. in the common case it goes to the same link as the last, and fits: it is entered, and that is all
     5. else the bundler finds out: another record, smaller pieces, plain packets, or it waits
     6. the device is drained, or this turn long enough: what is there leaves
@@ -23,6 +24,7 @@ from vpntun.host.device import LARGEST_PACKET, TunDevice
 from vpntun.host.link import Link
 from vpntun.host.lone import Lone
 from vpntun.host.loop import Loop
+from vpntun.host.loopguard import LoopGuard
 from vpntun.wire.icmp import UNREACHABLE, error_about, may_be_told_of
 from vpntun.wire.ip import destination_of, length_of
 from vpntun.wire.record import ENTRY, ENTRY_SIZE, MOST_PACKETS, TAKES_ALL
@@ -42,10 +44,17 @@ class Outbound:
     """The way out, for all links."""
 
     def __init__(
-        self, device: TunDevice, routes: RouteTable[Link], bundler: Bundler, loop: Loop, drops: Counter[str]
+        self,
+        device: TunDevice,
+        routes: RouteTable[Link],
+        bundler: Bundler,
+        guard: LoopGuard,
+        loop: Loop,
+        drops: Counter[str],
     ) -> None:
         self._device = device
         self._routes = routes
+        self._guard = guard
         self._bundler = bundler
         self._loop = loop
         self._lone = Lone()
@@ -56,7 +65,7 @@ class Outbound:
     def read_device(self) -> None:
         """The device has packets. Raises DeviceError when it has gone."""
         bundler, header, read_into, find = self._bundler, self._header, self._device.read_into, self._routes.find
-        record, run = bundler.record, bundler.run
+        record, run, endpoints = bundler.record, bundler.run, self._guard.endpoints
         taken = 0
         lone = self._lone.expected(self._loop.turns)
         for number in range(1 if lone else MOST_PACKETS_PER_TURN):
@@ -84,7 +93,11 @@ class Outbound:
                 continue
             try:
                 length_of(packet)
-                link = find(destination_of(packet))
+                destination = destination_of(packet)
+                if destination in endpoints and self._guard.catches(packet, destination):
+                    self._drops["routing loop"] += 1
+                    continue
+                link = find(destination)
                 if link is None:
                     self._refuse(packet)
                     continue

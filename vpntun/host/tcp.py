@@ -19,11 +19,12 @@ from contextlib import suppress
 from vpntun.core.events import Carrier
 from vpntun.core.peer import Peer
 from vpntun.errors import BadPacket
-from vpntun.host.carrier import Outcome
+from vpntun.host.carrier import Flow, Outcome, packed, scope_of
 from vpntun.host.log import log
 from vpntun.host.loop import Loop
 from vpntun.host.resolver import SocketAddress
 from vpntun.host.udp import marked
+from vpntun.wire.checksum import TCP
 from vpntun.wire.framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, prefix
 from vpntun.wire.message import LARGEST, Buffer
 
@@ -46,6 +47,7 @@ class TcpConnection:
     def __init__(self, new: socket.socket, address: SocketAddress, loop: Loop) -> None:
         self._socket = new
         self._address = address
+        self._own_address = new.getsockname()
         self._loop = loop
         self._reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION)
         self._kept: memoryview | None = None
@@ -78,6 +80,12 @@ class TcpConnection:
     def host(self) -> str:
         """The other end's address."""
         return self._address[0]
+
+    @property
+    def flow(self) -> Flow:
+        """The segments that it sends."""
+        own, other = self._own_address, self._address
+        return Flow(TCP, packed(own), own[1], packed(other), other[1], scope_of(other))
 
     def fileno(self) -> int:
         """The descriptor, for the loop."""

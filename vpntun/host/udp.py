@@ -24,9 +24,10 @@ from vpntun.core.events import Carrier
 from vpntun.core.peer import Peer
 from vpntun.errors import PortInUse, PrivilegeError, VpntunError
 from vpntun.host.arrivals import SOL_UDP, Ancillary, Arrival, Receiver
-from vpntun.host.carrier import Outcome
+from vpntun.host.carrier import Flow, Outcome, packed, scope_of
 from vpntun.host.loop import Loop
 from vpntun.host.resolver import SocketAddress
+from vpntun.wire.checksum import UDP
 from vpntun.wire.message import Buffer
 
 SO_SNDBUFFORCE = 32
@@ -63,6 +64,15 @@ class UdpEndpoint:
         """The peer's address and port."""
         host = f"[{self.address[0]}]" if self.family == socket.AF_INET6 else self.address[0]
         return f"{host}:{self.address[1]}"
+
+    @property
+    def flow(self) -> Flow:
+        """The datagrams that it sends."""
+        source = b""
+        if self.local:
+            source = self.local[0][2][:16] if self.ipv6 else self.local[0][2][4:8]
+        address = self.address
+        return Flow(UDP, source, self.socket.port, packed(address), address[1], scope_of(address))
 
     def __str__(self) -> str:
         return f"{self.where} over UDP"
@@ -124,6 +134,11 @@ class UdpSocket:
         """A burst of datagrams of so many bytes was read as one, and opened."""
         self.expect_pieces: Callable[[int, int], None] = receiver.expect_pieces
         """A record opened whose datagrams, of so many bytes, so many of them, had come one by one."""
+
+    @property
+    def port(self) -> int:
+        """The port that it sends from; 0 until the kernel has chosen one."""
+        return int(self._socket.getsockname()[1])
 
     def fileno(self) -> int:
         """The descriptor, for the loop."""

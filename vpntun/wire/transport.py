@@ -6,9 +6,12 @@ extension headers, 256 bytes of headers in all (each segment repeats them), and 
 
 Interface:
     shape_of(packet, length) -> (protocol, start, end)   start of the transport header, start of the payload
+    ports_of(packet) -> (ports, fragment)                of a whole packet and of the first fragment of one
 """
 
 from __future__ import annotations
+
+import struct
 
 from vpntun.errors import BadPacket
 from vpntun.wire.checksum import TCP, UDP
@@ -22,6 +25,12 @@ MOST_HEADERS = 256
 
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION = 0, 43, 44, 60
 _EXTENSIONS = frozenset({_HOP_BY_HOP, _ROUTING, _DESTINATION})
+_FRAGMENT_SIZE = 8
+
+_read_ports = struct.Struct("!HH").unpack_from
+
+Ports = tuple[int, int, int]
+"""Protocol, source port, destination port."""
 
 
 def shape_of(packet: Buffer, length: int) -> tuple[int, int, int]:
@@ -54,6 +63,28 @@ def shape_of(packet: Buffer, length: int) -> tuple[int, int, int]:
     else:
         raise BadPacket("not TCP or UDP")
     return protocol, start, end
+
+
+def ports_of(packet: Buffer) -> tuple[Ports | None, bytes]:
+    """The ports of a packet that `ip.length_of` accepted, and the identification that all its fragments share.
+
+    Ports are None for a later fragment, and for other protocols. The identification is empty for a whole packet. No
+    extension header of IPv6 but the fragment header is looked behind.
+    """
+    if packet[0] < 0x50:
+        protocol, start = packet[9], (packet[0] & 15) << 2
+        fragment = bytes(packet[4:6]) if packet[6] & 0x3F or packet[7] else b""
+        is_later = packet[6] & 0x1F or packet[7]
+    elif packet[6] == _FRAGMENT and len(packet) >= 40 + _FRAGMENT_SIZE:
+        protocol, start = packet[40], 40 + _FRAGMENT_SIZE
+        fragment = bytes(packet[44:48])
+        is_later = packet[42] or packet[43] & 0xF8
+    else:
+        protocol, start, fragment, is_later = packet[6], 40, b"", 0
+    if is_later or protocol not in (TCP, UDP) or start + 4 > len(packet):
+        return None, fragment
+    source, destination = _read_ports(packet, start)
+    return (protocol, source, destination), fragment
 
 
 def _behind_extensions(packet: Buffer, length: int) -> tuple[int, int]:
