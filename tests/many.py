@@ -35,7 +35,7 @@ from vpntun.host.carrier import Path as Way
 from vpntun.host.delivery import Delivery
 from vpntun.host.inbound import Inbound
 from vpntun.host.link import Link, Sealer
-from vpntun.host.listening import MOST_ACCEPTED_PER_TURN, TcpListener
+from vpntun.host.listening import TcpListener
 from vpntun.host.loop import Loop
 from vpntun.host.outbound import Outbound
 from vpntun.host.plain import PlainSender
@@ -124,7 +124,7 @@ class Server:
         loop.watch(self.udp.fileno(), partial(self.inbound.read_udp, self.udp), self.udp.flush)
         self.listener = TcpListener(socket.AF_INET, port) if tcp else None
         if self.listener is not None:
-            loop.watch(self.listener.fileno(), self._accept)
+            loop.watch(self.listener.fileno(), partial(self._accept, self.listener))
 
     @property
     def schedule(self) -> Schedule:
@@ -163,11 +163,8 @@ class Server:
                 self.loop.forget(watched.fileno())
                 watched.close()
 
-    def _accept(self) -> None:
-        for _ in range(MOST_ACCEPTED_PER_TURN):
-            connection = self.listener.accept(self.loop, self.links.accepted) if self.listener is not None else None
-            if connection is None:
-                return
+    def _accept(self, listener: TcpListener) -> None:
+        for connection in listener.accept(self.loop, self.links.accepted):
             self._watch(connection)
 
     def _watch(self, connection: TcpConnection) -> None:

@@ -31,7 +31,7 @@ from vpntun.host.dns import HostDns
 from vpntun.host.inbound import Inbound
 from vpntun.host.journal import Journal
 from vpntun.host.link import Link
-from vpntun.host.listening import MOST_ACCEPTED_PER_TURN, TcpListener
+from vpntun.host.listening import TcpListener
 from vpntun.host.localnets import AddressWatch
 from vpntun.host.log import log, log_is_a_file, notice, reopen_log
 from vpntun.host.loop import Loop, allow_many_descriptors
@@ -279,10 +279,7 @@ class _Daemon:
         log.debug("ChaCha20-Poly1305 by %s", BACKEND)
 
     def _accept(self, listener: TcpListener) -> None:
-        for _ in range(MOST_ACCEPTED_PER_TURN):
-            connection = listener.accept(self._loop, self._links.accepted)
-            if connection is None:
-                return
+        for connection in listener.accept(self._loop, self._links.accepted):
             self._watch(connection)
 
     def _watch(self, connection: TcpConnection) -> None:

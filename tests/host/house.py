@@ -109,7 +109,7 @@ class House:
         return outside
 
     def accept(self) -> TcpConnection | None:
-        return self.listener.accept(self.loop, self.accepted)
+        return next(self.listener.accept(self.loop, self.accepted), None)
 
     def guest(self, source: str = "127.0.0.1", *, friend: bool = False) -> Guest:
         outside = self.call(source)

@@ -181,6 +181,26 @@ def test_a_flood_on_one_connection_leaves_room_for_another(house: House) -> None
 # Accepting
 
 
+def test_a_turn_accepts_sixteen_and_the_next_one_the_others(house: House) -> None:
+    accepted: list[int] = []
+
+    def accept() -> None:
+        for connection in house.listener.accept(house.loop, house.accepted):
+            house.loop.watch(connection.fileno(), connection.close)
+            accepted[-1] += 1
+
+    house.loop.watch(house.listener.fileno(), accept)
+    outside = [house.call() for _ in range(20)]
+    for _ in range(2):
+        accepted.append(0)
+        house.loop.poll(1.0)
+    assert accepted == [16, 4]
+    house.loop.forget(house.listener.fileno())
+    for each in outside:
+        each.close()
+    house.loop.settle()
+
+
 def test_nobody_waiting_is_no_connection(house: House) -> None:
     assert house.accept() is None
 
@@ -288,6 +308,29 @@ def test_a_frame_taken_in_part_is_finished_before_the_next(house: House) -> None
     assert guest.ready >= 1
     assert guest.connection.send([memoryview(b"next" * 10)]) is Outcome.SENT
     assert guest.hears(1) == [b"next" * 10]
+
+
+def test_nothing_is_kept_of_a_frame_that_has_gone(house: House) -> None:
+    guest = house.guest(friend=True)
+    guest.outside.setblocking(False)
+    message, taken = memoryview(bytes(65535)), bytearray(1 << 20)
+
+    def has_gone() -> bool:
+        with suppress(BlockingIOError):
+            guest.outside.recv_into(taken)
+        return guest.connection.ready()
+
+    tracemalloc.start()
+    try:
+        while guest.connection.send([message]) is not Outcome.HELD:
+            pass
+        held, _ = tracemalloc.get_traced_memory()
+        house.loop.until(has_gone)
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held > 65535
+    assert left < 16384
 
 
 @pytest.mark.parametrize("read_meanwhile", [False, True])

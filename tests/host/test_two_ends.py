@@ -65,9 +65,8 @@ class Server(End):
         self.stack.callback(self.loop.forget, udp.fileno())
 
     def _accept(self, listener: TcpListener) -> None:
-        connection = listener.accept(self.loop, self.accepted)
-        if connection is not None:
-            self.loop.watch(connection.fileno(), lambda: self.inbound.read_tcp(connection), connection.flush)
+        for connection in listener.accept(self.loop, self.accepted):
+            self.loop.watch(connection.fileno(), partial(self.inbound.read_tcp, connection), connection.flush)
             self.connections.append(connection)
 
     def close(self) -> None:
@@ -109,7 +108,7 @@ class Client(End):
         self.calling.resolved([self.udp.endpoint(address) for _, address in found])
 
     def _watch(self, connection: TcpConnection) -> None:
-        self.loop.watch(connection.fileno(), lambda: self.inbound.read_tcp(connection), connection.flush)
+        self.loop.watch(connection.fileno(), partial(self.inbound.read_tcp, connection), connection.flush)
         self.connections.append(connection)
 
     @property

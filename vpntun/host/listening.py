@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 
 from vpntun.host.accepted import AcceptedConnections
 from vpntun.host.loop import Loop
@@ -11,7 +12,7 @@ from vpntun.host.udp import bind, marked
 
 MOST_WAITING_TO_BE_ACCEPTED = 1024
 MOST_ACCEPTED_PER_TURN = 16
-"""Calls of `accept` in one turn of the loop: the listener stays readable, and others have their turn."""
+"""The listener stays readable for the others, and other descriptors have their turn first."""
 
 
 class TcpListener:
@@ -30,10 +31,13 @@ class TcpListener:
         """The descriptor, for the loop."""
         return self._socket.fileno()
 
-    def accept(self, loop: Loop, connections: AcceptedConnections) -> TcpConnection | None:
-        """Admit the connection that waits to `connections`; None if none waits, or there is no room for it."""
-        accepted = loop.accept(self._socket)
-        return None if accepted is None else connections.admit(*accepted)
+    def accept(self, loop: Loop, connections: AcceptedConnections) -> Iterator[TcpConnection]:
+        """Admit those that wait to `connections`, one by one; the caller has each watched before it takes the next."""
+        for _ in range(MOST_ACCEPTED_PER_TURN):
+            accepted = loop.accept(self._socket)
+            if accepted is None:
+                return
+            yield connections.admit(*accepted)
 
     def close(self) -> None:
         """Stop listening."""
