@@ -55,9 +55,8 @@ MOST_LINES = 20
 class Links:
     """All links, and what they share. `by_peer` is the data path's way in, `routes` its way out.
 
-    `accepted`: the TCP connections that peers, and strangers, have made.
-    `on_connection` is told of every TCP connection that was dialled, to have it watched; `on_change` of every link that
-    stands now, or does not any more.
+    `accepted` has the TCP connections that were accepted. `on_connection` is told of every TCP connection that was
+    dialled, to have it watched; `on_change` of every link that stands now, or does not any more.
     """
 
     def __init__(

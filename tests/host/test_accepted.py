@@ -132,7 +132,7 @@ def test_each_stranger_has_its_own_ten_seconds(desk: Desk) -> None:
     "hosts",
     [
         ["192.0.2.1"] * 17,
-        [f"2001:db8::{number:x}:1" for number in range(17)],
+        [f"2001:db8:0:0:{number:x}00::1" for number in range(17)],
         [f"fe80::{number:x}%lo" for number in range(17)],
     ],
     ids=["an IPv4 address", "an IPv6 network", "link-local addresses"],
@@ -178,6 +178,13 @@ def test_a_stranger_whose_initiation_was_accepted_outlasts_the_silent_ones(desk:
     crowd = [desk.admit("203.0.113.5") for _ in range(40)]
     assert is_open(expected)
     assert list(map(is_open, crowd)) == [False] * 25 + [True] * 15
+
+
+def test_a_stranger_whose_initiation_was_accepted_outlasts_a_crowd_with_many_addresses(desk: Desk) -> None:
+    expected = desk.admit_expected("192.0.2.1", a_peer())
+    for number in range(1000):
+        desk.admit(f"10.{number // 256}.{number % 256}.1")
+    assert is_open(expected)
 
 
 def test_among_expected_strangers_of_one_network_the_oldest_goes(desk: Desk) -> None:
@@ -299,6 +306,18 @@ def test_a_thousand_connections_of_one_peer_take_the_memory_of_two(desk: Desk) -
     try:
         for _ in range(1000):
             desk.admit_peer(bob)
+        desk.closed.clear()
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < 200_000
+
+
+def test_strangers_of_many_networks_leave_no_memory_behind(desk: Desk) -> None:
+    tracemalloc.start()
+    try:
+        for number in range(5000):
+            desk.admit(f"10.{number // 256}.{number % 256}.1").close()
         desk.closed.clear()
         size, _ = tracemalloc.get_traced_memory()
     finally:

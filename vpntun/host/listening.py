@@ -1,4 +1,4 @@
-"""Where TCP connections come in."""
+"""The listening TCP sockets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vpntun.host.udp import bind, marked
 
 MOST_WAITING_TO_BE_ACCEPTED = 1024
 MOST_ACCEPTED_PER_TURN = 16
-"""The listener stays readable for the others, and other descriptors have their turn first."""
+"""The loop serves other descriptors before it accepts more."""
 
 
 class TcpListener:
@@ -32,7 +32,7 @@ class TcpListener:
         return self._socket.fileno()
 
     def accept(self, loop: Loop, connections: AcceptedConnections) -> Iterator[TcpConnection]:
-        """Admit those that wait to `connections`, one by one; the caller has each watched before it takes the next."""
+        """Accept a few waiting ones into `connections`. The caller watches each before it takes the next."""
         for _ in range(MOST_ACCEPTED_PER_TURN):
             accepted = loop.accept(self._socket)
             if accepted is None:

@@ -39,9 +39,9 @@ _NOTHING = memoryview(b"")
 
 
 class ConnectionOwner:
-    """The owner of TCP connections, which tell it what happens to them; what a subclass leaves out is ignored.
+    """Owns TCP connections and hears of their events. A subclass overrides the events that it needs.
 
-    `received`: the buffer that they receive into.
+    `received`: the buffer that the connections receive into.
     """
 
     def __init__(self, received: SharedBuffer) -> None:
@@ -57,7 +57,7 @@ class ConnectionOwner:
         """The connection takes data again."""
 
     def closed(self, connection: TcpConnection) -> None:
-        """The connection has closed. That happens once."""
+        """The connection has closed. No other event follows."""
 
 
 class TcpConnection:
@@ -107,7 +107,7 @@ class TcpConnection:
 
     @property
     def is_endpoint(self) -> bool:
-        """Whether it is where its peer is reached."""
+        """Whether its peer is reached here."""
         return self.peer is not None and self.peer.endpoint is self
 
     def expect(self, peer: Peer) -> None:
@@ -230,7 +230,7 @@ class TcpConnection:
 class Dialling:
     """A connection on its way: `on_done` is called once, with the connection or with None. `mark`: as a listener's.
 
-    `owner`: the connection's, once there is one.
+    `owner` becomes the connection's.
     """
 
     def __init__(

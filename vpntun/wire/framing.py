@@ -9,8 +9,8 @@ Flow of a read:
     4. When a connection has authenticated, `admit()` raises the largest legal frame: at once for the frames that are
        still to be parsed, and at the next `writable()` for the room.
 
-A reader between two reads so holds the bytes of one unfinished frame that have come, and no more. Nothing is allocated
-by a length that a peer announced. The same framing is simpletun's and Mullvad's udp-over-tcp.
+Between two reads, a reader holds the received bytes of one unfinished frame and no more. A length that a peer announced
+allocates nothing. simpletun and Mullvad's udp-over-tcp use the same framing.
 """
 
 from __future__ import annotations
