@@ -36,7 +36,7 @@ from vpntun.host.carrier import Path as Way
 from vpntun.host.delivery import Delivery
 from vpntun.host.inbound import Inbound
 from vpntun.host.link import Link, Sealer
-from vpntun.host.listening import Strangers, TcpListener
+from vpntun.host.listening import TcpListener
 from vpntun.host.loop import Loop
 from vpntun.host.outbound import Outbound
 from vpntun.host.plain import PlainSender
@@ -124,9 +124,9 @@ class Server:
         loop.watch(self.device.fileno(), outbound.read_device)
         self.udp.on_ready = self.links.bundler.drain_all
         loop.watch(self.udp.fileno(), partial(self.inbound.read_udp, self.udp), self.udp.flush)
-        self.listener = TcpListener(socket.AF_INET, port, Strangers()) if tcp else None
+        self.listener = TcpListener(socket.AF_INET, port) if tcp else None
         if self.listener is not None:
-            loop.watch(self.listener.fileno(), self._accept)
+            loop.watch(self.listener.fileno(), partial(self._accept, self.listener))
 
     @property
     def schedule(self) -> Schedule:
@@ -168,17 +168,13 @@ class Server:
     def _leads_inside(self, flow: Flow) -> bool:
         return flow.destination in self.inside
 
-    def _accept(self) -> None:
-        connection = self.listener.accept(self.loop) if self.listener is not None else None
-        if connection is not None:
-            connection.require_authentication()
-            self.links.accepted(connection)
+    def _accept(self, listener: TcpListener) -> None:
+        for connection in listener.accept(self.loop, self.links.accepted):
             self._watch(connection)
 
     def _watch(self, connection: TcpConnection) -> None:
         self.connections.append(connection)
-        connection.on_ready = lambda: self.links.ready(connection)
-        self.loop.watch(connection.fileno(), lambda: self.inbound.read_tcp(connection), connection.flush)
+        self.loop.watch(connection.fileno(), partial(self.inbound.read_tcp, connection), connection.flush)
 
 
 class Member(Link):

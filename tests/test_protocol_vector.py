@@ -32,7 +32,7 @@ from vpntun.crypto.noise import Initiator, SessionKeys, consume_initiation
 from vpntun.crypto.session import Session
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.crypto.timestamp import tai64n
-from vpntun.host import listening, plain, tcp
+from vpntun.host import accepted, plain, tcp
 from vpntun.host.keyfile import read_shared
 from vpntun.wire import burst, framing, message, record, transport, vnet
 from vpntun.wire.checksum import UDP, UDP_CHECKSUM, finish_transport, pseudo_sum, set_ipv4_header
@@ -235,9 +235,10 @@ CONSTANTS = {
     "queue of a link, in packets": f"{queue.MOST_ENTRIES}",
     "TCP frame before authentication": f"{framing.LARGEST_BEFORE_AUTHENTICATION}",
     "TCP frame": f"{message.LARGEST}",
-    "TCP time to authenticate": f"{tcp.SECONDS_TO_AUTHENTICATE:g} s",
-    "TCP connections of strangers, one address": f"{listening.MOST_STRANGERS_PER_ADDRESS}",
-    "TCP connections of strangers, in all": f"{listening.MOST_STRANGERS}",
+    "TCP time to authenticate, then to be the endpoint": f"{accepted.SECONDS_OF_PROBATION:g} s",
+    "TCP connections of strangers, one address": f"{accepted.MOST_STRANGERS_PER_NETWORK}",
+    "TCP connections of strangers, in all": f"{accepted.MOST_STRANGERS}",
+    "TCP connections of a peer beside its endpoint": f"{accepted.MOST_BESIDE_ENDPOINT}",
     "TCP connection that was replaced closes after": f"{tcp.SECONDS_TO_HANG_UP:g} s",
     "TCP initiations on one connection": f"{client.ASKED_PER_CONNECTION}",
     "TCP data unacknowledged": f"{tcp.USER_TIMEOUT_MS / 1000:g} s",

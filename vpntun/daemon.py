@@ -303,17 +303,9 @@ class _Daemon:
         log.debug("ChaCha20-Poly1305 by %s", BACKEND)
 
     def _accept(self, listener: TcpListener) -> None:
-        connection = listener.accept(self._loop)
-        if connection is not None:
-            connection.require_authentication()
-            self._links.accepted(connection)
+        for connection in listener.accept(self._loop, self._links.accepted):
             self._watch(connection)
 
     def _watch(self, connection: TcpConnection) -> None:
-        connection.on_ready = lambda: self._links.ready(connection)
-        self._loop.watch(
-            connection.fileno(),
-            lambda: self._inbound.read_tcp(connection),
-            connection.flush,
-            on_failure=connection.close,
-        )
+        read = partial(self._inbound.read_tcp, connection)
+        self._loop.watch(connection.fileno(), read, connection.flush, on_failure=connection.close)

@@ -29,6 +29,7 @@ from vpntun.core.peer import Peer
 from vpntun.core.routes import RouteTable
 from vpntun.core.server import ServerCarriers
 from vpntun.crypto.keys import format_key
+from vpntun.host.accepted import AcceptedConnections
 from vpntun.host.bundler import Bundler
 from vpntun.host.calling import CallingLink
 from vpntun.host.carrier import Flow, Path
@@ -45,6 +46,7 @@ from vpntun.host.state import Endpoints, TimestampFile
 from vpntun.host.tcp import TcpConnection
 from vpntun.host.udp import UdpEndpoint, UdpSocket
 from vpntun.wire import record
+from vpntun.wire.framing import SharedBuffer
 
 SHOWN_OF_A_KEY = 8
 
@@ -52,8 +54,8 @@ SHOWN_OF_A_KEY = 8
 class Links:
     """All links, and what they share. `by_peer` is the data path's way in, `routes` its way out.
 
-    `on_connection` is told of every TCP connection that was dialled, to have it watched; `on_change` of every link that
-    stands now, or does not any more.
+    `accepted` has the TCP connections that were accepted. `on_connection` is told of every TCP connection that was
+    dialled, to have it watched; `on_change` of every link that stands now, or does not any more.
     """
 
     def __init__(
@@ -72,13 +74,14 @@ class Links:
         self._udp = udp
         self._rng = random.Random()
         self._sealer = Sealer()
+        self._received = SharedBuffer()
         self._lookups = Lookups(loop)
         self._endpoints = Endpoints(tunnel.interface, loop, state)
         self._timestamps = TimestampFile(tunnel.identity.public, state)
         self._alone = False
         self._settings: dict[bytes, PeerSettings] = {}
-        self._accepted: set[TcpConnection] = set()
         self._refused = Limited(NOTICE, "%s")
+        self.accepted = AcceptedConnections(loop, self._received, on_ready=self._ready, on_closed=self._closed)
         self.by_peer: dict[Peer, Link] = {}
         self.node = Node(tunnel.identity)
         self.routes: RouteTable[Link] = RouteTable()
@@ -114,17 +117,6 @@ class Links:
         self._settle(fresh)
         return len(new), len(gone), len(changed)
 
-    def accepted(self, connection: TcpConnection) -> None:
-        """A TCP connection was accepted; whose it is will turn out."""
-        self._accepted.add(connection)
-        connection.on_closed = partial(self._closed, connection)
-
-    def ready(self, connection: TcpConnection) -> None:
-        """A TCP connection takes data again."""
-        link = self._link_on(connection)
-        if link is not None:
-            self.bundler.drain(link)
-
     def drops(self) -> Counter[str]:
         """What all links have dropped, by reason."""
         return sum((link.drops for link in self.by_peer.values()), Counter())
@@ -146,8 +138,12 @@ class Links:
     def _changed(self, link: Link, stands: bool) -> None:
         self.on_change(link, stands)
 
+    def _ready(self, connection: TcpConnection) -> None:
+        link = self._link_on(connection)
+        if link is not None:
+            self.bundler.drain(link)
+
     def _closed(self, connection: TcpConnection) -> None:
-        self._accepted.discard(connection)
         link = self._link_on(connection)
         if link is not None:
             link.closed(connection)
@@ -188,8 +184,7 @@ class Links:
         self.guard.forget(link)
         self.node.remove(link.peer)
         del self.by_peer[link.peer], self._settings[public]
-        for connection in [each for each in self._accepted if each.peer is link.peer]:
-            connection.close()
+        self.accepted.close_all_of(link.peer)
 
     def _change(self, settings: PeerSettings) -> None:
         kept = replace(
@@ -231,17 +226,14 @@ class Links:
         def resolved(found: Found) -> None:
             link.resolved(self._candidates(found))
 
-        def watch(connection: TcpConnection) -> None:
-            self.on_connection(connection)
-            connection.on_closed = lambda: link.closed(connection)
-
         choice = ClientCarriers(peer, settings.transport, self._rng)
         link = CallingLink(
             peer,
             choice,
             *self._parts(settings),
             resolver=Resolver(self._lookups, host, settings.port, resolved),
-            on_connection=watch,
+            received=self._received,
+            on_connection=self.on_connection,
         )
         return link
 

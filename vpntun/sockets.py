@@ -12,7 +12,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from vpntun.config.tunnel import Tunnel
-from vpntun.host.listening import Strangers, TcpListener
+from vpntun.host.listening import TcpListener
 from vpntun.host.loop import Loop
 from vpntun.host.udp import UdpSocket, families
 
@@ -34,9 +34,8 @@ def open_listeners(tunnel: Tunnel, mark: int, stack: ExitStack) -> list[TcpListe
     """The listening TCP sockets. Raises PortInUse or PrivilegeError."""
     if tunnel.waits not in ("auto", "tcp") or tunnel.port is None:
         return []
-    strangers = Strangers()
     listeners = []
     for family in families():
-        listeners.append(TcpListener(family, tunnel.port, strangers, mark))
+        listeners.append(TcpListener(family, tunnel.port, mark))
         stack.callback(listeners[-1].close)
     return listeners

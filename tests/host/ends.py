@@ -23,6 +23,7 @@ from vpntun.core.timers import NEVER
 from vpntun.crypto.keys import KeyPair, clamp
 from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket, DeviceError
+from vpntun.host.accepted import AcceptedConnections
 from vpntun.host.addresses import OwnAddresses
 from vpntun.host.bundler import Bundler
 from vpntun.host.carrier import Flow, Outcome
@@ -35,8 +36,10 @@ from vpntun.host.outbound import Outbound
 from vpntun.host.plain import PlainSender
 from vpntun.host.relay import Relay
 from vpntun.host.schedule import Schedule
+from vpntun.host.tcp import TcpConnection
 from vpntun.host.udp import SO_SNDBUFFORCE, UdpEndpoint
 from vpntun.links import takes_of
+from vpntun.wire.framing import SharedBuffer
 from vpntun.wire.message import Buffer
 from vpntun.wire.transport import shape_of
 from vpntun.wire.vnet import NEEDS_CSUM, NO_OFFLOAD, VNET_HEADER, VNET_HEADER_SIZE
@@ -203,6 +206,7 @@ class FakePath:
         self.hangs_up = False
         self._behind = 0
         self.peer: Peer | None = None
+        self.expects: Peer | None = None
         self.refuses: Peer | None = None
 
     def __str__(self) -> str:
@@ -248,6 +252,9 @@ class FakePath:
         """The path takes data again, so many calls."""
         self.is_ready, self.blocks_after, self._behind = True, blocks_after, 0
 
+    def expect(self, peer: Peer) -> None:
+        self.expects = peer
+
     def belongs_to(self, peer: Peer) -> None:
         if peer is self.refuses:
             raise BadPacket("another peer's connection")
@@ -260,6 +267,15 @@ class FakePath:
         """What was sent since the last time."""
         sent, self.sent = self.sent, []
         return sent
+
+
+def new_accepted(loop: HandLoop) -> AcceptedConnections:
+    """A registry of accepted connections that tells nobody."""
+
+    def ignore(_: TcpConnection) -> None:
+        return
+
+    return AcceptedConnections(loop, SharedBuffer(), ignore, ignore)
 
 
 class WireGuardsConversation(Conversation):

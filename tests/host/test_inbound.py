@@ -408,6 +408,17 @@ def test_an_initiation_makes_no_connection_anybodys(town: Town) -> None:
     assert len(path.sent) == 1
 
 
+def test_a_peer_is_expected_where_its_initiation_was_accepted_and_nowhere_else(town: Town) -> None:
+    path, replayed, unknown = (FakePath(f"{name} connection", "tcp") for name in ("a", "a replayer's", "a stranger's"))
+    message = initiation()
+    town.bob.take(message, path)
+    town.bob.take(message, replayed)
+    town.bob.take(initiation(identity=STRANGER), unknown)
+    assert path.expects is town.to_alice.peer
+    assert replayed.expects is None
+    assert unknown.expects is None
+
+
 def test_a_response_and_the_first_data_make_a_connection_the_peers(town: Town) -> None:
     wire = Wire(town.alice, town.bob, carrier="tcp")
     town.from_alice.peer.endpoint = wire.to_right

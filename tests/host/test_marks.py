@@ -9,13 +9,16 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.host.ends import new_accepted
 from tests.host.machine import HandLoop, needs_root, ordinary_user
 from vpntun.errors import PrivilegeError
-from vpntun.host.listening import Strangers, TcpListener
-from vpntun.host.tcp import Dialling, TcpConnection
+from vpntun.host.listening import TcpListener
+from vpntun.host.tcp import ConnectionOwner, Dialling, TcpConnection
 from vpntun.host.udp import UdpSocket
+from vpntun.wire.framing import SharedBuffer
 
 MARK = 0xFFFF_CA6C  # more than 31 bits
+OWNER = ConnectionOwner(SharedBuffer())
 
 
 def mark_of(descriptor: int) -> int:
@@ -29,15 +32,14 @@ def udp(loop: HandLoop, mark: int) -> UdpSocket:
 
 @needs_root
 def test_every_socket_of_a_tunnel_carries_its_mark(loop: HandLoop) -> None:
-    datagrams, listener = udp(loop, MARK), TcpListener(socket.AF_INET, 0, Strangers(), MARK)
+    datagrams, listener = udp(loop, MARK), TcpListener(socket.AF_INET, 0, MARK)
     with socket.socket(fileno=os.dup(listener.fileno())) as same:
         address = ("127.0.0.1", same.getsockname()[1])
     dialled: list[TcpConnection | None] = []
-    Dialling(socket.AF_INET, address, loop, dialled.append, datagrams.mark)
+    Dialling(socket.AF_INET, address, loop, dialled.append, OWNER, datagrams.mark)
     loop.until(lambda: dialled)
-    accepted = listener.accept(loop)
+    accepted = next(listener.accept(loop, new_accepted(loop)))
     assert dialled[0] is not None
-    assert accepted is not None
     for each in (datagrams, listener, dialled[0], accepted):
         assert mark_of(each.fileno()) == MARK
     datagrams.close()
@@ -58,8 +60,10 @@ def test_no_mark_is_set_where_none_is_wanted(loop: HandLoop) -> None:
     "make",
     [
         lambda loop: udp(loop, MARK),
-        lambda loop: TcpListener(socket.AF_INET, 0, Strangers(), MARK),
-        lambda loop: Dialling(socket.AF_INET, ("127.0.0.1", 9), loop, lambda _: None, MARK),
+        lambda loop: TcpListener(socket.AF_INET, 0, MARK),
+        lambda loop: Dialling(
+            socket.AF_INET, ("127.0.0.1", 9), loop, lambda _: None, ConnectionOwner(SharedBuffer()), MARK
+        ),
     ],
 )
 def test_without_the_right_it_is_an_error_that_leaves_no_descriptor(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import resource
 import socket
 import struct
 import tracemalloc
@@ -15,128 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.host.ends import ALICE, BOB, CAROL, Stamps
+from tests.host.ends import CAROL
+from tests.host.house import House, a_peer, frame
 from tests.host.machine import HandLoop, logged, no_more_descriptors
 from tests.host.test_udp import free_port
-from vpntun.core.node import Node
-from vpntun.core.peer import Peer
 from vpntun.errors import BadPacket
 from vpntun.host.carrier import Outcome
-from vpntun.host.listening import Strangers, TcpListener
 from vpntun.host.loop import SECONDS_TO_LOOK_AWAY
-from vpntun.host.tcp import Dialling, TcpConnection
+from vpntun.host.tcp import ConnectionOwner, Dialling, TcpConnection
+from vpntun.wire.framing import SharedBuffer
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-def a_peer(public: bytes = BOB.public) -> Peer:
-
-    return Peer(ALICE, public, bytes(32), Node(ALICE).indices, Stamps(), random.Random(1))
-
-
-def frame(message: bytes) -> bytes:
-    return len(message).to_bytes(2, "big") + message
-
-
-class Guest:
-    """An accepted connection and the ordinary socket at its other end, with all that the loop saw of it."""
-
-    def __init__(self, connection: TcpConnection, outside: socket.socket, loop: HandLoop) -> None:
-        self.connection = connection
-        self.outside = outside
-        self.loop = loop
-        self.messages: list[bytes] = []
-        self.reasons: list[str] = []
-        self.closed = 0
-        self.ready = 0
-        connection.on_closed = self._on_closed
-        connection.on_ready = self._on_ready
-        loop.watch(connection.fileno(), self._read, connection.flush)
-
-    def _read(self) -> None:
-        try:
-            self.messages.extend(bytes(message) for message in self.connection.receive())
-        except BadPacket as bad:
-            self.reasons.append(bad.reason)
-
-    def _on_closed(self) -> None:
-        self.closed += 1
-
-    def _on_ready(self) -> None:
-        self.ready += 1
-
-    def says(self, *messages: bytes) -> None:
-        self.outside.sendall(b"".join(map(frame, messages)))
-
-    def stall(self) -> list[bytes]:
-        """Send until a frame is taken in part only; what was sent, the partial one with it."""
-        sent: list[bytes] = []
-        while True:
-            message = len(sent).to_bytes(4, "big") * 4000
-            sent.append(message)
-            if self.connection.send([memoryview(message)]) is Outcome.HELD:
-                return sent
-
-    def hears(self, count: int) -> list[bytes]:
-        """Read that many frames at the other end, while the loop turns."""
-        self.outside.setblocking(False)
-        stream = bytearray()
-        frames: list[bytes] = []
-
-        def enough() -> bool:
-            with suppress(BlockingIOError):
-                stream.extend(self.outside.recv(1 << 20))
-            while len(stream) >= 2 and len(stream) >= 2 + int.from_bytes(stream[:2], "big"):
-                size = int.from_bytes(stream[:2], "big")
-                frames.append(bytes(stream[2 : 2 + size]))
-                del stream[: 2 + size]
-            return len(frames) >= count
-
-        self.loop.until(enough, f"for {count} frames")
-        assert not stream
-        return frames
-
-    def sees_the_end(self) -> bool:
-        """Whether the other end has been told that the connection is over, and got no byte before."""
-        self.outside.settimeout(5)
-        try:
-            return self.outside.recv(1) == b""
-        except ConnectionError:
-            return True
-
-
-class House:
-    """A listener and whoever calls."""
-
-    def __init__(self, loop: HandLoop, stack: ExitStack) -> None:
-        self.loop = loop
-        self.port = free_port(socket.AF_INET, socket.SOCK_STREAM)
-        self.listener = TcpListener(socket.AF_INET, self.port, Strangers())
-        self._stack = stack
-        stack.callback(self.listener.close)
-
-    def call(self, source: str = "127.0.0.1") -> socket.socket:
-        outside = self._stack.enter_context(socket.socket())
-        outside.bind((source, 0))
-        outside.settimeout(5)
-        outside.connect(("127.0.0.1", self.port))
-        return outside
-
-    def try_guest(self, source: str = "127.0.0.1") -> Guest | None:
-        outside = self.call(source)
-        connection = self.listener.accept(self.loop)
-        if connection is None:
-            outside.close()
-            return None
-        self._stack.callback(connection.close)
-        return Guest(connection, outside, self.loop)
-
-    def guest(self, source: str = "127.0.0.1", *, friend: bool = False) -> Guest:
-        guest = self.try_guest(source)
-        assert guest is not None
-        if friend:
-            guest.connection.belongs_to(a_peer())
-        return guest
 
 
 @pytest.fixture
@@ -195,7 +82,7 @@ def test_a_stranger_costs_a_few_kilobytes(house: House) -> None:
     outside = [house.call() for _ in range(10)]
     tracemalloc.start()
     try:
-        connections = [house.listener.accept(house.loop) for _ in outside]
+        connections = [house.accept() for _ in outside]
         size, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -291,103 +178,36 @@ def test_a_flood_on_one_connection_leaves_room_for_another(house: House) -> None
         assert turns < 100
 
 
-# Strangers
+# Accepting
 
 
-def test_a_stranger_that_stays_silent_is_sent_away_after_ten_seconds(house: House) -> None:
-    guest = house.guest()
-    guest.connection.require_authentication()
-    house.loop.pass_time(9.9)
-    assert guest.closed == 0
-    house.loop.pass_time(0.2)
-    assert guest.closed == 1
-    assert guest.sees_the_end()
+def test_a_turn_accepts_sixteen_and_the_next_one_the_others(house: House) -> None:
+    accepted: list[int] = []
 
+    def accept() -> None:
+        for connection in house.listener.accept(house.loop, house.accepted):
+            house.loop.watch(connection.fileno(), connection.close)
+            accepted[-1] += 1
 
-@pytest.mark.parametrize("trickle", [b"\x00", frame(b"junk" * 10)], ids=["bytes", "whole frames"])
-def test_a_trickle_does_not_extend_the_ten_seconds(house: House, trickle: bytes) -> None:
-    guest = house.guest()
-    guest.connection.require_authentication()
-    stream = iter((frame(b"x" * 200) if len(trickle) == 1 else trickle) * 40)
-    for _ in range(19):
-        guest.outside.sendall(bytes([next(stream)]) if len(trickle) == 1 else trickle)
-        house.loop.pass_time(0.5)
-        assert guest.closed == 0
-    house.loop.pass_time(0.6)
-    assert guest.closed == 1
-
-
-def test_a_friend_may_be_silent_for_long(house: House) -> None:
-    guest = house.guest()
-    guest.connection.require_authentication()
-    house.loop.pass_time(5)
-    guest.connection.belongs_to(a_peer())
-    house.loop.pass_time(3600)
-    assert guest.closed == 0
-
-
-def test_one_address_may_have_sixteen_strangers_and_another_address_as_many(house: House) -> None:
-    guests = [house.guest("127.0.0.1") for _ in range(16)]
-    assert house.try_guest("127.0.0.1") is None
-    assert house.try_guest("127.0.0.2") is not None
-    assert all(guest.closed == 0 for guest in guests)
-
-
-def test_a_stranger_too_many_sees_the_end_at_once(house: House) -> None:
-    for _ in range(16):
-        house.guest()
-    outside = house.call()
-    assert house.listener.accept(house.loop) is None
-    assert outside.recv(1) == b""
-
-
-@pytest.mark.parametrize("how", ["leaves", "authenticates", "runs out of time"])
-def test_a_place_is_free_again_when_a_stranger_is_none_any_more(house: House, how: str) -> None:
-    guests = [house.guest() for _ in range(16)]
-    guests[7].connection.require_authentication()
-    assert house.try_guest() is None
-    if how == "leaves":
-        guests[7].outside.close()
-        house.loop.until(lambda: guests[7].closed)
-    elif how == "authenticates":
-        guests[7].connection.belongs_to(a_peer())
-    else:
-        house.loop.pass_time(10)
-    assert house.try_guest() is not None
-    assert house.try_guest() is None
-
-
-def test_strangers_have_256_places_in_all(house: House) -> None:
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 700:
-        pytest.skip("this shell allows too few open files")
-    for number in range(16):
-        for _ in range(16):
-            house.guest(f"127.0.1.{number + 1}")
-    assert house.try_guest("127.0.2.1") is None
-
-
-def test_the_addresses_of_one_ipv6_network_share_their_places(loop: HandLoop) -> None:
-    strangers = Strangers()
-    with ExitStack() as stack:
-
-        def admitted(host: str) -> bool:
-            new = stack.enter_context(socket.socket())
-            return strangers.admit(TcpConnection(new, (host, 1, 0, 0), loop))
-
-        assert all(admitted(f"2001:db8::{number:x}") for number in range(1, 17))
-        assert not admitted("2001:db8::ffff:ffff:ffff:1")
-        assert admitted("2001:db8:0:1::1")
-        assert all(admitted(f"fe80::{number:x}%lo") for number in range(1, 17))
-        assert not admitted("fe80::abcd%lo")
+    house.loop.watch(house.listener.fileno(), accept)
+    outside = [house.call() for _ in range(20)]
+    for _ in range(2):
+        accepted.append(0)
+        house.loop.poll(1.0)
+    assert accepted == [16, 4]
+    house.loop.forget(house.listener.fileno())
+    for each in outside:
+        each.close()
+    house.loop.settle()
 
 
 def test_nobody_waiting_is_no_connection(house: House) -> None:
-    assert house.listener.accept(house.loop) is None
+    assert house.accept() is None
 
 
 def test_without_room_for_a_connection_the_loop_looks_away_for_a_second_and_takes_it_then(house: House) -> None:
     taken: list[TcpConnection | None] = []
-    house.loop.watch(house.listener.fileno(), lambda: taken.append(house.listener.accept(house.loop)))
+    house.loop.watch(house.listener.fileno(), lambda: taken.append(house.accept()))
     house.call()
     with logged() as lines, no_more_descriptors():
         for _ in range(20):
@@ -407,7 +227,7 @@ def test_without_room_for_a_connection_the_loop_looks_away_for_a_second_and_take
 
 def test_a_listener_may_go_while_the_loop_looks_away_from_it(house: House) -> None:
     taken: list[TcpConnection | None] = []
-    house.loop.watch(house.listener.fileno(), lambda: taken.append(house.listener.accept(house.loop)))
+    house.loop.watch(house.listener.fileno(), lambda: taken.append(house.accept()))
     house.call()
     with no_more_descriptors():
         house.loop.poll()
@@ -490,6 +310,29 @@ def test_a_frame_taken_in_part_is_finished_before_the_next(house: House) -> None
     assert guest.hears(1) == [b"next" * 10]
 
 
+def test_nothing_is_kept_of_a_frame_that_has_gone(house: House) -> None:
+    guest = house.guest(friend=True)
+    guest.outside.setblocking(False)
+    message, taken = memoryview(bytes(65535)), bytearray(1 << 20)
+
+    def has_gone() -> bool:
+        with suppress(BlockingIOError):
+            guest.outside.recv_into(taken)
+        return guest.connection.ready()
+
+    tracemalloc.start()
+    try:
+        while guest.connection.send([message]) is not Outcome.HELD:
+            pass
+        held, _ = tracemalloc.get_traced_memory()
+        house.loop.until(has_gone)
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held > 65535
+    assert left < 16384
+
+
 @pytest.mark.parametrize("read_meanwhile", [False, True])
 def test_a_batch_behind_a_frame_under_way_does_not_cut_into_it(house: House, read_meanwhile: bool) -> None:
     # A superpacket for a plain WireGuard may go as two batches, of which the first is held.
@@ -525,7 +368,7 @@ def test_urgent_messages_go_after_the_frame_under_way_and_the_newest_four_are_ke
     for message in urgent:
         assert guest.connection.send_first(message) is Outcome.HELD
     heard: list[bytes] = []
-    guest.connection.on_ready = lambda: heard.append(b"data may go")
+    guest.on_ready = lambda: heard.append(b"data may go")
     assert guest.hears(len(sent) + 4) == sent + urgent[2:]
     house.loop.until(lambda: heard)
     assert guest.connection.ready()
@@ -536,7 +379,7 @@ def test_data_is_not_asked_for_while_urgent_messages_wait(house: House) -> None:
     guest.stall()
     guest.connection.send_first(b"urgent" * 10)
     states: list[bool] = []
-    guest.connection.on_ready = lambda: states.append(guest.connection.ready())
+    guest.on_ready = lambda: states.append(guest.connection.ready())
     house.loop.settle()
     assert states == []
     guest.outside.setblocking(False)
@@ -606,7 +449,9 @@ def test_a_connection_reads_as_an_operator_writes_it(house: House) -> None:
     host, port = guest.outside.getsockname()
     assert str(guest.connection) == f"{host}:{port} over TCP"
     with socket.socket() as new:
-        assert str(TcpConnection(new, ("2001:db8::1", 7, 0, 0), house.loop)) == "[2001:db8::1]:7 over TCP"
+        assert (
+            str(TcpConnection(new, ("2001:db8::1", 7, 0, 0), house.loop, house.accepted)) == "[2001:db8::1]:7 over TCP"
+        )
 
 
 # Dialling
@@ -614,7 +459,7 @@ def test_a_connection_reads_as_an_operator_writes_it(house: House) -> None:
 
 def dial(loop: HandLoop, address: tuple[str, int]) -> list[TcpConnection | None]:
     answers: list[TcpConnection | None] = []
-    Dialling(socket.AF_INET, address, loop, answers.append)
+    Dialling(socket.AF_INET, address, loop, answers.append, ConnectionOwner(SharedBuffer()))
     return answers
 
 
@@ -630,7 +475,7 @@ def test_a_dialled_connection_carries_messages_both_ways(house: House) -> None:
     answers = dial(house.loop, ("127.0.0.1", house.port))
     assert answers == []
     house.loop.until(lambda: answers)
-    accepted = house.listener.accept(house.loop)
+    accepted = house.accept()
     (dialled,) = answers
     assert dialled is not None
     assert accepted is not None

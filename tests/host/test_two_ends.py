@@ -16,11 +16,13 @@ from tests.host.test_udp import free_port
 from tests.wire.packets import tcp_run, tcp_superpacket, udp_run, udp_superpacket
 from vpntun.core.client import ClientCarriers, Transport
 from vpntun.core.peer import Peer
+from vpntun.host.accepted import AcceptedConnections
 from vpntun.host.calling import CallingLink
-from vpntun.host.listening import Strangers, TcpListener
+from vpntun.host.listening import TcpListener
 from vpntun.host.resolver import Found, Lookups, Resolver
 from vpntun.host.tcp import TcpConnection
 from vpntun.host.udp import UdpSocket
+from vpntun.wire.framing import SharedBuffer
 
 HERE, THERE = "10.0.0.1", "10.0.0.2"
 LOCALHOST: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -44,10 +46,13 @@ class Server(End):
         self.stack = ExitStack()
         self.know(ALICE.public)
         self.connections: list[TcpConnection] = []
+        self.accepted = AcceptedConnections(
+            loop, SharedBuffer(), on_ready=lambda _: self.pump(), on_closed=self.link.closed
+        )
         if udp:
             self.open_udp(family, port)
         if tcp:
-            listener = TcpListener(family, port, Strangers())
+            listener = TcpListener(family, port)
             self.stack.callback(listener.close)
             loop.watch(listener.fileno(), partial(self._accept, listener))
             self.stack.callback(loop.forget, listener.fileno())
@@ -60,12 +65,8 @@ class Server(End):
         self.stack.callback(self.loop.forget, udp.fileno())
 
     def _accept(self, listener: TcpListener) -> None:
-        connection = listener.accept(self.loop)
-        if connection is not None:
-            connection.require_authentication()
-            connection.on_ready = self.pump
-            connection.on_closed = lambda: self.link.closed(connection)
-            self.loop.watch(connection.fileno(), lambda: self.inbound.read_tcp(connection), connection.flush)
+        for connection in listener.accept(self.loop, self.accepted):
+            self.loop.watch(connection.fileno(), partial(self.inbound.read_tcp, connection), connection.flush)
             self.connections.append(connection)
 
     def close(self) -> None:
@@ -97,6 +98,7 @@ class Client(End):
             self.sealer,
             self.drops,
             resolver=Resolver(self.lookups, LOCALHOST[family], port, self._resolved),
+            received=SharedBuffer(),
             on_connection=self._watch,
         )
         self.connect(self.calling)
@@ -106,9 +108,7 @@ class Client(End):
         self.calling.resolved([self.udp.endpoint(address) for _, address in found])
 
     def _watch(self, connection: TcpConnection) -> None:
-        connection.on_ready = self.pump
-        connection.on_closed = lambda: self.calling.closed(connection)
-        self.loop.watch(connection.fileno(), lambda: self.inbound.read_tcp(connection), connection.flush)
+        self.loop.watch(connection.fileno(), partial(self.inbound.read_tcp, connection), connection.flush)
         self.connections.append(connection)
 
     @property
@@ -117,9 +117,7 @@ class Client(End):
         return endpoint.carrier if endpoint is not None else None
 
     def close(self) -> None:
-        for connection in self.connections:
-            connection.on_closed = lambda: None
-            connection.close()
+        self.calling.stop()
         self.loop.forget(self.udp.fileno())
         self.udp.close()
         self.lookups.close()

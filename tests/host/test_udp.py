@@ -21,7 +21,7 @@ from tests.host.machine import HandLoop
 from vpntun.errors import PortInUse
 from vpntun.host.arrivals import IP_PKTINFO, IPV6_PKTINFO
 from vpntun.host.carrier import Outcome
-from vpntun.host.listening import Strangers, TcpListener
+from vpntun.host.listening import TcpListener
 from vpntun.host.udp import UdpEndpoint, UdpSocket, families
 
 FAMILIES = [socket.AF_INET, socket.AF_INET6]
@@ -252,10 +252,10 @@ def test_the_two_ip_versions_share_a_port(loop: HandLoop) -> None:
 @both_versions
 def test_a_tcp_port_in_use_is_told_as_such(family: int) -> None:
     port = free_port(family, socket.SOCK_STREAM)
-    listener = TcpListener(family, port, Strangers())
+    listener = TcpListener(family, port)
     try:
         with pytest.raises(PortInUse, match=f"TCP port {port} is in use"):
-            TcpListener(family, port, Strangers())
+            TcpListener(family, port)
     finally:
         listener.close()
 

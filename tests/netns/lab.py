@@ -475,6 +475,11 @@ def start_client_and_ping(lab: Lab, address: str, *options: str | Path, within: 
     raise AssertionError(f"{address} has not answered a fresh client within {within} s, three times\n{lab.logs()}")
 
 
+def memory(daemon: Daemon) -> int:
+    """Bytes that it has now."""
+    return int(Path(f"/proc/{daemon.process.pid}/statm").read_text().split()[1]) * 4096
+
+
 def far(lab: Lab, version: int = 4) -> str:
     """The server's address in the tunnel."""
     return lab.b.address_of("tun3", version)

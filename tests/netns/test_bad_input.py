@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.lab import PORT, Daemon, Lab, Machine, far, start_pair, until
+from tests.netns.lab import PORT, Daemon, Lab, Machine, far, memory, start_client, start_pair, start_server, until
 
+CROWD = Path(__file__).with_name("crowd.py")
 DEADLINE = 15  # seconds in which a connection has authenticated, or is closed
 
 # Case 1: every length by every type, with clean and dirty reserved bytes, from one socket; then it listens.
@@ -134,10 +135,6 @@ def sockets(daemon: Daemon) -> int:
     return found
 
 
-def memory(daemon: Daemon) -> int:
-    return int(Path(f"/proc/{daemon.process.pid}/statm").read_text().split()[1]) * 4096
-
-
 def unharmed(lab: Lab, *daemons: Daemon) -> None:
     lab.ping(lab.a, far(lab), within=5)
     for daemon in daemons:
@@ -196,6 +193,23 @@ def test_a_thousand_connections_do_not_exhaust_the_server(lab: Lab) -> None:
     lab.a.popen(sys.executable, "-c", HOLD, lab.b.four, str(PORT), "1000").wait_for("holding", 30)
     assert sockets(server) < 300
     unharmed(lab, server, client)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_peer_gets_in_over_tcp_while_strangers_from_64_networks_crowd(lab: Lab, version: int) -> None:
+    host = lab.b.four if version == 4 else lab.b.six
+    addresses = [f"10.7.0.{number}" if version == 4 else f"fd07:0:0:{number:x}::1" for number in range(1, 65)]
+    lab.b.run("ip", "route", "add", "10.7.0.0/24" if version == 4 else "fd07::/32", "dev", "veth0")
+    added = "".join(f"address add {each} dev veth0{'' if version == 4 else ' nodad'}\n" for each in addresses)
+    lab.a.run("ip", "-batch", "-", input=added)
+    server = start_server(lab)
+    crowd = lab.a.popen(sys.executable, CROWD, host, str(PORT), *addresses)
+    crowd.wait_for("crowding")
+    assert until(lambda: sockets(server) > 256, 10)
+    client = start_client(lab, "--transport", "tcp", host=host)
+    unharmed(lab, server, client)
+    assert crowd.running
+    assert sockets(server) < 300
 
 
 def test_replayed_and_forged_messages_from_elsewhere_change_nothing(lab: Lab) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, until
+from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, memory, until
 
 DEVICE = "hub0"
 DATAGRAMS = Path(__file__).with_name("datagrams.py")
+HOARDER = Path(__file__).with_name("hoarder.py")
 PEER = "[Peer]\nPublicKey = {public}\nAllowedIPs = {allowed}\nName = {name}\n"
 ALLOWED = {"a": "10.9.0.2/32, fd09::2/128, 10.20.0.0/16", "c": "10.9.0.3/32, fd09::3/128, 10.20.7.0/24"}
 
@@ -183,6 +184,18 @@ def test_a_peer_that_reads_nothing_any_more_does_not_slow_another(hub: Hub) -> N
         assert hub.status()["c"]["queue"]["packets"] > 0
     finally:
         hub.at_c.process.send_signal(signal.SIGCONT)
+
+
+def test_a_peer_that_hoards_connections_has_two_and_no_other_peer_notices(hub: Hub) -> None:
+    hub.start()
+    assert hub.at_c.stop() == 0
+    before = memory(hub.daemon)
+    keys = (hub.private["c"], hub.public["hub"])
+    hoarder = hub.c.popen(sys.executable, HOARDER, *keys, "10.0.1.2", str(PORT), "300", env={"PYTHONPATH": "."})
+    hoarder.wait_for("holding", 15)
+    assert hoarder.log.split() == ["holding", "2"]
+    assert memory(hub.daemon) < before + 10_000_000
+    hub.lab.ping(hub.a, "10.9.0.1")
 
 
 def test_a_bad_file_changes_nothing(hub: Hub) -> None:

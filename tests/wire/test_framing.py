@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vpntun.errors import BadPacket
-from vpntun.wire.framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, prefix
+from vpntun.wire.framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, SharedBuffer, prefix
 
 
 def framed(*messages: bytes) -> bytes:
     return b"".join(prefix(len(message)) + message for message in messages)
+
+
+def new_reader(largest: int) -> FrameReader:
+    """A reader with a buffer of its own."""
+    return FrameReader(largest, SharedBuffer())
 
 
 def receive(reader: FrameReader, stream: bytes) -> list[bytes]:
@@ -40,38 +46,38 @@ def test_the_prefix_is_two_bytes_big_endian() -> None:
 
 
 def test_a_frame_comes_out_without_its_prefix() -> None:
-    assert receive(FrameReader(256), framed(b"a" * 32)) == [b"a" * 32]
+    assert receive(new_reader(256), framed(b"a" * 32)) == [b"a" * 32]
 
 
 def test_one_byte_at_a_time_gives_the_same_parse() -> None:
     messages = [b"a" * 32, b"b" * 148, b"c" * 256, b"d" * 33]
-    reader = FrameReader(256)
+    reader = new_reader(256)
     got = [message for byte in framed(*messages) for message in receive(reader, bytes([byte]))]
     assert got == messages
 
 
 def test_a_prefix_may_be_split_over_two_reads() -> None:
     stream = framed(b"a" * 40, b"b" * 50)
-    reader = FrameReader(256)
+    reader = new_reader(256)
     assert receive(reader, stream[:43]) == [b"a" * 40]
     assert receive(reader, stream[43:]) == [b"b" * 50]
 
 
 def test_a_hundred_frames_come_out_of_one_read() -> None:
     messages = distinct(100, 1452)
-    reader = FrameReader(65535)
+    reader = new_reader(65535)
     stream = framed(*messages)
     assert len(reader.writable()) >= len(stream)
     assert receive(reader, stream) == messages
 
 
 def test_the_end_of_the_stream_in_mid_frame_yields_only_whole_frames() -> None:
-    assert receive(FrameReader(256), framed(b"a" * 32, b"b" * 100)[:-1]) == [b"a" * 32]
+    assert receive(new_reader(256), framed(b"a" * 32, b"b" * 100)[:-1]) == [b"a" * 32]
 
 
 @pytest.mark.parametrize("length", [0, 1, 31, 257, 2000, 65535])
 def test_a_length_out_of_bounds_breaks_the_stream_for_ever(length: int) -> None:
-    reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION)
+    reader = new_reader(LARGEST_BEFORE_AUTHENTICATION)
     good = framed(b"a" * 32)
     stream = good + prefix(length) + good
     reader.writable()[: len(stream)] = stream
@@ -87,21 +93,33 @@ def test_a_length_out_of_bounds_breaks_the_stream_for_ever(length: int) -> None:
 
 def test_a_frame_of_32_bytes_and_one_of_the_largest_pass() -> None:
     messages = [b"a" * 32, b"b" * 256]
-    assert receive(FrameReader(256), framed(*messages)) == messages
+    assert receive(new_reader(256), framed(*messages)) == messages
     messages = [b"a" * 32, b"b" * 65535, b"c" * 65535]
-    assert receive(FrameReader(65535), framed(*messages)) == messages
+    assert receive(new_reader(65535), framed(*messages)) == messages
 
 
 def test_an_announced_length_allocates_nothing() -> None:
-    reader = FrameReader(65535)
-    before = len(reader.writable())
-    assert receive(reader, prefix(65535)) == []
-    assert len(reader.writable()) == before - 2
-    assert len(FrameReader(256).writable()) < 2048
+    buffer = SharedBuffer()
+    reader, other = FrameReader(65535, buffer), FrameReader(65535, buffer)
+    tracemalloc.start()
+    try:
+        assert receive(reader, prefix(65535)) == []
+        other.writable()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4096
+
+
+def test_a_stranger_reads_little_at_once() -> None:
+    reader = new_reader(LARGEST_BEFORE_AUTHENTICATION)
+    assert len(reader.writable()) < 2048
+    receive(reader, framed(b"a" * 256)[:-1])
+    assert len(reader.writable()) < 2048
 
 
 def test_the_room_for_authenticated_frames_is_256_kib() -> None:
-    reader = FrameReader(256)
+    reader = new_reader(256)
     reader.admit(65535)
     assert len(reader.writable()) == 256 * 1024
 
@@ -109,24 +127,21 @@ def test_the_room_for_authenticated_frames_is_256_kib() -> None:
 def test_an_admit_between_two_frames_of_one_read_lets_the_second_be_long() -> None:
     handshake, record = b"h" * 148, bytes(range(256)) * 255
     stream = framed(handshake, record, b"z" * 32)
-    reader = FrameReader(256)
+    reader = new_reader(256)
     first = len(reader.writable())
     reader.writable()[:first] = stream[:first]
     reader.filled(first)
     got = []
-    kept = []
     for frame in reader.frames():
         reader.admit(65535)
-        kept.append(frame)
         got.append(bytes(frame))
     assert got == [handshake]
     assert receive(reader, stream[first:]) == [record, b"z" * 32]
-    assert bytes(kept[0]) == handshake  # the buffer of before was left alone when a larger one took its place
 
 
 def test_an_admit_inside_the_loop_counts_for_frames_already_read() -> None:
     stream = framed(b"h" * 148, b"r" * 300, b"s" * 400)
-    reader = FrameReader(256)
+    reader = new_reader(256)
     reader.writable()[: len(stream)] = stream
     reader.filled(len(stream))
     got = []
@@ -134,17 +149,6 @@ def test_an_admit_inside_the_loop_counts_for_frames_already_read() -> None:
         got.append(bytes(frame))
         reader.admit(65535)
     assert got == [b"h" * 148, b"r" * 300, b"s" * 400]
-
-
-def test_frames_left_by_an_early_end_of_the_loop_come_next_time() -> None:
-    messages = distinct(5, 60)
-    stream = framed(*messages)
-    reader = FrameReader(256)
-    reader.writable()[: len(stream)] = stream
-    reader.filled(len(stream))
-    assert [bytes(frame) for frame in itertools.islice(reader.frames(), 2)] == messages[:2]
-    assert reader.writable()
-    assert [bytes(frame) for frame in reader.frames()] == messages[2:]
 
 
 @given(
@@ -155,7 +159,7 @@ def test_frames_left_by_an_early_end_of_the_loop_come_next_time() -> None:
 def test_the_parse_does_not_depend_on_where_the_stream_is_cut(
     messages: list[bytes], cuts: list[int], largest: int
 ) -> None:
-    reader = FrameReader(largest)
+    reader = new_reader(largest)
     stream = framed(*messages)
     got = []
     for cut in itertools.cycle(cuts):
@@ -168,7 +172,7 @@ def test_the_parse_does_not_depend_on_where_the_stream_is_cut(
 
 @given(st.lists(st.binary(max_size=1500), max_size=10), st.sampled_from([256, 65535]))
 def test_arbitrary_bytes_only_ever_raise_bad_packet(reads: list[bytes], largest: int) -> None:
-    reader = FrameReader(largest)
+    reader = new_reader(largest)
     broken = False
     for read in reads:
         if not read:
@@ -180,3 +184,127 @@ def test_arbitrary_bytes_only_ever_raise_bad_packet(reads: list[bytes], largest:
         except BadPacket as refused:
             assert refused.reason == "bad frame length"
             broken = True
+
+
+# Several readers of one buffer
+
+
+def test_the_rest_of_a_frame_outlives_the_reads_of_another_reader() -> None:
+    buffer = SharedBuffer()
+    one, other = FrameReader(65535, buffer), FrameReader(65535, buffer)
+    long, longer = b"a" * 50000, b"b" * 60000
+    assert receive(one, framed(long)[:-1]) == []
+    assert receive(other, framed(longer)[:-1]) == []
+    assert receive(one, framed(long)[-1:]) == [long]
+    assert receive(other, framed(longer)[-1:]) == [longer]
+
+
+def test_a_reader_alone_finds_the_rest_in_place() -> None:
+    buffer = SharedBuffer()
+    reader = FrameReader(65535, buffer)
+    begun = prefix(60000) + bytes(50000)
+    tracemalloc.start()
+    try:
+        reader.writable()[: len(begun)] = begun
+        reader.filled(len(begun))
+        assert list(reader.frames()) == []
+        reader.writable()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4096
+
+
+def test_a_thousand_readers_take_the_memory_of_what_is_unfinished() -> None:
+    buffer = SharedBuffer()
+    tracemalloc.start()
+    try:
+        readers = [FrameReader(65535, buffer) for _ in range(1000)]
+        for reader in readers:
+            receive(reader, framed(b"a" * 40000))
+        between_frames, _ = tracemalloc.get_traced_memory()
+        for reader in readers:
+            receive(reader, prefix(65535) + bytes(5000))
+        unfinished, _ = tracemalloc.get_traced_memory()
+        for reader in readers:
+            receive(reader, bytes(65535 - 5000))
+        finished, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert between_frames < 1000 * 512
+    assert unfinished < 1000 * (5000 + 512)
+    assert finished < 1000 * 512
+
+
+def test_a_closed_reader_keeps_nothing_and_disturbs_no_other() -> None:
+    buffer = SharedBuffer()
+    one, other = FrameReader(65535, buffer), FrameReader(65535, buffer)
+    tracemalloc.start()
+    try:
+        receive(one, prefix(60000) + bytes(50000))
+        receive(other, prefix(60000) + bytes(50000))
+        one.close()
+        other.close()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 4096
+    third = FrameReader(65535, buffer)
+    assert receive(third, framed(b"c" * 100)) == [b"c" * 100]
+
+
+def test_no_frame_comes_after_the_close() -> None:
+    reader = new_reader(256)
+    messages = distinct(3, 60)
+    stream = framed(*messages)
+    reader.writable()[: len(stream)] = stream
+    reader.filled(len(stream))
+    got = []
+    for frame in reader.frames():
+        got.append(bytes(frame))
+        reader.close()
+    assert got == messages[:1]
+
+
+Streams = st.lists(
+    st.tuples(
+        st.lists(st.one_of(st.integers(32, 300), st.just(65535)), max_size=6),
+        st.lists(st.one_of(st.integers(0, 400), st.integers(0, 90000)), min_size=1, max_size=8),
+    ),
+    min_size=2,
+    max_size=5,
+)
+
+
+@given(Streams, st.lists(st.integers(0, 4), max_size=60), st.sets(st.integers(0, 4)))
+def test_readers_of_one_buffer_parse_as_if_each_had_its_own(
+    streams: list[tuple[list[int], list[int]]], turns: list[int], closed: set[int]
+) -> None:
+    """Each stream is the sizes of its messages, and of the reads that it comes in."""
+    buffer = SharedBuffer()
+    readers = [FrameReader(65535, buffer) for _ in streams]
+    sent = [
+        [bytes([number, index]).ljust(size, b"%d" % index) for index, size in enumerate(sizes)]
+        for number, (sizes, _) in enumerate(streams)
+    ]
+    left = [framed(*messages) for messages in sent]
+    cuts = [itertools.cycle(cuts) for _, cuts in streams]
+    got: list[list[bytes]] = [[] for _ in streams]
+
+    def read(number: int, count: int) -> None:
+        """One read; of nothing, it still borrows the buffer, as a socket without bytes does."""
+        readers[number].writable()
+        got[number] += receive(readers[number], left[number][:count])
+        left[number] = left[number][count:]
+
+    for turn in turns:
+        if turn < len(streams):
+            read(turn, next(cuts[turn]))
+    for number in closed & set(range(len(streams))):
+        readers[number].close()
+    going_on = set(range(len(streams))) - closed
+    while any(left[number] for number in going_on):
+        for number in going_on:
+            read(number, next(cuts[number]) + 5000)
+    for number, messages in enumerate(sent):
+        assert got[number] == (messages if number in going_on else messages[: len(got[number])])

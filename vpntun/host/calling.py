@@ -16,12 +16,13 @@ from vpntun.host.link import Link, Sealer
 from vpntun.host.loop import Loop
 from vpntun.host.resolver import Resolver
 from vpntun.host.schedule import Schedule
-from vpntun.host.tcp import Dialling, TcpConnection
+from vpntun.host.tcp import ConnectionOwner, Dialling, TcpConnection
 from vpntun.host.udp import UdpEndpoint
+from vpntun.wire.framing import SharedBuffer
 
 
-class CallingLink(Link):
-    """A link whose control plane may ask for addresses and connections."""
+class CallingLink(Link, ConnectionOwner):
+    """A link whose control plane may ask for addresses and connections, which it owns."""
 
     def __init__(
         self,
@@ -35,9 +36,11 @@ class CallingLink(Link):
         name: str = "",
         *,
         resolver: Resolver,
+        received: SharedBuffer,
         on_connection: Callable[[TcpConnection], None],
     ) -> None:
         super().__init__(peer, choice, conversation, loop, schedule, sealer, drops, name)
+        ConnectionOwner.__init__(self, received)
         self._client = choice
         self._resolver = resolver
         self._on_connection = on_connection
@@ -58,6 +61,10 @@ class CallingLink(Link):
         """A handshake message cannot leave this host: another address may."""
         return self._client.undeliverable(path, self._loop.now)
 
+    def ready(self, connection: TcpConnection) -> None:
+        """The TCP connection takes data again."""
+        self.on_ready()
+
     def closed(self, connection: TcpConnection) -> None:
         """The TCP connection has closed."""
         self._connections.discard(connection)
@@ -72,7 +79,7 @@ class CallingLink(Link):
                 self._resolver.look_up()
             case Dial(candidate):
                 endpoint = cast(UdpEndpoint, candidate)
-                Dialling(endpoint.family, endpoint.address, self._loop, self._dialled, endpoint.socket.mark)
+                Dialling(endpoint.family, endpoint.address, self._loop, self._dialled, self, endpoint.socket.mark)
             case Proved(path):
                 return self._client.proved(path, self._loop.now)
             case _:

@@ -68,6 +68,9 @@ class Path(Endpoint, Protocol):
     def send_first(self, message: Buffer) -> Outcome:
         """Take a handshake or keepalive message, ready or not, to go ahead of all data."""
 
+    def expect(self, peer: Peer) -> None:
+        """An initiation of this peer's was accepted here. It authenticates nobody, since it may be a replay."""
+
     def belongs_to(self, peer: Peer) -> None:
         """A message of this peer's was authenticated here. Raises BadPacket where only another peer's may come."""
 

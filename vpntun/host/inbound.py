@@ -154,6 +154,8 @@ class Inbound:
         peer, events = self._node.receive_handshake(message, path, self._loop.now)
         if kind == RESPONSE:  # an initiation may be a replay: it authenticates nobody
             path.belongs_to(peer)
+        else:
+            path.expect(peer)
         peer.received_bytes += len(message)
         self._links[peer].act(events)
 

@@ -1,79 +1,44 @@
-"""Where TCP connections come in, and how many of strangers may.
-
-Whoever has not been authenticated is a stranger. They hold at most 16 connections an address (or IPv6 /64), and 256 in
-all; one more is closed at once.
-"""
+"""The listening TCP sockets."""
 
 from __future__ import annotations
 
-import ipaddress
 import socket
+from collections.abc import Iterator
 
+from vpntun.host.accepted import AcceptedConnections
 from vpntun.host.loop import Loop
 from vpntun.host.tcp import TcpConnection
 from vpntun.host.udp import bind, marked
 
-MOST_STRANGERS = 256
-MOST_STRANGERS_PER_ADDRESS = 16
+MOST_WAITING_TO_BE_ACCEPTED = 1024
+MOST_ACCEPTED_PER_TURN = 16
+"""The loop serves other descriptors before it accepts more."""
 
 
 class TcpListener:
-    """Accepts connections on one port and IP version, as many of strangers as the caps allow.
+    """Accepts connections on one port and IP version.
 
     `mark`: what all that they send carries for this host's routing rules, 0 for nothing.
     """
 
-    def __init__(self, family: int, port: int, strangers: Strangers, mark: int = 0) -> None:
+    def __init__(self, family: int, port: int, mark: int = 0) -> None:
         new = marked(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK), mark)
         new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket = bind(new, port, "TCP")
-        self._socket.listen(128)
-        self._strangers = strangers
+        self._socket.listen(MOST_WAITING_TO_BE_ACCEPTED)
 
     def fileno(self) -> int:
         """The descriptor, for the loop."""
         return self._socket.fileno()
 
-    def accept(self, loop: Loop) -> TcpConnection | None:
-        """The connection that waits, or None: there is none, or its address has too many already."""
-        accepted = loop.accept(self._socket)
-        if accepted is None:
-            return None
-        new, address = accepted
-        connection = TcpConnection(new, address, loop)
-        if not self._strangers.admit(connection):
-            new.close()
-            return None
-        return connection
+    def accept(self, loop: Loop, connections: AcceptedConnections) -> Iterator[TcpConnection]:
+        """Accept a few waiting ones into `connections`. The caller watches each before it takes the next."""
+        for _ in range(MOST_ACCEPTED_PER_TURN):
+            accepted = loop.accept(self._socket)
+            if accepted is None:
+                return
+            yield connections.admit(*accepted)
 
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
-
-
-class Strangers:
-    """The accepted connections that have not authenticated: how many there are, in all and of each address."""
-
-    def __init__(self) -> None:
-        self._connections: dict[str, list[TcpConnection]] = {}
-
-    def admit(self, connection: TcpConnection) -> bool:
-        """Count the connection in, unless there are too many."""
-        for network in list(self._connections):
-            left = [each for each in self._connections[network] if each.peer is None and each.fileno() >= 0]
-            self._connections[network] = left
-            if not left:
-                del self._connections[network]
-        network = _network_of(connection.host)
-        mine = self._connections.get(network, [])
-        if len(mine) >= MOST_STRANGERS_PER_ADDRESS or sum(map(len, self._connections.values())) >= MOST_STRANGERS:
-            return False
-        self._connections[network] = [*mine, connection]
-        return True
-
-
-def _network_of(host: str) -> str:
-    address = ipaddress.ip_address(host.partition("%")[0])
-    if address.version == 4:
-        return str(address)
-    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))

@@ -2,8 +2,7 @@
 
 a frame that the kernel took in part is finished before the next one begins
 handshake and keepalive messages wait at most four deep, and go before data
-until a message on it was authenticated, a connection may send frames of 256 bytes at most,
-    and has ten seconds from its first to its last moment, whatever trickles in
+until a message on it was authenticated, a connection may send frames of 256 bytes at most
 it belongs to the first peer that is authenticated on it
 """
 
@@ -25,10 +24,10 @@ from vpntun.host.loop import Loop
 from vpntun.host.resolver import SocketAddress
 from vpntun.host.udp import marked
 from vpntun.wire.checksum import TCP
-from vpntun.wire.framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, prefix
+from vpntun.wire.framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, SharedBuffer, prefix
 from vpntun.wire.message import LARGEST, Buffer
 
-SECONDS_TO_AUTHENTICATE = 10.0
+SECONDS_TO_CONNECT = 10.0
 SECONDS_TO_HANG_UP = 2.0
 MOST_WAITING = 4
 NOTSENT_LOWAT = 1024 * 1024
@@ -37,26 +36,49 @@ SIOCOUTQNSD = 0x894B
 TCP_NOTSENT_LOWAT = 25
 TCP_USER_TIMEOUT = 18
 MOST_READS_PER_TURN = 16
+_NOTHING = memoryview(b"")
+
+
+class ConnectionOwner:
+    """Owns TCP connections and hears of their events. A subclass overrides the events that it needs.
+
+    `received`: the buffer that the connections receive into.
+    """
+
+    def __init__(self, received: SharedBuffer) -> None:
+        self.received = received
+
+    def expected(self, connection: TcpConnection, peer: Peer) -> None:
+        """The first initiation on the connection was accepted. It is the peer's, but may be a replay."""
+
+    def authenticated(self, connection: TcpConnection, peer: Peer) -> None:
+        """The connection belongs to the peer now."""
+
+    def ready(self, connection: TcpConnection) -> None:
+        """The connection takes data again."""
+
+    def closed(self, connection: TcpConnection) -> None:
+        """The connection has closed. No other event follows."""
 
 
 class TcpConnection:
-    """One connection, dialled or accepted; it is its own endpoint. `on_closed` is called once, however it ends."""
+    """One connection, dialled or accepted; it is its own endpoint."""
 
     carrier: Carrier = "tcp"
 
-    def __init__(self, new: socket.socket, address: SocketAddress, loop: Loop) -> None:
+    def __init__(self, new: socket.socket, address: SocketAddress, loop: Loop, owner: ConnectionOwner) -> None:
         self._socket = new
         self._address = address
         self._own_address = new.getsockname()
         self._loop = loop
-        self._reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION)
-        self._kept: memoryview | None = None
-        self._rest = memoryview(b"")
+        self._owner = owner
+        self._reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION, owner.received)
+        self._rest = _NOTHING
         self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
         self._open = True
+        self._hangs_up = False
         self.peer: Peer | None = None
-        self.on_ready: Callable[[], None] = lambda: None
-        self.on_closed: Callable[[], None] = lambda: None
+        self.expected_peer: Peer | None = None
         new.setblocking(False)
         new.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         new.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
@@ -91,11 +113,23 @@ class TcpConnection:
         """The descriptor, for the loop."""
         return self._socket.fileno()
 
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether its peer is reached here."""
+        return self.peer is not None and self.peer.endpoint is self
+
+    def expect(self, peer: Peer) -> None:
+        """An initiation of this peer's was accepted here."""
+        if self.peer is None and self.expected_peer is None:
+            self.expected_peer = peer
+            self._owner.expected(self, peer)
+
     def belongs_to(self, peer: Peer) -> None:
         """A message of this peer's was authenticated here. Raises BadPacket if the connection is another's."""
         if self.peer is None:
             self.peer = peer
             self._reader.admit(LARGEST)
+            self._owner.authenticated(self, peer)
         elif self.peer is not peer:
             raise BadPacket("another peer's connection")
 
@@ -157,7 +191,8 @@ class TcpConnection:
             return Outcome.UNDELIVERABLE
         if sent == size:
             return Outcome.SENT
-        self._keep(frames, size, sent)
+        self._rest = memoryview(b"".join(frames))[sent:]
+        self._loop.await_writable(self.fileno(), True)
         return Outcome.HELD
 
     def send_first(self, message: Buffer) -> Outcome:
@@ -170,7 +205,8 @@ class TcpConnection:
     def flush(self) -> None:
         """The socket can be written again: finish the frame, then what waits, then let data come."""
         try:
-            self._rest = self._rest[self._socket.send(self._rest) :] if self._rest else self._rest
+            if self._rest:
+                self._rest = self._rest[self._socket.send(self._rest) :] or _NOTHING
         except BlockingIOError:
             return
         except OSError:
@@ -180,26 +216,13 @@ class TcpConnection:
             self.send([memoryview(self._waiting.popleft())])
         if self.ready():
             self._loop.await_writable(self.fileno(), False)
-            self.on_ready()
-
-    def _keep(self, buffers: list[Buffer], size: int, sent: int) -> None:
-        """Copy what was not sent into the one buffer that is kept for it."""
-        if self._kept is None:
-            self._kept = memoryview(bytearray(2 * LARGEST))
-        at = 0
-        for buffer in buffers:
-            self._kept[at : at + len(buffer)] = buffer
-            at += len(buffer)
-        self._rest = self._kept[sent:size]
-        self._loop.await_writable(self.fileno(), True)
+            self._owner.ready(self)
 
     def hang_up_later(self) -> None:
         """Close soon: what the other end still sends here is taken until then."""
-        self._loop.call_later(SECONDS_TO_HANG_UP, self.close)
-
-    def require_authentication(self) -> None:
-        """From now on the other end has ten seconds to be authenticated."""
-        self._loop.call_later(SECONDS_TO_AUTHENTICATE, self._close_stranger)
+        if not self._hangs_up:
+            self._hangs_up = True
+            self._loop.call_later(SECONDS_TO_HANG_UP, self.close)
 
     def close(self) -> None:
         """Close the connection, once."""
@@ -207,15 +230,16 @@ class TcpConnection:
             self._open = False
             self._loop.forget(self.fileno())
             self._socket.close()
-            self.on_closed()
-
-    def _close_stranger(self) -> None:
-        if self.peer is None:
-            self.close()
+            self._reader.close()
+            self._rest = _NOTHING
+            self._owner.closed(self)
 
 
 class Dialling:
-    """A connection on its way: `on_done` is called once, with the connection or with None. `mark`: as a listener's."""
+    """A connection on its way: `on_done` is called once, with the connection or with None. `mark`: as a listener's.
+
+    `owner` becomes the connection's.
+    """
 
     def __init__(
         self,
@@ -223,12 +247,14 @@ class Dialling:
         address: SocketAddress,
         loop: Loop,
         on_done: Callable[[TcpConnection | None], None],
+        owner: ConnectionOwner,
         mark: int = 0,
     ) -> None:
         self._socket: socket.socket | None = None
         self._address = address
         self._loop = loop
         self._on_done = on_done
+        self._owner = owner
         try:
             new = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
@@ -239,7 +265,7 @@ class Dialling:
         new.connect_ex(address)
         loop.watch(new.fileno(), self._finish, self._finish)
         loop.await_writable(new.fileno(), True)
-        loop.call_later(SECONDS_TO_AUTHENTICATE, self._give_up)
+        loop.call_later(SECONDS_TO_CONNECT, self._give_up)
 
     def _finish(self) -> None:
         new, self._socket = self._socket, None
@@ -252,7 +278,7 @@ class Dialling:
             new.close()
             self._on_done(None)
         else:
-            self._on_done(TcpConnection(new, self._address, self._loop))
+            self._on_done(TcpConnection(new, self._address, self._loop, self._owner))
 
     def _give_up(self) -> None:
         if self._socket is not None:

@@ -93,6 +93,9 @@ class UdpEndpoint:
         """Send one handshake or keepalive message."""
         return self.socket.send([memoryview(message)], 0, self, None)
 
+    def expect(self, peer: Peer) -> None:
+        """There is no connection to keep."""
+
     def belongs_to(self, peer: Peer) -> None:
         """Any peer may come from any address."""
 

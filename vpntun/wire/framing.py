@@ -1,14 +1,16 @@
-"""TCP's framing: u16 big endian length | message. Law: a length that is out of bounds ends the stream for ever.
+"""TCP's framing: u16 big endian length | message. A length that is out of bounds ends the stream for ever.
 
 Flow of a read:
-    1. `writable()` gives the room behind what is there; the carrier receives into it, then calls `filled(n)`.
-    2. `frames()` yields each whole message in place. The rest of a partial frame waits for the next read.
-    3. The next `writable()` moves that rest to the front; whole frames are never moved.
+    1. `writable()` borrows the shared buffer and gives the room behind the unfinished frame of the last read; the
+       carrier receives into it, then calls `filled(n)`.
+    2. `frames()` yields each whole message in place, and leaves the beginning of an unfinished one.
+    3. The next `writable()` moves that beginning to the front, if the reader still has the buffer. If another reader
+       borrows the buffer first, the beginning is copied out, and copied back later. Whole frames are never moved.
     4. When a connection has authenticated, `admit()` raises the largest legal frame: at once for the frames that are
-       still to be parsed, and at the next `writable()` for the buffer, so that no frame in use moves.
+       still to be parsed, and at the next `writable()` for the room.
 
-The buffer's size follows from the largest legal frame alone, never from a length that a peer announced. The same
-framing is simpletun's and Mullvad's udp-over-tcp.
+Between two reads, a reader holds the received bytes of one unfinished frame and no more. A length that a peer announced
+allocates nothing. simpletun and Mullvad's udp-over-tcp use the same framing.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vpntun.errors import BadPacket
-from vpntun.wire.message import SMALLEST
+from vpntun.wire.message import LARGEST, SMALLEST
 
 PREFIX_SIZE = 2
 LARGEST_BEFORE_AUTHENTICATION = 256
@@ -27,14 +29,38 @@ def prefix(length: int) -> bytes:
     return length.to_bytes(PREFIX_SIZE, "big")
 
 
+class SharedBuffer:
+    """The receive buffer of all readers of one loop: 256 KiB, lent to one reader at a time."""
+
+    __slots__ = ("_borrower", "view")
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_room_for(LARGEST)))
+        self._borrower: FrameReader | None = None
+
+    def lend(self, reader: FrameReader) -> bool:
+        """Lend the buffer to `reader`; return whether it had the buffer already. The last borrower saves its rest."""
+        former, self._borrower = self._borrower, reader
+        if former is not None and former is not reader:
+            former.save_rest()
+        return former is reader
+
+    def take_back(self, reader: FrameReader) -> None:
+        """End the loan to `reader`, if there is one."""
+        if self._borrower is reader:
+            self._borrower = None
+
+
 class FrameReader:
-    """Cuts a byte stream into messages of 32 to `largest` bytes, in one buffer of four times that size."""
+    """Cuts a byte stream into messages of 32 to `largest` bytes; reads at most four times that size at once."""
 
-    __slots__ = ("_broken", "_end", "_largest", "_start", "_view")
+    __slots__ = ("_broken", "_buffer", "_end", "_largest", "_saved", "_start", "_view")
 
-    def __init__(self, largest: int) -> None:
+    def __init__(self, largest: int, buffer: SharedBuffer) -> None:
         self._largest = largest
-        self._view = memoryview(bytearray(_room_for(largest)))
+        self._buffer = buffer
+        self._view = buffer.view
+        self._saved = b""
         self._start = 0
         self._end = 0
         self._broken = False
@@ -44,29 +70,29 @@ class FrameReader:
         self._largest = largest
 
     def writable(self) -> memoryview:
-        """Where the next bytes of the stream go: never empty, provided `frames()` ran to its end since the last."""
+        """Borrow the buffer and return the room for the next bytes of the stream, which is never empty.
+
+        `frames()` must have run to its end since the last call.
+        """
         rest = self._end - self._start
-        room = _room_for(self._largest)
-        if room > len(self._view):
-            larger = memoryview(bytearray(room))
-            larger[:rest] = self._view[self._start : self._end]
-            self._view = larger
+        if not self._buffer.lend(self):
+            self._view[:rest] = self._saved
+            self._saved = b""
         elif rest and self._start:
             self._view[:rest] = self._view[self._start : self._end]
         self._start = 0
         self._end = rest
-        return self._view[rest:]
+        return self._view[rest : _room_for(self._largest)]
 
     def filled(self, count: int) -> None:
         """`count` bytes of what `writable()` gave now hold the stream's next bytes."""
         self._end += count
 
     def frames(self) -> Iterator[memoryview]:
-        """Yield each whole message in order, without its length; each is valid until the next `writable()`.
+        """Yield each whole message in order, without its length; each is valid until any reader's next `writable()`.
 
         Untrusted bytes. Raises BadPacket("bad frame length") at a length below 32 or above the largest, and from
-        then on at once: the stream can't be trusted again, whatever follows. What an iteration that was left early
-        has not yielded, the next one yields.
+        then on at once: the stream can't be trusted again, whatever follows.
         """
         while not self._broken:
             body = self._start + PREFIX_SIZE
@@ -83,6 +109,18 @@ class FrameReader:
             yield self._view[body:after]
         self._start = self._end  # nothing of a broken stream is kept, so that `writable()` keeps its promise
         raise BadPacket("bad frame length")
+
+    def save_rest(self) -> None:
+        """Copy the unfinished frame out of the buffer, which another reader borrows now."""
+        self._saved = bytes(self._view[self._start : self._end])
+        self._end -= self._start
+        self._start = 0
+
+    def close(self) -> None:
+        """Return the buffer and drop what is unread; an iteration under way ends."""
+        self._buffer.take_back(self)
+        self._saved = b""
+        self._start = self._end = 0
 
 
 def _room_for(largest: int) -> int:
