@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.lab import Lab, state_folders, sweep, why_not
+from tests.netns.place import Place
 
 HERE = Path(__file__).parent
 
@@ -46,3 +47,8 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     lab = Lab(tmp_path)
     yield lab
     lab.close()
+
+
+@pytest.fixture
+def place(lab: Lab) -> Place:
+    return Place(lab)

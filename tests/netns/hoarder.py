@@ -10,14 +10,9 @@ import socket
 import sys
 import time
 
+from tests.netns.hostile import call, sealed
 from vpntun.crypto.keys import KeyPair, parse_key
-from vpntun.crypto.noise import Initiator
-from vpntun.crypto.session import Session
-from vpntun.crypto.timestamp import tai64n
-from vpntun.wire.message import Response
-from vpntun.wire.record import PROBE
-
-INDEX = 7
+from vpntun.wire.record import Probe
 
 
 class Hoarder:
@@ -25,20 +20,13 @@ class Hoarder:
 
     def __init__(self, private: bytes, hub: bytes, address: tuple[str, int]) -> None:
         self._address = address
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.connect(address)
-        initiator = Initiator(KeyPair.of(private), hub, bytes(32))
-        self._udp.send(initiator.initiation(INDEX, tai64n(time.time() + 1)))
-        response = self._udp.recv(65535)
-        keys = initiator.consume_response(response)
-        self._session = Session(keys, INDEX, Response.parse(response).sender, True, time.monotonic())
-        self._udp.send(self._sealed(b""))
+        self._session, self._udp = call("0.0.0.0", KeyPair.of(private), hub, address[0])
         self._connections: list[socket.socket] = []
 
     def open_another(self) -> None:
         """Have one more connection, authenticated."""
         connection = socket.create_connection(self._address)
-        message = self._sealed(bytes([PROBE]) + bytes(8))
+        message = sealed(self._session, Probe(1).pack())
         connection.sendall(len(message).to_bytes(2, "big") + message)
         assert connection.recv(2)
         self._connections.append(connection)
@@ -46,11 +34,6 @@ class Hoarder:
     def count_open(self) -> int:
         """How many connections the hub has not closed."""
         return sum(map(_is_open, self._connections))
-
-    def _sealed(self, plaintext: bytes) -> bytes:
-        message = bytearray(len(plaintext) + 32)
-        self._session.seal_into(plaintext, memoryview(message))
-        return bytes(message)
 
 
 def _is_open(connection: socket.socket) -> bool:

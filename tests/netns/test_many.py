@@ -19,7 +19,6 @@ from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, memory, until
 
 DEVICE = "hub0"
 DATAGRAMS = Path(__file__).with_name("datagrams.py")
-HOARDER = Path(__file__).with_name("hoarder.py")
 PEER = "[Peer]\nPublicKey = {public}\nAllowedIPs = {allowed}\nName = {name}\n"
 ALLOWED = {"a": "10.9.0.2/32, fd09::2/128, 10.20.0.0/16", "c": "10.9.0.3/32, fd09::3/128, 10.20.7.0/24"}
 
@@ -191,7 +190,7 @@ def test_a_peer_that_hoards_connections_has_two_and_no_other_peer_notices(hub: H
     assert hub.at_c.stop() == 0
     before = memory(hub.daemon)
     keys = (hub.private["c"], hub.public["hub"])
-    hoarder = hub.c.popen(sys.executable, HOARDER, *keys, "10.0.1.2", str(PORT), "300", env={"PYTHONPATH": "."})
+    hoarder = hub.c.popen(sys.executable, "-m", "tests.netns.hoarder", *keys, "10.0.1.2", str(PORT), "300")
     hoarder.wait_for("holding", 15)
     assert hoarder.log.split() == ["holding", "2"]
     assert memory(hub.daemon) < before + 10_000_000

@@ -1,108 +1,17 @@
 """A peer that sends from an address inside the tunnel does not make this end send to itself.
 
-    a  10.0.0.1 ==veth0== 10.0.0.2  b, the hub  10.0.1.2, fd02::2 ==veth1== 10.0.1.3, fd02::3  c, hostile
-
-In the tunnel the hub is 10.9.0.1 and fd09::1, a is 2 and c is 3. c may have 10.66.0.0/16 and fd66::/64 there too, and
-it has 10.66.1.1 and fd66::1 on its wire as well.
+The machines are those of place.py. The hostile one has 10.66.1.1 and fd66::1 on its wire as well.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from typing import Any
-
 import pytest
 
-from tests.host.ends import ipv4
-from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, far, start_pair, until
-from vpntun.crypto.keys import KeyPair, format_key
-from vpntun.wire.checksum import ones_sum
+from tests.netns.lab import PORT, Daemon, Lab, Machine, far, start_pair, until
+from tests.netns.place import INSIDE, INSIDE6, Place
 
-INSIDE, INSIDE6 = "10.66.1.1", "fd66::1"
 A_LOOPS_PACKETS = 2000
 """Fewer packets in a second than a loop makes, and more than all the rest does."""
-
-
-def question(source: str, destination: str) -> bytes:
-    """A ping."""
-    packet = bytearray(ipv4(source, destination, bytes((8, 0, 0xF7, 0xFF, 0, 0, 0, 0))))
-    packet[9] = 1
-    packet[10:12] = (ones_sum(bytes(packet[:20])) ^ 0xFFFF).to_bytes(2, "big")
-    return bytes(packet)
-
-
-class Place:
-    """The hub and its peers; nobody is up yet."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab, self.a, self.hub = lab, lab.a, lab.b
-        self.c = lab.add("c", "10.0.1.3", "fd02::3")
-        lab.cable(self.hub, "veth1", self.c, "veth0")
-        self.hub.run("sh", "-ec", "ip addr add 10.0.1.2/24 dev veth1; ip addr add fd02::2/64 dev veth1 nodad")
-        lend = [f"ip addr add {each} dev veth0" for each in ("10.0.1.3/24", f"{INSIDE}/32")]
-        lend += [f"ip addr add {each} dev veth0 nodad" for each in ("fd02::3/64", f"{INSIDE6}/128")]
-        self.c.run("sh", "-ec", "; ".join(lend))
-        self.keys = {name: KeyPair.generate() for name in ("hub", "a", "c")}
-        self.go = lab.folder / "go"
-
-    def up(self, machine: Machine, name: str, interface: str, *peers: str) -> Daemon:
-        """The program with this file."""
-        file = self.lab.folder / f"{name}.conf"
-        file.touch(mode=0o600)
-        own = f"[Interface]\nPrivateKey = {format_key(self.keys[name].private)}\n{interface}\n"
-        file.write_text(own + "".join(f"[Peer]\n{peer}\n" for peer in peers))
-        daemon = machine.vpntun("up", file, "-v")
-        daemon.wait_for(STARTED)
-        return daemon
-
-    def start_hub(self, *lines: str) -> Daemon:
-        interface = "\n".join(("Address = 10.9.0.1/24, fd09::1/64", f"ListenPort = {PORT}", "Transport = auto", *lines))
-        networks = {"a": "10.9.0.2, fd09::2", "c": "10.9.0.3, fd09::3, 10.66.0.0/16, fd66::/64"}
-        peers = [
-            f"PublicKey = {format_key(self.keys[name].public)}\nAllowedIPs = {allowed}"
-            for name, allowed in networks.items()
-        ]
-        return self.up(self.hub, "hub", interface, *peers)
-
-    def start_a(self, allowed: str = "10.9.0.0/24, fd09::/64", endpoint: str = "10.0.0.2") -> Daemon:
-        public = format_key(self.keys["hub"].public)
-        peer = f"PublicKey = {public}\nEndpoint = {endpoint}:{PORT}\nAllowedIPs = {allowed}"
-        return self.up(self.a, "a", "Address = 10.9.0.2/24, fd09::2/64", peer)
-
-    def hostile_caller(self, *, later: str = INSIDE, carrier: str = "udp") -> Daemon:
-        """c, which calls the hub from its own address, and has a session."""
-        own, there = ("fd02::3", "fd02::2") if ":" in later else ("10.0.1.3", "10.0.1.2")
-        packet = question("10.9.0.3", "10.9.0.1")
-        caller = self._hostile(
-            self.c, "c", "hub", role="caller", own=own, at=there, later=later, carrier=carrier, packet=packet
-        )
-        caller.wait_for("session")
-        return caller
-
-    def hostile_server(self, later: str) -> Daemon:
-        """In place of the hub; it waits for a to call."""
-        self.hub.run("ip", "addr", "add", f"{later}/32", "dev", "veth0")
-        packet = question("10.9.0.1", "10.9.0.2")
-        return self._hostile(self.hub, "hub", "a", role="server", at="10.0.0.2", later=later, packet=packet)
-
-    def _hostile(self, machine: Machine, who: str, other: str, packet: bytes, **wanted: str) -> Daemon:
-        wanted |= {"private": self.keys[who].private.hex(), "public": self.keys[other].public.hex()}
-        wanted |= {"go": str(self.go), "packet": packet.hex()}
-        return machine.popen(sys.executable, "-m", "tests.netns.hostile", json.dumps(wanted))
-
-    def send(self, hostile: Daemon) -> None:
-        self.go.touch()
-        hostile.wait_for("sent")
-
-    def status(self, machine: Machine, name: str) -> Any:
-        return json.loads(machine.run(sys.executable, "-m", "vpntun", "show", name, "--json").stdout)
-
-    def endpoint(self, machine: Machine, name: str, number: int) -> str:
-        return str(self.status(machine, name)["peers"][number]["endpoint"])
-
-    def dropped(self) -> int:
-        return int(self.status(self.hub, "hub")["drops"].get("routing loop", 0))
 
 
 def is_quiet(machine: Machine, device: str) -> bool:
@@ -114,11 +23,6 @@ def is_quiet(machine: Machine, device: str) -> bool:
 
 def said_so(daemon: Daemon, address: str) -> None:
     daemon.wait_for(f"the route to {address} leads into the tunnel itself")
-
-
-@pytest.fixture
-def place(lab: Lab) -> Place:
-    return Place(lab)
 
 
 @pytest.mark.parametrize("later", [INSIDE, INSIDE6])

@@ -1,0 +1,67 @@
+"""What strangers and peers send ends no daemon, and takes nothing away from the others.
+
+Each of these attacks once did one or the other. The hub is attacked over IPv4 and IPv6, and a client at its own port.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.netns.lab import PORT
+from tests.netns.place import Place
+from tests.netns.vandal import AS_PEER, AS_STRANGER
+
+
+def pings_answered(place: Place, count: int = 20) -> int:
+    """How many of 20 pings within two seconds a gets answered from the hub, through the tunnel."""
+    shown = place.a.run("ping", "-n", "-q", f"-c{count}", "-i0.1", "-W1", "10.9.0.1", check=False).stdout
+    found = re.search(r"(\d+) received", shown)
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize("what", [*AS_STRANGER, *AS_PEER])
+def test_a_hub_under_attack_serves_its_peers(place: Place, what: str) -> None:
+    hub, a = place.start_hub(), place.start_a()
+    a.wait_for("connected")
+    vandal = place.vandal(what, "10.0.1.2", index=place.index_of_messages_to(PORT))
+    assert pings_answered(place) == 20
+    assert vandal.wait() == 0, str(vandal)
+    assert hub.running
+    assert pings_answered(place, 3) == 3
+
+
+@pytest.mark.parametrize("what", AS_STRANGER)
+def test_a_hub_under_attack_over_ipv6_serves_its_peers(place: Place, what: str) -> None:
+    hub, a = place.start_hub(), place.start_a(endpoint="[fd01::2]")
+    a.wait_for("connected")
+    vandal = place.vandal(what, "fd02::2", index=place.index_of_messages_to(PORT))
+    assert pings_answered(place) == 20
+    assert vandal.wait() == 0, str(vandal)
+    assert hub.running
+
+
+@pytest.mark.parametrize("what", AS_STRANGER)
+def test_a_client_under_attack_keeps_its_link(place: Place, what: str) -> None:
+    """The stranger has found out the port that the client calls from."""
+    place.start_hub()
+    client = place.start_a()
+    client.wait_for("connected")
+    port = int(place.endpoint(place.hub, "hub", 0).rpartition(":")[2])
+    place.hub.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    place.c.run("ip", "route", "add", "10.0.0.0/24", "via", "10.0.1.2")
+    place.a.run("ip", "route", "add", "10.0.1.0/24", "via", "10.0.0.2")
+    vandal = place.vandal(what, "10.0.0.1", port, index=place.index_of_messages_to(port))
+    assert pings_answered(place) == 20
+    assert vandal.wait() == 0, str(vandal)
+    assert client.running
+
+
+@pytest.mark.parametrize("what", AS_STRANGER)
+def test_a_client_that_starts_while_strangers_are_at_it_is_soon_through(place: Place, what: str) -> None:
+    place.start_hub()
+    vandal = place.vandal(what, "10.0.1.2")
+    client = place.start_a()
+    client.wait_for("connected", 3)
+    assert vandal.running
