@@ -146,9 +146,11 @@ class Systemd:
             return None
 
     def close(self) -> None:
+        said = self.run("journalctl", "--no-pager", "--output=cat").stdout if self._process_1() is not None else ""
         self._process.kill()
         gone = until(lambda: self._remove_control_group() == 0, 10, 0.05)
         assert gone, f"the control group of {self._process} is left behind"
+        assert "internal error, " not in said, f"a bug was survived: {said}"
 
     def _remove_control_group(self) -> int:
         remove = ["unshare", "--mount", "sh", "-ec", REMOVE_CONTROL_GROUP]
