@@ -32,6 +32,8 @@ WAIT_MOSTLY = {
     "test_manner",
     "test_persistent",
     "test_internal_errors",
+    "test_routing_loops",
+    "test_vandals",
 }
 
 

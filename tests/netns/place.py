@@ -104,7 +104,7 @@ class Place:
         assert seen.wait() == 0
         return int(seen.log.split()[-1], 16)
 
-    def vandal(self, what: str, at: str, port: int = PORT, *, index: int = 0, seconds: float = 4.0) -> Daemon:
+    def vandal(self, what: str, at: str, port: int = PORT, *, index: int = 0, seconds: float = 2.5) -> Daemon:
         """c, which does what vandal.py has under this name, and is at it."""
         wanted = {"what": what, "at": at, "port": port, "own": "10.0.1.3", "index": index, "seconds": seconds}
         wanted |= {"private": self.keys["c"].private.hex(), "public": self.keys["hub"].public.hex()}

@@ -537,6 +537,7 @@ def test_systemd_hears_of_each_reload(lab: Lab, told: Told) -> None:
 def test_systemd_hears_of_the_end_of_a_reload_that_failed_unexpectedly(lab: Lab, told: Told) -> None:
     path = configured(lab, lab.b, "server")
     server = lab.b.popen(sys.executable, "-c", FAILS_TO_RELOAD, "up", path, env=told.environment)
+    server.expects_bugs = True
     assert told.hears("READY=1"), server
     told.said.clear()
     server.process.send_signal(signal.SIGHUP)

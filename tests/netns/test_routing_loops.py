@@ -25,8 +25,9 @@ def said_so(daemon: Daemon, address: str) -> None:
     daemon.wait_for(f"the route to {address} leads into the tunnel itself")
 
 
-@pytest.mark.parametrize("later", [INSIDE, INSIDE6])
-@pytest.mark.parametrize(("relay", "rp_filter"), [("no", 0), ("yes", 0), ("no", 2), ("yes", 2)])
+@pytest.mark.parametrize(
+    ("later", "relay", "rp_filter"), [(INSIDE, "no", 0), (INSIDE, "yes", 2), (INSIDE6, "no", 2), (INSIDE6, "yes", 0)]
+)
 def test_data_from_inside_the_tunnel_does_not_move_the_endpoint_there(
     place: Place, later: str, relay: str, rp_filter: int
 ) -> None:

@@ -68,7 +68,7 @@ def test_a_client_under_attack_keeps_its_link(place: Place, what: str) -> None:
 @pytest.mark.parametrize("what", AS_STRANGER)
 def test_a_client_that_starts_while_strangers_are_at_it_is_soon_through(place: Place, what: str) -> None:
     place.start_hub()
-    vandal = place.vandal(what, "10.0.1.2")
+    vandal = place.vandal(what, "10.0.1.2", seconds=5)
     client = place.start_a()
-    client.wait_for("connected", 3)
+    client.wait_for("connected", 4)
     assert vandal.running
