@@ -206,6 +206,7 @@ CONSTANTS = {
     "unfinished burst is given up after": f"{reassembly.AGE:g} s",
     "unfinished bursts, of the endpoint and of others": f"{reassembly.ENDPOINT_SLOTS}, {reassembly.OTHER_SLOTS}",
     "smallest gso_size of TCP": f"{vnet.SMALLEST_TCP_SEGMENT}",
+    "segments in a TCP superpacket": f"{vnet.MOST_TCP_SEGMENTS}",
     "datagrams in a UDP superpacket": f"{vnet.MOST_UDP_SEGMENTS}",
     "largest gso_size": f"{vnet.SEGMENT_SIZE}",
     "IPv6 extension headers of a superpacket": f"{transport.MOST_EXTENSIONS}",

@@ -49,6 +49,9 @@ from vpntun.service import Manner, Service
 from vpntun.sockets import open_listeners, open_udp
 from vpntun.status import status_of
 
+SECONDS_TO_RECOVER = 1.0
+"""After an internal error, until packets that an interrupted callback left waiting are sent."""
+
 
 def run(tunnel: Tunnel, manner: Manner, reread: Callable[[], Tunnel] | None = None) -> None:
     """Keep the tunnel up until a signal or `vpntun down` ends it. Raises VpntunError.
@@ -74,7 +77,7 @@ class _Daemon:
         self._started = time.time()
         self._service = Service(manner, tunnel.user, self._loop, stack)
         self._check_user()
-        self._failed: VpntunError | None = None
+        self._failed: Exception | None = None
         self._open_control()
         clean_up(tunnel.interface)
         self._journal = Journal(tunnel.interface)
@@ -103,7 +106,7 @@ class _Daemon:
         links = self._links
         links.change(self._tunnel.peers)
         post_up = ShellLines("PostUp", () if self._service.gives_up_privileges else self._tunnel.hooks.post_up)
-        self._loop.call_later(0.0, lambda: post_up.start(self._loop, self._is_up))  # unless told to stop before that
+        self._loop.call_later(0.0, partial(self._start, post_up))  # unless told to stop before that
         schedule = links.schedule
         try:
             self._loop.run(schedule.deadline, schedule.handle)
@@ -178,12 +181,25 @@ class _Daemon:
         summary = self._links.standing.summary
         self._service.link_changed(settings.public, settings.name, endpoint, summary, link.lines, stands=stands)
 
+    def _start(self, post_up: ShellLines) -> None:
+        """Run PostUp. A bug in the start ends the program: a caller waits to be told that the tunnel is set up."""
+        try:
+            post_up.start(self._loop, self._is_up)
+        except Exception as error:
+            self._fail(error)
+
     def _is_up(self, failed: VpntunError | None) -> None:
-        if failed is None:
+        if failed is not None:
+            self._fail(failed)
+            return
+        try:
             self._service.is_set_up(self._links.standing.summary, can_be_called=self._tunnel.waits is not None)
-        else:
-            self._failed = failed
-            self._loop.stop()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failed = error
+        self._loop.stop()
 
     def _open_control(self) -> None:
         try:
@@ -263,12 +279,8 @@ class _Daemon:
     def _connect_data_path(self) -> None:
         links, loop = self._links, self._loop
         delivery = Delivery(self._device, links.routes, self._drops, self._make_relay())
-
-        def recover() -> None:
-            links.bundler.discard()
-            delivery.discard()
-
-        loop.internal_errors.recover = recover
+        drain_later = partial(loop.call_later, SECONDS_TO_RECOVER, links.bundler.drain_all)
+        loop.internal_errors.recover_by(links.bundler.discard, delivery.discard, drain_later)
         self._inbound = Inbound(links.node, links.by_peer, delivery, loop, self._drops)
         outbound = Outbound(self._device, links.routes, links.bundler, links.guard, loop, self._drops)
         links.on_connection = self._watch
@@ -304,7 +316,11 @@ class _Daemon:
 
     def _accept(self, listener: TcpListener) -> None:
         for connection in listener.accept(self._loop, self._links.accepted):
-            self._watch(connection)
+            try:
+                self._watch(connection)
+            except OSError:
+                connection.close()
+                raise
 
     def _watch(self, connection: TcpConnection) -> None:
         read = partial(self._inbound.read_tcp, connection)

@@ -27,7 +27,10 @@ def forget_timestamp(peers: Sequence[PeerSettings], link_of: Callable[[bytes], L
     settings = find_peer(peers, called)
     link = link_of(settings.public)
     link.peer.forget_timestamp()
-    notice("forgot the last timestamp of %s: its next handshake may have any", link.name or "the peer")
+    notice(
+        "forgot the last timestamp of %s: its next handshake is accepted whatever its timestamp",
+        link.name or "the peer",
+    )
     return format_key(settings.public)
 
 

@@ -104,7 +104,7 @@ class Service:
     def link_changed(
         self, public: bytes, name: str, endpoint: str, status: str, lines: LineLimit, *, stands: bool
     ) -> None:
-        """The link to the peer of this public key stands, or does not any more; `lines` bounds what is logged of it."""
+        """The link to the peer of this public key came up or went down; `lines` bounds what is logged of it."""
         event: LinkEvent = "link-up" if stands else "link-down"
         peer = name or format_key(public)
         fields = {"event": event, "peer": peer, "endpoint": endpoint}

@@ -352,7 +352,8 @@ class End:
         self.guard = LoopGuard(loop, self.routes, lambda flow: flow.destination in self.inside)
         self.inside: set[bytes] = set()
         self.outbound = Outbound(self.device, self.routes, self.bundler, self.guard, loop, self.drops)
-        self.schedule = Schedule()
+        self.schedule = Schedule(loop.internal_errors)
+        loop.internal_errors.recover_by(self.bundler.discard, self.delivery.discard)
         self.sealer = Sealer()
         self._plain, self._knows_vpntun = plain, knows_vpntun
         self._stamps = stamps or Stamps()

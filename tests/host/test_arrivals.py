@@ -11,9 +11,11 @@ import pytest
 from tests.host.machine import HandLoop
 from tests.wire.test_burst import datagrams, sealed
 from vpntun.host.arrivals import (
-    PIECES_IN_A_ROW,
+    SCATTERED_RECORDS,
     SECONDS_BETWEEN_TRAINS,
+    SOL_UDP,
     TRAIN_TIME,
+    UDP_GRO,
     Ancillary,
     Arrival,
     Receiver,
@@ -70,9 +72,10 @@ def post(request: pytest.FixtureRequest, loop: HandLoop) -> Iterator[Post]:
     post.close()
 
 
-def opened_one_by_one(post: Post, size: int = SIZE, datagrams: int = PIECES_IN_A_ROW) -> None:
+def opened_one_by_one(post: Post, size: int = SIZE, records: int = SCATTERED_RECORDS) -> None:
     """Tell the receiver that records opened whose pieces had come one by one, and let its next read be."""
-    post.receiver.expect_pieces(size, datagrams)
+    for _ in range(records):
+        post.receiver.expect_pieces(size)
     post.came()
 
 
@@ -111,7 +114,7 @@ def test_a_burst_in_longer_datagrams_than_foreseen_comes_in_pieces(post: Post) -
 def test_what_strangers_send_changes_nothing(post: Post) -> None:
     longest = sealed(65507)
     for forged in (b"\4\0\x09" + bytes(14), b"\4\0\1\0" + bytes(1468), b"\4\0\1\0" + bytes(60000)):
-        for _ in range(2 * PIECES_IN_A_ROW):
+        for _ in range(2 * SCATTERED_RECORDS):
             post.outside.sendto(forged, post.inside.getsockname())
             assert post.came() == [(forged, 1)]
         post.outside.sendto(b"\x09", post.inside.getsockname())
@@ -120,7 +123,7 @@ def test_what_strangers_send_changes_nothing(post: Post) -> None:
         assert not is_train(post)
     opened_one_by_one(post)
     assert is_train(post)
-    for _ in range(2 * PIECES_IN_A_ROW):
+    for _ in range(2 * SCATTERED_RECORDS):
         post.outside.sendto(b"\4\0\x09" + bytes(14), post.inside.getsockname())
     post.came()
     assert is_train(post)
@@ -129,26 +132,35 @@ def test_what_strangers_send_changes_nothing(post: Post) -> None:
 @pytest.mark.parametrize("size", [17, 100, 1199, 9217, 65507])
 def test_nothing_is_laid_out_for_datagrams_that_no_path_has(post: Post, size: int) -> None:
     opened_one_by_one(post, size)
-    assert not is_train(post)
+    assert post.inside.getsockopt(SOL_UDP, UDP_GRO) == 1
     post.receiver.expect_bursts(size)
     longest = sealed(65507)
     post.outside.sendto(longest, post.inside.getsockname())
     assert post.came() == [(longest, 1)]
 
 
-def test_a_genuine_burst_that_was_coalesced_speaks_against_a_train(post: Post) -> None:
-    post.receiver.expect_pieces(SIZE, PIECES_IN_A_ROW - 1)
-    post.receiver.expect_bursts(SIZE)
-    opened_one_by_one(post, datagrams=1)
+def test_bursts_that_are_read_whole_now_and_then_leave_the_kernel_to_coalesce(post: Post) -> None:
+    for number in range(10):
+        opened_one_by_one(post, records=SCATTERED_RECORDS - 1)
+        if number % 2:
+            post.receiver.expect_bursts(SIZE)
+        else:
+            post.receiver.came_whole()
     assert not is_train(post)
 
 
-def test_pieces_that_were_out_of_order_do_not_end_a_train(post: Post) -> None:
+def test_records_whose_pieces_were_out_of_order_do_not_lay_a_train_out_again(post: Post) -> None:
     opened_one_by_one(post)
     post.loop.clock.now += SECONDS_BETWEEN_TRAINS
     post.loop.poll()
+    pieces = datagrams(sealed(4 * 1456), SIZE)
+    for piece in pieces[:2]:
+        post.outside.sendto(piece, post.inside.getsockname())
+    assert post.came() == []  # they wait in their slots
     opened_one_by_one(post)
-    assert is_train(post)
+    for piece in pieces[2:]:
+        post.outside.sendto(piece, post.inside.getsockname())
+    assert post.came() == [(sealed(4 * 1456), len(pieces))]
 
 
 def test_peers_whose_datagrams_differ_have_slots_laid_out_once_a_second_at_most(post: Post) -> None:

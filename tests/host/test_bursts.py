@@ -33,7 +33,8 @@ class FakeSocket:
     def __init__(self, arrivals: Sequence[Arrival]) -> None:
         self._arrivals = arrivals
         self.expected: list[int] = []
-        self.scattered: list[tuple[int, int]] = []
+        self.scattered: list[int] = []
+        self.whole = 0
 
     def receive(self) -> Iterator[Arrival]:
         yield from self._arrivals
@@ -41,8 +42,11 @@ class FakeSocket:
     def expect_bursts(self, size: int) -> None:
         self.expected.append(size)
 
-    def expect_pieces(self, size: int, datagrams: int) -> None:
-        self.scattered.append((size, datagrams))
+    def expect_pieces(self, size: int) -> None:
+        self.scattered.append(size)
+
+    def came_whole(self) -> None:
+        self.whole += 1
 
 
 class Two:

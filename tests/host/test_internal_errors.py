@@ -6,14 +6,17 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
 from tests.conftest import ExpectedErrors
 from tests.host.ends import ALICE, BOB, CAROL, End, Wire, ipv4
 from tests.host.machine import Clock, HandLoop
+from vpntun.core.queue import Entry, PacketQueue
 from vpntun.errors import DeviceError
 from vpntun.host.internal_errors import MOST_TRACEBACKS, InternalErrors
+from vpntun.host.link import Link
 from vpntun.host.loop import MOST_FAILURES_IN_A_ROW, SECONDS_AFTER_FAILURES
 from vpntun.host.schedule import REST, Schedule
 
@@ -199,18 +202,100 @@ def test_tracebacks_are_logged_at_a_bounded_rate(
     expected_errors.take()
 
 
-def test_a_bug_in_the_recovery_is_survived_too(expected_errors: ExpectedErrors) -> None:
+def test_a_bug_in_the_recovery_is_survived_and_its_other_steps_are_taken(expected_errors: ExpectedErrors) -> None:
     errors = InternalErrors()
-    errors.recover = buggy
+    recovered: list[str] = []
+    errors.recover_by(buggy, lambda: recovered.append("the rest"))
     try:
         buggy()
     except IndexError:
         errors.note()
     assert errors.count == 1
+    assert recovered == ["the rest"]
     assert len(expected_errors.take()) == 2
 
 
-def test_packets_that_a_bug_has_left_half_sent_go_to_nobody_else(loop: HandLoop) -> None:
+class Faulty(Due):
+    """Its deadline itself fails, at first."""
+
+    def __init__(self) -> None:
+        self.fails = True
+        super().__init__()
+
+    @property
+    def deadline(self) -> float:
+        if self.fails:
+            raise IndexError("a bug")
+        return 3.0 if not self.tried else NEVER
+
+    @deadline.setter
+    def deadline(self, _: float) -> None:
+        pass
+
+
+def test_a_link_whose_deadline_fails_keeps_no_other_from_its_own(expected_errors: ExpectedErrors) -> None:
+    schedule, faulty, due = Schedule(InternalErrors()), Faulty(), Due()
+    for timed in (faulty, due):
+        schedule.touch(timed)
+    assert schedule.deadline(2.0) == 2.0 + REST
+    schedule.handle(3.0)
+    assert due.tried == 1
+    faulty.fails = False
+    schedule.handle(schedule.deadline(4.0))
+    assert faulty.tried == 1
+    expected_errors.take()
+
+
+def test_a_descriptor_that_has_hung_up_is_left_alone_too(
+    loop: HandLoop, pair: Pair, expected_errors: ExpectedErrors
+) -> None:
+    loop.watch(pair[0].fileno(), buggy)
+    pair[1].close()
+    for _ in range(100):
+        loop.poll()
+    assert loop.internal_errors.count == MOST_FAILURES_IN_A_ROW
+    loop.await_writable(pair[0].fileno(), True)
+    loop.forget(pair[0].fileno())
+    loop.pass_time(SECONDS_AFTER_FAILURES)
+    loop.poll()
+    expected_errors.take()
+
+
+class FailsOnce(PacketQueue):
+    """Cannot give its packets, the first time."""
+
+    failed = False
+
+    def take(self, now: float) -> Entry | None:
+        if not self.failed:
+            self.failed = True
+            buggy()
+        return super().take(now)
+
+
+def test_a_link_whose_queue_could_not_be_drained_for_a_bug_is_drained_later(loop: HandLoop) -> None:
+    alice, bob = End(ALICE, loop), End(BOB, loop)
+    link = alice.know(BOB.public)
+    bob.know(ALICE.public)
+    wire = Wire(alice, bob)
+    wire.shake_hands()
+    link.queue = FailsOnce()
+    wire.to_right.is_ready = False
+    packet = ipv4("10.0.0.1", "10.0.0.2", b"waiting")
+    alice.send(packet)
+    wire.to_right.opens()
+    with pytest.raises(IndexError):
+        alice.bundler.drain_all()
+    alice.bundler.drain_all()
+    wire.run()
+    assert bob.device.packets == [packet]
+    for end in (alice, bob):
+        end.close()
+
+
+def test_packets_that_a_bug_has_left_half_sent_go_to_nobody_else(
+    loop: HandLoop, expected_errors: ExpectedErrors
+) -> None:
     """A record for Bob is half built when something fails; the next packets are Carol's."""
     alice, bob, carol = End(ALICE, loop), End(BOB, loop), End(CAROL, loop)
     to_bob, to_carol = alice.know(BOB.public, ["10.0.2.0/24"]), alice.know(CAROL.public, ["10.0.3.0/24"])
@@ -219,15 +304,21 @@ def test_packets_that_a_bug_has_left_half_sent_go_to_nobody_else(loop: HandLoop)
     wires = Wire(alice, bob), Wire(alice, carol, " carol")
     for wire in wires:
         wire.shake_hands()
-    for link in (to_bob, to_carol):
+
+    def begin_and_fail(link: Link) -> None:
         alice.bundler.turn_to(link)
         alice.bundler.add(memoryview(bytearray(ipv4("10.0.1.1", "10.0.2.1", b"secret"))), 0)
-        alice.bundler.discard()
+        buggy()
+
+    for link in (to_bob, to_carol):
+        loop.call_later(0.0, partial(begin_and_fail, link))
+        loop.poll()
     packet = ipv4("10.0.1.1", "10.0.3.1", b"hello")
     alice.send(packet)
     for wire in wires:
         wire.run()
     assert bob.device.packets == []
     assert carol.device.packets == [packet]
+    assert len(expected_errors.take()) == 2
     for end in (alice, bob, carol):
         end.close()

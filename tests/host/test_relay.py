@@ -492,3 +492,14 @@ def test_no_bundle_raises_and_nothing_is_left_half_built(entries: list[tuple[byt
     assert hub.carol.device.packets[-1] == one_hop_on(udp(4, b"good"))
     hub.close()
     loop.close()
+
+
+def test_packets_to_two_peers_by_turns_cost_each_of_them_one_record(hub: Hub) -> None:
+    """A record of 256 packets to two peers was 256 records, each sealed and sent by itself."""
+    packets = [ipv4("100.64.0.1", there, bytes([n])) for n in range(100) for there in ("10.1.2.1", "10.4.0.1")]
+    hub.daves.to_left.calls.clear()
+    hub.say(*((packet, 0) for packet in packets))
+    assert len(hub.carols.to_left.calls) == len(hub.daves.to_left.calls) == 1
+    for end, sent in ((hub.carol, packets[::2]), (hub.dave, packets[1::2])):
+        assert [packet[12:] for packet in end.device.packets] == [packet[12:] for packet in sent]
+    assert hub.is_clean()

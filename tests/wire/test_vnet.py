@@ -89,6 +89,11 @@ def test_64_udp_segments_are_taken() -> None:
     assert refusal(packets.udp_superpacket(4, bytes(6401)), UNFINISHED | 100) == "bad segment size"
 
 
+def test_256_tcp_segments_are_taken() -> None:
+    assert built(packets.tcp_superpacket(4, bytes(25_600)), UNFINISHED | 100)[1] == vnet.GSO_TCPV4
+    assert refusal(packets.tcp_superpacket(4, bytes(25_601)), UNFINISHED | 100) == "bad segment size"
+
+
 def from_kernel(packet: bytes, *header: int) -> int:
     return segment_field_of(VNET_HEADER.pack(*header), memoryview(bytearray(packet)))
 
@@ -96,6 +101,8 @@ def from_kernel(packet: bytes, *header: int) -> int:
 def test_what_no_peer_would_take_whole_is_marked_to_be_split() -> None:
     assert from_kernel(TCP4, 1, 1, 52, 36, 20, 16) == UNFINISHED | vnet.SPLIT_FIRST | 36
     assert from_kernel(UDP4, 1, 5, 28, 40, 20, 6) == UNFINISHED | vnet.SPLIT_FIRST | 40
+    many = packets.tcp_superpacket(4, bytes(25_700))
+    assert from_kernel(many, 1, 1, 52, 100, 20, 16) == UNFINISHED | vnet.SPLIT_FIRST | 100
 
 
 def test_the_kernels_wrong_header_length_does_not_matter() -> None:

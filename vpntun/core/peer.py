@@ -6,7 +6,7 @@ Inbound, after the host has looked the receiver's index up (the order is WireGua
     key age -> AEAD -> replay window -> `opened`: key confirmation, roaming, timers -> the inner packet's checks
 
 The endpoint never becomes one that the host refuses: there, this end's messages would enter the tunnel themselves. A
-handshake message from such an endpoint is dropped; packets from there are taken, and the endpoint stays where it is.
+handshake message from such an endpoint is dropped; data from there is accepted but does not move the endpoint.
 
 Two things differ from WireGuard, both for the carriers' sake. There is one handshake under way *per carrier*, each with
 its own ephemeral and timestamp. And the endpoint moves only on the newest message of the newest session, never

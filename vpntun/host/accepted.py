@@ -34,7 +34,7 @@ Connections = dict[TcpConnection, None]
 
 
 class AcceptedConnections(ConnectionOwner):
-    """Owns every accepted connection. `on_ready` and `on_closed` are told of each that takes data again, or closes."""
+    """Owns every accepted connection. Calls `on_ready` when one takes data again, and `on_closed` when one closes."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class AcceptedConnections(ConnectionOwner):
             beside[0].close()
 
     def ready(self, connection: TcpConnection) -> None:
-        """Pass the news on."""
+        """Have the peer's queue drained."""
         self._on_ready(connection)
 
     def closed(self, connection: TcpConnection) -> None:
@@ -132,14 +132,16 @@ class AcceptedConnections(ConnectionOwner):
 
     def _end_probations(self) -> None:
         self._timer_is_set = False
-        while self._on_probation:
-            connection, end = next(iter(self._on_probation.items()))
-            if end > self._loop.now:
-                break
-            del self._on_probation[connection]
-            if not connection.is_endpoint:
-                connection.close()
-        self._set_timer()
+        try:
+            while self._on_probation:
+                connection, end = next(iter(self._on_probation.items()))
+                if end > self._loop.now:
+                    break
+                del self._on_probation[connection]
+                if not connection.is_endpoint:
+                    connection.close()
+        finally:
+            self._set_timer()
 
 
 class _ByNetwork:

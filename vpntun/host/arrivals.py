@@ -2,9 +2,8 @@
 
     coalesced    UDP_GRO gives many datagrams by one read. The next is expected to be like the last: where that was a
                  genuine burst it is scattered straight into its place (wire/burst.py), else it is read as it comes
-    one by one   where records opened whose 64 pieces and more had come each by itself, nothing on the way coalesces:
-                 recvmmsg gives many by one call all the same (wire/train.py). For a minute, or until as many pieces of
-                 another size opened
+    one by one   after 16 records in a row whose pieces nothing had coalesced, recvmmsg reads many datagrams by one call
+                 (wire/train.py): for a minute, or until as many such records of another size opened
 
 Both ways take every datagram of every sender whole; they only differ in what it costs. Only records that opened choose
 between them, and a peer has new slots laid out once a second at most.
@@ -13,6 +12,7 @@ between them, and a peer has new slots laid out once a second at most.
 from __future__ import annotations
 
 import functools
+import math
 import socket
 import struct
 import sys
@@ -43,7 +43,7 @@ MOST_PER_TURN = 64
 MOST_TRAINS_PER_TURN = 8
 MOST_MISSES = 4
 MOST_KNOWN_NAMES = 1024
-PIECES_IN_A_ROW = 64
+SCATTERED_RECORDS = 16
 TRAIN_TIME = 60.0
 SECONDS_BETWEEN_TRAINS = 1.0
 LARGEST_IN_TRAIN = 9216
@@ -79,8 +79,8 @@ class Receiver:
         self._bursts = BurstReader(self._buffer)
         self._misses = MOST_MISSES
         self._many: ManyReader | None = None
-        self._begun_at = -SECONDS_BETWEEN_TRAINS
-        self._scattered = 0  # pieces of records that opened, since the last genuine burst that was read as one
+        self._begun_at = -math.inf
+        self._scattered = 0  # records that opened by a piece that came alone, since a genuine burst was read as one
         self._scattered_size = 0
         self._lone = Lone()
         self._address: SocketAddress | None = None  # what the last read came with, and what was made of it
@@ -96,7 +96,7 @@ class Receiver:
 
     def receive(self) -> Iterable[Arrival]:
         """What waits, a bounded number of reads; each is valid until the next."""
-        if self._scattered >= PIECES_IN_A_ROW or self._many is not None:
+        if self._scattered >= SCATTERED_RECORDS or self._many is not None:
             self._choose_way()
         if self._many is not None:
             return self._receive_train(self._many)
@@ -152,20 +152,25 @@ class Receiver:
             self._bursts.expect(size)
             self._misses = 0
 
-    def expect_pieces(self, size: int, datagrams: int) -> None:
-        """A record opened whose datagrams, of `size` bytes, had come one by one: more may come like this."""
+    def came_whole(self) -> None:
+        """A burst that was read as one, into its place, opened."""
+        self._scattered = 0
+
+    def expect_pieces(self, size: int) -> None:
+        """A record in datagrams of `size` bytes opened by a piece that came alone: more may come like this."""
         known = self._many.train.size if self._many is not None else 0
         if size != known and BASE <= size <= LARGEST_IN_TRAIN and AVAILABLE:
-            self._scattered += datagrams
+            self._scattered += 1
             self._scattered_size = size
 
     def _choose_way(self) -> None:
         """Read many by one call from now on, or with room for another size; or see whether something coalesces now."""
         age = self._loop.now - self._begun_at
-        if self._scattered >= PIECES_IN_A_ROW and age >= SECONDS_BETWEEN_TRAINS:
+        if self._scattered >= SCATTERED_RECORDS and age >= SECONDS_BETWEEN_TRAINS:
             log.debug("nothing coalesces datagrams on the way here: reading many by one call")
-            self._many = ManyReader(self._socket.fileno(), Train(self._scattered_size))
             self._begun_at = self._loop.now
+            with suppress(OSError, MemoryError):  # no room for the slots: then without
+                self._many = ManyReader(self._socket.fileno(), Train(self._scattered_size))
         elif self._many is not None and age >= TRAIN_TIME:
             self._many = None
         else:
@@ -202,5 +207,6 @@ def _address_from(name: bytes) -> SocketAddress:
     flow, scope = int.from_bytes(name[4:8], "big"), int.from_bytes(name[24:28], sys.byteorder)
     host = socket.inet_ntop(socket.AF_INET6, name[8:24])
     if scope:
-        host = f"{host}%{socket.if_indextoname(scope)}"
+        with suppress(OSError):  # the device has gone meanwhile
+            host = f"{host}%{socket.if_indextoname(scope)}"
     return host, port, flow, scope

@@ -25,6 +25,7 @@ from types import FrameType
 from vpntun.errors import NotInTime, VpntunError
 from vpntun.host.loop import Loop
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _UP, _LATE = b"u", b"l"
 
 
@@ -42,10 +43,12 @@ class Background:
         reader, writer = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until the caller can end the daemon, too
         daemon = os.fork()
         if daemon:
             os.close(writer)
             _wait_for(daemon, reader, wait)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         os.close(reader)
         os.setsid()
         _give_up(0)
@@ -101,8 +104,9 @@ def _ending_both(daemon: int) -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
-    heard = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
+    heard = [each for each in _ENDING if signal.getsignal(each) != signal.SIG_IGN]
     former = {number: signal.signal(number, end) for number in heard}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     yield
     for number, handler in former.items():
         signal.signal(number, handler)

@@ -109,9 +109,11 @@ class Bundler:
         """Send what waits in any link's queue; a link whose path took only a part of it comes last next time."""
         for link in list(self._waiting):
             self._waiting.pop(link, None)
-            self.drain(link)
-            if link.queue:
-                self._waiting[link] = None
+            try:
+                self.drain(link)
+            finally:
+                if link.queue:
+                    self._waiting[link] = None
 
     def forget(self, link: Link) -> None:
         """A link is no more."""
@@ -121,7 +123,7 @@ class Bundler:
         """Drop what is half built: an error has interrupted it."""
         self.link = None
         self.at, self.packets, self.room = BUNDLE_START, 0, 0
-        self.run.start = 0
+        self.run.start = self.sent = 0
         self._plain.discard()
 
     def flush(self) -> None:

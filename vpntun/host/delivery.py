@@ -68,9 +68,11 @@ class Delivery:
             self._relay.flush()
 
     def discard(self) -> None:
-        """Drop what waits to be joined: an error has interrupted it."""
+        """Drop what waits to be joined or to cross: an error has interrupted it."""
         if self._joiner is not None:
             self._joiner.discard()
+        if self._relay is not None:
+            self._relay.discard()
 
     def _flush_joined(self) -> None:
         if self._joiner is not None and self._joiner.length:

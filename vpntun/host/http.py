@@ -54,7 +54,7 @@ def follow(routes: Mapping[str, Route], method: str, target: str) -> Answer:
     """Answer a request by the route of its path; refuse it where there is none, or where the query does not fit."""
     path, _, query = target.partition("?")
     route = routes.get(path)
-    fields = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)  # in a key, "+" is no blank
+    fields = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)  # keys contain "+"
     names = [name for name, _ in fields]
     if route is None or len(set(names)) < len(names) or not route.fields.issuperset(names):
         return refusal(HTTPStatus.NOT_FOUND, f"there is no {target}, but {', '.join(routes)}")

@@ -68,10 +68,11 @@ class Inbound:
         for arrival in socket.receive():
             message, segment, datagrams, source = arrival
             if not segment and len(message) >= SMALLEST and not message[2]:
-                self.take(message, source, datagrams)
+                if self.take(message, source, datagrams) and datagrams > 1:
+                    socket.came_whole()
             elif not segment or len(message) <= segment:
-                if opened := self.take_datagram(message, source, datagrams):
-                    socket.expect_pieces(*opened)
+                if size := self.take_datagram(message, source, datagrams):
+                    socket.expect_pieces(size)
             else:
                 self._take_apart(arrival, socket)
         self._delivery.flush()
@@ -85,19 +86,19 @@ class Inbound:
             self._drop(bad, connection)
         self._delivery.flush()
 
-    def take_datagram(self, datagram: memoryview, source: UdpEndpoint, datagrams: int = 1) -> tuple[int, int] | None:
+    def take_datagram(self, datagram: memoryview, source: UdpEndpoint, datagrams: int = 1) -> int:
         """Take in a datagram, or a burst joined out of so many: a message, or a piece of a burst.
 
-        Where a piece was the last that a record needed to open: the size of the record's datagrams, and their number.
+        Returns the size of a record's datagrams where this was the last piece that the record needed to open, else 0.
         """
         if len(datagram) <= HEADER_SIZE or not datagram[2] or datagram[0] != DATA:
             self.take(datagram, source, datagrams)
-            return None
+            return 0
         try:
             return self._take_piece(datagram, source)
         except BadPacket as bad:
             self._drop(bad, source)
-            return None
+            return 0
 
     def take(self, message: memoryview, path: Path, datagrams: int = 1) -> bool:
         """Take in one message from anybody, which came in so many datagrams; whether it was genuine and of use."""
@@ -135,7 +136,7 @@ class Inbound:
                     socket.expect_bursts(size)
                 at += size
 
-    def _take_piece(self, datagram: memoryview, source: UdpEndpoint) -> tuple[int, int] | None:
+    def _take_piece(self, datagram: memoryview, source: UdpEndpoint) -> int:
         now = self._loop.now
         held = self._node.session_for(datagram, now)
         conversation = self._links[held.peer].conversation
@@ -144,11 +145,11 @@ class Inbound:
         at_endpoint = source == held.peer.endpoint
         joined = conversation.reassembly.take(datagram, held.session, source, now, from_endpoint=at_endpoint)
         if joined is None:
-            return None
+            return 0
         message, datagrams, size = joined
         _, receiver, counter = _read_header(message)
         self._take_data(message, receiver, counter, source, datagrams)
-        return size, datagrams
+        return size
 
     def _take_handshake(self, kind: int, message: Buffer, path: Path) -> None:
         peer, events = self._node.receive_handshake(message, path, self._loop.now)

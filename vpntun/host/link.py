@@ -307,7 +307,7 @@ class Link:
         now = self._loop.now
         session = self.peer.sending_session(now)
         path = cast("Path | None", say.endpoint) or self.path
-        if session is None or path is None:
+        if session is None or path is None or self._leads_inside(path):
             return []
         message = memoryview(bytearray(len(say.record) + DATA_OVERHEAD))
         session.seal_into(say.record, message)
@@ -327,6 +327,8 @@ class Link:
         match event:
             case Transmit(endpoint, message):
                 path = cast(Path, endpoint)
+                if self._leads_inside(path):
+                    return self.undeliverable(path)
                 if path.send_first(message) is Outcome.UNDELIVERABLE:
                     self.drops["undeliverable"] += 1
                     return self.undeliverable(path)
@@ -353,6 +355,13 @@ class Link:
             case GaveUp():
                 self.drops["no session"] += self.queue.clear()
         return []
+
+    def _leads_inside(self, path: Path) -> bool:
+        """Whether what is sent there, where the peer is not yet, would come out of the device."""
+        if path is self.path or self.peer.may_move_to(path):
+            return False
+        self.drops["routing loop"] += 1
+        return True
 
     def _moved(self, path: Path, former: Path | None) -> None:
         if former is None:

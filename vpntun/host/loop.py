@@ -78,18 +78,20 @@ class Loop:
     def await_writable(self, descriptor: int, wanted: bool, *, alone: bool = False) -> None:
         """Call `on_writable` of a watched descriptor when it can be written again, or no longer.
 
-        `alone`: meanwhile nobody is told of what could be read there.
+        `alone`: do not report meanwhile that it can be read.
         """
         watched = self._watched[descriptor]
         awaited = EPOLLIN if not wanted else EPOLLOUT if alone else EPOLLIN | EPOLLOUT
         if watched.awaited != awaited:
             watched.awaited = awaited
-            self._epoll.modify(descriptor, awaited)
+            if not watched.is_ignored:
+                self._epoll.modify(descriptor, awaited)
 
     def forget(self, descriptor: int) -> None:
-        """Stop watching, before the descriptor is closed."""
-        del self._watched[descriptor]
-        self._epoll.unregister(descriptor)
+        """Stop watching, before the descriptor is closed. It need not be watched."""
+        watched = self._watched.pop(descriptor, None)
+        if watched is not None and not watched.is_ignored:
+            self._epoll.unregister(descriptor)
 
     def accept(self, listener: socket.socket) -> tuple[socket.socket, Any] | None:
         """The connection that waits at a watched listener, and its address; None: there is none, or no room for it."""
@@ -183,7 +185,7 @@ class Loop:
             self.internal_errors.note()
 
     def _failed(self, descriptor: int, watched: _Watched) -> None:
-        """A callback of this descriptor has raised what nobody expected."""
+        """Note a bug in this descriptor's callback."""
         self.internal_errors.note()
         if watched.on_failure is not None:
             self._survive(watched.on_failure)
@@ -194,13 +196,15 @@ class Loop:
             self._look_away(descriptor, SECONDS_AFTER_FAILURES)
 
     def _look_away(self, descriptor: int, seconds: float) -> None:
-        """Tell nobody for so long that something could be read there."""
+        """Ignore a descriptor for so long, whatever could be read or written there."""
         watched = self._watched[descriptor]
-        self._epoll.modify(descriptor, 0)
+        self._epoll.unregister(descriptor)
+        watched.is_ignored = True
 
         def look_again() -> None:
+            watched.is_ignored = False
             if self._watched.get(descriptor) is watched:  # and not another's by now
-                self._epoll.modify(descriptor, watched.awaited)
+                self._epoll.register(descriptor, watched.awaited)
 
         self.call_later(seconds, look_again)
 
@@ -226,6 +230,7 @@ class _Watched:
     on_failure: Callback | None
     since: int
     awaited: int = EPOLLIN
+    is_ignored: bool = False
     failures: int = 0
     failed_in: int = -1
 

@@ -1,14 +1,14 @@
 """Keep the tunnel's own packets out of the tunnel.
 
 Authentic data may come from any outer address, so also from one that this host's routes lead into the tunnel's device.
-Were that the peer's endpoint, each packet to the peer would come out of the device, be sent to the peer again, and so
-on for ever. That takes an address which some peer's allowed IPs cover: packets to any other find no link.
+If it became the endpoint, each packet to the peer would come out of the device and be sent again, for ever. That takes an address which some peer's allowed IPs cover: packets to any other find no link.
 
     learn    no covered address becomes an endpoint while its route leads to the device (WireGuard: ELOOP). The kernel
              is asked; its answer serves for two seconds, and a peer that hops from address to address is refused once
              it has caused too many questions
     drop     routes may change later: a packet from the device to a covered endpoint, with the ports of the tunnel's
-             own, is dropped with all its fragments (outbound.py)
+             own, is dropped with all its fragments (outbound.py). A forwarded flow with the same two ports is taken
+             for the tunnel's own
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ SECONDS_AN_ANSWER_SERVES = 2.0
 MOST_ANSWERS = 1024
 QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE = 10, 20
 """That one peer can cause."""
+LEADS_INSIDE = (
+    "the route to %s leads into the tunnel itself, so no peer can be reached there: give that address a route by "
+    "another device, or leave it out of AllowedIPs"
+)
 
 
 class LoopGuard:
@@ -49,22 +53,19 @@ class LoopGuard:
         self._flows: dict[Link, Flow] = {}
         self.endpoints: dict[bytes, list[Ports]] = {}
         self._dropped_fragment = b""
-        self._tell = Limited(
-            NOTICE,
-            "the route to %s leads into the tunnel itself, so no peer can be reached there: give that address a route "
-            "by another device, or leave it out of AllowedIPs",
-        )
+        self._tell = Limited(NOTICE, LEADS_INSIDE)
 
     def for_a_peer(self) -> Callable[[Endpoint], bool]:
-        """A new peer's answer to whether it may be at an endpoint."""
-        return partial(self._may_be_at, TokenBucket(QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE))
+        """Return the check for one peer's endpoints, with limits of its own on questions and notices."""
+        questions = TokenBucket(QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE)
+        return partial(self._may_be_at, questions, Limited(NOTICE, LEADS_INSIDE))
 
     def refuses(self, path: Path) -> bool:
         """Whether the route there leads into the device. Asks however often; for addresses that no peer chooses."""
-        return self._is_inside(path.flow)
+        return self._is_inside(path.flow, self._tell)
 
     def follow(self, link: Link) -> None:
-        """A link's path, or the allowed IPs, may be others now."""
+        """Update the watched ports after a link's path or the allowed IPs changed."""
         self.forget(link)
         if link.path is not None:
             flow = link.path.flow
@@ -92,15 +93,15 @@ class LoopGuard:
         self._tell(ip_address(destination))
         return True
 
-    def _may_be_at(self, questions: TokenBucket, endpoint: Endpoint) -> bool:
+    def _may_be_at(self, questions: TokenBucket, tell: Limited, endpoint: Endpoint) -> bool:
         flow = cast(Path, endpoint).flow
         if self._routes.find(flow.destination) is None:
             return True
         if self._known(flow) is None and not questions.take(self._loop.now):
             return False
-        return not self._is_inside(flow)
+        return not self._is_inside(flow, tell)
 
-    def _is_inside(self, flow: Flow) -> bool:
+    def _is_inside(self, flow: Flow, tell: Limited) -> bool:
         inside = self._known(flow)
         if inside is None:
             if len(self._answers) >= MOST_ANSWERS:
@@ -108,7 +109,7 @@ class LoopGuard:
             inside = self._leads_inside(flow)
             self._answers[flow] = self._loop.now + SECONDS_AN_ANSWER_SERVES, inside
         if inside:
-            self._tell(ip_address(flow.destination))
+            tell(ip_address(flow.destination))
         return inside
 
     def _known(self, flow: Flow) -> bool | None:

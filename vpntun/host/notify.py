@@ -60,8 +60,8 @@ class Notifier:
     def keep_alive(self, loop: Loop) -> None:
         """Tell the watchdog, now and for as long as the loop turns, where there is one."""
         if self.watchdog_interval is not None:
-            self._send("WATCHDOG=1")
             loop.call_later(self.watchdog_interval, lambda: self.keep_alive(loop))
+            self._send("WATCHDOG=1")
 
     def _send(self, *assignments: str) -> None:
         if self._address is None:

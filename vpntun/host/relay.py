@@ -54,6 +54,8 @@ class Relay:
         self._own = own
         self._clock = clock
         self._errors: WeakKeyDictionary[Link, TokenBucket] = WeakKeyDictionary()
+        self._aside: dict[Link, list[tuple[bytes, int]]] = {}
+        """What crosses to other links than the one that the bundler builds a record for: their records come later."""
 
     def take(self, header: Buffer, packet: memoryview) -> bool:
         """Whether a packet was the relay's to deal with; what crosses leaves with `flush` at the latest.
@@ -75,9 +77,18 @@ class Relay:
         return True
 
     def flush(self) -> None:
-        """No more is at hand."""
+        """No more is at hand: send what is there, link by link."""
         self._bundler.flush()
+        while self._aside:
+            link, packets = self._aside.popitem()
+            for packet, field in packets:
+                self._enter(link, memoryview(packet), field)
+            self._bundler.flush()
         self._bundler.sent = 0
+
+    def discard(self) -> None:
+        """Drop what waits to cross: an error has interrupted it."""
+        self._aside.clear()
 
     def _crosses(self, destination: bytes) -> bool:
         return is_one_host(destination) and not is_link_local(destination) and destination not in self._own
@@ -87,6 +98,16 @@ class Relay:
         return largest > self._mtu and (packet[0] >= 0x50 or bool(packet[6] & _DF))
 
     def _send(self, link: Link, packet: memoryview, field: int) -> None:
+        """Enter the packet in the link's record, or put it aside while another link's is built.
+
+        So packets to several links by turns cost a record for each link, and not one for each packet.
+        """
+        if self._bundler.link is link or (self._bundler.link is None and link not in self._aside):
+            self._enter(link, packet, field)
+        else:
+            self._aside.setdefault(link, []).append((bytes(packet), field))
+
+    def _enter(self, link: Link, packet: memoryview, field: int) -> None:
         bundler = self._bundler
         if bundler.sent:  # what left before this packet was filled by what is at hand
             if bundler.link is link:

@@ -6,7 +6,7 @@
     outdated   a nearer deadline leaves the link's former entry in the heap, perhaps for minutes. Where most of the
                heap is such, it is made anew: links that something happens to all the time take no more room for that
 
-What fails by a bug is noted, and rests for a second: its deadline would be due at once for ever, before all others'.
+A link whose handler raises is tried again after a second, so that it cannot starve the others.
 
 A turn costs as much as the links that it touched, however many there are, and mostly nothing: what was found less than
 50 ms ago serves as long as nothing is touched.
@@ -75,7 +75,7 @@ class Schedule:
         if now < self._fresh_until and not self._touched:
             return self._found
         self._fresh_until = now + FRESH
-        self._found = self._find()
+        self._found = self._find(now)
         return self._found
 
     def handle(self, now: float) -> None:
@@ -87,7 +87,7 @@ class Schedule:
                 del self._listed[timed]
                 self._resting.pop(timed, None)
                 self.touch(timed)
-                if timed.deadline <= now:
+                if self._deadline_of(timed, now) <= now:
                     self._let_handle(timed, now)
 
     def _let_handle(self, timed: Timed, now: float) -> None:
@@ -99,28 +99,32 @@ class Schedule:
             self._internal_errors.note()
             self._resting[timed] = now + REST
 
-    def _deadline_of(self, timed: Timed) -> float:
-        deadline = timed.deadline
+    def _deadline_of(self, timed: Timed, now: float) -> float:
+        try:
+            deadline = timed.deadline
+        except Exception:
+            self._internal_errors.note()
+            self._resting[timed] = deadline = now + REST
         return max(deadline, self._resting.get(timed, deadline)) if self._resting else deadline
 
-    def _find(self) -> float:
-        self._ask_touched()
+    def _find(self, now: float) -> float:
+        self._ask_touched(now)
         heap, listed = self._heap, self._listed
         while heap:
             time, _, timed = heap[0]
             if listed.get(timed) != time:
                 heapq.heappop(heap)
-            elif (actual := self._deadline_of(timed)) > time:
+            elif (actual := self._deadline_of(timed, now)) > time:
                 self._relist(timed, actual)
             else:
                 return time
         return NEVER
 
-    def _ask_touched(self) -> None:
+    def _ask_touched(self, now: float) -> None:
         touched, self._touched = self._touched, []
         for timed in touched:
             timed.touched = False
-            deadline = self._deadline_of(timed)
+            deadline = self._deadline_of(timed, now)
             time = self._listed.get(timed, NEVER)
             if deadline < time:
                 self._list(timed, deadline)

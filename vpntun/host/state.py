@@ -86,8 +86,8 @@ class Endpoints:
     def _save_and_rest(self) -> None:
         self._resting = self._unwritten
         if self._resting:
-            self.save()
             self._loop.call_later(SECONDS_BETWEEN_WRITES, self._save_and_rest)
+            self.save()
 
     def _read(self) -> dict[str, object]:
         try:

@@ -135,8 +135,10 @@ class UdpSocket:
         """What waits, a bounded number of reads; each is valid until the next."""
         self.expect_bursts: Callable[[int], None] = receiver.expect_bursts
         """A burst of datagrams of so many bytes was read as one, and opened."""
-        self.expect_pieces: Callable[[int, int], None] = receiver.expect_pieces
-        """A record opened whose datagrams, of so many bytes, so many of them, had come one by one."""
+        self.expect_pieces: Callable[[int], None] = receiver.expect_pieces
+        """A record in datagrams of so many bytes opened by a piece that came alone."""
+        self.came_whole: Callable[[], None] = receiver.came_whole
+        """A burst that was read as one, into its place, opened."""
 
     @property
     def port(self) -> int:

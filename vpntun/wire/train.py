@@ -35,7 +35,8 @@ _unpack = DATA_HEADER.unpack_from
 class Train:
     """The slots for bursts in datagrams of `size` bytes; `headers`, `pieces`, `tails` and `names` are read into.
 
-    `tail`: bytes of a slot's tail. The memory of a tail is the kernel's until something is written there.
+    `tail`: bytes of a slot's tail. Tails are mapped, not allocated: a page becomes resident when a long datagram first
+    uses it.
     """
 
     def __init__(self, size: int) -> None:
@@ -50,9 +51,17 @@ class Train:
         self._long = memoryview(bytearray(LARGEST))
         self._lengths: list[int] = []
         self._begin = 0
+        self._is_yielding = False
 
     def room(self) -> int:
-        """The slot that the next read begins at; what waits has been moved to the front if that was needed."""
+        """The slot that the next read begins at; what waits has been moved to the front if that was needed.
+
+        What waits are pieces of one burst, all of the full size, so no tails move. If `arrivals` was left half-way,
+        what it had not yielded is dropped.
+        """
+        if self._is_yielding:
+            self._begin = len(self._lengths)
+            self._is_yielding = False
         end = len(self._lengths)
         if self._begin == end:
             self._begin = 0
@@ -78,6 +87,7 @@ class Train:
         Each is valid until the next.
         """
         lengths, view, step = self._lengths, self._view, self.step
+        self._is_yielding = True
         while self._begin < len(lengths):
             slot = self._begin
             length = lengths[slot]
@@ -87,7 +97,7 @@ class Train:
                 word, receiver, counter = _unpack(self.headers, slot * HEADER_SIZE)
                 count = self._count(slot, word, receiver, counter, name)
                 if count < 0:
-                    return
+                    break
                 if count:
                     self._begin = slot + count
                     DATA_HEADER.pack_into(view, begin, DATA, receiver, counter)
@@ -103,6 +113,7 @@ class Train:
                 continue
             view[begin : begin + HEADER_SIZE] = self.headers[slot * HEADER_SIZE : (slot + 1) * HEADER_SIZE]
             yield view[begin : begin + length], 1, name
+        self._is_yielding = False
 
     def _with_tail(self, slot: int, length: int) -> memoryview:
         """The datagram of a slot that is longer than the slot, put together."""

@@ -41,7 +41,7 @@ SPLIT_FIRST = 0x4000
 SEGMENT_SIZE = 0x3FFF
 
 SMALLEST_TCP_SEGMENT = 48
-MOST_UDP_SEGMENTS = 64
+MOST_TCP_SEGMENTS, MOST_UDP_SEGMENTS = 256, 64
 
 _CWR = 0x80
 
@@ -51,7 +51,7 @@ def segment_field_of(header: Buffer, packet: memoryview) -> int:
 
     A checksum that isn't the outer TCP's or UDP's (of a packet inside a VXLAN tunnel, say) has no place in the field:
     it is finished here, in the packet. SPLIT_FIRST is set on what no peer would take whole, for `Splitter` to cut:
-    TCP segments below 48 bytes and more than 64 UDP segments.
+    TCP segments below 48 bytes or more than 256 of them, and more than 64 UDP segments.
 
     Raises BadPacket("bad virtio header") for a header that fits no such packet, or as `shape_of` does.
     """
@@ -86,8 +86,8 @@ def header_for(packet: Buffer, length: int, field: int, out: bytearray | memoryv
 
     `length` is what `length_of` said; `field` is the peer's and untrusted. What it claims is built from the packet
     alone, or refused. Raises BadPacket: "bad segment field" (bit 14, or a superpacket whose checksum is said to be
-    finished), "bad superpacket length" (IP's is not what is there), "bad segment size" (TCP below 48, or more than 64
-    UDP segments), or as `shape_of` does.
+    finished), "bad superpacket length" (IP's is not what is there), "bad segment size" (TCP below 48, or more than
+    256 TCP or 64 UDP segments), or as `shape_of` does.
     """
     if not field:
         out[:VNET_HEADER_SIZE] = NO_OFFLOAD
@@ -128,4 +128,6 @@ def _gso_type_of(packet: Buffer, protocol: int) -> int:
 
 def _is_taken_whole(protocol: int, payload: int, size: int) -> bool:
     """Tiny segments make a forwarding kernel work for tens of milliseconds on one write."""
-    return size >= SMALLEST_TCP_SEGMENT if protocol == TCP else payload <= size * MOST_UDP_SEGMENTS
+    if protocol == TCP:
+        return size >= SMALLEST_TCP_SEGMENT and payload <= size * MOST_TCP_SEGMENTS
+    return payload <= size * MOST_UDP_SEGMENTS
