@@ -362,7 +362,8 @@ class End:
     def know(self, public: bytes, allowed: Iterable[str] = EVERYTHING, psk: bytes = PSK) -> Link:
         """Have a link to a peer."""
         rng = random.Random(7)
-        peer = Peer(self.identity, public, psk, self.node.indices, self._stamps, rng)
+        may_be_at = self.guard.for_a_peer()
+        peer = Peer(self.identity, public, psk, self.node.indices, self._stamps, rng, may_be_at=may_be_at)
         self.node.add(peer)
         choice = ServerCarriers(peer, rng)
         link = Link(peer, choice, self.conversation(), self.loop, self.schedule, self.sealer, self.drops)

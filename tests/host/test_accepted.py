@@ -223,7 +223,7 @@ def test_a_peer_that_was_expected_has_its_place_back_when_it_leaves(desk: Desk) 
 
 
 @pytest.mark.parametrize("how", ["leaves", "authenticates", "runs out of time"])
-def test_a_place_is_free_again_when_a_stranger_is_none_any_more(desk: Desk, how: str) -> None:
+def test_a_place_is_free_again_when_a_stranger_has_authenticated(desk: Desk, how: str) -> None:
     first = desk.admit("192.0.2.1")
     if how == "runs out of time":
         desk.loop.pass_time(5)
@@ -424,3 +424,15 @@ def test_whatever_happens_the_limits_hold_and_nothing_is_left_at_the_end(seed: i
         kept = [value for value in vars(desk.accepted).values() if isinstance(value, dict)]
         assert len(kept) == 3
         assert not any(kept)
+
+
+def test_a_connection_that_the_loop_never_watched_leaves_nothing_behind(desk: Desk) -> None:
+    """Watching it failed, for want of memory in the kernel, say; its place must not be lost for ever."""
+    unwatched = desk.accepted.admit(socket.socket(), ("203.0.113.1", 1))
+    unwatched.close()
+    assert desk.closed == [unwatched]
+    assert unwatched.fileno() == -1
+    desk.fill(15, 15)
+    first = desk.admit("203.0.113.0")
+    assert first.fileno() >= 0
+    assert len(desk.open) == 16

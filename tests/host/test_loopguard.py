@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.host.ends import ALICE, BOB, CAROL, End, FakePath
+from tests.host.ends import ALICE, BOB, CAROL, End, FakePath, Wire, sealed
 from tests.host.machine import HandLoop, logged
 from tests.wire.packets import A4, B4, B6, payload, tcp, udp, udp_run, udp_superpacket
 from vpntun.core.events import Endpoint
@@ -15,6 +15,7 @@ from vpntun.host.carrier import Flow
 from vpntun.host.log import NOTICE
 from vpntun.host.loopguard import QUESTIONS_AT_ONCE, QUESTIONS_PER_SECOND, SECONDS_AN_ANSWER_SERVES, LoopGuard
 from vpntun.wire.checksum import TCP, UDP
+from vpntun.wire.record import Hello, Probe
 
 OWN_PORT, PORT, TCP_PORT = 40000, 53, 5201
 """The ports of the packets that the tests make."""
@@ -122,6 +123,37 @@ def test_one_line_says_what_to_do(kernel: Kernel, guard: LoopGuard) -> None:
     [line] = lines
     assert line.startswith("the route to 10.66.1.1 leads into the tunnel itself")
     assert "AllowedIPs" in line
+
+
+def test_a_peer_that_comes_from_inside_keeps_no_line_about_another_out_of_the_log(
+    kernel: Kernel, guard: LoopGuard
+) -> None:
+    kernel.inside = {"10.66.1.1", "10.66.1.2"}
+    hostile, other = guard.for_a_peer(), guard.for_a_peer()
+    with logged(NOTICE) as lines:
+        for _ in range(20):
+            hostile(at("10.66.1.1"))
+        other(at("10.66.1.2"))
+        guard.refuses(at("10.66.1.2"))
+    assert [line.split()[3] for line in lines] == ["10.66.1.1", "10.66.1.2", "10.66.1.2"]
+
+
+@pytest.mark.parametrize("record", [Probe(7).pack(), Hello(seen_yours=False, takes=0).pack()])
+def test_nothing_is_answered_to_an_address_inside(loop: HandLoop, record: bytes) -> None:
+    alice, bob = End(ALICE, loop), End(BOB, loop)
+    link, _ = alice.know(BOB.public), bob.know(ALICE.public)
+    wire = Wire(alice, bob)
+    wire.shake_hands()
+    inside = at("10.66.1.1")
+    bob.inside.add(ip_address("10.66.1.1").packed)
+    bob.take(sealed(link, record), inside)
+    assert (inside.sent, inside.urgent) == ([], [])
+    assert bob.link.peer.endpoint is wire.to_left
+    elsewhere = at("10.66.1.2")
+    bob.take(sealed(link, Probe(8).pack()), elsewhere)
+    assert len(elsewhere.sent) == 1
+    for end in (alice, bob):
+        end.close()
 
 
 # What is dropped

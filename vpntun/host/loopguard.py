@@ -1,7 +1,8 @@
 """Keep the tunnel's own packets out of the tunnel.
 
 Authentic data may come from any outer address, so also from one that this host's routes lead into the tunnel's device.
-If it became the endpoint, each packet to the peer would come out of the device and be sent again, for ever. That takes an address which some peer's allowed IPs cover: packets to any other find no link.
+If it became the endpoint, each packet to the peer would come out of the device and be sent again, for ever. That takes
+an address which some peer's allowed IPs cover: packets to any other find no link.
 
     learn    no covered address becomes an endpoint while its route leads to the device (WireGuard: ELOOP). The kernel
              is asked; its answer serves for two seconds, and a peer that hops from address to address is refused once
