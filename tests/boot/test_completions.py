@@ -22,10 +22,13 @@ $_comps[vpntun]
 FISH = "complete --do-complete 'vpntun '$TYPED"
 
 
+WORDS = (("genk", "genkey"), ("res", "reset"), ("--log-fo", "--log-format"))
+
+
 @pytest.mark.netns
-@pytest.mark.parametrize(("typed", "full"), [("genk", "genkey"), ("res", "reset"), ("--log-fo", "--log-format")])
-def test_a_word_is_completed(a: Host, typed: str, full: str) -> None:
-    need("bash", "fish", "zsh")
-    for command in (["bash", "--norc", "-c", BASH], ["fish", "-c", FISH], ["zsh", "-f", "-c", ZSH]):
-        done = a.run("env", f"TYPED={typed}", f"HOME={a.own}", "TERM=dumb", *command)
-        assert done.stdout.split()[:1] == [full], f"{command}\n{done.stdout}{done.stderr}"
+@pytest.mark.parametrize("shell", [("bash", "--norc", "-c", BASH), ("fish", "-c", FISH), ("zsh", "-f", "-c", ZSH)])
+def test_words_are_completed(a: Host, shell: tuple[str, ...]) -> None:
+    need(shell[0])
+    for typed, full in WORDS:
+        done = a.run("env", f"TYPED={typed}", f"HOME={a.own}", "TERM=dumb", *shell)
+        assert done.stdout.split()[:1] == [full], f"{shell}\n{done.stdout}{done.stderr}"

@@ -104,12 +104,25 @@ class Place:
         assert seen.wait() == 0
         return int(seen.log.split()[-1], 16)
 
-    def vandal(self, what: str, at: str, port: int = PORT, *, index: int = 0, seconds: float = 2.5) -> Daemon:
-        """c, which does what vandal.py has under this name, and is at it."""
-        wanted = {"what": what, "at": at, "port": port, "own": "10.0.1.3", "index": index, "seconds": seconds}
-        wanted |= {"private": self.keys["c"].private.hex(), "public": self.keys["hub"].public.hex()}
-        vandal = self.c.popen(sys.executable, "-m", "tests.netns.vandal", json.dumps(wanted))
-        vandal.wait_for("at it")
+    def vandal(
+        self, what: str, at: str, port: int = PORT, *, index: int = 0, carrier: str = "udp", seconds: float = 2.5
+    ) -> Daemon:
+        """c, which does to the hub, or as a stranger to a, what vandal.py has under this name, and is at it."""
+        own = "fd02::3" if ":" in at else "10.0.1.3"
+        return self._vandal(
+            self.c, "c", "hub", what=what, at=at, port=port, own=own, index=index, carrier=carrier, seconds=seconds
+        )
+
+    def vandal_as_hub(self, what: str) -> Daemon:
+        """In place of the hub, one that does this to its client; it begins when a calls."""
+        return self._vandal(self.hub, "hub", "a", what=what, at="10.0.0.2", port=PORT, role="server", seconds=2.5)
+
+    def _vandal(self, machine: Machine, who: str, other: str, **wanted: str | float) -> Daemon:
+        keys = {"private": self.keys[who].private.hex(), "public": self.keys[other].public.hex()}
+        wanted = {"role": "caller", "carrier": "udp", **keys, **wanted}
+        vandal = machine.popen(sys.executable, "-m", "tests.netns.vandal", json.dumps(wanted))
+        if wanted["role"] == "caller":
+            vandal.wait_for("at it")
         return vandal
 
     def _hostile(self, machine: Machine, who: str, other: str, packet: bytes, **wanted: str) -> Daemon:

@@ -39,6 +39,28 @@ def test_a_hub_under_attack_serves_its_peers(place: Place, what: str) -> None:
     assert pings_answered(place, 3) == 3
 
 
+def test_bundles_of_nothing_cost_as_little_over_tcp(place: Place) -> None:
+    hub, a = place.start_hub(), place.start_a()
+    a.wait_for("connected")
+    before, began = cpu_seconds(hub), time.monotonic()
+    vandal = place.vandal("bundles of nothing", "fd02::2", carrier="tcp")
+    assert pings_answered(place) == 20
+    assert vandal.wait() == 0, str(vandal)
+    assert cpu_seconds(hub) - before < LARGEST_SHARE * (time.monotonic() - began)
+    assert place.status(place.hub, "hub")["peers"][1]["drops"]["bad bundle"] > 10
+
+
+@pytest.mark.parametrize("what", AS_PEER)
+def test_a_client_whose_hub_is_hostile_goes_on_at_little_cost(place: Place, what: str) -> None:
+    vandal = place.vandal_as_hub(what)
+    client = place.start_a()
+    vandal.wait_for("at it")
+    before, began = cpu_seconds(client), time.monotonic()
+    assert vandal.wait() == 0, str(vandal)
+    assert client.running
+    assert cpu_seconds(client) - before < LARGEST_SHARE * (time.monotonic() - began)
+
+
 @pytest.mark.parametrize("what", AS_STRANGER)
 def test_a_hub_under_attack_over_ipv6_serves_its_peers(place: Place, what: str) -> None:
     hub, a = place.start_hub(), place.start_a(endpoint="[fd01::2]")

@@ -1,9 +1,11 @@
 """Sends what once ended or silenced vpntun, for some seconds. Its argument is one JSON object:
 
-    what            one of `ATTACKS`
-    at, port        where to
+    what            one of `AS_STRANGER` or `AS_PEER`
+    at, port        where to; for a server, where it waits for the client that it attacks
     private, public the own key of one that is a peer, and the key of the end that it attacks, in hexadecimal digits
     own             the host that a peer asks from
+    role            "caller" or "server", of a peer
+    carrier         "udp" or "tcp", of a peer that calls
     seconds         for how long
 
 It prints "at it" when it begins, and ends with status 0.
@@ -18,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from tests.netns.hostile import call, sealed
+from tests.netns.hostile import PORT, call, sealed, serve, udp_from
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.session import Session
 from vpntun.wire.burst import MOST_DATAGRAMS, BurstCutter
@@ -51,11 +53,11 @@ def pieces_of_too_much(send: Send, index: int) -> Iterator[None]:
         yield
 
 
-def short_bursts(udp: socket.socket, session: Session) -> Iterator[None]:
+def short_bursts(send: Send, session: Session, udp: socket.socket) -> Iterator[None]:
     """Genuine bursts in datagrams of two short sizes by turns: each had the reader lay out 65,000 slots."""
     message = memoryview(bytearray(LARGEST))
     cutter = BurstCutter(message)
-    udp.send(sealed(session, Hello(seen_yours=True, takes=TAKES_ALL).pack()))
+    send(sealed(session, Hello(seen_yours=True, takes=TAKES_ALL).pack()))
     while True:
         for size in (17, 18, 100):
             length = session.seal_into(Probe(1, 200 if size == 100 else 9).pack(), message)
@@ -64,28 +66,48 @@ def short_bursts(udp: socket.socket, session: Session) -> Iterator[None]:
         yield
 
 
-def bundles_of_nothing(udp: socket.socket, session: Session) -> Iterator[None]:
+def bundles_of_nothing(send: Send, session: Session, udp: socket.socket) -> Iterator[None]:
     """Records of 13,000 packets of one byte: each held the loop for 40 ms."""
     record = bytes((BUNDLE,)) + b"\0\1\0\0x" * 13_000
     while True:
-        udp.send(sealed(session, record))
+        send(sealed(session, record))
         yield
 
 
 AS_STRANGER = {"bursts without a key": bursts_without_key, "pieces of too much": pieces_of_too_much}
 AS_PEER = {"short bursts": short_bursts, "bundles of nothing": bundles_of_nothing}
-ATTACKS = (*AS_STRANGER, *AS_PEER)
+
+
+def meet(wanted: dict[str, str]) -> tuple[Session, socket.socket]:
+    """A session with the end that is attacked, and a socket that is connected to it."""
+    keys, public = KeyPair.of(bytes.fromhex(wanted["private"])), bytes.fromhex(wanted["public"])
+    if wanted["role"] == "caller":
+        session, udp = call(wanted["own"], keys, public, wanted["at"])
+        udp.connect((wanted["at"], wanted["port"]))
+    else:
+        udp = udp_from(wanted["at"], PORT)
+        session, there = serve(udp, keys)
+        udp.connect(there)
+    time.sleep(0.2)
+    return session, udp
+
+
+def framed_to(stream: socket.socket) -> Send:
+    return lambda message: stream.sendall(len(message).to_bytes(2, "big") + message)
 
 
 def main() -> None:
     wanted = json.loads(sys.argv[1])
     what, there = wanted["what"], (wanted["at"], wanted["port"])
     if what in AS_PEER:
-        keys, public = KeyPair.of(bytes.fromhex(wanted["private"])), bytes.fromhex(wanted["public"])
-        session, udp = call(wanted["own"], keys, public, wanted["at"])
-        udp.connect(there)
-        time.sleep(0.2)
-        rounds = AS_PEER[what](udp, session)
+        session, udp = meet(wanted)
+        send: Send = udp.send
+        if wanted["carrier"] == "tcp":
+            stream = socket.create_connection(there)
+            send = framed_to(stream)
+            send(sealed(session, Probe(1).pack()))
+            stream.recv(2)
+        rounds = AS_PEER[what](send, session, udp)
     else:
         udp = socket.socket(socket.AF_INET6 if ":" in there[0] else socket.AF_INET, socket.SOCK_DGRAM)
         udp.connect(there)
