@@ -1,10 +1,11 @@
-"""How the tests share two processors: two run side by side, and what disturbs each other is kept apart.
+"""How the tests share two processors: three run side by side, and tests that would disturb each other are kept apart.
 
-group      what                                                  why together
-waiting    files of tests/netns whose tests mostly wait          they leave the processors to others
-busy       all else that needs namespaces                        each may measure, or move much: never two at once
+group      tests                                         why together
+waiting    files of tests/netns that mostly wait         they leave the processors to others
+busy       the other files of tests/netns                each may measure, or move much: never two at once
+installed  tests/boot and the README's examples          they share one installation
 sockets    tests/host, and a few others with sockets     a port that was free must still be free a bit later
-(none)     floors 0-2, the roof                                  pure computation, wherever there is room
+(none)     floors 0-2, the roof                          pure computation, wherever there is room
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tests.netns.lab import remove_state_folders
 from vpntun.host.log import log
 
 HERE = Path(__file__).parent
-NAMESPACES = {"netns", "boot", "test_readme.py"}
+INSTALLED = {"boot", "test_readme.py"}
 WITH_SOCKETS = {"test_links", "test_load"}
 WAIT_MOSTLY = {
     "test_transports",
@@ -40,7 +41,9 @@ WAIT_MOSTLY = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         room = item.path.relative_to(HERE).parts[0]
-        if room in NAMESPACES:
+        if room in INSTALLED:
+            item.add_marker(pytest.mark.xdist_group("installed"))
+        elif room == "netns":
             item.add_marker(pytest.mark.xdist_group("waiting" if item.path.stem in WAIT_MOSTLY else "busy"))
         elif room == "host" or item.path.stem in WITH_SOCKETS:
             item.add_marker(pytest.mark.xdist_group("sockets"))

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from tests.netns.lab import PORT
+from tests.netns.lab import PORT, Daemon
 from tests.netns.place import Place
 from tests.netns.test_steadiness import cpu_seconds
 from tests.netns.vandal import AS_PEER, AS_STRANGER
@@ -26,27 +28,33 @@ def pings_answered(place: Place, count: int = 20) -> int:
     return int(found[1]) if found else 0
 
 
+@contextmanager
+def at_little_cost(daemon: Daemon) -> Iterator[None]:
+    """Assert that the daemon lives on, and has hardly used the processor meanwhile."""
+    before, began = cpu_seconds(daemon), time.monotonic()
+    yield
+    assert daemon.running
+    assert cpu_seconds(daemon) - before < LARGEST_SHARE * (time.monotonic() - began)
+
+
 @pytest.mark.parametrize("what", [*AS_STRANGER, *AS_PEER])
 def test_a_hub_under_attack_serves_its_peers(place: Place, what: str) -> None:
     hub, a = place.start_hub(), place.start_a()
     a.wait_for("connected")
     vandal = place.vandal(what, "10.0.1.2", index=place.index_of_messages_to(PORT))
-    before, began = cpu_seconds(hub), time.monotonic()
-    assert pings_answered(place) == 20
-    assert vandal.wait() == 0, str(vandal)
-    assert hub.running
-    assert cpu_seconds(hub) - before < LARGEST_SHARE * (time.monotonic() - began)
+    with at_little_cost(hub):
+        assert pings_answered(place) == 20
+        assert vandal.wait() == 0, str(vandal)
     assert pings_answered(place, 3) == 3
 
 
 def test_bundles_of_nothing_cost_as_little_over_tcp(place: Place) -> None:
     hub, a = place.start_hub(), place.start_a()
     a.wait_for("connected")
-    before, began = cpu_seconds(hub), time.monotonic()
-    vandal = place.vandal("bundles of nothing", "fd02::2", carrier="tcp")
-    assert pings_answered(place) == 20
-    assert vandal.wait() == 0, str(vandal)
-    assert cpu_seconds(hub) - before < LARGEST_SHARE * (time.monotonic() - began)
+    with at_little_cost(hub):
+        vandal = place.vandal("bundles of nothing", "fd02::2", carrier="tcp")
+        assert pings_answered(place) == 20
+        assert vandal.wait() == 0, str(vandal)
     assert place.status(place.hub, "hub")["peers"][1]["drops"]["bad bundle"] > 10
 
 
@@ -55,10 +63,8 @@ def test_a_client_whose_hub_is_hostile_goes_on_at_little_cost(place: Place, what
     vandal = place.vandal_as_hub(what)
     client = place.start_a()
     vandal.wait_for("at it")
-    before, began = cpu_seconds(client), time.monotonic()
-    assert vandal.wait() == 0, str(vandal)
-    assert client.running
-    assert cpu_seconds(client) - before < LARGEST_SHARE * (time.monotonic() - began)
+    with at_little_cost(client):
+        assert vandal.wait() == 0, str(vandal)
 
 
 @pytest.mark.parametrize("what", AS_STRANGER)
