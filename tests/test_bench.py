@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from benchmark import plan, profiling, table
 from benchmark.errors import BenchError
 from benchmark.figures import FIGURES, MEASUREMENTS
+from benchmark.gridtargets import AIMS
 from benchmark.hub import HUBS
 from benchmark.others import OTHERS
 from benchmark.paths import PATHS, said_of_loss
 from benchmark.ratios import median, percentile, ratio, ratios
-from benchmark.readings import read_flood, read_iperf, read_ping
+from benchmark.readings import read_flood, read_iperf, read_observed, read_ping
 from benchmark.results import Results
 from benchmark.subjects import OWN, Subject
 from benchmark.targets import COMPARED, TARGETS, Target
-from benchmark.way import Terms, Way
 
 EVERYONE = (*OWN, *OTHERS, *HUBS)
 SUBJECTS = {subject.name for subject in EVERYONE}
@@ -115,7 +115,7 @@ def test_small_datagrams_are_counted_by_the_second() -> None:
 
 @given(st.text() | st.from_regex(r'\{"end": .*\}') | st.from_regex(r"time=.* ms\n\d+ packets transmitted"))
 def test_what_cannot_be_read_is_one_error(text: str) -> None:
-    for read in (read_iperf, read_ping, read_flood):
+    for read in (read_iperf, read_ping, read_flood, lambda text: read_observed(text, text)):
         try:
             read(text)
         except BenchError:
@@ -184,7 +184,7 @@ def test_plans_and_targets_name_what_there_is() -> None:
     for part in (*plan.WHOLE.parts.values(), *plan.QUICK.parts.values()):
         assert set(part.measurements) <= set(measurements)
     assert set(plan.QUICK.parts) <= set(plan.WHOLE.parts) == paths
-    for target in TARGETS:
+    for target in (*TARGETS, *(target for aims in AIMS.values() for aim in aims for target in aim.targets)):
         assert {subject.hub for subject in EVERYONE if subject.name in {target.subject, target.to}} == {
             path.hub for path in PATHS if path.name == target.path
         }
@@ -205,58 +205,8 @@ def test_a_plan_is_cut_to_what_was_asked_for() -> None:
     chosen = plan.QUICK.limited(["veth", "loss-0.1"], []).timed(7, None)
     assert chosen.parts["loss-0.1"] == plan.Part(plan.EVERYTHING, 7)
     assert chosen.seconds == plan.QUICK.seconds
-    assert plan.WHOLE.limited([], ["up"]).parts["long"].measurements == ["up"]
-    assert "bbr" not in plan.WHOLE.without("bbr").parts["long"].measurements
-
-
-# The long path.
-
-
-def test_a_frame_takes_its_time_at_the_rate_and_then_the_delay() -> None:
-    way = Way(Terms(delay=0.01, rate=1000.0), seed=1)
-    way.take(bytes(100), 5.0)
-    way.take(bytes(50), 5.0)
-    assert way.next_due == pytest.approx(5.11)
-    assert way.give(5.1) == []
-    assert way.give(5.1101) == [bytes(100)]
-    assert way.give(5.2) == [bytes(50)]
-    assert way.next_due is None
-    assert way.carried == 2
-
-
-def test_a_full_queue_drops_at_its_tail() -> None:
-    way = Way(Terms(rate=1000.0, queue=250), seed=1)
-    for size in (100, 101, 102):
-        way.take(bytes(size), 0.0)
-    assert way.dropped == 1
-    way.take(bytes(103), 0.1)  # the first has gone out by now
-    assert [len(frame) for frame in way.give(10.0)] == [100, 101, 103]
-
-
-def test_losses_are_as_many_as_asked_for_and_the_same_with_the_same_seed() -> None:
-    def lost(seed: int) -> list[int]:
-        way = Way(Terms(loss=0.1), seed)
-        for number in range(5000):
-            way.take(number.to_bytes(2, "big"), 0.0)
-        assert way.lost == pytest.approx(500, rel=0.2)
-        arrived = {int.from_bytes(frame, "big") for frame in way.give(0.0)}
-        assert len(arrived) == 5000 - way.lost
-        return sorted(set(range(5000)) - arrived)
-
-    assert lost(1) == lost(1) != lost(2)
-
-
-@given(st.lists(st.tuples(st.integers(1, 1500), st.floats(0, 0.01)), max_size=50), st.floats(0, 0.1))
-def test_frames_keep_their_order_and_none_is_early(frames: list[tuple[int, float]], delay: float) -> None:
-    way, now = Way(Terms(delay, rate=1e6, queue=20_000), seed=1), 0.0
-    for size, pause in frames:
-        now += pause
-        way.take(bytes(size), now)
-        assert way.next_due is not None
-        assert way.next_due >= delay
-    dues = [due for due, _ in way._under_way]
-    assert dues == sorted(dues)
-    assert len(way.give(now + 1)) == way.carried == len(frames) - way.dropped
+    assert plan.WHOLE.limited([], ["up"]).parts["50-10-100"].measurements == ["up"]
+    assert "bbr" not in plan.WHOLE.without("bbr").parts["50-10-100"].measurements
 
 
 # Loss, and profiles.

@@ -1,17 +1,22 @@
 """Compares vpntun with the bare path and with the other tunnels that are installed, all on this machine. As root.
 
     scripts/bench --quick               the main figures, in less than 5 minutes
-    scripts/bench                       all of them, in an hour and a quarter
+    scripts/bench                       all of them, in two hours and a half
     scripts/bench --json FILE           with every reading of every round
     scripts/bench --paths veth --measure up,down --subjects bare,vpntun-udp,openvpn-udp --rounds 3 --seconds 1
+    scripts/bench --paths grid          the grid of ordinary paths, in an hour and a half
     scripts/bench --list                the names of paths, measurements and subjects
 
 Two namespaces, a path between them, and on each path one round after the other. Within a round the subjects take
 turns, and it is the ratios within the rounds whose medians are shown beside the medians of the figures: the machine is
 never the same for two minutes. "Up" is from the end that calls to the end that serves. Processor seconds are those of
-both ends' processes, a gigabyte of a flow up. The memory is the bigger end's. But for the flows that name one, TCP
-has the congestion control that the machine has, inside the tunnels and under those that go over TCP. On the path "hub"
-it is the same tunnel twice, to a server whose other link is left alone or held blocked.
+both ends' processes, a gigabyte of a flow up. The memory is the bigger end's. On the path "hub" it is the same tunnel
+twice, to a server whose other link is left alone or held blocked.
+
+The grid is eight paths named by their numbers (Mbit/s, ms one way, packets of queue, percent lost), for vpntun and
+wireguard-go. Its flows have CUBIC or BBR. All others have the congestion control of the machine, and so has what goes
+under a tunnel over TCP. A C compiler must be installed for the program that is the path. Distributions ship old
+versions of wireguard-go; --wireguard-go chooses a newer one.
 
 `make bench` is the whole; the script makes the environment .venv if it is not there. With another environment:
 PYTHONPATH=scripts PYTHON -m benchmark --quick. A subject whose programs are not installed is left out with a line that
@@ -27,22 +32,24 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark import table
+from benchmark import gridtables, table
 from benchmark.errors import BenchError
 from benchmark.figures import MEASUREMENTS, has_congestion_control
+from benchmark.grid import GRID, LEAST_SECONDS
 from benchmark.hub import HUBS
 from benchmark.namespaces import TOOLS, hide
 from benchmark.others import OTHERS
 from benchmark.paths import PATHS
-from benchmark.plan import QUICK, WHOLE, Plan
+from benchmark.plan import POINT_NAMES, QUICK, WHOLE, Plan
 from benchmark.results import Results, machine
 from benchmark.runner import run
-from benchmark.subjects import OWN, Subject
+from benchmark.subjects import OWN, WIREGUARD_GO, Subject, own
+from benchmark.wan import check_compiler
 
 SUBJECTS = (*OWN, *OTHERS, *HUBS)
 NEEDED = {"ip": "iproute2", "iperf3": "iperf3", "ping": "iputils-ping", "setpriv": "util-linux"}
@@ -53,10 +60,13 @@ def main() -> int:
     if options.list:
         for title, each in (("paths", PATHS), ("measurements", MEASUREMENTS), ("subjects", SUBJECTS)):
             print(f"{title}: {', '.join(one.name for one in each)}")
+        print(f"{GRID}: {', '.join(POINT_NAMES)}")
         return 0
     try:
         plan, subjects = _plan(options), _subjects(options)
         _check_machine()
+        if plan.has_grid:
+            check_compiler()
         hide()
     except BenchError as unable:
         print(f"bench: {unable}", file=sys.stderr)
@@ -81,23 +91,34 @@ def _options() -> argparse.Namespace:
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="the main figures only, fewer rounds, shorter loads")
-    parser.add_argument("--rounds", type=int, metavar="N", help="on each path (3; quick: 2 or 1)")
-    parser.add_argument(
-        "--seconds", type=float, metavar="S", help=f"of each load ({WHOLE.seconds:g}; quick: {QUICK.seconds:g})"
+    parser.add_argument("--rounds", type=int, metavar="N", help="on each path (3, grid 5; quick: 2 or 1)")
+    usual = "; ".join(
+        f"{name}{plan.seconds:g}, grid {plan.grid_seconds:g}" for name, plan in (("", WHOLE), ("quick: ", QUICK))
     )
-    parser.add_argument("--paths", type=_names(PATHS), default=[], metavar="NAME,...", help="these only")
+    parser.add_argument("--seconds", type=float, metavar="S", help=f"of each load ({usual})")
+    paths = _names(PATHS, {GRID: POINT_NAMES})
+    parser.add_argument("--paths", type=paths, default=[], metavar="NAME,...", help=f"these only; {GRID}: all of its")
     parser.add_argument("--measure", type=_names(MEASUREMENTS), default=[], metavar="NAME,...", help="these only")
     parser.add_argument("--subjects", type=_names(SUBJECTS), default=[], metavar="NAME,...", help="these only")
+    parser.add_argument(
+        "--wireguard-go", type=_program, default=WIREGUARD_GO, metavar="PATH", help="the program (the one on PATH)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every reading there")
     parser.add_argument("--list", action="store_true", help="say the names there are")
     return parser.parse_args()
 
 
-def _names(known: Iterable[Any]) -> Any:
+def _program(text: str) -> str:
+    """A path that holds wherever the benchmark goes, or a name that is looked for on PATH."""
+    return os.path.abspath(text) if "/" in text else text
+
+
+def _names(known: Iterable[Any], groups: Mapping[str, Sequence[str]] | None = None) -> Any:
     names = [each.name for each in known]
 
     def parse(text: str) -> list[str]:
-        chosen = [name for name in text.split(",") if name]
+        words = [word for word in text.split(",") if word]
+        chosen = [name for word in words for name in (groups or {}).get(word, [word])]
         for name in chosen:
             if name not in names:
                 raise argparse.ArgumentTypeError(f"there is no {name!r}; there are {', '.join(names)}")
@@ -109,16 +130,22 @@ def _names(known: Iterable[Any]) -> Any:
 def _plan(options: argparse.Namespace) -> Plan:
     plan = (QUICK if options.quick else WHOLE).limited(options.paths, options.measure)
     plan = plan.timed(options.rounds, options.seconds)
-    for congestion in ("cubic", "bbr"):
+    if plan.has_grid and plan.grid_seconds < LEAST_SECONDS:
+        raise BenchError(
+            f"--seconds: on the grid at least {LEAST_SECONDS:g}, for the first second of a flow is left out"
+        )
+    for congestion in {each.congestion: None for each in MEASUREMENTS if each.congestion}:
         if not has_congestion_control(congestion):
             _say(f"flows with {congestion} are left out: this kernel does not have it")
-            plan = plan.without(congestion)
+            for each in MEASUREMENTS:
+                if each.congestion == congestion:
+                    plan = plan.without(each.name)
     return plan
 
 
 def _subjects(options: argparse.Namespace) -> list[Subject]:
     present = []
-    for subject in SUBJECTS:
+    for subject in (*own(options.wireguard_go), *OTHERS, *HUBS):
         if options.subjects and subject.name not in options.subjects:
             continue
         if options.quick and not options.subjects and not subject.quick:
@@ -141,17 +168,23 @@ def _check_machine() -> None:
 
 
 def _versions(subjects: Sequence[Subject]) -> dict[str, str]:
-    return {subject.needs[0]: said for subject in subjects if (said := subject.version())}
+    return {Path(subject.needs[0]).name: said for subject in subjects if (said := subject.version())}
 
 
 def _show(results: Results, about: dict[str, str]) -> None:
     print("\n" + ", ".join(f"{name} {value}" for name, value in about.items()))
     titles = {path.name: path.title for path in PATHS}
     for path in results.paths():
+        if path in POINT_NAMES:
+            continue
         print(f"\n{path}: {titles[path]}; medians\n\n{table.medians(results, path)}")
         if ratios := table.ratios(results, path):
             print(f"\n{path}: ratios within the round; medians\n\n{ratios}")
-    print(f"\ntargets: ratios within the round; medians\n\n{table.targets(results)}")
+    for shown in gridtables.tables(results):
+        print(f"\n{shown}")
+    for name, targets in (("targets", table.targets(results)), ("targets on the grid", gridtables.targets(results))):
+        if targets:
+            print(f"\n{name}: within the round; medians\n\n{targets}")
     if results.notes:
         print("\nnotes")
         for note in results.notes:

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-from benchmark import loads
-from benchmark.namespaces import Machine
+from benchmark import gridfigures, loads
+from benchmark.measuring import Bench, Figure, Measure, Measurement, Readings
 from benchmark.subjects import Tunnel
-
-
-@dataclass(frozen=True)
-class Figure:
-    name: str
-    heading: str  # with its unit
-    digits: int = 0
-
 
 FIGURES = (
     Figure("up", "1 flow up Mbit/s"),
     Figure("down", "1 flow down Mbit/s"),
     Figure("four", "4 flows up Mbit/s"),
-    Figure("cubic", "1 flow cubic Mbit/s", 1),
-    Figure("bbr", "1 flow BBR Mbit/s", 1),
     Figure("idle", "round trip idle us"),
     Figure("idle-p99", "idle p99 us"),
     Figure("loaded", "round trip loaded us"),
@@ -34,30 +22,16 @@ FIGURES = (
     Figure("cpu", "CPU s/GB", 2),
     Figure("rss", "resident MiB", 1),
     Figure("wakes", "idle wake-ups /s", 1),
+    *gridfigures.FIGURES,
 )
 
 
-@dataclass(frozen=True)
-class Bench:
-    """The two machines, and how long a load takes."""
-
-    a: Machine
-    b: Machine
-    seconds: float
-
-
-Readings = Mapping[str, "float | None"]
-Measure = Callable[[Bench, Tunnel], Readings]
-
-
-def _flow(name: str, *, flows: int = 1, back: bool = False, congestion: str = "") -> Measure:
+def _flow(name: str, *, flows: int = 1, back: bool = False) -> Measure:
     """TCP; of a flow up, the processor time of the tunnel's processes as well."""
 
     def measure(bench: Bench, tunnel: Tunnel) -> Readings:
         before = tunnel.processor_seconds()
-        seconds = bench.seconds * (2 if congestion else 1)  # where it is named, the path is long
-        ends, far = (bench.a, bench.b), tunnel.far
-        transfer = loads.tcp(*ends, far, seconds, flows=flows, back=back, congestion=congestion)
+        transfer = loads.tcp(bench.a, bench.b, tunnel.far, bench.seconds, flows=flows, back=back)
         readings: dict[str, float | None] = {name: transfer.mbits}
         if name == "up" and not tunnel.bare and transfer.nbytes:
             readings["cpu"] = (tunnel.processor_seconds() - before) / (transfer.nbytes / 1e9)
@@ -95,24 +69,16 @@ def _rest(bench: Bench, tunnel: Tunnel) -> Readings:
     return {"wakes": max(woken) / bench.seconds}
 
 
-@dataclass(frozen=True)
-class Measurement:
-    name: str
-    take: Measure
-    gives: Sequence[str]
-
-
 MEASUREMENTS = (
     Measurement("up", _flow("up"), ("up", "cpu")),
     Measurement("down", _flow("down", back=True), ("down",)),
     Measurement("four", _flow("four", flows=4), ("four",)),
-    Measurement("cubic", _flow("cubic", congestion="cubic"), ("cubic",)),
-    Measurement("bbr", _flow("bbr", congestion="bbr"), ("bbr",)),
     Measurement("idle", _idle, ("idle", "idle-p99")),
     Measurement("loaded", _loaded, ("loaded", "loaded-p99", "loaded-lost")),
     Measurement("pps", _small, ("pps",)),
     Measurement("rss", _memory, ("rss",)),
     Measurement("rest", _rest, ("wakes",)),
+    *gridfigures.MEASUREMENTS,
 )
 
 

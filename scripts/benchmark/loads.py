@@ -12,7 +12,16 @@ from pathlib import Path
 from benchmark import flood
 from benchmark.errors import BenchError
 from benchmark.namespaces import Machine, Process, until
-from benchmark.readings import RoundTrips, Transfer, read_flood, read_iperf, read_ping
+from benchmark.readings import (
+    INTERVAL,
+    Observed,
+    RoundTrips,
+    Transfer,
+    read_flood,
+    read_iperf,
+    read_observed,
+    read_ping,
+)
 
 FLOOD = Path(flood.__file__)
 PINGS_IDLE, EVERY_IDLE = 600, 0.002
@@ -21,14 +30,13 @@ LEAD = 0.3  # for a flow to get going before the first ping
 PATIENCE = 8.0  # seconds that a load may take beyond its own
 
 _ports = itertools.count(20000)
+_REPORT = ("--json", "--interval", str(INTERVAL))
 
 
-def tcp(
-    a: Machine, b: Machine, far: str, seconds: float, *, flows: int = 1, back: bool = False, congestion: str = ""
-) -> Transfer:
+def tcp(a: Machine, b: Machine, far: str, seconds: float, *, flows: int = 1, back: bool = False) -> Transfer:
     """So many TCP flows from a to b, or back."""
-    with _iperf_server(b) as port:
-        command = _iperf_client(far, port, seconds, flows, back, congestion)
+    with _iperf_server(b) as (port, _):
+        command = _iperf_client(far, port, seconds, flows, back)
         return read_iperf(a.run(*command, timeout=seconds + PATIENCE, check=False).stdout)
 
 
@@ -42,15 +50,41 @@ def pings_under_load(a: Machine, b: Machine, far: str, seconds: float) -> RoundT
     """From a to b, while a TCP flow goes the same way."""
     with flow(a, b, far, seconds + LEAD + 1):
         time.sleep(LEAD)
-        wanted = ["-c", str(int(seconds / EVERY_LOADED)), "-i", str(EVERY_LOADED), "-W", "1"]
-        return read_ping(a.run("ping", "-n", *wanted, far, timeout=seconds + PATIENCE, check=False).stdout)
+        return pings_beside(a, far, seconds, EVERY_LOADED)
+
+
+def pings_beside(a: Machine, far: str, seconds: float, every: float) -> RoundTrips:
+    """From a to b for so many seconds, beside whatever else goes there."""
+    wanted = ["-c", str(int(seconds / every)), "-i", str(every), "-W", "1"]
+    return read_ping(a.run("ping", "-n", *wanted, far, timeout=seconds + PATIENCE, check=False).stdout)
+
+
+@contextlib.contextmanager
+def observed(
+    a: Machine, b: Machine, far: str, seconds: float, congestion: str, *, flows: int = 1, back: bool = False
+) -> Iterator[Callable[[], Observed]]:
+    """Run TCP flows with a named congestion control meanwhile. The function yielded waits for their end."""
+    with _iperf_server(b) as (port, server):
+        client = a.start(*_iperf_client(far, port, seconds, flows, back), "--congestion", congestion)
+
+        def result() -> Observed:
+            client.wait(seconds + PATIENCE)
+            read_iperf(client.log)  # tells what went wrong, if anything
+            server.wait(PATIENCE)
+            receiver, sender = (client, server) if back else (server, client)
+            return read_observed(receiver.log, sender.log)
+
+        try:
+            yield result
+        finally:
+            a.forget(client)
 
 
 @contextlib.contextmanager
 def flow(a: Machine, b: Machine, far: str, seconds: float, *, back: bool = False) -> Iterator[Callable[[], Transfer]]:
     """One TCP flow meanwhile; what is yielded waits for its end. It must not be over before."""
-    with _iperf_server(b) as port:
-        client = a.start(*_iperf_client(far, port, seconds, 1, back, ""))
+    with _iperf_server(b) as (port, _):
+        client = a.start(*_iperf_client(far, port, seconds, 1, back))
 
         def result() -> Transfer:
             client.wait(seconds + PATIENCE)
@@ -91,19 +125,18 @@ def offered(machine: Machine, far: str, rate: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _iperf_server(machine: Machine) -> Iterator[str]:
-    """An iperf3 server for one test, ready; its port."""
-    port = str(next(_ports))
-    server: Process = machine.start("iperf3", "--server", "--one-off", "--forceflush", "--port", port)
+def _iperf_server(machine: Machine) -> Iterator[tuple[int, Process]]:
+    """The port of an iperf3 server for one test, ready, and its process."""
+    port = next(_ports)
+    server = machine.start("iperf3", "--server", "--one-off", *_REPORT, "--port", str(port))
     try:
-        if not until(lambda: "listening" in server.log or not server.running, 5):
+        if not until(lambda: machine.listens(port) or not server.running, 5) or not server.running:
             raise BenchError(f"iperf3 does not listen: {server.tail()}")
-        yield port
+        yield port, server
     finally:
         machine.forget(server)
 
 
-def _iperf_client(far: str, port: str, seconds: float, flows: int, back: bool, congestion: str) -> list[str]:
-    command = ["iperf3", "--json", "--client", far, "--port", port, "--time", f"{seconds:g}"]
-    command += ["--parallel", str(flows), "--connect-timeout", "3000"]
-    return command + ["--reverse"] * back + (["--congestion", congestion] if congestion else [])
+def _iperf_client(far: str, port: int, seconds: float, flows: int, back: bool) -> list[str]:
+    command = ["iperf3", *_REPORT, "--client", far, "--port", str(port), "--time", f"{seconds:g}"]
+    return [*command, "--parallel", str(flows), "--connect-timeout", "3000"] + ["--reverse"] * back

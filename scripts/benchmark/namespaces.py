@@ -177,6 +177,21 @@ class Machine:
         self._processes.append(process)
         return process
 
+    def sent_bytes(self, device: str) -> int:
+        """How many bytes a device has sent so far, Ethernet headers included."""
+        with inside(self.name):
+            counters = Path("/proc/thread-self/net/dev").read_text()
+        found = re.search(rf"^ *{device}:(.*)$", counters, re.MULTILINE)
+        if not found:
+            raise BenchError(f"{self.name} has no device {device}")
+        return int(found[1].split()[8])
+
+    def listens(self, port: int) -> bool:
+        """Whether a TCP socket listens on this port."""
+        with inside(self.name):
+            sockets = "".join(Path(f"/proc/thread-self/net/{name}").read_text() for name in ("tcp", "tcp6"))
+        return re.search(rf":{port:04X} \S+ 0A ", sockets) is not None
+
     def ip(self, *arguments: str | Path) -> None:
         _ip("-n", self.name, *arguments)
 

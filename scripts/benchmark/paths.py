@@ -1,22 +1,21 @@
-"""The paths between the two machines: a veth pair as it is, without offloads, with loss; and a long path.
+"""The paths between the two machines: a veth pair as it is, without offloads, with loss; and the points of the grid.
 
 1. With the veth's offloads on, a burst crosses it as one buffer, and netfilter counts and drops it as one packet. So
    loss comes with the offloads off, and the rules' counters show that it was single datagrams that were lost.
-2. The long path is scripts/wan: 300 Mbit/s, a round trip of 20 ms.
+2. The grid (grid.py) is carried by a program of its own, wan.c: rate, delay, queue, loss.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmark import offloads
+from benchmark import offloads, wan
 from benchmark.errors import BenchError
-from benchmark.namespaces import CHECKOUT, Machine, until
-from benchmark.relay import DEVICE as WAN
+from benchmark.grid import POINTS, Point
+from benchmark.namespaces import Machine
 
 VETH = "veth0"
 MTU = 1500
@@ -31,8 +30,13 @@ class Path:
     title: str
     loss: float = 0.0
     offloads: bool = False
-    long: bool = False
     hub: bool = False  # where the hubs are measured, in place of all others
+    point: Point | None = None  # of the grid
+
+    @property
+    def device(self) -> str:
+        """Its name at both ends."""
+        return wan.DEVICE if self.point else VETH
 
 
 PATHS = (
@@ -41,36 +45,22 @@ PATHS = (
     Path("no-offloads", "a veth pair, its offloads off"),
     Path("loss-0.1", "a veth pair, offloads off, 0.1% of the datagrams lost", loss=0.001),
     Path("loss-1", "a veth pair, offloads off, 1% of the datagrams lost", loss=0.01),
-    Path("long", "300 Mbit/s, round trip 20 ms", long=True),
-    Path("long-0.1", "300 Mbit/s, round trip 20 ms, 0.1% lost", long=True, loss=0.001),
-    Path("long-1", "300 Mbit/s, round trip 20 ms, 1% lost", long=True, loss=0.01),
+    *(Path(point.name, point.title, point=point) for point in POINTS),
 )
 
 
 @contextlib.contextmanager
 def laid(path: Path, a: Machine, b: Machine) -> Iterator[Verify]:
     """The path, laid between the two machines for as long as it is needed."""
-    with _long(path, a, b) if path.long else _veth(path, a, b) as verify:
+    with _grid(path.point, a, b) if path.point else _veth(path, a, b) as verify:
         yield verify
 
 
 @contextlib.contextmanager
-def _long(path: Path, a: Machine, b: Machine) -> Iterator[Verify]:
-    options = ["--delay", "10", "--rate", "300", "--loss", f"{path.loss * 100:g}", "--mtu", str(MTU)]
-    scripts = str(CHECKOUT / "scripts")
-    relay = a.start(sys.executable, "-m", "benchmark.relay", a.name, b.name, *options, env={"PYTHONPATH": scripts})
-
-    def verify() -> list[str]:
-        relay.stop()
-        return [line for line in relay.log.splitlines() if line != "ready"]
-
-    try:
-        if not until(lambda: "ready" in relay.log or not relay.running, 10) or not relay.running:
-            raise BenchError(f"scripts/wan has not started: {relay.tail()}")
-        _address(WAN, a, b)
-        yield verify
-    finally:
-        a.forget(relay)
+def _grid(point: Point, a: Machine, b: Machine) -> Iterator[Verify]:
+    with wan.carrying(point, MTU, a, b) as process:
+        _address(wan.DEVICE, a, b)
+        yield lambda: wan.report(process)
 
 
 @contextlib.contextmanager

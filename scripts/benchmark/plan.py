@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from benchmark.grid import POINTS
+
 FLOWS = ("up", "down", "four")
 EVERYTHING = (*FLOWS, "idle", "loaded", "pps", "rss", "rest")
 BESIDE = ("up", "down", "idle", "loaded")
-LONG = ("cubic", "bbr", "idle", "loaded")
+ON_GRID = ("cubic", "bbr", "two", "eight", "both", "share")
+POINT_NAMES = tuple(point.name for point in POINTS)
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,19 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """`parts` by the name of the path; a load takes so many seconds, on a long path twice as many."""
+    """`parts` by the name of the path; how many seconds a load takes, and how many a flow on the grid."""
 
     parts: Mapping[str, Part]
     seconds: float
+    grid_seconds: float
+
+    def seconds_on(self, path: str) -> float:
+        return self.grid_seconds if path in POINT_NAMES else self.seconds
+
+    @property
+    def has_grid(self) -> bool:
+        """Whether anything is measured on the grid."""
+        return any(name in POINT_NAMES for name in self.parts)
 
     def limited(self, paths: Sequence[str], measurements: Sequence[str]) -> Plan:
         """Only these paths, each with all of these measurements; where none are named, as planned."""
@@ -36,7 +48,7 @@ class Plan:
     def timed(self, rounds: int | None, seconds: float | None) -> Plan:
         """With so many rounds on each path and seconds a load, where they are given."""
         parts = {name: replace(part, rounds=rounds or part.rounds) for name, part in self.parts.items()}
-        return Plan(parts, seconds or self.seconds)
+        return Plan(parts, seconds or self.seconds, seconds or self.grid_seconds)
 
     def without(self, measurement: str) -> Plan:
         left = {
@@ -53,11 +65,10 @@ WHOLE = Plan(
         "no-offloads": Part(EVERYTHING, 3),
         "loss-0.1": Part(EVERYTHING, 3),
         "loss-1": Part(EVERYTHING, 3),
-        "long": Part(LONG, 3),
-        "long-0.1": Part(LONG, 3),
-        "long-1": Part(LONG, 3),
+        **{name: Part(ON_GRID, 5) for name in POINT_NAMES},
     },
     seconds=3,
+    grid_seconds=6,
 )
 QUICK = Plan(
     {
@@ -65,8 +76,9 @@ QUICK = Plan(
         "hub": Part(("down", "idle"), 1),
         "no-offloads": Part(("up", "down"), 1),
         "loss-1": Part(("up", "down"), 1),
-        "long": Part(("cubic", "bbr"), 1),
-        "long-1": Part(("cubic", "bbr"), 1),
+        "300-10-400": Part(("cubic", "bbr"), 1),
+        "300-10-400-1": Part(("cubic", "bbr"), 1),
     },
     seconds=1,
+    grid_seconds=4,
 )

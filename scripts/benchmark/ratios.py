@@ -36,3 +36,9 @@ def ratios(readings: Sequence[float | None], to: Sequence[float | None]) -> list
 def ratio(readings: Sequence[float | None], to: Sequence[float | None]) -> float | None:
     """The median of the ratios within the rounds."""
     return median(ratios(readings, to))
+
+
+def difference(readings: Sequence[float | None], to: Sequence[float | None]) -> float | None:
+    """The median of the differences within the rounds; a round in which either is missing does not count."""
+    pairs = zip(readings, to, strict=False)
+    return median([mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None])

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmark.errors import BenchError
 from benchmark.ratios import percentile
+
+INTERVAL = 0.1  # seconds between two reports of an observed flow's receiver
+HALF_AN_INTERVAL = INTERVAL / 2  # the reports come not quite on time
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,43 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """Part of a flow as its receiver saw it: seconds since the start, and the bytes that arrived meanwhile."""
+
+    start: float
+    end: float
+    nbytes: int
+
+    @property
+    def mbits(self) -> float:
+        return self.nbytes * 8 / (self.end - self.start) / 1e6
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One or more TCP flows as their receiver saw them, and how many segments the senders sent again."""
+
+    intervals: Sequence[Interval]
+    repeated: int
+
+    @property
+    def nbytes(self) -> int:
+        return sum(each.nbytes for each in self.intervals)
+
+    def mbits(self, after: float) -> float:
+        """The rate from that second on."""
+        later = [each for each in self.intervals if each.start >= after - HALF_AN_INTERVAL]
+        if not later:
+            raise BenchError(f"the flow was over within {after:g} s")
+        return Interval(later[0].start, later[-1].end, sum(each.nbytes for each in later)).mbits
+
+    def start(self, share: float = 0.9) -> float:
+        """The end of the first interval that has this share of the later rate, which is that of the second half."""
+        wanted = share * self.mbits(self.intervals[-1].end / 2)
+        return next(each.end for each in self.intervals if each.mbits >= wanted)
+
+
+@dataclass(frozen=True)
 class RoundTrips:
     """In microseconds; `lost` is the share of pings without an answer."""
 
@@ -35,17 +77,44 @@ class RoundTrips:
 def read_iperf(text: str) -> Transfer:
     """From `iperf3 --json`."""
     try:
-        report = json.loads(text)
-        if "error" in report:
-            raise BenchError(f"iperf3: {report['error']}")
-        end = report["end"]
+        end = _report(text)["end"]
         received = end["sum_received"]
         transfer = Transfer(int(received["bytes"]), float(received["seconds"]), end["sum_sent"].get("retransmits", 0))
-    except (ValueError, KeyError, TypeError) as unreadable:
-        raise BenchError(f"iperf3 has printed something else than its report: {text.strip()[-200:]!r}") from unreadable
+    except (ValueError, KeyError, TypeError, AttributeError) as unreadable:
+        raise _unreadable(text) from unreadable
     if transfer.seconds <= 0:
         raise BenchError("iperf3 has measured no time")
     return transfer
+
+
+def read_observed(receiver: str, sender: str) -> Observed:
+    """From the reports of both ends; the receiver's must come at short intervals."""
+    try:
+        sums = [each["sum"] for each in _report(receiver)["intervals"]]
+        found = [Interval(float(each["start"]), float(each["end"]), int(each["bytes"])) for each in sums]
+    except (ValueError, KeyError, TypeError, AttributeError) as unreadable:
+        raise _unreadable(receiver) from unreadable
+    # What is left over at the end may be too short to have a rate.
+    intervals = [each for each in found if each.end - each.start > HALF_AN_INTERVAL]
+    if not intervals:
+        raise BenchError("iperf3 has reported no interval")
+    try:
+        return Observed(intervals, int(_report(sender)["end"]["sum_sent"].get("retransmits", 0)))
+    except (ValueError, KeyError, TypeError, AttributeError) as unreadable:
+        raise _unreadable(sender) from unreadable
+
+
+def _report(text: str) -> dict[str, Any]:
+    report = json.loads(text)
+    if "error" in report:
+        raise BenchError(f"iperf3: {report['error']}")
+    if not isinstance(report, dict):
+        raise _unreadable(text)
+    return report
+
+
+def _unreadable(text: str) -> BenchError:
+    return BenchError(f"iperf3 has printed something else than its report: {text.strip()[-200:]!r}")
 
 
 def read_ping(text: str) -> RoundTrips:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.ratios import median, ratio, ratios
+from benchmark.ratios import difference, median, ratio, ratios
 
 Rounds = list["float | None"]
 
@@ -41,6 +41,10 @@ class Results:
     def ratio(self, path: str, subject: str, figure: str, to: str) -> float | None:
         """The median of the ratios within the rounds."""
         return ratio(self.rounds(path, subject, figure), self.rounds(path, to, figure))
+
+    def difference(self, path: str, subject: str, figure: str, to: str) -> float | None:
+        """The median of the differences within the rounds."""
+        return difference(self.rounds(path, subject, figure), self.rounds(path, to, figure))
 
     def as_json(self) -> dict[str, Any]:
         """Every reading, and the ratios of each subject to each other one."""

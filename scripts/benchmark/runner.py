@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from benchmark import table
 from benchmark.errors import BenchError
-from benchmark.figures import MEASUREMENTS, Bench, Measurement
+from benchmark.figures import MEASUREMENTS
+from benchmark.measuring import Bench, Measurement
 from benchmark.namespaces import Machine, two_machines
 from benchmark.paths import PATHS, Path, laid
 from benchmark.plan import Plan
@@ -33,7 +34,7 @@ def run(plan: Plan, subjects: Sequence[Subject], results: Results, say: Say) -> 
     """Take all readings into `results`. A path that cannot be laid is noted and left out."""
     for path in PATHS:
         part = plan.parts.get(path.name)
-        chosen = [subject for subject in subjects if subject.hub is path.hub]
+        chosen = [subject for subject in subjects if measured_on(subject, path)]
         if part is None or not chosen:
             continue
         say(f"{path.name}: {path.title}")
@@ -42,11 +43,17 @@ def run(plan: Plan, subjects: Sequence[Subject], results: Results, say: Say) -> 
             try:
                 with laid(path, a, b) as verify:
                     with _tunnels(chosen, a, b) as tunnels:
-                        _PathRun(path, tunnels, Bench(a, b, plan.seconds), results, say).run(wanted, part.rounds)
+                        bench = Bench(a, b, path.device, plan.seconds_on(path.name))
+                        _PathRun(path, tunnels, bench, results, say).run(wanted, part.rounds)
                     results.notes += [f"{path.name}: {line}" for line in verify()]
             except BenchError as failed:
                 results.notes.append(f"{path.name}: {failed}")
                 say(results.notes[-1])
+
+
+def measured_on(subject: Subject, path: Path) -> bool:
+    """Pure. The hubs have a path of their own, and not every subject is measured on the grid."""
+    return subject.hub is path.hub and (subject.grid or path.point is None)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from benchmark.errors import BenchError
 from benchmark.namespaces import TOOLS, WORK, Machine, Process, until
 
 VPNTUN = (sys.executable, "-m", "vpntun")
+WIREGUARD_GO = "wireguard-go"
+TWIN = 100  # what the number of a second tunnel of one kind is greater by
 
 
 @dataclass
@@ -75,6 +77,7 @@ class Subject:
     needs: Sequence[str] = ()
     quick: bool = True  # measured in a quick run
     hub: bool = False  # measured on the hub's path, and nowhere else
+    grid: bool = False  # measured on the grid too
     meanwhile: Callable[[Site], AbstractContextManager[None]] = _nothing_else  # what goes on beside a load
 
     def missing(self) -> str | None:
@@ -141,6 +144,17 @@ class Tunnel:
             machine, process = self._site.processes.pop()
             machine.forget(process)
 
+    @contextlib.contextmanager
+    def twin(self) -> Iterator[Tunnel]:
+        """A second tunnel of the same kind between the same machines, for as long as it is needed."""
+        site = self._site
+        twin = Tunnel(self.subject, site.a, site.b, site.number + TWIN)
+        try:
+            twin.start()
+            yield twin
+        finally:
+            twin.stop()
+
     def meanwhile(self) -> AbstractContextManager[None]:
         """What goes on beside each load."""
         return self.subject.meanwhile(self._site)
@@ -190,13 +204,13 @@ def wireguard_keys(site: Site, machine: Machine) -> tuple[Path, str]:
     return path, machine.run("wg", "pubkey", stdin=path.read_text()).stdout.strip()
 
 
-def wireguard_go(site: Site, machine: Machine, *, calls: bool) -> None:
+def wireguard_go(site: Site, machine: Machine, program: str, *, calls: bool) -> None:
     """One end by wireguard-go."""
     other = site.other(machine)
     private, _ = wireguard_keys(site, machine)
     _, public = wireguard_keys(site, other)
     device = f"wg{site.number}{machine.name}"  # the control socket's name too, which both ends share a folder for
-    daemon = site.start(machine, "wireguard-go", "-f", device, LOG_LEVEL="error", WG_PROCESS_FOREGROUND="1")
+    daemon = site.start(machine, program, "-f", device, LOG_LEVEL="error", WG_PROCESS_FOREGROUND="1")
     socket = Path(f"/run/wireguard/{device}.sock")
     if not until(socket.exists, 5):
         raise BenchError(f"wireguard-go has not started: {daemon.tail()}")
@@ -209,24 +223,28 @@ def wireguard_go(site: Site, machine: Machine, *, calls: bool) -> None:
     machine.ip("link", "set", device, "up")
 
 
-def _wireguard_go(site: Site) -> None:
-    wireguard_go(site, site.b, calls=False)
-    wireguard_go(site, site.a, calls=True)
+def own(wireguard: str = WIREGUARD_GO) -> Sequence[Subject]:
+    """The bare path, vpntun, and the program it is to be as fast as, found on PATH or given by its path."""
+
+    def wireguard_to_itself(site: Site) -> None:
+        wireguard_go(site, site.b, wireguard, calls=False)
+        wireguard_go(site, site.a, wireguard, calls=True)
+
+    def vpntun_to_wireguard(site: Site) -> None:
+        wireguard_go(site, site.b, wireguard, calls=False)
+        private, _ = wireguard_keys(site, site.a)
+        _, public = wireguard_keys(site, site.b)
+        keys: list[str | Path] = ["--private-key", private, "--peer", public, "--allowed", f"{site.address(site.b)}/32"]
+        where = ["-c", site.b.outer, "-p", str(site.port), "-i", site.device(site.a), "--address", site.prefix(site.a)]
+        site.start(site.a, *VPNTUN, *where, *keys)
+
+    return (
+        Subject(BARE, _bare),
+        Subject("vpntun-udp", vpntun("udp"), grid=True),
+        Subject("vpntun-tcp", vpntun("tcp"), grid=True),
+        Subject("vpntun-wg", vpntun_to_wireguard, needs=(wireguard, "wg")),
+        Subject(WIREGUARD_GO, wireguard_to_itself, needs=(wireguard, "wg"), grid=True),
+    )
 
 
-def _vpntun_to_wireguard_go(site: Site) -> None:
-    wireguard_go(site, site.b, calls=False)
-    private, _ = wireguard_keys(site, site.a)
-    _, public = wireguard_keys(site, site.b)
-    keys: list[str | Path] = ["--private-key", private, "--peer", public, "--allowed", f"{site.address(site.b)}/32"]
-    where = ["-c", site.b.outer, "-p", str(site.port), "-i", site.device(site.a), "--address", site.prefix(site.a)]
-    site.start(site.a, *VPNTUN, *where, *keys)
-
-
-OWN = (
-    Subject(BARE, _bare),
-    Subject("vpntun-udp", vpntun("udp")),
-    Subject("vpntun-tcp", vpntun("tcp")),
-    Subject("vpntun-wg", _vpntun_to_wireguard_go, needs=("wireguard-go", "wg")),
-    Subject("wireguard-go", _wireguard_go, needs=("wireguard-go", "wg")),
-)
+OWN = own()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmark.figures import FIGURES, Figure
+from benchmark.figures import FIGURES
+from benchmark.measuring import Figure
 from benchmark.results import Results
 from benchmark.targets import COMPARED, TARGETS
 
@@ -44,13 +45,16 @@ def ratios(results: Results, path: str) -> str:
 
 
 def targets(results: Results) -> str:
-    rows = []
+    """Those of the paths that were measured; nothing where there are none."""
+    rows, measured = [], set(results.paths())
     for target in TARGETS:
+        if target.path not in measured:
+            continue
         value = target.value(results)
         against = target.subject + (f" / {target.to}" if target.to else "")
         wanted = f"{'<=' if target.at_most else '>='} {target.bound:g}"
         rows.append([f"{target.path}: {target.figure}", against, wanted, number(value, 2), target.verdict(value)])
-    return columns(["target", "of", "wanted", "is", ""], rows)
+    return columns(["target", "of", "wanted", "is", ""], rows) if rows else ""
 
 
 def number(value: float | None, digits: int | None = None) -> str:

@@ -1,0 +1,70 @@
+"""Compile and start wan.c, the program that is the path at each point of the grid."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmark.errors import BenchError
+from benchmark.grid import Point
+from benchmark.namespaces import TOOLS, WORK, Machine, Process, until
+
+DEVICE = "wan0"
+SOURCE = Path(__file__).with_name("wan.c")
+COMPILER = "cc"
+PACKAGES = "gcc libc6-dev"  # on Debian
+
+
+def check_compiler() -> None:
+    """Raise BenchError where the program cannot be compiled."""
+    if shutil.which(COMPILER, path=TOOLS) is None:
+        raise BenchError(
+            f"{COMPILER} is not installed; the paths of the grid are a C program. On Debian: apt install {PACKAGES}"
+        )
+
+
+@functools.cache
+def program() -> Path:
+    """Compile it on the first call, into the private folder of this run."""
+    check_compiler()
+    return compiled(WORK / "wan")
+
+
+def compiled(target: Path) -> Path:
+    """Compile the program to a file."""
+    command = [COMPILER, "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(target), str(SOURCE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = "\n".join(done.stderr.strip().splitlines()[:5])
+        raise BenchError(
+            f"{SOURCE.name} does not compile; its headers come on Debian with: apt install {PACKAGES}\n{said}"
+        )
+    return target
+
+
+def options(point: Point, mtu: int) -> list[str]:
+    """The command's arguments for a point of the grid."""
+    numbers = {"rate": point.rate, "delay": point.delay, "queue": point.queue, "loss": point.loss, "mtu": mtu}
+    return [word for name, value in numbers.items() for word in (f"--{name}", f"{value:g}")]
+
+
+@contextlib.contextmanager
+def carrying(point: Point, mtu: int, a: Machine, b: Machine) -> Iterator[Process]:
+    """Run the program between two machines; their devices wan0 have no addresses yet."""
+    process = a.start(program(), *options(point, mtu), a.name, b.name)
+    try:
+        if not until(lambda: "ready" in process.log or not process.running, 10) or not process.running:
+            raise BenchError(f"wan has not started: {process.tail()}")
+        yield process
+    finally:
+        a.forget(process)
+
+
+def report(process: Process) -> list[str]:
+    """End the program; what it says of each direction."""
+    process.stop()
+    return [line for line in process.log.splitlines() if line != "ready"]
