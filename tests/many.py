@@ -35,12 +35,13 @@ from vpntun.host.carrier import Flow
 from vpntun.host.carrier import Path as Way
 from vpntun.host.delivery import Delivery
 from vpntun.host.inbound import Inbound
-from vpntun.host.link import Link, Sealer
+from vpntun.host.link import Link
 from vpntun.host.listening import TcpListener
 from vpntun.host.loop import Loop
 from vpntun.host.outbound import Outbound
 from vpntun.host.plain import PlainSender
 from vpntun.host.schedule import Schedule
+from vpntun.host.sealer import Sealer
 from vpntun.host.tcp import TcpConnection
 from vpntun.host.udp import UdpEndpoint, UdpSocket
 from vpntun.links import Links, takes_of
@@ -245,7 +246,7 @@ class Crowd:
         self.stamps = Stamps()
         self.schedule = Schedule()
         self.sealer = Sealer()
-        self.bundler = Bundler(PlainSender(1420))
+        self.bundler = Bundler(PlainSender(1420, self.sealer), self.sealer)
         self.drops: Counter[str] = Counter()
         self.members = [Member(self, number, keepalive=keepalive, plain=number % 2 > 0) for number in range(count)]
         for member in self.members:

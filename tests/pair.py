@@ -257,7 +257,8 @@ class End(Side):
             if self.speaks and self.conversation.room(session, now):
                 plaintext = bundle(plaintext)
                 self._give(self.peer.endpoint, seal(session, plaintext))
-                self.conversation.sent(session, len(plaintext) + DATA_OVERHEAD, 1, now)
+                counter = session.send_counter - 1
+                self.conversation.sent(session, counter, len(plaintext) + DATA_OVERHEAD, 1, now)
             else:
                 self._give(self.peer.endpoint, seal(session, plaintext))
             self.peer.timers.data_sent(now)
@@ -288,7 +289,10 @@ class End(Side):
             if kind == PROBE:
                 self._world.note(self, "is probed", source.carrier)
             self.act(self.conversation.received(session, plaintext, source, now))
-        self.conversation.opened(session, counter, 1, now, packets=not control)
+        if control:
+            self.conversation.opened_control(session, counter, 1)
+        else:
+            self.conversation.opened(session, counter, 1, now, plaintext)
         return []
 
     # tests.fakes.Host
@@ -425,7 +429,7 @@ class Client(End):
         now = self._world.now
         self.act(self.peer.handle_timers(now))
         self.act(self.choice.handle_timer(now))
-        self.act(self.conversation.handle_timer(now))
+        self.act(self.conversation.handle_timer(now, now))
 
     def closed(self, connection: Connection) -> None:
         if self.alive:
@@ -477,7 +481,7 @@ class Server(End):
         now = self._world.now
         self.act(self.peer.handle_timers(now))
         self.act(self.choice.handle_timer(now))
-        self.act(self.conversation.handle_timer(now))
+        self.act(self.conversation.handle_timer(now, now))
 
     def closed(self, connection: Connection) -> None:
         if self.alive:

@@ -25,7 +25,9 @@ from vpntun.core import (
     reassembly,
     span,
     timers,
+    vanishing,
 )
+from vpntun.core.parity import ParityMaker, Restorer
 from vpntun.crypto import replay, session
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator, SessionKeys, consume_initiation
@@ -113,7 +115,7 @@ def test_the_records_vector() -> None:
     assert items("records") == {
         "client's HELLO": record.Hello(False, record.TAKES_ALL | record.TAKES_PARITY).pack().hex(),
         "server's HELLO": record.Hello(True, record.TAKES_ALL | record.TAKES_PARITY).pack().hex(),
-        "REPORT": record.Report(highest=2, opened=3, datagrams=5, failed=0).pack().hex(),
+        "REPORT": record.Report(highest=2, opened=3, datagrams=5, failed=0, busy=128 / 255).pack().hex(),
         "PROBE of 12 bytes": record.Probe(token, 12).pack().hex(),
         "ECHO of it": record.Echo(token, 12).pack().hex(),
     }
@@ -144,8 +146,6 @@ def test_the_vector_of_a_bundle_and_a_burst() -> None:
     size = session.seal_into(bundle, sealed)
     pieces = [bytes(piece) for piece in burst.BurstCutter(sealed).cut(size, 64)]
     datagrams = [header + piece for header, piece in zip(pieces[::2], pieces[1::2], strict=True)]
-    cut = [bytes(piece) for piece in burst.BurstCutter(sealed).cut(size, 64, protected=True)]
-    protected = [header + piece for header, piece in zip(cut[::2], cut[1::2], strict=True)]
     joined = memoryview(bytearray(message.LARGEST))
     length, _ = burst.join_in_order(memoryview(b"".join(datagrams)), 0, 64, joined)
 
@@ -161,11 +161,33 @@ def test_the_vector_of_a_bundle_and_a_burst() -> None:
         "BUNDLE": bundle.hex(),
         "message, counter 2": sealed[:size].hex(),
         **{f"burst, {index} of 3": each.hex() for index, each in enumerate(datagrams)},
-        **{f"protected, {index} of 3": each.hex() for index, each in enumerate(protected[:3])},
-        "its parity": protected[3].hex(),
         **dict(
             zip(("first segment", "second segment", "third segment"), (each.hex() for each in segments), strict=True)
         ),
+    }
+
+
+def test_the_vector_of_a_parity() -> None:
+    packets = [datagram(1, b"whole"), datagram(2, b"segment1")]
+    bundles = []
+    for packet in packets:
+        finish_transport(packet, 20, UDP_CHECKSUM)
+        bundles.append(bytearray(record.BUNDLE_START + record.ENTRY_SIZE + len(packet)))
+        record.append(bundles[-1], record.begin_bundle(bundles[-1]), packet, 0)
+    maker = ParityMaker()
+    assert maker.add(3, memoryview(bundles[0]), 2) == b""
+    parity = maker.add(4, memoryview(bundles[1]), 2)
+
+    restorer, window = Restorer(), replay.ReplayWindow()
+    restorer.restore(record.Parity.parse(parity), window, 1.0)
+    restorer.keep(4, memoryview(bundles[1]))
+    assert restorer.restore(record.Parity.parse(parity), window, 1.0) == (3, bytes(bundles[0]))
+
+    assert [len(bundle) for bundle in bundles] == [38, 41]
+    assert items("parity") == {
+        "BUNDLE, counter 3": bundles[0].hex(),
+        "BUNDLE, counter 4": bundles[1].hex(),
+        "PARITY": parity.hex(),
     }
 
 
@@ -211,20 +233,23 @@ CONSTANTS = {
     "largest gso_size": f"{vnet.SEGMENT_SIZE}",
     "IPv6 extension headers of a superpacket": f"{transport.MOST_EXTENSIONS}",
     "headers of a superpacket": f"{transport.MOST_HEADERS}",
-    "span at first, at most": f"{span.FIRST}, {span.MOST}",
-    "span halves, doubles at a loss of records": f"over {span.HALVE_OVER:.0%}, under {span.GROW_UNDER:.1%}",
-    "records judged at least, fading over": f"{measured.FEWEST_RECORDS}, {measured.FADING}",
-    "span times loss of datagrams, of protected ones": f"{span.AIM}, {span.AIM_PROTECTED}",
-    "loss at which bursts are protected, are no more": (
+    "records in a group of a PARITY": f"2 to {record.MOST_IN_GROUP}",
+    "span of long records": f"{span.MOST}",
+    "REPORTs until records are long": f"{span.REPORTS_BEFORE_LONG}; 1 after {span.REPORTS_OF_A_SECOND}",
+    "loss at which records are single again": f"over {span.MOST_LOSS:.2%}",
+    "span times loss of datagrams": f"{span.AIM}",
+    "datagrams of a path that are protected at first": f"{protection.FIRST_LOOK}",
+    "loss at which records are protected, are no more": (
         f"{protection.WANTED_OVER:.2%}, {protection.UNWANTED_UNDER:.2%}"
     ),
     "loss that calls for protection fades over": f"{protection.FADING}",
-    "span of protected bursts at first": f"{span.FIRST_PROTECTED}",
-    "room: of the rate that delayed, forgotten at": f"{measured.ROOM}, {measured.FORGOTTEN_AT}",
+    "records that share a parity": f"{protection.SMALLEST_GROUP} to {protection.LARGEST_GROUP}",
+    "their number times loss": f"{protection.AIM}",
+    "room: of the rate that delayed": f"{measured.ROOM}",
     "datagrams in a sample of loss": f"{measured.FEWEST_DATAGRAMS}",
-    "silence that halves the span": f"{span.SILENCE:g} s",
-    "idleness that resets the span": f"{span.IDLENESS:g} s",
-    "bursts that vanish are tried again after": f"{span.FIRST_RETRY:g} s, doubling to {span.LAST_RETRY:g} s",
+    "silence that ends long records": f"{vanishing.SILENCE:g} s",
+    "idleness that ends long records": f"{span.IDLENESS:g} s",
+    "bursts that vanish are tried again after": f"{vanishing.FIRST_RETRY:g} s, doubling to {vanishing.LAST_RETRY:g} s",
     "record at most, of the delivered rate": f"{span.RECORD_TIME * 1000:g} ms",
     "record over TCP at least": f"{span.LEAST_OF_STREAM}",
     "UDP payload at first": f"{pathmtu.BASE}",

@@ -161,7 +161,7 @@ def test_what_two_vpntuns_find_out_is_told_of_vpntuns_alone(met: Two) -> None:
     peer = peer_of(met)
     assert peer["vpntun"] == is_vpntun
     assert (peer["span"] is not None) == is_vpntun
-    assert peer["protected"] is (False if is_vpntun else None)
+    assert peer["protected"] is (True if is_vpntun else None)  # a path's first datagrams are
     assert (peer["record_bytes"] is not None) == is_vpntun
     assert peer["path_mtu"] == (1500 if is_vpntun else None)
     assert peer["loss"] is None

@@ -34,13 +34,14 @@ from vpntun.host.bundler import Bundler
 from vpntun.host.calling import CallingLink
 from vpntun.host.carrier import Flow, Path
 from vpntun.host.device import TunDevice
-from vpntun.host.link import Link, Sealer
+from vpntun.host.link import Link
 from vpntun.host.log import NOTICE, Limited
 from vpntun.host.loop import Loop
 from vpntun.host.loopguard import LoopGuard
 from vpntun.host.plain import PlainSender
 from vpntun.host.resolver import Found, Lookups, Resolver
 from vpntun.host.schedule import Schedule
+from vpntun.host.sealer import Sealer
 from vpntun.host.standing import Standing
 from vpntun.host.state import Endpoints, TimestampFile
 from vpntun.host.tcp import TcpConnection
@@ -87,7 +88,7 @@ class Links:
         self.routes: RouteTable[Link] = RouteTable()
         self.guard = LoopGuard(loop, self.routes, leads_inside)
         self.schedule = Schedule(loop.internal_errors)
-        self.bundler = Bundler(PlainSender(device.mtu))
+        self.bundler = Bundler(PlainSender(device.mtu, self._sealer), self._sealer)
         self.on_connection: Callable[[TcpConnection], None] = lambda connection: None
         self.on_change: Callable[[Link, bool], None] = lambda link, stands: None
         self.standing = Standing(loop, self._changed)

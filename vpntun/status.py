@@ -103,6 +103,10 @@ def _path(link: Link) -> dict[str, Any]:
         "record_bytes": span.largest_record if conversation.takes else None,
         "path_mtu": payload + headers if payload is not None else None,
         "delivered_rate": int(span.measured.rate) or None,
+        "datagrams_sent": span.reported_sent if conversation.cuts else None,
+        "datagrams_lost": max(0, span.reported_lost) if conversation.cuts else None,
+        "records_restored": conversation.restored if conversation.cuts else None,
+        "records_unfinished": conversation.unfinished if conversation.cuts else None,
     }
 
 

@@ -14,7 +14,7 @@ from tests.cli.conftest import Run, Said
 from vpntun.cli.command import NOT_BESIDE_A_FILE
 from vpntun.cli.command import vpntun as program
 from vpntun.config import file as files
-from vpntun.config.tunnel import Tunnel, derived_keys
+from vpntun.config.tunnel import DEFAULT_MTU, Tunnel, derived_keys
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.host.keyfile import create_shared
 
@@ -166,7 +166,7 @@ def test_check_tells_the_addresses_that_follow_from_a_shared_key(run: Run, tmp_p
     keys = derived_keys("client", secret)
     interface = f"[Interface]\nRole = client\nSharedKey = {tmp_path}/office.key\nListenPort = 9\n"
     said = run("check", write(tmp_path / "t0.conf", interface + "[Peer]\nEndpoint = vpn.example.org:55555\n"))
-    assert f"  addresses: {keys.own[0]}, {keys.own[1]}\n  mtu: 1500\n  routes: none\n" in said.out
+    assert f"  addresses: {keys.own[0]}, {keys.own[1]}\n  mtu: {DEFAULT_MTU}\n  routes: none\n" in said.out
     assert "  listening: no, this end calls from port 9\n" in said.out
     assert "  persistent keepalive: every 25 seconds\n" in said.out
     assert format_key(secret) not in said.out

@@ -45,6 +45,10 @@ PEER: dict[str, Any] = {
     "record_bytes": 63_800,
     "path_mtu": 1500,
     "delivered_rate": 29_312_500,
+    "datagrams_sent": 1_234_567,
+    "datagrams_lost": 1543,
+    "records_restored": 1,
+    "records_unfinished": 2,
     "queue": {"packets": 1, "bytes": 1400},
     "drops": {"source not allowed": 3, "queue full": 12},
 }
@@ -88,6 +92,9 @@ peer: cGVlcnBlZXJwZWVycGVlcnBlZXJwZWVycGVlcnBlZXI=
   records: up to 44 datagrams, 62.30 KiB
   path mtu: 1500
   delivered: 234.50 Mbit/s
+  lost on the way: 1543 of 1234567 datagrams
+  restored: 1 record
+  unfinished: 2 records
   queue: 1 packet, 1.37 KiB
   dropped: 12 queue full, 3 source not allowed"""
 UNKNOWN = dict.fromkeys(
@@ -104,6 +111,10 @@ UNKNOWN = dict.fromkeys(
         "record_bytes",
         "path_mtu",
         "delivered_rate",
+        "datagrams_sent",
+        "datagrams_lost",
+        "records_restored",
+        "records_unfinished",
     )
 )
 

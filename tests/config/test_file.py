@@ -18,7 +18,7 @@ from vpntun.config import file as subject
 from vpntun.config import values
 from vpntun.config.file import KNOWN, LARGEST, find_file, interface_of, read_file, read_peers
 from vpntun.config.peer import PeerSettings
-from vpntun.config.tunnel import EVERYTHING, Hooks, Routing, Tunnel, derived_keys
+from vpntun.config.tunnel import DEFAULT_MTU, EVERYTHING, Hooks, Routing, Tunnel, derived_keys
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.errors import ConfigurationError, KeyFileError, PrivilegeError, VpntunError
 from vpntun.host.keyfile import create_shared
@@ -312,7 +312,7 @@ def test_the_client_of_a_shared_key_has_the_servers_endpoint_and_keeps_the_path_
     assert tunnel.peers == (
         PeerSettings(keys.peer, EVERYTHING, keys.psk, "vpn.example.org", 55555, 25.0, "auto", is_vpntun=True),
     )
-    assert tunnel.default_mtu == 1500
+    assert tunnel.default_mtu == DEFAULT_MTU
     changed = read(*CLIENT, "Transport = udp", "ListenPort = 9", *endpoint, "PersistentKeepalive = off", "Name = hub")
     assert (changed.port, changed.waits) == (9, None)
     assert (changed.peers[0].transport, changed.peers[0].keepalive, changed.peers[0].name) == ("udp", 0.0, "hub")
@@ -372,7 +372,7 @@ def test_what_is_left_out_may_be_wrong_but_not_unknown(read: Callable[..., Tunne
 
 def test_of_a_shared_key_the_derived_addresses_are_left_out(read: Callable[..., Tunnel]) -> None:
     tunnel = read(*SERVER, by=read_peers)
-    assert (tunnel.own, tunnel.other, tunnel.default_mtu) == ((), (), 1500)
+    assert (tunnel.own, tunnel.other, tunnel.default_mtu) == ((), (), DEFAULT_MTU)
 
 
 def test_keys_and_peers_may_come_through_a_pipe() -> None:

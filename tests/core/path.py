@@ -7,14 +7,14 @@ import random
 
 from vpntun.core.meter import Meter
 from vpntun.core.span import Span
-from vpntun.wire.burst import FILLING_SIZE, datagrams_for
+from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
-from vpntun.wire.record import Report
+from vpntun.wire.record import PARITY_SIZE, Report
 
 PAYLOAD = 1472
 MBIT = 1e6 / 8
-PACKETS = 2
-"""Datagrams of 1,472 bytes that a packet of 1,500 needs."""
+SINGLE = PAYLOAD - DATA_OVERHEAD
+"""Bytes of plaintext in a record of one datagram."""
 
 
 class Simulation:
@@ -29,7 +29,7 @@ class Simulation:
         queue: float = 0.05,
         jitter: float = 0.0,
         payload: int = PAYLOAD,
-        smallest: int = PACKETS,
+        smallest: int = 1,
         seed: int = 1,
         protectable: bool = False,
     ) -> None:
@@ -45,7 +45,10 @@ class Simulation:
         self.spans: list[int] = []
         self.protected: list[bool] = []
         self.lost_records = 0
+        self.parities = 0
         self._counter = 0
+        self._first_of_group = 0
+        self._opened: set[int] = set()
         self._unfinished: dict[int, int] = {}
         self._owed = 0.0
         self._busy_until = 0.0
@@ -85,13 +88,32 @@ class Simulation:
         """Send one record with packets."""
         message = size + DATA_OVERHEAD
         datagrams = datagrams_for(message, self.payload) if self.payload else 1
-        spare = 0
-        if datagrams > 1 and self.span.protection.active:
-            datagrams = datagrams_for(message + FILLING_SIZE, self.payload) + 1
-            message = datagrams * self.payload
-            spare = 1
         counter, self._counter = self._counter, self._counter + 1
-        self.span.sent(counter, datagrams, message, self.now)
+        if datagrams > 1 or not self.payload:
+            self.span.sent(counter, datagrams, message, self.now)
+        else:
+            self.span.sent_singles(counter, 1, message, message, self.now)
+        arrived = self._carry(datagrams, message)
+        self.lost_records += arrived < datagrams
+        self._at(self._arrival(), "record", (counter, arrived, datagrams))
+        if datagrams > 1 or not self.span.protection.active:
+            self._first_of_group = self._counter
+        elif self._counter - self._first_of_group >= self.span.protection.group:
+            self._send_parity(message + PARITY_SIZE)
+
+    def _send_parity(self, message: int) -> None:
+        counter, self._counter = self._counter, self._counter + 1
+        self.parities += 1
+        self.span.sent_singles(counter, 1, message, message, self.now)
+        if self._carry(1, message):
+            self._at(self._arrival(), "parity", (counter, self._first_of_group, counter - self._first_of_group))
+        self._first_of_group = self._counter
+
+    def _arrival(self) -> float:
+        return self._busy_until + self.delay + self._rng.random() * self.jitter
+
+    def _carry(self, datagrams: int, message: int) -> int:
+        """Send datagrams of a message; return how many arrive."""
         begin = max(self.now, self._busy_until)
         arrived = 0
         for _ in range(datagrams):
@@ -100,12 +122,9 @@ class Simulation:
             begin += message / datagrams / self.rate
             arrived += self._rng.random() >= self.loss
         self._busy_until = begin
-        if datagrams > 1 and (self.drops_bursts or message / datagrams > self.drops_longer_than):
+        if message / datagrams > self.drops_longer_than or (datagrams > 1 and self.drops_bursts):
             arrived = 0
-        self.lost_records += arrived < datagrams - spare
-        if not self.silent:
-            late = self._rng.random() * self.jitter
-            self._at(begin + self.delay + late, "record", (counter, arrived, datagrams - spare))
+        return 0 if self.silent else arrived
 
     def control(self) -> None:
         """Use a counter for something that carries no packets."""
@@ -116,9 +135,17 @@ class Simulation:
         """Begin anew, at both ends."""
         self._events.clear()
         self._unfinished.clear()
+        self._opened.clear()
+        self._first_of_group = 0
         self._counter = 0
         self.meter.reset()
         self.span.new_session(self.now)
+
+    def _restore(self, lost: set[int]) -> None:
+        if len(lost) == 1:
+            self._opened |= lost
+            self.meter.restored(*lost)
+            self.lost_records -= 1
 
     def _at(self, time: float, kind: str, what: tuple[int, int, int] | Report) -> None:
         self._order += 1
@@ -133,7 +160,13 @@ class Simulation:
             counter, arrived, datagrams = what  # of which that many are needed
             if kind == "control":
                 self.meter.took_control(counter)
+            elif kind == "parity":
+                self.meter.took_control(counter)
+                self._restore(set(range(arrived, arrived + datagrams)) - self._opened)
+            elif counter in self._opened:
+                continue
             elif arrived >= datagrams:
+                self._opened.add(counter)
                 self.meter.took(counter, arrived, self.now)
             elif arrived:
                 self._unfinished[counter] = arrived

@@ -105,3 +105,34 @@ def test_totals_are_exact(records: list[tuple[int, int]]) -> None:
     assert ledger.singles(-1, len(sizes) - 1) == sizes.count(1)
     with_packets = sum(ledger.had_packets(counter) for counter in range(len(sizes)))
     assert with_packets == len(records)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 64), st.integers(33, 1472), st.integers(1, 33)), max_size=30)
+)
+def test_single_records_told_of_together_are_as_if_told_of_one_by_one(
+    batches: list[tuple[int, int, int, int]],
+) -> None:
+    together, one_by_one = Ledger(), Ledger()
+    counter = 0
+    for gap, count, each, last in batches:
+        counter += gap
+        together.sent_singles(counter, count, each, each * (count - 1) + last, 1.0)
+        for index in range(count):
+            one_by_one.sent(counter + index, 1, each if index < count - 1 else last, 1.0)
+        counter += count
+    assert (together.next, together.datagrams, together.bytes) == (counter, one_by_one.datagrams, one_by_one.bytes)
+    for known in range(counter):
+        assert together.bytes_to(known) == one_by_one.bytes_to(known)
+        assert together.datagrams_to(known) == one_by_one.datagrams_to(known)
+        assert together.time_of(known) == 1.0
+    assert together.short(-1, counter - 1, 1472) == counter
+    assert together.short(-1, counter - 1, 0) == sum(gap for gap, *_ in batches)
+
+
+def test_a_batch_may_lie_across_the_end_of_the_room() -> None:
+    ledger = Ledger()
+    ledger.fill(SIZE - 10, 1.0)
+    ledger.sent_singles(SIZE - 10, 20, 1000, 19_100, 2.0)
+    assert (ledger.bytes_to(SIZE + 8), ledger.bytes_to(SIZE + 9)) == (19_000, 19_100)
+    assert ledger.short(SIZE - 11, SIZE + 9, 100) == 1

@@ -21,12 +21,10 @@ class ASession:
     """Accepts a message as a real one does, but for the cryptography."""
 
     def __init__(self) -> None:
-        self.highest_received = -1
         self.replay = ReplayWindow()
 
     def opened(self, counter: int) -> None:
         assert self.replay.mark(counter)
-        self.highest_received = max(self.highest_received, counter)
 
 
 def sealed(length: int, counter: int) -> bytes:
@@ -40,8 +38,8 @@ def pieces_of(message: bytes, size: int) -> list[memoryview]:
     return [piece(counter, index, len(bodies), body) for index, body in enumerate(bodies)]
 
 
-def piece(counter: int, index: int, count: int, body: bytes, *, protected: bool = False) -> memoryview:
-    word = DATA | index << 8 | (count - 1) << 16 | protected << 24
+def piece(counter: int, index: int, count: int, body: bytes) -> memoryview:
+    word = DATA | index << 8 | (count - 1) << 16
     return memoryview(DATA_HEADER.pack(word, RECEIVER, counter) + body)
 
 
@@ -63,7 +61,7 @@ class Taker:
         if joined is not None:
             message, datagrams, size = joined
             assert datagrams > 1
-            assert 16 + (datagrams - 1) * (size - 16) < len(message) or datagram[3]
+            assert 16 + (datagrams - 1) * (size - 16) < len(message)
             self.whole.append(bytes(message))
         return joined is not None
 
@@ -154,29 +152,66 @@ def test_what_is_too_short_for_a_message_when_it_is_complete_is_refused() -> Non
     assert taker.refused == ["bad size"]
 
 
-def test_when_all_slots_are_taken_the_farthest_from_the_last_authenticated_counter_goes() -> None:
+def test_a_slot_serves_records_of_different_lengths_by_turns() -> None:
     taker = Taker()
-    taker.session.opened(1000)
-    for counter in (1001, 1002, 900, 1003, 10_000, 1004, 1005, 1006):
-        taker.take(piece(counter, 0, 2, b"x" * 40))
-    taker.take(piece(20_000, 0, 2, b"x" * 40))
-    assert taker.refused == ["no room"]
-    taker.take(piece(1007, 0, 2, b"x" * 40))
-    assert not taker.take(piece(10_000, 1, 2, b"y"))
-    for counter in (1001, 1002, 1003, 1004, 1005, 1006, 1007):
-        assert taker.take(piece(counter, 1, 2, b"y"))
+    messages = [sealed(length, length) for length in (5000, 4000, 60_000, 1500, 3000, 5001)]
+    for message in messages:
+        for each in reversed(pieces_of(message, 1472)):
+            taker.take(each)
+    assert taker.whole == messages
+    assert memory_of(taker) == LARGEST
 
 
-def test_among_records_equally_near_the_one_without_a_piece_for_longest_goes() -> None:
+def test_when_all_slots_are_taken_the_record_without_a_piece_for_longest_goes() -> None:
     taker = Taker()
     for counter in range(ENDPOINT_SLOTS):
         taker.take(piece(counter, 0, 3, b"x" * 40))
     taker.take(piece(0, 1, 3, b"x" * 40))
     taker.take(piece(30, 0, 2, b"x" * 40))
+    assert taker.reassembly.given_up(taker.session, 0.0) == [(1, 1)]
     assert taker.take(piece(0, 2, 3, b"y"))
     assert taker.take(piece(30, 1, 2, b"y"))
-    assert not taker.take(piece(1, 1, 3, b"x" * 40))
-    assert not taker.take(piece(1, 2, 3, b"y"))
+    for counter in range(2, ENDPOINT_SLOTS):
+        taker.take(piece(counter, 1, 3, b"x" * 40))
+        assert taker.take(piece(counter, 2, 3, b"y"))
+    assert not taker.refused
+
+
+@pytest.mark.parametrize("counter", [0, 900, 999, 1001, 20_000, 2**63])
+def test_a_new_record_is_never_refused_for_room_whatever_its_counter(counter: int) -> None:
+    taker = Taker()
+    taker.session.opened(1000)
+    for unfinished in range(1100, 1100 + ENDPOINT_SLOTS):
+        taker.take(piece(unfinished, 0, 2, b"x" * 40))
+    taker.take(piece(counter, 0, 2, b"x" * 40))
+    assert taker.take(piece(counter, 1, 2, b"y"))
+    assert not taker.refused
+    assert taker.reassembly.given_up(taker.session, 0.0) == [(1100, 1)]
+
+
+def test_after_an_overflow_left_eight_records_unfinished_for_ever_the_next_ones_become_whole() -> None:
+    taker = Taker()
+    for counter in range(ENDPOINT_SLOTS):
+        for each in pieces_of(sealed(5000, counter), 1472)[:-1]:
+            taker.take(each)
+    messages = [sealed(5000, counter) for counter in range(ENDPOINT_SLOTS, 4 * ENDPOINT_SLOTS)]
+    for message in messages:
+        for each in pieces_of(message, 1472):
+            taker.take(each)
+    assert taker.whole == messages
+    assert not taker.refused
+
+
+def test_after_an_overflow_records_whose_pieces_come_mixed_become_whole() -> None:
+    taker = Taker()
+    for counter in range(ENDPOINT_SLOTS):
+        taker.take(pieces_of(sealed(5000, counter), 1472)[0])
+    messages = [sealed(5000, counter) for counter in range(ENDPOINT_SLOTS, 2 * ENDPOINT_SLOTS)]
+    for pieces in zip(*(pieces_of(message, 1472) for message in messages), strict=True):
+        for each in pieces:
+            taker.take(each)
+    assert taker.whole == messages
+    assert taker.reassembly.given_up(taker.session, 0.0) == [(counter, 1) for counter in range(ENDPOINT_SLOTS)]
 
 
 def test_records_that_will_never_be_finished_do_not_keep_out_those_that_come() -> None:
@@ -200,16 +235,27 @@ def test_other_sources_cannot_take_the_endpoints_slots() -> None:
     assert taker.whole == [message]
 
 
-def test_an_unfinished_record_makes_room_after_a_second() -> None:
+def test_an_unfinished_record_is_given_up_after_a_second() -> None:
     taker = Taker()
     for counter in range(ENDPOINT_SLOTS):
         taker.take(piece(counter, 0, 2, b"x" * 40))
-    taker.take(piece(1000, 0, 2, b"x" * 40), now=0.99 * AGE)
-    assert taker.refused == ["no room"]
-    taker.take(piece(1000, 0, 2, b"x" * 40), now=AGE)
-    assert taker.take(piece(1000, 1, 2, b"y"), now=AGE)
+    assert taker.reassembly.given_up(taker.session, 0.99 * AGE) == []
     assert taker.reassembly.given_up(taker.session, AGE) == [(counter, 1) for counter in range(ENDPOINT_SLOTS)]
     assert taker.reassembly.given_up(taker.session, AGE) == []
+    taker.take(piece(1000, 0, 2, b"x" * 40), now=AGE)
+    assert taker.take(piece(1000, 1, 2, b"y"), now=AGE)
+
+
+def test_a_record_unfinished_for_a_second_makes_room_before_younger_ones_without_a_piece_for_longer() -> None:
+    taker = Taker()
+    taker.take(piece(0, 0, 3, b"x" * 40))
+    for counter in range(1, ENDPOINT_SLOTS):
+        taker.take(piece(counter, 0, 2, b"x" * 40), now=0.5 * AGE)
+    taker.take(piece(0, 1, 3, b"x" * 40), now=0.9 * AGE)
+    taker.take(piece(1000, 0, 2, b"x" * 40), now=AGE)
+    assert taker.reassembly.given_up(taker.session, AGE) == [(0, 2)]
+    for counter in (*range(1, ENDPOINT_SLOTS), 1000):
+        assert taker.take(piece(counter, 1, 2, b"y"), now=AGE)
 
 
 def test_what_waits_is_told_up_to_a_counter_and_a_session_can_be_forgotten() -> None:
@@ -285,15 +331,14 @@ def test_every_record_of_which_all_came_unforged_comes_out_whatever_comes_beside
         rng.shuffle(flight)
         while flight and (len({each[0] for each in flight}) >= 4 or counter == 1015):
             of, each = flight.pop()
+            if rng.random() < 0.3:
+                other = rng.choice((1, 2**63, 5000, 900))
+                recent = [counter for counter in recent if counter != other] + [other]
+                taker.take(piece(other, rng.randrange(3), 4, rng.randbytes(rng.randrange(1, 1472))))
+                taker.take(piece(of, rng.randrange(3), 4, rng.randbytes(100)), source="elsewhere")
             if of in recent[:-ENDPOINT_SLOTS]:
                 lost.add(of)  # out of the slots' reach
             recent = [counter for counter in recent if counter != of] + [of]
-            if rng.random() < 0.3:
-                forged = piece(
-                    rng.choice((1, 2**63, 5000, 900)), rng.randrange(3), 4, rng.randbytes(rng.randrange(1, 1472))
-                )
-                taker.take(forged)
-                taker.take(piece(of, rng.randrange(3), 4, rng.randbytes(100)), source="elsewhere")
             if taker.take(each):
                 assert taker.whole[-1] == messages[of]
                 taker.session.opened(of)

@@ -145,7 +145,7 @@ def test_bursts_that_are_read_whole_now_and_then_leave_the_kernel_to_coalesce(po
         if number % 2:
             post.receiver.expect_bursts(SIZE)
         else:
-            post.receiver.came_whole()
+            post.receiver.came_whole(4 * SIZE, 4)
     assert not is_train(post)
 
 
@@ -182,4 +182,15 @@ def test_after_a_minute_it_is_tried_whether_something_coalesces_them_after_all(p
     post.came()
     assert not is_train(post)
     opened_one_by_one(post)
+    assert is_train(post)
+
+
+def test_datagrams_that_waited_and_came_one_by_one_lay_a_train_out(post: Post) -> None:
+    for number in range(SCATTERED_RECORDS):
+        post.receiver._in_turn = 0
+        post.receiver.came_whole(SIZE, 1)
+        assert not is_train(post), number
+    post.receiver._in_turn = 2
+    for _ in range(SCATTERED_RECORDS):
+        post.receiver.came_whole(SIZE, 1)
     assert is_train(post)

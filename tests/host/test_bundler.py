@@ -128,10 +128,11 @@ def test_over_udp_a_superpacket_that_does_not_fit_is_split_evenly_at_multiples_o
     assert {len(datagram) for call in over_udp.wire.to_right.calls for datagram in call[:-1]} == {1200}
 
 
-def test_packets_that_are_read_together_leave_in_one_record(met: Two) -> None:
+def test_packets_that_are_read_together_leave_in_as_few_records_as_hold_them(met: Two) -> None:
     packets = [ipv4("10.0.0.1", "10.0.0.2", payload(size)) for size in range(20, 60)]
+    room = met.alice.link.room_for_record()
     met.alice.send(*packets)
-    assert len(met.wire.to_right.calls) == 1
+    assert len(met.wire.to_right.calls) == -(-sum(len(packet) + 4 for packet in packets) // (room - 80))
     met.wire.run()
     assert met.bob.device.packets == packets
 
@@ -261,6 +262,19 @@ def test_packets_that_come_while_others_wait_do_not_overtake_them(met: Two) -> N
     met.alice.pump()
     met.wire.run()
     assert met.bob.device.arrived == [*tcp_run(4, payload(20000), 1448), tcp(4, b"later")]
+
+
+@pytest.mark.parametrize("calls", range(1, 9))
+def test_a_packet_does_not_overtake_one_that_waits_because_it_fits_no_record(over_udp: Two, calls: int) -> None:
+    packets = [tcp(6, payload(2277), seq=number) if number % 3 else tcp(4, payload(16)) for number in range(12)]
+    over_udp.wire.to_right.opens(calls)
+    over_udp.alice.send(*packets)
+    while over_udp.alice.link.queue:
+        over_udp.wire.run()
+        over_udp.wire.to_right.opens(calls)
+        over_udp.alice.pump()
+    over_udp.wire.run()
+    assert over_udp.bob.device.arrived == packets
 
 
 def test_what_waits_burns_no_counter(met: Two) -> None:

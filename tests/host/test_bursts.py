@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.host.ends import ALICE, BOB, End, FakePath, Wire, sealed
+from tests.host.ends import ALICE, BOB, End, FakePath, Wire, sealed, send_long_records
 from tests.host.machine import HandLoop
 from tests.wire.packets import tcp, tcp_run, tcp_superpacket
 from vpntun.core.reassembly import AGE, ENDPOINT_SLOTS, OTHER_SLOTS
@@ -45,8 +45,8 @@ class FakeSocket:
     def expect_pieces(self, size: int) -> None:
         self.scattered.append(size)
 
-    def came_whole(self) -> None:
-        self.whole += 1
+    def came_whole(self, size: int, datagrams: int) -> None:
+        self.whole += datagrams > 1
 
 
 class Two:
@@ -59,6 +59,7 @@ class Two:
         self.bob.know(ALICE.public)
         self.wire = Wire(self.alice, self.bob)
         self.wire.shake_hands()
+        send_long_records(self.alice.link)
         self.bob.drops.clear()
         self.evil = FakePath("evil")
 
@@ -292,6 +293,8 @@ def test_a_flood_of_pieces_that_are_never_finished_takes_bounded_memory(two: Two
         (b"\x40\x40\x00", "bad reserved"),
         (b"\x00\x40\x00", "bad reserved"),
         (b"\x00\xff\x00", "bad reserved"),
+        (b"\x00\x03\x01", "bad reserved"),
+        (b"\x04\x03\x01", "bad reserved"),
         (b"\x00\x03\x02", "bad reserved"),
         (b"\x00\x00\x01", "bad reserved"),
     ],
@@ -351,6 +354,20 @@ def test_pieces_of_a_session_that_is_too_old_are_refused(two: Two) -> None:
 
 
 # Whatever comes
+
+
+def test_random_bytes_in_the_place_of_pieces_harm_nothing_but_their_record(two: Two) -> None:
+    rng = random.Random(7)
+    for _ in range(300):
+        burst = [bytearray(datagram) for datagram in two.burst()]
+        for _ in range(rng.randint(1, 3)):
+            piece = rng.choice(burst)
+            position = rng.choice((1, 2, 3, rng.randrange(16, len(piece)), len(piece) - 1))
+            piece[position] = rng.randrange(256)
+        two.read(*map(bytes, burst))
+        assert two.arrived in ([], BIG_AS_PACKETS)
+        two.loop.pass_time(0.001)
+    assert two.still_works()
 
 
 def of_the_peer(datagram: bytes, changes: list[tuple[int, int]]) -> bytes:

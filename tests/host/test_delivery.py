@@ -32,6 +32,7 @@ from vpntun.wire.record import (
     ECHO,
     ENTRY_SIZE,
     HELLO,
+    PARITY,
     PROBE,
     REPORT,
     Hello,
@@ -273,7 +274,8 @@ def test_an_empty_bundle_is_bad(town: Town) -> None:
         (bytes([REPORT]) + bytes(31), "bad report"),
         (bytes([PROBE]) + bytes(7), "bad probe"),
         (bytes([ECHO]) + bytes(9), "bad echo"),
-        (bytes([6]) + bytes(100), "unknown record"),
+        (bytes([PARITY]) + bytes(100), "bad parity"),
+        (bytes([PARITY + 1]) + bytes(100), "unknown record"),
         (bytes([0x3F]), "unknown record"),
         (bytes(100), "bad inner packet"),
     ],
@@ -397,3 +399,24 @@ def test_no_plaintext_of_a_record_raises_or_stops_the_link(records: list[bytes])
     assert town.alice.device.packets[-1:] == [GOOD]
     town.close()
     loop.close()
+
+
+def test_a_packet_of_another_link_joins_nothing_though_it_continues_what_waits(loop: HandLoop) -> None:
+    bob, alice, carol = End(BOB, loop), End(ALICE, loop), End(CAROL, loop)
+    wires: list[Wire] = []
+    for end, allowed in ((alice, ["100.64.0.0/16"]), (carol, ["100.65.0.0/16"])):
+        bob.know(end.identity.public, allowed)
+        end.know(BOB.public)
+        wires.append(Wire(end, bob, str(len(wires))))
+        wires[-1].shake_hands()
+    first, second, third = tcp_run(4, bytes(3000), 1000)
+    bob.inbound._last = None
+    for end, wire, packet in ((alice, wires[0], first), (carol, wires[1], second), (alice, wires[0], third)):
+        message = memoryview(bytearray(sealed(end.link, bundle((packet, 0)))))
+        bob.inbound.take(message, wire.to_left)
+    bob.delivery.flush()
+    assert bob.device.packets == [first, third]
+    (from_carol,) = [link for link in bob.links.values() if link.peer.public == CAROL.public]
+    assert from_carol.drops == {"source not allowed": 1} or bob.drops == {"source not allowed": 1}
+    for end in (bob, alice, carol):
+        end.close()

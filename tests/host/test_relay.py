@@ -13,6 +13,7 @@ from tests.host.ends import ALICE, BOB, CAROL, STRANGER, End, Wire, ipv4, ipv6, 
 from tests.host.machine import HandLoop
 from tests.host.test_delivery import ENTRIES, bundle
 from tests.wire.packets import (
+    but_for_what_df_frees,
     is_right,
     payload,
     slow_sum,
@@ -194,7 +195,7 @@ def test_what_is_read_together_leaves_together(hub: Hub) -> None:
     hub.bob.take_together(messages, hub.alices.to_left)
     assert len(hub.carols.to_left.calls) == 1
     hub.run()
-    assert len(hub.carol.device.packets) == 10
+    assert len(hub.carol.device.arrived) == 10
 
 
 def test_packets_to_several_peers_and_to_the_host_by_turns_all_arrive_in_order(hub: Hub) -> None:
@@ -319,15 +320,15 @@ def test_a_hub_without_an_address_of_its_own_answers_as_the_destination(loop: Ha
 
 
 def test_errors_are_limited_in_rate_for_each_peer(hub: Hub) -> None:
-    tired = with_hops(udp(4, b"tired"), 1)
+    tired = [with_hops(udp(4, b"tired", port=number), 1) for number in range(1, 21)]  # not to be joined
     for _ in range(3):
-        hub.send(*[tired] * 20)
+        hub.send(*tired)
     assert len(hub.alice.device.packets) == ERRORS_AT_ONCE
     hub.dave.send(with_hops(between("10.4.0.4", "10.1.2.3"), 1))
     hub.run()
     assert len(hub.dave.device.packets) == 1
     hub.loop.clock.now += 1
-    hub.send(*[tired] * 20)
+    hub.send(*tired)
     assert len(hub.alice.device.packets) == ERRORS_AT_ONCE + 10
     assert hub.bob.drops == {"hop limit exceeded": 81}
 
@@ -386,7 +387,8 @@ def test_a_blocked_peer_harms_no_other_and_gets_what_waited_in_order(hub: Hub) -
         hub.carols.to_left.opens(3)
         hub.bob.pump()
     hub.run()
-    assert hub.carol.device.packets == [one_hop_on(packet) for packet in packets[::2]]
+    expected = [but_for_what_df_frees(one_hop_on(packet)) for packet in packets[::2]]
+    assert [but_for_what_df_frees(packet) for packet in hub.carol.device.arrived] == expected
     assert not hub.bob.drops
 
 
@@ -496,7 +498,7 @@ def test_no_bundle_raises_and_nothing_is_left_half_built(entries: list[tuple[byt
 
 def test_packets_to_two_peers_by_turns_cost_each_of_them_one_record(hub: Hub) -> None:
     """A record of 256 packets to two peers was 256 records, each sealed and sent by itself."""
-    packets = [ipv4("100.64.0.1", there, bytes([n])) for n in range(100) for there in ("10.1.2.1", "10.4.0.1")]
+    packets = [ipv4("100.64.0.1", there, bytes([n])) for n in range(40) for there in ("10.1.2.1", "10.4.0.1")]
     hub.daves.to_left.calls.clear()
     hub.say(*((packet, 0) for packet in packets))
     assert len(hub.carols.to_left.calls) == len(hub.daves.to_left.calls) == 1

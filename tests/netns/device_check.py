@@ -121,11 +121,9 @@ def cut(device: int) -> list[dict[str, Any]]:
             continue
         if not field or packet[9 if packet[0] < 0x50 else 6] != 17:  # the kernel's own ICMPv6, and TCP's refusals
             continue
-        out = memoryview(bytearray(64 * 2048))
+        out = memoryview(bytearray(2048))
         count = splitter.split(packet, field)
-        splitter.write(0, 64, out, 0, 2048)
-        lengths = [splitter.length] * (count - 1) + [splitter.last_length]
-        pieces = [bytes(out[2048 * n : 2048 * n + length]) for n, length in enumerate(lengths)]
+        pieces = [bytes(out[: splitter.write_run(index, 1, out, 0)]) for index in range(count)]
         header = 28 if packet[0] < 0x50 else 48
         results.append(
             {

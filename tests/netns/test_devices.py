@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.netns.lab import NOBODY, STARTED, Lab, Machine, far, start_pair, start_server
+from vpntun.config.tunnel import DEFAULT_MTU
 
 
 def persistent(machine: Machine, device: str, *addresses: str, user: str = "root") -> None:
@@ -29,7 +30,7 @@ def state(machine: Machine, device: str) -> dict[str, Any]:
 
 def test_a_new_device_is_up_with_the_mtu_and_gone_at_the_end(lab: Lab) -> None:
     server, client = start_pair(lab, client=["--mtu", "1300"])
-    assert state(lab.b, "tun3")["mtu"] == 1500
+    assert state(lab.b, "tun3")["mtu"] == DEFAULT_MTU
     assert state(lab.a, "tun11")["mtu"] == 1300
     lab.ping(lab.a, far(lab), size=1272)
     for daemon in (server, client):

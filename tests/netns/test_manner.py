@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.lab import NOBODY, PORT, Daemon, Lab, Machine, far, start_client, start_pair, start_server, until
+from vpntun.config.tunnel import DEFAULT_MTU
 
 NET_ADMIN = 1 << 12
 HOOK = """#!/bin/sh
@@ -300,9 +301,9 @@ def test_hooks_are_told_when_the_tunnel_and_its_link_come_and_go(lab: Lab, hook:
     assert until(lambda: "link-up" in book.read_text(), 10), client
     assert client.stop() == 0
     first, second, last = book.read_text().splitlines()
-    assert first == "up tun11   1500 0"
-    assert re.fullmatch(rf"link-up tun11 \S{{43}}= {lab.b.four}:{PORT} 1500 {NOBODY}", second)
-    assert last == f"down tun11   1500 {NOBODY}"
+    assert first == f"up tun11   {DEFAULT_MTU} 0"
+    assert re.fullmatch(rf"link-up tun11 \S{{43}}= {lab.b.four}:{PORT} {DEFAULT_MTU} {NOBODY}", second)
+    assert last == f"down tun11   {DEFAULT_MTU} {NOBODY}"
 
 
 def test_a_hook_that_others_can_write_is_not_run(lab: Lab, hook: tuple[str, Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -22,20 +23,16 @@ identifications = st.sampled_from([0, 5, 65530])
 sequences = st.sampled_from([0, 1000, 2**32 - 1000])
 
 
-def pieces_of(splitter: Splitter, batch: int = 64, at: int = 3, gap: int = 5) -> list[bytes]:
-    """All pieces, written in batches with a gap between them that nothing may touch."""
-    stride = splitter.length + gap
+def pieces_of(splitter: Splitter, at: int = 3, gap: int = 5) -> list[bytes]:
+    """All pieces, each with a gap around it that nothing may touch."""
     pieces = []
-    for first in range(0, splitter.count, batch):
-        out = memoryview(bytearray(b"\xee" * (at + stride * batch)))
-        written = splitter.write(first, batch, out, at, stride)
-        assert written == min(batch, splitter.count - first)
-        for index in range(written):
-            last = first + index == splitter.count - 1
-            begin = at + index * stride
-            end = begin + (splitter.last_length if last else splitter.length)
-            pieces.append(bytes(out[begin:end]))
-            assert bytes(out[end : begin + stride]).strip(b"\xee") == b""
+    for index in range(splitter.count):
+        out = memoryview(bytearray(b"\xee" * (at + splitter.length + gap)))
+        length = splitter.write_run(index, 1, out, at)
+        assert length == (splitter.last_length if index == splitter.count - 1 else splitter.length)
+        assert bytes(out[:at]) == b"\xee" * at
+        assert bytes(out[at + length :]).strip(b"\xee") == b""
+        pieces.append(bytes(out[at : at + length]))
     return pieces
 
 
@@ -75,7 +72,7 @@ def test_a_split_udp_superpacket_is_what_the_kernel_would_have_sent(
     assert split(superpacket, size) == packets.udp_run(version, payload, size, identification=identification)
 
 
-def test_a_superpacket_of_the_largest_size_is_split_in_batches() -> None:
+def test_a_superpacket_of_the_largest_size_is_split() -> None:
     payload = bytes(range(256)) * 255
     assert split(packets.tcp_superpacket(4, payload), 36) == packets.tcp_run(4, payload, 36)
 
@@ -322,11 +319,122 @@ def test_a_superpacket_ends_at_65535_bytes_and_at_64_datagrams() -> None:
     assert [len(packet) for _, packet in joined(packets.udp_run(4, bytes(6500), 100))] == [28 + 6400, 128]
 
 
-def test_identifications_count_through_zero_and_sequence_numbers_too() -> None:
+def test_an_identification_or_a_sequence_number_that_wraps_around_begins_another_superpacket() -> None:
     payload = bytes(1000)
-    stream = packets.tcp_run(4, payload, 100, seq=2**32 - 300, identification=65533, df=False)
-    ((_, packet),) = joined(stream)
-    assert split(packet, 100) == stream
+    for fields, lengths in (
+        ({"seq": 2**32 - 300}, [300, 700]),
+        ({"seq": 2**32 - 299}, [300, 700]),
+        ({"identification": 65533}, [300, 700]),
+        ({"seq": 2**32 - 500, "identification": 65533}, [300, 200, 500]),
+    ):
+        stream = packets.tcp_run(4, payload, 100, df=False, **fields)
+        written = joined(stream)
+        assert [len(packet) - 52 for _, packet in written] == lengths
+        assert [piece for _, packet in written for piece in split(packet, 100)] == stream
+
+
+# Packets whose checksums are not finished
+
+
+def unfinished(stream: list[bytes]) -> list[bytes]:
+    return [packets.unfinished(packet, 6 if is_tcp(packet) else 17, packets.start_of(packet)) for packet in stream]
+
+
+def is_tcp(packet: bytes) -> bool:
+    return packet[9 if packet[0] < 0x50 else 6] == 6
+
+
+def joined_of(stream: list[tuple[bytes, bool]], *, udp: bool = True) -> list[tuple[bytes, bytes]]:
+    """What comes of packets, each with whether its checksum is finished, by the way that a BUNDLE of one takes."""
+    written: list[tuple[bytes, bytes]] = []
+    joiner = Joiner(lambda view: written.append((bytes(view[:10]), bytes(view[10:]))), udp)
+    for packet, finished in stream:
+        if not joiner.extend(memoryview(packet), len(packet), finished=finished):
+            joiner.add(memoryview(packet), len(packet), finished=finished)
+    joiner.flush()
+    return written
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(),
+            versions,
+            st.binary(min_size=1, max_size=2000),
+            st.integers(48, 900),
+            tcp_flags,
+            st.booleans(),
+        ),
+        max_size=6,
+    )
+)
+def test_what_was_joined_is_cut_into_what_came_and_finished_checksums_are_never_mixed_with_unfinished_ones(
+    runs: list[tuple[bool, int, bytes, int, int, bool]],
+) -> None:
+    stream: list[tuple[bytes, bool]] = []
+    seq = 1000
+    for tcp, version, payload, size, flags, finished in runs:
+        if tcp:
+            run = packets.tcp_run(version, payload, size, flags=flags, seq=seq)
+            seq += len(payload)
+        else:
+            run = packets.udp_run(version, payload, size)
+        stream += [(packet, finished) for packet in (run if finished else unfinished(run))]
+    again: list[bytes] = []
+    for header, packet in joined_of(stream):
+        if header == NO_OFFLOAD:
+            again.append(packet)
+            assert stream[len(again) - 1][1]
+            continue
+        field = segment_field_of(header, memoryview(bytearray(packet)))
+        pieces = split(packet, field & 0x3FFF)
+        of = {finished for _, finished in stream[len(again) : len(again) + len(pieces)]}
+        assert len(of) == 1
+        if len(pieces) == 1:
+            assert of == {False}
+        again += pieces
+    expected = [
+        packet if done else packets.finished(packet, 6 if is_tcp(packet) else 17, packets.start_of(packet))
+        for packet, done in stream
+    ]
+    assert [without_identification(packet) for packet in again] == [
+        without_identification(packet) for packet in expected
+    ]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("make", [packets.tcp_run, packets.udp_run])
+def test_a_run_of_unfinished_packets_is_one_superpacket_and_a_single_one_stays_unfinished(
+    version: int, make: Callable[..., list[bytes]]
+) -> None:
+    run = unfinished(make(version, bytes(1000), 100))
+    ((_, packet),) = joined_of([(each, False) for each in run])
+    assert len(packet) == len(run[0]) + 900
+    ((header, packet),) = joined_of([(run[0], False)])
+    assert packet == run[0]
+    assert VNET_HEADER.unpack(header)[:2] == (1, 0)
+
+
+def test_a_finished_packet_does_not_continue_an_unfinished_one_nor_the_other_way_round() -> None:
+    run = packets.tcp_run(4, bytes(400), 100)
+    open_run = unfinished(run)
+    mixed = [(run[0], True), (open_run[1], False), (run[2], True), (open_run[3], False)]
+    assert len(joined_of(mixed)) == 4
+
+
+def test_without_usos_unfinished_datagrams_are_not_joined() -> None:
+    run = unfinished(packets.udp_run(4, bytes(400), 100))
+    assert [packet for _, packet in joined_of([(each, False) for each in run], udp=False)] == run
+
+
+@given(st.lists(st.tuples(st.binary(max_size=120), st.booleans()) | st.just((FIRST, True)), max_size=8))
+def test_whatever_is_offered_as_a_continuation_is_refused_unless_it_is_one(stream: list[tuple[bytes, bool]]) -> None:
+    joiner = Joiner(lambda view: None, udp=True)
+    joiner.add(memoryview(FIRST), len(FIRST), finished=True)
+    for packet, finished in stream:
+        if joiner.extend(memoryview(packet), len(packet), finished=finished):
+            assert packet[:20] == SECOND[:20]
 
 
 @given(st.lists(st.binary(min_size=20, max_size=120) | st.sampled_from([FIRST, SECOND, UDP_FIRST]), max_size=8))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vpntun.errors import BadPacket
 from vpntun.wire import record
-from vpntun.wire.record import Echo, Hello, Probe, Report
+from vpntun.wire.record import Echo, Hello, Parity, Probe, Report
 
 u8, u16, u64 = st.integers(0, 2**8 - 1), st.integers(0, 2**16 - 1), st.integers(0, 2**64 - 1)
 
@@ -18,7 +18,9 @@ u8, u16, u64 = st.integers(0, 2**8 - 1), st.integers(0, 2**16 - 1), st.integers(
 def test_the_fields_stand_where_the_table_puts_them() -> None:
     assert Hello(True, 0x3F, 0x1234).pack() == bytes([1, 1, 1, 0x3F, 0x12, 0x34])
     assert Hello(False, 0).pack() == bytes([1, 1, 0, 0, 0xFF, 0xDF])
-    assert Report(1, 2, 3, 4).pack() == b"\x03" + b"".join(n.to_bytes(8, "big") for n in (1, 2, 3, 4))
+    totals = b"".join(n.to_bytes(8, "big") for n in (1, 2, 3, 4))
+    assert Report(1, 2, 3, 4, 1.0).pack() == b"\x03" + totals + b"\xff"
+    assert Report.parse(b"\x03" + totals).busy == 0, "an end of before does not say how busy it is"
     assert Probe(0x0102, 12).pack() == b"\x04" + bytes(6) + b"\x01\x02" + bytes(3)
     assert Echo(0x0102, 12).pack() == b"\x05" + bytes(6) + b"\x01\x02\x00\x0c"
 
@@ -31,9 +33,9 @@ def test_a_hello_comes_back_as_it_went_whatever_a_later_version_adds(
     assert Hello.parse(hello.pack() + more) == hello
 
 
-@given(u64, u64, u64, u64)
-def test_a_report_comes_back_as_it_went(highest: int, opened: int, datagrams: int, failed: int) -> None:
-    report = Report(highest, opened, datagrams, failed)
+@given(u64, u64, u64, u64, u8)
+def test_a_report_comes_back_as_it_went(highest: int, opened: int, datagrams: int, failed: int, busy: int) -> None:
+    report = Report(highest, opened, datagrams, failed, busy / 255)
     assert Report.parse(report.pack()) == report
 
 
@@ -120,12 +122,13 @@ def test_what_stands_before_the_nonsense_has_been_yielded() -> None:
         (Report.parse, "bad report", 33),
         (Probe.parse, "bad probe", 9),
         (Echo.parse, "bad echo", 11),
+        (Parity.parse, "bad parity", 13),
     ],
 )
 def test_a_record_that_is_cut_or_of_another_kind_is_refused(
     parse: Callable[[bytes], object], reason: str, size: int
 ) -> None:
-    for nonsense in (b"", b"\x3f" * 40, *(bytes([kind]) * (size - 1) for kind in range(1, 6))):
+    for nonsense in (b"", b"\x3f" * 40, *(bytes([kind]) * (size - 1) for kind in range(1, 7))):
         with pytest.raises(BadPacket) as caught:
             parse(nonsense)
         assert caught.value.reason == reason
@@ -136,13 +139,14 @@ def test_there_is_no_version_0() -> None:
         Hello.parse(bytes([1, 0, 0, 0, 0, 0]))
 
 
-@given(st.builds(lambda kind, rest: bytes([kind]) + rest, st.integers(0, 6), st.binary(max_size=60)))
+@given(st.builds(lambda kind, rest: bytes([kind]) + rest, st.integers(0, 7), st.binary(max_size=60)))
 def test_arbitrary_bytes_only_ever_raise_bad_packet(data: bytes) -> None:
     parsers: list[Callable[[bytes], object]] = [
         Hello.parse,
         Report.parse,
         Probe.parse,
         Echo.parse,
+        Parity.parse,
         lambda plaintext: list(record.packets_of(memoryview(plaintext))),
     ]
     for parse in parsers:
@@ -150,3 +154,20 @@ def test_arbitrary_bytes_only_ever_raise_bad_packet(data: bytes) -> None:
             parse(data)
         except BadPacket:
             continue
+
+
+def test_a_parity_is_parsed_as_it_was_packed() -> None:
+    parity = Parity(2**64 - 1, 64, 0xFFFF, b"sum")
+    assert parity.pack() == b"\x06" + b"\xff" * 8 + b"\x40" + b"\xff\xff" + b"sum"
+    assert Parity.parse(memoryview(parity.pack())) == parity
+
+
+@pytest.mark.parametrize("count", [0, 1, 65, 255])
+def test_a_parity_of_a_group_that_cannot_be_is_refused(count: int) -> None:
+    with pytest.raises(BadPacket, match="bad parity"):
+        Parity.parse(Parity(5, count, 30, b"sum").pack())
+
+
+def test_a_parity_without_a_sum_is_refused() -> None:
+    with pytest.raises(BadPacket, match="bad parity"):
+        Parity.parse(Parity(5, 2, 30, b"").pack())

@@ -48,8 +48,7 @@ def cut(entries: list[tuple[bytes, int]]) -> list[bytes]:
         splitter = Splitter()
         for index in range(splitter.split(memoryview(packet), field)):
             out = memoryview(bytearray(splitter.length))
-            splitter.write(index, 1, out, 0, 0)
-            pieces.append(bytes(out[: splitter.last_length if index == splitter.count - 1 else splitter.length]))
+            pieces.append(bytes(out[: splitter.write_run(index, 1, out, 0)]))
     return pieces
 
 

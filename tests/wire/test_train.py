@@ -34,11 +34,11 @@ def read(train: Train, *waiting: Datagram) -> list[Datagram]:
 
 
 def got(train: Train) -> list[tuple[bytes, int, bytes]]:
-    return [(bytes(message), count, name) for message, count, name in train.arrivals()]
+    return [(bytes(message), count, name) for message, _, count, name in train.arrivals(bytes)]
 
 
-def burst(length: int, counter: int = 7, name: bytes = HERE, *, protected: bool = False) -> list[Datagram]:
-    return [(data, name) for data in datagrams(sealed(length, counter), SIZE, protected=protected)]
+def burst(length: int, counter: int = 7, name: bytes = HERE) -> list[Datagram]:
+    return [(data, name) for data in datagrams(sealed(length, counter), SIZE)]
 
 
 def test_bursts_and_whole_messages_in_one_read_come_out_one_after_the_other() -> None:
@@ -100,115 +100,37 @@ def test_datagrams_of_any_length_come_whole_whatever_the_slots_were_made_for() -
         ]
 
 
-def forged(size: int, rest: int, protected: int, last: int) -> list[Datagram]:
-    """Pieces that claim to be one record's, the last of `last` bytes, or all of one size and a parity behind them."""
+def forged(size: int, rest: int, last: int, *, fourth: int = 0) -> list[Datagram]:
+    """Pieces that claim to be one record's, the last of `last` bytes."""
     header = sealed(32)[4:16]
-    sizes = [size] * rest + [size if protected else last] + [size] * protected
-    return [(bytes((4, index, rest, protected)) + header + bytes(each - 16), HERE) for index, each in enumerate(sizes)]
+    sizes = [size] * rest + [last]
+    return [(bytes((4, index, rest, fourth)) + header + bytes(each - 16), HERE) for index, each in enumerate(sizes)]
 
 
 def test_pieces_of_more_than_the_longest_message_are_never_put_together() -> None:
-    waiting = forged(1472, 63, 0, 1472)
+    waiting = forged(1472, 63, 1472)
     train = Train(1472)
     read(train, *waiting)
     assert got(train) == [(data, 1, HERE) for data, _ in waiting]
 
 
 @settings(deadline=None)
-@given(st.sampled_from((1024, 1200, 1472, 8972, 9216)), st.integers(0, 8), st.integers(0, 1), st.integers(17, 1024))
-def test_nothing_longer_than_the_longest_message_comes_out(size: int, more: int, protected: int, last: int) -> None:
-    rest = min(63 - protected, 65535 // (size - 16) - 4 + more)
-    waiting = forged(size, rest, protected, last)
+@given(st.sampled_from((1024, 1200, 1472, 8972, 9216)), st.integers(0, 8), st.integers(17, 1024))
+def test_nothing_longer_than_the_longest_message_comes_out(size: int, more: int, last: int) -> None:
+    rest = min(63, 65535 // (size - 16) - 4 + more)
+    waiting = forged(size, rest, last)
     train = Train(size)
     read(train, *waiting)
     came = got(train)
     assert max(len(message) for message, _, _ in came) <= 65535
-    fits = 16 + rest * (size - 16) + (size - 16 if protected else last - 16) <= 65535
-    assert (len(came) == 1) == fits
+    assert (len(came) == 1) == (rest * (size - 16) + last <= 65535)
 
 
-def test_a_protected_burst_comes_out_whole_with_its_parity() -> None:
-    train = Train(SIZE)
-    small = sealed(40, 3)
-    read(train, *burst(1000, 1, protected=True), (small, HERE), *burst(516, 2, protected=True), *burst(1000, 4))
-    assert got(train) == [
-        (sealed(1000, 1), 13, HERE),
-        (small, 1, HERE),
-        (sealed(516, 2), 7, HERE),
-        (sealed(1000, 4), 12, HERE),
-    ]
-
-
-def test_nobody_waits_for_a_parity() -> None:
-    train = Train(SIZE)
-    *pieces, _ = burst(1000, protected=True)
-    read(train, *pieces[:5])
-    assert got(train) == []
-    read(train, *pieces[5:])
-    assert got(train) == [(sealed(1000), 12, HERE)]
-    read(train, *pieces, *burst(516, 8, protected=True))
-    assert got(train) == [(sealed(1000), 12, HERE), (sealed(516, 8), 7, HERE)]
-
-
-def test_a_parity_that_comes_by_a_later_read_comes_out_alone() -> None:
-    train = Train(SIZE)
-    *pieces, parity = burst(1000, protected=True)
-    read(train, *pieces)
-    assert [count for _, count, _ in got(train)] == [12]
-    read(train, parity, *burst(516, 8))
-    assert got(train) == [(parity[0], 1, HERE), (sealed(516, 8), 6, HERE)]
-
-
-def test_a_parity_of_another_record_source_or_size_comes_out_alone() -> None:
-    *pieces, parity = burst(1000, protected=True)
-    for other in (burst(1000, 8, protected=True)[-1], (parity[0], THERE), (parity[0][:-1], HERE)):
-        train = Train(SIZE)
-        read(train, *pieces, other)
-        assert got(train) == [(sealed(1000), 12, HERE), (other[0], 1, other[1])]
-
-
-def test_a_protected_burst_that_misses_a_piece_comes_out_in_pieces() -> None:
-    whole = burst(16 + 84 * 3, protected=True)
-    assert len(whole) == 5
-    for missing in range(4):
-        waiting = whole[:missing] + whole[missing + 1 :]
+def test_pieces_of_65_datagrams_or_whose_fourth_byte_is_not_zero_come_out_as_they_are() -> None:
+    for waiting in (forged(SIZE, 64, SIZE), *(forged(SIZE, 3, 50, fourth=fourth) for fourth in (1, 2, 0x80, 0xFF))):
         train = Train(SIZE)
         read(train, *waiting)
         assert got(train) == [(data, 1, HERE) for data, _ in waiting]
-
-
-def test_a_protected_burst_has_no_shorter_piece() -> None:
-    a, b, c, d = burst(16 + 84 * 2, protected=True)
-    for waiting in ([a, b, (c[0][:-1], HERE), d], [a, (b[0][:-1], HERE), c, d], [a, b, (c[0][:16], HERE), d]):
-        train = Train(SIZE)
-        read(train, *waiting)
-        assert got(train) == [(data, 1, HERE) for data, _ in waiting]
-
-
-def test_pieces_of_protected_bursts_and_of_others_do_not_mix() -> None:
-    a, b, _, _ = burst(16 + 84 * 2, protected=True)
-    c = (a[0][:1] + b"\2\2\0" + a[0][4:], HERE)
-    train = Train(SIZE)
-    read(train, a, b, c)
-    assert got(train) == [(data, 1, HERE) for data, _ in (a, b, c)]
-
-
-def test_a_filling_that_can_not_be_leaves_nothing_to_open() -> None:
-    a, b, (c, _), d = burst(16 + 84 * 2, protected=True)
-    for filling in (0, 1, 86, 65535):
-        train = Train(SIZE)
-        read(train, a, b, (c[:-2] + filling.to_bytes(2, "big"), HERE), d, *burst(516, 8))
-        (forged, count, _), genuine = got(train)
-        assert (forged, count) == (b"", 4)
-        assert genuine == (sealed(516, 8), 6, HERE)
-
-
-def test_pieces_that_would_be_65_datagrams_with_their_parity_come_out_as_they_are() -> None:
-    header = sealed(32)[4:16]
-    waiting = [(bytes((4, index, 63, 1)) + header + bytes(84), HERE) for index in range(65)]
-    train = Train(SIZE)
-    read(train, *waiting)
-    assert got(train) == [(data, 1, HERE) for data, _ in waiting]
 
 
 def test_what_is_shorter_than_a_header_comes_out_as_it_is() -> None:
@@ -231,32 +153,6 @@ def test_however_reads_cut_a_stream_in_order_every_message_comes_out_whole(lengt
     assert came == [sealed(length, counter) for counter, length in enumerate(lengths)]
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.integers(101, 5000), st.booleans()), min_size=1, max_size=40), st.integers(0, 1000))
-def test_however_reads_cut_a_stream_of_protected_bursts_every_message_comes_out_once(
-    records: list[tuple[int, bool]], seed: int
-) -> None:
-    """Some have lost their parity; one that is cut off by the end of a read comes out alone."""
-    rng = random.Random(seed)
-    train = Train(SIZE)
-    stream: list[Datagram] = []
-    for counter, (length, lost) in enumerate(records):
-        stream += burst(length, counter, protected=True)[: -1 if lost else None]
-    total, datagrams_out = len(stream), 0
-    came: list[bytes] = []
-    while stream:
-        taken = rng.randrange(1, 300)
-        stream = read(train, *stream[:taken]) + stream[taken:]
-        for message, count, _ in got(train):
-            datagrams_out += count
-            if not message[3]:
-                came.append(message)
-            else:
-                assert (count, message[1]) == (1, message[2] + 1)
-    assert came == [sealed(length, counter) for counter, (length, _) in enumerate(records)]
-    assert datagrams_out == total
-
-
 @settings(deadline=None)
 @given(
     st.lists(
@@ -264,9 +160,10 @@ def test_however_reads_cut_a_stream_of_protected_bursts_every_message_comes_out_
             st.binary(max_size=120),
             st.builds(lambda b: b"\4\0" + b, st.binary(max_size=118)),
             st.builds(
-                lambda index, rest, size: bytes((4, index, rest, 1)) + bytes(size),
+                lambda index, rest, fourth, size: bytes((4, index, rest, fourth)) + bytes(size),
                 st.integers(0, 3),
                 st.sampled_from((0, 1, 2, 62, 63, 64, 255)),
+                st.sampled_from((0, 0, 0, 1)),
                 st.sampled_from((0, 12, 50, 95, 96)),
             ),
         ),

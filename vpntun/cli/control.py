@@ -168,6 +168,9 @@ def _peer(peer: Mapping[str, Any], now: float) -> dict[str, Any]:
         "records": _records(peer["span"], peer["record_bytes"]),
         "path mtu": peer["path_mtu"],
         "delivered": _rate(peer["delivered_rate"]),
+        "lost on the way": _lost(peer["datagrams_lost"], peer["datagrams_sent"]),
+        "restored": _number_of_records(peer["records_restored"]),
+        "unfinished": _number_of_records(peer["records_unfinished"]),
         "queue": _queue(**peer["queue"]),
         "dropped": _drops(peer["drops"]),
     }
@@ -219,6 +222,14 @@ def _rate(rate: int | None) -> str | None:
 def _records(span: int | None, size: int | None) -> str | None:
     datagrams = f"{_count(span, 'datagram')}, " if span is not None else ""
     return f"up to {datagrams}{_size(size)}" if size else None
+
+
+def _lost(lost: int | None, sent: int | None) -> str | None:
+    return f"{lost} of {sent} datagrams" if lost and sent else None
+
+
+def _number_of_records(number: int | None) -> str | None:
+    return f"{number} record{'s' * (number > 1)}" if number else None
 
 
 def _queue(packets: int, bytes: int) -> str | None:

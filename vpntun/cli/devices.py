@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vpntun.config.tunnel import check_mtu, parse_interface
+from vpntun.config.tunnel import DEFAULT_MTU, check_mtu, parse_interface
 from vpntun.errors import VpntunError
 from vpntun.host.accounts import gid_of, uid_of
 from vpntun.host.settings import DeviceSettings
@@ -15,7 +15,7 @@ from vpntun.host.settings import DeviceSettings
 @click.option("--user", metavar="USER", help="Who may use it: a name or a number; unless given, you.")
 @click.option("--group", metavar="GROUP", help="Which group may use it; with --user, that user while in the group.")
 @click.option("--address", "addresses", multiple=True, metavar="CIDR", help="Address of this end on the device.")
-@click.option("--mtu", type=int, metavar="N", help="Inner MTU (the kernel's 1500 unless given).")
+@click.option("--mtu", type=int, metavar="N", help=f"Inner MTU ({DEFAULT_MTU} unless given).")
 def mktun(name: str, user: str | None, group: str | None, addresses: tuple[str, ...], mtu: int | None) -> None:
     """Make a device that stays, and bring it up: USER then runs vpntun -i NAME without privileges.
 
@@ -31,7 +31,7 @@ def mktun(name: str, user: str | None, group: str | None, addresses: tuple[str, 
     made = persistent.make(name, owner, members)
     settings = DeviceSettings(name)
     try:
-        settings.apply(list(wanted), [], mtu)
+        settings.apply(list(wanted), [], DEFAULT_MTU if made and mtu is None else mtu)
     except VpntunError:
         if made:
             persistent.remove(name)

@@ -4,6 +4,7 @@
                                  where it is known to be a vpntun (a shared key), packets wait for it
     REPORT         meter.py      what has arrived, which the other's span.py follows
     PROBE, ECHO    probes.py     the path's MTU (pathmtu.py), trials of another carrier, black holes
+    PARITY         parity.py     restores a record that was lost at random
     bursts         span.py       how long a record may be, and in how many datagrams it goes
 
 This decides and says (`Say`); the host seals and sends what it says, asks for `room` before a record with packets, and
@@ -16,6 +17,7 @@ from __future__ import annotations
 from vpntun.core.events import Endpoint, Event, HandshakeWanted, Proved, Ready, Say
 from vpntun.core.greeting import Greeting
 from vpntun.core.meter import Meter
+from vpntun.core.parity import LARGEST_KEPT, ParityMaker, Restorer
 from vpntun.core.pathmtu import PathMtu
 from vpntun.core.probes import Probes, Purpose
 from vpntun.core.reassembly import Reassembly
@@ -26,10 +28,12 @@ from vpntun.errors import BadPacket
 from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.record import (
+    BUNDLE,
     BUNDLE_START,
     ECHO,
     ENTRY_SIZE,
     HELLO,
+    PARITY_SIZE,
     PROBE,
     REPORT,
     SMALLEST_PROBE,
@@ -38,6 +42,7 @@ from vpntun.wire.record import (
     TAKES_PARITY,
     Echo,
     Hello,
+    Parity,
     Probe,
     Report,
 )
@@ -73,8 +78,15 @@ class Conversation:
         self._session: Session | None = None
         self._confirmed_at = now
         self._length_passes_at = NEVER
+        self._busy_since = now, 0.0
         self._endpoint: Endpoint | None = None
         self.reassembly: Reassembly[Session] = Reassembly()
+        self._parities = ParityMaker()
+        self._restorer = Restorer()
+        self.restored = 0
+        """Records that were lost on the way here, and restored."""
+        self.unfinished = 0
+        """Bursts that were given up, since a piece of them never came."""
         self.takes = 0
         self.payload = self._path.payload
         self.df = True
@@ -122,6 +134,8 @@ class Conversation:
             self._session = session
             self._confirmed_at = now
             self._meter.reset()
+            self._parities.begin()
+            self._restorer.forget()
             self.span.new_session(now)
         return self._hello(session) if self._greeting.confirmed(session, now) else []
 
@@ -151,15 +165,15 @@ class Conversation:
         if taken is None:
             self.takes = 0
             return 0
+        self.span.protection.possible = taken.takes & TAKES_PARITY > 0
         if taken.takes & TAKES_ALL != self.takes:
             self.takes = taken.takes & TAKES_ALL
             self._follow_path(now)
-        self.span.protection.possible = taken.takes & TAKES_PARITY > 0
         if now >= self.span.deadline:
             self.span.handle_deadline(now)
-            # Had the bursts only been late, their report would have come by now.
-            if now - self._length_passes_at >= HINDSIGHT and self.span.vanishing(now):
-                self.span.blocked(now)
+            # Had they only been late, their report would have come by now.
+            if now - self._length_passes_at >= HINDSIGHT and self.span.vanishing.is_seen(now):
+                self.span.length_passes(now)
                 self._length_passes_at = NEVER
             self._follow_path(now)
         largest = self.span.largest_record
@@ -167,23 +181,57 @@ class Conversation:
             largest = max(self._mtu + OVERHEAD, self._path.payload) - DATA_OVERHEAD
         return min(largest, taken.largest)
 
-    def sent(self, session: Session, size: int, datagrams: int, now: float) -> None:
+    def sent(self, session: Session, counter: int, size: int, datagrams: int, now: float) -> None:
         """A record with packets was sealed and sent, `size` bytes of message."""
         if session is self._session:
-            self.span.sent(session.send_counter - 1, datagrams, size, now)
+            self.span.sent(counter, datagrams, size, now)
+
+    def sent_singles(self, session: Session, first: int, count: int, each: int, size: int, now: float) -> None:
+        """So many records with packets were sent in a datagram each.
+
+        `each`: bytes of all messages but the last, which may be shorter; `size`: bytes of all together.
+        """
+        if session is self._session:
+            self.span.sent_singles(first, count, each, size, now)
+
+    def parity_of(self, session: Session, counter: int, plaintext: memoryview) -> bytes:
+        """The PARITY record to send behind a record that was sealed for one datagram; empty where none is due."""
+        protection = self.span.protection
+        fits = len(plaintext) + PARITY_SIZE + DATA_OVERHEAD <= self.payload
+        if not (protection.active and protection.possible and fits and session is self._session):
+            return b""
+        return self._parities.add(counter, plaintext, protection.group)
 
     def on_traffic(self, session: Session, now: float) -> list[Event]:
         """Packets go to the peer in whatever form: a HELLO that was not answered may be due."""
         return self._hello(session) if self._greeting.on_traffic(session, now) else []
 
-    def opened(self, session: Session, counter: int, datagrams: int, now: float, *, packets: bool) -> None:
-        """A message of the peer's was opened that came in so many datagrams; with packets or without."""
-        if session is not self._session:
-            return
-        if packets:
+    def opened(self, session: Session, counter: int, datagrams: int, now: float, plaintext: memoryview) -> None:
+        """A message with packets was opened that came in so many datagrams."""
+        if session is self._session:
             self._meter.took(counter, datagrams, now)
-        else:
+            if datagrams == 1 and now < self._restorer.until:
+                self._restorer.keep(counter, plaintext)
+
+    def opened_control(self, session: Session, counter: int, datagrams: int) -> None:
+        """A message without packets was opened: a keepalive, or a record that is no BUNDLE."""
+        if session is self._session:
             self._meter.took_control(counter, datagrams)
+
+    def restore(self, session: Session, record: memoryview, now: float) -> bytes | None:
+        """A PARITY was opened: the plaintext of the record that it restores, which is a BUNDLE; mostly None.
+
+        Raises BadPacket for one that cannot be.
+        """
+        parity = Parity.parse(record)
+        if session is not self._session:
+            return None
+        found = self._restorer.restore(parity, session.replay, now)
+        if found is None or found[1][0] != BUNDLE or not session.replay.mark(found[0]):
+            return None
+        self._meter.restored(found[0])
+        self.restored += 1
+        return found[1]
 
     def refused(self, now: float) -> None:
         """This host will not send datagrams of the size in use: the path has become narrower."""
@@ -223,8 +271,8 @@ class Conversation:
         self._follow_path(now)
         return self._search(now)
 
-    def handle_timer(self, now: float) -> list[Event]:
-        """What the deadlines that have passed ask for."""
+    def handle_timer(self, now: float, slept: float) -> list[Event]:
+        """What the deadlines that have passed ask for. `slept`: seconds that the loop has waited since its start."""
         session = self._session
         if session is None:
             return []
@@ -232,9 +280,9 @@ class Conversation:
         if now >= self._meter.deadline:
             for counter, datagrams in self.reassembly.given_up(session, now):
                 self._meter.gave_up(counter, datagrams)
-            for counter in self.reassembly.late(session):
-                self._meter.saw(counter, 1)
-            report = self._meter.report(now, self.reassembly.waiting(session, self._meter.settled))
+                self.unfinished += 1
+            busy = self._busy_share(now, slept)
+            report = self._meter.report(now, self.reassembly.waiting(session, self._meter.settled), busy)
             if report is not None and self.takes_records(session, now):
                 events.append(Say(report.pack()))
         if now >= self._hello_deadline():
@@ -247,11 +295,17 @@ class Conversation:
         return events
 
     def look_for_black_hole(self, now: float) -> list[Event]:
-        """Bursts may be vanishing: ask whether their length gets through, and behind it whether anything does.
+        """Ask whether the length in use gets through, and behind it whether anything does: what is sent may vanish.
 
         Both: bursts are dropped for what they are (`room` concludes). The second alone: the length is too much.
         """
-        if self._stream or self._endpoint is None or not self.span.vanishing(now) or self._probes.waiting("health"):
+        if (
+            not self.df
+            or self._stream
+            or self._endpoint is None
+            or not self.span.vanishing.is_seen(now)
+            or self._probes.waiting("health")
+        ):
             return []
         return [
             self._probe(self._endpoint, "doubt", self.payload - DATA_OVERHEAD, now),
@@ -259,6 +313,12 @@ class Conversation:
         ]
 
     # Inside
+
+    def _busy_share(self, now: float, slept: float) -> float:
+        """The share of the time since the last call that the loop did not wait."""
+        since, slept_before = self._busy_since
+        self._busy_since = now, slept
+        return max(0.0, min(1.0, 1 - (slept - slept_before) / (now - since))) if now > since else 0.0
 
     def _hello(self, session: Session) -> list[Event]:
         return [Say(self._greeting.hello(session).pack())]
@@ -271,6 +331,8 @@ class Conversation:
         asked = self._probes.echoed(echo.token, source, now)
         if asked is None:
             return []
+        if source == self._endpoint:
+            self.span.measured.delay.note_round_trip(self._probes.last, now)
         if asked.purpose == "size":
             self._path.echoed(asked.size, now)
             self._follow_path(now)
@@ -278,7 +340,7 @@ class Conversation:
             return [Proved(source)]
         elif asked.purpose == "doubt":
             self._length_passes_at = now
-        elif self._probes.waiting("doubt") and self.span.vanishing(now):
+        elif self._probes.waiting("doubt") and self.span.vanishing.is_seen(now):
             self._path.vanished(now)
             self._follow_path(now)
         return []
@@ -303,7 +365,9 @@ class Conversation:
 
     def _follow_path(self, now: float) -> None:
         """Cut records as the path has it now, and as the peer takes it."""
-        bursts = self.span.passes and (not self.takes or bool(self.takes & TAKES_BURSTS))
+        bursts = self.span.vanishing.passes and (not self.takes or bool(self.takes & TAKES_BURSTS))
         self.df = bursts and not self._path.whole
         self.payload = self._path.payload if self.df else UNCUT
-        self.span.path(0 if self._stream else self.payload, self._smallest(), now)
+        room = self.payload - self._mtu - OVERHEAD - PARITY_SIZE
+        protectable = self.df and room >= 0 and self.payload - DATA_OVERHEAD <= LARGEST_KEPT
+        self.span.path(0 if self._stream else self.payload, self._smallest(), now, protectable=protectable)

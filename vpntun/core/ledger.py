@@ -47,21 +47,45 @@ class Ledger:
         self.datagrams = self._datagrams_to[at] = self.datagrams + datagrams
         self.bytes = self._bytes_to[at] = self.bytes + size
 
+    def sent_singles(self, first: int, count: int, each: int, size: int, now: float) -> None:
+        """So many records with packets went out from the counter `first` on, a datagram each.
+
+        `each`: bytes of all but the last, which may be shorter; `size`: bytes of all together.
+        """
+        if count == 1:
+            self.sent(first, 1, size, now)
+            return
+        if first != self.next:
+            self.fill(first, now)
+        self._append(first, count, each, now)
+        self._bytes_to[first + count - 1 & _MASK] = self.bytes = self.bytes + size - each * count
+
     def fill(self, counter: int, now: float) -> None:
         """The counters below this one that were not told of are used by now, too."""
-        if counter > self._room:
-            self._make_room(counter - 1)
         first = max(self.next, counter - SIZE)
         self.datagrams += first - self.next
-        while first < counter:
+        if first < counter:
+            self._append(first, counter - first, 0, now)
+
+    def _append(self, first: int, count: int, size: int, now: float) -> None:
+        """From the counter `first` on so many records went out, each in one datagram of `size` bytes."""
+        if first + count > self._room:
+            self._make_room(first + count - 1)
+        self.next = first + count
+        while count:
             at = first & _MASK
-            count = min(counter - first, SIZE - at)
-            self._times[at : at + count] = array("d", (now,)) * count
-            self._datagrams_to[at : at + count] = array("Q", range(self.datagrams + 1, self.datagrams + count + 1))
-            self._bytes_to[at : at + count] = array("Q", (self.bytes,)) * count
-            self.datagrams += count
-            first += count
-        self.next = max(self.next, counter)
+            some = min(count, SIZE - at)
+            self._times[at : at + some] = array("d", (now,)) * some
+            self._datagrams_to[at : at + some] = array("Q", range(self.datagrams + 1, self.datagrams + some + 1))
+            if size:
+                totals = array("Q", range(self.bytes + size, self.bytes + some * size + 1, size))
+            else:
+                totals = array("Q", (self.bytes,)) * some
+            self._bytes_to[at : at + some] = totals
+            self.datagrams += some
+            self.bytes += some * size
+            first += some
+            count -= some
 
     def knows(self, counter: int) -> bool:
         """Whether this counter was sent, and not too long ago."""
@@ -86,17 +110,25 @@ class Ledger:
 
     def singles(self, after: int, until: int) -> int:
         """How many of the known counters behind `after` and up to `until` went in one datagram."""
+        return self._steps(self._datagrams_to, after, until).count(1)
+
+    def short(self, after: int, until: int, size: int) -> int:
+        """How many of the known counters behind `after` and up to `until` had no more than `size` bytes."""
+        return sum(step <= size for step in self._steps(self._bytes_to, after, until))
+
+    def _steps(self, column: array[int], after: int, until: int) -> list[int]:
+        """What each of the known counters behind `after` and up to `until` has added to the totals of a column."""
         first = max(after + 1, self.next - SIZE + 1, 0)
         if first > until:
-            return 0
-        totals = array("Q", (self._datagrams_to[first - 1 & _MASK] if first else 0,))
+            return []
+        totals = array("Q", (column[first - 1 & _MASK] if first else 0,))
         begin, end = first & _MASK, until + 1 & _MASK
         if begin < end:
-            totals += self._datagrams_to[begin:end]
+            totals += column[begin:end]
         else:
-            totals += self._datagrams_to[begin:]
-            totals += self._datagrams_to[:end]
-        return list(map(sub, totals[1:], totals)).count(1)
+            totals += column[begin:]
+            totals += column[:end]
+        return list(map(sub, totals[1:], totals))
 
     def _make_room(self, counter: int) -> None:
         """Have a place for this counter: twice as many as it takes."""

@@ -1,17 +1,15 @@
-"""What the peer's REPORTs say of the path: its rate, its round trip, its loss of single datagrams and of records.
+"""What the peer's REPORTs say of the path: its rate, whether it delays, its loss of single datagrams.
 
     rate          between two reports 20 ms apart or more: the bytes sent, less the share of records that were lost. The
                   most of the last eight
+    path rate     the rate, for a second after the path has delayed (delay.py): then it is the path's. Otherwise it is
+                  only what was there to send, and binds nothing
     round trip    from sending the highest record that a report names to the report, less the time that the peer keeps
-                  it; only where that one had packets, since of no other the time is known. A quarter and 5 ms over the
-                  shortest, and the path delays what it is sent: for a second the rate is taken for the path's.
-                  Otherwise it is only what was there to send, and binds nothing
-    room          the path does not delay, and the rate is under three quarters of that at which it last did. That is
-                  forgotten when it delivers a quarter more
+                  it; only where that one had packets, since of no other the time is known
+    room          no queue is standing, and none has for two seconds; or in the last three samples the path delivered no
+                  more than nine tenths of what it did then
     loss          of single datagrams, over no fewer than 2,000 of them, smoothed; 0 when it is under one in a million.
                   A sample counts when the next report shows that it was not the beginning of an outage
-    of records    of those sent since they last changed their length, by a sum in which the old ones fade over 400
-                  records, as soon as there are 100
 
 What follows of it, span.py decides. Sizes are bytes, times seconds of the caller's clock.
 """
@@ -21,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp
 
+from vpntun.core.delay import Delay
 from vpntun.core.ledger import Ledger
 from vpntun.core.meter import INTERVAL
 from vpntun.core.timers import NEVER
@@ -28,15 +27,11 @@ from vpntun.core.timers import NEVER
 SHORTEST_SAMPLE = 0.02
 RATE_SAMPLES = 8
 RATE_LIMIT_HOLDS = 1.0
-DELAY_SHARE = 1.25
-DELAY = 0.005
 FEWEST_DATAGRAMS = 2000
-ROOM = 0.75
-FORGOTTEN_AT = 1.25
+ROOM, ROOM_SAMPLES = 0.9, 3
+ROOM_IS_FOUND = 2.0
 SMOOTHING = 0.25
 LEAST_LOSS = 1e-6
-FADING = 400
-FEWEST_RECORDS = 100
 
 
 @dataclass(slots=True)
@@ -59,11 +54,13 @@ class Mark:
 class Measured:
     """Of one path. Attributes to read:
 
+    delay   whether the path delays what it is sent
     rate    bytes a second delivered; 0: not known
     loss    share of single datagrams lost; 0 until `loss_is_known`
     """
 
     def __init__(self, now: float) -> None:
+        self.delay = Delay()
         self._sample = Mark(now)
         self._held: float | None = None
         self._rates: list[float] = []
@@ -71,21 +68,24 @@ class Measured:
 
     def path_rate(self, now: float) -> float:
         """Bytes a second that the path delivers, where it is what limits the link; else 0."""
-        return self.rate if now < self._limited_until else 0.0
+        return self.rate if now - self.delay.seen_at < RATE_LIMIT_HOLDS else 0.0
 
     def has_room(self, now: float) -> bool:
         """Whether the path would take more than it is given."""
-        return now >= self._limited_until and not max(self._rates, default=0) > ROOM * self._capacity > 0
+        if self.delay.is_standing:
+            return False
+        latest = max(self._rates[-ROOM_SAMPLES:], default=0)
+        return now - self.delay.stood_at >= ROOM_IS_FOUND or latest <= ROOM * self._capacity
 
-    def take(self, base: Mark, mark: Mark, ledger: Ledger, now: float) -> bool:
-        """A report has come, `mark`, and `base` before it, in one session; whether the loss is known better now."""
+    def take(self, base: Mark, mark: Mark, ledger: Ledger, now: float) -> None:
+        """A report has come, `mark`, and `base` before it, in one session."""
         self._take_round_trip(mark.highest, ledger, now)
         self._take_rate(base, mark)
-        return self._take_loss(mark)
+        self._take_loss(mark)
 
     def idle(self) -> None:
         """Nothing was sent for a while: what limited the link then does not now."""
-        self._limited_until = -NEVER
+        self.delay.idle()
         self._rates.clear()
 
     def begin(self, now: float) -> None:
@@ -103,10 +103,9 @@ class Measured:
         """From this counter on it is another path: nothing is known of it."""
         self.rate = self.loss = 0.0
         self.loss_is_known = False
-        self._shortest = NEVER
+        self.delay.moved()
         self._rates.clear()
-        self._limited_until = -NEVER
-        self._capacity = 0.0
+        self._capacity = NEVER
         self._held = None
         self._sampled_from = counter
 
@@ -119,11 +118,9 @@ class Measured:
         self._rates.append((mark.bytes - base.bytes) * max(0.0, arrived) / time)
         del self._rates[:-RATE_SAMPLES]
         self.rate = max(self._rates)
-        if self.rate > FORGOTTEN_AT * self._capacity:
-            self._capacity = 0.0
 
     def _take_round_trip(self, highest: int, ledger: Ledger, now: float) -> None:
-        """`pause`: until the next record was sent; the peer may have waited for that as well.
+        """Learn how long the highest record took. The peer may have waited until the next record was sent, as well.
 
         A message without packets tells nothing: when it was sent is not known.
         """
@@ -131,16 +128,12 @@ class Measured:
             return
         sent = ledger.time_of(highest)
         pause = ledger.time_of(highest + 1) - sent
-        round_trip = max(0.0, now - sent - INTERVAL)
-        self._shortest = min(self._shortest, round_trip)
-        if round_trip - pause > DELAY_SHARE * self._shortest + DELAY:
-            self._limited_until = now + RATE_LIMIT_HOLDS
+        self.delay.take(max(0.0, now - sent - INTERVAL), pause, now)
+        if self.delay.is_standing:
             self._capacity = self.rate
 
-    def _take_loss(self, mark: Mark) -> bool:
-        """Whether it is known better now."""
-        learned = self._held is not None and mark.judged
-        if self._held is not None and learned:
+    def _take_loss(self, mark: Mark) -> None:
+        if self._held is not None and mark.judged:
             loss = self.loss + (self._held - self.loss) * SMOOTHING
             self.loss = loss if loss >= LEAST_LOSS else 0.0
             self.loss_is_known = True
@@ -152,7 +145,6 @@ class Measured:
         elif sent >= FEWEST_DATAGRAMS:
             self._sample = mark
             self._held = min(sent, max(0, mark.missing - former.missing)) / sent
-        return learned
 
 
 class FadingSums:
@@ -171,29 +163,3 @@ class FadingSums:
         fading = exp(-sent / self._over)
         self.sent = self.sent * fading + sent
         self.lost = self.lost * fading + lost
-
-
-class RecordLoss:
-    """The share of records lost since `begin`."""
-
-    def __init__(self) -> None:
-        self._sums = FadingSums(FADING)
-        self.begin(0)
-
-    def begin(self, counter: int) -> None:
-        """From this counter on records have another length."""
-        self._begun_at = counter
-        self._sums.begin()
-
-    def take(self, base: Mark, mark: Mark) -> float | None:
-        """What is lost now that a report has come, `mark`, and `base` before it; None: it does not tell yet.
-
-        Where some records are of before, nobody knows which were lost; but where none was, none was since.
-        """
-        lost = mark.lost - base.lost
-        records = mark.highest - max(base.highest, self._begun_at - 1)
-        if not mark.judged or records <= 0 or (lost and base.highest + 1 < self._begun_at):
-            return None
-        sums = self._sums
-        sums.add(records, lost)
-        return sums.lost / sums.sent if sums.sent >= FEWEST_RECORDS else None

@@ -60,10 +60,15 @@ class Meter:
 
     def took(self, counter: int, datagrams: int, now: float) -> None:
         """A message with packets was opened; it came in so many datagrams."""
-        self.took_control(counter, datagrams)
         if counter > self.settled:
+            self._opened_above += 1
+            self._datagrams_above += datagrams
             self._news = True
+            if counter > self.highest:
+                self.highest = counter
         else:
+            self._opened += 1
+            self._datagrams += datagrams
             self._due = True
         if self.deadline == NEVER:
             self.deadline = now + INTERVAL
@@ -79,6 +84,10 @@ class Meter:
             self._opened += 1
             self._datagrams += datagrams
 
+    def restored(self, counter: int) -> None:
+        """A message that did not come was restored: it counts as opened, and its datagram as lost."""
+        self.took_control(counter, 0)
+
     def gave_up(self, counter: int, datagrams: int) -> None:
         """A record of which so many datagrams came will not be opened: one is missing or forged."""
         self._failed += 1
@@ -91,13 +100,15 @@ class Meter:
         else:
             self._datagrams += datagrams
 
-    def report(self, now: float, waiting: int = 0) -> Report | None:
+    def report(self, now: float, waiting: int = 0, busy: float = 0.0) -> Report | None:
         """The deadline has come: the REPORT to send, or None where there is nothing new to tell yet.
 
         `waiting`: how many datagrams of unfinished records with counters up to `settled` the reassembly holds: those
-        were seen, too.
+        were seen, too. `busy`: the share of the time that the program did not sleep.
         """
-        report = Report(self.settled, self._opened, self._datagrams + waiting, self._failed) if self._due else None
+        report = None
+        if self._due:
+            report = Report(self.settled, self._opened, self._datagrams + waiting, self._failed, busy)
         self.settled = self.highest
         self._opened += self._opened_above
         self._datagrams += self._datagrams_above

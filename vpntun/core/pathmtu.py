@@ -7,7 +7,7 @@
     echoed            the path takes that length: used from now on, whenever the echo comes
     refused           this host will not send that length (EMSGSIZE, EINVAL): it is out of question; was it in use,
                       back to 1,200 and search below it
-    vanished          bursts vanish while a small PROBE is echoed: a black hole. The same as refused
+    vanished          bursts, or long datagrams, vanish while a small PROBE is echoed: a black hole. The same as refused
     done              10 min later upward again, in case the path has become wider
 
 Not even 1,200 bytes (refused or vanished): `whole` says so. Then messages go whole, with DF clear and without

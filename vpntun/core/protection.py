@@ -1,12 +1,14 @@
-"""Whether bursts go with a parity, by which the other end restores one datagram that was lost (wire/burst.py).
+"""Whether parities go with the records (parity.py), and how many records share one.
 
-    wanted    one datagram was lost, and 0.05% of those that were sent lately; until less than 0.02% are
-    active    besides, the peer takes it, and there is room: the path takes more than it is given, or this program is
-              what limits the link
+    wanted    for a path's first 1,000 datagrams, since a flow that begins there suffers most; then if 0.05% of those
+              that were sent lately are lost, until less than 0.02% are
+    active    besides, the peer takes it, and there is room: the path takes more than it is given
+    group     0.08 / p records, 4 to 16: of a group no more than one should be lost
 
-Only what is lost on a path that does not delay is counted. Where it does, a queue is full, and that is what the TCP
-inside has to hear of; what is lost at random it would take for the same, and slow down for nothing. Lately: older ones
-fade over 10,000 datagrams. Where there is no room, a parity would take the place of packets.
+Only losses on a path that does not delay count. Where a path delays, a queue is full, and the TCP inside has to hear of
+that; random loss it would take for the same, and slow down for nothing. A REPORT of more than 2 datagrams and more than
+15% lost does not count either: a queue overflows like that. "Lately": older datagrams fade over 10,000. Where there is
+no room, a parity would take the place of packets.
 """
 
 from __future__ import annotations
@@ -14,11 +16,15 @@ from __future__ import annotations
 from vpntun.core.measured import FadingSums
 
 FADING = 10_000
+FIRST_LOOK = 1_000
 WANTED_OVER, UNWANTED_UNDER = 0.0005, 0.0002
+MOST_AT_ONCE, MOST_SHARE_AT_ONCE = 2, 0.15
+AIM = 0.08
+SMALLEST_GROUP, LARGEST_GROUP = 4, 16
 
 
 class Protection:
-    """Of one path. `possible`: whether the peer takes it."""
+    """Of one path. `possible`: whether the peer takes it. `group`: records that share a parity."""
 
     def __init__(self) -> None:
         self.possible = False
@@ -27,16 +33,24 @@ class Protection:
 
     def moved(self) -> None:
         """Another path: nothing is known of it."""
-        self.wanted = self.active = False
+        self.wanted = True
+        self.active = False
+        self.group = LARGEST_GROUP
+        self._seen = 0
         self._lately.begin()
 
-    def learn(self, sent: int, lost: int) -> None:
-        """So many datagrams were sent while the path did not delay, and so many of them lost."""
+    def learn(self, sent: int, lost: int, *, delayed: bool = False) -> None:
+        """So many datagrams were sent, and so many of them lost. `delayed`: the path delayed what it was sent."""
         lately = self._lately
-        lately.add(sent, min(sent, max(0, lost)))
+        self._seen += sent
+        if not delayed and (lost <= MOST_AT_ONCE or lost <= MOST_SHARE_AT_ONCE * sent):
+            lately.add(sent, min(sent, max(0, lost)))
+        if self._seen < FIRST_LOOK:
+            return
         self.wanted = lately.lost > lately.sent * (UNWANTED_UNDER if self.wanted else WANTED_OVER)
+        if self.wanted:
+            self.group = max(SMALLEST_GROUP, min(LARGEST_GROUP, int(AIM * lately.sent / lately.lost)))
 
-    def decide(self, room: bool) -> bool:
-        """Whether it is active now, or no longer, and was not before."""
-        former, self.active = self.active, self.wanted and self.possible and room
-        return self.active is not former
+    def decide(self, room: bool) -> None:
+        """Be active from now on, or not."""
+        self.active = self.wanted and self.possible and room

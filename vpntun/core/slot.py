@@ -1,12 +1,10 @@
 """The pieces of one record, in a buffer of 64 KiB, until it is whole.
 
-    pieces of a burst              of one size, the last perhaps shorter: its place follows from the others' size, so it
-                                   is kept aside until one of those has come
-    pieces of a protected burst    all of one size; as soon as as many datagrams have come as there are pieces, it is
-                                   whole: with the parity among them, that gives the piece that is missing
+All pieces have one size, only the last may be shorter. The last one's place follows from the size of the others, so it
+is kept aside until one of those has come.
 
-The first of two that claim one place stays. A piece that contradicts those before it is refused: BadPacket("repeated
-fragment") or BadPacket("bad fragment"), which is also said of what together would be longer than a message.
+The first of two pieces that claim one place stays, and the second is refused: BadPacket("repeated fragment"). A piece
+that contradicts the pieces before it, or makes the record longer than a message, is BadPacket("bad fragment").
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from collections.abc import Hashable
 from typing import Generic, Protocol, TypeVar
 
 from vpntun.errors import BadPacket
-from vpntun.wire.burst import length_within, parity_of
 from vpntun.wire.message import HEADER_SIZE, LARGEST
 
 
@@ -28,10 +25,6 @@ class Window(Protocol):
 
 class Receiving(Protocol):
     """What is needed of a session, which is compared by identity."""
-
-    @property
-    def highest_received(self) -> int:
-        """The greatest counter that was authenticated, -1 for none."""
 
     @property
     def replay(self) -> Window:
@@ -47,9 +40,7 @@ class Slot(Generic[AnySession]):
     __slots__ = (
         "_count",
         "_last",
-        "_parity",
         "_present",
-        "_protected",
         "_step",
         "began",
         "buffer",
@@ -66,56 +57,43 @@ class Slot(Generic[AnySession]):
         self.source: Hashable = None
         self.began = 0.0
         self.pieces = 0
-        """Datagrams that have come; a parity is one."""
         self.turn = 0
         self.buffer = memoryview(bytearray(LARGEST))
-        self._begin(0, protected=False)
+        self._begin(0)
 
-    def begin(
-        self, session: AnySession, counter: int, source: Hashable, count: int, now: float, *, protected: bool
-    ) -> None:
-        """Serve another record, of `count` pieces, and a parity where it is `protected`."""
+    def begin(self, session: AnySession, counter: int, source: Hashable, count: int, now: float) -> None:
+        """Serve another record, of `count` pieces."""
         self.session = session
         self.counter = counter
         self.source = source
         self.began = now
         self.pieces = 0
-        self._begin(count, protected=protected)
+        self._begin(count)
 
     @property
     def datagram_size(self) -> int:
         """Bytes of each datagram of a whole burst, but for a last one that may be shorter."""
         return HEADER_SIZE + self._step
 
-    def _begin(self, count: int, *, protected: bool) -> None:
+    def _begin(self, count: int) -> None:
         self._count = count
-        self._protected = protected
         self._present = 0
         self._step = 0
-        self._last = self._parity = b""
+        self._last = b""
 
-    def put(self, index: int, count: int, piece: memoryview, *, protected: bool) -> int:
-        """Take in a piece; the length of the message that is whole now, 0 while it is not.
-
-        Of a protected burst it is 16 where the length of the filling cannot be. Raises BadPacket.
-        """
-        if count != self._count or protected is not self._protected:
+    def put(self, index: int, count: int, piece: memoryview) -> int:
+        """Take in a piece; return the length of the message once it is whole, 0 before. Raises BadPacket."""
+        if count != self._count:
             raise BadPacket("bad fragment")
         bit = 1 << index
         if self._present & bit:
             raise BadPacket("repeated fragment")
-        if protected:
-            self._put_full(index, piece)
-        else:
-            self._put(index, piece)
+        self._put(index, piece)
         self._present |= bit
         self.pieces += 1
-        if self.pieces < count:
-            return 0
-        return self._restore() if protected else self._put_last()
+        return self._put_last() if self.pieces == count else 0
 
     def _put(self, index: int, piece: memoryview) -> None:
-        """A piece, the last of which may be shorter than the others."""
         size, step, last = len(piece), self._step, self._count - 1
         if index == last:
             if step and size > step:
@@ -140,27 +118,3 @@ class Slot(Generic[AnySession]):
         self.buffer[begin:end] = self._last
         self._last = b""
         return end
-
-    def _put_full(self, index: int, piece: memoryview) -> None:
-        """A piece or the parity of a protected burst, which are all of one size."""
-        size = len(piece)
-        if self._step != size:
-            if self._step or HEADER_SIZE + self._count * size > LARGEST:
-                raise BadPacket("bad fragment")
-            self._step = size
-        if index == self._count:
-            self._parity = bytes(piece)
-        else:
-            begin = HEADER_SIZE + index * size
-            self.buffer[begin : begin + size] = piece
-
-    def _restore(self) -> int:
-        """As many datagrams as there are pieces have come: all pieces, or the parity in the place of one."""
-        step, count = self._step, self._count
-        if self._parity:
-            missing = next(index for index in range(count) if not self._present >> index & 1)
-            places = [HEADER_SIZE + index * step for index in range(count)]
-            there = (self.buffer[at : at + step] for index, at in enumerate(places) if index != missing)
-            restored = parity_of((self._parity, *there), step)
-            self.buffer[places[missing] : places[missing] + step] = restored
-        return length_within(self.buffer[: HEADER_SIZE + count * step], step) or HEADER_SIZE

@@ -1,30 +1,25 @@
 """How many datagrams a record may take, and how many bytes: one lost datagram loses its record, and a long burst
 strains a slow path's queue; but a long record is what makes a fast path fast.
 
-    begins at            4 datagrams
-    doubles, up to 44    under 0.5% of records lost; and the device has more waiting than a record holds, and the loop
-                         hardly sleeps: then this program is the bottleneck, and not the path. 44 at once until it was
-                         halved for the first time, on this path and since it was idle: short loads are the most
-    halves               over 2% of records lost; or nothing was reported for 1 s while sending
-    at most 0.01 / p     p is the smoothed loss of single datagrams, each sample over no fewer than 2,000; 0.16 / p
-                         while bursts are protected (protection.py)
-    16                   as soon as they are, and 4 when they are not any more
-    back to 4, or 16     after 1 s without a record
-    smallest             no burst was completed within 1 s of the session's first, or bursts vanish while a datagram of
-                         their length is echoed: a middlebox drops what it does not know. Tried again after 5 s,
-                         doubling to 10 min
-    no less than 4       while the loop hardly sleeps, whatever is lost: then records cost more than losses; or while
-                         protection is wanted, room or not
-    never                below what one packet needs (`smallest`), beyond one UDP_SEGMENT send (65,507 bytes), nor
-                         beyond 3 ms of the delivered rate where the path delays what it is sent
+    single       one datagram, or what one packet needs (`smallest`): wherever the path is what limits the link
+    long         44 datagrams, where this program limits the link, and not the path (bottleneck.py), and no more than
+                 0.05% of the datagrams are lost, for three REPORTs in a row; or for one, where twenty have said so
+                 before. Until 0.05% are lost, or any while the program is not the limit; nothing was reported for 1 s
+                 while sending; or no record was sent for 1 s
+    at most      0.01 / p datagrams. p is the smoothed loss of single datagrams, each sample over no fewer than 2,000 of
+                 them
+    protected    single records may go with parities (protection.py); then their datagrams leave room for those
+    smallest     while bursts don't get through (vanishing.py)
+    never        beyond one UDP_SEGMENT send (65,507 bytes), nor beyond 3 ms of the delivered rate where the path delays
+                 what it is sent
 
 Losses come from REPORT: of the counters up to the highest it names, those not opened are lost (meter.py gives late ones
-their time). Only records sent since the span last changed are judged (measured.py). A report that shows no burst
-completed, though some were sent, is not judged: that is a black hole or an outage, and not loss (see `vanishing`).
+their time). A report that shows no burst completed, though some were sent, is not judged: that is a black hole or an
+outage, and not loss.
 
 Flow, for the host:
     before a record      if now >= span.deadline: span.handle_deadline(now); then read span.largest_record
-    after it             span.sent(counter, datagrams, size, now), if it carries packets
+    after it             span.sent(counter, datagrams, size, now), if it carries packets; `sent_singles` after several
                          span.bottleneck.backlogged += 1, if the device had another packet
     after select         span.bottleneck.slept += seconds waited
     a padded PROBE       span.probed(counter), since it will probably be lost
@@ -42,32 +37,24 @@ from collections import deque
 
 from vpntun.core.bottleneck import Bottleneck
 from vpntun.core.ledger import Ledger
-from vpntun.core.measured import Mark, Measured, RecordLoss
+from vpntun.core.measured import Mark, Measured
 from vpntun.core.protection import Protection
 from vpntun.core.timers import NEVER
-from vpntun.wire.burst import FILLING_SIZE
+from vpntun.core.vanishing import SILENCE, Vanishing
 from vpntun.wire.message import HEADER_SIZE, TAG_SIZE
-from vpntun.wire.record import LARGEST_RECORD, Report
+from vpntun.wire.record import LARGEST_RECORD, PARITY_SIZE, Report
 
-FIRST = 4
 MOST = 44
-LEAST_WHEN_BUSY = 4
 LARGEST_SEND = 65_507
 
-GROWTH = 2
-FIRST_GROWTH = MOST
-HALVE_OVER = 0.02
-GROW_UNDER = 0.005
 AIM = 0.01
-AIM_PROTECTED = 0.16
-FIRST_PROTECTED = 16
+MOST_LOSS = 0.0005
+REPORTS_BEFORE_LONG = 3
+REPORTS_OF_A_SECOND = 20
 
 MOST_PROBES = 64
 
-SILENCE = 1.0
 IDLENESS = 1.0
-FIRST_RETRY = 5.0
-LAST_RETRY = 600.0
 TICK = 0.25
 
 RECORD_TIME = 0.003
@@ -79,74 +66,77 @@ class Span:
 
     span              datagrams a record may take
     largest_record    bytes of plaintext a record may take
-    passes            False: bursts don't get through this path
+    vanishing         whether what is sent gets through this path
     deadline          when `handle_deadline` is to be called, before the next record
     measured          the path's rate and loss
-    protection        whether bursts go with a parity
+    protection        whether single records go with parities
+    reported_sent     datagrams that the peer's REPORTs tell of, in all sessions
+    reported_lost     those of them that did not come, PROBEs that tried a length left out
     bottleneck        what the device had and how long the loop slept is added up there (see above)
     """
 
     def __init__(self, payload: int, smallest: int, now: float) -> None:
         """`payload`: bytes of UDP payload, 0 for a stream. `smallest`: datagrams that one packet needs."""
-        self.span = FIRST
+        self.span = smallest
         self.largest_record = 0
-        self.passes = True
         self.deadline = NEVER
+        self.vanishing = Vanishing()
         self.measured = Measured(now)
         self.bottleneck = Bottleneck(now)
         self.protection = Protection()
+        self.reported_sent = self.reported_lost = 0
         self._payload = payload
         self._smallest = smallest
+        self._protectable = smallest == 1 and payload > 0
         self._ledger = Ledger()
         self._probes: deque[int] = deque(maxlen=MOST_PROBES)
         # this session's
         self._excused = 0
         self._last_sent = now
         self._unreported_since = NEVER
-        self._unproven_since = NEVER
-        self._proven = False
         self._last_told_of = -1
         self._base = Mark(now)
-        # this span's
-        self._record_loss = RecordLoss()
         # this path's
-        self._growth = FIRST_GROWTH
-        self._retry_at = NEVER
-        self._retry_pause = FIRST_RETRY
-        self._bound(now)
+        self._is_long = False
+        self._busy_reports = 0  # in a row: this program was the bottleneck, and the path lost next to nothing
+        self._has_been_long = False  # for a second
+        self._follow(now)
 
     # Sending
 
     def sent(self, counter: int, datagrams: int, size: int, now: float) -> None:
         """A record with packets was sent: its counter, in how many datagrams, of how many bytes."""
+        self._note_sent(counter, now)
+        self._ledger.sent(counter, datagrams, size, now)
+        self.vanishing.sent(datagrams, size, now)
+
+    def sent_singles(self, first: int, count: int, each: int, size: int, now: float) -> None:
+        """So many records with packets were sent from the counter `first` on, each in one datagram.
+
+        `each`: bytes of all but the last, which may be shorter; `size`: bytes of all together.
+        """
+        self._note_sent(first + count - 1, now)
+        self._ledger.sent_singles(first, count, each, size, now)
+        self.vanishing.sent(1, each, now)
+
+    def _note_sent(self, counter: int, now: float) -> None:
         if now - self._last_sent >= IDLENESS:
             self.bottleneck.rested(self._ledger.next, now)
-        self._ledger.sent(counter, datagrams, size, now)
         self._last_sent = now
         self._last_told_of = counter
         if self._unreported_since == NEVER:
             self._unreported_since = now
             if self.deadline == NEVER:
                 self.deadline = now + TICK
-        if datagrams > 1 and self._unproven_since == NEVER:
-            self._unproven_since = now
 
     def probed(self, counter: int) -> None:
         """A padded PROBE was sent with this counter: if it is lost, that says nothing."""
         self._probes.append(counter)
 
-    def vanishing(self, now: float) -> bool:
-        """Whether bursts are sent and none was completed for a second: a black hole, if small messages get through."""
-        return now - self._unproven_since >= SILENCE
-
-    def blocked(self, now: float) -> None:
-        """Bursts don't get through, though single datagrams of their length do. Tried again later."""
-        self.passes = False
-        self._proven = False
-        self._unproven_since = NEVER
-        self._retry_at = now + self._retry_pause
-        self._retry_pause = min(LAST_RETRY, 2 * self._retry_pause)
-        self._set(self._smallest, now)
+    def length_passes(self, now: float) -> None:
+        """What seems to vanish does not do so for its length."""
+        self.vanishing.length_passes(now)
+        self._follow(now)
 
     # Time
 
@@ -154,22 +144,18 @@ class Span:
         """What time alone decides: idleness, silence, bursts that don't get through."""
         self.deadline = now + TICK
         idle = now - self._last_sent >= IDLENESS
-        if self.passes and not self._proven and not idle and self.vanishing(now):
-            self.blocked(now)
-        elif not self.passes and now >= self._retry_at:
-            self.passes = True
-            self._unproven_since = NEVER
-            self._set(FIRST, now)
+        if self.vanishing.handle_deadline(now, idle=idle):
+            self._give_up_long()
         elif idle:  # what was sent before may be unproven: a flow that backs off sends ever more seldom
             self._unreported_since = NEVER
             self.measured.idle()
-            self._growth = FIRST_GROWTH
-            self._set(self._first, now)
+            self._is_long = False
+            self._busy_reports = 0
             self.deadline = NEVER
         elif now - self._unreported_since >= SILENCE:
             self._unreported_since = now
-            self._halve(now)
-        self._bound(now)
+            self._give_up_long()
+        self._follow(now)
 
     # Reports
 
@@ -180,12 +166,11 @@ class Span:
         """
         highest, opened = report.highest, report.opened
         base, ledger = self._base, self._ledger
-        ledger.fill(counters, now)
-        if not (base.highest <= highest < ledger.next and base.opened < opened <= highest + 1):
+        if not (base.highest <= highest < counters and base.opened < opened <= highest + 1):
             return
+        ledger.fill(highest + 1, now)  # and no further: records that wait in a batch have counters, too
         self._unreported_since = NEVER if highest >= self._last_told_of else now
-        self.bottleneck.measure(ledger.next, now)
-        self._set(self.span, now)
+        self.bottleneck.measure(ledger.next, report.busy, now)
         if not ledger.knows(highest):
             return
         sent = ledger.datagrams_to(highest)
@@ -194,14 +179,18 @@ class Span:
             self._excused += 1
         lost = highest + 1 - opened - self._excused
         missing = sent - report.datagrams - self._excused
-        judged = self._shows_a_burst(highest, opened)
+        judged = self.vanishing.reported(base, highest, opened, ledger)
+        self.reported_sent += sent - base.sent
+        self.reported_lost += missing - base.missing
         mark = self._base = Mark(now, highest, opened, lost, sent, missing, ledger.bytes_to(highest), judged)
         if base.highest >= 0:
-            if self.measured.take(base, mark, ledger, now):
-                self._set(self.span, now)
-            self._protect(base, mark, now)
-            self._judge(base, mark, now)
-        self._bound(now)
+            self.measured.take(base, mark, ledger, now)
+            if judged:
+                delayed = self.measured.path_rate(now) > 0 and not self.bottleneck.is_peer
+                self.protection.learn(mark.sent - base.sent, mark.missing - base.missing, delayed=delayed)
+            self._judge(base, mark)
+        self._protect(now)
+        self._follow(now)
 
     # What else happens
 
@@ -211,108 +200,72 @@ class Span:
         self._excused = 0
         self._probes.clear()
         self._last_sent = now
-        self._unreported_since = self._unproven_since = NEVER
-        self._proven = False
+        self._unreported_since = NEVER
+        self.vanishing.begin()
         self._last_told_of = -1
         self._base = Mark(now)
         self.measured.begin(now)
         self.deadline = now + TICK
-        self._record_loss.begin(self._ledger.next)
 
     def moved(self, now: float) -> None:
         """Another path: nothing is known of it."""
-        self.passes = True
         self.measured.moved(self._ledger.next)
-        self._unproven_since = NEVER
-        self._proven = False
-        self._retry_at = NEVER
-        self._retry_pause = FIRST_RETRY
-        self._growth = FIRST_GROWTH
+        self.vanishing.moved()
         self.protection.moved()
-        self._record_loss.begin(self._ledger.next)
-        self._set(FIRST, now)
+        self._give_up_long()
+        self._follow(now)
 
-    def path(self, payload: int, smallest: int, now: float) -> None:
-        """The path takes this much UDP payload (0: a stream), and one packet needs so many datagrams."""
+    def path(self, payload: int, smallest: int, now: float, *, protectable: bool = True) -> None:
+        """The path takes this much UDP payload (0: a stream), and one packet needs so many datagrams.
+
+        `protectable`: a parity of any packet would fit in one datagram.
+        """
+        self._protectable = protectable and smallest == 1 and payload > 0
         if payload != self._payload:
             self._payload = payload
-            self.protection.decide(room=False)  # until the next report
-            self._unproven_since = NEVER
+            self.vanishing.length_changed()
             self.measured.length_changed(self._ledger.next)
-            self._record_loss.begin(self._ledger.next)
         self._smallest = smallest
-        self._set(self.span, now)
+        self._protect(now)
+        self._follow(now)
 
     # Inside
 
-    def _shows_a_burst(self, highest: int, opened: int) -> bool:
-        """Whether this report shows a burst completed since the last one; true as well where none was sent."""
-        base, ledger = self._base, self._ledger
-        counters = highest - base.highest
-        if self._unproven_since == NEVER or ledger.datagrams_to(highest) - base.sent == counters > 0:
-            return True
-        if not counters:
-            return False
-        former = ledger.datagrams_to(highest - 1) if highest else 0
-        highest_was_single = ledger.datagrams_to(highest) - former == 1
-        if highest_was_single and opened - base.opened <= ledger.singles(base.highest, highest):
-            return False
-        self._proven = self.passes = True
-        self._retry_pause = FIRST_RETRY
-        self._unproven_since = NEVER
-        return True
-
-    def _judge(self, base: Mark, mark: Mark, now: float) -> None:
-        """Weigh the records lost between two reports, and act on it."""
-        loss = self._record_loss.take(base, mark)
-        if loss is None or not self._payload:
+    def _judge(self, base: Mark, mark: Mark) -> None:
+        """Decide whether this program has been what limits the link for long enough to send long records."""
+        if not mark.judged or not self._payload:
             return
-        if loss > HALVE_OVER:
-            self._halve(now)
-        elif loss < GROW_UNDER and self.bottleneck.is_here:
-            self._set(self._growth * self.span, now)
+        lost, is_here = mark.missing - base.missing, self.bottleneck.is_here
+        if self.measured.loss > MOST_LOSS or (lost > 0 and not is_here):
+            self._give_up_long()
+        elif is_here and lost <= MOST_LOSS * (mark.sent - base.sent):
+            self._busy_reports += 1
+            self._is_long |= self._busy_reports >= REPORTS_BEFORE_LONG or self._has_been_long
+            self._has_been_long |= self._busy_reports >= REPORTS_OF_A_SECOND
+        else:
+            self._busy_reports = 0
 
-    def _protect(self, base: Mark, mark: Mark, now: float) -> None:
-        """Learn what is lost at random, and follow."""
-        measured, protection = self.measured, self.protection
-        if mark.judged and not measured.path_rate(now):
-            protection.learn(mark.sent - base.sent, mark.missing - base.missing)
-        room = self.bottleneck.is_busy or measured.has_room(now)
-        fits = 0 < self._payload * (self._smallest + 2) <= LARGEST_SEND  # a packet, a filling and a parity
-        if protection.decide(room and self.passes and fits):
-            self._set(self._first, now)
+    def _give_up_long(self) -> None:
+        self._is_long = self._has_been_long = False
+        self._busy_reports = 0
 
-    @property
-    def _first(self) -> int:
-        return FIRST_PROTECTED if self.protection.active else FIRST
+    def _protect(self, now: float) -> None:
+        """Decide whether parities go with the records from now on."""
+        room = self.bottleneck.is_peer or self.measured.has_room(now)
+        self.protection.decide(room and self._protectable and not self._is_long)
 
-    def _halve(self, now: float) -> None:
-        self._growth = GROWTH
-        self._set(self.span // 2, now)
-
-    def _set(self, span: int, now: float) -> None:
-        """Take this span, or the nearest that is allowed."""
-        protection, protected = self.protection, self.protection.active
-        most = sendable = min(MOST, LARGEST_SEND // self._payload - protected) if self._payload else MOST
+    def _follow(self, now: float) -> None:
+        """Make `span` and `largest_record` of all that is known."""
+        span = MOST if self._is_long else 1
+        if self._payload:
+            span = min(span, LARGEST_SEND // self._payload)
         if loss := self.measured.loss:
-            most = min(most, int((AIM_PROTECTED if protected else AIM) / loss))
-        if not self.passes:
-            most = self._smallest
-        least = self._smallest
-        if self.passes and (self.bottleneck.is_busy or (protection.possible and protection.wanted)):
-            least = max(least, min(LEAST_WHEN_BUSY, sendable))
-        span = max(least, min(span, most))
-        if span != self.span:
-            self.span = span
-            self._record_loss.begin(self._ledger.next)
-        self._bound(now)
-
-    def _bound(self, now: float) -> None:
-        """Make `largest_record` of the span and the rate."""
+            span = min(span, int(AIM / loss))
+        self.span = max(self._smallest, span if self.vanishing.passes else 1)
         if self._payload:
             step = self._payload - HEADER_SIZE
-            least = self._smallest * step - TAG_SIZE
-            largest = max(least, self.span * step - TAG_SIZE - FILLING_SIZE * self.protection.active)
+            least = self._smallest * step - TAG_SIZE - PARITY_SIZE * self.protection.active
+            largest = max(least, self.span * step - TAG_SIZE) if self.span > 1 else least
         else:
             least, largest = LEAST_OF_STREAM, LARGEST_RECORD
         if rate := self.measured.path_rate(now):

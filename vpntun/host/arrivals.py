@@ -40,7 +40,6 @@ IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
 ANCILLARY_SIZE = 128
 MOST_PER_TURN = 64
-MOST_TRAINS_PER_TURN = 8
 MOST_MISSES = 4
 MOST_KNOWN_NAMES = 1024
 SCATTERED_RECORDS = 16
@@ -82,6 +81,7 @@ class Receiver:
         self._begun_at = -math.inf
         self._scattered = 0  # records that opened by a piece that came alone, since a genuine burst was read as one
         self._scattered_size = 0
+        self._in_turn = 0  # reads in this turn of the loop before the last
         self._lone = Lone()
         self._address: SocketAddress | None = None  # what the last read came with, and what was made of it
         self._ancillary: list[tuple[int, int, bytes]] = []
@@ -110,6 +110,7 @@ class Receiver:
             if arrival is None:
                 self._lone.drained(number)
                 return
+            self._in_turn = number
             yield arrival
 
     def _read(self) -> Arrival | None:
@@ -134,13 +135,12 @@ class Receiver:
         self._misses += 1
         return self._bursts.flat(read), segment, 1, source
 
-    def _receive_train(self, many: ManyReader) -> Iterator[Arrival]:
-        for _ in range(MOST_TRAINS_PER_TURN):
-            if not many.read():
-                return
-            local = _read_ancillary(many.ancillary())[1] if self._answers_from_where_asked else ()
-            for message, datagrams, name in many.train.arrivals():
-                yield message, 0, datagrams, self._endpoint(_address_from(name), local)
+    def _receive_train(self, many: ManyReader) -> Iterable[Arrival]:
+        """What one call reads: if more waits, the socket stays readable."""
+        if not many.read():
+            return ()
+        local = _read_ancillary(many.ancillary())[1] if self._answers_from_where_asked else ()
+        return many.train.arrivals(lambda name: self._endpoint(_address_from(name), local))
 
     def expect_bursts(self, size: int) -> None:
         """A burst of datagrams of `size` bytes was read as one, and opened: the next reads may bring more.
@@ -152,9 +152,12 @@ class Receiver:
             self._bursts.expect(size)
             self._misses = 0
 
-    def came_whole(self) -> None:
-        """A burst that was read as one, into its place, opened."""
-        self._scattered = 0
+    def came_whole(self, size: int, datagrams: int) -> None:
+        """A message opened in datagrams of `size` bytes: so many that were read as one, or one that came alone."""
+        if datagrams > 1:
+            self._scattered = 0
+        elif self._many is None and self._in_turn > 1:  # nothing has coalesced those that waited
+            self.expect_pieces(size)
 
     def expect_pieces(self, size: int) -> None:
         """A record in datagrams of `size` bytes opened by a piece that came alone: more may come like this."""

@@ -16,6 +16,7 @@ from vpntun.errors import BadPacket
 from vpntun.host.device import LARGEST_PACKET
 from vpntun.host.link import Link
 from vpntun.host.plain import PlainSender
+from vpntun.host.sealer import Sealer
 from vpntun.wire.gso import Splitter
 from vpntun.wire.message import LARGEST
 from vpntun.wire.record import (
@@ -28,7 +29,7 @@ from vpntun.wire.record import (
     put_entry,
 )
 from vpntun.wire.run import DatagramRun
-from vpntun.wire.vnet import SEGMENT_SIZE, SPLIT_FIRST
+from vpntun.wire.vnet import SEGMENT_SIZE, SPLIT_FIRST, UNFINISHED
 
 WORTH_BEGINNING = 4
 """A superpacket is begun in what is left of a record if that holds a fourth of what an empty one does."""
@@ -40,7 +41,7 @@ class Bundler:
     It may become `room` bytes long; 0: none can leave.
     """
 
-    def __init__(self, plain: PlainSender) -> None:
+    def __init__(self, plain: PlainSender, sealer: Sealer) -> None:
         self.record = memoryview(bytearray(LARGEST + ENTRY_SIZE + LARGEST_PACKET))
         self.at = begin_bundle(self.record)
         self.packets = 0
@@ -52,6 +53,7 @@ class Bundler:
         self.cuts = False
         """Whether they have to."""
         self._plain = plain
+        self._sealer = sealer
         self._splitter = Splitter()
         self._aside: list[tuple[bytes, int]] | None = None
         self._waiting: dict[Link, None] = {}  # in the order of their turns
@@ -60,7 +62,7 @@ class Bundler:
 
     def turn_to(self, link: Link) -> None:
         """The next packets are for `link`; what is there for another leaves."""
-        if self.link is not None or self._plain.pending:
+        if self.link is not None or self._sealer.pending:
             self.flush()
         self.link = link
         self.room = 0 if link.queue.size and self._aside is None else link.room_for_record()
@@ -124,15 +126,15 @@ class Bundler:
         self.link = None
         self.at, self.packets, self.room = BUNDLE_START, 0, 0
         self.run.start = self.sent = 0
-        self._plain.discard()
+        self._sealer.discard()
 
     def flush(self) -> None:
         """Send what is there."""
         link, self.link = self.link, None
         if link is not None and self.at > BUNDLE_START:
-            self._seal_record(link)
-        if self._plain.pending:
-            self._plain.flush()
+            self._seal_record(link, is_last=True)
+        if self._sealer.pending:
+            self._sealer.flush()
         self.room = 0
 
     def _place(self, link: Link, packet: memoryview, field: int) -> None:
@@ -146,9 +148,6 @@ class Bundler:
                     self._let_wait(link, packet, field)
                 else:
                     self._plain.send(link, session, packet, field)
-                    if self.room:  # what follows goes in a record, and must not overtake it
-                        self._plain.flush()
-                        self.room = link.room_for_record()
                 return
         self.run.finish()
         begin = self.at + ENTRY_SIZE
@@ -164,6 +163,7 @@ class Bundler:
         self.packets += 1
 
     def _let_wait(self, link: Link, packet: memoryview, field: int) -> None:
+        self.room = 0  # no later packet may overtake it
         if self._aside is None:
             link.enqueue(packet, field)
             self._waiting[link] = None
@@ -171,25 +171,25 @@ class Bundler:
             self._aside.append((bytes(packet), field))
 
     def _send_record(self) -> None:
-        """The record leaves; what may leave next is asked anew, since the path may be blocked now."""
-        if self.link is not None and self.at > BUNDLE_START:
-            self._seal_record(self.link)
+        """The record leaves; what may leave next is asked anew where the path may be blocked now."""
+        if self.link is not None and self.at > BUNDLE_START and self._seal_record(self.link):
             self.room = self.link.room_for_record()
 
-    def _seal_record(self, link: Link) -> None:
+    def _seal_record(self, link: Link, *, is_last: bool = False) -> bool:
         if self.run.start:
             self.run.finish()
         end, self.at, self.packets = self.at, BUNDLE_START, 0
         self.sent += 1
-        link.send_record(self.record[:end])
+        return link.send_record(self.record[:end], is_last=is_last)
 
     def _add_pieces(self, link: Link, packet: memoryview, field: int) -> None:
         """Cut a superpacket so that each record is filled; the last piece's record stays open for what follows."""
         self.cuts = True
         splitter = self._splitter
         count = splitter.cut(self._set_apart(packet), field)
-        worth = splitter.fitting(self.room - BUNDLE_START - ENTRY_SIZE) // WORTH_BEGINNING
-        first = 0
+        most = splitter.fitting(self.room - BUNDLE_START - ENTRY_SIZE)
+        first = self._add_segments(link, count) if most == 1 else 0
+        worth = most // WORTH_BEGINNING
         while first < count:
             fit = splitter.fitting(self.room - self.at - ENTRY_SIZE) if self.packets < MOST_PACKETS else 0
             if fit < min(count - first, max(1, worth)) and self.at > BUNDLE_START:
@@ -205,6 +205,19 @@ class Bundler:
                 length = splitter.write_run(first, count - first, rest, 0)
                 self._place(link, rest[:length], splitter.field_of(first, count - first))
                 break
+
+    def _add_segments(self, link: Link, count: int) -> int:
+        """Send each segment of the superpacket in a record of its own, as long as the path is ready; how many went."""
+        self._send_record()
+        record, splitter, at = self.record, self._splitter, BUNDLE_START + ENTRY_SIZE
+        for index in range(count):
+            if not self.room:
+                return index
+            length = splitter.write_run(index, 1, record, at)
+            self.sent += 1
+            if link.send_record(record[: put_entry(record, BUNDLE_START, length, UNFINISHED)]):
+                self.room = link.room_for_record()
+        return count
 
     def _add_single_packets(self, link: Link, packet: memoryview, field: int) -> None:
         splitter = self._splitter

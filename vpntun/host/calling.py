@@ -12,10 +12,11 @@ from vpntun.core.conversation import Conversation
 from vpntun.core.events import Dial, Event, Proved, Resolve
 from vpntun.core.peer import Peer
 from vpntun.host.carrier import Path
-from vpntun.host.link import Link, Sealer
+from vpntun.host.link import Link
 from vpntun.host.loop import Loop
 from vpntun.host.resolver import Resolver
 from vpntun.host.schedule import Schedule
+from vpntun.host.sealer import Sealer
 from vpntun.host.tcp import ConnectionOwner, Dialling, TcpConnection
 from vpntun.host.udp import UdpEndpoint
 from vpntun.wire.framing import SharedBuffer

@@ -1,7 +1,7 @@
 """Delivery: what a data message carried, to the device, or with Relay to another link (relay.py).
 
     empty     a keepalive, done before
-    record    BUNDLE: each of its packets; other kinds: to the conversation
+    record    BUNDLE: each of its packets; PARITY: those of the BUNDLE that it restores; others: to the conversation
     packet    one IP packet, as WireGuard sends it; consecutive segments of one flow are joined again (wire/join.py)
 
 Every packet is parsed here before the device sees it: its version and length, padding off, its source must lead back
@@ -22,8 +22,13 @@ from vpntun.host.link import Link
 from vpntun.host.relay import Relay
 from vpntun.wire.ip import length_of, source_of
 from vpntun.wire.join import Joiner
-from vpntun.wire.record import BUNDLE, LAST_KIND, packets_of
-from vpntun.wire.vnet import NO_OFFLOAD, VNET_HEADER_SIZE, header_for
+from vpntun.wire.record import BUNDLE, BUNDLE_START, ENTRY, ENTRY_SIZE, LAST_KIND, PARITY, packets_of
+from vpntun.wire.vnet import NO_OFFLOAD, UNFINISHED, VNET_HEADER_SIZE, header_for
+
+SHORTEST_JOINED = 88
+"""Bytes: to join shorter packets would cost more than it saves; most of them are acknowledgements."""
+_ONE_PACKET = BUNDLE_START + ENTRY_SIZE
+"""Where the packet of a bundle that holds no other begins."""
 
 
 class Delivery:
@@ -41,14 +46,21 @@ class Delivery:
         self._relay = relay
         self.on_bad: Callable[[Link, BadPacket, Path], None] = lambda link, bad, source: None
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
+        self._joined_link: Link | None = None
+        """Whose packets wait to be joined: no other link's may join them, nor a look at its source be spared."""
         self._joiner = Joiner(self._write_joined, udp=device.takes_udp) if device.takes_tcp else None
 
     def take(self, link: Link, session: Session, plaintext: memoryview, source: Path) -> bool:
         """Deliver one plaintext, which is not empty; whether it carried packets. Raises BadPacket."""
         kind = plaintext[0]
         if kind == BUNDLE:
-            self._take_bundle(link, plaintext, source)
+            self.take_bundle(link, plaintext, source)
             return True
+        if kind == PARITY:
+            restored = link.conversation.restore(session, plaintext, link.now)
+            if restored is not None:
+                self.take_bundle(link, memoryview(restored), source)
+            return False
         if 0 < kind <= LAST_KIND:
             link.act(link.conversation.received(session, plaintext, source, link.now))
             return False
@@ -56,6 +68,9 @@ class Delivery:
         if self._routes.find(source_of(plaintext)) is not link:
             raise BadPacket("source not allowed")
         if self._joiner is not None:
+            if link is not self._joined_link:
+                self._flush_joined()
+                self._joined_link = link
             self._joiner.add(plaintext, length)
         else:
             self._write(NO_OFFLOAD, plaintext[:length])
@@ -78,13 +93,26 @@ class Delivery:
         if self._joiner is not None and self._joiner.length:
             self._joiner.flush()
 
-    def _take_bundle(self, link: Link, record: memoryview, source: Path) -> None:
-        self._flush_joined()  # what came before goes before
+    def take_bundle(self, link: Link, record: memoryview, source: Path) -> None:
+        """Deliver the packets of a BUNDLE. Raises BadPacket."""
+        joiner, find = self._joiner, self._routes.find
+        if joiner is None or link is not self._joined_link:
+            self._flush_joined()
+        elif len(record) > _ONE_PACKET:
+            length, field = ENTRY.unpack_from(record, BUNDLE_START)
+            is_alone = length == len(record) - _ONE_PACKET and not field & ~UNFINISHED
+            if is_alone and joiner.extend(record[_ONE_PACKET:], length, finished=not field):
+                return
         for packet, field in packets_of(record):
             try:
                 length = length_of(packet)
-                if self._routes.find(source_of(packet)) is not link:
+                if find(source_of(packet)) is not link:
                     raise BadPacket("source not allowed")
+                if joiner is not None and length >= SHORTEST_JOINED and not field & ~UNFINISHED:
+                    self._joined_link = link
+                    joiner.add(packet, length, finished=not field)
+                    continue
+                self._flush_joined()  # what came before goes before
                 if field:
                     header_for(packet, length, field, self._header)
                     self._write(self._header, packet)

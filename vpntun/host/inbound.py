@@ -15,9 +15,11 @@ DeviceError, when the device has gone.
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 from vpntun.core.node import Node
 from vpntun.core.peer import Peer
+from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket
 from vpntun.host.arrivals import Arrival
 from vpntun.host.carrier import Path
@@ -42,6 +44,15 @@ WORTH_TELLING = {
 _read_header = DATA_HEADER.unpack_from
 
 
+class _Stream(NamedTuple):
+    """Where messages of one session come from: its index at this end, and the path."""
+
+    receiver: int
+    link: Link
+    session: Session
+    path: Path
+
+
 class Inbound:
     """The way in, for all carriers and links."""
 
@@ -62,14 +73,17 @@ class Inbound:
         self._plaintext = memoryview(bytearray(LARGEST))
         self._joined = memoryview(bytearray(LARGEST))
         self._warnings = Warnings()
+        self._last: _Stream | None = None
+        """What the message before belonged to, within one turn of the loop."""
 
     def read_udp(self, socket: UdpSocket) -> None:
         """The socket has datagrams."""
+        self._last = None
         for arrival in socket.receive():
             message, segment, datagrams, source = arrival
             if not segment and len(message) >= SMALLEST and not message[2]:
-                if self.take(message, source, datagrams) and datagrams > 1:
-                    socket.came_whole()
+                if self.take(message, source, datagrams):
+                    socket.came_whole(len(message), datagrams)
             elif not segment or len(message) <= segment:
                 if size := self.take_datagram(message, source, datagrams):
                     socket.expect_pieces(size)
@@ -79,6 +93,7 @@ class Inbound:
 
     def read_tcp(self, connection: TcpConnection) -> None:
         """The connection has bytes, or has ended."""
+        self._last = None
         try:
             for message in connection.receive():
                 self.take(message, connection)
@@ -106,7 +121,11 @@ class Inbound:
             if len(message) >= SMALLEST:
                 word, receiver, counter = _read_header(message)
                 if word == DATA:  # reserved bytes and all
-                    self._take_data(message, receiver, counter, path, datagrams)
+                    last = self._last
+                    if last is not None and receiver == last.receiver and path is last.path and datagrams == 1:
+                        self._take_next(message, counter, last)
+                    else:
+                        self._take_data(message, receiver, counter, path, datagrams)
                     return True
             self._take_handshake(kind_of(message), message, path)
         except BadPacket as bad:
@@ -118,9 +137,10 @@ class Inbound:
         """Several datagrams of one size, the last perhaps shorter."""
         read, size, _, source = arrival
         at = 0
+        whole = False
         while at < len(read):
             if at + HEADER_SIZE < len(read) and not read[at + 2]:  # a whole message
-                self.take(read[at : at + size], source)
+                whole |= self.take(read[at : at + size], source)
                 at += size
                 continue
             length, behind = join_in_order(read, at, size, self._joined)
@@ -135,6 +155,8 @@ class Inbound:
                 if self.take_datagram(read[at : at + size], source):
                     socket.expect_bursts(size)
                 at += size
+        if whole:
+            socket.came_whole(size, -(-len(read) // size))
 
     def _take_piece(self, datagram: memoryview, source: UdpEndpoint) -> int:
         now = self._loop.now
@@ -152,6 +174,7 @@ class Inbound:
         return size
 
     def _take_handshake(self, kind: int, message: Buffer, path: Path) -> None:
+        self._last = None
         peer, events = self._node.receive_handshake(message, path, self._loop.now)
         if kind == RESPONSE:  # an initiation may be a replay: it authenticates nobody
             path.belongs_to(peer)
@@ -169,19 +192,51 @@ class Inbound:
             raise BadPacket("bad reserved")
         size = session.open_into(message, self._plaintext)
         path.belongs_to(peer)
+        self._opened(message, counter, size, datagrams, _Stream(receiver, link, session, path))
+
+    def _take_next(self, message: memoryview, counter: int, stream: _Stream) -> None:
+        """Take in another message of the turn from where the last one came, in the session that is sealed with, too.
+
+        All but the AEAD, the replay window and the packets themselves has been asked of the last one.
+        """
+        link, plaintext = stream.link, self._plaintext
+        size = stream.session.open_into(message, plaintext)
+        kind = plaintext[0] if size else 0
+        if kind != BUNDLE:
+            self._opened(message, counter, size, 1, stream)
+            return
+        link.peer.received_bytes += len(message)
+        record = plaintext[:size]
+        link.conversation.opened(stream.session, counter, 1, self._loop.now, record)
+        try:
+            self._delivery.take_bundle(link, record, stream.path)
+        except BadPacket as bad:
+            self._drop_of(link, bad, stream.path)
+
+    def _opened(self, message: memoryview, counter: int, size: int, datagrams: int, stream: _Stream) -> None:
+        """A message is genuine, and no replay: its plaintext has `size` bytes."""
+        now = self._loop.now
+        link, session, path = stream.link, stream.session, stream.path
+        peer = link.peer
         peer.received_bytes += len(message)
         kind = self._plaintext[0] if size else 0
         keepalive = kind <= LAST_KIND and kind != BUNDLE
         events = peer.opened(session, counter, path, now, keepalive=keepalive, follow=kind not in (PROBE, ECHO))
         if events:
             link.act(events)
-        link.conversation.opened(session, counter, datagrams, now, packets=not keepalive)
+        if keepalive:
+            link.conversation.opened_control(session, counter, datagrams)
+        else:
+            link.conversation.opened(session, counter, datagrams, now, self._plaintext[:size])
         link.touched_by_traffic(now)
+        self._last = None
         if size:
             try:
                 self._delivery.take(link, session, self._plaintext[:size], path)
             except BadPacket as bad:
                 self._drop_of(link, bad, path)
+        if not keepalive and session is peer.keys.current and path is peer.endpoint:
+            self._last = stream
 
     def _drop(self, bad: BadPacket, path: Path) -> None:
         """Count what a stranger has sent, or a peer that its key gives away."""

@@ -39,9 +39,9 @@ from vpntun.host.carrier import Outcome, Path
 from vpntun.host.log import NOTICE, LineLimit, Warnings
 from vpntun.host.loop import Loop
 from vpntun.host.schedule import Schedule
+from vpntun.host.sealer import Sealer
 from vpntun.host.tcp import TcpConnection
-from vpntun.wire.burst import BurstCutter
-from vpntun.wire.message import DATA_OVERHEAD, LARGEST
+from vpntun.wire.message import DATA_OVERHEAD
 
 LOOK_EVERY = 0.05
 """Seconds between two looks at what changes in the course of seconds."""
@@ -73,14 +73,6 @@ class Choice(Protocol):
 
     def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
         """A session stands."""
-
-
-class Sealer:
-    """The buffer that every link seals its messages into, and the way it is cut into bursts."""
-
-    def __init__(self) -> None:
-        self.message = memoryview(bytearray(LARGEST))
-        self.cutter = BurstCutter(self.message)
 
 
 class Link:
@@ -188,7 +180,7 @@ class Link:
             self._asked_again_at = NEVER
         self.act(self.peer.handle_timers(now))
         self.act(self._choice.handle_timer(now))
-        self.act(self.conversation.handle_timer(now))
+        self.act(self.conversation.handle_timer(now, self._loop.slept))
 
     def act(self, events: Iterable[Event]) -> None:
         """Do what was decided, and what that decides in turn."""
@@ -239,35 +231,67 @@ class Link:
         if dropped:
             self.drops["queue full"] += dropped
 
-    def send_record(self, record: memoryview) -> None:
-        """Seal and send a record with packets; `room_for_record` has just allowed its length."""
-        now, conversation = self._loop.now, self.conversation
-        session, path = self.peer.keys.current, self.path
+    def send_record(self, record: memoryview, *, is_last: bool = False) -> bool:
+        """Seal and send a record with packets; `room_for_record` has just allowed its length.
+
+        One that fits in a datagram leaves with the sealer's batch, unless it is the last and there is none. Returns
+        whether anything has left, so that the path may be blocked now.
+        """
+        session, path, conversation = self.peer.keys.current, self.path, self.conversation
         if session is None or path is None:
-            return
-        sealed = session.seal_into(record, self._sealer.message)
+            return True
+        is_single = path.carrier == "udp" and len(record) + DATA_OVERHEAD <= conversation.payload
+        if is_single and not (is_last and not self._sealer.pending):
+            left = self._sealer.add(self, session, record, is_record=True)
+            if parity := conversation.parity_of(session, self._sealer.last_counter, record):
+                left |= self._sealer.add(self, session, memoryview(parity), is_record=True)
+            return left
+        self._sealer.flush()
+        message = self._sealer.seal(session, record)
+        counter, size = session.send_counter - 1, len(message)
         if path.carrier == "udp":
             payload = conversation.payload
-            protected = conversation.span.protection.active
-            buffers = self._sealer.cutter.cut(sealed, payload, protected=protected)
+            buffers = self._sealer.cut(size, payload)
             count = (len(buffers) + 1) >> 1
             outcome = path.send(buffers, payload if count > 1 else 0, whole=conversation.df)
         else:
             count = 1
-            outcome = path.send([self._sealer.message[:sealed]])
-        conversation.span.bottleneck.slept += self._loop.slept - self._slept
-        self._slept = self._loop.slept
-        conversation.sent(session, sealed, count, now)
-        self.account(session, outcome, sealed, now)
+            outcome = path.send([message])
+        self._note_sleep()
+        if is_single:
+            conversation.sent_singles(session, counter, 1, size, size, self.now)
+        else:
+            conversation.sent(session, counter, size, count, self.now)
+        self.account(session, outcome, 1, size, self.now)
+        if is_single and (parity := conversation.parity_of(session, counter, record)):
+            self._sealer.add(self, session, memoryview(parity), is_record=True)
+        return True
 
-    def account(self, session: Session, outcome: Outcome, size: int, now: float) -> None:
-        """Messages with packets, so many bytes in all, were sealed and sent, or could not be."""
+    def send_batch(
+        self, session: Session, messages: memoryview, size: int, first: int, count: int, *, are_records: bool
+    ) -> None:
+        """Send messages of `size` bytes, the last perhaps shorter; their counters begin at `first`."""
+        path, conversation, now = self.path, self.conversation, self.now
+        if path is None:
+            return
+        outcome = path.send([messages], size if count > 1 else 0, whole=are_records and conversation.df)
+        if are_records:
+            self._note_sleep()
+            conversation.sent_singles(session, first, count, size, len(messages), now)
+        self.account(session, outcome, count, len(messages), now)
+
+    def _note_sleep(self) -> None:
+        self.conversation.span.bottleneck.slept += self._loop.slept - self._slept
+        self._slept = self._loop.slept
+
+    def account(self, session: Session, outcome: Outcome, messages: int, size: int, now: float) -> None:
+        """So many messages with packets, of `size` bytes in all, were sealed and sent, or could not be."""
         if outcome is Outcome.TOO_BIG:
-            self.drops["too big for the path"] += 1
+            self.drops["too big for the path"] += messages
             self.conversation.refused(now)
             self._decide()
         elif outcome is Outcome.UNDELIVERABLE:
-            self.drops["undeliverable"] += 1
+            self.drops["undeliverable"] += messages
         else:
             self.peer.sent_bytes += size
         self.peer.timers.data_sent(now)
@@ -278,7 +302,7 @@ class Link:
         """What traffic asks for besides, which takes seconds to come about."""
         self._look_at = now + LOOK_EVERY
         self.touched_by_traffic(now)
-        if self.conversation.span.vanishing(now):
+        if self.conversation.span.vanishing.is_seen(now):
             self.act(self.conversation.look_for_black_hole(now))
         events = self.conversation.on_traffic(session, now)
         if events:

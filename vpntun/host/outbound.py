@@ -87,7 +87,7 @@ class Outbound:
             taken += size
             packet = room[:size]
             if bundler.cuts:
-                bundler.cuts = size > SMALL
+                bundler.cuts = size > SMALL or size > bundler.room > 0
             elif run.start and (end := run.extend(header, begin, size, bundler.room)):
                 bundler.at = end
                 continue

@@ -137,8 +137,8 @@ class UdpSocket:
         """A burst of datagrams of so many bytes was read as one, and opened."""
         self.expect_pieces: Callable[[int], None] = receiver.expect_pieces
         """A record in datagrams of so many bytes opened by a piece that came alone."""
-        self.came_whole: Callable[[], None] = receiver.came_whole
-        """A burst that was read as one, into its place, opened."""
+        self.came_whole: Callable[[int, int], None] = receiver.came_whole
+        """A message of so many bytes, in so many datagrams, opened."""
 
     @property
     def port(self) -> int:

@@ -1,47 +1,39 @@
-"""Bursts: one sealed record in several datagrams. Law: cutting follows sealing; joining proves nothing, opening does.
+"""Bursts: one sealed record in several datagrams.
 
-A data message longer than the path's datagram is cut, and each piece of ciphertext gets the message's own 16-byte
-header, whose reserved bytes then say which piece it is:
+A data message longer than the path's datagram is cut after it was sealed. Each piece of ciphertext gets the message's
+own 16-byte header, whose reserved bytes then say which piece it is:
 
     0  type 4
-    1  index        0 to count - 1; count: the parity of a protected burst
+    1  index        0 to count - 1
     2  count - 1    0 to 63
-    3  0            1: of a protected burst
+    3  zero
     4  receiver u32, 8 counter u64, little endian: those of the message, so the same in each piece
     16 ciphertext: each datagram has one size, the last may be shorter (1 byte at least)
 
-0, 0, 0 is a whole message, as in WireGuard. Anything else is legal only on type 4, over UDP, after the peer's HELLO.
+A whole message has 0, 0, 0 there, as in WireGuard. Anything else is legal only on type 4, over UDP, after the peer's
+HELLO. Joining authenticates nothing; only opening the joined message does.
 
-In a protected burst one datagram may be lost. The ciphertext is filled up with zeros, the last two bytes of which say
-how many bytes the filling has (u16, big endian, themselves included: 2 to one more than a piece), so that all pieces
-are of one size; behind them comes the parity, their exclusive or, which with all pieces but one gives that one.
+Outbound: `BurstCutter` lays out the headers and pieces of one fixed buffer once for each datagram size, and then only
+fills in the headers.
 
-Flow out: `BurstCutter` lays headers and pieces of one fixed buffer out once for a size, and then only fills headers in.
-
-Flow in: a coalesced read (UDP_GRO) is expected to be like the last one. Where that was a burst, `BurstReader` lets the
-kernel scatter the next straight into its place, headers apart, and looks at all headers by one comparison. A read that
-was not foreseen is flat: `join_in_order` looks at the first and the last datagram of a burst only, and copies it
-together; if it does not open, nothing was lost but that copy, and it is taken apart with `place_of`.
+Inbound: a coalesced read (UDP_GRO) is expected to be like the last one. After a burst, `BurstReader` lets the kernel
+scatter the next one straight into its place, headers apart, and checks all headers by one comparison. Any other read is
+flat: `join_in_order` checks only the first and the last datagram of a burst, and copies the burst together. If the
+result does not open, only that copy was wasted, and the burst is taken apart with `place_of`.
 
 Interface:
-    BurstCutter(buffer).cut(length, size, protected) -> list of buffers for sendmsg
+    BurstCutter(buffer).cut(length, size) -> list of buffers for sendmsg
     BurstReader(buffer): .expect(size)  .buffers  .message(read, segment) -> length  .flat(read) -> the read itself
     place_of(datagram) -> (index, count)
     join_in_order(read, at, size, out) -> (length of the message in out, offset behind it in the read)
-    parity_of(pieces, step) -> the exclusive or;  length_within(filled, step) -> length of what was filled up
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from vpntun.errors import BadPacket
 from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, SMALLEST, Buffer
 
 MOST_DATAGRAMS = 64
-PROTECTED = 1 << 24
-"""In the first word of a header."""
-FILLING_SIZE = 2
 
 _INDICES = bytes(range(MOST_DATAGRAMS))
 
@@ -52,25 +44,10 @@ def datagrams_for(length: int, size: int) -> int:
 
 
 def headers_of(kind: int, receiver: int, counter: int, count: int) -> bytearray:
-    """The 16-byte headers of a burst of `count` pieces, one after the other; of a protected one the parity's, too."""
-    datagrams = count + 1 if kind & PROTECTED else count
-    block = bytearray(DATA_HEADER.pack(kind | (count - 1) << 16, receiver, counter) * datagrams)
-    block[1::HEADER_SIZE] = _INDICES[:datagrams]
+    """The 16-byte headers of a burst of `count` datagrams, one after the other."""
+    block = bytearray(DATA_HEADER.pack(kind | (count - 1) << 16, receiver, counter) * count)
+    block[1::HEADER_SIZE] = _INDICES[:count]
     return block
-
-
-def parity_of(pieces: Iterable[Buffer], step: int) -> bytes:
-    """The exclusive or of pieces of `step` bytes each."""
-    parity = 0
-    for piece in pieces:
-        parity ^= int.from_bytes(piece, "little")
-    return parity.to_bytes(step, "little")
-
-
-def length_within(filled: memoryview, step: int) -> int:
-    """The length of the message at the start of a protected burst's pieces; 0 where that of the filling cannot be."""
-    filling = filled[-2] << 8 | filled[-1]
-    return len(filled) - filling if FILLING_SIZE <= filling <= step + 1 else 0
 
 
 class BurstCutter:
@@ -83,32 +60,26 @@ class BurstCutter:
         self._size = 0
         self._laid_out: list[memoryview] = []
 
-    def cut(self, length: int, size: int, *, protected: bool = False) -> list[memoryview]:
+    def cut(self, length: int, size: int) -> list[memoryview]:
         """Header, piece, header, piece...: for one UDP_SEGMENT send with `size` as the segment, or one send a pair.
 
-        A message that fits goes as it is, in a list of one. `protected`: with a parity; what stands behind the message
-        is overwritten. Raises ValueError for more than 64 datagrams: the caller chose the record's length.
+        A message that fits goes as it is, in a list of one. Raises ValueError for more than 64 datagrams: the caller
+        chose the record's length.
         """
         buffer = self._buffer
-        if length <= size:
+        count = datagrams_for(length, size)
+        if count == 1:
             return [buffer[:length]]
-        step = size - HEADER_SIZE
-        count = -(-(length - HEADER_SIZE + (FILLING_SIZE if protected else 0)) // step)
-        if count + protected > MOST_DATAGRAMS:
+        if count > MOST_DATAGRAMS:
             raise ValueError(f"{length} bytes do not fit in {MOST_DATAGRAMS} datagrams of {size}")
+        step = size - HEADER_SIZE
         if size != self._size:
             self._size = size
             pieces = _pieces_of(buffer[HEADER_SIZE:], step)[:MOST_DATAGRAMS]
             self._laid_out = [each for pair in zip(self._headers, pieces) for each in pair]  # noqa: B905, a short buffer
         kind, receiver, counter = DATA_HEADER.unpack_from(buffer)
-        if not protected:
-            self._block[: count * HEADER_SIZE] = headers_of(kind, receiver, counter, count)
-            return [*self._laid_out[: 2 * count - 1], buffer[HEADER_SIZE + (count - 1) * step : length]]
-        self._block[: (count + 1) * HEADER_SIZE] = headers_of(kind | PROTECTED, receiver, counter, count)
-        end = HEADER_SIZE + count * step
-        buffer[length:end] = bytes(end - length - FILLING_SIZE) + (end - length).to_bytes(FILLING_SIZE, "big")
-        buffers = self._laid_out[: 2 * count]
-        return [*buffers, self._headers[count], memoryview(parity_of(buffers[1::2], step))]
+        self._block[: count * HEADER_SIZE] = headers_of(kind, receiver, counter, count)
+        return [*self._laid_out[: 2 * count - 1], buffer[HEADER_SIZE + (count - 1) * step : length]]
 
 
 class BurstReader:
@@ -145,25 +116,24 @@ class BurstReader:
         """
         size = self._size
         buffer = self._buffer
-        rest, protected = buffer[2], buffer[3]
-        last = rest + 1 if protected else rest
-        least = last * size + (size if protected else HEADER_SIZE + 1)
-        if segment != size or not 0 < rest <= last < MOST_DATAGRAMS or not least <= read <= (last + 1) * size:
+        rest = buffer[2]
+        if (
+            segment != size
+            or not 0 < rest < MOST_DATAGRAMS
+            or not rest * size + HEADER_SIZE < read <= (rest + 1) * size
+        ):
             return 0
         kind, receiver, counter = DATA_HEADER.unpack_from(buffer)
-        if kind & ~PROTECTED != DATA | rest << 16:
+        if kind != DATA | rest << 16:
             return 0
-        end = (last + 1) * HEADER_SIZE
-        headers = headers_of(kind & (PROTECTED | DATA), receiver, counter, rest + 1)
-        if bytes(self._block[HEADER_SIZE:end]) != headers[HEADER_SIZE:]:
+        end = (rest + 1) * HEADER_SIZE
+        if bytes(self._block[HEADER_SIZE:end]) != headers_of(DATA, receiver, counter, rest + 1)[HEADER_SIZE:]:
             return 0
         length = read - rest * HEADER_SIZE
-        if protected:
-            length = length_within(buffer[: HEADER_SIZE + last * (size - HEADER_SIZE)], size - HEADER_SIZE)
-        if length >= SMALLEST:
-            buffer[2] = buffer[3] = 0
-            return length
-        return 0
+        if length < SMALLEST:
+            return 0
+        buffer[2] = 0
+        return length
 
     def flat(self, read: int) -> memoryview:
         """The `read` bytes as they came; in place where they are one datagram."""
@@ -173,7 +143,7 @@ class BurstReader:
 
 
 def place_of(datagram: Buffer) -> tuple[int, int]:
-    """Index and count of a data datagram: (0, 1) for a whole message; for a parity the index is the count.
+    """Index and count of a data datagram: (0, 1) for a whole message.
 
     Untrusted bytes. Raises BadPacket("bad size") for a datagram without ciphertext or a whole message below 32 bytes,
     "bad type" for what is not data, "bad reserved" for a place that can't be.
@@ -183,9 +153,7 @@ def place_of(datagram: Buffer) -> tuple[int, int]:
     if datagram[0] != DATA:
         raise BadPacket("bad type")
     index, count = datagram[1], datagram[2] + 1
-    protected = datagram[3]
-    datagrams = count + protected
-    if index >= datagrams or datagrams > MOST_DATAGRAMS or protected > (count > 1):
+    if index >= count or count > MOST_DATAGRAMS or datagram[3]:
         raise BadPacket("bad reserved")
     if count == 1 and len(datagram) < SMALLEST:
         raise BadPacket("bad size")
@@ -199,33 +167,26 @@ def join_in_order(read: memoryview, at: int, size: int, out: memoryview) -> tupl
     last datagram; (0, at) where no burst begins here, or not all of it is here in order. Untrusted bytes; raises
     nothing. The datagrams between the first and the last are not looked at.
     """
-    if len(read) - at <= HEADER_SIZE or read[at] != DATA or read[at + 1] or size <= HEADER_SIZE:
+    if len(read) - at <= HEADER_SIZE or read[at] != DATA or read[at + 1] or read[at + 3] or size <= HEADER_SIZE:
         return 0, at
-    rest, protected = read[at + 2], read[at + 3]
+    rest = read[at + 2]
     last = at + rest * size
     end = min(last + size, len(read))
     step = size - HEADER_SIZE
     length = rest * step + end - last
-    if not 0 < rest < MOST_DATAGRAMS - protected or end - last <= HEADER_SIZE or not SMALLEST <= length <= len(out):
+    if not 0 < rest < MOST_DATAGRAMS or end - last <= HEADER_SIZE or not SMALLEST <= length <= len(out):
         return 0, at
-    if protected > 1 or bytes(read[last : last + 4]) != bytes((DATA, rest, rest, protected)):
+    if bytes(read[last : last + 4]) != bytes((DATA, rest, rest, 0)):
         return 0, at
-    of_message = read[at + 4 : at + HEADER_SIZE]
-    if read[last + 4 : last + HEADER_SIZE] != of_message:
+    if read[last + 4 : last + HEADER_SIZE] != read[at + 4 : at + HEADER_SIZE]:
         return 0, at
     out[:HEADER_SIZE] = read[at : at + HEADER_SIZE]
-    out[2] = out[3] = 0
+    out[2] = 0
     to = HEADER_SIZE
     for begin in range(at + HEADER_SIZE, last, size):
         out[to : to + step] = read[begin : begin + step]
         to += step
     out[to:length] = read[last + HEADER_SIZE : end]
-    if protected:
-        length = length_within(out[:length], step) if end == last + size else 0
-        if length < SMALLEST:
-            return 0, at
-        if read[end : end + HEADER_SIZE] == bytes((DATA, rest + 1, rest, 1)) + bytes(of_message):
-            end = min(end + size, len(read))
     return length, end
 
 

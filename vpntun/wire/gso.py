@@ -8,8 +8,7 @@ perhaps shorter, behind one set of headers and an unfinished checksum. It is cut
 
 Flow:
     1. `split()` or `cut()` reads the headers once and answers with the number of segments.
-    2. `write()` writes any single segments into the caller's buffer, a stride apart, so that headers, padding and tags
-       have their room and a batch of 64 is enough room for any superpacket; `write_run()` any run of segments.
+    2. `write_run()` writes any run of segments as one packet into the caller's buffer.
 
 In each piece: IP and UDP lengths; IPv4 identification advanced by the segments before it, header checksum; TCP sequence
 number, CWR on the first alone, FIN and PSH on the last alone. Checksums are worked out from the unfinished one by
@@ -17,7 +16,6 @@ differences, so the pseudo header's addresses are never looked at.
 
 Interface:
     Splitter().split(packet, field) -> count   .count  .length  .last_length
-        .write(first, most, out, at, stride) -> number written
     Splitter().cut(packet, field) -> count
         .fitting(room) -> segments   .write_run(first, count, out, at) -> length   .field_of(first, count)
     The other way: vpntun.wire.join.
@@ -83,14 +81,6 @@ class Splitter:
     def field_of(self, first: int, count: int) -> int:
         """The segment field of a run: no gso_size where it is a single segment."""
         return UNFINISHED | (self._size if min(count, self.count - first) > 1 else 0)
-
-    def write(self, first: int, most: int, out: memoryview, at: int, stride: int) -> int:
-        """Write up to `most` segments from number `first` on to `out[at]`, `out[at + stride]`...; how many."""
-        count = min(most, self.count - first)
-        for index in range(first, first + count):
-            self.write_run(index, 1, out, at)
-            at += stride
-        return count
 
     def write_run(self, first: int, count: int, out: memoryview, at: int) -> int:
         """Write the segments from number `first` on, so many of them, as one packet to `out[at]`; its length."""

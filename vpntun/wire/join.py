@@ -6,7 +6,7 @@ through the kernel each; joined, one for up to 64 kB. This is the kernel's GRO, 
 
     - consecutive packets of one flow, nothing in between, so the order of packets never changes;
     - equal headers but for lengths, checksums, IPv4 identification, TCP sequence number, FIN and PSH;
-    - checksums verified, since the kernel will take the superpacket's as good;
+    - checksums verified, since the kernel will take the superpacket's as good; or all of them unfinished;
     - IPv4 identification counts up, or DF makes it meaningless (RFC 6864 section 4.1);
     - one size, only the last shorter; FIN or PSH ends it; TCP segments of 48 bytes at least, at most 64 UDP datagrams;
     - no IP options or extension headers, no fragments; no CWR, SYN, URG or RST; no UDP without a checksum.
@@ -16,7 +16,7 @@ continuation. What can't be continued, or isn't, goes to `write` with its header
 
 Interface:
     Joiner(write, udp)     write(memoryview): virtio_net_hdr and packet, valid during the call; udp: the device took USO
-    .add(packet, length)   an accepted packet
+    .add(packet, length, finished)   an accepted packet, and whether its checksum is finished
     .flush()
 """
 
@@ -40,18 +40,21 @@ from vpntun.wire.vnet import (
     GSO_TCPV4,
     GSO_TCPV6,
     GSO_UDP,
+    MOST_TCP_SEGMENTS,
     MOST_UDP_SEGMENTS,
     NEEDS_CSUM,
-    NO_OFFLOAD,
     SMALLEST_TCP_SEGMENT,
+    UNFINISHED,
     VNET_HEADER,
     VNET_HEADER_SIZE,
+    header_for,
 )
 
 _LARGEST_PACKET = 65535
 _FIN_PSH = 0x09
 _ACK = 0x10
 _ECE = 0x40
+_DF = 0x40
 
 _WORD = struct.Struct("!H")
 _SEQUENCE = struct.Struct("!I")
@@ -71,25 +74,56 @@ class Joiner:
         self._size = 0  # payload of its first segment
         self._protocol = self._start = self._end = 0
         self._open = False  # it may be continued
-        self._next_sequence = 0
-        self._key = self._mask = self._pseudo = 0
+        self._finished = True
+        self._most = 0  # segments that may be joined
+        self._mask = self._next = self._step = self._pseudo = 0
 
-    def add(self, packet: memoryview, length: int) -> None:
-        """Take the next packet, as `length_of` accepted it; untrusted, but whatever it is, it only is not joined."""
-        if self._open and self._continues(packet, length):
-            self._append(packet, length)
-        else:
+    def add(self, packet: memoryview, length: int, *, finished: bool = True) -> None:
+        """Take the next packet, as `length_of` accepted it.
+
+        `finished`: so is its checksum; then the packet may be anything, and is only not joined. Otherwise raises
+        BadPacket as `header_for` does, for what has no checksum to finish.
+        """
+        if not self.extend(packet, length, finished=finished):
             self.flush()
-            self._begin(packet, length)
+            self._begin(packet, length, finished)
+
+    def extend(self, packet: memoryview, length: int, *, finished: bool) -> bool:
+        """Take the packet if it continues the pending one: untrusted bytes, `length` of them, not looked at before.
+
+        Its version, addresses, protocol and lengths are then those of the pending packet's next.
+        """
+        end = self._end
+        size = length - end
+        if not self._open or finished is not self._finished or not 0 < size <= self._size:
+            return False
+        if self._segments == 1 and not self._learn_flow():
+            self._open = False
+            return False
+        if self._segments >= self._most or self.length + size > _LARGEST_PACKET:
+            return False
+        headers = int.from_bytes(packet[:end], "big")
+        expected = self._next if size == self._size else self._shorter_by(self._size - size)
+        if headers & self._mask != expected or not self._is_intact(packet, length, headers):
+            return False
+        pending = self.length
+        self._pending[pending : pending + size] = packet[end:length]
+        self.length = pending + size
+        self._segments += 1
+        self._next += self._step
+        if size != self._size:
+            self._open = False
+        if self._protocol == TCP and (last := packet[self._start + 13] & _FIN_PSH):
+            self._pending[self._start + 13] |= last
+            self._open = False
+        return True
 
     def flush(self) -> None:
         """Write what is pending, if anything is."""
         length = self.length
         if not length:
             return
-        if self._segments == 1:
-            self._buffer[:VNET_HEADER_SIZE] = NO_OFFLOAD
-        else:
+        if self._segments > 1:
             self._finish_superpacket()
         self.discard()
         self._write(self._buffer[: VNET_HEADER_SIZE + length])
@@ -99,7 +133,9 @@ class Joiner:
         self.length = 0
         self._open = False
 
-    def _begin(self, packet: memoryview, length: int) -> None:
+    def _begin(self, packet: memoryview, length: int, finished: bool) -> None:
+        header_for(packet, length, 0 if finished else UNFINISHED, self._buffer)
+        self._finished = finished
         self._pending[:length] = packet[:length]
         self.length = length
         self._segments = 1
@@ -121,11 +157,12 @@ class Joiner:
             size = length - start - header
             if header < TCP_HEADER_SIZE or size < SMALLEST_TCP_SEGMENT or flags & ~_ECE != _ACK:
                 return False
-            self._next_sequence = _SEQUENCE.unpack_from(packet, start + 4)[0] + size & 0xFFFFFFFF
+            self._most = MOST_TCP_SEGMENTS
         elif protocol == UDP and self._udp and length > start + UDP_HEADER_SIZE:
             header = UDP_HEADER_SIZE
             size = length - start - header
             has_checksum = packet[start + 6] or packet[start + 7]
+            self._most = MOST_UDP_SEGMENTS
             if not has_checksum or packet[start + 4] << 8 | packet[start + 5] != length - start:
                 return False
         else:
@@ -133,58 +170,50 @@ class Joiner:
         self._protocol, self._start, self._end, self._size = protocol, start, start + header, size
         return True
 
-    def _continues(self, packet: memoryview, length: int) -> bool:
-        """Whether this packet is the pending one's next; the cheapest refusals come first."""
-        end, start = self._end, self._start
-        size = length - end
-        if not 0 < size <= self._size or self.length + size > _LARGEST_PACKET:
-            return False
-        if self._protocol == TCP:
-            if _SEQUENCE.unpack_from(packet, start + 4)[0] != self._next_sequence:
-                return False
-        elif self._segments == MOST_UDP_SEGMENTS or packet[start + 4] << 8 | packet[start + 5] != length - start:
-            return False
-        if self._segments == 1:
-            self._learn_flow()
-            if not self._is_intact(self._pending, self.length, int.from_bytes(self._pending[:end], "big")):
-                self._open = False
-                return False
-        headers = int.from_bytes(packet[:end], "big")
-        if headers & self._mask != self._key:
-            return False
-        if start == 20 and not packet[6] & 0x40:
-            first = _WORD.unpack_from(self._pending, 4)[0]
-            if _WORD.unpack_from(packet, 4)[0] != (first + self._segments) & 0xFFFF:
-                return False
-        return self._is_intact(packet, length, headers)
+    def _learn_flow(self) -> bool:
+        """What the pending packet's next has to look like; whether there can be one.
 
-    def _learn_flow(self) -> None:
-        """What each continuation of the pending packet is held against."""
-        self._mask = _mask_for(self._protocol, self._start, self._end)
-        self._key = int.from_bytes(self._pending[: self._end], "big") & self._mask
-        self._pseudo = pseudo_sum(self._pending, self._protocol, 0)
+        `_next` is what its headers spell where `_mask` is set, and `_step` what that grows by from packet to packet. A
+        sequence number or identification that would wrap around begins a new superpacket.
+        """
+        packet, start, end = self._pending, self._start, self._end
+        headers = int.from_bytes(packet[:end], "big")
+        self._pseudo = pseudo_sum(packet, self._protocol, 0)
+        if not self._is_intact(packet, self.length, headers):
+            return False
+        self._step = 0
+        if self._protocol == TCP:
+            self._step = self._size << (end - start - 8) * 8
+            sequence = _SEQUENCE.unpack_from(packet, start + 4)[0]
+            self._most = min(self._most, 1 + (0xFFFFFFFF - sequence) // self._size)
+        ignores_identification = start == 20 and bool(packet[6] & _DF)
+        if start == 20 and not ignores_identification:
+            self._step += 1 << (end - 6) * 8
+            self._most = min(self._most, 0x10000 - _WORD.unpack_from(packet, 4)[0])
+        self._mask = _mask_for(self._protocol, start, end, ignores_identification)
+        self._next = (headers & self._mask) + self._step
+        return True
+
+    def _shorter_by(self, missing: int) -> int:
+        """What the headers of the next packet spell if its payload is so many bytes shorter than the others'."""
+        lengths = missing << (self._end - (4 if self._start == 20 else 6)) * 8
+        if self._protocol == UDP:
+            lengths += missing << (self._end - self._start - 6) * 8
+        return self._next - lengths
 
     def _is_intact(self, packet: memoryview, length: int, headers: int) -> bool:
-        """Whether the checksums of a packet of this flow are right; `headers` is what its headers spell."""
+        """Whether the checksums of a packet of this flow are right; `headers` is what its headers spell.
+
+        An unfinished one is the kernel's to finish, and cannot be wrong.
+        """
         start = self._start
         if start == 20 and (headers >> ((self._end - 20) << 3)) % 0xFFFF:
             return False
+        if not self._finished:
+            return True
         if self._protocol == UDP and not (packet[start + 6] or packet[start + 7]):
             return False
         return (ones_sum(packet[start:length]) + self._pseudo + length - start) % 0xFFFF == 0
-
-    def _append(self, packet: memoryview, length: int) -> None:
-        size = length - self._end
-        self._pending[self.length : self.length + size] = packet[self._end : length]
-        self.length += size
-        self._segments += 1
-        self._open = size == self._size
-        if self._protocol == TCP:
-            self._next_sequence = self._next_sequence + size & 0xFFFFFFFF
-            last = packet[self._start + 13] & _FIN_PSH
-            if last:
-                self._pending[self._start + 13] |= last
-                self._open = False
 
     def _finish_superpacket(self) -> None:
         """Lengths, header checksum, unfinished transport checksum and virtio header."""
@@ -206,16 +235,16 @@ class Joiner:
 
 
 @cache
-def _mask_for(protocol: int, start: int, end: int) -> int:
-    """All ones but where the headers of one flow's consecutive segments may differ. There are 24 of these at most."""
+def _mask_for(protocol: int, start: int, end: int, ignores_identification: bool) -> int:
+    """All ones but where the headers of consecutive segments may differ in a way that cannot be foreseen."""
     mask = bytearray(b"\xff" * end)
     if start == 20:
-        mask[2:6] = bytes(4)  # total length, identification
         mask[10:12] = bytes(2)  # header checksum
-    else:
-        mask[4:6] = bytes(2)  # payload length
-    mask[start + 4 : start + 8] = bytes(4)  # TCP: sequence number; UDP: length and checksum
+        if ignores_identification:
+            mask[4:6] = bytes(2)
     if protocol == TCP:
         mask[start + 13] = ~_FIN_PSH & 0xFF
         mask[start + 16 : start + 18] = bytes(2)  # checksum
+    else:
+        mask[start + 6 : start + 8] = bytes(2)
     return int.from_bytes(mask, "big")

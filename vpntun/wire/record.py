@@ -7,23 +7,27 @@
 Integers are big endian. Offsets in bytes, from the kind at 0.
 
     1  HELLO    1 version u8 (1); 2 flags u8: bit 0 "I have seen yours"; 3 takes u8: bit 0 checksum offload, 1 TSO4,
-                2 TSO6, 3 USO4, 4 USO6, 5 bursts, 6 protected bursts; 4 largest record u16, in bytes of plaintext. At
-                least 6 bytes; unknown bits and what follows are ignored.
+                2 TSO6, 3 USO4, 4 USO6, 5 bursts, 7 PARITY; 4 largest record u16, in bytes of plaintext. At least 6
+                bytes; unknown bits and what follows are ignored. Bit 6 is never set again.
     2  BUNDLE   from 1 on, 1 to 256 times: length u16, segment u16, packet of that length (20 or more). segment: bits
                 0-13 gso_size (0: an ordinary packet), bit 14 zero, bit 15 the transport checksum is unfinished.
-    3  REPORT   1 highest counter u64; 9 messages opened u64; 17 datagrams seen u64; 25 records failed u64. At least 33
-                bytes; what follows is ignored. Of this session: the highest counter opened by the deadline before this
+    3  REPORT   1 highest counter u64; 9 messages opened u64; 17 datagrams seen u64; 25 records failed u64; 33 busy u8:
+                the share of the time that this end did not sleep, in 255ths; 0 where it is missing. At least 33 bytes;
+                what follows is ignored. Of this session: the highest counter opened by the deadline before this
                 one, 50 ms ago at least; opened and seen are totals up to that counter, failed of all until now (see
                 core/meter.py).
     4  PROBE    1 token u64, zeros up to the size that is tried. At least 9 bytes.
     5  ECHO     1 token u64, the probe's; 9 size u16: the bytes of plaintext the probe came with. At least 11 bytes;
                 what follows is ignored.
+    6  PARITY   1 first counter u64; 9 count u8 (2 to 64); 10 lengths u16; 12 sum. Of the BUNDLEs with the counters from
+                the first on, so many, each of which went in one datagram: lengths is the exclusive or of the bytes of
+                their plaintexts, sum that of the plaintexts, as long as the longest (see core/parity.py).
 
 Everything here handles untrusted bytes: they are authenticated, but the peer may be hostile. Only BadPacket leaves the
 parsers. Packets in a bundle are neither looked at nor copied: see `length_of` and `header_for`.
 
 Interface:
-    Hello, Report, Probe, Echo      .parse(plaintext), .pack()
+    Hello, Report, Probe, Echo, Parity   .parse(plaintext), .pack()
     BUNDLE_START, ENTRY_SIZE        where the first entry begins, and what an entry adds to its packet
     begin_bundle(record) -> int     offset of the first entry
     put_entry(record, at, length, segment) -> int   for a packet that is already at `at + ENTRY_SIZE`
@@ -44,13 +48,13 @@ from vpntun.wire.message import DATA_OVERHEAD, LARGEST, Buffer
 from vpntun.wire.transport import shape_of
 from vpntun.wire.vnet import SEGMENT_SIZE, UNFINISHED
 
-HELLO, BUNDLE, REPORT, PROBE, ECHO = 1, 2, 3, 4, 5
+HELLO, BUNDLE, REPORT, PROBE, ECHO, PARITY = 1, 2, 3, 4, 5, 6
 LAST_KIND = 0x3F
 LARGEST_RECORD = LARGEST - DATA_OVERHEAD
 
 VERSION = 1
 TAKES_CHECKSUM, TAKES_TSO4, TAKES_TSO6, TAKES_USO4, TAKES_USO6, TAKES_BURSTS = 1, 2, 4, 8, 16, 32
-TAKES_PARITY = 64
+TAKES_PARITY = 128
 
 TAKES_ALL = TAKES_CHECKSUM | TAKES_TSO4 | TAKES_TSO6 | TAKES_USO4 | TAKES_USO6 | TAKES_BURSTS
 """All that a packet may need: a parity is not among it."""
@@ -64,8 +68,14 @@ ENTRY_SIZE = 4
 
 _HELLO = struct.Struct("!BBBBH")
 _REPORT = struct.Struct("!BQQQQ")
+_BUSY = _REPORT.size
 _PROBE = struct.Struct("!BQ")
 _ECHO = struct.Struct("!BQH")
+_PARITY = struct.Struct("!BQBH")
+
+PARITY_SIZE = _PARITY.size
+"""Bytes that a parity has besides the sum."""
+MOST_IN_GROUP = 64
 
 SMALLEST_PROBE = _PROBE.size
 
@@ -102,24 +112,29 @@ class Report:
 
     It was the highest one opened when the last REPORT was due, 50 ms ago at least, so that late messages have had time
     to come. `opened` counts messages of every kind up to it, `datagrams` those that they and unfinished records came
-    in; `failed` counts every record given up until now.
+    in; `failed` counts every record given up until now. `busy`: the share of the time that the receiver did not sleep
+    lately, 0 to 1.
     """
 
     highest: int
     opened: int
     datagrams: int
     failed: int
+    busy: float = 0.0
 
     @classmethod
     def parse(cls, plaintext: Buffer) -> Report:
         """Raises BadPacket("bad report")."""
         if len(plaintext) < _REPORT.size or plaintext[0] != REPORT:
             raise BadPacket("bad report")
-        return cls(*_REPORT.unpack_from(plaintext)[1:])
+        busy = plaintext[_BUSY] / 255 if len(plaintext) > _BUSY else 0.0
+        highest, opened, datagrams, failed = _REPORT.unpack_from(plaintext)[1:]
+        return cls(highest, opened, datagrams, failed, busy)
 
     def pack(self) -> bytes:
-        """33 bytes."""
-        return _REPORT.pack(REPORT, self.highest, self.opened, self.datagrams, self.failed)
+        """34 bytes."""
+        totals = _REPORT.pack(REPORT, self.highest, self.opened, self.datagrams, self.failed)
+        return totals + bytes((round(255 * self.busy),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +173,33 @@ class Echo:
     def pack(self) -> bytes:
         """11 bytes."""
         return _ECHO.pack(ECHO, self.token, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """The exclusive or of `count` records with consecutive counters: of their `lengths`, and of their bytes.
+
+    `sum` is as long as the longest; shorter ones have zeros behind them.
+    """
+
+    first: int
+    count: int
+    lengths: int
+    sum: bytes
+
+    @classmethod
+    def parse(cls, plaintext: Buffer) -> Parity:
+        """Raises BadPacket("bad parity")."""
+        if len(plaintext) <= PARITY_SIZE or plaintext[0] != PARITY:
+            raise BadPacket("bad parity")
+        _, first, count, lengths = _PARITY.unpack_from(plaintext)
+        if not 2 <= count <= MOST_IN_GROUP:
+            raise BadPacket("bad parity")
+        return cls(first, count, lengths, bytes(plaintext[PARITY_SIZE:]))
+
+    def pack(self) -> bytes:
+        """12 bytes more than the sum."""
+        return _PARITY.pack(PARITY, self.first, self.count, self.lengths) + self.sum
 
 
 def needs_of(packet: Buffer, segment: int) -> int:

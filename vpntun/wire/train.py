@@ -1,33 +1,37 @@
 """A train of datagrams, read many at a time where the kernel does not coalesce them (no UDP_GRO on the path).
 
-Each datagram has a slot: its first 16 bytes go to the header block, the rest behind the last slot's rest. So the pieces
-of a burst that come in order, from whichever slot on, lie one behind the other, and its message needs only its header
-before them: nothing is copied together. A datagram longer than a slot goes on in the slot's tail, which has room for
-the longest there is: nobody's datagram is cut because another's are short.
+Each datagram has a slot: its first 16 bytes go to the header block, the rest directly behind the previous slot's rest.
+So the pieces of a burst that come in order, starting at any slot, are contiguous: writing the header before them makes
+the message, without copying. The bytes of a datagram that is longer than a slot continue in the slot's tail, which has
+room for the longest datagram, so no sender's datagram is cut short because another's are short.
 
     slot k      headers[16 k : 16 k + 16]   pieces[16 + k step : 16 + k step + step]   tails[k tail : k tail + tail]
                 names[28 k : 28 k + 28]
 
-    1. `room()`: from which slot on the next read goes
-    2. the carrier reads, and says how many came and how long each is: `came(lengths)`
-    3. `arrivals()` yields whole bursts, whole messages, and the pieces of bursts that are not in order, in their turn;
-       a burst whose first pieces are there, and none but those, waits in place for its rest
+    1. `room()` returns the first slot of the next read
+    2. the carrier reads, and reports each datagram's length: `came(lengths)`
+    3. `arrivals()` yields whole bursts, whole messages, and the pieces of bursts that are not in order, as they came;
+       a burst of which only the first pieces have come waits in place for its rest
 
-Untrusted bytes; raises nothing. A burst that is yielded whole has every header of one message, in order, all datagrams
-but the last of the full size, one source, and no more than 65,535 bytes; only opening it proves it genuine.
+Untrusted bytes; raises nothing. All headers of a burst that is yielded whole are those of one message, in order; all
+its datagrams but the last have the full size; they have one source, and together no more than 65,535 bytes. Only
+opening it proves it genuine.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-from vpntun.wire.burst import MOST_DATAGRAMS, PROTECTED, headers_of, length_within
+from vpntun.wire.burst import MOST_DATAGRAMS, headers_of
 from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, LARGEST
 
 SLOTS = 256
 NAME_SIZE = 28
 """Of a sockaddr_in6, the longer of the two."""
+
+Source = TypeVar("Source")
 
 _unpack = DATA_HEADER.unpack_from
 
@@ -81,38 +85,43 @@ class Train:
         """So many datagrams were read from `room()` on, each this long."""
         self._lengths += lengths
 
-    def arrivals(self) -> Iterator[tuple[memoryview, int, bytes]]:
-        """Yield (message or piece with its header, datagrams it came in, name of its source), in order.
+    def arrivals(self, source_of: Callable[[bytes], Source]) -> Iterator[tuple[memoryview, int, int, Source]]:
+        """Yield (message or piece with its header, 0, datagrams that it came in, its source), in order.
 
-        Each is valid until the next.
+        Each is valid until the next. `source_of` makes a source of a sockaddr.
         """
-        lengths, view, step = self._lengths, self._view, self.step
+        known = b""
+        lengths, view, step, headers, names = self._lengths, self._view, self.step, self.headers, self.names
         self._is_yielding = True
         while self._begin < len(lengths):
             slot = self._begin
             length = lengths[slot]
-            name = bytes(self.names[slot * NAME_SIZE : (slot + 1) * NAME_SIZE])
+            name = bytes(names[slot * NAME_SIZE : (slot + 1) * NAME_SIZE])
+            if name != known:
+                known, source = name, source_of(name)
             begin = slot * step  # of the message, once its header stands before its piece
             if length >= HEADER_SIZE:
-                word, receiver, counter = _unpack(self.headers, slot * HEADER_SIZE)
+                word, receiver, counter = _unpack(headers, slot * HEADER_SIZE)
+                if word == DATA and length <= self.size:
+                    self._begin = slot + 1
+                    view[begin : begin + HEADER_SIZE] = headers[slot * HEADER_SIZE : (slot + 1) * HEADER_SIZE]
+                    yield view[begin : begin + length], 0, 1, source
+                    continue
                 count = self._count(slot, word, receiver, counter, name)
                 if count < 0:
                     break
                 if count:
                     self._begin = slot + count
                     DATA_HEADER.pack_into(view, begin, DATA, receiver, counter)
-                    last = word >> 16 & 0xFF
-                    size = last * step + lengths[slot + last]
-                    if word & PROTECTED:
-                        size = length_within(view[begin : begin + size], step)
-                    yield view[begin : begin + size], count, name
+                    end = begin + (count - 1) * step + lengths[slot + count - 1]
+                    yield view[begin:end], 0, count, source
                     continue
             self._begin = slot + 1
             if length > self.size:
-                yield self._with_tail(slot, length), 1, name
+                yield self._with_tail(slot, length), 0, 1, source
                 continue
-            view[begin : begin + HEADER_SIZE] = self.headers[slot * HEADER_SIZE : (slot + 1) * HEADER_SIZE]
-            yield view[begin : begin + length], 1, name
+            view[begin : begin + HEADER_SIZE] = headers[slot * HEADER_SIZE : (slot + 1) * HEADER_SIZE]
+            yield view[begin : begin + length], 0, 1, source
         self._is_yielding = False
 
     def _with_tail(self, slot: int, length: int) -> memoryview:
@@ -125,35 +134,20 @@ class Train:
         return long[:length]
 
     def _count(self, slot: int, word: int, receiver: int, counter: int, name: bytes) -> int:
-        """How many datagrams from `slot` on are one whole burst; 0: none is; -1: it may be, when its rest has come.
-
-        The parity of a protected burst is one of them, if it is there; nobody waits for it.
-        """
-        rest, protected = word >> 16 & 0xFF, word & PROTECTED
-        if word & ~PROTECTED != DATA | rest << 16 or not 0 < rest < MOST_DATAGRAMS - bool(protected):
+        """How many datagrams from `slot` on are one whole burst; 0: none is; -1: it may be, when its rest has come."""
+        rest = word >> 16
+        if word != DATA | rest << 16 or not 0 < rest < MOST_DATAGRAMS or HEADER_SIZE + rest * self.step >= LARGEST:
             return 0
-        least_of_last = self.step if protected else 1
-        if HEADER_SIZE + rest * self.step + least_of_last > LARGEST:
-            return 0
-        headers = headers_of(DATA | protected, receiver, counter, rest + 1)
         there = min(rest + 1, len(self._lengths) - slot)
-        full = there if protected else min(there, rest)
-        if not self._are(slot, headers[: there * HEADER_SIZE], full, name):
+        end, full = slot + there, min(there, rest)
+        headers = headers_of(DATA, receiver, counter, rest + 1)[: there * HEADER_SIZE]
+        if (
+            self.headers[slot * HEADER_SIZE : end * HEADER_SIZE] != headers
+            or self._lengths[slot : slot + full] != [self.size] * full
+            or self.names[slot * NAME_SIZE : end * NAME_SIZE] != name * there
+        ):
             return 0
         if there <= rest:
             return -1
-        if not HEADER_SIZE < self._lengths[slot + rest] <= min(self.size, LARGEST - rest * self.step):
-            return 0
-        behind = slot + there
-        if protected and behind < len(self._lengths) and self._are(behind, headers[there * HEADER_SIZE :], 1, name):
-            return there + 1
-        return there
-
-    def _are(self, slot: int, headers: bytearray, full: int, name: bytes) -> bool:
-        """Whether the datagrams from `slot` on have these headers and this source, and the first the full size."""
-        end = slot + len(headers) // HEADER_SIZE
-        return (
-            self.headers[slot * HEADER_SIZE : end * HEADER_SIZE] == headers
-            and self._lengths[slot : slot + full] == [self.size] * full
-            and self.names[slot * NAME_SIZE : end * NAME_SIZE] == name * (end - slot)
-        )
+        fits = HEADER_SIZE < self._lengths[end - 1] <= min(self.size, LARGEST - rest * self.step)
+        return there if fits else 0
