@@ -13,7 +13,6 @@ from __future__ import annotations
 LEAST_BACKLOG = 0.5
 MOST_SLEEP = 0.5
 LEAST_BUSY_PEER = 0.75
-SATURATED_PEER = 0.95
 
 
 class Bottleneck:
@@ -32,11 +31,6 @@ class Bottleneck:
         """Whether the device has more waiting than leaves, and this end or the peer hardly sleeps."""
         does_work = self._sleep_share <= MOST_SLEEP or self._peer_busy >= LEAST_BUSY_PEER
         return does_work and self._backlog_share >= LEAST_BACKLOG
-
-    @property
-    def is_peer(self) -> bool:
-        """Whether the peer does not sleep: what is sent may wait for it, and not on the path."""
-        return self._peer_busy >= SATURATED_PEER
 
     def measure(self, counter: int, peer_busy: float, now: float) -> None:
         """Take what was added since the last time, up to the record before `counter`, and what the peer tells."""

@@ -4,6 +4,7 @@
     seen        records take 3.5 ms and 2% longer than that, smoothed: the newest weighs a quarter; `seen_at` is when
                 that was last so
     standing    each of the last three did: the queue does not run empty; `stood_at` is when that was last so
+    empty       none of the last three did
 
 A flow that begins fills the queue before the first REPORT of it comes, so a PROBE's round trip, measured on the idle
 path, is the better baseline. Times are seconds of the caller's clock.
@@ -23,7 +24,7 @@ BASELINE_HOLDS = 30.0
 
 
 class Delay:
-    """Of one path. `is_standing`: the path delays, and has for a while."""
+    """Of one path. `is_standing` and `is_empty`: of its queue."""
 
     def __init__(self) -> None:
         self._waits: deque[float] = deque(maxlen=SAMPLES)
@@ -39,6 +40,7 @@ class Delay:
         """Forget the queue, which is empty after a second without a record."""
         self.seen_at = self.stood_at = -NEVER
         self.is_standing = False
+        self.is_empty = True
         self._waits.clear()
         self._waiting = 0.0
 
@@ -59,5 +61,6 @@ class Delay:
         if self._waiting > most:
             self.seen_at = now
         self.is_standing = len(self._waits) == SAMPLES and min(self._waits) > most
+        self.is_empty = max(self._waits) <= most
         if self.is_standing:
             self.stood_at = now

@@ -6,8 +6,8 @@
                   only what was there to send, and binds nothing
     round trip    from sending the highest record that a report names to the report, less the time that the peer keeps
                   it; only where that one had packets, since of no other the time is known
-    room          no queue is standing, and none has for two seconds; or in the last three samples the path delivered no
-                  more than nine tenths of what it did then
+    room          the queue is empty, and none has stood for two seconds; or in the last three samples the path delivered
+                  no more than nine tenths of what it did then
     loss          of single datagrams, over no fewer than 2,000 of them, smoothed; 0 when it is under one in a million.
                   A sample counts when the next report shows that it was not the beginning of an outage
 
@@ -72,7 +72,7 @@ class Measured:
 
     def has_room(self, now: float) -> bool:
         """Whether the path would take more than it is given."""
-        if self.delay.is_standing:
+        if not self.delay.is_empty:
             return False
         latest = max(self._rates[-ROOM_SAMPLES:], default=0)
         return now - self.delay.stood_at >= ROOM_IS_FOUND or latest <= ROOM * self._capacity

@@ -186,7 +186,7 @@ class Span:
         if base.highest >= 0:
             self.measured.take(base, mark, ledger, now)
             if judged:
-                delayed = self.measured.path_rate(now) > 0 and not self.bottleneck.is_peer
+                delayed = self.measured.path_rate(now) > 0
                 self.protection.learn(mark.sent - base.sent, mark.missing - base.missing, delayed=delayed)
             self._judge(base, mark)
         self._protect(now)
@@ -251,7 +251,7 @@ class Span:
 
     def _protect(self, now: float) -> None:
         """Decide whether parities go with the records from now on."""
-        room = self.bottleneck.is_peer or self.measured.has_room(now)
+        room = self.measured.has_room(now)
         self.protection.decide(room and self._protectable and not self._is_long)
 
     def _follow(self, now: float) -> None:
