@@ -6,8 +6,8 @@
                   only what was there to send, and binds nothing
     round trip    from sending the highest record that a report names to the report, less the time that the peer keeps
                   it; only where that one had packets, since of no other the time is known
-    room          the queue is empty, and none has stood for two seconds; or in the last three samples the path delivered
-                  no more than nine tenths of what it did then
+    room          the queue is empty, and none has stood for two seconds; or in the last three samples the path
+                  delivered no more than nine tenths of what it did then
     loss          of single datagrams, over no fewer than 2,000 of them, smoothed; 0 when it is under one in a million.
                   A sample counts when the next report shows that it was not the beginning of an outage
 
