@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from tests.host.ends import ALICE, BOB, End, Wire, ipv4
 from tests.host.machine import HandLoop
 from tests.wire.packets import but_for_what_df_frees, payload, tcp_run, tcp_superpacket, udp
+from vpntun.core.span import LARGEST_SEND
 from vpntun.crypto.noise import SessionKeys
 from vpntun.crypto.session import Session
 from vpntun.host.link import Link
-from vpntun.host.sealer import LARGEST_BATCH, MOST_MESSAGES, Sealer
+from vpntun.host.sealer import MOST_MESSAGES, Sealer
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.record import PARITY, TAKES_ALL, Parity
 
@@ -101,7 +102,7 @@ def test_a_batch_holds_no_more_than_the_kernel_takes(desk: Desk) -> None:
     desk.add(*[1440] * 50)
     desk.sealer.flush()
     for batch in desk.link.batches:
-        assert sum(len(message) + DATA_OVERHEAD for message in batch.messages) <= LARGEST_BATCH
+        assert sum(len(message) + DATA_OVERHEAD for message in batch.messages) <= LARGEST_SEND
     assert sum(map(len, desk.link.sizes)) == MOST_MESSAGES + 1 + 50
 
 
@@ -189,7 +190,7 @@ def test_a_superpacket_leaves_in_a_datagram_a_segment_by_as_few_calls_as_the_ker
     two.alice.send((tcp_superpacket(4, payload(1348 * 60)[:60000]), 1348))
     segments = -(-60000 // 1348)
     assert sum(map(len, two.calls)) == segments
-    assert len(two.calls) == -(-segments // (LARGEST_BATCH // 1437))
+    assert len(two.calls) == -(-segments // (LARGEST_SEND // 1437))
     assert {len(datagram) for call in two.calls for datagram in call[:-1]} == {1348 + 52 + 5 + 32}
     two.wire.run()
     assert two.bob.device.arrived == tcp_run(4, payload(60000), 1348)

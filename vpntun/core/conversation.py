@@ -197,8 +197,9 @@ class Conversation:
     def parity_of(self, session: Session, counter: int, plaintext: memoryview) -> bytes:
         """The PARITY record to send behind a record that was sealed for one datagram; empty where none is due."""
         protection = self.span.protection
-        fits = len(plaintext) + PARITY_SIZE + DATA_OVERHEAD <= self.payload
-        if not (protection.active and protection.possible and fits and session is self._session):
+        if not (protection.active and protection.possible and session is self._session):
+            return b""
+        if len(plaintext) + PARITY_SIZE + DATA_OVERHEAD > self.payload:
             return b""
         return self._parities.add(counter, plaintext, protection.group)
 

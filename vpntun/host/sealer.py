@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vpntun.core.span import LARGEST_SEND
 from vpntun.crypto.session import Session
 from vpntun.wire.burst import BurstCutter
 from vpntun.wire.message import DATA_OVERHEAD, LARGEST
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from vpntun.host.link import Link
 
 MOST_MESSAGES = 64
-LARGEST_BATCH = 65507
 
 
 class Sealer:
@@ -49,7 +49,7 @@ class Sealer:
         left = False
         if count and (
             size > self._size
-            or self._end + size > LARGEST_BATCH
+            or self._end + size > LARGEST_SEND
             or count == MOST_MESSAGES
             or link is not self._link
             or is_record is not self._are_records
