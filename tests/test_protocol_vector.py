@@ -191,6 +191,30 @@ def test_the_vector_of_a_parity() -> None:
     }
 
 
+def test_the_vector_of_a_protected_burst() -> None:
+    packet = datagram(1, b"whole")
+    finish_transport(packet, 20, UDP_CHECKSUM)
+    padded = bytearray(56)
+    end = record.append(padded, record.begin_bundle(padded), packet, 0)
+    assert [bytes(each) for each, _ in record.packets_of(memoryview(padded))] == [bytes(packet)]
+
+    keys = SessionKeys(bytes.fromhex(items("handshake")["client to server key"]), bytes(32))
+    session = Session(keys, 0x01020304, 0x05060708, True, 0.0)
+    session.send_counter = 6
+    sealed = memoryview(bytearray(message.LARGEST))
+    size = session.seal_into(padded, sealed)
+    pieces = [bytes(piece) for piece in burst.BurstCutter(sealed).cut(size, 40, protected=True)]
+    datagrams = [header + piece for header, piece in zip(pieces[::2], pieces[1::2], strict=True)]
+
+    assert [end, size, len(datagrams)] == [38, 16 + 3 * 24, 4]
+    assert items("protected burst") == {
+        "padded BUNDLE": padded.hex(),
+        "message, counter 6": sealed[:size].hex(),
+        **{f"burst, {index} of 3": each.hex() for index, each in enumerate(datagrams[:-1])},
+        "parity": datagrams[-1].hex(),
+    }
+
+
 CONSTANTS = {
     "port, UDP and TCP": f"{tunnel.DEFAULT_PORT}",
     "device MTU, with a shared key": f"{tunnel.DEFAULT_MTU}",
@@ -237,7 +261,10 @@ CONSTANTS = {
     "span of long records": f"{span.MOST}",
     "REPORTs until records are long": f"{span.REPORTS_BEFORE_LONG}; 1 after {span.REPORTS_OF_A_SECOND}",
     "loss at which records are single again": f"over {span.MOST_LOSS:.2%}",
-    "span times loss of datagrams": f"{span.AIM}",
+    "span times loss of datagrams, if protected": f"{span.AIM}, {span.AIM_PROTECTED}",
+    "loss at which protected ones are single again": f"over {span.MOST_LOSS_PROTECTED:.0%}",
+    "round trip below which bursts are protected": f"{1000 * span.SHORT_ROUND_TRIP:g} ms",
+    "no delay before a loss that calls for protection": f"{protection.DELAY_HOLDS:g} s",
     "datagrams of a path that are protected at first": f"{protection.FIRST_LOOK}",
     "loss at which records are protected, are no more": (
         f"{protection.WANTED_OVER:.2%}, {protection.UNWANTED_UNDER:.2%}"

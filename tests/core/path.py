@@ -45,7 +45,7 @@ class Simulation:
         self.spans: list[int] = []
         self.protected: list[bool] = []
         self.lost_records = 0
-        self.parities = 0
+        self.parities = self.protected_bursts = 0
         self._counter = 0
         self._first_of_group = 0
         self._opened: set[int] = set()
@@ -94,8 +94,12 @@ class Simulation:
         else:
             self.span.sent_singles(counter, 1, message, message, self.now)
         arrived = self._carry(datagrams, message)
-        self.lost_records += arrived < datagrams
-        self._at(self._arrival(), "record", (counter, arrived, datagrams))
+        needed = datagrams
+        if datagrams > 1 and self.span.protects_bursts:
+            self.protected_bursts += 1
+            needed -= self._carry(1, message // datagrams)
+        self.lost_records += arrived < needed
+        self._at(self._arrival(), "record", (counter, arrived, needed))
         if datagrams > 1 or not self.span.protection.active:
             self._first_of_group = self._counter
         elif self._counter - self._first_of_group >= self.span.protection.group:

@@ -144,6 +144,50 @@ def test_long_records_go_without() -> None:
     assert not simulation.protected[-1]
 
 
+def test_long_records_stay_long_where_datagrams_are_lost_at_random_and_each_burst_has_a_parity() -> None:
+    simulation = Simulation(protectable=True)
+    simulation.run(2.0, 80 * MBIT, saturated=True)
+    simulation.loss = 0.001
+    simulation.run(2.0, 80 * MBIT, saturated=True)
+    former, simulation.lost_records = simulation.protected_bursts, 0
+    simulation.run(4.0, 80 * MBIT, saturated=True)
+    assert set(simulation.spans[-4000:]) == {MOST - 1}
+    bursts = simulation.protected_bursts - former
+    assert bursts > 400
+    assert simulation.lost_records <= 0.005 * bursts, "of 44 datagrams one is lost in a burst of 23"
+
+
+def test_long_records_end_when_more_is_lost_than_a_parity_makes_up_for() -> None:
+    simulation = Simulation(protectable=True)
+    simulation.run(2.0, 80 * MBIT, saturated=True)
+    simulation.loss = 0.04
+    simulation.run(4.0, 80 * MBIT, saturated=True)
+    assert set(simulation.spans[-1000:]) == {1}
+
+
+def test_where_the_round_trip_is_short_bursts_are_protected_whatever_limits_the_link() -> None:
+    for delay, bursts in ((0.001, True), (0.01, False)):
+        simulation = Simulation(loss=0.002, delay=delay, protectable=True)
+        simulation.run(3.0, LOAD)
+        simulation.protected_bursts = simulation.parities = 0
+        simulation.run(2.0, LOAD)
+        assert (simulation.protected_bursts > 0) is bursts
+        assert (simulation.parities > 0) is not bursts
+
+
+def test_where_nothing_is_lost_no_burst_is_protected_however_short_the_round_trip() -> None:
+    simulation = Simulation(delay=0.0005, protectable=True)
+    simulation.run(3.0, LOAD, saturated=True)
+    assert simulation.span.span == MOST
+    assert not simulation.protected_bursts
+
+
+def test_a_peer_without_parities_gets_no_protected_burst() -> None:
+    simulation = Simulation(loss=0.002, delay=0.001)
+    simulation.run(4.0, LOAD)
+    assert not simulation.protected_bursts
+
+
 def test_losses_of_a_queue_that_is_full_call_for_none() -> None:
     simulation = Simulation(40 * MBIT, queue=0.05, protectable=True)
     simulation.run(1.5, 20 * MBIT)
@@ -195,8 +239,9 @@ def test_what_is_lost_in_a_row_is_a_full_queue_and_calls_for_nothing() -> None:
     assert not protection.active
 
 
-def test_another_path_begins_without() -> None:
+def test_of_another_path_nothing_is_known_but_that_it_is_new() -> None:
     simulation = Simulation(loss=0.01, protectable=True)
     simulation.run(3.0, LOAD)
     simulation.span.moved(simulation.now)
-    assert not simulation.span.protection.active
+    assert simulation.span.protection.active
+    assert not simulation.span.protection.loses_at_random

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from vpntun.core.reassembly import AGE, ENDPOINT_SLOTS, OTHER_SLOTS, Reassembly
 from vpntun.crypto.replay import ReplayWindow
 from vpntun.errors import BadPacket
-from vpntun.wire.burst import datagrams_for
+from vpntun.wire.burst import datagrams_for, parity_of
 from vpntun.wire.message import DATA, DATA_HEADER, LARGEST
 
 RECEIVER = 0x01020304
@@ -38,6 +39,12 @@ def pieces_of(message: bytes, size: int) -> list[memoryview]:
     return [piece(counter, index, len(bodies), body) for index, body in enumerate(bodies)]
 
 
+def protected(message: bytes, size: int) -> list[memoryview]:
+    pieces = pieces_of(message, size)
+    counter = DATA_HEADER.unpack_from(message)[2]
+    return [*pieces, piece(counter, len(pieces), len(pieces), parity_of([each[16:] for each in pieces], size - 16))]
+
+
 def piece(counter: int, index: int, count: int, body: bytes) -> memoryview:
     word = DATA | index << 8 | (count - 1) << 16
     return memoryview(DATA_HEADER.pack(word, RECEIVER, counter) + body)
@@ -60,7 +67,7 @@ class Taker:
             return False
         if joined is not None:
             message, datagrams, size = joined
-            assert datagrams > 1
+            assert datagrams > 0
             assert 16 + (datagrams - 1) * (size - 16) < len(message)
             self.whole.append(bytes(message))
         return joined is not None
@@ -79,6 +86,54 @@ def test_pieces_in_any_order_with_repeats_make_the_message(length: int, size: in
         if number < len(pieces) - 1:
             taker.take(rng.choice(shuffled[: number + 1]))
     assert taker.whole == [message]
+
+
+@settings(deadline=None)
+@given(st.integers(2, 43), st.integers(40, 1472), st.integers(0, 2**32))
+def test_of_a_protected_burst_any_one_datagram_may_be_missing(count: int, size: int, seed: int) -> None:
+    rng = random.Random(seed)
+    taker = Taker()
+    message = sealed(16 + count * (size - 16), 7)
+    sent = protected(message, size)
+    assert len(sent) == count + 1
+    for number, each in enumerate(rng.sample(sent, count)):
+        assert taker.take(each) == (number == count - 1)
+    assert taker.whole == [message]
+
+
+def test_a_record_restored_by_its_parity_counts_the_datagrams_that_came_without_it() -> None:
+    taker = Taker()
+    first, second, *_, parity = protected(sealed(16 + 3 * 100, 7), 116)
+    joined = None
+    for each in (parity, first, second):
+        joined = taker.reassembly.take(each, taker.session, "peer", 0.0, from_endpoint=True)
+    assert joined is not None
+    assert joined[1:] == (2, 116)
+    assert taker.reassembly.restored == 1
+
+
+def test_a_parity_behind_its_record_is_not_needed_and_no_replay() -> None:
+    taker = Taker()
+    *pieces, parity = protected(sealed(16 + 3 * 100, 7), 116)
+    for each in pieces:
+        taker.take(each)
+    taker.session.opened(7)
+    assert not taker.take(parity)
+    assert taker.refused == []
+    assert not taker.take(parity, source="elsewhere")
+    assert taker.refused == ["replayed"]
+    assert taker.reassembly.waiting(taker.session, 100) == 0
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_parity_of_another_length_than_the_pieces_is_refused(order: tuple[int, ...]) -> None:
+    for length in (39, 41):
+        taker = Taker()
+        came = [piece(7, 0, 3, b"x" * 40), piece(7, 2, 3, b"z" * 40), piece(7, 3, 3, b"p" * length)]
+        for at in order:
+            taker.take(came[at])
+        assert taker.whole == []
+        assert set(taker.refused) == {"bad fragment"}
 
 
 def test_the_number_of_datagrams_and_their_size_come_with_the_message() -> None:
@@ -103,7 +158,7 @@ def test_a_counter_that_was_seen_takes_no_slot() -> None:
 def test_what_is_no_piece_or_has_no_legal_place_is_refused() -> None:
     taker = Taker()
     taker.take(memoryview(sealed(100, 1)))
-    taker.take(piece(7, 2, 2, b"x" * 40))
+    taker.take(piece(7, 3, 2, b"x" * 40))
     taker.take(piece(7, 0, 2, b""))
     assert taker.refused == ["bad fragment", "bad reserved", "bad size"]
 

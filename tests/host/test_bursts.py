@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.host.ends import ALICE, BOB, End, FakePath, Wire, sealed, send_long_records
 from tests.host.machine import HandLoop
 from tests.wire.packets import tcp, tcp_run, tcp_superpacket
+from vpntun.core.protection import FIRST_LOOK
 from vpntun.core.reassembly import AGE, ENDPOINT_SLOTS, OTHER_SLOTS
 from vpntun.host.arrivals import Arrival
 from vpntun.host.udp import UdpEndpoint, UdpSocket
@@ -71,6 +72,14 @@ class Two:
         self.wire.to_right.take()
         assert len(call) > 2
         return call
+
+    def protect(self) -> None:
+        """Alice's records lose datagrams at random."""
+        span = self.alice.link.conversation.span
+        span.protection.wanted = span.protection.possible = True
+        span.protection._seen = FIRST_LOOK
+        span._follow(self.loop.now)
+        assert span.protects_bursts
 
     def give(self, *datagrams: bytes, path: FakePath | None = None) -> None:
         """They come one by one."""
@@ -176,6 +185,36 @@ def test_records_whose_pieces_come_mixed_are_all_put_together(two: Two) -> None:
         two.give(*pieces)
     assert two.arrived == BIG_AS_PACKETS * ENDPOINT_SLOTS
     assert not two.bob.drops
+
+
+@pytest.mark.parametrize("lost", range(5))
+def test_one_datagram_of_a_protected_burst_may_be_lost(two: Two, lost: int) -> None:
+    two.protect()
+    burst = two.burst()
+    assert len(burst) == 5
+    assert {len(piece) for piece in burst} == {1200}
+    two.give(*burst[:lost], *burst[lost + 1 :])
+    assert two.arrived == BIG_AS_PACKETS
+    assert two.bob.link.conversation.restored == (lost < 4)
+    assert not two.bob.drops
+
+
+def test_a_protected_burst_that_came_whole_needs_no_parity_however_it_is_read(two: Two) -> None:
+    two.protect()
+    two.give(*two.burst())
+    two.read(*two.burst())
+    assert two.arrived == BIG_AS_PACKETS * 2
+    assert two.bob.link.conversation.restored == 0
+    assert not two.bob.drops
+
+
+def test_what_was_restored_by_a_forged_parity_does_not_open(two: Two) -> None:
+    two.protect()
+    *pieces, parity = two.burst()
+    two.give(parity[:16] + bytes(len(parity) - 16), *pieces[1:])
+    assert two.arrived == []
+    assert two.bob.drops == {"bad tag": 1}
+    assert two.still_works()
 
 
 def test_a_burst_that_came_whole_from_a_new_address_moves_the_endpoint(two: Two) -> None:
@@ -288,7 +327,7 @@ def test_a_flood_of_pieces_that_are_never_finished_takes_bounded_memory(two: Two
     ("reserved", "reason"),
     [
         (b"\x01\x01\x00", "bad fragment size"),
-        (b"\x02\x01\x00", "bad reserved"),
+        (b"\x03\x01\x00", "bad reserved"),
         (b"\x01\x00\x00", "bad reserved"),
         (b"\x40\x40\x00", "bad reserved"),
         (b"\x00\x40\x00", "bad reserved"),

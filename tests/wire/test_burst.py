@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vpntun.errors import BadPacket
 from vpntun.wire import message
-from vpntun.wire.burst import BurstCutter, BurstReader, datagrams_for, join_in_order, place_of
+from vpntun.wire.burst import BurstCutter, BurstReader, datagrams_for, join_in_order, parity_of, place_of
 
 
 def sealed(length: int, counter: int = 7) -> bytes:
@@ -16,8 +16,9 @@ def sealed(length: int, counter: int = 7) -> bytes:
     return message.DATA_HEADER.pack(message.DATA, 0x01020304, counter) + body
 
 
-def datagrams(data: bytes, size: int) -> list[bytes]:
-    buffers = [bytes(each) for each in BurstCutter(memoryview(bytearray(data))).cut(len(data), size)]
+def datagrams(data: bytes, size: int, *, protected: bool = False) -> list[bytes]:
+    cutter = BurstCutter(memoryview(bytearray(data)))
+    buffers = [bytes(each) for each in cutter.cut(len(data), size, protected=protected)]
     if len(buffers) == 1:
         return buffers
     return [header + piece for header, piece in zip(buffers[::2], buffers[1::2], strict=True)]
@@ -129,6 +130,36 @@ def test_each_datagram_has_the_messages_header_and_its_place() -> None:
     assert {message.DATA_HEADER.unpack_from(datagram)[1:] for datagram in sent} == {(0x01020304, 7)}
 
 
+@settings(deadline=None)
+@given(st.integers(2, 63), st.integers(24, 1500), st.data())
+def test_any_piece_of_a_protected_burst_is_the_exclusive_or_of_the_others_and_the_parity(
+    count: int, size: int, data: st.DataObject
+) -> None:
+    whole = sealed(16 + count * (size - 16))
+    *pieces, parity = datagrams(whole, size, protected=True)
+    assert pieces == datagrams(whole, size)
+    assert place_of(parity) == (count, count)
+    assert parity[4:16] == whole[4:16]
+    lost = data.draw(st.integers(0, count - 1))
+    others = [piece[16:] for index, piece in enumerate([*pieces, parity]) if index != lost]
+    assert parity_of(others, size - 16) == pieces[lost][16:]
+
+
+@pytest.mark.parametrize(("length", "size"), [(16 + 299, 116), (16 + 64 * 100, 116), (116, 116)])
+def test_a_burst_that_does_not_fill_its_pieces_has_64_or_is_none_goes_without_a_parity(length: int, size: int) -> None:
+    assert datagrams(sealed(length), size, protected=True) == datagrams(sealed(length), size)
+
+
+def test_a_foreseen_read_may_end_with_the_parity_of_its_burst_and_with_no_other() -> None:
+    whole = sealed(16 + 100)
+    *pieces, parity = datagrams(whole, 41, protected=True)
+    read = b"".join(pieces)
+    assert scatter(read + parity, 41, 41) == (whole, read + parity)
+    other = datagrams(sealed(16 + 100, 8), 41, protected=True)[-1]
+    for last in (other, pieces[0], parity[:1] + b"\5" + parity[2:], parity[:40]):
+        assert scatter(read + last, 41, 41) == (b"", read + last)
+
+
 def test_64_datagrams_are_the_most() -> None:
     assert len(datagrams(sealed(16 + 64 * 10), 26)) == 64
     with pytest.raises(ValueError, match="64 datagrams"):
@@ -181,7 +212,8 @@ def test_the_optimistic_join_does_not_vouch_for_the_middle() -> None:
     [
         pytest.param(b"\4\0\2\0" + bytes(12), "bad size", id="no ciphertext"),
         pytest.param(b"\4\0\0\0" + bytes(27), "bad size", id="whole message of 31 bytes"),
-        pytest.param(b"\4\3\2\0" + bytes(40), "bad reserved", id="index = count"),
+        pytest.param(b"\4\4\2\0" + bytes(40), "bad reserved", id="index behind a parity's"),
+        pytest.param(b"\4\x40\x3f\0" + bytes(40), "bad reserved", id="a parity of 64 datagrams"),
         pytest.param(b"\4\1\0\0" + bytes(40), "bad reserved", id="index 1 of 1"),
         pytest.param(b"\4\0\x40\0" + bytes(40), "bad reserved", id="65 datagrams"),
         pytest.param(b"\4\xff\xff\0" + bytes(40), "bad reserved", id="256 datagrams"),
@@ -216,7 +248,8 @@ def test_arbitrary_reads_raise_nothing_but_bad_packet(parts: list[bytes], size: 
             index, count = place_of(part)
         except BadPacket:
             continue
-        assert 0 <= index < count <= 64
+        assert 0 <= index <= count <= 64
+        assert index < count or count > 1
         assert part[3] == 0
 
 

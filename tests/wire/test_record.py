@@ -109,10 +109,17 @@ def test_a_bundle_of_nonsense_is_refused(nonsense: bytes) -> None:
 
 
 def test_what_stands_before_the_nonsense_has_been_yielded() -> None:
-    packets = record.packets_of(memoryview(bytes(bundle_of(SMALL)) + b"\x00\x15"))
+    packets = record.packets_of(memoryview(bytes(bundle_of(SMALL)) + b"\x00\x15\0\0" + SMALL))
     assert bytes(next(packets)[0]) == SMALL
     with pytest.raises(BadPacket):
         next(packets)
+
+
+@pytest.mark.parametrize("padding", [1, 4, 5, 100, 1500])
+@pytest.mark.parametrize("packets", [1, 3, record.MOST_PACKETS])
+def test_what_follows_the_packets_and_has_no_length_is_padding(packets: int, padding: int) -> None:
+    bundle = bytes(bundle_of(*[SMALL] * packets)) + bytes(padding)
+    assert [bytes(packet) for packet, _ in record.packets_of(memoryview(bundle))] == [SMALL] * packets
 
 
 @pytest.mark.parametrize(

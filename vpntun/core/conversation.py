@@ -26,7 +26,7 @@ from vpntun.core.timers import NEVER, REKEY_TIMEOUT
 from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket
 from vpntun.wire.burst import datagrams_for
-from vpntun.wire.message import DATA_OVERHEAD
+from vpntun.wire.message import DATA_OVERHEAD, HEADER_SIZE, TAG_SIZE
 from vpntun.wire.record import (
     BUNDLE,
     BUNDLE_START,
@@ -83,8 +83,7 @@ class Conversation:
         self.reassembly: Reassembly[Session] = Reassembly()
         self._parities = ParityMaker()
         self._restorer = Restorer()
-        self.restored = 0
-        """Records that were lost on the way here, and restored."""
+        self._restored_singles = 0
         self.unfinished = 0
         """Bursts that were given up, since a piece of them never came."""
         self.takes = 0
@@ -103,6 +102,11 @@ class Conversation:
     def cuts(self) -> bool:
         """Whether records go to the peer in datagrams: only then there is a span, a loss and a path's length."""
         return bool(self.takes) and not self._stream
+
+    @property
+    def restored(self) -> int:
+        """Records that were lost on the way here, or one of their datagrams was, and that were restored."""
+        return self._restored_singles + self.reassembly.restored
 
     @property
     def path_payload(self) -> int | None:
@@ -181,6 +185,13 @@ class Conversation:
             largest = max(self._mtu + OVERHEAD, self._path.payload) - DATA_OVERHEAD
         return min(largest, taken.largest)
 
+    def padded(self, size: int) -> int:
+        """Bytes that a plaintext of `size` bytes is to be padded to: a protected burst fills its datagrams."""
+        if not self.span.protects_bursts or size + DATA_OVERHEAD <= self.payload:
+            return size
+        step = self.payload - HEADER_SIZE
+        return datagrams_for(size + DATA_OVERHEAD, self.payload) * step - TAG_SIZE
+
     def sent(self, session: Session, counter: int, size: int, datagrams: int, now: float) -> None:
         """A record with packets was sealed and sent, `size` bytes of message."""
         if session is self._session:
@@ -231,7 +242,7 @@ class Conversation:
         if found is None or found[1][0] != BUNDLE or not session.replay.mark(found[0]):
             return None
         self._meter.restored(found[0])
-        self.restored += 1
+        self._restored_singles += 1
         return found[1]
 
     def refused(self, now: float) -> None:

@@ -44,6 +44,11 @@ class Delay:
         self._waits.clear()
         self._waiting = 0.0
 
+    @property
+    def baseline(self) -> float:
+        """The shortest round trip of the last 30 to 60 s, in seconds; infinite: none is known."""
+        return min(self._shortest, self._former_shortest)
+
     def note_round_trip(self, seconds: float, now: float) -> None:
         """Take a round trip into the baseline."""
         if now - self._begun_at >= BASELINE_HOLDS:
@@ -54,7 +59,7 @@ class Delay:
     def take(self, round_trip: float, pause: float, now: float) -> None:
         """Take a record's round trip; up to `pause` of it the peer may have waited for the next record."""
         self.note_round_trip(round_trip, now)
-        shortest = min(self._shortest, self._former_shortest)
+        shortest = self.baseline
         most = LEAST + SHARE * shortest
         self._waits.append(round_trip - pause - shortest)
         self._waiting += (max(0.0, self._waits[-1]) - self._waiting) * SMOOTHING

@@ -38,9 +38,10 @@ _turn_of = attrgetter("turn")
 
 
 class Reassembly(Generic[AnySession]):
-    """The slots of one peer."""
+    """The slots of one peer. `restored`: records that became whole by their parity."""
 
     def __init__(self) -> None:
+        self.restored = 0
         self._turn = 0
         self._given_up: deque[tuple[AnySession, int, int]] = deque(maxlen=MOST_GIVEN_UP)
         self._endpoint_slots: list[Slot[AnySession]] = []
@@ -49,10 +50,11 @@ class Reassembly(Generic[AnySession]):
     def take(
         self, datagram: memoryview, session: AnySession, source: Hashable, now: float, *, from_endpoint: bool
     ) -> tuple[memoryview, int, int] | None:
-        """Take in one piece of a burst of this session.
+        """Take in one piece of a burst of this session, or its parity.
 
-        Returns the whole message, its reserved bytes zero, which is valid until the next call, in how many datagrams
-        it came, all from `source`, and the size of those but the last; None as long as one is missing.
+        Returns the whole message, its reserved bytes zero, which is valid until the next call, how many of its pieces
+        came, all from `source`, and the size of those but the last; None as long as one is missing. A parity that
+        comes behind its record was not needed.
         """
         index, count = place_of(datagram)
         if count == 1:
@@ -62,6 +64,8 @@ class Reassembly(Generic[AnySession]):
         slot = _find(slots, session, counter, source)
         if slot is None:
             if session.replay.seen(counter):
+                if index == count and from_endpoint:
+                    return None
                 raise BadPacket("replayed")
             slot = self._room(slots, most, now)
             slot.begin(session, counter, source, count, now)
@@ -72,6 +76,7 @@ class Reassembly(Generic[AnySession]):
         slot.session = None
         if size < SMALLEST:
             raise BadPacket("bad size")
+        self.restored += slot.pieces < count
         message = slot.buffer[:size]
         DATA_HEADER.pack_into(message, 0, DATA, receiver, counter)
         return message, slot.pieces, slot.datagram_size

@@ -1,7 +1,8 @@
 """The pieces of one record, in a buffer of 64 KiB, until it is whole.
 
 All pieces have one size, only the last may be shorter. The last one's place follows from the size of the others, so it
-is kept aside until one of those has come.
+is kept aside until one of those has come. With the parity of a protected burst, one piece fewer is enough, and all have
+the full size.
 
 The first of two pieces that claim one place stays, and the second is refused: BadPacket("repeated fragment"). A piece
 that contradicts the pieces before it, or makes the record longer than a message, is BadPacket("bad fragment").
@@ -13,6 +14,7 @@ from collections.abc import Hashable
 from typing import Generic, Protocol, TypeVar
 
 from vpntun.errors import BadPacket
+from vpntun.wire.burst import parity_of
 from vpntun.wire.message import HEADER_SIZE, LARGEST
 
 
@@ -40,6 +42,7 @@ class Slot(Generic[AnySession]):
     __slots__ = (
         "_count",
         "_last",
+        "_parity",
         "_present",
         "_step",
         "began",
@@ -79,10 +82,13 @@ class Slot(Generic[AnySession]):
         self._count = count
         self._present = 0
         self._step = 0
-        self._last = b""
+        self._last = self._parity = b""
 
     def put(self, index: int, count: int, piece: memoryview) -> int:
-        """Take in a piece; return the length of the message once it is whole, 0 before. Raises BadPacket."""
+        """Take in a piece or the parity; return the length of the message once it is whole, 0 before.
+
+        Raises BadPacket.
+        """
         if count != self._count:
             raise BadPacket("bad fragment")
         bit = 1 << index
@@ -90,27 +96,49 @@ class Slot(Generic[AnySession]):
             raise BadPacket("repeated fragment")
         self._put(index, piece)
         self._present |= bit
-        self.pieces += 1
-        return self._put_last() if self.pieces == count else 0
+        self.pieces += index < count
+        if self._present.bit_count() < count:
+            return 0
+        return self._restore() if self._parity else self._put_last()
 
     def _put(self, index: int, piece: memoryview) -> None:
-        size, step, last = len(piece), self._step, self._count - 1
-        if index == last:
-            if step and size > step:
+        size, last = len(piece), self._count - 1
+        if index < last:
+            self._know_step(size)
+            begin = HEADER_SIZE + index * size
+            self.buffer[begin : begin + size] = piece
+        elif index == last:
+            step = self._step
+            if (step and size > step) or (self._parity and size < step):
                 raise BadPacket("bad fragment")
             if HEADER_SIZE + last * (step or 1) + size > LARGEST:
                 raise BadPacket("bad fragment")
             self._last = bytes(piece)
-            return
-        if step:
-            if size != step:
-                raise BadPacket("bad fragment")
-        elif size < len(self._last) or HEADER_SIZE + last * size + (len(self._last) or 1) > LARGEST:
-            raise BadPacket("bad fragment")
         else:
+            if HEADER_SIZE + self._count * size > LARGEST or (self._last and size != len(self._last)):
+                raise BadPacket("bad fragment")
+            self._know_step(size)
+            self._parity = bytes(piece)
+
+    def _know_step(self, size: int) -> None:
+        """All pieces but the last have this size."""
+        if not self._step:
+            if size < len(self._last) or HEADER_SIZE + (self._count - 1) * size + (len(self._last) or 1) > LARGEST:
+                raise BadPacket("bad fragment")
             self._step = size
-        begin = HEADER_SIZE + index * size
-        self.buffer[begin : begin + size] = piece
+        elif size != self._step:
+            raise BadPacket("bad fragment")
+
+    def _restore(self) -> int:
+        """One piece is missing, and what all are together is known."""
+        count, step, buffer = self._count, self._step, self.buffer
+        if self._last:
+            self._put_last()
+        missing = (~self._present & (1 << count) - 1).bit_length() - 1
+        begins = range(HEADER_SIZE, HEADER_SIZE + count * step, step)
+        others = [buffer[begin : begin + step] for index, begin in enumerate(begins) if index != missing]
+        buffer[begins[missing] : begins[missing] + step] = parity_of([*others, self._parity], step)
+        return HEADER_SIZE + count * step
 
     def _put_last(self) -> int:
         begin = HEADER_SIZE + (self._count - 1) * self._step

@@ -6,9 +6,12 @@ strains a slow path's queue; but a long record is what makes a fast path fast.
                  0.05% of the datagrams are lost, for three REPORTs in a row; or for one, where twenty have said so
                  before. Until 0.05% are lost, or any while the program is not the limit; nothing was reported for 1 s
                  while sending; or no record was sent for 1 s
-    at most      0.01 / p datagrams. p is the smoothed loss of single datagrams, each sample over no fewer than 2,000 of
-                 them
-    protected    single records may go with parities (protection.py); then their datagrams leave room for those
+    protected    where datagrams are lost at random (protection.py). Each burst goes with a parity then (wire/burst.py),
+                 and 2% may be lost in place of 0.05%. On a path with a round trip under 5 ms records are long then,
+                 whatever limits the link: what a PARITY restores (parity.py) comes late, and so late there that TCP
+                 takes it for lost. On longer paths single records go with PARITYs, and leave room for those
+    at most      0.01 / p datagrams, protected 0.16 / p. p is the smoothed loss of single datagrams, each sample over no
+                 fewer than 2,000 of them
     smallest     while bursts don't get through (vanishing.py)
     never        beyond one UDP_SEGMENT send (65,507 bytes), nor beyond 3 ms of the delivered rate where the path delays
                  what it is sent
@@ -38,7 +41,7 @@ from collections import deque
 from vpntun.core.bottleneck import Bottleneck
 from vpntun.core.ledger import Ledger
 from vpntun.core.measured import Mark, Measured
-from vpntun.core.protection import Protection
+from vpntun.core.protection import DELAY_HOLDS, Protection
 from vpntun.core.timers import NEVER
 from vpntun.core.vanishing import SILENCE, Vanishing
 from vpntun.wire.message import HEADER_SIZE, TAG_SIZE
@@ -47,8 +50,9 @@ from vpntun.wire.record import LARGEST_RECORD, PARITY_SIZE, Report
 MOST = 44
 LARGEST_SEND = 65_507
 
-AIM = 0.01
-MOST_LOSS = 0.0005
+AIM, AIM_PROTECTED = 0.01, 0.16
+SHORT_ROUND_TRIP = 0.005
+MOST_LOSS, MOST_LOSS_PROTECTED = 0.0005, 0.02
 REPORTS_BEFORE_LONG = 3
 REPORTS_OF_A_SECOND = 20
 
@@ -69,7 +73,8 @@ class Span:
     vanishing         whether what is sent gets through this path
     deadline          when `handle_deadline` is to be called, before the next record
     measured          the path's rate and loss
-    protection        whether single records go with parities
+    protection        whether datagrams are lost at random, and single records go with PARITYs
+    protects_bursts   whether each burst goes with a parity
     reported_sent     datagrams that the peer's REPORTs tell of, in all sessions
     reported_lost     those of them that did not come, PROBEs that tried a length left out
     bottleneck        what the device had and how long the loop slept is added up there (see above)
@@ -79,6 +84,7 @@ class Span:
         """`payload`: bytes of UDP payload, 0 for a stream. `smallest`: datagrams that one packet needs."""
         self.span = smallest
         self.largest_record = 0
+        self.protects_bursts = False
         self.deadline = NEVER
         self.vanishing = Vanishing()
         self.measured = Measured(now)
@@ -186,10 +192,9 @@ class Span:
         if base.highest >= 0:
             self.measured.take(base, mark, ledger, now)
             if judged:
-                delayed = self.measured.path_rate(now) > 0
+                delayed = now - self.measured.delay.seen_at < DELAY_HOLDS
                 self.protection.learn(mark.sent - base.sent, mark.missing - base.missing, delayed=delayed)
             self._judge(base, mark)
-        self._protect(now)
         self._follow(now)
 
     # What else happens
@@ -226,7 +231,6 @@ class Span:
             self.vanishing.length_changed()
             self.measured.length_changed(self._ledger.next)
         self._smallest = smallest
-        self._protect(now)
         self._follow(now)
 
     # Inside
@@ -236,9 +240,11 @@ class Span:
         if not mark.judged or not self._payload:
             return
         lost, is_here = mark.missing - base.missing, self.bottleneck.is_here
-        if self.measured.loss > MOST_LOSS or (lost > 0 and not is_here):
+        at_random = self.protection.loses_at_random
+        most = MOST_LOSS_PROTECTED if at_random else MOST_LOSS
+        if self.measured.loss > most or (lost > 0 and not is_here and not at_random):
             self._give_up_long()
-        elif is_here and lost <= MOST_LOSS * (mark.sent - base.sent):
+        elif is_here and lost <= most * (mark.sent - base.sent):
             self._busy_reports += 1
             self._is_long |= self._busy_reports >= REPORTS_BEFORE_LONG or self._has_been_long
             self._has_been_long |= self._busy_reports >= REPORTS_OF_A_SECOND
@@ -249,18 +255,17 @@ class Span:
         self._is_long = self._has_been_long = False
         self._busy_reports = 0
 
-    def _protect(self, now: float) -> None:
-        """Decide whether parities go with the records from now on."""
-        room = self.measured.has_room(now)
-        self.protection.decide(room and self._protectable and not self._is_long)
-
     def _follow(self, now: float) -> None:
-        """Make `span` and `largest_record` of all that is known."""
-        span = MOST if self._is_long else 1
+        """Decide by all that is known how long records may be, and how they are protected."""
+        at_random, is_short = self.protection.loses_at_random, self.measured.delay.baseline < SHORT_ROUND_TRIP
+        self.protects_bursts = at_random and self._payload > 0 and (self._is_long or is_short)
+        is_long = self._is_long or self.protects_bursts
+        self.protection.decide(self._protectable and not is_long and self.measured.has_room(now))
+        span = MOST if is_long else 1
         if self._payload:
-            span = min(span, LARGEST_SEND // self._payload)
+            span = min(span, LARGEST_SEND // self._payload - self.protects_bursts)
         if loss := self.measured.loss:
-            span = min(span, int(AIM / loss))
+            span = min(span, int((AIM_PROTECTED if self.protects_bursts else AIM) / loss))
         self.span = max(self._smallest, span if self.vanishing.passes else 1)
         if self._payload:
             step = self._payload - HEADER_SIZE

@@ -41,6 +41,7 @@ from vpntun.host.loop import Loop
 from vpntun.host.schedule import Schedule
 from vpntun.host.sealer import Sealer
 from vpntun.host.tcp import TcpConnection
+from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
 
 LOOK_EVERY = 0.05
@@ -251,8 +252,8 @@ class Link:
         counter, size = session.send_counter - 1, len(message)
         if path.carrier == "udp":
             payload = conversation.payload
-            buffers = self._sealer.cut(size, payload)
-            count = (len(buffers) + 1) >> 1
+            count = datagrams_for(size, payload)
+            buffers = self._sealer.cut(size, payload, protected=conversation.span.protects_bursts)
             outcome = path.send(buffers, payload if count > 1 else 0, whole=conversation.df)
         else:
             count = 1

@@ -88,6 +88,9 @@ class Sealer:
         """Seal one message by itself; it is valid until the next."""
         return self._message[: session.seal_into(plaintext, self._message)]
 
-    def cut(self, length: int, datagram: int) -> list[memoryview]:
-        """Cut the message of `length` bytes that `seal` returned into datagrams of at most `datagram` bytes."""
-        return self._cutter.cut(length, datagram)
+    def cut(self, length: int, datagram: int, *, protected: bool) -> list[memoryview]:
+        """Cut the message of `length` bytes that `seal` returned into datagrams of at most `datagram` bytes.
+
+        `protected`: a parity goes with them.
+        """
+        return self._cutter.cut(length, datagram, protected=protected)

@@ -10,6 +10,9 @@ own 16-byte header, whose reserved bytes then say which piece it is:
     4  receiver u32, 8 counter u64, little endian: those of the message, so the same in each piece
     16 ciphertext: each datagram has one size, the last may be shorter (1 byte at least)
 
+A protected burst has one datagram more, its parity: the index is count, and in place of ciphertext it has the exclusive
+or of all pieces. They all have the full size then, so any one of them can be restored. A burst of 64 has no parity.
+
 A whole message has 0, 0, 0 there, as in WireGuard. Anything else is legal only on type 4, over UDP, after the peer's
 HELLO. Joining authenticates nothing; only opening the joined message does.
 
@@ -22,13 +25,16 @@ flat: `join_in_order` checks only the first and the last datagram of a burst, an
 result does not open, only that copy was wasted, and the burst is taken apart with `place_of`.
 
 Interface:
-    BurstCutter(buffer).cut(length, size) -> list of buffers for sendmsg
+    BurstCutter(buffer).cut(length, size, protected) -> list of buffers for sendmsg
+    parity_of(pieces, step) -> the exclusive or
     BurstReader(buffer): .expect(size)  .buffers  .message(read, segment) -> length  .flat(read) -> the read itself
     place_of(datagram) -> (index, count)
     join_in_order(read, at, size, out) -> (length of the message in out, offset behind it in the read)
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from vpntun.errors import BadPacket
 from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, SMALLEST, Buffer
@@ -50,6 +56,19 @@ def headers_of(kind: int, receiver: int, counter: int, count: int) -> bytearray:
     return block
 
 
+def parity_header(receiver: int, counter: int, count: int) -> bytes:
+    """The header of the parity of a burst of `count` pieces."""
+    return DATA_HEADER.pack(DATA | count << 8 | (count - 1) << 16, receiver, counter)
+
+
+def parity_of(pieces: Iterable[Buffer], step: int) -> bytes:
+    """The exclusive or of pieces of `step` bytes each."""
+    parity = 0
+    for piece in pieces:
+        parity ^= int.from_bytes(piece, "little")
+    return parity.to_bytes(step, "little")
+
+
 class BurstCutter:
     """Cuts the message that stands at the start of `buffer`, one at a time; `cut` is valid until the next."""
 
@@ -60,11 +79,11 @@ class BurstCutter:
         self._size = 0
         self._laid_out: list[memoryview] = []
 
-    def cut(self, length: int, size: int) -> list[memoryview]:
+    def cut(self, length: int, size: int, *, protected: bool = False) -> list[memoryview]:
         """Header, piece, header, piece...: for one UDP_SEGMENT send with `size` as the segment, or one send a pair.
 
-        A message that fits goes as it is, in a list of one. Raises ValueError for more than 64 datagrams: the caller
-        chose the record's length.
+        A message that fits goes as it is, in a list of one. `protected`: add the parity, if the message fills its
+        pieces. Raises ValueError for more than 64 datagrams: the caller chose the record's length.
         """
         buffer = self._buffer
         count = datagrams_for(length, size)
@@ -78,8 +97,13 @@ class BurstCutter:
             pieces = _pieces_of(buffer[HEADER_SIZE:], step)[:MOST_DATAGRAMS]
             self._laid_out = [each for pair in zip(self._headers, pieces) for each in pair]  # noqa: B905, a short buffer
         kind, receiver, counter = DATA_HEADER.unpack_from(buffer)
-        self._block[: count * HEADER_SIZE] = headers_of(kind, receiver, counter, count)
-        return [*self._laid_out[: 2 * count - 1], buffer[HEADER_SIZE + (count - 1) * step : length]]
+        end = count * HEADER_SIZE
+        self._block[:end] = headers_of(kind, receiver, counter, count)
+        if not protected or length != HEADER_SIZE + count * step or count == MOST_DATAGRAMS:
+            return [*self._laid_out[: 2 * count - 1], buffer[HEADER_SIZE + (count - 1) * step : length]]
+        self._block[end : end + HEADER_SIZE] = parity_header(receiver, counter, count)
+        buffers = self._laid_out[: 2 * count]
+        return [*buffers, self._headers[count], memoryview(parity_of(buffers[1::2], step))]
 
 
 class BurstReader:
@@ -112,11 +136,17 @@ class BurstReader:
     def message(self, read: int, segment: int) -> int:
         """The length of the message that a read of `read` bytes in datagrams of `segment` has put into the buffer.
 
-        0 if that was not exactly one whole burst of the expected size, in order. Untrusted bytes; raises nothing.
+        0 if that was not exactly one whole burst of the expected size, in order, with its parity or without. Untrusted
+        bytes; raises nothing.
         """
         size = self._size
         buffer = self._buffer
         rest = buffer[2]
+        if read == (rest + 2) * size and rest + 1 < MOST_DATAGRAMS:
+            _, receiver, counter = DATA_HEADER.unpack_from(buffer)
+            end = (rest + 1) * HEADER_SIZE
+            if bytes(self._block[end : end + HEADER_SIZE]) == parity_header(receiver, counter, rest + 1):
+                read -= size
         if (
             segment != size
             or not 0 < rest < MOST_DATAGRAMS
@@ -143,7 +173,7 @@ class BurstReader:
 
 
 def place_of(datagram: Buffer) -> tuple[int, int]:
-    """Index and count of a data datagram: (0, 1) for a whole message.
+    """Index and count of a data datagram: (0, 1) for a whole message; for a parity the index is the count.
 
     Untrusted bytes. Raises BadPacket("bad size") for a datagram without ciphertext or a whole message below 32 bytes,
     "bad type" for what is not data, "bad reserved" for a place that can't be.
@@ -153,7 +183,7 @@ def place_of(datagram: Buffer) -> tuple[int, int]:
     if datagram[0] != DATA:
         raise BadPacket("bad type")
     index, count = datagram[1], datagram[2] + 1
-    if index >= count or count > MOST_DATAGRAMS or datagram[3]:
+    if index >= count + (1 < count < MOST_DATAGRAMS) or count > MOST_DATAGRAMS or datagram[3]:
         raise BadPacket("bad reserved")
     if count == 1 and len(datagram) < SMALLEST:
         raise BadPacket("bad size")

@@ -1,4 +1,4 @@
-"""Records between two vpntuns. Law: the first byte of a data plaintext says what it is, and a record is never padded.
+"""Records between two vpntuns. Law: the first byte of a data plaintext says what it is.
 
     0x40 and above   an IP packet, as in WireGuard
     0x01-0x3f        a record; kinds that are not in this table are dropped
@@ -10,7 +10,8 @@ Integers are big endian. Offsets in bytes, from the kind at 0.
                 2 TSO6, 3 USO4, 4 USO6, 5 bursts, 7 PARITY; 4 largest record u16, in bytes of plaintext. At least 6
                 bytes; unknown bits and what follows are ignored. Bit 6 is never set again.
     2  BUNDLE   from 1 on, 1 to 256 times: length u16, segment u16, packet of that length (20 or more). segment: bits
-                0-13 gso_size (0: an ordinary packet), bit 14 zero, bit 15 the transport checksum is unfinished.
+                0-13 gso_size (0: an ordinary packet), bit 14 zero, bit 15 the transport checksum is unfinished. What
+                follows a packet is padding if it has a length of zero, or no more than 4 bytes.
     3  REPORT   1 highest counter u64; 9 messages opened u64; 17 datagrams seen u64; 25 records failed u64; 33 busy u8:
                 the share of the time that this end did not sleep, in 255ths; 0 where it is missing. At least 33 bytes;
                 what follows is ignored. Of this session: the highest counter opened by the deadline before this
@@ -246,15 +247,16 @@ def packets_of(record: memoryview) -> Iterator[tuple[memoryview, int]]:
     if size <= BUNDLE_START or record[0] != BUNDLE:
         raise BadPacket("bad bundle")
     at = BUNDLE_START
-    for _ in range(MOST_PACKETS):
+    left = MOST_PACKETS
+    while at + ENTRY_SIZE < size:
         begin = at + ENTRY_SIZE
-        if begin >= size:
-            raise BadPacket("bad bundle")
         length, segment = ENTRY.unpack_from(record, at)
+        if not length and at > BUNDLE_START:
+            return
         at = begin + length
-        if length < SMALLEST_PACKET or at > size:
+        if length < SMALLEST_PACKET or at > size or not left:
             raise BadPacket("bad bundle")
         yield record[begin:at], segment
-        if at == size:
-            return
-    raise BadPacket("bad bundle")
+        left -= 1
+    if at == BUNDLE_START:
+        raise BadPacket("bad bundle")
