@@ -6,9 +6,9 @@
     group     0.08 / p records, 4 to 16: of a group no more than one should be lost
 
 Only losses on a path that has not delayed for 0.25 s count. Where a path delays, a queue is full, and the TCP inside
-has to hear of that; random loss it would take for the same, and slow down for nothing. A REPORT of more than 2 datagrams
-and more than 15% lost does not count either: a queue overflows like that. "Lately": older datagrams fade over 10,000.
-Where there is no room, a PARITY would take the place of packets.
+has to hear of that; random loss it would take for the same, and slow down for nothing. A REPORT of more than 2
+datagrams and more than 15% lost does not count either: a queue overflows like that. "Lately": older datagrams fade over
+10,000. Where there is no room, a PARITY would take the place of packets.
 """
 
 from __future__ import annotations
