@@ -144,8 +144,8 @@ def test_long_records_go_without() -> None:
     assert not simulation.protected[-1]
 
 
-def test_long_records_stay_long_where_datagrams_are_lost_at_random_and_each_burst_has_a_parity() -> None:
-    simulation = Simulation(protectable=True)
+def test_near_long_records_stay_long_where_datagrams_are_lost_at_random_and_each_burst_has_a_parity() -> None:
+    simulation = Simulation(delay=0.001, protectable=True)
     simulation.run(2.0, 80 * MBIT, saturated=True)
     simulation.loss = 0.001
     simulation.run(2.0, 80 * MBIT, saturated=True)
@@ -157,12 +157,20 @@ def test_long_records_stay_long_where_datagrams_are_lost_at_random_and_each_burs
     assert simulation.lost_records <= 0.005 * bursts, "of 44 datagrams one is lost in a burst of 23"
 
 
-def test_long_records_end_when_more_is_lost_than_a_parity_makes_up_for() -> None:
+def test_far_away_long_records_end_where_datagrams_are_lost_at_random() -> None:
     simulation = Simulation(protectable=True)
     simulation.run(2.0, 80 * MBIT, saturated=True)
-    simulation.loss = 0.04
+    simulation.loss = 0.002
     simulation.run(4.0, 80 * MBIT, saturated=True)
     assert set(simulation.spans[-1000:]) == {1}
+
+
+def test_no_parity_takes_this_programs_time_while_it_is_the_limit() -> None:
+    simulation = Simulation(loss=0.002, protectable=True)
+    simulation.run(3.0, LOAD)
+    assert simulation.protected[-1]
+    simulation.run(1.0, LOAD, saturated=True)
+    assert not simulation.protected[-1]
 
 
 def test_where_the_round_trip_is_short_bursts_are_protected_whatever_limits_the_link() -> None:

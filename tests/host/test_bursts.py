@@ -74,10 +74,11 @@ class Two:
         return call
 
     def protect(self) -> None:
-        """Alice's records lose datagrams at random."""
+        """Alice's records lose datagrams at random, on a short path."""
         span = self.alice.link.conversation.span
         span.protection.wanted = span.protection.possible = True
         span.protection._seen = FIRST_LOOK
+        span.measured.delay.note_round_trip(0.001, self.loop.now)
         span._follow(self.loop.now)
         assert span.protects_bursts
 

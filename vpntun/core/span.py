@@ -6,10 +6,11 @@ strains a slow path's queue; but a long record is what makes a fast path fast.
                  0.05% of the datagrams are lost, for three REPORTs in a row; or for one, where twenty have said so
                  before. Until 0.05% are lost, or any while the program is not the limit; nothing was reported for 1 s
                  while sending; or no record was sent for 1 s
-    protected    where datagrams are lost at random (protection.py). Each burst goes with a parity then (wire/burst.py),
-                 and 2% may be lost in place of 0.05%. On a path with a round trip under 5 ms records are long then,
-                 whatever limits the link: what a PARITY restores (parity.py) comes late, and so late there that TCP
-                 takes it for lost. On longer paths single records go with PARITYs, and leave room for those
+    protected    where datagrams are lost at random (protection.py). If the round trip is under 5 ms records are long
+                 then, whatever limits the link, and each burst goes with a parity (wire/burst.py): what a PARITY
+                 restores (parity.py) comes so late there that TCP has taken it for lost. On longer paths single
+                 records go with PARITYs, and leave room for those, but not while this program is the limit: it would
+                 take time that packets need
     at most      0.01 / p datagrams, protected 0.16 / p. p is the smoothed loss of single datagrams, each sample over no
                  fewer than 2,000 of them
     smallest     while bursts don't get through (vanishing.py)
@@ -52,7 +53,7 @@ LARGEST_SEND = 65_507
 
 AIM, AIM_PROTECTED = 0.01, 0.16
 SHORT_ROUND_TRIP = 0.005
-MOST_LOSS, MOST_LOSS_PROTECTED = 0.0005, 0.02
+MOST_LOSS = 0.0005
 REPORTS_BEFORE_LONG = 3
 REPORTS_OF_A_SECOND = 20
 
@@ -240,11 +241,9 @@ class Span:
         if not mark.judged or not self._payload:
             return
         lost, is_here = mark.missing - base.missing, self.bottleneck.is_here
-        at_random = self.protection.loses_at_random
-        most = MOST_LOSS_PROTECTED if at_random else MOST_LOSS
-        if self.measured.loss > most or (lost > 0 and not is_here and not at_random):
+        if self.measured.loss > MOST_LOSS or (lost > 0 and not is_here):
             self._give_up_long()
-        elif is_here and lost <= most * (mark.sent - base.sent):
+        elif is_here and lost <= MOST_LOSS * (mark.sent - base.sent):
             self._busy_reports += 1
             self._is_long |= self._busy_reports >= REPORTS_BEFORE_LONG or self._has_been_long
             self._has_been_long |= self._busy_reports >= REPORTS_OF_A_SECOND
@@ -257,10 +256,11 @@ class Span:
 
     def _follow(self, now: float) -> None:
         """Decide by all that is known how long records may be, and how they are protected."""
-        at_random, is_short = self.protection.loses_at_random, self.measured.delay.baseline < SHORT_ROUND_TRIP
-        self.protects_bursts = at_random and self._payload > 0 and (self._is_long or is_short)
+        is_near = self.measured.delay.baseline < SHORT_ROUND_TRIP
+        self.protects_bursts = self._payload > 0 and is_near and self.protection.loses_at_random
         is_long = self._is_long or self.protects_bursts
-        self.protection.decide(self._protectable and not is_long and self.measured.has_room(now))
+        room = self.measured.has_room(now) and not self.bottleneck.is_here
+        self.protection.decide(self._protectable and not is_long and room)
         span = MOST if is_long else 1
         if self._payload:
             span = min(span, LARGEST_SEND // self._payload - self.protects_bursts)
