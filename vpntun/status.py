@@ -99,7 +99,7 @@ def _path(link: Link) -> dict[str, Any]:
         "round_trip": _round_trip(link),
         "loss": round(span.measured.loss, 6) if conversation.cuts and span.measured.loss_is_known else None,
         "span": span.span if conversation.cuts else None,
-        "protected": span.protection.active if conversation.cuts else None,
+        "protected": span.protection.active or span.protects_bursts if conversation.cuts else None,
         "record_bytes": span.largest_record if conversation.takes else None,
         "path_mtu": payload + headers if payload is not None else None,
         "delivered_rate": int(span.measured.rate) or None,

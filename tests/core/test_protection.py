@@ -183,6 +183,13 @@ def test_where_the_round_trip_is_short_bursts_are_protected_whatever_limits_the_
         assert (simulation.parities > 0) is not bursts
 
 
+def test_so_much_loss_that_no_burst_pays_gets_parities_on_a_short_path_too() -> None:
+    simulation = Simulation(loss=0.15, delay=0.001, protectable=True)
+    simulation.run(4.0, LOAD)
+    assert set(simulation.spans[-1000:]) == {1}
+    assert any(simulation.protected[-1000:])
+
+
 def test_where_nothing_is_lost_no_burst_is_protected_however_short_the_round_trip() -> None:
     simulation = Simulation(delay=0.0005, protectable=True)
     simulation.run(3.0, LOAD, saturated=True)

@@ -125,6 +125,13 @@ def test_a_parity_behind_its_record_is_not_needed_and_no_replay() -> None:
     assert taker.reassembly.waiting(taker.session, 100) == 0
 
 
+def test_a_record_of_which_only_the_parity_came_is_not_given_up() -> None:
+    taker = Taker()
+    parity = protected(sealed(16 + 3 * 100, 7), 116)[-1]
+    taker.take(parity)
+    assert taker.reassembly.given_up(taker.session, AGE) == []
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_a_parity_of_another_length_than_the_pieces_is_refused(order: tuple[int, ...]) -> None:
     for length in (39, 41):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterator
 from typing import cast
 
@@ -22,7 +23,7 @@ from vpntun.host.arrivals import (
 )
 from vpntun.host.mmsg import AVAILABLE
 from vpntun.host.resolver import SocketAddress
-from vpntun.host.udp import UdpEndpoint
+from vpntun.host.udp import UDP_SEGMENT, UdpEndpoint
 
 SIZE = 1472
 
@@ -94,6 +95,15 @@ def test_bursts_whose_pieces_come_one_by_one_are_soon_read_whole(post: Post) -> 
         post.send(message)
     assert post.came() == list(zip(sent, (20, 20, 1), strict=True))
     assert set(post.sources) == {post.outside.getsockname()}
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_a_burst_that_the_kernel_coalesced_counts_its_pieces_without_the_parity(post: Post, protected: bool) -> None:
+    burst = datagrams(sealed(16 + 5 * (SIZE - 16)), SIZE, protected=protected)
+    segment = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", SIZE))]
+    post.receiver.expect_bursts(SIZE)
+    post.outside.sendmsg([b"".join(burst)], segment, 0, post.inside.getsockname())
+    assert post.came() == [(sealed(16 + 5 * (SIZE - 16)), 5)]
 
 
 def test_longer_datagrams_than_foreseen_come_whole(post: Post) -> None:

@@ -209,6 +209,48 @@ def test_a_protected_burst_that_came_whole_needs_no_parity_however_it_is_read(tw
     assert not two.bob.drops
 
 
+def test_ordinary_packets_that_fill_one_protected_record_after_the_other_arrive_as_they_were(two: Two) -> None:
+    two.protect()
+    packets = [tcp(4, bytes((number,)) * 1300) for number in range(200)]
+    two.alice.send(*packets)
+    two.wire.run()
+    assert two.arrived == packets
+
+
+def test_the_first_packet_for_a_peer_is_not_hurt_by_what_another_peers_record_is_padded_with(loop: HandLoop) -> None:
+    two = Two(loop)
+    two.protect()
+    bundler, link = two.alice.outbound._bundler, two.alice.link
+    bundler.turn_to(link)
+    for number in range(2):
+        bundler.add(memoryview(tcp(4, bytes((number,)) * 1300)), 0)
+    behind = bundler.record[bundler.at : bundler.at + 1300]
+    behind[:] = b"n" * 1300
+    bundler.turn_to(link)
+    assert bytes(behind) == b"n" * 1300
+    two.close()
+
+
+@pytest.mark.parametrize("largest", [1600, 5000])
+def test_no_protected_burst_is_longer_than_the_peer_takes(two: Two, largest: int) -> None:
+    two.protect()
+    conversation = two.alice.link.conversation
+    conversation._largest_taken = largest
+    for size in range(1200, largest):
+        assert conversation.protected_size(size) <= largest
+
+
+@pytest.mark.parametrize("mtu", [62_000, 63_000, 65_000])
+def test_a_packet_of_so_many_datagrams_that_no_parity_fits_in_its_send_goes_without(two: Two, mtu: int) -> None:
+    two.protect()
+    two.burst()
+    conversation = two.alice.link.conversation
+    conversation._mtu = mtu
+    conversation._follow_path(two.loop.now)
+    count = -(-(mtu + 37 - 16) // 1184)
+    assert (conversation.protected_size(mtu + 5) > 0) == ((count + 1) * 1200 <= 65_507)
+
+
 def test_what_was_restored_by_a_forged_parity_does_not_open(two: Two) -> None:
     two.protect()
     *pieces, parity = two.burst()

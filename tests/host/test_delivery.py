@@ -253,7 +253,7 @@ def test_a_source_that_is_not_allowed_is_told_of_once(town: Town) -> None:
 
 @pytest.mark.parametrize(
     "tail",
-    [b"\x00", b"\x00\x14", b"\x00\x00\x00\x00", b"\x00\x14\x00", b"\x00\x14\x00\x00", b"\xff\xff\x00\x00" + bytes(100)],
+    [b"\x00\x14\x00\x00\x45", b"\x00\x01\x00\x00" + GOOD, b"\xff\xff\x00\x00" + bytes(100)],
 )
 def test_a_bundle_that_ends_in_nonsense_is_delivered_up_to_it(town: Town, tail: bytes) -> None:
     town.say(bundle((GOOD, 0), (GOOD, 0)) + tail)

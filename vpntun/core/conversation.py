@@ -25,7 +25,7 @@ from vpntun.core.span import LARGEST_SEND, Span
 from vpntun.core.timers import NEVER, REKEY_TIMEOUT
 from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket
-from vpntun.wire.burst import datagrams_for
+from vpntun.wire.burst import MOST_DATAGRAMS, datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD, HEADER_SIZE, TAG_SIZE
 from vpntun.wire.record import (
     BUNDLE,
@@ -87,6 +87,7 @@ class Conversation:
         self.unfinished = 0
         """Bursts that were given up, since a piece of them never came."""
         self.takes = 0
+        self._largest_taken = 0
         self.payload = self._path.payload
         self.df = True
         self.span = Span(self.payload, self._smallest(), now)
@@ -169,6 +170,7 @@ class Conversation:
         if taken is None:
             self.takes = 0
             return 0
+        self._largest_taken = taken.largest
         self.span.protection.possible = taken.takes & TAKES_PARITY > 0
         if taken.takes & TAKES_ALL != self.takes:
             self.takes = taken.takes & TAKES_ALL
@@ -185,12 +187,15 @@ class Conversation:
             largest = max(self._mtu + OVERHEAD, self._path.payload) - DATA_OVERHEAD
         return min(largest, taken.largest)
 
-    def padded(self, size: int) -> int:
-        """Bytes that a plaintext of `size` bytes is to be padded to: a protected burst fills its datagrams."""
-        if not self.span.protects_bursts or size + DATA_OVERHEAD <= self.payload:
-            return size
-        step = self.payload - HEADER_SIZE
-        return datagrams_for(size + DATA_OVERHEAD, self.payload) * step - TAG_SIZE
+    def protected_size(self, size: int) -> int:
+        """Bytes that a record of `size` bytes in several datagrams is padded to, to fill them; 0: it has no parity."""
+        span, payload = self.span, self.payload
+        if not (span.protects_bursts and span.protection.possible and self.df):
+            return 0
+        count = datagrams_for(size + DATA_OVERHEAD, payload)
+        padded = count * (payload - HEADER_SIZE) - TAG_SIZE
+        fits = count < MOST_DATAGRAMS and (count + 1) * payload <= LARGEST_SEND and padded <= self._largest_taken
+        return padded if fits else 0
 
     def sent(self, session: Session, counter: int, size: int, datagrams: int, now: float) -> None:
         """A record with packets was sealed and sent, `size` bytes of message."""

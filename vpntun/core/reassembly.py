@@ -133,7 +133,7 @@ class Reassembly(Generic[AnySession]):
         return oldest
 
     def _abandon(self, slot: Slot[AnySession]) -> None:
-        if slot.session is not None:
+        if slot.session is not None and slot.pieces:  # else its parity alone has come: before the record, perhaps
             self._given_up.append((slot.session, slot.counter, slot.pieces))
         slot.session = None
 

@@ -256,17 +256,15 @@ class Span:
 
     def _follow(self, now: float) -> None:
         """Decide by all that is known how long records may be, and how they are protected."""
-        is_near = self.measured.delay.baseline < SHORT_ROUND_TRIP
-        self.protects_bursts = self._payload > 0 and is_near and self.protection.loses_at_random
-        is_long = self._is_long or self.protects_bursts
+        protected = self._protected_span() if self.vanishing.passes else 1
+        self.protects_bursts = protected > 1
         room = self.measured.has_room(now) and not self.bottleneck.is_here
-        self.protection.decide(self._protectable and not is_long and room)
-        span = MOST if is_long else 1
-        if self._payload:
-            span = min(span, LARGEST_SEND // self._payload - self.protects_bursts)
-        if loss := self.measured.loss:
-            span = min(span, int((AIM_PROTECTED if self.protects_bursts else AIM) / loss))
-        self.span = max(self._smallest, span if self.vanishing.passes else 1)
+        self.protection.decide(self._protectable and not self._is_long and not self.protects_bursts and room)
+        if self.protects_bursts:
+            span = protected
+        else:
+            span = self._most(AIM) if self._is_long and self.vanishing.passes else 1
+        self.span = max(self._smallest, span)
         if self._payload:
             step = self._payload - HEADER_SIZE
             least = self._smallest * step - TAG_SIZE - PARITY_SIZE * self.protection.active
@@ -276,3 +274,16 @@ class Span:
         if rate := self.measured.path_rate(now):
             largest = max(least, min(largest, int(RECORD_TIME * rate)))
         self.largest_record = min(largest, LARGEST_RECORD)
+
+    def _protected_span(self) -> int:
+        """Datagrams of a protected burst without its parity; 1 or less where none is sent."""
+        is_near = self.measured.delay.baseline < SHORT_ROUND_TRIP
+        if not self._payload or not is_near or not self.protection.loses_at_random:
+            return 1
+        return min(self._most(AIM_PROTECTED), LARGEST_SEND // self._payload - 1)
+
+    def _most(self, aim: float) -> int:
+        """Datagrams of the longest record that loss, and one send, allow."""
+        most = min(MOST, LARGEST_SEND // self._payload) if self._payload else MOST
+        loss = self.measured.loss
+        return min(most, int(aim / loss)) if loss else most

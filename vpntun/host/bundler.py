@@ -179,9 +179,6 @@ class Bundler:
         if self.run.start:
             self.run.finish()
         end, self.at, self.packets = self.at, BUNDLE_START, 0
-        if (padded := link.conversation.padded(end)) > end:
-            self.record[end:padded] = bytes(padded - end)
-            end = padded
         self.sent += 1
         return link.send_record(self.record[:end], is_last=is_last)
 

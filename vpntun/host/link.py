@@ -248,12 +248,13 @@ class Link:
                 left |= self._sealer.add(self, session, memoryview(parity), is_record=True)
             return left
         self._sealer.flush()
-        message = self._sealer.seal(session, record)
+        padded = 0 if is_single or path.carrier != "udp" else conversation.protected_size(len(record))
+        message = self._sealer.seal(session, record, padded)
         counter, size = session.send_counter - 1, len(message)
         if path.carrier == "udp":
             payload = conversation.payload
             count = datagrams_for(size, payload)
-            buffers = self._sealer.cut(size, payload, protected=conversation.span.protects_bursts)
+            buffers = self._sealer.cut(size, payload, protected=padded > 0)
             outcome = path.send(buffers, payload if count > 1 else 0, whole=conversation.df)
         else:
             count = 1

@@ -37,6 +37,7 @@ class Sealer:
         """Of the message that was added last."""
         self._are_records = False
         self._message = memoryview(bytearray(LARGEST))
+        self._padded = memoryview(bytearray(LARGEST))
         self._cutter = BurstCutter(self._message)
 
     def add(self, link: Link, session: Session, plaintext: memoryview, *, is_record: bool) -> bool:
@@ -84,13 +85,18 @@ class Sealer:
         self._link = self._session = None
         self.pending = self._size = self._end = 0
 
-    def seal(self, session: Session, plaintext: memoryview) -> memoryview:
-        """Seal one message by itself; it is valid until the next."""
+    def seal(self, session: Session, plaintext: memoryview, size: int) -> memoryview:
+        """Seal one message by itself, its plaintext padded with zeros to `size` bytes; it is valid until the next."""
+        length = len(plaintext)
+        if length < size:  # what follows the record in its buffer is the next packet
+            self._padded[:length] = plaintext
+            self._padded[length:size] = bytes(size - length)
+            plaintext = self._padded[:size]
         return self._message[: session.seal_into(plaintext, self._message)]
 
     def cut(self, length: int, datagram: int, *, protected: bool) -> list[memoryview]:
         """Cut the message of `length` bytes that `seal` returned into datagrams of at most `datagram` bytes.
 
-        `protected`: a parity goes with them.
+        `protected`: a parity goes with them, if the message fills its pieces.
         """
         return self._cutter.cut(length, datagram, protected=protected)

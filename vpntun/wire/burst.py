@@ -25,7 +25,7 @@ flat: `join_in_order` checks only the first and the last datagram of a burst, an
 result does not open, only that copy was wasted, and the burst is taken apart with `place_of`.
 
 Interface:
-    BurstCutter(buffer).cut(length, size, protected) -> list of buffers for sendmsg
+    BurstCutter(buffer).cut(length, size, protected=) -> list of buffers for sendmsg
     parity_of(pieces, step) -> the exclusive or
     BurstReader(buffer): .expect(size)  .buffers  .message(read, segment) -> length  .flat(read) -> the read itself
     place_of(datagram) -> (index, count)

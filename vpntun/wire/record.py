@@ -238,7 +238,7 @@ def append(record: bytearray | memoryview, at: int, packet: Buffer, segment: int
 
 
 def packets_of(record: memoryview) -> Iterator[tuple[memoryview, int]]:
-    """Yield each packet of a bundle, in place, with its segment field, both untrusted.
+    """Yield each packet of a bundle, in place, with its segment field, both untrusted, up to the padding.
 
     Raises BadPacket("bad bundle") when it comes to an entry that does not fit, holds less than an IP header, or is the
     257th; the entries before it have been yielded by then.
