@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.host.ends import ALICE, BOB, CAROL, End, Wire, ipv4
@@ -342,6 +342,12 @@ FLOWS = st.one_of(
     carrier=st.sampled_from(["udp", "tcp"]),
     offloads=st.sampled_from([0, TCP_OFFLOADS, TCP_OFFLOADS | UDP_OFFLOADS]),
     blocks=st.integers(1, 9),
+)
+@example(
+    flows=[("packet", 4, 0, 0), ("tcp", 4, 2297, 2296), ("packet", 4, 0, 0), ("tcp", 4, 2264, 1148)],
+    carrier="udp",
+    offloads=TCP_OFFLOADS | UDP_OFFLOADS,
+    blocks=1,
 )
 def test_whatever_is_given_arrives_as_single_packets_in_order(
     flows: list[tuple[str, int, int, int]], carrier: Carrier, offloads: int, blocks: int

@@ -148,6 +148,7 @@ class Bundler:
                     self._let_wait(link, packet, field)
                 else:
                     self._plain.send(link, session, packet, field)
+                    self.room = link.room_for_record()
                 return
         self.run.finish()
         begin = self.at + ENTRY_SIZE
