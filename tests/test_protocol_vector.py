@@ -14,6 +14,7 @@ from vpntun.core import (
     backoff,
     client,
     conversation,
+    delay,
     greeting,
     measured,
     meter,
@@ -262,7 +263,7 @@ CONSTANTS = {
     "REPORTs until records are long": f"{span.REPORTS_BEFORE_LONG}; 1 after {span.REPORTS_OF_A_SECOND}",
     "loss at which records are single again": f"over {span.MOST_LOSS:.2%}",
     "span times loss of datagrams, if protected": f"{span.AIM}, {span.AIM_PROTECTED}",
-    "round trip below which bursts are protected": f"{1000 * span.SHORT_ROUND_TRIP:g} ms",
+    "round trip of a PROBE on a short path": f"under {1000 * delay.SHORT:g} ms",
     "no delay before a loss that calls for protection": f"{protection.DELAY_HOLDS:g} s",
     "datagrams of a path that are protected at first": f"{protection.FIRST_LOOK}",
     "loss at which records are protected, are no more": (

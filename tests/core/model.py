@@ -560,7 +560,7 @@ class Tunnel(PlainTunnel):
         self._first_reported = -1
         self.span = Span(PAYLOAD, 1, clock.now)
         self.span.protection.possible = True
-        self.span.measured.delay.note_round_trip(2 * path.delay, clock.now)  # the search for the path's MTU
+        self.span.measured.delay.note_probe(2 * path.delay, clock.now)  # the search for the path's MTU
         self.span.path(PAYLOAD, 1, clock.now)
         self._counter = 0
         self._parity_maker = ParityMaker()

@@ -38,6 +38,7 @@ class Simulation:
         self.payload = payload
         self.span = Span(payload, smallest, self.now)
         self.span.protection.possible = protectable
+        self.span.measured.delay.note_probe(2 * delay, self.now)
         self.meter = Meter()
         self.drops_bursts = False
         self.drops_longer_than = 65_535

@@ -78,7 +78,7 @@ class Two:
         span = self.alice.link.conversation.span
         span.protection.wanted = span.protection.possible = True
         span.protection._seen = FIRST_LOOK
-        span.measured.delay.note_round_trip(0.001, self.loop.now)
+        span.measured.delay.note_probe(0.001, self.loop.now)
         span._follow(self.loop.now)
         assert span.protects_bursts
 

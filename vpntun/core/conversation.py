@@ -349,7 +349,7 @@ class Conversation:
         if asked is None:
             return []
         if source == self._endpoint:
-            self.span.measured.delay.note_round_trip(self._probes.last, now)
+            self.span.measured.delay.note_probe(self._probes.last, now)
         if asked.purpose == "size":
             self._path.echoed(asked.size, now)
             self._follow_path(now)

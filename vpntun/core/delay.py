@@ -21,6 +21,7 @@ SHARE = 0.02
 SMOOTHING = 0.25
 SAMPLES = 3
 BASELINE_HOLDS = 30.0
+SHORT = 0.005
 
 
 class Delay:
@@ -33,7 +34,7 @@ class Delay:
     def moved(self) -> None:
         """Forget everything: it is another path."""
         self.idle()
-        self._shortest = self._former_shortest = NEVER
+        self._shortest = self._former_shortest = self._shortest_of_probes = NEVER
         self._begun_at = -NEVER
 
     def idle(self) -> None:
@@ -45,12 +46,16 @@ class Delay:
         self._waiting = 0.0
 
     @property
-    def baseline(self) -> float:
-        """The shortest round trip of the last 30 to 60 s, in seconds; infinite: none is known."""
-        return min(self._shortest, self._former_shortest)
+    def is_short(self) -> bool:
+        """Whether a PROBE has come back within 5 ms: records tell it less surely, since a busy peer's clock lags."""
+        return self._shortest_of_probes < SHORT
 
-    def note_round_trip(self, seconds: float, now: float) -> None:
-        """Take a round trip into the baseline."""
+    def note_probe(self, seconds: float, now: float) -> None:
+        """Take a PROBE's round trip into the baseline."""
+        self._shortest_of_probes = min(self._shortest_of_probes, seconds)
+        self._note_round_trip(seconds, now)
+
+    def _note_round_trip(self, seconds: float, now: float) -> None:
         if now - self._begun_at >= BASELINE_HOLDS:
             self._former_shortest, self._shortest = self._shortest, NEVER
             self._begun_at = now
@@ -58,8 +63,8 @@ class Delay:
 
     def take(self, round_trip: float, pause: float, now: float) -> None:
         """Take a record's round trip; up to `pause` of it the peer may have waited for the next record."""
-        self.note_round_trip(round_trip, now)
-        shortest = self.baseline
+        self._note_round_trip(round_trip, now)
+        shortest = min(self._shortest, self._former_shortest)
         most = LEAST + SHARE * shortest
         self._waits.append(round_trip - pause - shortest)
         self._waiting += (max(0.0, self._waits[-1]) - self._waiting) * SMOOTHING

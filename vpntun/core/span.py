@@ -6,7 +6,7 @@ strains a slow path's queue; but a long record is what makes a fast path fast.
                  0.05% of the datagrams are lost, for three REPORTs in a row; or for one, where twenty have said so
                  before. Until 0.05% are lost, or any while the program is not the limit; nothing was reported for 1 s
                  while sending; or no record was sent for 1 s
-    protected    where datagrams are lost at random (protection.py). If the round trip is under 5 ms records are long
+    protected    where datagrams are lost at random (protection.py). If PROBEs come back within 5 ms, records are long
                  then, whatever limits the link, and each burst goes with a parity (wire/burst.py): what a PARITY
                  restores (parity.py) comes so late there that TCP has taken it for lost. On longer paths single
                  records go with PARITYs, and leave room for those, but not while this program is the limit: it would
@@ -52,7 +52,6 @@ MOST = 44
 LARGEST_SEND = 65_507
 
 AIM, AIM_PROTECTED = 0.01, 0.16
-SHORT_ROUND_TRIP = 0.005
 MOST_LOSS = 0.0005
 REPORTS_BEFORE_LONG = 3
 REPORTS_OF_A_SECOND = 20
@@ -277,8 +276,7 @@ class Span:
 
     def _protected_span(self) -> int:
         """Datagrams of a protected burst without its parity; 1 or less where none is sent."""
-        is_near = self.measured.delay.baseline < SHORT_ROUND_TRIP
-        if not self._payload or not is_near or not self.protection.loses_at_random:
+        if not self._payload or not self.measured.delay.is_short or not self.protection.loses_at_random:
             return 1
         return min(self._most(AIM_PROTECTED), LARGEST_SEND // self._payload - 1)
 

@@ -156,6 +156,7 @@ class Loop:
             except Exception:
                 self._failed(descriptor, callbacks)
         if earliest <= now:
+            self.now = clock()  # what was read meanwhile took its time: a REPORT must not be due too soon after it
             while later and later[0][0] <= self.now:
                 self._survive(heapq.heappop(later)[2])
             if due <= self.now:
