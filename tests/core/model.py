@@ -30,7 +30,6 @@ from typing import Any, Protocol
 
 from vpntun.core.meter import Meter
 from vpntun.core.parity import ParityMaker, Restorer
-from vpntun.core.protection import FIRST_LOOK
 from vpntun.core.span import Span
 from vpntun.crypto.replay import ReplayWindow
 from vpntun.wire.burst import datagrams_for
@@ -546,8 +545,6 @@ class Tunnel(PlainTunnel):
     parities          send time of each PARITY record
     restored          number of records restored from parities
     spans             (time, span) after each REPORT
-    looked_at         time of the first REPORT that covers 1,100 datagrams more than the very first: by then the program
-                      has judged a path's first 1,000, since it counts from the first REPORT on, in a sum that fades
     """
 
     def __init__(self, clock: Clock, path: Path, processor: Processor) -> None:
@@ -556,8 +553,6 @@ class Tunnel(PlainTunnel):
         self.parities: list[float] = []
         self.restored = 0
         self.spans: list[tuple[float, int]] = []
-        self.looked_at = inf
-        self._first_reported = -1
         self.span = Span(PAYLOAD, 1, clock.now)
         self.span.protection.possible = True
         self.span.measured.delay.note_probe(2 * path.delay, clock.now)  # the search for the path's MTU
@@ -659,10 +654,6 @@ class Tunnel(PlainTunnel):
     def _reported(self, report: Report) -> None:
         self.span.reported(report, self._counter, self._clock.now)
         self.spans.append((self._clock.now, self.span.span))
-        if self._first_reported < 0:
-            self._first_reported = report.highest
-        if report.highest - self._first_reported >= 1.1 * FIRST_LOOK and self.looked_at == inf:
-            self.looked_at = self._clock.now
 
     # Receiving
 

@@ -1,7 +1,7 @@
 """Whether datagrams are lost at random, and whether single records go with PARITYs then (parity.py).
 
-    wanted    for a path's first 1,000 datagrams, since a flow that begins there suffers most; then if 0.05% of those
-              that were sent lately are lost, until less than 0.02% are
+    wanted    for the first 1,000 datagrams that tell of losses, since a flow that begins suffers most; then if 0.05% of
+              those that were sent lately are lost, until less than 0.02% are
     active    besides, the peer takes it, and there is room: the path takes more than it is given
     group     0.08 / p records, 4 to 16: of a group no more than one should be lost
 
@@ -42,10 +42,11 @@ class Protection:
 
     def learn(self, sent: int, lost: int, *, delayed: bool = False) -> None:
         """So many datagrams were sent, and so many of them lost. `delayed`: the path delayed what it was sent."""
+        if delayed or (lost > MOST_AT_ONCE and lost > MOST_SHARE_AT_ONCE * sent):
+            return
         lately = self._lately
+        lately.add(sent, min(sent, max(0, lost)))
         self._seen += sent
-        if not delayed and (lost <= MOST_AT_ONCE or lost <= MOST_SHARE_AT_ONCE * sent):
-            lately.add(sent, min(sent, max(0, lost)))
         if self._seen < FIRST_LOOK:
             return
         self.wanted = lately.lost > lately.sent * (UNWANTED_UNDER if self.wanted else WANTED_OVER)
