@@ -244,6 +244,19 @@ def test_a_deadline_in_the_past_does_not_starve_descriptors(loop: HandLoop, pair
     assert calls == ["deadline"]
 
 
+def test_a_deadline_is_handled_at_its_own_time_though_reading_took_long(loop: HandLoop, pair: Pair) -> None:
+    def read_slowly() -> None:
+        pair[0].recv(9)
+        loop.clock.now += 0.03
+
+    loop.watch(pair[0].fileno(), read_slowly)
+    pair[1].send(b"a")
+    handled: list[float] = []
+    began = loop.clock()
+    loop.turn(lambda _: began, handled.append)
+    assert handled == [began + 0.03]
+
+
 def start(*arguments: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     program = subprocess.Popen([*before, sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE)
     assert program.stdout is not None
