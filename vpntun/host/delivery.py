@@ -62,7 +62,7 @@ class Delivery:
                 self.take_bundle(link, memoryview(restored), source)
             return False
         if 0 < kind <= LAST_KIND:
-            link.act(link.conversation.received(session, plaintext, source, link.now))
+            link.act(link.conversation.received(session, plaintext, source, link.time))
             return False
         length = length_of(plaintext)
         if self._routes.find(source_of(plaintext)) is not link:

@@ -123,6 +123,10 @@ class Loop:
         while self._running:
             self.turn(deadline, on_deadline)
 
+    def time(self) -> float:
+        """Read the clock anew; `now` is that of the turn."""
+        return self._clock()
+
     def turn(self, deadline: Callable[[float], float], on_deadline: Callable[[float], None]) -> None:
         """Wait once, for a descriptor or for a deadline, and call back."""
         clock, watched, later = self._clock, self._watched, self._later
