@@ -265,10 +265,7 @@ class Link:
             count = 1
             outcome = path.send([message])
         self._note_sleep()
-        if is_single:
-            conversation.sent_singles(session, counter, 1, size, size, self.now)
-        else:
-            conversation.sent(session, counter, size, count, self.now)
+        conversation.sent(session, counter, size, count, self.now)
         self.account(session, outcome, 1, size, self.now)
         if is_single and (parity := conversation.parity_of(session, counter, record)):
             self._sealer.add(self, session, memoryview(parity), is_record=True)
