@@ -443,6 +443,17 @@ class Wire:
                 count += 1
         return count
 
+    def carry_blocking(self, calls: int, *packets: bytes | tuple[bytes, int]) -> None:
+        """Have the left end send over a path that takes so many calls and then blocks, until nothing waits."""
+        self.to_right.opens(calls)
+        self.left.send(*packets)
+        for _ in range(2000):
+            self.run()
+            if not any(link.queue for link in self.left.links.values()):
+                break
+            self.to_right.opens(calls)
+            self.left.pump()
+
     def shake_hands(self) -> None:
         """A session between the two, asked for by the left one."""
         link = next(link for link in self.left.links.values() if link.peer.public == self.right.identity.public)

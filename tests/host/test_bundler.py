@@ -241,14 +241,7 @@ def test_a_path_that_blocks_in_the_middle_of_a_superpacket_gets_the_rest_in_orde
         *tcp_run(6, payload(30000), 1428),
         udp(6, b"after"),
     ]
-    met.wire.to_right.opens(calls)
-    met.alice.send(*given)
-    for _ in range(100):
-        met.wire.run()
-        if not met.alice.link.queue:
-            break
-        met.wire.to_right.opens(calls)
-        met.alice.pump()
+    met.wire.carry_blocking(calls, *given)
     assert met.bob.device.arrived == expected
     assert not met.alice.drops
 
@@ -370,14 +363,7 @@ def test_whatever_is_given_arrives_as_single_packets_in_order(
             given.append((udp_superpacket(version, payload(size), identification=number), segment))
         number += len(run)
         expected += run
-    two.wire.to_right.opens(blocks)
-    two.alice.send(*given)
-    for _ in range(2000):
-        two.wire.run()
-        if not two.alice.link.queue:
-            break
-        two.wire.to_right.opens(blocks)
-        two.alice.pump()
+    two.wire.carry_blocking(blocks, *given)
     assert two.bob.device.arrived == expected
     assert not two.alice.drops
     assert not two.bob.drops

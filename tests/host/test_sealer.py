@@ -222,14 +222,7 @@ def test_where_the_path_holds_nothing_is_lost_and_the_order_stays(
         else:
             given.append(udp(4, payload(size % 1300)))
             expected.append(udp(4, payload(size % 1300)))
-    two.wire.to_right.opens(calls)
-    two.alice.send(*given)
-    for _ in range(300):
-        two.wire.run()
-        if not two.alice.link.queue:
-            break
-        two.wire.to_right.opens(calls)
-        two.alice.pump()
+    two.wire.carry_blocking(calls, *given)
     arrived = [but_for_what_df_frees(packet) for packet in two.bob.device.arrived]
     assert arrived == [but_for_what_df_frees(packet) for packet in expected]
     assert not two.alice.drops
