@@ -26,10 +26,11 @@ from tests.wire.packets import (
     unfinished,
 )
 from vpntun.core.events import Carrier
+from vpntun.core.parity import ParityMaker
 from vpntun.host.device import TCP_OFFLOADS, UDP_OFFLOADS
 from vpntun.host.relay import ERRORS_AT_ONCE
 from vpntun.wire.icmp import TIME_EXCEEDED, TOO_BIG, UNREACHABLE, error_about
-from vpntun.wire.record import BUNDLE_START
+from vpntun.wire.record import BUNDLE_START, Parity
 
 ALL = TCP_OFFLOADS | UDP_OFFLOADS
 DAVE = STRANGER
@@ -134,6 +135,29 @@ def test_a_packet_crosses_one_hop_on_and_the_host_sees_nothing_of_it(hub: Hub, v
     assert hub.carol.device.packets == [one_hop_on(udp(version, b"hello")), one_hop_on(tcp(version, b"hello"))]
     assert all(is_right(packet) for packet in hub.carol.device.packets)
     assert hub.bob.device.packets == []
+    assert hub.is_clean()
+
+
+@pytest.mark.parametrize("lost", range(4))
+def test_a_short_packet_that_a_parity_restored_crosses_like_any_other(hub: Hub, lost: int) -> None:
+    packets = [udp(4, b"%d" % number) for number in range(4)]
+    session = hub.alice.link.peer.keys.current
+    assert session is not None
+
+    def say(record: bytes) -> None:
+        hub.bob.take(sealed(hub.alice.link, record), hub.alices.to_left)
+
+    say(Parity(0, 2, 1, b"0").pack())  # from here on Bob keeps records
+    maker, parity = ParityMaker(), b""
+    for number, packet in enumerate(packets):
+        record = bundle((packet, 0))
+        parity = maker.add(session.send_counter, memoryview(record), len(packets))
+        message = sealed(hub.alice.link, record)
+        if number != lost:
+            hub.bob.take(message, hub.alices.to_left)
+    say(parity)
+    hub.run()
+    assert sorted(hub.carol.device.packets) == sorted(one_hop_on(packet) for packet in packets)
     assert hub.is_clean()
 
 

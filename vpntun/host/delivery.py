@@ -59,7 +59,9 @@ class Delivery:
         if kind == PARITY:
             restored = link.conversation.restore(session, plaintext, link.now)
             if restored is not None:
-                self.take_bundle(link, memoryview(restored), source)
+                self.take_bundle(
+                    link, memoryview(bytearray(restored)), source
+                )  # its packets may be changed, as all are
             return False
         if 0 < kind <= LAST_KIND:
             link.act(link.conversation.received(session, plaintext, source, link.time))
