@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.core.ledger import FIRST_SIZE, SIZE, Ledger
+from vpntun.core.ledger import FIRST_SIZE, MOST, Ledger
 
 
 def test_a_counter_leads_to_when_it_was_sent_and_all_sent_by_then() -> None:
@@ -43,22 +43,22 @@ def test_it_is_known_which_counters_had_packets() -> None:
 
 def test_which_had_packets_stays_known_as_the_oldest_are_forgotten() -> None:
     ledger = Ledger()
-    for counter in range(0, 3 * SIZE, 2):
+    for counter in range(0, 3 * MOST, 2):
         ledger.sent(counter, 1, 1, 1.0)
-    known = range(ledger.next - SIZE + 1, ledger.next)
+    known = range(ledger.next - MOST + 1, ledger.next)
     assert [ledger.had_packets(counter) for counter in known] == [counter % 2 == 0 for counter in known]
 
 
 def test_what_is_too_long_ago_is_not_known() -> None:
     ledger = Ledger()
-    for counter in range(SIZE + 10):
+    for counter in range(MOST + 10):
         ledger.sent(counter, 1, 1, 1.0)
     assert not ledger.knows(9)
     assert ledger.knows(10)
-    assert ledger.singles(-1, SIZE + 9) == SIZE - 1
-    ledger.sent(10 * SIZE, 1, 1, 2.0)
-    assert ledger.datagrams == 10 * SIZE + 1
-    assert ledger.datagrams_to(10 * SIZE - 1) == 10 * SIZE
+    assert ledger.singles(-1, MOST + 9) == MOST - 1
+    ledger.sent(10 * MOST, 1, 1, 2.0)
+    assert ledger.datagrams == 10 * MOST + 1
+    assert ledger.datagrams_to(10 * MOST - 1) == 10 * MOST
     ledger.begin()
     assert not ledger.knows(0)
     assert (ledger.next, ledger.datagrams, ledger.bytes) == (0, 0, 0)
@@ -68,20 +68,45 @@ def room_of(ledger: Ledger) -> int:
     return len(ledger._times)
 
 
+def test_what_is_forgotten_is_not_known_and_leaves_its_places_to_others() -> None:
+    ledger = Ledger()
+    for counter in range(20 * FIRST_SIZE):
+        ledger.sent(counter, 1, 100, float(counter))
+        ledger.forget_below(counter - FIRST_SIZE // 2)
+    assert room_of(ledger) == FIRST_SIZE
+    oldest = 20 * FIRST_SIZE - 1 - FIRST_SIZE // 2
+    assert [ledger.knows(counter) for counter in (oldest - 1, oldest, oldest + 1)] == [False, True, True]
+
+
+@given(st.lists(st.tuples(st.integers(1, 200), st.integers(0, 150)), min_size=1, max_size=20))
+def test_what_is_not_forgotten_is_known_however_often_the_room_has_grown(steps: list[tuple[int, int]]) -> None:
+    ledger = Ledger()
+    oldest = 0
+    for sent, forgotten in steps:
+        for counter in range(ledger.next, ledger.next + sent):
+            ledger.sent(counter, 1, 100, float(counter))
+        oldest = min(oldest + forgotten, ledger.next - 1)
+        ledger.forget_below(oldest)
+        for counter in range(oldest, ledger.next):
+            assert ledger.knows(counter)
+            assert (ledger.time_of(counter), ledger.bytes_to(counter)) == (counter, 100 * (counter + 1))
+        assert ledger.singles(oldest, ledger.next - 1) == ledger.next - 1 - oldest
+
+
 def test_it_takes_as_much_room_as_the_session_has_sent() -> None:
     ledger = Ledger()
     assert room_of(ledger) == 0
     ledger.sent(0, 1, 100, 1.0)
     assert room_of(ledger) == FIRST_SIZE
-    for counter in range(1, 2 * SIZE):
+    for counter in range(1, 2 * MOST):
         ledger.sent(counter, 1, 100, 1.0)
-        assert room_of(ledger) <= max(FIRST_SIZE, min(SIZE, 2 * counter))
-    assert room_of(ledger) == SIZE
+        assert room_of(ledger) <= max(FIRST_SIZE, min(MOST, 2 * counter))
+    assert room_of(ledger) == MOST
     ledger.begin()
     assert room_of(ledger) == 0
 
 
-@pytest.mark.parametrize("first", [0, 1, FIRST_SIZE - 1, FIRST_SIZE, FIRST_SIZE + 1, SIZE, SIZE + 1, 5 * SIZE])
+@pytest.mark.parametrize("first", [0, 1, FIRST_SIZE - 1, FIRST_SIZE, FIRST_SIZE + 1, MOST, MOST + 1, 5 * MOST])
 def test_it_may_begin_anywhere(first: int) -> None:
     ledger = Ledger()
     ledger.fill(first, 1.0)
@@ -132,7 +157,7 @@ def test_single_records_told_of_together_are_as_if_told_of_one_by_one(
 
 def test_a_batch_may_lie_across_the_end_of_the_room() -> None:
     ledger = Ledger()
-    ledger.fill(SIZE - 10, 1.0)
-    ledger.sent_singles(SIZE - 10, 20, 1000, 19_100, 2.0)
-    assert (ledger.bytes_to(SIZE + 8), ledger.bytes_to(SIZE + 9)) == (19_000, 19_100)
-    assert ledger.short(SIZE - 11, SIZE + 9, 100) == 1
+    ledger.fill(MOST - 10, 1.0)
+    ledger.sent_singles(MOST - 10, 20, 1000, 19_100, 2.0)
+    assert (ledger.bytes_to(MOST + 8), ledger.bytes_to(MOST + 9)) == (19_000, 19_100)
+    assert ledger.short(MOST - 11, MOST + 9, 100) == 1

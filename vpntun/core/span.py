@@ -195,6 +195,7 @@ class Span:
                 delayed = now - self.measured.delay.seen_at < DELAY_HOLDS
                 self.protection.learn(mark.sent - base.sent, mark.missing - base.missing, delayed=delayed)
             self._judge(base, mark)
+        ledger.forget_below(highest - 1)
         self._follow(now)
 
     # What else happens
