@@ -121,6 +121,13 @@ def test_control_messages_between_are_not_taken_for_losses() -> None:
     assert simulation.span.measured.loss == 0.0
 
 
+def test_reports_of_a_fast_path_with_a_long_round_trip_are_of_use() -> None:
+    simulation = Simulation(delay=0.5)
+    simulation.run(2.0, 240 * MBIT)
+    assert simulation.span.measured.loss_is_known
+    assert simulation.span.measured.rate == pytest.approx(240 * MBIT, rel=0.1)
+
+
 def test_the_loss_is_known_once_it_was_measured_on_this_path() -> None:
     simulation = Simulation()
     assert not simulation.span.measured.loss_is_known
@@ -207,6 +214,19 @@ def test_a_middlebox_that_drops_bursts_leaves_the_smallest_and_is_tried_again_ev
     simulation.drops_bursts = False
     simulation.run(40.0, 1 * MBIT)
     assert simulation.span.vanishing.passes
+
+
+def test_bursts_that_arrive_go_on_though_their_reports_take_longer_than_a_second() -> None:
+    simulation = Simulation(smallest=2, delay=0.6)
+    passing = 0
+    for _ in range(200):
+        simulation.payload = PAYLOAD if simulation.span.vanishing.passes else 65_507  # blocked: IP cuts, and not we
+        simulation.send(2000)
+        simulation.rest(0.1)
+        if simulation.now >= simulation.span.deadline:
+            simulation.span.handle_deadline(simulation.now)
+        passing += simulation.span.vanishing.passes
+    assert passing > 180
 
 
 def test_a_middlebox_is_recognised_among_single_datagrams_that_pass() -> None:

@@ -95,7 +95,8 @@ class Vanishing:
             if is_long or opened - base.opened > ledger.short(base.highest, highest, BASE):
                 self._long_since = NEVER
         counters = highest - base.highest
-        if self._burst_since == NEVER or ledger.datagrams_to(highest) - base.sent == counters > 0:
+        awaited = self._burst_since != NEVER or not self.passes
+        if not awaited or ledger.datagrams_to(highest) - base.sent == counters > 0:
             return True
         if not counters:
             return False
