@@ -257,6 +257,7 @@ def test_what_was_restored_by_a_forged_parity_does_not_open(two: Two) -> None:
     two.give(parity[:16] + bytes(len(parity) - 16), *pieces[1:])
     assert two.arrived == []
     assert two.bob.drops == {"bad tag": 1}
+    assert two.bob.link.conversation.restored == 0
     assert two.still_works()
 
 

@@ -83,7 +83,8 @@ class Conversation:
         self.reassembly: Reassembly[Session] = Reassembly()
         self._parities = ParityMaker()
         self._restorer = Restorer()
-        self._restored_singles = 0
+        self.restored = 0
+        """Records that were lost on the way here, or one of their datagrams was, and that were restored."""
         self.unfinished = 0
         """Bursts that were given up, since a piece of them never came."""
         self.takes = 0
@@ -103,11 +104,6 @@ class Conversation:
     def cuts(self) -> bool:
         """Whether records go to the peer in datagrams: only then there is a span, a loss and a path's length."""
         return bool(self.takes) and not self._stream
-
-    @property
-    def restored(self) -> int:
-        """Records that were lost on the way here, or one of their datagrams was, and that were restored."""
-        return self._restored_singles + self.reassembly.restored
 
     @property
     def path_payload(self) -> int | None:
@@ -236,7 +232,7 @@ class Conversation:
             self._meter.took_control(counter, datagrams)
 
     def restore(self, session: Session, record: memoryview, now: float) -> bytes | None:
-        """A PARITY was opened: the plaintext of the record that it restores, which is a BUNDLE; mostly None.
+        """A PARITY was opened: the plaintext of the record that it restores, which is a BUNDLE; None: it restores none.
 
         Raises BadPacket for one that cannot be.
         """
@@ -247,7 +243,7 @@ class Conversation:
         if found is None or found[1][0] != BUNDLE or not session.replay.mark(found[0]):
             return None
         self._meter.restored(found[0])
-        self._restored_singles += 1
+        self.restored += 1
         return found[1]
 
     def refused(self, now: float) -> None:

@@ -2,7 +2,7 @@
 
     each message that was authenticated and no replay      counted: the peer counts each counter it used
     one that carried packets                               besides, makes a REPORT due 50 ms later, if none is
-    a record given up, or one that did not open            counted with the datagrams of it that came
+    a record given up                                      counted with the datagrams of it that came
     a REPORT is due                                        it goes up to the highest counter of 50 ms ago, and says how
                                                            many of those counters have come by now
     packets came since the one before                      due again in 50 ms, so that those are told of, too
@@ -89,7 +89,7 @@ class Meter:
         self.took_control(counter, 0)
 
     def gave_up(self, counter: int, datagrams: int) -> None:
-        """A record of which so many datagrams came will not be opened: one is missing or forged."""
+        """A record of which so many datagrams came will not be opened: one is missing."""
         self._failed += 1
         self.saw(counter, datagrams)
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 from operator import attrgetter
-from typing import Generic
+from typing import Generic, NamedTuple
 
 from vpntun.core.slot import AnySession, Slot
 from vpntun.errors import BadPacket
@@ -37,11 +37,25 @@ MOST_GIVEN_UP = 1024
 _turn_of = attrgetter("turn")
 
 
+class Joined(NamedTuple):
+    """A record that is whole, and not authenticated yet.
+
+    message          sealed, its reserved bytes zero; valid until the next piece is taken
+    pieces           how many of them came, all from one source
+    datagram_size    bytes of each but the last
+    is_restored      one did not come, and its parity stands in for it
+    """
+
+    message: memoryview
+    pieces: int
+    datagram_size: int
+    is_restored: bool
+
+
 class Reassembly(Generic[AnySession]):
-    """The slots of one peer. `restored`: records that became whole by their parity."""
+    """The slots of one peer."""
 
     def __init__(self) -> None:
-        self.restored = 0
         self._turn = 0
         self._given_up: deque[tuple[AnySession, int, int]] = deque(maxlen=MOST_GIVEN_UP)
         self._endpoint_slots: list[Slot[AnySession]] = []
@@ -49,12 +63,10 @@ class Reassembly(Generic[AnySession]):
 
     def take(
         self, datagram: memoryview, session: AnySession, source: Hashable, now: float, *, from_endpoint: bool
-    ) -> tuple[memoryview, int, int] | None:
-        """Take in one piece of a burst of this session, or its parity.
+    ) -> Joined | None:
+        """Take in one piece of a burst of this session, or its parity. None as long as one is missing.
 
-        Returns the whole message, its reserved bytes zero, which is valid until the next call, how many of its pieces
-        came, all from `source`, and the size of those but the last; None as long as one is missing. A parity that
-        comes behind its record was not needed.
+        A parity that comes behind its record was not needed.
         """
         index, count = place_of(datagram)
         if count == 1:
@@ -76,10 +88,9 @@ class Reassembly(Generic[AnySession]):
         slot.session = None
         if size < SMALLEST:
             raise BadPacket("bad size")
-        self.restored += slot.pieces < count
         message = slot.buffer[:size]
         DATA_HEADER.pack_into(message, 0, DATA, receiver, counter)
-        return message, slot.pieces, slot.datagram_size
+        return Joined(message, slot.pieces, slot.datagram_size, is_restored=slot.pieces < count)
 
     def waiting(self, session: AnySession, highest: int) -> int:
         """Datagrams held of this session's records with counters up to `highest` (see Meter.report)."""

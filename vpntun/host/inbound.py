@@ -168,10 +168,10 @@ class Inbound:
         joined = conversation.reassembly.take(datagram, held.session, source, now, from_endpoint=at_endpoint)
         if joined is None:
             return 0
-        message, datagrams, size = joined
-        _, receiver, counter = _read_header(message)
-        self._take_data(message, receiver, counter, source, datagrams)
-        return size
+        _, receiver, counter = _read_header(joined.message)
+        self._take_data(joined.message, receiver, counter, source, joined.pieces)
+        conversation.restored += joined.is_restored
+        return joined.datagram_size
 
     def _take_handshake(self, kind: int, message: Buffer, path: Path) -> None:
         self._last = None
