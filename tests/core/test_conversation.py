@@ -483,8 +483,11 @@ def test_a_burst_that_this_host_refuses_brings_the_length_down_at_once(met: Two)
     met.run(60)
     long = met.left.conversation.payload
     assert long > 1400
-    met.left.conversation.refused(met.now)
+    met.left.conversation.refused(long, met.now)
     assert met.left.conversation.payload == BASE
+    met.left.conversation.refused(long, met.now)  # it was sealed before the first was refused
+    assert met.left.conversation.payload == BASE
+    assert met.left.conversation.df
     met.passes = passing_up_to(1400)
     met.run(60)
     assert 1392 <= met.left.conversation.payload <= 1400
@@ -567,12 +570,12 @@ def test_fragments_that_a_middlebox_drops_later_are_recognised_by_a_flow_that_ba
 def test_below_the_base_messages_go_whole_one_packet_each_and_may_be_cut_by_routers(met: Two) -> None:
     conversation = met.left.conversation
     conversation.room(met.left.session, met.now)
-    conversation.refused(met.now)
+    conversation.refused(BASE, met.now)
     assert conversation.payload == UNCUT
     assert not conversation.df
     room = conversation.room(met.left.session, met.now)
     assert 1420 + 5 <= room < 2000
-    conversation.refused(met.now)  # this host has nothing more to refuse
+    conversation.refused(UNCUT, met.now)  # this host has nothing more to refuse
     assert conversation.payload == UNCUT
 
 

@@ -255,6 +255,17 @@ def test_a_record_of_a_group_that_is_lost_arrives_by_its_parity(loop: HandLoop, 
     two.close()
 
 
+@pytest.mark.parametrize("segments", [1, 10, 16, 46])
+def test_what_was_sealed_for_a_length_that_no_longer_fits_brings_it_down_once(loop: HandLoop, segments: int) -> None:
+    two = Two(loop, protected=True)
+    conversation = two.alice.link.conversation
+    conversation._path.payload = conversation.payload
+    two.wire.to_right.largest = 1300
+    two.alice.send((tcp_superpacket(4, payload(1348 * segments)), 1348))
+    assert (conversation.payload, conversation.df) == (1200, True)
+    two.close()
+
+
 def test_a_parity_is_no_bundle_and_names_its_group(loop: HandLoop) -> None:
     two = Two(loop, protected=True)
     two.alice.send((tcp_superpacket(4, payload(1348 * 16)), 1348))

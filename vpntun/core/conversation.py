@@ -246,9 +246,12 @@ class Conversation:
         self.restored += 1
         return found[1]
 
-    def refused(self, now: float) -> None:
-        """This host will not send datagrams of the size in use: the path has become narrower."""
-        if self.df:
+    def refused(self, size: int, now: float) -> None:
+        """This host would not send a datagram of `size` bytes: the path has become narrower than the length in use.
+
+        Others may have been sealed for that length, too: that they are refused says nothing of a shorter one.
+        """
+        if self.df and size <= self.payload:
             self._path.refused(self.payload, now)
             self._follow_path(now)
 
@@ -380,7 +383,10 @@ class Conversation:
         """Cut records as the path has it now, and as the peer takes it."""
         bursts = self.span.vanishing.passes and (not self.takes or bool(self.takes & TAKES_BURSTS))
         self.df = bursts and not self._path.whole
-        self.payload = self._path.payload if self.df else UNCUT
+        payload = self._path.payload if self.df else UNCUT
+        if payload != self.payload:
+            self.payload = payload
+            self._parities.begin()  # the parity of what was sealed for the former length may be longer than this one
         room = self.payload - self._mtu - OVERHEAD - PARITY_SIZE
         protectable = self.df and room >= 0 and self.payload - DATA_OVERHEAD <= LARGEST_KEPT
         self.span.path(0 if self._stream else self.payload, self._smallest(), now, protectable=protectable)

@@ -266,7 +266,7 @@ class Link:
             outcome = path.send([message])
         self._note_sleep()
         conversation.sent(session, counter, size, count, self.now)
-        self.account(session, outcome, 1, size, self.now)
+        self.account(session, outcome, 1, size, min(size, conversation.payload), self.now)
         if is_single and (parity := conversation.parity_of(session, counter, record)):
             self._sealer.add(self, session, memoryview(parity), is_record=True)
         return True
@@ -282,17 +282,20 @@ class Link:
         if are_records:
             self._note_sleep()
             conversation.sent_singles(session, first, count, size, len(messages), now)
-        self.account(session, outcome, count, len(messages), now)
+        self.account(session, outcome, count, len(messages), size, now)
 
     def _note_sleep(self) -> None:
         self.conversation.span.bottleneck.slept += self._loop.slept - self._slept
         self._slept = self._loop.slept
 
-    def account(self, session: Session, outcome: Outcome, messages: int, size: int, now: float) -> None:
-        """So many messages with packets, of `size` bytes in all, were sealed and sent, or could not be."""
+    def account(self, session: Session, outcome: Outcome, messages: int, size: int, datagram: int, now: float) -> None:
+        """So many messages with packets, of `size` bytes in all, were sealed and sent, or could not be.
+
+        `datagram`: bytes of the longest that they went in.
+        """
         if outcome is Outcome.TOO_BIG:
             self.drops["too big for the path"] += messages
-            self.conversation.refused(now)
+            self.conversation.refused(datagram, now)
             self._decide()
         elif outcome is Outcome.UNDELIVERABLE:
             self.drops["undeliverable"] += messages
