@@ -10,8 +10,8 @@
     vanished          bursts, or long datagrams, vanish while a small PROBE is echoed: a black hole. The same as refused
     done              10 min later upward again, in case the path has become wider
 
-Not even 1,200 bytes (refused or vanished): `whole` says so. Then messages go whole, with DF clear and without
-UDP_SEGMENT, for IP to fragment; after 10 min 1,200 is asked for again.
+Not even 1,200 bytes (refused or vanished): `whole` says so. Then messages go whole, with DF clear, for IP to
+fragment; after 10 min 1,200 is asked for again.
 
 All lengths are bytes of UDP payload: a whole WireGuard message. Times are seconds of the caller's clock.
 """
