@@ -184,7 +184,10 @@ class Conversation:
         return min(largest, taken.largest)
 
     def protected_size(self, size: int) -> int:
-        """Bytes that a record of `size` bytes in several datagrams is padded to, to fill them; 0: it has no parity."""
+        """Bytes that a record of `size` bytes in several datagrams is padded to, to fill them; 0: it has no parity.
+
+        Over a stream there is none.
+        """
         span, payload = self.span, self.payload
         if not (span.protects_bursts and span.protection.possible and self.df):
             return 0

@@ -126,7 +126,7 @@ class Link:
 
     @property
     def time(self) -> float:
-        """The same clock, read anew: a round trip must not seem shorter for a turn that takes long."""
+        """Read the loop's clock: by `now`, a round trip that ends in a long turn would seem too short."""
         return self._loop.time()
 
     @property
@@ -253,7 +253,7 @@ class Link:
                 left |= self._sealer.add(self, session, memoryview(parity), is_record=True)
             return left
         self._sealer.flush()
-        padded = 0 if is_single or path.carrier != "udp" else conversation.protected_size(len(record))
+        padded = 0 if is_single else conversation.protected_size(len(record))
         message = self._sealer.seal(session, record, padded)
         counter, size = session.send_counter - 1, len(message)
         if path.carrier == "udp":
