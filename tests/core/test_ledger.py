@@ -93,7 +93,7 @@ def test_what_is_not_forgotten_is_known_however_often_the_room_has_grown(steps: 
         assert ledger.singles(oldest, ledger.next - 1) == ledger.next - 1 - oldest
 
 
-def test_it_takes_as_much_room_as_the_session_has_sent() -> None:
+def test_it_takes_as_much_room_as_was_sent_and_not_reported() -> None:
     ledger = Ledger()
     assert room_of(ledger) == 0
     ledger.sent(0, 1, 100, 1.0)

@@ -43,7 +43,7 @@ class Joined(NamedTuple):
     message          sealed, its reserved bytes zero; valid until the next piece is taken
     pieces           how many of them came, all from one source
     datagram_size    bytes of each but the last
-    is_restored      one did not come, and its parity stands in for it
+    is_restored      the parity replaced a piece that did not come
     """
 
     message: memoryview

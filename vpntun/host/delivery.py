@@ -5,7 +5,7 @@
     packet    one IP packet, as WireGuard sends it; consecutive segments of one flow are joined again (wire/join.py)
 
 Every packet is parsed here before the device sees it: its version and length, padding off, its source must lead back
-to the link. A superpacket's virtio_net_hdr is built anew from the packet; the peer's word is never passed on.
+to the link. A superpacket gets a fresh virtio_net_hdr, made from the packet; the peer's is never passed on.
 """
 
 from __future__ import annotations
@@ -59,9 +59,8 @@ class Delivery:
         if kind == PARITY:
             restored = link.conversation.restore(session, plaintext, link.now)
             if restored is not None:
-                self.take_bundle(
-                    link, memoryview(bytearray(restored)), source
-                )  # its packets may be changed, as all are
+                writable = memoryview(bytearray(restored))  # a relay changes packets in place
+                self.take_bundle(link, writable, source)
             return False
         if 0 < kind <= LAST_KIND:
             link.act(link.conversation.received(session, plaintext, source, link.time))

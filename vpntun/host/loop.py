@@ -124,7 +124,7 @@ class Loop:
             self.turn(deadline, on_deadline)
 
     def time(self) -> float:
-        """Read the clock anew; `now` is that of the turn."""
+        """Read the clock; `now` is when it was last read in this turn."""
         return self._clock()
 
     def turn(self, deadline: Callable[[float], float], on_deadline: Callable[[float], None]) -> None:
