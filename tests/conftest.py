@@ -4,25 +4,26 @@ group      tests                                         why together
 waiting    files of tests/netns that mostly wait         they leave the processors to others
 busy       the other files of tests/netns                each may measure, or move much: never two at once
 installed  tests/boot and the README's examples          they share one installation
-sockets    tests/host, and a few others with sockets     a port that was free must still be free a bit later
+sockets    the rooms that open sockets, and a few files      a port that was free must still be free a bit later
 (none)     floors 0-2, the roof                          pure computation, wherever there is room
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.host.machine import HandLoop
+from tests.machine import HandLoop
 from tests.netns.lab import remove_state_folders
-from vpntun.host.log import log
+from vpntun.runtime.log import log
 
 HERE = Path(__file__).parent
 INSTALLED = {"boot", "test_readme.py"}
-WITH_SOCKETS = {"test_links", "test_load"}
+WITH_SOCKETS = {"carriers", "control", "datapath", "netconf", "process", "runtime", "test_load.py", "tun"}
 WAIT_MOSTLY = {
     "test_transports",
     "test_restarts",
@@ -45,8 +46,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("installed"))
         elif room == "netns":
             item.add_marker(pytest.mark.xdist_group("waiting" if item.path.stem in WAIT_MOSTLY else "busy"))
-        elif room == "host" or item.path.stem in WITH_SOCKETS:
+        elif room in WITH_SOCKETS:
             item.add_marker(pytest.mark.xdist_group("sockets"))
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """Restore the process's signal handlers after each test."""
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
+    former = [(number, signal.getsignal(number)) for number in numbers]
+    yield
+    for number, handler in former:
+        signal.signal(number, handler)
 
 
 @pytest.fixture

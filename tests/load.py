@@ -23,14 +23,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tests.host.test_udp import free_port
+from tests.carriers.test_udp import free_port
 from tests.many import KEEPALIVE, Crowd, Member, Server, memory, settings_of, write_file
 from vpntun.config.file import read_file
-from vpntun.core.timers import REKEY_TIMEOUT
+from vpntun.core.wireguard.timers import REKEY_TIMEOUT
 from vpntun.crypto.session import REKEY_AFTER_TIME
-from vpntun.host.log import log
-from vpntun.host.loop import Loop
-from vpntun.host.schedule import Schedule
+from vpntun.runtime.log import log
+from vpntun.runtime.loop import Loop
+from vpntun.runtime.schedule import Schedule
 
 ROUNDS = 20
 AT_ONCE = 100

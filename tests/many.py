@@ -17,34 +17,34 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from tests.host.ends import FakeDevice, Stamps, WireGuardsConversation, ipv4
+from tests.datapath.ends import FakeDevice, Stamps, WireGuardsConversation, ipv4
+from vpntun.carriers.arrivals import IP_PKTINFO
+from vpntun.carriers.carrier import Flow
+from vpntun.carriers.carrier import Path as Way
+from vpntun.carriers.listening import TcpListener
+from vpntun.carriers.tcp import TcpConnection
+from vpntun.carriers.udp import UdpEndpoint, UdpSocket
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
-from vpntun.core.conversation import Conversation
 from vpntun.core.events import Endpoint, Event
-from vpntun.core.node import Node
-from vpntun.core.peer import Peer
+from vpntun.core.records.conversation import Conversation
 from vpntun.core.routes import RouteTable
-from vpntun.core.server import ServerCarriers
+from vpntun.core.selection.server import ServerCarriers
+from vpntun.core.wireguard.node import Node
+from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.crypto.session import Session
 from vpntun.crypto.symmetric import blake2s
-from vpntun.host.arrivals import IP_PKTINFO
-from vpntun.host.bundler import Bundler
-from vpntun.host.carrier import Flow
-from vpntun.host.carrier import Path as Way
-from vpntun.host.delivery import Delivery
-from vpntun.host.inbound import Inbound
-from vpntun.host.link import Link
-from vpntun.host.listening import TcpListener
-from vpntun.host.loop import Loop
-from vpntun.host.outbound import Outbound
-from vpntun.host.plain import PlainSender
-from vpntun.host.schedule import Schedule
-from vpntun.host.sealer import Sealer
-from vpntun.host.tcp import TcpConnection
-from vpntun.host.udp import UdpEndpoint, UdpSocket
-from vpntun.links import Links, takes_of
+from vpntun.datapath.bundler import Bundler
+from vpntun.datapath.delivery import Delivery
+from vpntun.datapath.inbound import Inbound
+from vpntun.datapath.link import Link
+from vpntun.datapath.links import Links, takes_of
+from vpntun.datapath.outbound import Outbound
+from vpntun.datapath.plain import PlainSender
+from vpntun.datapath.sealer import Sealer
+from vpntun.runtime.loop import Loop
+from vpntun.runtime.schedule import Schedule
 from vpntun.wire.message import INITIATION, Buffer, kind_of
 from vpntun.wire.record import BUNDLE, LAST_KIND, packets_of
 

@@ -1,9 +1,8 @@
-"""The law of floors: a module imports its own floor and those below, and floors 0-2 reach neither clock nor descriptor.
+"""The rooms of the package: which may import which, how many files each holds, and which do no I/O.
 
-    0 wire    1 crypto    2 core    3 host    4 the roof: config, daemon, cli
-
-`errors` and the package's own name are open to all. Imports are read from the source, wherever they stand in it,
-so that one inside a function, or for types only, counts like any other.
+ROOMS lists them from low to high. A file imports only from its own room and from rooms listed before it, and no files
+import each other in a circle. Imports are read from the source, wherever they stand in it, so one inside a function or
+for types only counts like any other.
 """
 
 from __future__ import annotations
@@ -14,24 +13,35 @@ from pathlib import Path
 
 import vpntun
 
-FLOORS = {
-    "wire": 0,
-    "crypto": 1,
-    "core": 2,
-    "host": 3,
-    "config": 4,
-    "links": 4,
-    "reset": 4,
-    "service": 4,
-    "sockets": 4,
-    "status": 4,
-    "daemon": 4,
-    "cli": 4,
-    "__main__": 4,
-}
-OPEN_TO_ALL = {"errors", "__init__"}
+ROOMS = (
+    "errors",
+    "wire",
+    "crypto",
+    "core",
+    "core/wireguard",
+    "core/records",
+    "core/selection",
+    "runtime",
+    "config",
+    "tun",
+    "carriers",
+    "netconf",
+    "process",
+    "datapath",
+    "control",
+    "daemon",
+    "cli",
+    "__main__",
+)
+"""Folders, and files at the top level, from low to high. The package's own name is open to all."""
+WITHOUT_IO = ROOMS[: ROOMS.index("runtime")]
 OUTSIDE = {"socket", "select", "selectors", "time", "os", "fcntl", "asyncio", "threading"}
-HIGHEST_WITHOUT_IO = 2
+MOST_FILES = 16
+
+
+def room_of(module: Path) -> str:
+    """The room of a file, given relative to the package: its folder, or its own name at the top level."""
+    return module.parent.as_posix() if len(module.parts) > 1 else module.stem
 
 
 def imports(module: Path, root: Path) -> Iterator[tuple[int, str]]:
@@ -48,60 +58,133 @@ def imports(module: Path, root: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{origin}.{alias.name}"
 
 
-def violations(root: Path) -> list[str]:
-    """One line for each import that breaks the law; `root` is the package's folder."""
-    found = []
-    for module in sorted(root.rglob("*.py")):
-        room = module.relative_to(root).parts[0].removesuffix(".py")
-        if room in OPEN_TO_ALL:
-            floor = -1
-        elif room in FLOORS:
-            floor = FLOORS[room]
-        else:
-            found.append(f"{module.relative_to(root)}: {room} stands on no floor; say in FLOORS on which")
-            continue
-        for line, name in imports(module, root):
-            where = f"{module.relative_to(root)}:{line}"
-            top, *rest = name.split(".")
-            if top == root.name:
-                target = FLOORS.get(rest[0], -1) if rest else -1
-                if target > floor:
-                    found.append(f"{where}: imports {name}, which is above it")
-            elif floor <= HIGHEST_WITHOUT_IO and top in OUTSIDE:
-                found.append(f"{where}: imports {name}; floors 0-2 take time and bytes as arguments")
+def file_of(name: str, root: Path) -> Path | None:
+    """The file of the package that a dotted name leads to, relative to it; None for a name from elsewhere."""
+    top, *rest = name.split(".")
+    if top != root.name:
+        return None
+    found = Path("__init__.py")
+    for length in range(1, len(rest) + 1):
+        path = Path(*rest[:length])
+        if (root / path).with_suffix(".py").is_file():
+            return path.with_suffix(".py")
+        if not (root / path).is_dir():
+            break
+        found = path / "__init__.py"
     return found
 
 
-def test_no_import_points_up() -> None:
-    assert violations(Path(vpntun.__file__).parent) == []
+def violations(root: Path) -> list[str]:
+    """One line for each import that points up or reaches outside, and for each room unknown; `root`: the package."""
+    found = []
+    for module in modules(root):
+        room = room_of(module)
+        if room != "__init__" and room not in ROOMS:
+            found.append(f"{module}: {room} is not in ROOMS; add it below whatever imports it")
+            continue
+        height = ROOMS.index(room) if room in ROOMS else -1
+        for line, name in imports(root / module, root):
+            target = file_of(name, root)
+            if target is not None:
+                above = room_of(target)
+                if above in ROOMS and ROOMS.index(above) > height:
+                    found.append(f"{module}:{line}: imports {name}, which is above it")
+            elif room in WITHOUT_IO and name.partition(".")[0] in OUTSIDE:
+                found.append(f"{module}:{line}: imports {name}; below runtime, time and bytes are arguments")
+    return found
 
 
-def test_a_tree_that_breaks_the_law_is_found_out(tmp_path: Path) -> None:
-    root = tmp_path / "house"
-    sources = {
-        "__init__.py": "",
-        "errors.py": "from house.wire import ip",
-        "wire/ip.py": "import struct\nfrom house.errors import BadPacket\nfrom house import crypto",
-        "wire/checksum.py": "from house.wire import ip",
-        "crypto/noise.py": "import hashlib\nfrom ..core.peer import Peer\nfrom ..wire import ip",
-        "core/peer.py": "def now():\n    import time\n    from os import path",
-        "core/timers.py": "import house.host.loop as loop\nfrom selectors import DefaultSelector",
-        "host/loop.py": "import os, time\nimport house.core.peer\nimport house.daemon",
-        "daemon.py": "import house.host.loop, house.cli, threading",
-        "attic/box.py": "",
+def modules(root: Path) -> list[Path]:
+    """Every file of the package, relative to it."""
+    return sorted(each.relative_to(root) for each in root.rglob("*.py"))
+
+
+def circle(root: Path) -> list[str]:
+    """Files that import each other in a circle, the first again at the end; empty where there is none."""
+    graph = {
+        module: sorted({target for _, name in imports(root / module, root) if (target := file_of(name, root))})
+        for module in modules(root)
     }
+    done: set[Path] = set()
+
+    def search(module: Path, trail: list[Path]) -> list[Path]:
+        if module in trail:
+            return [*trail[trail.index(module) :], module]
+        if module not in done:
+            for target in graph.get(module, ()):
+                if target != module and (found := search(target, [*trail, module])):
+                    return found
+            done.add(module)
+        return []
+
+    for module in graph:
+        if found := search(module, []):
+            return [str(each) for each in found]
+    return []
+
+
+def write_tree(root: Path, sources: dict[str, str]) -> Path:
     for name, source in sources.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(source)
+    return root
+
+
+PACKAGE = Path(vpntun.__file__).parent
+
+
+def test_no_import_points_up() -> None:
+    assert violations(PACKAGE) == []
+
+
+def test_every_room_exists_and_holds_at_most_sixteen_files() -> None:
+    counts = {room: len(list((PACKAGE / room).glob("*.py"))) for room in ROOMS if (PACKAGE / room).is_dir()}
+    assert {room: count for room, count in counts.items() if count > MOST_FILES} == {}
+    assert {room for room in ROOMS if room not in counts and not (PACKAGE / f"{room}.py").is_file()} == set()
+
+
+def test_a_tree_that_breaks_the_law_is_found_out(tmp_path: Path) -> None:
+    root = write_tree(
+        tmp_path / "house",
+        {
+            "__init__.py": "",
+            "errors.py": "from house.wire import ip",
+            "wire/__init__.py": "",
+            "wire/ip.py": "import struct\nfrom house.errors import BadPacket\nfrom house import crypto",
+            "crypto/__init__.py": "",
+            "crypto/noise.py": "import hashlib\nfrom ..core.wireguard.peer import Peer\nfrom ..wire import ip",
+            "core/queue.py": "import house.core.records.span",
+            "core/wireguard/peer.py": "def now():\n    import time\n    from os import path",
+            "core/records/span.py": "import house.runtime.loop as loop\nfrom selectors import DefaultSelector",
+            "runtime/loop.py": "import os, time\nimport house.core.wireguard.peer\nimport house.daemon",
+            "daemon.py": "import house.runtime.loop, house.cli.main, threading",
+            "cli/main.py": "",
+            "attic/box.py": "",
+        },
+    )
 
     assert [line.partition(";")[0] for line in violations(root)] == [
-        "attic/box.py: attic stands on no floor",
-        "core/peer.py:2: imports time",
-        "core/peer.py:3: imports os.path",
-        "core/timers.py:1: imports house.host.loop, which is above it",
-        "core/timers.py:2: imports selectors.DefaultSelector",
-        "crypto/noise.py:2: imports house.core.peer.Peer, which is above it",
+        "attic/box.py: attic is not in ROOMS",
+        "core/queue.py:1: imports house.core.records.span, which is above it",
+        "core/records/span.py:1: imports house.runtime.loop, which is above it",
+        "core/records/span.py:2: imports selectors.DefaultSelector",
+        "core/wireguard/peer.py:2: imports time",
+        "core/wireguard/peer.py:3: imports os.path",
+        "crypto/noise.py:2: imports house.core.wireguard.peer.Peer, which is above it",
+        "daemon.py:1: imports house.cli.main, which is above it",
         "errors.py:1: imports house.wire.ip, which is above it",
-        "host/loop.py:3: imports house.daemon, which is above it",
+        "runtime/loop.py:3: imports house.daemon, which is above it",
         "wire/ip.py:3: imports house.crypto, which is above it",
     ]
+
+
+def test_a_circle_is_found_and_named(tmp_path: Path) -> None:
+    root = write_tree(
+        tmp_path / "house",
+        {
+            "wire/ip.py": "from house.wire import gso",
+            "wire/gso.py": "def cut():\n    from house.wire.vnet import Header",
+            "wire/vnet.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house.wire.ip import Packet",
+        },
+    )
+    assert circle(root) == ["wire/gso.py", "wire/vnet.py", "wire/ip.py", "wire/gso.py"]

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.machine import HandLoop
-from tests.host.test_udp import free_port
+from tests.carriers.test_udp import free_port
+from tests.machine import HandLoop
 from tests.many import Crowd, Server, memory, network_of, networks_behind, settings_of, write_file
 from vpntun.config.file import read_file
-from vpntun.core.timers import REKEY_TIMEOUT
+from vpntun.core.wireguard.timers import REKEY_TIMEOUT
 from vpntun.crypto.session import REKEY_AFTER_TIME
 
 STEP = 0.02

@@ -9,34 +9,33 @@ from pathlib import Path
 
 import pytest
 
+from vpntun.carriers import accepted, tcp
 from vpntun.config import tunnel
-from vpntun.core import (
-    backoff,
-    client,
+from vpntun.config.keyfile import read_shared
+from vpntun.core import queue
+from vpntun.core.records import (
     conversation,
     delay,
     greeting,
     measured,
     meter,
     pathmtu,
-    peer,
     probes,
     protection,
-    queue,
     reassembly,
     span,
-    timers,
     vanishing,
 )
-from vpntun.core.parity import ParityMaker, Restorer
+from vpntun.core.records.parity import ParityMaker, Restorer
+from vpntun.core.selection import backoff, client
+from vpntun.core.wireguard import peer, timers
 from vpntun.crypto import replay, session
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator, SessionKeys, consume_initiation
 from vpntun.crypto.session import Session
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.crypto.timestamp import tai64n
-from vpntun.host import accepted, plain, tcp
-from vpntun.host.keyfile import read_shared
+from vpntun.datapath import plain
 from vpntun.wire import burst, framing, message, record, transport, vnet
 from vpntun.wire.checksum import UDP, UDP_CHECKSUM, finish_transport, pseudo_sum, set_ipv4_header
 from vpntun.wire.gso import Splitter

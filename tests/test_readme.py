@@ -29,10 +29,10 @@ from tests.netns.lab import NOBODY, STARTED, Daemon, Lab, Machine, far, state_fo
 from vpntun import errors
 from vpntun.cli.command import _check_usage, vpntun
 from vpntun.config.file import KNOWN
+from vpntun.config.keyfile import read_shared
 from vpntun.crypto.keys import KeyPair, format_key, parse_key
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.errors import VpntunError
-from vpntun.host.keyfile import read_shared
 
 CHECKOUT = Path(__file__).parents[1]
 README = (CHECKOUT / "README.rst").read_text()

@@ -18,36 +18,36 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from vpntun.carriers.listening import TcpListener
+from vpntun.carriers.sockets import open_listeners, open_udp
+from vpntun.carriers.tcp import TcpConnection
 from vpntun.config.peer import Network
 from vpntun.config.tunnel import SMALLEST_MTU_FOR_IPV6, Interface, Tunnel
+from vpntun.control.control import ControlSocket
+from vpntun.control.reset import forget_timestamp
+from vpntun.control.status import status_of
 from vpntun.crypto.aead import BACKEND
+from vpntun.datapath.delivery import Delivery
+from vpntun.datapath.inbound import Inbound
+from vpntun.datapath.link import Link
+from vpntun.datapath.links import Links
+from vpntun.datapath.outbound import Outbound
+from vpntun.datapath.relay import Relay
 from vpntun.errors import ConfigurationError, InterfaceInUse, VpntunError
-from vpntun.host.addresses import OwnAddresses
-from vpntun.host.cleanup import clean_up
-from vpntun.host.control import ControlSocket
-from vpntun.host.delivery import Delivery
-from vpntun.host.device import TunDevice, ipv6_is_on
-from vpntun.host.dns import HostDns
-from vpntun.host.inbound import Inbound
-from vpntun.host.internal_errors import InternalErrors
-from vpntun.host.journal import Journal
-from vpntun.host.link import Link
-from vpntun.host.listening import TcpListener
-from vpntun.host.localnets import AddressWatch
-from vpntun.host.log import log, log_is_a_file, notice, reopen_log
-from vpntun.host.loop import Loop, allow_many_descriptors
-from vpntun.host.nextdevice import NextDevice
-from vpntun.host.outbound import Outbound
-from vpntun.host.relay import Relay
-from vpntun.host.routing import HostRoutes
-from vpntun.host.settings import DeviceSettings
-from vpntun.host.shell import ShellLines
-from vpntun.host.tcp import TcpConnection
-from vpntun.links import Links
-from vpntun.reset import forget_timestamp
-from vpntun.service import Manner, Service
-from vpntun.sockets import open_listeners, open_udp
-from vpntun.status import status_of
+from vpntun.netconf.addresses import OwnAddresses
+from vpntun.netconf.cleanup import clean_up
+from vpntun.netconf.dns import HostDns
+from vpntun.netconf.journal import Journal
+from vpntun.netconf.localnets import AddressWatch
+from vpntun.netconf.nextdevice import NextDevice
+from vpntun.netconf.routing import HostRoutes
+from vpntun.netconf.settings import DeviceSettings
+from vpntun.process.service import Manner, Service
+from vpntun.process.shell import ShellLines
+from vpntun.runtime.internal_errors import InternalErrors
+from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
+from vpntun.runtime.loop import Loop, allow_many_descriptors
+from vpntun.tun.device import TunDevice, ipv6_is_on
 
 SECONDS_TO_RECOVER = 1.0
 """After an internal error, until packets that an interrupted callback left waiting are sent."""

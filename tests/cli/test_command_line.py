@@ -14,10 +14,10 @@ import pytest
 import vpntun
 import vpntun.daemon  # now, since an ordinary user may not be able to read it later
 from tests.cli.conftest import Run, Said
-from tests.host.machine import ordinary_user
+from tests.machine import ordinary_user
 from vpntun import errors
+from vpntun.config.keyfile import create_shared, read_shared
 from vpntun.crypto.keys import KeyPair, clamp, format_key, parse_key
-from vpntun.host.keyfile import create_shared, read_shared
 
 PEER = format_key(KeyPair.of(clamp(b"p" * 32)).public)
 ALICE_PRIVATE = "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a"

@@ -14,9 +14,9 @@ from tests.cli.conftest import Run, Said
 from vpntun.cli.command import NOT_BESIDE_A_FILE
 from vpntun.cli.command import vpntun as program
 from vpntun.config import file as files
+from vpntun.config.keyfile import create_shared
 from vpntun.config.tunnel import DEFAULT_MTU, Tunnel, derived_keys
 from vpntun.crypto.keys import KeyPair, clamp, format_key
-from vpntun.host.keyfile import create_shared
 
 OWN = KeyPair.of(clamp(b"o" * 32))
 LAPTOP = KeyPair.of(clamp(b"l" * 32)).public

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Run
-from vpntun.host.keyfile import create_shared
-from vpntun.service import Manner
+from vpntun.config.keyfile import create_shared
+from vpntun.process.service import Manner
 
 
 @pytest.fixture(params=["options", "file"])

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Run
-from tests.host.machine import needs_root, ordinary_user
+from tests.machine import needs_root, ordinary_user
 from vpntun.cli.control import describe
+from vpntun.control import asking
+from vpntun.control.control import ControlSocket, socket_path
 from vpntun.errors import AmbiguousPeer, NoSuchPeer
-from vpntun.host import asking
-from vpntun.host.control import ControlSocket, socket_path
-from vpntun.host.loop import Loop
+from vpntun.runtime.loop import Loop
 
 NOW = 1_700_000_000.0
 PEER: dict[str, Any] = {

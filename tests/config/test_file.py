@@ -13,15 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.crypto.pair import LOW_ORDER_POINTS
-from tests.host.machine import logged, ordinary_user
+from tests.machine import logged, ordinary_user
 from vpntun.config import file as subject
 from vpntun.config import values
 from vpntun.config.file import KNOWN, LARGEST, find_file, interface_of, read_file, read_peers
+from vpntun.config.keyfile import create_shared
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import DEFAULT_MTU, EVERYTHING, Hooks, Routing, Tunnel, derived_keys
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.errors import ConfigurationError, KeyFileError, PrivilegeError, VpntunError
-from vpntun.host.keyfile import create_shared
 
 OWN = KeyPair.of(clamp(b"o" * 32))
 LAPTOP = KeyPair.of(clamp(b"l" * 32)).public

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.host.machine import logged, ordinary_user
+from tests.machine import logged, ordinary_user
+from vpntun.config.keyfile import create_shared
 from vpntun.config.peer import NO_PSK
 from vpntun.config.tunnel import (
     EVERYTHING,
@@ -24,7 +25,6 @@ from vpntun.config.tunnel import (
 )
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.errors import ConfigurationError, KeyFileError
-from vpntun.host.keyfile import create_shared
 
 OWN, PEER = KeyPair.of(clamp(b"o" * 32)), KeyPair.of(clamp(b"p" * 32))
 SECRET = b"s" * 32

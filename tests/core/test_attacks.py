@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes import FakeEndpoint, FakeTimestamps
-from tests.pair import (
+from tests.core.fakes import FakeEndpoint, FakeTimestamps
+from tests.core.pair import (
     AT_LEFT,
     AT_RIGHT,
     CLIENT_KEYS,
@@ -26,7 +26,7 @@ from tests.pair import (
     sent,
 )
 from vpntun.core.events import Endpoint
-from vpntun.core.node import Node
+from vpntun.core.wireguard.node import Node
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator, mac1_key
 from vpntun.errors import BadPacket, ConfigurationError

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fakes import Conditions, Connection
-from tests.pair import World
-from vpntun.core.client import Transport
+from tests.core.fakes import Conditions, Connection
+from tests.core.pair import World
+from vpntun.core.selection.client import Transport
 
 Step = Callable[[World], None]
 

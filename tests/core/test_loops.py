@@ -6,11 +6,11 @@ from random import Random
 
 import pytest
 
-from tests.fakes import FakeEndpoint
-from tests.pair import AT_LEFT, AT_RIGHT, CLIENT_KEYS, ELSEWHERE, SERVER_KEYS, Pair, Side, only, refusal
-from vpntun.core.client import ClientCarriers
+from tests.core.fakes import FakeEndpoint
+from tests.core.pair import AT_LEFT, AT_RIGHT, CLIENT_KEYS, ELSEWHERE, SERVER_KEYS, Pair, Side, only, refusal
 from vpntun.core.events import Endpoint, Established, Moved
-from vpntun.core.server import ServerCarriers
+from vpntun.core.selection.client import ClientCarriers
+from vpntun.core.selection.server import ServerCarriers
 
 INSIDE = FakeEndpoint("inside")
 INSIDE_OVER_TCP = FakeEndpoint("inside", "tcp")

@@ -7,7 +7,7 @@ import fcntl
 from typing import Any
 
 from vpntun.cli import main
-from vpntun.host.device import TUNSETOFFLOAD
+from vpntun.tun.device import TUNSETOFFLOAD
 
 ioctl: Any = fcntl.ioctl
 

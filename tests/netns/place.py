@@ -11,7 +11,7 @@ import json
 import sys
 from typing import Any
 
-from tests.host.ends import ipv4
+from tests.datapath.ends import ipv4
 from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine
 from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.wire.checksum import ones_sum

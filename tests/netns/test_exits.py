@@ -141,7 +141,7 @@ def test_a_device_that_another_program_holds(lab: Lab) -> None:
 
 HOLD_DEVICE = """
 import sys, time
-from vpntun.host.device import TunDevice
+from vpntun.tun.device import TunDevice
 held = TunDevice(sys.argv[1])
 print("holding", flush=True)
 time.sleep(60)

@@ -22,8 +22,8 @@ import pytest
 from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, firewall, until
 from tests.test_readme import blocks
 from vpntun.crypto.keys import KeyPair, format_key
-from vpntun.host.dns import entry_for
-from vpntun.host.shell import SYSTEM_PATH
+from vpntun.netconf.dns import entry_for
+from vpntun.runtime.child import SYSTEM_PATH
 
 SERVER, SERVER6 = "198.51.100.1", "2001:db8:51::1"
 WORLD, WORLD6 = "192.0.2.1", "2001:db8::1"

@@ -14,7 +14,7 @@ from vpntun.cli.devices import mktun, rmtun
 from vpntun.cli.files import check, up
 from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
 from vpntun.errors import VpntunError
-from vpntun.host.log import complain, note_crash
+from vpntun.runtime.log import complain, note_crash
 
 STDIN, STDOUT, STDERR = range(3)
 

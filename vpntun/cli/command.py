@@ -25,7 +25,7 @@ from vpntun.config.tunnel import (
     to_one_peer,
     wireguard_keys,
 )
-from vpntun.core.client import Transport
+from vpntun.core.selection.client import Transport
 
 NOT_BESIDE_A_FILE = {
     *("server", "host", "port", "transport"),

@@ -17,10 +17,10 @@ import click
 
 from vpntun.cli.manner import SECONDS
 from vpntun.config.file import interface_of
+from vpntun.control.asking import PATIENCE, RunningTunnel, running_interfaces
 from vpntun.errors import NotInTime, PrivilegeError, VpntunError
-from vpntun.host.asking import PATIENCE, RunningTunnel, running_interfaces
-from vpntun.host.log import open_log
-from vpntun.host.logform import escape
+from vpntun.runtime.log import open_log
+from vpntun.runtime.logform import escape
 
 SECONDS_BETWEEN = 0.2
 UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
@@ -74,7 +74,7 @@ def down(name: str) -> None:
     except PrivilegeError:
         raise
     except VpntunError:
-        from vpntun.host.cleanup import clean_up  # what needs pytun is loaded for nothing else here
+        from vpntun.netconf.cleanup import clean_up  # what needs pytun is loaded for nothing else here
 
         open_log(interface, 0)
         if not clean_up(interface):

@@ -6,8 +6,8 @@ import click
 
 from vpntun.config.tunnel import DEFAULT_MTU, check_mtu, parse_interface
 from vpntun.errors import VpntunError
-from vpntun.host.accounts import gid_of, uid_of
-from vpntun.host.settings import DeviceSettings
+from vpntun.netconf.settings import DeviceSettings
+from vpntun.runtime.accounts import gid_of, uid_of
 
 
 @click.command()
@@ -21,7 +21,7 @@ def mktun(name: str, user: str | None, group: str | None, addresses: tuple[str, 
 
     One that is there already for the same user and group is given what is asked for, and is no error.
     """
-    from vpntun.host import persistent  # the commands that make keys need no pytun
+    from vpntun.tun import persistent  # the commands that make keys need no pytun
 
     owner = None if user is None else uid_of(user)
     members = None if group is None else gid_of(group)
@@ -44,6 +44,6 @@ def mktun(name: str, user: str | None, group: str | None, addresses: tuple[str, 
 @click.argument("name")
 def rmtun(name: str) -> None:
     """Remove a device that mktun made; never one that is in use, or that is no TUN device."""
-    from vpntun.host import persistent
+    from vpntun.tun import persistent
 
     persistent.remove(name)

@@ -13,8 +13,8 @@ from vpntun.config.file import find_file, interface_of, read_file
 from vpntun.config.peer import NO_PSK, Network, PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
-from vpntun.host.log import open_log
-from vpntun.host.routing import made_whole, versions_in_full, versions_with_endpoints
+from vpntun.netconf.routing import made_whole, versions_in_full, versions_with_endpoints
+from vpntun.runtime.log import open_log
 
 CARRIERS = {"auto": ("UDP", "TCP"), "udp": ("UDP",), "tcp": ("TCP",)}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from vpntun.config.keyfile import create_shared
 from vpntun.crypto.keys import format_key, generate_private, generate_secret, parse_key, public_of
-from vpntun.host.keyfile import create_shared
 
 
 @click.command()

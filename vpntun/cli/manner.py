@@ -9,11 +9,11 @@ from typing import Any, TypeVar, cast
 import click
 
 from vpntun.config.tunnel import Tunnel
-from vpntun.host.background import Background
-from vpntun.host.hooks import Command, Event
-from vpntun.host.log import open_log
-from vpntun.host.logform import Form
-from vpntun.service import Manner
+from vpntun.process.background import Background
+from vpntun.process.hooks import Command, Event
+from vpntun.process.service import Manner
+from vpntun.runtime.log import open_log
+from vpntun.runtime.logform import Form
 
 FILE = click.Path(path_type=Path)
 MOST_SECONDS = 1_000_000.0

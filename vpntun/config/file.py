@@ -41,10 +41,10 @@ from vpntun.config.tunnel import (
     Tunnel,
     derived_keys,
 )
-from vpntun.core.client import Transport
+from vpntun.core.selection.client import Transport
 from vpntun.crypto.keys import KeyPair, agree
 from vpntun.errors import BadPacket, ConfigurationError, PrivilegeError
-from vpntun.host.log import notice
+from vpntun.runtime.log import notice
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 
-from vpntun.core.client import Transport
+from vpntun.core.selection.client import Transport
 from vpntun.crypto.keys import KEY_SIZE
 
 Network = IPv4Network | IPv6Network

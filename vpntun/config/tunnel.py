@@ -19,13 +19,13 @@ from ipaddress import (
 from pathlib import Path
 from typing import Literal
 
+from vpntun.config.keyfile import create_shared, default_path, read_bare, read_shared
 from vpntun.config.peer import NO_PSK, Network, PeerSettings
-from vpntun.core.client import Transport
+from vpntun.core.selection.client import Transport
 from vpntun.crypto.keys import KeyPair, agree, parse_key
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.errors import BadPacket, ConfigurationError, KeyFileError
-from vpntun.host.keyfile import create_shared, default_path, read_bare, read_shared
-from vpntun.host.log import notice
+from vpntun.runtime.log import notice
 
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface

@@ -15,12 +15,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
 from pathlib import Path
 from typing import Literal, cast
 
+from vpntun.config.keyfile import read_shared
 from vpntun.config.peer import Network
 from vpntun.config.tunnel import LARGEST_MTU, SMALLEST_MTU, Interface
-from vpntun.core.client import Transport
+from vpntun.core.selection.client import Transport
 from vpntun.crypto.keys import parse_key
 from vpntun.errors import ConfigurationError
-from vpntun.host.keyfile import read_shared
 
 LONGEST_NAME = 64  # characters of a peer's
 

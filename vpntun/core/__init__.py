@@ -1,1 +1,1 @@
-"""Floor 2: the peer, its timers, its carriers and the route table. Decides; knows nothing of clocks or descriptors."""
+"""Decisions without I/O: what every room above shares. Time is an argument, and nothing here opens a descriptor."""

@@ -1,0 +1,131 @@
+"""Real TCP connections on the loopback: a house that accepts them, and its guests."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+
+from tests.carriers.test_udp import free_port
+from tests.datapath.ends import ALICE, BOB, Stamps
+from tests.machine import HandLoop
+from vpntun.carriers.accepted import AcceptedConnections
+from vpntun.carriers.carrier import Outcome
+from vpntun.carriers.listening import TcpListener
+from vpntun.carriers.tcp import TcpConnection
+from vpntun.core.wireguard.node import Node
+from vpntun.core.wireguard.peer import Peer
+from vpntun.errors import BadPacket
+from vpntun.wire.framing import SharedBuffer
+
+
+def a_peer(public: bytes = BOB.public) -> Peer:
+    """A peer of Alice's, which is nowhere yet."""
+    return Peer(ALICE, public, bytes(32), Node(ALICE).indices, Stamps(), random.Random(1))
+
+
+def frame(message: bytes) -> bytes:
+    return len(message).to_bytes(2, "big") + message
+
+
+class Guest:
+    """An accepted connection and the ordinary socket at its other end, with all that the loop saw of it."""
+
+    def __init__(self, connection: TcpConnection, outside: socket.socket, loop: HandLoop) -> None:
+        self.connection = connection
+        self.outside = outside
+        self.loop = loop
+        self.messages: list[bytes] = []
+        self.reasons: list[str] = []
+        self.closed = 0
+        self.ready = 0
+        self.on_ready: Callable[[], None] = lambda: None
+        loop.watch(connection.fileno(), self._read, connection.flush)
+
+    def _read(self) -> None:
+        try:
+            self.messages.extend(bytes(message) for message in self.connection.receive())
+        except BadPacket as bad:
+            self.reasons.append(bad.reason)
+
+    def says(self, *messages: bytes) -> None:
+        self.outside.sendall(b"".join(map(frame, messages)))
+
+    def stall(self) -> list[bytes]:
+        """Send until a frame is taken in part only; what was sent, the partial one with it."""
+        sent: list[bytes] = []
+        while True:
+            message = len(sent).to_bytes(4, "big") * 4000
+            sent.append(message)
+            if self.connection.send([memoryview(message)]) is Outcome.HELD:
+                return sent
+
+    def hears(self, count: int) -> list[bytes]:
+        """Read that many frames at the other end, while the loop turns."""
+        self.outside.setblocking(False)
+        stream = bytearray()
+        frames: list[bytes] = []
+
+        def enough() -> bool:
+            with suppress(BlockingIOError):
+                stream.extend(self.outside.recv(1 << 20))
+            while len(stream) >= 2 and len(stream) >= 2 + int.from_bytes(stream[:2], "big"):
+                size = int.from_bytes(stream[:2], "big")
+                frames.append(bytes(stream[2 : 2 + size]))
+                del stream[: 2 + size]
+            return len(frames) >= count
+
+        self.loop.until(enough, f"for {count} frames")
+        assert not stream
+        return frames
+
+    def sees_the_end(self) -> bool:
+        """Whether the other end has been told that the connection is over, and got no byte before."""
+        self.outside.settimeout(5)
+        try:
+            return self.outside.recv(1) == b""
+        except ConnectionError:
+            return True
+
+
+class House:
+    """A listener, the connections that it has accepted, and whoever calls."""
+
+    def __init__(self, loop: HandLoop, stack: ExitStack) -> None:
+        self.loop = loop
+        self.port = free_port(socket.AF_INET, socket.SOCK_STREAM)
+        self.listener = TcpListener(socket.AF_INET, self.port)
+        self.accepted = AcceptedConnections(loop, SharedBuffer(), self._ready, self._closed)
+        self._guests: dict[TcpConnection, Guest] = {}
+        self._stack = stack
+        stack.callback(self.listener.close)
+
+    def call(self, source: str = "127.0.0.1") -> socket.socket:
+        outside = self._stack.enter_context(socket.socket())
+        outside.bind((source, 0))
+        outside.settimeout(5)
+        outside.connect(("127.0.0.1", self.port))
+        return outside
+
+    def accept(self) -> TcpConnection | None:
+        return next(self.listener.accept(self.loop, self.accepted), None)
+
+    def guest(self, source: str = "127.0.0.1", *, friend: bool = False) -> Guest:
+        outside = self.call(source)
+        connection = self.accept()
+        assert connection is not None
+        self._stack.callback(connection.close)
+        guest = self._guests[connection] = Guest(connection, outside, self.loop)
+        if friend:
+            guest.connection.belongs_to(a_peer())
+        return guest
+
+    def _ready(self, connection: TcpConnection) -> None:
+        guest = self._guests[connection]
+        guest.ready += 1
+        guest.on_ready()
+
+    def _closed(self, connection: TcpConnection) -> None:
+        if connection in self._guests:
+            self._guests[connection].closed += 1

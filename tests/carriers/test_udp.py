@@ -1,0 +1,322 @@
+"""The UDP carrier on real sockets: one message a datagram, both IP versions, and no datagram that ends the program."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import random
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.machine import HandLoop
+from vpntun.carriers.arrivals import IP_PKTINFO, IPV6_PKTINFO
+from vpntun.carriers.carrier import Outcome
+from vpntun.carriers.listening import TcpListener
+from vpntun.carriers.udp import UdpEndpoint, UdpSocket, families
+from vpntun.errors import PortInUse
+
+FAMILIES = [socket.AF_INET, socket.AF_INET6]
+LOCALHOST: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+both_versions = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
+
+
+_ports = itertools.cycle(random.sample(range(10_000, 32_000), 1000))
+
+
+def free_port(family: int, kind: int = socket.SOCK_DGRAM) -> int:
+    """Find a free port below 32768, where the kernel starts handing out ephemeral ones to other tests."""
+    if family not in families():
+        pytest.skip("this machine has no such IP version")
+    for port in itertools.islice(_ports, 1000):
+        with socket.socket(family, kind) as probe:
+            try:
+                probe.bind((LOCALHOST[family], port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                pytest.skip("this machine has no loopback address of this IP version")
+        return port
+    raise AssertionError("none of 1,000 ports is free")
+
+
+@contextmanager
+def bound(family: int, loop: HandLoop, port: int = 0, *, serving: bool = True) -> Iterator[tuple[UdpSocket, Any]]:
+    """A carrier's socket on a port, and its address on the loopback interface."""
+    port = port or free_port(family)
+    udp = UdpSocket(family, port, loop, answers_from_where_asked=serving)
+    try:
+        yield udp, (LOCALHOST[family], port)
+    finally:
+        udp.close()
+
+
+@contextmanager
+def stranger(family: int) -> Iterator[socket.socket]:
+    """An ordinary socket of somebody else's."""
+    with socket.socket(family, socket.SOCK_DGRAM) as other:
+        other.settimeout(5)
+        yield other
+
+
+def receive_one(udp: UdpSocket, loop: HandLoop) -> tuple[bytes, UdpEndpoint]:
+    got: list[tuple[bytes, UdpEndpoint]] = []
+
+    def look() -> bool:
+        got.extend((bytes(message), source) for message, _, _, source in udp.receive())
+        return bool(got)
+
+    loop.until(look, "for a datagram")
+    assert len(got) == 1
+    return got[0]
+
+
+@both_versions
+def test_one_message_is_one_datagram_both_ways(loop: HandLoop, family: int) -> None:
+    with bound(family, loop) as (udp, address), stranger(family) as other:
+        for message in (b"a", b"b" * 148, b"c" * 65000):
+            other.sendto(message, address)
+            got, endpoint = receive_one(udp, loop)
+            assert got == message
+            assert endpoint.send([memoryview(message[::-1])]) is Outcome.SENT
+            assert other.recv(65535) == message[::-1]
+
+
+@both_versions
+def test_an_empty_datagram_is_a_message_of_no_bytes(loop: HandLoop, family: int) -> None:
+    with bound(family, loop) as (udp, address), stranger(family) as other:
+        other.sendto(b"", address)
+        assert receive_one(udp, loop)[0] == b""
+
+
+@both_versions
+def test_a_caller_needs_no_port_of_its_own(loop: HandLoop, family: int) -> None:
+    with bound(family, loop) as (server, address):
+        client = UdpSocket(family, 0, loop, answers_from_where_asked=False)
+        assert list(client.receive()) == []
+        assert client.endpoint(address).send([memoryview(b"question")]) is Outcome.SENT
+        message, endpoint = receive_one(server, loop)
+        assert message == b"question"
+        endpoint.send_first(b"answer")
+        assert receive_one(client, loop)[0] == b"answer"
+        client.close()
+
+
+@pytest.mark.parametrize("asked_at", ["127.0.0.1", "127.0.0.2", "127.9.8.7"])
+def test_the_answer_comes_from_the_address_that_was_asked(loop: HandLoop, asked_at: str) -> None:
+    with bound(socket.AF_INET, loop) as (udp, (_, port)), stranger(socket.AF_INET) as other:
+        other.sendto(b"question", (asked_at, port))
+        _, endpoint = receive_one(udp, loop)
+        endpoint.send([memoryview(b"answer")])
+        assert other.recvfrom(100) == (b"answer", (asked_at, port))
+
+
+@both_versions
+def test_each_message_is_said_to_come_from_who_sent_it(loop: HandLoop, family: int) -> None:
+    with bound(family, loop) as (udp, address), stranger(family) as one, stranger(family) as other:
+        for sender in (one, one, other, one, other, other):
+            sender.sendto(b"question", address)
+            _, endpoint = receive_one(udp, loop)
+            endpoint.send([memoryview(b"answer")])
+            assert sender.recv(100) == b"answer"
+
+
+def test_the_address_asked_at_does_not_make_another_endpoint(loop: HandLoop) -> None:
+    with bound(socket.AF_INET, loop) as (udp, (_, port)), stranger(socket.AF_INET) as other:
+        other.sendto(b"one", ("127.0.0.1", port))
+        first = receive_one(udp, loop)[1]
+        other.sendto(b"two", ("127.0.0.2", port))
+        second = receive_one(udp, loop)[1]
+        assert first == second
+        assert hash(first) == hash(second)
+        assert first == udp.endpoint(("127.0.0.1", other.getsockname()[1]))
+
+
+@both_versions
+def test_two_senders_are_two_endpoints_and_one_sender_is_one(loop: HandLoop, family: int) -> None:
+    with bound(family, loop) as (udp, address), stranger(family) as one, stranger(family) as two:
+        seen = []
+        for sender in (one, two, one):
+            sender.sendto(b"x", address)
+            seen.append(receive_one(udp, loop)[1])
+        assert seen[0] == seen[2] != seen[1]
+
+
+@pytest.mark.parametrize(
+    ("family", "local"),
+    [
+        (
+            socket.AF_INET,
+            (socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4x", 0, socket.inet_aton("192.0.2.77"))),
+        ),
+        (
+            socket.AF_INET6,
+            (socket.IPPROTO_IPV6, IPV6_PKTINFO, socket.inet_pton(socket.AF_INET6, "2001:db8::77") + bytes(4)),
+        ),
+    ],
+)
+def test_a_source_address_that_this_host_has_lost_is_left_out(
+    loop: HandLoop, family: int, local: tuple[int, int, bytes]
+) -> None:
+    with bound(family, loop) as (udp, _), stranger(family) as other:
+        other.bind((LOCALHOST[family], 0))
+        endpoint = udp.endpoint(other.getsockname(), (local,))
+        assert endpoint.send([memoryview(b"still")]) is Outcome.SENT
+        assert other.recv(100) == b"still"
+
+
+@pytest.mark.parametrize("address", [("255.255.255.255", 9), ("127.0.0.1", 0)])
+def test_a_datagram_that_this_host_cannot_send_is_told_and_the_next_one_goes(
+    loop: HandLoop, address: tuple[str, int]
+) -> None:
+    with bound(socket.AF_INET, loop) as (udp, _), stranger(socket.AF_INET) as other:
+        assert udp.endpoint(address).send([memoryview(b"lost")]) is Outcome.UNDELIVERABLE
+        assert udp.endpoint(address).ready()
+        other.bind(("127.0.0.1", 0))
+        assert udp.endpoint(other.getsockname()).send([memoryview(b"next")]) is Outcome.SENT
+        assert other.recv(100) == b"next"
+
+
+def test_a_message_that_is_too_large_for_a_datagram_is_told(loop: HandLoop) -> None:
+    with bound(socket.AF_INET, loop) as (udp, address):
+        for whole, outcome in ((True, Outcome.TOO_BIG), (False, Outcome.UNDELIVERABLE)):
+            assert udp.endpoint(address).send([memoryview(bytes(65508))], whole=whole) is outcome
+        assert udp.endpoint(address).send([memoryview(bytes(65507))]) is Outcome.SENT
+
+
+@both_versions
+def test_a_peer_that_is_not_there_is_no_error(loop: HandLoop, family: int) -> None:
+    with bound(family, loop) as (udp, address), stranger(family) as other:
+        nobody = udp.endpoint((LOCALHOST[family], free_port(family)))
+        for _ in range(5):
+            assert nobody.send([memoryview(b"anybody?")]) is Outcome.SENT
+            loop.poll()
+            assert list(udp.receive()) == []
+        other.sendto(b"here", address)
+        assert receive_one(udp, loop)[0] == b"here"
+
+
+def test_one_turn_takes_a_bounded_number_of_datagrams(loop: HandLoop) -> None:
+    with bound(socket.AF_INET, loop) as (udp, address), stranger(socket.AF_INET) as other:
+        for _ in range(150):
+            other.sendto(b"x", address)
+        first = len(list(udp.receive()))
+        assert 0 < first < 150
+        rest = 0
+        while taken := len(list(udp.receive())):
+            rest += taken
+        assert first + rest == 150
+
+
+def test_endpoints_of_many_strangers_take_bounded_memory(loop: HandLoop) -> None:
+    with bound(socket.AF_INET, loop) as (udp, _):
+        endpoint = udp.endpoint(("192.0.2.1", 1))
+        for port in range(1, 5000):
+            udp.endpoint(("192.0.2.2", port))
+        assert udp.endpoint(("192.0.2.1", 1)) == endpoint
+        assert udp.endpoint(("192.0.2.1", 1)) is not endpoint
+
+
+def test_an_endpoint_reads_as_an_operator_writes_it(loop: HandLoop) -> None:
+    with bound(socket.AF_INET, loop) as (udp, _):
+        assert str(udp.endpoint(("192.0.2.1", 55555))) == "192.0.2.1:55555 over UDP"
+        assert udp.endpoint(("192.0.2.1", 55555)).carrier == "udp"
+        six = UdpEndpoint(socket.AF_INET6, ("2001:db8::1", 55555, 0, 0), udp)
+        assert str(six) == "[2001:db8::1]:55555 over UDP"
+
+
+@both_versions
+def test_a_port_in_use_is_told_as_such_and_no_descriptor_is_left(loop: HandLoop, family: int) -> None:
+    with bound(family, loop) as (_, (_, port)):
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(PortInUse, match=f"UDP port {port} is in use"):
+            UdpSocket(family, port, loop, answers_from_where_asked=True)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_two_ip_versions_share_a_port(loop: HandLoop) -> None:
+    free_port(socket.AF_INET6)
+    port = free_port(socket.AF_INET)
+    with bound(socket.AF_INET, loop, port), bound(socket.AF_INET6, loop, port):
+        pass
+
+
+@both_versions
+def test_a_tcp_port_in_use_is_told_as_such(family: int) -> None:
+    port = free_port(family, socket.SOCK_STREAM)
+    listener = TcpListener(family, port)
+    try:
+        with pytest.raises(PortInUse, match=f"TCP port {port} is in use"):
+            TcpListener(family, port)
+    finally:
+        listener.close()
+
+
+HELD = """
+import socket, subprocess, sys
+from tests.machine import HandLoop
+from vpntun.carriers.carrier import Outcome
+from vpntun.carriers.udp import UdpSocket
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True)
+
+ip("link", "set", "lo", "up")
+ip("link", "add", "near", "type", "veth", "peer", "name", "far")
+ip("address", "add", "192.0.2.1/24", "dev", "near")
+ip("link", "set", "near", "up")
+ip("link", "set", "far", "up")
+
+loop = HandLoop()
+udp = UdpSocket(socket.AF_INET, 4242, loop, answers_from_where_asked=False)
+with socket.socket(fileno=__import__("os").dup(udp.fileno())) as same:
+    same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+woken = []
+udp.on_ready = lambda: woken.append(True)
+loop.watch(udp.fileno(), lambda: list(udp.receive()), udp.flush)
+silent = udp.endpoint(("192.0.2.9", 1))  # nobody answers ARP: datagrams wait in the kernel
+sent = 0
+while silent.send([memoryview(b"%4d" % sent + bytes(1000))]) is Outcome.SENT:
+    sent += 1
+    assert sent < 100
+assert not silent.ready()
+loop.poll()
+assert not woken and udp.held
+
+watch = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+watch.bind(("far", 0x0800))
+watch.settimeout(5)
+ip("neighbour", "replace", "192.0.2.9", "lladdr", "02:00:00:00:00:09", "dev", "near")
+loop.until(lambda: woken, "for room in the socket")
+assert silent.ready()
+got = [int(watch.recv(2000)[28:32]) for _ in range(sent + 1)]
+assert got == list(range(sent + 1)), got
+calls = len(woken)
+loop.settle()
+assert len(woken) == calls, "the loop spins"
+
+ip("address", "del", "192.0.2.1/24", "dev", "near")
+assert udp.endpoint(("198.51.100.1", 1)).send([memoryview(b"x")]) is Outcome.UNDELIVERABLE
+print("done")
+"""
+
+
+@pytest.mark.skipif(not (shutil.which("unshare") and shutil.which("ip")), reason="needs unshare(1) and ip(8)")
+def test_a_datagram_without_room_in_the_kernel_is_held_and_goes_first_when_there_is() -> None:
+    with_own_network = ["unshare", "--user", "--map-root-user", "--net"]
+    if subprocess.run([*with_own_network, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this user cannot have a network namespace of its own")
+    done = subprocess.run(
+        [*with_own_network, sys.executable, "-c", HELD], check=False, capture_output=True, text=True, timeout=60
+    )
+    if "type veth" in done.stderr or "Unknown device type" in done.stderr:
+        pytest.skip("this kernel has no veth")
+    assert done.stdout == "done\n", done.stderr

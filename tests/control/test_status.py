@@ -1,0 +1,255 @@
+"""What is told of a tunnel: every field that docs/control.rst names, no secret, and a state that is honest."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.datapath.ends import ALICE, BOB, PSK, End, Wire, ipv4
+from tests.datapath.test_link import HERE, THERE, Two
+from tests.machine import HandLoop
+from vpntun import __version__
+from vpntun.config.peer import PeerSettings
+from vpntun.config.tunnel import Tunnel
+from vpntun.control.status import state_of, status_of
+from vpntun.core.wireguard.timers import REKEY_ATTEMPT_TIME
+from vpntun.crypto.keys import format_key
+
+DOCS = (Path(__file__).parents[2] / "docs" / "control.rst").read_text()
+WALL = 1_700_000_000.5
+
+
+@pytest.fixture(params=["vpntun", "WireGuard"])
+def two(loop: HandLoop, request: pytest.FixtureRequest) -> Iterator[Two]:
+    """Alice, and Bob, who is a vpntun or any WireGuard."""
+    made = Two(loop, bob_is_plain=request.param == "WireGuard")
+    yield made
+    made.alice.close()
+    made.bob.close()
+
+
+@pytest.fixture
+def met(two: Two) -> Two:
+    """They have shaken hands."""
+    two.wire.shake_hands()
+    return two
+
+
+SETTINGS = PeerSettings(
+    BOB.public, (ip_network("10.0.0.0/24"), ip_network("fd00::/64")), PSK, keepalive=25.0, name="office"
+)
+TUNNEL = Tunnel("tun3", ALICE, (SETTINGS,), 55555, "auto", relay=True)
+
+
+def told(two: Two) -> dict[str, Any]:
+    """Alice's status, as it comes out at the other end."""
+    status = status_of(
+        TUNNEL,
+        lambda public: two.alice.links[two.alice.node.peers[public]],
+        mtu=1420,
+        addresses=[ip_interface("10.0.0.1/24")],
+        drops={"unknown peer": 2},
+        started=WALL - 60,
+        clock=lambda: WALL,
+    )
+    taken: dict[str, Any] = json.loads(json.dumps(status))
+    return taken
+
+
+def peer_of(two: Two) -> dict[str, Any]:
+    [peer] = told(two)["peers"]
+    assert isinstance(peer, dict)
+    return peer
+
+
+def documented(table: str) -> list[str]:
+    """The names in the first column of a table of docs/control.rst."""
+    [rows] = re.findall(rf"^\.\. {table}\n\n=.*\n.*\n=.*\n((?:.+\n)+?)=", DOCS, re.MULTILINE)
+    return [row.split("  ")[0].strip("`") for row in rows.splitlines() if not row.startswith(" ")]
+
+
+def test_the_documented_fields_are_those_that_are_told_in_that_order(two: Two) -> None:
+    assert documented("fields of the tunnel") == list(told(two))
+    assert documented("fields of a peer") == list(peer_of(two))
+
+
+def test_the_documented_reasons_are_reasons() -> None:
+    source = "\n".join(path.read_text() for path in (Path(__file__).parents[2] / "vpntun").rglob("*.py"))
+    reasons = documented("reasons")
+    assert len(reasons) > 10
+    for reason in reasons:
+        assert f'"{reason}"' in source, reason
+
+
+def test_the_tunnel_is_described_as_it_was_asked_for(two: Two) -> None:
+    status = told(two)
+    del status["peers"]
+    assert status == {
+        "interface": "tun3",
+        "version": __version__,
+        "pid": os.getpid(),
+        "started": int(WALL) - 60,
+        "public_key": format_key(ALICE.public),
+        "listen_port": 55555,
+        "waits": "auto",
+        "mtu": 1420,
+        "addresses": ["10.0.0.1/24"],
+        "relay": True,
+        "drops": {"unknown peer": 2},
+    }
+
+
+def test_no_secret_is_told(met: Two) -> None:
+    text = json.dumps(told(met))
+    for secret in (ALICE.private, BOB.private, PSK):
+        assert format_key(secret) not in text
+        assert secret.hex() not in text
+
+
+def test_of_a_peer_that_was_never_met_only_the_configuration_is_known(two: Two) -> None:
+    two.alice.link.peer.endpoint = None
+    known = {name: value for name, value in peer_of(two).items() if value is not None}
+    assert known == {
+        "public_key": format_key(BOB.public),
+        "name": "office",
+        "preshared_key": True,
+        "state": "waiting",
+        "allowed_ips": ["10.0.0.0/24", "fd00::/64"],
+        "received_bytes": 0,
+        "sent_bytes": 0,
+        "persistent_keepalive": 25.0,
+        "vpntun": False,
+        "queue": {"packets": 0, "bytes": 0},
+        "drops": {},
+    }
+
+
+def test_what_a_handshake_shows_is_told(two: Two) -> None:
+    link = two.alice.link
+    link.act(link.peer.initiate(two.wire.to_right, two.loop.now))
+    [initiation] = two.wire.to_right.take()
+    two.loop.pass_time(0.25)
+    two.bob.take(initiation, two.wire.to_left)
+    two.wire.run()
+    two.loop.pass_time(7.0)
+    peer = peer_of(two)
+    assert peer["endpoint"] == "right:55555"
+    assert peer["carrier"] == "udp"
+    assert peer["latest_handshake"] == int(WALL) - 7
+    assert peer["latest_received"] == int(WALL) - 7
+    assert peer["round_trip"] == 0.25
+    assert peer["received_bytes"] >= 92
+    assert peer["sent_bytes"] >= 148
+
+
+def test_what_two_vpntuns_find_out_is_told_of_vpntuns_alone(met: Two) -> None:
+    is_vpntun = not met.bob._plain
+    met.alice.link.conversation.moved(met.wire.to_right, met.loop.now, ipv6=False)
+    met.alice.send(ipv4(HERE, THERE, b"x" * 1000))
+    met.wire.run()
+    met.loop.deadline = lambda: met.alice.link.deadline
+    met.loop.on_deadline = met.alice.link.handle_deadline
+    met.loop.pass_time(2.0)
+    met.wire.run()
+    peer = peer_of(met)
+    assert peer["vpntun"] == is_vpntun
+    assert (peer["span"] is not None) == is_vpntun
+    assert peer["protected"] is (True if is_vpntun else None)  # a path's first datagrams are
+    assert (peer["record_bytes"] is not None) == is_vpntun
+    assert peer["path_mtu"] == (1500 if is_vpntun else None)
+    assert peer["loss"] is None
+    met.wire.to_right.ipv6 = True
+    assert peer_of(met)["path_mtu"] == (1520 if is_vpntun else None)
+
+
+def test_over_tcp_there_is_no_span_and_no_path_mtu(loop: HandLoop) -> None:
+    alice, bob = End(ALICE, loop), End(BOB, loop)
+    alice.know(BOB.public)
+    bob.know(ALICE.public)
+    Wire(alice, bob, carrier="tcp").shake_hands()
+    alice.send(ipv4(HERE, THERE))
+    two = Two.__new__(Two)
+    two.alice = alice
+    peer = peer_of(two)
+    assert (peer["carrier"], peer["span"], peer["path_mtu"]) == ("tcp", None, None)
+    assert peer["record_bytes"] > 4000
+    alice.close()
+    bob.close()
+
+
+def test_what_waits_and_what_was_dropped_is_told(met: Two) -> None:
+    met.wire.to_right.is_ready = False
+    met.alice.send(ipv4(HERE, THERE, b"x" * 80), ipv4(HERE, THERE, b"x" * 80))
+    met.alice.link.drops["source not allowed"] += 3
+    met.alice.link.queue.late = 2
+    peer = peer_of(met)
+    assert peer["queue"] == {"packets": 2, "bytes": 200}
+    assert {reason: peer["drops"][reason] for reason in ("source not allowed", "queue late")} == {
+        "source not allowed": 3,
+        "queue late": 2,
+    }
+
+
+# The state
+
+
+def test_without_a_session_it_is_connecting_while_it_asks_and_waiting_when_it_has_given_up(two: Two) -> None:
+    link = two.alice.link
+    assert state_of(link) == "waiting"
+    two.alice.send(ipv4(HERE, THERE))
+    assert state_of(link) == "connecting"
+    two.loop.clock.now += REKEY_ATTEMPT_TIME + 1
+    two.loop.poll()
+    link.handle_deadline()
+    assert state_of(link) == "waiting"
+
+
+def test_without_an_endpoint_nobody_is_asked(two: Two) -> None:
+    two.alice.link.peer.endpoint = None
+    two.alice.send(ipv4(HERE, THERE))
+    assert state_of(two.alice.link) == "waiting"
+
+
+def test_an_idle_session_is_connected_as_long_as_it_may_be_used(met: Two) -> None:
+    met.loop.pass_time(179.0)
+    assert state_of(met.alice.link) == "connected"
+    met.loop.pass_time(2.0)
+    assert state_of(met.alice.link) == "waiting"
+
+
+def test_a_peer_that_does_not_answer_is_not_connected_whatever_session_there_is(met: Two) -> None:
+    link = met.alice.link
+    met.loop.pass_time(1.0)
+    met.alice.send(ipv4(HERE, THERE))
+    met.wire.to_right.take()
+    met.loop.pass_time(14.9)
+    assert state_of(link) == "connected"
+    met.loop.pass_time(1.0)
+    link.handle_deadline()
+    assert link.peer.sending_session(met.loop.now) is not None
+    assert state_of(link) == "connecting"
+    met.wire.run()
+    assert state_of(link) == "connected"
+
+
+def test_a_session_without_a_path_is_not_connected(met: Two) -> None:
+    met.alice.link.peer.endpoint = None
+    assert state_of(met.alice.link) == "waiting"
+
+
+def test_while_packets_wait_for_the_first_word_of_a_vpntun_it_is_connecting(loop: HandLoop) -> None:
+    alice, bob = End(ALICE, loop, knows_vpntun=True), End(BOB, loop, plain=True)
+    alice.know(BOB.public)
+    bob.know(ALICE.public)
+    Wire(alice, bob).shake_hands()
+    assert state_of(alice.link) == "connecting"
+    assert state_of(bob.link) == "connected"
+    alice.close()
+    bob.close()

@@ -1,0 +1,141 @@
+"""The server's choice of carriers: it asks only where its peer was, 18 times, and never dials."""
+
+from __future__ import annotations
+
+from random import Random
+
+from tests.core.fakes import FakeEndpoint
+from tests.core.pair import AT_LEFT, AT_RIGHT, Pair, only, sent
+from vpntun.core.events import Established, Event, GaveUp, Moved, Transmit
+from vpntun.core.selection.server import ServerCarriers
+from vpntun.core.wireguard.timers import NEVER
+from vpntun.wire.message import DATA, INITIATION, kind_of
+
+OVER_TCP = FakeEndpoint("left", "tcp")
+
+
+def serving(endpoint: FakeEndpoint | None = AT_LEFT) -> tuple[Pair, ServerCarriers]:
+    """A pair whose right end is a server that remembers an endpoint."""
+    pair = Pair()
+    pair.right.peer.endpoint = endpoint
+    return pair, ServerCarriers(pair.right.peer, Random(3))
+
+
+def test_the_remembered_endpoint_is_asked_at_the_start() -> None:
+    pair, choice = serving()
+    assert not choice.searching
+    (event,) = choice.start(pair.now)
+    assert choice.searching
+    assert isinstance(event, Transmit)
+    assert event.endpoint == AT_LEFT
+    assert kind_of(event.message) == INITIATION
+
+
+def test_nobody_is_asked_while_nobody_is_known() -> None:
+    pair, choice = serving(None)
+    assert choice.start(pair.now) == choice.want(pair.now) == []
+    assert not choice.searching
+
+
+def test_what_is_staged_goes_after_90_seconds_without_anybody_to_ask() -> None:
+    pair, choice = serving(None)
+    begun = pair.now
+    choice.want(begun)
+    assert choice.handle_timer(begun + 89.9) == choice.want(begun + 89.9) == []
+    assert choice.deadline == begun + 90
+    assert choice.handle_timer(begun + 90) == [GaveUp()]
+    assert choice.deadline == NEVER
+
+
+def test_a_client_that_came_back_meanwhile_loses_nothing_and_can_be_asked() -> None:
+    pair, choice = serving(None)
+    choice.want(pair.now)
+    pair.shake_hands()
+    pair.now += 90
+    assert choice.handle_timer(pair.now) == []
+    assert sent(choice.want(pair.now))
+
+
+def test_on_a_new_connection_something_small_goes_before_the_data() -> None:
+    pair = Pair()
+    pair.shake_hands()
+    dialled = FakeEndpoint("left", "tcp")
+    events = pair.to_right(only(pair.left.peer.keepalive(AT_RIGHT, pair.now)), dialled)
+    assert [type(event) for event in events] == [Transmit, Moved]
+    assert len(only(events)) == 32
+
+
+def test_it_asks_18_times_in_90_seconds_and_gives_up() -> None:
+    pair, choice = serving()
+    asked = len(sent(choice.want(pair.now)))
+    start = pair.now
+    events: list[Event] = []
+    while not events or not isinstance(events[-1], GaveUp):
+        assert choice.want(pair.now) == []
+        assert choice.handle_timer(choice.deadline - 0.001) == []
+        pair.now = choice.deadline
+        events = choice.handle_timer(pair.now)
+        asked += len(sent(events))
+    assert asked in (17, 18)
+    assert 90 <= pair.now - start <= 96
+    assert choice.deadline == NEVER
+    assert sent(choice.want(pair.now + 1))
+
+
+def test_an_answer_ends_the_asking_and_is_confirmed_at_once() -> None:
+    pair, choice = serving()
+    initiation = only(choice.start(pair.now))
+    elsewhere = FakeEndpoint("where the answer came from")
+    (event,) = pair.to_right(only(pair.to_left(initiation)), elsewhere)
+    assert event == Established(elsewhere, initiator=True)
+    moved, keepalive = choice.established(elsewhere, pair.now, initiator=True)
+    assert moved == Moved(elsewhere, AT_LEFT)
+    assert choice.deadline == NEVER
+    assert pair.to_left(only([keepalive])) == [Established(AT_RIGHT, initiator=False)]
+    pair.assert_data_flows()
+
+
+def test_the_peers_own_handshake_ends_the_asking() -> None:
+    pair, choice = serving()
+    choice.start(pair.now)
+    pair.shake_hands()
+    assert choice.established(AT_LEFT, pair.now, initiator=False) == []
+    assert choice.deadline == NEVER
+    assert choice.handle_timer(pair.now + 100) == []
+
+
+def test_the_end_of_the_connection_in_use_makes_the_endpoint_unknown() -> None:
+    pair, choice = serving(OVER_TCP)
+    assert sent(choice.want(pair.now))
+    choice.lost(OVER_TCP)
+    assert pair.right.peer.endpoint is None
+    assert choice.deadline == NEVER
+    assert choice.want(pair.now + 10) == []
+    # What was asked there is over: a new connection is asked afresh.
+    pair.right.peer.endpoint = FakeEndpoint("another", "tcp")
+    assert sent(choice.want(pair.now + 1))
+
+
+def test_the_end_of_any_other_connection_changes_nothing() -> None:
+    pair, choice = serving()
+    choice.want(pair.now)
+    choice.lost(OVER_TCP)
+    assert pair.right.peer.endpoint == AT_LEFT
+    assert choice.deadline < NEVER
+
+
+def test_after_a_restart_the_session_is_back_in_one_round_trip() -> None:
+    pair = Pair()
+    pair.shake_hands()
+    old = pair.left.current()
+    pair.now += 50
+    fresh = Pair()
+    pair.right, pair.right.peer.endpoint = fresh.right, AT_LEFT
+    choice = ServerCarriers(pair.right.peer, Random(3))
+    response = only(pair.to_left(only(choice.start(pair.now))))
+    pair.to_right(response)
+    keepalive = only(choice.established(AT_LEFT, pair.now, initiator=True))
+    assert kind_of(keepalive) == DATA
+    pair.to_left(keepalive)
+    assert pair.left.current() is not old
+    pair.assert_data_flows()

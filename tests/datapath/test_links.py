@@ -1,0 +1,538 @@
+"""The links of many peers: they come, change and go, and whoever stays notices nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import IPv4Network, ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from tests.carriers.test_udp import free_port
+from tests.datapath.ends import ipv4
+from tests.machine import HandLoop, logged
+from tests.many import Crowd, Member, Server, key_of, network_of, settings_of
+from vpntun.config.peer import PeerSettings
+from vpntun.crypto.keys import format_key
+from vpntun.datapath.calling import CallingLink
+from vpntun.datapath.link import Link
+from vpntun.errors import ConfigurationError
+from vpntun.runtime.state import Endpoints
+
+HELLO = b"hello"
+
+
+class Town:
+    """A server, a crowd of a few, and the clock."""
+
+    def __init__(self, loop: HandLoop, state: Path, count: int, *, tcp: bool = False) -> None:
+        self.loop = loop
+        self.state = state
+        self.port = free_port(socket.AF_INET)
+        self.server = Server(loop, self.port, map(settings_of, range(count)), state, tcp=tcp)
+        self.crowd = Crowd(loop, self.port, count)
+        self.server.start()
+
+    def __getitem__(self, number: int) -> Member:
+        return self.crowd.members[number]
+
+    @property
+    def table(self) -> dict[int, PeerSettings]:
+        """The peers as they are configured, to be changed and given to `reload`."""
+        return dict(enumerate(self.server.peers))
+
+    def reload(self, peers: dict[int, PeerSettings]) -> tuple[int, int, int]:
+        return self.server.links.change(peers.values())
+
+    def connect(self) -> None:
+        """Everybody has a session."""
+        for member in self.crowd.members:
+            member.start()
+        self.loop.until(lambda: self.server.connected() == len(self.crowd.members))
+        self.loop.settle()
+
+    def gets_through(self, number: int) -> bool:
+        """Whether a packet of a member's comes out of the server's device."""
+        before = len(self.server.device.packets)
+        self.crowd.say([self[number]], HELLO)
+        self.loop.settle()
+        return len(self.server.device.packets) > before
+
+    def reaches(self, number: int) -> bool:
+        """Whether a packet to a member's network comes to it."""
+        before = self[number].got
+        self.server.say([number], HELLO)
+        self.loop.settle()
+        return self[number].got > before
+
+    def owner(self, address: str) -> Link | None:
+        return self.server.links.routes.find(ip_address(address).packed)
+
+    def close(self) -> None:
+        self.crowd.close()
+        self.server.close()
+
+
+@pytest.fixture
+def new_town(loop: HandLoop, tmp_path: Path) -> Iterator[Callable[..., Town]]:
+    towns: list[Town] = []
+
+    def new(count: int, *, tcp: bool = False) -> Town:
+        towns.append(Town(loop, tmp_path, count, tcp=tcp))
+        return towns[-1]
+
+    yield new
+    for town in towns:
+        town.close()
+
+
+def without(peers: dict[int, PeerSettings], *numbers: int) -> dict[int, PeerSettings]:
+    return {number: settings for number, settings in peers.items() if number not in numbers}
+
+
+def with_networks(settings: PeerSettings, *networks: str) -> PeerSettings:
+    return replace(settings, allowed=tuple(IPv4Network(network) for network in networks))
+
+
+# Who comes
+
+
+def test_each_peer_has_a_session_and_its_own_networks(new_town: Callable[..., Town]) -> None:
+    town = new_town(4)
+    town.connect()
+    for number in range(4):
+        assert town.gets_through(number)
+        assert town.reaches(number)
+    assert not town.server.all_drops()
+
+
+def test_a_peer_is_added_while_the_others_go_on(new_town: Callable[..., Town]) -> None:
+    town = new_town(3)
+    everybody = town.table
+    assert town.reload(without(everybody, 2)) == (0, 1, 0)
+    for member in town.crowd.members:
+        member.start()
+    town.loop.until(lambda: town.server.connected() == 2)
+    sessions = [town.server.link(number).peer.keys.current for number in (0, 1)]
+    assert not town.gets_through(2)
+    assert town.reload(everybody) == (1, 0, 0)
+    town[2].peer.forget_handshake("udp")
+    town[2].act(town[2].peer.initiate(town[2].way, town.loop.now))
+    town.loop.until(lambda: town.server.connected() == 3)
+    assert town.gets_through(2)
+    assert [town.server.link(number).peer.keys.current for number in (0, 1)] == sessions
+
+
+def test_a_peer_with_this_ends_own_key_is_refused_and_nothing_else_is(new_town: Callable[..., Town]) -> None:
+    town = new_town(1)
+    with pytest.raises(ConfigurationError):
+        town.reload({**town.table, 1: PeerSettings(key_of(-1).public, (network_of(1),))})
+
+
+def test_the_same_configuration_again_touches_nothing(new_town: Callable[..., Town]) -> None:
+    town = new_town(3)
+    town.connect()
+    links = [town.server.link(number) for number in range(3)]
+    sessions = [link.peer.keys.current for link in links]
+    assert town.reload(town.table) == (0, 0, 0)
+    assert [town.server.link(number) for number in range(3)] == links
+    assert [link.peer.keys.current for link in links] == sessions
+
+
+# Who goes: attack case 20
+
+
+def test_what_a_removed_peer_still_sends_is_dropped(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    town.connect()
+    before = len(town.server.device.packets)
+    assert town.reload(without(town.table, 1)) == (0, 1, 0)
+    assert not town.gets_through(1)
+    assert town.server.drops["unknown index"] == 1
+    town[1].act(town[1].peer.initiate(town[1].way, town.loop.now + 60))
+    town.loop.settle()
+    assert town.server.drops["unknown peer"] == 1
+    assert len(town.server.device.packets) == before
+    assert town.gets_through(0)
+
+
+def test_a_peer_that_was_replaced_starts_anew_and_its_old_session_is_dropped(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    town.connect()
+    former = town.server.link(1)
+    peers = town.table
+    peers[1] = replace(peers[1], psk=b"k" * 32)
+    assert town.reload(peers) == (0, 0, 1)
+    assert town.server.link(1) is not former
+    assert not town.gets_through(1)
+    assert town.server.drops["unknown index"] == 1
+
+
+def test_the_indices_and_keys_of_a_removed_peer_are_gone(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    town.connect()
+    link = town.server.link(1)
+    town.server.links.node.indices.reserve(next(iter(link.peer._handshakes.values())))  # of nobody's session
+    before = len(town.server.links.node.indices)
+    session = link.peer.keys.current
+    assert session is not None
+    link.peer.forget_handshake("udp")
+    link.act(link.peer.initiate(link.peer.endpoint or town[1].way, town.loop.now + 60))  # one handshake is under way
+    assert len(town.server.links.node.indices) == before + 1
+    town.reload(without(town.table, 1))
+    assert len(town.server.links.node.indices) == before - 1
+    assert not session.may_receive(town.loop.now)
+    assert not session.may_send(town.loop.now)
+
+
+def test_what_is_sent_to_a_removed_peer_has_no_route(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    town.connect()
+    assert town.owner("10.0.1.1") is town.server.link(1)
+    town.reload(without(town.table, 1))
+    assert town.owner("10.0.1.1") is None
+    assert not town.reaches(1)
+    assert town.server.drops["no route"] == 1
+
+
+def test_a_removed_peer_has_nothing_to_do_any_more(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    town.connect()
+    former = town.server.link(1)
+    town.server.say([1], HELLO)
+    town.reload(without(town.table, 1))
+    town.loop.settle()
+    sent = former.peer.sent_bytes
+    schedule = town.server.schedule
+    for _ in range(600):
+        town.loop.pass_time(1.0)
+        schedule.handle(town.loop.now)
+    assert schedule.deadline() < float("inf"), "the other one still has"
+    assert former.peer.sent_bytes == sent
+    assert former not in town.server.links.by_peer.values()
+
+
+def test_a_removed_peers_place_is_forgotten_and_a_changed_ones_is_not(new_town: Callable[..., Town]) -> None:
+    town = new_town(3)
+    town.connect()
+    peers = town.table
+    peers[2] = replace(peers[2], psk=b"k" * 32)
+    town.reload(without(peers, 1))
+    town.loop.pass_time(1.0)
+    town.loop.pass_time(1.0)
+    remembered = Endpoints("many0", town.loop, town.state)
+    places = [remembered.recall(key_of(number).public) for number in range(3)]
+    assert [place is not None for place in places] == [True, False, True]
+    assert town.server.link(2).peer.endpoint == town.server.udp.endpoint(places[2] or ("", 0))
+
+
+# What changes in place
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "the office"},
+        {"keepalive": 5.0},
+        {"allowed": (network_of(1), ip_network("10.9.0.0/16"))},
+        {"allowed": (network_of(1),), "keepalive": 7.0, "name": "x"},
+    ],
+)
+def test_a_change_that_needs_no_new_session_keeps_it(new_town: Callable[..., Town], changes: dict[str, object]) -> None:
+    town = new_town(2)
+    town.connect()
+    link = town.server.link(1)
+    session = link.peer.keys.current
+    peers = town.table
+    peers[1] = replace(peers[1], **changes)  # type: ignore[arg-type]
+    assert town.reload(peers) == (0, 0, 1)
+    assert town.server.link(1) is link
+    assert link.peer.keys.current is session
+    assert town.server.links.settings_of(link) == peers[1]
+    assert town.gets_through(1)
+    assert town.reaches(1)
+
+
+def test_a_keepalive_begins_and_ends_with_the_configuration(new_town: Callable[..., Town]) -> None:
+    town = new_town(1)
+    town.connect()
+    link = town.server.link(0)
+    peers = town.table
+    assert link.peer.timers.persistent == float("inf")
+    town.reload({0: replace(peers[0], keepalive=5.0)})
+    assert link.deadline <= town.loop.now + 5.0
+    assert town.server.schedule.deadline() <= town.loop.now + 5.0
+    town.reload(peers)
+    assert link.peer.timers.persistent == float("inf")
+
+
+def test_networks_that_are_gone_lead_nowhere_and_new_ones_to_the_peer(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    peers = town.table
+    peers[1] = with_networks(peers[1], "10.0.1.0/25", "172.16.0.0/12")
+    town.reload(peers)
+    assert town.owner("10.0.1.1") is town.server.link(1)
+    assert town.owner("172.31.255.255") is town.server.link(1)
+    assert town.owner("10.0.1.200") is None
+    assert town.owner("10.0.0.1") is town.server.link(0)
+
+
+@pytest.mark.parametrize(("loses", "gains"), [(0, 1), (1, 0)])
+def test_a_prefix_moves_from_one_peer_to_another_in_one_reload(
+    new_town: Callable[..., Town], loses: int, gains: int
+) -> None:
+    town = new_town(3)
+    town.connect()
+    sessions = [town.server.link(number).peer.keys.current for number in range(3)]
+    peers = town.table
+    moving = str(network_of(loses))
+    peers[loses] = with_networks(peers[loses], "10.77.0.0/16")
+    peers[gains] = with_networks(peers[gains], str(network_of(gains)), moving)
+    assert town.reload(peers) == (0, 0, 2)
+    assert town.owner(str(IPv4Network(moving)[1])) is town.server.link(gains)
+    assert not town.gets_through(loses), "its source is another's now"
+    assert town.server.link(loses).drops["source not allowed"] == 1
+    assert [town.server.link(number).peer.keys.current for number in range(3)] == sessions
+
+
+def test_a_prefix_moves_from_a_peer_that_goes_to_one_that_comes(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    peers = without(town.table, 1)
+    peers[7] = replace(settings_of(7), allowed=(network_of(1),))
+    assert town.reload(peers) == (1, 1, 0)
+    assert town.owner("10.0.1.1") is town.server.link(7)
+
+
+def owners_after(town: Town, *configurations: dict[int, PeerSettings]) -> list[str]:
+    """Who has which prefix, by name, after these were read one after the other."""
+    for peers in configurations:
+        town.reload(peers)
+    links = town.server.links
+    return sorted(
+        f"{network} {link.name}" for link in links.by_peer.values() for network in links.routes.networks_of(link)
+    )
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_a_reload_ends_as_a_restart_would_where_several_peers_have_one_prefix(
+    new_town: Callable[..., Town], order: tuple[int, ...]
+) -> None:
+    def named(number: int, *networks: str) -> PeerSettings:
+        return replace(with_networks(settings_of(number), *networks), name=f"n{number}")
+
+    first = {number: named(number, "10.5.0.0/16", f"10.{number}.0.0/24") for number in order}
+    seconds = [
+        without(first, order[-1]),
+        {**first, order[-1]: named(order[-1], "10.9.0.0/24")},
+        {**first, order[0]: replace(first[order[0]], keepalive=9.0)},
+        {number: first[number] for number in reversed(order)},
+        {**first, order[1]: replace(first[order[1]], psk=b"k" * 32)},
+    ]
+    for second in seconds:
+        assert owners_after(new_town(0), first, second) == owners_after(new_town(0), second)
+
+
+def test_the_only_peer_needs_no_name_in_the_log_and_one_of_several_does(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    peers = town.table
+    short = [f"peer {format_key(key_of(number).public)[:8]}" for number in range(2)]
+    assert [town.server.link(number).name for number in range(2)] == short
+    town.reload(without(peers, 1))
+    assert town.server.link(0).name == ""
+    town.reload({0: peers[0], 1: replace(peers[1], name="office")})
+    assert [town.server.link(number).name for number in range(2)] == [short[0], "office"]
+
+
+# Routes that lead into the tunnel
+
+
+LOCALHOST_NETWORK = IPv4Network("127.0.0.0/8")
+
+
+def own_datagram(town: Town, number: int) -> bytes:
+    """A datagram to a member, with the ports of the server's own."""
+    there, port = town.server.link(number).path.flow[3:5]  # type: ignore[union-attr]
+    body = struct.pack("!HHHH", town.port, port, 9, 0) + b"x"
+    return ipv4("127.0.0.1", str(ip_address(there)), body)
+
+
+def test_own_datagrams_from_the_device_are_dropped_once_a_reload_covers_their_endpoint(
+    new_town: Callable[..., Town],
+) -> None:
+    town = new_town(2)
+    town.connect()
+    peers = town.table
+    own = own_datagram(town, 0)
+    town.server.device.from_the_kernel(own)
+    town.loop.settle()
+    assert town.server.all_drops() == {"no route": 1}
+    town.reload({**peers, 1: replace(peers[1], allowed=(network_of(1), LOCALHOST_NETWORK))})
+    town.server.device.from_the_kernel(own)
+    town.loop.settle()
+    assert town.server.all_drops() == {"no route": 1, "routing loop": 1}
+    assert town.reaches(0)
+    town.reload(peers)
+    assert town.server.links.guard.endpoints == {}
+
+
+def test_own_datagrams_follow_the_endpoint_and_end_with_the_peer(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    peers = town.table
+    peers[1] = replace(peers[1], allowed=(network_of(1), LOCALHOST_NETWORK))
+    town.reload(peers)
+    assert town.server.links.guard.endpoints == {}
+    town.connect()
+    assert len(town.server.links.guard.endpoints) == 2
+    town.reload(without(peers, 0))
+    assert list(town.server.links.guard.endpoints) == [town.server.link(1).path.flow.destination]  # type: ignore[union-attr]
+
+
+def test_a_peer_whose_route_leads_inside_gets_no_answer(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    peers = town.table
+    town.reload({**peers, 1: replace(peers[1], allowed=(network_of(1), LOCALHOST_NETWORK))})
+    town.server.inside.add(town[0].address)
+    for member in town.crowd.members:
+        member.start()
+    town.loop.until(lambda: town.server.connected() == 1)
+    town.loop.settle()
+    assert town.server.all_drops()["routing loop"] == 1
+    assert town.server.link(0).peer.endpoint is None
+    assert town.reaches(1)
+
+
+def test_a_remembered_endpoint_whose_route_leads_inside_is_not_asked(
+    new_town: Callable[..., Town], loop: HandLoop
+) -> None:
+    town = new_town(1)
+    town.connect()
+    for _ in range(2):
+        town.loop.pass_time(1.0)  # until it is written
+    again = Server(loop, free_port(socket.AF_INET), town.server.peers, town.state)
+    try:
+        again.inside.add(town[0].address)
+        again.start()
+        assert again.link(0).peer.endpoint is None
+        again.links.change([])
+    finally:
+        again.close()
+
+
+def test_an_address_of_the_peers_name_is_not_called_while_its_route_leads_inside(
+    new_town: Callable[..., Town], loop: HandLoop
+) -> None:
+    town = new_town(0)
+    town.server.inside.add(ip_address("127.0.0.1").packed)
+    with socket.create_server(("127.0.0.1", 0)) as listener, logged() as lines:
+        listener.settimeout(0.2)
+        town.reload({5: called(5, listener.getsockname()[1])})
+        loop.until(lambda: any("leads into the tunnel itself" in line for line in lines))
+        with pytest.raises(TimeoutError):
+            listener.accept()
+        town.server.inside.clear()
+
+        def dialled() -> bool:
+            loop.pass_time(1.0)
+            town.server.schedule.deadline()
+            town.server.schedule.handle(loop.now)
+            with suppress(TimeoutError):
+                listener.accept()[0].close()
+                return True
+            return False
+
+        loop.until(dialled)
+
+
+# Peers that are called
+
+
+def called(number: int, port: int, **changes: object) -> PeerSettings:
+    settings = replace(settings_of(number), host="127.0.0.1", port=port, transport="tcp")
+    return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("who_forgets", ["the called", "the caller"])
+def test_the_connection_of_a_removed_peer_closes_at_both_ends(
+    new_town: Callable[..., Town], loop: HandLoop, tmp_path: Path, who_forgets: str
+) -> None:
+    town = new_town(1, tcp=True)
+    caller = Server(loop, free_port(socket.AF_INET), [], tmp_path / "caller", number=0)
+    try:
+        caller.links.change([replace(called(-1, town.port), allowed=(network_of(0),))])
+        link = caller.links.of(key_of(-1).public)
+        loop.until(lambda: town.server.connected() == caller.connected() == 1)
+        assert [link.path] == caller.connections
+        if who_forgets == "the called":
+            town.reload({})
+        else:
+            caller.links.change([])
+        ends = [caller.connections[0], town.server.connections[0]]
+        loop.until(lambda: all(end.fileno() < 0 for end in ends))
+        caller.links.change([])  # which may be calling again by now
+        loop.settle()
+    finally:
+        caller.close()
+
+
+def test_a_removed_peer_is_called_no_more(new_town: Callable[..., Town], loop: HandLoop) -> None:
+    town = new_town(0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        town.reload({5: called(5, port)})
+        accepted: list[socket.socket] = []
+
+        def dialled() -> bool:
+            try:
+                accepted.append(listener.accept()[0])
+            except BlockingIOError:
+                return False
+            return True
+
+        loop.until(dialled)
+        loop.settle()
+        link = town.server.link(5)
+        assert isinstance(link, CallingLink)
+        town.reload({})
+        with accepted[0] as connection:
+            connection.settimeout(5)
+            while connection.recv(4096):  # an initiation, and the end
+                pass
+        with logged() as lines:
+            for _ in range(100):
+                loop.pass_time(1.0)
+                town.server.schedule.handle(loop.now)
+        assert not dialled()
+        assert not lines
+
+
+def test_no_descriptor_is_left_behind_by_a_hundred_reloads(new_town: Callable[..., Town], loop: HandLoop) -> None:
+    town = new_town(4)
+    town.connect()
+    peers = town.table
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
+        port = listener.getsockname()[1]
+
+        def turn(number: int) -> None:
+            names = {9: called(9, port), 10: called(10, port, host=f"two..dots{number}", transport="auto")}
+            changed = {**peers, 3: replace(peers[3], psk=bytes([number]) * 32)}
+            town.reload({**changed, **names} if number % 2 else without(peers, 0, 2))
+            for _ in range(3):
+                loop.pass_time(1.0)
+                town.server.schedule.handle(loop.now)
+
+        turn(1)
+        turn(0)
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(100):
+            turn(number)
+        town.reload(without(peers, 0, 2))
+        for _ in range(20):
+            loop.pass_time(1.0)
+        loop.settle()
+        assert len(os.listdir("/proc/self/fd")) <= before

@@ -1,0 +1,71 @@
+"""Packets from the device that no peer's allowed IPs cover: dropped, counted, and their senders told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.datapath.ends import ALICE, BOB, CAROL, End, Wire, ipv4, ipv6
+from tests.machine import HandLoop
+from tests.wire.packets import payload, tcp_superpacket, udp
+from vpntun.datapath.outbound import ERRORS_AT_ONCE, ERRORS_PER_SECOND
+from vpntun.wire.icmp import UNREACHABLE, error_about
+from vpntun.wire.ip import destination_of
+
+
+@pytest.fixture
+def alice(loop: HandLoop) -> Iterator[End]:
+    made = End(ALICE, loop)
+    made.know(CAROL.public, ["10.0.3.0/24"])
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_sender_is_told_by_the_destination_which_the_kernel_believes(alice: End, version: int) -> None:
+    packet = udp(version, b"anybody there?")
+    alice.send(packet)
+    assert alice.device.packets == [error_about(packet, UNREACHABLE, destination_of(packet))]
+    assert set(alice.device.headers) == {bytes(10)}
+    assert alice.drops == {"no route": 1}
+
+
+def test_the_sender_of_a_superpacket_is_told_once(alice: End) -> None:
+    packet = tcp_superpacket(6, payload(30000))
+    alice.send((packet, 1300))
+    (told,) = alice.device.packets
+    assert len(told) == 1280
+    assert packet.startswith(told[48:])
+
+
+def test_senders_are_told_at_a_bounded_rate(alice: End) -> None:
+    alice.send(*[udp(4, b"x")] * 100)
+    assert len(alice.device.packets) == ERRORS_AT_ONCE
+    alice.loop.clock.now += 1
+    alice.send(*[udp(4, b"x")] * 100)
+    assert len(alice.device.packets) == ERRORS_AT_ONCE + ERRORS_PER_SECOND
+    assert alice.drops == {"no route": 200}
+
+
+def test_nobody_is_told_about_multicast_or_an_error_and_that_takes_nothing_of_the_rate(alice: End) -> None:
+    error = error_about(udp(4, b"x"), UNREACHABLE, udp(4, b"x")[16:20])
+    alice.send(*[ipv4("10.0.0.1", "224.0.0.251"), ipv6("fe80::1", "ff02::2"), error] * 50)
+    assert alice.device.packets == []
+    alice.send(*[udp(4, b"x")] * 50)
+    assert len(alice.device.packets) == ERRORS_AT_ONCE
+
+
+def test_those_that_have_a_route_go_their_way_between_those_that_have_none(alice: End) -> None:
+    loop = alice.loop
+    assert isinstance(loop, HandLoop)
+    bob = End(BOB, loop)
+    bob.know(ALICE.public)
+    alice.know(BOB.public, ["10.0.0.2/32"])
+    wire = Wire(alice, bob)
+    wire.shake_hands()
+    good = ipv4("10.0.0.1", "10.0.0.2", b"good")
+    alice.send(good, udp(4, payload(1300)), good, udp(6, payload(1300)), good)
+    wire.run()
+    assert bob.device.packets == [good] * 3
+    bob.close()

@@ -1,0 +1,279 @@
+"""The sealer: which messages leave by one call, in which order, and that none is lost where the path holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4
+from tests.machine import HandLoop
+from tests.wire.packets import but_for_what_df_frees, payload, tcp_run, tcp_superpacket, udp
+from vpntun.core.records.span import LARGEST_SEND
+from vpntun.crypto.noise import SessionKeys
+from vpntun.crypto.session import Session
+from vpntun.datapath.link import Link
+from vpntun.datapath.sealer import MOST_MESSAGES, Sealer
+from vpntun.wire.message import DATA_OVERHEAD
+from vpntun.wire.record import PARITY, TAKES_ALL, Parity
+
+KEY = b"k" * 32
+
+
+def new_session(number: int = 1) -> Session:
+    return Session(SessionKeys(KEY, KEY), number, number, True, 0.0)
+
+
+@dataclass
+class Batch:
+    """What left by one call."""
+
+    messages: list[bytes]
+    first: int
+    are_records: bool
+
+
+@dataclass
+class FakeLink:
+    """Opens what is sent by it."""
+
+    batches: list[Batch] = field(default_factory=list)
+
+    def send_batch(
+        self, session: Session, messages: memoryview, size: int, first: int, count: int, *, are_records: bool
+    ) -> None:
+        opener, plaintext = new_session(), memoryview(bytearray(65535))
+        cut = [messages[at : at + size] for at in range(0, len(messages), size)]
+        assert len(cut) == count
+        opened = [bytes(plaintext[: opener.open_into(message, plaintext)]) for message in cut]
+        self.batches.append(Batch(opened, first, are_records))
+
+    @property
+    def sizes(self) -> list[list[int]]:
+        return [[len(message) for message in batch.messages] for batch in self.batches]
+
+
+class Desk:
+    """A sealer and a link, or two."""
+
+    def __init__(self) -> None:
+        self.sealer = Sealer()
+        self.link, self.other = FakeLink(), FakeLink()
+        self.session = new_session()
+
+    def add(
+        self, *sizes: int, link: FakeLink | None = None, session: Session | None = None, is_record: bool = True
+    ) -> list[bool]:
+        return [
+            self.sealer.add(
+                cast(Link, link or self.link), session or self.session, memoryview(bytes(size)), is_record=is_record
+            )
+            for size in sizes
+        ]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_messages_of_one_size_leave_together_and_a_shorter_one_is_the_last(desk: Desk) -> None:
+    assert desk.add(1000, 1000, 1000, 400, 400) == [False, False, False, True, False]
+    assert desk.link.sizes == [[1000, 1000, 1000, 400]]
+    assert desk.sealer.pending == 1
+    desk.sealer.flush()
+    assert desk.link.sizes == [[1000, 1000, 1000, 400], [400]]
+    assert desk.sealer.pending == 0
+
+
+def test_a_longer_message_begins_another_batch(desk: Desk) -> None:
+    assert desk.add(400, 400, 1000) == [False, False, True]
+    assert desk.link.sizes == [[400, 400]]
+
+
+def test_a_batch_holds_no_more_than_the_kernel_takes(desk: Desk) -> None:
+    desk.add(*[100] * (MOST_MESSAGES + 1))
+    assert desk.link.sizes == [[100] * MOST_MESSAGES]
+    desk.sealer.flush()
+    desk.add(*[1440] * 50)
+    desk.sealer.flush()
+    for batch in desk.link.batches:
+        assert sum(len(message) + DATA_OVERHEAD for message in batch.messages) <= LARGEST_SEND
+    assert sum(map(len, desk.link.sizes)) == MOST_MESSAGES + 1 + 50
+
+
+def test_what_is_of_another_link_session_or_kind_begins_another_batch(desk: Desk) -> None:
+    desk.add(100, 100)
+    desk.add(100, link=desk.other)
+    assert (desk.link.sizes, desk.other.sizes) == ([[100, 100]], [])
+    desk.add(100, session=new_session())
+    assert desk.other.sizes == [[100]]
+    desk.add(100, is_record=False)
+    desk.sealer.flush()
+    assert [batch.are_records for batch in desk.link.batches] == [True, True, False]
+
+
+def test_a_counter_that_went_to_something_else_in_between_begins_another_batch(desk: Desk) -> None:
+    desk.add(100, 100)
+    desk.session.send_counter += 1  # a REPORT's
+    desk.add(100)
+    desk.sealer.flush()
+    assert [(batch.first, len(batch.messages)) for batch in desk.link.batches] == [(0, 2), (3, 1)]
+
+
+def test_what_an_error_interrupted_is_dropped_and_the_next_goes(desk: Desk) -> None:
+    desk.add(100, 100)
+    desk.sealer.discard()
+    desk.add(200)
+    desk.sealer.flush()
+    assert desk.link.sizes == [[200]]
+
+
+@given(st.lists(st.tuples(st.integers(1, 1440), st.booleans(), st.sampled_from([0, 0, 0, 1])), max_size=200))
+def test_all_leave_once_in_the_order_of_their_counters(messages: list[tuple[int, bool, int]]) -> None:
+    desk = Desk()
+    for size, is_record, between in messages:
+        desk.session.send_counter += between
+        desk.add(size, is_record=is_record)
+    desk.sealer.flush()
+    assert [size for batch in desk.link.sizes for size in batch] == [size for size, _, _ in messages]
+    counters = [batch.first + index for batch in desk.link.batches for index in range(len(batch.messages))]
+    assert counters == sorted(set(counters))
+    for sizes in desk.link.sizes:
+        assert len(set(sizes[:-1])) <= 1
+        assert sizes[-1] <= sizes[0]
+        assert len(sizes) <= MOST_MESSAGES
+
+
+# Between two ends
+
+
+class Two:
+    """Alice and Bob, vpntuns on a path of 1,500 bytes; `protected`: Alice sends parities."""
+
+    def __init__(self, loop: HandLoop, *, protected: bool = False) -> None:
+        self.alice, self.bob = End(ALICE, loop, 1400), End(BOB, loop, 1400)
+        self.alice.know(BOB.public)
+        self.bob.know(ALICE.public)
+        self.wire = Wire(self.alice, self.bob)
+        self.wire.shake_hands()
+        conversation = self.alice.link.conversation
+        conversation.payload = 1472
+        conversation.room = lambda session, now: conversation.span.largest_record  # type: ignore[method-assign]
+        conversation.takes = TAKES_ALL
+        conversation.span.protection.possible = conversation.span.protection.active = protected
+        conversation.span.path(1472, 1, loop.now)
+        conversation.span.protection.possible = conversation.span.protection.active = protected
+        self.wire.to_right.calls.clear()
+
+    @property
+    def calls(self) -> list[list[bytes]]:
+        return self.wire.to_right.calls
+
+    def close(self) -> None:
+        self.alice.close()
+        self.bob.close()
+
+
+@pytest.fixture
+def two(loop: HandLoop) -> Iterator[Two]:
+    made = Two(loop)
+    yield made
+    made.close()
+
+
+def test_a_superpacket_leaves_in_a_datagram_a_segment_by_as_few_calls_as_the_kernel_allows(two: Two) -> None:
+    two.alice.send((tcp_superpacket(4, payload(1348 * 60)[:60000]), 1348))
+    segments = -(-60000 // 1348)
+    assert sum(map(len, two.calls)) == segments
+    assert len(two.calls) == -(-segments // (LARGEST_SEND // 1437))
+    assert {len(datagram) for call in two.calls for datagram in call[:-1]} == {1348 + 52 + 5 + 32}
+    two.wire.run()
+    assert two.bob.device.arrived == tcp_run(4, payload(60000), 1348)
+
+
+def test_a_packet_that_is_alone_leaves_at_once(two: Two) -> None:
+    for number in range(3):
+        two.alice.send(ipv4("10.0.0.1", "10.0.0.2", b"%d" % number))
+        assert len(two.calls) == number + 1
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 20000), st.integers(100, 1348)), min_size=1, max_size=8),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_where_the_path_holds_nothing_is_lost_and_the_order_stays(
+    flows: list[tuple[bool, int, int]], calls: int, protected: bool
+) -> None:
+    loop = HandLoop()
+    two = Two(loop, protected=protected)
+    given: list[bytes | tuple[bytes, int]] = []
+    expected: list[bytes] = []
+    for is_tcp, size, segment in flows:
+        if is_tcp:
+            given.append((tcp_superpacket(4, payload(size)), segment))
+            expected += tcp_run(4, payload(size), segment)
+        else:
+            given.append(udp(4, payload(size % 1300)))
+            expected.append(udp(4, payload(size % 1300)))
+    two.wire.carry_blocking(calls, *given)
+    arrived = [but_for_what_df_frees(packet) for packet in two.bob.device.arrived]
+    assert arrived == [but_for_what_df_frees(packet) for packet in expected]
+    assert not two.alice.drops
+    assert not two.bob.drops
+    two.close()
+    loop.close()
+
+
+@pytest.mark.parametrize("lost", range(16))
+def test_a_record_of_a_group_that_is_lost_arrives_by_its_parity(loop: HandLoop, lost: int) -> None:
+    two = Two(loop, protected=True)
+    two.alice.send((tcp_superpacket(4, payload(1348 * 16)), 1348))
+    datagrams = [datagram for call in two.calls for datagram in call]
+    assert len(datagrams) == 17
+    two.wire.to_right.take()
+    two.bob.take_together(datagrams, two.wire.to_left)  # from here on Bob keeps records
+    two.bob.device.packets.clear()
+    two.bob.device.headers.clear()
+    two.calls.clear()
+    two.alice.send((tcp_superpacket(4, payload(1348 * 16)), 1348))
+    datagrams = [datagram for call in two.calls for datagram in call]
+    two.wire.to_right.take()
+    two.bob.take_together(datagrams[:lost] + datagrams[lost + 1 :], two.wire.to_left)
+    assert sorted(map(but_for_what_df_frees, two.bob.device.arrived)) == sorted(
+        map(but_for_what_df_frees, tcp_run(4, payload(1348 * 16), 1348))
+    )
+    assert two.bob.link.conversation.restored == 1
+    two.bob.take(datagrams[lost], two.wire.to_left)
+    assert two.bob.drops == {"replayed": 1}
+    two.close()
+
+
+@pytest.mark.parametrize("segments", [1, 10, 16, 46])
+def test_what_was_sealed_for_a_length_that_no_longer_fits_brings_it_down_once(loop: HandLoop, segments: int) -> None:
+    two = Two(loop, protected=True)
+    conversation = two.alice.link.conversation
+    conversation._path.payload = conversation.payload
+    two.wire.to_right.largest = 1300
+    two.alice.send((tcp_superpacket(4, payload(1348 * segments)), 1348))
+    assert (conversation.payload, conversation.df) == (1200, True)
+    two.close()
+
+
+def test_a_parity_is_no_bundle_and_names_its_group(loop: HandLoop) -> None:
+    two = Two(loop, protected=True)
+    two.alice.send((tcp_superpacket(4, payload(1348 * 16)), 1348))
+    session = two.bob.link.peer.keys.current
+    assert session is not None
+    plaintext = memoryview(bytearray(2000))
+    last = memoryview(two.calls[-1][-1])
+    record = plaintext[: session.open_into(last, plaintext)]
+    assert record[0] == PARITY
+    assert Parity.parse(record).count == 16
+    two.close()

@@ -1,0 +1,287 @@
+"""A server and a client on real loopback sockets, wired as the daemon wires them, but for the device and the clock."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+
+import pytest
+
+from tests.carriers.test_udp import free_port
+from tests.datapath.ends import ALICE, BOB, PSK, End, Stamps, ipv4
+from tests.machine import HandLoop
+from tests.wire.packets import tcp_run, tcp_superpacket, udp_run, udp_superpacket
+from vpntun.carriers.accepted import AcceptedConnections
+from vpntun.carriers.listening import TcpListener
+from vpntun.carriers.tcp import TcpConnection
+from vpntun.carriers.udp import UdpSocket
+from vpntun.core.selection.client import ClientCarriers, Transport
+from vpntun.core.wireguard.peer import Peer
+from vpntun.datapath.calling import CallingLink
+from vpntun.runtime.resolver import Found, Lookups, Resolver
+from vpntun.wire.framing import SharedBuffer
+
+HERE, THERE = "10.0.0.1", "10.0.0.2"
+LOCALHOST: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+
+class Server(End):
+    """Waits for Alice on the carriers that it is given."""
+
+    def __init__(
+        self,
+        loop: HandLoop,
+        family: int,
+        port: int,
+        *,
+        udp: bool = True,
+        tcp: bool = True,
+        knows_vpntun: bool = False,
+    ) -> None:
+        super().__init__(BOB, loop, knows_vpntun=knows_vpntun)
+        self.port = port
+        self.stack = ExitStack()
+        self.know(ALICE.public)
+        self.connections: list[TcpConnection] = []
+        self.accepted = AcceptedConnections(
+            loop, SharedBuffer(), on_ready=lambda _: self.pump(), on_closed=self.link.closed
+        )
+        if udp:
+            self.open_udp(family, port)
+        if tcp:
+            listener = TcpListener(family, port)
+            self.stack.callback(listener.close)
+            loop.watch(listener.fileno(), partial(self._accept, listener))
+            self.stack.callback(loop.forget, listener.fileno())
+
+    def open_udp(self, family: int, port: int) -> None:
+        udp = UdpSocket(family, port, self.loop, answers_from_where_asked=True)
+        self.stack.callback(udp.close)
+        udp.on_ready = self.pump
+        self.loop.watch(udp.fileno(), partial(self.inbound.read_udp, udp), udp.flush)
+        self.stack.callback(self.loop.forget, udp.fileno())
+
+    def _accept(self, listener: TcpListener) -> None:
+        for connection in listener.accept(self.loop, self.accepted):
+            self.loop.watch(connection.fileno(), partial(self.inbound.read_tcp, connection), connection.flush)
+            self.connections.append(connection)
+
+    def close(self) -> None:
+        for connection in self.connections:
+            connection.close()
+        self.stack.close()
+        super().close()
+
+
+class Client(End):
+    """Calls Bob at an address."""
+
+    def __init__(
+        self, loop: HandLoop, family: int, port: int, transport: Transport, *, knows_vpntun: bool = False
+    ) -> None:
+        super().__init__(ALICE, loop, stamps=Stamps(), knows_vpntun=knows_vpntun)
+        rng = random.Random(3)
+        peer = Peer(ALICE, BOB.public, PSK, self.node.indices, Stamps(), rng, keepalive=25.0, chooses_carrier=True)
+        self.node.add(peer)
+        self.udp = UdpSocket(family, 0, loop, answers_from_where_asked=False)
+        self.lookups = Lookups(loop)
+        self.connections: list[TcpConnection] = []
+        self.calling = CallingLink(
+            peer,
+            ClientCarriers(peer, transport, rng),
+            self.conversation(),
+            loop,
+            self.schedule,
+            self.sealer,
+            self.drops,
+            resolver=Resolver(self.lookups, LOCALHOST[family], port, self._resolved),
+            received=SharedBuffer(),
+            on_connection=self._watch,
+        )
+        self.connect(self.calling)
+        loop.watch(self.udp.fileno(), partial(self.inbound.read_udp, self.udp), self.udp.flush)
+
+    def _resolved(self, found: Found) -> None:
+        self.calling.resolved([self.udp.endpoint(address) for _, address in found])
+
+    def _watch(self, connection: TcpConnection) -> None:
+        self.loop.watch(connection.fileno(), partial(self.inbound.read_tcp, connection), connection.flush)
+        self.connections.append(connection)
+
+    @property
+    def carrier(self) -> str | None:
+        endpoint = self.calling.peer.endpoint
+        return endpoint.carrier if endpoint is not None else None
+
+    def close(self) -> None:
+        self.calling.stop()
+        self.loop.forget(self.udp.fileno())
+        self.udp.close()
+        self.lookups.close()
+        super().close()
+
+
+@contextmanager
+def meeting(
+    loop: HandLoop,
+    family: int,
+    transport: Transport,
+    *,
+    udp: bool = True,
+    tcp: bool = True,
+    knows_vpntun: bool = False,
+) -> Iterator[tuple[Client, Server]]:
+    port = free_port(family)
+    server = Server(loop, family, port, udp=udp, tcp=tcp, knows_vpntun=knows_vpntun)
+    client = Client(loop, family, port, transport, knows_vpntun=knows_vpntun)
+    loop.deadline = lambda: min(client.calling.deadline, server.link.deadline)
+
+    def on_deadline() -> None:
+        client.calling.handle_deadline()
+        server.link.handle_deadline()
+
+    loop.on_deadline = on_deadline
+    try:
+        yield client, server
+    finally:
+        loop.deadline = lambda: float("inf")
+        client.close()
+        server.close()
+
+
+def exchange(client: Client, server: Server, count: int = 10) -> None:
+    """Packets each way arrive in order."""
+    there = [ipv4(HERE, THERE, b"there %d" % number) for number in range(count)]
+    back = [ipv4(THERE, HERE, b"back %d" % number) for number in range(count)]
+    server.device.packets.clear()
+    client.device.packets.clear()
+    client.send(*there)
+    client.loop.until(lambda: len(server.device.packets) == count, "for the packets there")
+    server.send(*back)
+    client.loop.until(lambda: len(client.device.packets) == count, "for the packets back")
+    assert server.device.packets == there
+    assert client.device.packets == back
+
+
+both_versions = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
+
+
+@both_versions
+@pytest.mark.parametrize("transport", ["auto", "udp", "tcp"])
+def test_a_client_shakes_hands_at_the_start_and_packets_flow(loop: HandLoop, family: int, transport: Transport) -> None:
+    with meeting(loop, family, transport) as (client, server):
+        client.calling.start()
+        loop.until(lambda: client.carrier)
+        assert client.carrier == ("tcp" if transport == "tcp" else "udp")
+        exchange(client, server)
+        assert not client.drops
+        assert not server.drops
+
+
+@both_versions
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("waits", [False, True], ids=["", "for the HELLO"])
+def test_superpackets_arrive_as_the_packets_that_they_are_made_of(
+    loop: HandLoop, family: int, transport: Transport, waits: bool
+) -> None:
+    with meeting(loop, family, transport, knows_vpntun=waits) as (client, server):
+        client.calling.start()
+        loop.until(lambda: client.carrier)
+        for number in range(20):
+            data = bytes([number]) * (3000 * (number + 1))
+            superpackets = (tcp_superpacket(4, data), 1448), (udp_superpacket(6, data), 1200)
+            expected = [*tcp_run(4, data, 1448), *udp_run(6, data, 1200)]
+            client.send(*superpackets)
+            server.send(*superpackets)
+            for end in (server, client):
+                loop.until(lambda: len(end.device.arrived) >= len(expected), "for the packets")  # noqa: B023
+                assert end.device.arrived == expected
+                end.device.packets.clear()
+                end.device.headers.clear()
+        assert not client.drops
+        assert not server.drops
+
+
+def test_tcp_is_tried_beside_udp_after_two_seconds_without_an_answer(loop: HandLoop) -> None:
+    with meeting(loop, socket.AF_INET, "auto", udp=False) as (client, server):
+        client.calling.start()
+        client.send(ipv4(HERE, THERE, b"staged"))
+        loop.settle()
+        assert client.carrier is None
+        assert client.connections == []
+        loop.pass_time(2.1)
+        loop.until(lambda: client.carrier == "tcp")
+        loop.until(lambda: server.device.packets)
+        assert server.device.packets == [ipv4(HERE, THERE, b"staged")]
+        exchange(client, server)
+
+
+def test_packets_flow_again_after_the_connection_was_cut(loop: HandLoop) -> None:
+    with meeting(loop, socket.AF_INET, "tcp") as (client, server):
+        client.calling.start()
+        loop.until(lambda: client.carrier == "tcp")
+        exchange(client, server)
+        loop.pass_time(1.0)
+        server.connections[0].close()
+        loop.until(lambda: len(client.connections) == 2, "for a new connection")
+        loop.until(lambda: client.carrier == "tcp" and server.link.peer.endpoint is not None)
+        exchange(client, server)
+        assert client.drops["undeliverable"] == 0
+
+
+def test_a_stream_of_packets_over_tcp_arrives_whole_and_in_order(loop: HandLoop) -> None:
+    with meeting(loop, socket.AF_INET, "tcp") as (client, server):
+        client.calling.start()
+        loop.until(lambda: client.carrier == "tcp")
+        packets = [ipv4(HERE, THERE, b"%06d" % number * 200) for number in range(1000)]
+        for start in range(0, len(packets), 50):
+            client.send(*packets[start : start + 50])
+            loop.until(lambda: len(server.device.packets) >= start + 50)  # noqa: B023
+        assert server.device.packets == packets
+
+
+def test_a_client_that_is_back_on_udp_leaves_the_connection_behind(loop: HandLoop) -> None:
+    with meeting(loop, socket.AF_INET, "auto", udp=False) as (client, server):
+        client.calling.start()
+        loop.pass_time(2.1)
+        loop.until(lambda: client.carrier == "tcp")
+        server.open_udp(socket.AF_INET, server.port)
+        for _ in range(10):
+            loop.pass_time(5.0)
+            loop.settle(0.02)
+        loop.until(lambda: client.carrier == "udp", "for the way back to UDP")
+        exchange(client, server)
+        loop.pass_time(2.5)
+        loop.until(lambda: client.connections[0].fileno() < 0, "for the connection to close")
+        exchange(client, server)
+
+
+def test_a_name_that_leads_nowhere_is_asked_for_again_and_raises_nothing(loop: HandLoop) -> None:
+    with meeting(loop, socket.AF_INET, "auto", udp=False, tcp=False) as (client, server):
+        client.calling.start()
+        for _ in range(30):
+            loop.pass_time(5.0)
+            loop.settle(0.01)
+        assert client.carrier is None
+        assert server.device.packets == []
+
+
+@pytest.mark.parametrize("junk", [b"\x00\x20" + bytes(32), b"\x00\x94\x01" + bytes(147), bytes(64)])
+def test_a_stranger_on_tcp_gets_not_one_byte_and_the_friend_is_not_disturbed(loop: HandLoop, junk: bytes) -> None:
+    with meeting(loop, socket.AF_INET, "tcp") as (client, server), socket.socket() as stranger:
+        client.calling.start()
+        loop.until(lambda: client.carrier == "tcp")
+        stranger.connect(("127.0.0.1", server.port))
+        stranger.sendall(junk)
+        loop.until(lambda: len(server.connections) == 2)
+        loop.settle()
+        exchange(client, server)
+        loop.pass_time(10.1)
+        stranger.settimeout(5)
+        with suppress(ConnectionError):
+            assert stranger.recv(1) == b""
+        exchange(client, server)
+        assert sum(server.drops.values()) >= 1

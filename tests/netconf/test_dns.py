@@ -1,0 +1,116 @@
+"""resolvconf is asked as wg-quick asks it; where it is missing, fails or hangs, a notice says so, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.machine import logged
+from vpntun.netconf import dns
+from vpntun.netconf.dns import HostDns, entry_for, lines_of
+from vpntun.netconf.journal import Journal, entries_of, path_of
+from vpntun.runtime import child
+
+Calls = Callable[[], list[str]]
+DEBIAN = """# interface-order(5)
+lo.inet6
+lo.@(dnsmasq|pdnsd)
+lo
+vpn*
+tap*
+"""
+
+
+@pytest.fixture
+def resolvconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Calls]:
+    """Puts a resolvconf into the only folder that programs are looked for in; gives what it was called with."""
+    folder, told = tmp_path / "bin", tmp_path / "told"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(child, "SYSTEM_PATH", "")
+    monkeypatch.setattr(dns, "DEBIANS_ORDER", tmp_path / "none")
+    monkeypatch.setenv("SECRET", "not for others")
+
+    def install(ending: str) -> Calls:
+        script = folder / "resolvconf"
+        script.write_text(
+            f'#!/bin/sh\nexec >>{told}\necho "resolvconf $*"\nwhile read -r line; do echo "$line"; done\n'
+            f'echo "secret: $SECRET"\n{ending}\n'
+        )
+        script.chmod(0o755)
+        return lambda: told.read_text().replace("secret: \n", "").splitlines()
+
+    return install
+
+
+def test_servers_and_domains_are_set_and_taken_away(tmp_path: Path, resolvconf: Callable[[str], Calls]) -> None:
+    calls = resolvconf("")
+    servers = HostDns(
+        "tun3", ["192.0.2.1", "corp.example.org", "2001:db8::1", "example.org"], Journal("tun3", tmp_path)
+    )
+    servers.apply()
+    assert calls() == [
+        "resolvconf -a tun3 -m 0 -x",
+        "nameserver 192.0.2.1",
+        "nameserver 2001:db8::1",
+        "search corp.example.org example.org",
+    ]
+    assert [entry["kind"] for entry in entries_of(path_of("tun3", tmp_path))] == ["NameServers"]
+    servers.undo()
+    assert calls()[4:] == ["resolvconf -d tun3 -f"]
+    servers.undo()
+    assert len(calls()) == 5
+    assert not path_of("tun3", tmp_path).exists()
+
+
+def test_without_name_servers_nothing_is_called(tmp_path: Path, resolvconf: Callable[[str], Calls]) -> None:
+    resolvconf("")
+    servers = HostDns("tun3", [], Journal("tun3", tmp_path))
+    servers.apply()
+    servers.undo()
+    assert not (tmp_path / "told").exists()
+
+
+@pytest.mark.usefixtures("resolvconf")
+def test_where_there_is_none_one_notice_says_so(tmp_path: Path) -> None:
+    servers = HostDns("tun3", ["192.0.2.1"], Journal("tun3", tmp_path))
+    with logged() as lines:
+        servers.apply()
+        servers.undo()
+    assert len(lines) == 1
+    assert "no resolvconf" in lines[0]
+
+
+@pytest.mark.parametrize(("ending", "said"), [("exit 3", "status 3"), ("sleep 60 & wait", "did not end")])
+def test_one_that_fails_is_a_notice_and_is_asked_to_take_back_all_the_same(
+    tmp_path: Path,
+    resolvconf: Callable[[str], Calls],
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(dns, "SECONDS", 0.3)
+    calls = resolvconf(f'PATH=/usr/bin:/bin\n[ "$1" = -d ] || {{ {ending}; }}')
+    servers = HostDns("tun3", ["192.0.2.1"], Journal("tun3", tmp_path))
+    with logged() as lines:
+        servers.apply()
+        servers.undo()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert calls()[-1] == "resolvconf -d tun3 -f"
+
+
+def test_domains_alone_are_set_alone() -> None:
+    assert lines_of(["example.org"]) == "search example.org\n"
+    assert lines_of([]) == ""
+
+
+def test_debians_entries_begin_as_the_first_of_its_patterns(tmp_path: Path) -> None:
+    order = tmp_path / "interface-order"
+    assert entry_for("tun3", order) == "tun3"
+    order.write_text(DEBIAN)
+    assert entry_for("tun3", order) == "vpn.tun3"
+    order.write_text("lo\n")
+    assert entry_for("tun3", order) == "tun3"

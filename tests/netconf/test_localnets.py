@@ -1,0 +1,95 @@
+"""A host's own networks are its addresses' private ones, whatever a stranger's DHCP gave it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vpntun.netconf.localnets import PRIVATE, AddressWatch, own_networks
+from vpntun.netconf.netlink import Netlink, Reach
+
+
+def reach(device: str, interface: str) -> Reach:
+    address = ip_interface(interface)
+    return Reach(device, str(address.ip), address.network)
+
+
+def own(*interfaces: str) -> list[str]:
+    return list(map(str, own_networks([reach("eth0", each) for each in interfaces], but_of="tun3")))
+
+
+@pytest.mark.parametrize(
+    ("interface", "network"),
+    [
+        ("10.1.2.3/8", "10.0.0.0/8"),
+        ("172.16.0.1/12", "172.16.0.0/12"),
+        ("192.168.1.7/24", "192.168.1.0/24"),
+        ("100.86.122.57/30", "100.86.122.56/30"),
+        ("169.254.3.4/16", "169.254.0.0/16"),
+        ("fd01::1/64", "fd01::/64"),
+        ("fe80::1/64", "fe80::/64"),
+    ],
+)
+def test_a_private_network_is_its_own(interface: str, network: str) -> None:
+    assert own(interface) == [network]
+
+
+@pytest.mark.parametrize(
+    "interface",
+    [
+        "203.0.113.7/24",
+        "9.255.255.255/7",
+        "10.0.0.1/7",
+        "172.31.0.1/11",
+        "192.168.0.1/15",
+        "100.64.0.1/9",
+        "0.0.0.1/0",
+        "2001:db8::1/64",
+        "fd00::1/6",
+        "::1/0",
+    ],
+)
+def test_a_network_with_a_public_address_in_it_is_not(interface: str) -> None:
+    assert own(interface) == []
+
+
+def test_the_tunnels_own_device_does_not_count() -> None:
+    assert own_networks([reach("tun3", "10.1.2.3/24")], but_of="tun3") == []
+
+
+def test_an_address_alone_is_no_network_but_the_peer_that_it_names_is() -> None:
+    assert own("10.1.2.3/32", "fd01::1/128") == []
+    peer = Reach("ppp0", "10.1.2.3", ip_network("10.1.2.4/32"))
+    assert own_networks([peer], but_of="tun3") == [ip_network("10.1.2.4/32")]
+
+
+def test_each_network_comes_once_and_in_order() -> None:
+    assert own("fd01::1/64", "10.1.2.3/24", "10.1.1.3/24", "10.1.2.4/24") == [
+        "10.1.1.0/24",
+        "10.1.2.0/24",
+        "fd01::/64",
+    ]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 32), st.integers(0, 2**32 - 1))
+def test_no_public_address_is_ever_in_one(address: int, length: int, other: int) -> None:
+    found = own(f"{ip_address(address)}/{length}")
+    for network in map(ip_network, found):
+        picked = network[other % network.num_addresses]
+        assert any(each.version == 4 and picked in each for each in PRIVATE)
+
+
+def test_loopback_is_none_of_them() -> None:
+    with Netlink() as netlink:
+        addresses = list(netlink.addresses())
+    assert Reach("lo", "127.0.0.1", ip_network("127.0.0.0/8")) in addresses
+    assert "127.0.0.0/8" not in map(str, own_networks(addresses, but_of="tun3"))
+
+
+def test_an_idle_watch_has_nothing_to_say() -> None:
+    watch = AddressWatch()
+    watch.drain()
+    watch.close()

@@ -1,0 +1,207 @@
+"""Into the background: the caller's exit status and stderr say how the start went; the daemon lives on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+from vpntun.errors import VpntunError
+from vpntun.process.background import Background
+from vpntun.runtime.loop import Loop
+
+wait = None if sys.argv[1] == "None" else float(sys.argv[1])
+folder = Path(sys.argv[2])
+def note(text):
+    with (folder / "notes").open("a") as file:
+        file.write(text + "\\n")
+try:
+    background = Background.enter(wait)
+except VpntunError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_status)
+(folder / "pid").write_text(str(os.getpid()))
+loop = Loop()
+"""
+
+
+class Caller:
+    """Whoever typed the command."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.children: list[subprocess.Popen[str]] = []
+
+    def start(self, wait: float | None, daemon: str, before: str = "") -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", before + PROGRAM + daemon, str(wait), str(self.folder)]
+        started = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.children.append(started)
+        return started
+
+    def run(self, wait: float | None, daemon: str) -> tuple[int, str]:
+        """Status and what was said; only what is said before the terminal is given up can be read to its end."""
+        started = self.start(wait, daemon)
+        _, said = started.communicate(timeout=20)
+        return started.returncode, said
+
+    @property
+    def daemon(self) -> int:
+        return int((self.folder / "pid").read_text())
+
+    @property
+    def notes(self) -> list[str]:
+        try:
+            return (self.folder / "notes").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
+
+@pytest.fixture
+def caller(tmp_path: Path) -> Iterator[Caller]:
+    made = Caller(tmp_path)
+    yield made
+    if (tmp_path / "pid").exists():
+        with suppress(ProcessLookupError):
+            os.kill(made.daemon, signal.SIGKILL)
+    for each in made.children:
+        each.kill()
+        each.communicate()
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = monotonic() + 10
+    while not condition():
+        assert monotonic() < end
+        time.sleep(0.01)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+SERVE = """
+loop.run(lambda _: float("inf"), lambda _: None)
+"""
+
+
+def test_the_caller_goes_when_the_device_is_up_and_the_daemon_stays(caller: Caller) -> None:
+    assert caller.run(None, "background.device_is_up(loop)" + SERVE) == (0, "")
+    assert lives(caller.daemon)
+
+
+def test_the_daemon_has_no_terminal_no_folder_and_a_session_of_its_own(caller: Caller) -> None:
+    daemon = """
+background.device_is_up(loop)
+note(" ".join(os.readlink(f"/proc/self/fd/{number}") for number in range(3)))
+note(os.getcwd())
+note(str(os.getsid(0) == os.getpid()))
+"""
+    assert caller.run(None, daemon)[0] == 0
+    until(lambda: len(caller.notes) == 3)
+    assert caller.notes == ["/dev/null /dev/null /dev/null", "/", "True"]
+
+
+def test_with_wait_the_caller_stays_until_the_link_stands(caller: Caller) -> None:
+    daemon = """
+background.device_is_up(loop)
+def up():
+    note("up")
+    background.link_is_up()
+    background.link_is_up()
+loop.call_later(0.3, up)
+"""
+    assert caller.run(20, daemon + SERVE) == (0, "")
+    assert caller.notes == ["up"]
+    assert lives(caller.daemon)
+
+
+def test_with_wait_the_caller_goes_with_9_when_the_time_is_over_and_the_daemon_goes_on(caller: Caller) -> None:
+    status, said = caller.run(0.3, "background.device_is_up(loop)\nloop.call_later(1, lambda: note('on'))" + SERVE)
+    assert status == 9
+    assert said == f"no link within 0.3 s; the daemon, process {caller.daemon}, goes on trying\n"
+    until(lambda: caller.notes == ["on"])
+    assert lives(caller.daemon)
+
+
+def test_a_set_up_that_takes_longer_than_the_wait_does_not_hold_the_caller_up(caller: Caller) -> None:
+    started = monotonic()
+    assert caller.start(0.3, "time.sleep(30)").wait(timeout=10) == 9
+    assert monotonic() - started < 10
+
+
+@pytest.mark.parametrize("wait", [None, 20])
+def test_what_fails_early_reaches_the_caller_with_its_status(caller: Caller, wait: float | None) -> None:
+    daemon = "print('no such thing', file=sys.stderr)\nsys.exit(5)"
+    assert caller.run(wait, daemon) == (5, "no such thing\n")
+
+
+def test_what_fails_between_device_and_link_reaches_the_caller_too(caller: Caller) -> None:
+    daemon = """
+background.device_is_up(loop)
+def fail():
+    print("gone", file=sys.stderr)
+    sys.exit(5)
+loop.call_later(0.1, fail)
+"""
+    assert caller.run(20, daemon + SERVE) == (5, "gone\n")
+
+
+def test_a_daemon_that_is_killed_early_is_no_success(caller: Caller) -> None:
+    status, said = caller.run(None, "os.kill(os.getpid(), 9)")
+    assert status == 1
+    assert "signal 9" in said
+
+
+@pytest.mark.parametrize("wait", [None, 20])
+def test_a_daemon_that_was_told_to_stop_before_it_was_ready_is_no_success(caller: Caller, wait: float | None) -> None:
+    status, said = caller.run(wait, "sys.exit(0)")
+    assert status == 1
+    assert "told to stop before it was ready" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("before", ["", "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)"])
+def test_a_signal_to_the_caller_ends_the_daemon_and_then_the_caller(
+    caller: Caller, number: signal.Signals, before: str
+) -> None:
+    started = caller.start(60, "background.device_is_up(loop)\nprint('up', file=sys.stderr)" + SERVE, before)
+    assert started.stderr is not None
+    assert started.stderr.readline() == "up\n"
+    started.send_signal(number)
+    assert started.communicate(timeout=10) == ("", "")
+    assert started.returncode == -number
+    assert not lives(caller.daemon)
+
+
+def test_a_caller_that_was_started_with_interrupts_ignored_ignores_them(caller: Caller) -> None:
+    ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    started = caller.start(
+        20, "loop.call_later(0.3, background.link_is_up)\nprint('up', file=sys.stderr)" + SERVE, ignore
+    )
+    assert started.stderr is not None
+    assert started.stderr.readline() == "up\n"
+    started.send_signal(signal.SIGINT)
+    assert started.wait(timeout=10) == 0
+    assert lives(caller.daemon)
+
+
+def test_what_the_caller_had_written_is_written_once(caller: Caller) -> None:
+    program = PROGRAM.replace("try:", "print('before')\ntry:", 1) + "background.device_is_up(loop)\n"
+    command = [sys.executable, "-c", program, "None", str(caller.folder)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "before\n"

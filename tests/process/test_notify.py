@@ -1,0 +1,134 @@
+"""sd_notify, against a socket of the test's own: what is said, that the environment forgets it, that nothing fails."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.machine import HandLoop
+from vpntun.process.notify import Notifier
+
+
+class Systemd:
+    """Whoever listens at $NOTIFY_SOCKET."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(address.replace("@", "\0", 1))
+
+    def heard(self) -> list[str]:
+        messages = []
+        while True:
+            try:
+                messages.append(self._socket.recv(4096).decode())
+            except BlockingIOError:
+                return messages
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture(params=["path", "abstract"])
+def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Systemd]:
+    made = Systemd(str(tmp_path / "notify") if request.param == "path" else f"@vpntun-test-{os.getpid()}")
+    yield made
+    made.close()
+
+
+def test_each_word_is_a_datagram(systemd: Systemd) -> None:
+    notifier = Notifier.from_environment({"NOTIFY_SOCKET": systemd.address})
+    notifier.status("waiting for the network")
+    notifier.ready("connected to 203.0.113.2:55555 over UDP")
+    notifier.reloading(1234.5)
+    notifier.ready("2 peers")
+    notifier.stopping()
+    assert systemd.heard() == [
+        "STATUS=waiting for the network",
+        "READY=1\nSTATUS=connected to 203.0.113.2:55555 over UDP",
+        "RELOADING=1\nMONOTONIC_USEC=1234500000",
+        "READY=1\nSTATUS=2 peers",
+        "STOPPING=1",
+    ]
+
+
+def test_a_peers_text_adds_no_assignment_of_its_own(systemd: Systemd) -> None:
+    Notifier.from_environment({"NOTIFY_SOCKET": systemd.address}).status("up\nMAINPID=1\x00" + "x" * 9000)
+    [said] = systemd.heard()
+    assert said.startswith(r"STATUS=up\nMAINPID=1\x00")
+    assert "\n" not in said
+    assert len(said) < 600
+
+
+def test_the_environment_forgets_it_all(systemd: Systemd) -> None:
+    environment = {
+        "NOTIFY_SOCKET": systemd.address,
+        "WATCHDOG_USEC": "3000000",
+        "WATCHDOG_PID": str(os.getpid()),
+        "PATH": "/bin",
+    }
+    Notifier.from_environment(environment)
+    assert environment == {"PATH": "/bin"}
+
+
+def test_the_watchdog_is_told_at_half_its_time(systemd: Systemd, loop: HandLoop) -> None:
+    environment = {"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}
+    notifier = Notifier.from_environment(environment)
+    assert notifier.watchdog_interval == 1.5
+    notifier.keep_alive(loop)
+    assert systemd.heard() == ["WATCHDOG=1"]
+    loop.pass_time(1.4)
+    assert systemd.heard() == []
+    loop.pass_time(0.2)
+    loop.pass_time(1.6)
+    assert systemd.heard() == ["WATCHDOG=1"] * 2
+
+
+@pytest.mark.parametrize(
+    "watchdog",
+    [
+        {},
+        {"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"},
+        {"WATCHDOG_USEC": "0"},
+        {"WATCHDOG_USEC": "-3"},
+        {"WATCHDOG_USEC": "soon"},
+        {"WATCHDOG_USEC": "9" * 400},
+    ],
+)
+def test_where_nobody_watches_nothing_is_told(systemd: Systemd, loop: HandLoop, watchdog: dict[str, str]) -> None:
+    notifier = Notifier.from_environment({"NOTIFY_SOCKET": systemd.address, **watchdog})
+    assert notifier.watchdog_interval is None
+    notifier.keep_alive(loop)
+    loop.pass_time(3600)
+    assert systemd.heard() == []
+
+
+def test_a_watchdog_without_an_owner_is_this_processes(systemd: Systemd) -> None:
+    environment = {"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "60000000"}
+    assert Notifier.from_environment(environment).watchdog_interval == 30
+
+
+@pytest.mark.parametrize(
+    "name", ["", "@", "/", "relative", "vsock:2:1234", "/no/such/folder/notify", "/" + "x" * 200, "@" + "x" * 200]
+)
+def test_an_address_that_leads_nowhere_fails_nothing(name: str) -> None:
+    notifier = Notifier.from_environment({"NOTIFY_SOCKET": name})
+    notifier.ready("up")
+    notifier.stopping()
+
+
+def test_without_systemd_nothing_is_said() -> None:
+    notifier = Notifier.from_environment({})
+    assert notifier.watchdog_interval is None
+    notifier.ready("up")
+
+
+def test_who_does_not_read_does_not_block(systemd: Systemd) -> None:
+    notifier = Notifier.from_environment({"NOTIFY_SOCKET": systemd.address})
+    for number in range(5000):
+        notifier.status(f"number {number}")
+    assert systemd.heard()

@@ -1,0 +1,148 @@
+"""The pid file: whole from the first moment, refused while its daemon lives, replaced afterwards, never by mistake."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.machine import needs_root, ordinary_user
+from vpntun.errors import ConfigurationError, InterfaceInUse, PrivilegeError
+from vpntun.process.pidfile import Pidfile
+
+RIVAL = """
+import sys, time
+from pathlib import Path
+from vpntun.errors import VpntunError
+from vpntun.process.pidfile import Pidfile
+sys.stdin.readline()
+try:
+    held = Pidfile(Path(sys.argv[1]))
+    print("held", flush=True)
+    sys.stdin.readline()
+    held.remove()
+except VpntunError as error:
+    print("refused", flush=True)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "vpntun.pid"
+
+
+def test_it_holds_the_number_and_is_gone_at_the_end(path: Path) -> None:
+    held = Pidfile(path)
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert path.stat().st_mode & 0o777 == 0o644
+    held.remove()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_the_file_of_a_living_daemon_is_refused_and_left_alone(path: Path) -> None:
+    held = Pidfile(path)
+    with pytest.raises(InterfaceInUse, match=f"process {os.getpid()} runs already"):
+        Pidfile(path)
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert list(path.parent.iterdir()) == [path]
+    held.remove()
+
+
+@pytest.mark.parametrize("left", ["1\n", "999999999", "", "\n"])
+def test_one_that_was_left_behind_is_replaced_whoever_has_the_number_now(path: Path, left: str) -> None:
+    path.write_text(left)
+    held = Pidfile(path)
+    assert path.read_text() == f"{os.getpid()}\n"
+    held.remove()
+
+
+@pytest.mark.parametrize("content", ["root:x:0:0::/root:/bin/sh\n", "12 13\n", "-1\n", "1" * 100, "\xff"])
+def test_a_file_that_is_no_pid_file_is_not_overwritten(path: Path, content: str) -> None:
+    path.write_text(content)
+    with pytest.raises(ConfigurationError, match="is no pid file"):
+        Pidfile(path)
+    assert path.read_text() == content
+
+
+def test_a_link_a_folder_and_nowhere_are_refused(path: Path) -> None:
+    path.symlink_to(path.with_name("target"))
+    for name in (path, path.parent, path.parent / "none" / "pid", Path("/"), Path(".")):
+        with pytest.raises(ConfigurationError):
+            Pidfile(name)
+    assert not path.with_name("target").exists()
+
+
+def test_where_the_user_may_not_write_it_is_a_question_of_permission() -> None:
+    with ordinary_user() as folder:
+        (folder / "closed").mkdir(mode=0o500)
+        with pytest.raises(PrivilegeError):
+            Pidfile(folder / "closed" / "pid")
+
+
+@needs_root
+def test_what_a_user_may_not_remove_any_more_is_left_empty(path: Path) -> None:
+    held = Pidfile(path)
+    pid = os.fork()
+    if pid == 0:
+        os.setuid(65534)
+        held.remove()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert path.read_text() == ""
+    held.remove()
+
+
+def test_what_somebody_has_put_in_its_place_stays(path: Path) -> None:
+    held = Pidfile(path)
+    path.unlink()
+    path.write_text("7\n")
+    held.remove()
+    assert path.read_text() == "7\n"
+
+
+def test_a_file_taken_away_meanwhile_is_no_error(path: Path) -> None:
+    held = Pidfile(path)
+    path.unlink()
+    held.remove()
+
+
+def test_what_it_runs_does_not_keep_it_locked(path: Path) -> None:
+    held = Pidfile(path)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        held.remove()
+        path.write_text("1\n")
+        Pidfile(path).remove()
+        child.kill()
+
+
+def test_a_name_in_this_folder_is_found_again_from_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    held = Pidfile(Path(path.name))
+    monkeypatch.chdir("/")
+    held.remove()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("left", [None, "1\n"])
+def test_of_many_who_start_at_once_one_has_it(path: Path, left: str | None) -> None:
+    if left is not None:
+        path.write_text(left)
+    command = [sys.executable, "-c", RIVAL, str(path)]
+    rivals = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    for rival in rivals:
+        assert rival.stdin is not None
+        rival.stdin.write("go\n")
+        rival.stdin.flush()
+    said = [rival.stdout.readline().strip() for rival in rivals if rival.stdout is not None]
+    holder = rivals[said.index("held")].pid
+    assert path.read_text() == f"{holder}\n"
+    with path.open("rb") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for rival in rivals:
+        rival.communicate("end\n")
+    assert sorted(said) == ["held"] + ["refused"] * 5
+    assert list(path.parent.iterdir()) == []

@@ -1,0 +1,120 @@
+"""A command beside the loop: whatever it does, and whoever it becomes, the loop goes on. More of it: test_hooks.py."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.machine import HandLoop, logged
+from vpntun.runtime import child
+from vpntun.runtime.child import Child, run_and_wait
+
+
+def start(loop: HandLoop, script: str, on_end: Callable[[str | None], None], *, seconds: float | None = None) -> Child:
+    return Child("test", ["/bin/sh", "-c", script], {"PATH": os.defpath}, loop, on_end, seconds=seconds)
+
+
+@contextmanager
+def nothing_can_be_killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """As for an ordinary user whose command is root by now; the commands that were to be killed."""
+    started: list[subprocess.Popen[bytes]] = []
+    spared: list[int] = []
+
+    class Remembered(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    def refuse(process: int, _: int) -> None:
+        spared.append(process)
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", Remembered)
+        patched.setattr(os, "killpg", refuse)
+        patched.setattr(child, "SECONDS_TO_DIE", 0.1)
+        yield spared
+    for each in started:
+        each.kill()
+        each.wait()
+
+
+def test_what_one_leaves_behind_may_write_when_the_next_is_started(loop: HandLoop) -> None:
+    other: list[int] = []
+    second: list[Child] = []
+
+    def go_on(_: str | None) -> None:
+        other.append(os.dup(0))  # so that the next one's pidfd has the number that this one's output had
+        second.append(start(loop, "exec sleep 10", lambda problem: None))
+
+    with logged() as lines:
+        start(loop, "(sleep 0.2; echo late; sleep 1) &", go_on)
+        time.sleep(0.6)  # a turn that takes long: the end and the output come together
+        began = time.monotonic()
+        loop.until(lambda: second)
+        loop.settle()
+    assert lines == ["test: late"]
+    assert second[0].running
+    assert time.monotonic() - began < 5
+    second[0].stop(0)
+    os.close(other[0])
+
+
+def test_one_that_cannot_be_killed_is_given_up(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    problems: list[str | None] = []
+    with nothing_can_be_killed(monkeypatch) as spared:
+        start(loop, "exec sleep 60", problems.append)
+        loop.pass_time(child.SECONDS_TO_RUN)
+        assert (problems, len(spared)) == ([], 1)
+        loop.pass_time(child.SECONDS_TO_DIE)
+        loop.settle()
+    assert problems == ["did not end within 30 s, and cannot be killed"]
+
+
+def test_nobody_waits_for_one_that_cannot_be_killed(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    with nothing_can_be_killed(monkeypatch), logged() as lines:
+        stopped = start(loop, "exec sleep 60", lambda _: pytest.fail("told"))
+        stopped.stop(0)
+        assert not stopped.running
+        stopped.stop(0)
+        assert run_and_wait("test", ["/bin/sleep", "60"], {}, seconds=0.1) == (
+            "did not end within 0 s, and cannot be killed"
+        )
+    assert ["cannot be killed" in line for line in lines] == [True]
+    assert time.monotonic() - began < 10
+
+
+def test_one_that_has_gone_before_it_is_killed_is_no_error(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_gone(_: int, __: int) -> None:
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    problems: list[str | None] = []
+    monkeypatch.setattr(os, "killpg", is_gone)
+    start(loop, "sleep 0.3", problems.append)
+    loop.pass_time(child.SECONDS_TO_RUN)
+    loop.until(lambda: problems)
+    assert problems == ["did not end within 30 s, and was killed"]
+
+
+def test_one_whose_end_could_not_be_told_is_not_left_running(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def refuse(process: int) -> int:
+        started.append(process)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        start(loop, "exec sleep 60", lambda _: pytest.fail("told"))
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
+    assert os.listdir("/proc/self/fd") == before

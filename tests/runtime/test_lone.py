@@ -1,0 +1,98 @@
+"""A descriptor that gives one thing at a time is asked once a turn; one that gives more, until it has nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.datapath.ends import ALICE, BOB, End, FakeDevice, Wire, ipv4
+from tests.machine import HandLoop
+from vpntun.runtime.lone import HABIT, Lone
+
+HERE, THERE = "10.0.0.1", "10.0.0.2"
+PACKET = ipv4(HERE, THERE, bytes(64))
+
+
+def test_nothing_is_expected_to_be_alone_at_first() -> None:
+    lone = Lone()
+    for turn in range(2, 2 * HABIT + 2, 2):
+        assert not lone.expected(turn)
+        lone.drained(1)
+    assert lone.expected(2 * HABIT + 2)
+
+
+@pytest.mark.parametrize("brought", [0, 2, 64])
+def test_a_turn_that_brought_more_or_nothing_begins_the_habit_anew(brought: int) -> None:
+    lone = Lone()
+    for _ in range(HABIT - 1):
+        lone.drained(1)
+    lone.drained(brought)
+    lone.drained(1)
+    assert not lone.expected(10)
+
+
+def test_a_descriptor_that_is_readable_in_the_next_turn_had_more() -> None:
+    lone = Lone()
+    for _ in range(HABIT):
+        lone.drained(1)
+    assert lone.expected(10)
+    assert lone.expected(12)
+    assert not lone.expected(13)
+    assert not lone.expected(20)
+
+
+class CountedReads(FakeDevice):
+    """Counts how often it was read."""
+
+    reads = 0
+
+    def read_into(self, header: memoryview, packet: memoryview) -> int:
+        self.reads += 1
+        return super().read_into(header, packet)
+
+
+class Pair:
+    """Two ends and the wire between them; the left one's reads are counted."""
+
+    def __init__(self, loop: HandLoop) -> None:
+        self.loop = loop
+        self.device = CountedReads()
+        self.left, self.right = End(ALICE, loop, device=self.device), End(BOB, loop)
+        self.left.know(BOB.public)
+        self.right.know(ALICE.public)
+        self.wire = Wire(self.left, self.right)
+        self.wire.shake_hands()
+
+    def reads_for(self, packets: int) -> int:
+        """Of a turn with so many packets; in the one before there was none."""
+        self.loop.poll()
+        before = self.device.reads
+        self.left.send(*[PACKET] * packets)
+        return self.device.reads - before
+
+    def close(self) -> None:
+        self.left.close()
+        self.right.close()
+
+
+@pytest.fixture
+def pair(loop: HandLoop) -> Iterator[Pair]:
+    pair = Pair(loop)
+    yield pair
+    pair.close()
+
+
+def test_a_device_that_gives_single_packets_is_read_once_a_turn(pair: Pair) -> None:
+    assert [pair.reads_for(1) for _ in range(HABIT + 3)] == [2] * HABIT + [1] * 3
+
+
+def test_packets_that_were_not_expected_leave_in_the_next_turn(pair: Pair) -> None:
+    for _ in range(HABIT + 1):
+        pair.reads_for(1)
+    assert pair.reads_for(5) == 1
+    pair.wire.run()
+    assert len(pair.right.device.arrived) == HABIT + 2
+    pair.loop.poll()
+    pair.wire.run()
+    assert len(pair.right.device.arrived) == HABIT + 6

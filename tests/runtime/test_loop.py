@@ -1,0 +1,398 @@
+"""The loop: deadlines, callbacks in order, descriptors that come and go, and the signals."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from tests.machine import HandLoop
+from vpntun.runtime.loop import MOST_DESCRIPTORS, Loop, allow_many_descriptors
+
+PROGRAM = """
+import os, signal, sys, time
+from vpntun.runtime.loop import Loop
+loop = Loop()
+def say(text):
+    os.write(1, text.encode() + b"\\n")
+loop.call_later(0.0, lambda: say("running"))
+if "told" in sys.argv:
+    loop.on_hangup = lambda: say("told")
+if "ticking" in sys.argv:
+    def tick():
+        say("tick")
+        loop.call_later(0.05, tick)
+    loop.call_later(0.05, tick)
+with loop.ending_on_signals():
+    if "early" in sys.argv:
+        say("running")
+        time.sleep(1)
+    loop.run(lambda _: float("inf"), lambda _: None)
+    say("ended")
+    if "linger" in sys.argv:
+        time.sleep(30)
+"""
+NEVER = float("inf")
+IGNORING_HANGUPS = "sh", "-c", "trap '' HUP; exec \"$@\"", "sh"
+"""As nohup(1) starts a program."""
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    with left, right:
+        yield left, right
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+def test_a_readable_descriptor_is_called_back_until_it_is_read(loop: HandLoop, pair: Pair) -> None:
+    got: list[bytes] = []
+    loop.watch(pair[0].fileno(), lambda: got.append(pair[0].recv(1)))
+    loop.poll()
+    assert got == []
+    pair[1].send(b"ab")
+    loop.poll()
+    loop.poll()
+    loop.poll()
+    assert got == [b"a", b"b"]
+
+
+def test_writability_is_told_only_while_it_is_awaited(loop: HandLoop, pair: Pair) -> None:
+    calls: list[str] = []
+    descriptor = pair[0].fileno()
+    loop.watch(descriptor, lambda: None, lambda: calls.append("writable"))
+    loop.poll()
+    assert calls == []
+    loop.await_writable(descriptor, True)
+    loop.await_writable(descriptor, True)
+    loop.poll()
+    assert calls == ["writable"]
+    loop.await_writable(descriptor, False)
+    loop.poll()
+    assert calls == ["writable"]
+
+
+def test_a_blocked_descriptor_is_told_when_it_can_be_written_again(loop: HandLoop, pair: Pair) -> None:
+    calls: list[str] = []
+    loop.watch(pair[0].fileno(), lambda: None, lambda: calls.append("writable"))
+    with suppress(BlockingIOError):
+        while True:
+            pair[0].send(bytes(65536))
+    loop.await_writable(pair[0].fileno(), True)
+    loop.poll()
+    assert calls == []
+    with suppress(BlockingIOError):
+        while True:
+            pair[1].recv(65536)
+    loop.poll()
+    assert calls == ["writable"]
+
+
+def test_who_awaits_writability_alone_is_told_of_what_can_be_read_only_afterwards(loop: HandLoop, pair: Pair) -> None:
+    calls: list[str] = []
+    loop.watch(pair[0].fileno(), lambda: calls.append("readable"), lambda: calls.append("writable"))
+    pair[1].send(b"a")
+    loop.await_writable(pair[0].fileno(), True, alone=True)
+    loop.poll()
+    assert calls == ["writable"]
+    loop.await_writable(pair[0].fileno(), False)
+    loop.poll()
+    assert calls == ["writable", "readable"]
+
+
+def test_a_forgotten_descriptor_is_called_no_more(loop: HandLoop, pair: Pair) -> None:
+    loop.watch(pair[0].fileno(), lambda: pytest.fail("called"))
+    pair[1].send(b"a")
+    loop.forget(pair[0].fileno())
+    loop.poll()
+
+
+def test_a_descriptor_forgotten_by_its_own_writer_is_not_read(loop: HandLoop, pair: Pair) -> None:
+    descriptor = pair[0].fileno()
+    loop.watch(descriptor, lambda: pytest.fail("read"), lambda: loop.forget(descriptor))
+    loop.await_writable(descriptor, True)
+    pair[1].send(b"a")
+    loop.poll()
+
+
+def test_a_descriptor_forgotten_by_another_in_the_same_turn_is_not_read(loop: HandLoop, pair: Pair) -> None:
+    calls: list[int] = []
+    descriptors = [each.fileno() for each in pair]
+
+    def forget_the_other(own: int, other: int) -> None:
+        calls.append(own)
+        loop.forget(other)
+
+    loop.watch(descriptors[0], lambda: forget_the_other(*descriptors))
+    loop.watch(descriptors[1], lambda: forget_the_other(*reversed(descriptors)))
+    pair[0].send(b"a")
+    pair[1].send(b"a")
+    loop.poll()
+    assert len(calls) == 1
+
+
+def test_who_has_a_descriptor_by_now_is_not_told_what_was_reported_to_its_former_owner(
+    loop: HandLoop, pair: Pair
+) -> None:
+    told: list[str] = []
+    first, second = (each.fileno() for each in pair)
+
+    def replace(own: int, other: int) -> None:
+        told.append("reported")
+        for each in (own, other):
+            loop.forget(each)
+            loop.watch(each, lambda: told.append("read"), lambda: told.append("written"))
+            loop.await_writable(each, True)
+
+    for own, other in ((first, second), (second, first)):
+        loop.watch(own, partial(replace, own, other), partial(replace, own, other))
+        loop.await_writable(own, True)
+    for each in pair:
+        each.send(b"a")
+    loop.poll()
+    assert told == ["reported"]
+    loop.poll()
+    assert sorted(told) == ["read", "read", "reported", "written", "written"]
+
+
+def test_callbacks_come_in_the_order_of_their_time_and_then_of_their_asking(loop: HandLoop) -> None:
+    calls: list[str] = []
+    for seconds, name in [(3.0, "third"), (1.0, "first"), (2.0, "second a"), (2.0, "second b"), (9.0, "late")]:
+        loop.call_later(seconds, lambda name=name: calls.append(name))  # type: ignore[misc]
+    loop.poll()
+    assert calls == []
+    loop.pass_time(1.0)
+    assert calls == ["first"]
+    loop.pass_time(2.0)
+    assert calls == ["first", "second a", "second b", "third"]
+
+
+def test_a_callback_may_ask_for_another(loop: HandLoop) -> None:
+    calls: list[str] = []
+    loop.call_later(1.0, lambda: loop.call_later(1.0, lambda: calls.append("second")))
+    loop.pass_time(1.0)
+    assert calls == []
+    loop.pass_time(1.0)
+    assert calls == ["second"]
+
+
+def test_now_is_the_time_of_the_turn(loop: HandLoop) -> None:
+    loop.clock.now += 5
+    assert loop.now == 1000.0
+    loop.poll()
+    assert loop.now == 1005.0
+
+
+def test_the_loop_wakes_at_the_control_planes_deadline() -> None:
+    loop = Loop()
+    due = monotonic() + 0.05
+    late: list[float] = []
+
+    def on_deadline(_: float) -> None:
+        late.append(loop.now - due)
+        loop.stop()
+
+    loop.run(lambda _: due, on_deadline)
+    loop.close()
+    assert len(late) == 1
+    assert 0 <= late[0] < 1
+
+
+def test_the_loop_wakes_for_a_callback_before_a_far_deadline() -> None:
+    loop = Loop()
+    loop.call_later(0.02, loop.stop)
+    started = monotonic()
+    loop.run(lambda _: started + 1000, lambda _: pytest.fail("not due"))
+    loop.close()
+    assert 0.02 <= monotonic() - started < 5
+
+
+def test_who_rests_is_called_back_meanwhile_and_told_of_a_stop() -> None:
+    loop, called = Loop(), list[str]()
+    loop.call_later(0.0, lambda: called.append("now"))
+    loop.call_later(60.0, lambda: called.append("later"))
+    assert loop.rest(0.01)
+    assert called == ["now"]
+    loop.call_later(0.01, loop.stop)
+    assert not loop.rest(60.0)
+    assert not loop.rest(60.0)
+    loop.close()
+
+
+def test_a_deadline_in_the_past_does_not_starve_descriptors(loop: HandLoop, pair: Pair) -> None:
+    got: list[bytes] = []
+    loop.watch(pair[0].fileno(), lambda: got.append(pair[0].recv(9)))
+    pair[1].send(b"a")
+    calls: list[str] = []
+    loop.turn(lambda _: loop.clock() - 5, lambda _: calls.append("deadline"))
+    assert got == [b"a"]
+    assert calls == ["deadline"]
+
+
+def test_a_deadline_is_handled_at_its_own_time_though_reading_took_long(loop: HandLoop, pair: Pair) -> None:
+    def read_slowly() -> None:
+        pair[0].recv(9)
+        loop.clock.now += 0.03
+
+    loop.watch(pair[0].fileno(), read_slowly)
+    pair[1].send(b"a")
+    handled: list[float] = []
+    began = loop.clock()
+    loop.turn(lambda _: began, handled.append)
+    assert handled == [began + 0.03]
+
+
+def start(*arguments: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    program = subprocess.Popen([*before, sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE)
+    assert program.stdout is not None
+    assert program.stdout.readline() == b"running\n"
+    return program
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_ends_the_loop_cleanly(number: signal.Signals) -> None:
+    with start() as program:
+        program.send_signal(number)
+        output, _ = program.communicate(timeout=10)
+        assert output == b"ended\n"
+        assert program.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_the_set_up_ends_the_loop_as_soon_as_it_begins(number: signal.Signals) -> None:
+    with start("early") as program:
+        program.send_signal(number)
+        output, _ = program.communicate(timeout=10)
+        assert output == b"ended\n"
+        assert program.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_kills_at_once_whatever_is_still_going_on(number: signal.Signals) -> None:
+    with start("linger") as program:
+        assert program.stdout is not None
+        program.send_signal(number)
+        assert program.stdout.readline() == b"ended\n"
+        program.send_signal(number)
+        program.wait(timeout=10)
+        assert program.returncode == -number
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP])
+def test_hangups_during_the_end_neither_kill_nor_count_as_a_first_signal(first: signal.Signals) -> None:
+    """A closed terminal brings several, and systemd sends one right after SIGTERM at a logout."""
+    with start("linger") as program:
+        assert program.stdout is not None
+        program.send_signal(first)
+        assert program.stdout.readline() == b"ended\n"
+        for _ in range(2):
+            program.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            program.wait(timeout=0.3)
+        program.send_signal(signal.SIGTERM)
+        if first == signal.SIGHUP:
+            with pytest.raises(subprocess.TimeoutExpired):
+                program.wait(timeout=0.3)
+            program.send_signal(signal.SIGTERM)
+        assert program.wait(timeout=10) == -signal.SIGTERM
+
+
+def test_a_hangup_that_was_ignored_at_the_start_stays_ignored() -> None:
+    with start("ticking", before=IGNORING_HANGUPS) as program:
+        assert program.stdout is not None
+        program.send_signal(signal.SIGHUP)
+        for _ in range(5):
+            assert program.stdout.readline() == b"tick\n"
+        assert is_ignored(program, signal.SIGHUP)
+        program.terminate()
+        assert program.wait(timeout=10) == 0
+
+
+def test_a_hangup_that_has_a_use_is_heard_though_it_was_ignored_at_the_start() -> None:
+    with start("told", before=IGNORING_HANGUPS) as program:
+        assert program.stdout is not None
+        program.send_signal(signal.SIGHUP)
+        assert program.stdout.readline() == b"told\n"
+        program.terminate()
+        assert program.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_users_signal_changes_nothing_and_is_not_ignored_by_child_processes(number: signal.Signals) -> None:
+    with start("ticking") as program:
+        assert program.stdout is not None
+        for _ in range(100):
+            program.send_signal(number)
+        for _ in range(5):
+            assert program.stdout.readline() == b"tick\n"
+        assert not is_ignored(program, number)
+        program.terminate()
+        assert program.communicate(timeout=10)[0].endswith(b"ended\n")
+        assert program.returncode == 0
+
+
+def is_ignored(program: subprocess.Popen[bytes], number: signal.Signals) -> bool:
+    """What a child process would inherit: a handler of this process's own becomes the default there."""
+    (mask,) = re.findall(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{program.pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_a_signal_wakes_a_loop_that_sleeps_for_an_hour() -> None:
+    loop = Loop()
+    read, write = os.pipe()
+    loop.call_later(0.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    started = monotonic()
+    with loop.ending_on_signals():
+        loop.run(lambda _: NEVER, lambda _: None)
+    loop.close()
+    os.close(read)
+    os.close(write)
+    assert monotonic() - started < 5
+
+
+def test_a_hangup_calls_back_from_the_loop_and_ends_nothing() -> None:
+    loop = Loop()
+    told: list[str] = []
+
+    def hang_up() -> None:
+        told.append("again")
+        (loop.stop if len(told) > 1 else send)()
+
+    def send() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        told.append("sent")  # the callback that runs now ends first
+
+    loop.on_hangup = hang_up
+    loop.call_later(0.0, lambda: os.kill(os.getpid(), signal.SIGHUP))
+    with loop.ending_on_signals():
+        loop.run(lambda _: NEVER, lambda _: None)
+    loop.close()
+    assert told == ["again", "sent", "again"]
+
+
+def test_a_process_may_have_as_many_descriptors_as_the_system_lets_it_and_no_fewer_than_before() -> None:
+    former, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(former, 512), hard))
+        allow_many_descriptors()
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert allowed == (min(hard, MOST_DESCRIPTORS), hard)
+        allow_many_descriptors()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == allowed
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (former, hard))

@@ -1,0 +1,185 @@
+"""The accepted TCP connections: how many may stay, and for how long.
+
+stranger         No message on it was authenticated yet. One address (IPv6: one /64) may have 16, and all together 256.
+                 A new one is always admitted. Where there is no room, the oldest silent one is closed: of the same
+                 network, where that has 16, else of the network that has most silent ones.
+expected         A stranger on which the node accepted a peer's initiation, which may still be a replay. Expected ones
+                 are closed only after all silent ones. A peer is expected on one connection, the newest.
+authenticated    A peer may have two beside its endpoint. The oldest is closed for a third.
+probation        Ten seconds after it was accepted, and again after it was authenticated, a connection is closed if it
+                 is not its peer's endpoint. No message extends that.
+
+A closed connection leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import OrderedDict
+from collections.abc import Callable
+
+from vpntun.carriers.tcp import ConnectionOwner, TcpConnection
+from vpntun.core.wireguard.peer import Peer
+from vpntun.runtime.loop import Loop
+from vpntun.runtime.resolver import SocketAddress
+from vpntun.wire.framing import SharedBuffer
+
+MOST_STRANGERS = 256
+MOST_STRANGERS_PER_NETWORK = 16
+MOST_BESIDE_ENDPOINT = 2
+SECONDS_OF_PROBATION = 10.0
+
+Connections = dict[TcpConnection, None]
+"""A set, oldest first."""
+
+
+class AcceptedConnections(ConnectionOwner):
+    """Owns every accepted connection. Calls `on_ready` when one takes data again, and `on_closed` when one closes."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        received: SharedBuffer,
+        on_ready: Callable[[TcpConnection], None],
+        on_closed: Callable[[TcpConnection], None],
+    ) -> None:
+        super().__init__(received)
+        self._loop = loop
+        self._on_ready = on_ready
+        self._on_closed = on_closed
+        self._silent = _ByNetwork()
+        self._expected = _ByNetwork()
+        self._expected_of: dict[Peer, TcpConnection] = {}
+        self._authenticated_of: dict[Peer, Connections] = {}
+        self._on_probation: OrderedDict[TcpConnection, float] = OrderedDict()
+        self._timer_is_set = False
+
+    def admit(self, new: socket.socket, address: SocketAddress) -> TcpConnection:
+        """Take in a socket that was accepted. The loop must watch the connection before the next one is admitted."""
+        self._make_room(_network_of(address[0]))
+        connection = TcpConnection(new, address, self._loop, self)
+        self._silent.add(connection)
+        self._begin_probation(connection)
+        return connection
+
+    def close_all_of(self, peer: Peer) -> None:
+        """Close every connection that the peer was authenticated on."""
+        for connection in list(self._authenticated_of.get(peer, ())):
+            connection.close()
+
+    def expected(self, connection: TcpConnection, peer: Peer) -> None:
+        """Prefer a stranger: the node accepted an initiation of the peer's on it."""
+        self._silent.discard(connection)
+        self._expected.add(connection)
+        former = self._expected_of.get(peer)
+        self._expected_of[peer] = connection
+        if former is not None:
+            former.close()
+
+    def authenticated(self, connection: TcpConnection, peer: Peer) -> None:
+        """Move a stranger to its peer's connections."""
+        self._forget_stranger(connection)
+        connections = self._authenticated_of.setdefault(peer, {})
+        connections[connection] = None
+        self._begin_probation(connection)
+        beside = [each for each in connections if not each.is_endpoint]
+        if len(beside) > MOST_BESIDE_ENDPOINT:
+            beside[0].close()
+
+    def ready(self, connection: TcpConnection) -> None:
+        """Have the peer's queue drained."""
+        self._on_ready(connection)
+
+    def closed(self, connection: TcpConnection) -> None:
+        """Forget a connection."""
+        self._on_probation.pop(connection, None)
+        self._forget_stranger(connection)
+        if connection.peer is not None:
+            connections = self._authenticated_of[connection.peer]
+            del connections[connection]
+            if not connections:
+                del self._authenticated_of[connection.peer]
+        self._on_closed(connection)
+
+    def _make_room(self, network: bytes) -> None:
+        """Close one stranger, where another from `network` would be too many."""
+        if len(self._silent.of(network)) + len(self._expected.of(network)) >= MOST_STRANGERS_PER_NETWORK:
+            candidates = self._silent.of(network) or self._expected.of(network)
+        elif len(self._silent) + len(self._expected) >= MOST_STRANGERS:
+            candidates = self._silent.of_fullest() or self._expected.of_fullest()
+        else:
+            return
+        next(iter(candidates)).close()
+
+    def _forget_stranger(self, connection: TcpConnection) -> None:
+        self._silent.discard(connection)
+        self._expected.discard(connection)
+        peer = connection.expected_peer
+        if peer is not None and self._expected_of.get(peer) is connection:
+            del self._expected_of[peer]
+
+    def _begin_probation(self, connection: TcpConnection) -> None:
+        self._on_probation[connection] = self._loop.now + SECONDS_OF_PROBATION
+        self._on_probation.move_to_end(connection)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Have one timer, for the oldest connection on probation."""
+        if self._on_probation and not self._timer_is_set:
+            self._timer_is_set = True
+            earliest = next(iter(self._on_probation.values()))
+            self._loop.call_later(earliest - self._loop.now, self._end_probations)
+
+    def _end_probations(self) -> None:
+        self._timer_is_set = False
+        try:
+            while self._on_probation:
+                connection, end = next(iter(self._on_probation.items()))
+                if end > self._loop.now:
+                    break
+                del self._on_probation[connection]
+                if not connection.is_endpoint:
+                    connection.close()
+        finally:
+            self._set_timer()
+
+
+class _ByNetwork:
+    """Connections by the network that they come from."""
+
+    def __init__(self) -> None:
+        self._networks: dict[bytes, Connections] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def of(self, network: bytes) -> Connections:
+        """The connections from one network."""
+        return self._networks.get(network, {})
+
+    def of_fullest(self) -> Connections:
+        """The connections from the network that has most."""
+        return max(self._networks.values(), key=len, default={})
+
+    def add(self, connection: TcpConnection) -> None:
+        """Add a connection that is not here yet."""
+        self._networks.setdefault(_network_of(connection.host), {})[connection] = None
+        self._count += 1
+
+    def discard(self, connection: TcpConnection) -> None:
+        """Remove a connection, if it is here."""
+        network = _network_of(connection.host)
+        connections = self.of(network)
+        if connection in connections:
+            self._count -= 1
+            del connections[connection]
+            if not connections:
+                del self._networks[network]
+
+
+def _network_of(host: str) -> bytes:
+    """The IPv4 address, or the first 64 bits of the IPv6 address."""
+    if ":" in host:
+        return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
+    return socket.inet_aton(host)

@@ -1,0 +1,215 @@
+"""What comes in on a UDP socket, as few reads as the kernel allows.
+
+    coalesced    UDP_GRO gives many datagrams by one read. The next is expected to be like the last: where that was a
+                 genuine burst it is scattered straight into its place (wire/burst.py), else it is read as it comes
+    one by one   after 16 records in a row whose pieces nothing had coalesced, recvmmsg reads many datagrams by one call
+                 (wire/train.py): for a minute, or until as many such records of another size opened
+
+Both ways take every datagram of every sender whole; they only differ in what it costs. Only records that opened choose
+between them, and new slots, which take one to three milliseconds, are laid out ten times a second at most.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeAlias
+
+from vpntun.carriers.mmsg import AVAILABLE, ManyReader
+from vpntun.core.records.pathmtu import BASE
+from vpntun.runtime.log import log
+from vpntun.runtime.lone import Lone
+from vpntun.runtime.loop import Loop
+from vpntun.runtime.resolver import SocketAddress
+from vpntun.wire.burst import BurstReader, datagrams_for
+from vpntun.wire.message import LARGEST
+from vpntun.wire.train import Train
+
+if TYPE_CHECKING:
+    from vpntun.carriers.udp import UdpEndpoint
+
+SOL_UDP = 17
+UDP_GRO = 104
+IP_PKTINFO = 8
+IPV6_RECVPKTINFO = 49
+IPV6_PKTINFO = 50
+ANCILLARY_SIZE = 128
+MOST_PER_TURN = 64
+MOST_MISSES = 4
+MOST_KNOWN_NAMES = 1024
+SCATTERED_RECORDS = 16
+TRAIN_TIME = 60.0
+SECONDS_BETWEEN_TRAINS = 0.1
+LARGEST_IN_TRAIN = 9216
+"""A jumbo frame's datagram: slots for longer ones would take much room."""
+
+Ancillary = tuple[tuple[int, int, bytes], ...]
+
+
+Arrival: TypeAlias = "tuple[memoryview, int, int, UdpEndpoint]"
+"""What one read brought: its bytes, a segment, in how many datagrams they came, and from whom.
+
+One message, or, where the segment is not 0, datagrams of that size. The bytes are valid until the next read.
+"""
+
+
+class Receiver:
+    """Receives from one socket. `endpoint` makes an endpoint of an address and the ancillary data to answer with."""
+
+    def __init__(
+        self,
+        bound: socket.socket,
+        loop: Loop,
+        endpoint: Callable[[SocketAddress, Ancillary], UdpEndpoint],
+        *,
+        answers_from_where_asked: bool,
+    ) -> None:
+        self._socket = bound
+        self._loop = loop
+        self._endpoint = endpoint
+        self._answers_from_where_asked = answers_from_where_asked
+        self._buffer = memoryview(bytearray(LARGEST))
+        self._flat = [self._buffer]
+        self._bursts = BurstReader(self._buffer)
+        self._misses = MOST_MISSES
+        self._many: ManyReader | None = None
+        self._begun_at = -math.inf
+        self._scattered = 0  # records that opened by a piece that came alone, since a genuine burst was read as one
+        self._scattered_size = 0
+        self._in_turn = 0  # reads in this turn of the loop before the last
+        self._lone = Lone()
+        self._address: SocketAddress | None = None  # what the last read came with, and what was made of it
+        self._ancillary: list[tuple[int, int, bytes]] = []
+        self._segment = 0
+        self._source: UdpEndpoint
+        self._coalesce(True)
+        if answers_from_where_asked:
+            if bound.family == socket.AF_INET:
+                bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            else:
+                bound.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+
+    def receive(self) -> Iterable[Arrival]:
+        """What waits, a bounded number of reads; each is valid until the next."""
+        if self._scattered >= SCATTERED_RECORDS or self._many is not None:
+            self._choose_way()
+        if self._many is not None:
+            return self._receive_train(self._many)
+        if self._lone.expected(self._loop.turns) and (arrival := self._read()) is not None:
+            return (arrival,)
+        return self._receive_coalesced()
+
+    def _receive_coalesced(self) -> Iterator[Arrival]:
+        for number in range(MOST_PER_TURN):
+            arrival = self._read()
+            if arrival is None:
+                self._lone.drained(number)
+                return
+            self._in_turn = number
+            yield arrival
+
+    def _read(self) -> Arrival | None:
+        foreseen = self._misses < MOST_MISSES
+        try:
+            read, ancillary, _, address = self._socket.recvmsg_into(
+                self._bursts.buffers if foreseen else self._flat, ANCILLARY_SIZE
+            )
+        except OSError:  # nothing waits, or an ICMP error of an earlier datagram was reported here
+            return None
+        if address == self._address and ancillary == self._ancillary:
+            segment, source = self._segment, self._source
+        else:
+            segment, local = _read_ancillary(ancillary) if ancillary else (0, ())
+            source = self._endpoint(address, local)
+            self._address, self._ancillary, self._segment, self._source = address, ancillary, segment, source
+        if not foreseen:
+            return self._buffer[:read], segment, 1, source
+        if length := self._bursts.message(read, segment):
+            self._misses = 0
+            return self._buffer[:length], 0, datagrams_for(length, segment), source
+        self._misses += 1
+        return self._bursts.flat(read), segment, 1, source
+
+    def _receive_train(self, many: ManyReader) -> Iterable[Arrival]:
+        """What one call reads: if more waits, the socket stays readable."""
+        if not many.read():
+            return ()
+        local = _read_ancillary(many.ancillary())[1] if self._answers_from_where_asked else ()
+        return many.train.arrivals(lambda name: self._endpoint(_address_from(name), local))
+
+    def expect_bursts(self, size: int) -> None:
+        """A burst of datagrams of `size` bytes was read as one, and opened: the next reads may bring more.
+
+        No vpntun cuts records into datagrams shorter than BASE, and so nothing is laid out for those of another peer.
+        """
+        self._scattered = 0
+        if size >= BASE:
+            self._bursts.expect(size)
+            self._misses = 0
+
+    def came_whole(self, size: int, datagrams: int) -> None:
+        """A message opened in datagrams of `size` bytes: so many that were read as one, or one that came alone."""
+        if datagrams > 1:
+            self._scattered = 0
+        elif self._many is None and self._in_turn > 1:  # nothing has coalesced those that waited
+            self.expect_pieces(size)
+
+    def expect_pieces(self, size: int) -> None:
+        """A record in datagrams of `size` bytes opened by a piece that came alone: more may come like this."""
+        known = self._many.train.size if self._many is not None else 0
+        if size != known and BASE <= size <= LARGEST_IN_TRAIN and AVAILABLE:
+            self._scattered += 1
+            self._scattered_size = size
+
+    def _choose_way(self) -> None:
+        """Read many by one call from now on, or with room for another size; or see whether something coalesces now."""
+        age = self._loop.now - self._begun_at
+        if self._scattered >= SCATTERED_RECORDS and age >= SECONDS_BETWEEN_TRAINS:
+            log.debug("nothing coalesces datagrams on the way here: reading many by one call")
+            self._begun_at = self._loop.now
+            with suppress(OSError, MemoryError):  # no room for the slots: then without
+                self._many = ManyReader(self._socket.fileno(), Train(self._scattered_size))
+        elif self._many is not None and age >= TRAIN_TIME:
+            self._many = None
+        else:
+            return
+        self._scattered = 0
+        self._coalesce(self._many is None)
+
+    def _coalesce(self, wanted: bool) -> None:
+        with suppress(OSError):  # a kernel before 5.0: one datagram a read
+            self._socket.setsockopt(SOL_UDP, UDP_GRO, int(wanted))
+
+
+def _read_ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[int, Ancillary]:
+    """The size of the datagrams of a coalesced read, 0 for a single one; and the address to answer from."""
+    segment = 0
+    local: Ancillary = ()
+    for level, kind, data in messages:
+        if level == SOL_UDP and kind == UDP_GRO and len(data) >= 4:
+            segment = int.from_bytes(data[:4], sys.byteorder)
+        elif kind == IP_PKTINFO and level == socket.IPPROTO_IP and len(data) >= 12:
+            local = ((level, kind, b"\0\0\0\0" + data[4:8] + b"\0\0\0\0"),)
+        elif kind == IPV6_PKTINFO and level == socket.IPPROTO_IPV6 and len(data) >= 20:
+            link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80
+            local = ((level, kind, data[:16] + (data[16:20] if link_local else bytes(4))),)
+    return segment, local
+
+
+@functools.lru_cache(maxsize=MOST_KNOWN_NAMES)
+def _address_from(name: bytes) -> SocketAddress:
+    """The address in a sockaddr_in or sockaddr_in6."""
+    family, port = struct.unpack_from("=H", name)[0], int.from_bytes(name[2:4], "big")
+    if family == socket.AF_INET:
+        return socket.inet_ntop(socket.AF_INET, name[4:8]), port
+    flow, scope = int.from_bytes(name[4:8], "big"), int.from_bytes(name[24:28], sys.byteorder)
+    host = socket.inet_ntop(socket.AF_INET6, name[8:24])
+    if scope:
+        with suppress(OSError):  # the device has gone meanwhile
+            host = f"{host}%{socket.if_indextoname(scope)}"
+    return host, port, flow, scope

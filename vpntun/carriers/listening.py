@@ -1,0 +1,44 @@
+"""The listening TCP sockets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+from vpntun.carriers.accepted import AcceptedConnections
+from vpntun.carriers.tcp import TcpConnection
+from vpntun.carriers.udp import bind, marked
+from vpntun.runtime.loop import Loop
+
+MOST_WAITING_TO_BE_ACCEPTED = 1024
+MOST_ACCEPTED_PER_TURN = 16
+"""The loop serves other descriptors before it accepts more."""
+
+
+class TcpListener:
+    """Accepts connections on one port and IP version.
+
+    `mark`: what all that they send carries for this host's routing rules, 0 for nothing.
+    """
+
+    def __init__(self, family: int, port: int, mark: int = 0) -> None:
+        new = marked(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK), mark)
+        new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket = bind(new, port, "TCP")
+        self._socket.listen(MOST_WAITING_TO_BE_ACCEPTED)
+
+    def fileno(self) -> int:
+        """The descriptor, for the loop."""
+        return self._socket.fileno()
+
+    def accept(self, loop: Loop, connections: AcceptedConnections) -> Iterator[TcpConnection]:
+        """Accept a few waiting ones into `connections`. The caller watches each before it takes the next."""
+        for _ in range(MOST_ACCEPTED_PER_TURN):
+            accepted = loop.accept(self._socket)
+            if accepted is None:
+                return
+            yield connections.admit(*accepted)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()

@@ -1,0 +1,101 @@
+"""Key files: opened without following links, owned by root or this user, closed to everybody else, or refused.
+
+shared key    "vpntun shared key 1" on a line of its own, then 32 bytes in base64
+private key,
+psk           32 bytes in base64, as `wg genkey` and `wg genpsk` write them
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from vpntun.crypto.keys import format_key, generate_secret, parse_key
+from vpntun.errors import ConfigurationError, KeyFileError, PrivilegeError
+from vpntun.runtime.state import users_folder
+
+TAG = "vpntun shared key 1"
+LARGEST = 4096
+
+
+def default_path() -> Path:
+    """Where the shared key is expected without -k: of the machine for root, of the user for anybody else.
+
+    Raises ConfigurationError for a user without a home.
+    """
+    if os.geteuid() == 0:
+        return Path("/etc/vpntun/vpntun.key")
+    return users_folder("XDG_CONFIG_HOME", ".config") / "vpntun" / "vpntun.key"
+
+
+def read_shared(path: Path) -> bytes:
+    """The 32 bytes of a shared key file; raises KeyFileError or PrivilegeError."""
+    lines = _read(path).split("\n", 1)
+    if lines[0].strip() != TAG or len(lines) < 2:
+        raise KeyFileError(
+            f"{path} is not a shared key file (its first line is not '{TAG}'): make one with 'vpntun keygen FILE', "
+            "or give a WireGuard key with --private-key"
+        )
+    return _parse(path, lines[1])
+
+
+def read_bare(path: Path) -> bytes:
+    """The 32 bytes of a file that holds one WireGuard key; raises KeyFileError or PrivilegeError."""
+    return _parse(path, _read(path))
+
+
+def create_shared(path: Path) -> bytes:
+    """Make a shared key file, 0600, and its folder, 0700; never over an existing file. Raises KeyFileError."""
+    secret = generate_secret()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if os.path.lexists(path):
+            raise KeyFileError(f"{path} is there already, and a key is never overwritten: move it away first") from None
+        raise KeyFileError(f"{path} cannot be made: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{TAG}\n{format_key(secret)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink()
+        raise KeyFileError(f"{path} cannot be written: {error.strerror}") from error
+    return secret
+
+
+def _read(path: Path) -> str:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise KeyFileError(f"{path} is not there: make it with 'vpntun keygen', or copy the other end's") from None
+    except PermissionError:
+        raise PrivilegeError(f"{path} cannot be read by this user: run as its owner, or as root") from None
+    except OSError as error:
+        raise KeyFileError(f"{path} cannot be opened: {error.strerror} (symbolic links are not followed)") from error
+    try:
+        file = os.fdopen(descriptor, "rb")
+    except IsADirectoryError:
+        os.close(descriptor)
+        raise KeyFileError(f"{path} is a folder: give the name of the key file in it") from None
+    with file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyFileError(f"{path} is no regular file: a key is read from nothing else")
+        if status.st_uid not in (0, os.geteuid()):
+            raise KeyFileError(f"{path} belongs to another user (uid {status.st_uid}): chown it to root or to yourself")
+        if status.st_mode & 0o077:
+            raise KeyFileError(f"{path} is open to others (mode {status.st_mode & 0o777:04o}): chmod 600 {path}")
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise KeyFileError(f"{path} is too large to be a key file")
+    return content.decode("utf-8", "replace")
+
+
+def _parse(path: Path, text: str) -> bytes:
+    try:
+        return parse_key(text.strip())
+    except ConfigurationError as error:
+        raise KeyFileError(f"{path}: {error}") from None

@@ -1,0 +1,1 @@
+"""The control socket: who asks a running tunnel, and what it answers."""

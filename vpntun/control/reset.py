@@ -1,0 +1,69 @@
+"""`vpntun reset`: a running tunnel forgets the greatest timestamp of a peer, and so accepts its next handshake.
+
+Each handshake must be later than the last. A peer whose clock was ahead once, and that has lost its own record of it,
+is refused until its clock is that far again. A restart of this end forgets all timestamps, and all sessions; this
+forgets one timestamp and keeps the sessions. Recorded handshakes may be replayed then, as after a restart: they give
+nobody a session, but the one from the future locks the peer out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from vpntun.config.peer import PeerSettings
+from vpntun.crypto.keys import format_key
+from vpntun.datapath.link import Link
+from vpntun.errors import AmbiguousPeer, NoSuchPeer
+from vpntun.runtime.log import notice
+
+MOST_LISTED = 10
+
+
+def forget_timestamp(peers: Sequence[PeerSettings], link_of: Callable[[bytes], Link], called: str | None) -> str:
+    """Have the peer's next handshake accepted, and return its public key. Raises NoSuchPeer and AmbiguousPeer.
+
+    `called`: as `find_peer` takes it. `link_of` a peer's public key.
+    """
+    settings = find_peer(peers, called)
+    link = link_of(settings.public)
+    link.peer.forget_timestamp()
+    notice(
+        "forgot the last timestamp of %s: its next handshake is accepted whatever its timestamp",
+        link.name or "the peer",
+    )
+    return format_key(settings.public)
+
+
+def find_peer(peers: Sequence[PeerSettings], called: str | None) -> PeerSettings:
+    """Find a peer by its name, its public key, or the beginning of its key; None finds the only one.
+
+    Raises NoSuchPeer, which lists the peers, or AmbiguousPeer, which lists those that match.
+    """
+    matching = list(peers) if called is None else _matching(peers, called)
+    if not peers:
+        raise NoSuchPeer("this tunnel has no peers")
+    if not matching:
+        raise NoSuchPeer(f"no peer has this name or key; the peers are: {_listed(peers)}")
+    if len(matching) > 1:
+        raise AmbiguousPeer(f"name one of several peers: {_listed(matching)}")
+    return matching[0]
+
+
+def _matching(peers: Iterable[PeerSettings], called: str) -> list[PeerSettings]:
+    """The peers of this name; where there are none, those whose key begins so. The log writes "peer BEGINNING"."""
+    beginning = called.removeprefix("peer ")
+    if not beginning:
+        return []
+    named = [each for each in peers if each.name == called]
+    return named or [each for each in peers if format_key(each.public).startswith(beginning)]
+
+
+def _listed(peers: Sequence[PeerSettings]) -> str:
+    described = [_described(each) for each in peers[:MOST_LISTED]]
+    more = [f"and {len(peers) - MOST_LISTED} more"] if len(peers) > MOST_LISTED else []
+    return ", ".join(described + more)
+
+
+def _described(settings: PeerSettings) -> str:
+    key = format_key(settings.public)
+    return f"{settings.name} ({key})" if settings.name else key

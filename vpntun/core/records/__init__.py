@@ -1,0 +1,1 @@
+"""The record protocol between two vpntuns: greeting, bursts, parities, and the estimators of the path."""

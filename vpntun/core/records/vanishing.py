@@ -1,0 +1,116 @@
+"""Whether bursts, or datagrams longer than any path takes, vanish though smaller ones get through.
+
+    bursts       two or more were sent, and none was completed within 1 s of the first, though a datagram of their
+                 length is echoed: a middlebox drops what it does not know. One may simply be lost. Then none is sent;
+                 tried again after 5 s, doubling to 10 min
+    long ones    no single datagram of over 1,200 bytes has arrived for 1 s: the path has become narrower, and nobody
+                 said so
+
+The second alone, or both, may be a black hole for the length in use: the conversation finds out by PROBEs
+(`Conversation.look_for_black_hole`). Times are seconds of the caller's clock.
+"""
+
+from __future__ import annotations
+
+from vpntun.core.records.ledger import Ledger
+from vpntun.core.records.measured import Mark
+from vpntun.core.records.pathmtu import BASE
+from vpntun.core.wireguard.timers import NEVER
+
+SILENCE = 1.0
+FEWEST_BURSTS = 2
+FIRST_RETRY = 5.0
+LAST_RETRY = 600.0
+
+
+class Vanishing:
+    """Of one path. `passes`: False where bursts don't get through."""
+
+    def __init__(self) -> None:
+        self._bursts = 0  # sent since one was completed
+        self._burst_since = NEVER
+        self.moved()
+
+    def begin(self) -> None:
+        """A new session."""
+        self.length_changed()
+        self._proven = False
+
+    def moved(self) -> None:
+        """Another path: nothing is known of it."""
+        self.passes = True
+        self._retry_at = NEVER
+        self._retry_pause = FIRST_RETRY
+        self.begin()
+
+    def length_changed(self) -> None:
+        """Datagrams have another length from now on."""
+        self._long_since = NEVER
+        self._forget_bursts()
+
+    def sent(self, datagrams: int, size: int, now: float) -> None:
+        """A record was sent; `size`: bytes of a single one."""
+        if datagrams > 1:
+            self._bursts += 1
+            self._burst_since = min(self._burst_since, now)
+        elif size > BASE:
+            self._long_since = min(self._long_since, now)
+
+    def is_seen(self, now: float) -> bool:
+        """Whether something was sent and nothing of its kind has arrived for a second."""
+        return now - min(self._burst_since, self._long_since) >= SILENCE
+
+    def length_passes(self, now: float) -> None:
+        """What seems to vanish does not do so for its length: it is bursts, or it was only lost."""
+        self._long_since = NEVER
+        if self._bursts_vanish(now):
+            self.block(now)
+        self._burst_since = NEVER
+
+    def block(self, now: float) -> None:
+        """Bursts don't get through, though single datagrams of their length do."""
+        self.passes = self._proven = False
+        self._forget_bursts()
+        self._retry_at = now + self._retry_pause
+        self._retry_pause = min(LAST_RETRY, 2 * self._retry_pause)
+
+    def handle_deadline(self, now: float, *, idle: bool) -> bool:
+        """What time alone decides; whether bursts are blocked, or tried again, from now on."""
+        if self.passes and not self._proven and not idle and self._bursts_vanish(now):
+            self.block(now)
+        elif not self.passes and now >= self._retry_at:
+            self.passes = True
+            self._forget_bursts()
+        else:
+            return False
+        return True
+
+    def reported(self, base: Mark, highest: int, opened: int, ledger: Ledger) -> bool:
+        """A REPORT has come; `base`: the one before. Whether it tells of loss, and not of an outage or a black hole.
+
+        It does where it shows a burst completed since, or none was sent.
+        """
+        if self._long_since != NEVER and highest > base.highest:
+            is_long = not ledger.short(highest - 1, highest, BASE)
+            if is_long or opened - base.opened > ledger.short(base.highest, highest, BASE):
+                self._long_since = NEVER
+        counters = highest - base.highest
+        awaited = self._burst_since != NEVER or not self.passes
+        if not awaited or ledger.datagrams_to(highest) - base.sent == counters > 0:
+            return True
+        if not counters:
+            return False
+        is_single = ledger.singles(highest - 1, highest) == 1
+        if is_single and opened - base.opened <= ledger.singles(base.highest, highest):
+            return False
+        self._proven = self.passes = True
+        self._retry_pause = FIRST_RETRY
+        self._forget_bursts()
+        return True
+
+    def _forget_bursts(self) -> None:
+        self._burst_since = NEVER
+        self._bursts = 0
+
+    def _bursts_vanish(self, now: float) -> bool:
+        return self._bursts >= FEWEST_BURSTS and now - self._burst_since >= SILENCE

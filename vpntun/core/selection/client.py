@@ -1,0 +1,218 @@
+"""The client's choice of carriers: find a path, keep it, and prefer UDP. It never gives up.
+
+    search      the carrier that worked last at once, the other 2 s later; whichever authenticates first ends it.
+                UDP: an initiation to each address in turn; TCP: a connection to each in turn, and initiations on it.
+    on UDP      the TCP connection is closed.
+    on TCP      UDP is tried after 30 s, doubling to 10 min, with a handshake of its own; its answer moves the link.
+    silence     no session, or no answer for 15 s: a search, while the path in use stays in use.
+    TCP closed  a search.
+
+Pauses follow backoff.py. The name is looked up anew with every attempt; until that answers, the addresses known serve.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+from vpntun.core.events import CARRIERS, Carrier, Dial, Endpoint, Event, GaveUp, HangUp, Resolve, Try
+from vpntun.core.selection.backoff import pause
+from vpntun.core.wireguard.peer import Peer
+from vpntun.core.wireguard.timers import LARGEST_JITTER, NEVER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
+
+Transport = Literal["auto", "udp", "tcp"]
+
+BESIDE_AFTER = 2.0
+SHORTEST_PAUSE = 1.0
+FIRST_TRIAL = 30.0
+LAST_TRIAL = 600.0
+ASKED_PER_CONNECTION = 3
+
+
+class ClientCarriers:
+    """Decides where `peer` is asked for a handshake by the end that calls."""
+
+    def __init__(self, peer: Peer, transport: Transport, rng: random.Random) -> None:
+        self._peer = peer
+        self._rng = rng
+        self._allowed: tuple[Carrier, ...] = CARRIERS if transport == "auto" else (transport,)
+        self._candidates: list[Endpoint] = []
+        self._turn: dict[Carrier, int] = {"udp": 0, "tcp": 0}
+        self._due: dict[Carrier, float] = {"udp": NEVER, "tcp": NEVER}
+        self._searching_since = NEVER
+        self._trial_at = NEVER
+        self._trial_pause = FIRST_TRIAL
+        self._passed_over = 0
+        self._connection: Endpoint | None = None
+        self._asked_on_connection = 0
+        self._dialling = False
+
+    @property
+    def deadline(self) -> float:
+        """When `handle_timer` is to be called next."""
+        return min(self._due["udp"], self._due["tcp"], self._trial_at)
+
+    @property
+    def searching(self) -> bool:
+        """Whether no path is known to work."""
+        return self._searching_since != NEVER
+
+    def start(self, now: float) -> list[Event]:
+        """Begin, without waiting for a packet."""
+        return self._search(self._allowed[0], now)
+
+    def want(self, now: float) -> list[Event]:
+        """A handshake is wanted: ask on the carrier in use, and beside it should that not answer."""
+        if self.searching:
+            return []
+        endpoint = self._peer.endpoint
+        return self._search(endpoint.carrier if endpoint is not None else self._allowed[0], now)
+
+    def resolved(self, candidates: list[Endpoint], now: float) -> list[Event]:
+        """The addresses that the name has now, as UDP endpoints; none: the old ones go on serving."""
+        if not candidates:
+            return []
+        first = not self._candidates
+        self._candidates = candidates
+        if first and self.searching:
+            self._due[self._allowed[0]] = now
+        return self.handle_timer(now)
+
+    def handle_timer(self, now: float) -> list[Event]:
+        """Take the next step on each carrier whose time has come."""
+        events: list[Event] = []
+        if now - self._searching_since > REKEY_ATTEMPT_TIME:
+            events.append(GaveUp())
+        if now >= self._due["udp"]:
+            self._passed_over = 0
+            events += self._ask_over_udp(now)
+        if now >= self._due["tcp"]:
+            events += self._ask_over_tcp(now)
+        if now >= self._trial_at:
+            events += self._try_udp(now)
+        return events
+
+    def undeliverable(self, endpoint: Endpoint, now: float) -> list[Event]:
+        """This host has no way there: the next address is tried at once, each of them once a turn."""
+        if endpoint.carrier != "udp" or not self.searching or self._passed_over + 1 >= len(self._candidates):
+            return []
+        self._passed_over += 1
+        self._peer.forget_handshake("udp")
+        candidate = self._next_candidate("udp")
+        if candidate == endpoint:
+            candidate = self._next_candidate("udp")
+        return [*self._peer.initiate(candidate, now), Resolve()]
+
+    def dialled(self, connection: Endpoint, now: float) -> list[Event]:
+        """A TCP connection stands: show the live session there, so that it goes on at once, and ask for a new one."""
+        self._dialling = False
+        if not self.searching:
+            return [HangUp(connection)]
+        self._connection = connection
+        self._asked_on_connection = 0
+        self._peer.forget_handshake("tcp")
+        return self._peer.keepalive(connection, now) + self._ask_over_tcp(now)
+
+    def dial_failed(self, now: float) -> list[Event]:
+        """A TCP connection could not be had: refused, unreachable or too slow."""
+        self._dialling = False
+        if self.searching:
+            self._due["tcp"] = now + self._pause(SHORTEST_PAUSE, now)
+        return []
+
+    def lost(self, connection: Endpoint, now: float) -> list[Event]:
+        """A TCP connection has closed."""
+        if connection == self._connection:
+            self._connection = None
+            self._peer.forget_handshake("tcp")
+        elif connection != self._peer.endpoint:  # which one that was given up is, when it answers after all
+            return []
+        if self._peer.endpoint != connection:
+            return self.dial_failed(now)
+        self._peer.endpoint = None
+        self._trial_at = NEVER
+        return self._search("tcp", now)
+
+    def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
+        """A session stands, so `source` works both ways. As its initiator this end confirms it with a keepalive."""
+        if not self._peer.may_move_to(source):
+            return []
+        events: list[Event] = []
+        endpoint = self._peer.endpoint
+        if self.searching or source.carrier == "udp" or endpoint is None or endpoint.carrier == "tcp":
+            events += self._settle_on(source, now)
+        if initiator:
+            events += self._peer.keepalive(self._peer.endpoint, now)
+        return events
+
+    def proved(self, path: Endpoint, now: float) -> list[Event]:
+        """The path that was tried works both ways: the link moves there, and a keepalive takes the other end along."""
+        if not self._peer.may_move_to(path):
+            return []
+        return self._settle_on(path, now) + self._peer.keepalive(path, now)
+
+    def _settle_on(self, source: Endpoint, now: float) -> list[Event]:
+        self._searching_since = NEVER
+        self._due = {"udp": NEVER, "tcp": NEVER}
+        events = self._peer.move_to(source)
+        self._asked_on_connection = 0
+        if source.carrier == "udp":
+            self._trial_at = NEVER
+            if self._connection is not None:
+                events.append(HangUp(self._connection))
+                self._connection = None
+        elif "udp" in self._allowed and self._trial_at == NEVER:
+            self._trial_pause = FIRST_TRIAL
+            self._trial_at = now + FIRST_TRIAL
+        return events
+
+    def _search(self, first: Carrier, now: float) -> list[Event]:
+        self._searching_since = now
+        for carrier in self._allowed:
+            self._due[carrier] = now if carrier == first else now + BESIDE_AFTER
+        return self.handle_timer(now)
+
+    def _ask_over_udp(self, now: float) -> list[Event]:
+        if not self._candidates:
+            self._due["udp"] = now + self._pause(SHORTEST_PAUSE, now)
+            return [Resolve()]
+        self._due["udp"] = now + self._pause(REKEY_TIMEOUT + self._jitter(), now)
+        endpoint = self._peer.endpoint
+        if endpoint is not None and endpoint.carrier == "udp" and now - self._searching_since < REKEY_TIMEOUT:
+            return self._peer.initiate(endpoint, now)
+        return [*self._peer.initiate(self._next_candidate("udp"), now), Resolve()]
+
+    def _try_udp(self, now: float) -> list[Event]:
+        self._trial_pause = min(LAST_TRIAL, 2 * self._trial_pause)
+        self._trial_at = now + self._trial_pause
+        if self.searching or not self._candidates:
+            return [Resolve()]
+        return [Try(self._next_candidate("udp")), Resolve()]
+
+    def _ask_over_tcp(self, now: float) -> list[Event]:
+        if self._connection is not None:
+            if self._asked_on_connection < ASKED_PER_CONNECTION:
+                self._asked_on_connection += 1
+                self._due["tcp"] = now + REKEY_TIMEOUT + self._jitter()
+                return self._peer.initiate(self._connection, now)
+            unanswering, self._connection = self._connection, None
+            return [HangUp(unanswering), *self._ask_over_tcp(now)]
+        if not self._candidates:
+            self._due["tcp"] = now + self._pause(SHORTEST_PAUSE, now)
+            return [Resolve()]
+        self._due["tcp"] = NEVER
+        if self._dialling:
+            return []
+        self._dialling = True
+        return [Dial(self._next_candidate("tcp")), Resolve()]
+
+    def _next_candidate(self, carrier: Carrier) -> Endpoint:
+        turn = self._turn[carrier]
+        self._turn[carrier] = turn + 1
+        return self._candidates[turn % len(self._candidates)]
+
+    def _pause(self, least: float, now: float) -> float:
+        return pause(now - self._searching_since, least, self._rng, addresses=len(self._candidates))
+
+    def _jitter(self) -> float:
+        return self._rng.uniform(0, LARGEST_JITTER)

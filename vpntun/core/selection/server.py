@@ -1,0 +1,73 @@
+"""The server's choice of carriers: it answers on whatever path it is asked, and asks only where its peer was last seen.
+
+    asked for a handshake, endpoint known    an initiation every 5 s, for 90 s; then what is staged goes
+    endpoint unknown                         the client comes; after 90 s without it what is staged goes
+    the TCP connection closes                the endpoint is unknown
+
+A server never dials.
+"""
+
+from __future__ import annotations
+
+import random
+
+from vpntun.core.events import Endpoint, Event, GaveUp
+from vpntun.core.wireguard.peer import Peer
+from vpntun.core.wireguard.timers import LARGEST_JITTER, NEVER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
+
+
+class ServerCarriers:
+    """Decides where `peer` is asked for a handshake by an end that waits for it."""
+
+    def __init__(self, peer: Peer, rng: random.Random) -> None:
+        self.deadline = NEVER
+        self._peer = peer
+        self._rng = rng
+        self._gives_up_at = NEVER
+
+    @property
+    def searching(self) -> bool:
+        """Whether the peer is being asked for a handshake."""
+        return self.deadline != NEVER and self._peer.endpoint is not None
+
+    def start(self, now: float) -> list[Event]:
+        """Ask at once where the peer was before this end was restarted."""
+        return self.want(now)
+
+    def want(self, now: float) -> list[Event]:
+        """A handshake is wanted."""
+        if self.deadline == NEVER:
+            self._gives_up_at = now + REKEY_ATTEMPT_TIME
+        elif self.deadline != self._gives_up_at or self._peer.endpoint is None:
+            return []
+        return self._ask(now)
+
+    def handle_timer(self, now: float) -> list[Event]:
+        """Ask again, or give up."""
+        if now < self.deadline:
+            return []
+        if now >= self._gives_up_at:
+            self.deadline = NEVER
+            return [GaveUp()] if self._peer.sending_session(now) is None else []
+        return self._ask(now)
+
+    def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
+        """A session stands. As its initiator this end confirms it with a keepalive."""
+        self.deadline = NEVER
+        if not initiator:
+            return []
+        return self._peer.move_to(source) + self._peer.keepalive(source, now)
+
+    def lost(self, connection: Endpoint) -> None:
+        """A TCP connection has closed."""
+        if self._peer.endpoint == connection:
+            self._peer.endpoint = None
+            self._peer.forget_handshake("tcp")
+            self.deadline = NEVER
+
+    def _ask(self, now: float) -> list[Event]:
+        if self._peer.endpoint is None:
+            self.deadline = self._gives_up_at
+            return []
+        self.deadline = now + REKEY_TIMEOUT + self._rng.uniform(0, LARGEST_JITTER)
+        return self._peer.initiate(self._peer.endpoint, now)

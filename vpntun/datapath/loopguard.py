@@ -1,0 +1,118 @@
+"""Keep the tunnel's own packets out of the tunnel.
+
+Authentic data may come from any outer address, so also from one that this host's routes lead into the tunnel's device.
+If it became the endpoint, each packet to the peer would come out of the device and be sent again, for ever. That takes
+an address which some peer's allowed IPs cover: packets to any other find no link.
+
+    learn    no covered address becomes an endpoint while its route leads to the device (WireGuard: ELOOP). The kernel
+             is asked; its answer serves for two seconds, and a peer that hops from address to address is refused once
+             it has caused too many questions
+    drop     routes may change later: a packet from the device to a covered endpoint, with the ports of the tunnel's
+             own, is dropped with all its fragments (outbound.py). A forwarded flow with the same two ports is taken
+             for the tunnel's own
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
+from typing import cast
+
+from vpntun.carriers.carrier import Flow, Path
+from vpntun.core.bucket import TokenBucket
+from vpntun.core.events import Endpoint
+from vpntun.core.routes import RouteTable
+from vpntun.datapath.link import Link
+from vpntun.runtime.log import NOTICE, Limited
+from vpntun.runtime.loop import Loop
+from vpntun.wire.message import Buffer
+from vpntun.wire.transport import Ports, ports_of
+
+SECONDS_AN_ANSWER_SERVES = 2.0
+MOST_ANSWERS = 1024
+QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE = 10, 20
+"""That one peer can cause."""
+LEADS_INSIDE = (
+    "the route to %s leads into the tunnel itself, so no peer can be reached there: give that address a route by "
+    "another device, or leave it out of AllowedIPs"
+)
+
+
+class LoopGuard:
+    """Guards the links of one device. `leads_inside`: whether the kernel sends a flow out by that device.
+
+    `endpoints`: the ports of the packets that go to each covered address at which a peer is; empty, as a rule, but in a
+    full tunnel.
+    """
+
+    def __init__(self, loop: Loop, routes: RouteTable[Link], leads_inside: Callable[[Flow], bool]) -> None:
+        self._loop = loop
+        self._routes = routes
+        self._leads_inside = leads_inside
+        self._answers: dict[Flow, tuple[float, bool]] = {}
+        self._flows: dict[Link, Flow] = {}
+        self.endpoints: dict[bytes, list[Ports]] = {}
+        self._dropped_fragment = b""
+        self._tell = Limited(NOTICE, LEADS_INSIDE)
+
+    def for_a_peer(self) -> Callable[[Endpoint], bool]:
+        """Return the check for one peer's endpoints, with limits of its own on questions and notices."""
+        questions = TokenBucket(QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE)
+        return partial(self._may_be_at, questions, Limited(NOTICE, LEADS_INSIDE))
+
+    def refuses(self, path: Path) -> bool:
+        """Whether the route there leads into the device. Asks however often; for addresses that no peer chooses."""
+        return self._is_inside(path.flow, self._tell)
+
+    def follow(self, link: Link) -> None:
+        """Update the watched ports after a link's path or the allowed IPs changed."""
+        self.forget(link)
+        if link.path is not None:
+            flow = link.path.flow
+            if self._routes.find(flow.destination) is not None:
+                self._flows[link] = flow
+                self.endpoints.setdefault(flow.destination, []).append(flow.ports)
+
+    def forget(self, link: Link) -> None:
+        """The link is gone."""
+        flow = self._flows.pop(link, None)
+        if flow is not None:
+            ports = self.endpoints[flow.destination]
+            ports.remove(flow.ports)
+            if not ports:
+                del self.endpoints[flow.destination]
+
+    def catches(self, packet: Buffer, destination: bytes) -> bool:
+        """Whether a packet from the device, to one of `endpoints`, is the tunnel's own."""
+        ports, fragment = ports_of(packet)
+        if ports is None:  # the kernel sends fragments one right after the other
+            return bool(fragment) and destination + fragment == self._dropped_fragment
+        if ports not in self.endpoints[destination]:
+            return False
+        self._dropped_fragment = destination + fragment
+        self._tell(ip_address(destination))
+        return True
+
+    def _may_be_at(self, questions: TokenBucket, tell: Limited, endpoint: Endpoint) -> bool:
+        flow = cast(Path, endpoint).flow
+        if self._routes.find(flow.destination) is None:
+            return True
+        if self._known(flow) is None and not questions.take(self._loop.now):
+            return False
+        return not self._is_inside(flow, tell)
+
+    def _is_inside(self, flow: Flow, tell: Limited) -> bool:
+        inside = self._known(flow)
+        if inside is None:
+            if len(self._answers) >= MOST_ANSWERS:
+                self._answers.clear()
+            inside = self._leads_inside(flow)
+            self._answers[flow] = self._loop.now + SECONDS_AN_ANSWER_SERVES, inside
+        if inside:
+            tell(ip_address(flow.destination))
+        return inside
+
+    def _known(self, flow: Flow) -> bool | None:
+        until, inside = self._answers.get(flow, (0.0, False))
+        return inside if self._loop.now < until else None

@@ -1,0 +1,47 @@
+"""Packets to a peer that takes no records: as WireGuard sends them, one a message.
+
+1. a superpacket is split into packets with finished checksums
+2. each is padded to a multiple of 16, at most to the MTU
+3. it is sealed into the batch, which leaves when no more are at hand (sealer.py)
+"""
+
+from __future__ import annotations
+
+from vpntun.crypto.session import Session
+from vpntun.datapath.link import Link
+from vpntun.datapath.sealer import Sealer
+from vpntun.errors import BadPacket
+from vpntun.wire.gso import Splitter
+from vpntun.wire.message import DATA_OVERHEAD, LARGEST
+
+PADDING = 16
+LARGEST_CARRIED = LARGEST - DATA_OVERHEAD
+
+
+class PlainSender:
+    """Sends packets of any link by the sealer's batch."""
+
+    def __init__(self, mtu: int, sealer: Sealer) -> None:
+        self._mtu = min(mtu, LARGEST_CARRIED)
+        self._sealer = sealer
+        self._splitter = Splitter()
+        self._plaintext = memoryview(bytearray(LARGEST + PADDING))
+
+    def send(self, link: Link, session: Session, packet: memoryview, field: int) -> None:
+        """Send a packet or superpacket. Raises BadPacket for what cannot be split or carried."""
+        if not field:
+            self._plaintext[: len(packet)] = packet
+            self._seal(link, session, len(packet))
+            return
+        splitter = self._splitter
+        for index in range(splitter.split(packet, field)):
+            self._seal(link, session, splitter.write_run(index, 1, self._plaintext, 0))
+
+    def _seal(self, link: Link, session: Session, length: int) -> None:
+        """Pad and seal the packet of `length` bytes at the start of the plaintext."""
+        if length > LARGEST_CARRIED:
+            raise BadPacket("too large")
+        padded = max(length, min(length + -length % PADDING, self._mtu))
+        plaintext = self._plaintext[:padded]
+        plaintext[length:] = bytes(padded - length)
+        self._sealer.add(link, session, plaintext, is_record=False)

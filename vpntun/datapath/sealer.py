@@ -1,0 +1,102 @@
+"""Seals the messages of every link, and sends them by as few system calls as possible.
+
+    batch    messages that fit in one datagram each, of one size, the last perhaps shorter: they leave together by one
+             UDP_SEGMENT send, or over TCP each behind its length. `flush` when no more are at hand
+    burst    a record that needs several datagrams leaves at once (wire/burst.py)
+
+One sealer serves all links, so that its buffers are few and stay in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vpntun.core.records.span import LARGEST_SEND
+from vpntun.crypto.session import Session
+from vpntun.wire.burst import BurstCutter
+from vpntun.wire.message import DATA_OVERHEAD, LARGEST
+
+if TYPE_CHECKING:
+    from vpntun.datapath.link import Link
+
+MOST_MESSAGES = 64
+
+
+class Sealer:
+    """Owns the buffers that messages are sealed into. `pending`: how many are sealed and not sent."""
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self._batch = memoryview(bytearray(2 * LARGEST))
+        self._size = 0  # of the messages in the batch
+        self._end = 0
+        self._link: Link | None = None
+        self._session: Session | None = None
+        self._first_counter = 0
+        self.last_counter = 0
+        """Of the message that was added last."""
+        self._are_records = False
+        self._message = memoryview(bytearray(LARGEST))
+        self._padded = memoryview(bytearray(LARGEST))
+        self._cutter = BurstCutter(self._message)
+
+    def add(self, link: Link, session: Session, plaintext: memoryview, *, is_record: bool) -> bool:
+        """Seal one message into the batch; whether the batch has left since, so that the path may be blocked now.
+
+        `is_record`: it is a BUNDLE or a PARITY. The other end accounts for it, and no router may cut its datagram.
+        """
+        size = len(plaintext) + DATA_OVERHEAD
+        count = self.pending
+        left = False
+        if count and (
+            size > self._size
+            or self._end + size > LARGEST_SEND
+            or count == MOST_MESSAGES
+            or link is not self._link
+            or is_record is not self._are_records
+            or session.send_counter != self._first_counter + count
+            or session is not self._session
+        ):
+            self.flush()
+            count = 0
+            left = True
+        if not count:
+            self._link, self._session, self._are_records = link, session, is_record
+            self._size, self._first_counter = size, session.send_counter
+        self.last_counter = session.send_counter
+        self._end += session.seal_into(plaintext, self._batch[self._end :])
+        self.pending = count + 1
+        if size < self._size:
+            self.flush()
+            return True
+        return left
+
+    def flush(self) -> None:
+        """Send the batch."""
+        link, session, count, end = self._link, self._session, self.pending, self._end
+        if not count or link is None or session is None:
+            return
+        size, first, are_records = self._size, self._first_counter, self._are_records
+        self.discard()
+        link.send_batch(session, self._batch[:end], size, first, count, are_records=are_records)
+
+    def discard(self) -> None:
+        """Drop the batch: an error has interrupted it."""
+        self._link = self._session = None
+        self.pending = self._size = self._end = 0
+
+    def seal(self, session: Session, plaintext: memoryview, size: int) -> memoryview:
+        """Seal one message by itself, its plaintext padded with zeros to `size` bytes; it is valid until the next."""
+        length = len(plaintext)
+        if length < size:  # what follows the record in its buffer is the next packet
+            self._padded[:length] = plaintext
+            self._padded[length:size] = bytes(size - length)
+            plaintext = self._padded[:size]
+        return self._message[: session.seal_into(plaintext, self._message)]
+
+    def cut(self, length: int, datagram: int, *, protected: bool) -> list[memoryview]:
+        """Cut the message of `length` bytes that `seal` returned into datagrams of at most `datagram` bytes.
+
+        `protected`: a parity goes with them, if the message fills its pieces.
+        """
+        return self._cutter.cut(length, datagram, protected=protected)

@@ -1,0 +1,121 @@
+"""What a killed process left on this host is taken away, as its journal says, before anything new is set up.
+
+The journal is believed only as far as this program can have written it: an entry names this interface, where it names
+any, and nothing in it is beyond what the kernel knows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
+from typing import Any
+
+from vpntun.errors import PrivilegeError
+from vpntun.netconf.changes import Change, take_back
+from vpntun.netconf.dns import NameServers, entry_for
+from vpntun.netconf.journal import Entry, entries_of, forget, path_of
+from vpntun.netconf.netlink import Netlink
+from vpntun.netconf.routing import EVERYTHING, MERGED, NAMED
+from vpntun.netconf.steps import LOOSE, Address, LooseFilter, Mtu, Route, Rule, Up
+from vpntun.runtime.log import notice
+from vpntun.tun.device import TunDevice, interface_exists
+
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Mtu, Up, Address, Route, Rule, LooseFilter, NameServers)}
+PRIORITIES = range(NAMED, MERGED + 2 * 128 + 2)
+"""Of the rules that routing.py makes: merging_rules has the last."""
+
+
+def clean_up(interface: str, folder: Path | None = None) -> bool:
+    """Take back what is in the journal of an interface that nobody runs; False if there is nothing.
+
+    A journal that is not to be trusted, and an entry that cannot be this interface's, is passed over with a notice.
+    Raises DeviceError where another process holds the device after all, and PrivilegeError where the right to take
+    things back is missing; the journal stays then.
+    """
+    path = path_of(interface, folder)
+    entries = entries_of(path)
+    changes = [change for entry in entries if (change := change_of(entry, interface)) is not None]
+    if len(changes) < len(entries):
+        notice(
+            "%s: %d of its entries are none of %s, and are passed over", path, len(entries) - len(changes), interface
+        )
+    if changes:
+        if interface_exists(interface):
+            TunDevice(interface).close()
+        with Netlink() as netlink:
+            refused = [change for change in reversed(changes) if not take_back(change, netlink)]
+        if refused:
+            raise PrivilegeError(
+                f"a killed vpntun has left changes to this host's network, which this user may not take back: be root, "
+                f"or remove {path} to leave them"
+            )
+        notice("took away what a killed vpntun had left: %d changes to this host's network", len(changes))
+    forget(path)
+    return bool(changes)
+
+
+def change_of(entry: Entry, interface: str) -> Change | None:
+    """The change that this interface's journal keeps as this entry, or None for what is none."""
+    name = entry.get("kind")
+    kind = KINDS.get(name) if isinstance(name, str) else None
+    fields = dataclasses.fields(kind) if kind is not None else ()
+    if kind is None or entry.keys() != {"kind", *(field.name for field in fields)}:
+        return None
+    try:
+        change: Change = kind(**{field.name: READERS[str(field.type)](entry[field.name]) for field in fields})
+        return change if _can_be_of(interface, change) else None
+    except ValueError:
+        return None
+
+
+def _can_be_of(interface: str, change: Change) -> bool:
+    """Whether a tunnel by that interface makes such a change. Raises ValueError for what is no network or address."""
+    match change:
+        case Mtu() | Up() | Address():
+            return change.device == interface
+        case Route():
+            version = ip_address(_address(change.source)).version if change.source else change.network.version
+            return change.device == interface and version == change.network.version
+        case Rule():
+            network = ip_network(_address(change.to)) if change.to else EVERYTHING.get(change.version)
+            return (
+                network is not None
+                and network.version == change.version
+                and change.to in ("", str(network))
+                and change.priority in PRIORITIES
+                and change.shortest <= network.max_prefixlen
+            )
+        case LooseFilter():
+            return change.former < LOOSE
+        case NameServers():
+            return change.entry == entry_for(interface)
+    return False
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _address(value: object) -> str:
+    text = _text(value)
+    if "%" in text:  # an address's scope, which no change has
+        raise ValueError
+    return text
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 32:
+        raise ValueError
+    return value
+
+
+READERS: dict[str, Callable[[object], object]] = {
+    "str": _text,
+    "int": _number,
+    "Network": lambda value: ip_network(_address(value)),
+    "Interface": lambda value: ip_interface(_address(value)),
+}

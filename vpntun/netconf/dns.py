@@ -1,0 +1,111 @@
+"""The name servers of a tunnel: an entry in resolvconf, whichever of them this host has.
+
+openresolv, Debian's and systemd's take the same commands. Debian's goes by the beginning of an entry's name, so there
+it gets one that comes early. Where there is no resolvconf, or it fails, a notice says so, and the tunnel comes up all
+the same.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import ClassVar
+
+from vpntun.netconf.changes import Changes
+from vpntun.netconf.journal import Journal
+from vpntun.netconf.netlink import Netlink
+from vpntun.runtime.child import child_environment, run_and_wait, search_path
+from vpntun.runtime.log import notice
+
+SECONDS = 10.0
+DEBIANS_ORDER = Path("/etc/resolvconf/interface-order")
+WITH_PREFIX = re.compile(r"([A-Za-z0-9-]+)\*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class NameServers:
+    """An entry of resolvconf: its name, and the lines of a resolv.conf."""
+
+    entry: str
+    lines: str
+
+    on_device: ClassVar[bool] = False
+
+    def make(self, _: Netlink) -> bool:
+        """Add it, before all others and to the exclusion of them; False where there is no resolvconf."""
+        if _resolvconf("-a", self.entry, "-m", "0", "-x", lines=self.lines):
+            return True
+        notice("the name servers are left as they are: there is no resolvconf to set them with")
+        return False
+
+    def take_back(self, _: Netlink) -> None:
+        """Remove it."""
+        _resolvconf("-d", self.entry, "-f")
+
+
+class HostDns:
+    """What `DNS` says: addresses are name servers, everything else is a domain to search, in order."""
+
+    def __init__(self, interface: str, servers: Sequence[str], journal: Journal) -> None:
+        self._interface = interface
+        self._servers = servers
+        self._changes = Changes(journal, device_goes=False)
+
+    def apply(self) -> None:
+        """Set them, if there are any."""
+        if self._servers:
+            with Netlink() as netlink:
+                self._changes.become([NameServers(entry_for(self._interface), lines_of(self._servers))], netlink)
+
+    def undo(self) -> None:
+        """Take them away."""
+        self._changes.undo()
+
+
+def lines_of(servers: Sequence[str]) -> str:
+    """The lines of a resolv.conf (resolv.conf(5)). Search domains without a name server change nothing but those."""
+    addresses = [each for each in servers if _is_address(each)]
+    domains = [each for each in servers if not _is_address(each)]
+    search = [f"search {' '.join(domains)}"] if domains else []
+    return "".join(f"{line}\n" for line in [*(f"nameserver {each}" for each in addresses), *search])
+
+
+def entry_for(interface: str, order: Path = DEBIANS_ORDER) -> str:
+    """The entry's name: the interface's, behind the first prefix in Debian's order of entries where there is one."""
+    try:
+        patterns = [WITH_PREFIX.fullmatch(line.strip()) for line in order.read_text().splitlines()]
+    except OSError:
+        return interface
+    return next((f"{found[1]}.{interface}" for found in patterns if found), interface)
+
+
+def _resolvconf(*arguments: str, lines: str = "") -> bool:
+    """Run it: False if there is none. That it fails, or takes too long, is a notice."""
+    program = shutil.which("resolvconf", path=search_path())
+    if program is None:
+        return False
+    with tempfile.TemporaryFile() as stdin:
+        stdin.write(lines.encode())
+        stdin.seek(0)
+        try:
+            problem = run_and_wait(
+                "resolvconf", [program, *arguments], child_environment(), seconds=SECONDS, stdin=stdin.fileno()
+            )
+        except OSError as error:
+            problem = f"cannot be run: {error.strerror}"
+    if problem is not None:
+        notice("resolvconf %s: the name servers may not be what they should", problem)
+    return True
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True

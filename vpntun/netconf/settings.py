@@ -1,0 +1,40 @@
+"""Addresses, routes, MTU and state of the tunnel's device, whatever the routing is."""
+
+from __future__ import annotations
+
+from vpntun.netconf.changes import Change, Changes
+from vpntun.netconf.journal import Journal
+from vpntun.netconf.netlink import MAIN, Interface, Netlink, Network
+from vpntun.netconf.steps import Address, Mtu, Route, Up
+
+
+class DeviceSettings:
+    """What is set up on one device, in this order: the MTU, the addresses, the device up, the routes.
+
+    `journal` None: should this process be killed, it stays. `goes`: the device was made here, and takes it all along
+    when it goes.
+    """
+
+    def __init__(self, device: str, journal: Journal | None = None, *, goes: bool = False) -> None:
+        self._device = device
+        self._changes = Changes(journal, device_goes=goes)
+
+    def apply(self, addresses: list[Interface], routes: list[Network], mtu: int | None) -> None:
+        """Set up what is not so already. Raises DeviceError, PrivilegeError or ConfigurationError.
+
+        Where it fails, nothing has changed.
+        """
+        device = self._device
+        with Netlink() as netlink:
+            wanted: list[Change] = []
+            former = netlink.link(device).get_attr("IFLA_MTU")
+            if mtu is not None and mtu != former:
+                wanted.append(Mtu(device, former, mtu))
+            wanted += (Address(device, each) for each in addresses)
+            wanted.append(Up(device))
+            wanted += (Route(device, each, MAIN) for each in routes)
+            self._changes.become(wanted, netlink)
+
+    def undo(self) -> None:
+        """Take away what `apply` added, and change back what it changed, the last first."""
+        self._changes.undo()

@@ -1,0 +1,1 @@
+"""The daemon's manners: background, pid file, privileges, systemd, hooks."""

@@ -1,0 +1,92 @@
+"""The lines PreUp, PostUp, PreDown and PostDown of a configuration file: shell commands, one after the other.
+
+1. bash runs each line, as wg-quick has it: the first command that fails ends the line (`-e`, `pipefail`), and extglob
+   is on. Without bash, sh does.
+2. A line has nothing to read, a small environment without secrets, and two minutes; then what it has started is killed
+   with it. What it prints goes to the log; the line itself never does, since there may be a secret in it.
+3. A PreUp or PostUp line that fails ends the start, and the lines behind it are not run. PreDown and PostDown go on,
+   with a notice.
+4. `run` waits. `start` runs the lines beside the loop, so that they can use the tunnel: PostUp. One that is under way
+   when the end comes is waited for a little, and then ended.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from vpntun.errors import HookFailed
+from vpntun.runtime.child import Child, child_environment, run_and_wait, search_path
+from vpntun.runtime.log import log, notice
+from vpntun.runtime.loop import Loop
+
+When = Literal["PreUp", "PostUp", "PreDown", "PostDown"]
+
+SECONDS_A_LINE = 120.0
+PATIENCE_AT_THE_END = 5.0
+
+
+class ShellLines:
+    """The lines of one kind, in order."""
+
+    def __init__(self, when: When, lines: Sequence[str], seconds: float = SECONDS_A_LINE) -> None:
+        self._when = when
+        self._lines = lines
+        self._seconds = seconds
+        self._child: Child | None = None
+
+    def run(self) -> None:
+        """Run them all, and wait. Raises HookFailed if a PreUp or PostUp line fails."""
+        for number in range(len(self._lines)):
+            try:
+                problem = run_and_wait(self._when, self._command(number), child_environment(), seconds=self._seconds)
+            except (OSError, ValueError) as error:
+                problem = f"cannot be run: {error}"
+            self._judge(number, problem)
+
+    def start(self, loop: Loop, on_end: Callable[[HookFailed | None], None]) -> None:
+        """Run them while the loop turns. `on_end` is called once, with what `run` would have raised, or None."""
+        self._start_from(0, loop, on_end)
+
+    def stop(self) -> None:
+        """Of what was started: see the line under way end, in so much time, and start no other."""
+        if self._child is not None:
+            self._child.stop(PATIENCE_AT_THE_END)
+
+    def _start_from(self, number: int, loop: Loop, on_end: Callable[[HookFailed | None], None]) -> None:
+        if number == len(self._lines):
+            on_end(None)
+            return
+
+        def ended(problem: str | None) -> None:
+            try:
+                self._judge(number, problem)
+            except HookFailed as error:
+                on_end(error)
+            else:
+                self._start_from(number + 1, loop, on_end)
+
+        try:
+            self._child = Child(
+                self._when, self._command(number), child_environment(), loop, ended, seconds=self._seconds
+            )
+        except (OSError, ValueError) as error:
+            ended(f"cannot be run: {error}")
+
+    def _command(self, number: int) -> list[str]:
+        log.info("running line %d of %s", number + 1, self._when)
+        return [*_shell(), self._lines[number]]
+
+    def _judge(self, number: int, problem: str | None) -> None:
+        if problem is None:
+            return
+        text = f"line {number + 1} of {self._when} {problem}"
+        if self._when in ("PreUp", "PostUp"):
+            raise HookFailed(f"the tunnel is not started: {text}. Correct the line, or take it out")
+        notice("%s", text)
+
+
+def _shell() -> list[str]:
+    bash = shutil.which("bash", path=search_path())
+    return [bash, "-O", "extglob", "-e", "-o", "pipefail", "-c"] if bash else ["/bin/sh", "-e", "-c"]

@@ -1,0 +1,210 @@
+"""What must outlive this process, in small files of the state folder, each replaced as a whole.
+
+    last endpoints   where the peers of a server were last seen, so that after a restart it can ask them itself; under
+                     /run, gone with the machine's boot. Written at once, and then at most once a second: a thousand
+                     peers that move at the same time are one file
+    last timestamp   no TAI64N timestamp sent with a key is greater, so that a host that boots with a wrong clock still
+                     sends greater ones than before; under /var/lib. Written ahead, at most every ten seconds: a file
+                     for each initiation would take longer than the initiation
+
+Neither holds a secret, and without either the link only takes longer to stand. So a file that cannot be read counts as
+empty, and one that cannot be written is a debug line. A process that is about to give its privileges up holds its files
+open, and writes them in place from then on: the folder stays root's, and so does what root will read there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from vpntun.crypto.timestamp import tai64n
+from vpntun.errors import ConfigurationError
+from vpntun.runtime.log import log
+from vpntun.runtime.loop import Loop
+
+LARGEST = 1 << 24
+SECONDS_BETWEEN_WRITES = 1.0
+SECONDS_AHEAD = 10.0
+
+
+def run_folder() -> Path:
+    """Where state of this boot lives."""
+    return _folder("/run", "XDG_RUNTIME_DIR", ".cache")
+
+
+def lasting_folder() -> Path:
+    """Where state lives that outlasts a boot."""
+    return _folder("/var/lib", "XDG_STATE_HOME", ".local/state")
+
+
+class Endpoints:
+    """The last UDP address of each peer of one interface: public key in hexadecimal -> [host, port]."""
+
+    def __init__(self, interface: str, loop: Loop, folder: Path | None = None) -> None:
+        self._file = StateFile((folder or run_folder()) / f"{interface}.endpoints.json")
+        self._loop = loop
+        self._places = self._read()
+        self._unwritten = False
+        self._resting = False
+
+    def recall(self, public: bytes) -> tuple[str, int] | None:
+        """Where the peer was, or None."""
+        match self._places.get(public.hex()):
+            case [str() as host, int() as port] if 0 < port < 65536:
+                return host, port
+        return None
+
+    def remember(self, public: bytes, host: str, port: int) -> None:
+        """Note where the peer is."""
+        if self._places.get(public.hex()) != [host, port]:
+            self._places[public.hex()] = [host, port]
+            self._changed()
+
+    def forget(self, public: bytes) -> None:
+        """The peer is none any more."""
+        if self._places.pop(public.hex(), None) is not None:
+            self._changed()
+
+    def save(self) -> None:
+        """Write what is not written yet."""
+        if self._unwritten:
+            self._unwritten = False
+            self._file.write(json.dumps(self._places))
+
+    def hold(self) -> None:
+        """Privileges are about to be given up."""
+        self._file.hold()
+
+    def _changed(self) -> None:
+        self._unwritten = True
+        if not self._resting:
+            self._save_and_rest()
+
+    def _save_and_rest(self) -> None:
+        self._resting = self._unwritten
+        if self._resting:
+            self._loop.call_later(SECONDS_BETWEEN_WRITES, self._save_and_rest)
+            self.save()
+
+    def _read(self) -> dict[str, object]:
+        try:
+            places = json.loads(self._file.read())
+        except (ValueError, RecursionError):
+            return {}
+        return places if isinstance(places, dict) else {}
+
+
+class TimestampFile:
+    """The timestamps of one key pair's initiations: the wall clock's, but always greater than the last one sent."""
+
+    def __init__(self, public: bytes, folder: Path | None = None) -> None:
+        name = hashlib.blake2s(public, digest_size=8).hexdigest()
+        self._file = StateFile((folder or lasting_folder()) / f"{name}.timestamp")
+        try:
+            self._last = bytes.fromhex(self._file.read())
+        except ValueError:
+            self._last = b""
+        if not is_timestamp(self._last):
+            self._last = bytes(12)
+        self._written = self._last
+
+    def next(self) -> bytes:
+        """12 bytes, greater than any before, also than those of an earlier process."""
+        clock = time.time()
+        stamp = tai64n(clock)
+        if stamp <= self._last:
+            stamp = successor(self._last)
+        self._last = stamp
+        if stamp > self._written:
+            # Never further ahead of the clock than that, however often the program is restarted.
+            self._written = max(stamp, tai64n(clock + SECONDS_AHEAD))
+            self._file.write(self._written.hex())
+        return stamp
+
+    def hold(self) -> None:
+        """Privileges are about to be given up."""
+        self._file.hold()
+
+
+class StateFile:
+    """One small file of text: replaced as a whole, or, once it is held, written in place."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held: int | None = None
+
+    def read(self) -> str:
+        """What it holds; the empty text where it cannot be read."""
+        try:
+            with self._path.open("rb") as file:
+                return file.read(LARGEST).decode("ascii", "replace").strip()
+        except OSError:
+            return ""
+
+    def write(self, text: str) -> None:
+        """Put this in place of what it holds, as far as this process may."""
+        try:
+            if self._held is None:
+                self._replace(text)
+            else:
+                os.pwrite(self._held, text.encode(), 0)
+                os.ftruncate(self._held, len(text))
+        except OSError as error:
+            log.debug("%s cannot be written: %s", self._path, error.strerror)
+
+    def hold(self) -> None:
+        """Keep it open, so that it can be written whatever this process may do later."""
+        try:
+            self._make_folder()
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._held = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            log.debug("%s cannot be held open: %s", self._path, error.strerror)
+
+    def _replace(self, text: str) -> None:
+        self._make_folder()
+        fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        fresh.write_text(text)
+        fresh.replace(self._path)
+
+    def _make_folder(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def is_timestamp(stamp: bytes) -> bool:
+    """Whether these bytes can be a TAI64N timestamp: 12, within its range, less than a second of nanoseconds."""
+    return len(stamp) == 12 and stamp[0] < 0x80 and int.from_bytes(stamp[8:], "big") < 1_000_000_000
+
+
+def successor(stamp: bytes) -> bytes:
+    """The least TAI64N timestamp after `stamp` that has its low 24 bits of nanoseconds cleared."""
+    seconds, nanoseconds = int.from_bytes(stamp[:8], "big"), int.from_bytes(stamp[8:], "big")
+    step = (nanoseconds & 0xFF000000) + 0x01000000
+    if step >= 1_000_000_000:
+        seconds, step = seconds + 1, 0
+    return seconds.to_bytes(8, "big") + step.to_bytes(4, "big")
+
+
+def users_folder(variable: str, in_home: str) -> Path:
+    """This user's own folder of one kind (XDG Base Directory Specification).
+
+    Raises ConfigurationError where there is neither the variable nor a home.
+    """
+    if named := os.environ.get(variable):
+        return Path(named)
+    try:
+        return Path.home() / in_home
+    except RuntimeError:
+        raise ConfigurationError(
+            f"user {os.geteuid()} has no account and so no home on this machine: set HOME, or {variable}, to a folder "
+            "of its own"
+        ) from None
+
+
+def _folder(of_the_machine: str, variable: str, of_the_user: str) -> Path:
+    if os.geteuid() == 0:
+        return Path(of_the_machine) / "vpntun"
+    return users_folder(variable, of_the_user) / "vpntun"

@@ -1,0 +1,1 @@
+"""TUN devices: open, read, write, and make persistent."""
