@@ -17,17 +17,17 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from tests.datapath.ends import FakeDevice, Stamps, WireGuardsConversation, ipv4
+from tests.datapath.ends import FakeDevice, Stamps, WireGuardsRecordProtocol, ipv4
 from vpntun.carriers.arrivals import IP_PKTINFO
-from vpntun.carriers.carrier import Flow
-from vpntun.carriers.carrier import Path as Way
+from vpntun.carriers.base import Flow
+from vpntun.carriers.base import Path as Way
 from vpntun.carriers.listening import TcpListener
 from vpntun.carriers.tcp import TcpConnection
 from vpntun.carriers.udp import UdpEndpoint, UdpSocket
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.core.events import Endpoint, Event
-from vpntun.core.records.conversation import Conversation
+from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.routes import RouteTable
 from vpntun.core.selection.server import ServerCarriers
 from vpntun.core.wireguard.node import Node
@@ -42,7 +42,7 @@ from vpntun.datapath.link import Link
 from vpntun.datapath.links import Links, takes_of
 from vpntun.datapath.outbound import Outbound
 from vpntun.datapath.plain import PlainSender
-from vpntun.datapath.sealer import Sealer
+from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.schedule import Schedule
 from vpntun.wire.message import INITIATION, Buffer, kind_of
@@ -193,10 +193,10 @@ class Member(Link):
             ("127.0.0.1", crowd.port), ((socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + address + bytes(4)),)
         )
         peer.endpoint = self.way
-        kind = WireGuardsConversation if plain else Conversation
-        conversation = kind(takes_of(crowd.device), 1420, crowd.loop.now, peer_is_vpntun=False)
-        choice = ServerCarriers(peer, rng)
-        super().__init__(peer, choice, conversation, crowd.loop, crowd.schedule, crowd.sealer, Counter())
+        kind = WireGuardsRecordProtocol if plain else RecordProtocol
+        records = kind(takes_of(crowd.device), 1420, crowd.loop.now, peer_is_vpntun=False)
+        selector = ServerCarriers(peer, rng)
+        super().__init__(peer, selector, records, crowd.loop, crowd.schedule, crowd.seal_buffer, Counter())
         self.on_ready = partial(crowd.bundler.drain, self)
 
     def packet(self, payload: bytes) -> bytes:
@@ -227,7 +227,7 @@ class CrowdsDelivery(Delivery):
         if plaintext[0] == BUNDLE:
             link.got += sum(1 for _ in packets_of(plaintext))
         elif plaintext[0] <= LAST_KIND:
-            link.act(link.conversation.received(session, plaintext, source, link.now))
+            link.act(link.records.received(session, plaintext, source, link.now))
             return False
         else:
             link.got += 1
@@ -245,8 +245,8 @@ class Crowd:
         self.node = CrowdsNode()
         self.stamps = Stamps()
         self.schedule = Schedule()
-        self.sealer = Sealer()
-        self.bundler = Bundler(PlainSender(1420, self.sealer), self.sealer)
+        self.seal_buffer = SealBuffer()
+        self.bundler = Bundler(PlainSender(1420, self.seal_buffer), self.seal_buffer)
         self.drops: Counter[str] = Counter()
         self.members = [Member(self, number, keepalive=keepalive, plain=number % 2 > 0) for number in range(count)]
         for member in self.members:

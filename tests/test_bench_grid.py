@@ -41,7 +41,7 @@ def receiver(*intervals: tuple[float, float, int]) -> str:
 SENDER = json.dumps({"end": {"sum_sent": {"retransmits": 7}}})
 
 
-def measured(**figures: tuple[float, float]) -> Results:
+def estimator(**figures: tuple[float, float]) -> Results:
     """Results of one point, each figure as wireguard-go's and vpntun's over UDP."""
     results = Results()
     for name, values in figures.items():
@@ -138,7 +138,7 @@ def test_vpntun_must_be_three_times_as_fast_under_random_loss_with_cubic() -> No
 
 
 def test_an_aim_says_where_it_was_missed() -> None:
-    said = gridtables.targets(measured(cubic=(100, 98), bbr=(100, 90), cubic_wire=(1.06, 1.05)))
+    said = gridtables.targets(estimator(cubic=(100, 98), bbr=(100, 90), cubic_wire=(1.06, 1.05)))
     assert "throughput >= 0.97 of wireguard-go's: met at 1 of 2\n    300-10-400 bbr: 0.900\n" in said
     assert "<= wireguard-go's + 0.01: met at 1 of 1" in said
     assert TCP not in said
@@ -146,7 +146,7 @@ def test_an_aim_says_where_it_was_missed() -> None:
 
 def test_the_grid_is_one_table_with_a_row_for_each_congestion_control() -> None:
     flows, others = gridtables.tables(
-        measured(cubic=(100, 98), cubic_again=(5, 1234), cubic_wire=(1.05, 1.06), two=(9, 3))
+        estimator(cubic=(100, 98), cubic_again=(5, 1234), cubic_wire=(1.05, 1.06), two=(9, 3))
     )
     assert _last_row(flows) == "300-10-400 cubic 100.0 (5; 1.050) 98.0 (1,234; 1.060) 0.98 - -"
     assert _last_row(others) == "300-10-400 two flows 9.0 3.0 0.33 - -"

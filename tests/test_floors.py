@@ -15,6 +15,7 @@ import vpntun
 
 ROOMS = (
     "errors",
+    "types",
     "wire",
     "crypto",
     "core",
@@ -135,6 +136,10 @@ PACKAGE = Path(vpntun.__file__).parent
 
 def test_no_import_points_up() -> None:
     assert violations(PACKAGE) == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circle(PACKAGE) == []
 
 
 def test_every_room_exists_and_holds_at_most_sixteen_files() -> None:

@@ -19,12 +19,11 @@ from functools import partial
 from typing import Any
 
 from vpntun.carriers.listening import TcpListener
-from vpntun.carriers.sockets import open_listeners, open_udp
+from vpntun.carriers.opening import open_listeners, open_udp
 from vpntun.carriers.tcp import TcpConnection
-from vpntun.config.peer import Network
-from vpntun.config.tunnel import SMALLEST_MTU_FOR_IPV6, Interface, Tunnel
-from vpntun.control.control import ControlSocket
+from vpntun.config.tunnel import SMALLEST_MTU_FOR_IPV6, Tunnel
 from vpntun.control.reset import forget_timestamp
+from vpntun.control.server import ControlServer
 from vpntun.control.status import status_of
 from vpntun.crypto.aead import BACKEND
 from vpntun.datapath.delivery import Delivery
@@ -42,40 +41,43 @@ from vpntun.netconf.localnets import AddressWatch
 from vpntun.netconf.nextdevice import NextDevice
 from vpntun.netconf.routing import HostRoutes
 from vpntun.netconf.settings import DeviceSettings
-from vpntun.process.service import Manner, Service
+from vpntun.process.service import RunOptions, Service
 from vpntun.process.shell import ShellLines
 from vpntun.runtime.internal_errors import InternalErrors
 from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.tun.device import TunDevice, ipv6_is_on
+from vpntun.types import Interface, Network
 
 SECONDS_TO_RECOVER = 1.0
 """After an internal error, until packets that an interrupted callback left waiting are sent."""
 
 
-def run(tunnel: Tunnel, manner: Manner, reread: Callable[[], Tunnel] | None = None) -> None:
+def run(tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None = None) -> None:
     """Keep the tunnel up until a signal or `vpntun down` ends it. Raises VpntunError.
 
     `reread`: how the configuration is read again at SIGHUP, where it came from a file.
     """
     allow_many_descriptors()
     with ExitStack() as stack:
-        _Daemon(tunnel, manner, reread, stack).run()
+        _Daemon(tunnel, run_options, reread, stack).run()
 
 
 class _Daemon:
-    def __init__(self, tunnel: Tunnel, manner: Manner, reread: Callable[[], Tunnel] | None, stack: ExitStack) -> None:
+    def __init__(
+        self, tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None, stack: ExitStack
+    ) -> None:
         self._tunnel = tunnel
         self._reread = reread
         self._stack = stack
         self._drops: Counter[str] = Counter()
         self._loop = Loop(internal_errors=InternalErrors(self._drops))
-        if reread is not None or log_is_a_file() or manner.background is not None:
+        if reread is not None or log_is_a_file() or run_options.background is not None:
             self._loop.on_hangup = self._hung_up
         stack.callback(self._loop.close)
         stack.enter_context(self._loop.ending_on_signals())
         self._started = time.time()
-        self._service = Service(manner, tunnel.user, self._loop, stack)
+        self._service = Service(run_options, tunnel.user, self._loop, stack)
         self._check_user()
         self._failed: Exception | None = None
         self._open_control()
@@ -117,7 +119,7 @@ class _Daemon:
         if self._failed is not None:
             raise self._failed
         for link in links.by_peer.values():
-            log.info("at the end: %s", f"{link.name}: {link.conversation}" if link.name else link.conversation)
+            log.info("at the end: %s", f"{link.name}: {link.records}" if link.name else link.records)
         drops = self._drops + links.drops()
         if drops:
             log.info("dropped: %s", ", ".join(f"{count} {reason}" for reason, count in drops.most_common()))
@@ -150,7 +152,7 @@ class _Daemon:
         except VpntunError as error:
             log.error("%s; nothing has changed", error)
         finally:
-            self._service.reloaded(self._links.standing.summary)
+            self._service.reloaded(self._links.monitor.summary)
 
     def _check_user(self) -> None:
         """What cannot be taken back without root's privileges is not done."""
@@ -178,7 +180,7 @@ class _Daemon:
     def _link_changed(self, link: Link, stands: bool) -> None:
         settings = self._links.settings_of(link)
         endpoint = link.path.where if link.path is not None else ""
-        summary = self._links.standing.summary
+        summary = self._links.monitor.summary
         self._service.link_changed(settings.public, settings.name, endpoint, summary, link.lines, stands=stands)
 
     def _start(self, post_up: ShellLines) -> None:
@@ -193,7 +195,7 @@ class _Daemon:
             self._fail(failed)
             return
         try:
-            self._service.is_set_up(self._links.standing.summary, can_be_called=self._tunnel.waits is not None)
+            self._service.is_set_up(self._links.monitor.summary, can_be_called=self._tunnel.listen_on is not None)
         except Exception as error:
             self._fail(error)
 
@@ -203,7 +205,7 @@ class _Daemon:
 
     def _open_control(self) -> None:
         try:
-            control = ControlSocket(
+            control = ControlServer(
                 self._tunnel.interface,
                 self._loop,
                 status=self._status,
@@ -238,7 +240,7 @@ class _Daemon:
         """What the peers' allowed IPs become on this host; every change of them is taken away again at the end."""
         tunnel, device = self._tunnel, self._device
         routing = tunnel.routing
-        routes = HostRoutes(device.name, routing.table, routing.fwmark, self._journal, goes=device.created)
+        routes = HostRoutes(device.name, routing.table, routing.fwmark, self._journal, ephemeral=device.created)
         self._stack.callback(routes.undo)
         return routes
 
@@ -267,9 +269,9 @@ class _Daemon:
             mtu = mtu or tunnel.default_mtu
             if not addresses:
                 ipv6 = mtu >= SMALLEST_MTU_FOR_IPV6 and ipv6_is_on(device.name)
-                addresses = [each for each in tunnel.own if each.version == 4 or ipv6]
+                addresses = [each for each in tunnel.derived_addresses if each.version == 4 or ipv6]
         if addresses or tunnel.routes or mtu is not None:
-            settings = DeviceSettings(device.name, self._journal, goes=device.created)
+            settings = DeviceSettings(device.name, self._journal, ephemeral=device.created)
             self._stack.callback(settings.undo)
             settings.apply(addresses, list(tunnel.routes), mtu)
         elif not device.is_up:
@@ -302,14 +304,14 @@ class _Daemon:
 
     def _announce(self) -> None:
         tunnel, addresses = self._tunnel, self._addresses
-        if addresses and tuple(addresses) == tunnel.own[: len(addresses)]:
+        if addresses and tuple(addresses) == tunnel.derived_addresses[: len(addresses)]:
             own = " and ".join(str(each.ip) for each in addresses)
-            other = " and ".join(str(each) for each in tunnel.other[: len(addresses)])
+            other = " and ".join(str(each) for each in tunnel.derived_peer_addresses[: len(addresses)])
             notice("this end %s, the other end %s", own, other)
         elif addresses:
             notice("this end %s", " and ".join(map(str, addresses)))
-        if tunnel.waits is not None and tunnel.port is not None:
-            carriers = {"auto": "UDP and TCP", "udp": "UDP", "tcp": "TCP"}[tunnel.waits]
+        if tunnel.listen_on is not None and tunnel.port is not None:
+            carriers = {"auto": "UDP and TCP", "udp": "UDP", "tcp": "TCP"}[tunnel.listen_on]
             peers = "the peer" if len(tunnel.peers) == 1 else f"{len(tunnel.peers)} peers"
             notice("waiting for %s on %s port %d", peers, carriers, tunnel.port)
         log.debug("ChaCha20-Poly1305 by %s", BACKEND)

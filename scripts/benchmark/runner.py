@@ -27,10 +27,10 @@ MOST_STARTS = 3  # of a tunnel on one path
 SETTLE = 0.15  # seconds between two loads, for queues to empty
 STRAY = 0.1  # share of a processor that a waiting tunnel may take before it is told on
 
-Say = Callable[[str], None]
+SendRecord = Callable[[str], None]
 
 
-def run(plan: Plan, subjects: Sequence[Subject], results: Results, say: Say) -> None:
+def run(plan: Plan, subjects: Sequence[Subject], results: Results, say: SendRecord) -> None:
     """Take all readings into `results`. A path that cannot be laid is noted and left out."""
     for path in PATHS:
         part = plan.parts.get(path.name)
@@ -67,7 +67,7 @@ def _tunnels(subjects: Sequence[Subject], a: Machine, b: Machine) -> Iterator[li
 
 
 class _PathRun:
-    def __init__(self, path: Path, tunnels: Sequence[Tunnel], bench: Bench, results: Results, say: Say) -> None:
+    def __init__(self, path: Path, tunnels: Sequence[Tunnel], bench: Bench, results: Results, say: SendRecord) -> None:
         self._path, self._tunnels, self._bench, self._results, self._say = path, tunnels, bench, results, say
         self._starts: Counter[str] = Counter()
 

@@ -46,9 +46,9 @@ def ratios(results: Results, path: str) -> str:
 
 def targets(results: Results) -> str:
     """Those of the paths that were measured; nothing where there are none."""
-    rows, measured = [], set(results.paths())
+    rows, estimator = [], set(results.paths())
     for target in TARGETS:
-        if target.path not in measured:
+        if target.path not in estimator:
             continue
         value = target.value(results)
         against = target.subject + (f" / {target.to}" if target.to else "")

@@ -92,11 +92,11 @@ def test_they_are_no_more_exposed_than_the_readme_says(installed: Path, template
     need("systemd-analyze")
     analyze = ["systemd-analyze", "security", "--no-pager", "--offline=true", f"--root={installed}"]
     told = subprocess.run([*analyze, f"{template}.service"], capture_output=True, text=True, check=True).stdout
-    measured = re.search(r"Overall exposure level for \S+: ([0-9.]+)", told)
-    assert measured
+    estimator = re.search(r"Overall exposure level for \S+: ([0-9.]+)", told)
+    assert estimator
     [stated] = [float(row[-1]) for row in table("exposure of the units") if row[0] == f"``{template}``"]
     another_scale = 0.0 if _systemd_version() == 252 else 0.5
-    assert float(measured[1]) <= stated + another_scale
+    assert float(estimator[1]) <= stated + another_scale
 
 
 def _systemd_version() -> int:

@@ -11,7 +11,7 @@ from tests.carriers.test_udp import free_port
 from tests.datapath.ends import ALICE, BOB, Stamps
 from tests.machine import HandLoop
 from vpntun.carriers.accepted import AcceptedConnections
-from vpntun.carriers.carrier import Outcome
+from vpntun.carriers.base import Outcome
 from vpntun.carriers.listening import TcpListener
 from vpntun.carriers.tcp import TcpConnection
 from vpntun.core.wireguard.node import Node

@@ -17,13 +17,13 @@ from vpntun.carriers.arrivals import (
     SOL_UDP,
     TRAIN_TIME,
     UDP_GRO,
-    Ancillary,
     Arrival,
     Receiver,
 )
 from vpntun.carriers.mmsg import AVAILABLE
+from vpntun.carriers.sockets import Ancillary
 from vpntun.carriers.udp import UDP_SEGMENT, UdpEndpoint
-from vpntun.runtime.resolver import SocketAddress
+from vpntun.types import SocketAddress
 
 SIZE = 1472
 

@@ -17,7 +17,7 @@ from tests.carriers.house import House, a_peer, frame
 from tests.carriers.test_udp import free_port
 from tests.datapath.ends import CAROL
 from tests.machine import HandLoop, logged, no_more_descriptors
-from vpntun.carriers.carrier import Outcome
+from vpntun.carriers.base import Outcome
 from vpntun.carriers.tcp import ConnectionOwner, Dialling, TcpConnection
 from vpntun.errors import BadPacket
 from vpntun.runtime.loop import SECONDS_TO_LOOK_AWAY

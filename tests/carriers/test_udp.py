@@ -13,15 +13,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.machine import HandLoop
 from vpntun.carriers.arrivals import IP_PKTINFO, IPV6_PKTINFO
-from vpntun.carriers.carrier import Outcome
+from vpntun.carriers.base import Outcome
 from vpntun.carriers.listening import TcpListener
-from vpntun.carriers.udp import UdpEndpoint, UdpSocket, families
+from vpntun.carriers.sockets import families
+from vpntun.carriers.udp import UdpEndpoint, UdpSocket
 from vpntun.errors import PortInUse
 
 FAMILIES = [socket.AF_INET, socket.AF_INET6]
@@ -71,7 +72,7 @@ def receive_one(udp: UdpSocket, loop: HandLoop) -> tuple[bytes, UdpEndpoint]:
     got: list[tuple[bytes, UdpEndpoint]] = []
 
     def look() -> bool:
-        got.extend((bytes(message), source) for message, _, _, source in udp.receive())
+        got.extend((bytes(message), cast(UdpEndpoint, source)) for message, _, _, source in udp.receive())
         return bool(got)
 
     loop.until(look, "for a datagram")
@@ -187,8 +188,8 @@ def test_a_datagram_that_this_host_cannot_send_is_told_and_the_next_one_goes(
 
 def test_a_message_that_is_too_large_for_a_datagram_is_told(loop: HandLoop) -> None:
     with bound(socket.AF_INET, loop) as (udp, address):
-        for whole, outcome in ((True, Outcome.TOO_BIG), (False, Outcome.UNDELIVERABLE)):
-            assert udp.endpoint(address).send([memoryview(bytes(65508))], whole=whole) is outcome
+        for dont_fragment, outcome in ((True, Outcome.TOO_BIG), (False, Outcome.UNDELIVERABLE)):
+            assert udp.endpoint(address).send([memoryview(bytes(65508))], dont_fragment=dont_fragment) is outcome
         assert udp.endpoint(address).send([memoryview(bytes(65507))]) is Outcome.SENT
 
 
@@ -263,7 +264,7 @@ def test_a_tcp_port_in_use_is_told_as_such(family: int) -> None:
 HELD = """
 import socket, subprocess, sys
 from tests.machine import HandLoop
-from vpntun.carriers.carrier import Outcome
+from vpntun.carriers.base import Outcome
 from vpntun.carriers.udp import UdpSocket
 
 def ip(*words):

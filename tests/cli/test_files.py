@@ -166,7 +166,10 @@ def test_check_tells_the_addresses_that_follow_from_a_shared_key(run: Run, tmp_p
     keys = derived_keys("client", secret)
     interface = f"[Interface]\nRole = client\nSharedKey = {tmp_path}/office.key\nListenPort = 9\n"
     said = run("check", write(tmp_path / "t0.conf", interface + "[Peer]\nEndpoint = vpn.example.org:55555\n"))
-    assert f"  addresses: {keys.own[0]}, {keys.own[1]}\n  mtu: {DEFAULT_MTU}\n  routes: none\n" in said.out
+    assert (
+        f"  addresses: {keys.derived_addresses[0]}, {keys.derived_addresses[1]}\n  mtu: {DEFAULT_MTU}\n  routes: none\n"
+        in said.out
+    )
     assert "  listening: no, this end calls from port 9\n" in said.out
     assert "  persistent keepalive: every 25 seconds\n" in said.out
     assert format_key(secret) not in said.out
@@ -195,8 +198,8 @@ def test_up_runs_the_tunnel_of_a_file_and_reads_it_again_wherever_it_is_asked_to
 ) -> None:
     monkeypatch.chdir(hub.parent)
     assert run("up", "./hub.conf").status == 0
-    tunnel, manner, reread = ran
-    assert manner.file == hub
+    tunnel, run_options, reread = ran
+    assert run_options.file == hub
     assert tunnel == files.read_file(hub, "hub")
     monkeypatch.chdir("/")
     hub.write_text(HUB.replace("51820", "51821"))
@@ -214,8 +217,8 @@ def test_up_says_as_much_as_it_is_asked_to(run: Run, hub: Path, ran: list[Any], 
 
 def test_a_file_with_an_interface_gives_keys_and_peers_alone(run: Run, hub: Path, ran: list[Any]) -> None:
     assert run("-i", "tun7", "-f", hub).status == 0
-    tunnel, manner, reread = ran
-    assert manner.file == hub
+    tunnel, run_options, reread = ran
+    assert run_options.file == hub
     assert isinstance(tunnel, Tunnel)
     assert tunnel == files.read_peers(hub, "tun7") == reread()
     assert (tunnel.interface, tunnel.addresses, tunnel.routing.table, tunnel.port) == ("tun7", (), "off", 51820)

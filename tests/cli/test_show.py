@@ -18,8 +18,8 @@ import pytest
 from tests.cli.conftest import Run
 from tests.machine import needs_root, ordinary_user
 from vpntun.cli.control import describe
-from vpntun.control import asking
-from vpntun.control.control import ControlSocket, socket_path
+from vpntun.control import client
+from vpntun.control.server import ControlServer, socket_path
 from vpntun.errors import AmbiguousPeer, NoSuchPeer
 from vpntun.runtime.loop import Loop
 
@@ -208,7 +208,7 @@ def running(status: dict[str, Any], *, lingers: float = 0.0) -> Iterator[int]:
     if not process:
         try:
             loop = Loop()
-            control = ControlSocket(
+            control = ControlServer(
                 status["interface"], loop, status=lambda: status, stop=loop.stop, reload=loop.stop, reset=reset
             )
             os.write(writer, b"ready")
@@ -327,7 +327,7 @@ def test_a_tunnel_that_does_not_run_is_said_to_root(run: Run, command: str) -> N
 @needs_root
 def test_the_tunnels_of_root_are_roots(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "vpntun").mkdir(mode=0o700)
-    monkeypatch.setattr(asking, "OF_THE_MACHINE", tmp_path / "vpntun")
+    monkeypatch.setattr(client, "OF_THE_MACHINE", tmp_path / "vpntun")
     with ordinary_user() as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
         said = run("show", "tun3")
@@ -357,7 +357,7 @@ def test_a_path_that_can_be_no_configuration_file_is_a_configuration_error(run: 
 def test_a_tunnel_that_does_not_end_in_time_is_said_with_what_to_do(
     run: Run, user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "SECONDS_TO_END", 0.2)
+    monkeypatch.setattr(client, "SECONDS_TO_END", 0.2)
     with running(STATUS, lingers=30) as process:
         said = run("down", "tun3")
     assert said.status == 1
@@ -365,7 +365,7 @@ def test_a_tunnel_that_does_not_end_in_time_is_said_with_what_to_do(
 
 
 def test_a_tunnel_that_does_not_answer_is_said(run: Run, user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "PATIENCE", 0.2)
+    monkeypatch.setattr(client, "PATIENCE", 0.2)
     with running(STATUS) as process:
         os.kill(process, signal.SIGSTOP)
         said = run("show", "tun3")

@@ -19,7 +19,7 @@ from vpntun.config import values
 from vpntun.config.file import KNOWN, LARGEST, find_file, interface_of, read_file, read_peers
 from vpntun.config.keyfile import create_shared
 from vpntun.config.peer import PeerSettings
-from vpntun.config.tunnel import DEFAULT_MTU, EVERYTHING, Hooks, Routing, Tunnel, derived_keys
+from vpntun.config.tunnel import DEFAULT_MTU, EVERYTHING, HookLines, Routing, Tunnel, derived_keys
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.errors import ConfigurationError, KeyFileError, PrivilegeError, VpntunError
 
@@ -92,7 +92,7 @@ def test_a_road_warriors_file_with_everything_through_the_tunnel(read: Callable[
         identity=OWN,
         peers=(PeerSettings(OFFICE, EVERYTHING, PSK, "vpn.example.org", 51820, 25.0, "udp"),),
         port=None,
-        waits=None,
+        listen_on=None,
         addresses=(ip_interface("10.77.0.8/24"),),
         routing=Routing("auto"),
         dns=("10.77.0.1",),
@@ -113,7 +113,7 @@ def test_a_hubs_file_with_repeated_lines_and_several_peers(read: Callable[..., T
         f"PublicKey = {format_key(OFFICE)}",
         "AllowedIPs = 10.77.0.4/32, 192.168.0.0/16",
     )
-    assert (tunnel.port, tunnel.waits) == (51820, "udp")
+    assert (tunnel.port, tunnel.listen_on) == (51820, "udp")
     assert tunnel.addresses == tuple(map(ip_interface, ("10.77.0.1/24", "10.78.0.1/16", "fd77::1/64")))
     assert [(peer.public, peer.allowed) for peer in tunnel.peers] == [
         (LAPTOP, networks("10.77.0.3/32", "10.77.4.0/24", "fd77::3/128")),
@@ -133,7 +133,7 @@ def test_hooks_keep_their_order_and_get_the_interfaces_name(read: Callable[..., 
         "PostDown = ",
         "PostDown = rm /tmp/%i.state",
     )
-    assert tunnel.hooks == Hooks(
+    assert tunnel.hooks == HookLines(
         pre_up=("modprobe tun",),
         post_up=("ip rule add dport 22 table 1234; echo wg7 = wg7", "iptables -A FORWARD -i wg7 -j ACCEPT"),
         pre_down=("ip rule delete dport 22 table 1234",),
@@ -191,8 +191,8 @@ def test_keys_and_sections_in_any_case(read: Callable[..., Tunnel]) -> None:
         ("FwMark = 0xFFffFFff", "routing", Routing("auto", 0xFFFFFFFF)),
         ("Relay = yes", "relay", True),
         ("Relay = No", "relay", False),
-        ("Transport = tcp", "waits", None),
-        ("Transport = tcp\nListenPort = 5", "waits", "tcp"),
+        ("Transport = tcp", "listen_on", None),
+        ("Transport = tcp\nListenPort = 5", "listen_on", "tcp"),
         ("[Interface]\nListenPort = 5", "port", 5),
     ],
 )
@@ -235,7 +235,7 @@ def test_a_line_of_a_peer(read: Callable[..., Tunnel], line: str, what: str, val
 def test_the_interfaces_transport_is_the_default_of_its_peers(read: Callable[..., Tunnel]) -> None:
     other = ["[Peer]", f"PublicKey = {format_key(OFFICE)}"]
     tunnel = read(*INTERFACE, "Transport = auto", "ListenPort = 5", *PEER, "Transport = tcp", *other)
-    assert tunnel.waits == "auto"
+    assert tunnel.listen_on == "auto"
     assert [peer.transport for peer in tunnel.peers] == ["tcp", "auto"]
     assert read(*INTERFACE, *PEER).peers[0].transport == "udp"
 
@@ -293,9 +293,9 @@ def test_the_server_of_a_shared_key_needs_no_more_than_its_role(read: Callable[.
         identity=keys.identity,
         peers=(PeerSettings(keys.peer, EVERYTHING, keys.psk, transport="auto", is_vpntun=True),),
         port=55555,
-        waits="auto",
-        own=keys.own,
-        other=keys.other,
+        listen_on="auto",
+        derived_addresses=keys.derived_addresses,
+        derived_peer_addresses=keys.derived_peer_addresses,
     )
     assert read(*SERVER) == expected
     assert read(*SERVER, "[Peer]") == expected
@@ -307,14 +307,18 @@ def test_the_client_of_a_shared_key_has_the_servers_endpoint_and_keeps_the_path_
     keys = derived_keys("client", SHARED)
     endpoint = ["[Peer]", "Endpoint = vpn.example.org:55555"]
     tunnel = read(*CLIENT, *endpoint)
-    assert (tunnel.identity, tunnel.own, tunnel.other) == (keys.identity, keys.own, keys.other)
-    assert (tunnel.port, tunnel.waits) == (None, None)
+    assert (tunnel.identity, tunnel.derived_addresses, tunnel.derived_peer_addresses) == (
+        keys.identity,
+        keys.derived_addresses,
+        keys.derived_peer_addresses,
+    )
+    assert (tunnel.port, tunnel.listen_on) == (None, None)
     assert tunnel.peers == (
         PeerSettings(keys.peer, EVERYTHING, keys.psk, "vpn.example.org", 55555, 25.0, "auto", is_vpntun=True),
     )
     assert tunnel.default_mtu == DEFAULT_MTU
     changed = read(*CLIENT, "Transport = udp", "ListenPort = 9", *endpoint, "PersistentKeepalive = off", "Name = hub")
-    assert (changed.port, changed.waits) == (9, None)
+    assert (changed.port, changed.listen_on) == (9, None)
     assert (changed.peers[0].transport, changed.peers[0].keepalive, changed.peers[0].name) == ("udp", 0.0, "hub")
     assert read(*CLIENT, *endpoint, "Transport = tcp").peers[0].transport == "tcp"
 
@@ -324,7 +328,7 @@ def test_a_shared_key_may_stand_in_its_file(read: Callable[..., Tunnel], tmp_pat
     secret = create_shared(path)
     tunnel = read("[Interface]", "Role = server", f"SharedKey = {path}", "ListenPort = 443", "Transport = tcp")
     assert tunnel.identity == derived_keys("server", secret).identity
-    assert (tunnel.port, tunnel.waits) == (443, "tcp")
+    assert (tunnel.port, tunnel.listen_on) == (443, "tcp")
 
 
 def test_with_a_shared_key_everything_is_allowed_but_routes_are_those_that_are_given(
@@ -372,7 +376,7 @@ def test_what_is_left_out_may_be_wrong_but_not_unknown(read: Callable[..., Tunne
 
 def test_of_a_shared_key_the_derived_addresses_are_left_out(read: Callable[..., Tunnel]) -> None:
     tunnel = read(*SERVER, by=read_peers)
-    assert (tunnel.own, tunnel.other, tunnel.default_mtu) == ((), (), DEFAULT_MTU)
+    assert (tunnel.derived_addresses, tunnel.derived_peer_addresses, tunnel.default_mtu) == ((), (), DEFAULT_MTU)
 
 
 def test_keys_and_peers_may_come_through_a_pipe() -> None:
@@ -679,12 +683,12 @@ def tunnels(draw: st.DrawFn) -> Tunnel:
         identity=identity,
         peers=tuple(peer for peer in peers if peer.public != identity.public),
         port=port,
-        waits=draw(TRANSPORTS) if port is not None else None,
+        listen_on=draw(TRANSPORTS) if port is not None else None,
         addresses=tuple(ip_interface((each, 32 if each.version == 4 else 128)) for each in draw(st.lists(ADDRESSES))),
         mtu=draw(st.none() | st.integers(1280, 65475)),
         routing=Routing(draw(TABLES), draw(st.integers(0, 2**32 - 1))),
         dns=tuple(draw(st.lists(st.ip_addresses().map(str) | st.sampled_from(["example.org", "lan"]), max_size=3))),
-        hooks=Hooks(
+        hooks=HookLines(
             *(tuple(draw(st.lists(WORDS.map(str.strip).filter(lambda t: "%i" not in t), max_size=2))) for _ in range(4))
         ),
         relay=draw(st.booleans()),
@@ -694,7 +698,7 @@ def tunnels(draw: st.DrawFn) -> Tunnel:
 def written(tunnel: Tunnel) -> str:
     """The file that asks for it."""
     lines = ["[Interface]", f"PrivateKey = {format_key(tunnel.identity.private)}"]
-    lines += [f"ListenPort = {tunnel.port}", f"Transport = {tunnel.waits}"] if tunnel.port is not None else []
+    lines += [f"ListenPort = {tunnel.port}", f"Transport = {tunnel.listen_on}"] if tunnel.port is not None else []
     lines += [f"MTU = {tunnel.mtu}"] if tunnel.mtu is not None else []
     lines += [f"Address = {', '.join(map(str, tunnel.addresses))}", f"DNS = {', '.join(tunnel.dns)}"]
     lines += [f"Table = {tunnel.routing.table}", f"FwMark = {tunnel.routing.fwmark}"]

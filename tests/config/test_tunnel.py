@@ -191,14 +191,16 @@ def test_one_file_makes_two_ends_that_know_each_other(tmp_path: Path) -> None:
 def test_the_derived_addresses_of_the_two_ends_are_neighbours(tmp_path: Path) -> None:
     create_shared(tmp_path / "key")
     server, client = shared_keys("server", tmp_path / "key", None), shared_keys("client", tmp_path / "key", "host")
-    assert server.other == tuple(each.ip for each in client.own)
-    assert client.other == tuple(each.ip for each in server.own)
-    for own, other, around in zip(server.own, client.own, ("100.64.0.0/10", "fd00::/8"), strict=True):
+    assert server.derived_peer_addresses == tuple(each.ip for each in client.derived_addresses)
+    assert client.derived_peer_addresses == tuple(each.ip for each in server.derived_addresses)
+    for own, other, around in zip(
+        server.derived_addresses, client.derived_addresses, ("100.64.0.0/10", "fd00::/8"), strict=True
+    ):
         assert own.ip != other.ip
         assert own.network == other.network
         assert own.ip in ip_network(around)
-    assert str(server.own[1].ip).endswith("::1")
-    assert str(client.own[1].ip).endswith("::2")
+    assert str(server.derived_addresses[1].ip).endswith("::1")
+    assert str(client.derived_addresses[1].ip).endswith("::2")
 
 
 def test_two_files_give_other_keys_and_other_addresses(tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ def test_two_files_give_other_keys_and_other_addresses(tmp_path: Path) -> None:
     create_shared(tmp_path / "two")
     one, two = (shared_keys("server", tmp_path / name, None) for name in ("one", "two"))
     assert one.peer != two.peer
-    assert one.own != two.own
+    assert one.derived_addresses != two.derived_addresses
 
 
 def test_a_key_file_that_was_asked_for_and_is_missing_is_an_error_for_both_roles(tmp_path: Path) -> None:
@@ -276,7 +278,7 @@ def test_wireguards_keys_are_taken_with_and_without_a_preshared_one(tmp_path: Pa
     without = wireguard_keys(own, format_key(PEER.public), None)
     assert (without.identity, without.peer, without.psk) == (OWN, PEER.public, bytes(32))
     assert wireguard_keys(own, format_key(PEER.public), psk).psk == SECRET
-    assert without.own == without.other == ()
+    assert without.derived_addresses == without.derived_peer_addresses == ()
 
 
 def test_this_ends_own_key_as_the_peer_is_refused(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_what_a_handshake_shows_is_told(two: Two) -> None:
 
 def test_what_two_vpntuns_find_out_is_told_of_vpntuns_alone(met: Two) -> None:
     is_vpntun = not met.bob._plain
-    met.alice.link.conversation.moved(met.wire.to_right, met.loop.now, ipv6=False)
+    met.alice.link.records.moved(met.wire.to_right, met.loop.now, ipv6=False)
     met.alice.send(ipv4(HERE, THERE, b"x" * 1000))
     met.wire.run()
     met.loop.deadline = lambda: met.alice.link.deadline

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
-from vpntun.core.events import Carrier
+from vpntun.types import Carrier
 
 SECONDS_TO_DIAL = 10.0
 SECONDS_CLOGGED = 15.0

@@ -16,31 +16,31 @@ import pytest
 
 from tests.core.fakes import Address, Connection, FakeEndpoint, FakeTimestamps, Network
 from vpntun.core.events import (
-    Carrier,
+    CloseConnection,
     Dial,
+    DrainQueue,
+    DropQueued,
     Endpoint,
     Established,
     Event,
-    GaveUp,
     HandshakeWanted,
-    HangUp,
     Moved,
-    Proved,
-    Ready,
+    PathVerified,
+    ProbePath,
     Resolve,
-    Say,
+    SendRecord,
     Transmit,
-    Try,
 )
 from vpntun.core.queue import PacketQueue
-from vpntun.core.records.conversation import Conversation
-from vpntun.core.selection.client import ClientCarriers, Transport
+from vpntun.core.records.protocol import RecordProtocol
+from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.selection.server import ServerCarriers
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.keys import KeyPair, clamp
 from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket
+from vpntun.types import Carrier, Transport
 from vpntun.wire.message import DATA, DATA_HEADER, DATA_OVERHEAD, INITIATION, kind_of
 from vpntun.wire.record import (
     BUNDLE,
@@ -211,7 +211,7 @@ class End(Side):
         self.name = name
         self.address = name
         self.speaks = not (world.plain and name == "server")
-        self.conversation = Conversation(TAKES_BURSTS, 1420, world.now, peer_is_vpntun=not world.plain)
+        self.records = RecordProtocol(TAKES_BURSTS, 1420, world.now, peer_is_vpntun=not world.plain)
         self.queue = PacketQueue()
         self.drops: Counter[str] = Counter()
         self.gave_up = 0
@@ -223,7 +223,7 @@ class End(Side):
     @property
     def deadline(self) -> float:
         """When `handle_deadline` is due."""
-        return min(self.choice_deadline, self.peer.timers.earliest(), self.conversation.deadline)
+        return min(self.choice_deadline, self.peer.timers.earliest(), self.records.deadline)
 
     @property
     def choice_deadline(self) -> float:
@@ -251,19 +251,19 @@ class End(Side):
         now = self._world.now
         while self.queue and self.peer.endpoint is not None:
             session = self.peer.sending_session(now)
-            if session is None or self.peer.endpoint.clogged() or self.conversation.awaits_hello(session, now):
+            if session is None or self.peer.endpoint.clogged() or self.records.awaits_hello(session, now):
                 return
             plaintext = self.queue.pop()
-            if self.speaks and self.conversation.room(session, now):
+            if self.speaks and self.records.room(session, now):
                 plaintext = bundle(plaintext)
                 self._give(self.peer.endpoint, seal(session, plaintext))
                 counter = session.send_counter - 1
-                self.conversation.sent(session, counter, len(plaintext) + DATA_OVERHEAD, 1, now)
+                self.records.sent(session, counter, len(plaintext) + DATA_OVERHEAD, 1, now)
             else:
                 self._give(self.peer.endpoint, seal(session, plaintext))
             self.peer.timers.data_sent(now)
             if self.speaks:
-                self.act(self.conversation.on_traffic(session, now))
+                self.act(self.records.on_traffic(session, now))
             if self.peer.is_due_for_renewal(session, now):
                 self.act([HandshakeWanted()])
 
@@ -288,11 +288,11 @@ class End(Side):
         else:
             if kind == PROBE:
                 self._world.note(self, "is probed", source.carrier)
-            self.act(self.conversation.received(session, plaintext, source, now))
+            self.act(self.records.received(session, plaintext, source, now))
         if control:
-            self.conversation.opened_control(session, counter, 1)
+            self.records.opened_control(session, counter, 1)
         else:
-            self.conversation.opened(session, counter, 1, now, plaintext)
+            self.records.opened(session, counter, 1, now, plaintext)
         return []
 
     # tests.core.fakes.Host
@@ -338,31 +338,31 @@ class End(Side):
                 self._world.note(self, "established", source.carrier)
                 self.act(self._established(source, now, initiator))
                 if self.speaks and self.peer.keys.current is not None:
-                    self.act(self.conversation.confirmed(self.peer.keys.current, now))
+                    self.act(self.records.confirmed(self.peer.keys.current, now))
                 self.pump()
             case Moved(endpoint, former):
                 self._world.note(self, "moved", endpoint.carrier)
                 if isinstance(former, Connection):
                     former.hang_up_later()
-                self.conversation.moved(endpoint, now, ipv6=False)
+                self.records.moved(endpoint, now, ipv6=False)
                 self._remember(endpoint)
                 self.pump()
-            case HangUp(endpoint):
+            case CloseConnection(endpoint):
                 self._world.note(self, "hangs up", endpoint.carrier)
                 assert isinstance(endpoint, Connection)
                 endpoint.hang_up_later()
-            case GaveUp():
+            case DropQueued():
                 self.gave_up += 1
                 self.queue.clear()
-            case Say(record, say_to, _):
+            case SendRecord(record, say_to, _):
                 self._say(record, say_to)
-            case Try(candidate):
+            case ProbePath(candidate):
                 self._world.note(self, "tries", candidate.carrier)
-                return self.conversation.try_path(candidate, now) or self.peer.initiate(candidate, now)
-            case Proved(path):
+                return self.records.try_path(candidate, now) or self.peer.initiate(candidate, now)
+            case PathVerified(path):
                 self._world.note(self, "proved", path.carrier)
                 return self._proved(path)
-            case Ready():
+            case DrainQueue():
                 self.pump()
             case Dial(candidate):
                 assert isinstance(candidate, Address)
@@ -419,33 +419,33 @@ class Client(End):
 
     def __init__(self, world: World, transport: Transport, timestamps: FakeTimestamps) -> None:
         super().__init__(world, "client", timestamps, keepalive=25.0)
-        self.choice = ClientCarriers(self.peer, transport, world.rng)
+        self.selector = ClientCarriers(self.peer, transport, world.rng)
 
     @property
     def choice_deadline(self) -> float:
-        return self.choice.deadline
+        return self.selector.deadline
 
     def handle_deadline(self) -> None:
         now = self._world.now
         self.act(self.peer.handle_timers(now))
-        self.act(self.choice.handle_timer(now))
-        self.act(self.conversation.handle_timer(now, now))
+        self.act(self.selector.handle_timer(now))
+        self.act(self.records.handle_timer(now, now))
 
     def closed(self, connection: Connection) -> None:
         if self.alive:
-            self.act(self.choice.lost(connection, self._world.now))
+            self.act(self.selector.lost(connection, self._world.now))
 
     def _want(self, now: float) -> list[Event]:
-        return self.choice.want(now)
+        return self.selector.want(now)
 
     def _established(self, source: Endpoint, now: float, initiator: bool) -> list[Event]:
-        return self.choice.established(source, now, initiator=initiator)
+        return self.selector.established(source, now, initiator=initiator)
 
     def _undeliverable(self, endpoint: Endpoint) -> list[Event]:
-        return self.choice.undeliverable(endpoint, self._world.now)
+        return self.selector.undeliverable(endpoint, self._world.now)
 
     def _proved(self, path: Endpoint) -> list[Event]:
-        return self.choice.proved(path, self._world.now)
+        return self.selector.proved(path, self._world.now)
 
     def _dial(self, candidate: Address) -> None:
         def done(connection: Connection | None) -> None:
@@ -453,16 +453,16 @@ class Client(End):
                 return
             now = self._world.now
             if connection is None:
-                self.act(self.choice.dial_failed(now))
+                self.act(self.selector.dial_failed(now))
             else:
-                self.act(self.choice.dialled(connection, now))
+                self.act(self.selector.dialled(connection, now))
 
         self._world.network.dial(self, candidate.host, done)
 
     def _resolved(self) -> None:
         self._resolving = False
         if self.alive:
-            self.act(self.choice.resolved([Address(each) for each in self._world.names], self._world.now))
+            self.act(self.selector.resolved([Address(each) for each in self._world.names], self._world.now))
 
 
 class Server(End):
@@ -471,27 +471,27 @@ class Server(End):
     def __init__(self, world: World, timestamps: FakeTimestamps, endpoint: Address | None) -> None:
         super().__init__(world, "server", timestamps, keepalive=0.0)
         self.peer.endpoint = endpoint
-        self.choice = ServerCarriers(self.peer, world.rng)
+        self.selector = ServerCarriers(self.peer, world.rng)
 
     @property
     def choice_deadline(self) -> float:
-        return self.choice.deadline
+        return self.selector.deadline
 
     def handle_deadline(self) -> None:
         now = self._world.now
         self.act(self.peer.handle_timers(now))
-        self.act(self.choice.handle_timer(now))
-        self.act(self.conversation.handle_timer(now, now))
+        self.act(self.selector.handle_timer(now))
+        self.act(self.records.handle_timer(now, now))
 
     def closed(self, connection: Connection) -> None:
         if self.alive:
-            self.choice.lost(connection)
+            self.selector.lost(connection)
 
     def _want(self, now: float) -> list[Event]:
-        return self.choice.want(now)
+        return self.selector.want(now)
 
     def _established(self, source: Endpoint, now: float, initiator: bool) -> list[Event]:
-        return self.choice.established(source, now, initiator=initiator)
+        return self.selector.established(source, now, initiator=initiator)
 
     def _name_for(self, endpoint: Address) -> str:
         return endpoint.local or self.address  # it answers from where it was asked
@@ -604,8 +604,8 @@ class World:
         """It starts, with what it remembers."""
         self.server = self._new_server()
         if self.server.peer.endpoint is not None:
-            self.server.conversation.moved(self.server.peer.endpoint, self.now, ipv6=False)
-        self.server.act(self.server.choice.start(self.now))
+            self.server.records.moved(self.server.peer.endpoint, self.now, ipv6=False)
+        self.server.act(self.server.selector.start(self.now))
 
     def restart_server(self) -> None:
         """Both."""
@@ -621,7 +621,7 @@ class World:
 
     def start(self) -> None:
         """The client begins."""
-        self.client.act(self.client.choice.start(self.now))
+        self.client.act(self.client.selector.start(self.now))
 
     def move_client(self, address: str) -> None:
         """The client's datagrams come from elsewhere from now on."""

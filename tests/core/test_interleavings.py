@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.core.fakes import Conditions, Connection
 from tests.core.pair import World
-from vpntun.core.selection.client import Transport
+from vpntun.types import Transport
 
 Step = Callable[[World], None]
 

@@ -94,22 +94,22 @@ def test_a_response_from_inside_is_dropped_and_the_next_handshake_succeeds() -> 
 
 def test_a_server_that_asked_does_not_move_inside() -> None:
     pair, _ = guarded()
-    choice = ServerCarriers(pair.right.peer, Random(3))
-    assert choice.established(INSIDE, pair.now, initiator=True) == []
+    selector = ServerCarriers(pair.right.peer, Random(3))
+    assert selector.established(INSIDE, pair.now, initiator=True) == []
     assert pair.right.peer.endpoint is None
 
 
 def test_a_searching_client_goes_on_searching_when_the_server_answers_from_inside() -> None:
     pair, _ = guarded(client=True)
     pair.left.peer.endpoint = None
-    choice = ClientCarriers(pair.left.peer, "udp", Random(3))
-    choice.resolved([AT_RIGHT], pair.now)
-    choice.start(pair.now)
-    assert choice.established(INSIDE, pair.now, initiator=False) == []
-    assert choice.searching
+    selector = ClientCarriers(pair.left.peer, "udp", Random(3))
+    selector.resolved([AT_RIGHT], pair.now)
+    selector.start(pair.now)
+    assert selector.established(INSIDE, pair.now, initiator=False) == []
+    assert selector.searching
     assert pair.left.peer.endpoint is None
-    assert choice.established(AT_RIGHT, pair.now, initiator=False) == [Moved(AT_RIGHT, None)]
-    assert not choice.searching
+    assert selector.established(AT_RIGHT, pair.now, initiator=False) == [Moved(AT_RIGHT, None)]
+    assert not selector.searching
 
 
 def test_a_client_does_not_follow_its_server_inside() -> None:
@@ -123,8 +123,8 @@ def test_a_client_does_not_follow_its_server_inside() -> None:
 def test_a_proved_path_inside_is_not_taken() -> None:
     pair, _ = guarded(client=True)
     pair.shake_hands()
-    choice = ClientCarriers(pair.left.peer, "auto", Random(3))
-    assert choice.proved(INSIDE, pair.now) == []
+    selector = ClientCarriers(pair.left.peer, "auto", Random(3))
+    assert selector.proved(INSIDE, pair.now) == []
     assert pair.left.peer.endpoint == AT_RIGHT
 
 

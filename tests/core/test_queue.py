@@ -68,7 +68,7 @@ def test_clearing_says_how_many_went() -> None:
 
 def run(queue: PacketQueue, arrivals: float, departures: float, seconds: float, size: int = 1400) -> list[float]:
     """Push and take at these rates, packets a second; the time that each taken packet waited."""
-    waits = []
+    listen_on = []
     queue.follow(1e9)
     pushed = taken = 0
     for tick in range(int(seconds * 10_000)):
@@ -80,8 +80,8 @@ def run(queue: PacketQueue, arrivals: float, departures: float, seconds: float, 
             taken += 1
             entry = queue.take(now)
             if entry is not None:
-                waits.append(now - entry[2])
-    return waits
+                listen_on.append(now - entry[2])
+    return listen_on
 
 
 def test_a_queue_that_keeps_up_loses_nothing() -> None:

@@ -9,7 +9,8 @@ from time import perf_counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.core.routes import MOST_KNOWN, Network, RouteTable
+from vpntun.core.routes import MOST_KNOWN, RouteTable
+from vpntun.types import Network
 
 # Few different bits, so that prefixes meet, nest and repeat.
 NUMBERS_V4 = st.lists(st.sampled_from([0, 1, 127, 128, 255]), min_size=4, max_size=4).map(bytes)

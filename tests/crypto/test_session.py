@@ -101,9 +101,9 @@ def test_case_15_a_counter_at_the_limit_is_never_sent_and_never_accepted() -> No
     # One that a broken peer sealed all the same.
     message = memoryview(bytearray(32))
     wire.DATA_HEADER.pack_into(message, 0, wire.DATA, right.local_index, REJECT_AFTER_MESSAGES)
-    sealer = left._sealer
-    assert sealer is not None
-    sealer.seal_into(REJECT_AFTER_MESSAGES, b"", message[16:])
+    seal_buffer = left._sealer
+    assert seal_buffer is not None
+    seal_buffer.seal_into(REJECT_AFTER_MESSAGES, b"", message[16:])
     assert refusal(open_, right, bytes(message)) == "replayed"
 
 

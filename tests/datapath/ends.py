@@ -14,16 +14,15 @@ from typing import cast
 from tests.machine import HandLoop
 from tests.wire.packets import finished, slow_sum, start_of
 from vpntun.carriers.accepted import AcceptedConnections
-from vpntun.carriers.carrier import Flow, Outcome
+from vpntun.carriers.base import Flow, Outcome
 from vpntun.carriers.tcp import TcpConnection
 from vpntun.carriers.udp import SO_SNDBUFFORCE, UdpEndpoint
-from vpntun.core.events import Carrier, Endpoint, Event
-from vpntun.core.records.conversation import Conversation
+from vpntun.core.events import Endpoint, Event
+from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.routes import RouteTable
 from vpntun.core.selection.server import ServerCarriers
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
-from vpntun.core.wireguard.timers import NEVER
 from vpntun.crypto.keys import KeyPair, clamp
 from vpntun.crypto.session import Session
 from vpntun.datapath.bundler import Bundler
@@ -35,11 +34,12 @@ from vpntun.datapath.loopguard import LoopGuard
 from vpntun.datapath.outbound import Outbound
 from vpntun.datapath.plain import PlainSender
 from vpntun.datapath.relay import Relay
-from vpntun.datapath.sealer import Sealer
+from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.errors import BadPacket, DeviceError
 from vpntun.netconf.addresses import OwnAddresses
 from vpntun.runtime.schedule import Schedule
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS, TunDevice
+from vpntun.types import NEVER, Carrier
 from vpntun.wire.framing import SharedBuffer
 from vpntun.wire.message import Buffer
 from vpntun.wire.transport import shape_of
@@ -223,7 +223,7 @@ class FakePath:
     def ready(self) -> bool:
         return self.is_ready
 
-    def send(self, buffers: list[memoryview], segment: int = 0, *, whole: bool = True) -> Outcome:
+    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
         if not self.is_ready:  # a superpacket may go as two batches to a WireGuard, of which the first is held
             self._behind += 1
             assert self._behind <= 2, "data was sent to a path that is not ready"
@@ -233,8 +233,8 @@ class FakePath:
         assert len(messages) <= 64
         if not self.can_deliver:
             return Outcome.UNDELIVERABLE
-        if self._carrier == "udp" and ((whole and max(map(len, messages)) > self.largest) or len(sent) > 65507):
-            return Outcome.TOO_BIG if whole else Outcome.UNDELIVERABLE
+        if self._carrier == "udp" and ((dont_fragment and max(map(len, messages)) > self.largest) or len(sent) > 65507):
+            return Outcome.TOO_BIG if dont_fragment else Outcome.UNDELIVERABLE
         self.sent += messages
         self.calls.append(messages)
         if self.blocks_after is not None:
@@ -279,7 +279,7 @@ def new_accepted(loop: HandLoop) -> AcceptedConnections:
     return AcceptedConnections(loop, SharedBuffer(), ignore, ignore)
 
 
-class WireGuardsConversation(Conversation):
+class WireGuardsRecordProtocol(RecordProtocol):
     """A plain WireGuard's: it says no record, and drops those of others."""
 
     def confirmed(self, session: Session, now: float) -> list[Event]:
@@ -346,8 +346,8 @@ class End:
         self.node = Node(identity)
         self.routes: RouteTable[Link] = RouteTable()
         self.links: dict[Peer, Link] = {}
-        self.sealer = Sealer()
-        self.bundler = Bundler(PlainSender(mtu, self.sealer), self.sealer)
+        self.seal_buffer = SealBuffer()
+        self.bundler = Bundler(PlainSender(mtu, self.seal_buffer), self.seal_buffer)
         relay = None if relays_as is None else self._relay(relays_as)
         self.delivery = Delivery(self.device, self.routes, self.drops, relay)
         self.inbound = Inbound(self.node, self.links, self.delivery, loop, self.drops)
@@ -366,8 +366,8 @@ class End:
         may_be_at = self.guard.for_a_peer()
         peer = Peer(self.identity, public, psk, self.node.indices, self._stamps, rng, may_be_at=may_be_at)
         self.node.add(peer)
-        choice = ServerCarriers(peer, rng)
-        link = Link(peer, choice, self.conversation(), self.loop, self.schedule, self.sealer, self.drops)
+        selector = ServerCarriers(peer, rng)
+        link = Link(peer, selector, self.records(), self.loop, self.schedule, self.seal_buffer, self.drops)
         self.connect(link, allowed)
         return link
 
@@ -376,9 +376,9 @@ class End:
         found = OwnAddresses(self.device.name, lambda: False, lambda: own, self.loop.clock)
         return Relay(self.mtu, self.routes, self.bundler, found, self.loop.clock)
 
-    def conversation(self) -> Conversation:
+    def records(self) -> RecordProtocol:
         """A new one."""
-        kind = WireGuardsConversation if self._plain else Conversation
+        kind = WireGuardsRecordProtocol if self._plain else RecordProtocol
         return kind(takes_of(self.device), self.mtu, self.loop.now, peer_is_vpntun=self._knows_vpntun)
 
     def connect(self, link: Link, allowed: Iterable[str] = EVERYTHING) -> None:
@@ -465,7 +465,7 @@ class Wire:
 
 def send_long_records(link: Link) -> None:
     """As after four REPORTs that found this program to be the bottleneck, and nothing lost."""
-    span = link.conversation.span
+    span = link.records.span
     span.protection.wanted = False
     span._is_long = True
     span._follow(link.now)

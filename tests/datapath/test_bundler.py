@@ -27,8 +27,8 @@ from tests.wire.packets import (
     udp_superpacket,
     unfinished,
 )
-from vpntun.core.events import Carrier
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
+from vpntun.types import Carrier
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.vnet import NO_OFFLOAD
 
@@ -124,7 +124,7 @@ def test_over_udp_a_superpacket_that_does_not_fit_is_split_evenly_at_multiples_o
     assert all(length % 1448 == 0 for length in lengths)
     assert max(lengths) - min(lengths) <= 1448 * 2
     assert len(lengths) == -(-20 // ((room - 5 - 52) // 1448))
-    assert all(len(call) <= over_udp.alice.link.conversation.span.span for call in over_udp.wire.to_right.calls)
+    assert all(len(call) <= over_udp.alice.link.records.span.span for call in over_udp.wire.to_right.calls)
     assert {len(datagram) for call in over_udp.wire.to_right.calls for datagram in call[:-1]} == {1200}
 
 
@@ -372,10 +372,10 @@ def test_whatever_is_given_arrives_as_single_packets_in_order(
 
 
 def test_a_message_is_never_longer_than_a_record_that_was_allowed(over_udp: Two) -> None:
-    conversation = over_udp.alice.link.conversation
+    records = over_udp.alice.link.records
     session = over_udp.alice.link.peer.keys.current
     assert session is not None
-    room = conversation.room(session, over_udp.loop.now)
+    room = records.room(session, over_udp.loop.now)
     over_udp.alice.send(*[(tcp_superpacket(4, payload(size)), 1448) for size in (4000, 8000, 16000, 1448, 60000)])
     for call in over_udp.wire.to_right.calls:
         assert sum(map(len, call)) - 16 * (len(call) - 1) <= room + DATA_OVERHEAD

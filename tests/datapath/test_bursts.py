@@ -75,10 +75,10 @@ class Two:
 
     def protect(self) -> None:
         """Alice's records lose datagrams at random, on a short path."""
-        span = self.alice.link.conversation.span
+        span = self.alice.link.records.span
         span.protection.wanted = span.protection.possible = True
         span.protection._seen = FIRST_LOOK
-        span.measured.delay.note_probe(0.001, self.loop.now)
+        span.estimator.delay.note_probe(0.001, self.loop.now)
         span._follow(self.loop.now)
         assert span.protects_bursts
 
@@ -108,7 +108,7 @@ class Two:
 
     def memory(self) -> int:
         """Bytes that Bob's reassembly holds."""
-        reassembly = self.bob.link.conversation.reassembly
+        reassembly = self.bob.link.records.reassembly
         slots = (*reassembly._endpoint_slots, *reassembly._other_slots)
         return sum(len(slot.buffer) for slot in slots)
 
@@ -196,7 +196,7 @@ def test_one_datagram_of_a_protected_burst_may_be_lost(two: Two, lost: int) -> N
     assert {len(piece) for piece in burst} == {1200}
     two.give(*burst[:lost], *burst[lost + 1 :])
     assert two.arrived == BIG_AS_PACKETS
-    assert two.bob.link.conversation.restored == (lost < 4)
+    assert two.bob.link.records.restored == (lost < 4)
     assert not two.bob.drops
 
 
@@ -205,7 +205,7 @@ def test_a_protected_burst_that_came_whole_needs_no_parity_however_it_is_read(tw
     two.give(*two.burst())
     two.read(*two.burst())
     assert two.arrived == BIG_AS_PACKETS * 2
-    assert two.bob.link.conversation.restored == 0
+    assert two.bob.link.records.restored == 0
     assert not two.bob.drops
 
 
@@ -234,21 +234,21 @@ def test_the_first_packet_for_a_peer_is_not_hurt_by_what_another_peers_record_is
 @pytest.mark.parametrize("largest", [1600, 5000])
 def test_no_protected_burst_is_longer_than_the_peer_takes(two: Two, largest: int) -> None:
     two.protect()
-    conversation = two.alice.link.conversation
-    conversation._largest_taken = largest
+    records = two.alice.link.records
+    records._largest_taken = largest
     for size in range(1200, largest):
-        assert conversation.protected_size(size) <= largest
+        assert records.protected_size(size) <= largest
 
 
 @pytest.mark.parametrize("mtu", [62_000, 63_000, 65_000])
 def test_a_packet_of_so_many_datagrams_that_no_parity_fits_in_its_send_goes_without(two: Two, mtu: int) -> None:
     two.protect()
     two.burst()
-    conversation = two.alice.link.conversation
-    conversation._mtu = mtu
-    conversation._follow_path(two.loop.now)
+    records = two.alice.link.records
+    records._mtu = mtu
+    records._follow_path(two.loop.now)
     count = -(-(mtu + 37 - 16) // 1184)
-    assert (conversation.protected_size(mtu + 5) > 0) == ((count + 1) * 1200 <= 65_507)
+    assert (records.protected_size(mtu + 5) > 0) == ((count + 1) * 1200 <= 65_507)
 
 
 def test_what_was_restored_by_a_forged_parity_does_not_open(two: Two) -> None:
@@ -257,7 +257,7 @@ def test_what_was_restored_by_a_forged_parity_does_not_open(two: Two) -> None:
     two.give(parity[:16] + bytes(len(parity) - 16), *pieces[1:])
     assert two.arrived == []
     assert two.bob.drops == {"bad tag": 1}
-    assert two.bob.link.conversation.restored == 0
+    assert two.bob.link.records.restored == 0
     assert two.still_works()
 
 
@@ -313,7 +313,7 @@ def test_an_unfinished_record_is_given_up_after_a_second(two: Two) -> None:
     burst = two.burst()
     two.give(*burst[:-1])
     two.loop.pass_time(AGE)
-    bob = two.bob.link.conversation
+    bob = two.bob.link.records
     session = two.bob.link.peer.keys.current
     assert session is not None
     assert bob.reassembly.given_up(session, two.loop.now) == [(session.highest_received + 1, len(burst) - 1)]

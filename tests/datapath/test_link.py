@@ -9,10 +9,10 @@ import pytest
 
 from tests.datapath.ends import ALICE, BOB, CAROL, End, FakePath, Wire, ipv4, ipv6
 from tests.machine import HandLoop, logged
-from vpntun.core.events import Carrier
 from vpntun.core.queue import UNKNOWN_RATE_BYTES
 from vpntun.datapath.outbound import MOST_PACKETS_PER_TURN
 from vpntun.errors import DeviceError
+from vpntun.types import Carrier
 from vpntun.wire.message import DATA, INITIATION, LARGEST, kind_of
 
 HERE, THERE = "10.0.0.1", "10.0.0.2"
@@ -84,7 +84,7 @@ def test_the_bytes_of_all_messages_are_counted_that_leave_and_that_are_authentic
     alice, bob = two.alice.link.peer, two.bob.link.peer
     two.alice.send(ipv4(HERE, THERE, b"x" * 1000), ipv6("fd00::1", "fd00::2", b"y" * 99))
     two.wire.run()
-    two.bob.inbound.take_datagram(memoryview(bytearray(b"\4" + bytes(99))), two.wire.to_left)  # type: ignore[arg-type]
+    two.bob.inbound.take_datagram(memoryview(bytearray(b"\4" + bytes(99))), two.wire.to_left)
     assert alice.sent_bytes == bob.received_bytes > 1200
     assert bob.sent_bytes == alice.received_bytes >= 92
 
@@ -356,7 +356,7 @@ def test_the_loop_never_sleeps_past_a_deadline_that_traffic_has_brought_nearer(m
         if rng.random() < 0.9:
             met.wire.run()
         for end in ends:
-            deadline = min(end.link.peer.timers.earliest(), end.link.conversation.report_due)
+            deadline = min(end.link.peer.timers.earliest(), end.link.records.report_due)
             assert end.schedule.deadline(met.loop.now) <= deadline
         met.loop.pass_time(rng.choice((0.0001, 0.001, 0.01, 0.06)))
         for end in ends:

@@ -19,7 +19,7 @@ from tests.machine import HandLoop, logged
 from tests.many import Crowd, Member, Server, key_of, network_of, settings_of
 from vpntun.config.peer import PeerSettings
 from vpntun.crypto.keys import format_key
-from vpntun.datapath.calling import CallingLink
+from vpntun.datapath.client_link import ClientLink
 from vpntun.datapath.link import Link
 from vpntun.errors import ConfigurationError
 from vpntun.runtime.state import Endpoints
@@ -497,7 +497,7 @@ def test_a_removed_peer_is_called_no_more(new_town: Callable[..., Town], loop: H
         loop.until(dialled)
         loop.settle()
         link = town.server.link(5)
-        assert isinstance(link, CallingLink)
+        assert isinstance(link, ClientLink)
         town.reload({})
         with accepted[0] as connection:
             connection.settimeout(5)

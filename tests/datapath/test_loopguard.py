@@ -10,7 +10,7 @@ import pytest
 from tests.datapath.ends import ALICE, BOB, CAROL, End, FakePath, Wire, sealed
 from tests.machine import HandLoop, logged
 from tests.wire.packets import A4, B4, B6, payload, tcp, udp, udp_run, udp_superpacket
-from vpntun.carriers.carrier import Flow
+from vpntun.carriers.base import Flow
 from vpntun.core.events import Endpoint
 from vpntun.datapath.loopguard import QUESTIONS_AT_ONCE, QUESTIONS_PER_SECOND, SECONDS_AN_ANSWER_SERVES, LoopGuard
 from vpntun.runtime.log import NOTICE

@@ -25,8 +25,8 @@ from tests.wire.packets import (
     udp_run,
     udp_superpacket,
 )
-from vpntun.core.events import Carrier
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
+from vpntun.types import Carrier
 from vpntun.wire.message import DATA, kind_of
 from vpntun.wire.record import LAST_KIND
 from vpntun.wire.vnet import NO_OFFLOAD

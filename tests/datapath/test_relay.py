@@ -25,10 +25,10 @@ from tests.wire.packets import (
     udp_superpacket,
     unfinished,
 )
-from vpntun.core.events import Carrier
 from vpntun.core.records.parity import ParityMaker
 from vpntun.datapath.relay import ERRORS_AT_ONCE
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
+from vpntun.types import Carrier
 from vpntun.wire.icmp import TIME_EXCEEDED, TOO_BIG, UNREACHABLE, error_about
 from vpntun.wire.record import BUNDLE_START, Parity
 
@@ -439,14 +439,14 @@ def test_the_device_is_read_as_ever_between_what_is_relayed(hub: Hub) -> None:
 
 
 def test_records_that_were_filled_count_as_backlog_of_their_own_link_alone(hub: Hub) -> None:
-    span = hub.to_carol.conversation.span
+    span = hub.to_carol.records.span
     before = span.bottleneck.backlogged
     hub.say(*[(tcp_superpacket(4, payload(4000)), 0x8000 | 1300)] * 6)
     sent = len(hub.carols.to_left.calls)
     assert sent > 3
     assert before < span.bottleneck.backlogged < sent
     hub.bob.send(between("10.9.0.1", "10.4.0.4"), between("10.9.0.1", "10.4.0.5"))
-    assert hub.to_dave.conversation.span.bottleneck.backlogged == 0
+    assert hub.to_dave.records.span.bottleneck.backlogged == 0
 
 
 # Whatever comes

@@ -18,10 +18,11 @@ from vpntun.carriers.accepted import AcceptedConnections
 from vpntun.carriers.listening import TcpListener
 from vpntun.carriers.tcp import TcpConnection
 from vpntun.carriers.udp import UdpSocket
-from vpntun.core.selection.client import ClientCarriers, Transport
+from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.wireguard.peer import Peer
-from vpntun.datapath.calling import CallingLink
+from vpntun.datapath.client_link import ClientLink
 from vpntun.runtime.resolver import Found, Lookups, Resolver
+from vpntun.types import Transport
 from vpntun.wire.framing import SharedBuffer
 
 HERE, THERE = "10.0.0.1", "10.0.0.2"
@@ -89,13 +90,13 @@ class Client(End):
         self.udp = UdpSocket(family, 0, loop, answers_from_where_asked=False)
         self.lookups = Lookups(loop)
         self.connections: list[TcpConnection] = []
-        self.calling = CallingLink(
+        self.calling = ClientLink(
             peer,
             ClientCarriers(peer, transport, rng),
-            self.conversation(),
+            self.records(),
             loop,
             self.schedule,
-            self.sealer,
+            self.seal_buffer,
             self.drops,
             resolver=Resolver(self.lookups, LOCALHOST[family], port, self._resolved),
             received=SharedBuffer(),
@@ -183,11 +184,11 @@ def test_a_client_shakes_hands_at_the_start_and_packets_flow(loop: HandLoop, fam
 
 @both_versions
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-@pytest.mark.parametrize("waits", [False, True], ids=["", "for the HELLO"])
+@pytest.mark.parametrize("waits_for_hello", [False, True], ids=["", "for the HELLO"])
 def test_superpackets_arrive_as_the_packets_that_they_are_made_of(
-    loop: HandLoop, family: int, transport: Transport, waits: bool
+    loop: HandLoop, family: int, transport: Transport, waits_for_hello: bool
 ) -> None:
-    with meeting(loop, family, transport, knows_vpntun=waits) as (client, server):
+    with meeting(loop, family, transport, knows_vpntun=waits_for_hello) as (client, server):
         client.calling.start()
         loop.until(lambda: client.carrier)
         for number in range(20):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from tests.machine import Clock
-from vpntun.netconf.addresses import Address, OwnAddresses, look_at_all
+from vpntun.netconf.addresses import AddressOnDevice, OwnAddresses, look_at_all
 
 ONE, TWO = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])
 
@@ -14,7 +14,7 @@ class Kernel:
     """Tells of changes, and answers until it is out of order."""
 
     def __init__(self) -> None:
-        self.found: list[Address] = [(ONE, "tun0")]
+        self.found: list[AddressOnDevice] = [(ONE, "tun0")]
         self.looks = 0
         self.changed = False
         self.works = True
@@ -23,7 +23,7 @@ class Kernel:
         changed, self.changed = self.changed, False
         return changed
 
-    def look(self) -> list[Address]:
+    def look(self) -> list[AddressOnDevice]:
         self.looks += 1
         if not self.works:
             raise OSError
@@ -73,7 +73,7 @@ def test_a_kernel_that_does_not_answer_is_asked_again_and_what_it_said_stands_un
 
 def test_the_devices_address_is_the_first_that_is_not_link_local() -> None:
     six, local = ip_address("fd00::1").packed, ip_address("fe80::1").packed
-    found: list[Address] = [(local, "tun0"), (ONE, "eth0"), (six, "tun0"), (b"\xfd" * 16, "tun0")]
+    found: list[AddressOnDevice] = [(local, "tun0"), (ONE, "eth0"), (six, "tun0"), (b"\xfd" * 16, "tun0")]
     own = OwnAddresses("tun0", lambda: False, lambda: found)
     assert own.of_device(16) == six
     assert own.of_device(4) is None

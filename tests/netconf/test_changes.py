@@ -75,21 +75,21 @@ def words(text: str) -> list[Word]:
     return [Word(each) for each in text.split()]
 
 
-def standing() -> str:
+def monitor() -> str:
     return " ".join(world)
 
 
 def test_they_are_made_in_order_and_taken_back(journal: Journal, netlink: Netlink) -> None:
-    changes = Changes(journal, device_goes=False)
-    changes.become(words("one two three"), netlink)
-    assert standing() == "one two three"
+    changes = Changes(journal, device_is_ephemeral=False)
+    changes.reconcile(words("one two three"), netlink)
+    assert monitor() == "one two three"
     changes.undo()
-    assert standing() == ""
+    assert monitor() == ""
     assert not Word.journal.exists()
 
 
 def test_each_is_noted_before_it_is_made(journal: Journal, netlink: Netlink) -> None:
-    Changes(journal, device_goes=False).become(words("one two"), netlink)
+    Changes(journal, device_is_ephemeral=False).reconcile(words("one two"), netlink)
     one, two = map(entry_of, words("one two"))
     assert noted == [[one], [one, two]]
 
@@ -97,95 +97,95 @@ def test_each_is_noted_before_it_is_made(journal: Journal, netlink: Netlink) -> 
 def test_a_new_set_makes_what_is_missing_and_then_takes_back_what_is_too_much(
     journal: Journal, netlink: Netlink
 ) -> None:
-    changes = Changes(journal, device_goes=False)
-    changes.become(words("one two three"), netlink)
-    changes.become(words("four two"), netlink)
-    assert standing() == "two four"
+    changes = Changes(journal, device_is_ephemeral=False)
+    changes.reconcile(words("one two three"), netlink)
+    changes.reconcile(words("four two"), netlink)
+    assert monitor() == "two four"
     assert entries_of(Word.journal) == [entry_of(each) for each in words("two four")]
 
 
 def test_what_was_so_already_is_not_noted_and_stays(journal: Journal, netlink: Netlink) -> None:
     world.append("two")
-    changes = Changes(journal, device_goes=False)
-    changes.become(words("one two"), netlink)
+    changes = Changes(journal, device_is_ephemeral=False)
+    changes.reconcile(words("one two"), netlink)
     assert entries_of(Word.journal) == [entry_of(Word("one"))]
     changes.undo()
-    assert standing() == "two"
+    assert monitor() == "two"
 
 
 def test_where_one_fails_nothing_has_changed(journal: Journal, netlink: Netlink) -> None:
-    changes = Changes(journal, device_goes=False)
-    changes.become(words("one two"), netlink)
+    changes = Changes(journal, device_is_ephemeral=False)
+    changes.reconcile(words("one two"), netlink)
     with pytest.raises(DeviceError):
-        changes.become(words("three two four bad five"), netlink)
-    assert standing() == "one two"
+        changes.reconcile(words("three two four bad five"), netlink)
+    assert monitor() == "one two"
     assert entries_of(Word.journal) == [entry_of(each) for each in words("one two")]
 
 
 def test_what_is_gone_already_is_no_error(journal: Journal, netlink: Netlink) -> None:
-    changes = Changes(journal, device_goes=False)
-    changes.become(words("one two"), netlink)
+    changes = Changes(journal, device_is_ephemeral=False)
+    changes.reconcile(words("one two"), netlink)
     world.remove("one")
     with logged() as lines:
         changes.undo()
-    assert (standing(), lines) == ("", [])
+    assert (monitor(), lines) == ("", [])
     assert not Word.journal.exists()
 
 
 def test_what_there_is_no_right_to_take_back_stays_in_the_journal_and_is_told(
     journal: Journal, netlink: Netlink
 ) -> None:
-    changes = Changes(journal, device_goes=False)
-    changes.become(words("one stuck two"), netlink)
+    changes = Changes(journal, device_is_ephemeral=False)
+    changes.reconcile(words("one stuck two"), netlink)
     with logged() as lines:
         changes.undo()
-    assert standing() == "stuck"
+    assert monitor() == "stuck"
     assert entries_of(Word.journal) == [entry_of(Word("stuck"))]
     assert "1 " in lines[0]
 
 
 def test_what_is_on_a_device_that_goes_is_neither_noted_nor_taken_back(journal: Journal, netlink: Netlink) -> None:
-    changes = Changes(journal, device_goes=True)
-    changes.become([OnDevice("address"), Word("rule")], netlink)
+    changes = Changes(journal, device_is_ephemeral=True)
+    changes.reconcile([OnDevice("address"), Word("rule")], netlink)
     assert entries_of(Word.journal) == [entry_of(Word("rule"))]
     changes.undo()
-    assert standing() == "address"
+    assert monitor() == "address"
 
 
 def test_what_is_on_a_device_that_goes_can_still_be_exchanged(journal: Journal, netlink: Netlink) -> None:
-    changes = Changes(journal, device_goes=True)
-    changes.become([OnDevice("one"), OnDevice("two")], netlink)
-    changes.become([OnDevice("two"), OnDevice("three")], netlink)
-    assert standing() == "two three"
+    changes = Changes(journal, device_is_ephemeral=True)
+    changes.reconcile([OnDevice("one"), OnDevice("two")], netlink)
+    changes.reconcile([OnDevice("two"), OnDevice("three")], netlink)
+    assert monitor() == "two three"
 
 
 def test_what_is_on_a_device_that_stays_is_noted_and_taken_back(journal: Journal, netlink: Netlink) -> None:
-    changes = Changes(journal, device_goes=False)
-    changes.become([OnDevice("address")], netlink)
+    changes = Changes(journal, device_is_ephemeral=False)
+    changes.reconcile([OnDevice("address")], netlink)
     assert entries_of(Word.journal) == [entry_of(OnDevice("address"))]
     changes.undo()
-    assert standing() == ""
+    assert monitor() == ""
 
 
 def test_without_a_journal_it_works_the_same(netlink: Netlink) -> None:
-    changes = Changes(None, device_goes=False)
-    changes.become(words("one two"), netlink)
-    changes.become(words("two"), netlink)
-    assert standing() == "two"
+    changes = Changes(None, device_is_ephemeral=False)
+    changes.reconcile(words("one two"), netlink)
+    changes.reconcile(words("two"), netlink)
+    assert monitor() == "two"
     changes.undo()
-    assert standing() == ""
+    assert monitor() == ""
 
 
 @given(st.data())
 def test_whatever_fails_the_world_is_as_one_of_the_sets_says_and_the_journal_too(data: st.DataObject) -> None:
     world.clear()
     Word.journal.unlink(missing_ok=True)
-    changes = Changes(Journal("tun3", Word.journal.parent), device_goes=False)
+    changes = Changes(Journal("tun3", Word.journal.parent), device_is_ephemeral=False)
     before: set[str] = set()
     with Netlink() as netlink:
         for wanted in data.draw(st.lists(st.lists(st.sampled_from(["a", "b", "c", "d", "bad"])), max_size=6)):
             try:
-                changes.become(map(Word, wanted), netlink)
+                changes.reconcile(map(Word, wanted), netlink)
             except DeviceError:
                 assert "bad" in wanted
             else:

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.machine import logged
-from vpntun.netconf import cleanup, dns, steps
+from vpntun.netconf import change_kinds, cleanup, dns
+from vpntun.netconf.change_kinds import Address, LooseFilter, Mtu, Route, Rule, Up
 from vpntun.netconf.changes import Change, entry_of
 from vpntun.netconf.cleanup import KINDS, change_of, clean_up
 from vpntun.netconf.dns import NameServers, entry_for
 from vpntun.netconf.journal import Journal, path_of
-from vpntun.netconf.steps import Address, LooseFilter, Mtu, Route, Rule, Up
 
 EVERY_KIND: list[Change] = [
     Mtu("tun3", 1500, 1380),
@@ -117,7 +117,7 @@ def test_no_entry_raises_and_none_leads_to_what_is_not_this_interfaces(entries: 
         folder = Path(made)
         (folder / "all").mkdir()
         (folder / "all" / "rp_filter").write_text("2\n")
-        patched.setattr(steps, "CONF", folder)
+        patched.setattr(change_kinds, "CONF", folder)
         patched.setattr(cleanup, "Netlink", lambda: asked)
         patched.setattr(dns, "_resolvconf", lambda *arguments, **_: names.append(arguments[1]))
         path = path_of("gone0", folder)

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpntun.netconf.localnets import PRIVATE, AddressWatch, own_networks
-from vpntun.netconf.netlink import Netlink, Reach
+from vpntun.netconf.netlink import InterfaceAddress, Netlink
 
 
-def reach(device: str, interface: str) -> Reach:
+def reach(device: str, interface: str) -> InterfaceAddress:
     address = ip_interface(interface)
-    return Reach(device, str(address.ip), address.network)
+    return InterfaceAddress(device, str(address.ip), address.network)
 
 
 def own(*interfaces: str) -> list[str]:
@@ -62,7 +62,7 @@ def test_the_tunnels_own_device_does_not_count() -> None:
 
 def test_an_address_alone_is_no_network_but_the_peer_that_it_names_is() -> None:
     assert own("10.1.2.3/32", "fd01::1/128") == []
-    peer = Reach("ppp0", "10.1.2.3", ip_network("10.1.2.4/32"))
+    peer = InterfaceAddress("ppp0", "10.1.2.3", ip_network("10.1.2.4/32"))
     assert own_networks([peer], but_of="tun3") == [ip_network("10.1.2.4/32")]
 
 
@@ -85,7 +85,7 @@ def test_no_public_address_is_ever_in_one(address: int, length: int, other: int)
 def test_loopback_is_none_of_them() -> None:
     with Netlink() as netlink:
         addresses = list(netlink.addresses())
-    assert Reach("lo", "127.0.0.1", ip_network("127.0.0.0/8")) in addresses
+    assert InterfaceAddress("lo", "127.0.0.1", ip_network("127.0.0.0/8")) in addresses
     assert "127.0.0.0/8" not in map(str, own_networks(addresses, but_of="tun3"))
 
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpntun.errors import ConfigurationError
+from vpntun.netconf.change_kinds import Route, Rule
 from vpntun.netconf.journal import Journal
-from vpntun.netconf.netlink import Network, Reach
+from vpntun.netconf.netlink import InterfaceAddress
 from vpntun.netconf.routing import (
     HostRoutes,
     Table,
@@ -24,7 +25,7 @@ from vpntun.netconf.routing import (
     versions_in_full,
     versions_with_endpoints,
 )
-from vpntun.netconf.steps import Route, Rule
+from vpntun.types import Network
 
 
 def networks(text: str) -> list[Network]:
@@ -32,7 +33,7 @@ def networks(text: str) -> list[Network]:
 
 
 def tunnel(folder: Path, table: Table, mark: int = 0) -> HostRoutes:
-    return HostRoutes("tun3", table, mark, Journal("tun3", folder), goes=True)
+    return HostRoutes("tun3", table, mark, Journal("tun3", folder), ephemeral=True)
 
 
 @pytest.fixture
@@ -134,8 +135,8 @@ def test_of_two_merged_tables_the_longest_prefix_counts(
 
 
 def test_the_networks_of_the_devices_addresses_are_routed_with_the_address_to_send_from() -> None:
-    def reach(device: str, interface: str) -> Reach:
-        return Reach(device, str(ip_interface(interface).ip), ip_interface(interface).network)
+    def reach(device: str, interface: str) -> InterfaceAddress:
+        return InterfaceAddress(device, str(ip_interface(interface).ip), ip_interface(interface).network)
 
     addresses = [
         reach("eth0", "192.168.1.7/24"),

@@ -13,10 +13,10 @@ import pytest
 
 from tests.machine import HandLoop, logged
 from vpntun.errors import ConfigurationError, HookFailed
-from vpntun.process.hooks import PATH, Command, Event, Hooks, LinkEvent
+from vpntun.process.hooks import PATH, Command, HookEvent, Hooks, LinkEvent
 from vpntun.runtime import child
 
-LINK_EVENTS: tuple[Event, Event] = ("link-up", "link-down")
+LINK_EVENTS: tuple[HookEvent, HookEvent] = ("link-up", "link-down")
 
 
 class Bench:
@@ -35,7 +35,7 @@ class Bench:
         return Command.parse(shlex.quote(str(path)))
 
     def hooks(self, **commands: Command) -> Hooks:
-        given: dict[Event, Command] = {name.replace("_", "-"): each for name, each in commands.items()}  # type: ignore[misc]
+        given: dict[HookEvent, Command] = {name.replace("_", "-"): each for name, each in commands.items()}  # type: ignore[misc]
         self.made.append(Hooks(given, self.loop, "tun3", 1400, ("10.0.0.1/24", "fd00::1/64"), os.geteuid()))
         return self.made[-1]
 

@@ -7,7 +7,8 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.runtime.schedule import FRESH, NEVER, Schedule
+from vpntun.runtime.schedule import FRESH, Schedule
+from vpntun.types import NEVER
 
 
 class Thing:

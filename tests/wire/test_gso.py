@@ -13,8 +13,8 @@ from tests.wire import packets
 from tests.wire.packets import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG
 from vpntun.errors import BadPacket
 from vpntun.wire import ip
+from vpntun.wire.gro_coalescer import GroCoalescer
 from vpntun.wire.gso import Splitter
-from vpntun.wire.join import Joiner
 from vpntun.wire.vnet import NO_OFFLOAD, SPLIT_FIRST, UNFINISHED, VNET_HEADER, header_for, segment_field_of
 
 versions = st.sampled_from([4, 6])
@@ -46,11 +46,11 @@ def split(packet: bytes, size: int) -> list[bytes]:
 
 def joined(stream: list[bytes], udp: bool = True) -> list[tuple[bytes, bytes]]:
     written: list[tuple[bytes, bytes]] = []
-    joiner = Joiner(lambda view: written.append((bytes(view[:10]), bytes(view[10:]))), udp)
+    coalescer = GroCoalescer(lambda view: written.append((bytes(view[:10]), bytes(view[10:]))), udp)
     for packet in stream:
-        joiner.add(memoryview(packet + b"\0\0\0"), ip.length_of(packet))
-    joiner.flush()
-    joiner.flush()
+        coalescer.add(memoryview(packet + b"\0\0\0"), ip.length_of(packet))
+    coalescer.flush()
+    coalescer.flush()
     return written
 
 
@@ -347,11 +347,11 @@ def is_tcp(packet: bytes) -> bool:
 def joined_of(stream: list[tuple[bytes, bool]], *, udp: bool = True) -> list[tuple[bytes, bytes]]:
     """What comes of packets, each with whether its checksum is finished, by the way that a BUNDLE of one takes."""
     written: list[tuple[bytes, bytes]] = []
-    joiner = Joiner(lambda view: written.append((bytes(view[:10]), bytes(view[10:]))), udp)
+    coalescer = GroCoalescer(lambda view: written.append((bytes(view[:10]), bytes(view[10:]))), udp)
     for packet, finished in stream:
-        if not joiner.extend(memoryview(packet), len(packet), finished=finished):
-            joiner.add(memoryview(packet), len(packet), finished=finished)
-    joiner.flush()
+        if not coalescer.extend(memoryview(packet), len(packet), finished=finished):
+            coalescer.add(memoryview(packet), len(packet), finished=finished)
+    coalescer.flush()
     return written
 
 
@@ -430,10 +430,10 @@ def test_without_usos_unfinished_datagrams_are_not_joined() -> None:
 
 @given(st.lists(st.tuples(st.binary(max_size=120), st.booleans()) | st.just((FIRST, True)), max_size=8))
 def test_whatever_is_offered_as_a_continuation_is_refused_unless_it_is_one(stream: list[tuple[bytes, bool]]) -> None:
-    joiner = Joiner(lambda view: None, udp=True)
-    joiner.add(memoryview(FIRST), len(FIRST), finished=True)
+    coalescer = GroCoalescer(lambda view: None, udp=True)
+    coalescer.add(memoryview(FIRST), len(FIRST), finished=True)
     for packet, finished in stream:
-        if joiner.extend(memoryview(packet), len(packet), finished=finished):
+        if coalescer.extend(memoryview(packet), len(packet), finished=finished):
             assert packet[:20] == SECOND[:20]
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from vpntun.carriers.tcp import ConnectionOwner, TcpConnection
 from vpntun.core.wireguard.peer import Peer
 from vpntun.runtime.loop import Loop
-from vpntun.runtime.resolver import SocketAddress
+from vpntun.types import SocketAddress
 from vpntun.wire.framing import SharedBuffer
 
 MOST_STRANGERS = 256

@@ -3,7 +3,7 @@
     coalesced    UDP_GRO gives many datagrams by one read. The next is expected to be like the last: where that was a
                  genuine burst it is scattered straight into its place (wire/burst.py), else it is read as it comes
     one by one   after 16 records in a row whose pieces nothing had coalesced, recvmmsg reads many datagrams by one call
-                 (wire/train.py): for a minute, or until as many such records of another size opened
+                 (wire/datagram_batch.py): for a minute, or until as many such records of another size opened
 
 Both ways take every datagram of every sender whole; they only differ in what it costs. Only records that opened choose
 between them, and new slots, which take one to three milliseconds, are laid out ten times a second at most.
@@ -18,20 +18,19 @@ import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from vpntun.carriers.base import Path
 from vpntun.carriers.mmsg import AVAILABLE, ManyReader
+from vpntun.carriers.sockets import Ancillary
 from vpntun.core.records.pathmtu import BASE
 from vpntun.runtime.log import log
-from vpntun.runtime.lone import Lone
 from vpntun.runtime.loop import Loop
-from vpntun.runtime.resolver import SocketAddress
+from vpntun.runtime.single_read import SingleReadHint
+from vpntun.types import SocketAddress
 from vpntun.wire.burst import BurstReader, datagrams_for
+from vpntun.wire.datagram_batch import DatagramBatch
 from vpntun.wire.message import LARGEST
-from vpntun.wire.train import Train
-
-if TYPE_CHECKING:
-    from vpntun.carriers.udp import UdpEndpoint
 
 SOL_UDP = 17
 UDP_GRO = 104
@@ -48,10 +47,7 @@ SECONDS_BETWEEN_TRAINS = 0.1
 LARGEST_IN_TRAIN = 9216
 """A jumbo frame's datagram: slots for longer ones would take much room."""
 
-Ancillary = tuple[tuple[int, int, bytes], ...]
-
-
-Arrival: TypeAlias = "tuple[memoryview, int, int, UdpEndpoint]"
+Arrival: TypeAlias = tuple[memoryview, int, int, Path]
 """What one read brought: its bytes, a segment, in how many datagrams they came, and from whom.
 
 One message, or, where the segment is not 0, datagrams of that size. The bytes are valid until the next read.
@@ -65,7 +61,7 @@ class Receiver:
         self,
         bound: socket.socket,
         loop: Loop,
-        endpoint: Callable[[SocketAddress, Ancillary], UdpEndpoint],
+        endpoint: Callable[[SocketAddress, Ancillary], Path],
         *,
         answers_from_where_asked: bool,
     ) -> None:
@@ -82,11 +78,11 @@ class Receiver:
         self._scattered = 0  # records that opened by a piece that came alone, since a genuine burst was read as one
         self._scattered_size = 0
         self._in_turn = 0  # reads in this turn of the loop before the last
-        self._lone = Lone()
+        self._single_read = SingleReadHint()
         self._address: SocketAddress | None = None  # what the last read came with, and what was made of it
         self._ancillary: list[tuple[int, int, bytes]] = []
         self._segment = 0
-        self._source: UdpEndpoint
+        self._source: Path
         self._coalesce(True)
         if answers_from_where_asked:
             if bound.family == socket.AF_INET:
@@ -100,7 +96,7 @@ class Receiver:
             self._choose_way()
         if self._many is not None:
             return self._receive_train(self._many)
-        if self._lone.expected(self._loop.turns) and (arrival := self._read()) is not None:
+        if self._single_read.expected(self._loop.turns) and (arrival := self._read()) is not None:
             return (arrival,)
         return self._receive_coalesced()
 
@@ -108,7 +104,7 @@ class Receiver:
         for number in range(MOST_PER_TURN):
             arrival = self._read()
             if arrival is None:
-                self._lone.drained(number)
+                self._single_read.drained(number)
                 return
             self._in_turn = number
             yield arrival
@@ -173,7 +169,7 @@ class Receiver:
             log.debug("nothing coalesces datagrams on the way here: reading many by one call")
             self._begun_at = self._loop.now
             with suppress(OSError, MemoryError):  # no room for the slots: then without
-                self._many = ManyReader(self._socket.fileno(), Train(self._scattered_size))
+                self._many = ManyReader(self._socket.fileno(), DatagramBatch(self._scattered_size))
         elif self._many is not None and age >= TRAIN_TIME:
             self._many = None
         else:

@@ -6,8 +6,8 @@ import socket
 from collections.abc import Iterator
 
 from vpntun.carriers.accepted import AcceptedConnections
+from vpntun.carriers.sockets import bind, marked
 from vpntun.carriers.tcp import TcpConnection
-from vpntun.carriers.udp import bind, marked
 from vpntun.runtime.loop import Loop
 
 MOST_WAITING_TO_BE_ACCEPTED = 1024

@@ -15,8 +15,8 @@ import os
 import struct
 from array import array
 
+from vpntun.wire.datagram_batch import NAME_SIZE, SLOTS, DatagramBatch
 from vpntun.wire.message import HEADER_SIZE
-from vpntun.wire.train import NAME_SIZE, SLOTS, Train
 
 AVAILABLE = ctypes.sizeof(ctypes.c_void_p) == 8 and os.uname().sysname == "Linux"
 
@@ -27,13 +27,11 @@ _IOVECS = struct.Struct("=QQQQQQ")
 _IOVECS_PER_SLOT = 3
 _CMSG = struct.Struct("=QII")
 
-Ancillary = list[tuple[int, int, bytes]]
-
 
 class ManyReader:
     """Reads a socket's datagrams into a train."""
 
-    def __init__(self, descriptor: int, train: Train) -> None:
+    def __init__(self, descriptor: int, train: DatagramBatch) -> None:
         self._descriptor = descriptor
         self.train = train
         self._ancillary = bytearray(ANCILLARY_SIZE)
@@ -80,12 +78,12 @@ class ManyReader:
         came: int = self._recvmmsg(self._descriptor, where, count, MSG_DONTWAIT, None)
         if came <= 0:  # nothing waits, or an ICMP error of an earlier datagram was reported here
             return False
-        self.train.came(self._lengths[first : first + came].tolist())
+        self.train.received(self._lengths[first : first + came].tolist())
         return True
 
-    def ancillary(self) -> Ancillary:
+    def ancillary(self) -> list[tuple[int, int, bytes]]:
         """The ancillary data of the last datagram: (level, type, data)."""
-        found: Ancillary = []
+        found: list[tuple[int, int, bytes]] = []
         at, end = 0, ANCILLARY_SIZE
         while at + _CMSG.size <= end:
             length, level, kind = _CMSG.unpack_from(self._ancillary, at)

@@ -1,41 +1,63 @@
-"""The sockets of one tunnel, one for each IP version that this host has.
-
-    UDP              on the port that is waited on, or on any: all peers share it; none where peers come over TCP alone
-    TCP, listening   on that port, where peers are waited for over TCP
-    TCP, dialled     are made as they are needed (links.py)
-
-All carry the tunnel's mark from the start, where it has one. What is opened goes onto the stack, to be closed.
-"""
+"""What every carrier does with a fresh socket: set the mark, bind it, and find the IP versions of this host."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import errno
+import os
+import socket
+import struct
+from contextlib import suppress
 
-from vpntun.carriers.listening import TcpListener
-from vpntun.carriers.udp import UdpSocket, families
-from vpntun.config.tunnel import Tunnel
-from vpntun.runtime.loop import Loop
+from vpntun.errors import PortInUse, PrivilegeError, VpntunError
 
+Ancillary = tuple[tuple[int, int, bytes], ...]
+"""Control messages as sendmsg(2) takes them: level, type and data of each."""
 
-def open_udp(tunnel: Tunnel, mark: int, loop: Loop, stack: ExitStack) -> dict[int, UdpSocket]:
-    """The UDP sockets, by address family. Raises PortInUse or PrivilegeError."""
-    if tunnel.waits == "tcp" and not any(peer.host for peer in tunnel.peers):
-        return {}
-    sockets = {}
-    for family in families():
-        sockets[family] = UdpSocket(
-            family, tunnel.port or 0, loop, answers_from_where_asked=tunnel.waits is not None, mark=mark
-        )
-        stack.callback(sockets[family].close)
-    return sockets
+_u32 = struct.Struct("=I").pack
 
 
-def open_listeners(tunnel: Tunnel, mark: int, stack: ExitStack) -> list[TcpListener]:
-    """The listening TCP sockets. Raises PortInUse or PrivilegeError."""
-    if tunnel.waits not in ("auto", "tcp") or tunnel.port is None:
-        return []
-    listeners = []
-    for family in families():
-        listeners.append(TcpListener(family, tunnel.port, mark))
-        stack.callback(listeners[-1].close)
-    return listeners
+def marked(new: socket.socket, mark: int) -> socket.socket:
+    """Set SO_MARK on a fresh socket, unless `mark` is 0, and return it. On PrivilegeError the socket is closed."""
+    if mark:
+        try:
+            new.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _u32(mark))
+        except PermissionError as error:
+            new.close()
+            raise PrivilegeError(
+                f"no right to mark packets with {mark}, which keeps those of the tunnel out of it: run as root or with "
+                "CAP_NET_ADMIN"
+            ) from error
+    return new
+
+
+def bind(new: socket.socket, port: int, protocol: str) -> socket.socket:
+    """Bind a fresh socket to a port on every address, and return it; 0: the kernel chooses one at the first datagram.
+
+    `protocol` names the port in error messages. On PortInUse, PrivilegeError or VpntunError the socket is closed.
+    """
+    try:
+        if new.family == socket.AF_INET6:
+            new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if port:
+            new.bind(("", port))
+    except OSError as error:
+        new.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"{protocol} port {port} is in use: stop the program that holds it, or choose another -p"
+            ) from error
+        if error.errno == errno.EACCES:
+            raise PrivilegeError(
+                f"no right to use {protocol} port {port}: choose one above 1023, or be root"
+            ) from error
+        raise VpntunError(f"{protocol} port {port} cannot be bound: {os.strerror(error.errno or 0)}") from error
+    return new
+
+
+def families() -> list[int]:
+    """Address families that this kernel supports, AF_INET first."""
+    found = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM):
+            found.append(int(family))
+    return found

@@ -15,14 +15,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from vpntun.carriers.carrier import Flow, Outcome, packed, scope_of
-from vpntun.carriers.udp import marked
-from vpntun.core.events import Carrier
+from vpntun.carriers.base import Flow, Outcome, packed, scope_of
+from vpntun.carriers.sockets import marked
 from vpntun.core.wireguard.peer import Peer
 from vpntun.errors import BadPacket
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
-from vpntun.runtime.resolver import SocketAddress
+from vpntun.types import Carrier, SocketAddress
 from vpntun.wire.checksum import TCP
 from vpntun.wire.framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, SharedBuffer, prefix
 from vpntun.wire.message import LARGEST, Buffer
@@ -168,7 +167,7 @@ class TcpConnection:
         """Whether the last frame has gone whole."""
         return self._open and not self._rest and not self._waiting
 
-    def send(self, buffers: list[memoryview], segment: int = 0, *, whole: bool = True) -> Outcome:
+    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
         """Send a frame, or one for each `segment` bytes; call it when `ready`, or right behind another.
 
         What the kernel does not take of them now is kept and finished first.

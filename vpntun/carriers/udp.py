@@ -11,22 +11,19 @@ the link lives on. A server answers from the address that it was asked at.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from vpntun.carriers.arrivals import SOL_UDP, Ancillary, Arrival, Receiver
-from vpntun.carriers.carrier import Flow, Outcome, packed, scope_of
-from vpntun.core.events import Carrier
+from vpntun.carriers.arrivals import SOL_UDP, Arrival, Receiver
+from vpntun.carriers.base import Flow, Outcome, packed, scope_of
+from vpntun.carriers.sockets import Ancillary, bind, marked
 from vpntun.core.wireguard.peer import Peer
-from vpntun.errors import PortInUse, PrivilegeError, VpntunError
 from vpntun.runtime.loop import Loop
-from vpntun.runtime.resolver import SocketAddress
+from vpntun.types import Carrier, SocketAddress
 from vpntun.wire.checksum import UDP
 from vpntun.wire.message import Buffer
 
@@ -41,7 +38,6 @@ MOST_HELD = 8
 STALE_SOURCE = frozenset({errno.ENETUNREACH, errno.EINVAL, errno.EADDRNOTAVAIL})
 
 _u16 = struct.Struct("=H").pack
-_u32 = struct.Struct("=I").pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +81,9 @@ class UdpEndpoint:
         """Whether the socket takes a datagram now."""
         return not self.socket.held
 
-    def send(self, buffers: list[memoryview], segment: int = 0, *, whole: bool = True) -> Outcome:
+    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
         """Send one message, or datagrams of `segment` bytes; call it when `ready`."""
-        return self.socket.send(buffers, segment, self, whole)
+        return self.socket.send(buffers, segment, self, dont_fragment)
 
     def send_first(self, message: Buffer) -> Outcome:
         """Send one handshake or keepalive message."""
@@ -122,7 +118,7 @@ class UdpSocket:
         self.held: deque[_Held] = deque(maxlen=MOST_HELD)
         """What waits for room in the kernel; nothing more is sealed meanwhile."""
         self._segments = True
-        self._whole: bool | None = None
+        self._dont_fragment: bool | None = None
         self.on_ready: Callable[[], None] = lambda: None
         for forced, allowed in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
             try:
@@ -158,23 +154,25 @@ class UdpSocket:
             known = self._known[address, local] = UdpEndpoint(self._family, address, self, local)
         return known
 
-    def send(self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, whole: bool | None) -> Outcome:
-        """Send datagrams, hold them, or say that this host cannot (see Path.send). `whole` None: never mind."""
+    def send(
+        self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
+    ) -> Outcome:
+        """Send datagrams, hold them, or say that this host cannot (see Path.send). `dont_fragment` None: never mind."""
         if self.held:
-            return self._hold(buffers, segment, endpoint, whole)
-        if whole is not self._whole and whole is not None:
-            self._let_routers_cut(not whole)
+            return self._hold(buffers, segment, endpoint, dont_fragment)
+        if dont_fragment is not self._dont_fragment and dont_fragment is not None:
+            self._let_routers_cut(not dont_fragment)
         ancillary = endpoint.local
         if segment:
             if not self._segments:
-                return self._send_one_by_one(buffers, segment, endpoint, whole)
+                return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
             ancillary = (*ancillary, (SOL_UDP, UDP_SEGMENT, _u16(segment)))
         try:
             self._socket.sendmsg(buffers, ancillary, 0, endpoint.address)
         except BlockingIOError:
-            return self._hold(buffers, segment, endpoint, whole)
+            return self._hold(buffers, segment, endpoint, dont_fragment)
         except OSError as error:
-            return self._refused(error, buffers, segment, endpoint, whole)
+            return self._refused(error, buffers, segment, endpoint, dont_fragment)
         return Outcome.SENT
 
     def flush(self) -> None:
@@ -195,42 +193,44 @@ class UdpSocket:
         self._socket.close()
 
     def _refused(
-        self, error: OSError, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, whole: bool | None
+        self, error: OSError, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
     ) -> Outcome:
         """The kernel would not send these: in another way, or not at all."""
         if endpoint.local and error.errno in STALE_SOURCE and not self._is_too_big(error, segment):
-            return self.send(buffers, segment, self.endpoint(endpoint.address), whole)
+            return self.send(buffers, segment, self.endpoint(endpoint.address), dont_fragment)
         if error.errno == errno.EIO and segment:
             self._segments = False
-            return self._send_one_by_one(buffers, segment, endpoint, whole)
+            return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
         if not self._is_too_big(error, segment):
             return Outcome.UNDELIVERABLE
-        if not whole and segment:  # the kernel cuts datagrams, but not those of UDP_SEGMENT
-            return self._send_one_by_one(buffers, segment, endpoint, whole)
-        return Outcome.TOO_BIG if whole else Outcome.UNDELIVERABLE
+        if not dont_fragment and segment:  # the kernel cuts datagrams, but not those of UDP_SEGMENT
+            return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
+        return Outcome.TOO_BIG if dont_fragment else Outcome.UNDELIVERABLE
 
-    def _hold(self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, whole: bool | None) -> Outcome:
-        self.held.append(([memoryview(b"".join(buffers))], segment, endpoint, whole))
+    def _hold(
+        self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
+    ) -> Outcome:
+        self.held.append(([memoryview(b"".join(buffers))], segment, endpoint, dont_fragment))
         self._loop.await_writable(self.fileno(), True)
         return Outcome.HELD
 
     def _send_one_by_one(
-        self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, whole: bool | None
+        self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
     ) -> Outcome:
         """The device on the path has no UDP_SEGMENT."""
         burst = memoryview(b"".join(buffers))
         outcome = Outcome.SENT
         for at in range(0, len(burst), segment):
-            outcome = self.send([burst[at : at + segment]], 0, endpoint, whole)
+            outcome = self.send([burst[at : at + segment]], 0, endpoint, dont_fragment)
             if outcome is Outcome.HELD:
                 self.held.clear()
-                self._hold([burst[at:]], segment, endpoint, whole)
+                self._hold([burst[at:]], segment, endpoint, dont_fragment)
             if outcome is not Outcome.SENT:
                 break
         return outcome
 
     def _let_routers_cut(self, allowed: bool) -> None:
-        self._whole = not allowed
+        self._dont_fragment = not allowed
         mode = PMTUDISC_DONT if allowed else PMTUDISC_PROBE
         if self._family == socket.AF_INET:
             self._socket.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, mode)
@@ -241,50 +241,3 @@ class UdpSocket:
     def _is_too_big(error: OSError, segment: int) -> bool:
         """The kernel says EINVAL where UDP_SEGMENT's datagrams are too big for the device."""
         return error.errno == errno.EMSGSIZE or (error.errno == errno.EINVAL and segment > 0)
-
-
-def marked(new: socket.socket, mark: int) -> socket.socket:
-    """Have all that a fresh socket sends carry a mark, unless that is 0. Raises PrivilegeError, and closes it then."""
-    if mark:
-        try:
-            new.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _u32(mark))
-        except PermissionError as error:
-            new.close()
-            raise PrivilegeError(
-                f"no right to mark packets with {mark}, which keeps those of the tunnel out of it: run as root or with "
-                "CAP_NET_ADMIN"
-            ) from error
-    return new
-
-
-def bind(new: socket.socket, port: int, protocol: str) -> socket.socket:
-    """Bind a fresh socket to a port on every address; 0: the kernel chooses one when the first datagram leaves.
-
-    Raises PortInUse, PrivilegeError or VpntunError, and closes the socket then.
-    """
-    try:
-        if new.family == socket.AF_INET6:
-            new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if port:
-            new.bind(("", port))
-    except OSError as error:
-        new.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(
-                f"{protocol} port {port} is in use: stop the program that holds it, or choose another -p"
-            ) from error
-        if error.errno == errno.EACCES:
-            raise PrivilegeError(
-                f"no right to use {protocol} port {port}: choose one above 1023, or be root"
-            ) from error
-        raise VpntunError(f"{protocol} port {port} cannot be bound: {os.strerror(error.errno or 0)}") from error
-    return new
-
-
-def families() -> list[int]:
-    """The IP versions that this kernel has."""
-    found = []
-    for family in (socket.AF_INET, socket.AF_INET6):
-        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM):
-            found.append(int(family))
-    return found

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from vpntun import __version__
-from vpntun.cli.manner import FILE, manner_options, serve
+from vpntun.cli.run_options import FILE, add_run_options, serve
 from vpntun.config.file import read_peers
 from vpntun.config.tunnel import (
     DEFAULT_MTU,
@@ -25,7 +25,7 @@ from vpntun.config.tunnel import (
     to_one_peer,
     wireguard_keys,
 )
-from vpntun.core.selection.client import Transport
+from vpntun.types import Transport
 
 NOT_BESIDE_A_FILE = {
     *("server", "host", "port", "transport"),
@@ -57,7 +57,7 @@ NOT_BESIDE_A_FILE = {
     type=click.Choice(["auto", "udp", "tcp"]),
     help="auto unless given: a server listens on both, a client tries UDP first.",
 )
-@manner_options
+@add_run_options
 @click.version_option(__version__, "-V", "--version", prog_name="vpntun")
 @click.pass_context
 def vpntun(context: click.Context, /, **options: Any) -> None:

@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 import click
 
-from vpntun.cli.manner import SECONDS
+from vpntun.cli.run_options import SECONDS
 from vpntun.config.file import interface_of
-from vpntun.control.asking import PATIENCE, RunningTunnel, running_interfaces
+from vpntun.control.client import PATIENCE, ControlClient, running_interfaces
 from vpntun.errors import NotInTime, PrivilegeError, VpntunError
 from vpntun.runtime.log import open_log
 from vpntun.runtime.logform import escape
@@ -56,7 +56,7 @@ def reset(interface: str, peer: str | None) -> None:
     PEER is its name, its public key, or the beginning of its key; leave it out where there is only one.
     """
     query = "" if peer is None else f"?peer={quote(peer, safe='')}"
-    with RunningTunnel(interface) as tunnel:
+    with ControlClient(interface) as tunnel:
         click.echo(tunnel.ask("POST", f"/v1/reset{query}")["public_key"])
 
 
@@ -70,7 +70,7 @@ def down(name: str) -> None:
     is_file = "/" in name or name.endswith(".conf")
     interface = interface_of(Path(name)) if is_file else name
     try:
-        tunnel = RunningTunnel(interface)
+        tunnel = ControlClient(interface)
     except PrivilegeError:
         raise
     except VpntunError:
@@ -101,7 +101,7 @@ def _has_link(interface: str, patience: float) -> bool:
 
 
 def _status_of(interface: str, patience: float = PATIENCE) -> dict[str, Any]:
-    with RunningTunnel(interface, patience) as tunnel:
+    with ControlClient(interface, patience) as tunnel:
         return tunnel.ask("GET", "/v1/status")
 
 

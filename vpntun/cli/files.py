@@ -8,20 +8,21 @@ from typing import Any
 
 import click
 
-from vpntun.cli.manner import manner_options, serve
+from vpntun.cli.run_options import add_run_options, serve
 from vpntun.config.file import find_file, interface_of, read_file
-from vpntun.config.peer import NO_PSK, Network, PeerSettings
+from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
 from vpntun.netconf.routing import made_whole, versions_in_full, versions_with_endpoints
 from vpntun.runtime.log import open_log
+from vpntun.types import Network
 
 CARRIERS = {"auto": ("UDP", "TCP"), "udp": ("UDP",), "tcp": ("TCP",)}
 
 
 @click.command()
 @click.argument("name", metavar="FILE|NAME")
-@manner_options
+@add_run_options
 def up(name: str, **options: Any) -> None:
     """Set up the tunnel of a configuration file, and keep it up until told to stop.
 
@@ -47,11 +48,11 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
     """What there is to a tunnel, line by line, in the words of wg(8); no secret."""
     yield f"interface: {tunnel.interface}"
     yield f"  public key: {format_key(tunnel.identity.public)}"
-    if tunnel.waits is not None:
-        yield f"  listening: on {' and '.join(CARRIERS[tunnel.waits])} port {tunnel.port}"
+    if tunnel.listen_on is not None:
+        yield f"  listening: on {' and '.join(CARRIERS[tunnel.listen_on])} port {tunnel.port}"
     else:
         yield f"  listening: no, this end calls{f' from port {tunnel.port}' if tunnel.port is not None else ''}"
-    yield f"  addresses: {_listed(tunnel.addresses or tunnel.own)}"
+    yield f"  addresses: {_listed(tunnel.addresses or tunnel.derived_addresses)}"
     yield f"  mtu: {tunnel.mtu or tunnel.default_mtu}"
     yield from _routes(tunnel)
     if tunnel.dns:
@@ -82,7 +83,7 @@ def _routes(tunnel: Tunnel) -> Iterator[str]:
     elif table != "auto":
         yield f"  routes: {_listed(networks)}, in table {table}"
     else:
-        connected = [address.network for address in tunnel.addresses or tunnel.own]
+        connected = [address.network for address in tunnel.addresses or tunnel.derived_addresses]
         missing = [each for each in networks if each.prefixlen and not any(_covers(net, each) for net in connected)]
         yield f"  routes: {_listed(missing)}"
         full = versions_in_full(made_whole(networks))

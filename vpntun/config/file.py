@@ -35,16 +35,16 @@ from vpntun.config.tunnel import (
     CLIENT_KEEPALIVE,
     DEFAULT_PORT,
     EVERYTHING,
-    Hooks,
+    HookLines,
     Role,
     Routing,
     Tunnel,
     derived_keys,
 )
-from vpntun.core.selection.client import Transport
 from vpntun.crypto.keys import KeyPair, agree
 from vpntun.errors import BadPacket, ConfigurationError, PrivilegeError
 from vpntun.runtime.log import notice
+from vpntun.types import Transport
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ def read_file(path: Path, interface: str) -> Tunnel:
         "mtu": own.last("MTU", _unless_empty(values.mtu)),
         "routing": replace(tunnel.routing, table=routes),
         "dns": _flat(own.every("DNS", values.dns)),
-        "hooks": Hooks(*(_hooks(own, key, interface) for key in ("PreUp", "PostUp", "PreDown", "PostDown"))),
+        "hooks": HookLines(*(_hooks(own, key, interface) for key in ("PreUp", "PostUp", "PreDown", "PostDown"))),
     }
     try:
         return replace(tunnel, **added)
@@ -121,7 +121,7 @@ def read_file(path: Path, interface: str) -> Tunnel:
 
 def read_peers(path: Path, interface: str) -> Tunnel:
     """The same with keys and peers alone, as `wg setconf` takes a file. What wg-quick adds may stand there, unread."""
-    return replace(_tunnel(*_sections(path), interface), own=(), other=())
+    return replace(_tunnel(*_sections(path), interface), derived_addresses=(), derived_peer_addresses=())
 
 
 def _sections(path: Path) -> tuple[Section, list[Section]]:
@@ -164,7 +164,7 @@ def _with_key_pairs(own: Section, peers: list[Section], interface: str) -> Tunne
         _peer(section, transport, public=public, psk=section.last("PresharedKey", values.key) or NO_PSK)
         for public, section in _by_key(peers, identity).items()
     )
-    return Tunnel(interface, identity, settings, port, waits=transport if port is not None else None)
+    return Tunnel(interface, identity, settings, port, listen_on=transport if port is not None else None)
 
 
 def _with_shared_key(own: Section, peers: list[Section], interface: str) -> Tunnel:
@@ -199,9 +199,9 @@ def _with_shared_key(own: Section, peers: list[Section], interface: str) -> Tunn
         keys.identity,
         (settings,),
         own.last("ListenPort", values.port) or (DEFAULT_PORT if role == "server" else None),
-        waits=transport if role == "server" else None,
-        own=keys.own,
-        other=keys.other,
+        listen_on=transport if role == "server" else None,
+        derived_addresses=keys.derived_addresses,
+        derived_peer_addresses=keys.derived_peer_addresses,
     )
 
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network
 
-from vpntun.core.selection.client import Transport
 from vpntun.crypto.keys import KEY_SIZE
-
-Network = IPv4Network | IPv6Network
+from vpntun.types import Network, Transport
 
 NO_PSK = bytes(KEY_SIZE)
 

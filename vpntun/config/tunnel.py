@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from ipaddress import (
-    IPv4Address,
     IPv4Interface,
-    IPv6Address,
     IPv6Interface,
     ip_address,
     ip_interface,
@@ -20,15 +18,13 @@ from pathlib import Path
 from typing import Literal
 
 from vpntun.config.keyfile import create_shared, default_path, read_bare, read_shared
-from vpntun.config.peer import NO_PSK, Network, PeerSettings
-from vpntun.core.selection.client import Transport
+from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.crypto.keys import KeyPair, agree, parse_key
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.errors import BadPacket, ConfigurationError, KeyFileError
 from vpntun.runtime.log import notice
+from vpntun.types import Interface, IpAddress, Network, Transport
 
-Address = IPv4Address | IPv6Address
-Interface = IPv4Interface | IPv6Interface
 Role = Literal["server", "client"]
 
 DEFAULT_PORT = 55555
@@ -43,17 +39,17 @@ EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 @dataclass(frozen=True)
 class Keys:
-    """Who this end is, and who the peer. `own` and `other`: default addresses, in shared-key mode alone."""
+    """Identities of both ends; in shared-key mode also the default addresses that follow from the key."""
 
     identity: KeyPair
     peer: bytes
     psk: bytes = field(repr=False)
-    own: tuple[Interface, ...] = ()
-    other: tuple[Address, ...] = ()
+    derived_addresses: tuple[Interface, ...] = ()
+    derived_peer_addresses: tuple[IpAddress, ...] = ()
 
 
 @dataclass(frozen=True)
-class Hooks:
+class HookLines:
     """wg-quick's lines, each for a shell, in order; the interface's name stands in them already."""
 
     pre_up: tuple[str, ...] = ()
@@ -77,8 +73,9 @@ class Routing:
 class Tunnel:
     """One device and its peers.
 
-    `port`: where this end listens, None for any. `waits`: on which carriers for peers that call, None where it only
-    calls. `mtu` None: the default, on a device made here. `own`, `other`: addresses that follow from a shared key.
+    `port`: where this end listens, None for any. `listen_on`: the carriers on which peers may call, None where this end
+    only calls. `mtu` None: the default, on a device made here. `derived_addresses`, `derived_peer_addresses`: what
+    follows from a shared key.
     `user`: whom the process becomes once all is set up.
     """
 
@@ -86,15 +83,15 @@ class Tunnel:
     identity: KeyPair
     peers: tuple[PeerSettings, ...]
     port: int | None
-    waits: Transport | None
+    listen_on: Transport | None
     addresses: tuple[Interface, ...] = ()
     routes: tuple[Network, ...] = ()
     mtu: int | None = None
-    own: tuple[Interface, ...] = ()
-    other: tuple[Address, ...] = ()
+    derived_addresses: tuple[Interface, ...] = ()
+    derived_peer_addresses: tuple[IpAddress, ...] = ()
     routing: Routing = Routing()
     dns: tuple[str, ...] = ()
-    hooks: Hooks = Hooks()
+    hooks: HookLines = HookLines()
     relay: bool = False
     user: str | None = None
 
@@ -110,7 +107,7 @@ class Tunnel:
             if peer.host is not None:
                 self._check_host(peer.host)
 
-    def covering(self, endpoint: Address) -> Network | None:
+    def covering(self, endpoint: IpAddress) -> Network | None:
         """The route, or the network of an address, that would lead the tunnel's own packets into the tunnel."""
         networks = (*self.routes, *(address.network for address in self.addresses))
         return next((each for each in networks if each.version == endpoint.version and endpoint in each), None)
@@ -157,19 +154,19 @@ def to_one_peer(
         port=port,
         keepalive=CLIENT_KEEPALIVE if host is not None else 0.0,
         transport=transport,
-        is_vpntun=bool(keys.own),
+        is_vpntun=bool(keys.derived_addresses),
     )
     return Tunnel(
         interface=interface,
         identity=keys.identity,
         peers=(peer,),
         port=port if host is None else None,
-        waits=transport if host is None else None,
+        listen_on=transport if host is None else None,
         addresses=addresses,
         routes=routes,
         mtu=mtu,
-        own=keys.own,
-        other=keys.other,
+        derived_addresses=keys.derived_addresses,
+        derived_peer_addresses=keys.derived_peer_addresses,
     )
 
 

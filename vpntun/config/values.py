@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Literal, cast
 
 from vpntun.config.keyfile import read_shared
-from vpntun.config.peer import Network
-from vpntun.config.tunnel import LARGEST_MTU, SMALLEST_MTU, Interface
-from vpntun.core.selection.client import Transport
+from vpntun.config.tunnel import LARGEST_MTU, SMALLEST_MTU
 from vpntun.crypto.keys import parse_key
 from vpntun.errors import ConfigurationError
+from vpntun.types import Interface, Network, Transport
 
 LONGEST_NAME = 64  # characters of a peer's
 

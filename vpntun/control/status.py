@@ -20,11 +20,11 @@ from typing import Any, Literal
 
 from vpntun import __version__
 from vpntun.config.peer import NO_PSK, PeerSettings
-from vpntun.config.tunnel import Interface, Tunnel
-from vpntun.core.wireguard.timers import NEVER
+from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
 from vpntun.datapath.link import Link
-from vpntun.datapath.standing import session_that_stands
+from vpntun.datapath.link_monitor import live_session
+from vpntun.types import NEVER, Interface
 
 State = Literal["connected", "connecting", "waiting"]
 
@@ -50,7 +50,7 @@ def status_of(
         "started": int(started),
         "public_key": format_key(tunnel.identity.public),
         "listen_port": tunnel.port,
-        "waits": tunnel.waits,
+        "waits": tunnel.listen_on,
         "mtu": mtu,
         "addresses": [str(address) for address in addresses],
         "relay": tunnel.relay,
@@ -61,9 +61,9 @@ def status_of(
 
 def state_of(link: Link) -> State:
     """What there is to say of a link in one word."""
-    session = session_that_stands(link)
+    session = live_session(link)
     if session is not None:
-        return "connecting" if link.conversation.awaits_hello(session, link.now) else "connected"
+        return "connecting" if link.records.awaits_hello(session, link.now) else "connected"
     return "connecting" if link.searching else "waiting"
 
 
@@ -91,29 +91,29 @@ def _peer(settings: PeerSettings, link: Link, wall: float) -> dict[str, Any]:
 
 def _path(link: Link) -> dict[str, Any]:
     """What is known of the way to the peer; of a plain WireGuard hardly anything is."""
-    peer, conversation, path = link.peer, link.conversation, link.path
-    span, session, payload = conversation.span, peer.keys.current, conversation.path_payload
+    peer, records, path = link.peer, link.records, link.path
+    span, session, payload = records.span, peer.keys.current, records.path_payload
     headers = HEADERS_V6 if path is not None and path.ipv6 else HEADERS_V4
     return {
-        "vpntun": session is not None and conversation.takes_records(session, link.now),
+        "vpntun": session is not None and records.takes_records(session, link.now),
         "round_trip": _round_trip(link),
-        "loss": round(span.measured.loss, 6) if conversation.cuts and span.measured.loss_is_known else None,
-        "span": span.span if conversation.cuts else None,
-        "protected": span.protection.active or span.protects_bursts if conversation.cuts else None,
-        "record_bytes": span.largest_record if conversation.takes else None,
+        "loss": round(span.estimator.loss, 6) if records.cuts and span.estimator.loss_is_known else None,
+        "span": span.span if records.cuts else None,
+        "protected": span.protection.active or span.protects_bursts if records.cuts else None,
+        "record_bytes": span.largest_record if records.takes else None,
         "path_mtu": payload + headers if payload is not None else None,
-        "delivered_rate": int(span.measured.rate) or None,
-        "datagrams_sent": span.reported_sent if conversation.cuts else None,
-        "datagrams_lost": max(0, span.reported_lost) if conversation.cuts else None,
-        "records_restored": conversation.restored if conversation.cuts else None,
-        "records_unfinished": conversation.unfinished if conversation.cuts else None,
+        "delivered_rate": int(span.estimator.rate) or None,
+        "datagrams_sent": span.reported_sent if records.cuts else None,
+        "datagrams_lost": max(0, span.reported_lost) if records.cuts else None,
+        "records_restored": records.restored if records.cuts else None,
+        "records_unfinished": records.unfinished if records.cuts else None,
     }
 
 
 def _round_trip(link: Link) -> float | None:
     """The latest that was measured, be it of a handshake or of a PROBE."""
     peer = link.peer
-    seconds, at = link.conversation.last_round_trip
+    seconds, at = link.records.last_round_trip
     if peer.last_handshake is not None and peer.last_handshake >= at:
         seconds = peer.round_trip
     return round(seconds, 6) or None

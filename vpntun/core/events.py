@@ -6,10 +6,9 @@ Deciding and acting are apart, so that what the program does can be asserted as 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-Carrier = Literal["udp", "tcp"]
-CARRIERS: tuple[Carrier, Carrier] = ("udp", "tcp")
+from vpntun.types import Carrier
 
 
 class Endpoint(Protocol):
@@ -35,7 +34,7 @@ class Transmit:
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class SendRecord:
     """Seal and send a record without packets, to `endpoint` or, where that is None, to the peer's.
 
     `size_matters`: no router may cut its datagram, since the question is whether one of that size gets through.
@@ -59,7 +58,7 @@ class Dial:
 
 
 @dataclass(frozen=True, slots=True)
-class HangUp:
+class CloseConnection:
     """Close a TCP connection that another path has replaced."""
 
     endpoint: Endpoint
@@ -87,27 +86,40 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class ProbePath:
     """Find out whether this other path works both ways, without leaving the one in use."""
 
     endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
-class Proved:
+class PathVerified:
     """It does."""
 
     endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class DrainQueue:
     """What waits may leave now."""
 
 
 @dataclass(frozen=True, slots=True)
-class GaveUp:
+class DropQueued:
     """Nobody answered for 90 s: what waits to be sent is stale and goes."""
 
 
-Event = Transmit | Say | Resolve | Dial | HangUp | HandshakeWanted | Established | Moved | Try | Proved | Ready | GaveUp
+Event = (
+    Transmit
+    | SendRecord
+    | Resolve
+    | Dial
+    | CloseConnection
+    | HandshakeWanted
+    | Established
+    | Moved
+    | ProbePath
+    | PathVerified
+    | DrainQueue
+    | DropQueued
+)

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Generic, TypeVar
 
-Network = IPv4Network | IPv6Network
+from vpntun.types import Network
+
 Link = TypeVar("Link")
 
 MOST_KNOWN = 4096

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from vpntun.datapath.link import Link
 from vpntun.datapath.plain import PlainSender
-from vpntun.datapath.sealer import Sealer
+from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.errors import BadPacket
 from vpntun.tun.device import LARGEST_PACKET
 from vpntun.wire.gso import Splitter
@@ -28,7 +28,7 @@ from vpntun.wire.record import (
     needs_of,
     put_entry,
 )
-from vpntun.wire.run import DatagramRun
+from vpntun.wire.udp_coalescer import UdpCoalescer
 from vpntun.wire.vnet import SEGMENT_SIZE, SPLIT_FIRST, UNFINISHED
 
 WORTH_BEGINNING = 4
@@ -41,19 +41,19 @@ class Bundler:
     It may become `room` bytes long; 0: none can leave.
     """
 
-    def __init__(self, plain: PlainSender, sealer: Sealer) -> None:
+    def __init__(self, plain: PlainSender, seal_buffer: SealBuffer) -> None:
         self.record = memoryview(bytearray(LARGEST + ENTRY_SIZE + LARGEST_PACKET))
         self.at = begin_bundle(self.record)
         self.packets = 0
         self.room = 0
         self.link: Link | None = None
-        self.run = DatagramRun(self.record)
+        self.run = UdpCoalescer(self.record)
         self.apart = memoryview(bytearray(LARGEST_PACKET))
         """Where the device is to be read while superpackets have to be cut: not where their pieces are written."""
         self.cuts = False
         """Whether they have to."""
         self._plain = plain
-        self._sealer = sealer
+        self._seal_buffer = seal_buffer
         self._splitter = Splitter()
         self._aside: list[tuple[bytes, int]] | None = None
         self._waiting: dict[Link, None] = {}  # in the order of their turns
@@ -62,7 +62,7 @@ class Bundler:
 
     def turn_to(self, link: Link) -> None:
         """The next packets are for `link`; what is there for another leaves."""
-        if self.link is not None or self._sealer.pending:
+        if self.link is not None or self._seal_buffer.pending:
             self.flush()
         self.link = link
         self.room = 0 if link.queue.size and self._aside is None else link.room_for_record()
@@ -75,7 +75,7 @@ class Bundler:
         link = self.link
         if link is None:
             return
-        takes = link.conversation.takes
+        takes = link.records.takes
         if field & SPLIT_FIRST or (field and self.room and takes != TAKES_ALL and needs_of(packet, field) & ~takes):
             self._add_single_packets(link, packet, field & ~SPLIT_FIRST)
         elif field & SEGMENT_SIZE and self.room and self.at + ENTRY_SIZE + len(packet) > self.room:
@@ -126,15 +126,15 @@ class Bundler:
         self.link = None
         self.at, self.packets, self.room = BUNDLE_START, 0, 0
         self.run.start = self.sent = 0
-        self._sealer.discard()
+        self._seal_buffer.discard()
 
     def flush(self) -> None:
         """Send what is there."""
         link, self.link = self.link, None
         if link is not None and self.at > BUNDLE_START:
             self._seal_record(link, is_last=True)
-        if self._sealer.pending:
-            self._sealer.flush()
+        if self._seal_buffer.pending:
+            self._seal_buffer.flush()
         self.room = 0
 
     def _place(self, link: Link, packet: memoryview, field: int) -> None:

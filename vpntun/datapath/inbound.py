@@ -18,9 +18,9 @@ from collections import Counter
 from typing import NamedTuple
 
 from vpntun.carriers.arrivals import Arrival
-from vpntun.carriers.carrier import Path
+from vpntun.carriers.base import Path
 from vpntun.carriers.tcp import TcpConnection
-from vpntun.carriers.udp import UdpEndpoint, UdpSocket
+from vpntun.carriers.udp import UdpSocket
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.session import Session
@@ -101,7 +101,7 @@ class Inbound:
             self._drop(bad, connection)
         self._delivery.flush()
 
-    def take_datagram(self, datagram: memoryview, source: UdpEndpoint, datagrams: int = 1) -> int:
+    def take_datagram(self, datagram: memoryview, source: Path, datagrams: int = 1) -> int:
         """Take in a datagram, or a burst joined out of so many: a message, or a piece of a burst.
 
         Returns the size of a record's datagrams where this was the last piece that the record needed to open, else 0.
@@ -158,19 +158,19 @@ class Inbound:
         if whole:
             socket.came_whole(size, -(-len(read) // size))
 
-    def _take_piece(self, datagram: memoryview, source: UdpEndpoint) -> int:
+    def _take_piece(self, datagram: memoryview, source: Path) -> int:
         now = self._loop.now
         held = self._node.session_for(datagram, now)
-        conversation = self._links[held.peer].conversation
-        if not conversation.takes_records(held.session, now):
+        records = self._links[held.peer].records
+        if not records.takes_records(held.session, now):
             raise BadPacket("bad reserved")
         at_endpoint = source == held.peer.endpoint
-        joined = conversation.reassembly.take(datagram, held.session, source, now, from_endpoint=at_endpoint)
+        joined = records.reassembly.take(datagram, held.session, source, now, from_endpoint=at_endpoint)
         if joined is None:
             return 0
         _, receiver, counter = _read_header(joined.message)
         self._take_data(joined.message, receiver, counter, source, joined.pieces)
-        conversation.restored += joined.is_restored
+        records.restored += joined.is_restored
         return joined.datagram_size
 
     def _take_handshake(self, kind: int, message: Buffer, path: Path) -> None:
@@ -188,7 +188,7 @@ class Inbound:
         held = self._node.session_at(receiver, now)
         peer, session = held.peer, held.session
         link = self._links[peer]
-        if datagrams > 1 and not link.conversation.takes_records(session, now):
+        if datagrams > 1 and not link.records.takes_records(session, now):
             raise BadPacket("bad reserved")
         size = session.open_into(message, self._plaintext)
         path.belongs_to(peer)
@@ -207,7 +207,7 @@ class Inbound:
             return
         link.peer.received_bytes += len(message)
         record = plaintext[:size]
-        link.conversation.opened(stream.session, counter, 1, self._loop.now, record)
+        link.records.opened(stream.session, counter, 1, self._loop.now, record)
         try:
             self._delivery.take_bundle(link, record, stream.path)
         except BadPacket as bad:
@@ -225,9 +225,9 @@ class Inbound:
         if events:
             link.act(events)
         if keepalive:
-            link.conversation.opened_control(session, counter, datagrams)
+            link.records.opened_control(session, counter, datagrams)
         else:
-            link.conversation.opened(session, counter, datagrams, now, self._plaintext[:size])
+            link.records.opened(session, counter, datagrams, now, self._plaintext[:size])
         link.touched_by_traffic(now)
         self._last = None
         if size:

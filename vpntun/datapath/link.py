@@ -15,32 +15,32 @@ from collections.abc import Callable, Iterable
 from logging import INFO
 from typing import Protocol, cast
 
-from vpntun.carriers.carrier import Outcome, Path
+from vpntun.carriers.base import Outcome, Path
 from vpntun.carriers.tcp import TcpConnection
 from vpntun.core.events import (
+    CloseConnection,
+    DrainQueue,
+    DropQueued,
     Endpoint,
     Established,
     Event,
-    GaveUp,
     HandshakeWanted,
-    HangUp,
     Moved,
-    Ready,
-    Say,
+    ProbePath,
+    SendRecord,
     Transmit,
-    Try,
 )
 from vpntun.core.queue import PacketQueue
-from vpntun.core.records.conversation import Conversation
-from vpntun.core.records.meter import INTERVAL
+from vpntun.core.records.protocol import RecordProtocol
+from vpntun.core.records.receive_stats import INTERVAL
 from vpntun.core.selection.server import ServerCarriers
 from vpntun.core.wireguard.peer import Peer
-from vpntun.core.wireguard.timers import NEVER
 from vpntun.crypto.session import Session
-from vpntun.datapath.sealer import Sealer
+from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.runtime.log import NOTICE, LineLimit, Warnings
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.schedule import Schedule
+from vpntun.types import NEVER
 from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
 
@@ -52,7 +52,7 @@ MOST_LINES = 10
 """In ten seconds, in the log about one peer: a rekey with a move writes three."""
 
 
-class Choice(Protocol):
+class CarrierSelector(Protocol):
     """What a link needs of the choice of carriers, the client's or the server's."""
 
     @property
@@ -87,16 +87,16 @@ class Link:
     def __init__(
         self,
         peer: Peer,
-        choice: Choice,
-        conversation: Conversation,
+        selector: CarrierSelector,
+        records: RecordProtocol,
         loop: Loop,
         schedule: Schedule,
-        sealer: Sealer,
+        seal_buffer: SealBuffer,
         drops: Counter[str],
         name: str = "",
     ) -> None:
         self.peer = peer
-        self.conversation = conversation
+        self.records = records
         self.queue = PacketQueue()
         self.name = name
         self.drops = drops
@@ -107,10 +107,10 @@ class Link:
         self.on_news: Callable[[], None] = lambda: None
         self.lines = LineLimit(MOST_LINES)
         self.warnings = Warnings()
-        self._choice = choice
+        self._selector = selector
         self._loop = loop
         self._schedule = schedule
-        self._sealer = sealer
+        self._seal_buffer = seal_buffer
         self._slept = 0.0
         self._look_at = 0.0
         self._asked_until = 0.0
@@ -134,15 +134,13 @@ class Link:
         """The link's next, on the loop's clock."""
         if self._decided:
             self._decided = False
-            self._control_deadline = min(self._choice.deadline, self.conversation.deadline)
-        return min(
-            self._control_deadline, self.peer.timers.earliest(), self.conversation.report_due, self._asked_again_at
-        )
+            self._control_deadline = min(self._selector.deadline, self.records.deadline)
+        return min(self._control_deadline, self.peer.timers.earliest(), self.records.report_due, self._asked_again_at)
 
     @property
     def searching(self) -> bool:
         """Whether the peer is being asked for a handshake, or a path to it is looked for."""
-        return self._choice.searching
+        return self._selector.searching
 
     def at(self, path: Endpoint) -> str:
         """The peer on a path, for the log."""
@@ -166,8 +164,8 @@ class Link:
         """Begin."""
         path = self.path
         if path is not None:
-            self.conversation.moved(path, self._loop.now, ipv6=path.ipv6)
-        self.act(self._choice.start(self._loop.now))
+            self.records.moved(path, self._loop.now, ipv6=path.ipv6)
+        self.act(self._selector.start(self._loop.now))
 
     def stop(self) -> None:
         """End: whatever is still decided for this link, nothing is done any more."""
@@ -185,8 +183,8 @@ class Link:
         if now >= self._asked_again_at:
             self._asked_again_at = NEVER
         self.act(self.peer.handle_timers(now))
-        self.act(self._choice.handle_timer(now))
-        self.act(self.conversation.handle_timer(now, self._loop.slept))
+        self.act(self._selector.handle_timer(now))
+        self.act(self.records.handle_timer(now, self._loop.slept))
 
     def act(self, events: Iterable[Event]) -> None:
         """Do what was decided, and what that decides in turn."""
@@ -209,13 +207,13 @@ class Link:
         path = self.path
         if session is None:
             self.act([HandshakeWanted()])
-        elif path is not None and path.ready() and not self.conversation.awaits_hello(session, self._loop.now):
+        elif path is not None and path.ready() and not self.records.awaits_hello(session, self._loop.now):
             return session
         return None
 
     def room_for_record(self) -> int:
         """Bytes of plaintext that a record to the peer may have now; 0: it takes none."""
-        now, conversation = self._loop.now, self.conversation
+        now, records = self._loop.now, self.records
         session = self.peer.sending_session(now)
         path = self.path
         if session is None:
@@ -223,16 +221,16 @@ class Link:
             return 0
         if path is None or not path.ready():
             return 0
-        took = conversation.takes
-        room = conversation.room(session, now)
-        if conversation.takes != took:  # with who takes records the path's length is searched for
+        took = records.takes
+        room = records.room(session, now)
+        if records.takes != took:  # with who takes records the path's length is searched for
             self._decide()
         return room
 
     def enqueue(self, packet: memoryview, field: int) -> None:
         """Let a packet wait, with its segment field."""
         now = self._loop.now
-        self.queue.follow(self.conversation.span.measured.path_rate(now))
+        self.queue.follow(self.records.span.estimator.path_rate(now))
         dropped = self.queue.push(bytes(packet), field, now)
         if dropped:
             self.drops["queue full"] += dropped
@@ -243,49 +241,49 @@ class Link:
         One that fits in a datagram leaves with the sealer's batch, unless it is the last and there is none. Returns
         whether anything has left, so that the path may be blocked now.
         """
-        session, path, conversation = self.peer.keys.current, self.path, self.conversation
+        session, path, records = self.peer.keys.current, self.path, self.records
         if session is None or path is None:
             return True
-        is_single = path.carrier == "udp" and len(record) + DATA_OVERHEAD <= conversation.payload
-        if is_single and not (is_last and not self._sealer.pending):
-            left = self._sealer.add(self, session, record, is_record=True)
-            if parity := conversation.parity_of(session, self._sealer.last_counter, record):
-                left |= self._sealer.add(self, session, memoryview(parity), is_record=True)
+        is_single = path.carrier == "udp" and len(record) + DATA_OVERHEAD <= records.payload
+        if is_single and not (is_last and not self._seal_buffer.pending):
+            left = self._seal_buffer.add(self, session, record, is_record=True)
+            if parity := records.parity_of(session, self._seal_buffer.last_counter, record):
+                left |= self._seal_buffer.add(self, session, memoryview(parity), is_record=True)
             return left
-        self._sealer.flush()
-        padded = 0 if is_single else conversation.protected_size(len(record))
-        message = self._sealer.seal(session, record, padded)
+        self._seal_buffer.flush()
+        padded = 0 if is_single else records.protected_size(len(record))
+        message = self._seal_buffer.seal(session, record, padded)
         counter, size = session.send_counter - 1, len(message)
         if path.carrier == "udp":
-            payload = conversation.payload
+            payload = records.payload
             count = datagrams_for(size, payload)
-            buffers = self._sealer.cut(size, payload, protected=padded > 0)
-            outcome = path.send(buffers, payload if count > 1 else 0, whole=conversation.df)
+            buffers = self._seal_buffer.cut(size, payload, protected=padded > 0)
+            outcome = path.send(buffers, payload if count > 1 else 0, dont_fragment=records.dont_fragment)
         else:
             count = 1
             outcome = path.send([message])
         self._note_sleep()
-        conversation.sent(session, counter, size, count, self.now)
-        self.account(session, outcome, 1, size, min(size, conversation.payload), self.now)
-        if is_single and (parity := conversation.parity_of(session, counter, record)):
-            self._sealer.add(self, session, memoryview(parity), is_record=True)
+        records.sent(session, counter, size, count, self.now)
+        self.account(session, outcome, 1, size, min(size, records.payload), self.now)
+        if is_single and (parity := records.parity_of(session, counter, record)):
+            self._seal_buffer.add(self, session, memoryview(parity), is_record=True)
         return True
 
     def send_batch(
         self, session: Session, messages: memoryview, size: int, first: int, count: int, *, are_records: bool
     ) -> None:
         """Send messages of `size` bytes, the last perhaps shorter; their counters begin at `first`."""
-        path, conversation, now = self.path, self.conversation, self.now
+        path, records, now = self.path, self.records, self.now
         if path is None:
             return
-        outcome = path.send([messages], size if count > 1 else 0, whole=are_records and conversation.df)
+        outcome = path.send([messages], size if count > 1 else 0, dont_fragment=are_records and records.dont_fragment)
         if are_records:
             self._note_sleep()
-            conversation.sent_singles(session, first, count, size, len(messages), now)
+            records.sent_singles(session, first, count, size, len(messages), now)
         self.account(session, outcome, count, len(messages), size, now)
 
     def _note_sleep(self) -> None:
-        self.conversation.span.bottleneck.slept += self._loop.slept - self._slept
+        self.records.span.bottleneck.slept += self._loop.slept - self._slept
         self._slept = self._loop.slept
 
     def account(self, session: Session, outcome: Outcome, messages: int, size: int, datagram: int, now: float) -> None:
@@ -295,7 +293,7 @@ class Link:
         """
         if outcome is Outcome.TOO_BIG:
             self.drops["too big for the path"] += messages
-            self.conversation.refused(datagram, now)
+            self.records.refused(datagram, now)
             self._decide()
         elif outcome is Outcome.UNDELIVERABLE:
             self.drops["undeliverable"] += messages
@@ -309,9 +307,9 @@ class Link:
         """What traffic asks for besides, which takes seconds to come about."""
         self._look_at = now + LOOK_EVERY
         self.touched_by_traffic(now)
-        if self.conversation.span.vanishing.is_seen(now):
-            self.act(self.conversation.look_for_black_hole(now))
-        events = self.conversation.on_traffic(session, now)
+        if self.records.span.black_hole.is_seen(now):
+            self.act(self.records.look_for_black_hole(now))
+        events = self.records.on_traffic(session, now)
         if events:
             self.act(events)
         if self.peer.is_due_for_renewal(session, now):
@@ -319,8 +317,8 @@ class Link:
 
     def closed(self, connection: TcpConnection) -> None:
         """A TCP connection of this peer's has closed."""
-        if isinstance(self._choice, ServerCarriers):
-            self._choice.lost(connection)
+        if isinstance(self._selector, ServerCarriers):
+            self._selector.lost(connection)
             self._decide()
             self.on_news()
         self.lines.log(INFO, "the connection from %s has closed", self.at(connection))
@@ -333,7 +331,7 @@ class Link:
         self._decided = True
         self.touch()
 
-    def _say(self, say: Say) -> list[Event]:
+    def _say(self, say: SendRecord) -> list[Event]:
         """Seal and send a record without packets: it goes first, and arms none of data's timers."""
         now = self._loop.now
         session = self.peer.sending_session(now)
@@ -344,10 +342,10 @@ class Link:
         session.seal_into(say.record, message)
         self.peer.timers.authenticated_sent(now)
         if say.size_matters:
-            self.conversation.span.probed(session.send_counter - 1)
+            self.records.span.probed(session.send_counter - 1)
         if say.size_matters and path.carrier == "udp":
-            if path.send([message], whole=True) is Outcome.TOO_BIG:
-                return self.conversation.probe_refused(len(message), now)
+            if path.send([message], dont_fragment=True) is Outcome.TOO_BIG:
+                return self.records.probe_refused(len(message), now)
         else:
             path.send_first(message)
         self.peer.sent_bytes += len(message)
@@ -364,26 +362,26 @@ class Link:
                     self.drops["undeliverable"] += 1
                     return self.undeliverable(path)
                 self.peer.sent_bytes += len(message)
-            case Say():
+            case SendRecord():
                 return self._say(event)
             case HandshakeWanted():
-                return self._choice.want(now)
+                return self._selector.want(now)
             case Established(source, initiator):
                 asked = "we asked" if initiator else "it asked"
                 self.lines.log(INFO, "session with %s (%s)", self.at(source), asked)
-                self.act(self._choice.established(source, now, initiator=initiator))
+                self.act(self._selector.established(source, now, initiator=initiator))
                 if self.peer.keys.current is not None:
-                    self.act(self.conversation.confirmed(self.peer.keys.current, now))
+                    self.act(self.records.confirmed(self.peer.keys.current, now))
                 self.on_ready()
             case Moved(endpoint, former):
                 self._moved(cast(Path, endpoint), cast("Path | None", former))
-            case HangUp(endpoint):
+            case CloseConnection(endpoint):
                 cast(Path, endpoint).hang_up_later()
-            case Try(endpoint):
-                return self.conversation.try_path(endpoint, now) or self.peer.initiate(endpoint, now)
-            case Ready():
+            case ProbePath(endpoint):
+                return self.records.try_path(endpoint, now) or self.peer.initiate(endpoint, now)
+            case DrainQueue():
                 self.on_ready()
-            case GaveUp():
+            case DropQueued():
                 self.drops["no session"] += self.queue.clear()
         return []
 
@@ -400,6 +398,6 @@ class Link:
         else:
             self.lines.log(NOTICE, "%s is at %s now (it was at %s)", self.name or "the peer", path, former)
             former.hang_up_later()
-        self.conversation.moved(path, self._loop.now, ipv6=path.ipv6)
+        self.records.moved(path, self._loop.now, ipv6=path.ipv6)
         self.on_endpoint(path)
         self.on_ready()

@@ -21,12 +21,12 @@ from dataclasses import replace
 from functools import partial
 
 from vpntun.carriers.accepted import AcceptedConnections
-from vpntun.carriers.carrier import Flow, Path
+from vpntun.carriers.base import Flow, Path
 from vpntun.carriers.tcp import TcpConnection
 from vpntun.carriers.udp import UdpEndpoint, UdpSocket
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel, explain_covering
-from vpntun.core.records.conversation import Conversation
+from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.routes import RouteTable
 from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.selection.server import ServerCarriers
@@ -34,12 +34,12 @@ from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.keys import format_key
 from vpntun.datapath.bundler import Bundler
-from vpntun.datapath.calling import CallingLink
+from vpntun.datapath.client_link import ClientLink
 from vpntun.datapath.link import Link
+from vpntun.datapath.link_monitor import LinkMonitor
 from vpntun.datapath.loopguard import LoopGuard
 from vpntun.datapath.plain import PlainSender
-from vpntun.datapath.sealer import Sealer
-from vpntun.datapath.standing import Standing
+from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Found, Lookups, Resolver
@@ -74,7 +74,7 @@ class Links:
         self._device = device
         self._udp = udp
         self._rng = random.Random()
-        self._sealer = Sealer()
+        self._seal_buffer = SealBuffer()
         self._received = SharedBuffer()
         self._lookups = Lookups(loop)
         self._endpoints = Endpoints(tunnel.interface, loop, state)
@@ -88,10 +88,10 @@ class Links:
         self.routes: RouteTable[Link] = RouteTable()
         self.guard = LoopGuard(loop, self.routes, leads_inside)
         self.schedule = Schedule(loop.internal_errors)
-        self.bundler = Bundler(PlainSender(device.mtu, self._sealer), self._sealer)
+        self.bundler = Bundler(PlainSender(device.mtu, self._seal_buffer), self._seal_buffer)
         self.on_connection: Callable[[TcpConnection], None] = lambda connection: None
         self.on_change: Callable[[Link, bool], None] = lambda link, stands: None
-        self.standing = Standing(loop, self._changed)
+        self.monitor = LinkMonitor(loop, self._changed)
 
     def of(self, public: bytes) -> Link:
         """The link of a peer. Raises KeyError."""
@@ -169,7 +169,7 @@ class Links:
         link = self._waiting(peer, settings) if settings.host is None else self._calling(peer, settings, settings.host)
         link.on_ready = partial(self.bundler.drain, link)
         link.on_endpoint = partial(self._moved, link)
-        self.standing.follow(link)
+        self.monitor.follow(link)
         self.by_peer[peer] = link
         for network in settings.allowed:
             self.routes.add(network, link)
@@ -177,7 +177,7 @@ class Links:
 
     def _remove(self, public: bytes) -> None:
         link = self.of(public)
-        self.standing.forget(link)
+        self.monitor.forget(link)
         link.stop()
         self.routes.remove_all(link)
         self.bundler.forget(link)
@@ -218,8 +218,8 @@ class Links:
     def _waiting(self, peer: Peer, settings: PeerSettings) -> Link:
         """The link of a peer that calls."""
         peer.endpoint = self._last_endpoint(peer.public)
-        choice = ServerCarriers(peer, self._rng)
-        return Link(peer, choice, *self._parts(settings))
+        selector = ServerCarriers(peer, self._rng)
+        return Link(peer, selector, *self._parts(settings))
 
     def _calling(self, peer: Peer, settings: PeerSettings, host: str) -> Link:
         """The link of a peer that is called."""
@@ -227,10 +227,10 @@ class Links:
         def resolved(found: Found) -> None:
             link.resolved(self._candidates(found))
 
-        choice = ClientCarriers(peer, settings.transport, self._rng)
-        link = CallingLink(
+        selector = ClientCarriers(peer, settings.transport, self._rng)
+        link = ClientLink(
             peer,
-            choice,
+            selector,
             *self._parts(settings),
             resolver=Resolver(self._lookups, host, settings.port, resolved),
             received=self._received,
@@ -238,11 +238,11 @@ class Links:
         )
         return link
 
-    def _parts(self, settings: PeerSettings) -> tuple[Conversation, Loop, Schedule, Sealer, Counter[str], str]:
+    def _parts(self, settings: PeerSettings) -> tuple[RecordProtocol, Loop, Schedule, SealBuffer, Counter[str], str]:
         """What every link is made of."""
         takes, mtu = takes_of(self._device), self._device.mtu
-        conversation = Conversation(takes, mtu, self._loop.now, peer_is_vpntun=settings.is_vpntun)
-        return conversation, self._loop, self.schedule, self._sealer, Counter(), self._name(settings)
+        records = RecordProtocol(takes, mtu, self._loop.now, peer_is_vpntun=settings.is_vpntun)
+        return records, self._loop, self.schedule, self._seal_buffer, Counter(), self._name(settings)
 
     def _name(self, settings: PeerSettings) -> str:
         """What the log calls a peer: its name, or the beginning of its key; nothing where there is only one."""

@@ -19,7 +19,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import cast
 
-from vpntun.carriers.carrier import Flow, Path
+from vpntun.carriers.base import Flow, Path
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.events import Endpoint
 from vpntun.core.routes import RouteTable

@@ -3,8 +3,8 @@
     1. read a packet or superpacket straight to its place in the record (bundler.py), as long as there are some
     2. its destination chooses the link, by the longest prefix; none: dropped and counted, and its sender is told by
        ICMP, at a bounded rate. The tunnel's own packets are dropped too (loopguard.py)
-    3. one more datagram of the run that the record ends with joins it (wire/run.py); its addresses and ports are those
-       of the first, so it is not looked at again
+    3. one more datagram of the run that the record ends with joins it (wire/udp_coalescer.py); its addresses and ports
+       are those of the first, so it is not looked at again
     4. in the common case it goes to the same link as the last, and fits: it is entered, and that is all
     5. else the bundler finds out: another record, smaller pieces, plain packets, or it waits
     6. the device is drained, or this turn long enough: what is there leaves
@@ -22,8 +22,8 @@ from vpntun.datapath.bundler import Bundler
 from vpntun.datapath.link import Link
 from vpntun.datapath.loopguard import LoopGuard
 from vpntun.errors import BadPacket
-from vpntun.runtime.lone import Lone
 from vpntun.runtime.loop import Loop
+from vpntun.runtime.single_read import SingleReadHint
 from vpntun.tun.device import LARGEST_PACKET, TunDevice
 from vpntun.wire.icmp import UNREACHABLE, error_about, may_be_told_of
 from vpntun.wire.ip import destination_of, length_of
@@ -57,7 +57,7 @@ class Outbound:
         self._guard = guard
         self._bundler = bundler
         self._loop = loop
-        self._lone = Lone()
+        self._single_read = SingleReadHint()
         self._drops = drops
         self._errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_AT_ONCE)
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
@@ -67,8 +67,8 @@ class Outbound:
         bundler, header, read_into, find = self._bundler, self._header, self._device.read_into, self._routes.find
         record, run, endpoints = bundler.record, bundler.run, self._guard.endpoints
         taken = 0
-        lone = self._lone.expected(self._loop.turns)
-        for number in range(1 if lone else MOST_PACKETS_PER_TURN):
+        single_read = self._single_read.expected(self._loop.turns)
+        for number in range(1 if single_read else MOST_PACKETS_PER_TURN):
             if taken > MOST_BYTES_PER_TURN:
                 break
             begin = bundler.at + ENTRY_SIZE
@@ -79,10 +79,10 @@ class Outbound:
             size = read_into(header, room)
             if size <= 0:
                 bundler.sent = 0
-                self._lone.drained(number)
+                self._single_read.drained(number)
                 break
             if bundler.sent and bundler.link is not None:
-                bundler.link.conversation.span.bottleneck.backlogged += bundler.sent
+                bundler.link.records.span.bottleneck.backlogged += bundler.sent
                 bundler.sent = 0
             taken += size
             packet = room[:size]
@@ -106,7 +106,7 @@ class Outbound:
                     bundler.turn_to(link)
                 in_place = begin == bundler.at + ENTRY_SIZE and room is not bundler.apart
                 fits = in_place and begin + size <= bundler.room and not field & SPLIT_FIRST
-                if fits and bundler.packets < MOST_PACKETS and (not field or link.conversation.takes == TAKES_ALL):
+                if fits and bundler.packets < MOST_PACKETS and (not field or link.records.takes == TAKES_ALL):
                     if run.start:
                         run.finish()
                     _put_entry(record, bundler.at, size, field)
@@ -118,7 +118,7 @@ class Outbound:
                     bundler.add(packet, field)
             except BadPacket as bad:
                 self._drops[bad.reason] += 1
-        if lone:
+        if single_read:
             bundler.sent = 0
         bundler.flush()
 

@@ -2,14 +2,14 @@
 
 1. a superpacket is split into packets with finished checksums
 2. each is padded to a multiple of 16, at most to the MTU
-3. it is sealed into the batch, which leaves when no more are at hand (sealer.py)
+3. it is sealed into the batch, which leaves when no more are at hand (seal_buffer.py)
 """
 
 from __future__ import annotations
 
 from vpntun.crypto.session import Session
 from vpntun.datapath.link import Link
-from vpntun.datapath.sealer import Sealer
+from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.errors import BadPacket
 from vpntun.wire.gso import Splitter
 from vpntun.wire.message import DATA_OVERHEAD, LARGEST
@@ -21,9 +21,9 @@ LARGEST_CARRIED = LARGEST - DATA_OVERHEAD
 class PlainSender:
     """Sends packets of any link by the sealer's batch."""
 
-    def __init__(self, mtu: int, sealer: Sealer) -> None:
+    def __init__(self, mtu: int, seal_buffer: SealBuffer) -> None:
         self._mtu = min(mtu, LARGEST_CARRIED)
-        self._sealer = sealer
+        self._seal_buffer = seal_buffer
         self._splitter = Splitter()
         self._plaintext = memoryview(bytearray(LARGEST + PADDING))
 
@@ -44,4 +44,4 @@ class PlainSender:
         padded = max(length, min(length + -length % PADDING, self._mtu))
         plaintext = self._plaintext[:padded]
         plaintext[length:] = bytes(padded - length)
-        self._sealer.add(link, session, plaintext, is_record=False)
+        self._seal_buffer.add(link, session, plaintext, is_record=False)

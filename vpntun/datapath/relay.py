@@ -111,7 +111,7 @@ class Relay:
         bundler = self._bundler
         if bundler.sent:  # what left before this packet was filled by what is at hand
             if bundler.link is link:
-                link.conversation.span.bottleneck.backlogged += bundler.sent
+                link.records.span.bottleneck.backlogged += bundler.sent
             bundler.sent = 0
         try:
             if bundler.link is not link:

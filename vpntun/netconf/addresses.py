@@ -17,11 +17,11 @@ from vpntun.wire.ip import is_link_local
 
 SECONDS_BETWEEN = 1.0
 
-Address = tuple[bytes, str]
+AddressOnDevice = tuple[bytes, str]
 """4 or 16 bytes, and the name of its device."""
 
 
-def look_at_all() -> list[Address]:
+def look_at_all() -> list[AddressOnDevice]:
     """What the kernel says. Raises OSError, or `netlink_error()`."""
     with Netlink() as netlink:
         return [(ip_address(each.address).packed, each.device) for each in netlink.addresses()]
@@ -37,7 +37,7 @@ class OwnAddresses:
         self,
         device: str,
         has_changed: Callable[[], bool],
-        look: Callable[[], list[Address]] = look_at_all,
+        look: Callable[[], list[AddressOnDevice]] = look_at_all,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._device = device

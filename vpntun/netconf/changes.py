@@ -38,15 +38,15 @@ class Change(Protocol):
 class Changes:
     """What one part of the program has made. `device_goes`: the device was made here, and goes at the end."""
 
-    def __init__(self, journal: Journal | None, *, device_goes: bool) -> None:
+    def __init__(self, journal: Journal | None, *, device_is_ephemeral: bool) -> None:
         self._journal = journal
-        self._device_goes = device_goes
+        self._device_is_ephemeral = device_is_ephemeral
         self._made: dict[Change, None] = {}
 
     def __contains__(self, change: Change) -> bool:
         return change in self._made
 
-    def become(self, wanted: Iterable[Change], netlink: Netlink) -> None:
+    def reconcile(self, wanted: Iterable[Change], netlink: Netlink) -> None:
         """Make, in this order, what is missing; then take back, the last first, what is no longer wanted.
 
         Raises VpntunError; then everything is as it was before the call.
@@ -96,7 +96,7 @@ class Changes:
             notice("%d changes to this host's network stay: there is no right any longer to take them back", refused)
 
     def _outlives(self, change: Change) -> bool:
-        return not (self._device_goes and change.on_device)
+        return not (self._device_is_ephemeral and change.on_device)
 
 
 def take_back(change: Change, netlink: Netlink) -> bool:

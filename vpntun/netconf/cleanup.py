@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from vpntun.errors import PrivilegeError
+from vpntun.netconf.change_kinds import LOOSE, Address, LooseFilter, Mtu, Route, Rule, Up
 from vpntun.netconf.changes import Change, take_back
 from vpntun.netconf.dns import NameServers, entry_for
 from vpntun.netconf.journal import Entry, entries_of, forget, path_of
 from vpntun.netconf.netlink import Netlink
 from vpntun.netconf.routing import EVERYTHING, MERGED, NAMED
-from vpntun.netconf.steps import LOOSE, Address, LooseFilter, Mtu, Route, Rule, Up
 from vpntun.runtime.log import notice
 from vpntun.tun.device import TunDevice, interface_exists
 

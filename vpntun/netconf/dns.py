@@ -54,13 +54,13 @@ class HostDns:
     def __init__(self, interface: str, servers: Sequence[str], journal: Journal) -> None:
         self._interface = interface
         self._servers = servers
-        self._changes = Changes(journal, device_goes=False)
+        self._changes = Changes(journal, device_is_ephemeral=False)
 
     def apply(self) -> None:
         """Set them, if there are any."""
         if self._servers:
             with Netlink() as netlink:
-                self._changes.become([NameServers(entry_for(self._interface), lines_of(self._servers))], netlink)
+                self._changes.reconcile([NameServers(entry_for(self._interface), lines_of(self._servers))], netlink)
 
     def undo(self) -> None:
         """Take them away."""

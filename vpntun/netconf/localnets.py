@@ -12,7 +12,8 @@ import socket
 from collections.abc import Iterable
 from ipaddress import ip_network
 
-from vpntun.netconf.netlink import Network, Reach
+from vpntun.netconf.netlink import InterfaceAddress
+from vpntun.types import Network
 
 PRIVATE = tuple(
     map(
@@ -29,7 +30,7 @@ PRIVATE = tuple(
 RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x10, 0x100
 
 
-def own_networks(addresses: Iterable[Reach], but_of: str) -> list[Network]:
+def own_networks(addresses: Iterable[InterfaceAddress], but_of: str) -> list[Network]:
     """The networks of all devices but one that are private as a whole, each once, in order."""
     found = {each.network for each in addresses if each.device != but_of and each.is_somewhere_else}
     return sorted(filter(_is_private, found), key=lambda network: (network.version, network))

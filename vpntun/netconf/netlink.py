@@ -9,19 +9,17 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
+from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 from vpntun.errors import DeviceError, PrivilegeError
-
-Interface = IPv4Interface | IPv6Interface
-Network = IPv4Network | IPv6Network
+from vpntun.types import Network
 
 AF_INET, AF_INET6 = 2, 10
 MAIN = 254
 
 
-class Reach(NamedTuple):
+class InterfaceAddress(NamedTuple):
     """An address of a device, and its network; or the address of its peer, where it names one."""
 
     device: str
@@ -85,7 +83,7 @@ class Netlink(AbstractContextManager["Netlink"]):
         """The policy rules of an IP version, as pyroute2 has them."""
         yield from self.requests.get_rules(family=family_of(version))
 
-    def addresses(self) -> Iterator[Reach]:
+    def addresses(self) -> Iterator[InterfaceAddress]:
         """This host's addresses, and what each of them makes reachable."""
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in self.requests.get_links()}
         for found in self.requests.get_addr():
@@ -93,7 +91,7 @@ class Netlink(AbstractContextManager["Netlink"]):
                 other = found.get_attr("IFA_ADDRESS")
                 own = found.get_attr("IFA_LOCAL") or other
                 network = ip_network(f"{other}/{found['prefixlen']}", strict=False)
-                yield Reach(names.get(found["index"], ""), own, network)
+                yield InterfaceAddress(names.get(found["index"], ""), own, network)
 
 
 def family_of(version: int) -> int:

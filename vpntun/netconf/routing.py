@@ -39,13 +39,14 @@ from pathlib import Path
 from typing import Literal
 
 from vpntun.errors import ConfigurationError, DeviceError, VpntunError
+from vpntun.netconf.change_kinds import LooseFilter, Route, Rule, filter_is_strict, filter_setting
 from vpntun.netconf.changes import Change, Changes
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.localnets import PRIVATE, AddressWatch, own_networks
-from vpntun.netconf.netlink import MAIN, Netlink, Network, Reach
-from vpntun.netconf.steps import LooseFilter, Route, Rule, filter_is_strict, filter_setting
+from vpntun.netconf.netlink import MAIN, InterfaceAddress, Netlink
 from vpntun.runtime.log import NOTICE, Limited, notice
 from vpntun.tun.device import ipv6_is_on
+from vpntun.types import Network
 
 FIRST_MARK = 51820
 KERNELS_TABLES = range(253, 256)
@@ -63,11 +64,11 @@ class HostRoutes:
     `goes`: the device was made here, and takes its routes along when it goes.
     """
 
-    def __init__(self, device: str, table: Table, mark: int, journal: Journal, *, goes: bool) -> None:
+    def __init__(self, device: str, table: Table, mark: int, journal: Journal, *, ephemeral: bool) -> None:
         self._device = device
         self._table = table
         self._mark = mark
-        self._changes = Changes(journal, device_goes=goes)
+        self._changes = Changes(journal, device_is_ephemeral=ephemeral)
         self._watch = AddressWatch()
         self._mark_is_ours = False
         self._full: list[int] = []
@@ -119,7 +120,7 @@ class HostRoutes:
             merging = merging_rules([each.network for each in routes if each.network.version in merged], self._mark)
             settled = [*routes, *(self._filter if loosens else []), *merging]
             rules = self._rules_of(full, addresses)
-            self._changes.become([*settled, *rules], netlink)
+            self._changes.reconcile([*settled, *rules], netlink)
         self._full, self._settled, self._rules = full, settled, rules
 
     def fileno(self) -> int:
@@ -135,7 +136,7 @@ class HostRoutes:
             with Netlink() as netlink:
                 rules = self._rules_of(self._full, netlink.addresses())
                 if rules != self._rules:
-                    self._changes.become([*self._settled, *rules], netlink)
+                    self._changes.reconcile([*self._settled, *rules], netlink)
         except VpntunError as error:
             self._cannot_follow(error)
         else:
@@ -159,7 +160,7 @@ class HostRoutes:
         networks: Collection[Network],
         full: list[int],
         merged: list[int],
-        addresses: list[Reach],
+        addresses: list[InterfaceAddress],
         netlink: Netlink,
     ) -> list[Route]:
         ipv6 = ipv6_is_on(self._device)
@@ -181,7 +182,7 @@ class HostRoutes:
             *(each for some, table in by_table for each in routes_by(self._device, some, table)),
         ]
 
-    def _rules_of(self, full: list[int], addresses: Iterable[Reach]) -> list[Change]:
+    def _rules_of(self, full: list[int], addresses: Iterable[InterfaceAddress]) -> list[Change]:
         own = own_networks(addresses, but_of=self._device) if full else []
         rules: list[Change] = []
         for version in full:
@@ -245,7 +246,9 @@ def merging_rules(networks: Iterable[Network], mark: int) -> list[Change]:
     return rules
 
 
-def connected_routes(device: str, addresses: Iterable[Reach], versions: list[int], table: int) -> dict[Network, Route]:
+def connected_routes(
+    device: str, addresses: Iterable[InterfaceAddress], versions: list[int], table: int
+) -> dict[Network, Route]:
     """The routes to the networks of a device's own addresses, from which what goes there is sent, as main has them."""
     routes: dict[Network, Route] = {}
     for each in addresses:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from vpntun.netconf.change_kinds import Address, Mtu, Route, Up
 from vpntun.netconf.changes import Change, Changes
 from vpntun.netconf.journal import Journal
-from vpntun.netconf.netlink import MAIN, Interface, Netlink, Network
-from vpntun.netconf.steps import Address, Mtu, Route, Up
+from vpntun.netconf.netlink import MAIN, Netlink
+from vpntun.types import Interface, Network
 
 
 class DeviceSettings:
@@ -15,9 +16,9 @@ class DeviceSettings:
     when it goes.
     """
 
-    def __init__(self, device: str, journal: Journal | None = None, *, goes: bool = False) -> None:
+    def __init__(self, device: str, journal: Journal | None = None, *, ephemeral: bool = False) -> None:
         self._device = device
-        self._changes = Changes(journal, device_goes=goes)
+        self._changes = Changes(journal, device_is_ephemeral=ephemeral)
 
     def apply(self, addresses: list[Interface], routes: list[Network], mtu: int | None) -> None:
         """Set up what is not so already. Raises DeviceError, PrivilegeError or ConfigurationError.
@@ -33,7 +34,7 @@ class DeviceSettings:
             wanted += (Address(device, each) for each in addresses)
             wanted.append(Up(device))
             wanted += (Route(device, each, MAIN) for each in routes)
-            self._changes.become(wanted, netlink)
+            self._changes.reconcile(wanted, netlink)
 
     def undo(self) -> None:
         """Take away what `apply` added, and change back what it changed, the last first."""

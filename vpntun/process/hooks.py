@@ -30,7 +30,7 @@ from vpntun.runtime.loop import Loop
 from vpntun.runtime.trust import check_trusted
 
 LinkEvent = Literal["link-up", "link-down"]
-Event = Literal["up", "down"] | LinkEvent
+HookEvent = Literal["up", "down"] | LinkEvent
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PATIENCE_AT_THE_END = 5.0
@@ -70,7 +70,7 @@ class Command:
 class Occasion:
     """What a command is told. `peer`: a name or a public key, empty for up and down; `mtu` of the device, in bytes."""
 
-    event: Event
+    event: HookEvent
     interface: str
     mtu: int
     addresses: tuple[str, ...]
@@ -98,7 +98,7 @@ class Hooks:
 
     def __init__(
         self,
-        commands: Mapping[Event, Command],
+        commands: Mapping[HookEvent, Command],
         loop: Loop,
         interface: str,
         mtu: int,

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from vpntun.crypto.keys import format_key
 from vpntun.process.background import Background
-from vpntun.process.hooks import Command, Event, Hooks, LinkEvent
+from vpntun.process.hooks import Command, HookEvent, Hooks, LinkEvent
 from vpntun.process.notify import Notifier
 from vpntun.process.pidfile import Pidfile
 from vpntun.process.privileges import become, check_can_become, has_net_admin
@@ -37,11 +37,11 @@ PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
-class Manner:
+class RunOptions:
     """How the operator wants a tunnel run. `background`: where there is a caller to tell; `file`: what SIGHUP reads."""
 
     user: str | None = None
-    commands: Mapping[Event, Command] = field(default_factory=dict)
+    commands: Mapping[HookEvent, Command] = field(default_factory=dict)
     pidfile: Path | None = None
     background: Background | None = None
     file: Path | None = None
@@ -54,8 +54,8 @@ class Service:
     onto the stack.
     """
 
-    def __init__(self, manner: Manner, user: str | None, loop: Loop, stack: ExitStack) -> None:
-        self._manner = manner
+    def __init__(self, run_options: RunOptions, user: str | None, loop: Loop, stack: ExitStack) -> None:
+        self._run_options = run_options
         self._loop = loop
         self._stack = stack
         self._notifier = Notifier.from_environment(os.environ)
@@ -63,11 +63,11 @@ class Service:
         self._is_set_up = self._has_link = self._is_ready = False
         self._hooks: Hooks | None = None
         self._account: Account | None = None
-        if manner.user or user:
-            self._account = find_account(manner.user or user or "")
+        if run_options.user or user:
+            self._account = find_account(run_options.user or user or "")
             check_can_become(self._account)
-        if manner.pidfile is not None:
-            stack.callback(Pidfile(manner.pidfile).remove)
+        if run_options.pidfile is not None:
+            stack.callback(Pidfile(run_options.pidfile).remove)
 
     @property
     def gives_up_privileges(self) -> bool:
@@ -77,7 +77,7 @@ class Service:
     def device_is_up(self, interface: str, mtu: int, addresses: tuple[str, ...]) -> None:
         """Run --up. Raises HookFailed; else --down runs in the end."""
         later = self._account.uid if self._account is not None else os.geteuid()
-        self._hooks = Hooks(self._manner.commands, self._loop, interface, mtu, addresses, later)
+        self._hooks = Hooks(self._run_options.commands, self._loop, interface, mtu, addresses, later)
         self._hooks.up()
         self._stack.callback(self._hooks.down)
 
@@ -87,8 +87,8 @@ class Service:
             return
         give_log_to(self._account.uid)
         become(self._account, keep_net_admin=keep_net_admin and has_net_admin())
-        if self._manner.file is not None and not os.access(self._manner.file, os.R_OK):
-            notice("%s cannot read %s again at SIGHUP", self._account.name, self._manner.file)
+        if self._run_options.file is not None and not os.access(self._run_options.file, os.R_OK):
+            notice("%s cannot read %s again at SIGHUP", self._account.name, self._run_options.file)
 
     def is_set_up(self, status: str, *, can_be_called: bool) -> None:
         """All is set up, PostUp too, while the loop turns already."""
@@ -96,8 +96,8 @@ class Service:
         self._status = status
         self._notifier.status(status)
         self._notifier.keep_alive(self._loop)
-        if self._manner.background is not None:
-            self._manner.background.device_is_up(self._loop)
+        if self._run_options.background is not None:
+            self._run_options.background.device_is_up(self._loop)
         self._loop.call_later(0.0 if can_be_called else PATIENCE, self._ready)
         self._tell_of_link()
 
@@ -136,8 +136,8 @@ class Service:
         """To who waits for a link: there is one, or has been, and all is set up."""
         if self._has_link and self._is_set_up:
             self._ready()
-            if self._manner.background is not None:
-                self._manner.background.link_is_up()
+            if self._run_options.background is not None:
+                self._run_options.background.link_is_up()
 
     def _ready(self) -> None:
         if not self._is_ready:

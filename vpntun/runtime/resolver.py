@@ -20,10 +20,10 @@ from queue import SimpleQueue
 
 from vpntun.runtime.log import NOTICE, Limited, log
 from vpntun.runtime.loop import Loop
+from vpntun.types import SocketAddress
 
-SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 Found = list[tuple[socket.AddressFamily, SocketAddress]]
-Answer = Callable[[Found, Exception | None], None]
+OnFound = Callable[[Found, Exception | None], None]
 
 MOST_THREADS = 16
 SECONDS_WITHOUT_THREAD = 1.0
@@ -37,8 +37,8 @@ class Lookups:
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
-        self._questions: SimpleQueue[tuple[str, int, Answer] | None] = SimpleQueue()
-        self._answers: SimpleQueue[tuple[Answer, Found, Exception | None]] = SimpleQueue()
+        self._questions: SimpleQueue[tuple[str, int, OnFound] | None] = SimpleQueue()
+        self._answers: SimpleQueue[tuple[OnFound, Found, Exception | None]] = SimpleQueue()
         self._ahead: dict[tuple[str, int], Found] = {}
         self._unanswered = 0
         self._threads = 0
@@ -70,7 +70,7 @@ class Lookups:
             return False
         return True
 
-    def ask(self, host: str, port: int, answer: Answer) -> None:
+    def ask(self, host: str, port: int, answer: OnFound) -> None:
         """Look a name up; the loop calls `answer` with the addresses, or with none and the reason."""
         known = self._ahead.pop((host, port), None)
         if known is not None:

@@ -20,8 +20,8 @@ from typing import Protocol
 
 from vpntun.errors import VpntunError
 from vpntun.runtime.internal_errors import InternalErrors
+from vpntun.types import NEVER
 
-NEVER = float("inf")
 FEWEST_TO_TIDY = 16
 """Entries that are not worth the work."""
 FRESH = 0.05

@@ -18,7 +18,7 @@ Interface:
     Splitter().split(packet, field) -> count   .count  .length  .last_length
     Splitter().cut(packet, field) -> count
         .fitting(room) -> segments   .write_run(first, count, out, at) -> length   .field_of(first, count)
-    The other way: vpntun.wire.join.
+    The other way: vpntun.wire.gro_coalescer.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
 
-from vpntun.core.records.meter import Meter
 from vpntun.core.records.parity import ParityMaker, Restorer
+from vpntun.core.records.receive_stats import ReceiveStats
 from vpntun.core.records.span import Span
 from vpntun.crypto.replay import ReplayWindow
 from vpntun.wire.burst import datagrams_for
@@ -555,12 +555,12 @@ class Tunnel(PlainTunnel):
         self.spans: list[tuple[float, int]] = []
         self.span = Span(PAYLOAD, 1, clock.now)
         self.span.protection.possible = True
-        self.span.measured.delay.note_probe(2 * path.delay, clock.now)  # the search for the path's MTU
+        self.span.estimator.delay.note_probe(2 * path.delay, clock.now)  # the search for the path's MTU
         self.span.path(PAYLOAD, 1, clock.now)
         self._counter = 0
         self._parity_maker = ParityMaker()
         self._slept_since = clock.now
-        self._meter = Meter()
+        self._receive_stats = ReceiveStats()
         self._restorer = Restorer()
         self._replay = ReplayWindow()
         self._reporting = False
@@ -661,7 +661,7 @@ class Tunnel(PlainTunnel):
         counter, flow, number = record
         now = self._clock.now
         self._replay.mark(counter)
-        self._meter.took(counter, 1, now)
+        self._receive_stats.record_received(counter, 1, now)
         if now < self._restorer.until:
             self._restorer.keep(counter, memoryview(_PLAINTEXT.pack(flow, number)))
         if not self._reporting:
@@ -671,7 +671,7 @@ class Tunnel(PlainTunnel):
     def _record_arrived(self, record: tuple[int, int, list[tuple[int, int, int]]]) -> None:
         counter, datagrams, segments = record
         self._replay.mark(counter)
-        self._meter.took(counter, datagrams, self._clock.now)
+        self._receive_stats.record_received(counter, datagrams, self._clock.now)
         if not self._reporting:
             self._report_later()
         for flow, first, count in segments:
@@ -679,30 +679,30 @@ class Tunnel(PlainTunnel):
 
     def _record_failed(self, record: tuple[int, int]) -> None:
         """Count the pieces that arrived of a record that lacks others."""
-        self._meter.gave_up(*record)
+        self._receive_stats.record_given_up(*record)
 
     def _parity_arrived(self, record: tuple[int, bytes]) -> None:
         counter, parity = record
         self._replay.mark(counter)
-        self._meter.took_control(counter)
+        self._receive_stats.control_received(counter)
         found = self._restorer.restore(Parity.parse(parity), self._replay, self._clock.now)
         if found is None or not self._replay.mark(found[0]):
             return
-        self._meter.restored(found[0])
+        self._receive_stats.restored(found[0])
         self.restored += 1
         flow, number = _PLAINTEXT.unpack(found[1])
         self._flows[flow].arrived((number,))
 
     def _report_later(self) -> None:
         self._reporting = True
-        self._clock.at(self._meter.deadline, self._report)
+        self._clock.at(self._receive_stats.deadline, self._report)
 
     def _report(self, _: None) -> None:
         self._reporting = False
-        report = self._meter.report(self._clock.now)
+        report = self._receive_stats.report(self._clock.now)
         if report is not None:
             self._clock.at(self._clock.now + self.path.delay, self._reported, report)
-        if self._meter.deadline < inf:
+        if self._receive_stats.deadline < inf:
             self._report_later()
 
 

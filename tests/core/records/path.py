@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 
-from vpntun.core.records.meter import Meter
+from vpntun.core.records.receive_stats import ReceiveStats
 from vpntun.core.records.span import Span
 from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
@@ -38,8 +38,8 @@ class Simulation:
         self.payload = payload
         self.span = Span(payload, smallest, self.now)
         self.span.protection.possible = protectable
-        self.span.measured.delay.note_probe(2 * delay, self.now)
-        self.meter = Meter()
+        self.span.estimator.delay.note_probe(2 * delay, self.now)
+        self.meter = ReceiveStats()
         self.drops_bursts = False
         self.drops_longer_than = 65_535
         self.silent = False
@@ -164,15 +164,15 @@ class Simulation:
                 continue
             counter, arrived, datagrams = what  # of which that many are needed
             if kind == "control":
-                self.meter.took_control(counter)
+                self.meter.control_received(counter)
             elif kind == "parity":
-                self.meter.took_control(counter)
+                self.meter.control_received(counter)
                 self._restore(set(range(arrived, arrived + datagrams)) - self._opened)
             elif counter in self._opened:
                 continue
             elif arrived >= datagrams:
                 self._opened.add(counter)
-                self.meter.took(counter, arrived, self.now)
+                self.meter.record_received(counter, arrived, self.now)
             elif arrived:
                 self._unfinished[counter] = arrived
         if self.now >= self.meter.deadline:

@@ -71,10 +71,10 @@ SOMETIMES = pytest.mark.parametrize("speed", [100, pytest.param(20, marks=pytest
 
 
 def check(span: Span) -> None:
-    measured = span.measured
-    assert 0 <= measured.loss <= 1
-    assert not 0 < measured.loss < 1e-6
-    assert 0 <= measured.rate < 1e12
+    estimator = span.estimator
+    assert 0 <= estimator.loss <= 1
+    assert not 0 < estimator.loss < 1e-6
+    assert 0 <= estimator.rate < 1e12
     assert 1 <= span.span <= MOST
     assert 0 < span.largest_record <= LARGEST_RECORD
     assert not math.isnan(span.deadline)
@@ -125,7 +125,7 @@ def test_a_loss_that_is_over_is_forgotten_wholly(speed: float) -> None:
         return Step(loss=0.02 if at < 50 * speed else 0.0)
 
     span = run(lossy_at_first, speed)
-    assert span.measured.loss == 0
+    assert span.estimator.loss == 0
     assert not span.protection.wanted
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.records.test_conversation import TAKES, Two
+from tests.core.records.test_protocol import TAKES, Two
 from vpntun.core.records.parity import KEPT, KEPT_FOR, ParityMaker, Restorer
 from vpntun.crypto.replay import LIMIT, ReplayWindow
 from vpntun.errors import BadPacket
@@ -203,13 +203,13 @@ class Met(Two):
 
     def give(self, counter: int, record: bytes) -> None:
         self.right.session.replay.mark(counter)
-        self.right.conversation.opened(self.right.session, counter, 1, self.now, memoryview(record))
+        self.right.records.opened(self.right.session, counter, 1, self.now, memoryview(record))
 
     def restore(self, parity: bytes) -> bytes | None:
-        return self.right.conversation.restore(self.right.session, memoryview(parity), self.now)
+        return self.right.records.restore(self.right.session, memoryview(parity), self.now)
 
     def kept(self) -> int:
-        return sum(counter >= 0 for counter, _ in self.right.conversation._restorer._kept)
+        return sum(counter >= 0 for counter, _ in self.right.records._restorer._kept)
 
 
 GROUP = [bundle_of(bytes([0x45]) + bytes([number]) * 19) for number in range(4)]
@@ -243,14 +243,14 @@ def test_a_restored_record_is_refused_as_a_replay_when_it_comes_after_all(met: M
     assert met.right.session.replay.seen(102)
     assert not met.right.session.replay.mark(102)
     assert met.restore(parity) is None, "nor is it restored twice"
-    assert met.right.conversation.restored == 1
+    assert met.right.records.restored == 1
 
 
 def test_a_restored_record_counts_as_opened_and_its_datagram_as_lost(met: Met) -> None:
     met.restore(parity_of(GROUP, 50).pack())
     for index in (0, 1, 3):
         met.give(100 + index, GROUP[index])
-    meter = met.right.conversation._meter
+    meter = met.right.records._receive_stats
     opened, datagrams = meter._opened_above, meter._datagrams_above
     met.restore(parity_of(GROUP, 100).pack())
     assert (meter._opened_above, meter._datagrams_above) == (opened + 1, datagrams)
@@ -269,34 +269,34 @@ def test_records_of_a_former_session_restore_nothing_in_the_next(met: Met) -> No
     former = met.right.session
     met.confirm(2)
     assert met.restore(parity_of(GROUP[:2], 100).pack()) is None
-    assert met.right.conversation.restore(former, memoryview(parity_of(GROUP[:2], 100).pack()), met.now) is None
+    assert met.right.records.restore(former, memoryview(parity_of(GROUP[:2], 100).pack()), met.now) is None
     assert met.kept() == 0
 
 
 def test_a_parity_follows_a_group_while_protection_is_active_and_in_the_session_in_use_alone(met: Met) -> None:
-    conversation, session = met.left.conversation, met.left.session
+    records, session = met.left.records, met.left.session
     record = memoryview(GROUP[0])
 
-    def parities(records: int) -> list[bytes]:
+    def parities(count: int) -> list[bytes]:
         made = []
-        for _ in range(records):
+        for _ in range(count):
             session.send_counter += 1
-            made.append(conversation.parity_of(session, session.send_counter - 1, record))
+            made.append(records.parity_of(session, session.send_counter - 1, record))
             session.send_counter += bool(made[-1])
         return [each for each in made if each]
 
-    conversation.span.protection.active = False
+    records.span.protection.active = False
     assert parities(40) == []
-    conversation.span.protection.possible = conversation.span.protection.active = True
-    group = conversation.span.protection.group
+    records.span.protection.possible = records.span.protection.active = True
+    group = records.span.protection.group
     assert [Parity.parse(each).count for each in parities(3 * group)] == [group] * 3
     met.confirm(2)
     assert parities(3 * group) == []
 
 
 def test_a_record_and_its_parity_fit_the_same_datagram(met: Met) -> None:
-    conversation = met.left.conversation
-    conversation.span.protection.possible = conversation.span.protection.active = True
-    conversation.span.path(conversation.payload, 1, met.now)
-    record = bytes(conversation.room(met.left.session, met.now))
-    assert len(parity_of([record, record]).pack()) + DATA_OVERHEAD <= conversation.payload
+    records = met.left.records
+    records.span.protection.possible = records.span.protection.active = True
+    records.span.path(records.payload, 1, met.now)
+    record = bytes(records.room(met.left.session, met.now))
+    assert len(parity_of([record, record]).pack()) + DATA_OVERHEAD <= records.payload

@@ -106,7 +106,7 @@ def test_a_black_hole_leads_down_at_once_and_below_it_up_again() -> None:
     now = APath(1472, 1472).run(mtu, 0.0, 10.0)
     mtu.vanished(now)
     assert mtu.payload == BASE
-    assert not mtu.whole
+    assert not mtu.needs_fragmentation
     APath(1472, 1432).run(mtu, now, now + 60.0)
     assert 1432 - GRAIN < mtu.payload <= 1432
 
@@ -118,14 +118,14 @@ def test_a_path_below_the_base_takes_whole_messages_and_is_asked_again_after_a_w
             mtu.vanished(1.0)
         else:
             mtu.refused(BASE, 1.0)
-        assert mtu.whole
+        assert mtu.needs_fragmentation
         assert mtu.probe(1.0) is None
         path = APath(1100, 1100)
         now = path.run(mtu, 1.0, 2 * AGAIN_AFTER)
-        assert mtu.whole
+        assert mtu.needs_fragmentation
         assert 0 < path.probes <= 5
         APath(1472, 1472).run(mtu, now, now + AGAIN_AFTER + 10)
-        assert not mtu.whole
+        assert not mtu.needs_fragmentation
         assert mtu.payload == 1472
 
 

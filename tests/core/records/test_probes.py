@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vpntun.core.records.probes import LONGEST_TIMEOUT, MOST_OUT, SHORTEST_TIMEOUT, Asked, Probes
-from vpntun.core.wireguard.timers import NEVER
+from vpntun.types import NEVER
 
 
 def test_an_echo_answers_its_probe_once() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.core.records.path import MBIT, SINGLE, Simulation
-from vpntun.core.records.ledger import Ledger
-from vpntun.core.records.measured import Mark, Measured
+from vpntun.core.records.path_estimator import PathEstimator, ReportSample
 from vpntun.core.records.protection import FIRST_LOOK, LARGEST_GROUP, SMALLEST_GROUP, Protection
+from vpntun.core.records.sent_log import SentLog
 from vpntun.core.records.span import MOST
 from vpntun.wire.record import PARITY_SIZE
 
@@ -77,33 +77,33 @@ def test_a_peer_that_reports_more_than_was_sent_does_not_hide_what_is_lost_later
 # Room on the path
 
 
-def told(ledger: Ledger, *, count: int, size: int, now: float) -> None:
+def told(sent_log: SentLog, *, count: int, size: int, now: float) -> None:
     for _ in range(count):
-        ledger.sent(ledger.next, 1, size, now)
+        sent_log.sent(sent_log.next, 1, size, now)
 
 
 def test_the_round_trip_of_a_message_without_packets_is_not_measured() -> None:
     """When it was sent is not known: one that was once taken for the shortest made each later one look delayed."""
-    measured, ledger = Measured(0.0), Ledger()
-    told(ledger, count=1, size=1000, now=1.0)
-    ledger.fill(2, 1.1)  # a REPORT of this end's, which left at 1.0
-    told(ledger, count=2, size=1000, now=1.1)
-    measured.take(Mark(0.9, 0, 1), Mark(1.14, 1, 2), ledger, 1.14)
-    told(ledger, count=2, size=1000, now=1.2)
-    measured.take(Mark(1.14, 1, 2), Mark(1.27, 4, 5), ledger, 1.27)
-    assert not measured.path_rate(1.27)
+    estimator, sent_log = PathEstimator(0.0), SentLog()
+    told(sent_log, count=1, size=1000, now=1.0)
+    sent_log.fill(2, 1.1)  # a REPORT of this end's, which left at 1.0
+    told(sent_log, count=2, size=1000, now=1.1)
+    estimator.take(ReportSample(0.9, 0, 1), ReportSample(1.14, 1, 2), sent_log, 1.14)
+    told(sent_log, count=2, size=1000, now=1.2)
+    estimator.take(ReportSample(1.14, 1, 2), ReportSample(1.27, 4, 5), sent_log, 1.27)
+    assert not estimator.path_rate(1.27)
 
 
 def test_near_the_rate_at_which_it_delayed_the_path_has_no_room_for_a_second() -> None:
     simulation = Simulation(100 * MBIT, queue=0.2)
     simulation.run(1.0, 50 * MBIT)
-    measured = simulation.span.measured
-    assert measured.has_room(simulation.now)
+    estimator = simulation.span.estimator
+    assert estimator.has_room(simulation.now)
     simulation.run(1.0, 110 * MBIT)
-    assert not measured.has_room(simulation.now)
+    assert not estimator.has_room(simulation.now)
     simulation.run(4.0, 90 * MBIT)
-    assert not measured.path_rate(simulation.now)
-    assert measured.has_room(simulation.now)
+    assert not estimator.path_rate(simulation.now)
+    assert estimator.has_room(simulation.now)
 
 
 # Over paths
@@ -113,11 +113,11 @@ def test_near_the_rate_at_which_it_delayed_the_path_has_no_room_for_a_second() -
 def test_on_a_path_that_loses_at_random_next_to_no_record_is_lost(loss: float) -> None:
     simulation = Simulation(loss=loss, protectable=True)
     simulation.run(3.0, LOAD)
-    former, simulation.lost_records = simulation.span._ledger.next, 0
+    former, simulation.lost_records = simulation.span._sent_log.next, 0
     simulation.run(4.0, LOAD)
     assert set(simulation.protected[-4000:]) == {True}
-    assert simulation.lost_records / (simulation.span._ledger.next - former) < loss / 8
-    assert simulation.span.measured.loss == pytest.approx(loss, rel=0.5)
+    assert simulation.lost_records / (simulation.span._sent_log.next - former) < loss / 8
+    assert simulation.span.estimator.loss == pytest.approx(loss, rel=0.5)
     assert simulation.span.largest_record == SINGLE - PARITY_SIZE
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.records.path import MBIT, PAYLOAD, SINGLE, Simulation
-from vpntun.core.records.meter import INTERVAL
+from vpntun.core.records.receive_stats import INTERVAL
 from vpntun.core.records.span import MOST, REPORTS_BEFORE_LONG, REPORTS_OF_A_SECOND, Span
 from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
@@ -50,7 +50,7 @@ def test_whatever_is_lost_of_single_records_they_stay_as_they_are() -> None:
     simulation.run(3.0, LOAD)
     simulation.run(1.0, LOAD, saturated=True)
     assert set(simulation.spans) == {1}
-    assert simulation.span.measured.loss == pytest.approx(0.05, rel=0.3)
+    assert simulation.span.estimator.loss == pytest.approx(0.05, rel=0.3)
 
 
 # Long records
@@ -62,7 +62,7 @@ def test_records_become_long_when_four_reports_in_a_row_found_this_program_to_be
     assert set(simulation.spans) == {1, MOST}
     assert began == pytest.approx(2 * simulation.delay + (REPORTS_BEFORE_LONG + 2) * INTERVAL, abs=0.03)
     assert simulation.span.largest_record == MOST * (PAYLOAD - 16) - 16
-    assert simulation.span.measured.rate == pytest.approx(LOAD, rel=0.1)
+    assert simulation.span.estimator.rate == pytest.approx(LOAD, rel=0.1)
 
 
 def test_a_report_of_the_path_between_begins_the_row_anew() -> None:
@@ -118,23 +118,23 @@ def test_control_messages_between_are_not_taken_for_losses() -> None:
         simulation.control()
         simulation.run(0.01, LOAD, saturated=True)
     assert simulation.span.span == MOST
-    assert simulation.span.measured.loss == 0.0
+    assert simulation.span.estimator.loss == 0.0
 
 
 def test_reports_of_a_fast_path_with_a_long_round_trip_are_of_use() -> None:
     simulation = Simulation(delay=0.5)
     simulation.run(2.0, 240 * MBIT)
-    assert simulation.span.measured.loss_is_known
-    assert simulation.span.measured.rate == pytest.approx(240 * MBIT, rel=0.1)
+    assert simulation.span.estimator.loss_is_known
+    assert simulation.span.estimator.rate == pytest.approx(240 * MBIT, rel=0.1)
 
 
 def test_the_loss_is_known_once_it_was_measured_on_this_path() -> None:
     simulation = Simulation()
-    assert not simulation.span.measured.loss_is_known
+    assert not simulation.span.estimator.loss_is_known
     simulation.run(3.0, LOAD)
-    assert simulation.span.measured.loss_is_known
+    assert simulation.span.estimator.loss_is_known
     simulation.span.moved(simulation.now)
-    assert not simulation.span.measured.loss_is_known
+    assert not simulation.span.estimator.loss_is_known
 
 
 def test_a_percent_of_lost_datagrams_ends_long_records_and_it_takes_four_reports_again_when_it_is_over() -> None:
@@ -157,7 +157,7 @@ def test_a_thousandth_of_lost_datagrams_keeps_records_short() -> None:
 def test_reordering_is_no_loss() -> None:
     simulation = long_records(Simulation(jitter=0.03))
     assert simulation.span.span == MOST
-    assert simulation.span.measured.loss == 0.0
+    assert simulation.span.estimator.loss == 0.0
 
 
 def test_a_second_without_a_report_ends_long_records() -> None:
@@ -186,7 +186,7 @@ def test_another_path_begins_anew() -> None:
     simulation = long_records(Simulation(loss=0.001))
     simulation.span.moved(simulation.now)
     assert simulation.span.span == 1
-    assert simulation.span.measured.loss == simulation.span.measured.rate == 0.0
+    assert simulation.span.estimator.loss == simulation.span.estimator.rate == 0.0
 
 
 def test_one_send_holds_no_more_than_the_kernel_takes() -> None:
@@ -208,24 +208,24 @@ def test_a_middlebox_that_drops_bursts_leaves_the_smallest_and_is_tried_again_ev
         simulation.rest(0.1)
         if simulation.now >= simulation.span.deadline:
             simulation.span.handle_deadline(simulation.now)
-        trials += simulation.span.vanishing.passes and not former
-        former = simulation.span.vanishing.passes
+        trials += simulation.span.black_hole.passes and not former
+        former = simulation.span.black_hole.passes
     assert 2 <= trials <= 3
     simulation.drops_bursts = False
     simulation.run(40.0, 1 * MBIT)
-    assert simulation.span.vanishing.passes
+    assert simulation.span.black_hole.passes
 
 
 def test_bursts_that_arrive_go_on_though_their_reports_take_longer_than_a_second() -> None:
     simulation = Simulation(smallest=2, delay=0.6)
     passing = 0
     for _ in range(200):
-        simulation.payload = PAYLOAD if simulation.span.vanishing.passes else 65_507  # blocked: IP cuts, and not we
+        simulation.payload = PAYLOAD if simulation.span.black_hole.passes else 65_507  # blocked: IP cuts, and not we
         simulation.send(2000)
         simulation.rest(0.1)
         if simulation.now >= simulation.span.deadline:
             simulation.span.handle_deadline(simulation.now)
-        passing += simulation.span.vanishing.passes
+        passing += simulation.span.black_hole.passes
     assert passing > 180
 
 
@@ -238,7 +238,7 @@ def test_a_middlebox_is_recognised_among_single_datagrams_that_pass() -> None:
         simulation.rest(0.01)
         if simulation.now >= simulation.span.deadline:
             simulation.span.handle_deadline(simulation.now)
-    assert not simulation.span.vanishing.passes
+    assert not simulation.span.black_hole.passes
 
 
 def test_a_black_hole_is_seen_and_not_taken_for_loss() -> None:
@@ -250,14 +250,14 @@ def test_a_black_hole_is_seen_and_not_taken_for_loss() -> None:
         simulation.rest(0.02)
         if simulation.now >= simulation.span.deadline:
             simulation.span.handle_deadline(simulation.now)
-    assert simulation.span.vanishing.is_seen(simulation.now)
-    assert simulation.span.vanishing.passes
+    assert simulation.span.black_hole.is_seen(simulation.now)
+    assert simulation.span.black_hole.passes
     simulation.payload = 1200
     simulation.span.path(1200, 1, simulation.now)
-    assert not simulation.span.vanishing.is_seen(simulation.now)
+    assert not simulation.span.black_hole.is_seen(simulation.now)
     simulation.run(0.5, 80 * MBIT)
-    assert not simulation.span.vanishing.is_seen(simulation.now)
-    assert simulation.span.measured.loss == 0
+    assert not simulation.span.black_hole.is_seen(simulation.now)
+    assert simulation.span.estimator.loss == 0
 
 
 def mixed(simulation: Simulation, seconds: float, long: int = 1400) -> None:
@@ -271,22 +271,22 @@ def mixed(simulation: Simulation, seconds: float, long: int = 1400) -> None:
 def test_a_black_hole_for_single_datagrams_is_seen_while_short_ones_pass() -> None:
     simulation = Simulation()
     mixed(simulation, 3.0)
-    assert not simulation.span.vanishing.is_seen(simulation.now)
+    assert not simulation.span.black_hole.is_seen(simulation.now)
     simulation.drops_longer_than = 1400
     mixed(simulation, 1.5)
-    assert simulation.span.vanishing.is_seen(simulation.now)
+    assert simulation.span.black_hole.is_seen(simulation.now)
     simulation.span.length_passes(simulation.now)
-    assert not simulation.span.vanishing.is_seen(simulation.now)
-    assert simulation.span.vanishing.passes, "no burst was sent"
+    assert not simulation.span.black_hole.is_seen(simulation.now)
+    assert simulation.span.black_hole.passes, "no burst was sent"
     simulation.drops_longer_than = 65_535
     mixed(simulation, 3.0)
-    assert not simulation.span.vanishing.is_seen(simulation.now)
+    assert not simulation.span.black_hole.is_seen(simulation.now)
 
 
 def test_short_records_alone_are_never_taken_for_a_black_hole() -> None:
     simulation = Simulation(loss=0.3)
     mixed(simulation, 5.0, long=1168)
-    assert not simulation.span.vanishing.is_seen(simulation.now)
+    assert not simulation.span.black_hole.is_seen(simulation.now)
 
 
 def test_probes_that_are_lost_are_not_losses() -> None:
@@ -323,9 +323,9 @@ def test_one_record_that_was_late_is_no_delay_and_a_queue_that_grows_is() -> Non
     simulation.run(0.04, 2 * MBIT)
     simulation.delay -= 0.006
     simulation.run(0.5, 2 * MBIT)
-    assert not simulation.span.measured.path_rate(simulation.now)
+    assert not simulation.span.estimator.path_rate(simulation.now)
     simulation.run(1.0, 21 * MBIT)
-    assert simulation.span.measured.path_rate(simulation.now) == pytest.approx(20 * MBIT, rel=0.15)
+    assert simulation.span.estimator.path_rate(simulation.now) == pytest.approx(20 * MBIT, rel=0.15)
 
 
 def test_a_path_that_has_become_longer_is_what_it_is_within_a_minute() -> None:
@@ -333,9 +333,9 @@ def test_a_path_that_has_become_longer_is_what_it_is_within_a_minute() -> None:
     simulation.run(1.0, 1 * MBIT)
     simulation.delay += 0.05
     simulation.run(1.0, 1 * MBIT)
-    assert simulation.span.measured.path_rate(simulation.now)
+    assert simulation.span.estimator.path_rate(simulation.now)
     simulation.run(62.0, 1 * MBIT)
-    assert not simulation.span.measured.path_rate(simulation.now)
+    assert not simulation.span.estimator.path_rate(simulation.now)
 
 
 def test_little_traffic_on_a_fast_path_does_not_shorten_records() -> None:

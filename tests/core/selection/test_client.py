@@ -9,8 +9,9 @@ import pytest
 
 from tests.core.fakes import Address, Connection, FakeTimestamps
 from tests.core.pair import AT_LEFT, CLIENT_KEYS, SERVER_KEYS, Side, World, only, sent
-from vpntun.core.events import Carrier, Dial, Established, Event, HangUp, Resolve, Transmit
-from vpntun.core.selection.client import ClientCarriers, Transport
+from vpntun.core.events import CloseConnection, Dial, Established, Event, Resolve, Transmit
+from vpntun.core.selection.client import ClientCarriers
+from vpntun.types import Carrier, Transport
 
 BOTH = ("server-v4", "server-v6")
 
@@ -517,57 +518,57 @@ def alone(transport: Transport = "auto") -> tuple[Side, ClientCarriers]:
 
 
 def test_the_name_is_looked_up_with_every_attempt() -> None:
-    _, choice = alone()
-    assert choice.start(0) == [Resolve()]
-    (event, again) = choice.resolved([Address("a")], 0.1)
+    _, selector = alone()
+    assert selector.start(0) == [Resolve()]
+    (event, again) = selector.resolved([Address("a")], 0.1)
     assert isinstance(event, Transmit)
     assert again == Resolve()
-    assert choice.handle_timer(1.9) == []
-    assert choice.handle_timer(2) == [Dial(Address("a")), Resolve()]
+    assert selector.handle_timer(1.9) == []
+    assert selector.handle_timer(2) == [Dial(Address("a")), Resolve()]
 
 
 def test_a_new_wish_during_the_search_changes_nothing() -> None:
-    _, choice = alone()
-    choice.start(0)
-    deadline = choice.deadline
-    assert choice.want(0.5) == []
-    assert choice.deadline == deadline
+    _, selector = alone()
+    selector.start(0)
+    deadline = selector.deadline
+    assert selector.want(0.5) == []
+    assert selector.deadline == deadline
 
 
 def test_a_connection_that_answers_nothing_is_hung_up_after_three_initiations_and_another_dialled() -> None:
     world = World("tcp")
     world.server.alive = False  # it accepts, and says nothing
     connection = Connection(world.network, world.client)
-    _, choice = alone("tcp")
-    choice.start(0)
-    assert choice.resolved([Address("a")], 0) == [Dial(Address("a")), Resolve()]
-    asked = sum(isinstance(event, Transmit) for event in choice.dialled(connection, 0))
+    _, selector = alone("tcp")
+    selector.start(0)
+    assert selector.resolved([Address("a")], 0) == [Dial(Address("a")), Resolve()]
+    asked = sum(isinstance(event, Transmit) for event in selector.dialled(connection, 0))
     events: list[Event] = []
-    while not events or not isinstance(events[0], HangUp):
+    while not events or not isinstance(events[0], CloseConnection):
         asked += sum(isinstance(event, Transmit) for event in events)
-        assert choice.deadline <= 17
-        events = choice.handle_timer(choice.deadline)
+        assert selector.deadline <= 17
+        events = selector.handle_timer(selector.deadline)
     assert asked == 3
-    assert events == [HangUp(connection), Dial(Address("a")), Resolve()]
+    assert events == [CloseConnection(connection), Dial(Address("a")), Resolve()]
 
 
 def test_a_connection_that_answered_while_it_was_being_hung_up_leaves_no_dead_endpoint() -> None:
     world = World("tcp")
     connection = Connection(world.network, world.client)
-    side, choice = alone("tcp")
+    side, selector = alone("tcp")
     server = Side(SERVER_KEYS, CLIENT_KEYS.public, Random(2))
-    choice.start(0)
-    choice.resolved([Address("a")], 0)
-    choice.dialled(connection, 0)
+    selector.start(0)
+    selector.resolved([Address("a")], 0)
+    selector.dialled(connection, 0)
     events: list[Event] = []
-    while HangUp(connection) not in events:
-        now = choice.deadline
-        last, events = events, choice.handle_timer(now)
+    while CloseConnection(connection) not in events:
+        now = selector.deadline
+        last, events = events, selector.handle_timer(now)
     response = only(server.take(only(last), AT_LEFT, now))
     assert side.take(response, connection, now) == [Established(connection, initiator=True)]
-    assert sent(choice.established(connection, now, initiator=True))
-    choice.lost(connection, now + 2)
+    assert sent(selector.established(connection, now, initiator=True))
+    selector.lost(connection, now + 2)
     assert side.peer.endpoint is None
-    assert choice.searching
-    assert choice.dial_failed(now + 3) == []
-    assert choice.handle_timer(choice.deadline)[0] == Dial(Address("a"))
+    assert selector.searching
+    assert selector.dial_failed(now + 3) == []
+    assert selector.handle_timer(selector.deadline)[0] == Dial(Address("a"))

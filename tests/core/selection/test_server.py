@@ -6,9 +6,9 @@ from random import Random
 
 from tests.core.fakes import FakeEndpoint
 from tests.core.pair import AT_LEFT, AT_RIGHT, Pair, only, sent
-from vpntun.core.events import Established, Event, GaveUp, Moved, Transmit
+from vpntun.core.events import DropQueued, Established, Event, Moved, Transmit
 from vpntun.core.selection.server import ServerCarriers
-from vpntun.core.wireguard.timers import NEVER
+from vpntun.types import NEVER
 from vpntun.wire.message import DATA, INITIATION, kind_of
 
 OVER_TCP = FakeEndpoint("left", "tcp")
@@ -22,38 +22,38 @@ def serving(endpoint: FakeEndpoint | None = AT_LEFT) -> tuple[Pair, ServerCarrie
 
 
 def test_the_remembered_endpoint_is_asked_at_the_start() -> None:
-    pair, choice = serving()
-    assert not choice.searching
-    (event,) = choice.start(pair.now)
-    assert choice.searching
+    pair, selector = serving()
+    assert not selector.searching
+    (event,) = selector.start(pair.now)
+    assert selector.searching
     assert isinstance(event, Transmit)
     assert event.endpoint == AT_LEFT
     assert kind_of(event.message) == INITIATION
 
 
 def test_nobody_is_asked_while_nobody_is_known() -> None:
-    pair, choice = serving(None)
-    assert choice.start(pair.now) == choice.want(pair.now) == []
-    assert not choice.searching
+    pair, selector = serving(None)
+    assert selector.start(pair.now) == selector.want(pair.now) == []
+    assert not selector.searching
 
 
 def test_what_is_staged_goes_after_90_seconds_without_anybody_to_ask() -> None:
-    pair, choice = serving(None)
+    pair, selector = serving(None)
     begun = pair.now
-    choice.want(begun)
-    assert choice.handle_timer(begun + 89.9) == choice.want(begun + 89.9) == []
-    assert choice.deadline == begun + 90
-    assert choice.handle_timer(begun + 90) == [GaveUp()]
-    assert choice.deadline == NEVER
+    selector.want(begun)
+    assert selector.handle_timer(begun + 89.9) == selector.want(begun + 89.9) == []
+    assert selector.deadline == begun + 90
+    assert selector.handle_timer(begun + 90) == [DropQueued()]
+    assert selector.deadline == NEVER
 
 
 def test_a_client_that_came_back_meanwhile_loses_nothing_and_can_be_asked() -> None:
-    pair, choice = serving(None)
-    choice.want(pair.now)
+    pair, selector = serving(None)
+    selector.want(pair.now)
     pair.shake_hands()
     pair.now += 90
-    assert choice.handle_timer(pair.now) == []
-    assert sent(choice.want(pair.now))
+    assert selector.handle_timer(pair.now) == []
+    assert sent(selector.want(pair.now))
 
 
 def test_on_a_new_connection_something_small_goes_before_the_data() -> None:
@@ -66,62 +66,62 @@ def test_on_a_new_connection_something_small_goes_before_the_data() -> None:
 
 
 def test_it_asks_18_times_in_90_seconds_and_gives_up() -> None:
-    pair, choice = serving()
-    asked = len(sent(choice.want(pair.now)))
+    pair, selector = serving()
+    asked = len(sent(selector.want(pair.now)))
     start = pair.now
     events: list[Event] = []
-    while not events or not isinstance(events[-1], GaveUp):
-        assert choice.want(pair.now) == []
-        assert choice.handle_timer(choice.deadline - 0.001) == []
-        pair.now = choice.deadline
-        events = choice.handle_timer(pair.now)
+    while not events or not isinstance(events[-1], DropQueued):
+        assert selector.want(pair.now) == []
+        assert selector.handle_timer(selector.deadline - 0.001) == []
+        pair.now = selector.deadline
+        events = selector.handle_timer(pair.now)
         asked += len(sent(events))
     assert asked in (17, 18)
     assert 90 <= pair.now - start <= 96
-    assert choice.deadline == NEVER
-    assert sent(choice.want(pair.now + 1))
+    assert selector.deadline == NEVER
+    assert sent(selector.want(pair.now + 1))
 
 
 def test_an_answer_ends_the_asking_and_is_confirmed_at_once() -> None:
-    pair, choice = serving()
-    initiation = only(choice.start(pair.now))
+    pair, selector = serving()
+    initiation = only(selector.start(pair.now))
     elsewhere = FakeEndpoint("where the answer came from")
     (event,) = pair.to_right(only(pair.to_left(initiation)), elsewhere)
     assert event == Established(elsewhere, initiator=True)
-    moved, keepalive = choice.established(elsewhere, pair.now, initiator=True)
+    moved, keepalive = selector.established(elsewhere, pair.now, initiator=True)
     assert moved == Moved(elsewhere, AT_LEFT)
-    assert choice.deadline == NEVER
+    assert selector.deadline == NEVER
     assert pair.to_left(only([keepalive])) == [Established(AT_RIGHT, initiator=False)]
     pair.assert_data_flows()
 
 
 def test_the_peers_own_handshake_ends_the_asking() -> None:
-    pair, choice = serving()
-    choice.start(pair.now)
+    pair, selector = serving()
+    selector.start(pair.now)
     pair.shake_hands()
-    assert choice.established(AT_LEFT, pair.now, initiator=False) == []
-    assert choice.deadline == NEVER
-    assert choice.handle_timer(pair.now + 100) == []
+    assert selector.established(AT_LEFT, pair.now, initiator=False) == []
+    assert selector.deadline == NEVER
+    assert selector.handle_timer(pair.now + 100) == []
 
 
 def test_the_end_of_the_connection_in_use_makes_the_endpoint_unknown() -> None:
-    pair, choice = serving(OVER_TCP)
-    assert sent(choice.want(pair.now))
-    choice.lost(OVER_TCP)
+    pair, selector = serving(OVER_TCP)
+    assert sent(selector.want(pair.now))
+    selector.lost(OVER_TCP)
     assert pair.right.peer.endpoint is None
-    assert choice.deadline == NEVER
-    assert choice.want(pair.now + 10) == []
+    assert selector.deadline == NEVER
+    assert selector.want(pair.now + 10) == []
     # What was asked there is over: a new connection is asked afresh.
     pair.right.peer.endpoint = FakeEndpoint("another", "tcp")
-    assert sent(choice.want(pair.now + 1))
+    assert sent(selector.want(pair.now + 1))
 
 
 def test_the_end_of_any_other_connection_changes_nothing() -> None:
-    pair, choice = serving()
-    choice.want(pair.now)
-    choice.lost(OVER_TCP)
+    pair, selector = serving()
+    selector.want(pair.now)
+    selector.lost(OVER_TCP)
     assert pair.right.peer.endpoint == AT_LEFT
-    assert choice.deadline < NEVER
+    assert selector.deadline < NEVER
 
 
 def test_after_a_restart_the_session_is_back_in_one_round_trip() -> None:
@@ -131,10 +131,10 @@ def test_after_a_restart_the_session_is_back_in_one_round_trip() -> None:
     pair.now += 50
     fresh = Pair()
     pair.right, pair.right.peer.endpoint = fresh.right, AT_LEFT
-    choice = ServerCarriers(pair.right.peer, Random(3))
-    response = only(pair.to_left(only(choice.start(pair.now))))
+    selector = ServerCarriers(pair.right.peer, Random(3))
+    response = only(pair.to_left(only(selector.start(pair.now))))
     pair.to_right(response)
-    keepalive = only(choice.established(AT_LEFT, pair.now, initiator=True))
+    keepalive = only(selector.established(AT_LEFT, pair.now, initiator=True))
     assert kind_of(keepalive) == DATA
     pair.to_left(keepalive)
     assert pair.left.current() is not old

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from vpntun.core.wireguard.timers import NEVER
+from vpntun.types import NEVER
 
 LEAST = 0.0035
 SHARE = 0.02

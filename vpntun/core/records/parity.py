@@ -11,8 +11,8 @@ No record waits for its parity. A restored record comes late, by no more than it
 
 from __future__ import annotations
 
-from vpntun.core.wireguard.timers import NEVER
 from vpntun.crypto.replay import ReplayWindow
+from vpntun.types import NEVER
 from vpntun.wire.record import Parity
 
 KEPT = 64

@@ -10,15 +10,15 @@
     vanished          bursts, or long datagrams, vanish while a small PROBE is echoed: a black hole. The same as refused
     done              10 min later upward again, in case the path has become wider
 
-Not even 1,200 bytes (refused or vanished): `whole` says so. Then messages go whole, with DF clear, for IP to
-fragment; after 10 min 1,200 is asked for again.
+Not even 1,200 bytes (refused or vanished): `needs_fragmentation` is set. Then messages go whole, with DF clear, for IP
+to fragment; after 10 min 1,200 is asked for again.
 
 All lengths are bytes of UDP payload: a whole WireGuard message. Times are seconds of the caller's clock.
 """
 
 from __future__ import annotations
 
-from vpntun.core.wireguard.timers import NEVER
+from vpntun.types import NEVER
 
 BASE = 1200
 TRIES = 3
@@ -37,13 +37,14 @@ class PathMtu:
     """One path's. Attributes:
 
     payload     bytes usable now
-    whole       send whole messages for IP to fragment: the path takes less than 1,200
+    needs_fragmentation
+                send whole messages for IP to fragment: the path takes less than 1,200
     deadline    when `probe` has something to ask
     """
 
     def __init__(self, now: float, *, ipv6: bool = False) -> None:
         self.payload = BASE
-        self.whole = False
+        self.needs_fragmentation = False
         self.deadline = now
         self._again_at = NEVER
         self._too_long = LARGEST + 1
@@ -52,7 +53,7 @@ class PathMtu:
     def moved(self, now: float, *, ipv6: bool = False) -> None:
         """Another path: begin anew."""
         self.payload = BASE
-        self.whole = False
+        self.needs_fragmentation = False
         self._common = COMMON_V6 if ipv6 else COMMON_V4
         self._asked = 0
         self._tries = 0
@@ -66,9 +67,9 @@ class PathMtu:
         if self.deadline >= self._again_at:
             self._search_below(LARGEST + 1, now)
         if self._asked and self._tries >= TRIES:
-            if self._asked <= self.payload and not self.whole:
+            if self._asked <= self.payload and not self.needs_fragmentation:
                 self.refused(self.payload, now)
-                if self.whole:
+                if self.needs_fragmentation:
                     return None
             else:
                 self._out_of_question(self._asked)
@@ -87,7 +88,7 @@ class PathMtu:
         """A PROBE of this length was echoed, be it late."""
         if not BASE <= size <= self._largest_asked:
             return
-        self.whole = False
+        self.needs_fragmentation = False
         self.payload = max(self.payload, size)
         if self._too_long <= size:
             self._too_long = size + 1
@@ -113,7 +114,7 @@ class PathMtu:
     def _give_up(self, now: float) -> None:
         """Not even the base passes."""
         self.payload = BASE
-        self.whole = True
+        self.needs_fragmentation = True
         self._asked = 0
         self._too_long = BASE
         self.deadline = self._again_at = now + AGAIN_AFTER
@@ -131,7 +132,7 @@ class PathMtu:
 
     def _next(self) -> int:
         """The length to ask for next, longer than what is used and shorter than what is too long; 0: none."""
-        if self.whole:
+        if self.needs_fragmentation:
             return BASE if self._too_long > BASE else 0
         for size in self._common:
             if self.payload < size < self._too_long:

@@ -17,7 +17,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
 
-from vpntun.core.wireguard.timers import NEVER
+from vpntun.types import NEVER
 
 Purpose = Literal["size", "doubt", "carrier", "health"]
 """What a probe is for: path MTU search, does the length in use still pass, trial of another carrier, is the peer there

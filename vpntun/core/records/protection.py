@@ -13,7 +13,7 @@ datagrams and more than 15% lost does not count either: a queue overflows like t
 
 from __future__ import annotations
 
-from vpntun.core.records.measured import FadingSums
+from vpntun.core.records.path_estimator import FadingSums
 
 FADING = 10_000
 FIRST_LOOK = 1_000

@@ -13,14 +13,12 @@ Pauses follow backoff.py. The name is looked up anew with every attempt; until t
 from __future__ import annotations
 
 import random
-from typing import Literal
 
-from vpntun.core.events import CARRIERS, Carrier, Dial, Endpoint, Event, GaveUp, HangUp, Resolve, Try
+from vpntun.core.events import CloseConnection, Dial, DropQueued, Endpoint, Event, ProbePath, Resolve
 from vpntun.core.selection.backoff import pause
 from vpntun.core.wireguard.peer import Peer
-from vpntun.core.wireguard.timers import LARGEST_JITTER, NEVER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
-
-Transport = Literal["auto", "udp", "tcp"]
+from vpntun.core.wireguard.timers import LARGEST_JITTER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
+from vpntun.types import CARRIERS, NEVER, Carrier, Transport
 
 BESIDE_AFTER = 2.0
 SHORTEST_PAUSE = 1.0
@@ -82,7 +80,7 @@ class ClientCarriers:
         """Take the next step on each carrier whose time has come."""
         events: list[Event] = []
         if now - self._searching_since > REKEY_ATTEMPT_TIME:
-            events.append(GaveUp())
+            events.append(DropQueued())
         if now >= self._due["udp"]:
             self._passed_over = 0
             events += self._ask_over_udp(now)
@@ -107,7 +105,7 @@ class ClientCarriers:
         """A TCP connection stands: show the live session there, so that it goes on at once, and ask for a new one."""
         self._dialling = False
         if not self.searching:
-            return [HangUp(connection)]
+            return [CloseConnection(connection)]
         self._connection = connection
         self._asked_on_connection = 0
         self._peer.forget_handshake("tcp")
@@ -159,7 +157,7 @@ class ClientCarriers:
         if source.carrier == "udp":
             self._trial_at = NEVER
             if self._connection is not None:
-                events.append(HangUp(self._connection))
+                events.append(CloseConnection(self._connection))
                 self._connection = None
         elif "udp" in self._allowed and self._trial_at == NEVER:
             self._trial_pause = FIRST_TRIAL
@@ -187,7 +185,7 @@ class ClientCarriers:
         self._trial_at = now + self._trial_pause
         if self.searching or not self._candidates:
             return [Resolve()]
-        return [Try(self._next_candidate("udp")), Resolve()]
+        return [ProbePath(self._next_candidate("udp")), Resolve()]
 
     def _ask_over_tcp(self, now: float) -> list[Event]:
         if self._connection is not None:
@@ -196,7 +194,7 @@ class ClientCarriers:
                 self._due["tcp"] = now + REKEY_TIMEOUT + self._jitter()
                 return self._peer.initiate(self._connection, now)
             unanswering, self._connection = self._connection, None
-            return [HangUp(unanswering), *self._ask_over_tcp(now)]
+            return [CloseConnection(unanswering), *self._ask_over_tcp(now)]
         if not self._candidates:
             self._due["tcp"] = now + self._pause(SHORTEST_PAUSE, now)
             return [Resolve()]

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import random
 
-from vpntun.core.events import Endpoint, Event, GaveUp
+from vpntun.core.events import DropQueued, Endpoint, Event
 from vpntun.core.wireguard.peer import Peer
-from vpntun.core.wireguard.timers import LARGEST_JITTER, NEVER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
+from vpntun.core.wireguard.timers import LARGEST_JITTER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
+from vpntun.types import NEVER
 
 
 class ServerCarriers:
@@ -48,7 +49,7 @@ class ServerCarriers:
             return []
         if now >= self._gives_up_at:
             self.deadline = NEVER
-            return [GaveUp()] if self._peer.sending_session(now) is None else []
+            return [DropQueued()] if self._peer.sending_session(now) is None else []
         return self._ask(now)
 
     def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:

@@ -14,8 +14,8 @@ since a responder takes initiations in the order of their timestamps, and it is 
 
 from __future__ import annotations
 
-from vpntun.core.events import Carrier
 from vpntun.crypto.session import Session
+from vpntun.types import Carrier
 
 
 class Keyring:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vpntun.core.events import Endpoint, Event
 from vpntun.core.wireguard.indices import Indices
-from vpntun.core.wireguard.peer import Handshake, Held, Peer
+from vpntun.core.wireguard.peer import Handshake, Peer, SessionOwner
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import consume_initiation
 from vpntun.errors import BadPacket, ConfigurationError
@@ -20,7 +20,7 @@ class Node:
 
     def __init__(self, identity: KeyPair) -> None:
         self.identity = identity
-        self.indices: Indices[Handshake | Held] = Indices()
+        self.indices: Indices[Handshake | SessionOwner] = Indices()
         self.peers: dict[bytes, Peer] = {}
 
     def add(self, peer: Peer) -> None:
@@ -54,14 +54,14 @@ class Node:
             return handshake.peer, handshake.peer.receive_response(handshake, message, source, now)
         raise BadPacket("unasked cookie" if kind != DATA else "bad type")
 
-    def session_for(self, message: Buffer, now: float) -> Held:
+    def session_for(self, message: Buffer, now: float) -> SessionOwner:
         """Who a data message is for; raises BadPacket for an unknown index or a session past its age."""
         return self.session_at(receiver_of(message), now)
 
-    def session_at(self, index: int, now: float) -> Held:
+    def session_at(self, index: int, now: float) -> SessionOwner:
         """Who holds an index of a data message; raises as `session_for`."""
         held = self.indices.find(index)
-        if not isinstance(held, Held):
+        if not isinstance(held, SessionOwner):
             raise BadPacket("unknown index")
         if not held.session.may_receive(now):
             raise BadPacket("expired session")

@@ -20,14 +20,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from vpntun.core.events import CARRIERS, Carrier, Endpoint, Established, Event, HandshakeWanted, Moved, Transmit
+from vpntun.core.events import Endpoint, Established, Event, HandshakeWanted, Moved, Transmit
 from vpntun.core.wireguard.indices import Indices
 from vpntun.core.wireguard.keyring import Keyring
-from vpntun.core.wireguard.timers import NEVER, REKEY_TIMEOUT, Timers
+from vpntun.core.wireguard.timers import REKEY_TIMEOUT, Timers
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator, ReceivedInitiation, SessionKeys
 from vpntun.crypto.session import REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME, REKEY_ON_RECEIVE_AFTER, Session
 from vpntun.errors import BadPacket
+from vpntun.types import CARRIERS, NEVER, Carrier
 from vpntun.wire.message import DATA_OVERHEAD, Buffer, Response
 
 SHORTEST_BETWEEN_CONSUMED = 0.02
@@ -53,7 +54,7 @@ class Handshake:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class SessionOwner:
     """A session and the peer that it belongs to, as its index leads to them."""
 
     peer: Peer
@@ -72,7 +73,7 @@ class Peer:
         identity: KeyPair,
         public: bytes,
         psk: bytes,
-        indices: Indices[Handshake | Held],
+        indices: Indices[Handshake | SessionOwner],
         timestamps: Timestamps,
         rng: random.Random,
         *,
@@ -292,7 +293,7 @@ class Peer:
 
     def _take_in(self, keys: SessionKeys, index: int, remote: int, initiator: bool, now: float) -> Session:
         session = Session(keys, index, remote, initiator, now)
-        self._indices.hand_over(index, Held(self, session))
+        self._indices.hand_over(index, SessionOwner(self, session))
         self.timers.session_derived(now)
         return session
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import random
 
-NEVER = float("inf")
+from vpntun.types import NEVER
+
 REKEY_TIMEOUT = 5.0
 KEEPALIVE_TIMEOUT = 10.0
 REKEY_ATTEMPT_TIME = 90.0

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from vpntun.errors import ConfigurationError, PrivilegeError
-from vpntun.netconf.netlink import Interface, Netlink, Network, family_of
+from vpntun.netconf.netlink import Netlink, family_of
+from vpntun.types import Interface, Network
 
 IFA_F_NODAD = 0x02
 IFF_UP = 0x1

@@ -18,7 +18,7 @@ MOST = 65536
 FIRST_SIZE = 64
 
 
-class Ledger:
+class SentLog:
     """The records of one session. `next` is the counter after the last one told of; the totals include all before."""
 
     __slots__ = ("_bytes_to", "_datagrams_to", "_mask", "_oldest", "_room", "_times", "bytes", "datagrams", "next")

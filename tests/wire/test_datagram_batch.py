@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.wire.test_burst import datagrams, sealed
-from vpntun.wire.train import NAME_SIZE, SLOTS, Train
+from vpntun.wire.datagram_batch import NAME_SIZE, SLOTS, DatagramBatch
 
 SIZE = 100
 HERE, THERE = b"here".ljust(NAME_SIZE, b"\0"), b"there".ljust(NAME_SIZE, b"\0")
@@ -16,7 +16,7 @@ HERE, THERE = b"here".ljust(NAME_SIZE, b"\0"), b"there".ljust(NAME_SIZE, b"\0")
 Datagram = tuple[bytes, bytes]
 
 
-def read(train: Train, *waiting: Datagram) -> list[Datagram]:
+def read(train: DatagramBatch, *waiting: Datagram) -> list[Datagram]:
     """What a kernel would do in one call: fill the slots; returns what found no slot."""
     slot = first = train.room()
     lengths = []
@@ -29,11 +29,11 @@ def read(train: Train, *waiting: Datagram) -> list[Datagram]:
         train.names[slot * NAME_SIZE : (slot + 1) * NAME_SIZE] = name
         lengths.append(len(data))
         slot += 1
-    train.came(lengths)
+    train.received(lengths)
     return list(waiting[SLOTS - first :])
 
 
-def got(train: Train) -> list[tuple[bytes, int, bytes]]:
+def got(train: DatagramBatch) -> list[tuple[bytes, int, bytes]]:
     return [(bytes(message), count, name) for message, _, count, name in train.arrivals(bytes)]
 
 
@@ -42,14 +42,14 @@ def burst(length: int, counter: int = 7, name: bytes = HERE) -> list[Datagram]:
 
 
 def test_bursts_and_whole_messages_in_one_read_come_out_one_after_the_other() -> None:
-    train = Train(SIZE)
+    train = DatagramBatch(SIZE)
     first, second, small = sealed(1000, 1), sealed(516, 2), sealed(40, 3)
     read(train, *burst(1000, 1), (small, HERE), *burst(516, 2), (small, THERE))
     assert got(train) == [(first, 12, HERE), (small, 1, HERE), (second, 6, HERE), (small, 1, THERE)]
 
 
 def test_a_burst_waits_in_place_for_its_rest() -> None:
-    train = Train(SIZE)
+    train = DatagramBatch(SIZE)
     pieces = burst(1000)
     read(train, (sealed(40, 3), HERE), *pieces[:5])
     assert [count for _, count, _ in got(train)] == [1]
@@ -59,7 +59,7 @@ def test_a_burst_waits_in_place_for_its_rest() -> None:
 
 
 def test_a_burst_that_misses_a_piece_comes_out_in_pieces() -> None:
-    train = Train(SIZE)
+    train = DatagramBatch(SIZE)
     pieces = burst(1000)
     read(train, *pieces[:4], *pieces[5:], *burst(516, 8))
     came = got(train)
@@ -78,16 +78,16 @@ def test_pieces_out_of_order_of_two_sources_or_of_odd_sizes_are_no_whole_burst()
         [(a[0] + b"x", HERE), b, c],
         [a, b, (c[0] + b"x", HERE)],
     ):
-        train = Train(SIZE)
+        train = DatagramBatch(SIZE)
         read(train, *waiting)
         assert [(message, name) for message, _, name in got(train)] == waiting
-    train = Train(SIZE + 10)
+    train = DatagramBatch(SIZE + 10)
     read(train, a, b, c)
     assert [count for _, count, _ in got(train)] == [1, 1, 1]
 
 
 def test_datagrams_of_any_length_come_whole_whatever_the_slots_were_made_for() -> None:
-    train = Train(SIZE)
+    train = DatagramBatch(SIZE)
     longest, long, short = bytes([4] * 65535), sealed(SIZE + 1, 3), sealed(40, 4)
     for _ in range(3):
         read(train, (longest, HERE), (short, HERE), (long, THERE), *burst(516, 8), (longest, THERE))
@@ -109,7 +109,7 @@ def forged(size: int, rest: int, last: int, *, fourth: int = 0) -> list[Datagram
 
 def test_pieces_of_more_than_the_longest_message_are_never_put_together() -> None:
     waiting = forged(1472, 63, 1472)
-    train = Train(1472)
+    train = DatagramBatch(1472)
     read(train, *waiting)
     assert got(train) == [(data, 1, HERE) for data, _ in waiting]
 
@@ -119,7 +119,7 @@ def test_pieces_of_more_than_the_longest_message_are_never_put_together() -> Non
 def test_nothing_longer_than_the_longest_message_comes_out(size: int, more: int, last: int) -> None:
     rest = min(63, 65535 // (size - 16) - 4 + more)
     waiting = forged(size, rest, last)
-    train = Train(size)
+    train = DatagramBatch(size)
     read(train, *waiting)
     came = got(train)
     assert max(len(message) for message, _, _ in came) <= 65535
@@ -128,13 +128,13 @@ def test_nothing_longer_than_the_longest_message_comes_out(size: int, more: int,
 
 def test_pieces_of_65_datagrams_or_whose_fourth_byte_is_not_zero_come_out_as_they_are() -> None:
     for waiting in (forged(SIZE, 64, SIZE), *(forged(SIZE, 3, 50, fourth=fourth) for fourth in (1, 2, 0x80, 0xFF))):
-        train = Train(SIZE)
+        train = DatagramBatch(SIZE)
         read(train, *waiting)
         assert got(train) == [(data, 1, HERE) for data, _ in waiting]
 
 
 def test_what_is_shorter_than_a_header_comes_out_as_it_is() -> None:
-    train = Train(SIZE)
+    train = DatagramBatch(SIZE)
     read(train, (b"", HERE), (b"\4\0\1", HERE), (sealed(40), HERE))
     assert [message for message, _, _ in got(train)] == [b"", b"\4\0\1", sealed(40)]
 
@@ -143,7 +143,7 @@ def test_what_is_shorter_than_a_header_comes_out_as_it_is() -> None:
 @given(st.lists(st.integers(32, 5000), min_size=1, max_size=60), st.integers(0, 1000))
 def test_however_reads_cut_a_stream_in_order_every_message_comes_out_whole(lengths: list[int], seed: int) -> None:
     rng = random.Random(seed)
-    train = Train(SIZE)
+    train = DatagramBatch(SIZE)
     stream = [each for counter, length in enumerate(lengths) for each in burst(length, counter)]
     came: list[bytes] = []
     while stream:
@@ -171,7 +171,7 @@ def test_however_reads_cut_a_stream_in_order_every_message_comes_out_whole(lengt
     )
 )
 def test_arbitrary_datagrams_raise_nothing_and_none_is_lost(waiting: list[bytes]) -> None:
-    train = Train(SIZE)
+    train = DatagramBatch(SIZE)
     rest: list[Datagram] = [(data, HERE) for data in waiting]
     total = 0
     while rest:

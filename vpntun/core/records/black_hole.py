@@ -12,10 +12,10 @@ The second alone, or both, may be a black hole for the length in use: the conver
 
 from __future__ import annotations
 
-from vpntun.core.records.ledger import Ledger
-from vpntun.core.records.measured import Mark
+from vpntun.core.records.path_estimator import ReportSample
 from vpntun.core.records.pathmtu import BASE
-from vpntun.core.wireguard.timers import NEVER
+from vpntun.core.records.sent_log import SentLog
+from vpntun.types import NEVER
 
 SILENCE = 1.0
 FEWEST_BURSTS = 2
@@ -23,7 +23,7 @@ FIRST_RETRY = 5.0
 LAST_RETRY = 600.0
 
 
-class Vanishing:
+class BlackHoleDetector:
     """Of one path. `passes`: False where bursts don't get through."""
 
     def __init__(self) -> None:
@@ -85,23 +85,23 @@ class Vanishing:
             return False
         return True
 
-    def reported(self, base: Mark, highest: int, opened: int, ledger: Ledger) -> bool:
+    def reported(self, base: ReportSample, highest: int, opened: int, sent_log: SentLog) -> bool:
         """A REPORT has come; `base`: the one before. Whether it tells of loss, and not of an outage or a black hole.
 
         It does where it shows a burst completed since, or none was sent.
         """
         if self._long_since != NEVER and highest > base.highest:
-            is_long = not ledger.short(highest - 1, highest, BASE)
-            if is_long or opened - base.opened > ledger.short(base.highest, highest, BASE):
+            is_long = not sent_log.short(highest - 1, highest, BASE)
+            if is_long or opened - base.opened > sent_log.short(base.highest, highest, BASE):
                 self._long_since = NEVER
         counters = highest - base.highest
         awaited = self._burst_since != NEVER or not self.passes
-        if not awaited or ledger.datagrams_to(highest) - base.sent == counters > 0:
+        if not awaited or sent_log.datagrams_to(highest) - base.sent == counters > 0:
             return True
         if not counters:
             return False
-        is_single = ledger.singles(highest - 1, highest) == 1
-        if is_single and opened - base.opened <= ledger.singles(base.highest, highest):
+        is_single = sent_log.singles(highest - 1, highest) == 1
+        if is_single and opened - base.opened <= sent_log.singles(base.highest, highest):
             return False
         self._proven = self.passes = True
         self._retry_pause = FIRST_RETRY

@@ -11,7 +11,7 @@ from __future__ import annotations
 HABIT = 4
 
 
-class Lone:
+class SingleReadHint:
     """What is known of one descriptor. `turn` is the loop's count of its turns."""
 
     __slots__ = ("_in_a_row", "_turn")

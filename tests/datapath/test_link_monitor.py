@@ -9,7 +9,7 @@ import pytest
 from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4
 from tests.machine import HandLoop
 from vpntun.datapath.link import Link
-from vpntun.datapath.standing import Standing
+from vpntun.datapath.link_monitor import LinkMonitor
 
 PACKET = ipv4("10.0.0.1", "10.0.0.2", b"x")
 
@@ -26,9 +26,9 @@ class Watched:
         self.bob.know(ALICE.public)
         self.wire = Wire(self.alice, self.bob)
         self.alice.link.peer.endpoint = self.wire.to_right
-        self.standing = Standing(loop, self._changed)
+        self.monitor = LinkMonitor(loop, self._changed)
         for end in self.ends.values():
-            self.standing.follow(end.link)
+            self.monitor.follow(end.link)
 
     def _changed(self, link: Link, stands: bool) -> None:
         name = "alice" if link is self.alice.link else "bob"
@@ -70,11 +70,11 @@ def test_before_the_first_session_nothing_stands(watched: Watched) -> None:
     watched.alice.send(PACKET)
     watched.pass_time(120)
     assert watched.news() == set()
-    assert watched.standing.summary == "0 of 2 peers connected"
+    assert watched.monitor.summary == "0 of 2 peers connected"
 
 
 def test_with_the_first_session_the_link_stands_at_both_ends(up: Watched) -> None:
-    assert up.standing.summary == "2 of 2 peers connected"
+    assert up.monitor.summary == "2 of 2 peers connected"
 
 
 def test_traffic_and_fresh_sessions_are_no_news(up: Watched) -> None:
@@ -93,7 +93,7 @@ def test_what_is_unanswered_for_15_s_takes_the_link_down_where_it_was_sent(up: W
     assert up.news() == set()
     up.pass_time(2)
     assert up.news() == {("alice", False)}
-    assert up.standing.summary == "1 of 2 peers connected"
+    assert up.monitor.summary == "1 of 2 peers connected"
 
 
 def test_a_link_that_answers_again_stands_again(up: Watched) -> None:
@@ -123,7 +123,7 @@ def test_a_younger_session_keeps_it_standing_as_long(up: Watched) -> None:
 
 def test_a_link_that_is_taken_away_does_not_stand(up: Watched) -> None:
     link = up.bob.link
-    up.standing.forget(link)
+    up.monitor.forget(link)
     assert up.news() == {("bob", False)}
     up.wire.shake_hands()
     up.pass_time(200, step=1)
@@ -131,7 +131,7 @@ def test_a_link_that_is_taken_away_does_not_stand(up: Watched) -> None:
 
 
 def test_one_that_never_stood_goes_without_a_word(watched: Watched) -> None:
-    watched.standing.forget(watched.bob.link)
+    watched.monitor.forget(watched.bob.link)
     assert watched.news() == set()
 
 
@@ -140,7 +140,7 @@ def test_a_link_that_flaps_arms_no_crowd_of_timers(up: Watched, monkeypatch: pyt
     monkeypatch.setattr(up.loop, "call_later", lambda seconds, callback: asked.append(seconds))
     link = up.alice.link
     for stands in [False, True] * 20:
-        monkeypatch.setattr("vpntun.datapath.standing.stands_now", lambda _, stands=stands: stands)
+        monkeypatch.setattr("vpntun.datapath.link_monitor.is_up", lambda _, stands=stands: stands)
         link.on_news()
     assert asked == []
     assert len(up.told) == 40

@@ -10,14 +10,14 @@ import click
 
 from vpntun.config.tunnel import Tunnel
 from vpntun.process.background import Background
-from vpntun.process.hooks import Command, Event
-from vpntun.process.service import Manner
+from vpntun.process.hooks import Command, HookEvent
+from vpntun.process.service import RunOptions
 from vpntun.runtime.log import open_log
 from vpntun.runtime.logform import Form
 
 FILE = click.Path(path_type=Path)
 MOST_SECONDS = 1_000_000.0
-HOOKS: tuple[Event, ...] = ("up", "down", "link-up", "link-down")
+HOOKS: tuple[HookEvent, ...] = ("up", "down", "link-up", "link-down")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -58,7 +58,7 @@ _OPTIONS = (
 )
 
 
-def manner_options(function: Function) -> Function:
+def add_run_options(function: Function) -> Function:
     """Give a command these options."""
     for option in reversed(_OPTIONS):
         function = option(function)
@@ -84,5 +84,5 @@ def serve(interface: str, read: Callable[[], Tunnel], options: dict[str, Any], f
     from vpntun.daemon import run  # the commands that make keys, and those that check files, need no pytun
 
     background = Background.enter(options["wait"]) if options["daemon"] else None
-    manner = Manner(options["user"], commands, options["pidfile"], background, file)
-    run(tunnel, manner, read if file is not None else None)
+    run_options = RunOptions(options["user"], commands, options["pidfile"], background, file)
+    run(tunnel, run_options, read if file is not None else None)

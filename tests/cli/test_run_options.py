@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from vpntun.config.keyfile import create_shared
-from vpntun.process.service import Manner
+from vpntun.process.service import RunOptions
 
 
 @pytest.fixture(params=["options", "file"])
@@ -28,19 +28,24 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 
 def test_without_a_word_it_runs_as_it_was_started(run: Run, ran: list[Any], start: list[str]) -> None:
     assert run(*start).status == 0
-    manner = ran[1]
-    assert (manner.user, dict(manner.commands), manner.pidfile, manner.background) == (None, {}, None, None)
+    run_options = ran[1]
+    assert (run_options.user, dict(run_options.commands), run_options.pidfile, run_options.background) == (
+        None,
+        {},
+        None,
+        None,
+    )
 
 
 def test_what_is_asked_for_is_what_the_daemon_gets(run: Run, ran: list[Any], start: list[str], tmp_path: Path) -> None:
     pidfile = tmp_path / "pid"
     hooks = ["--up", "sh -c true", "--link-down", "/bin/sh 'a b'"]
     assert run(*start, "--user", "alice", *hooks, "--pidfile", str(pidfile)).status == 0
-    manner: Manner = ran[1]
-    assert (manner.user, manner.pidfile) == ("alice", pidfile)
-    up, down = manner.commands["up"].words, manner.commands["link-down"].words
+    run_options: RunOptions = ran[1]
+    assert (run_options.user, run_options.pidfile) == ("alice", pidfile)
+    up, down = run_options.commands["up"].words, run_options.commands["link-down"].words
     assert (Path(up[0]).name, up[1:], down) == ("sh", ("-c", "true"), ("/bin/sh", "a b"))
-    assert set(manner.commands) == {"up", "link-down"}
+    assert set(run_options.commands) == {"up", "link-down"}
 
 
 def test_the_log_goes_where_and_in_the_form_it_is_asked_to(

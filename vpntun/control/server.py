@@ -54,7 +54,7 @@ def other_end(connected: socket.socket) -> tuple[int, int]:
     return process, user
 
 
-class ControlSocket:
+class ControlServer:
     """Answers on the socket until it is closed.
 
     `stop` ends the loop. `reload` raises VpntunError where it cannot, with the reason. `reset` takes what the client

@@ -26,7 +26,7 @@ _WORD = struct.Struct("!H")
 _DF = 0x40
 
 
-class DatagramRun:
+class UdpCoalescer:
     """The run at the end of the bundle in `record`. `header` is always the packet's virtio_net_hdr, as it was read."""
 
     def __init__(self, record: memoryview) -> None:

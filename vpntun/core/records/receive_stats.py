@@ -16,13 +16,13 @@ One Meter a session. Times are seconds of the caller's clock.
 
 from __future__ import annotations
 
-from vpntun.core.wireguard.timers import NEVER
+from vpntun.types import NEVER
 from vpntun.wire.record import Report
 
 INTERVAL = 0.05
 
 
-class Meter:
+class ReceiveStats:
     """Totals since the session began; a new one, or one that was `reset`, has seen nothing.
 
     deadline    when a REPORT is due
@@ -58,7 +58,7 @@ class Meter:
         self._news = False
         """Whether packets came that the one after it does."""
 
-    def took(self, counter: int, datagrams: int, now: float) -> None:
+    def record_received(self, counter: int, datagrams: int, now: float) -> None:
         """A message with packets was opened; it came in so many datagrams."""
         if counter > self.settled:
             self._opened_above += 1
@@ -73,7 +73,7 @@ class Meter:
         if self.deadline == NEVER:
             self.deadline = now + INTERVAL
 
-    def took_control(self, counter: int, datagrams: int = 1) -> None:
+    def control_received(self, counter: int, datagrams: int = 1) -> None:
         """A message without packets was opened: a keepalive, HELLO, REPORT, PROBE or ECHO."""
         if counter > self.settled:
             self._opened_above += 1
@@ -86,14 +86,14 @@ class Meter:
 
     def restored(self, counter: int) -> None:
         """A message that did not come was restored: it counts as opened, and its datagram as lost."""
-        self.took_control(counter, 0)
+        self.control_received(counter, 0)
 
-    def gave_up(self, counter: int, datagrams: int) -> None:
+    def record_given_up(self, counter: int, datagrams: int) -> None:
         """A record of which so many datagrams came will not be opened: one is missing."""
         self._failed += 1
-        self.saw(counter, datagrams)
+        self.datagrams_received(counter, datagrams)
 
-    def saw(self, counter: int, datagrams: int) -> None:
+    def datagrams_received(self, counter: int, datagrams: int) -> None:
         """So many datagrams of a record came besides those that it was opened with."""
         if counter > self.settled:
             self._datagrams_above += datagrams

@@ -1,30 +1,31 @@
 """What two vpntuns say to each other inside a session, besides packets; one object a peer.
 
-    HELLO          greeting.py   what each can take; before the peer's is seen it is treated as plain WireGuard, or,
+    HELLO          hello.py   what each can take; before the peer's is seen it is treated as plain WireGuard, or,
                                  where it is known to be a vpntun (a shared key), packets wait for it
-    REPORT         meter.py      what has arrived, which the other's span.py follows
+    REPORT         receive_stats.py      what has arrived, which the other's span.py follows
     PROBE, ECHO    probes.py     the path's MTU (pathmtu.py), trials of another carrier, black holes
     PARITY         parity.py     restores a record that was lost at random
     bursts         span.py       how long a record may be, and in how many datagrams it goes
 
-This decides and says (`Say`); the host seals and sends what it says, asks for `room` before a record with packets, and
-tells of each that was sent or opened. Nothing said here arms WireGuard's data timers, and an idle link says nothing but
-what the MTU search asks for, which ends.
+This decides (`SendRecord`); the link seals and sends what is decided, asks for `room` before a record with packets, and
+reports each record that was sent or opened. No record decided here arms WireGuard's data timers, and an idle link sends
+none except for the MTU search, which ends.
 """
 
 from __future__ import annotations
 
-from vpntun.core.events import Endpoint, Event, HandshakeWanted, Proved, Ready, Say
-from vpntun.core.records.greeting import Greeting
-from vpntun.core.records.meter import Meter
+from vpntun.core.events import DrainQueue, Endpoint, Event, HandshakeWanted, PathVerified, SendRecord
+from vpntun.core.records.hello import HelloExchange
 from vpntun.core.records.parity import LARGEST_KEPT, ParityMaker, Restorer
 from vpntun.core.records.pathmtu import PathMtu
 from vpntun.core.records.probes import Probes, Purpose
 from vpntun.core.records.reassembly import Reassembly
+from vpntun.core.records.receive_stats import ReceiveStats
 from vpntun.core.records.span import LARGEST_SEND, Span
-from vpntun.core.wireguard.timers import NEVER, REKEY_TIMEOUT
+from vpntun.core.wireguard.timers import REKEY_TIMEOUT
 from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket
+from vpntun.types import NEVER
 from vpntun.wire.burst import MOST_DATAGRAMS, datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD, HEADER_SIZE, TAG_SIZE
 from vpntun.wire.record import (
@@ -57,7 +58,7 @@ UNCUT = 65507
 """The datagram size of a message that IP may fragment: it is never cut here."""
 
 
-class Conversation:
+class RecordProtocol:
     """Attributes for the data path:
 
     takes     what the peer takes now, a sum of TAKES_*; 0 for a plain WireGuard
@@ -70,8 +71,8 @@ class Conversation:
         """`takes`: what this end can take. `mtu`: the inner MTU, in bytes."""
         self._peer_is_vpntun = peer_is_vpntun
         self._mtu = mtu
-        self._greeting = Greeting(takes)
-        self._meter = Meter()
+        self._hellos = HelloExchange(takes)
+        self._receive_stats = ReceiveStats()
         self._probes = Probes()
         self._path = PathMtu(now)
         self._stream = False
@@ -90,14 +91,14 @@ class Conversation:
         self.takes = 0
         self._largest_taken = 0
         self.payload = self._path.payload
-        self.df = True
+        self.dont_fragment = True
         self.span = Span(self.payload, self._smallest(), now)
 
     def __str__(self) -> str:
         span = self.span
         return (
             f"datagrams of {self.payload} bytes, {span.span} a record, {span.largest_record} bytes a record, "
-            f"{span.measured.rate * 8 / 1e6:.0f} Mbit/s delivered, {span.measured.loss:.2%} of datagrams lost"
+            f"{span.estimator.rate * 8 / 1e6:.0f} Mbit/s delivered, {span.estimator.loss:.2%} of datagrams lost"
         )
 
     @property
@@ -108,7 +109,7 @@ class Conversation:
     @property
     def path_payload(self) -> int | None:
         """The longest datagram known to get through, in bytes of UDP payload; None: under 1,200, or not looked for."""
-        return self._path.payload if self.cuts and not self._path.whole else None
+        return self._path.payload if self.cuts and not self._path.needs_fragmentation else None
 
     @property
     def last_round_trip(self) -> tuple[float, float]:
@@ -118,12 +119,12 @@ class Conversation:
     @property
     def report_due(self) -> float:
         """The one deadline that packets change."""
-        return self._meter.deadline
+        return self._receive_stats.deadline
 
     @property
     def deadline(self) -> float:
         """When `handle_timer` is to be called."""
-        return min(self._meter.deadline, self._probes.deadline, self._search_deadline(), self._hello_deadline())
+        return min(self._receive_stats.deadline, self._probes.deadline, self._search_deadline(), self._hello_deadline())
 
     # Sessions and paths
 
@@ -134,11 +135,11 @@ class Conversation:
                 self.reassembly.forget(self._session)
             self._session = session
             self._confirmed_at = now
-            self._meter.reset()
+            self._receive_stats.reset()
             self._parities.begin()
             self._restorer.forget()
             self.span.new_session(now)
-        return self._hello(session) if self._greeting.confirmed(session, now) else []
+        return self._hello(session) if self._hellos.confirmed(session, now) else []
 
     def moved(self, endpoint: Endpoint, now: float, *, ipv6: bool) -> None:
         """The peer's endpoint is another now."""
@@ -154,15 +155,15 @@ class Conversation:
 
     def awaits_hello(self, session: Session, now: float) -> bool:
         """Whether packets wait, because the peer is a vpntun and has not said what it takes yet."""
-        return self._peer_is_vpntun and self._greeting.taken(session, now) is None
+        return self._peer_is_vpntun and self._hellos.taken(session, now) is None
 
     def takes_records(self, session: Session, now: float) -> bool:
         """Whether the peer speaks of records in this session."""
-        return self._greeting.taken(session, now) is not None
+        return self._hellos.taken(session, now) is not None
 
     def room(self, session: Session, now: float) -> int:
         """Bytes of plaintext that the next record with packets may have; 0: the peer takes none."""
-        taken = self._greeting.taken(session, now)
+        taken = self._hellos.taken(session, now)
         if taken is None:
             self.takes = 0
             return 0
@@ -174,12 +175,12 @@ class Conversation:
         if now >= self.span.deadline:
             self.span.handle_deadline(now)
             # Had they only been late, their report would have come by now.
-            if now - self._length_passes_at >= HINDSIGHT and self.span.vanishing.is_seen(now):
+            if now - self._length_passes_at >= HINDSIGHT and self.span.black_hole.is_seen(now):
                 self.span.length_passes(now)
                 self._length_passes_at = NEVER
             self._follow_path(now)
         largest = self.span.largest_record
-        if not self._stream and not self.df:
+        if not self._stream and not self.dont_fragment:
             largest = max(self._mtu + OVERHEAD, self._path.payload) - DATA_OVERHEAD
         return min(largest, taken.largest)
 
@@ -189,7 +190,7 @@ class Conversation:
         Over a stream there is none.
         """
         span, payload = self.span, self.payload
-        if not (span.protects_bursts and span.protection.possible and self.df):
+        if not (span.protects_bursts and span.protection.possible and self.dont_fragment):
             return 0
         count = datagrams_for(size + DATA_OVERHEAD, payload)
         padded = count * (payload - HEADER_SIZE) - TAG_SIZE
@@ -220,19 +221,19 @@ class Conversation:
 
     def on_traffic(self, session: Session, now: float) -> list[Event]:
         """Packets go to the peer in whatever form: a HELLO that was not answered may be due."""
-        return self._hello(session) if self._greeting.on_traffic(session, now) else []
+        return self._hello(session) if self._hellos.on_traffic(session, now) else []
 
     def opened(self, session: Session, counter: int, datagrams: int, now: float, plaintext: memoryview) -> None:
         """A message with packets was opened that came in so many datagrams."""
         if session is self._session:
-            self._meter.took(counter, datagrams, now)
+            self._receive_stats.record_received(counter, datagrams, now)
             if datagrams == 1 and now < self._restorer.until:
                 self._restorer.keep(counter, plaintext)
 
     def opened_control(self, session: Session, counter: int, datagrams: int) -> None:
         """A message without packets was opened: a keepalive, or a record that is no BUNDLE."""
         if session is self._session:
-            self._meter.took_control(counter, datagrams)
+            self._receive_stats.control_received(counter, datagrams)
 
     def restore(self, session: Session, record: memoryview, now: float) -> bytes | None:
         """A PARITY was opened: the plaintext of the record that it restores, which is a BUNDLE; None: it restores none.
@@ -245,7 +246,7 @@ class Conversation:
         found = self._restorer.restore(parity, session.replay, now)
         if found is None or found[1][0] != BUNDLE or not session.replay.mark(found[0]):
             return None
-        self._meter.restored(found[0])
+        self._receive_stats.restored(found[0])
         self.restored += 1
         return found[1]
 
@@ -254,7 +255,7 @@ class Conversation:
 
         Others may have been sealed for that length, too: that they are refused says nothing of a shorter one.
         """
-        if self.df and size <= self.payload:
+        if self.dont_fragment and size <= self.payload:
             self._path.refused(self.payload, now)
             self._follow_path(now)
 
@@ -264,11 +265,11 @@ class Conversation:
         """A record that is no BUNDLE was opened. Raises BadPacket for one that cannot be."""
         kind = record[0]
         if kind == HELLO:
-            answer = self._greeting.received(session, Hello.parse(record), now)
-            return [*(self._hello(session) if answer else []), Ready()]
+            answer = self._hellos.received(session, Hello.parse(record), now)
+            return [*(self._hello(session) if answer else []), DrainQueue()]
         if kind == PROBE:
             probe = Probe.parse(record)
-            return [Say(Echo(probe.token, probe.size).pack(), source)]
+            return [SendRecord(Echo(probe.token, probe.size).pack(), source)]
         if kind == ECHO:
             return self._echoed(Echo.parse(record), source, now)
         if kind == REPORT:
@@ -296,14 +297,16 @@ class Conversation:
         if session is None:
             return []
         events: list[Event] = []
-        if now >= self._meter.deadline:
+        if now >= self._receive_stats.deadline:
             for counter, datagrams in self.reassembly.given_up(session, now):
-                self._meter.gave_up(counter, datagrams)
+                self._receive_stats.record_given_up(counter, datagrams)
                 self.unfinished += 1
             busy = self._busy_share(now, slept)
-            report = self._meter.report(now, self.reassembly.waiting(session, self._meter.settled), busy)
+            report = self._receive_stats.report(
+                now, self.reassembly.waiting(session, self._receive_stats.settled), busy
+            )
             if report is not None and self.takes_records(session, now):
-                events.append(Say(report.pack()))
+                events.append(SendRecord(report.pack()))
         if now >= self._hello_deadline():
             events += self.on_traffic(session, now)
             if now - self._confirmed_at >= REKEY_TIMEOUT:  # packets wait, and nothing else would notice the silence
@@ -319,10 +322,10 @@ class Conversation:
         Both: bursts are dropped for what they are (`room` concludes). The second alone: the length is too much.
         """
         if (
-            not self.df
+            not self.dont_fragment
             or self._stream
             or self._endpoint is None
-            or not self.span.vanishing.is_seen(now)
+            or not self.span.black_hole.is_seen(now)
             or self._probes.waiting("health")
         ):
             return []
@@ -340,26 +343,26 @@ class Conversation:
         return max(0.0, min(1.0, 1 - (slept - slept_before) / (now - since))) if now > since else 0.0
 
     def _hello(self, session: Session) -> list[Event]:
-        return [Say(self._greeting.hello(session).pack())]
+        return [SendRecord(self._hellos.hello(session).pack())]
 
     def _hello_deadline(self) -> float:
         """Only where packets wait for the peer's HELLO does a HELLO go out without traffic."""
-        return self._greeting.due(self._session) if self._peer_is_vpntun else NEVER
+        return self._hellos.due(self._session) if self._peer_is_vpntun else NEVER
 
     def _echoed(self, echo: Echo, source: Endpoint, now: float) -> list[Event]:
         asked = self._probes.echoed(echo.token, source, now)
         if asked is None:
             return []
         if source == self._endpoint:
-            self.span.measured.delay.note_probe(self._probes.last, now)
+            self.span.estimator.delay.note_probe(self._probes.last, now)
         if asked.purpose == "size":
             self._path.echoed(asked.size, now)
             self._follow_path(now)
         elif asked.purpose == "carrier":
-            return [Proved(source)]
+            return [PathVerified(source)]
         elif asked.purpose == "doubt":
             self._length_passes_at = now
-        elif self._probes.waiting("doubt") and self.span.vanishing.is_seen(now):
+        elif self._probes.waiting("doubt") and self.span.black_hole.is_seen(now):
             self._path.vanished(now)
             self._follow_path(now)
         return []
@@ -374,9 +377,9 @@ class Conversation:
             return []
         return [self._probe(self._endpoint, "size", size - DATA_OVERHEAD, now)]
 
-    def _probe(self, endpoint: Endpoint, purpose: Purpose, size: int, now: float) -> Say:
+    def _probe(self, endpoint: Endpoint, purpose: Purpose, size: int, now: float) -> SendRecord:
         token = self._probes.asked(endpoint, purpose, size + DATA_OVERHEAD, now)
-        return Say(Probe(token, size).pack(), endpoint, size_matters=purpose in ("size", "doubt"))
+        return SendRecord(Probe(token, size).pack(), endpoint, size_matters=purpose in ("size", "doubt"))
 
     def _smallest(self) -> int:
         """As many as one packet needs; one that needs more than a send takes goes without a record."""
@@ -384,12 +387,12 @@ class Conversation:
 
     def _follow_path(self, now: float) -> None:
         """Cut records as the path has it now, and as the peer takes it."""
-        bursts = self.span.vanishing.passes and (not self.takes or bool(self.takes & TAKES_BURSTS))
-        self.df = bursts and not self._path.whole
-        payload = self._path.payload if self.df else UNCUT
+        bursts = self.span.black_hole.passes and (not self.takes or bool(self.takes & TAKES_BURSTS))
+        self.dont_fragment = bursts and not self._path.needs_fragmentation
+        payload = self._path.payload if self.dont_fragment else UNCUT
         if payload != self.payload:
             self.payload = payload
             self._parities.begin()  # the parity of what was sealed for the former length may be longer than this one
         room = self.payload - self._mtu - OVERHEAD - PARITY_SIZE
-        protectable = self.df and room >= 0 and self.payload - DATA_OVERHEAD <= LARGEST_KEPT
+        protectable = self.dont_fragment and room >= 0 and self.payload - DATA_OVERHEAD <= LARGEST_KEPT
         self.span.path(0 if self._stream else self.payload, self._smallest(), now, protectable=protectable)

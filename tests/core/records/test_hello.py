@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.core.records.greeting import ANSWERS_AT_ONCE, Greeting
-from vpntun.core.wireguard.timers import NEVER
+from vpntun.core.records.hello import ANSWERS_AT_ONCE, HelloExchange
+from vpntun.types import NEVER
 from vpntun.wire.record import TAKES_BURSTS, TAKES_TSO4, Hello
 
 TAKES = TAKES_BURSTS | TAKES_TSO4
@@ -15,14 +15,14 @@ THEIRS_SEEN = Hello(True, TAKES)
 
 
 def test_a_confirmed_session_says_hello_once() -> None:
-    greeting = Greeting(TAKES)
+    greeting = HelloExchange(TAKES)
     assert greeting.confirmed("a", 0.0)
     assert not greeting.confirmed("a", 0.0)
     assert greeting.hello("a") == Hello(False, TAKES)
 
 
 def test_nothing_is_taken_before_the_peers_hello() -> None:
-    greeting = Greeting(TAKES)
+    greeting = HelloExchange(TAKES)
     assert greeting.taken("a", 0.0) is None
     greeting.confirmed("a", 0.0)
     assert greeting.taken("a", 0.5) is None
@@ -31,7 +31,7 @@ def test_nothing_is_taken_before_the_peers_hello() -> None:
 
 
 def test_a_hello_that_has_seen_ours_is_not_answered() -> None:
-    greeting = Greeting(TAKES)
+    greeting = HelloExchange(TAKES)
     greeting.confirmed("a", 0.0)
     assert not greeting.received("a", THEIRS_SEEN, 0.1)
     assert greeting.hello("a").seen_yours
@@ -39,7 +39,7 @@ def test_a_hello_that_has_seen_ours_is_not_answered() -> None:
 
 
 def test_a_hello_that_lacks_seen_yours_is_answered_three_times_then_with_traffic_once_a_second() -> None:
-    greeting = Greeting(TAKES)
+    greeting = HelloExchange(TAKES)
     greeting.confirmed("a", 0.0)
     assert [greeting.received("a", THEIRS, 0.1) for _ in range(5)] == [True] * ANSWERS_AT_ONCE + [False] * 2
     assert not greeting.on_traffic("a", 1.0)
@@ -50,7 +50,7 @@ def test_a_hello_that_lacks_seen_yours_is_answered_three_times_then_with_traffic
 
 
 def test_an_unheard_peer_is_greeted_again_with_traffic_ever_more_seldom() -> None:
-    greeting = Greeting(TAKES)
+    greeting = HelloExchange(TAKES)
     greeting.confirmed("a", 0.0)
     said = [tenth for tenth in range(1200) if greeting.on_traffic("a", tenth / 10)]
     assert said == [10, 30, 70, 150, 310, 470, 630, 790, 950, 1110]
@@ -59,7 +59,7 @@ def test_an_unheard_peer_is_greeted_again_with_traffic_ever_more_seldom() -> Non
 
 def test_a_hello_that_came_in_another_session_since_this_one_began_counts_for_this_one() -> None:
     # Both ends have asked at the same time, and each seals with the session that it asked for.
-    greeting = Greeting(TAKES)
+    greeting = HelloExchange(TAKES)
     greeting.confirmed("ours", 0.0)
     assert greeting.received("theirs", THEIRS, 0.1)
     assert greeting.taken("ours", 100.0) == greeting.taken("theirs", 100.0) == THEIRS
@@ -68,7 +68,7 @@ def test_a_hello_that_came_in_another_session_since_this_one_began_counts_for_th
 
 
 def test_a_hello_in_a_former_session_counts_for_no_later_one_but_for_a_second() -> None:
-    greeting = Greeting(TAKES)
+    greeting = HelloExchange(TAKES)
     greeting.confirmed("former", 0.0)
     greeting.received("former", THEIRS, 0.1)
     greeting.confirmed("later", 120.0)
@@ -77,13 +77,13 @@ def test_a_hello_in_a_former_session_counts_for_no_later_one_but_for_a_second() 
 
 
 def test_an_unknown_session_owes_nothing() -> None:
-    greeting = Greeting(TAKES)
+    greeting = HelloExchange(TAKES)
     assert not greeting.on_traffic("a", 5.0)
     assert greeting.due("a") == NEVER
 
 
 def test_what_the_last_session_took_holds_for_a_second_of_the_next() -> None:
-    greeting = Greeting(TAKES)
+    greeting = HelloExchange(TAKES)
     greeting.confirmed("a", 0.0)
     greeting.received("a", THEIRS_SEEN, 0.1)
     greeting.confirmed("b", 120.0)
@@ -93,7 +93,7 @@ def test_what_the_last_session_took_holds_for_a_second_of_the_next() -> None:
 
 
 def test_a_session_that_heard_nothing_bequeaths_nothing() -> None:
-    greeting = Greeting(TAKES)
+    greeting = HelloExchange(TAKES)
     greeting.received("a", THEIRS_SEEN, 0.1)
     greeting.confirmed("b", 120.0)
     greeting.confirmed("c", 240.0)
@@ -101,7 +101,7 @@ def test_a_session_that_heard_nothing_bequeaths_nothing() -> None:
 
 
 def test_two_sessions_within_a_second_inherit_through() -> None:
-    greeting = Greeting(TAKES)
+    greeting = HelloExchange(TAKES)
     greeting.received("a", THEIRS_SEEN, 0.1)
     greeting.confirmed("b", 120.0)
     greeting.confirmed("c", 120.5)
@@ -109,13 +109,13 @@ def test_two_sessions_within_a_second_inherit_through() -> None:
 
 
 def test_a_hello_that_takes_no_ordinary_packet_takes_nothing() -> None:
-    greeting = Greeting(TAKES)
+    greeting = HelloExchange(TAKES)
     greeting.received("a", Hello(True, TAKES, 100), 0.0)
     assert greeting.taken("a", 0.0) is None
 
 
 def test_sessions_are_bounded() -> None:
-    greeting = Greeting(TAKES)
+    greeting = HelloExchange(TAKES)
     for number in range(1000):
         greeting.received(number, THEIRS_SEEN, 0.0)
     assert sum(greeting.taken(number, 5.0) is not None for number in range(1000)) == 4
@@ -123,7 +123,7 @@ def test_sessions_are_bounded() -> None:
 
 @given(st.lists(st.booleans(), max_size=60))
 def test_two_ends_find_each_other_over_any_loss_and_then_fall_silent(losses: list[bool]) -> None:
-    ends = Greeting(TAKES), Greeting(TAKES)
+    ends = HelloExchange(TAKES), HelloExchange(TAKES)
     fate = iter(losses)
     sent = 0
 

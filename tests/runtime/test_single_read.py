@@ -8,38 +8,38 @@ import pytest
 
 from tests.datapath.ends import ALICE, BOB, End, FakeDevice, Wire, ipv4
 from tests.machine import HandLoop
-from vpntun.runtime.lone import HABIT, Lone
+from vpntun.runtime.single_read import HABIT, SingleReadHint
 
 HERE, THERE = "10.0.0.1", "10.0.0.2"
 PACKET = ipv4(HERE, THERE, bytes(64))
 
 
 def test_nothing_is_expected_to_be_alone_at_first() -> None:
-    lone = Lone()
+    single_read = SingleReadHint()
     for turn in range(2, 2 * HABIT + 2, 2):
-        assert not lone.expected(turn)
-        lone.drained(1)
-    assert lone.expected(2 * HABIT + 2)
+        assert not single_read.expected(turn)
+        single_read.drained(1)
+    assert single_read.expected(2 * HABIT + 2)
 
 
 @pytest.mark.parametrize("brought", [0, 2, 64])
 def test_a_turn_that_brought_more_or_nothing_begins_the_habit_anew(brought: int) -> None:
-    lone = Lone()
+    single_read = SingleReadHint()
     for _ in range(HABIT - 1):
-        lone.drained(1)
-    lone.drained(brought)
-    lone.drained(1)
-    assert not lone.expected(10)
+        single_read.drained(1)
+    single_read.drained(brought)
+    single_read.drained(1)
+    assert not single_read.expected(10)
 
 
 def test_a_descriptor_that_is_readable_in_the_next_turn_had_more() -> None:
-    lone = Lone()
+    single_read = SingleReadHint()
     for _ in range(HABIT):
-        lone.drained(1)
-    assert lone.expected(10)
-    assert lone.expected(12)
-    assert not lone.expected(13)
-    assert not lone.expected(20)
+        single_read.drained(1)
+    assert single_read.expected(10)
+    assert single_read.expected(12)
+    assert not single_read.expected(13)
+    assert not single_read.expected(20)
 
 
 class CountedReads(FakeDevice):

@@ -16,7 +16,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from vpntun.control.control import other_end, socket_path
+from vpntun.control.server import other_end, socket_path
 from vpntun.errors import PrivilegeError, VpntunError
 from vpntun.runtime.state import run_folder
 
@@ -25,7 +25,7 @@ SECONDS_TO_END = 20.0
 OF_THE_MACHINE = Path("/run/vpntun")
 
 
-class RunningTunnel:
+class ControlClient:
     """A connection to the tunnel of an interface; to be used in a `with`. `process`: its process id.
 
     `patience`: how many seconds it has for an answer. Raises VpntunError where no tunnel runs there, PrivilegeError
@@ -40,7 +40,7 @@ class RunningTunnel:
         self._http = HTTPConnection("vpntun")
         self._http.sock = self._socket
 
-    def __enter__(self) -> RunningTunnel:
+    def __enter__(self) -> ControlClient:
         return self
 
     def __exit__(self, *_: object) -> None:

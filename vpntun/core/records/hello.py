@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from vpntun.core.wireguard.timers import NEVER
+from vpntun.types import NEVER
 from vpntun.wire.record import LARGEST_RECORD, Hello
 
 ANSWERS_AT_ONCE = 3
@@ -36,13 +36,13 @@ MOST_SESSIONS = 4
 """As many as a peer has at a time: previous, current, and a next for each carrier."""
 
 
-class Greeting:
+class HelloExchange:
     """The HELLOs of one peer. `takes` is a sum of record.TAKES_*, `largest` the longest record taken, in bytes."""
 
     def __init__(self, takes: int, largest: int = LARGEST_RECORD) -> None:
         self._takes = takes
         self._largest = largest
-        self._sessions: dict[Hashable, _Talk] = {}
+        self._sessions: dict[Hashable, _SessionHello] = {}
 
     def confirmed(self, session: Hashable, now: float) -> bool:
         """The session is confirmed both ways. Whether to send a HELLO in it now: yes, the first time."""
@@ -98,11 +98,11 @@ class Greeting:
             hello = talk.inherited if now < talk.inherited_until else None
         return hello if hello is not None and hello.largest >= SMALLEST_LARGEST else None
 
-    def _talk(self, session: Hashable, now: float) -> _Talk:
+    def _talk(self, session: Hashable, now: float) -> _SessionHello:
         talk = self._sessions.get(session)
         if talk is None:
             last = next(reversed(self._sessions.values()), None)
-            talk = self._sessions[session] = _Talk(now)
+            talk = self._sessions[session] = _SessionHello(now)
             if last is not None:
                 talk.inherited = last.heard or (last.inherited if now < last.inherited_until else None)
             if len(self._sessions) > MOST_SESSIONS:
@@ -110,7 +110,7 @@ class Greeting:
         return talk
 
     @staticmethod
-    def _say(talk: _Talk, now: float) -> None:
+    def _say(talk: _SessionHello, now: float) -> None:
         talk.said = True
         talk.said_at = now
         if talk.heard is not None:
@@ -120,7 +120,7 @@ class Greeting:
             talk.pause = min(LONGEST_PAUSE, 2 * talk.pause)
 
 
-class _Talk:
+class _SessionHello:
     """One session's: what was said and heard in it."""
 
     __slots__ = ("answers", "due", "heard", "inherited", "inherited_until", "pause", "said", "said_at")

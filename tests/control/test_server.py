@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import ExpectedErrors
 from tests.machine import NOBODY, HandLoop, logged, needs_root
-from vpntun.control.control import MOST_CLIENTS, SECONDS_TO_FINISH, ControlSocket, other_end, socket_path
+from vpntun.control.server import MOST_CLIENTS, SECONDS_TO_FINISH, ControlServer, other_end, socket_path
 from vpntun.errors import AmbiguousPeer, DeviceError, InterfaceInUse, NoSuchPeer, PrivilegeError, VpntunError
 from vpntun.runtime.loop import Loop
 
@@ -63,10 +63,10 @@ class Tunnel:
         return "its key"
 
 
-def control_socket(loop: Loop, folder: Path, **acts: Any) -> ControlSocket:
+def control_socket(loop: Loop, folder: Path, **acts: Any) -> ControlServer:
     """The socket of a tunnel of which little is asked."""
     usual = {"status": dict, "stop": loop.stop, "reload": loop.stop, "reset": str}
-    return ControlSocket("tun3", loop, **{**usual, **acts}, folder=folder)
+    return ControlServer("tun3", loop, **{**usual, **acts}, folder=folder)
 
 
 Meet = Callable[[], "Client"]
@@ -244,7 +244,7 @@ def test_a_bug_in_an_answer_is_answered_and_noted_and_the_next_request_is_served
     def fail() -> dict[str, Any]:
         return nothing["a bug"]
 
-    control = ControlSocket(
+    control = ControlServer(
         "tun3", loop, status=fail, stop=loop.stop, reload=loop.stop, reset=lambda _: "", folder=folder
     )
     client = meet()
@@ -554,12 +554,12 @@ CONTENDER = """
 import sys
 from pathlib import Path
 from vpntun.errors import DeviceError, InterfaceInUse
-from vpntun.control.control import ControlSocket
+from vpntun.control.server import ControlServer
 from vpntun.runtime.loop import Loop
 loop = Loop()
 try:
     acts = {"status": dict, "stop": loop.stop, "reload": loop.stop, "reset": str}
-    control = ControlSocket("tun3", loop, **acts, folder=Path(sys.argv[1]))
+    control = ControlServer("tun3", loop, **acts, folder=Path(sys.argv[1]))
 except InterfaceInUse:
     print("in use", flush=True)
     sys.stdin.read()

@@ -9,20 +9,26 @@ One sealer serves all links, so that its buffers are few and stay in the process
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from vpntun.core.records.span import LARGEST_SEND
 from vpntun.crypto.session import Session
 from vpntun.wire.burst import BurstCutter
 from vpntun.wire.message import DATA_OVERHEAD, LARGEST
 
-if TYPE_CHECKING:
-    from vpntun.datapath.link import Link
-
 MOST_MESSAGES = 64
 
 
-class Sealer:
+class BatchSender(Protocol):
+    """What sends a batch: a link."""
+
+    def send_batch(
+        self, session: Session, messages: memoryview, size: int, first: int, count: int, *, are_records: bool
+    ) -> None:
+        """Send `count` messages of `size` bytes, the last perhaps shorter; their counters begin at `first`."""
+
+
+class SealBuffer:
     """Owns the buffers that messages are sealed into. `pending`: how many are sealed and not sent."""
 
     def __init__(self) -> None:
@@ -30,7 +36,7 @@ class Sealer:
         self._batch = memoryview(bytearray(2 * LARGEST))
         self._size = 0  # of the messages in the batch
         self._end = 0
-        self._link: Link | None = None
+        self._link: BatchSender | None = None
         self._session: Session | None = None
         self._first_counter = 0
         self.last_counter = 0
@@ -40,7 +46,7 @@ class Sealer:
         self._padded = memoryview(bytearray(LARGEST))
         self._cutter = BurstCutter(self._message)
 
-    def add(self, link: Link, session: Session, plaintext: memoryview, *, is_record: bool) -> bool:
+    def add(self, link: BatchSender, session: Session, plaintext: memoryview, *, is_record: bool) -> bool:
         """Seal one message into the batch; whether the batch has left since, so that the path may be blocked now.
 
         `is_record`: it is a BUNDLE or a PARITY. The other end accounts for it, and no router may cut its datagram.

@@ -15,7 +15,7 @@ from vpntun.datapath.link import Link
 from vpntun.runtime.loop import Loop
 
 
-class Standing:
+class LinkMonitor:
     """`on_change` is told of each link that stands now, or does not any more."""
 
     def __init__(self, loop: Loop, on_change: Callable[[Link, bool], None]) -> None:
@@ -27,10 +27,10 @@ class Standing:
     @property
     def summary(self) -> str:
         """How it goes, in one line."""
-        standing, links = sum(self._standing.values()), len(self._standing)
+        monitor, links = sum(self._standing.values()), len(self._standing)
         if links == 1:
-            return "connected" if standing else "not connected"
-        return f"{standing} of {links} peers connected"
+            return "connected" if monitor else "not connected"
+        return f"{monitor} of {links} peers connected"
 
     def follow(self, link: Link) -> None:
         """Look at this link from now on."""
@@ -44,7 +44,7 @@ class Standing:
             self._on_change(link, False)
 
     def _look(self, link: Link) -> None:
-        stands = stands_now(link)
+        stands = is_up(link)
         if stands != self._standing[link]:
             self._standing[link] = stands
             if stands:
@@ -66,12 +66,12 @@ class Standing:
             self._look_again(link)
 
 
-def session_that_stands(link: Link) -> Session | None:
+def live_session(link: Link) -> Session | None:
     """The session by which packets can leave for the peer, with no sign that they do not arrive, if there is one."""
     peer, now = link.peer, link.now
     return None if link.path is None or peer.timers.is_silent(now) else peer.sending_session(now)
 
 
-def stands_now(link: Link) -> bool:
+def is_up(link: Link) -> bool:
     """Whether there is such a session."""
-    return session_that_stands(link) is not None
+    return live_session(link) is not None

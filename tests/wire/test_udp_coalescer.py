@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.wire import packets
 from vpntun.wire.gso import Splitter
 from vpntun.wire.record import ENTRY_SIZE, begin_bundle, packets_of, put_entry
-from vpntun.wire.run import DatagramRun
+from vpntun.wire.udp_coalescer import UdpCoalescer
 from vpntun.wire.vnet import NEEDS_CSUM, SEGMENT_SIZE, UNFINISHED, VNET_HEADER, header_for
 
 HEADERS = {version: VNET_HEADER.pack(NEEDS_CSUM, 0, 0, 0, start, 6) for version, start in ((4, 20), (6, 40))}
@@ -25,7 +25,7 @@ def sent(stream: list[bytes], room: int = 65535) -> list[tuple[bytes, int]]:
     """The entries of a bundle that these packets, read one after the other, are made."""
     record = memoryview(bytearray(4 * 65535))
     at = begin_bundle(record)
-    run = DatagramRun(record)
+    run = UdpCoalescer(record)
     for packet in stream:
         header = memoryview(HEADERS[packet[0] >> 4])
         begin = at + ENTRY_SIZE
@@ -121,7 +121,7 @@ def test_a_run_ends_where_the_record_does() -> None:
 
 def test_a_packet_whose_header_from_the_device_differs_is_looked_at_anew() -> None:
     record = memoryview(bytearray(4096))
-    run = DatagramRun(record)
+    run = UdpCoalescer(record)
     packet = unfinished(run_of(4, 1, 100)[0])
     record[5 : 5 + len(packet)] = packet
     at = put_entry(record, 1, len(packet), UNFINISHED)

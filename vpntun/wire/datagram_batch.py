@@ -9,7 +9,7 @@ room for the longest datagram, so no sender's datagram is cut short because anot
                 names[28 k : 28 k + 28]
 
     1. `room()` returns the first slot of the next read
-    2. the carrier reads, and reports each datagram's length: `came(lengths)`
+    2. the carrier reads, and reports each datagram's length: `received(lengths)`
     3. `arrivals()` yields whole bursts, whole messages, and the pieces of bursts that are not in order, as they came;
        a burst of which only the first pieces have come waits in place for its rest
 
@@ -36,7 +36,7 @@ Source = TypeVar("Source")
 _unpack = DATA_HEADER.unpack_from
 
 
-class Train:
+class DatagramBatch:
     """The slots for bursts in datagrams of `size` bytes; `headers`, `pieces`, `tails` and `names` are read into.
 
     `tail`: bytes of a slot's tail. Tails are mapped, not allocated: a page becomes resident when a long datagram first
@@ -81,7 +81,7 @@ class Train:
             ]
         return len(self._lengths)
 
-    def came(self, lengths: list[int]) -> None:
+    def received(self, lengths: list[int]) -> None:
         """So many datagrams were read from `room()` on, each this long."""
         self._lengths += lengths
 

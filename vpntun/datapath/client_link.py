@@ -7,32 +7,32 @@ from collections.abc import Callable
 from logging import INFO
 from typing import cast
 
-from vpntun.carriers.carrier import Path
+from vpntun.carriers.base import Path
 from vpntun.carriers.tcp import ConnectionOwner, Dialling, TcpConnection
 from vpntun.carriers.udp import UdpEndpoint
-from vpntun.core.events import Dial, Event, Proved, Resolve
-from vpntun.core.records.conversation import Conversation
+from vpntun.core.events import Dial, Event, PathVerified, Resolve
+from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.wireguard.peer import Peer
 from vpntun.datapath.link import Link
-from vpntun.datapath.sealer import Sealer
+from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Resolver
 from vpntun.runtime.schedule import Schedule
 from vpntun.wire.framing import SharedBuffer
 
 
-class CallingLink(Link, ConnectionOwner):
+class ClientLink(Link, ConnectionOwner):
     """A link whose control plane may ask for addresses and connections, which it owns."""
 
     def __init__(
         self,
         peer: Peer,
-        choice: ClientCarriers,
-        conversation: Conversation,
+        selector: ClientCarriers,
+        records: RecordProtocol,
         loop: Loop,
         schedule: Schedule,
-        sealer: Sealer,
+        seal_buffer: SealBuffer,
         drops: Counter[str],
         name: str = "",
         *,
@@ -40,9 +40,9 @@ class CallingLink(Link, ConnectionOwner):
         received: SharedBuffer,
         on_connection: Callable[[TcpConnection], None],
     ) -> None:
-        super().__init__(peer, choice, conversation, loop, schedule, sealer, drops, name)
+        super().__init__(peer, selector, records, loop, schedule, seal_buffer, drops, name)
         ConnectionOwner.__init__(self, received)
-        self._client = choice
+        self._client = selector
         self._resolver = resolver
         self._on_connection = on_connection
         self._connections: set[TcpConnection] = set()
@@ -81,7 +81,7 @@ class CallingLink(Link, ConnectionOwner):
             case Dial(candidate):
                 endpoint = cast(UdpEndpoint, candidate)
                 Dialling(endpoint.family, endpoint.address, self._loop, self._dialled, self, endpoint.socket.mark)
-            case Proved(path):
+            case PathVerified(path):
                 return self._client.proved(path, self._loop.now)
             case _:
                 return super()._act_on(event)

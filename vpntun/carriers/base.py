@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from vpntun.core.events import Endpoint
 from vpntun.core.wireguard.peer import Peer
-from vpntun.runtime.resolver import SocketAddress
+from vpntun.types import SocketAddress
 from vpntun.wire.message import Buffer
 
 
@@ -58,11 +58,11 @@ class Path(Endpoint, Protocol):
     def ready(self) -> bool:
         """Whether a data message would be taken now. Data is sealed only then."""
 
-    def send(self, buffers: list[memoryview], segment: int = 0, *, whole: bool = True) -> Outcome:
+    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
         """Take data, which lies in `buffers` one after the other; when `ready`, all of it is sent or held.
 
         `segment`: 0 for one message, else the size of the datagrams that it goes in (UDP alone), the last may be
-        shorter. `whole`: no router may cut a datagram, and TOO_BIG is the answer where this host would have to.
+        shorter. `dont_fragment`: no router may cut a datagram, and TOO_BIG is the answer where this host would have to.
         """
 
     def send_first(self, message: Buffer) -> Outcome:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from math import exp
 
 from vpntun.core.records.delay import Delay
-from vpntun.core.records.ledger import Ledger
-from vpntun.core.records.meter import INTERVAL
-from vpntun.core.wireguard.timers import NEVER
+from vpntun.core.records.receive_stats import INTERVAL
+from vpntun.core.records.sent_log import SentLog
+from vpntun.types import NEVER
 
 SHORTEST_SAMPLE = 0.02
 RATE_SAMPLES = 8
@@ -35,7 +35,7 @@ LEAST_LOSS = 1e-6
 
 
 @dataclass(slots=True)
-class Mark:
+class ReportSample:
     """What a report said, when it came, and what had been sent up to its highest counter.
 
     `judged`: it tells of loss.
@@ -51,7 +51,7 @@ class Mark:
     judged: bool = True
 
 
-class Measured:
+class PathEstimator:
     """Of one path. Attributes to read:
 
     delay   whether the path delays what it is sent
@@ -61,7 +61,7 @@ class Measured:
 
     def __init__(self, now: float) -> None:
         self.delay = Delay()
-        self._sample = Mark(now)
+        self._sample = ReportSample(now)
         self._held: float | None = None
         self._rates: list[float] = []
         self.moved(0)
@@ -77,9 +77,9 @@ class Measured:
         latest = max(self._rates[-ROOM_SAMPLES:], default=0)
         return now - self.delay.stood_at >= ROOM_IS_FOUND or latest <= ROOM * self._capacity
 
-    def take(self, base: Mark, mark: Mark, ledger: Ledger, now: float) -> None:
+    def take(self, base: ReportSample, mark: ReportSample, sent_log: SentLog, now: float) -> None:
         """A report has come, `mark`, and `base` before it, in one session."""
-        self._take_round_trip(mark.highest, ledger, now)
+        self._take_round_trip(mark.highest, sent_log, now)
         self._take_rate(base, mark)
         self._take_loss(mark)
 
@@ -90,7 +90,7 @@ class Measured:
 
     def begin(self, now: float) -> None:
         """A new session: counters begin anew."""
-        self._sample = Mark(now)
+        self._sample = ReportSample(now)
         self._held = None
         self._sampled_from = 0
 
@@ -109,7 +109,7 @@ class Measured:
         self._held = None
         self._sampled_from = counter
 
-    def _take_rate(self, base: Mark, mark: Mark) -> None:
+    def _take_rate(self, base: ReportSample, mark: ReportSample) -> None:
         time = mark.at - base.at
         records = mark.highest - base.highest
         if time < SHORTEST_SAMPLE or not records:
@@ -119,20 +119,20 @@ class Measured:
         del self._rates[:-RATE_SAMPLES]
         self.rate = max(self._rates)
 
-    def _take_round_trip(self, highest: int, ledger: Ledger, now: float) -> None:
+    def _take_round_trip(self, highest: int, sent_log: SentLog, now: float) -> None:
         """Learn how long the highest record took. The peer may have waited until the next record was sent, as well.
 
         A message without packets tells nothing: when it was sent is not known.
         """
-        if highest + 1 == ledger.next or not ledger.had_packets(highest):
+        if highest + 1 == sent_log.next or not sent_log.had_packets(highest):
             return
-        sent = ledger.time_of(highest)
-        pause = ledger.time_of(highest + 1) - sent
+        sent = sent_log.time_of(highest)
+        pause = sent_log.time_of(highest + 1) - sent
         self.delay.take(max(0.0, now - sent - INTERVAL), pause, now)
         if self.delay.is_standing:
             self._capacity = self.rate
 
-    def _take_loss(self, mark: Mark) -> None:
+    def _take_loss(self, mark: ReportSample) -> None:
         if self._held is not None and mark.judged:
             loss = self.loss + (self._held - self.loss) * SMOOTHING
             self.loss = loss if loss >= LEAST_LOSS else 0.0

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.fakes import FakeEndpoint
-from vpntun.core.events import Endpoint, Event, HandshakeWanted, Proved, Ready, Say
-from vpntun.core.records.conversation import UNCUT, Conversation
+from vpntun.core.events import DrainQueue, Endpoint, Event, HandshakeWanted, PathVerified, SendRecord
+from vpntun.core.records.black_hole import SILENCE
 from vpntun.core.records.pathmtu import BASE
+from vpntun.core.records.protocol import UNCUT, RecordProtocol
 from vpntun.core.records.span import MOST
-from vpntun.core.records.vanishing import SILENCE
-from vpntun.core.wireguard.timers import NEVER
 from vpntun.crypto.noise import SessionKeys
 from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket
+from vpntun.types import NEVER
 from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.record import (
@@ -53,8 +53,8 @@ def new_session(number: int, now: float) -> Session:
 class End:
     """One end: its conversation, the session it seals with, and what it has said."""
 
-    conversation: Conversation
-    said: list[tuple[float, Say]] = field(default_factory=list)
+    records: RecordProtocol
+    said: list[tuple[float, SendRecord]] = field(default_factory=list)
     proved: list[Endpoint] = field(default_factory=list)
     ready: int = 0
     handshakes: int = 0
@@ -75,9 +75,9 @@ class Two:
         self.latency = 0.01
         self.passes: Callable[[bytes, Endpoint], bool] = lambda record, to: True
         self.refuses_above = 1 << 20
-        self.left, self.right = (End(Conversation(each, mtu, self.now, peer_is_vpntun=known)) for each in takes)
+        self.left, self.right = (End(RecordProtocol(each, mtu, self.now, peer_is_vpntun=known)) for each in takes)
         for end in (self.left, self.right):
-            end.conversation.moved(UDP, self.now, ipv6=False)
+            end.records.moved(UDP, self.now, ipv6=False)
         self._under_way: list[tuple[float, End, bytes, Endpoint, int, int, int]] = []
 
     def confirm(self, number: int = 1) -> None:
@@ -85,32 +85,32 @@ class Two:
         for end in (self.left, self.right):
             end.session = new_session(number, self.now)
         for end in (self.left, self.right):
-            self.act(end, end.conversation.confirmed(end.session, self.now))
+            self.act(end, end.records.confirmed(end.session, self.now))
 
     def other(self, end: End) -> End:
         return self.right if end is self.left else self.left
 
     def act(self, end: End, events: list[Event]) -> None:
         for event in events:
-            if isinstance(event, Say):
+            if isinstance(event, SendRecord):
                 end.said.append((self.now, event))
                 self._say(end, event)
-            elif isinstance(event, Proved):
+            elif isinstance(event, PathVerified):
                 end.proved.append(event.endpoint)
             elif isinstance(event, HandshakeWanted):
                 end.handshakes += 1
             else:
-                assert event == Ready()
+                assert event == DrainQueue()
                 end.ready += 1
 
-    def _say(self, end: End, say: Say) -> None:
+    def _say(self, end: End, say: SendRecord) -> None:
         size = len(say.record) + DATA_OVERHEAD
         if say.size_matters:
             assert say.endpoint is not None
             end.session.send_counter += 1
-            end.conversation.span.probed(end.session.send_counter - 1)
+            end.records.span.probed(end.session.send_counter - 1)
             if size > self.refuses_above:
-                self.act(end, end.conversation.probe_refused(size, self.now))
+                self.act(end, end.records.probe_refused(size, self.now))
                 return
             end.session.send_counter -= 1
         self.send(end, say.record, say.endpoint or UDP, 1)
@@ -126,20 +126,20 @@ class Two:
 
     def packets(self, end: End, datagrams: int | None = None, size: int = 4000) -> bool:
         """A record with packets; False if it has to wait. `datagrams`: as many as the path asks for, unless given."""
-        conversation = end.conversation
-        if conversation.awaits_hello(end.session, self.now):
+        records = end.records
+        if records.awaits_hello(end.session, self.now):
             return False
-        room = conversation.room(end.session, self.now)
+        room = records.room(end.session, self.now)
         length = min(size, room) + DATA_OVERHEAD if room else 1420
         if datagrams is None:
-            datagrams = datagrams_for(length, conversation.payload)
+            datagrams = datagrams_for(length, records.payload)
         self.send(end, bytes([2]) + bytes(length), UDP, datagrams)
         counter = end.session.send_counter - 1
         if datagrams == 1:
-            conversation.sent_singles(end.session, counter, 1, length, length, self.now)
+            records.sent_singles(end.session, counter, 1, length, length, self.now)
         else:
-            conversation.sent(end.session, counter, length, datagrams, self.now)
-        self.act(end, conversation.on_traffic(end.session, self.now))
+            records.sent(end.session, counter, length, datagrams, self.now)
+        self.act(end, records.on_traffic(end.session, self.now))
         return True
 
     def run(self, seconds: float) -> None:
@@ -148,7 +148,7 @@ class Two:
         at_once = 0
         while True:
             arrival = min((each[0] for each in self._under_way), default=NEVER)
-            deadline = min(end.conversation.deadline for end in (self.left, self.right))
+            deadline = min(end.records.deadline for end in (self.left, self.right))
             upcoming = min(arrival, deadline)
             if upcoming > until:
                 break
@@ -161,17 +161,17 @@ class Two:
                 self._arrive(*first[1:])
             else:
                 for end in (self.left, self.right):
-                    self.act(end, end.conversation.handle_timer(self.now, self.now))
+                    self.act(end, end.records.handle_timer(self.now, self.now))
         self.now = until
 
     def _arrive(self, end: End, record: bytes, source: Endpoint, counter: int, datagrams: int, number: int) -> None:
         if number != end.session.local_index:
             return
         if record[0] == 2:
-            end.conversation.opened(end.session, counter, datagrams, self.now, memoryview(record))
+            end.records.opened(end.session, counter, datagrams, self.now, memoryview(record))
         else:
-            end.conversation.opened_control(end.session, counter, datagrams)
-            self.act(end, end.conversation.received(end.session, memoryview(record), source, self.now))
+            end.records.opened_control(end.session, counter, datagrams)
+            self.act(end, end.records.received(end.session, memoryview(record), source, self.now))
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_both_say_hello_at_once_and_each_then_knows_that_the_other_has_heard() -
         hellos = [Hello.parse(say.record) for _, say in end.said]
         assert [hello.seen_yours for hello in hellos] == [False, True]
         assert hellos[0].takes == TAKES
-        assert end.conversation.takes_records(end.session, two.now)
+        assert end.records.takes_records(end.session, two.now)
     two.run(100)
     assert two.left.kinds() == two.right.kinds() == [HELLO, HELLO]
 
@@ -227,27 +227,27 @@ def test_to_who_may_be_a_plain_wireguard_packets_do_not_wait_and_the_hello_is_re
     two = Two(known=False)
     two.passes = lambda record, to: False
     two.confirm()
-    assert not two.left.conversation.awaits_hello(two.left.session, two.now)
-    assert two.left.conversation.room(two.left.session, two.now) == 0
+    assert not two.left.records.awaits_hello(two.left.session, two.now)
+    assert two.left.records.room(two.left.session, two.now) == 0
     two.run(300)
     assert two.left.kinds() == [HELLO]
     assert two.packets(two.left)
     assert two.left.kinds() == [HELLO, HELLO]
-    assert two.left.conversation.takes == 0
+    assert two.left.records.takes == 0
 
 
 def test_a_rekey_inherits_what_the_peer_takes_for_one_second(met: Two) -> None:
     met.now += 100
     met.passes = lambda record, to: False
     met.confirm(2)
-    conversation, session = met.left.conversation, met.left.session
-    assert not conversation.awaits_hello(session, met.now)
-    assert conversation.room(session, met.now) > 1500
+    records, session = met.left.records, met.left.session
+    assert not records.awaits_hello(session, met.now)
+    assert records.room(session, met.now) > 1500
     met.now += 0.99
-    assert conversation.room(session, met.now) > 1500
+    assert records.room(session, met.now) > 1500
     met.now += 0.02
-    assert conversation.awaits_hello(session, met.now)
-    assert conversation.room(session, met.now) == 0
+    assert records.awaits_hello(session, met.now)
+    assert records.room(session, met.now) == 0
 
 
 def test_records_go_on_through_a_rekey_without_a_gap(met: Two) -> None:
@@ -257,33 +257,33 @@ def test_records_go_on_through_a_rekey_without_a_gap(met: Two) -> None:
         for _ in range(40):
             met.run(0.05)
             assert met.packets(met.left)
-            assert met.left.conversation.takes == TAKES
+            assert met.left.records.takes == TAKES
 
 
 def test_a_peer_whose_largest_record_holds_no_packet_takes_none() -> None:
     two = Two(known=False)
     two.confirm()
-    two.left.conversation.received(two.left.session, memoryview(Hello(True, TAKES, 100).pack()), UDP, two.now)
-    assert two.left.conversation.room(two.left.session, two.now) == 0
+    two.left.records.received(two.left.session, memoryview(Hello(True, TAKES, 100).pack()), UDP, two.now)
+    assert two.left.records.room(two.left.session, two.now) == 0
 
 
 def test_a_record_is_no_longer_than_the_peer_takes(met: Two) -> None:
     hello = Hello(True, TAKES, 2000).pack()
-    met.left.conversation.received(met.left.session, memoryview(hello), UDP, met.now)
-    assert met.left.conversation.room(met.left.session, met.now) == 2000
+    met.left.records.received(met.left.session, memoryview(hello), UDP, met.now)
+    assert met.left.records.room(met.left.session, met.now) == 2000
 
 
 def test_a_peer_without_bursts_gets_each_record_whole_be_it_longer_than_the_path() -> None:
     two = Two(takes=(TAKES, TAKES_TSO4))
     two.confirm()
     two.run(0.015)
-    conversation = two.left.conversation
-    room = conversation.room(two.left.session, two.now)
+    records = two.left.records
+    room = records.room(two.left.session, two.now)
     assert room >= 1420 + 5
-    assert datagrams_for(room + DATA_OVERHEAD, conversation.payload) == 1
-    assert not conversation.df
-    assert two.right.conversation.room(two.right.session, two.now) > 0
-    assert two.right.conversation.df
+    assert datagrams_for(room + DATA_OVERHEAD, records.payload) == 1
+    assert not records.dont_fragment
+    assert two.right.records.room(two.right.session, two.now) > 0
+    assert two.right.records.dont_fragment
 
 
 # REPORT
@@ -300,9 +300,9 @@ def test_records_are_protected_only_for_a_peer_that_takes_it(takes: int) -> None
     for _ in range(1000):
         two.packets(two.left, size=1000)
         two.run(0.002)
-    assert two.left.conversation.takes == TAKES
-    assert two.left.conversation.span.protection.wanted
-    assert two.left.conversation.span.protection.active == bool(takes & TAKES_PARITY)
+    assert two.left.records.takes == TAKES
+    assert two.left.records.span.protection.wanted
+    assert two.left.records.span.protection.active == bool(takes & TAKES_PARITY)
 
 
 def test_reports_are_caused_by_packets_and_never_by_reports(met: Two) -> None:
@@ -340,13 +340,13 @@ def test_an_idle_link_says_nothing() -> None:
 
 
 def test_records_become_long_by_reports_and_single_again_by_losses(met: Two) -> None:
-    span = met.left.conversation.span
+    span = met.left.records.span
     met.refuses_above = 1472
     met.packets(met.left)
     met.run(10)
 
-    def traffic(records: int) -> None:
-        for number in range(records):
+    def traffic(count: int) -> None:
+        for number in range(count):
             met.passes = lambda record, to, number=number: record[0] != 2 or not every or number % every  # type: ignore[misc]
             met.packets(met.left)
             span.bottleneck.backlogged += 1
@@ -365,10 +365,10 @@ def test_a_report_of_another_session_is_not_believed(met: Two) -> None:
     for _ in range(10):
         met.packets(met.left)
     stranger = new_session(77, met.now)
-    before = met.left.conversation.span.measured.rate
-    events = met.left.conversation.received(stranger, memoryview(Report(9, 1, 1, 0).pack()), UDP, met.now + 1)
+    before = met.left.records.span.estimator.rate
+    events = met.left.records.received(stranger, memoryview(Report(9, 1, 1, 0).pack()), UDP, met.now + 1)
     assert events == []
-    assert met.left.conversation.span.measured.rate == before
+    assert met.left.records.span.estimator.rate == before
 
 
 # PROBE and ECHO
@@ -376,8 +376,8 @@ def test_a_report_of_another_session_is_not_believed(met: Two) -> None:
 
 def test_a_probe_is_answered_on_the_path_it_came_by_by_a_small_echo(met: Two) -> None:
     probe = Probe(0x1234, 1400).pack()
-    (event,) = met.left.conversation.received(met.left.session, memoryview(probe), TCP, met.now)
-    assert isinstance(event, Say)
+    (event,) = met.left.records.received(met.left.session, memoryview(probe), TCP, met.now)
+    assert isinstance(event, SendRecord)
     assert event.endpoint == TCP
     assert not event.size_matters
     assert Echo.parse(event.record) == Echo(0x1234, 1400)
@@ -385,7 +385,7 @@ def test_a_probe_is_answered_on_the_path_it_came_by_by_a_small_echo(met: Two) ->
 
 
 def test_a_path_that_is_tried_proves_itself_by_the_echo_that_comes_back_by_it(met: Two) -> None:
-    met.act(met.left, met.left.conversation.try_path(TCP, met.now))
+    met.act(met.left, met.left.records.try_path(TCP, met.now))
     ((_, said),) = met.left.said
     assert said.endpoint == TCP
     assert said.record[0] == PROBE
@@ -398,27 +398,27 @@ def test_a_path_that_is_tried_proves_itself_by_the_echo_that_comes_back_by_it(me
 
 
 def test_an_echo_that_comes_back_by_another_path_proves_nothing(met: Two) -> None:
-    (said,) = met.left.conversation.try_path(TCP, met.now)
-    assert isinstance(said, Say)
+    (said,) = met.left.records.try_path(TCP, met.now)
+    assert isinstance(said, SendRecord)
     echo = Echo(Probe.parse(said.record).token, SMALLEST_PROBE).pack()
-    assert met.left.conversation.received(met.left.session, memoryview(echo), UDP, met.now) == []
-    assert met.left.conversation.received(met.left.session, memoryview(echo), TCP, met.now) == [Proved(TCP)]
-    assert met.left.conversation.received(met.left.session, memoryview(echo), TCP, met.now) == []
+    assert met.left.records.received(met.left.session, memoryview(echo), UDP, met.now) == []
+    assert met.left.records.received(met.left.session, memoryview(echo), TCP, met.now) == [PathVerified(TCP)]
+    assert met.left.records.received(met.left.session, memoryview(echo), TCP, met.now) == []
 
 
 def test_an_echo_that_nobody_asked_for_proves_nothing(met: Two) -> None:
     for token in (0, 1, 2**64 - 1):
         echo = Echo(token, 65535).pack()
-        assert met.left.conversation.received(met.left.session, memoryview(echo), UDP, met.now) == []
-    assert met.left.conversation.payload == BASE
+        assert met.left.records.received(met.left.session, memoryview(echo), UDP, met.now) == []
+    assert met.left.records.payload == BASE
 
 
 def test_a_path_cannot_be_tried_with_a_peer_that_has_not_said_hello() -> None:
     two = Two(known=False)
-    assert two.left.conversation.try_path(TCP, two.now) == []
+    assert two.left.records.try_path(TCP, two.now) == []
     two.passes = lambda record, to: False
     two.confirm()
-    assert two.left.conversation.try_path(TCP, two.now) == []
+    assert two.left.records.try_path(TCP, two.now) == []
 
 
 # Path MTU
@@ -433,29 +433,29 @@ def test_the_length_of_the_path_is_found(met: Two, largest: int) -> None:
     met.passes = passing_up_to(largest)
     met.packets(met.left)  # the search begins with the traffic
     met.run(120)
-    assert largest - 8 <= met.left.conversation.payload <= largest
-    assert met.left.conversation.df
+    assert largest - 8 <= met.left.records.payload <= largest
+    assert met.left.records.dont_fragment
 
 
 def test_what_was_found_of_the_path_is_said_where_records_go_over_it_in_datagrams(met: Two) -> None:
-    conversation = met.left.conversation
-    assert conversation.last_round_trip == (0.0, -NEVER)
+    records = met.left.records
+    assert records.last_round_trip == (0.0, -NEVER)
     met.latency = 0.02
     met.packets(met.left)
     met.run(30.0)
-    assert conversation.cuts
-    assert conversation.path_payload == 65507
-    assert conversation.last_round_trip[0] == pytest.approx(0.04)
-    conversation.moved(TCP, met.now, ipv6=False)
-    assert not conversation.cuts
-    assert conversation.path_payload is None
+    assert records.cuts
+    assert records.path_payload == 65507
+    assert records.last_round_trip[0] == pytest.approx(0.04)
+    records.moved(TCP, met.now, ipv6=False)
+    assert not records.cuts
+    assert records.path_payload is None
 
 
 def test_lengths_that_this_host_refuses_are_left_out_at_once(met: Two) -> None:
     met.refuses_above = 1472
     met.packets(met.left)
     met.run(1.0)
-    assert met.left.conversation.payload == 1472
+    assert met.left.records.payload == 1472
 
 
 def test_the_search_ends_and_begins_again_ten_minutes_later(met: Two) -> None:
@@ -467,11 +467,11 @@ def test_the_search_ends_and_begins_again_ten_minutes_later(met: Two) -> None:
     assert met.left.kinds(since) == []
     met.refuses_above = 8972
     met.run(200)
-    assert met.left.conversation.payload == 8972
+    assert met.left.records.payload == 8972
 
 
 def test_over_a_stream_no_length_is_searched_for(met: Two) -> None:
-    met.left.conversation.moved(TCP, met.now, ipv6=False)
+    met.left.records.moved(TCP, met.now, ipv6=False)
     met.packets(met.left)
     met.left.said.clear()
     met.run(100)
@@ -481,35 +481,34 @@ def test_over_a_stream_no_length_is_searched_for(met: Two) -> None:
 def test_a_burst_that_this_host_refuses_brings_the_length_down_at_once(met: Two) -> None:
     met.packets(met.left)
     met.run(60)
-    long = met.left.conversation.payload
+    long = met.left.records.payload
     assert long > 1400
-    met.left.conversation.refused(long, met.now)
-    assert met.left.conversation.payload == BASE
-    met.left.conversation.refused(long, met.now)  # it was sealed before the first was refused
-    assert met.left.conversation.payload == BASE
-    assert met.left.conversation.df
+    met.left.records.refused(long, met.now)
+    assert met.left.records.payload == BASE
+    met.left.records.refused(long, met.now)  # it was sealed before the first was refused
+    assert met.left.records.payload == BASE
+    assert met.left.records.dont_fragment
     met.passes = passing_up_to(1400)
     met.run(60)
-    assert 1392 <= met.left.conversation.payload <= 1400
+    assert 1392 <= met.left.records.payload <= 1400
 
 
 def test_a_black_hole_is_found_by_a_small_probe_and_brings_the_length_down(met: Two) -> None:
     met.refuses_above = 1472
     met.packets(met.left)
     met.run(60)
-    assert met.left.conversation.payload == 1472
-    conversation = met.left.conversation
+    assert met.left.records.payload == 1472
+    records = met.left.records
     met.passes = lambda record, to: (
-        (record[0] != 2 if conversation.payload > 1400 else True)
-        and (record[0] == 2 or len(record) + DATA_OVERHEAD <= 1400)
+        (record[0] != 2 if records.payload > 1400 else True) and (record[0] == 2 or len(record) + DATA_OVERHEAD <= 1400)
     )
     for _ in range(400):
         met.packets(met.left)
-        if conversation.span.vanishing.is_seen(met.now):
-            met.act(met.left, conversation.look_for_black_hole(met.now))
+        if records.span.black_hole.is_seen(met.now):
+            met.act(met.left, records.look_for_black_hole(met.now))
         met.run(0.01)
-    assert BASE <= conversation.payload <= 1400
-    assert conversation.span.span == datagrams_for(1420 + DATA_OVERHEAD, conversation.payload)
+    assert BASE <= records.payload <= 1400
+    assert records.span.span == datagrams_for(1420 + DATA_OVERHEAD, records.payload)
 
 
 def test_bursts_that_vanish_with_everything_else_are_no_black_hole(met: Two) -> None:
@@ -517,27 +516,27 @@ def test_bursts_that_vanish_with_everything_else_are_no_black_hole(met: Two) -> 
     for _ in range(20):
         met.packets(met.left)
         met.run(0.05)
-    assert met.left.conversation.payload == 1472
+    assert met.left.records.payload == 1472
     met.passes = lambda record, to: False
     for _ in range(400):
         met.packets(met.left)
-        if met.left.conversation.span.vanishing.is_seen(met.now):
-            met.act(met.left, met.left.conversation.look_for_black_hole(met.now))
+        if met.left.records.span.black_hole.is_seen(met.now):
+            met.act(met.left, met.left.records.look_for_black_hole(met.now))
         met.run(0.01)
-    assert met.left.conversation.payload == 1472
+    assert met.left.records.payload == 1472
 
 
 def test_fragments_that_a_middlebox_drops_are_replaced_by_the_smallest_records(met: Two) -> None:
-    conversation = met.left.conversation
+    records = met.left.records
     met.refuses_above = 1200
-    met.passes = lambda record, to: record[0] != 2 or datagrams_for(len(record) + 31, conversation.payload) == 1
+    met.passes = lambda record, to: record[0] != 2 or datagrams_for(len(record) + 31, records.payload) == 1
     for _ in range(300):
         met.packets(met.left)
-        if conversation.span.vanishing.is_seen(met.now):
-            met.act(met.left, conversation.look_for_black_hole(met.now))
+        if records.span.black_hole.is_seen(met.now):
+            met.act(met.left, records.look_for_black_hole(met.now))
         met.run(0.01)
-    room = conversation.room(met.left.session, met.now)
-    assert datagrams_for(room + DATA_OVERHEAD, conversation.payload) <= 2
+    room = records.room(met.left.session, met.now)
+    assert datagrams_for(room + DATA_OVERHEAD, records.payload) <= 2
 
 
 @pytest.mark.parametrize("pauses", [(0.2, 0.4, 0.8, 1.6, 3.2), (0.3, 0.6, 1.2, 2.4, 4.8), (1.0, 2.0, 4.0, 8.0)])
@@ -545,61 +544,61 @@ def test_fragments_that_a_middlebox_drops_later_are_recognised_by_a_flow_that_ba
     met: Two, pauses: tuple[float, ...]
 ) -> None:
     # A lone TCP flow sends its first segment again, ever more seldom; it needs two datagrams of 1,200 bytes.
-    conversation = met.left.conversation
+    records = met.left.records
     met.refuses_above = 1200
     for _ in range(40):
         met.packets(met.left)
         met.run(0.05)
 
     def passes(record: bytes, to: Endpoint) -> bool:
-        return record[0] != 2 or datagrams_for(len(record) + 31, conversation.payload) == 1
+        return record[0] != 2 or datagrams_for(len(record) + 31, records.payload) == 1
 
     met.passes = passes
     for pause in (0.0, *pauses):
         met.run(pause)
         met.packets(met.left, size=1425)
-        if not conversation.df:
+        if not records.dont_fragment:
             break
-        if conversation.span.vanishing.is_seen(met.now):
-            met.act(met.left, conversation.look_for_black_hole(met.now))
-    assert not conversation.df
-    assert not conversation.span.vanishing.passes
-    assert datagrams_for(1425 + DATA_OVERHEAD, conversation.payload) == 1
+        if records.span.black_hole.is_seen(met.now):
+            met.act(met.left, records.look_for_black_hole(met.now))
+    assert not records.dont_fragment
+    assert not records.span.black_hole.passes
+    assert datagrams_for(1425 + DATA_OVERHEAD, records.payload) == 1
 
 
 def test_below_the_base_messages_go_whole_one_packet_each_and_may_be_cut_by_routers(met: Two) -> None:
-    conversation = met.left.conversation
-    conversation.room(met.left.session, met.now)
-    conversation.refused(BASE, met.now)
-    assert conversation.payload == UNCUT
-    assert not conversation.df
-    room = conversation.room(met.left.session, met.now)
+    records = met.left.records
+    records.room(met.left.session, met.now)
+    records.refused(BASE, met.now)
+    assert records.payload == UNCUT
+    assert not records.dont_fragment
+    room = records.room(met.left.session, met.now)
     assert 1420 + 5 <= room < 2000
-    conversation.refused(UNCUT, met.now)  # this host has nothing more to refuse
-    assert conversation.payload == UNCUT
+    records.refused(UNCUT, met.now)  # this host has nothing more to refuse
+    assert records.payload == UNCUT
 
 
 def test_another_endpoint_is_another_path(met: Two) -> None:
     met.packets(met.left)
     met.run(60)
-    assert met.left.conversation.payload > BASE
-    met.left.conversation.moved(FakeEndpoint("elsewhere"), met.now, ipv6=False)
-    assert met.left.conversation.payload == BASE
-    assert met.left.conversation.span.span == datagrams_for(1420 + DATA_OVERHEAD, BASE)
+    assert met.left.records.payload > BASE
+    met.left.records.moved(FakeEndpoint("elsewhere"), met.now, ipv6=False)
+    assert met.left.records.payload == BASE
+    assert met.left.records.span.span == datagrams_for(1420 + DATA_OVERHEAD, BASE)
 
 
 def test_over_a_stream_records_are_as_long_as_they_can_be(met: Two) -> None:
-    met.left.conversation.moved(TCP, met.now, ipv6=False)
-    assert met.left.conversation.room(met.left.session, met.now) == LARGEST_RECORD
+    met.left.records.moved(TCP, met.now, ipv6=False)
+    assert met.left.records.room(met.left.session, met.now) == LARGEST_RECORD
 
 
 def test_silence_of_bursts_is_looked_into_by_one_probe_at_a_time(met: Two) -> None:
     met.passes = lambda record, to: False
     met.packets(met.left, datagrams=4)
     met.now += SILENCE
-    assert met.left.conversation.span.vanishing.is_seen(met.now)
-    assert len(met.left.conversation.look_for_black_hole(met.now)) == 2  # one of that length, one small
-    assert met.left.conversation.look_for_black_hole(met.now) == []
+    assert met.left.records.span.black_hole.is_seen(met.now)
+    assert len(met.left.records.look_for_black_hole(met.now)) == 2  # one of that length, one small
+    assert met.left.records.look_for_black_hole(met.now) == []
 
 
 # Whatever comes
@@ -609,7 +608,7 @@ def test_silence_of_bursts_is_looked_into_by_one_probe_at_a_time(met: Two) -> No
 def test_unknown_kinds_are_dropped(met: Two, kind: int) -> None:
     for size in (1, 2, 100, 65000):
         with pytest.raises(BadPacket, match="unknown record"):
-            met.left.conversation.received(met.left.session, memoryview(bytes([kind]) * size), UDP, met.now)
+            met.left.records.received(met.left.session, memoryview(bytes([kind]) * size), UDP, met.now)
 
 
 @settings(deadline=None)
@@ -620,31 +619,31 @@ def test_unknown_kinds_are_dropped(met: Two, kind: int) -> None:
     )
 )
 def test_no_record_raises_anything_else_makes_the_loop_spin_or_the_answers_more_than_the_questions(
-    records: list[tuple[int, bytes, float]],
+    said: list[tuple[int, bytes, float]],
 ) -> None:
     two = Two()
     two.confirm()
     two.run(0.5)
-    conversation, session = two.left.conversation, two.left.session
-    for kind, body, pause in records:
+    records, session = two.left.records, two.left.session
+    for kind, body, pause in said:
         before = len(two.left.said)
         with suppress(BadPacket):
-            two.act(two.left, conversation.received(session, memoryview(bytes([kind]) + body), TCP, two.now))
+            two.act(two.left, records.received(session, memoryview(bytes([kind]) + body), TCP, two.now))
         assert len(two.left.said) <= before + 1
         two.packets(two.left)
         two.run(pause)
-        assert conversation.payload >= BASE
-        assert 0 <= conversation.room(session, two.now) <= LARGEST_RECORD
+        assert records.payload >= BASE
+        assert 0 <= records.room(session, two.now) <= LARGEST_RECORD
 
 
 def test_a_hello_that_nobody_answers_asks_for_a_handshake_since_packets_wait_for_it() -> None:
-    conversation = Conversation(TAKES, 1420, START, peer_is_vpntun=True)
-    conversation.moved(UDP, START, ipv6=False)
-    conversation.confirmed(new_session(1, START), START)
+    records = RecordProtocol(TAKES, 1420, START, peer_is_vpntun=True)
+    records.moved(UDP, START, ipv6=False)
+    records.confirmed(new_session(1, START), START)
     asked = []
-    while conversation.deadline < START + 20:
-        now = conversation.deadline
-        if HandshakeWanted() in conversation.handle_timer(now, now):
+    while records.deadline < START + 20:
+        now = records.deadline
+        if HandshakeWanted() in records.handle_timer(now, now):
             asked.append(now)
     assert asked
     assert START + 5 <= asked[0] <= START + 10

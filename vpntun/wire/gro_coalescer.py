@@ -60,7 +60,7 @@ _WORD = struct.Struct("!H")
 _SEQUENCE = struct.Struct("!I")
 
 
-class Joiner:
+class GroCoalescer:
     """Joins runs of segments for a device with offloads, in one buffer of its own."""
 
     def __init__(self, write: Callable[[memoryview], object], udp: bool) -> None:

@@ -17,7 +17,7 @@ from vpntun.core.records.span import LARGEST_SEND
 from vpntun.crypto.noise import SessionKeys
 from vpntun.crypto.session import Session
 from vpntun.datapath.link import Link
-from vpntun.datapath.sealer import MOST_MESSAGES, Sealer
+from vpntun.datapath.seal_buffer import MOST_MESSAGES, SealBuffer
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.record import PARITY, TAKES_ALL, Parity
 
@@ -61,7 +61,7 @@ class Desk:
     """A sealer and a link, or two."""
 
     def __init__(self) -> None:
-        self.sealer = Sealer()
+        self.seal_buffer = SealBuffer()
         self.link, self.other = FakeLink(), FakeLink()
         self.session = new_session()
 
@@ -69,7 +69,7 @@ class Desk:
         self, *sizes: int, link: FakeLink | None = None, session: Session | None = None, is_record: bool = True
     ) -> list[bool]:
         return [
-            self.sealer.add(
+            self.seal_buffer.add(
                 cast(Link, link or self.link), session or self.session, memoryview(bytes(size)), is_record=is_record
             )
             for size in sizes
@@ -84,10 +84,10 @@ def desk() -> Desk:
 def test_messages_of_one_size_leave_together_and_a_shorter_one_is_the_last(desk: Desk) -> None:
     assert desk.add(1000, 1000, 1000, 400, 400) == [False, False, False, True, False]
     assert desk.link.sizes == [[1000, 1000, 1000, 400]]
-    assert desk.sealer.pending == 1
-    desk.sealer.flush()
+    assert desk.seal_buffer.pending == 1
+    desk.seal_buffer.flush()
     assert desk.link.sizes == [[1000, 1000, 1000, 400], [400]]
-    assert desk.sealer.pending == 0
+    assert desk.seal_buffer.pending == 0
 
 
 def test_a_longer_message_begins_another_batch(desk: Desk) -> None:
@@ -98,9 +98,9 @@ def test_a_longer_message_begins_another_batch(desk: Desk) -> None:
 def test_a_batch_holds_no_more_than_the_kernel_takes(desk: Desk) -> None:
     desk.add(*[100] * (MOST_MESSAGES + 1))
     assert desk.link.sizes == [[100] * MOST_MESSAGES]
-    desk.sealer.flush()
+    desk.seal_buffer.flush()
     desk.add(*[1440] * 50)
-    desk.sealer.flush()
+    desk.seal_buffer.flush()
     for batch in desk.link.batches:
         assert sum(len(message) + DATA_OVERHEAD for message in batch.messages) <= LARGEST_SEND
     assert sum(map(len, desk.link.sizes)) == MOST_MESSAGES + 1 + 50
@@ -113,7 +113,7 @@ def test_what_is_of_another_link_session_or_kind_begins_another_batch(desk: Desk
     desk.add(100, session=new_session())
     assert desk.other.sizes == [[100]]
     desk.add(100, is_record=False)
-    desk.sealer.flush()
+    desk.seal_buffer.flush()
     assert [batch.are_records for batch in desk.link.batches] == [True, True, False]
 
 
@@ -121,15 +121,15 @@ def test_a_counter_that_went_to_something_else_in_between_begins_another_batch(d
     desk.add(100, 100)
     desk.session.send_counter += 1  # a REPORT's
     desk.add(100)
-    desk.sealer.flush()
+    desk.seal_buffer.flush()
     assert [(batch.first, len(batch.messages)) for batch in desk.link.batches] == [(0, 2), (3, 1)]
 
 
 def test_what_an_error_interrupted_is_dropped_and_the_next_goes(desk: Desk) -> None:
     desk.add(100, 100)
-    desk.sealer.discard()
+    desk.seal_buffer.discard()
     desk.add(200)
-    desk.sealer.flush()
+    desk.seal_buffer.flush()
     assert desk.link.sizes == [[200]]
 
 
@@ -139,7 +139,7 @@ def test_all_leave_once_in_the_order_of_their_counters(messages: list[tuple[int,
     for size, is_record, between in messages:
         desk.session.send_counter += between
         desk.add(size, is_record=is_record)
-    desk.sealer.flush()
+    desk.seal_buffer.flush()
     assert [size for batch in desk.link.sizes for size in batch] == [size for size, _, _ in messages]
     counters = [batch.first + index for batch in desk.link.batches for index in range(len(batch.messages))]
     assert counters == sorted(set(counters))
@@ -161,13 +161,13 @@ class Two:
         self.bob.know(ALICE.public)
         self.wire = Wire(self.alice, self.bob)
         self.wire.shake_hands()
-        conversation = self.alice.link.conversation
-        conversation.payload = 1472
-        conversation.room = lambda session, now: conversation.span.largest_record  # type: ignore[method-assign]
-        conversation.takes = TAKES_ALL
-        conversation.span.protection.possible = conversation.span.protection.active = protected
-        conversation.span.path(1472, 1, loop.now)
-        conversation.span.protection.possible = conversation.span.protection.active = protected
+        records = self.alice.link.records
+        records.payload = 1472
+        records.room = lambda session, now: records.span.largest_record  # type: ignore[method-assign]
+        records.takes = TAKES_ALL
+        records.span.protection.possible = records.span.protection.active = protected
+        records.span.path(1472, 1, loop.now)
+        records.span.protection.possible = records.span.protection.active = protected
         self.wire.to_right.calls.clear()
 
     @property
@@ -249,7 +249,7 @@ def test_a_record_of_a_group_that_is_lost_arrives_by_its_parity(loop: HandLoop, 
     assert sorted(map(but_for_what_df_frees, two.bob.device.arrived)) == sorted(
         map(but_for_what_df_frees, tcp_run(4, payload(1348 * 16), 1348))
     )
-    assert two.bob.link.conversation.restored == 1
+    assert two.bob.link.records.restored == 1
     two.bob.take(datagrams[lost], two.wire.to_left)
     assert two.bob.drops == {"replayed": 1}
     two.close()
@@ -258,11 +258,11 @@ def test_a_record_of_a_group_that_is_lost_arrives_by_its_parity(loop: HandLoop, 
 @pytest.mark.parametrize("segments", [1, 10, 16, 46])
 def test_what_was_sealed_for_a_length_that_no_longer_fits_brings_it_down_once(loop: HandLoop, segments: int) -> None:
     two = Two(loop, protected=True)
-    conversation = two.alice.link.conversation
-    conversation._path.payload = conversation.payload
+    records = two.alice.link.records
+    records._path.payload = records.payload
     two.wire.to_right.largest = 1300
     two.alice.send((tcp_superpacket(4, payload(1348 * segments)), 1348))
-    assert (conversation.payload, conversation.df) == (1200, True)
+    assert (records.payload, records.dont_fragment) == (1200, True)
     two.close()
 
 
