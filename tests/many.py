@@ -13,40 +13,35 @@ import resource
 import socket
 from collections import Counter
 from collections.abc import Iterable
-from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from tests.datapath.ends import FakeDevice, Stamps, WireGuardsRecordProtocol, ipv4
+from tests.datapath.ends import EndDevice, RecordedTcp, Stamps, WireGuardsRecordProtocol, ipv4
 from vpntun.carriers.arrivals import IP_PKTINFO
-from vpntun.carriers.base import Flow
-from vpntun.carriers.base import Path as Way
-from vpntun.carriers.listening import TcpListener
-from vpntun.carriers.tcp import TcpConnection
-from vpntun.carriers.udp import UdpEndpoint, UdpSocket
+from vpntun.carriers.base import DatagramSource, Stream
+from vpntun.carriers.udp import UdpCarrier, UdpEndpoint
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
-from vpntun.core.events import Endpoint, Event
+from vpntun.core.endpoint import Endpoint, Flow, Reachable
+from vpntun.core.events import Event
 from vpntun.core.records.protocol import RecordProtocol
-from vpntun.core.routes import RouteTable
 from vpntun.core.selection.server import ServerCarriers
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.keys import KeyPair, clamp, format_key
-from vpntun.crypto.session import Session
 from vpntun.crypto.symmetric import blake2s
 from vpntun.datapath.bundler import Bundler
-from vpntun.datapath.delivery import Delivery
+from vpntun.datapath.engine import Engine, takes_of
 from vpntun.datapath.inbound import Inbound
 from vpntun.datapath.link import Link
-from vpntun.datapath.links import Links, takes_of
-from vpntun.datapath.outbound import Outbound
+from vpntun.datapath.links import Links
 from vpntun.datapath.plain import PlainSender
 from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.runtime.loop import Loop
+from vpntun.runtime.resolver import Lookups
 from vpntun.runtime.schedule import Schedule
 from vpntun.wire.message import INITIATION, Buffer, kind_of
-from vpntun.wire.record import BUNDLE, LAST_KIND, packets_of
+from vpntun.wire.record import packets_of
 
 SERVER = "10.255.0.1"
 KEEPALIVE = 25.0
@@ -111,28 +106,36 @@ class Server:
         self.loop = loop
         self.port = port
         self.peers = tuple(peers)
-        self.device = FakeDevice()
-        self.udp = UdpSocket(socket.AF_INET, port, loop, answers_from_where_asked=True)
-        tunnel = Tunnel("many0", key_of(number), self.peers, port, "auto" if tcp else "udp")
+        self.device = EndDevice()
         self.inside: set[bytes] = set()
-        self.links = Links(tunnel, loop, self.device, {socket.AF_INET: self.udp}, self._leads_inside, state)
-        self.connections: list[TcpConnection] = []
         self.drops: Counter[str] = Counter()
-        delivery = Delivery(self.device, self.links.routes, self.drops)
-        self.inbound = Inbound(self.links.node, self.links.by_peer, delivery, loop, self.drops)
-        outbound = Outbound(self.device, self.links.routes, self.links.bundler, self.links.guard, loop, self.drops)
-        self.links.on_connection = self._watch
-        loop.watch(self.device.fileno(), outbound.read_device)
-        self.udp.on_ready = self.links.bundler.drain_all
-        loop.watch(self.udp.fileno(), partial(self.inbound.read_udp, self.udp), self.udp.flush)
-        self.listener = TcpListener(socket.AF_INET, port) if tcp else None
-        if self.listener is not None:
-            loop.watch(self.listener.fileno(), partial(self._accept, self.listener))
+        self.udp = UdpCarrier(loop, port, answers_from_where_asked=True, versions=[socket.AF_INET])
+        self.tcp = RecordedTcp(loop, port if tcp else None, versions=[socket.AF_INET])
+        self.lookups = Lookups(loop)
+        self.engine = Engine(
+            key_of(number),
+            self.device,
+            {"udp": self.udp, "tcp": self.tcp},
+            loop,
+            leads_inside=self._leads_inside,
+            drops=self.drops,
+            observer=self,
+        )
+        tunnel = Tunnel("many0", key_of(number), self.peers, port, "auto" if tcp else "udp")
+        self.links = Links(tunnel, self.engine, self.lookups, state)
+        self.engine.start()
+
+    def link_moved(self, link: Link) -> None:
+        """As the daemon does."""
+        self.links.remember(link)
+
+    def link_changed(self, link: Link, *, up: bool) -> None:
+        """Nobody asks."""
 
     @property
     def schedule(self) -> Schedule:
         """The links' deadlines."""
-        return self.links.schedule
+        return self.engine.schedule
 
     def start(self) -> None:
         """Have the peers."""
@@ -144,7 +147,7 @@ class Server:
 
     def connected(self) -> int:
         """How many peers have a session."""
-        return sum(link.peer.sending_session(self.loop.now) is not None for link in self.links.by_peer.values())
+        return sum(link.peer.sending_session(self.loop.now) is not None for link in self.engine.links.values())
 
     def all_drops(self) -> Counter[str]:
         """What was dropped, by reason."""
@@ -159,23 +162,14 @@ class Server:
         """End."""
         self.links.change([])
         self.links.close()
-        for connection in self.connections:
-            connection.close()
-        for watched in (self.device, self.udp, self.listener):
-            if watched is not None:
-                self.loop.forget(watched.fileno())
-                watched.close()
+        self.lookups.close()
+        self.udp.close()
+        self.tcp.close()
+        self.loop.forget(self.device.fileno())
+        self.device.close()
 
     def _leads_inside(self, flow: Flow) -> bool:
         return flow.destination in self.inside
-
-    def _accept(self, listener: TcpListener) -> None:
-        for connection in listener.accept(self.loop, self.links.accepted):
-            self._watch(connection)
-
-    def _watch(self, connection: TcpConnection) -> None:
-        self.connections.append(connection)
-        self.loop.watch(connection.fileno(), partial(self.inbound.read_tcp, connection), connection.flush)
 
 
 class Member(Link):
@@ -189,15 +183,13 @@ class Member(Link):
         server = key_of(-1).public
         peer = Peer(self.identity, server, bytes(32), crowd.node.indices, crowd.stamps, rng, keepalive=keepalive)
         self.address = address = (FIRST_ADDRESS + number).packed
-        self.way = crowd.udp.endpoint(
+        self.way = crowd.udp.sockets[socket.AF_INET].endpoint(
             ("127.0.0.1", crowd.port), ((socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + address + bytes(4)),)
         )
         peer.endpoint = self.way
         kind = WireGuardsRecordProtocol if plain else RecordProtocol
         records = kind(takes_of(crowd.device), 1420, crowd.loop.now, peer_is_vpntun=False)
-        selector = ServerCarriers(peer, rng)
-        super().__init__(peer, selector, records, crowd.loop, crowd.schedule, crowd.seal_buffer, Counter())
-        self.on_ready = partial(crowd.bundler.drain, self)
+        super().__init__(crowd, peer, ServerCarriers(peer, rng), records)
 
     def packet(self, payload: bytes) -> bytes:
         """One of its own to the server."""
@@ -219,29 +211,17 @@ class CrowdsNode(Node):
         return super().receive_handshake(message, source, now)
 
 
-class CrowdsDelivery(Delivery):
-    """Counts what comes for each member."""
-
-    def take(self, link: Link, session: Session, plaintext: memoryview, source: Way) -> bool:
-        assert isinstance(link, Member)
-        if plaintext[0] == BUNDLE:
-            link.got += sum(1 for _ in packets_of(plaintext))
-        elif plaintext[0] <= LAST_KIND:
-            link.act(link.records.received(session, plaintext, source, link.now))
-            return False
-        else:
-            link.got += 1
-        return True
-
-
 class Crowd:
-    """Members 0 to `count` less one, with a persistent keepalive in seconds; every other a plain WireGuard."""
+    """Members 0 to `count` less one, with a persistent keepalive in seconds; every other a plain WireGuard.
+
+    It stands for the engine of each of them (LinkOwner), with one socket, one bundler and no device.
+    """
 
     def __init__(self, loop: Loop, port: int, count: int, *, keepalive: float = KEEPALIVE) -> None:
         self.loop = loop
         self.port = port
-        self.device = FakeDevice()
-        self.udp = UdpSocket(socket.AF_INET, 0, loop, answers_from_where_asked=True)
+        self.device = EndDevice()
+        self.udp = UdpCarrier(loop, 0, answers_from_where_asked=True, versions=[socket.AF_INET])
         self.node = CrowdsNode()
         self.stamps = Stamps()
         self.schedule = Schedule()
@@ -251,11 +231,9 @@ class Crowd:
         self.members = [Member(self, number, keepalive=keepalive, plain=number % 2 > 0) for number in range(count)]
         for member in self.members:
             self.node.members[(FIRST_ADDRESS + member.number).packed] = member
-        links: dict[Peer, Link] = {member.peer: member for member in self.members}
-        routes: RouteTable[Link] = RouteTable()
-        self.inbound = Inbound(self.node, links, CrowdsDelivery(self.device, routes, self.drops), loop, self.drops)
-        self.udp.on_ready = self.bundler.drain_all
-        loop.watch(self.udp.fileno(), partial(self.inbound.read_udp, self.udp), self.udp.flush)
+        links: dict[Reachable, Link] = {member.peer: member for member in self.members}
+        self.inbound = Inbound(self.node, links, loop, self.drops)
+        self.udp.start(self)
 
     def say(self, members: Iterable[Member], payload: bytes) -> None:
         """Each sends a packet to the server."""
@@ -270,6 +248,43 @@ class Crowd:
 
     def close(self) -> None:
         """End."""
-        self.loop.forget(self.udp.fileno())
         self.udp.close()
         self.device.close()
+
+    # LinkOwner
+
+    def deliver_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
+        """Count what comes for a member."""
+        assert isinstance(link, Member)
+        link.got += sum(1 for _ in packets_of(record))
+
+    def deliver_packet(self, link: Link, packet: memoryview, source: Endpoint) -> None:
+        """Count what comes for a member."""
+        assert isinstance(link, Member)
+        link.got += 1
+
+    def drain(self, link: Link) -> None:
+        """Send what waits."""
+        self.bundler.drain(link)
+
+    def has_moved(self, link: Link) -> None:
+        """Nobody asks."""
+
+    def has_acted(self, link: Link) -> None:
+        """Nobody asks."""
+
+    # CarrierUser
+
+    def read_datagrams(self, source: DatagramSource) -> None:
+        """Take in what waits."""
+        self.inbound.read_datagrams(source)
+
+    def read_stream(self, connection: Stream) -> None:
+        """There are no connections."""
+
+    def can_send(self, peer: Reachable | None) -> None:
+        """Send what waits."""
+        self.bundler.drain_all()
+
+    def connection_closed(self, connection: Stream, peer: Reachable) -> None:
+        """There are no connections."""

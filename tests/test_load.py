@@ -89,7 +89,7 @@ class Town:
         self.crowd.schedule.handle(self.loop.now)
 
     def _handshakes(self) -> list[float | None]:
-        return [link.peer.last_handshake for link in self.server.links.by_peer.values()]
+        return [link.peer.last_handshake for link in self.server.engine.links.values()]
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_after_all_their_new_sessions_all_are_through_and_take_no_more_memory(
     assert town.renewals(minutes) > count * minutes * 60 // LONGEST_SESSION
     assert blocks() < in_use + 10 * count
     assert memory() < 1.1 * kilobytes
-    assert len(town.server.links.node.indices) <= 3 * count
+    assert len(town.server.engine.node.indices) <= 3 * count
     town.talk()
 
 
@@ -152,11 +152,11 @@ def test_130000_allowed_ips_are_taken_in_and_a_change_of_one_peer_leaves_the_oth
     path = write_file(tmp_path, 1000, 129)
     peers = read_file(path, "many0").peers
     assert links.change(peers) == (0, 0, 1000)
-    assert len(links.routes) == 130_000
+    assert len(town.server.engine.routes) == 130_000
     for number in (0, 499, 999):
         for network in (network_of(number), *networks_behind(number, 129)):
-            assert links.routes.find(network[7].packed) is town.server.link(number)
+            assert town.server.engine.routes.find(network[7].packed) is town.server.link(number)
     again = read_file(path, "many0").peers
     assert links.change(again) == (0, 0, 0)
     assert links.change([replace(again[0], allowed=again[1].allowed), *again[1:]]) == (0, 0, 1)
-    assert len(links.routes) == 130_000 - 130
+    assert len(town.server.engine.routes) == 130_000 - 130

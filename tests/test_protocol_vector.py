@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vpntun.carriers import accepted, tcp
+from vpntun.carriers import accepted, tcp_connection
 from vpntun.config import tunnel
 from vpntun.config.keyfile import read_shared
 from vpntun.core import queue
@@ -293,9 +293,9 @@ CONSTANTS = {
     "TCP connections of strangers, one address": f"{accepted.MOST_STRANGERS_PER_NETWORK}",
     "TCP connections of strangers, in all": f"{accepted.MOST_STRANGERS}",
     "TCP connections of a peer beside its endpoint": f"{accepted.MOST_BESIDE_ENDPOINT}",
-    "TCP connection that was replaced closes after": f"{tcp.SECONDS_TO_HANG_UP:g} s",
+    "TCP connection that was replaced closes after": f"{tcp_connection.SECONDS_TO_HANG_UP:g} s",
     "TCP initiations on one connection": f"{client.ASKED_PER_CONNECTION}",
-    "TCP data unacknowledged": f"{tcp.USER_TIMEOUT_MS / 1000:g} s",
+    "TCP data unacknowledged": f"{tcp_connection.USER_TIMEOUT_MS / 1000:g} s",
     "the other carrier is tried after": f"{client.BESIDE_AFTER:g} s",
     "UDP is tried again after": f"{client.FIRST_TRIAL:g} s, doubling to {client.LAST_TRIAL:g} s",
     "longest pause": f"{backoff.CAP:g} s, and a quarter at most",

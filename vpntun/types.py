@@ -13,10 +13,19 @@ Interface = IPv4Interface | IPv6Interface
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 """What the socket module takes: host and port, for IPv6 also flow label and scope."""
 
-Carrier = Literal["udp", "tcp"]
-CARRIERS: tuple[Carrier, Carrier] = ("udp", "tcp")
+CarrierName = Literal["udp", "tcp"]
+CARRIERS: tuple[CarrierName, ...] = ("udp", "tcp")
+"""All carriers, the preferred one first."""
+DIALLED: frozenset[CarrierName] = frozenset({"tcp"})
+"""The carriers that send over connections, which have to be opened first."""
 Transport = Literal["auto", "udp", "tcp"]
-"""The carriers that the operator allows: either, or one of them."""
+"""The carriers that the operator allows: all, or one of them."""
+
+
+def carriers_of(transport: Transport) -> tuple[CarrierName, ...]:
+    """Return the carriers that a transport allows, the preferred one first."""
+    return CARRIERS if transport == "auto" else (transport,)
+
 
 NEVER = float("inf")
 """A deadline that does not come."""

@@ -11,9 +11,10 @@ from tests.carriers.test_udp import free_port
 from tests.datapath.ends import ALICE, BOB, Stamps
 from tests.machine import HandLoop
 from vpntun.carriers.accepted import AcceptedConnections
-from vpntun.carriers.base import Outcome
+from vpntun.carriers.base import Stream
 from vpntun.carriers.listening import TcpListener
-from vpntun.carriers.tcp import TcpConnection
+from vpntun.carriers.tcp_connection import TcpConnection
+from vpntun.core.endpoint import Outcome
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.errors import BadPacket
@@ -97,7 +98,7 @@ class House:
         self.port = free_port(socket.AF_INET, socket.SOCK_STREAM)
         self.listener = TcpListener(socket.AF_INET, self.port)
         self.accepted = AcceptedConnections(loop, SharedBuffer(), self._ready, self._closed)
-        self._guests: dict[TcpConnection, Guest] = {}
+        self._guests: dict[Stream, Guest] = {}
         self._stack = stack
         stack.callback(self.listener.close)
 
@@ -121,11 +122,11 @@ class House:
             guest.connection.belongs_to(a_peer())
         return guest
 
-    def _ready(self, connection: TcpConnection) -> None:
+    def _ready(self, connection: Stream) -> None:
         guest = self._guests[connection]
         guest.ready += 1
         guest.on_ready()
 
-    def _closed(self, connection: TcpConnection) -> None:
+    def _closed(self, connection: Stream) -> None:
         if connection in self._guests:
             self._guests[connection].closed += 1

@@ -19,10 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.carriers.house import House, a_peer, frame
-from tests.datapath.ends import BOB, CAROL, FakePath
+from tests.datapath.ends import BOB, CAROL
 from tests.machine import HandLoop
 from vpntun.carriers.accepted import MOST_STRANGERS, AcceptedConnections
-from vpntun.carriers.tcp import TcpConnection
+from vpntun.carriers.base import Stream
+from vpntun.carriers.fake import FakeEndpoint
+from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.core.wireguard.peer import Peer
 from vpntun.wire.framing import SharedBuffer
 
@@ -34,8 +36,8 @@ class Desk:
 
     def __init__(self, loop: HandLoop) -> None:
         self.loop = loop
-        self.open: set[TcpConnection] = set()
-        self.closed: list[TcpConnection] = []
+        self.open: set[Stream] = set()
+        self.closed: list[Stream] = []
         self.accepted = AcceptedConnections(loop, SharedBuffer(), lambda _: None, self._closed)
 
     def admit(self, host: str) -> TcpConnection:
@@ -62,7 +64,7 @@ class Desk:
         for connection in list(self.open):
             connection.close()
 
-    def _closed(self, connection: TcpConnection) -> None:
+    def _closed(self, connection: Stream) -> None:
         self.open.discard(connection)
         self.closed.append(connection)
 
@@ -82,8 +84,8 @@ def house(loop: HandLoop) -> Iterator[House]:
         yield House(loop, stack)
 
 
-def is_open(connection: TcpConnection) -> bool:
-    return connection.fileno() >= 0
+def is_open(connection: Stream) -> bool:
+    return isinstance(connection, TcpConnection) and connection.fileno() >= 0
 
 
 def has_closed(connection: TcpConnection) -> bool:
@@ -254,7 +256,7 @@ def test_a_peer_may_have_two_connections_beside_its_endpoint(desk: Desk) -> None
 
 def test_a_peer_whose_endpoint_is_over_udp_may_have_two_connections(desk: Desk) -> None:
     bob = a_peer()
-    bob.endpoint = FakePath("bob")
+    bob.endpoint = FakeEndpoint("bob")
     connections = [desk.admit_peer(bob) for _ in range(4)]
     assert desk.closed == connections[:2]
 
@@ -378,7 +380,7 @@ def test_whatever_happens_the_limits_hold_and_nothing_is_left_at_the_end(seed: i
         stack.callback(loop.close)
         desk = Desk(loop)
         peers = [a_peer(key) for key in (BOB.public, CAROL.public)]
-        alive: dict[TcpConnection, float] = {}  # until when, if it is not its peer's endpoint then
+        alive: dict[Stream, float] = {}  # until when, if it is not its peer's endpoint then
 
         def settle() -> None:
             for connection in desk.closed:
@@ -404,13 +406,15 @@ def test_whatever_happens_the_limits_hold_and_nothing_is_left_at_the_end(seed: i
                 case 1:
                     loop.pass_time(rng.choice([0.1, 1.0, 5.0]))
                 case action if alive:
-                    connection, peer = rng.choice(list(alive)), rng.choice(peers)
+                    picked, peer = rng.choice(list(alive)), rng.choice(peers)
+                    assert isinstance(picked, TcpConnection)
+                    connection = picked
                     if action == 2:
                         connection.expect(peer)
                     elif action == 3 and connection.peer is None:
                         alive[connection] = loop.now + 10
                         connection.belongs_to(peer)
-                    elif action == 4 and connection.peer is not None:
+                    elif action == 4 and isinstance(connection.peer, Peer):
                         former, connection.peer.endpoint = connection.peer.endpoint, connection
                         if isinstance(former, TcpConnection) and former is not connection:
                             former.hang_up_later()

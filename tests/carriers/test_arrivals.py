@@ -17,9 +17,9 @@ from vpntun.carriers.arrivals import (
     SOL_UDP,
     TRAIN_TIME,
     UDP_GRO,
-    Arrival,
     Receiver,
 )
+from vpntun.carriers.base import Arrival
 from vpntun.carriers.mmsg import AVAILABLE
 from vpntun.carriers.sockets import Ancillary
 from vpntun.carriers.udp import UDP_SEGMENT, UdpEndpoint

@@ -11,8 +11,10 @@ import pytest
 
 from tests.datapath.ends import new_accepted
 from tests.machine import HandLoop, needs_root, ordinary_user
+from vpntun.carriers.base import ConnectionOwner
 from vpntun.carriers.listening import TcpListener
-from vpntun.carriers.tcp import ConnectionOwner, Dialling, TcpConnection
+from vpntun.carriers.tcp import Dialling
+from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.carriers.udp import UdpSocket
 from vpntun.errors import PrivilegeError
 from vpntun.wire.framing import SharedBuffer

@@ -17,8 +17,10 @@ from tests.carriers.house import House, a_peer, frame
 from tests.carriers.test_udp import free_port
 from tests.datapath.ends import CAROL
 from tests.machine import HandLoop, logged, no_more_descriptors
-from vpntun.carriers.base import Outcome
-from vpntun.carriers.tcp import ConnectionOwner, Dialling, TcpConnection
+from vpntun.carriers.base import ConnectionOwner
+from vpntun.carriers.tcp import Dialling
+from vpntun.carriers.tcp_connection import TcpConnection
+from vpntun.core.endpoint import Outcome
 from vpntun.errors import BadPacket
 from vpntun.runtime.loop import SECONDS_TO_LOOK_AWAY
 from vpntun.wire.framing import SharedBuffer

@@ -19,10 +19,10 @@ import pytest
 
 from tests.machine import HandLoop
 from vpntun.carriers.arrivals import IP_PKTINFO, IPV6_PKTINFO
-from vpntun.carriers.base import Outcome
 from vpntun.carriers.listening import TcpListener
 from vpntun.carriers.sockets import families
 from vpntun.carriers.udp import UdpEndpoint, UdpSocket
+from vpntun.core.endpoint import Outcome
 from vpntun.errors import PortInUse
 
 FAMILIES = [socket.AF_INET, socket.AF_INET6]
@@ -264,7 +264,7 @@ def test_a_tcp_port_in_use_is_told_as_such(family: int) -> None:
 HELD = """
 import socket, subprocess, sys
 from tests.machine import HandLoop
-from vpntun.carriers.base import Outcome
+from vpntun.core.endpoint import Outcome
 from vpntun.carriers.udp import UdpSocket
 
 def ip(*words):
@@ -281,8 +281,7 @@ udp = UdpSocket(socket.AF_INET, 4242, loop, answers_from_where_asked=False)
 with socket.socket(fileno=__import__("os").dup(udp.fileno())) as same:
     same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
 woken = []
-udp.on_ready = lambda: woken.append(True)
-loop.watch(udp.fileno(), lambda: list(udp.receive()), udp.flush)
+loop.watch(udp.fileno(), lambda: list(udp.receive()), lambda: udp.flush() and woken.append(True))
 silent = udp.endpoint(("192.0.2.9", 1))  # nobody answers ARP: datagrams wait in the kernel
 sent = 0
 while silent.send([memoryview(b"%4d" % sent + bytes(1000))]) is Outcome.SENT:

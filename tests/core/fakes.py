@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
-from vpntun.types import Carrier
+from vpntun.core.endpoint import Flow, Outcome, Reachable
+from vpntun.types import CarrierName, SocketAddress
+from vpntun.wire.message import Buffer
 
 SECONDS_TO_DIAL = 10.0
 SECONDS_CLOGGED = 15.0
@@ -33,12 +35,44 @@ class FakeTimestamps:
         return next(self._numbers).to_bytes(12, "big")
 
 
+class NamedEndpoint:
+    """The parts of an endpoint that nobody asks for here: the simulator sends by name."""
+
+    carrier: CarrierName = "udp"
+    address: SocketAddress = ("192.0.2.1", 55555)
+    where = "192.0.2.1:55555"
+    ipv6 = False
+    flow = Flow(17, b"", 55555, bytes((192, 0, 2, 1)), 55555)
+
+    @property
+    def is_stream(self) -> bool:
+        return self.carrier != "udp"
+
+    def ready(self) -> bool:
+        return True
+
+    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
+        raise AssertionError("the simulator sends whole messages")
+
+    def send_first(self, message: Buffer) -> Outcome:
+        raise AssertionError("the simulator sends whole messages")
+
+    def expect(self, peer: Reachable) -> None:
+        pass
+
+    def belongs_to(self, peer: Reachable) -> None:
+        pass
+
+    def hang_up_later(self) -> None:
+        pass
+
+
 @dataclass
-class FakeEndpoint:
+class FakeEndpoint(NamedEndpoint):
     """Somewhere to send to, told apart by its name."""
 
     name: str
-    carrier: Carrier = "udp"
+    carrier: CarrierName = "udp"
     unsent: bool = field(default=False, compare=False)
 
     def clogged(self) -> bool:
@@ -46,15 +80,11 @@ class FakeEndpoint:
 
 
 @dataclass(frozen=True)
-class Address:
+class Address(NamedEndpoint):
     """A UDP endpoint: the other host's name, and which of our own names it knows us by (empty: the usual one)."""
 
     host: str
     local: str = field(default="", compare=False)
-
-    @property
-    def carrier(self) -> Carrier:
-        return "udp"
 
     def clogged(self) -> bool:
         return False
@@ -82,8 +112,10 @@ class Conditions:
     refused: bool = False
 
 
-class Connection:
+class Connection(NamedEndpoint):
     """One end of a TCP connection, and its own endpoint."""
+
+    carrier: CarrierName = "tcp"
 
     def __init__(self, network: Network, owner: Host) -> None:
         self.open = True
@@ -94,14 +126,10 @@ class Connection:
         self._stalled: deque[bytes] = deque()
         self._last_arrival = 0.0
 
-    @property
-    def carrier(self) -> Carrier:
-        return "tcp"
-
     def clogged(self) -> bool:
         return bool(self._stalled) or not self.open
 
-    def send(self, message: bytes) -> None:
+    def carry(self, message: bytes) -> None:
         """Deliver in order, or hold while the path is blocked."""
         if not self.open:
             return
@@ -124,7 +152,7 @@ class Connection:
             return
         held, self._stalled = self._stalled, deque()
         for message in held:
-            self.send(message)
+            self.carry(message)
 
     def hang_up_later(self) -> None:
         """Close in 2 s."""
@@ -179,12 +207,12 @@ class Network:
         """Do the next thing, whose time has come."""
         heapq.heappop(self._agenda)[2]()
 
-    def block(self, *carriers: Carrier) -> None:
+    def block(self, *carriers: CarrierName) -> None:
         """Nothing passes there any more; what is under way still arrives."""
         for carrier in carriers:
             self._conditions(carrier).blocked = True
 
-    def unblock(self, *carriers: Carrier) -> None:
+    def unblock(self, *carriers: CarrierName) -> None:
         """All passes again."""
         for carrier in carriers:
             self._conditions(carrier).blocked = False
@@ -239,5 +267,5 @@ class Network:
         if host is not None:
             host.arrived(message, Address(origin, local=target))
 
-    def _conditions(self, carrier: Carrier) -> Conditions:
+    def _conditions(self, carrier: CarrierName) -> Conditions:
         return self.udp if carrier == "udp" else self.tcp

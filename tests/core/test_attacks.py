@@ -25,7 +25,7 @@ from tests.core.pair import (
     seal,
     sent,
 )
-from vpntun.core.events import Endpoint
+from vpntun.core.endpoint import Endpoint
 from vpntun.core.wireguard.node import Node
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator, mac1_key

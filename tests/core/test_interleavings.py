@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.fakes import Conditions, Connection
-from tests.core.pair import World
+from tests.core.simulation import World
 from vpntun.types import Transport
 
 Step = Callable[[World], None]

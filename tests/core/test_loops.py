@@ -8,7 +8,8 @@ import pytest
 
 from tests.core.fakes import FakeEndpoint
 from tests.core.pair import AT_LEFT, AT_RIGHT, CLIENT_KEYS, ELSEWHERE, SERVER_KEYS, Pair, Side, only, refusal
-from vpntun.core.events import Endpoint, Established, Moved
+from vpntun.core.endpoint import Endpoint
+from vpntun.core.events import Established, Moved
 from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.selection.server import ServerCarriers
 
@@ -124,7 +125,7 @@ def test_a_proved_path_inside_is_not_taken() -> None:
     pair, _ = guarded(client=True)
     pair.shake_hands()
     selector = ClientCarriers(pair.left.peer, "auto", Random(3))
-    assert selector.proved(INSIDE, pair.now) == []
+    assert selector.verified(INSIDE, pair.now) == []
     assert pair.left.peer.endpoint == AT_RIGHT
 
 

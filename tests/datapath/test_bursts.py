@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.datapath.ends import ALICE, BOB, End, FakePath, Wire, sealed, send_long_records
+from tests.datapath.ends import ALICE, BOB, End, Wire, sealed, send_long_records
 from tests.machine import HandLoop
 from tests.wire.packets import tcp, tcp_run, tcp_superpacket
-from vpntun.carriers.arrivals import Arrival
+from vpntun.carriers.base import Arrival
+from vpntun.carriers.fake import FakeEndpoint
 from vpntun.carriers.udp import UdpEndpoint, UdpSocket
 from vpntun.core.records.protection import FIRST_LOOK
 from vpntun.core.records.reassembly import AGE, ENDPOINT_SLOTS, OTHER_SLOTS
@@ -62,7 +63,7 @@ class Two:
         self.wire.shake_hands()
         send_long_records(self.alice.link)
         self.bob.drops.clear()
-        self.evil = FakePath("evil")
+        self.evil = FakeEndpoint("evil")
 
     def burst(self, number: int = 0) -> list[bytes]:
         """The datagrams of one record, which is BIG, of Alice's."""
@@ -82,17 +83,17 @@ class Two:
         span._follow(self.loop.now)
         assert span.protects_bursts
 
-    def give(self, *datagrams: bytes, path: FakePath | None = None) -> None:
+    def give(self, *datagrams: bytes, path: FakeEndpoint | None = None) -> None:
         """They come one by one."""
         for datagram in datagrams:
             self.bob.take(datagram, path or self.wire.to_left)
 
-    def read(self, *datagrams: bytes, path: FakePath | None = None) -> FakeSocket:
+    def read(self, *datagrams: bytes, path: FakeEndpoint | None = None) -> FakeSocket:
         """They come by one read, as UDP_GRO gives them: of one size, the last perhaps shorter."""
         source = cast(UdpEndpoint, path or self.wire.to_left)
         joined = memoryview(bytearray(b"".join(datagrams)))
         socket = FakeSocket([(joined, len(datagrams[0]), 1, source)])
-        self.bob.inbound.read_udp(cast(UdpSocket, socket))
+        self.bob.inbound.read_datagrams(cast(UdpSocket, socket))
         return socket
 
     @property
@@ -220,11 +221,11 @@ def test_ordinary_packets_that_fill_one_protected_record_after_the_other_arrive_
 def test_the_first_packet_for_a_peer_is_not_hurt_by_what_another_peers_record_is_padded_with(loop: HandLoop) -> None:
     two = Two(loop)
     two.protect()
-    bundler, link = two.alice.outbound._bundler, two.alice.link
+    bundler, link = two.alice.bundler, two.alice.link
     bundler.turn_to(link)
     for number in range(2):
         bundler.add(memoryview(tcp(4, bytes((number,)) * 1300)), 0)
-    behind = bundler.record[bundler.at : bundler.at + 1300]
+    behind = bundler._record[bundler._at : bundler._at + 1300]
     behind[:] = b"n" * 1300
     bundler.turn_to(link)
     assert bytes(behind) == b"n" * 1300
@@ -485,7 +486,7 @@ def test_no_datagrams_raise_or_are_answered_or_stop_the_link(
     if together and datagrams:
         joined = memoryview(bytearray(b"".join(datagrams)[:65535]))
         source = cast(UdpEndpoint, two.evil)
-        two.bob.inbound.read_udp(cast(UdpSocket, FakeSocket([(joined, segment, 1, source)])))
+        two.bob.inbound.read_datagrams(cast(UdpSocket, FakeSocket([(joined, segment, 1, source)])))
     else:
         for datagram, (_, _, from_peer, _) in zip(datagrams, data, strict=True):
             two.give(datagram, path=two.wire.to_left if from_peer else two.evil)

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.datapath.ends import ALICE, BOB, CAROL, PSK, STRANGER, End, FakePath, Wire, ipv4, ipv6, sealed
+from tests.datapath.ends import ALICE, BOB, CAROL, PSK, STRANGER, End, Wire, ipv4, ipv6, sealed
 from tests.machine import HandLoop, logged
+from vpntun.carriers.fake import FakeEndpoint
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator
 from vpntun.datapath.link import MOST_LINES
@@ -37,13 +38,13 @@ class Town:
         self.wire, self.carols_wire = Wire(self.alice, self.bob), Wire(self.carol, self.bob, " carol")
         self.from_alice.peer.endpoint = self.wire.to_right
         self.from_carol.peer.endpoint = self.carols_wire.to_right
-        self.evil = FakePath("evil")
+        self.evil = FakeEndpoint("evil")
 
     def meet(self) -> None:
         self.wire.shake_hands()
         self.carols_wire.shake_hands()
 
-    def drop_of(self, message: bytes, path: FakePath | None = None) -> str:
+    def drop_of(self, message: bytes, path: FakeEndpoint | None = None) -> str:
         """The one reason that Bob drops this message for, unanswered and with nothing changed that he tells."""
         path = path or self.evil
         before = self.bob.drops.copy()
@@ -105,7 +106,7 @@ def test_reserved_bytes_that_are_not_zero_are_refused(met: Town, kind: int, plac
 def test_reserved_bytes_of_data_over_tcp_are_refused(met: Town, place: int) -> None:
     message = bytearray(sealed(met.from_alice, ipv4(HERE, THERE, b"genuine")))
     message[place] = 1
-    assert met.drop_of(bytes(message), FakePath("evil connection", "tcp")) == "bad reserved"
+    assert met.drop_of(bytes(message), FakeEndpoint("evil connection", "tcp")) == "bad reserved"
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3])
@@ -395,28 +396,30 @@ def test_data_on_the_keys_before_is_still_taken_after_one_handshake(met: Town) -
 
 
 def test_data_of_a_peer_on_another_peers_connection_is_dropped(met: Town) -> None:
-    path = FakePath("carol's connection", "tcp")
+    path = FakeEndpoint("carol's connection", "tcp")
     path.refuses = met.to_alice.peer
     assert met.drop_of(sealed(met.from_alice, ipv4(HERE, THERE)), path) == "another peer's connection"
     assert path.peer is None
 
 
 def test_an_initiation_makes_no_connection_anybodys(town: Town) -> None:
-    path = FakePath("a connection", "tcp")
+    path = FakeEndpoint("a connection", "tcp")
     town.bob.take(initiation(), path)
     assert path.peer is None
     assert len(path.sent) == 1
 
 
 def test_a_peer_is_expected_where_its_initiation_was_accepted_and_nowhere_else(town: Town) -> None:
-    path, replayed, unknown = (FakePath(f"{name} connection", "tcp") for name in ("a", "a replayer's", "a stranger's"))
+    path, replayed, unknown = (
+        FakeEndpoint(f"{name} connection", "tcp") for name in ("a", "a replayer's", "a stranger's")
+    )
     message = initiation()
     town.bob.take(message, path)
     town.bob.take(message, replayed)
     town.bob.take(initiation(identity=STRANGER), unknown)
-    assert path.expects is town.to_alice.peer
-    assert replayed.expects is None
-    assert unknown.expects is None
+    assert path.expected_peer is town.to_alice.peer
+    assert replayed.expected_peer is None
+    assert unknown.expected_peer is None
 
 
 def test_a_response_and_the_first_data_make_a_connection_the_peers(town: Town) -> None:
@@ -451,10 +454,10 @@ def test_a_flood_of_junk_is_one_line_in_the_log(met: Town) -> None:
 def test_a_peer_that_hops_keeps_no_line_about_another_out_of_the_log(met: Town) -> None:
     with logged(20) as lines:
         for number in range(200):
-            hop = FakePath(f"hop {number}")
+            hop = FakeEndpoint(f"hop {number}")
             met.bob.take(sealed(met.from_carol, b""), hop)
             met.bob.take(sealed(met.from_carol, ipv4(ELSEWHERE, THERE)), hop)
-        home = FakePath("alice's new home")
+        home = FakeEndpoint("alice's new home")
         met.bob.take(sealed(met.from_alice, b""), home)
         met.bob.take(sealed(met.from_alice, ipv4(ELSEWHERE, THERE)), home)
     about_alice = [line for line in lines if "alice" in line]
@@ -468,7 +471,7 @@ def test_a_replay_of_one_peers_handshake_keeps_no_line_about_another_out_of_the_
             stale = initiation(identity=identity, stamp=0)
             met.loop.pass_time(1.0)
             for _ in range(20):
-                met.bob.take(stale, FakePath(f"replay of {'Alice' if identity is ALICE else 'Carol'}"))
+                met.bob.take(stale, FakeEndpoint(f"replay of {'Alice' if identity is ALICE else 'Carol'}"))
     assert [line.split(" has")[0] for line in lines] == [
         "a handshake from replay of Alice",
         "a handshake from replay of Carol",

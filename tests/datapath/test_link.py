@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.datapath.ends import ALICE, BOB, CAROL, End, FakePath, Wire, ipv4, ipv6
+from tests.datapath.ends import ALICE, BOB, CAROL, End, Wire, ipv4, ipv6
 from tests.machine import HandLoop, logged
+from vpntun.carriers.fake import FakeEndpoint
 from vpntun.core.queue import UNKNOWN_RATE_BYTES
 from vpntun.datapath.outbound import MOST_PACKETS_PER_TURN
 from vpntun.errors import DeviceError
-from vpntun.types import Carrier
+from vpntun.types import CarrierName
 from vpntun.wire.message import DATA, INITIATION, LARGEST, kind_of
 
 HERE, THERE = "10.0.0.1", "10.0.0.2"
@@ -247,7 +248,7 @@ def test_what_is_no_packet_is_not_sent(met: Two, junk: bytes) -> None:
 @pytest.mark.parametrize(("carrier", "largest"), [("udp", 65507 - 32 - 3), ("tcp", LARGEST - 32)])
 @pytest.mark.parametrize("size", [65472, 65475, 65503, 65504, 65520, 65535])
 def test_a_packet_of_any_size_that_the_device_can_give_does_no_harm(
-    loop: HandLoop, size: int, carrier: Carrier, largest: int, bob_is_plain: bool
+    loop: HandLoop, size: int, carrier: CarrierName, largest: int, bob_is_plain: bool
 ) -> None:
     two = Two(loop, mtu=65535, bob_is_plain=bob_is_plain)
     two.wire = Wire(two.alice, two.bob, carrier=carrier)
@@ -337,7 +338,7 @@ def test_a_link_without_an_endpoint_waits_for_the_peer_and_raises_nothing(met: T
 def test_a_handshake_message_that_cannot_leave_is_counted(loop: HandLoop) -> None:
     alice = End(ALICE, loop)
     link = alice.know(BOB.public)
-    nowhere = FakePath("nowhere")
+    nowhere = FakeEndpoint("nowhere")
     nowhere.can_deliver = False
     link.peer.endpoint = nowhere
     link.start()
@@ -356,7 +357,7 @@ def test_the_loop_never_sleeps_past_a_deadline_that_traffic_has_brought_nearer(m
         if rng.random() < 0.9:
             met.wire.run()
         for end in ends:
-            deadline = min(end.link.peer.timers.earliest(), end.link.records.report_due)
+            deadline = min(end.link.peer.timers.earliest(), end.link.records.deadline)
             assert end.schedule.deadline(met.loop.now) <= deadline
         met.loop.pass_time(rng.choice((0.0001, 0.001, 0.01, 0.06)))
         for end in ends:

@@ -28,6 +28,7 @@ class Watched:
         self.alice.link.peer.endpoint = self.wire.to_right
         self.monitor = LinkMonitor(loop, self._changed)
         for end in self.ends.values():
+            end.engine.monitor = self.monitor
             self.monitor.follow(end.link)
 
     def _changed(self, link: Link, stands: bool) -> None:
@@ -141,6 +142,6 @@ def test_a_link_that_flaps_arms_no_crowd_of_timers(up: Watched, monkeypatch: pyt
     link = up.alice.link
     for stands in [False, True] * 20:
         monkeypatch.setattr("vpntun.datapath.link_monitor.is_up", lambda _, stands=stands: stands)
-        link.on_news()
+        up.monitor.look(link)
     assert asked == []
     assert len(up.told) == 40

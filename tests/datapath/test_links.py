@@ -71,7 +71,7 @@ class Town:
         return self[number].got > before
 
     def owner(self, address: str) -> Link | None:
-        return self.server.links.routes.find(ip_address(address).packed)
+        return self.server.engine.routes.find(ip_address(address).packed)
 
     def close(self) -> None:
         self.crowd.close()
@@ -177,15 +177,15 @@ def test_the_indices_and_keys_of_a_removed_peer_are_gone(new_town: Callable[...,
     town = new_town(2)
     town.connect()
     link = town.server.link(1)
-    town.server.links.node.indices.reserve(next(iter(link.peer._handshakes.values())))  # of nobody's session
-    before = len(town.server.links.node.indices)
+    town.server.engine.node.indices.reserve(next(iter(link.peer._handshakes.values())))  # of nobody's session
+    before = len(town.server.engine.node.indices)
     session = link.peer.keys.current
     assert session is not None
     link.peer.forget_handshake("udp")
     link.act(link.peer.initiate(link.peer.endpoint or town[1].way, town.loop.now + 60))  # one handshake is under way
-    assert len(town.server.links.node.indices) == before + 1
+    assert len(town.server.engine.node.indices) == before + 1
     town.reload(without(town.table, 1))
-    assert len(town.server.links.node.indices) == before - 1
+    assert len(town.server.engine.node.indices) == before - 1
     assert not session.may_receive(town.loop.now)
     assert not session.may_send(town.loop.now)
 
@@ -214,7 +214,7 @@ def test_a_removed_peer_has_nothing_to_do_any_more(new_town: Callable[..., Town]
         schedule.handle(town.loop.now)
     assert schedule.deadline() < float("inf"), "the other one still has"
     assert former.peer.sent_bytes == sent
-    assert former not in town.server.links.by_peer.values()
+    assert former not in town.server.engine.links.values()
 
 
 def test_a_removed_peers_place_is_forgotten_and_a_changed_ones_is_not(new_town: Callable[..., Town]) -> None:
@@ -228,7 +228,7 @@ def test_a_removed_peers_place_is_forgotten_and_a_changed_ones_is_not(new_town: 
     remembered = Endpoints("many0", town.loop, town.state)
     places = [remembered.recall(key_of(number).public) for number in range(3)]
     assert [place is not None for place in places] == [True, False, True]
-    assert town.server.link(2).peer.endpoint == town.server.udp.endpoint(places[2] or ("", 0))
+    assert town.server.link(2).peer.endpoint == town.server.udp.candidate(places[2] or ("", 0))
 
 
 # What changes in place
@@ -312,9 +312,9 @@ def owners_after(town: Town, *configurations: dict[int, PeerSettings]) -> list[s
     """Who has which prefix, by name, after these were read one after the other."""
     for peers in configurations:
         town.reload(peers)
-    links = town.server.links
+    engine = town.server.engine
     return sorted(
-        f"{network} {link.name}" for link in links.by_peer.values() for network in links.routes.networks_of(link)
+        f"{network} {link.name}" for link in engine.links.values() for network in engine.routes.networks_of(link)
     )
 
 
@@ -356,7 +356,7 @@ LOCALHOST_NETWORK = IPv4Network("127.0.0.0/8")
 
 def own_datagram(town: Town, number: int) -> bytes:
     """A datagram to a member, with the ports of the server's own."""
-    there, port = town.server.link(number).path.flow[3:5]  # type: ignore[union-attr]
+    there, port = town.server.link(number).endpoint.flow[3:5]  # type: ignore[union-attr]
     body = struct.pack("!HHHH", town.port, port, 9, 0) + b"x"
     return ipv4("127.0.0.1", str(ip_address(there)), body)
 
@@ -377,7 +377,7 @@ def test_own_datagrams_from_the_device_are_dropped_once_a_reload_covers_their_en
     assert town.server.all_drops() == {"no route": 1, "routing loop": 1}
     assert town.reaches(0)
     town.reload(peers)
-    assert town.server.links.guard.endpoints == {}
+    assert town.server.engine.guard.endpoints == {}
 
 
 def test_own_datagrams_follow_the_endpoint_and_end_with_the_peer(new_town: Callable[..., Town]) -> None:
@@ -385,11 +385,11 @@ def test_own_datagrams_follow_the_endpoint_and_end_with_the_peer(new_town: Calla
     peers = town.table
     peers[1] = replace(peers[1], allowed=(network_of(1), LOCALHOST_NETWORK))
     town.reload(peers)
-    assert town.server.links.guard.endpoints == {}
+    assert town.server.engine.guard.endpoints == {}
     town.connect()
-    assert len(town.server.links.guard.endpoints) == 2
+    assert len(town.server.engine.guard.endpoints) == 2
     town.reload(without(peers, 0))
-    assert list(town.server.links.guard.endpoints) == [town.server.link(1).path.flow.destination]  # type: ignore[union-attr]
+    assert list(town.server.engine.guard.endpoints) == [town.server.link(1).endpoint.flow.destination]  # type: ignore[union-attr]
 
 
 def test_a_peer_whose_route_leads_inside_gets_no_answer(new_town: Callable[..., Town]) -> None:
@@ -466,12 +466,12 @@ def test_the_connection_of_a_removed_peer_closes_at_both_ends(
         caller.links.change([replace(called(-1, town.port), allowed=(network_of(0),))])
         link = caller.links.of(key_of(-1).public)
         loop.until(lambda: town.server.connected() == caller.connected() == 1)
-        assert [link.path] == caller.connections
+        assert [link.endpoint] == caller.tcp.connections
         if who_forgets == "the called":
             town.reload({})
         else:
             caller.links.change([])
-        ends = [caller.connections[0], town.server.connections[0]]
+        ends = [caller.tcp.connections[0], town.server.tcp.connections[0]]
         loop.until(lambda: all(end.fileno() < 0 for end in ends))
         caller.links.change([])  # which may be calling again by now
         loop.settle()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
-from tests.datapath.ends import ALICE, BOB, CAROL, End, FakePath, Wire, sealed
+from tests.datapath.ends import ALICE, BOB, CAROL, End, Wire, sealed
 from tests.machine import HandLoop, logged
 from tests.wire.packets import A4, B4, B6, payload, tcp, udp, udp_run, udp_superpacket
-from vpntun.carriers.base import Flow
-from vpntun.core.events import Endpoint
+from vpntun.carriers.fake import FakeEndpoint
+from vpntun.core.endpoint import Endpoint, Flow
 from vpntun.datapath.loopguard import QUESTIONS_AT_ONCE, QUESTIONS_PER_SECOND, SECONDS_AN_ANSWER_SERVES, LoopGuard
 from vpntun.runtime.log import NOTICE
 from vpntun.wire.checksum import TCP, UDP
@@ -21,9 +21,9 @@ OWN_PORT, PORT, TCP_PORT = 40000, 53, 5201
 """The ports of the packets that the tests make."""
 
 
-def at(address: str | bytes, protocol: int = UDP, port: int = PORT) -> FakePath:
+def at(address: str | bytes, protocol: int = UDP, port: int = PORT) -> FakeEndpoint:
     """A path to an address."""
-    path = FakePath(str(ip_address(address)), "tcp" if protocol == TCP else "udp")
+    path = FakeEndpoint(str(ip_address(address)), "tcp" if protocol == TCP else "udp")
     path.flow = Flow(protocol, b"", OWN_PORT, ip_address(address).packed, port)
     return path
 
@@ -159,7 +159,7 @@ def test_nothing_is_answered_to_an_address_inside(loop: HandLoop, record: bytes)
 # What is dropped
 
 
-def moves(end: End, path: FakePath | None) -> None:
+def moves(end: End, path: FakeEndpoint | None) -> None:
     """The only peer is there now."""
     end.link.peer.endpoint = path
     end.guard.follow(end.link)
@@ -245,6 +245,6 @@ def test_two_peers_at_one_endpoint_leave_it_one_by_one(everywhere: End) -> None:
 def test_an_endpoint_that_nothing_covers_is_not_watched_until_an_allowed_ip_covers_it(alice: End) -> None:
     moves(alice, at("192.0.2.1"))
     assert alice.guard.endpoints == {}
-    alice.connect(alice.link, ["192.0.2.0/24"])
+    alice.routes.add(ip_network("192.0.2.0/24"), alice.link)
     alice.guard.follow(alice.link)
     assert list(alice.guard.endpoints) == [ip_address("192.0.2.1").packed]

@@ -26,7 +26,7 @@ from tests.wire.packets import (
     udp_superpacket,
 )
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
-from vpntun.types import Carrier
+from vpntun.types import CarrierName
 from vpntun.wire.message import DATA, kind_of
 from vpntun.wire.record import LAST_KIND
 from vpntun.wire.vnet import NO_OFFLOAD
@@ -36,7 +36,7 @@ class Two:
     """Alice, a vpntun, and Bob, a WireGuard whose device takes single packets alone; they have met."""
 
     def __init__(
-        self, loop: HandLoop, carrier: Carrier = "udp", offloads: int = TCP_OFFLOADS | UDP_OFFLOADS, mtu: int = 1420
+        self, loop: HandLoop, carrier: CarrierName = "udp", offloads: int = TCP_OFFLOADS | UDP_OFFLOADS, mtu: int = 1420
     ) -> None:
         self.loop = loop
         self.alice = End(ALICE, loop, mtu, offloads=offloads)
@@ -63,7 +63,7 @@ def met(loop: HandLoop) -> Iterator[Two]:
 @pytest.mark.parametrize("carrier", ["udp", "tcp"])
 @pytest.mark.parametrize("version", [4, 6])
 def test_superpackets_arrive_as_single_packets_with_right_checksums(
-    loop: HandLoop, carrier: Carrier, version: int
+    loop: HandLoop, carrier: CarrierName, version: int
 ) -> None:
     two = Two(loop, carrier)
     two.alice.send(
@@ -129,7 +129,7 @@ def test_segments_larger_than_the_mtu_do_no_harm(met: Two) -> None:
 
 @pytest.mark.parametrize("calls", [1, 2, 3])
 @pytest.mark.parametrize("carrier", ["udp", "tcp"])
-def test_a_path_that_blocks_gets_the_rest_in_order_later(loop: HandLoop, carrier: Carrier, calls: int) -> None:
+def test_a_path_that_blocks_gets_the_rest_in_order_later(loop: HandLoop, carrier: CarrierName, calls: int) -> None:
     two = Two(loop, carrier)
     expected = []
     two.wire.to_right.opens(calls)
@@ -216,7 +216,7 @@ def test_segments_from_a_source_that_is_not_allowed_join_nothing(loop: HandLoop)
     offloads=st.sampled_from([0, TCP_OFFLOADS, TCP_OFFLOADS | UDP_OFFLOADS]),
 )
 def test_split_by_one_end_and_joined_by_the_other_the_packets_are_the_same(
-    runs: list[tuple[str, int, int, int]], carrier: Carrier, offloads: int
+    runs: list[tuple[str, int, int, int]], carrier: CarrierName, offloads: int
 ) -> None:
     loop = HandLoop()
     two = Two(loop, carrier, offloads)

@@ -28,7 +28,7 @@ from tests.wire.packets import (
 from vpntun.core.records.parity import ParityMaker
 from vpntun.datapath.relay import ERRORS_AT_ONCE
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
-from vpntun.types import Carrier
+from vpntun.types import CarrierName
 from vpntun.wire.icmp import TIME_EXCEEDED, TOO_BIG, UNREACHABLE, error_about
 from vpntun.wire.record import BUNDLE_START, Parity
 
@@ -49,7 +49,7 @@ class Hub:
     def __init__(
         self,
         loop: HandLoop,
-        carriers: tuple[Carrier, Carrier] = ("udp", "udp"),
+        carriers: tuple[CarrierName, CarrierName] = ("udp", "udp"),
         *,
         relays_as: tuple[str, ...] | None = (HUB4, HUB6),
         plain: tuple[bool, bool] = (False, False),
@@ -93,7 +93,7 @@ class Hub:
     def is_clean(self) -> bool:
         """Nothing is left half-built."""
         bundler = self.bob.bundler
-        return bundler.link is None and bundler.at == BUNDLE_START and not bundler.sent
+        return bundler.link is None and bundler._at == BUNDLE_START and not bundler._sent
 
     def close(self) -> None:
         for end in (self.alice, self.bob, self.carol, self.dave):
@@ -174,7 +174,7 @@ def test_the_answer_comes_back(hub: Hub) -> None:
     "offloads", [(ALL, ALL, ALL), (ALL, ALL, 0), (ALL, 0, ALL), (0, 0, 0), (ALL, ALL, TCP_OFFLOADS)]
 )
 def test_whoever_the_two_are_the_packets_arrive_in_order_one_hop_on(
-    loop: HandLoop, carriers: tuple[Carrier, Carrier], plain: tuple[bool, bool], offloads: tuple[int, int, int]
+    loop: HandLoop, carriers: tuple[CarrierName, CarrierName], plain: tuple[bool, bool], offloads: tuple[int, int, int]
 ) -> None:
     hub = Hub(loop, carriers, plain=plain, offloads=offloads)
     expected = []
@@ -463,7 +463,7 @@ DESTINATIONS = st.sampled_from(["10.1.2.3", "10.4.0.4", "100.64.0.2", HUB4, "192
 )
 def test_whatever_is_sent_arrives_once_in_order_where_it_should(
     flows: list[tuple[str, int, int]],
-    carriers: tuple[Carrier, Carrier],
+    carriers: tuple[CarrierName, CarrierName],
     plain: tuple[bool, bool],
     blocks: int,
 ) -> None:

@@ -19,7 +19,7 @@ from vpntun.crypto.session import Session
 from vpntun.datapath.link import Link
 from vpntun.datapath.seal_buffer import MOST_MESSAGES, SealBuffer
 from vpntun.wire.message import DATA_OVERHEAD
-from vpntun.wire.record import PARITY, TAKES_ALL, Parity
+from vpntun.wire.record import LARGEST_RECORD, PARITY, TAKES_ALL, Parity
 
 KEY = b"k" * 32
 
@@ -163,7 +163,8 @@ class Two:
         self.wire.shake_hands()
         records = self.alice.link.records
         records.payload = 1472
-        records.room = lambda session, now: records.span.largest_record  # type: ignore[method-assign]
+        records.refresh = lambda session, now: False  # type: ignore[method-assign]
+        records._largest_taken = LARGEST_RECORD
         records.takes = TAKES_ALL
         records.span.protection.possible = records.span.protection.active = protected
         records.span.path(1472, 1, loop.now)

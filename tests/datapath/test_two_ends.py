@@ -5,25 +5,22 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager, suppress
+from ipaddress import ip_network
 
 import pytest
 
 from tests.carriers.test_udp import free_port
-from tests.datapath.ends import ALICE, BOB, PSK, End, Stamps, ipv4
+from tests.datapath.ends import ALICE, BOB, EVERYTHING, PSK, End, RecordedTcp, Stamps, ipv4
 from tests.machine import HandLoop
 from tests.wire.packets import tcp_run, tcp_superpacket, udp_run, udp_superpacket
-from vpntun.carriers.accepted import AcceptedConnections
-from vpntun.carriers.listening import TcpListener
-from vpntun.carriers.tcp import TcpConnection
-from vpntun.carriers.udp import UdpSocket
+from vpntun.carriers.base import Carrier
+from vpntun.carriers.udp import UdpCarrier
 from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.wireguard.peer import Peer
 from vpntun.datapath.client_link import ClientLink
 from vpntun.runtime.resolver import Found, Lookups, Resolver
-from vpntun.types import Transport
-from vpntun.wire.framing import SharedBuffer
+from vpntun.types import CarrierName, Transport
 
 HERE, THERE = "10.0.0.1", "10.0.0.2"
 LOCALHOST: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -42,38 +39,21 @@ class Server(End):
         tcp: bool = True,
         knows_vpntun: bool = False,
     ) -> None:
-        super().__init__(BOB, loop, knows_vpntun=knows_vpntun)
+        self.udp = UdpCarrier(loop, port, answers_from_where_asked=True, versions=[family] if udp else ())
+        self.tcp = RecordedTcp(loop, port if tcp else None, versions=[family])
+        carriers: dict[CarrierName, Carrier] = {"udp": self.udp, "tcp": self.tcp}
+        super().__init__(BOB, loop, knows_vpntun=knows_vpntun, carriers=carriers)
         self.port = port
-        self.stack = ExitStack()
         self.know(ALICE.public)
-        self.connections: list[TcpConnection] = []
-        self.accepted = AcceptedConnections(
-            loop, SharedBuffer(), on_ready=lambda _: self.pump(), on_closed=self.link.closed
-        )
-        if udp:
-            self.open_udp(family, port)
-        if tcp:
-            listener = TcpListener(family, port)
-            self.stack.callback(listener.close)
-            loop.watch(listener.fileno(), partial(self._accept, listener))
-            self.stack.callback(loop.forget, listener.fileno())
 
     def open_udp(self, family: int, port: int) -> None:
-        udp = UdpSocket(family, port, self.loop, answers_from_where_asked=True)
-        self.stack.callback(udp.close)
-        udp.on_ready = self.pump
-        self.loop.watch(udp.fileno(), partial(self.inbound.read_udp, udp), udp.flush)
-        self.stack.callback(self.loop.forget, udp.fileno())
-
-    def _accept(self, listener: TcpListener) -> None:
-        for connection in listener.accept(self.loop, self.accepted):
-            self.loop.watch(connection.fileno(), partial(self.inbound.read_tcp, connection), connection.flush)
-            self.connections.append(connection)
+        self.udp.close()
+        self.udp = UdpCarrier(self.loop, port, answers_from_where_asked=True, versions=[family])
+        self.udp.start(self.engine)
 
     def close(self) -> None:
-        for connection in self.connections:
-            connection.close()
-        self.stack.close()
+        self.udp.close()
+        self.tcp.close()
         super().close()
 
 
@@ -83,34 +63,22 @@ class Client(End):
     def __init__(
         self, loop: HandLoop, family: int, port: int, transport: Transport, *, knows_vpntun: bool = False
     ) -> None:
-        super().__init__(ALICE, loop, stamps=Stamps(), knows_vpntun=knows_vpntun)
+        self.udp = UdpCarrier(loop, 0, answers_from_where_asked=False, versions=[family])
+        self.tcp = RecordedTcp(loop, None)
+        carriers: dict[CarrierName, Carrier] = {"udp": self.udp, "tcp": self.tcp}
+        super().__init__(ALICE, loop, stamps=Stamps(), knows_vpntun=knows_vpntun, carriers=carriers)
         rng = random.Random(3)
         peer = Peer(ALICE, BOB.public, PSK, self.node.indices, Stamps(), rng, keepalive=25.0, chooses_carrier=True)
         self.node.add(peer)
-        self.udp = UdpSocket(family, 0, loop, answers_from_where_asked=False)
         self.lookups = Lookups(loop)
-        self.connections: list[TcpConnection] = []
-        self.calling = ClientLink(
-            peer,
-            ClientCarriers(peer, transport, rng),
-            self.records(),
-            loop,
-            self.schedule,
-            self.seal_buffer,
-            self.drops,
-            resolver=Resolver(self.lookups, LOCALHOST[family], port, self._resolved),
-            received=SharedBuffer(),
-            on_connection=self._watch,
-        )
-        self.connect(self.calling)
-        loop.watch(self.udp.fileno(), partial(self.inbound.read_udp, self.udp), self.udp.flush)
+        resolver = Resolver(self.lookups, LOCALHOST[family], port, self._resolved)
+        selector = ClientCarriers(peer, transport, rng)
+        self.calling = ClientLink(self.engine, peer, selector, self.records(), resolver, drops=self.drops)
+        self.engine.add(self.calling, map(ip_network, EVERYTHING))
 
     def _resolved(self, found: Found) -> None:
-        self.calling.resolved([self.udp.endpoint(address) for _, address in found])
-
-    def _watch(self, connection: TcpConnection) -> None:
-        self.loop.watch(connection.fileno(), partial(self.inbound.read_tcp, connection), connection.flush)
-        self.connections.append(connection)
+        candidates = [self.engine.candidate(address) for _, address in found]
+        self.calling.resolved([each for each in candidates if each is not None])
 
     @property
     def carrier(self) -> str | None:
@@ -119,7 +87,6 @@ class Client(End):
 
     def close(self) -> None:
         self.calling.stop()
-        self.loop.forget(self.udp.fileno())
         self.udp.close()
         self.lookups.close()
         super().close()
@@ -212,7 +179,7 @@ def test_tcp_is_tried_beside_udp_after_two_seconds_without_an_answer(loop: HandL
         client.send(ipv4(HERE, THERE, b"staged"))
         loop.settle()
         assert client.carrier is None
-        assert client.connections == []
+        assert client.tcp.connections == []
         loop.pass_time(2.1)
         loop.until(lambda: client.carrier == "tcp")
         loop.until(lambda: server.device.packets)
@@ -226,8 +193,8 @@ def test_packets_flow_again_after_the_connection_was_cut(loop: HandLoop) -> None
         loop.until(lambda: client.carrier == "tcp")
         exchange(client, server)
         loop.pass_time(1.0)
-        server.connections[0].close()
-        loop.until(lambda: len(client.connections) == 2, "for a new connection")
+        server.tcp.connections[0].close()
+        loop.until(lambda: len(client.tcp.connections) == 2, "for a new connection")
         loop.until(lambda: client.carrier == "tcp" and server.link.peer.endpoint is not None)
         exchange(client, server)
         assert client.drops["undeliverable"] == 0
@@ -256,7 +223,7 @@ def test_a_client_that_is_back_on_udp_leaves_the_connection_behind(loop: HandLoo
         loop.until(lambda: client.carrier == "udp", "for the way back to UDP")
         exchange(client, server)
         loop.pass_time(2.5)
-        loop.until(lambda: client.connections[0].fileno() < 0, "for the connection to close")
+        loop.until(lambda: client.tcp.connections[0].fileno() < 0, "for the connection to close")
         exchange(client, server)
 
 
@@ -277,7 +244,7 @@ def test_a_stranger_on_tcp_gets_not_one_byte_and_the_friend_is_not_disturbed(loo
         loop.until(lambda: client.carrier == "tcp")
         stranger.connect(("127.0.0.1", server.port))
         stranger.sendall(junk)
-        loop.until(lambda: len(server.connections) == 2)
+        loop.until(lambda: len(server.tcp.connections) == 2)
         loop.settle()
         exchange(client, server)
         loop.pass_time(10.1)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.carriers.test_udp import LOCALHOST, both_versions, free_port
 from tests.machine import no_more_descriptors, ordinary_user
-from vpntun.carriers.base import Flow
+from vpntun.core.endpoint import Flow
 from vpntun.netconf.nextdevice import NextDevice
 from vpntun.wire.checksum import TCP, UDP
 

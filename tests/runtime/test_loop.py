@@ -27,14 +27,13 @@ loop = Loop()
 def say(text):
     os.write(1, text.encode() + b"\\n")
 loop.call_later(0.0, lambda: say("running"))
-if "told" in sys.argv:
-    loop.on_hangup = lambda: say("told")
+on_hangup = (lambda: say("told")) if "told" in sys.argv else None
 if "ticking" in sys.argv:
     def tick():
         say("tick")
         loop.call_later(0.05, tick)
     loop.call_later(0.05, tick)
-with loop.ending_on_signals():
+with loop.ending_on_signals(on_hangup):
     if "early" in sys.argv:
         say("running")
         time.sleep(1)
@@ -377,9 +376,8 @@ def test_a_hangup_calls_back_from_the_loop_and_ends_nothing() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         told.append("sent")  # the callback that runs now ends first
 
-    loop.on_hangup = hang_up
     loop.call_later(0.0, lambda: os.kill(os.getpid(), signal.SIGHUP))
-    with loop.ending_on_signals():
+    with loop.ending_on_signals(hang_up):
         loop.run(lambda _: NEVER, lambda _: None)
     loop.close()
     assert told == ["again", "sent", "again"]

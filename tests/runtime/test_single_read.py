@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.datapath.ends import ALICE, BOB, End, FakeDevice, Wire, ipv4
+from tests.datapath.ends import ALICE, BOB, End, EndDevice, Wire, ipv4
 from tests.machine import HandLoop
 from vpntun.runtime.single_read import HABIT, SingleReadHint
 
@@ -42,7 +42,7 @@ def test_a_descriptor_that_is_readable_in_the_next_turn_had_more() -> None:
     assert not single_read.expected(20)
 
 
-class CountedReads(FakeDevice):
+class CountedReads(EndDevice):
     """Counts how often it was read."""
 
     reads = 0

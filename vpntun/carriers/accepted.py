@@ -14,12 +14,14 @@ A closed connection leaves nothing behind.
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from vpntun.carriers.tcp import ConnectionOwner, TcpConnection
-from vpntun.core.wireguard.peer import Peer
+from vpntun.carriers.base import ConnectionOwner, Stream
+from vpntun.carriers.tcp_connection import TcpConnection
+from vpntun.core.endpoint import Reachable
 from vpntun.runtime.loop import Loop
 from vpntun.types import SocketAddress
 from vpntun.wire.framing import SharedBuffer
@@ -29,7 +31,7 @@ MOST_STRANGERS_PER_NETWORK = 16
 MOST_BESIDE_ENDPOINT = 2
 SECONDS_OF_PROBATION = 10.0
 
-Connections = dict[TcpConnection, None]
+Connections = dict[Stream, None]
 """A set, oldest first."""
 
 
@@ -40,8 +42,8 @@ class AcceptedConnections(ConnectionOwner):
         self,
         loop: Loop,
         received: SharedBuffer,
-        on_ready: Callable[[TcpConnection], None],
-        on_closed: Callable[[TcpConnection], None],
+        on_ready: Callable[[Stream], None],
+        on_closed: Callable[[Stream], None],
     ) -> None:
         super().__init__(received)
         self._loop = loop
@@ -49,9 +51,9 @@ class AcceptedConnections(ConnectionOwner):
         self._on_closed = on_closed
         self._silent = _ByNetwork()
         self._expected = _ByNetwork()
-        self._expected_of: dict[Peer, TcpConnection] = {}
-        self._authenticated_of: dict[Peer, Connections] = {}
-        self._on_probation: OrderedDict[TcpConnection, float] = OrderedDict()
+        self._expected_of: dict[Reachable, Stream] = {}
+        self._authenticated_of: dict[Reachable, Connections] = {}
+        self._on_probation: OrderedDict[Stream, float] = OrderedDict()
         self._timer_is_set = False
 
     def admit(self, new: socket.socket, address: SocketAddress) -> TcpConnection:
@@ -62,12 +64,17 @@ class AcceptedConnections(ConnectionOwner):
         self._begin_probation(connection)
         return connection
 
-    def close_all_of(self, peer: Peer) -> None:
+    def close_all_of(self, peer: Reachable) -> None:
         """Close every connection that the peer was authenticated on."""
         for connection in list(self._authenticated_of.get(peer, ())):
             connection.close()
 
-    def expected(self, connection: TcpConnection, peer: Peer) -> None:
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in [*self._silent, *self._expected, *itertools.chain(*self._authenticated_of.values())]:
+            connection.close()
+
+    def expected(self, connection: Stream, peer: Reachable) -> None:
         """Prefer a stranger: the node accepted an initiation of the peer's on it."""
         self._silent.discard(connection)
         self._expected.add(connection)
@@ -76,7 +83,7 @@ class AcceptedConnections(ConnectionOwner):
         if former is not None:
             former.close()
 
-    def authenticated(self, connection: TcpConnection, peer: Peer) -> None:
+    def authenticated(self, connection: Stream, peer: Reachable) -> None:
         """Move a stranger to its peer's connections."""
         self._forget_stranger(connection)
         connections = self._authenticated_of.setdefault(peer, {})
@@ -86,11 +93,11 @@ class AcceptedConnections(ConnectionOwner):
         if len(beside) > MOST_BESIDE_ENDPOINT:
             beside[0].close()
 
-    def ready(self, connection: TcpConnection) -> None:
+    def ready(self, connection: Stream) -> None:
         """Have the peer's queue drained."""
         self._on_ready(connection)
 
-    def closed(self, connection: TcpConnection) -> None:
+    def closed(self, connection: Stream) -> None:
         """Forget a connection."""
         self._on_probation.pop(connection, None)
         self._forget_stranger(connection)
@@ -111,14 +118,14 @@ class AcceptedConnections(ConnectionOwner):
             return
         next(iter(candidates)).close()
 
-    def _forget_stranger(self, connection: TcpConnection) -> None:
+    def _forget_stranger(self, connection: Stream) -> None:
         self._silent.discard(connection)
         self._expected.discard(connection)
         peer = connection.expected_peer
         if peer is not None and self._expected_of.get(peer) is connection:
             del self._expected_of[peer]
 
-    def _begin_probation(self, connection: TcpConnection) -> None:
+    def _begin_probation(self, connection: Stream) -> None:
         self._on_probation[connection] = self._loop.now + SECONDS_OF_PROBATION
         self._on_probation.move_to_end(connection)
         self._set_timer()
@@ -154,6 +161,9 @@ class _ByNetwork:
     def __len__(self) -> int:
         return self._count
 
+    def __iter__(self) -> Iterator[Stream]:
+        return itertools.chain(*self._networks.values())
+
     def of(self, network: bytes) -> Connections:
         """The connections from one network."""
         return self._networks.get(network, {})
@@ -162,12 +172,12 @@ class _ByNetwork:
         """The connections from the network that has most."""
         return max(self._networks.values(), key=len, default={})
 
-    def add(self, connection: TcpConnection) -> None:
+    def add(self, connection: Stream) -> None:
         """Add a connection that is not here yet."""
         self._networks.setdefault(_network_of(connection.host), {})[connection] = None
         self._count += 1
 
-    def discard(self, connection: TcpConnection) -> None:
+    def discard(self, connection: Stream) -> None:
         """Remove a connection, if it is here."""
         network = _network_of(connection.host)
         connections = self.of(network)

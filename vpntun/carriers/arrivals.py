@@ -18,11 +18,11 @@ import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import TypeAlias
 
-from vpntun.carriers.base import Path
+from vpntun.carriers.base import Arrival
 from vpntun.carriers.mmsg import AVAILABLE, ManyReader
 from vpntun.carriers.sockets import Ancillary
+from vpntun.core.endpoint import Endpoint
 from vpntun.core.records.pathmtu import BASE
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
@@ -47,12 +47,6 @@ SECONDS_BETWEEN_TRAINS = 0.1
 LARGEST_IN_TRAIN = 9216
 """A jumbo frame's datagram: slots for longer ones would take much room."""
 
-Arrival: TypeAlias = tuple[memoryview, int, int, Path]
-"""What one read brought: its bytes, a segment, in how many datagrams they came, and from whom.
-
-One message, or, where the segment is not 0, datagrams of that size. The bytes are valid until the next read.
-"""
-
 
 class Receiver:
     """Receives from one socket. `endpoint` makes an endpoint of an address and the ancillary data to answer with."""
@@ -61,7 +55,7 @@ class Receiver:
         self,
         bound: socket.socket,
         loop: Loop,
-        endpoint: Callable[[SocketAddress, Ancillary], Path],
+        endpoint: Callable[[SocketAddress, Ancillary], Endpoint],
         *,
         answers_from_where_asked: bool,
     ) -> None:
@@ -82,7 +76,7 @@ class Receiver:
         self._address: SocketAddress | None = None  # what the last read came with, and what was made of it
         self._ancillary: list[tuple[int, int, bytes]] = []
         self._segment = 0
-        self._source: Path
+        self._source: Endpoint
         self._coalesce(True)
         if answers_from_where_asked:
             if bound.family == socket.AF_INET:

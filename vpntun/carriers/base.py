@@ -1,89 +1,127 @@
-"""What a link sees of a carrier: somewhere to send, which may not be ready just now."""
+"""What a carrier must do for the engine, and the engine for a carrier.
+
+A carrier brings messages to peers and from them: over datagrams (udp.py), or over connections (tcp.py). It owns its
+sockets, watches them, and makes the endpoints that links send to (core/endpoint.py). opening.py names every carrier.
+"""
 
 from __future__ import annotations
 
-import enum
-import socket
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeAlias
 
-from vpntun.core.events import Endpoint
-from vpntun.core.wireguard.peer import Peer
+from vpntun.core.endpoint import Endpoint, Reachable
 from vpntun.types import SocketAddress
-from vpntun.wire.message import Buffer
+from vpntun.wire.framing import SharedBuffer
+
+Arrival: TypeAlias = tuple[memoryview, int, int, Endpoint]
+"""One read of datagrams: its bytes, a segment, the number of datagrams that it came in, and the sender.
+
+The bytes are one message, or, where the segment is not 0, datagrams of that size, the last perhaps shorter. They are
+valid until the next read.
+"""
 
 
-class Outcome(enum.Enum):
-    """What became of a message."""
+class DatagramSource(Protocol):
+    """A socket that datagrams arrive at. What is opened is reported back, which makes the next reads cheaper."""
 
-    SENT = enum.auto()
-    HELD = enum.auto()
-    TOO_BIG = enum.auto()
-    UNDELIVERABLE = enum.auto()
+    def receive(self) -> Iterable[Arrival]:
+        """Return what waits, a bounded number of reads."""
+
+    def expect_bursts(self, size: int) -> None:
+        """Note that a burst of datagrams of `size` bytes was read as one, and opened."""
+
+    def expect_pieces(self, size: int) -> None:
+        """Note that a record in datagrams of `size` bytes was completed by a piece that came alone."""
+
+    def came_whole(self, size: int, datagrams: int) -> None:
+        """Note that a message of `size` bytes, read in this number of datagrams, opened."""
 
 
-class Flow(NamedTuple):
-    """The packets that a path sends to the peer, as this host's routes tell them apart.
+class Stream(Endpoint, Protocol):
+    """A connection, which is its own endpoint."""
 
-    `source` is empty where the kernel chooses it. `scope`: the device's number, where the address is link-local.
+    @property
+    def peer(self) -> Reachable | None:
+        """The peer that was authenticated on it; no other may send here."""
+
+    @property
+    def expected_peer(self) -> Reachable | None:
+        """The peer whose initiation was accepted on it, which may be a replay."""
+
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether its peer is reached here."""
+
+    @property
+    def host(self) -> str:
+        """The other end's address, without the port."""
+
+    def receive(self) -> Iterator[memoryview]:
+        """Yield the messages that have arrived, each valid until the next. Raises BadPacket for an impossible frame."""
+
+    def close(self) -> None:
+        """Close the connection, once."""
+
+
+class ConnectionOwner:
+    """Owns connections and hears of their events. A subclass overrides the events that it needs.
+
+    `received`: the buffer that the connections receive into.
     """
 
-    protocol: int
-    source: bytes
-    source_port: int
-    destination: bytes
-    destination_port: int
-    scope: int = 0
+    def __init__(self, received: SharedBuffer) -> None:
+        self.received = received
+
+    def expected(self, connection: Stream, peer: Reachable) -> None:
+        """The first initiation on the connection was accepted. It is the peer's, but may be a replay."""
+
+    def authenticated(self, connection: Stream, peer: Reachable) -> None:
+        """The connection belongs to the peer now."""
+
+    def ready(self, connection: Stream) -> None:
+        """The connection accepts data again."""
+
+    def closed(self, connection: Stream) -> None:
+        """The connection has closed. No other event follows."""
+
+
+class CarrierUser(Protocol):
+    """What a carrier needs of the engine."""
+
+    def read_datagrams(self, source: DatagramSource) -> None:
+        """Take in what waits at a socket."""
+
+    def read_stream(self, connection: Stream) -> None:
+        """Take in what waits at a connection."""
+
+    def can_send(self, peer: Reachable | None) -> None:
+        """Note that data can be sent again to a peer; None: to every peer on this carrier."""
+
+    def connection_closed(self, connection: Stream, peer: Reachable) -> None:
+        """Note that a connection which a peer had opened has closed."""
+
+
+class Carrier(Protocol):
+    """One carrier of a tunnel."""
 
     @property
-    def ports(self) -> tuple[int, int, int]:
-        """What the packets' own headers say behind the addresses: the protocol, and the ports of both ends."""
-        return self.protocol, self.source_port, self.destination_port
+    def can_call(self) -> bool:
+        """Whether `candidate` makes endpoints."""
 
+    def start(self, user: CarrierUser) -> None:
+        """Watch the sockets from now on, and hand what arrives to `user`."""
 
-class Path(Endpoint, Protocol):
-    """An endpoint that can be sent to."""
+    def candidate(self, address: SocketAddress) -> Endpoint | None:
+        """Return the endpoint of an address, as a candidate to ask or to dial; None if connections are dialled here.
 
-    @property
-    def where(self) -> str:
-        """The other end's address and port, as in 203.0.113.2:55555 and [2001:db8::2]:55555."""
-
-    @property
-    def ipv6(self) -> bool:
-        """Whether it goes over IPv6."""
-
-    @property
-    def flow(self) -> Flow:
-        """The packets that it sends."""
-
-    def ready(self) -> bool:
-        """Whether a data message would be taken now. Data is sealed only then."""
-
-    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
-        """Take data, which lies in `buffers` one after the other; when `ready`, all of it is sent or held.
-
-        `segment`: 0 for one message, else the size of the datagrams that it goes in (UDP alone), the last may be
-        shorter. `dont_fragment`: no router may cut a datagram, and TOO_BIG is the answer where this host would have to.
+        Also None where this host lacks the address's IP version.
         """
 
-    def send_first(self, message: Buffer) -> Outcome:
-        """Take a handshake or keepalive message, ready or not, to go ahead of all data."""
+    def dial(self, address: SocketAddress, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
+        """Open a connection to an address. `on_done` is called once, with the connection, or with None on failure."""
 
-    def expect(self, peer: Peer) -> None:
-        """An initiation of this peer's was accepted here. It authenticates nobody, since it may be a replay."""
+    def close_all_of(self, peer: Reachable) -> None:
+        """Close every connection that this peer has opened."""
 
-    def belongs_to(self, peer: Peer) -> None:
-        """A message of this peer's was authenticated here. Raises BadPacket where only another peer's may come."""
-
-    def hang_up_later(self) -> None:
-        """Another path has replaced this one: close it soon, if it is something that closes."""
-
-
-def packed(address: SocketAddress) -> bytes:
-    """The 4 or 16 bytes of a socket address's host."""
-    host = address[0].partition("%")[0]
-    return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
-
-
-def scope_of(address: SocketAddress) -> int:
-    """The number of the device that a link-local socket address belongs to; 0 for others."""
-    return address[3] if len(address) == 4 else 0
+    def close(self) -> None:
+        """Close the sockets."""

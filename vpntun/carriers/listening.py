@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from vpntun.carriers.accepted import AcceptedConnections
 from vpntun.carriers.sockets import bind, marked
-from vpntun.carriers.tcp import TcpConnection
+from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.runtime.loop import Loop
 
 MOST_WAITING_TO_BE_ACCEPTED = 1024

@@ -9,6 +9,7 @@ import struct
 from contextlib import suppress
 
 from vpntun.errors import PortInUse, PrivilegeError, VpntunError
+from vpntun.types import SocketAddress
 
 Ancillary = tuple[tuple[int, int, bytes], ...]
 """Control messages as sendmsg(2) takes them: level, type and data of each."""
@@ -61,3 +62,19 @@ def families() -> list[int]:
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM):
             found.append(int(family))
     return found
+
+
+def packed(address: SocketAddress) -> bytes:
+    """The 4 or 16 bytes of a socket address's host."""
+    host = address[0].partition("%")[0]
+    return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+
+
+def scope_of(address: SocketAddress) -> int:
+    """The number of the device that a link-local socket address belongs to; 0 for others."""
+    return address[3] if len(address) == 4 else 0
+
+
+def family_of(address: SocketAddress) -> int:
+    """The address family of a socket address."""
+    return int(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)

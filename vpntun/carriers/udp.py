@@ -16,14 +16,16 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
-from vpntun.carriers.arrivals import SOL_UDP, Arrival, Receiver
-from vpntun.carriers.base import Flow, Outcome, packed, scope_of
-from vpntun.carriers.sockets import Ancillary, bind, marked
-from vpntun.core.wireguard.peer import Peer
+from vpntun.carriers.arrivals import SOL_UDP, Receiver
+from vpntun.carriers.base import Arrival, CarrierUser, ConnectionOwner, Stream
+from vpntun.carriers.sockets import Ancillary, bind, families, family_of, marked, packed, scope_of
+from vpntun.config.tunnel import Tunnel
+from vpntun.core.endpoint import Endpoint, Flow, Outcome, Reachable
 from vpntun.runtime.loop import Loop
-from vpntun.types import Carrier, SocketAddress
+from vpntun.types import CarrierName, SocketAddress
 from vpntun.wire.checksum import UDP
 from vpntun.wire.message import Buffer
 
@@ -48,7 +50,8 @@ class UdpEndpoint:
     address: SocketAddress
     socket: UdpSocket = field(repr=False, compare=False)
     local: Ancillary = field(default=(), repr=False, compare=False)
-    carrier: ClassVar[Carrier] = "udp"
+    carrier: ClassVar[CarrierName] = "udp"
+    is_stream: ClassVar[bool] = False
 
     @property
     def ipv6(self) -> bool:
@@ -89,10 +92,10 @@ class UdpEndpoint:
         """Send one handshake or keepalive message."""
         return self.socket.send([memoryview(message)], 0, self, None)
 
-    def expect(self, peer: Peer) -> None:
+    def expect(self, peer: Reachable) -> None:
         """There is no connection to keep."""
 
-    def belongs_to(self, peer: Peer) -> None:
+    def belongs_to(self, peer: Reachable) -> None:
         """Any peer may come from any address."""
 
     def hang_up_later(self) -> None:
@@ -103,7 +106,7 @@ _Held = tuple[list[memoryview], int, UdpEndpoint, bool | None]
 
 
 class UdpSocket:
-    """One bound socket of one IP version. `on_ready` is called when it takes datagrams again.
+    """One bound socket of one IP version.
 
     `mark`: what its datagrams carry for this host's routing rules, 0 for nothing.
     """
@@ -119,7 +122,6 @@ class UdpSocket:
         """What waits for room in the kernel; nothing more is sealed meanwhile."""
         self._segments = True
         self._dont_fragment: bool | None = None
-        self.on_ready: Callable[[], None] = lambda: None
         for forced, allowed in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
             try:
                 self._socket.setsockopt(socket.SOL_SOCKET, forced, BUFFER_SIZE)
@@ -157,7 +159,7 @@ class UdpSocket:
     def send(
         self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
     ) -> Outcome:
-        """Send datagrams, hold them, or say that this host cannot (see Path.send). `dont_fragment` None: never mind."""
+        """Send or hold datagrams, as Endpoint.send says. `dont_fragment` None: as the socket is set."""
         if self.held:
             return self._hold(buffers, segment, endpoint, dont_fragment)
         if dont_fragment is not self._dont_fragment and dont_fragment is not None:
@@ -175,8 +177,8 @@ class UdpSocket:
             return self._refused(error, buffers, segment, endpoint, dont_fragment)
         return Outcome.SENT
 
-    def flush(self) -> None:
-        """The socket can be written again: send what was held."""
+    def flush(self) -> bool:
+        """Send what was held, now that the socket can be written again; return whether it accepts more."""
         while self.held:
             held = self.held.popleft()
             behind = list(self.held)
@@ -184,9 +186,9 @@ class UdpSocket:
             outcome = self.send(*held)
             self.held.extend(behind)
             if outcome is Outcome.HELD:
-                return
+                return False
         self._loop.await_writable(self.fileno(), False)
-        self.on_ready()
+        return True
 
     def close(self) -> None:
         """Close the socket."""
@@ -241,3 +243,76 @@ class UdpSocket:
     def _is_too_big(error: OSError, segment: int) -> bool:
         """The kernel says EINVAL where UDP_SEGMENT's datagrams are too big for the device."""
         return error.errno == errno.EMSGSIZE or (error.errno == errno.EINVAL and segment > 0)
+
+
+class UdpCarrier:
+    """UDP for one tunnel: a socket for each IP version of this host, which all peers share.
+
+    `port`: the port to send from and to be called at, 0 for any. `mark`: the mark of every packet, 0 for none. Raises
+    PortInUse, PrivilegeError or VpntunError.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        port: int,
+        *,
+        answers_from_where_asked: bool,
+        mark: int = 0,
+        versions: Iterable[int] | None = None,
+    ) -> None:
+        self._loop = loop
+        self.sockets: dict[int, UdpSocket] = {}
+        try:
+            for family in families() if versions is None else versions:
+                self.sockets[family] = UdpSocket(
+                    family, port, loop, answers_from_where_asked=answers_from_where_asked, mark=mark
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def open(cls, tunnel: Tunnel, mark: int, loop: Loop) -> UdpCarrier:
+        """Open what this tunnel needs of UDP: no socket, if peers call over other carriers and none is called."""
+        needed = tunnel.listen_on in ("auto", "udp", None) or any(peer.host for peer in tunnel.peers)
+        return cls(
+            loop,
+            tunnel.port or 0,
+            answers_from_where_asked=tunnel.listen_on is not None,
+            mark=mark,
+            versions=None if needed else (),
+        )
+
+    @property
+    def can_call(self) -> bool:
+        """Whether a socket is open."""
+        return bool(self.sockets)
+
+    def start(self, user: CarrierUser) -> None:
+        """Read datagrams from now on."""
+
+        def write(udp: UdpSocket) -> None:
+            if udp.flush():
+                user.can_send(None)
+
+        for udp in self.sockets.values():
+            self._loop.watch(udp.fileno(), partial(user.read_datagrams, udp), partial(write, udp))
+
+    def candidate(self, address: SocketAddress) -> Endpoint | None:
+        """Return the endpoint of an address; None where this host lacks its IP version."""
+        udp = self.sockets.get(family_of(address))
+        return udp.endpoint(address) if udp is not None else None
+
+    def dial(self, address: SocketAddress, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
+        """Fail: UDP has no connections."""
+        on_done(None)
+
+    def close_all_of(self, peer: Reachable) -> None:
+        """Do nothing: UDP has no connections."""
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for udp in self.sockets.values():
+            self._loop.forget(udp.fileno())
+            udp.close()

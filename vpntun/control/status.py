@@ -68,7 +68,7 @@ def state_of(link: Link) -> State:
 
 
 def _peer(settings: PeerSettings, link: Link, wall: float) -> dict[str, Any]:
-    peer, path = link.peer, link.path
+    peer, path = link.peer, link.endpoint
     heard_at = peer.timers.heard_at
     return {
         "public_key": format_key(settings.public),
@@ -91,7 +91,7 @@ def _peer(settings: PeerSettings, link: Link, wall: float) -> dict[str, Any]:
 
 def _path(link: Link) -> dict[str, Any]:
     """What is known of the way to the peer; of a plain WireGuard hardly anything is."""
-    peer, records, path = link.peer, link.records, link.path
+    peer, records, path = link.peer, link.records, link.endpoint
     span, session, payload = records.span, peer.keys.current, records.path_payload
     headers = HEADERS_V6 if path is not None and path.ipv6 else HEADERS_V4
     return {

@@ -6,23 +6,9 @@ Deciding and acting are apart, so that what the program does can be asserted as 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
-from vpntun.types import Carrier
-
-
-class Endpoint(Protocol):
-    """Where a peer is reached: a UDP address, or one TCP connection. Compared by equality; `str` is for the log."""
-
-    @property
-    def carrier(self) -> Carrier:
-        """Which of the two carriers leads there."""
-
-    def __hash__(self) -> int:
-        """Equal endpoints have one hash."""
-
-    def clogged(self) -> bool:
-        """Whether bytes given to it earlier have still not left this host (never so over UDP)."""
+from vpntun.core.endpoint import Endpoint
+from vpntun.types import CarrierName
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +38,9 @@ class Resolve:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Open a TCP connection to the address of this UDP endpoint."""
+    """Open a connection of a carrier to the address of this UDP endpoint."""
 
+    carrier: CarrierName
     candidate: Endpoint
 
 
@@ -75,6 +62,11 @@ class Established:
 
     source: Endpoint
     initiator: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The session in use is another now, and the endpoint has been settled: records begin in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +109,7 @@ Event = (
     | CloseConnection
     | HandshakeWanted
     | Established
+    | Confirmed
     | Moved
     | ProbePath
     | PathVerified

@@ -1,101 +1,99 @@
-"""The link of a client: in addition it looks its peer's name up, and dials."""
+"""The link of a client, which also looks its peer's name up, and dials."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
 from logging import INFO
-from typing import cast
+from typing import Protocol
 
-from vpntun.carriers.base import Path
-from vpntun.carriers.tcp import ConnectionOwner, Dialling, TcpConnection
-from vpntun.carriers.udp import UdpEndpoint
-from vpntun.core.events import Dial, Event, PathVerified, Resolve
+from vpntun.carriers.base import ConnectionOwner, Stream
+from vpntun.core.endpoint import Endpoint
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.wireguard.peer import Peer
-from vpntun.datapath.link import Link
-from vpntun.datapath.seal_buffer import SealBuffer
-from vpntun.runtime.loop import Loop
+from vpntun.datapath.link import Link, LinkOwner
 from vpntun.runtime.resolver import Resolver
-from vpntun.runtime.schedule import Schedule
+from vpntun.types import CarrierName, SocketAddress
 from vpntun.wire.framing import SharedBuffer
 
 
+class Dialler(LinkOwner, Protocol):
+    """What a client's link needs of the engine."""
+
+    @property
+    def received(self) -> SharedBuffer:
+        """The buffer that connections receive into."""
+
+    def dial(
+        self,
+        carrier: CarrierName,
+        address: SocketAddress,
+        owner: ConnectionOwner,
+        on_done: Callable[[Stream | None], None],
+    ) -> None:
+        """Open a connection of a carrier, as Carrier.dial."""
+
+
 class ClientLink(Link, ConnectionOwner):
-    """A link whose control plane may ask for addresses and connections, which it owns."""
+    """A link that owns the connections which it dials. `resolver` is closed with it."""
 
     def __init__(
         self,
+        owner: Dialler,
         peer: Peer,
         selector: ClientCarriers,
         records: RecordProtocol,
-        loop: Loop,
-        schedule: Schedule,
-        seal_buffer: SealBuffer,
-        drops: Counter[str],
-        name: str = "",
-        *,
         resolver: Resolver,
-        received: SharedBuffer,
-        on_connection: Callable[[TcpConnection], None],
+        name: str = "",
+        drops: Counter[str] | None = None,
     ) -> None:
-        super().__init__(peer, selector, records, loop, schedule, seal_buffer, drops, name)
-        ConnectionOwner.__init__(self, received)
+        super().__init__(owner, peer, selector, records, name, drops)
+        ConnectionOwner.__init__(self, owner.received)
+        self._dialler = owner
         self._client = selector
         self._resolver = resolver
-        self._on_connection = on_connection
-        self._connections: set[TcpConnection] = set()
+        self._connections: set[Stream] = set()
 
     def stop(self) -> None:
-        """End, hang up, and look no more names up."""
+        """End for good: close the connections, and look the name up no more."""
         super().stop()
         self._resolver.close()
         for connection in list(self._connections):
             connection.close()
 
-    def resolved(self, candidates: list[UdpEndpoint]) -> None:
-        """The addresses that the peer's name has now."""
-        self.act(self._client.resolved(list(candidates), self._loop.now))
+    def resolved(self, candidates: list[Endpoint]) -> None:
+        """Take in the addresses that the peer's name has now."""
+        self.act(self._client.resolved(candidates, self._loop.now))
 
-    def undeliverable(self, path: Path) -> list[Event]:
-        """A handshake message cannot leave this host: another address may."""
-        return self._client.undeliverable(path, self._loop.now)
+    def ready(self, connection: Stream) -> None:
+        """Send what waits: a connection accepts data again."""
+        self.drain_queue()
 
-    def ready(self, connection: TcpConnection) -> None:
-        """The TCP connection takes data again."""
-        self.on_ready()
+    def closed(self, connection: Endpoint) -> None:
+        """Forget a connection that has closed."""
+        self._connections = {each for each in self._connections if each is not connection}
+        super().closed(connection)
 
-    def closed(self, connection: TcpConnection) -> None:
-        """The TCP connection has closed."""
-        self._connections.discard(connection)
-        if self._stopped:
-            return
-        self.lines.log(INFO, "the connection to %s has closed", self.at(connection))
-        self.act(self._client.lost(connection, self._loop.now))
+    def resolve(self) -> None:
+        """Look the name up again."""
+        self._resolver.look_up()
 
-    def _act_on(self, event: Event) -> list[Event]:
-        match event:
-            case Resolve():
-                self._resolver.look_up()
-            case Dial(candidate):
-                endpoint = cast(UdpEndpoint, candidate)
-                Dialling(endpoint.family, endpoint.address, self._loop, self._dialled, self, endpoint.socket.mark)
-            case PathVerified(path):
-                return self._client.proved(path, self._loop.now)
-            case _:
-                return super()._act_on(event)
-        return []
+    def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:
+        """Open a connection to the address of a candidate."""
 
-    def _dialled(self, connection: TcpConnection | None) -> None:
+        def done(connection: Stream | None) -> None:
+            self._dialled(carrier, connection)
+
+        self._dialler.dial(carrier, candidate.address, self, done)
+
+    def _dialled(self, carrier: CarrierName, connection: Stream | None) -> None:
         if self._stopped:
             if connection is not None:
-                self._on_connection(connection)
                 connection.close()
         elif connection is None:
-            self.lines.log(INFO, "no TCP connection could be opened; trying again")
-            self.act(self._client.dial_failed(self._loop.now))
+            self.lines.log(INFO, "no %s connection could be opened; trying again", carrier.upper())
+            self.act(self._client.dial_failed(carrier, self._loop.now))
         else:
             self._connections.add(connection)
-            self._on_connection(connection)
             self.act(self._client.dialled(connection, self._loop.now))

@@ -1,28 +1,25 @@
-"""Delivery: what a data message carried, to the device, or with Relay to another link (relay.py).
+"""Delivery: packets from links to the device, or with Relay to another link (relay.py).
 
-    empty     a keepalive, done before
-    record    BUNDLE: each of its packets; PARITY: those of the BUNDLE that it restores; others: to the conversation
+    bundle    each of its packets, independently
     packet    one IP packet, as WireGuard sends it; consecutive segments of a flow are joined (wire/gro_coalescer.py)
 
-Every packet is parsed here before the device sees it: its version and length, padding off, its source must lead back
-to the link. A superpacket gets a fresh virtio_net_hdr, made from the packet; the peer's is never passed on.
+Every packet is parsed here before the device sees it: its version and length, padding off, and its source must lead
+back to the link. A superpacket gets a fresh virtio_net_hdr, made from the packet; the peer's is never passed on.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
-from vpntun.carriers.base import Path
+from vpntun.core.endpoint import Endpoint
 from vpntun.core.routes import RouteTable
-from vpntun.crypto.session import Session
 from vpntun.datapath.link import Link
 from vpntun.datapath.relay import Relay
 from vpntun.errors import BadPacket
-from vpntun.tun.device import TunDevice
+from vpntun.tun.base import Device
 from vpntun.wire.gro_coalescer import GroCoalescer
 from vpntun.wire.ip import length_of, source_of
-from vpntun.wire.record import BUNDLE, BUNDLE_START, ENTRY, ENTRY_SIZE, LAST_KIND, PARITY, packets_of
+from vpntun.wire.record import BUNDLE_START, ENTRY, ENTRY_SIZE, packets_of
 from vpntun.wire.vnet import NO_OFFLOAD, UNFINISHED, VNET_HEADER_SIZE, header_for
 
 SHORTEST_JOINED = 88
@@ -32,50 +29,35 @@ _ONE_PACKET = BUNDLE_START + ENTRY_SIZE
 
 
 class Delivery:
-    """Writes what links bring to the one device. Raises DeviceError when it has gone.
+    """Writes the packets of all links to the device. Raises DeviceError when it has gone.
 
-    `on_bad` is told of each packet of a bundle that is dropped: it harms no other. `relay`: None without Relay.
+    `relay`: None without Relay.
     """
 
     def __init__(
-        self, device: TunDevice, routes: RouteTable[Link], drops: Counter[str], relay: Relay | None = None
+        self, device: Device, routes: RouteTable[Link], drops: Counter[str], relay: Relay | None = None
     ) -> None:
         self._device = device
         self._routes = routes
         self._drops = drops
         self._relay = relay
-        self.on_bad: Callable[[Link, BadPacket, Path], None] = lambda link, bad, source: None
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
         self._joined_link: Link | None = None
-        """Whose packets wait to be joined: no other link's may join them, nor a look at its source be spared."""
+        """The link whose packets wait to be joined. Packets of another link neither join them nor skip a check."""
         self._coalescer = GroCoalescer(self._write_joined, udp=device.takes_udp) if device.takes_tcp else None
 
-    def take(self, link: Link, session: Session, plaintext: memoryview, source: Path) -> bool:
-        """Deliver one plaintext, which is not empty; whether it carried packets. Raises BadPacket."""
-        kind = plaintext[0]
-        if kind == BUNDLE:
-            self.take_bundle(link, plaintext, source)
-            return True
-        if kind == PARITY:
-            restored = link.records.restore(session, plaintext, link.now)
-            if restored is not None:
-                writable = memoryview(bytearray(restored))  # a relay changes packets in place
-                self.take_bundle(link, writable, source)
-            return False
-        if 0 < kind <= LAST_KIND:
-            link.act(link.records.received(session, plaintext, source, link.time))
-            return False
-        length = length_of(plaintext)
-        if self._routes.find(source_of(plaintext)) is not link:
+    def take_packet(self, link: Link, packet: memoryview, source: Endpoint) -> None:
+        """Deliver one packet as WireGuard sends it, padding and all. Raises BadPacket."""
+        length = length_of(packet)
+        if self._routes.find(source_of(packet)) is not link:
             raise BadPacket("source not allowed")
         if self._coalescer is not None:
             if link is not self._joined_link:
                 self._flush_joined()
                 self._joined_link = link
-            self._coalescer.add(plaintext, length)
+            self._coalescer.add(packet, length)
         else:
-            self._write(NO_OFFLOAD, plaintext[:length])
-        return True
+            self._write(NO_OFFLOAD, packet[:length])
 
     def flush(self) -> None:
         """No more is at hand: write what waited to be joined, send what is relayed."""
@@ -94,7 +76,7 @@ class Delivery:
         if self._coalescer is not None and self._coalescer.length:
             self._coalescer.flush()
 
-    def take_bundle(self, link: Link, record: memoryview, source: Path) -> None:
+    def take_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
         """Deliver the packets of a BUNDLE. Raises BadPacket."""
         coalescer, find = self._coalescer, self._routes.find
         if coalescer is None or link is not self._joined_link:
@@ -120,7 +102,7 @@ class Delivery:
                 else:
                     self._write(NO_OFFLOAD, packet[:length])
             except BadPacket as bad:
-                self.on_bad(link, bad, source)
+                link.drop(bad, source)
 
     def _write(self, header: memoryview | bytes, packet: memoryview) -> None:
         if self._relay is not None and self._relay.take(header, packet):

@@ -1,300 +1,300 @@
-"""One peer's link: acts on what the control plane decides, and says whether and how packets can go out now.
+"""One peer's link: carries out what the core decides, and says whether and how packets can leave now.
 
-    wait      no session, no path, the path is not ready, others wait already, or the peer's HELLO is awaited:
-              the packet stands in the link's queue, unsealed; without a session a handshake is asked for
-    bundle    the peer is a vpntun and takes records (bundler.py)
-    plain     any other WireGuard: one packet a message (plain.py)
+A packet from the device
+    waits         in the link's queue, unsealed: there is no session or no endpoint, the endpoint is not ready, others
+                  wait already, or the peer's HELLO is awaited. Without a session a handshake is asked for
+    is bundled    if the peer is a vpntun that takes records (bundler.py)
+    goes plain    to any other WireGuard, one packet a message (plain.py)
 
-Whatever waits follows when a session stands, the HELLO has come, or the path is ready again.
+Packets that wait leave once there is a session, the HELLO has come, or the endpoint is ready again.
+
+Every message that was authenticated comes in by one door, `opened`, which classifies it once: a keepalive, a record
+without packets, a bundle, or a bare packet.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from logging import INFO
-from typing import Protocol, cast
+from typing import Protocol
 
-from vpntun.carriers.base import Outcome, Path
-from vpntun.carriers.tcp import TcpConnection
-from vpntun.core.events import (
-    CloseConnection,
-    DrainQueue,
-    DropQueued,
-    Endpoint,
-    Established,
-    Event,
-    HandshakeWanted,
-    Moved,
-    ProbePath,
-    SendRecord,
-    Transmit,
-)
+from vpntun.core.endpoint import Endpoint, Outcome
+from vpntun.core.events import Event, HandshakeWanted, SendRecord
 from vpntun.core.queue import PacketQueue
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.records.receive_stats import INTERVAL
-from vpntun.core.selection.server import ServerCarriers
+from vpntun.core.selection.executor import CarrierSelector, Executor
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.session import Session
+from vpntun.datapath.drops import note_drop
 from vpntun.datapath.seal_buffer import SealBuffer
+from vpntun.errors import BadPacket
 from vpntun.runtime.log import NOTICE, LineLimit, Warnings
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.schedule import Schedule
-from vpntun.types import NEVER
+from vpntun.types import NEVER, CarrierName
 from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
+from vpntun.wire.record import BUNDLE, ECHO, LAST_KIND, PARITY, PROBE
 
 LOOK_EVERY = 0.05
-"""Seconds between two looks at what changes in the course of seconds."""
+"""Seconds between two looks at what changes within seconds."""
 SOONEST = INTERVAL
-"""Seconds to the nearest of the deadlines that a packet may be the beginning of: a REPORT's."""
+"""Seconds to the nearest deadline that a packet may set: a REPORT's."""
 MOST_LINES = 10
-"""In ten seconds, in the log about one peer: a rekey with a move writes three."""
+"""Log lines about one peer in ten seconds: a rekey with a move writes three."""
 
 
-class CarrierSelector(Protocol):
-    """What a link needs of the choice of carriers, the client's or the server's."""
-
-    @property
-    def deadline(self) -> float:
-        """When `handle_timer` is to be called."""
+class LinkOwner(Protocol):
+    """What a link needs of the engine that it belongs to."""
 
     @property
-    def searching(self) -> bool:
-        """Whether the peer is looked for."""
+    def loop(self) -> Loop:
+        """The loop that all links share."""
 
-    def start(self, now: float) -> list[Event]:
-        """Begin."""
+    @property
+    def schedule(self) -> Schedule:
+        """The deadlines of all links."""
 
-    def want(self, now: float) -> list[Event]:
-        """A handshake is wanted."""
+    @property
+    def seal_buffer(self) -> SealBuffer:
+        """Where messages are sealed."""
 
-    def handle_timer(self, now: float) -> list[Event]:
-        """The deadline has come."""
+    def deliver_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
+        """Deliver the packets of a bundle. Raises BadPacket."""
 
-    def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
-        """A session stands."""
+    def deliver_packet(self, link: Link, packet: memoryview, source: Endpoint) -> None:
+        """Deliver one packet, padding and all. Raises BadPacket."""
+
+    def drain(self, link: Link) -> None:
+        """Send the packets that wait, as far as they can leave."""
+
+    def has_moved(self, link: Link) -> None:
+        """Note that the peer's endpoint has changed."""
+
+    def has_acted(self, link: Link) -> None:
+        """Note that the core has decided something: packets may leave that could not, or no longer."""
 
 
 class Link:
-    """The link of a server, and what a client's has in common with it.
+    """The link of a server, and the common part of a client's (client_link.py).
 
-    `name`: the peer's, for the log, where it has one. `drops` counts by reason. `touched`: as the schedule has it.
-    `lines` and `warnings` bound what the log says of this peer, so that one that hops about keeps no other's lines out.
-    `on_news` is called whenever the control plane has done something, and packets may flow that did not, or no longer.
+    name        the peer's name for the log, or empty
+    drops       packets and messages dropped, by reason
+    touched     used by the schedule
+    lines       limits what is logged about this peer, so that one that keeps moving does not crowd others out
     """
 
     def __init__(
         self,
+        owner: LinkOwner,
         peer: Peer,
         selector: CarrierSelector,
         records: RecordProtocol,
-        loop: Loop,
-        schedule: Schedule,
-        seal_buffer: SealBuffer,
-        drops: Counter[str],
         name: str = "",
+        drops: Counter[str] | None = None,
     ) -> None:
         self.peer = peer
         self.records = records
         self.queue = PacketQueue()
         self.name = name
-        self.drops = drops
+        self.drops: Counter[str] = Counter() if drops is None else drops
         self.touched = False
-        self._stopped = False
-        self.on_endpoint: Callable[[Path], None] = lambda path: None
-        self.on_ready: Callable[[], None] = lambda: None
-        self.on_news: Callable[[], None] = lambda: None
         self.lines = LineLimit(MOST_LINES)
-        self.warnings = Warnings()
-        self._selector = selector
-        self._loop = loop
-        self._schedule = schedule
-        self._seal_buffer = seal_buffer
+        self._warnings = Warnings()
+        self._owner = owner
+        self._loop = owner.loop
+        self._schedule = owner.schedule
+        self._seal_buffer = owner.seal_buffer
+        self._executor = Executor(peer, selector, records, self)
+        self._stopped = False
         self._slept = 0.0
         self._look_at = 0.0
         self._asked_until = 0.0
         self._asked_again_at = NEVER
-        self._control_deadline = 0.0
-        self._decided = False  # something that may have changed the control plane's deadlines
-        self._decide()
+        self.touch()
+
+    # State
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where the peer is reached."""
+        return self.peer.endpoint
 
     @property
     def now(self) -> float:
-        """The loop's clock."""
+        """The time at which this turn of the loop began."""
         return self._loop.now
 
     @property
-    def time(self) -> float:
-        """Read the loop's clock: by `now`, a round trip that ends in a long turn would seem too short."""
-        return self._loop.time()
-
-    @property
     def deadline(self) -> float:
-        """The link's next, on the loop's clock."""
-        if self._decided:
-            self._decided = False
-            self._control_deadline = min(self._selector.deadline, self.records.deadline)
-        return min(self._control_deadline, self.peer.timers.earliest(), self.records.report_due, self._asked_again_at)
+        """When `handle_deadline` is due, on the loop's clock."""
+        return min(self._executor.deadline, self._asked_again_at)
 
     @property
     def searching(self) -> bool:
-        """Whether the peer is being asked for a handshake, or a path to it is looked for."""
-        return self._selector.searching
+        """Whether a handshake is being asked for, or a path to the peer looked for."""
+        return self._executor.selector.searching
 
-    def at(self, path: Endpoint) -> str:
-        """The peer on a path, for the log."""
-        return f"{self.name} at {path}" if self.name else str(path)
+    def at(self, endpoint: Endpoint) -> str:
+        """Return the peer and an endpoint, for the log."""
+        return f"{self.name} at {endpoint}" if self.name else str(endpoint)
+
+    # Life
+
+    def start(self) -> None:
+        """Begin."""
+        now = self._loop.now
+        if self.peer.endpoint is not None:
+            self.records.moved(self.peer.endpoint, now, ipv6=self.peer.endpoint.ipv6)
+        self.act(self._executor.selector.start(now))
+
+    def stop(self) -> None:
+        """End for good: nothing is carried out any more."""
+        self._stopped = True
+        self.queue.clear()
+
+    def keep_alive(self, seconds: float) -> None:
+        """Set another interval for the persistent keepalive, in seconds; 0: none."""
+        self.peer.timers.keep_alive(seconds, self._loop.now)
+        self.touch()
 
     def touch(self) -> None:
-        """Something was decided: the deadline may have changed."""
+        """Have the schedule ask for the deadline again."""
         if not self.touched:
             self._schedule.touch(self)
 
     def touched_by_traffic(self, now: float) -> None:
-        """Something was sent or received: what that is the beginning of is due no sooner than 50 ms from now.
+        """Note that something was sent or received.
 
-        So the link need not be asked for its deadline at each packet: it is, and again after as long.
+        Any deadline that this sets is at least 50 ms away. So the link is asked for its deadline now, and again 50 ms
+        later, but not at each packet.
         """
         if now >= self._asked_until:
             self._asked_until = self._asked_again_at = now + SOONEST
             self.touch()
 
-    def start(self) -> None:
-        """Begin."""
-        path = self.path
-        if path is not None:
-            self.records.moved(path, self._loop.now, ipv6=path.ipv6)
-        self.act(self._selector.start(self._loop.now))
-
-    def stop(self) -> None:
-        """End: whatever is still decided for this link, nothing is done any more."""
-        self._stopped = True
-        self.queue.clear()
-
-    def keep_alive(self, seconds: float) -> None:
-        """Another interval for the persistent keepalive, in seconds; 0: none."""
-        self.peer.timers.keep_alive(seconds, self._loop.now)
-        self.touch()
-
     def handle_deadline(self) -> None:
-        """Do what the deadlines that have passed ask for."""
+        """Do what is due."""
         now = self._loop.now
         if now >= self._asked_again_at:
             self._asked_again_at = NEVER
-        self.act(self.peer.handle_timers(now))
-        self.act(self._selector.handle_timer(now))
-        self.act(self.records.handle_timer(now, self._loop.slept))
+        if not self._stopped:
+            self._executor.handle_timers(now, self._loop.slept)
+            self._acted()
 
     def act(self, events: Iterable[Event]) -> None:
-        """Do what was decided, and what that decides in turn."""
-        if self._stopped:
-            return
-        self._decide()
-        waiting = deque(events)
-        while waiting:
-            waiting.extend(self._act_on(waiting.popleft()))
-        self.on_news()
+        """Carry out what the core has decided."""
+        if not self._stopped:
+            self._executor.act(events, self._loop.now)
+            self._acted()
 
-    @property
-    def path(self) -> Path | None:
-        """Where the peer is reached."""
-        return self.peer.endpoint  # type: ignore[return-value] # the host makes all endpoints, and makes them paths
+    def closed(self, connection: Endpoint) -> None:
+        """Note that a connection of this peer has closed."""
+        if not self._stopped:
+            self.lines.log(INFO, "the connection with %s has closed", self.at(connection))
+            self.act(self._executor.selector.lost(connection, self._loop.now))
+
+    # Out
 
     def session_to_send_with(self) -> Session | None:
-        """The session, if a data message can leave now; else packets wait, for a handshake where there is none."""
+        """Return the session, if a data message can leave now; without a session, ask for a handshake."""
         session = self.peer.sending_session(self._loop.now)
-        path = self.path
+        endpoint = self.peer.endpoint
         if session is None:
             self.act([HandshakeWanted()])
-        elif path is not None and path.ready() and not self.records.awaits_hello(session, self._loop.now):
+        elif endpoint is not None and endpoint.ready() and not self.records.awaits_hello(session, self._loop.now):
             return session
         return None
 
     def room_for_record(self) -> int:
-        """Bytes of plaintext that a record to the peer may have now; 0: it takes none."""
+        """Return the bytes of plaintext that a record may have now; 0: none can leave, or the peer takes none."""
         now, records = self._loop.now, self.records
         session = self.peer.sending_session(now)
-        path = self.path
+        endpoint = self.peer.endpoint
         if session is None:
             self.act([HandshakeWanted()])
             return 0
-        if path is None or not path.ready():
+        if endpoint is None or not endpoint.ready():
             return 0
-        took = records.takes
-        room = records.room(session, now)
-        if records.takes != took:  # with who takes records the path's length is searched for
-            self._decide()
-        return room
+        if now >= records.refresh_due and records.refresh(session, now):
+            self.touch()
+        return records.room
 
     def enqueue(self, packet: memoryview, field: int) -> None:
         """Let a packet wait, with its segment field."""
         now = self._loop.now
-        self.queue.follow(self.records.span.estimator.path_rate(now))
+        self.queue.follow(self.records.path_rate(now))
         dropped = self.queue.push(bytes(packet), field, now)
         if dropped:
             self.drops["queue full"] += dropped
 
-    def send_record(self, record: memoryview, *, is_last: bool = False) -> bool:
-        """Seal and send a record with packets; `room_for_record` has just allowed its length.
+    def note_backlog(self, count: int) -> None:
+        """Note that the device had more to read after `count` records had been sent."""
+        self.records.note_backlog(count)
 
-        One that fits in a datagram leaves with the sealer's batch, unless it is the last and there is none. Returns
-        whether anything has left, so that the path may be blocked now.
+    def send_record(self, record: memoryview, *, is_last: bool = False) -> bool:
+        """Seal and send a record with packets, of a length that `room_for_record` has just allowed.
+
+        A record that fits in a datagram leaves with the batch, unless it is the last and the batch is empty. Returns
+        whether anything has left, so that the endpoint may not be ready any more.
         """
-        session, path, records = self.peer.keys.current, self.path, self.records
-        if session is None or path is None:
+        session, endpoint, records = self.peer.keys.current, self.peer.endpoint, self.records
+        if session is None or endpoint is None:
             return True
-        is_single = path.carrier == "udp" and len(record) + DATA_OVERHEAD <= records.payload
-        if is_single and not (is_last and not self._seal_buffer.pending):
-            left = self._seal_buffer.add(self, session, record, is_record=True)
-            if parity := records.parity_of(session, self._seal_buffer.last_counter, record):
-                left |= self._seal_buffer.add(self, session, memoryview(parity), is_record=True)
+        buffer, payload = self._seal_buffer, records.payload
+        is_single = not endpoint.is_stream and len(record) + DATA_OVERHEAD <= payload
+        if is_single and not (is_last and not buffer.pending):
+            left = buffer.add(self, session, record, is_record=True)
+            if parity := records.parity_of(session, buffer.last_counter, record):
+                left |= buffer.add(self, session, memoryview(parity), is_record=True)
             return left
-        self._seal_buffer.flush()
+        buffer.flush()
         padded = 0 if is_single else records.protected_size(len(record))
-        message = self._seal_buffer.seal(session, record, padded)
-        counter, size = session.send_counter - 1, len(message)
-        if path.carrier == "udp":
-            payload = records.payload
+        message = buffer.seal(session, record, padded)
+        counter, size, count = session.send_counter - 1, len(message), 1
+        buffers = [message]
+        if not endpoint.is_stream:
             count = datagrams_for(size, payload)
-            buffers = self._seal_buffer.cut(size, payload, protected=padded > 0)
-            outcome = path.send(buffers, payload if count > 1 else 0, dont_fragment=records.dont_fragment)
-        else:
-            count = 1
-            outcome = path.send([message])
+            buffers = buffer.cut(size, payload, protected=padded > 0)
+        outcome = endpoint.send(buffers, payload if count > 1 else 0, dont_fragment=records.dont_fragment)
         self._note_sleep()
-        records.sent(session, counter, size, count, self.now)
-        self.account(session, outcome, 1, size, min(size, records.payload), self.now)
+        now = self._loop.now
+        records.sent(session, counter, size, count, now)
+        self._account(session, outcome, 1, size, min(size, payload), now)
         if is_single and (parity := records.parity_of(session, counter, record)):
-            self._seal_buffer.add(self, session, memoryview(parity), is_record=True)
+            buffer.add(self, session, memoryview(parity), is_record=True)
         return True
 
     def send_batch(
         self, session: Session, messages: memoryview, size: int, first: int, count: int, *, are_records: bool
     ) -> None:
         """Send messages of `size` bytes, the last perhaps shorter; their counters begin at `first`."""
-        path, records, now = self.path, self.records, self.now
-        if path is None:
+        endpoint, records, now = self.peer.endpoint, self.records, self._loop.now
+        if endpoint is None:
             return
-        outcome = path.send([messages], size if count > 1 else 0, dont_fragment=are_records and records.dont_fragment)
+        dont_fragment = are_records and records.dont_fragment
+        outcome = endpoint.send([messages], size if count > 1 else 0, dont_fragment=dont_fragment)
         if are_records:
             self._note_sleep()
             records.sent_singles(session, first, count, size, len(messages), now)
-        self.account(session, outcome, count, len(messages), size, now)
+        self._account(session, outcome, count, len(messages), size, now)
 
     def _note_sleep(self) -> None:
-        self.records.span.bottleneck.slept += self._loop.slept - self._slept
-        self._slept = self._loop.slept
+        slept = self._loop.slept
+        self.records.note_sleep(slept - self._slept)
+        self._slept = slept
 
-    def account(self, session: Session, outcome: Outcome, messages: int, size: int, datagram: int, now: float) -> None:
-        """So many messages with packets, of `size` bytes in all, were sealed and sent, or could not be.
+    def _account(self, session: Session, outcome: Outcome, messages: int, size: int, datagram: int, now: float) -> None:
+        """Account for messages with packets, of `size` bytes in all, that were sealed and sent, or could not be.
 
-        `datagram`: bytes of the longest that they went in.
+        `datagram`: bytes of the longest datagram that they left in.
         """
         if outcome is Outcome.TOO_BIG:
             self.drops["too big for the path"] += messages
             self.records.refused(datagram, now)
-            self._decide()
+            self.touch()
         elif outcome is Outcome.UNDELIVERABLE:
             self.drops["undeliverable"] += messages
         else:
@@ -304,100 +304,147 @@ class Link:
             self._look_around(session, now)
 
     def _look_around(self, session: Session, now: float) -> None:
-        """What traffic asks for besides, which takes seconds to come about."""
+        """Do what traffic asks for besides, and what takes seconds to come about."""
         self._look_at = now + LOOK_EVERY
         self.touched_by_traffic(now)
-        if self.records.span.black_hole.is_seen(now):
-            self.act(self.records.look_for_black_hole(now))
-        events = self.records.on_traffic(session, now)
+        events = self.records.look_for_black_hole(now) + self.records.on_traffic(session, now)
+        if self.peer.is_due_for_renewal(session, now):
+            events.append(HandshakeWanted())
         if events:
             self.act(events)
-        if self.peer.is_due_for_renewal(session, now):
-            self.act([HandshakeWanted()])
 
-    def closed(self, connection: TcpConnection) -> None:
-        """A TCP connection of this peer's has closed."""
-        if isinstance(self._selector, ServerCarriers):
-            self._selector.lost(connection)
-            self._decide()
-            self.on_news()
-        self.lines.log(INFO, "the connection from %s has closed", self.at(connection))
+    # In
 
-    def undeliverable(self, path: Path) -> list[Event]:
-        """A handshake message cannot leave this host."""
-        return []
+    def opened(
+        self, session: Session, counter: int, datagrams: int, source: Endpoint, plaintext: memoryview, size: int
+    ) -> bool:
+        """Take in a message that was authenticated and is no replay; return whether it carried packets.
 
-    def _decide(self) -> None:
-        self._decided = True
-        self.touch()
+        `datagrams`: how many it came in. `size`: bytes of the sealed message.
+        """
+        peer, records, now = self.peer, self.records, self._loop.now
+        peer.received_bytes += size
+        kind = plaintext[0] if plaintext else 0
+        if kind == BUNDLE or kind > LAST_KIND:
+            if events := peer.opened(session, counter, source, now, keepalive=False):
+                self.act(events)
+            records.opened(session, counter, datagrams, now, plaintext)
+            self.touched_by_traffic(now)
+            try:
+                if kind == BUNDLE:
+                    self._owner.deliver_bundle(self, plaintext, source)
+                else:
+                    self._owner.deliver_packet(self, plaintext, source)
+            except BadPacket as bad:
+                self.drop(bad, source)
+            return True
+        follow = kind not in (PROBE, ECHO)
+        if events := peer.opened(session, counter, source, now, keepalive=True, follow=follow):
+            self.act(events)
+        records.opened_control(session, counter, datagrams)
+        self.touched_by_traffic(now)
+        if plaintext:
+            self._take_record(session, plaintext, source)
+        return False
 
-    def _say(self, say: SendRecord) -> list[Event]:
+    def bundle_opened(self, session: Session, counter: int, record: memoryview, source: Endpoint, size: int) -> None:
+        """Take in one more bundle of one datagram, from where the message before came in the session in use.
+
+        `opened` has asked everything else of that message in this turn already.
+        """
+        self.peer.received_bytes += size
+        self.records.opened(session, counter, 1, self._loop.now, record)
+        try:
+            self._owner.deliver_bundle(self, record, source)
+        except BadPacket as bad:
+            self.drop(bad, source)
+
+    def drop(self, bad: BadPacket, source: Endpoint) -> None:
+        """Count a message or packet of this peer that was dropped."""
+        note_drop(self.drops, self._warnings, bad, source)
+
+    def _take_record(self, session: Session, record: memoryview, source: Endpoint) -> None:
+        """Take in a record without packets. The clock is read again: a round trip may end late in a long turn."""
+        try:
+            if not record[0]:  # the first byte of neither a record nor an IP packet
+                raise BadPacket("bad inner packet")
+            if record[0] != PARITY:
+                self.act(self.records.received(session, record, source, self._loop.time()))
+            elif (restored := self.records.restore(session, record, self._loop.now)) is not None:
+                # A relay changes packets in place, so they must be writable.
+                self._owner.deliver_bundle(self, memoryview(bytearray(restored)), source)
+        except BadPacket as bad:
+            self.drop(bad, source)
+
+    # Actions of the executor
+
+    def transmit(self, endpoint: Endpoint, message: bytes) -> bool:
+        """Send a handshake or keepalive message; False where this host cannot send there."""
+        if self._leads_inside(endpoint):
+            return False
+        if endpoint.send_first(message) is Outcome.UNDELIVERABLE:
+            self.drops["undeliverable"] += 1
+            return False
+        self.peer.sent_bytes += len(message)
+        return True
+
+    def send_record_alone(self, wanted: SendRecord) -> list[Event]:
         """Seal and send a record without packets: it goes first, and arms none of data's timers."""
         now = self._loop.now
         session = self.peer.sending_session(now)
-        path = cast("Path | None", say.endpoint) or self.path
-        if session is None or path is None or self._leads_inside(path):
+        endpoint = wanted.endpoint or self.peer.endpoint
+        if session is None or endpoint is None or self._leads_inside(endpoint):
             return []
-        message = memoryview(bytearray(len(say.record) + DATA_OVERHEAD))
-        session.seal_into(say.record, message)
+        message = memoryview(bytearray(len(wanted.record) + DATA_OVERHEAD))
+        session.seal_into(wanted.record, message)
         self.peer.timers.authenticated_sent(now)
-        if say.size_matters:
-            self.records.span.probed(session.send_counter - 1)
-        if say.size_matters and path.carrier == "udp":
-            if path.send([message], dont_fragment=True) is Outcome.TOO_BIG:
+        if wanted.size_matters:
+            self.records.probe_sent(session.send_counter - 1)
+            if endpoint.send([message], dont_fragment=True) is Outcome.TOO_BIG:
                 return self.records.probe_refused(len(message), now)
         else:
-            path.send_first(message)
+            endpoint.send_first(message)
         self.peer.sent_bytes += len(message)
         return []
 
-    def _act_on(self, event: Event) -> list[Event]:
-        now = self._loop.now
-        match event:
-            case Transmit(endpoint, message):
-                path = cast(Path, endpoint)
-                if self._leads_inside(path):
-                    return self.undeliverable(path)
-                if path.send_first(message) is Outcome.UNDELIVERABLE:
-                    self.drops["undeliverable"] += 1
-                    return self.undeliverable(path)
-                self.peer.sent_bytes += len(message)
-            case SendRecord():
-                return self._say(event)
-            case HandshakeWanted():
-                return self._selector.want(now)
-            case Established(source, initiator):
-                asked = "we asked" if initiator else "it asked"
-                self.lines.log(INFO, "session with %s (%s)", self.at(source), asked)
-                self.act(self._selector.established(source, now, initiator=initiator))
-                if self.peer.keys.current is not None:
-                    self.act(self.records.confirmed(self.peer.keys.current, now))
-                self.on_ready()
-            case Moved(endpoint, former):
-                self._moved(cast(Path, endpoint), cast("Path | None", former))
-            case CloseConnection(endpoint):
-                cast(Path, endpoint).hang_up_later()
-            case ProbePath(endpoint):
-                return self.records.try_path(endpoint, now) or self.peer.initiate(endpoint, now)
-            case DrainQueue():
-                self.on_ready()
-            case DropQueued():
-                self.drops["no session"] += self.queue.clear()
-        return []
+    def established(self, source: Endpoint, *, initiator: bool) -> None:
+        """Log a new session."""
+        self.lines.log(INFO, "session with %s (%s)", self.at(source), "we asked" if initiator else "it asked")
 
-    def _leads_inside(self, path: Path) -> bool:
-        """Whether what is sent there, where the peer is not yet, would come out of the device."""
-        if path is self.path or self.peer.may_move_to(path):
+    def moved(self, endpoint: Endpoint, former: Endpoint | None) -> None:
+        """Log another endpoint, and close the connection that it replaces."""
+        if former is None:
+            self.lines.log(NOTICE, "connected to %s", self.at(endpoint))
+        else:
+            self.lines.log(NOTICE, "%s is at %s now (it was at %s)", self.name or "the peer", endpoint, former)
+            former.hang_up_later()
+        self._owner.has_moved(self)
+
+    def close_connection(self, endpoint: Endpoint) -> None:
+        """Close a connection soon."""
+        endpoint.hang_up_later()
+
+    def resolve(self) -> None:
+        """Do nothing: a server has no name to look up."""
+
+    def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:
+        """Do nothing: a server does not dial."""
+
+    def drain_queue(self) -> None:
+        """Send the packets that wait, as far as they can leave."""
+        self._owner.drain(self)
+
+    def drop_queued(self) -> None:
+        """Drop the packets that wait: nobody answered for 90 s."""
+        self.drops["no session"] += self.queue.clear()
+
+    def _acted(self) -> None:
+        self.touch()
+        self._owner.has_acted(self)
+
+    def _leads_inside(self, endpoint: Endpoint) -> bool:
+        """Whether a message to an endpoint that the peer has not moved to would come out of the device again."""
+        if endpoint is self.peer.endpoint or self.peer.may_move_to(endpoint):
             return False
         self.drops["routing loop"] += 1
         return True
-
-    def _moved(self, path: Path, former: Path | None) -> None:
-        if former is None:
-            self.lines.log(NOTICE, "connected to %s", self.at(path))
-        else:
-            self.lines.log(NOTICE, "%s is at %s now (it was at %s)", self.name or "the peer", path, former)
-            former.hang_up_later()
-        self.records.moved(path, self._loop.now, ipv6=path.ipv6)
-        self.on_endpoint(path)
-        self.on_ready()

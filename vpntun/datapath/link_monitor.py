@@ -1,14 +1,13 @@
-"""Which links stand, and when that changes: what hooks, systemd and whoever waits for a link are told.
+"""Which links are up, and when that changes: hooks, systemd and whoever waits for a link learn it from here.
 
-A link stands while a session does (under 180 s old), a path leads to the peer, and of the data sent none has waited
-15 s for any sign of life. Nothing is polled: a link is looked at when its control plane has done something, and, while
-it stands, when its session becomes too old.
+A link is up while its session is under 180 s old, a path leads to the peer, and no data that was sent has waited 15 s
+for a sign of life. Nothing is polled: a link is looked at after the core has decided something for it, and, while it is
+up, when its session becomes too old.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from vpntun.crypto.session import REJECT_AFTER_TIME, Session
 from vpntun.datapath.link import Link
@@ -16,43 +15,45 @@ from vpntun.runtime.loop import Loop
 
 
 class LinkMonitor:
-    """`on_change` is told of each link that stands now, or does not any more."""
+    """Calls `on_change` with each link that has come up (True) or gone down."""
 
     def __init__(self, loop: Loop, on_change: Callable[[Link, bool], None]) -> None:
         self._loop = loop
         self._on_change = on_change
-        self._standing: dict[Link, bool] = {}
+        self._is_up: dict[Link, bool] = {}
         self._timed: set[Link] = set()
 
     @property
     def summary(self) -> str:
-        """How it goes, in one line."""
-        monitor, links = sum(self._standing.values()), len(self._standing)
+        """The state of all links, in one line."""
+        up, links = sum(self._is_up.values()), len(self._is_up)
         if links == 1:
-            return "connected" if monitor else "not connected"
-        return f"{monitor} of {links} peers connected"
+            return "connected" if up else "not connected"
+        return f"{up} of {links} peers connected"
 
     def follow(self, link: Link) -> None:
-        """Look at this link from now on."""
-        self._standing[link] = False
-        link.on_news = partial(self._look, link)
+        """Monitor this link from now on."""
+        self._is_up[link] = False
 
     def forget(self, link: Link) -> None:
-        """It is no more, and so it does not stand."""
-        link.on_news = lambda: None
-        if self._standing.pop(link):
+        """Monitor a removed link no more; one that was up has gone down."""
+        if self._is_up.pop(link, False):
             self._on_change(link, False)
 
-    def _look(self, link: Link) -> None:
-        stands = is_up(link)
-        if stands != self._standing[link]:
-            self._standing[link] = stands
-            if stands:
+    def look(self, link: Link) -> None:
+        """Look at a link whose core has decided something."""
+        was_up = self._is_up.get(link)
+        if was_up is None:
+            return
+        up = is_up(link)
+        if up != was_up:
+            self._is_up[link] = up
+            if up:
                 self._look_again(link)
-            self._on_change(link, stands)
+            self._on_change(link, up)
 
     def _look_again(self, link: Link) -> None:
-        """When its session will have become too old, unless there is a newer one by then; once, if it flaps."""
+        """Look once more when the session will have become too old, unless that is planned already."""
         session = link.peer.keys.current
         if session is not None and link not in self._timed:
             self._timed.add(link)
@@ -60,16 +61,16 @@ class LinkMonitor:
 
     def _expired(self, link: Link) -> None:
         self._timed.remove(link)
-        if self._standing.get(link):
-            self._look(link)
-        if self._standing.get(link):
+        if self._is_up.get(link):
+            self.look(link)
+        if self._is_up.get(link):
             self._look_again(link)
 
 
 def live_session(link: Link) -> Session | None:
-    """The session by which packets can leave for the peer, with no sign that they do not arrive, if there is one."""
+    """Return the session by which packets can leave now without a sign that they do not arrive, if there is one."""
     peer, now = link.peer, link.now
-    return None if link.path is None or peer.timers.is_silent(now) else peer.sending_session(now)
+    return None if peer.endpoint is None or peer.timers.is_silent(now) else peer.sending_session(now)
 
 
 def is_up(link: Link) -> bool:

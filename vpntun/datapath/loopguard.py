@@ -17,11 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
-from typing import cast
 
-from vpntun.carriers.base import Flow, Path
 from vpntun.core.bucket import TokenBucket
-from vpntun.core.events import Endpoint
+from vpntun.core.endpoint import Endpoint, Flow
 from vpntun.core.routes import RouteTable
 from vpntun.datapath.link import Link
 from vpntun.runtime.log import NOTICE, Limited
@@ -61,15 +59,15 @@ class LoopGuard:
         questions = TokenBucket(QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE)
         return partial(self._may_be_at, questions, Limited(NOTICE, LEADS_INSIDE))
 
-    def refuses(self, path: Path) -> bool:
+    def refuses(self, endpoint: Endpoint) -> bool:
         """Whether the route there leads into the device. Asks however often; for addresses that no peer chooses."""
-        return self._is_inside(path.flow, self._tell)
+        return self._is_inside(endpoint.flow, self._tell)
 
     def follow(self, link: Link) -> None:
         """Update the watched ports after a link's path or the allowed IPs changed."""
         self.forget(link)
-        if link.path is not None:
-            flow = link.path.flow
+        if link.endpoint is not None:
+            flow = link.endpoint.flow
             if self._routes.find(flow.destination) is not None:
                 self._flows[link] = flow
                 self.endpoints.setdefault(flow.destination, []).append(flow.ports)
@@ -95,7 +93,7 @@ class LoopGuard:
         return True
 
     def _may_be_at(self, questions: TokenBucket, tell: Limited, endpoint: Endpoint) -> bool:
-        flow = cast(Path, endpoint).flow
+        flow = endpoint.flow
         if self._routes.find(flow.destination) is None:
             return True
         if self._known(flow) is None and not questions.take(self._loop.now):

@@ -24,20 +24,15 @@ from vpntun.datapath.loopguard import LoopGuard
 from vpntun.errors import BadPacket
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.single_read import SingleReadHint
-from vpntun.tun.device import LARGEST_PACKET, TunDevice
+from vpntun.tun.base import Device
 from vpntun.wire.icmp import UNREACHABLE, error_about, may_be_told_of
 from vpntun.wire.ip import destination_of, length_of
-from vpntun.wire.record import ENTRY, ENTRY_SIZE, MOST_PACKETS, TAKES_ALL
-from vpntun.wire.vnet import NO_OFFLOAD, SPLIT_FIRST, UNFINISHED, VNET_HEADER_SIZE, segment_field_of
+from vpntun.wire.vnet import NO_OFFLOAD, VNET_HEADER_SIZE
 
 MOST_BYTES_PER_TURN = 512 * 1024
 MOST_PACKETS_PER_TURN = 256
-SMALL = 32 * 1024
-"""A packet up to this size is no sign that more will have to be cut."""
 ERRORS_PER_SECOND, ERRORS_AT_ONCE = 10, 20
 """Of ICMP, to one that cannot be helped."""
-
-_put_entry = ENTRY.pack_into
 
 
 class Outbound:
@@ -45,7 +40,7 @@ class Outbound:
 
     def __init__(
         self,
-        device: TunDevice,
+        device: Device,
         routes: RouteTable[Link],
         bundler: Bundler,
         guard: LoopGuard,
@@ -63,34 +58,24 @@ class Outbound:
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
 
     def read_device(self) -> None:
-        """The device has packets. Raises DeviceError when it has gone."""
+        """Take in what waits at the device. Raises DeviceError when it has gone."""
         bundler, header, read_into, find = self._bundler, self._header, self._device.read_into, self._routes.find
-        record, run, endpoints = bundler.record, bundler.run, self._guard.endpoints
+        place, joins, enter, endpoints = bundler.place, bundler.joins, bundler.enter, self._guard.endpoints
         taken = 0
-        single_read = self._single_read.expected(self._loop.turns)
-        for number in range(1 if single_read else MOST_PACKETS_PER_TURN):
+        single = self._single_read.expected(self._loop.turns)
+        for number in range(1 if single else MOST_PACKETS_PER_TURN):
             if taken > MOST_BYTES_PER_TURN:
                 break
-            begin = bundler.at + ENTRY_SIZE
-            if bundler.cuts:
-                room = bundler.apart
-            else:
-                room = record[begin : begin + LARGEST_PACKET]
+            room = place()
             size = read_into(header, room)
             if size <= 0:
-                bundler.sent = 0
+                bundler.drained()
                 self._single_read.drained(number)
                 break
-            if bundler.sent and bundler.link is not None:
-                bundler.link.records.span.bottleneck.backlogged += bundler.sent
-                bundler.sent = 0
             taken += size
-            packet = room[:size]
-            if bundler.cuts:
-                bundler.cuts = size > SMALL or size > bundler.room > 0
-            elif run.start and (end := run.extend(header, begin, size, bundler.room)):
-                bundler.at = end
+            if joins(header, size):
                 continue
+            packet = room[:size]
             try:
                 length_of(packet)
                 destination = destination_of(packet)
@@ -100,26 +85,12 @@ class Outbound:
                 link = find(destination)
                 if link is None:
                     self._refuse(packet)
-                    continue
-                field = segment_field_of(header, packet) if header[0] or header[1] else 0
-                if link is not bundler.link:
-                    bundler.turn_to(link)
-                in_place = begin == bundler.at + ENTRY_SIZE and room is not bundler.apart
-                fits = in_place and begin + size <= bundler.room and not field & SPLIT_FIRST
-                if fits and bundler.packets < MOST_PACKETS and (not field or link.records.takes == TAKES_ALL):
-                    if run.start:
-                        run.finish()
-                    _put_entry(record, bundler.at, size, field)
-                    if field == UNFINISHED:
-                        run.begin(header, bundler.at, size)
-                    bundler.at = begin + size
-                    bundler.packets += 1
                 else:
-                    bundler.add(packet, field)
+                    enter(link, header, packet)
             except BadPacket as bad:
                 self._drops[bad.reason] += 1
-        if single_read:
-            bundler.sent = 0
+        if single:
+            bundler.drained()
         bundler.flush()
 
     def _refuse(self, packet: memoryview) -> None:

@@ -84,7 +84,7 @@ class Relay:
             for packet, field in packets:
                 self._enter(link, memoryview(packet), field)
             self._bundler.flush()
-        self._bundler.sent = 0
+        self._bundler.drained()
 
     def discard(self) -> None:
         """Drop what waits to cross: an error has interrupted it."""
@@ -109,10 +109,7 @@ class Relay:
 
     def _enter(self, link: Link, packet: memoryview, field: int) -> None:
         bundler = self._bundler
-        if bundler.sent:  # what left before this packet was filled by what is at hand
-            if bundler.link is link:
-                link.records.span.bottleneck.backlogged += bundler.sent
-            bundler.sent = 0
+        bundler.note_more(link)  # a record that left before this packet was filled by what is at hand
         try:
             if bundler.link is not link:
                 bundler.turn_to(link)

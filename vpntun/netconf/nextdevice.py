@@ -17,7 +17,7 @@ import os
 import socket
 import struct
 
-from vpntun.carriers.base import Flow
+from vpntun.core.endpoint import Flow
 
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 NLM_F_REQUEST = 1

@@ -58,7 +58,6 @@ class Loop:
         """How many there have been."""
         self.slept = 0.0
         """Seconds that it has waited, all in all."""
-        self.on_hangup: Callback | None = None
         self._no_room = Limited(NOTICE, "connections have to wait: %s (a limit of this process or of the system)")
 
     def watch(
@@ -170,7 +169,7 @@ class Loop:
         """Let epoll go."""
         self._epoll.close()
 
-    def ending_on_signals(self) -> AbstractContextManager[None]:
+    def ending_on_signals(self, on_hangup: Callback | None = None) -> AbstractContextManager[None]:
         """Handle the signals of a service meanwhile.
 
         SIGINT, SIGTERM    the first stops the loop, run or not yet; the second ends the process
@@ -178,7 +177,7 @@ class Loop:
                            does nothing where it was ignored before, as nohup(1) arranges
         SIGUSR1, SIGUSR2   do nothing
         """
-        return _Signals(self)
+        return _Signals(self, on_hangup)
 
     def _survive(self, callback: Callback) -> None:
         """Call back; a bug in there is noted, and ends nothing else."""
@@ -241,8 +240,9 @@ class _Watched:
 
 
 class _Signals(AbstractContextManager[None]):
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, on_hangup: Callback | None) -> None:
         self._loop = loop
+        self._on_hangup = on_hangup
         self._hung_up = False
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
@@ -253,7 +253,7 @@ class _Signals(AbstractContextManager[None]):
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._first)
-        if self._loop.on_hangup is not None:
+        if self._on_hangup is not None:
             signal.signal(signal.SIGHUP, self._hangup)
         elif signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self._terminal_closed)
@@ -280,9 +280,9 @@ class _Signals(AbstractContextManager[None]):
 
     def _drain(self) -> None:
         self._reader.recv(64)
-        if self._hung_up and self._loop.on_hangup is not None:
+        if self._hung_up and self._on_hangup is not None:
             self._hung_up = False
-            self._loop.on_hangup()
+            self._on_hangup()
 
 
 def _do_nothing(_number: int, _frame: FrameType | None) -> None:

@@ -27,7 +27,6 @@ from vpntun.wire.message import Buffer
 from vpntun.wire.vnet import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6
 
 CLONE = "/dev/net/tun"
-LARGEST_PACKET = 65535
 IFF_UP = 1
 VALID_NAME = re.compile(r"[^\s/:%]{1,15}")
 SIOCGIFFLAGS = 0x8913

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.core.records.room import room_of
 from tests.core.records.test_protocol import TAKES, Two
 from vpntun.core.records.parity import KEPT, KEPT_FOR, ParityMaker, Restorer
 from vpntun.crypto.replay import LIMIT, ReplayWindow
@@ -298,5 +299,5 @@ def test_a_record_and_its_parity_fit_the_same_datagram(met: Met) -> None:
     records = met.left.records
     records.span.protection.possible = records.span.protection.active = True
     records.span.path(records.payload, 1, met.now)
-    record = bytes(records.room(met.left.session, met.now))
+    record = bytes(room_of(records, met.left.session, met.now))
     assert len(parity_of([record, record]).pack()) + DATA_OVERHEAD <= records.payload

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.fakes import FakeEndpoint
-from vpntun.core.events import DrainQueue, Endpoint, Event, HandshakeWanted, PathVerified, SendRecord
+from tests.core.records.room import room_of
+from vpntun.core.endpoint import Endpoint
+from vpntun.core.events import DrainQueue, Event, HandshakeWanted, PathVerified, SendRecord
 from vpntun.core.records.black_hole import SILENCE
 from vpntun.core.records.pathmtu import BASE
 from vpntun.core.records.protocol import UNCUT, RecordProtocol
@@ -129,7 +131,7 @@ class Two:
         records = end.records
         if records.awaits_hello(end.session, self.now):
             return False
-        room = records.room(end.session, self.now)
+        room = room_of(records, end.session, self.now)
         length = min(size, room) + DATA_OVERHEAD if room else 1420
         if datagrams is None:
             datagrams = datagrams_for(length, records.payload)
@@ -228,7 +230,7 @@ def test_to_who_may_be_a_plain_wireguard_packets_do_not_wait_and_the_hello_is_re
     two.passes = lambda record, to: False
     two.confirm()
     assert not two.left.records.awaits_hello(two.left.session, two.now)
-    assert two.left.records.room(two.left.session, two.now) == 0
+    assert room_of(two.left.records, two.left.session, two.now) == 0
     two.run(300)
     assert two.left.kinds() == [HELLO]
     assert two.packets(two.left)
@@ -242,12 +244,12 @@ def test_a_rekey_inherits_what_the_peer_takes_for_one_second(met: Two) -> None:
     met.confirm(2)
     records, session = met.left.records, met.left.session
     assert not records.awaits_hello(session, met.now)
-    assert records.room(session, met.now) > 1500
+    assert room_of(records, session, met.now) > 1500
     met.now += 0.99
-    assert records.room(session, met.now) > 1500
+    assert room_of(records, session, met.now) > 1500
     met.now += 0.02
     assert records.awaits_hello(session, met.now)
-    assert records.room(session, met.now) == 0
+    assert room_of(records, session, met.now) == 0
 
 
 def test_records_go_on_through_a_rekey_without_a_gap(met: Two) -> None:
@@ -264,13 +266,13 @@ def test_a_peer_whose_largest_record_holds_no_packet_takes_none() -> None:
     two = Two(known=False)
     two.confirm()
     two.left.records.received(two.left.session, memoryview(Hello(True, TAKES, 100).pack()), UDP, two.now)
-    assert two.left.records.room(two.left.session, two.now) == 0
+    assert room_of(two.left.records, two.left.session, two.now) == 0
 
 
 def test_a_record_is_no_longer_than_the_peer_takes(met: Two) -> None:
     hello = Hello(True, TAKES, 2000).pack()
     met.left.records.received(met.left.session, memoryview(hello), UDP, met.now)
-    assert met.left.records.room(met.left.session, met.now) == 2000
+    assert room_of(met.left.records, met.left.session, met.now) == 2000
 
 
 def test_a_peer_without_bursts_gets_each_record_whole_be_it_longer_than_the_path() -> None:
@@ -278,11 +280,11 @@ def test_a_peer_without_bursts_gets_each_record_whole_be_it_longer_than_the_path
     two.confirm()
     two.run(0.015)
     records = two.left.records
-    room = records.room(two.left.session, two.now)
+    room = room_of(records, two.left.session, two.now)
     assert room >= 1420 + 5
     assert datagrams_for(room + DATA_OVERHEAD, records.payload) == 1
     assert not records.dont_fragment
-    assert two.right.records.room(two.right.session, two.now) > 0
+    assert room_of(two.right.records, two.right.session, two.now) > 0
     assert two.right.records.dont_fragment
 
 
@@ -535,7 +537,7 @@ def test_fragments_that_a_middlebox_drops_are_replaced_by_the_smallest_records(m
         if records.span.black_hole.is_seen(met.now):
             met.act(met.left, records.look_for_black_hole(met.now))
         met.run(0.01)
-    room = records.room(met.left.session, met.now)
+    room = room_of(records, met.left.session, met.now)
     assert datagrams_for(room + DATA_OVERHEAD, records.payload) <= 2
 
 
@@ -568,11 +570,11 @@ def test_fragments_that_a_middlebox_drops_later_are_recognised_by_a_flow_that_ba
 
 def test_below_the_base_messages_go_whole_one_packet_each_and_may_be_cut_by_routers(met: Two) -> None:
     records = met.left.records
-    records.room(met.left.session, met.now)
+    room_of(records, met.left.session, met.now)
     records.refused(BASE, met.now)
     assert records.payload == UNCUT
     assert not records.dont_fragment
-    room = records.room(met.left.session, met.now)
+    room = room_of(records, met.left.session, met.now)
     assert 1420 + 5 <= room < 2000
     records.refused(UNCUT, met.now)  # this host has nothing more to refuse
     assert records.payload == UNCUT
@@ -589,7 +591,7 @@ def test_another_endpoint_is_another_path(met: Two) -> None:
 
 def test_over_a_stream_records_are_as_long_as_they_can_be(met: Two) -> None:
     met.left.records.moved(TCP, met.now, ipv6=False)
-    assert met.left.records.room(met.left.session, met.now) == LARGEST_RECORD
+    assert room_of(met.left.records, met.left.session, met.now) == LARGEST_RECORD
 
 
 def test_silence_of_bursts_is_looked_into_by_one_probe_at_a_time(met: Two) -> None:
@@ -633,7 +635,7 @@ def test_no_record_raises_anything_else_makes_the_loop_spin_or_the_answers_more_
         two.packets(two.left)
         two.run(pause)
         assert records.payload >= BASE
-        assert 0 <= records.room(session, two.now) <= LARGEST_RECORD
+        assert 0 <= room_of(records, session, two.now) <= LARGEST_RECORD
 
 
 def test_a_hello_that_nobody_answers_asks_for_a_handshake_since_packets_wait_for_it() -> None:

@@ -8,10 +8,11 @@ from random import Random
 import pytest
 
 from tests.core.fakes import Address, Connection, FakeTimestamps
-from tests.core.pair import AT_LEFT, CLIENT_KEYS, SERVER_KEYS, Side, World, only, sent
+from tests.core.pair import AT_LEFT, CLIENT_KEYS, SERVER_KEYS, Side, only, sent
+from tests.core.simulation import World
 from vpntun.core.events import CloseConnection, Dial, Established, Event, Resolve, Transmit
 from vpntun.core.selection.client import ClientCarriers
-from vpntun.types import Carrier, Transport
+from vpntun.types import CarrierName, Transport
 
 BOTH = ("server-v4", "server-v6")
 
@@ -33,7 +34,7 @@ def on_tcp(*, plain: bool = False) -> World:
     return world
 
 
-def carriers(world: World) -> tuple[Carrier | None, Carrier | None]:
+def carriers(world: World) -> tuple[CarrierName | None, CarrierName | None]:
     """What the client uses, and the server."""
     return world.client.carrier, world.server.carrier
 
@@ -524,7 +525,7 @@ def test_the_name_is_looked_up_with_every_attempt() -> None:
     assert isinstance(event, Transmit)
     assert again == Resolve()
     assert selector.handle_timer(1.9) == []
-    assert selector.handle_timer(2) == [Dial(Address("a")), Resolve()]
+    assert selector.handle_timer(2) == [Dial("tcp", Address("a")), Resolve()]
 
 
 def test_a_new_wish_during_the_search_changes_nothing() -> None:
@@ -541,7 +542,7 @@ def test_a_connection_that_answers_nothing_is_hung_up_after_three_initiations_an
     connection = Connection(world.network, world.client)
     _, selector = alone("tcp")
     selector.start(0)
-    assert selector.resolved([Address("a")], 0) == [Dial(Address("a")), Resolve()]
+    assert selector.resolved([Address("a")], 0) == [Dial("tcp", Address("a")), Resolve()]
     asked = sum(isinstance(event, Transmit) for event in selector.dialled(connection, 0))
     events: list[Event] = []
     while not events or not isinstance(events[0], CloseConnection):
@@ -549,7 +550,7 @@ def test_a_connection_that_answers_nothing_is_hung_up_after_three_initiations_an
         assert selector.deadline <= 17
         events = selector.handle_timer(selector.deadline)
     assert asked == 3
-    assert events == [CloseConnection(connection), Dial(Address("a")), Resolve()]
+    assert events == [CloseConnection(connection), Dial("tcp", Address("a")), Resolve()]
 
 
 def test_a_connection_that_answered_while_it_was_being_hung_up_leaves_no_dead_endpoint() -> None:
@@ -570,5 +571,5 @@ def test_a_connection_that_answered_while_it_was_being_hung_up_leaves_no_dead_en
     selector.lost(connection, now + 2)
     assert side.peer.endpoint is None
     assert selector.searching
-    assert selector.dial_failed(now + 3) == []
-    assert selector.handle_timer(selector.deadline)[0] == Dial(Address("a"))
+    assert selector.dial_failed("tcp", now + 3) == []
+    assert selector.handle_timer(selector.deadline)[0] == Dial("tcp", Address("a"))

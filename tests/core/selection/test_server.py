@@ -107,7 +107,7 @@ def test_the_peers_own_handshake_ends_the_asking() -> None:
 def test_the_end_of_the_connection_in_use_makes_the_endpoint_unknown() -> None:
     pair, selector = serving(OVER_TCP)
     assert sent(selector.want(pair.now))
-    selector.lost(OVER_TCP)
+    selector.lost(OVER_TCP, pair.now)
     assert pair.right.peer.endpoint is None
     assert selector.deadline == NEVER
     assert selector.want(pair.now + 10) == []
@@ -119,7 +119,7 @@ def test_the_end_of_the_connection_in_use_makes_the_endpoint_unknown() -> None:
 def test_the_end_of_any_other_connection_changes_nothing() -> None:
     pair, selector = serving()
     selector.want(pair.now)
-    selector.lost(OVER_TCP)
+    selector.lost(OVER_TCP, pair.now)
     assert pair.right.peer.endpoint == AT_LEFT
     assert selector.deadline < NEVER
 

@@ -6,7 +6,8 @@ import pytest
 
 from tests.core.fakes import FakeEndpoint, FakeTimestamps
 from tests.core.pair import AT_LEFT, AT_RIGHT, CLIENT_KEYS, SERVER_KEYS, Pair, Side, only, refusal, sent
-from vpntun.core.events import Endpoint, Established, Event, HandshakeWanted, Moved
+from vpntun.core.endpoint import Endpoint
+from vpntun.core.events import Established, Event, HandshakeWanted, Moved
 from vpntun.core.wireguard.timers import LARGEST_JITTER
 from vpntun.crypto.session import REJECT_AFTER_MESSAGES
 from vpntun.types import NEVER

@@ -98,6 +98,13 @@ class HelloExchange:
             hello = talk.inherited if now < talk.inherited_until else None
         return hello if hello is not None and hello.largest >= SMALLEST_LARGEST else None
 
+    def taken_until(self, session: Hashable, now: float) -> float:
+        """When the answer of `taken` ends by itself; NEVER where only an event changes it."""
+        talk = self._sessions.get(session)
+        if talk is None or talk.heard is not None or talk.inherited is None or now >= talk.inherited_until:
+            return NEVER
+        return talk.inherited_until
+
     def _talk(self, session: Hashable, now: float) -> _SessionHello:
         talk = self._sessions.get(session)
         if talk is None:

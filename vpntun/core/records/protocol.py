@@ -14,7 +14,8 @@ none except for the MTU search, which ends.
 
 from __future__ import annotations
 
-from vpntun.core.events import DrainQueue, Endpoint, Event, HandshakeWanted, PathVerified, SendRecord
+from vpntun.core.endpoint import Endpoint
+from vpntun.core.events import DrainQueue, Event, HandshakeWanted, PathVerified, SendRecord
 from vpntun.core.records.hello import HelloExchange
 from vpntun.core.records.parity import LARGEST_KEPT, ParityMaker, Restorer
 from vpntun.core.records.pathmtu import PathMtu
@@ -90,6 +91,7 @@ class RecordProtocol:
         """Bursts that were given up, since a piece of them never came."""
         self.takes = 0
         self._largest_taken = 0
+        self._taken_until = 0.0
         self.payload = self._path.payload
         self.dont_fragment = True
         self.span = Span(self.payload, self._smallest(), now)
@@ -117,11 +119,6 @@ class RecordProtocol:
         return self._probes.last, self._probes.measured_at
 
     @property
-    def report_due(self) -> float:
-        """The one deadline that packets change."""
-        return self._receive_stats.deadline
-
-    @property
     def deadline(self) -> float:
         """When `handle_timer` is to be called."""
         return min(self._receive_stats.deadline, self._probes.deadline, self._search_deadline(), self._hello_deadline())
@@ -139,12 +136,13 @@ class RecordProtocol:
             self._parities.begin()
             self._restorer.forget()
             self.span.new_session(now)
+        self._taken_until = now
         return self._hello(session) if self._hellos.confirmed(session, now) else []
 
     def moved(self, endpoint: Endpoint, now: float, *, ipv6: bool) -> None:
         """The peer's endpoint is another now."""
         self._endpoint = endpoint
-        self._stream = endpoint.carrier == "tcp"
+        self._stream = endpoint.is_stream
         self._length_passes_at = NEVER
         self._path.moved(now, ipv6=ipv6)
         self._probes.moved()
@@ -161,28 +159,55 @@ class RecordProtocol:
         """Whether the peer speaks of records in this session."""
         return self._hellos.taken(session, now) is not None
 
-    def room(self, session: Session, now: float) -> int:
-        """Bytes of plaintext that the next record with packets may have; 0: the peer takes none."""
+    @property
+    def refresh_due(self) -> float:
+        """When `refresh` is to be called, before the next record with packets."""
+        return min(self._taken_until, self.span.deadline)
+
+    def refresh(self, session: Session, now: float) -> bool:
+        """Apply what the peer's HELLO and the passing of time have changed, for the records that follow.
+
+        Returns whether `deadline` may be nearer than before.
+        """
         taken = self._hellos.taken(session, now)
+        self._taken_until = self._hellos.taken_until(session, now)
         if taken is None:
-            self.takes = 0
-            return 0
+            self.takes = self._largest_taken = 0
+            return False
+        self.takes = taken.takes & TAKES_ALL
         self._largest_taken = taken.largest
         self.span.protection.possible = taken.takes & TAKES_PARITY > 0
-        if taken.takes & TAKES_ALL != self.takes:
-            self.takes = taken.takes & TAKES_ALL
-            self._follow_path(now)
         if now >= self.span.deadline:
             self.span.handle_deadline(now)
-            # Had they only been late, their report would have come by now.
+            # Had the bursts only been late, their REPORT would have come by now.
             if now - self._length_passes_at >= HINDSIGHT and self.span.black_hole.is_seen(now):
                 self.span.length_passes(now)
                 self._length_passes_at = NEVER
-            self._follow_path(now)
-        largest = self.span.largest_record
-        if not self._stream and not self.dont_fragment:
-            largest = max(self._mtu + OVERHEAD, self._path.payload) - DATA_OVERHEAD
-        return min(largest, taken.largest)
+        self._follow_path(now)
+        return True
+
+    @property
+    def room(self) -> int:
+        """Bytes of plaintext that the next record with packets may have; 0: the peer takes none."""
+        if self._stream or self.dont_fragment:
+            return min(self.span.largest_record, self._largest_taken)
+        return min(max(self._mtu + OVERHEAD, self._path.payload) - DATA_OVERHEAD, self._largest_taken)
+
+    def path_rate(self, now: float) -> float:
+        """The rate that the path delivers, in bytes a second; 0 where the path is not known to be the limit."""
+        return self.span.estimator.path_rate(now)
+
+    def note_backlog(self, count: int) -> None:
+        """Note that the device had more to read after `count` records had been sent."""
+        self.span.bottleneck.backlogged += count
+
+    def note_sleep(self, seconds: float) -> None:
+        """Note how long the loop has waited since the last call."""
+        self.span.bottleneck.slept += seconds
+
+    def probe_sent(self, counter: int) -> None:
+        """Note that a padded PROBE was sent with this counter: if it is lost, that says nothing about the path."""
+        self.span.probed(counter)
 
     def protected_size(self, size: int) -> int:
         """Bytes that a record of `size` bytes in several datagrams is padded to, to fill them; 0: it has no parity.
@@ -266,6 +291,7 @@ class RecordProtocol:
         kind = record[0]
         if kind == HELLO:
             answer = self._hellos.received(session, Hello.parse(record), now)
+            self._taken_until = now
             return [*(self._hello(session) if answer else []), DrainQueue()]
         if kind == PROBE:
             probe = Probe.parse(record)

@@ -1,24 +1,27 @@
-"""The client's choice of carriers: find a path, keep it, and prefer UDP. It never gives up.
+"""The client's choice of carriers: find a path, keep it, and prefer the first carrier. It never gives up.
 
-    search      the carrier that worked last at once, the other 2 s later; whichever authenticates first ends it.
-                UDP: an initiation to each address in turn; TCP: a connection to each in turn, and initiations on it.
-    on UDP      the TCP connection is closed.
-    on TCP      UDP is tried after 30 s, doubling to 10 min, with a handshake of its own; its answer moves the link.
-    silence     no session, or no answer for 15 s: a search, while the path in use stays in use.
-    TCP closed  a search.
+    search              the carrier that worked last at once, the others 2 s later; the first to authenticate ends it.
+                        Over UDP an initiation goes to each address in turn. A carrier that needs dialling is dialled at
+                        each address in turn, and initiations go over the connection.
+    on UDP              connections are closed.
+    on a connection     UDP is tried after 30 s, doubling to 10 min, with a PROBE or a handshake; its answer moves the
+                        link.
+    silence             no session, or no answer for 15 s: a search, while the path in use stays in use.
+    connection closed   a search.
 
-Pauses follow backoff.py. The name is looked up anew with every attempt; until that answers, the addresses known serve.
+Pauses follow backoff.py. Every attempt also looks the name up; until that answers, the known addresses serve.
 """
 
 from __future__ import annotations
 
 import random
 
-from vpntun.core.events import CloseConnection, Dial, DropQueued, Endpoint, Event, ProbePath, Resolve
+from vpntun.core.endpoint import Endpoint
+from vpntun.core.events import CloseConnection, Dial, DropQueued, Event, ProbePath, Resolve
 from vpntun.core.selection.backoff import pause
 from vpntun.core.wireguard.peer import Peer
 from vpntun.core.wireguard.timers import LARGEST_JITTER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
-from vpntun.types import CARRIERS, NEVER, Carrier, Transport
+from vpntun.types import DIALLED, NEVER, CarrierName, Transport, carriers_of
 
 BESIDE_AFTER = 2.0
 SHORTEST_PAUSE = 1.0
@@ -33,22 +36,22 @@ class ClientCarriers:
     def __init__(self, peer: Peer, transport: Transport, rng: random.Random) -> None:
         self._peer = peer
         self._rng = rng
-        self._allowed: tuple[Carrier, ...] = CARRIERS if transport == "auto" else (transport,)
+        self._allowed = carriers_of(transport)
         self._candidates: list[Endpoint] = []
-        self._turn: dict[Carrier, int] = {"udp": 0, "tcp": 0}
-        self._due: dict[Carrier, float] = {"udp": NEVER, "tcp": NEVER}
+        self._turn: dict[CarrierName, int] = dict.fromkeys(self._allowed, 0)
+        self._due: dict[CarrierName, float] = dict.fromkeys(self._allowed, NEVER)
         self._searching_since = NEVER
         self._trial_at = NEVER
         self._trial_pause = FIRST_TRIAL
         self._passed_over = 0
-        self._connection: Endpoint | None = None
-        self._asked_on_connection = 0
-        self._dialling = False
+        self._dialling: set[CarrierName] = set()
+        self._connections: dict[CarrierName, Endpoint] = {}
+        self._asked_on: dict[CarrierName, int] = {}
 
     @property
     def deadline(self) -> float:
-        """When `handle_timer` is to be called next."""
-        return min(self._due["udp"], self._due["tcp"], self._trial_at)
+        """When `handle_timer` is due."""
+        return min(*self._due.values(), self._trial_at)
 
     @property
     def searching(self) -> bool:
@@ -60,14 +63,14 @@ class ClientCarriers:
         return self._search(self._allowed[0], now)
 
     def want(self, now: float) -> list[Event]:
-        """A handshake is wanted: ask on the carrier in use, and beside it should that not answer."""
+        """Ask for a handshake on the carrier in use, and on the others should that not answer."""
         if self.searching:
             return []
         endpoint = self._peer.endpoint
         return self._search(endpoint.carrier if endpoint is not None else self._allowed[0], now)
 
     def resolved(self, candidates: list[Endpoint], now: float) -> list[Event]:
-        """The addresses that the name has now, as UDP endpoints; none: the old ones go on serving."""
+        """Take in the addresses that the name has now, as UDP endpoints; where there are none, keep the old ones."""
         if not candidates:
             return []
         first = not self._candidates
@@ -81,130 +84,139 @@ class ClientCarriers:
         events: list[Event] = []
         if now - self._searching_since > REKEY_ATTEMPT_TIME:
             events.append(DropQueued())
-        if now >= self._due["udp"]:
-            self._passed_over = 0
-            events += self._ask_over_udp(now)
-        if now >= self._due["tcp"]:
-            events += self._ask_over_tcp(now)
+        for carrier in self._allowed:
+            if now < self._due[carrier]:
+                continue
+            if carrier in DIALLED:
+                events += self._ask_over_connection(carrier, now)
+            else:
+                self._passed_over = 0
+                events += self._ask(carrier, now)
         if now >= self._trial_at:
-            events += self._try_udp(now)
+            events += self._try_first_carrier(now)
         return events
 
     def undeliverable(self, endpoint: Endpoint, now: float) -> list[Event]:
-        """This host has no way there: the next address is tried at once, each of them once a turn."""
-        if endpoint.carrier != "udp" or not self.searching or self._passed_over + 1 >= len(self._candidates):
+        """Try the next address at once, since this host cannot send to this one; each address once a turn."""
+        carrier = endpoint.carrier
+        if carrier in DIALLED or not self.searching or self._passed_over + 1 >= len(self._candidates):
             return []
         self._passed_over += 1
-        self._peer.forget_handshake("udp")
-        candidate = self._next_candidate("udp")
+        self._peer.forget_handshake(carrier)
+        candidate = self._next_candidate(carrier)
         if candidate == endpoint:
-            candidate = self._next_candidate("udp")
+            candidate = self._next_candidate(carrier)
         return [*self._peer.initiate(candidate, now), Resolve()]
 
     def dialled(self, connection: Endpoint, now: float) -> list[Event]:
-        """A TCP connection stands: show the live session there, so that it goes on at once, and ask for a new one."""
-        self._dialling = False
+        """Use a new connection: continue the live session there at once, and ask for a new one."""
+        carrier = connection.carrier
+        self._dialling.discard(carrier)
         if not self.searching:
             return [CloseConnection(connection)]
-        self._connection = connection
-        self._asked_on_connection = 0
-        self._peer.forget_handshake("tcp")
-        return self._peer.keepalive(connection, now) + self._ask_over_tcp(now)
+        self._connections[carrier] = connection
+        self._asked_on[carrier] = 0
+        self._peer.forget_handshake(carrier)
+        return self._peer.keepalive(connection, now) + self._ask_over_connection(carrier, now)
 
-    def dial_failed(self, now: float) -> list[Event]:
-        """A TCP connection could not be had: refused, unreachable or too slow."""
-        self._dialling = False
+    def dial_failed(self, carrier: CarrierName, now: float) -> list[Event]:
+        """Dial again later: the connection was refused, unreachable or too slow."""
+        self._dialling.discard(carrier)
         if self.searching:
-            self._due["tcp"] = now + self._pause(SHORTEST_PAUSE, now)
+            self._due[carrier] = now + self._pause(SHORTEST_PAUSE, now)
         return []
 
     def lost(self, connection: Endpoint, now: float) -> list[Event]:
-        """A TCP connection has closed."""
-        if connection == self._connection:
-            self._connection = None
-            self._peer.forget_handshake("tcp")
-        elif connection != self._peer.endpoint:  # which one that was given up is, when it answers after all
+        """Give up a connection that has closed, and search where it was in use."""
+        carrier = connection.carrier
+        if connection == self._connections.get(carrier):
+            del self._connections[carrier]
+            self._peer.forget_handshake(carrier)
+        elif connection != self._peer.endpoint:  # it may be the endpoint though it was given up: it answered late
             return []
         if self._peer.endpoint != connection:
-            return self.dial_failed(now)
+            return self.dial_failed(carrier, now)
         self._peer.endpoint = None
         self._trial_at = NEVER
-        return self._search("tcp", now)
+        return self._search(carrier, now)
 
     def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
-        """A session stands, so `source` works both ways. As its initiator this end confirms it with a keepalive."""
+        """Settle on `source`, which works in both directions. As the initiator this end confirms with a keepalive."""
         if not self._peer.may_move_to(source):
             return []
         events: list[Event] = []
         endpoint = self._peer.endpoint
-        if self.searching or source.carrier == "udp" or endpoint is None or endpoint.carrier == "tcp":
+        if self.searching or source.carrier not in DIALLED or endpoint is None or endpoint.carrier in DIALLED:
             events += self._settle_on(source, now)
         if initiator:
             events += self._peer.keepalive(self._peer.endpoint, now)
         return events
 
-    def proved(self, path: Endpoint, now: float) -> list[Event]:
-        """The path that was tried works both ways: the link moves there, and a keepalive takes the other end along."""
-        if not self._peer.may_move_to(path):
+    def verified(self, endpoint: Endpoint, now: float) -> list[Event]:
+        """Move to an endpoint that was probed and works in both directions; a keepalive has the other end follow."""
+        if not self._peer.may_move_to(endpoint):
             return []
-        return self._settle_on(path, now) + self._peer.keepalive(path, now)
+        return self._settle_on(endpoint, now) + self._peer.keepalive(endpoint, now)
 
     def _settle_on(self, source: Endpoint, now: float) -> list[Event]:
         self._searching_since = NEVER
-        self._due = {"udp": NEVER, "tcp": NEVER}
+        self._due = dict.fromkeys(self._allowed, NEVER)
         events = self._peer.move_to(source)
-        self._asked_on_connection = 0
-        if source.carrier == "udp":
+        self._asked_on.clear()
+        if source.carrier not in DIALLED:
             self._trial_at = NEVER
-            if self._connection is not None:
-                events.append(CloseConnection(self._connection))
-                self._connection = None
-        elif "udp" in self._allowed and self._trial_at == NEVER:
+            events += [CloseConnection(connection) for connection in self._connections.values()]
+            self._connections.clear()
+        elif self._allowed[0] not in DIALLED and self._trial_at == NEVER:
             self._trial_pause = FIRST_TRIAL
             self._trial_at = now + FIRST_TRIAL
         return events
 
-    def _search(self, first: Carrier, now: float) -> list[Event]:
+    def _search(self, first: CarrierName, now: float) -> list[Event]:
         self._searching_since = now
         for carrier in self._allowed:
             self._due[carrier] = now if carrier == first else now + BESIDE_AFTER
         return self.handle_timer(now)
 
-    def _ask_over_udp(self, now: float) -> list[Event]:
+    def _ask(self, carrier: CarrierName, now: float) -> list[Event]:
+        """Send an initiation over a carrier that needs no dialling."""
         if not self._candidates:
-            self._due["udp"] = now + self._pause(SHORTEST_PAUSE, now)
+            self._due[carrier] = now + self._pause(SHORTEST_PAUSE, now)
             return [Resolve()]
-        self._due["udp"] = now + self._pause(REKEY_TIMEOUT + self._jitter(), now)
+        self._due[carrier] = now + self._pause(REKEY_TIMEOUT + self._jitter(), now)
         endpoint = self._peer.endpoint
-        if endpoint is not None and endpoint.carrier == "udp" and now - self._searching_since < REKEY_TIMEOUT:
+        if endpoint is not None and endpoint.carrier == carrier and now - self._searching_since < REKEY_TIMEOUT:
             return self._peer.initiate(endpoint, now)
-        return [*self._peer.initiate(self._next_candidate("udp"), now), Resolve()]
+        return [*self._peer.initiate(self._next_candidate(carrier), now), Resolve()]
 
-    def _try_udp(self, now: float) -> list[Event]:
+    def _try_first_carrier(self, now: float) -> list[Event]:
         self._trial_pause = min(LAST_TRIAL, 2 * self._trial_pause)
         self._trial_at = now + self._trial_pause
         if self.searching or not self._candidates:
             return [Resolve()]
-        return [ProbePath(self._next_candidate("udp")), Resolve()]
+        return [ProbePath(self._next_candidate(self._allowed[0])), Resolve()]
 
-    def _ask_over_tcp(self, now: float) -> list[Event]:
-        if self._connection is not None:
-            if self._asked_on_connection < ASKED_PER_CONNECTION:
-                self._asked_on_connection += 1
-                self._due["tcp"] = now + REKEY_TIMEOUT + self._jitter()
-                return self._peer.initiate(self._connection, now)
-            unanswering, self._connection = self._connection, None
-            return [CloseConnection(unanswering), *self._ask_over_tcp(now)]
+    def _ask_over_connection(self, carrier: CarrierName, now: float) -> list[Event]:
+        """Send an initiation over this carrier's connection, or dial one."""
+        connection = self._connections.get(carrier)
+        if connection is not None:
+            asked = self._asked_on.get(carrier, 0)
+            if asked < ASKED_PER_CONNECTION:
+                self._asked_on[carrier] = asked + 1
+                self._due[carrier] = now + REKEY_TIMEOUT + self._jitter()
+                return self._peer.initiate(connection, now)
+            del self._connections[carrier]
+            return [CloseConnection(connection), *self._ask_over_connection(carrier, now)]
         if not self._candidates:
-            self._due["tcp"] = now + self._pause(SHORTEST_PAUSE, now)
+            self._due[carrier] = now + self._pause(SHORTEST_PAUSE, now)
             return [Resolve()]
-        self._due["tcp"] = NEVER
-        if self._dialling:
+        self._due[carrier] = NEVER
+        if carrier in self._dialling:
             return []
-        self._dialling = True
-        return [Dial(self._next_candidate("tcp")), Resolve()]
+        self._dialling.add(carrier)
+        return [Dial(carrier, self._next_candidate(carrier)), Resolve()]
 
-    def _next_candidate(self, carrier: Carrier) -> Endpoint:
+    def _next_candidate(self, carrier: CarrierName) -> Endpoint:
         turn = self._turn[carrier]
         self._turn[carrier] = turn + 1
         return self._candidates[turn % len(self._candidates)]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import random
 
-from vpntun.core.events import DropQueued, Endpoint, Event
+from vpntun.core.endpoint import Endpoint
+from vpntun.core.events import DropQueued, Event
 from vpntun.core.wireguard.peer import Peer
 from vpntun.core.wireguard.timers import LARGEST_JITTER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
 from vpntun.types import NEVER
@@ -59,12 +60,21 @@ class ServerCarriers:
             return []
         return self._peer.move_to(source) + self._peer.keepalive(source, now)
 
-    def lost(self, connection: Endpoint) -> None:
-        """A TCP connection has closed."""
+    def lost(self, connection: Endpoint, now: float) -> list[Event]:
+        """Forget an endpoint whose connection has closed: the peer has to call again."""
         if self._peer.endpoint == connection:
             self._peer.endpoint = None
-            self._peer.forget_handshake("tcp")
+            self._peer.forget_handshake(connection.carrier)
             self.deadline = NEVER
+        return []
+
+    def verified(self, endpoint: Endpoint, now: float) -> list[Event]:
+        """Stay: a server follows its peer, and moves nowhere by itself."""
+        return []
+
+    def undeliverable(self, endpoint: Endpoint, now: float) -> list[Event]:
+        """Wait for the next attempt: a server knows no other endpoint of its peer."""
+        return []
 
     def _ask(self, now: float) -> list[Event]:
         if self._peer.endpoint is None:

@@ -15,7 +15,7 @@ since a responder takes initiations in the order of their timestamps, and it is 
 from __future__ import annotations
 
 from vpntun.crypto.session import Session
-from vpntun.types import Carrier
+from vpntun.types import CarrierName
 
 
 class Keyring:
@@ -24,7 +24,7 @@ class Keyring:
     def __init__(self) -> None:
         self.previous: Session | None = None
         self.current: Session | None = None
-        self.next: dict[Carrier, Session] = {}
+        self.next: dict[CarrierName, Session] = {}
 
     def all(self) -> list[Session]:
         """Every session there is."""
@@ -41,7 +41,7 @@ class Keyring:
         self.next = {}
         return self._wiped(former)
 
-    def responded(self, session: Session, carrier: Carrier) -> list[Session]:
+    def responded(self, session: Session, carrier: CarrierName) -> list[Session]:
         """Take in a session that the initiator has not confirmed yet."""
         former = self.all()
         self.previous = None

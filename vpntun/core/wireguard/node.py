@@ -6,7 +6,8 @@ then the peer's state. Whatever fails raises BadPacket and has changed nothing; 
 
 from __future__ import annotations
 
-from vpntun.core.events import Endpoint, Event
+from vpntun.core.endpoint import Endpoint
+from vpntun.core.events import Event
 from vpntun.core.wireguard.indices import Indices
 from vpntun.core.wireguard.peer import Handshake, Peer, SessionOwner
 from vpntun.crypto.keys import KeyPair

@@ -20,7 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from vpntun.core.events import Endpoint, Established, Event, HandshakeWanted, Moved, Transmit
+from vpntun.core.endpoint import Endpoint
+from vpntun.core.events import Established, Event, HandshakeWanted, Moved, Transmit
 from vpntun.core.wireguard.indices import Indices
 from vpntun.core.wireguard.keyring import Keyring
 from vpntun.core.wireguard.timers import REKEY_TIMEOUT, Timers
@@ -28,7 +29,7 @@ from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator, ReceivedInitiation, SessionKeys
 from vpntun.crypto.session import REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME, REKEY_ON_RECEIVE_AFTER, Session
 from vpntun.errors import BadPacket
-from vpntun.types import CARRIERS, NEVER, Carrier
+from vpntun.types import CARRIERS, DIALLED, NEVER, CarrierName
 from vpntun.wire.message import DATA_OVERHEAD, Buffer, Response
 
 SHORTEST_BETWEEN_CONSUMED = 0.02
@@ -46,7 +47,7 @@ class Handshake:
     """One carrier's handshake: what was sent last, and when; `asked_at` is when that was an initiation."""
 
     peer: Peer
-    carrier: Carrier
+    carrier: CarrierName
     sent_at: float = -NEVER
     asked_at: float = -NEVER
     index: int = 0
@@ -118,7 +119,7 @@ class Peer:
         self.timers.authenticated_sent(now)
         return [Transmit(endpoint, message)]
 
-    def forget_handshake(self, carrier: Carrier) -> None:
+    def forget_handshake(self, carrier: CarrierName) -> None:
         """Let a carrier's handshake go, and with it its pace: its path is another now."""
         handshake = self._handshakes[carrier]
         if handshake.initiator is not None:
@@ -200,7 +201,7 @@ class Peer:
         newest = follow and current and counter == session.highest_received
         # A peer that is nowhere is followed on any session: the two ends may hold different ones for the newest.
         if source is not self.endpoint and (newest or (follow and self.endpoint is None)) and self._may_follow(source):
-            if source.carrier == "tcp":  # whoever dialled admits large frames only after an authenticated small one
+            if source.is_stream:  # the end that dialled admits large frames only after an authenticated small one
                 events += self.keepalive(source, now)
             events += self.move_to(source)
         if (
@@ -280,9 +281,9 @@ class Peer:
         return self._current_asked_at if current.initiator else current.created
 
     def _may_follow(self, source: Endpoint) -> bool:
-        """A server follows its peer wherever that may be; a client over UDP alone, since it chooses the carrier."""
-        if self._chooses_carrier and not (
-            self.endpoint is not None and self.endpoint.carrier == source.carrier == "udp"
+        """Whether the endpoint moves to `source`. A client chooses the carrier, and follows only from UDP to UDP."""
+        if self._chooses_carrier and (
+            self.endpoint is None or self.endpoint.carrier in DIALLED or source.carrier != self.endpoint.carrier
         ):
             return False
         return self.may_move_to(source)

@@ -1,0 +1,157 @@
+"""An endpoint and a socket for tests, without I/O: they keep what is sent, and give what the test puts in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from vpntun.carriers.base import Arrival
+from vpntun.core.endpoint import Flow, Outcome, Reachable
+from vpntun.errors import BadPacket
+from vpntun.types import CarrierName, SocketAddress
+from vpntun.wire.message import LARGEST, Buffer
+
+UDP, TCP = 17, 6
+LARGEST_SEND = 65_507
+MOST_MESSAGES = 64
+
+
+class FakeSource:
+    """A socket at which these arrivals wait. `hints`: what was reported back, as (method, size)."""
+
+    def __init__(self, *arrivals: Arrival) -> None:
+        self._arrivals = arrivals
+        self.hints: list[tuple[str, int]] = []
+
+    def receive(self) -> Iterable[Arrival]:
+        """Return the arrivals."""
+        return self._arrivals
+
+    def expect_bursts(self, size: int) -> None:
+        """Keep the hint."""
+        self.hints.append(("expect_bursts", size))
+
+    def expect_pieces(self, size: int) -> None:
+        """Keep the hint."""
+        self.hints.append(("expect_pieces", size))
+
+    def came_whole(self, size: int, datagrams: int) -> None:
+        """Keep the hint."""
+        self.hints.append(("came_whole", size))
+
+
+class FakeEndpoint:
+    """An endpoint that keeps each datagram, or each message of a stream, that is sent there.
+
+    sent            messages, oldest first; `take` empties it
+    urgent          messages that went ahead of data
+    calls           messages of each call of `send`
+    is_ready        whether data is accepted; `opens` sets it
+    can_deliver     whether this host can send there at all
+    largest         bytes of the longest datagram that this host sends unfragmented
+    blocks_after    calls of `send` until the endpoint accepts no more data; None: it never blocks
+    refuses         a peer whose messages do not belong here
+    incoming        messages that `receive` yields next, if it is a stream
+    """
+
+    def __init__(self, name: str, carrier: CarrierName = "udp", *, is_stream: bool | None = None) -> None:
+        self.where = f"{name}:55555"
+        self.address: SocketAddress = ("192.0.2.1", 55555)
+        self.carrier: CarrierName = carrier
+        self.is_stream = carrier != "udp" if is_stream is None else is_stream
+        self.ipv6 = False
+        self.flow = Flow(TCP if self.is_stream else UDP, b"", 55555, bytes((192, 0, 2, 1)), 55555)
+        self.sent: list[bytes] = []
+        self.urgent: list[bytes] = []
+        self.calls: list[list[bytes]] = []
+        self.is_ready = True
+        self.is_clogged = False
+        self.can_deliver = True
+        self.largest = LARGEST
+        self.blocks_after: int | None = None
+        self.hangs_up = False
+        self.peer: Reachable | None = None
+        self.expected_peer: Reachable | None = None
+        self.refuses: Reachable | None = None
+        self.incoming: list[bytes] = []
+        self.is_open = True
+        self.host = name
+        self._name = name
+        self._sends_while_blocked = 0
+
+    def __str__(self) -> str:
+        return self._name
+
+    def clogged(self) -> bool:
+        """Return what the test set."""
+        return self.is_clogged
+
+    def ready(self) -> bool:
+        """Return whether data is accepted."""
+        return self.is_ready
+
+    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
+        """Keep the messages. A second send while not ready is a fault of the caller, and fails the test."""
+        if not self.is_ready:  # a superpacket for a plain WireGuard may leave as two batches, of which one is held
+            self._sends_while_blocked += 1
+            assert self._sends_while_blocked <= 2, "data was sent to an endpoint that is not ready"
+        sent = b"".join(buffers)
+        step = segment or max(1, len(sent))
+        messages = [sent[at : at + step] for at in range(0, len(sent), step)]
+        assert len(messages) <= MOST_MESSAGES
+        if not self.can_deliver:
+            return Outcome.UNDELIVERABLE
+        is_too_long = dont_fragment and max(map(len, messages)) > self.largest
+        if not self.is_stream and (is_too_long or len(sent) > LARGEST_SEND):
+            return Outcome.TOO_BIG if dont_fragment else Outcome.UNDELIVERABLE
+        self.sent += messages
+        self.calls.append(messages)
+        if self.blocks_after is not None:
+            self.blocks_after -= 1
+            self.is_ready = self.blocks_after > 0
+        return Outcome.SENT if self.is_ready else Outcome.HELD
+
+    def send_first(self, message: Buffer) -> Outcome:
+        """Keep a message that goes ahead of data."""
+        self.urgent.append(bytes(message))
+        if not self.can_deliver:
+            return Outcome.UNDELIVERABLE
+        self.sent.append(bytes(message))
+        return Outcome.SENT
+
+    def expect(self, peer: Reachable) -> None:
+        """Remember whose initiation was accepted."""
+        self.expected_peer = peer
+
+    def belongs_to(self, peer: Reachable) -> None:
+        """Remember who was authenticated. Raises BadPacket for the peer that is refused."""
+        if peer is self.refuses:
+            raise BadPacket("another peer's connection")
+        self.peer = peer
+
+    def hang_up_later(self) -> None:
+        """Remember that it is to be closed."""
+        self.hangs_up = True
+
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether its peer is reached here."""
+        return self.peer is not None and self.peer.endpoint is self
+
+    def receive(self) -> Iterator[memoryview]:
+        """Yield the messages that the test has put in."""
+        incoming, self.incoming = self.incoming, []
+        for message in incoming:
+            yield memoryview(bytearray(message))
+
+    def close(self) -> None:
+        """Close."""
+        self.is_open = False
+
+    def opens(self, blocks_after: int | None = None) -> None:
+        """Accept data again, for this many calls."""
+        self.is_ready, self.blocks_after, self._sends_while_blocked = True, blocks_after, 0
+
+    def take(self) -> list[bytes]:
+        """Return what was sent since the last time."""
+        sent, self.sent = self.sent, []
+        return sent

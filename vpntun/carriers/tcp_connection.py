@@ -1,0 +1,218 @@
+"""The TCP carrier: each message behind a 2-byte big-endian length.
+
+a frame that the kernel took in part is finished before the next one begins
+handshake and keepalive messages wait at most four deep, and go before data
+until a message on it was authenticated, a connection may send frames of 256 bytes at most
+it belongs to the first peer that is authenticated on it
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterator
+
+from vpntun.carriers.base import ConnectionOwner
+from vpntun.carriers.sockets import packed, scope_of
+from vpntun.core.endpoint import Flow, Outcome, Reachable
+from vpntun.errors import BadPacket
+from vpntun.runtime.loop import Loop
+from vpntun.types import CarrierName, SocketAddress
+from vpntun.wire.checksum import TCP
+from vpntun.wire.framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, prefix
+from vpntun.wire.message import LARGEST, Buffer
+
+SECONDS_TO_HANG_UP = 2.0
+MOST_WAITING = 4
+NOTSENT_LOWAT = 1024 * 1024
+USER_TIMEOUT_MS = 15_000
+SIOCOUTQNSD = 0x894B
+TCP_NOTSENT_LOWAT = 25
+TCP_USER_TIMEOUT = 18
+MOST_READS_PER_TURN = 16
+_NOTHING = memoryview(b"")
+
+
+class TcpConnection:
+    """One connection, dialled or accepted; it is its own endpoint."""
+
+    carrier: CarrierName = "tcp"
+    is_stream = True
+
+    def __init__(self, new: socket.socket, address: SocketAddress, loop: Loop, owner: ConnectionOwner) -> None:
+        self._socket = new
+        self.address = address
+        self._own_address = new.getsockname()
+        self._loop = loop
+        self._owner = owner
+        self._reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION, owner.received)
+        self._rest = _NOTHING
+        self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
+        self._open = True
+        self._hangs_up = False
+        self.peer: Reachable | None = None
+        self.expected_peer: Reachable | None = None
+        new.setblocking(False)
+        new.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        new.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+        new.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+    @property
+    def where(self) -> str:
+        """The other end's address and port."""
+        host = f"[{self.address[0]}]" if ":" in self.address[0] else self.address[0]
+        return f"{host}:{self.address[1]}"
+
+    def __str__(self) -> str:
+        return f"{self.where} over TCP"
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether it goes over IPv6."""
+        return ":" in self.address[0]
+
+    @property
+    def host(self) -> str:
+        """The other end's address."""
+        return self.address[0]
+
+    @property
+    def flow(self) -> Flow:
+        """The segments that it sends."""
+        own, other = self._own_address, self.address
+        return Flow(TCP, packed(own), own[1], packed(other), other[1], scope_of(other))
+
+    def fileno(self) -> int:
+        """The descriptor, for the loop."""
+        return self._socket.fileno()
+
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether its peer is reached here."""
+        return self.peer is not None and self.peer.endpoint is self
+
+    def expect(self, peer: Reachable) -> None:
+        """An initiation of this peer's was accepted here."""
+        if self.peer is None and self.expected_peer is None:
+            self.expected_peer = peer
+            self._owner.expected(self, peer)
+
+    def belongs_to(self, peer: Reachable) -> None:
+        """A message of this peer's was authenticated here. Raises BadPacket if the connection is another's."""
+        if self.peer is None:
+            self.peer = peer
+            self._reader.admit(LARGEST)
+            self._owner.authenticated(self, peer)
+        elif self.peer is not peer:
+            raise BadPacket("another peer's connection")
+
+    def receive(self) -> Iterator[memoryview]:
+        """Yield the messages that have come, each valid until the next. Closes at the other end's end, and at nonsense.
+
+        Raises BadPacket for a frame that cannot be; the connection is closed by then.
+        """
+        for _ in range(MOST_READS_PER_TURN):
+            try:
+                taken = self._socket.recv_into(self._reader.writable())
+            except BlockingIOError:
+                return
+            except OSError:
+                taken = 0
+            if not taken:
+                self.close()
+                return
+            self._reader.filled(taken)
+            try:
+                yield from self._reader.frames()
+            except BadPacket:
+                self.close()
+                raise
+            if not self._open:
+                return
+
+    def clogged(self) -> bool:
+        """Whether bytes wait here or in the kernel that have not been sent even once."""
+        if self._rest or self._waiting or not self._open:
+            return True
+        unsent = fcntl.ioctl(self._socket, SIOCOUTQNSD, bytes(4))
+        return bool(struct.unpack("i", unsent)[0])
+
+    def ready(self) -> bool:
+        """Whether the last frame has gone whole."""
+        return self._open and not self._rest and not self._waiting
+
+    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
+        """Send a frame, or one for each `segment` bytes; call it when `ready`, or right behind another.
+
+        What the kernel does not take of them now is kept and finished first.
+        """
+        if not self._open:
+            return Outcome.UNDELIVERABLE
+        frames: list[Buffer] = [prefix(sum(map(len, buffers))), *buffers]
+        if segment:
+            frames = _framed(buffers[0], segment)
+        if self._rest:
+            self._rest = memoryview(b"".join((self._rest, *frames)))
+            return Outcome.HELD
+        size = sum(map(len, frames))
+        try:
+            sent = self._socket.sendmsg(frames)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close()
+            return Outcome.UNDELIVERABLE
+        if sent == size:
+            return Outcome.SENT
+        self._rest = memoryview(b"".join(frames))[sent:]
+        self._loop.await_writable(self.fileno(), True)
+        return Outcome.HELD
+
+    def send_first(self, message: Buffer) -> Outcome:
+        """Send it now, or right after the frame that is under way."""
+        if self.ready() or not self._open:
+            return self.send([memoryview(message)])
+        self._waiting.append(bytes(message))
+        return Outcome.HELD
+
+    def flush(self) -> None:
+        """The socket can be written again: finish the frame, then what waits, then let data come."""
+        try:
+            if self._rest:
+                self._rest = self._rest[self._socket.send(self._rest) :] or _NOTHING
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        while self._waiting and not self._rest:
+            self.send([memoryview(self._waiting.popleft())])
+        if self.ready():
+            self._loop.await_writable(self.fileno(), False)
+            self._owner.ready(self)
+
+    def hang_up_later(self) -> None:
+        """Close soon: what the other end still sends here is taken until then."""
+        if not self._hangs_up:
+            self._hangs_up = True
+            self._loop.call_later(SECONDS_TO_HANG_UP, self.close)
+
+    def close(self) -> None:
+        """Close the connection, once."""
+        if self._open:
+            self._open = False
+            self._loop.forget(self.fileno())
+            self._socket.close()
+            self._reader.close()
+            self._rest = _NOTHING
+            self._owner.closed(self)
+
+
+def _framed(messages: memoryview, size: int) -> list[Buffer]:
+    frames: list[Buffer] = []
+    for at in range(0, len(messages), size):
+        message = messages[at : at + size]
+        frames += (prefix(len(message)), message)
+    return frames

@@ -1,0 +1,105 @@
+"""Endpoints: where a peer is reached and what can be sent there.
+
+An endpoint is a UDP address, or one TCP connection. The carriers make them (carriers/udp.py, carriers/tcp.py), and
+carriers/fake.py has one for tests. Everything else knows them by this protocol.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple, Protocol
+
+from vpntun.types import CarrierName, SocketAddress
+from vpntun.wire.message import Buffer
+
+
+class Outcome(enum.Enum):
+    """Result of a send."""
+
+    SENT = enum.auto()
+    HELD = enum.auto()
+    TOO_BIG = enum.auto()
+    UNDELIVERABLE = enum.auto()
+
+
+class Flow(NamedTuple):
+    """Addresses and ports of the packets that an endpoint sends, as this host's routes tell them apart.
+
+    `source` is empty where the kernel chooses it. `scope`: the device's number, where the address is link-local.
+    """
+
+    protocol: int
+    source: bytes
+    source_port: int
+    destination: bytes
+    destination_port: int
+    scope: int = 0
+
+    @property
+    def ports(self) -> tuple[int, int, int]:
+        """Protocol number, source port and destination port."""
+        return self.protocol, self.source_port, self.destination_port
+
+
+class Reachable(Protocol):
+    """A peer as endpoints see it."""
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where the peer is reached now."""
+
+
+class Endpoint(Protocol):
+    """Where a peer is reached. Endpoints are compared by equality; `str` is for the log."""
+
+    @property
+    def carrier(self) -> CarrierName:
+        """The carrier that leads there."""
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether messages arrive complete and in order, whatever their length: no record is cut into datagrams."""
+
+    @property
+    def address(self) -> SocketAddress:
+        """The other end's address and port, as the socket module takes them."""
+
+    @property
+    def where(self) -> str:
+        """The other end's address and port, as in 203.0.113.2:55555 and [2001:db8::2]:55555."""
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether packets go there over IPv6."""
+
+    @property
+    def flow(self) -> Flow:
+        """The packets that sending there makes."""
+
+    def __hash__(self) -> int:
+        """Equal endpoints have one hash."""
+
+    def clogged(self) -> bool:
+        """Whether bytes given to it earlier have still not left this host (never so over UDP)."""
+
+    def ready(self) -> bool:
+        """Whether a data message would be accepted now. Data is sealed only then."""
+
+    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
+        """Send the data that lies in `buffers`, one after the other. When `ready`, all of it is sent or held.
+
+        `segment`: 0 for one message, else the size of each datagram or message but the last, which may be shorter.
+        `dont_fragment`: no router may cut a datagram. Where this host would have to, the result is TOO_BIG.
+        """
+
+    def send_first(self, message: Buffer) -> Outcome:
+        """Send a handshake or keepalive message ahead of all data, ready or not."""
+
+    def expect(self, peer: Reachable) -> None:
+        """Note that an initiation of this peer was accepted here. It may be a replay, so it authenticates nobody."""
+
+    def belongs_to(self, peer: Reachable) -> None:
+        """Note that a message of this peer was authenticated here. Raises BadPacket if only another peer may send."""
+
+    def hang_up_later(self) -> None:
+        """Close soon, if this is a connection: another endpoint has replaced it."""

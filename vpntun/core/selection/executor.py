@@ -1,0 +1,175 @@
+"""Carries out what the core has decided about one peer, and what that decides in turn.
+
+    peer        handshakes, sessions, timers         (core/wireguard)
+    selector    where to ask for a handshake         (core/selection)
+    records     what two vpntuns exchange besides    (core/records)
+
+Each of the three returns events. Those that are questions to another of the three are answered here; those that act on
+the world go to `actions`: the link of a running program, or a simulator. An event's consequences come before the
+events behind it. What `actions` decides while events are carried out is queued behind its cause, never nested.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
+from vpntun.core.endpoint import Endpoint
+from vpntun.core.events import (
+    CloseConnection,
+    Confirmed,
+    Dial,
+    DrainQueue,
+    DropQueued,
+    Established,
+    Event,
+    HandshakeWanted,
+    Moved,
+    PathVerified,
+    ProbePath,
+    Resolve,
+    SendRecord,
+    Transmit,
+)
+from vpntun.core.records.protocol import RecordProtocol
+from vpntun.core.wireguard.peer import Peer
+from vpntun.types import CarrierName
+
+
+class CarrierSelector(Protocol):
+    """Decides where a peer is asked for a handshake: the client's way, or the server's."""
+
+    @property
+    def deadline(self) -> float:
+        """When `handle_timer` is due."""
+
+    @property
+    def searching(self) -> bool:
+        """Whether a path to the peer is being looked for."""
+
+    def start(self, now: float) -> list[Event]:
+        """Begin."""
+
+    def want(self, now: float) -> list[Event]:
+        """Ask for a handshake, if none is being asked for."""
+
+    def handle_timer(self, now: float) -> list[Event]:
+        """Take the steps that are due."""
+
+    def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
+        """Settle on the endpoint over which a session was established, and confirm it as its initiator."""
+
+    def verified(self, endpoint: Endpoint, now: float) -> list[Event]:
+        """Move to another endpoint, which works in both directions."""
+
+    def undeliverable(self, endpoint: Endpoint, now: float) -> list[Event]:
+        """Look elsewhere: a handshake message could not leave this host for `endpoint`."""
+
+    def lost(self, connection: Endpoint, now: float) -> list[Event]:
+        """Give up a connection that has closed."""
+
+
+class Actions(Protocol):
+    """Acts on the world, on behalf of one peer."""
+
+    def transmit(self, endpoint: Endpoint, message: bytes) -> bool:
+        """Send a handshake or keepalive message; False where this host cannot send there."""
+
+    def send_record_alone(self, wanted: SendRecord) -> list[Event]:
+        """Seal and send a record without packets."""
+
+    def established(self, source: Endpoint, *, initiator: bool) -> None:
+        """Note that a session is confirmed."""
+
+    def moved(self, endpoint: Endpoint, former: Endpoint | None) -> None:
+        """Note that the peer is reached elsewhere now."""
+
+    def close_connection(self, endpoint: Endpoint) -> None:
+        """Close a connection that another endpoint has replaced."""
+
+    def resolve(self) -> None:
+        """Look the peer's name up again."""
+
+    def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:
+        """Open a connection of a carrier to the address of this candidate."""
+
+    def drain_queue(self) -> None:
+        """Send the packets that wait, as far as they can leave."""
+
+    def drop_queued(self) -> None:
+        """Drop the packets that wait."""
+
+
+class Executor:
+    """Carries out the events of one peer."""
+
+    def __init__(self, peer: Peer, selector: CarrierSelector, records: RecordProtocol, actions: Actions) -> None:
+        self.peer = peer
+        self.selector = selector
+        self.records = records
+        self._actions = actions
+        self._waiting: deque[Event] = deque()
+        self._is_acting = False
+
+    @property
+    def deadline(self) -> float:
+        """When `handle_timers` is due."""
+        return min(self.selector.deadline, self.records.deadline, self.peer.timers.earliest())
+
+    def handle_timers(self, now: float, slept: float) -> None:
+        """Do what is due. `slept`: seconds that the loop has waited since its start."""
+        self.act(self.peer.handle_timers(now), now)
+        self.act(self.selector.handle_timer(now), now)
+        self.act(self.records.handle_timer(now, slept), now)
+
+    def act(self, events: Iterable[Event], now: float) -> None:
+        """Carry out events, in order; those of a nested call follow when the current one is done."""
+        waiting = self._waiting
+        waiting.extend(events)
+        if self._is_acting:
+            return
+        self._is_acting = True
+        try:
+            while waiting:
+                waiting.extendleft(reversed(self._act_on(waiting.popleft(), now)))
+        finally:
+            self._is_acting = False
+            waiting.clear()
+
+    def _act_on(self, event: Event, now: float) -> list[Event]:
+        """Carry out one event; return what it decides in turn."""
+        actions = self._actions
+        match event:
+            case Transmit(endpoint, message):
+                if not actions.transmit(endpoint, message):
+                    return self.selector.undeliverable(endpoint, now)
+            case SendRecord():
+                return actions.send_record_alone(event)
+            case HandshakeWanted():
+                return self.selector.want(now)
+            case Established(source, initiator):
+                actions.established(source, initiator=initiator)
+                return [*self.selector.established(source, now, initiator=initiator), Confirmed(), DrainQueue()]
+            case Confirmed():
+                if self.peer.keys.current is not None:
+                    return self.records.confirmed(self.peer.keys.current, now)
+            case Moved(endpoint, former):
+                actions.moved(endpoint, former)
+                self.records.moved(endpoint, now, ipv6=endpoint.ipv6)
+                return [DrainQueue()]
+            case ProbePath(endpoint):
+                return self.records.try_path(endpoint, now) or self.peer.initiate(endpoint, now)
+            case PathVerified(endpoint):
+                return self.selector.verified(endpoint, now)
+            case CloseConnection(endpoint):
+                actions.close_connection(endpoint)
+            case Resolve():
+                actions.resolve()
+            case Dial(carrier, candidate):
+                actions.dial(carrier, candidate)
+            case DrainQueue():
+                actions.drain_queue()
+            case DropQueued():
+                actions.drop_queued()
+        return []

@@ -1,0 +1,217 @@
+"""The data path of one device: everything between the device, the carriers and the links.
+
+    out    device -> outbound.py -> bundler.py or plain.py -> seal_buffer.py -> link.py -> an endpoint of a carrier
+    in     a carrier -> inbound.py -> link.py -> delivery.py, with Relay relay.py -> device
+
+The daemon, the tests and the benchmarks build the same engine: on a real device and real carriers (tun/device.py,
+carriers/), or on those for tests (tun/fake.py, carriers/fake.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from vpntun.carriers.base import Carrier, ConnectionOwner, DatagramSource, Stream
+from vpntun.core.endpoint import Endpoint, Flow, Reachable
+from vpntun.core.routes import RouteTable
+from vpntun.core.wireguard.node import Node
+from vpntun.crypto.keys import KeyPair
+from vpntun.datapath.bundler import Bundler
+from vpntun.datapath.delivery import Delivery
+from vpntun.datapath.inbound import Inbound
+from vpntun.datapath.link import Link
+from vpntun.datapath.link_monitor import LinkMonitor
+from vpntun.datapath.loopguard import LoopGuard
+from vpntun.datapath.outbound import Outbound
+from vpntun.datapath.plain import PlainSender
+from vpntun.datapath.relay import Relay
+from vpntun.datapath.seal_buffer import SealBuffer
+from vpntun.netconf.addresses import OwnAddresses
+from vpntun.runtime.loop import Loop
+from vpntun.runtime.schedule import Schedule
+from vpntun.tun.base import Device
+from vpntun.types import CarrierName, Network, SocketAddress
+from vpntun.wire import record
+from vpntun.wire.framing import SharedBuffer
+
+SECONDS_TO_RECOVER = 1.0
+"""After an internal error, until packets that an interrupted callback left waiting are sent."""
+
+
+class LinkObserver(Protocol):
+    """What follows the links of an engine."""
+
+    def link_moved(self, link: Link) -> None:
+        """The peer is reached at another endpoint now."""
+
+    def link_changed(self, link: Link, *, up: bool) -> None:
+        """The link came up, or went down."""
+
+
+class NoObserver:
+    """Follows nothing."""
+
+    def link_moved(self, link: Link) -> None:
+        """Do nothing."""
+
+    def link_changed(self, link: Link, *, up: bool) -> None:
+        """Do nothing."""
+
+
+class Engine:
+    """Ties the device, the carriers and the links together; `start` lets packets flow.
+
+    links       every link, by its peer
+    routes      allowed IPs to links
+    received    the buffer that connections receive into
+    takes       what this end can take, a sum of record.TAKES_*: what its device can
+
+    `leads_inside`: whether the kernel sends a flow out by the device. `own_addresses`: this machine's addresses, where
+    the engine relays between peers. `drops` counts what no peer can be blamed for, by reason.
+    """
+
+    def __init__(
+        self,
+        identity: KeyPair,
+        device: Device,
+        carriers: Mapping[CarrierName, Carrier],
+        loop: Loop,
+        *,
+        leads_inside: Callable[[Flow], bool] = lambda flow: False,
+        own_addresses: OwnAddresses | None = None,
+        drops: Counter[str] | None = None,
+        observer: LinkObserver | None = None,
+    ) -> None:
+        self.loop = loop
+        self.device = device
+        self.mtu = device.mtu
+        self.takes = takes_of(device)
+        self.drops: Counter[str] = Counter() if drops is None else drops
+        self.node = Node(identity)
+        self.links: dict[Reachable, Link] = {}
+        self.routes: RouteTable[Link] = RouteTable()
+        self.schedule = Schedule(loop.internal_errors)
+        self.seal_buffer = SealBuffer()
+        self.received = SharedBuffer()
+        self.guard = LoopGuard(loop, self.routes, leads_inside)
+        self._observer = observer or NoObserver()
+        self.monitor = LinkMonitor(loop, lambda link, up: self._observer.link_changed(link, up=up))
+        self._carriers = carriers
+        self._bundler = Bundler(PlainSender(self.mtu, self.seal_buffer), self.seal_buffer)
+        relay = None
+        if own_addresses is not None:
+            relay = Relay(self.mtu, self.routes, self._bundler, own_addresses, loop.time)
+        self._delivery = Delivery(device, self.routes, self.drops, relay)
+        self._inbound = Inbound(self.node, self.links, loop, self.drops)
+        self._outbound = Outbound(device, self.routes, self._bundler, self.guard, loop, self.drops)
+        self.deliver_bundle = self._delivery.take_bundle
+        self.deliver_packet = self._delivery.take_packet
+        self.drain = self._bundler.drain
+        loop.internal_errors.recover_by(self._bundler.discard, self._delivery.discard, self._drain_later)
+
+    def start(self) -> None:
+        """Watch the device and the carriers from now on."""
+        self.loop.watch(self.device.fileno(), self._outbound.read_device)
+        for carrier in self._carriers.values():
+            carrier.start(self)
+
+    # Links
+
+    @property
+    def can_call(self) -> bool:
+        """Whether peers can be called: whether a carrier makes candidates."""
+        return any(carrier.can_call for carrier in self._carriers.values())
+
+    def add(self, link: Link, allowed: Iterable[Network]) -> None:
+        """Have packets flow by a link, to and from its allowed IPs, once it is started."""
+        self.links[link.peer] = link
+        self.monitor.follow(link)
+        for network in allowed:
+            self.routes.add(network, link)
+
+    def remove(self, link: Link) -> None:
+        """Remove a link: its keys are wiped, its connections close, and its packets lead nowhere."""
+        self.monitor.forget(link)
+        link.stop()
+        self.routes.remove_all(link)
+        self._bundler.forget(link)
+        self.schedule.forget(link)
+        self.guard.forget(link)
+        self.node.remove(link.peer)
+        del self.links[link.peer]
+        for carrier in self._carriers.values():
+            carrier.close_all_of(link.peer)
+
+    def candidate(self, address: SocketAddress) -> Endpoint | None:
+        """Return the endpoint of an address, if it can be reached, and not through the tunnel itself."""
+        for carrier in self._carriers.values():
+            endpoint = carrier.candidate(address)
+            if endpoint is not None:
+                return None if self.guard.refuses(endpoint) else endpoint
+        return None
+
+    def send(self, link: Link, packet: memoryview) -> None:
+        """Send one packet by a link, as if the device had been read. Raises BadPacket."""
+        self._bundler.turn_to(link)
+        self._bundler.add(packet, 0)
+        self._bundler.flush()
+
+    # For the links (datapath/link.py, datapath/client_link.py)
+
+    def has_moved(self, link: Link) -> None:
+        """Keep the tunnel's own packets out of it, wherever the peer is now."""
+        self.guard.follow(link)
+        self._observer.link_moved(link)
+
+    def has_acted(self, link: Link) -> None:
+        """Look whether the link is up."""
+        self.monitor.look(link)
+
+    def dial(
+        self,
+        carrier: CarrierName,
+        address: SocketAddress,
+        owner: ConnectionOwner,
+        on_done: Callable[[Stream | None], None],
+    ) -> None:
+        """Open a connection of a carrier, as Carrier.dial."""
+        self._carriers[carrier].dial(address, owner, on_done)
+
+    # For the carriers (carriers/base.py)
+
+    def read_datagrams(self, source: DatagramSource) -> None:
+        """Take in what waits at a socket, and deliver it."""
+        self._inbound.read_datagrams(source)
+        self._delivery.flush()
+
+    def read_stream(self, connection: Stream) -> None:
+        """Take in what waits at a connection, and deliver it."""
+        self._inbound.read_stream(connection)
+        self._delivery.flush()
+
+    def can_send(self, peer: Reachable | None) -> None:
+        """Send what waits for a peer, or for all."""
+        if peer is None:
+            self._bundler.drain_all()
+        elif (link := self.links.get(peer)) is not None:
+            self._bundler.drain(link)
+
+    def connection_closed(self, connection: Stream, peer: Reachable) -> None:
+        """Have the link of the peer learn that its connection has closed."""
+        if (link := self.links.get(peer)) is not None:
+            link.closed(connection)
+
+    def _drain_later(self) -> None:
+        self.loop.call_later(SECONDS_TO_RECOVER, self._bundler.drain_all)
+
+
+def takes_of(device: Device) -> int:
+    """Return what this end tells vpntuns that it takes, a sum of record.TAKES_*: what its device can."""
+    takes = record.TAKES_BURSTS | record.TAKES_PARITY
+    if device.takes_tcp:
+        takes |= record.TAKES_CHECKSUM | record.TAKES_TSO4 | record.TAKES_TSO6
+    if device.takes_udp:
+        takes |= record.TAKES_USO4 | record.TAKES_USO6
+    return takes
