@@ -1,4 +1,4 @@
-"""Types and values that several rooms share, each defined once."""
+"""Types and values that several packages share, each defined once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Interface = IPv4Interface | IPv6Interface
 """An address with its prefix length, as in 10.0.0.1/24."""
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
-"""What the socket module takes: host and port, for IPv6 also flow label and scope."""
+"""An address as the socket module takes it: host and port; for IPv6 also flow label and scope."""
 
 Carrier = Literal["udp", "tcp"]
 CARRIERS: tuple[Carrier, Carrier] = ("udp", "tcp")
 Transport = Literal["auto", "udp", "tcp"]
-"""The carriers that the operator allows: either, or one of them."""
+"""The carriers that the operator allows: both ("auto"), or one of them."""
 
 NEVER = float("inf")
-"""A deadline that does not come."""
+"""A deadline that never arrives."""
