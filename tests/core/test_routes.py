@@ -204,4 +204,4 @@ def test_more_addresses_than_are_kept_take_no_more_memory_and_spoil_no_answer() 
         table.find(number.to_bytes(16, "big"))
         assert table.find(bytes([10, 1, 0, 1])) == "b"
     assert table.find(bytes([10, 2, 0, 1])) == "a"
-    assert len(table._known) <= MOST_KNOWN
+    assert len(table._recent) <= MOST_KNOWN

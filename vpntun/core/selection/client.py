@@ -1,13 +1,15 @@
 """The client's choice of carriers: find a path, keep it, and prefer UDP. It never gives up.
 
-    search      the carrier that worked last at once, the other 2 s later; whichever authenticates first ends it.
-                UDP: an initiation to each address in turn; TCP: a connection to each in turn, and initiations on it.
-    on UDP      the TCP connection is closed.
-    on TCP      UDP is tried after 30 s, doubling to 10 min, with a handshake of its own; its answer moves the link.
-    silence     no session, or no answer for 15 s: a search, while the path in use stays in use.
-    TCP closed  a search.
+    search      The carrier that worked last is tried at once, the other 2 s later. The first to bring a session ends
+                the search. UDP: an initiation to each address in turn. TCP: a connection to each address in turn, and
+                initiations on it.
+    on UDP      The TCP connection is closed.
+    on TCP      UDP is tried after 30 s, doubling to 10 min, by a `ProbePath`. When that succeeds, the link moves.
+    silence     Without a session, or without an answer for 15 s, a search begins; the path in use stays in use.
+    TCP closed  A search begins.
 
-Pauses follow backoff.py. The name is looked up anew with every attempt; until that answers, the addresses known serve.
+Pauses follow backoff.py. Every attempt looks the name up again; until the resolver answers, the known addresses are
+used.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ ASKED_PER_CONNECTION = 3
 
 
 class ClientCarriers:
-    """Decides where `peer` is asked for a handshake by the end that calls."""
+    """The decisions of the end that calls: where to ask `peer` for a handshake, and which carrier to use."""
 
     def __init__(self, peer: Peer, transport: Transport, rng: random.Random) -> None:
         self._peer = peer
@@ -47,27 +49,27 @@ class ClientCarriers:
 
     @property
     def deadline(self) -> float:
-        """When `handle_timer` is to be called next."""
+        """The time at which `handle_timer` must be called next."""
         return min(self._due["udp"], self._due["tcp"], self._trial_at)
 
     @property
     def searching(self) -> bool:
-        """Whether no path is known to work."""
+        """Whether a search is under way, because no path is known to work."""
         return self._searching_since != NEVER
 
     def start(self, now: float) -> list[Event]:
-        """Begin, without waiting for a packet."""
+        """Begin the first search, without waiting for a packet."""
         return self._search(self._allowed[0], now)
 
     def want(self, now: float) -> list[Event]:
-        """A handshake is wanted: ask on the carrier in use, and beside it should that not answer."""
+        """Ask for a handshake: on the carrier in use first, and on the other too if that does not answer."""
         if self.searching:
             return []
         endpoint = self._peer.endpoint
         return self._search(endpoint.carrier if endpoint is not None else self._allowed[0], now)
 
     def resolved(self, candidates: list[Endpoint], now: float) -> list[Event]:
-        """The addresses that the name has now, as UDP endpoints; none: the old ones go on serving."""
+        """Take the name's present addresses, as UDP endpoints; if there are none, the old ones stay in use."""
         if not candidates:
             return []
         first = not self._candidates
@@ -91,7 +93,7 @@ class ClientCarriers:
         return events
 
     def undeliverable(self, endpoint: Endpoint, now: float) -> list[Event]:
-        """This host has no way there: the next address is tried at once, each of them once a turn."""
+        """Try the next address at once, because this host has no route to `endpoint`; each address once per round."""
         if endpoint.carrier != "udp" or not self.searching or self._passed_over + 1 >= len(self._candidates):
             return []
         self._passed_over += 1
@@ -102,7 +104,11 @@ class ClientCarriers:
         return [*self._peer.initiate(candidate, now), Resolve()]
 
     def dialled(self, connection: Endpoint, now: float) -> list[Event]:
-        """A TCP connection stands: show the live session there, so that it goes on at once, and ask for a new one."""
+        """Use a TCP connection that was just opened.
+
+        A keepalive of the live session goes first, so that the session can continue there at once; an initiation
+        follows.
+        """
         self._dialling = False
         if not self.searching:
             return [CloseConnection(connection)]
@@ -112,18 +118,18 @@ class ClientCarriers:
         return self._peer.keepalive(connection, now) + self._ask_over_tcp(now)
 
     def dial_failed(self, now: float) -> list[Event]:
-        """A TCP connection could not be had: refused, unreachable or too slow."""
+        """Note that a TCP connection could not be opened: refused, unreachable or too slow."""
         self._dialling = False
         if self.searching:
             self._due["tcp"] = now + self._pause(SHORTEST_PAUSE, now)
         return []
 
     def lost(self, connection: Endpoint, now: float) -> list[Event]:
-        """A TCP connection has closed."""
+        """Note that a TCP connection has closed."""
         if connection == self._connection:
             self._connection = None
             self._peer.forget_handshake("tcp")
-        elif connection != self._peer.endpoint:  # which one that was given up is, when it answers after all
+        elif connection != self._peer.endpoint:  # one given up earlier may be the endpoint, if it answered after all
             return []
         if self._peer.endpoint != connection:
             return self.dial_failed(now)
@@ -132,7 +138,7 @@ class ClientCarriers:
         return self._search("tcp", now)
 
     def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
-        """A session stands, so `source` works both ways. As its initiator this end confirms it with a keepalive."""
+        """Note that a session is established, so `source` works both ways; its initiator confirms it by a keepalive."""
         if not self._peer.may_move_to(source):
             return []
         events: list[Event] = []
@@ -144,7 +150,7 @@ class ClientCarriers:
         return events
 
     def proved(self, path: Endpoint, now: float) -> list[Event]:
-        """The path that was tried works both ways: the link moves there, and a keepalive takes the other end along."""
+        """Move the link to `path`, which a probe has shown to work both ways; a keepalive makes the peer follow."""
         if not self._peer.may_move_to(path):
             return []
         return self._settle_on(path, now) + self._peer.keepalive(path, now)
@@ -193,8 +199,8 @@ class ClientCarriers:
                 self._asked_on_connection += 1
                 self._due["tcp"] = now + REKEY_TIMEOUT + self._jitter()
                 return self._peer.initiate(self._connection, now)
-            unanswering, self._connection = self._connection, None
-            return [CloseConnection(unanswering), *self._ask_over_tcp(now)]
+            silent, self._connection = self._connection, None
+            return [CloseConnection(silent), *self._ask_over_tcp(now)]
         if not self._candidates:
             self._due["tcp"] = now + self._pause(SHORTEST_PAUSE, now)
             return [Resolve()]
