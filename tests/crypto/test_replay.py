@@ -1,4 +1,4 @@
-"""The replay window, checked with the kernel's test table and with a model that keeps every accepted counter."""
+"""The replay window, checked with the kernel's test table and with a model that keeps every counter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise's symmetric state, checked with published vectors: KDF, and the pattern up to transport messages."""
+"""Noise's symmetric state, checked with published vectors: KDF, and the whole handshake pattern."""
 
 from __future__ import annotations
 

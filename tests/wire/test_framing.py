@@ -1,4 +1,4 @@
-"""The length prefix over TCP: the parse does not depend on how the stream is cut, and a bad length ends it for good."""
+"""The length prefix over TCP: any cut of the stream parses alike, a bad length ends it for good."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""ChaCha20-Poly1305 (RFC 8439) with WireGuard's nonce, in the caller's buffers, by two equal backends.
+"""ChaCha20-Poly1305 (RFC 8439) with WireGuard's nonce, from one of two backends.
 
-The nonce is 4 zero bytes and the 64-bit little-endian counter (WireGuard paper, section 5.4.6).
+It works in the caller's buffers. The nonce is 4 zero bytes and the 64-bit little-endian counter (WireGuard paper,
+section 5.4.6).
 
     backend   library                            copies
     openssl   cryptography >= 47, optional       none

@@ -1,10 +1,10 @@
-"""A batch of datagrams read by one call, where the kernel does not coalesce them (no UDP_GRO on the path).
+"""A batch of UDP datagrams read by one call, with bursts joined in place.
 
-Each datagram has a slot. Its first 16 bytes go to the header block, and the rest goes directly behind the previous
-slot's rest. So the pieces of a burst that arrive in order, starting at any slot, are contiguous: writing the header
-before them makes the message, without copying. If a datagram is longer than a slot, its remaining bytes go to the
-slot's tail, which has room for the longest datagram. So no sender's datagram is cut short because another sender's are
-short.
+It is used where the kernel does not coalesce datagrams (no UDP_GRO on the path). Each datagram has a slot. Its first 16
+bytes go to the header block, and the rest goes directly behind the previous slot's rest. So the pieces of a burst that
+arrive in order, starting at any slot, are contiguous: writing the header before them makes the message, without
+copying. If a datagram is longer than a slot, its remaining bytes go to the slot's tail, which has room for the longest
+datagram. So no sender's datagram is cut short because another sender's are short.
 
     slot k      headers[16 k : 16 k + 16]   pieces[16 + k step : 16 + k step + step]   tails[k tail : k tail + tail]
                 names[28 k : 28 k + 28]

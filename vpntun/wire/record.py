@@ -1,4 +1,4 @@
-"""Records between two vpntuns: layout, parsing and packing of HELLO, BUNDLE, REPORT, PROBE, ECHO, PARITY.
+"""Records between two vpntuns, such as BUNDLE and REPORT: layout, parsing and packing.
 
 The first byte of a data message's plaintext tells what the plaintext is:
 

@@ -1,4 +1,4 @@
-"""virtio_net_hdr, the 10 bytes before each packet of a device with offloads, from and to a segment field.
+"""virtio_net_hdr, the 10 bytes before each packet of a device with offloads: parsing and building.
 
     0  flags        1: NEEDS_CSUM, the checksum is unfinished
     1  gso_type     0 none, 1 TCPv4, 3 UFO (never used here), 4 TCPv6, 5 UDP; 0x80: TCP with CWR

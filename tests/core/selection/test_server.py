@@ -1,4 +1,4 @@
-"""The server's choice of carriers: it asks only at its peer's last endpoint, 18 times, and never dials."""
+"""The server's choice of carriers: it asks only where its peer was last seen, 18 times, and never dials."""
 
 from __future__ import annotations
 

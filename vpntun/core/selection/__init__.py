@@ -1,1 +1,1 @@
-"""Choice of carriers: which one the client and the server use, and when they ask for a handshake again."""
+"""Choice of carriers: which one client and server use, and when they ask for a handshake again."""

@@ -1,4 +1,4 @@
-"""The 32-bit indices by which a message names the handshake or session of this end that it belongs to.
+"""The 32-bit indices by which messages name a handshake or session of this end.
 
 An index is chosen at random among the unused ones. So it reveals nothing, and a late message for a freed index finds no
 owner.
