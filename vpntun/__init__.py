@@ -1,3 +1,3 @@
-"""A point-to-point VPN for Linux: WireGuard's protocol in simpletun's shape."""
+"""A point-to-point VPN for Linux that speaks WireGuard's protocol, over UDP or TCP."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,7 @@
-"""Where the program starts: `python -m vpntun`, and the command `vpntun`, which setup.cfg and scripts/install make."""
+"""The program's entry point, for `python -m vpntun` and for the command `vpntun`.
+
+setup.cfg and scripts/install create the command.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import signal
 
 
 def main() -> None:
-    """Run the program and exit. Until a tunnel handles SIGINT itself, SIGINT ends the process at once, without a trace.
+    """Run the program and exit.
 
-    The handler comes before the imports, which take a third of a second. A SIGINT that was ignored stays ignored.
+    Until the tunnel handles SIGINT itself, SIGINT ends the process at once, without a traceback. The handler is set
+    before the imports, which take a third of a second. If the parent process ignored SIGINT, it stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,35 +1,35 @@
-"""Every error of the program, in one tree.
+"""The tree of all the program's errors, with the exit status of each.
 
-The text of an error is the operator's message: it says what is wrong and what to do. The class says which
-exit status the program ends with; `vpntun.cli` turns one into the other, once.
+An error's text is the message that the operator reads: what is wrong and what to do. Its class determines the exit
+status; `vpntun.cli` maps one to the other in one place.
 
     status  class               when
-    1       VpntunError         unexpected: nothing below fits
+    1       VpntunError         unexpected: none of the classes below fits
     2       (click's own)       usage: an option is missing, unknown or contradicts another
     3       ConfigurationError  a value that cannot work: a key, an address, a route, an MTU
     4       KeyFileError        the key file is missing, malformed or readable by others
-    5       DeviceError         the TUN device cannot be made, attached, configured or has gone
+    5       DeviceError         the TUN device cannot be created, attached or configured, or it has disappeared
     6       PrivilegeError      a capability or a permission is missing
     7       PortInUse           another process listens on the port
     8       InterfaceInUse      another vpntun runs the interface
-    9       NotInTime           the link did not stand within the time given to wait for it
-    10      HookFailed          a command of the operator's failed, and so the tunnel was not started
+    9       NotInTime           the link was not up within the time given to wait for it
+    10      HookFailed          one of the operator's commands failed, so the tunnel was not started
 
-`BadPacket` stands apart: it is what parsers of untrusted bytes raise, and the only thing they raise. It never
-leaves the loop; what it carries is the name of the counter the packet is dropped under.
+`BadPacket` is separate: parsers of untrusted bytes raise it and nothing else. It never leaves the event loop. It
+carries the name of the counter under which the packet is dropped.
 """
 
 from __future__ import annotations
 
 
 class VpntunError(Exception):
-    """An error whose text tells the operator what to do; `exit_status` is what the program ends with."""
+    """An error whose text tells the operator what to do; `exit_status` is the program's exit status."""
 
     exit_status = 1
 
 
 class ConfigurationError(VpntunError):
-    """A value that cannot work, whatever the state of the machine."""
+    """A configured value that cannot work, whatever the state of the machine."""
 
     exit_status = 3
 
@@ -41,7 +41,7 @@ class KeyFileError(VpntunError):
 
 
 class DeviceError(VpntunError):
-    """The TUN device cannot be made, attached or configured, or it has gone away."""
+    """The TUN device cannot be created, attached or configured, or it has disappeared."""
 
     exit_status = 5
 
@@ -53,41 +53,41 @@ class PrivilegeError(VpntunError):
 
 
 class PortInUse(VpntunError):
-    """Another process holds the port."""
+    """Another process listens on the port."""
 
     exit_status = 7
 
 
 class InterfaceInUse(VpntunError):
-    """Another vpntun runs the interface: somebody answers on its control socket."""
+    """Another vpntun runs the interface: it answers on the interface's control socket."""
 
     exit_status = 8
 
 
 class NotInTime(VpntunError):
-    """Who waited for the link has waited long enough; the tunnel goes on trying."""
+    """The link was not up within the time given to wait for it; the tunnel keeps trying."""
 
     exit_status = 9
 
 
 class NoSuchPeer(VpntunError):
-    """The tunnel has no peer of this name or key."""
+    """The tunnel has no peer with this name or key."""
 
 
 class AmbiguousPeer(VpntunError):
-    """Several peers of the tunnel may be meant."""
+    """The name or key given matches several peers of the tunnel."""
 
 
 class HookFailed(VpntunError):
-    """A command that the operator wants run before the tunnel is used did not succeed."""
+    """A command that the operator set to run before the tunnel is used has failed."""
 
     exit_status = 10
 
 
 class BadPacket(Exception):
-    """Untrusted bytes that are dropped; `reason` is the counter they are counted under, such as "bad mac1".
+    """Untrusted bytes that must be dropped; `reason` names the counter to increment, such as "bad mac1".
 
-    `sender`: the peer whose key they were made with, where that is known.
+    `sender` is the peer whose key the bytes were made with, or None if that is not known.
     """
 
     def __init__(self, reason: str) -> None:

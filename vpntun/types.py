@@ -1,4 +1,4 @@
-"""Types and values that several rooms share, each defined once."""
+"""Types and values that several packages share, each defined once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Interface = IPv4Interface | IPv6Interface
 """An address with its prefix length, as in 10.0.0.1/24."""
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
-"""What the socket module takes: host and port, for IPv6 also flow label and scope."""
+"""An address as the socket module takes it: host and port; for IPv6 also flow label and scope."""
 
 CarrierName = Literal["udp", "tcp"]
 CARRIERS: tuple[CarrierName, ...] = ("udp", "tcp")
@@ -19,7 +19,7 @@ CARRIERS: tuple[CarrierName, ...] = ("udp", "tcp")
 DIALLED: frozenset[CarrierName] = frozenset({"tcp"})
 """The carriers that send over connections, which have to be opened first."""
 Transport = Literal["auto", "udp", "tcp"]
-"""The carriers that the operator allows: all, or one of them."""
+"""The carriers that the operator allows: all ("auto"), or one of them."""
 
 
 def carriers_of(transport: Transport) -> tuple[CarrierName, ...]:
@@ -28,4 +28,4 @@ def carriers_of(transport: Transport) -> tuple[CarrierName, ...]:
 
 
 NEVER = float("inf")
-"""A deadline that does not come."""
+"""A deadline that never arrives."""

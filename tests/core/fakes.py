@@ -1,8 +1,9 @@
-"""Stand-ins for what lies below and beside the core: timestamps, places to send to, and a network with its own clock.
+"""Fakes around the core: timestamps, endpoints, and a simulated network with its own clock.
 
 The network carries datagrams and connections between hosts by name. It loses, delays, reorders and duplicates
-datagrams, blocks either carrier, refuses or swallows dials. A connection keeps its order, holds what a blocked path
-does not take (that is being clogged), and breaks when that lasts 15 s. All chance comes from the one `Random` given.
+datagrams, blocks either carrier, and refuses or ignores dials. A connection keeps its order. While its path is blocked
+it holds the bytes sent (it is then clogged), and it breaks when that lasts 15 s. All randomness comes from the one
+`Random` given.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SECONDS_TO_AUTHENTICATE = 10.0
 
 
 class FakeTimestamps:
-    """Strictly increasing; outlives the end that uses it, as the state file does."""
+    """Strictly increasing timestamps that outlive the end that uses them, as the state file does."""
 
     def __init__(self, first: int = 1) -> None:
         self._numbers = itertools.count(first)
@@ -69,7 +70,7 @@ class NamedEndpoint:
 
 @dataclass
 class FakeEndpoint(NamedEndpoint):
-    """Somewhere to send to, told apart by its name."""
+    """An endpoint that is identified by its name."""
 
     name: str
     carrier: CarrierName = "udp"
@@ -81,7 +82,7 @@ class FakeEndpoint(NamedEndpoint):
 
 @dataclass(frozen=True)
 class Address(NamedEndpoint):
-    """A UDP endpoint: the other host's name, and which of our own names it knows us by (empty: the usual one)."""
+    """A UDP endpoint: the other host's name, and the own name that the other host uses (empty: the usual one)."""
 
     host: str
     local: str = field(default="", compare=False)
@@ -91,7 +92,7 @@ class Address(NamedEndpoint):
 
 
 class Host(Protocol):
-    """What the network needs of a machine."""
+    """The methods that the network needs of a host."""
 
     def arrived(self, message: bytes, path: Address | Connection) -> None: ...
 
@@ -102,7 +103,7 @@ class Host(Protocol):
 
 @dataclass
 class Conditions:
-    """What happens on a carrier at present; times in seconds, the others are shares of 1 (datagrams only)."""
+    """The present behaviour of a carrier: times in seconds, the rest as shares of 1 (datagrams only)."""
 
     latency: float = 0.01
     jitter: float = 0.0
@@ -113,7 +114,7 @@ class Conditions:
 
 
 class Connection(NamedEndpoint):
-    """One end of a TCP connection, and its own endpoint."""
+    """One end of a TCP connection, which is also the endpoint of that end."""
 
     carrier: CarrierName = "tcp"
 
@@ -141,12 +142,12 @@ class Connection(NamedEndpoint):
         self._network.after(self._last_arrival - self._network.now, lambda: self.other.arrived(message))
 
     def arrived(self, message: bytes) -> None:
-        """A message from the other end."""
+        """Take a message from the other end."""
         if self.open:
             self.owner.arrived(message, self)
 
     def path_opened(self) -> None:
-        """Send what was held, be it the end."""
+        """Send the messages that were held, and the closing if it was held too."""
         if not self.open:
             self._network.after(self._network.tcp.latency, self.other.close)
             return
@@ -155,11 +156,11 @@ class Connection(NamedEndpoint):
             self.carry(message)
 
     def hang_up_later(self) -> None:
-        """Close in 2 s."""
+        """Close this end in 2 s."""
         self._network.after(SECONDS_TO_HANG_UP, self.close)
 
     def close(self) -> None:
-        """Close this end now; the other end hears of it if the path lets it."""
+        """Close this end now; the other end notices if the path is open."""
         if self.open:
             self.open = False
             self.owner.closed(self)
@@ -167,7 +168,7 @@ class Connection(NamedEndpoint):
                 self._network.after(self._network.tcp.latency, self.other.close)
 
     def close_if_stranger(self) -> None:
-        """Nobody was authenticated in time."""
+        """Close this end if no message has been authenticated in time."""
         if not self.authenticated:
             self.close()
 
@@ -177,7 +178,7 @@ class Connection(NamedEndpoint):
 
 
 class Network:
-    """Time, and the messages under way."""
+    """The simulated time, and the messages under way."""
 
     def __init__(self, rng: Random, now: float = 1000.0) -> None:
         self.now = now
@@ -185,35 +186,35 @@ class Network:
         self.tcp = Conditions()
         self.hosts: dict[str, Host] = {}
         self.swallowed: set[str] = set()
-        """Hosts that no datagram reaches and no dial is answered from."""
+        """Hosts that receive no datagrams and answer no dials."""
         self.without_way: set[str] = set()
         """Hosts to which the sender's own kernel refuses to send."""
         self._rng = rng
         self.connections: list[Connection] = []
-        """Both ends of every connection there was."""
+        """Both ends of every connection so far."""
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
 
     def after(self, delay: float, action: Callable[[], None]) -> None:
-        """Do something later."""
+        """Schedule an action."""
         heapq.heappush(self._agenda, (self.now + delay, next(self._numbers), action))
 
     @property
     def next_time(self) -> float:
-        """When the next thing happens."""
+        """The time of the next action."""
         return self._agenda[0][0] if self._agenda else float("inf")
 
     def do_next(self) -> None:
-        """Do the next thing, whose time has come."""
+        """Perform the next action; its time has come."""
         heapq.heappop(self._agenda)[2]()
 
     def block(self, *carriers: CarrierName) -> None:
-        """Nothing passes there any more; what is under way still arrives."""
+        """Block a carrier; messages already under way still arrive."""
         for carrier in carriers:
             self._conditions(carrier).blocked = True
 
     def unblock(self, *carriers: CarrierName) -> None:
-        """All passes again."""
+        """Unblock a carrier."""
         for carrier in carriers:
             self._conditions(carrier).blocked = False
         if "tcp" in carriers:
@@ -221,7 +222,7 @@ class Network:
                 connection.path_opened()
 
     def datagram(self, origin: str, target: str, message: bytes) -> bool:
-        """Send one; False if this host has no way there."""
+        """Send a datagram; False if the sending host has no route."""
         if target in self.without_way:
             return False
         copies = 1 + (self._rng.random() < self.udp.duplicates)
@@ -235,7 +236,7 @@ class Network:
         return True
 
     def dial(self, caller: Host, target: str, done: Callable[[Connection | None], None]) -> None:
-        """Open a connection; `done` hears how it went."""
+        """Open a connection; `done` is called with the result."""
         if self.tcp.blocked or target in self.swallowed:
             self.after(SECONDS_TO_DIAL, lambda: done(None))
         elif self.tcp.refused or target in self.without_way or target not in self.hosts:
@@ -244,7 +245,7 @@ class Network:
             self.after(2 * self.tcp.latency, lambda: self._connect(caller, target, done))
 
     def cut(self, host: Host) -> None:
-        """A machine's program has ended: its connections close, its names lead nowhere."""
+        """End a host's program: its connections close, and its names lead nowhere."""
         for connection in self.connections:
             if connection.owner is host:
                 connection.close()

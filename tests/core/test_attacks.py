@@ -1,4 +1,7 @@
-"""The attacks on handshakes and data (the numbers are attacks.md's): dropped, not one byte back, nothing changed."""
+"""Attacks on handshakes and data: each is dropped, gets no answer and changes nothing.
+
+A case number names one kind of attack, here and in tests/crypto.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ State = tuple[object, ...]
 
 
 def state(side: Side) -> State:
-    """All of a side that a message could change."""
+    """All state of a side that a message could change."""
     peer, timers = side.peer, side.peer.timers
     sessions = [(id(each), each.send_counter, each.highest_received) for each in peer.keys.all()]
     deadlines = timers.keepalive, timers.new_handshake, timers.zero_keys, timers.persistent
@@ -43,7 +46,7 @@ def state(side: Side) -> State:
 
 
 def with_mac1(message: bytes, recipient: bytes) -> bytes:
-    """A handshake message whose mac1 is right, whatever else is not."""
+    """A handshake message with a valid mac1, whatever else is wrong with it."""
     covered = message[:-32]
     return covered + hashlib.blake2s(covered, key=mac1_key(recipient), digest_size=16).digest() + bytes(16)
 
@@ -141,7 +144,7 @@ def test_case_9_a_corrupted_response_leaves_the_handshake_waiting_for_the_genuin
     before = state(pair.left)
     for place in range(4, 76):
         assert refusal(pair.left, flipped(response, place), AT_RIGHT, pair.now) in {"unknown index", "bad mac1"}
-    # Whoever knows the public key can make mac1 right. (The sender's index, bytes 4-7, is under nothing but mac1.)
+    # Anyone who knows the public key can compute mac1. (Only mac1 protects the sender's index, bytes 4-7.)
     for place in range(8, 60):
         forged = with_mac1(flipped(response, place), CLIENT_KEYS.public)
         assert refusal(pair.left, forged, AT_RIGHT, pair.now) in {"unknown index", "bad tag"}
@@ -194,7 +197,7 @@ def test_case_12_an_unknown_key_gets_no_answer() -> None:
 
 
 def test_case_12_a_wrong_preshared_key_never_makes_a_session() -> None:
-    # The preshared key is mixed into the response: the responder cannot tell before, and the initiator drops it.
+    # The preshared key is first used in the response: the responder cannot detect a wrong one, the initiator drops it.
     pair = Pair(left_psk=b"q" * 32)
     response = only(pair.to_right(pair.initiation()))
     before = state(pair.left)
@@ -216,7 +219,7 @@ def test_case_12_a_bad_mac1_gets_no_answer() -> None:
     assert sent(pair.to_right(initiation))
 
 
-def test_case_13_own_messages_that_come_back_are_dropped() -> None:
+def test_case_13_reflected_messages_are_dropped() -> None:
     pair = Pair()
     initiation = pair.initiation()
     before = state(pair.left)
@@ -250,7 +253,7 @@ def test_case_14_an_old_initiation_replayed_after_a_restart_leaves_the_session_a
     replayed = pair.initiation()
     pair.to_left(only(pair.to_right(replayed)))
     pair.confirm()
-    # Right restarts, forgets the timestamps, and has a session again, by its own asking.
+    # Right restarts, forgets the timestamps, and gets a session again by its own initiation.
     pair.right = Side(SERVER_KEYS, CLIENT_KEYS.public, pair.rng)
     pair.right.peer.endpoint = AT_LEFT
     pair.now += 30
@@ -311,7 +314,7 @@ def test_case_20_data_before_a_handshake_is_dropped() -> None:
     pair = Pair()
     initiation = pair.initiation()
     response = only(pair.to_right(initiation))
-    # For nobody, and for the handshake that is under way.
+    # Addressed to no index in use, and to the handshake that is under way.
     assert refusal(pair.left, b"\4\0\0\0" + bytes(60), AT_RIGHT, pair.now) == "unknown index"
     assert refusal(pair.left, b"\4\0\0\0" + initiation[4:8] + bytes(60), AT_RIGHT, pair.now) == "unknown index"
     pair.to_left(response)
@@ -341,7 +344,7 @@ def test_case_20_data_of_a_session_that_was_replaced_is_dropped() -> None:
 
 
 def ready_side() -> tuple[Pair, dict[str, bytes]]:
-    """A pair in mid-life, with a handshake under way, and genuine messages to be maimed."""
+    """A pair with a session and a handshake under way, and genuine messages to corrupt."""
     pair = Pair()
     pair.shake_hands()
     pair.now += 10
@@ -361,7 +364,7 @@ def assert_only_bad_packet_and_no_change(message: bytes) -> None:
         with pytest.raises(BadPacket):
             side.node.receive_handshake(message, ELSEWHERE, PAIR.now)
         assert state(side) == before
-        with suppress(BadPacket):  # a maimed data message may still name a session, and fails when it is opened
+        with suppress(BadPacket):  # a corrupted data message may still name a session; it then fails when it is opened
             side.node.session_for(message, PAIR.now)
         assert state(side) == before
 
@@ -375,7 +378,7 @@ def test_arbitrary_bytes_raise_only_bad_packet_and_change_nothing(message: bytes
 
 
 @given(st.sampled_from(sorted(GENUINE)), st.data(), st.sampled_from([CLIENT_KEYS, SERVER_KEYS, None]))
-def test_maimed_messages_raise_only_bad_packet_and_change_nothing(
+def test_corrupted_messages_raise_only_bad_packet_and_change_nothing(
     kind: str, data: st.DataObject, made_whole: KeyPair | None
 ) -> None:
     genuine = GENUINE[kind]

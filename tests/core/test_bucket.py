@@ -1,4 +1,4 @@
-"""The token bucket: so many at once, and so many a second."""
+"""The token bucket: its burst and its rate."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def test_the_burst_goes_at_once_and_then_one_at_the_rate() -> None:
     assert not bucket.take(1000.125)
 
 
-def test_no_more_than_the_burst_is_saved_up() -> None:
+def test_at_most_the_burst_is_saved_up() -> None:
     bucket = TokenBucket(10, 3)
     assert bucket.take(0.0)
     assert [bucket.take(1e6) for _ in range(4)] == [True, True, True, False]
 
 
 @given(st.lists(st.floats(0, 0.3), min_size=1, max_size=200))
-def test_in_no_stretch_of_time_are_there_more_than_the_burst_and_the_rate_allow(pauses: list[float]) -> None:
+def test_no_interval_yields_more_tokens_than_burst_and_rate_allow(pauses: list[float]) -> None:
     bucket, now = TokenBucket(10, 5), 50.0
     taken = []
     for pause in pauses:

@@ -1,6 +1,6 @@
-"""Whatever order, loss and restarts two ends go through: once the network heals, they can exchange data again.
+"""Two ends under any reordering, loss and restarts: once the network heals, they exchange data again.
 
-Hypothesis chooses what happens to the network and to the ends; all else is the seed's.
+Hypothesis chooses what happens to the network and to the ends; the seed determines the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PAUSES = st.sampled_from([0.0, 0.01, 0.5, 2.0, 2.03, 5.0, 16.0, 31.0, 125.0, 200
 
 
 def passing(seconds: float, busy: bool) -> Step:
-    """Time passes, with or without traffic."""
+    """Let time pass, with or without traffic."""
 
     def step(world: World) -> None:
         if busy:
@@ -33,7 +33,7 @@ def passing(seconds: float, busy: bool) -> Step:
 
 
 def weather(udp: Conditions, tcp_latency: float) -> Step:
-    """The carriers are as they are told from now on."""
+    """Change the behaviour of the carriers."""
 
     def step(world: World) -> None:
         udp.blocked = world.network.udp.blocked
@@ -44,13 +44,13 @@ def weather(udp: Conditions, tcp_latency: float) -> Step:
 
 
 def close_connections(world: World) -> None:
-    """Every connection breaks."""
+    """Break every connection."""
     for connection in list(world.network.connections):
         connection.close()
 
 
 def send_both(world: World) -> None:
-    """Each end has a packet."""
+    """Give each end a packet to send."""
     for end in (world.client, world.server):
         if end.alive:
             end.send(b"something")
@@ -90,10 +90,10 @@ def test_after_the_network_has_healed_both_ends_can_exchange_data(
     world.network.udp, world.network.tcp.latency = Conditions(), 0.01
     world.network.unblock("udp", "tcp")
     world.until_through(75)
-    # What was under way is through, and from now on nothing is lost.
+    # Messages under way have arrived, and from now on nothing is lost.
     world.run(30)
     assert world.talk(140, every=2.0) == 0
-    # Nothing is left behind.
+    # No state is left over.
     for end in (world.client, world.server):
         assert len(end.peer.keys.all()) <= 4
         assert len(end.node.indices) <= 6

@@ -1,4 +1,4 @@
-"""No peer is ever at an endpoint that the host refuses: this end's messages to it would enter the tunnel."""
+"""Endpoints inside the tunnel, which the host refuses: no peer's endpoint ever moves to one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INSIDE_OVER_TCP = FakeEndpoint("inside", "tcp")
 
 
 class Host:
-    """Refuses the endpoints inside the tunnel. `asked`: the endpoints that it was asked about."""
+    """A host that refuses endpoints inside the tunnel; `asked` lists the endpoints that it was asked about."""
 
     def __init__(self) -> None:
         self.inside: list[Endpoint] = [INSIDE, INSIDE_OVER_TCP]
@@ -30,7 +30,7 @@ class Host:
 
 
 def guarded(*, client: bool = False) -> tuple[Pair, Host]:
-    """A pair whose right end, or as a client its left end, has such a host."""
+    """A pair whose right end (with a client, whose left end) has such a host."""
     pair, host = Pair(), Host()
     if client:
         pair.left = Side(CLIENT_KEYS, SERVER_KEYS.public, pair.rng, chooses_carrier=True, may_be_at=host.may_be_at)
@@ -41,7 +41,7 @@ def guarded(*, client: bool = False) -> tuple[Pair, Host]:
 
 
 @pytest.mark.parametrize("inside", [INSIDE, INSIDE_OVER_TCP], ids=["udp", "tcp"])
-def test_data_from_inside_is_taken_but_nothing_is_sent_there(inside: FakeEndpoint) -> None:
+def test_data_from_inside_is_accepted_but_nothing_is_sent_there(inside: FakeEndpoint) -> None:
     pair, _ = guarded()
     pair.shake_hands()
     assert pair.to_right(pair.left.data(b"from inside", pair.now), inside) == []
@@ -50,7 +50,7 @@ def test_data_from_inside_is_taken_but_nothing_is_sent_there(inside: FakeEndpoin
     assert Moved(ELSEWHERE, AT_LEFT) in pair.to_right(pair.left.data(b"x", pair.now), ELSEWHERE)
 
 
-def test_a_peer_that_is_nowhere_stays_nowhere_after_data_from_inside() -> None:
+def test_a_peer_without_an_endpoint_gets_none_from_data_from_inside() -> None:
     pair, _ = guarded()
     pair.to_left(only(pair.to_right(pair.initiation())))
     first = only(pair.left.peer.keepalive(AT_RIGHT, pair.now))
@@ -74,7 +74,7 @@ def test_an_initiation_from_inside_is_dropped_and_the_same_one_is_answered_elsew
     assert only(pair.to_right(asked))
 
 
-def test_a_replayed_initiation_does_not_make_the_host_look() -> None:
+def test_a_replayed_initiation_does_not_make_the_host_look_up_a_route() -> None:
     pair, host = guarded()
     asked = pair.initiation()
     pair.to_right(asked)
@@ -121,7 +121,7 @@ def test_a_client_does_not_follow_its_server_inside() -> None:
     assert pair.left.peer.endpoint == AT_RIGHT
 
 
-def test_a_proved_path_inside_is_not_taken() -> None:
+def test_a_verified_path_inside_is_not_used() -> None:
     pair, _ = guarded(client=True)
     pair.shake_hands()
     selector = ClientCarriers(pair.left.peer, "auto", Random(3))
@@ -129,7 +129,7 @@ def test_a_proved_path_inside_is_not_taken() -> None:
     assert pair.left.peer.endpoint == AT_RIGHT
 
 
-def test_no_way_of_moving_leads_inside() -> None:
+def test_no_method_moves_the_endpoint_inside() -> None:
     pair, _ = guarded()
     assert pair.right.peer.move_to(INSIDE) == []
     assert pair.right.peer.endpoint is None

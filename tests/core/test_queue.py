@@ -10,7 +10,7 @@ from vpntun.core import queue as module
 from vpntun.core.queue import FEW, INTERVAL, MOST_BYTES, MOST_ENTRIES, TARGET, UNKNOWN_RATE_BYTES, PacketQueue
 
 
-def test_packets_leave_in_the_order_they_came_with_all_that_is_known_of_them() -> None:
+def test_packets_leave_in_order_with_their_segment_and_arrival() -> None:
     queue = PacketQueue()
     assert queue.push(b"one", 1448, 1.0) == 0
     assert queue.push(b"three", 0, 2.0) == 0
@@ -22,7 +22,7 @@ def test_packets_leave_in_the_order_they_came_with_all_that_is_known_of_them() -
         queue.pop()
 
 
-def test_while_the_rate_is_unknown_what_may_wait_for_a_handshake_is_bounded_and_the_oldest_go() -> None:
+def test_while_the_rate_is_unknown_the_queue_is_bounded_and_drops_the_oldest() -> None:
     queue = PacketQueue()
     dropped = sum(queue.push(number.to_bytes(2, "big") * 500) for number in range(4000))
     assert dropped == queue.dropped == 4000 - UNKNOWN_RATE_BYTES // 1000
@@ -30,7 +30,7 @@ def test_while_the_rate_is_unknown_what_may_wait_for_a_handshake_is_bounded_and_
     assert queue.pop()[:2] == dropped.to_bytes(2, "big")
 
 
-def test_ten_milliseconds_of_the_rate_wait_and_never_fewer_than_a_handful() -> None:
+def test_ten_milliseconds_of_the_rate_may_wait_and_always_a_few_packets() -> None:
     queue = PacketQueue()
     queue.follow(10e6)
     for _ in range(1000):
@@ -45,7 +45,7 @@ def test_ten_milliseconds_of_the_rate_wait_and_never_fewer_than_a_handful() -> N
     assert queue.size == UNKNOWN_RATE_BYTES // 1000 * 1000
 
 
-def test_the_hard_bounds_stand_at_any_rate() -> None:
+def test_the_hard_bounds_hold_at_any_rate() -> None:
     queue = PacketQueue()
     queue.follow(1e12)
     for _ in range(100):
@@ -57,7 +57,7 @@ def test_the_hard_bounds_stand_at_any_rate() -> None:
     assert len(queue) == MOST_ENTRIES
 
 
-def test_clearing_says_how_many_went() -> None:
+def test_clearing_returns_how_many_were_dropped() -> None:
     queue = PacketQueue()
     queue.push(b"a")
     queue.push(b"b")
@@ -67,7 +67,7 @@ def test_clearing_says_how_many_went() -> None:
 
 
 def run(queue: PacketQueue, arrivals: float, departures: float, seconds: float, size: int = 1400) -> list[float]:
-    """Push and take at these rates, packets a second; the time that each taken packet waited."""
+    """Push and take at these rates, in packets per second; return the time that each packet taken had waited."""
     listen_on = []
     queue.follow(1e9)
     pushed = taken = 0
@@ -99,7 +99,7 @@ def test_a_burst_passes_unharmed() -> None:
     assert queue.dropped == 0
 
 
-def test_a_standing_queue_is_dropped_from_ever_faster_and_the_bound_holds_the_rest() -> None:
+def test_a_standing_queue_is_dropped_from_ever_faster_and_the_bound_limits_the_rest() -> None:
     queue = PacketQueue()
     run(queue, 5500, 5000, 1.0)
     early = queue.dropped

@@ -1,4 +1,4 @@
-"""The route table against a list that is searched from end to end."""
+"""The route table, compared with a list that is searched from end to end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CHANGES = st.one_of(
 
 
 class Slow:
-    """The same promises, kept by looking at everything."""
+    """A route table with the same interface that looks at every prefix."""
 
     def __init__(self) -> None:
         self.routes: dict[Network, str] = {}
@@ -56,7 +56,7 @@ class Slow:
 
 
 @given(st.lists(CHANGES, max_size=40), st.lists(ADDRESSES, max_size=20))
-def test_whatever_is_added_moved_asked_and_removed_it_answers_as_a_list_searched_from_end_to_end(
+def test_it_answers_like_a_searched_list_through_any_additions_moves_and_removals(
     changes: list[tuple[str, Network, str]], addresses: list[bytes]
 ) -> None:
     table: RouteTable[str] = RouteTable()
@@ -71,7 +71,7 @@ def test_whatever_is_added_moved_asked_and_removed_it_answers_as_a_list_searched
         elif change == "remove all":
             table.remove_all(link)
             slow.routes = {each: led for each, led in slow.routes.items() if led != link}
-        address = network.network_address.packed  # an answer that is kept must not outlive a change
+        address = network.network_address.packed  # a cached answer must not outlive a change
         assert table.find(address) == slow.find(address)
     for address in [*addresses, *(network.network_address.packed for _, network, _ in changes)]:
         assert table.find(address) == slow.find(address)
@@ -91,13 +91,13 @@ def test_an_identical_prefix_moves_to_the_newer_link() -> None:
     assert table.networks_of("old") == []
 
 
-def test_host_bits_do_not_count() -> None:
+def test_host_bits_are_ignored() -> None:
     table: RouteTable[str] = RouteTable()
     table.add(ip_network("10.1.2.3/8", strict=False), "a")
     assert table.find(bytes([10, 200, 0, 1])) == "a"
 
 
-def test_an_empty_table_leads_nowhere_and_the_versions_do_not_mix() -> None:
+def test_an_empty_table_finds_nothing_and_ip_versions_do_not_mix() -> None:
     table: RouteTable[str] = RouteTable()
     assert table.find(bytes(4)) is None
     assert table.find(bytes(16)) is None
@@ -106,7 +106,7 @@ def test_an_empty_table_leads_nowhere_and_the_versions_do_not_mix() -> None:
     assert table.find(bytes(16)) == "six"
 
 
-def test_what_was_never_added_is_removed_without_harm() -> None:
+def test_removing_a_prefix_that_was_never_added_does_nothing() -> None:
     table: RouteTable[str] = RouteTable()
     table.add(ip_network("10.0.0.0/8"), "a")
     table.remove(ip_network("10.0.0.0/9"))
@@ -116,7 +116,7 @@ def test_what_was_never_added_is_removed_without_harm() -> None:
     assert table.networks_of("b") == []
 
 
-def test_with_the_narrower_prefix_gone_the_wider_one_leads() -> None:
+def test_when_the_narrower_prefix_is_removed_the_wider_one_matches() -> None:
     table: RouteTable[str] = RouteTable()
     table.add(ip_network("10.0.0.0/8"), "wide")
     table.add(ip_network("10.1.0.0/16"), "narrow")
@@ -125,11 +125,11 @@ def test_with_the_narrower_prefix_gone_the_wider_one_leads() -> None:
     assert table.find(bytes([10, 1, 0, 1])) == "wide"
 
 
-# Many of them
+# Large tables
 
 
 class Big:
-    """A seeded table of random prefixes for random peers, and a list of the same as bare numbers."""
+    """A seeded table of random prefixes for random peers, and the same prefixes as a list of plain numbers."""
 
     def __init__(self, prefixes: int, peers: int) -> None:
         self.rng = random.Random(prefixes)
@@ -148,7 +148,7 @@ class Big:
             self.table.add((IPv4Network if size == 4 else IPv6Network)((number, length)), peer)
 
     def address(self) -> bytes:
-        """Half of them below a prefix of the table, half anywhere."""
+        """A random address: half of them covered by a prefix of the table, half anywhere."""
         if self.rng.random() < 0.5:
             return self.rng.randbytes(self.rng.choice((4, 16)))
         size, number, length = self.rng.choice(self.places)
@@ -179,7 +179,7 @@ def test_100_000_prefixes_of_2_000_peers_lead_where_a_list_says() -> None:
 
 
 def best_of(rounds: int, table: RouteTable[str], addresses: list[bytes]) -> float:
-    """The least seconds that looking all of them up took."""
+    """The shortest time in seconds that looking up all of them took."""
     least = float("inf")
     for _ in range(rounds):
         begin = perf_counter()
@@ -191,11 +191,11 @@ def best_of(rounds: int, table: RouteTable[str], addresses: list[bytes]) -> floa
 
 def test_a_look_up_costs_about_the_same_in_a_small_table_and_in_a_big_one() -> None:
     few, many = Big(200, 20), Big(50_000, 2_000)
-    addresses = [many.address() for _ in range(2 * MOST_KNOWN)]  # more than are kept: all are looked for
+    addresses = [many.address() for _ in range(2 * MOST_KNOWN)]  # more than the cache holds, so each is searched
     assert best_of(5, many.table, addresses) < 10 * best_of(5, few.table, addresses)
 
 
-def test_more_addresses_than_are_kept_take_no_more_memory_and_spoil_no_answer() -> None:
+def test_more_addresses_than_the_cache_holds_take_no_more_memory_and_change_no_answer() -> None:
     table: RouteTable[str] = RouteTable()
     table.add(ip_network("10.0.0.0/8"), "a")
     table.add(ip_network("10.1.0.0/16"), "b")
@@ -204,4 +204,4 @@ def test_more_addresses_than_are_kept_take_no_more_memory_and_spoil_no_answer() 
         table.find(number.to_bytes(16, "big"))
         assert table.find(bytes([10, 1, 0, 1])) == "b"
     assert table.find(bytes([10, 2, 0, 1])) == "a"
-    assert len(table._known) <= MOST_KNOWN
+    assert len(table._recent) <= MOST_KNOWN

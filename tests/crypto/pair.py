@@ -1,4 +1,4 @@
-"""Two ends for the crypto tests: their keys, a handshake, a pair of sessions, and points nobody should agree on."""
+"""Two ends for the crypto tests: their keys, a handshake, a pair of sessions, and low-order points."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ LOW_ORDER_POINTS = [
 
 
 def initiate(sender: int = 1, psk: bytes = PSK) -> tuple[Initiator, bytes]:
-    """LEFT's initiator and its initiation to RIGHT."""
+    """LEFT's Initiator, and its initiation to RIGHT."""
     initiator = Initiator(LEFT, RIGHT.public, psk)
     return initiator, initiator.initiation(sender, STAMP)
 
 
 def halfway() -> tuple[Initiator, ReceivedInitiation]:
-    """LEFT has sent, RIGHT has consumed."""
+    """The handshake after LEFT has sent its initiation and RIGHT has consumed it."""
     initiator, message = initiate()
     return initiator, consume_initiation(RIGHT, message)
 
 
 def shake_hands() -> tuple[SessionKeys, SessionKeys]:
-    """LEFT's and RIGHT's keys."""
+    """The session keys of LEFT and of RIGHT after a handshake."""
     initiator, received = halfway()
     response, right = received.respond(PSK, 2)
     return initiator.consume_response(response), right
 
 
 def sessions(created: float = 0.0) -> tuple[Session, Session]:
-    """LEFT's session, index 1, and RIGHT's, index 2."""
+    """LEFT's session, with index 1, and RIGHT's, with index 2."""
     left, right = shake_hands()
     return Session(left, 1, 2, True, created), Session(right, 2, 1, False, created)
 
@@ -73,5 +73,5 @@ def refusal(what: Callable[..., object], *arguments: object) -> str:
 
 
 def flipped(message: bytes, place: int) -> bytes:
-    """The message with one bit of one byte turned."""
+    """The message with one bit of one byte flipped."""
     return message[:place] + bytes([message[place] ^ 1]) + message[place + 1 :]

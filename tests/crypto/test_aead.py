@@ -1,4 +1,4 @@
-"""Both backends of the AEAD: known answers, forgeries, buffers, and each against the other."""
+"""Both backends of the AEAD: known answers, forgeries, buffers, and agreement with each other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_rfc_8439_appendix_a_5(backend: Callable[[bytes], Aead]) -> None:
 
 @both_backends
 @pytest.mark.parametrize("size", [0, 1, 1420, 65503])
-def test_what_was_sealed_opens_and_is_16_bytes_longer(backend: Callable[[bytes], Aead], size: int) -> None:
+def test_a_sealed_text_opens_and_is_16_bytes_longer(backend: Callable[[bytes], Aead], size: int) -> None:
     plaintext = bytes(size)
     ciphertext = sealed(backend(KEY), 2**64 - 1, plaintext)
     assert len(ciphertext) == size + 16
@@ -53,7 +53,9 @@ def test_what_was_sealed_opens_and_is_16_bytes_longer(backend: Callable[[bytes],
 
 
 @both_backends
-def test_every_byte_the_counter_the_key_and_the_associated_data_count(backend: Callable[[bytes], Aead]) -> None:
+def test_changing_any_byte_the_counter_the_key_or_the_associated_data_is_detected(
+    backend: Callable[[bytes], Aead],
+) -> None:
     cipher = backend(KEY)
     ciphertext = sealed(cipher, COUNTER, b"hello", b"with")
     for place in range(len(ciphertext)):
@@ -66,7 +68,7 @@ def test_every_byte_the_counter_the_key_and_the_associated_data_count(backend: C
 
 @both_backends
 @pytest.mark.parametrize("size", range(17))
-def test_what_is_shorter_than_a_tag_is_a_bad_tag(backend: Callable[[bytes], Aead], size: int) -> None:
+def test_a_ciphertext_shorter_than_a_tag_is_a_bad_tag(backend: Callable[[bytes], Aead], size: int) -> None:
     assert refusal(opened, backend(KEY), 0, bytes(size)) == "bad tag"
 
 
@@ -97,9 +99,7 @@ def test_sealing_and_opening_in_place_work(backend: Callable[[bytes], Aead]) -> 
 
 @both_backends
 @pytest.mark.parametrize("wrong", [-1, 1])
-def test_a_buffer_that_is_not_cut_to_size_is_an_error_of_the_caller(
-    backend: Callable[[bytes], Aead], wrong: int
-) -> None:
+def test_a_buffer_of_the_wrong_size_is_an_error_of_the_caller(backend: Callable[[bytes], Aead], wrong: int) -> None:
     cipher = backend(KEY)
     ciphertext = sealed(cipher, COUNTER, b"hello")
     with pytest.raises(ValueError):
@@ -128,7 +128,7 @@ def test_arbitrary_bytes_only_ever_raise_bad_packet(
     assert refusal(opened, backend(KEY), counter, data) == "bad tag"
 
 
-def test_the_fast_backend_is_taken_where_it_works() -> None:
+def test_the_fast_backend_is_used_where_it_works() -> None:
     if aead.WHY_NOT_OPENSSL:
         assert aead.BACKEND == "sodium"
         assert isinstance(aead.new_aead(KEY), SodiumAead)

@@ -1,4 +1,4 @@
-"""Keys: wg(8)'s text form, X25519 and what is never shown."""
+"""Keys: wg(8)'s text form, X25519, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vpntun.errors import ConfigurationError
 
 
 @given(st.binary(min_size=32, max_size=32))
-def test_a_key_comes_back_from_its_text_in_44_characters(key: bytes) -> None:
+def test_a_key_is_parsed_from_the_44_characters_of_its_text(key: bytes) -> None:
     text = format_key(key)
     assert len(text) == 44
     assert text == base64.b64encode(key).decode()
@@ -45,7 +45,7 @@ GOOD = base64.b64encode(bytes(range(200, 232))).decode()
         bytes(32).hex(),
     ],
 )
-def test_what_wg_would_not_write_is_refused_and_not_shown(text: str) -> None:
+def test_text_that_wg_would_not_write_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(ConfigurationError, match="44 characters") as caught:
         parse_key(text)
     if len(text) > 1:

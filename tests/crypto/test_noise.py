@@ -1,4 +1,7 @@
-"""WireGuard's handshake in a pair of ends, and every way in which it must fail. Numbers: attacks.md."""
+"""WireGuard's handshake between two ends, and every way in which it must fail.
+
+A case number names one kind of attack, here and in tests/core/test_attacks.py.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ from vpntun.wire.message import Initiation, Response
 
 
 def with_genuine_mac1(message: bytes, recipient: KeyPair) -> bytes:
-    """The message as somebody would send it who knows the recipient's public key and nothing else."""
+    """The message with the mac1 that anyone who knows the recipient's public key can compute."""
     covered = message[:-32]
     key = hashlib.blake2s(b"mac1----" + recipient.public).digest()
     return covered + hashlib.blake2s(covered, key=key, digest_size=16).digest() + bytes(16)
@@ -53,7 +56,7 @@ def test_data_goes_both_ways_after_a_handshake() -> None:
         assert open_(left, seal(right, text)) == text
 
 
-def test_the_messages_say_who_when_and_with_which_index() -> None:
+def test_the_messages_carry_sender_time_and_index() -> None:
     initiator = Initiator(LEFT, RIGHT.public, PSK)
     message = initiator.initiation(0xAABBCCDD, STAMP)
     assert len(message) == 148
@@ -87,7 +90,7 @@ def test_given_ephemeral_keys_make_the_messages_repeatable() -> None:
     assert initiate()[1] != initiate()[1]
 
 
-def test_one_initiator_makes_one_initiation_as_a_second_would_repeat_a_nonce() -> None:
+def test_an_initiator_makes_only_one_initiation_since_a_second_would_repeat_a_nonce() -> None:
     initiator, _ = initiate()
     with pytest.raises(RuntimeError, match="one initiation"):
         initiator.initiation(1, STAMP)
@@ -117,7 +120,7 @@ def test_case_9_a_corrupted_response_does_not_spoil_the_genuine_one() -> None:
     for place in range(76):
         with pytest.raises(BadPacket):
             initiator.consume_response(flipped(response, place))
-    # Under a valid mac1 the forger gets as far as the tag. (The indices, from 4 to 12, are only under mac1.)
+    # With a valid mac1 a forgery gets as far as the tag. (Only mac1 protects the indices, bytes 4 to 12.)
     for place in [*range(4), *range(12, 60)]:
         with pytest.raises(BadPacket):
             initiator.consume_response(with_genuine_mac1(flipped(response, place), LEFT))
@@ -156,7 +159,7 @@ def test_case_12_a_forged_static_key_or_timestamp_under_a_valid_mac1_is_a_bad_ta
         assert refusal(consume_initiation, RIGHT, forged) == "bad tag"
 
 
-def test_case_12_somebody_elses_static_key_without_its_private_key_is_a_bad_tag() -> None:
+def test_case_12_another_ends_static_key_without_its_private_key_is_a_bad_tag() -> None:
     liar = KeyPair(KeyPair.generate().private, LEFT.public)
     message = Initiator(liar, RIGHT.public, PSK).initiation(1, STAMP)
     assert refusal(consume_initiation, RIGHT, message) == "bad tag"

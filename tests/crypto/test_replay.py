@@ -1,4 +1,4 @@
-"""The replay window: the kernel's table, and a model that keeps every counter it ever accepted."""
+"""The replay window, checked with the kernel's test table and with a model that keeps every counter."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ steps = st.one_of(st.just(1), st.integers(-200, 200), st.integers(-9000, 9000), 
 
 
 @given(st.integers(0, LIMIT + 100), st.lists(steps, max_size=200))
-def test_it_does_what_a_set_of_all_counters_would(start: int, walk: list[int]) -> None:
+def test_it_behaves_like_a_set_of_all_counters(start: int, walk: list[int]) -> None:
     window, accepted, greatest, counter = ReplayWindow(), set(), -1, start
     for step in [0, *walk]:
         counter = min(max(counter + step, 0), 2**64 - 1)
@@ -65,7 +65,7 @@ def test_looking_does_not_mark() -> None:
     assert window.seen(5)
 
 
-def test_a_leap_of_many_windows_forgets_all_that_stood_in_the_ring() -> None:
+def test_a_leap_of_many_windows_clears_the_whole_ring() -> None:
     window = ReplayWindow()
     for counter in range(WINDOW + 64):
         assert window.mark(counter)

@@ -1,4 +1,7 @@
-"""Data messages of a session: layout, ages, limits, replays (attacks.md, cases 15 and 20), and buffers."""
+"""Data messages of a session: layout, ages, limits, replays and buffers.
+
+Case numbers are those of tests/core/test_attacks.py.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def test_a_message_has_the_header_of_the_paper_and_the_counter_goes_up() -> None
         assert right.highest_received == counter
 
 
-def test_a_session_that_has_received_nothing_says_so() -> None:
+def test_a_session_that_has_received_nothing_has_no_highest_counter() -> None:
     left, _ = sessions()
     assert left.highest_received == -1
 
@@ -98,7 +101,7 @@ def test_case_15_a_counter_at_the_limit_is_never_sent_and_never_accepted() -> No
     assert left.send_counter == REJECT_AFTER_MESSAGES
     assert open_(right, last) == b"last"
 
-    # One that a broken peer sealed all the same.
+    # A message that a broken peer sealed in spite of the limit.
     message = memoryview(bytearray(32))
     wire.DATA_HEADER.pack_into(message, 0, wire.DATA, right.local_index, REJECT_AFTER_MESSAGES)
     seal_buffer = left._sealer
@@ -116,7 +119,7 @@ def test_case_20_a_session_ends_180_seconds_after_it_began() -> None:
         assert not session.may_receive(1180.0)
 
 
-def test_case_20_a_wiped_session_does_nothing_any_more() -> None:
+def test_case_20_a_wiped_session_neither_seals_nor_opens() -> None:
     left, right = sessions()
     message = seal(left, b"hello")
     for session in (left, right):
@@ -128,7 +131,7 @@ def test_case_20_a_wiped_session_does_nothing_any_more() -> None:
     assert refusal(open_, right, message) == "no session"
 
 
-def test_every_byte_but_the_callers_counts() -> None:
+def test_changing_any_byte_the_session_checks_is_detected() -> None:
     left, right = sessions()
     message = seal(left, b"hello")
     for place in range(8, len(message)):
@@ -152,7 +155,7 @@ def test_arbitrary_bytes_at_open_into_only_raise_bad_packet(data: bytes) -> None
 
 
 @given(st.lists(st.binary(max_size=300), max_size=20), st.randoms(use_true_random=False))
-def test_whatever_is_sent_arrives_once_in_whatever_order(texts: list[bytes], random: Random) -> None:
+def test_every_message_arrives_once_in_any_order(texts: list[bytes], random: Random) -> None:
     left, right = sessions()
     messages = [(seal(left, text), text) for text in texts]
     random.shuffle(messages)

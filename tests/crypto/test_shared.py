@@ -1,4 +1,4 @@
-"""Shared-key mode: what follows from a secret, for ever the same, since both ends derive it by themselves."""
+"""Shared-key mode: the derivation must never change, since each end performs it by itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vpntun.crypto.shared import SharedIdentity
 secret = st.binary(min_size=32, max_size=32)
 
 
-def test_a_known_secret_gives_what_it_always_gave() -> None:
+def test_the_derivation_from_a_known_secret_never_changes() -> None:
     identity = SharedIdentity.of(bytes(range(32)))
     assert identity.server.public.hex() == "c0cad7405470eaa15cf538699fa6046280908bd25f3dc10caf351818bed4133e"
     assert identity.client.public.hex() == "87bd1bb9ab078e08824a3913a7c929ec5db044ba02a30ef534e99884242b4b32"

@@ -1,4 +1,4 @@
-"""The Noise core against published vectors: KDF, and the whole pattern up to transport messages."""
+"""Noise's symmetric state, checked with published vectors: KDF, and the whole handshake pattern."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_forged_text_is_a_bad_tag(size: int) -> None:
     assert refusal(state.decrypt_and_hash, bytes(size)) == "bad tag"
 
 
-def test_a_copy_goes_on_by_itself() -> None:
+def test_a_copy_is_independent() -> None:
     state, other = states()
     before = state.handshake_hash
     other.encrypt_and_hash(b"text")
@@ -83,6 +83,6 @@ def test_a_copy_goes_on_by_itself() -> None:
     assert state.split() != other.split()
 
 
-def test_a_pattern_that_would_seal_without_a_key_is_a_mistake_of_the_program() -> None:
+def test_sealing_before_the_first_key_is_an_error_of_the_caller() -> None:
     with pytest.raises(ValueError, match="before its first"):
         SymmetricState(ikpsk2.PROTOCOL_NAME, b"").encrypt_and_hash(b"text")

@@ -1,4 +1,4 @@
-"""TAI64N: the bytes and their order."""
+"""TAI64N timestamps: their bytes and their order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vpntun.crypto.timestamp import tai64n
 wall = st.floats(0, 2**33)
 
 
-def test_the_epoch_and_half_a_second_stand_as_tai64n_writes_them() -> None:
+def test_the_epoch_and_half_a_second_are_encoded_as_tai64n() -> None:
     assert tai64n(0).hex() == "400000000000000a" + "00000000"
     assert tai64n(1.5).hex() == "400000000000000b" + f"{500_000_000 & ~0xFFFFFF:08x}"
 

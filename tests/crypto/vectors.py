@@ -1,4 +1,4 @@
-"""Published known answers: data only, each file names where it is from."""
+"""Loader for the published known answers in tests/vectors; each file names its source."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ _FOLDER = Path(__file__).parent.parent / "vectors"
 
 
 def load(name: str) -> dict[str, Any]:
-    """What tests/vectors/NAME.json says."""
+    """The contents of tests/vectors/NAME.json."""
     vectors: dict[str, Any] = json.loads((_FOLDER / f"{name}.json").read_text())
     return vectors

@@ -1,6 +1,7 @@
-"""Packets for the tests, and a checksum that is summed word by word, as RFC 1071 says it, to hold the fast one against.
+"""Packets for the tests, and RFC 1071's checksum summed word by word, as a reference for the fast one.
 
-`tcp` and `udp` make finished packets; `superpacket` makes what a kernel with offloads would give for a run of them.
+`tcp` and `udp` make finished packets; `tcp_superpacket` and `udp_superpacket` make the superpacket that a kernel with
+offloads would give for a run of them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 
 
 def slow_sum(data: bytes) -> int:
-    """The folded sum, 0 to 0xffff."""
+    """The folded sum of 16-bit words, 0 to 0xffff."""
     if len(data) % 2:
         data += b"\0"
     total = 0
@@ -55,7 +56,7 @@ def start_of(packet: bytes) -> int:
 
 
 def finished(packet: bytes, protocol: int, start: int) -> bytes:
-    """The same packet with its transport checksum as the word-by-word sum has it."""
+    """The same packet with its transport checksum set by the word-by-word sum."""
     at = start + (16 if protocol == 6 else 6)
     packet = packet[:at] + b"\0\0" + packet[at + 2 :]
     segment = packet[start:]
@@ -96,7 +97,7 @@ def udp(version: int, payload: bytes, *, identification: int = 5, port: int = 53
 
 
 def tcp_run(version: int, payload: bytes, size: int, *, flags: int = ACK, **fields: Any) -> list[bytes]:
-    """The packets that `payload` makes in segments of `size`, as a kernel would send them."""
+    """The packets that carry `payload` in segments of `size`, as a kernel would send them."""
     seq, identification = fields.pop("seq", 1000), fields.pop("identification", 5)
     packets = []
     for index, at in enumerate(range(0, len(payload), size)):
@@ -128,12 +129,12 @@ def udp_superpacket(version: int, payload: bytes, *, identification: int = 5) ->
 
 
 def payload(size: int) -> bytes:
-    """Bytes that tell where they belong."""
+    """Bytes that show their own position."""
     return bytes(number * 7 & 0xFF for number in range(size))
 
 
 def but_for_what_df_frees(packet: bytes) -> bytes:
-    """With DF an identification means nothing, and may change with its checksum (RFC 6864)."""
+    """The packet with its identification and header checksum blanked if DF makes them meaningless (RFC 6864)."""
     if packet[0] != 0x45 or not packet[6] & 0x40:
         return packet
     return packet[:4] + bytes(2) + packet[6:10] + bytes(2) + packet[12:]

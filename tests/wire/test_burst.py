@@ -1,4 +1,4 @@
-"""Bursts: cut, sent in one go, coalesced, joined; and what a forger can put in their place."""
+"""Bursts: cutting, coalesced reads, joining, and forged pieces."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def join(read: bytes, size: int, at: int = 0) -> tuple[bytes, int]:
 
 
 def scatter(read: bytes, expected: int, segment: int) -> tuple[bytes, bytes]:
-    """What a kernel would do: fill the buffers in order."""
+    """Fill the buffers in order, as the kernel would."""
     buffer = memoryview(bytearray(b"\xee" * 65535))
     reader = BurstReader(buffer)
     reader.expect(expected)
@@ -46,7 +46,7 @@ def scatter(read: bytes, expected: int, segment: int) -> tuple[bytes, bytes]:
 
 @settings(deadline=None)
 @given(st.integers(32, 65535), st.integers(1040, 1500))
-def test_a_read_that_was_foreseen_is_whole_where_it_was_put(length: int, size: int) -> None:
+def test_an_expected_burst_is_joined_in_place_by_the_read(length: int, size: int) -> None:
     data = sealed(length)
     sent = datagrams(data, size)
     read = b"".join(sent)
@@ -64,7 +64,7 @@ def test_one_cutter_serves_messages_of_different_lengths_and_sizes() -> None:
         assert b"".join(cutter.cut(length, size)) == b"".join(datagrams(data, size))
 
 
-def test_a_foreseen_read_that_is_anything_but_one_whole_burst_in_order_is_no_message() -> None:
+def test_an_expected_read_that_is_not_exactly_one_whole_burst_in_order_gives_no_message() -> None:
     a, b, c, d = datagrams(sealed(16 + 100), 41)
     other = datagrams(sealed(16 + 100, 8), 41)
     whole = a + b + c + d
@@ -73,7 +73,7 @@ def test_a_foreseen_read_that_is_anything_but_one_whole_burst_in_order_is_no_mes
         assert scatter(read, 41, 41) == (b"", read)
 
 
-def test_a_foreseen_read_with_any_header_byte_forged_is_no_message() -> None:
+def test_an_expected_read_with_any_header_byte_forged_gives_no_message() -> None:
     whole = b"".join(datagrams(sealed(16 + 100), 41))
     for begin in range(0, len(whole), 41):
         for at in range(begin, begin + 16):
@@ -83,7 +83,7 @@ def test_a_foreseen_read_with_any_header_byte_forged_is_no_message() -> None:
                 assert scatter(bytes(read), 41, 41) == (b"", bytes(read))
 
 
-def test_pieces_whose_fourth_byte_is_not_zero_are_no_message_though_all_agree() -> None:
+def test_pieces_whose_fourth_byte_is_not_zero_give_no_message_even_if_all_agree() -> None:
     for fourth in (1, 2, 0x81, 0xFF):
         sent = datagrams(sealed(16 + 100), 41)
         read = b"".join(datagram[:3] + bytes((fourth,)) + datagram[4:] for datagram in sent)
@@ -100,7 +100,7 @@ def test_65_datagrams_and_pieces_too_short_for_a_message_are_not_joined() -> Non
 
 
 @given(st.binary(max_size=400), st.integers(17, 60), st.integers(0, 60))
-def test_arbitrary_foreseen_reads_raise_nothing(read: bytes, expected: int, segment: int) -> None:
+def test_arbitrary_expected_reads_raise_nothing(read: bytes, expected: int, segment: int) -> None:
     message_read, flat = scatter(read, expected, segment)
     assert flat == read
     assert len(message_read) == 0 or len(message_read) >= 32
@@ -121,7 +121,7 @@ def test_a_cut_message_comes_back_whole(length: int, size: int) -> None:
         assert join(b"".join(sent), size) == (data, sum(map(len, sent)))
 
 
-def test_each_datagram_has_the_messages_header_and_its_place() -> None:
+def test_each_datagram_has_the_messages_header_with_its_index_and_count() -> None:
     data = sealed(40)
     sent = datagrams(data, 26)
     assert [datagram[:4] for datagram in sent] == [b"\4\0\2\0", b"\4\1\2\0", b"\4\2\2\0"]
@@ -132,7 +132,7 @@ def test_each_datagram_has_the_messages_header_and_its_place() -> None:
 
 @settings(deadline=None)
 @given(st.integers(2, 63), st.integers(24, 1500), st.data())
-def test_any_piece_of_a_protected_burst_is_the_exclusive_or_of_the_others_and_the_parity(
+def test_any_piece_of_a_protected_burst_is_the_xor_of_the_others_and_the_parity(
     count: int, size: int, data: st.DataObject
 ) -> None:
     whole = sealed(16 + count * (size - 16))
@@ -146,11 +146,13 @@ def test_any_piece_of_a_protected_burst_is_the_exclusive_or_of_the_others_and_th
 
 
 @pytest.mark.parametrize(("length", "size"), [(16 + 299, 116), (16 + 64 * 100, 116), (116, 116)])
-def test_a_burst_that_does_not_fill_its_pieces_has_64_or_is_none_goes_without_a_parity(length: int, size: int) -> None:
+def test_a_burst_gets_no_parity_if_it_does_not_fill_its_pieces_has_64_or_is_a_whole_message(
+    length: int, size: int
+) -> None:
     assert datagrams(sealed(length), size, protected=True) == datagrams(sealed(length), size)
 
 
-def test_a_foreseen_read_may_end_with_the_parity_of_its_burst_and_with_no_other() -> None:
+def test_an_expected_read_may_end_with_the_parity_of_its_own_burst_only() -> None:
     whole = sealed(16 + 100)
     *pieces, parity = datagrams(whole, 41, protected=True)
     read = b"".join(pieces)
@@ -195,7 +197,7 @@ def test_a_read_that_holds_no_whole_record_in_order_is_left_alone() -> None:
         assert join(read, 41) == (b"", 0)
 
 
-def test_a_whole_message_is_no_burst() -> None:
+def test_a_whole_message_is_not_joined() -> None:
     assert join(sealed(100), 100) == (b"", 0)
     assert join(sealed(100) + sealed(100, 8), 100) == (b"", 0)
 
@@ -204,7 +206,7 @@ def test_the_optimistic_join_does_not_vouch_for_the_middle() -> None:
     a, _, c, d = datagrams(sealed(16 + 100), 41)
     joined, behind = join(a + b"forgery".ljust(41, b".") + c + d, 41)
     assert behind == 4 * 41
-    assert joined != sealed(116)  # which opening finds out
+    assert joined != sealed(116)  # opening the message detects this
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_the_optimistic_join_does_not_vouch_for_the_middle() -> None:
         pytest.param(b"\1\0\2\0" + bytes(144), "bad type", id="a handshake message"),
     ],
 )
-def test_a_place_that_can_not_be_is_refused(datagram: bytes, reason: str) -> None:
+def test_an_impossible_index_or_count_is_refused(datagram: bytes, reason: str) -> None:
     with pytest.raises(BadPacket) as caught:
         place_of(datagram)
     assert caught.value.reason == reason
@@ -255,7 +257,7 @@ def test_arbitrary_reads_raise_nothing_but_bad_packet(parts: list[bytes], size: 
 
 @settings(deadline=None)
 @given(st.integers(17, message.LARGEST), st.integers(17, message.LARGEST))
-def test_a_read_that_was_not_foreseen_has_room_whatever_was(former: int, expected: int) -> None:
+def test_an_unexpected_read_has_room_whatever_size_was_expected(former: int, expected: int) -> None:
     reader = BurstReader(memoryview(bytearray(message.LARGEST)))
     reader.expect(former)
     reader.expect(expected)

@@ -1,4 +1,4 @@
-"""The fast checksum against the sum that is taken word by word."""
+"""The fast checksum, compared with a sum taken word by word."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_transport_header_is_found_behind_extension_headers() -> None:
         pytest.param(packets.ip(4, 17, bytes(4) + b"\x00\x09" + bytes(4)), "bad UDP header", id="UDP length"),
     ],
 )
-def test_what_is_no_whole_segment_is_refused(packet: bytes, reason: str) -> None:
+def test_packets_that_are_not_one_whole_segment_are_refused(packet: bytes, reason: str) -> None:
     with pytest.raises(BadPacket) as caught:
         transport.shape_of(packet, len(packet))
     assert caught.value.reason == reason

@@ -1,4 +1,4 @@
-"""Trains: datagrams read many at a time, whole bursts found where they lie."""
+"""Batches of datagrams read by one call, and whole bursts found in place."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ HERE, THERE = b"here".ljust(NAME_SIZE, b"\0"), b"there".ljust(NAME_SIZE, b"\0")
 Datagram = tuple[bytes, bytes]
 
 
-def read(train: DatagramBatch, *waiting: Datagram) -> list[Datagram]:
-    """What a kernel would do in one call: fill the slots; returns what found no slot."""
-    slot = first = train.room()
+def read(batch: DatagramBatch, *waiting: Datagram) -> list[Datagram]:
+    """Fill the slots as the kernel would in one call; return the datagrams that found no slot."""
+    slot = first = batch.room()
     lengths = []
     for data, name in waiting[: SLOTS - first]:
-        train.headers[slot * 16 : slot * 16 + len(data[:16])] = data[:16]
-        piece, tail = data[16 : train.size], data[train.size : train.size + train.tail]
-        begin = 16 + slot * train.step
-        train.pieces[begin : begin + len(piece)] = piece
-        train.tails[slot * train.tail : slot * train.tail + len(tail)] = tail
-        train.names[slot * NAME_SIZE : (slot + 1) * NAME_SIZE] = name
+        batch.headers[slot * 16 : slot * 16 + len(data[:16])] = data[:16]
+        piece, tail = data[16 : batch.size], data[batch.size : batch.size + batch.tail]
+        begin = 16 + slot * batch.step
+        batch.pieces[begin : begin + len(piece)] = piece
+        batch.tails[slot * batch.tail : slot * batch.tail + len(tail)] = tail
+        batch.names[slot * NAME_SIZE : (slot + 1) * NAME_SIZE] = name
         lengths.append(len(data))
         slot += 1
-    train.received(lengths)
+    batch.received(lengths)
     return list(waiting[SLOTS - first :])
 
 
-def got(train: DatagramBatch) -> list[tuple[bytes, int, bytes]]:
-    return [(bytes(message), count, name) for message, _, count, name in train.arrivals(bytes)]
+def got(batch: DatagramBatch) -> list[tuple[bytes, int, bytes]]:
+    return [(bytes(message), count, name) for message, _, count, name in batch.arrivals(bytes)]
 
 
 def burst(length: int, counter: int = 7, name: bytes = HERE) -> list[Datagram]:
@@ -42,32 +42,32 @@ def burst(length: int, counter: int = 7, name: bytes = HERE) -> list[Datagram]:
 
 
 def test_bursts_and_whole_messages_in_one_read_come_out_one_after_the_other() -> None:
-    train = DatagramBatch(SIZE)
+    batch = DatagramBatch(SIZE)
     first, second, small = sealed(1000, 1), sealed(516, 2), sealed(40, 3)
-    read(train, *burst(1000, 1), (small, HERE), *burst(516, 2), (small, THERE))
-    assert got(train) == [(first, 12, HERE), (small, 1, HERE), (second, 6, HERE), (small, 1, THERE)]
+    read(batch, *burst(1000, 1), (small, HERE), *burst(516, 2), (small, THERE))
+    assert got(batch) == [(first, 12, HERE), (small, 1, HERE), (second, 6, HERE), (small, 1, THERE)]
 
 
 def test_a_burst_waits_in_place_for_its_rest() -> None:
-    train = DatagramBatch(SIZE)
+    batch = DatagramBatch(SIZE)
     pieces = burst(1000)
-    read(train, (sealed(40, 3), HERE), *pieces[:5])
-    assert [count for _, count, _ in got(train)] == [1]
-    assert got(train) == []
-    read(train, *pieces[5:])
-    assert got(train) == [(sealed(1000), 12, HERE)]
+    read(batch, (sealed(40, 3), HERE), *pieces[:5])
+    assert [count for _, count, _ in got(batch)] == [1]
+    assert got(batch) == []
+    read(batch, *pieces[5:])
+    assert got(batch) == [(sealed(1000), 12, HERE)]
 
 
 def test_a_burst_that_misses_a_piece_comes_out_in_pieces() -> None:
-    train = DatagramBatch(SIZE)
+    batch = DatagramBatch(SIZE)
     pieces = burst(1000)
-    read(train, *pieces[:4], *pieces[5:], *burst(516, 8))
-    came = got(train)
+    read(batch, *pieces[:4], *pieces[5:], *burst(516, 8))
+    came = got(batch)
     assert [message for message, _, _ in came[:-1]] == [data for data, _ in (*pieces[:4], *pieces[5:])]
     assert came[-1] == (sealed(516, 8), 6, HERE)
 
 
-def test_pieces_out_of_order_of_two_sources_or_of_odd_sizes_are_no_whole_burst() -> None:
+def test_pieces_out_of_order_or_from_two_sources_or_of_odd_sizes_are_not_joined() -> None:
     a, b, c = burst(16 + 84 * 3)
     for waiting in (
         [b, a, c],
@@ -78,20 +78,20 @@ def test_pieces_out_of_order_of_two_sources_or_of_odd_sizes_are_no_whole_burst()
         [(a[0] + b"x", HERE), b, c],
         [a, b, (c[0] + b"x", HERE)],
     ):
-        train = DatagramBatch(SIZE)
-        read(train, *waiting)
-        assert [(message, name) for message, _, name in got(train)] == waiting
-    train = DatagramBatch(SIZE + 10)
-    read(train, a, b, c)
-    assert [count for _, count, _ in got(train)] == [1, 1, 1]
+        batch = DatagramBatch(SIZE)
+        read(batch, *waiting)
+        assert [(message, name) for message, _, name in got(batch)] == waiting
+    batch = DatagramBatch(SIZE + 10)
+    read(batch, a, b, c)
+    assert [count for _, count, _ in got(batch)] == [1, 1, 1]
 
 
-def test_datagrams_of_any_length_come_whole_whatever_the_slots_were_made_for() -> None:
-    train = DatagramBatch(SIZE)
+def test_datagrams_of_any_length_come_out_whole_whatever_the_size_of_the_slots() -> None:
+    batch = DatagramBatch(SIZE)
     longest, long, short = bytes([4] * 65535), sealed(SIZE + 1, 3), sealed(40, 4)
     for _ in range(3):
-        read(train, (longest, HERE), (short, HERE), (long, THERE), *burst(516, 8), (longest, THERE))
-        assert got(train) == [
+        read(batch, (longest, HERE), (short, HERE), (long, THERE), *burst(516, 8), (longest, THERE))
+        assert got(batch) == [
             (longest, 1, HERE),
             (short, 1, HERE),
             (long, 1, THERE),
@@ -101,7 +101,7 @@ def test_datagrams_of_any_length_come_whole_whatever_the_slots_were_made_for() -
 
 
 def forged(size: int, rest: int, last: int, *, fourth: int = 0) -> list[Datagram]:
-    """Pieces that claim to be one record's, the last of `last` bytes."""
+    """Pieces that claim to belong to one record, the last of `last` bytes."""
     header = sealed(32)[4:16]
     sizes = [size] * rest + [last]
     return [(bytes((4, index, rest, fourth)) + header + bytes(each - 16), HERE) for index, each in enumerate(sizes)]
@@ -109,9 +109,9 @@ def forged(size: int, rest: int, last: int, *, fourth: int = 0) -> list[Datagram
 
 def test_pieces_of_more_than_the_longest_message_are_never_put_together() -> None:
     waiting = forged(1472, 63, 1472)
-    train = DatagramBatch(1472)
-    read(train, *waiting)
-    assert got(train) == [(data, 1, HERE) for data, _ in waiting]
+    batch = DatagramBatch(1472)
+    read(batch, *waiting)
+    assert got(batch) == [(data, 1, HERE) for data, _ in waiting]
 
 
 @settings(deadline=None)
@@ -119,37 +119,37 @@ def test_pieces_of_more_than_the_longest_message_are_never_put_together() -> Non
 def test_nothing_longer_than_the_longest_message_comes_out(size: int, more: int, last: int) -> None:
     rest = min(63, 65535 // (size - 16) - 4 + more)
     waiting = forged(size, rest, last)
-    train = DatagramBatch(size)
-    read(train, *waiting)
-    came = got(train)
+    batch = DatagramBatch(size)
+    read(batch, *waiting)
+    came = got(batch)
     assert max(len(message) for message, _, _ in came) <= 65535
     assert (len(came) == 1) == (rest * (size - 16) + last <= 65535)
 
 
 def test_pieces_of_65_datagrams_or_whose_fourth_byte_is_not_zero_come_out_as_they_are() -> None:
     for waiting in (forged(SIZE, 64, SIZE), *(forged(SIZE, 3, 50, fourth=fourth) for fourth in (1, 2, 0x80, 0xFF))):
-        train = DatagramBatch(SIZE)
-        read(train, *waiting)
-        assert got(train) == [(data, 1, HERE) for data, _ in waiting]
+        batch = DatagramBatch(SIZE)
+        read(batch, *waiting)
+        assert got(batch) == [(data, 1, HERE) for data, _ in waiting]
 
 
-def test_what_is_shorter_than_a_header_comes_out_as_it_is() -> None:
-    train = DatagramBatch(SIZE)
-    read(train, (b"", HERE), (b"\4\0\1", HERE), (sealed(40), HERE))
-    assert [message for message, _, _ in got(train)] == [b"", b"\4\0\1", sealed(40)]
+def test_a_datagram_shorter_than_a_header_comes_out_as_it_is() -> None:
+    batch = DatagramBatch(SIZE)
+    read(batch, (b"", HERE), (b"\4\0\1", HERE), (sealed(40), HERE))
+    assert [message for message, _, _ in got(batch)] == [b"", b"\4\0\1", sealed(40)]
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(32, 5000), min_size=1, max_size=60), st.integers(0, 1000))
 def test_however_reads_cut_a_stream_in_order_every_message_comes_out_whole(lengths: list[int], seed: int) -> None:
     rng = random.Random(seed)
-    train = DatagramBatch(SIZE)
+    batch = DatagramBatch(SIZE)
     stream = [each for counter, length in enumerate(lengths) for each in burst(length, counter)]
     came: list[bytes] = []
     while stream:
         taken = rng.randrange(1, 300)
-        stream = read(train, *stream[:taken]) + stream[taken:]
-        came += [message for message, _, _ in got(train)]
+        stream = read(batch, *stream[:taken]) + stream[taken:]
+        came += [message for message, _, _ in got(batch)]
     assert came == [sealed(length, counter) for counter, length in enumerate(lengths)]
 
 
@@ -171,10 +171,10 @@ def test_however_reads_cut_a_stream_in_order_every_message_comes_out_whole(lengt
     )
 )
 def test_arbitrary_datagrams_raise_nothing_and_none_is_lost(waiting: list[bytes]) -> None:
-    train = DatagramBatch(SIZE)
+    batch = DatagramBatch(SIZE)
     rest: list[Datagram] = [(data, HERE) for data in waiting]
     total = 0
     while rest:
-        rest = read(train, *rest)
-        total += sum(count for _, count, _ in got(train))
+        rest = read(batch, *rest)
+        total += sum(count for _, count, _ in got(batch))
     assert total <= len(waiting) < total + 64 + 1

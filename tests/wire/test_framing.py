@@ -1,4 +1,4 @@
-"""The length prefix over TCP: the same parse however the stream is cut, and no way back from a bad length."""
+"""The length prefix over TCP: any cut of the stream parses alike, a bad length ends it for good."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def new_reader(largest: int) -> FrameReader:
 
 
 def receive(reader: FrameReader, stream: bytes) -> list[bytes]:
-    """Feed what fits, read by read, and collect what comes out."""
+    """Feed the stream, read by read, as much as fits each time, and collect the messages."""
     messages = []
     while stream:
         room = reader.writable()
@@ -76,7 +76,7 @@ def test_the_end_of_the_stream_in_mid_frame_yields_only_whole_frames() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 31, 257, 2000, 65535])
-def test_a_length_out_of_bounds_breaks_the_stream_for_ever(length: int) -> None:
+def test_a_length_out_of_bounds_breaks_the_stream_for_good(length: int) -> None:
     reader = new_reader(LARGEST_BEFORE_AUTHENTICATION)
     good = framed(b"a" * 32)
     stream = good + prefix(length) + good
@@ -111,7 +111,7 @@ def test_an_announced_length_allocates_nothing() -> None:
     assert peak < 4096
 
 
-def test_a_stranger_reads_little_at_once() -> None:
+def test_little_is_read_at_once_before_authentication() -> None:
     reader = new_reader(LARGEST_BEFORE_AUTHENTICATION)
     assert len(reader.writable()) < 2048
     receive(reader, framed(b"a" * 256)[:-1])
@@ -199,7 +199,7 @@ def test_the_rest_of_a_frame_outlives_the_reads_of_another_reader() -> None:
     assert receive(other, framed(longer)[-1:]) == [longer]
 
 
-def test_a_reader_alone_finds_the_rest_in_place() -> None:
+def test_a_reader_without_competition_finds_the_rest_in_place() -> None:
     buffer = SharedBuffer()
     reader = FrameReader(65535, buffer)
     begun = prefix(60000) + bytes(50000)
@@ -215,7 +215,7 @@ def test_a_reader_alone_finds_the_rest_in_place() -> None:
     assert peak < 4096
 
 
-def test_a_thousand_readers_take_the_memory_of_what_is_unfinished() -> None:
+def test_a_thousand_readers_take_only_the_memory_of_their_unfinished_frames() -> None:
     buffer = SharedBuffer()
     tracemalloc.start()
     try:
@@ -280,7 +280,7 @@ Streams = st.lists(
 def test_readers_of_one_buffer_parse_as_if_each_had_its_own(
     streams: list[tuple[list[int], list[int]]], turns: list[int], closed: set[int]
 ) -> None:
-    """Each stream is the sizes of its messages, and of the reads that it comes in."""
+    """Each stream is given by the sizes of its messages and of the reads in which it arrives."""
     buffer = SharedBuffer()
     readers = [FrameReader(65535, buffer) for _ in streams]
     sent = [
@@ -292,7 +292,7 @@ def test_readers_of_one_buffer_parse_as_if_each_had_its_own(
     got: list[list[bytes]] = [[] for _ in streams]
 
     def read(number: int, count: int) -> None:
-        """One read; of nothing, it still borrows the buffer, as a socket without bytes does."""
+        """Do one read; even an empty one borrows the buffer, as a socket without bytes does."""
         readers[number].writable()
         got[number] += receive(readers[number], left[number][:count])
         left[number] = left[number][count:]

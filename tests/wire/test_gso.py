@@ -1,4 +1,4 @@
-"""Cutting superpackets and joining segments: each is the other's inverse, and every checksum is right."""
+"""Cutting superpackets and joining segments: each inverts the other, and every checksum is right."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ sequences = st.sampled_from([0, 1000, 2**32 - 1000])
 
 
 def pieces_of(splitter: Splitter, at: int = 3, gap: int = 5) -> list[bytes]:
-    """All pieces, each with a gap around it that nothing may touch."""
+    """All pieces, each written with a gap around it that must stay untouched."""
     pieces = []
     for index in range(splitter.count):
         out = memoryview(bytearray(b"\xee" * (at + splitter.length + gap)))
@@ -113,7 +113,7 @@ def test_smaller_superpackets_split_into_the_same_packets_as_the_large_one(
         field = splitter.field_of(first, each)
         assert len(piece) <= max(most, headers + size)
         out = bytearray(10)
-        header_for(piece, ip.length_of(piece), field, out)  # the other end takes it whole
+        header_for(piece, ip.length_of(piece), field, out)  # the other end takes it uncut
         assert segment_field_of(out, memoryview(bytearray(piece))) == field
         packets_again += split(piece, field & 0x3FFF)
     assert packets_again == split(superpacket, size)
@@ -134,7 +134,7 @@ def test_as_many_segments_are_cut_off_as_there_is_room_for() -> None:
     assert out[: len(packet)] == packet
 
 
-def test_what_has_no_unfinished_checksum_or_is_no_segment_is_not_split() -> None:
+def test_packets_without_an_unfinished_checksum_or_whole_segment_are_not_split() -> None:
     splitter = Splitter()
     with pytest.raises(BadPacket, match="bad segment field"):
         splitter.split(memoryview(packets.tcp(4, b"x")), 0)
@@ -187,7 +187,7 @@ def test_a_joined_run_of_udp_is_the_superpacket_it_came_from(version: int) -> No
     st.randoms(use_true_random=False),
     st.booleans(),
 )
-def test_whatever_was_joined_splits_into_the_packets_that_came_in_their_order(
+def test_joined_packets_split_into_the_same_packets_in_the_same_order(
     runs: list[tuple[bool, int, bytes, int, int]], random: object, shuffled: bool
 ) -> None:
     stream = []
@@ -271,7 +271,7 @@ def test_two_segments_of_one_flow_are_joined() -> None:
         pytest.param(UDP_FIRST[:24] + b"\0\x63" + UDP_FIRST[26:], UDP_FIRST, id="UDP length"),
     ],
 )
-def test_what_does_not_continue_a_packet_passes_unchanged(first: bytes, second: bytes) -> None:
+def test_a_packet_that_does_not_continue_the_last_passes_unchanged(first: bytes, second: bytes) -> None:
     assert joined([first, second]) == [(NO_OFFLOAD, first), (NO_OFFLOAD, second)]
 
 
@@ -345,7 +345,7 @@ def is_tcp(packet: bytes) -> bool:
 
 
 def joined_of(stream: list[tuple[bytes, bool]], *, udp: bool = True) -> list[tuple[bytes, bytes]]:
-    """What comes of packets, each with whether its checksum is finished, by the way that a BUNDLE of one takes."""
+    """The writes that result from (packet, checksum is finished) pairs, each handled like a BUNDLE of one packet."""
     written: list[tuple[bytes, bytes]] = []
     coalescer = GroCoalescer(lambda view: written.append((bytes(view[:10]), bytes(view[10:]))), udp)
     for packet, finished in stream:
@@ -369,7 +369,7 @@ def joined_of(stream: list[tuple[bytes, bool]], *, udp: bool = True) -> list[tup
         max_size=6,
     )
 )
-def test_what_was_joined_is_cut_into_what_came_and_finished_checksums_are_never_mixed_with_unfinished_ones(
+def test_joined_packets_are_cut_into_the_same_packets_and_finished_checksums_never_mix_with_unfinished_ones(
     runs: list[tuple[bool, int, bytes, int, int, bool]],
 ) -> None:
     stream: list[tuple[bytes, bool]] = []
@@ -429,7 +429,7 @@ def test_without_usos_unfinished_datagrams_are_not_joined() -> None:
 
 
 @given(st.lists(st.tuples(st.binary(max_size=120), st.booleans()) | st.just((FIRST, True)), max_size=8))
-def test_whatever_is_offered_as_a_continuation_is_refused_unless_it_is_one(stream: list[tuple[bytes, bool]]) -> None:
+def test_only_a_true_continuation_is_accepted(stream: list[tuple[bytes, bool]]) -> None:
     coalescer = GroCoalescer(lambda view: None, udp=True)
     coalescer.add(memoryview(FIRST), len(FIRST), finished=True)
     for packet, finished in stream:

@@ -1,4 +1,4 @@
-"""ICMP errors: about what, to whom, with how much of the packet; and scapy's opinion of them."""
+"""ICMP errors: which packets cause one, its addressee, the length of the quote; checked with scapy."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def icmp(version: int, kind: int, body: bytes = bytes(7)) -> bytes:
 
 
 def behind(protocol: int, *headers: bytes, body: bytes = bytes(8)) -> bytes:
-    """An IPv6 packet that begins with the extension header `protocol`."""
+    """An IPv6 packet whose first extension header is `protocol`."""
     return ip(6, protocol, b"".join(headers) + body)
 
 
-# What it says
+# The contents of an error
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -87,7 +87,7 @@ def test_scapy_finds_the_same_checksums() -> None:
         assert inet6.in6_chksum(58, inet6.IPv6(six[:40]), six[40:]) == 0
 
 
-# About what
+# Packets that may cause an error
 
 QUIET = {
     "an unspecified source": between("0.0.0.0", "10.0.0.1"),
@@ -146,25 +146,25 @@ TOLD = {
 
 
 @pytest.mark.parametrize("packet", QUIET.values(), ids=QUIET.keys())
-def test_nobody_is_told_about(packet: bytes) -> None:
+def test_no_error_is_sent_about(packet: bytes) -> None:
     assert length_of(packet) == len(packet)
     assert not may_be_told_of(packet)
 
 
 @pytest.mark.parametrize("packet", TOLD.values(), ids=TOLD.keys())
-def test_the_sender_is_told_about(packet: bytes) -> None:
+def test_an_error_is_sent_about(packet: bytes) -> None:
     assert length_of(packet) == len(packet)
     assert may_be_told_of(packet)
 
 
-# Whatever comes
+# Arbitrary packets
 
 EXTENSIONS = st.lists(st.sampled_from([0, 43, 44, 60, 58, 1, 6, 17]), max_size=7)
 
 
 @st.composite
 def inner(draw: st.DrawFn) -> bytes:
-    """Anything that passes for an IP packet, often with something that looks like headers in it."""
+    """Random bytes that pass for an IP packet, often with bytes in it that look like headers."""
     kinds = draw(EXTENSIONS)
     body = b"".join(bytes([kind, draw(st.integers(0, 2)), 0, draw(st.integers(0, 9))]) + bytes(4) for kind in kinds[1:])
     body += draw(st.binary(max_size=1500))
@@ -178,7 +178,7 @@ def inner(draw: st.DrawFn) -> bytes:
 
 
 @given(packet=inner() | st.binary(max_size=200), error=st.sampled_from(ERRORS), mtu=st.integers(0, 65535))
-def test_whatever_is_told_of_the_error_is_right_and_about_no_error(packet: bytes, error: IcmpError, mtu: int) -> None:
+def test_every_error_is_well_formed_and_not_about_an_error(packet: bytes, error: IcmpError, mtu: int) -> None:
     try:
         packet = packet[: length_of(packet)]
     except BadPacket:

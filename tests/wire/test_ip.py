@@ -1,4 +1,4 @@
-"""Inner packets: their length, their addresses, and what is none."""
+"""Inner packets: their length and addresses, and bytes that are not a packet."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_addresses_are_4_or_16_bytes() -> None:
         pytest.param(ipv6(65500, 60), id="IPv6 payload length 65,500"),
     ],
 )
-def test_what_is_no_packet_is_refused(packet: bytes) -> None:
+def test_bytes_that_are_not_a_packet_are_refused(packet: bytes) -> None:
     with pytest.raises(BadPacket) as caught:
         ip.length_of(packet)
     assert caught.value.reason == "bad inner packet"
@@ -86,7 +86,7 @@ def test_arbitrary_bytes_are_refused_or_have_a_length_and_addresses(data: bytes)
 
 
 @given(st.binary(min_size=20, max_size=60), st.integers(1, 255), st.integers(0, 3))
-def test_a_hop_is_taken_and_the_checksum_is_what_it_would_be_anew(rest: bytes, ttl: int, words: int) -> None:
+def test_taking_a_hop_leaves_the_checksum_that_a_full_computation_gives(rest: bytes, ttl: int, words: int) -> None:
     size = 20 + 4 * words
     packet = bytearray(rest[:size].ljust(size, b"\x11"))
     packet[0], packet[8] = 0x45 + words, ttl
@@ -99,7 +99,7 @@ def test_a_hop_is_taken_and_the_checksum_is_what_it_would_be_anew(rest: bytes, t
     assert ip.hops_left(packet) == ttl - 1
 
 
-def test_a_hop_is_taken_where_the_checksum_passes_through_zero() -> None:
+def test_taking_a_hop_is_right_where_the_checksum_passes_through_zero() -> None:
     for identification in range(0x10000):
         packet = bytearray(ipv4(20, 20))
         packet[4:6] = identification.to_bytes(2, "big")
@@ -126,7 +126,7 @@ def test_ipv6_has_a_hop_limit_and_no_checksum() -> None:
 
 
 @pytest.mark.parametrize("address", ["1.0.0.0", "10.0.0.1", "126.255.255.255", "128.0.0.1", "223.255.255.255"])
-def test_an_address_of_one_host(address: str) -> None:
+def test_an_ipv4_address_of_one_host(address: str) -> None:
     assert ip.is_one_host(ipaddress.ip_address(address).packed)
 
 
@@ -142,7 +142,7 @@ def test_an_ipv6_address_of_one_host(address: str) -> None:
         *("::", "::1", "ff02::1", "ff0e::1"),
     ],
 )
-def test_an_address_of_none_of_many_or_of_oneself(address: str) -> None:
+def test_an_unspecified_multicast_broadcast_or_loopback_address_is_not_one_host(address: str) -> None:
     assert not ip.is_one_host(ipaddress.ip_address(address).packed)
 
 

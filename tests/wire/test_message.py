@@ -1,4 +1,4 @@
-"""WireGuard's four messages: what is legal, what is refused, and that packing and parsing are inverse."""
+"""WireGuard's four messages: legal ones, refused ones, and packing as the inverse of parsing."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_kind_of_buffer_is_taken(wrap: Callable[[bytes], Any]) -> None:
     assert Response.parse(wrap(packed)).pack() == packed
 
 
-def test_the_fields_stand_where_wireguard_puts_them() -> None:
+def test_the_fields_are_where_wireguard_puts_them() -> None:
     initiation = Initiation(0x04030201, b"e" * 32, b"s" * 48, b"t" * 28, b"m" * 16, b"n" * 16).pack()
     assert initiation[:8] == bytes([1, 0, 0, 0, 1, 2, 3, 4])
     assert [initiation.index(field) for field in (b"e", b"s", b"t", b"m", b"n")] == [8, 40, 88, 116, 132]
@@ -80,7 +80,7 @@ def test_the_fields_stand_where_wireguard_puts_them() -> None:
 
 
 @given(st.builds(Initiation, index, exactly(32), exactly(48), exactly(28), exactly(16), exactly(16)))
-def test_an_initiation_comes_back_as_it_went(sent: Initiation) -> None:
+def test_an_initiation_is_parsed_as_it_was_packed(sent: Initiation) -> None:
     packed = sent.pack()
     assert len(packed) == message.INITIATION_SIZE
     assert message.kind_of(packed) == message.INITIATION
@@ -88,7 +88,7 @@ def test_an_initiation_comes_back_as_it_went(sent: Initiation) -> None:
 
 
 @given(st.builds(Response, index, index, exactly(32), exactly(16), exactly(16), exactly(16)))
-def test_a_response_comes_back_as_it_went(sent: Response) -> None:
+def test_a_response_is_parsed_as_it_was_packed(sent: Response) -> None:
     packed = sent.pack()
     assert len(packed) == message.RESPONSE_SIZE
     assert message.receiver_of(packed) == sent.receiver
@@ -96,7 +96,7 @@ def test_a_response_comes_back_as_it_went(sent: Response) -> None:
 
 
 @given(st.builds(CookieReply, index, exactly(24), exactly(32)))
-def test_a_cookie_reply_comes_back_as_it_went(sent: CookieReply) -> None:
+def test_a_cookie_reply_is_parsed_as_it_was_packed(sent: CookieReply) -> None:
     packed = sent.pack()
     assert len(packed) == message.COOKIE_REPLY_SIZE
     assert message.receiver_of(packed) == sent.receiver

@@ -1,4 +1,4 @@
-"""Records: what goes in comes out, and a hostile peer's nonsense is a BadPacket."""
+"""Records: packing and parsing are inverse, and a hostile peer's nonsense raises only BadPacket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vpntun.wire.record import Echo, Hello, Parity, Probe, Report
 u8, u16, u64 = st.integers(0, 2**8 - 1), st.integers(0, 2**16 - 1), st.integers(0, 2**64 - 1)
 
 
-def test_the_fields_stand_where_the_table_puts_them() -> None:
+def test_the_fields_are_where_the_table_puts_them() -> None:
     assert Hello(True, 0x3F, 0x1234).pack() == bytes([1, 1, 1, 0x3F, 0x12, 0x34])
     assert Hello(False, 0).pack() == bytes([1, 1, 0, 0, 0xFF, 0xDF])
     totals = b"".join(n.to_bytes(8, "big") for n in (1, 2, 3, 4))
@@ -26,7 +26,7 @@ def test_the_fields_stand_where_the_table_puts_them() -> None:
 
 
 @given(st.booleans(), u8, u16, st.integers(1, 255), st.binary(max_size=5))
-def test_a_hello_comes_back_as_it_went_whatever_a_later_version_adds(
+def test_a_hello_is_parsed_as_it_was_packed_whatever_a_later_version_adds(
     seen: bool, takes: int, largest: int, version: int, more: bytes
 ) -> None:
     hello = Hello(seen, takes, largest, version)
@@ -34,13 +34,13 @@ def test_a_hello_comes_back_as_it_went_whatever_a_later_version_adds(
 
 
 @given(u64, u64, u64, u64, u8)
-def test_a_report_comes_back_as_it_went(highest: int, opened: int, datagrams: int, failed: int, busy: int) -> None:
+def test_a_report_is_parsed_as_it_was_packed(highest: int, opened: int, datagrams: int, failed: int, busy: int) -> None:
     report = Report(highest, opened, datagrams, failed, busy / 255)
     assert Report.parse(report.pack()) == report
 
 
 @given(u64, st.integers(9, 2000))
-def test_a_probe_and_its_echo_come_back_as_they_went(token: int, size: int) -> None:
+def test_a_probe_and_its_echo_are_parsed_as_they_were_packed(token: int, size: int) -> None:
     probe = Probe(token, size)
     assert len(probe.pack()) == size
     assert Probe.parse(probe.pack()) == probe
@@ -57,7 +57,7 @@ def test_a_bundle_gives_back_its_packets_and_their_segment_fields(entries: list[
     assert [(bytes(packet), segment) for packet, segment in record.packets_of(buffer[:at])] == entries
 
 
-def test_a_packet_read_in_place_needs_its_entry_only() -> None:
+def test_a_packet_read_in_place_only_needs_its_entry() -> None:
     buffer = bytearray(20)
     at = record.begin_bundle(buffer)
     buffer[at + record.ENTRY_SIZE : at + record.ENTRY_SIZE + 3] = b"abc"
@@ -108,7 +108,7 @@ def test_a_bundle_of_nonsense_is_refused(nonsense: bytes) -> None:
         list(record.packets_of(memoryview(nonsense)))
 
 
-def test_what_stands_before_the_nonsense_has_been_yielded() -> None:
+def test_packets_before_the_nonsense_have_been_yielded() -> None:
     packets = record.packets_of(memoryview(bytes(bundle_of(SMALL)) + b"\x00\x15\0\0" + SMALL))
     assert bytes(next(packets)[0]) == SMALL
     with pytest.raises(BadPacket):
@@ -117,7 +117,7 @@ def test_what_stands_before_the_nonsense_has_been_yielded() -> None:
 
 @pytest.mark.parametrize("padding", [1, 4, 5, 100, 1500])
 @pytest.mark.parametrize("packets", [1, 3, record.MOST_PACKETS])
-def test_what_follows_the_packets_and_has_no_length_is_padding(packets: int, padding: int) -> None:
+def test_bytes_behind_the_packets_without_a_length_are_padding(packets: int, padding: int) -> None:
     bundle = bytes(bundle_of(*[SMALL] * packets)) + bytes(padding)
     assert [bytes(packet) for packet, _ in record.packets_of(memoryview(bundle))] == [SMALL] * packets
 
@@ -170,7 +170,7 @@ def test_a_parity_is_parsed_as_it_was_packed() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 65, 255])
-def test_a_parity_of_a_group_that_cannot_be_is_refused(count: int) -> None:
+def test_a_parity_of_an_impossible_group_is_refused(count: int) -> None:
     with pytest.raises(BadPacket, match="bad parity"):
         Parity.parse(Parity(5, count, 30, b"sum").pack())
 

@@ -1,4 +1,4 @@
-"""The ports of a packet, and the identification by which its fragments are known."""
+"""The ports of a packet, and the identification that its fragments share."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_other_protocols_have_no_ports(version: int) -> None:
     assert ports_of(fragment(version, 0, more=True, protocol=58))[0] is None
 
 
-def test_ports_lie_behind_the_options_of_ipv4() -> None:
+def test_ports_are_read_behind_the_options_of_ipv4() -> None:
     packet = tcp(4, b"x")
     with_options = bytes((0x46,)) + packet[1:20] + bytes(4) + packet[20:]
     assert ports_of(with_options) == ports_of(packet)

@@ -1,4 +1,4 @@
-"""Runs of datagrams: what is joined in the record is cut again into the very same datagrams."""
+"""Runs of UDP datagrams joined inside a record: cutting the superpacket gives back the same datagrams."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def unfinished(packet: bytes) -> bytes:
 
 
 def sent(stream: list[bytes], room: int = 65535) -> list[tuple[bytes, int]]:
-    """The entries of a bundle that these packets, read one after the other, are made."""
+    """The entries of the bundle that results when these packets are read one after the other."""
     record = memoryview(bytearray(4 * 65535))
     at = begin_bundle(record)
     run = UdpCoalescer(record)
@@ -44,7 +44,7 @@ def sent(stream: list[bytes], room: int = 65535) -> list[tuple[bytes, int]]:
 def cut(entries: list[tuple[bytes, int]]) -> list[bytes]:
     pieces = []
     for packet, field in entries:
-        header_for(packet, len(packet), field, bytearray(10))  # the other end takes it
+        header_for(packet, len(packet), field, bytearray(10))  # the other end accepts it
         splitter = Splitter()
         for index in range(splitter.split(memoryview(packet), field)):
             out = memoryview(bytearray(splitter.length))
@@ -64,7 +64,7 @@ def run_of(version: int, count: int, size: int, *, port: int = 53, df: bool = Tr
     st.lists(st.tuples(st.integers(1, 70), st.integers(1, 600), st.sampled_from([53, 123]), st.booleans()), max_size=5),
     st.sampled_from([5, 65530]),
 )
-def test_what_was_joined_is_cut_again_into_the_same_datagrams(
+def test_joined_datagrams_are_cut_into_the_same_datagrams_again(
     version: int, runs: list[tuple[int, int, int, bool]], first: int
 ) -> None:
     stream = [
@@ -95,7 +95,7 @@ def test_another_flow_or_size_or_lifetime_is_not_joined(version: int) -> None:
         assert len(sent([unfinished(first), unfinished(other)])) == 2
 
 
-def test_an_identification_out_of_turn_is_joined_only_where_it_means_nothing() -> None:
+def test_an_identification_out_of_sequence_is_joined_only_if_df_makes_it_meaningless() -> None:
     with_df = [packets.udp(4, b"x" * 50, identification=7) for _ in range(2)]
     without = [packets.udp(4, b"x" * 50, identification=7, df=False) for _ in range(2)]
     assert len(sent([unfinished(packet) for packet in with_df])) == 1
@@ -119,7 +119,7 @@ def test_a_run_ends_where_the_record_does() -> None:
     assert len(sent(stream, room=alone + 299)[0][0]) == len(stream[0]) + 200
 
 
-def test_a_packet_whose_header_from_the_device_differs_is_looked_at_anew() -> None:
+def test_a_packet_whose_header_from_the_device_differs_is_not_joined() -> None:
     record = memoryview(bytearray(4096))
     run = UdpCoalescer(record)
     packet = unfinished(run_of(4, 1, 100)[0])

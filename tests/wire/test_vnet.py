@@ -1,4 +1,4 @@
-"""virtio headers: ours are built from the packet, and nothing that a peer says gets a bad one past us."""
+"""virtio headers: built from the packet alone, so that no peer can cause a bad one."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def altered(packet: bytes, at: int, new: bytes) -> bytes:
         pytest.param(altered(TCP4, 32, b"\x40"), UNFINISHED | 1448, "bad TCP header", id="TCP data offset 4"),
     ],
 )
-def test_what_a_hostile_peer_says_of_a_packet_is_refused(packet: bytes, field: int, reason: str) -> None:
+def test_a_hostile_peers_false_segment_field_is_refused(packet: bytes, field: int, reason: str) -> None:
     assert refusal(packet, field) == reason
 
 
@@ -98,7 +98,7 @@ def from_kernel(packet: bytes, *header: int) -> int:
     return segment_field_of(VNET_HEADER.pack(*header), memoryview(bytearray(packet)))
 
 
-def test_what_no_peer_would_take_whole_is_marked_to_be_split() -> None:
+def test_a_superpacket_that_no_peer_would_take_uncut_is_marked_to_be_split() -> None:
     assert from_kernel(TCP4, 1, 1, 52, 36, 20, 16) == UNFINISHED | vnet.SPLIT_FIRST | 36
     assert from_kernel(UDP4, 1, 5, 28, 40, 20, 6) == UNFINISHED | vnet.SPLIT_FIRST | 40
     many = packets.tcp_superpacket(4, bytes(25_700))
@@ -122,7 +122,7 @@ def test_the_kernels_wrong_header_length_does_not_matter() -> None:
         pytest.param((1, 0, 0, 0, 5050, 16), id="checksum field outside the packet"),
     ],
 )
-def test_a_header_that_fits_no_packet_is_refused(header: tuple[int, ...]) -> None:
+def test_a_header_that_does_not_fit_the_packet_is_refused(header: tuple[int, ...]) -> None:
     with pytest.raises(BadPacket, match="bad virtio header"):
         from_kernel(TCP4, *header)
 
@@ -136,7 +136,7 @@ def test_the_checksum_of_a_packet_inside_a_packet_is_finished_at_once() -> None:
     assert bytes(carried) == outer[: -len(inner)] + inner
 
 
-def test_without_a_flag_there_is_nothing_to_say() -> None:
+def test_without_a_flag_the_segment_field_is_zero() -> None:
     assert from_kernel(TCP4, 0, 0, 0, 0, 0, 0) == 0
     assert from_kernel(TCP4, 2, 0, 0, 0, 0, 0) == 0  # DATA_VALID
 

@@ -1,1 +1,4 @@
-"""Decisions without I/O: what every room above shares. Time is an argument, and nothing here opens a descriptor."""
+"""Decisions without I/O, and their building blocks: events, queue, routes, token bucket.
+
+Time is an argument, and nothing here opens a descriptor.
+"""

@@ -1,10 +1,13 @@
-"""A token bucket: `burst` at once, `rate` a second in the long run. Times are seconds of the caller's clock."""
+"""A token bucket that limits a rate: `burst` tokens at once, `rate` per second in the long run.
+
+Times are seconds of the caller's clock.
+"""
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """Full at first."""
+    """A bucket that starts full, with `burst` tokens."""
 
     __slots__ = ("_at", "_burst", "_rate", "_tokens")
 
@@ -15,7 +18,7 @@ class TokenBucket:
         self._at = float("-inf")
 
     def take(self, now: float) -> bool:
-        """Take a token, if there is one."""
+        """Take a token; return whether there was one."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         if self._tokens < 1:

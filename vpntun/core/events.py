@@ -1,6 +1,6 @@
-"""What the control plane asks of the loop: small frozen events, made here and acted on by the daemon, in order.
+"""Events: requests and news from the control plane, which the data path acts on in order.
 
-Deciding and acting are apart, so that what the program does can be asserted as a list, without a socket.
+Core returns events instead of acting. So a test can assert what the program does as a list, without a socket.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from vpntun.types import CarrierName
 
 @dataclass(frozen=True, slots=True)
 class Transmit:
-    """Send a handshake or keepalive message; it goes ahead of data that waits."""
+    """Send a handshake or keepalive message, ahead of waiting data."""
 
     endpoint: Endpoint
     message: bytes
@@ -21,9 +21,10 @@ class Transmit:
 
 @dataclass(frozen=True, slots=True)
 class SendRecord:
-    """Seal and send a record without packets, to `endpoint` or, where that is None, to the peer's.
+    """Seal and send a record without packets, to `endpoint` or, if that is None, to the peer's endpoint.
 
-    `size_matters`: no router may cut its datagram, since the question is whether one of that size gets through.
+    With `size_matters` no router may fragment its datagram, since the record tests whether one of that size gets
+    through.
     """
 
     record: bytes
@@ -33,7 +34,7 @@ class SendRecord:
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Look the peer's name up anew, off the loop."""
+    """Look the peer's name up again, outside the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,18 @@ class CloseConnection:
 
 @dataclass(frozen=True, slots=True)
 class HandshakeWanted:
-    """No usable session, one due for renewal, or a peer gone silent: the carriers' choice decides where to ask."""
+    """A handshake is needed: no usable session, a session due for renewal, or a silent peer.
+
+    The choice of carriers (core/selection) decides where to ask for it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Established:
-    """A session is confirmed both ways: by a response to this end (`initiator`), or by the other end's first data."""
+    """A session is confirmed in both directions.
+
+    At the initiator (`initiator`) the response confirms it, at the responder the initiator's first data.
+    """
 
     source: Endpoint
     initiator: bool
@@ -71,7 +78,7 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The peer's endpoint has changed; `former` is None for the first one."""
+    """The peer's endpoint has changed; `former` is None if there was none before."""
 
     endpoint: Endpoint
     former: Endpoint | None
@@ -79,26 +86,26 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class ProbePath:
-    """Find out whether this other path works both ways, without leaving the one in use."""
+    """Test whether another path works in both directions, while the one in use stays in use."""
 
     endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class PathVerified:
-    """It does."""
+    """The tested path works in both directions."""
 
     endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class DrainQueue:
-    """What waits may leave now."""
+    """Start sending the packets that wait in the queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class DropQueued:
-    """Nobody answered for 90 s: what waits to be sent is stale and goes."""
+    """Drop the packets that wait in the queue: nobody answered for 90 s, so they are stale."""
 
 
 Event = (

@@ -1,14 +1,15 @@
-"""A link's queue: packets and superpackets that wait, unsealed, for a session or for a carrier that is blocked.
+"""A link's queue: unsealed packets and superpackets that wait for a session or for a blocked carrier.
 
-    in      full, in bytes, in entries or by 10 ms of the measured rate: the oldest go, as many as it takes; the newest
-            always stays, and so does a handful, whatever the rate
-    out     `take`: CoDel (RFC 8289). Packets that waited over 5 ms, for 100 ms on end: one is dropped at the head, the
-            next after 100 ms / sqrt(2), and so on, until one comes that waited less. A queue that holds no more than
-            one superpacket is left alone.
-            `pop`: whatever is the oldest.
+    in      The queue is full at a number of bytes, a number of entries, or 10 ms of the measured rate. As many of the
+            oldest are then dropped as necessary; the newest always stays, and so do a few entries at any rate.
+    out     `take` applies CoDel (RFC 8289). When packets have waited over 5 ms each, for 100 ms without a break, one is
+            dropped at the head, the next after 100 ms / sqrt(2), and so on, until a packet has waited less. CoDel
+            ignores a queue that holds at most one superpacket.
+            `pop` and `pop_entry` return the oldest.
 
-While the rate is not known the bound is what may wait for a handshake. Entries are (packet, segment, arrival): the
-segment is BUNDLE's field (wire/record.py). Sizes are bytes of IP packet, times seconds of the caller's clock.
+While the rate is unknown, the queue may hold what may wait for a handshake (2 MiB). Entries are (packet, segment,
+arrival); the segment is BUNDLE's field (wire/record.py). Sizes are bytes of IP packet, times are seconds of the
+caller's clock.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MOST_BYTES = 4 * 1024 * 1024
 MOST_ENTRIES = 4096
 MOST_TIME = 0.010
 FEW = 4
-"""Entries that may wait at any rate."""
+"""The number of entries that may wait at any rate."""
 
 UNKNOWN_RATE_BYTES = 2 * 1024 * 1024
 
@@ -32,7 +33,10 @@ Entry = tuple[bytes, int, float]
 
 
 class PacketQueue:
-    """First in, first out, drops from the head. `dropped` counts all packets dropped, `late` those by CoDel."""
+    """A first-in first-out queue that drops from the head.
+
+    `dropped` counts all packets dropped, `late` those dropped by CoDel.
+    """
 
     __slots__ = ("_bound", "_count", "_drop_at", "_dropping", "_entries", "_late_at", "dropped", "late", "size")
 
@@ -40,7 +44,7 @@ class PacketQueue:
         self._entries: deque[Entry] = deque()
         self._bound = UNKNOWN_RATE_BYTES
         self.size = 0
-        """Bytes that wait."""
+        """Total size in bytes of the waiting packets."""
         self.dropped = 0
         self.late = 0
         self._late_at = 0.0
@@ -52,11 +56,11 @@ class PacketQueue:
         return len(self._entries)
 
     def follow(self, rate: float) -> None:
-        """The link delivers so many bytes a second; 0: not known."""
+        """Adapt the bound to the link's rate in bytes per second; 0 means unknown."""
         self._bound = min(MOST_BYTES, int(rate * MOST_TIME)) if rate > 0 else UNKNOWN_RATE_BYTES
 
     def push(self, packet: bytes, segment: int = 0, now: float = 0.0) -> int:
-        """Append a packet; returns how many old ones were dropped to make room for it."""
+        """Append a packet; return how many old ones were dropped to make room for it."""
         entries = self._entries
         self.size += len(packet)
         dropped = 0
@@ -70,19 +74,19 @@ class PacketQueue:
         return dropped
 
     def pop(self) -> bytes:
-        """Take the oldest packet out. IndexError on an empty queue."""
+        """Remove and return the oldest packet. Raises IndexError on an empty queue."""
         return self.pop_entry()[0]
 
     def pop_entry(self) -> Entry:
-        """Take the oldest packet out, with its segment and arrival. IndexError on an empty queue."""
+        """Remove and return the oldest packet, with its segment and arrival. Raises IndexError on an empty queue."""
         entry = self._entries.popleft()
         self.size -= len(entry[0])
         return entry
 
     def take(self, now: float) -> Entry | None:
-        """Take the next packet to send out, as CoDel sees fit; None: the queue is empty.
+        """Remove and return the next packet to send, by CoDel's rules; None if the queue is empty.
 
-        Entries dropped on the way are counted in `dropped`.
+        Entries that CoDel drops first are counted in `dropped`.
         """
         entries = self._entries
         if not entries:
@@ -102,12 +106,12 @@ class PacketQueue:
         return self._drop_from(entry, now)
 
     def put_back(self, entry: Entry) -> None:
-        """Put what `take` gave, or a part of it, back to where it was: it could not leave after all."""
+        """Return an entry from `take`, or a part of it, to the head of the queue: it could not be sent after all."""
         self._entries.appendleft(entry)
         self.size += len(entry[0])
 
     def clear(self) -> int:
-        """Drop everything, which `dropped` does not count; returns how many packets there were."""
+        """Drop everything; return how many packets there were. `dropped` does not count them."""
         count = len(self._entries)
         self._entries.clear()
         self.size = 0
@@ -116,7 +120,10 @@ class PacketQueue:
         return count
 
     def _drop_from(self, entry: Entry, now: float) -> Entry:
-        """Packets have been late for an interval: `entry`, already out, is sent or dropped (RFC 8289, section 5.5)."""
+        """Drop entries as CoDel requires once packets have been late for an interval (RFC 8289, section 5.5).
+
+        `entry` has already been removed. Return it, or the entry to send in its place.
+        """
         if not self._dropping:
             self._dropping = True
             recently = now - self._drop_at < 16 * INTERVAL

@@ -1,16 +1,17 @@
-"""The route table: peer CIDRs (allowed IPs) to links, longest prefix first, used both ways.
+"""The route table: maps peers' CIDRs (allowed IPs) to links; the longest matching prefix wins.
 
-The destination of a packet from the device chooses the link; the source of a packet from a link must lead back to it.
+It serves both directions: the destination of a packet from the device chooses the link, and the source of a packet from
+a link must lead back to that link.
 
-    levels    one dictionary a prefix length: a look-up costs at most as many steps as there are different lengths in
-              use, whatever the number of prefixes
-    known     recent answers, a bounded number of them, until the table is changed. What one peer asks for cannot change
-              another's answer; many different addresses only make answers cost what they cost without it
-    held      what leads to each link, so that a link goes without a look at the others' prefixes
+    levels     one dictionary per prefix length: a look-up takes at most as many steps as there are different lengths in
+               use, whatever the number of prefixes
+    recent     a cache of a bounded number of answers, cleared when the table changes. One peer's look-ups cannot change
+               another's answer; a flood of different addresses only makes look-ups cost what they cost without a cache
+    by link    the prefixes that lead to each link, so that removing a link does not visit the others' prefixes
 
-`scripts/routes` measures it. A kept answer takes some 50 ns; to find one takes 1 to 2 us with the dozen lengths that
-operators use, and 10 us with all 129 of IPv6. The patricia tries that there are as libraries, in C, find one in about 1
-us, but would need the same kept answers before them, and would save next to nothing.
+`scripts/routes` measures it. A cached answer takes about 50 ns. A search takes 1 to 2 us with the dozen lengths that
+operators use, and 10 us with all 129 of IPv6. The Patricia tries available as C libraries search in about 1 us, but
+would need the same cache in front of them, and would save next to nothing.
 """
 
 from __future__ import annotations
@@ -30,51 +31,51 @@ class RouteTable(Generic[Link]):
     """Prefixes of both IP versions, told apart by the length of an address: 4 or 16 bytes."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Link | None] = _Known(self._search)
-        self.find: Callable[[bytes], Link | None] = self._known.__getitem__
-        """The link that the longest prefix over an address (4 or 16 bytes) leads to, or None."""
-        # By bytes of address, then by the bits that do not count, the fewest first.
+        self._recent: dict[bytes, Link | None] = _RecentAnswers(self._search)
+        self.find: Callable[[bytes], Link | None] = self._recent.__getitem__
+        """Return the link to which the longest prefix that covers an address (4 or 16 bytes) leads, or None."""
+        # By address size in bytes, then by the number of host bits, the fewest first.
         self._levels: dict[int, dict[int, dict[int, Link]]] = {4: {}, 16: {}}
-        self._held: dict[Link, dict[tuple[int, int], set[int]]] = {}
+        self._by_link: dict[Link, dict[tuple[int, int], set[int]]] = {}
 
     def __len__(self) -> int:
-        """How many prefixes there are."""
+        """The number of prefixes."""
         return sum(len(prefixes) for levels in self._levels.values() for prefixes in levels.values())
 
     def add(self, network: Network, link: Link) -> None:
-        """Lead `network` to `link`; an identical prefix that led elsewhere moves."""
-        self._known.clear()
-        size, shift, prefix = _place_of(network)
+        """Route `network` to `link`; an identical prefix that led to another link moves."""
+        self._recent.clear()
+        size, shift, prefix = _key_of(network)
         prefixes = self._levels[size].get(shift)
         if prefixes is None:
             prefixes = {}
             self._levels[size] = dict(sorted([*self._levels[size].items(), (shift, prefixes)]))
         former = prefixes.get(prefix)
         if former is not None:
-            self._held[former][size, shift].remove(prefix)
+            self._by_link[former][size, shift].remove(prefix)
         prefixes[prefix] = link
-        self._held.setdefault(link, {}).setdefault((size, shift), set()).add(prefix)
+        self._by_link.setdefault(link, {}).setdefault((size, shift), set()).add(prefix)
 
     def remove(self, network: Network) -> None:
-        """Lead `network`, this very prefix, nowhere; wider ones that cover it stand."""
-        self._known.clear()
-        size, shift, prefix = _place_of(network)
+        """Remove exactly this prefix, if it is there; wider ones that cover it remain."""
+        self._recent.clear()
+        size, shift, prefix = _key_of(network)
         link = self._levels[size].get(shift, {}).get(prefix)
         if link is not None:
-            self._held[link][size, shift].remove(prefix)
+            self._by_link[link][size, shift].remove(prefix)
             self._drop(size, shift, {prefix})
 
     def remove_all(self, link: Link) -> None:
-        """Lead nothing to `link` any more."""
-        self._known.clear()
-        for (size, shift), prefixes in self._held.pop(link, {}).items():
+        """Remove every prefix that leads to `link`."""
+        self._recent.clear()
+        for (size, shift), prefixes in self._by_link.pop(link, {}).items():
             self._drop(size, shift, prefixes)
 
     def networks_of(self, link: Link) -> list[Network]:
-        """What leads to `link`: IPv4 before IPv6, by address, the wider first."""
+        """The prefixes that lead to `link`: IPv4 before IPv6, sorted by address, wider ones first."""
         found = [
             (size, prefix << shift, size * 8 - shift)
-            for (size, shift), prefixes in self._held.get(link, {}).items()
+            for (size, shift), prefixes in self._by_link.get(link, {}).items()
             for prefix in prefixes
         ]
         return [(IPv4Network if size == 4 else IPv6Network)((number, length)) for size, number, length in sorted(found)]
@@ -88,7 +89,7 @@ class RouteTable(Generic[Link]):
         return None
 
     def _drop(self, size: int, shift: int, prefixes: set[int]) -> None:
-        """Forget prefixes of one level, and the level when it is empty: it would cost every look-up a step."""
+        """Remove prefixes from one level, and the level once it is empty: it would cost every look-up a step."""
         level = self._levels[size]
         for prefix in prefixes:
             del level[shift][prefix]
@@ -96,8 +97,8 @@ class RouteTable(Generic[Link]):
             del level[shift]
 
 
-class _Known(dict[bytes, "Link | None"]):
-    """Answers, found when they are asked for; the interpreter finds a kept one without a call of ours."""
+class _RecentAnswers(dict[bytes, "Link | None"]):
+    """A cache of answers that searches for a missing one; finding a cached one calls no Python code."""
 
     def __init__(self, search: Callable[[bytes], Link | None]) -> None:
         self._search = search
@@ -109,7 +110,7 @@ class _Known(dict[bytes, "Link | None"]):
         return link
 
 
-def _place_of(network: Network) -> tuple[int, int, int]:
-    """Bytes of address, bits that do not count, and those that do as a number."""
+def _key_of(network: Network) -> tuple[int, int, int]:
+    """Address size in bytes, number of host bits, and the prefix's bits as a number."""
     shift = network.max_prefixlen - network.prefixlen
     return network.max_prefixlen // 8, shift, int(network.network_address) >> shift

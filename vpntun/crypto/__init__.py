@@ -1,1 +1,1 @@
-"""Floor 1: keys, the handshake and sessions. Time is an argument; knows nothing of descriptors."""
+"""Cryptography: keys, the handshake and sessions. Time is an argument; nothing here uses descriptors."""

@@ -1,14 +1,16 @@
-"""ChaCha20-Poly1305 (RFC 8439) with WireGuard's nonce, in the caller's buffers. Law: both backends do the same.
+"""ChaCha20-Poly1305 (RFC 8439) with WireGuard's nonce, from one of two backends.
 
-The nonce is 4 zero bytes and the 64-bit little-endian counter (WireGuard paper, section 5.4.6).
+It works in the caller's buffers. The nonce is 4 zero bytes and the 64-bit little-endian counter (WireGuard paper,
+section 5.4.6).
 
-    backend   library                        copies
-    openssl   cryptography >= 47, optional   none
-    sodium    PyNaCl, always there           in and out, as its binding takes and gives only bytes
+    backend   library                            copies
+    openssl   cryptography >= 47, optional       none
+    sodium    PyNaCl, a required dependency      input and output, as its binding accepts and returns only bytes
 
-Which one it is was decided when this file was imported: `new_aead` makes it, `BACKEND` names it.
+Importing this file selects the backend: `new_aead` creates a cipher with it, `BACKEND` names it. Both backends behave
+alike.
 
-This is the hot path, so the caller cuts its buffers to size once and nothing here checks or cuts them again.
+This is the hot path: the caller slices its buffers to the exact size, and nothing here checks or slices them again.
 """
 
 from __future__ import annotations
@@ -37,28 +39,28 @@ _sodium_open = sodium.crypto_aead_chacha20poly1305_ietf_decrypt
 
 
 class Aead(Protocol):
-    """One key's cipher.
+    """The cipher of one key.
 
-    Input and output lie apart or begin at the same byte (sealing and opening in place); any other overlap gives
-    garbage. `associated` is authenticated along with the text, and empty in data messages.
+    Input and output must not overlap, or must begin at the same byte (sealing and opening in place); any other overlap
+    produces garbage. `associated` is authenticated along with the text; in data messages it is empty.
     """
 
     def seal_into(self, counter: int, plaintext: Buffer, out: memoryview, associated: bytes = b"") -> int:
-        """Write ciphertext and tag; return how many bytes. `out` is exactly 16 bytes longer than the plaintext.
+        """Write ciphertext and tag; return their size. `out` is exactly 16 bytes longer than the plaintext.
 
         Raises ValueError for an `out` of another size.
         """
 
     def open_into(self, counter: int, ciphertext: Buffer, out: memoryview, associated: bytes = b"") -> int:
-        """Write the plaintext; return how many bytes. `out` is exactly 16 bytes shorter than the ciphertext.
+        """Write the plaintext; return its size. `out` is exactly 16 bytes shorter than the ciphertext.
 
-        Raises BadPacket("bad tag") for what was forged or is shorter than a tag, and then `out` holds garbage: who
-        wants to try again does not open in place. Raises ValueError for an `out` of another size.
+        Raises BadPacket("bad tag") for a ciphertext that is forged or shorter than a tag. `out` then holds garbage, so
+        a caller that may try again must not open in place. Raises ValueError for an `out` of another size.
         """
 
 
 class SodiumAead:
-    """libsodium through PyNaCl."""
+    """Cipher from libsodium, through PyNaCl."""
 
     __slots__ = ("_key",)
 
@@ -79,7 +81,7 @@ class SodiumAead:
 
 
 class OpensslAead:
-    """OpenSSL through cryptography."""
+    """Cipher from OpenSSL, through the package cryptography."""
 
     __slots__ = ("_open", "_seal")
 
@@ -111,7 +113,7 @@ def _why_not_openssl() -> str:
 
 
 WHY_NOT_OPENSSL: str = _why_not_openssl()
-"""Empty where OpensslAead works."""
+"""The reason why OpensslAead does not work here; empty if it does."""
 
 BACKEND: str
 new_aead: Callable[[bytes], Aead]

@@ -1,14 +1,16 @@
-"""The pattern IKpsk2 of the Noise specification (revision 34, sections 7.5 and 9), each message from both ends.
+"""Noise's handshake pattern IKpsk2: writing and reading of its two messages.
 
-    <- s                        the initiator knows the responder's static key before
+Noise specification, revision 34, sections 7.5 and 9:
+
+    <- s                        the initiator knows the responder's static key beforehand
     ...
     -> e, es, s, ss             first message:  ephemeral, sealed static, sealed payload
     <- e, ee, se, psk           second message: ephemeral, sealed payload
 
-With a preshared key in the pattern, an ephemeral is mixed into the chain as well as the hash. Keys are 32 bytes; all
-functions change the state they are given. WireGuard is this pattern with a prologue of its own (`noise.py`).
+Because the pattern has a preshared key, an ephemeral is mixed into the chain as well as the hash. Keys are 32 bytes.
+All functions change the state they are given. WireGuard is this pattern with a prologue of its own (`noise.py`).
 
-Every function that gets bytes of the other end raises only BadPacket: "bad tag" or "low-order point".
+Every function that takes bytes from the other end raises only BadPacket: "bad tag" or "low-order point".
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ def start(prologue: bytes, responder: bytes) -> SymmetricState:
 def write_first(
     state: SymmetricState, identity: KeyPair, ephemeral: KeyPair, responder: bytes, payload: bytes
 ) -> tuple[bytes, bytes]:
-    """The initiator's sealed static key (48 bytes) and its sealed payload (16 bytes longer).
+    """Return the initiator's sealed static key (48 bytes) and its sealed payload (16 bytes longer than the payload).
 
-    Raises BadPacket("low-order point") where the responder's configured key is one.
+    Raises BadPacket("low-order point") if the responder's configured key is one.
     """
     _mix_ephemeral(state, ephemeral.public)
     state.mix_key(agree(ephemeral.private, responder))
@@ -41,14 +43,14 @@ def write_first(
 
 
 def read_static(state: SymmetricState, identity: KeyPair, ephemeral: bytes, static: bytes) -> bytes:
-    """At the responder, the first half of the first message: who the initiator says it is (public key)."""
+    """At the responder, read the first half of the first message: the public key that the initiator claims."""
     _mix_ephemeral(state, ephemeral)
     state.mix_key(agree(identity.private, ephemeral))
     return state.decrypt_and_hash(static)
 
 
 def read_first_payload(state: SymmetricState, identity: KeyPair, initiator: bytes, payload: bytes) -> bytes:
-    """At the responder, the second half: the payload, and with it the proof that the initiator is who it says."""
+    """At the responder, read the second half: the payload, whose tag proves that the initiator owns its key."""
     state.mix_key(agree(identity.private, initiator))
     return state.decrypt_and_hash(payload)
 
@@ -56,7 +58,7 @@ def read_first_payload(state: SymmetricState, identity: KeyPair, initiator: byte
 def write_second(
     state: SymmetricState, ephemeral: KeyPair, initiator: bytes, initiator_ephemeral: bytes, psk: bytes, payload: bytes
 ) -> bytes:
-    """The responder's sealed payload (16 bytes longer)."""
+    """Return the responder's sealed payload (16 bytes longer than the payload)."""
     _mix_ephemeral(state, ephemeral.public)
     state.mix_chain(agree(ephemeral.private, initiator_ephemeral))
     state.mix_chain(agree(ephemeral.private, initiator))
@@ -67,7 +69,7 @@ def write_second(
 def read_second(
     state: SymmetricState, identity: KeyPair, own_ephemeral: KeyPair, ephemeral: bytes, psk: bytes, payload: bytes
 ) -> bytes:
-    """At the initiator: the responder's payload, and with it the proof that it is the responder."""
+    """At the initiator, read the second message: the payload, whose tag proves that the responder sent it."""
     _mix_ephemeral(state, ephemeral)
     state.mix_chain(agree(own_ephemeral.private, ephemeral))
     state.mix_chain(agree(identity.private, ephemeral))

@@ -1,7 +1,9 @@
-"""X25519 keys. Law: a key is 32 bytes in memory and wg(8)'s 44 base64 characters outside, and no secret is ever shown.
+"""X25519 keys: creation, text form and Diffie-Hellman.
 
-Private keys are clamped when they are made (RFC 7748, section 5), as wg(8) does, so that what is written to a file is
-what is used. A Diffie-Hellman result of zero comes from a low-order public key and is refused (RFC 7748, section 6.1).
+A key is 32 bytes in memory, and wg(8)'s 44 base64 characters outside. No error text or repr ever shows a secret.
+Private keys are clamped when they are created (RFC 7748, section 5), as wg(8) does, so that the key in a file is
+exactly the one that is used. A Diffie-Hellman result of zero comes from a low-order public key and is refused
+(RFC 7748, section 6.1).
 """
 
 from __future__ import annotations
@@ -20,16 +22,16 @@ _TEXT_SIZE = 44
 
 
 def parse_key(text: str) -> bytes:
-    """The 32 bytes of a key in wg(8)'s form; white space around it is ignored.
+    """Return the 32 bytes of a key in wg(8)'s form; white space around it is ignored.
 
-    Raises ConfigurationError, whose text never holds the key, for anything that wg(8) would not have written.
+    Raises ConfigurationError for any text that wg(8) would not have written. The error's text never contains the key.
     """
     stripped = text.strip()
     try:
         key = binascii.a2b_base64(stripped)
     except ValueError:
         key = b""
-    # Comparing with what we would write refuses stray characters and loose bits in the last one.
+    # Comparing with our own encoding refuses stray characters and unused bits that are set in the last character.
     if len(key) != KEY_SIZE or format_key(key) != stripped:
         raise ConfigurationError(
             f"this is not a key: a key is {KEY_SIZE} bytes in base64, {_TEXT_SIZE} characters that end in '=', "
@@ -44,7 +46,7 @@ def format_key(key: bytes) -> str:
 
 
 def clamp(scalar: bytes) -> bytes:
-    """32 bytes as an X25519 private key: lowest three bits and highest bit cleared, second highest set."""
+    """Make 32 bytes an X25519 private key: lowest three bits and highest bit cleared, second highest set."""
     return bytes([scalar[0] & 248]) + scalar[1:31] + bytes([scalar[31] & 127 | 64])
 
 
@@ -64,9 +66,9 @@ def public_of(private: bytes) -> bytes:
 
 
 def agree(private: bytes, public: bytes) -> bytes:
-    """X25519: the 32 bytes that only the holders of the two private keys know.
+    """X25519: compute the 32 bytes that only the holders of the two private keys know.
 
-    Raises BadPacket("low-order point") where the result is zero and so known to everybody.
+    Raises BadPacket("low-order point") if the result is zero and therefore known to everybody.
     """
     try:
         return crypto_scalarmult(private, public)
@@ -83,10 +85,10 @@ class KeyPair:
 
     @classmethod
     def of(cls, private: bytes) -> KeyPair:
-        """The pair of a private key."""
+        """The key pair of a private key."""
         return cls(private, public_of(private))
 
     @classmethod
     def generate(cls) -> KeyPair:
-        """A new pair."""
+        """Create a new key pair."""
         return cls.of(generate_private())

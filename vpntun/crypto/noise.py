@@ -1,4 +1,4 @@
-"""WireGuard's handshake: Noise IKpsk2 in two messages, each under a MAC that only who knows the recipient can make.
+"""WireGuard's handshake: Noise IKpsk2 in two messages, each protected by mac1.
 
     initiator                                       responder
     Initiator(...).initiation(sender, timestamp) -> consume_initiation(identity, message)
@@ -6,11 +6,12 @@
     .consume_response(message)                   <- .respond(psk, sender)
     SessionKeys                                     SessionKeys, not to be used before the initiator's first data
 
-The law of consuming: shape, then mac1, then the first Diffie-Hellman. Whoever does not know the recipient's public key
-costs one hash. WireGuard paper, sections 5.4.2 to 5.4.5.
+Computing mac1 takes the recipient's public key. A received message is checked in this order: shape, mac1, first
+Diffie-Hellman. So a message from a sender that does not know the recipient's public key costs only one hash. WireGuard
+paper, sections 5.4.2 to 5.4.5.
 
-What is consumed is untrusted: only BadPacket leaves here ("bad size", "bad type", "bad reserved", "bad mac1",
-"low-order point", "bad tag", "own key", "unasked response"). mac2 is neither set nor looked at here.
+Received messages are untrusted: only BadPacket is raised for them ("bad size", "bad type", "bad reserved", "bad mac1",
+"low-order point", "bad tag", "own key", "unasked response"). mac2 is sent as zeros and not checked.
 """
 
 from __future__ import annotations
@@ -33,33 +34,34 @@ _BOTH_MACS = 2 * MAC_SIZE
 
 @dataclass(frozen=True)
 class SessionKeys:
-    """What a handshake ends with: the keys (32 bytes) this end seals and opens data with."""
+    """The result of a handshake: the keys (32 bytes each) with which this end seals and opens data."""
 
     send: bytes = field(repr=False)
     receive: bytes = field(repr=False)
 
 
 class Initiator:
-    """One initiation and what is needed to consume its response."""
+    """One initiation, and the state needed to consume its response."""
 
     def __init__(self, identity: KeyPair, peer: bytes, psk: bytes, ephemeral: KeyPair | None = None) -> None:
-        """`peer` is the responder's public key, `psk` 32 bytes (zeros: none). Only tests give the ephemeral key."""
+        """`peer` is the responder's public key, `psk` 32 bytes (zeros: none). Only tests pass `ephemeral`."""
         self._identity = identity
         self._peer = peer
         self._psk = psk
         self._ephemeral = ephemeral or KeyPair.generate()
         self._state: SymmetricState | None = None
-        self._spoken = False
+        self._is_used = False
 
     def initiation(self, sender: int, timestamp: bytes) -> bytes:
-        """The message, 148 bytes: `sender` is this end's 32-bit index, `timestamp` is TAI64N (12 bytes).
+        """Return the message, 148 bytes: `sender` is this end's 32-bit index, `timestamp` is TAI64N (12 bytes).
 
-        May be called once: a second timestamp under one ephemeral key would repeat a nonce. Raises RuntimeError
-        otherwise, and BadPacket("low-order point") where the configured peer's key is one, which no peer can have.
+        May be called only once, since a second timestamp under the same ephemeral key would repeat a nonce; a second
+        call raises RuntimeError. Raises BadPacket("low-order point") if the peer's configured key is one, which no real
+        peer can have.
         """
-        if self._spoken:
+        if self._is_used:
             raise RuntimeError("an Initiator makes one initiation; make another Initiator")
-        self._spoken = True
+        self._is_used = True
         state = ikpsk2.start(PROLOGUE, self._peer)
         static, sealed = ikpsk2.write_first(state, self._identity, self._ephemeral, self._peer, timestamp)
         self._state = state
@@ -67,9 +69,9 @@ class Initiator:
         return _with_mac1(message.pack(), self._peer)
 
     def consume_response(self, message: Buffer) -> SessionKeys:
-        """The keys of the new session, from the 92 bytes of a genuine response; its indices are the caller's to check.
+        """Return the keys of the new session, given the 92 bytes of a genuine response. The caller checks its indices.
 
-        A response that was refused leaves everything as it was: the genuine one can still come. After it no other is
+        A refused response changes nothing: the genuine one can still arrive. Once that has arrived, no other is
         accepted.
         """
         response = Response.parse(message)
@@ -85,9 +87,9 @@ class Initiator:
 
 @dataclass(frozen=True)
 class ReceivedInitiation:
-    """An initiation that proved who sent it: `peer` is its public key, `timestamp` its TAI64N, `sender` its index.
+    """An authenticated initiation: `peer` is its sender's public key, `timestamp` its TAI64N, `sender` its index.
 
-    It may still be a replay, which the caller sees by the timestamp.
+    It may still be a replay, which the caller detects by the timestamp.
     """
 
     peer: bytes
@@ -97,7 +99,10 @@ class ReceivedInitiation:
     _state: SymmetricState = field(repr=False)
 
     def respond(self, psk: bytes, sender: int, ephemeral: KeyPair | None = None) -> tuple[bytes, SessionKeys]:
-        """The response, 92 bytes, and the session's keys; `sender` is this end's index. Only tests give `ephemeral`."""
+        """Return the response, 92 bytes, and the session's keys; `sender` is this end's index.
+
+        Only tests pass `ephemeral`.
+        """
         own = ephemeral or KeyPair.generate()
         state = self._state.copy()
         empty = ikpsk2.write_second(state, own, self.peer, self._ephemeral, psk, b"")
@@ -107,9 +112,9 @@ class ReceivedInitiation:
 
 
 def consume_initiation(identity: KeyPair, message: Buffer) -> ReceivedInitiation:
-    """What the 148 bytes of a genuine initiation to `identity` say. Whether the peer is known is the caller's to find.
+    """Open the 148 bytes of a genuine initiation to `identity`. The caller checks whether the peer is known.
 
-    Raises BadPacket, among others "own key" for one that carries our own public key as its sender's.
+    Raises BadPacket, for example "own key" if the initiation names this end's own public key as its sender's.
     """
     initiation = Initiation.parse(message)
     _check_mac1(message, initiation.mac1, identity.public)
@@ -122,7 +127,7 @@ def consume_initiation(identity: KeyPair, message: Buffer) -> ReceivedInitiation
 
 
 def mac1_key(public: bytes) -> bytes:
-    """The key (32 bytes) of mac1 in every handshake message to the owner of this public key."""
+    """The key (32 bytes) for mac1 in every handshake message to the owner of this public key."""
     return blake2s(b"mac1----" + public)
 
 

@@ -1,9 +1,9 @@
-"""The replay window of RFC 6479: a ring of 128 words of 64 bits, one bit a counter, moved on word by word.
+"""The replay window of RFC 6479: a ring of 128 words of 64 bits, one bit per counter.
 
-A counter is accepted once, if it is below the limit and at most 8,128 behind the greatest accepted one. One word of the
-ring is always being filled, so 127 whole words lie behind the greatest.
+A counter is accepted once, if it is below the limit and at most 8,128 behind the greatest accepted one. The ring
+advances by whole words: one word is being filled, and 127 complete words lie behind it.
 
-Who asks must have authenticated the packet first: a forged counter that was marked would move the window.
+The caller must authenticate a packet before it marks the packet's counter: a forged counter would move the window.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WINDOW = _LAST_WORD * 64
 
 
 class ReplayWindow:
-    """Which counters have been accepted; a new window has seen none."""
+    """The set of counters that have been accepted; empty at first."""
 
     __slots__ = ("_greatest", "_ring")
 
@@ -26,7 +26,7 @@ class ReplayWindow:
         self._ring = [0] * _WORDS
 
     def seen(self, counter: int) -> bool:
-        """Whether `mark` would refuse this counter: it was marked, it is too old, or it is at the limit."""
+        """Whether `mark` would refuse this counter: it was marked before, is too old, or has reached the limit."""
         if counter > self._greatest:
             return counter >= LIMIT
         if self._greatest - counter > WINDOW:
@@ -34,7 +34,7 @@ class ReplayWindow:
         return bool(self._ring[counter >> 6 & _LAST_WORD] >> (counter & 63) & 1)
 
     def mark(self, counter: int) -> bool:
-        """True if the counter was acceptable, which it is then no more."""
+        """Mark the counter as seen; return whether it was acceptable. The same counter is refused from then on."""
         ring = self._ring
         greatest = self._greatest
         word = counter >> 6

@@ -1,10 +1,11 @@
-"""One session's data messages. Law of receiving: authenticate, then consult the window and mark, then tell.
+"""One session: sealing and opening of its data messages, with counters and replay window.
 
-    sending:    header(receiver, counter) | ChaCha20-Poly1305(packet)      the counter goes up and never wraps
-    receiving:  the caller found the session by its index and asked may_receive -> AEAD -> replay window -> plaintext
+    sending:    header(receiver, counter) | ChaCha20-Poly1305(packet)      the counter increases and never wraps
+    receiving:  the caller finds the session by its index and asks may_receive -> AEAD -> replay window -> plaintext
 
-A session may be used for 180 s and 2^64 - 2^13 - 1 messages (WireGuard paper, sections 5.4.6 and 6). Times are seconds
-of whatever clock the caller keeps to.
+A message must be authenticated before the replay window is consulted and its counter is marked. A session may be used
+for 180 s and 2^64 - 2^13 - 1 messages (WireGuard paper, sections 5.4.6 and 6). Times are in seconds, of any one clock
+that the caller chooses.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ _COUNTER_OFFSET = 8
 
 
 class SessionExhausted(RuntimeError):
-    """The caller did not ask `may_send`: the counter is at its limit, or the session was wiped."""
+    """The counter has reached its limit or the session was wiped, and the caller did not ask `may_send`."""
 
 
 class Session:
-    """The two keys of one handshake, and what has been sent and received under them."""
+    """The two keys of one handshake, with the counters sent and received under them."""
 
     __slots__ = (
         "_opener",
@@ -48,7 +49,7 @@ class Session:
     )
 
     def __init__(self, keys: SessionKeys, local_index: int, remote_index: int, initiator: bool, created: float) -> None:
-        """`initiator`: whether this end was. `created`: when, in seconds. The peer sends to `local_index`."""
+        """`initiator`: whether this end initiated. `created`: time in seconds. The peer sends to `local_index`."""
         self._sealer: Aead | None = new_aead(keys.send)
         self._opener: Aead | None = new_aead(keys.receive)
         self.local_index = local_index
@@ -56,13 +57,13 @@ class Session:
         self.initiator = initiator
         self.created = created
         self.send_counter = 0
-        """The counter of the next message, and so how many were sealed."""
+        """The counter of the next message, and so the number of messages sealed."""
         self.highest_received = -1
-        """The greatest counter that was authenticated and not a replay."""
+        """The greatest counter of an authenticated message that was not a replay; -1 before the first."""
         self.replay = ReplayWindow()
 
     def may_send(self, now: float) -> bool:
-        """Whether the session is young, has counters left and was not wiped."""
+        """Whether the session is younger than 180 s, has counters left and was not wiped."""
         return (
             self._sealer is not None
             and now - self.created < REJECT_AFTER_TIME
@@ -70,14 +71,14 @@ class Session:
         )
 
     def may_receive(self, now: float) -> bool:
-        """Whether the session is young and was not wiped."""
+        """Whether the session is younger than 180 s and was not wiped."""
         return self._opener is not None and now - self.created < REJECT_AFTER_TIME
 
     def seal_into(self, plaintext: Buffer, message: memoryview) -> int:
         """Write a data message; return its size, which is 32 bytes more than the plaintext's.
 
         `message` may be longer. The plaintext lies elsewhere or, to be sealed in place, exactly at message[16:].
-        Raises SessionExhausted, which `may_send` foretells, and ValueError where `message` is too short.
+        Raises SessionExhausted, which asking `may_send` first avoids, and ValueError if `message` is too short.
         """
         counter = self.send_counter
         sealer = self._sealer
@@ -90,14 +91,14 @@ class Session:
         return size
 
     def open_into(self, message: Buffer, plaintext: memoryview) -> int:
-        """Write what a data message carries; return its size, which is 32 bytes less than the message's.
+        """Write the plaintext of a data message; return its size, which is 32 bytes less than the message's.
 
-        Give `message` as a memoryview, or it is copied. `plaintext` may be longer; it lies elsewhere or, to be opened
-        in place, begins at message[16]. When the message is refused `plaintext` holds garbage. The caller has checked
-        the type, the receiver index and `may_receive`.
+        Pass `message` as a memoryview; other types are copied. `plaintext` may be longer; it lies elsewhere or, to be
+        opened in place, begins at message[16]. If the message is refused, `plaintext` holds garbage. The caller has
+        checked the type, the receiver index and `may_receive`.
 
         Raises BadPacket: "bad size", "bad tag", "replayed" (also too old, or a counter at the limit) or "no session"
-        (wiped), and ValueError where `plaintext` is too short.
+        (wiped), and ValueError if `plaintext` is too short.
         """
         size = len(message) - DATA_OVERHEAD
         if size < 0:
@@ -114,6 +115,6 @@ class Session:
         return size
 
     def wipe(self) -> None:
-        """Drop the keys: from now on nothing may be sent or received."""
+        """Drop the keys: from now on nothing can be sent or received."""
         self._sealer = None
         self._opener = None

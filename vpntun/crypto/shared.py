@@ -1,17 +1,17 @@
-"""Shared-key mode: everything both ends need, out of one secret of 32 bytes.
+"""Shared-key mode: the keys and addresses of both ends, derived from one secret of 32 bytes.
 
-Each item is BLAKE2b (RFC 7693) keyed with the secret, 32 bytes long, over no data, with a label of its own as the
+Each item is BLAKE2b (RFC 7693) of no data, 32 bytes long, keyed with the secret, with the item's label as the
 personalisation (ASCII, padded with zeros to 16 bytes):
 
     label               item
-    "vpntun server"     the server's private key, clamped as X25519 has it
+    "vpntun server"     the server's private key, clamped for X25519
     "vpntun client"     the client's private key, clamped
     "vpntun psk"        the preshared key of the handshake
     "vpntun prefix6"    0xfd and the first 7 bytes: a /64 of its own in fd00::/8; ::1 is the server, ::2 the client
-    "vpntun pair4"      the first 4 bytes, big endian, modulo 2^20: which /30 of 100.64.0.0/10 it is;
+    "vpntun pair4"      the first 4 bytes, big endian, modulo 2^20: the number of a /30 in 100.64.0.0/10;
                         the server has its first host address, the client its second
 
-The handshake is then the ordinary one with fresh ephemeral keys: a stolen secret opens no recorded traffic.
+The handshake is then the ordinary one with fresh ephemeral keys, so a stolen secret does not decrypt recorded traffic.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SharedIdentity:
 
     @classmethod
     def of(cls, secret: bytes) -> SharedIdentity:
-        """What follows from a secret of 32 bytes."""
+        """Derive the identity from a secret of 32 bytes."""
         prefix6 = IPv6Network((b"\xfd" + _derive(secret, b"vpntun prefix6")[:7] + bytes(8), 64))
         pairs = _CARRIER_GRADE_NAT.num_addresses // _ADDRESSES_IN_A_PAIR
         pair = int.from_bytes(_derive(secret, b"vpntun pair4")[:4], "big") % pairs

@@ -1,8 +1,10 @@
-"""Noise's symmetric state over BLAKE2s and ChaCha20-Poly1305 (Noise specification, revision 34, section 5.2).
+"""Noise's symmetric state over BLAKE2s and ChaCha20-Poly1305.
 
-chain   what has been agreed so far; each Diffie-Hellman result and the preshared key is mixed in
-digest  what has been said so far; sealed along with every text, so that both ends saw the same handshake
-key     seals the next texts; a new one, counting from zero, with every mix into the chain that asks for one
+Noise specification, revision 34, section 5.2. The state consists of
+
+chain   the secrets agreed so far: each Diffie-Hellman result and the preshared key is mixed in
+digest  a hash of the messages so far: authenticated along with every text, so that both ends saw the same handshake
+key     the key for the next texts: each mix into the chain that derives a key replaces it and restarts its counter at 0
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ def derive(chain: bytes, material: bytes, count: int) -> list[bytes]:
 
 
 class SymmetricState:
-    """The state of one handshake at one end. What it mixes is bytes; it knows of no pattern and of no message."""
+    """The state of one handshake at one end. It mixes plain bytes, and knows neither patterns nor message layouts."""
 
     def __init__(self, protocol_name: bytes, prologue: bytes) -> None:
-        """`protocol_name` is longer than a hash (33 bytes or more), as all of this family with a psk are."""
+        """`protocol_name` must be longer than a hash (33 bytes or more), as all names of this family with a psk are."""
         self._chain = blake2s(protocol_name)
         self._digest = self._chain
         self._cipher: Aead | None = None
@@ -44,12 +46,12 @@ class SymmetricState:
         self.mix_hash(prologue)
 
     def copy(self) -> SymmetricState:
-        """The same state, which goes on by itself."""
+        """An independent copy of the state."""
         return copy.copy(self)
 
     @property
     def handshake_hash(self) -> bytes:
-        """32 bytes, equal at both ends when both saw the same handshake."""
+        """The digest: 32 bytes, equal at both ends if both saw the same handshake."""
         return self._digest
 
     def mix_hash(self, data: bytes) -> None:
@@ -60,7 +62,7 @@ class SymmetricState:
         self._start_cipher(key)
 
     def mix_chain(self, material: bytes) -> None:
-        """`mix_key` where nothing is sealed before the next key: WireGuard's KDF1."""
+        """Mix in `material` without deriving a key, where nothing is sealed before the next key: WireGuard's KDF1."""
         [self._chain] = derive(self._chain, material, 1)
 
     def mix_key_and_hash(self, material: bytes) -> None:
@@ -69,7 +71,7 @@ class SymmetricState:
         self._start_cipher(key)
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
-        """The ciphertext, 16 bytes longer."""
+        """Return the ciphertext, 16 bytes longer than the plaintext."""
         sealed = bytearray(len(plaintext) + TAG_SIZE)
         cipher, counter = self._next_nonce()
         cipher.seal_into(counter, plaintext, memoryview(sealed), self._digest)
@@ -78,7 +80,7 @@ class SymmetricState:
         return ciphertext
 
     def decrypt_and_hash(self, ciphertext: bytes) -> bytes:
-        """The plaintext, 16 bytes shorter. Raises BadPacket("bad tag"); the state is then of no more use."""
+        """Return the plaintext, 16 bytes shorter. Raises BadPacket("bad tag"); the state is then no longer usable."""
         if len(ciphertext) < TAG_SIZE:
             raise BadPacket("bad tag")
         opened = bytearray(len(ciphertext) - TAG_SIZE)
@@ -88,7 +90,7 @@ class SymmetricState:
         return bytes(opened)
 
     def split(self) -> tuple[bytes, bytes]:
-        """The two transport keys, 32 bytes each: from initiator to responder, and back."""
+        """Return the two transport keys, 32 bytes each: from initiator to responder, and back."""
         forth, back = derive(self._chain, b"", 2)
         return forth, back
 

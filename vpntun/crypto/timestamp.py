@@ -1,4 +1,7 @@
-"""TAI64N, the timestamp in an initiation: a later one never compares as smaller, byte by byte."""
+"""TAI64N, the timestamp in an initiation.
+
+Compared byte by byte, a later timestamp is never smaller than an earlier one.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ _KEPT_NANOSECONDS = ~0xFFFFFF
 
 
 def tai64n(wall: float) -> bytes:
-    """12 bytes for `wall` seconds since 1970: seconds (8, big endian), nanoseconds (4, big endian).
+    """Return the 12 bytes for `wall` seconds since 1970: seconds (8, big endian), nanoseconds (4, big endian).
 
-    The low 24 bits of the nanoseconds are cleared, as in the kernel's WireGuard, so that the time of sending does not
-    tell an observer of two handshakes more than 17 ms worth. WireGuard paper, section 5.1.
+    The low 24 bits of the nanoseconds are cleared, as in the kernel's WireGuard, so that two handshakes reveal their
+    times of sending only to within 17 ms. WireGuard paper, section 5.1.
     """
     seconds, fraction = divmod(wall, 1)
     return _TAI64N.pack(_EPOCH + int(seconds), int(fraction * 1e9) & _KEPT_NANOSECONDS)

@@ -1,1 +1,1 @@
-"""Floor 0: bytes on the wire. Knows nothing of keys, time or descriptors."""
+"""Bytes on the wire: messages, records, packets and headers, without keys, time or descriptors."""

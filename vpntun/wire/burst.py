@@ -1,35 +1,37 @@
-"""Bursts: one sealed record in several datagrams.
+"""Bursts: one sealed data message cut into several UDP datagrams, and joined again.
 
-A data message longer than the path's datagram is cut after it was sealed. Each piece of ciphertext gets the message's
-own 16-byte header, whose reserved bytes then say which piece it is:
+A data message that does not fit in one datagram of the path is cut after it was sealed. Each piece of ciphertext gets
+the message's own 16-byte header, whose reserved bytes then say which piece it is:
 
     0  type 4
     1  index        0 to count - 1
     2  count - 1    0 to 63
     3  zero
-    4  receiver u32, 8 counter u64, little endian: those of the message, so the same in each piece
-    16 ciphertext: each datagram has one size, the last may be shorter (1 byte at least)
+    4  receiver u32, 8 counter u64, little endian: copied from the message, so the same in each piece
+    16 ciphertext: all datagrams have the same size, except that the last may be shorter (at least 1 byte of ciphertext)
 
-A protected burst has one datagram more, its parity: the index is count, and in place of ciphertext it has the exclusive
-or of all pieces. They all have the full size then, so any one of them can be restored. A burst of 64 has no parity.
+A protected burst has one more datagram, the parity. Its index equals count, and in place of ciphertext it holds the
+XOR of all pieces. All pieces of a protected burst have the full size, so any one of them can be restored. A burst of
+64 datagrams has no parity.
 
-A whole message has 0, 0, 0 there, as in WireGuard. Anything else is legal only on type 4, over UDP, after the peer's
-HELLO. Joining authenticates nothing; only opening the joined message does.
+A whole message has zeros in the reserved bytes, as in WireGuard. Anything else is legal only on type 4, over UDP, after
+the peer's HELLO. Joining a burst authenticates nothing; only opening the joined message does.
 
 Outbound: `BurstCutter` lays out the headers and pieces of one fixed buffer once for each datagram size, and then only
 fills in the headers.
 
-Inbound: a coalesced read (UDP_GRO) is expected to be like the last one. After a burst, `BurstReader` lets the kernel
-scatter the next one straight into its place, headers apart, and checks all headers by one comparison. Any other read is
-flat: `join_in_order` checks only the first and the last datagram of a burst, and copies the burst together. If the
-result does not open, only that copy was wasted, and the burst is taken apart with `place_of`.
+Inbound: a coalesced read (UDP_GRO) is expected to resemble the last one. After a burst, `BurstReader` lets the kernel
+scatter the next burst straight into place, with the headers elsewhere, and checks all headers with one comparison. Any
+other read is flat: `join_in_order` checks only the first and the last datagram of a burst, and copies the pieces
+together. If the result does not open, only that copy was wasted, and the burst is examined datagram by datagram with
+`place_of`.
 
 Interface:
     BurstCutter(buffer).cut(length, size, protected=) -> list of buffers for sendmsg
-    parity_of(pieces, step) -> the exclusive or
-    BurstReader(buffer): .expect(size)  .buffers  .message(read, segment) -> length  .flat(read) -> the read itself
+    parity_of(pieces, step) -> XOR of the pieces
+    BurstReader(buffer): .expect(size)  .buffers  .message(read, segment) -> length  .flat(read) -> the bytes read
     place_of(datagram) -> (index, count)
-    join_in_order(read, at, size, out) -> (length of the message in out, offset behind it in the read)
+    join_in_order(read, at, size, out) -> (length of the message in out, offset of the read's next datagram)
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ _INDICES = bytes(range(MOST_DATAGRAMS))
 
 
 def datagrams_for(length: int, size: int) -> int:
-    """How many datagrams of at most `size` bytes a message of `length` bytes takes; may be more than is legal."""
+    """Return how many datagrams of at most `size` bytes carry a message of `length` bytes; may exceed the legal 64."""
     return 1 if length <= size else -(-(length - HEADER_SIZE) // (size - HEADER_SIZE))
 
 
@@ -62,7 +64,7 @@ def parity_header(receiver: int, counter: int, count: int) -> bytes:
 
 
 def parity_of(pieces: Iterable[Buffer], step: int) -> bytes:
-    """The exclusive or of pieces of `step` bytes each."""
+    """The XOR of pieces of `step` bytes each."""
     parity = 0
     for piece in pieces:
         parity ^= int.from_bytes(piece, "little")
@@ -70,7 +72,7 @@ def parity_of(pieces: Iterable[Buffer], step: int) -> bytes:
 
 
 class BurstCutter:
-    """Cuts the message that stands at the start of `buffer`, one at a time; `cut` is valid until the next."""
+    """Cutter for the one message at the start of `buffer`; each result of `cut` is valid until the next call."""
 
     def __init__(self, buffer: memoryview) -> None:
         self._buffer = buffer
@@ -80,10 +82,11 @@ class BurstCutter:
         self._laid_out: list[memoryview] = []
 
     def cut(self, length: int, size: int, *, protected: bool = False) -> list[memoryview]:
-        """Header, piece, header, piece...: for one UDP_SEGMENT send with `size` as the segment, or one send a pair.
+        """Return header, piece, header, piece...: for one UDP_SEGMENT send of segment `size`, or one send per pair.
 
-        A message that fits goes as it is, in a list of one. `protected`: add the parity, if the message fills its
-        pieces. Raises ValueError for more than 64 datagrams: the caller chose the record's length.
+        A message that fits in one datagram is returned uncut, in a list of one. With `protected`, the parity is added
+        if the message fills all its pieces. Raises ValueError for more than 64 datagrams: the caller chose the record's
+        length.
         """
         buffer = self._buffer
         count = datagrams_for(length, size)
@@ -107,10 +110,10 @@ class BurstCutter:
 
 
 class BurstReader:
-    """Where a read goes that is expected to be one burst of datagrams of a known size: its message, into `buffer`.
+    """Receive buffers laid out so that a read of one burst, of known datagram size, leaves its message in `buffer`.
 
-    `buffer` has room for 65,535 bytes. `buffers` is what to receive into: whatever was expected, they hold the longest
-    read there is.
+    `buffer` has room for 65,535 bytes. Receive into `buffers`: whatever size was expected, they have room for the
+    longest possible read.
     """
 
     def __init__(self, buffer: memoryview) -> None:
@@ -134,10 +137,10 @@ class BurstReader:
             self.buffers.append(buffer[end:])
 
     def message(self, read: int, segment: int) -> int:
-        """The length of the message that a read of `read` bytes in datagrams of `segment` has put into the buffer.
+        """Return the length of the message that a read has put into the buffer, or 0 if there is none.
 
-        0 if that was not exactly one whole burst of the expected size, in order, with its parity or without. Untrusted
-        bytes; raises nothing.
+        The read has `read` bytes, in datagrams of `segment` bytes. The result is 0 unless it was exactly one whole
+        burst of the expected datagram size, in order, with or without its parity. Untrusted bytes; raises nothing.
         """
         size = self._size
         buffer = self._buffer
@@ -166,17 +169,17 @@ class BurstReader:
         return length
 
     def flat(self, read: int) -> memoryview:
-        """The `read` bytes as they came; in place where they are one datagram."""
+        """Return the `read` bytes as they arrived; without copying if they are one datagram."""
         if read <= self._size:
             return self._buffer[:read]
         return memoryview(b"".join(self.buffers))[:read]
 
 
 def place_of(datagram: Buffer) -> tuple[int, int]:
-    """Index and count of a data datagram: (0, 1) for a whole message; for a parity the index is the count.
+    """Return the index and count of a data datagram: (0, 1) for a whole message; a parity's index equals the count.
 
     Untrusted bytes. Raises BadPacket("bad size") for a datagram without ciphertext or a whole message below 32 bytes,
-    "bad type" for what is not data, "bad reserved" for a place that can't be.
+    "bad type" for any type but data, "bad reserved" for an impossible index or count.
     """
     if len(datagram) <= HEADER_SIZE:
         raise BadPacket("bad size")
@@ -191,11 +194,11 @@ def place_of(datagram: Buffer) -> tuple[int, int]:
 
 
 def join_in_order(read: memoryview, at: int, size: int, out: memoryview) -> tuple[int, int]:
-    """Join the burst that seems to begin at `at` of a coalesced read of datagrams of `size` bytes.
+    """Join the burst that seems to begin at offset `at` in a coalesced read of datagrams of `size` bytes.
 
-    Copies the message, reserved bytes zero, to the start of `out`, and returns its length and the offset behind its
-    last datagram; (0, at) where no burst begins here, or not all of it is here in order. Untrusted bytes; raises
-    nothing. The datagrams between the first and the last are not looked at.
+    Copies the message, with its reserved bytes zeroed, to the start of `out`. Returns its length and the offset behind
+    its last datagram, or (0, at) if no burst begins there or not all of it is there in order. The datagrams between the
+    first and the last are not inspected. Untrusted bytes; raises nothing.
     """
     if len(read) - at <= HEADER_SIZE or read[at] != DATA or read[at + 1] or read[at + 3] or size <= HEADER_SIZE:
         return 0, at

@@ -1,16 +1,17 @@
-"""The Internet checksum. Law: every sum here is a residue modulo 0xffff, and 0 and 0xffff are the same residue.
+"""The Internet checksum, computed with integers modulo 0xffff.
 
-RFC 1071's one's complement sum of 16-bit words is the number that the bytes spell, modulo 0xffff: one division of a
-large integer, 1 to 2 us for 1.4 kB, where a loop over words takes fifty times that. What is added later (a length,
-a sequence number) is simply added. The field then gets the negated sum, which is never 0xffff (only all-zero data would
-give that), and in UDP never 0, which there means "no checksum" (RFC 768).
+Every sum here is a residue modulo 0xffff, so 0 and 0xffff mean the same. RFC 1071's one's complement sum of 16-bit
+words equals the bytes, read as one big-endian number, modulo 0xffff. That is one division of a large integer, which
+takes 1 to 2 us for 1.4 kB; a loop over words takes fifty times as long. A length or a sequence number can be added to a
+sum later. The checksum field then gets the negated sum. It is never 0xffff (only all-zero data would give that), and in
+UDP never 0, which there means "no checksum" (RFC 768).
 
     finished     the field holds the negated sum over pseudo header and segment
     unfinished   the field holds the sum of the pseudo header alone (virtio's NEEDS_CSUM, Linux's CHECKSUM_PARTIAL)
 
 Interface:
-    ones_sum(data) -> int                                        the residue of some bytes
-    pseudo_sum(packet, protocol, length) -> int                  ... of a packet's pseudo header
+    ones_sum(data) -> int                                        the sum of some bytes
+    pseudo_sum(packet, protocol, length) -> int                  the sum of a packet's pseudo header
     set_ipv4_header(packet)
     finish_transport(packet, start, offset)                      unfinished -> finished, in place
 """
@@ -26,8 +27,9 @@ UDP_CHECKSUM = 6
 
 _WORD = struct.Struct("!H")
 
-# A power of 2**16 is 1 modulo 0xffff, so the halves of a number may be added before the division, which is the slow
-# part: for 1.4 kB this saves a quarter of the time. Two fixed places, in bytes, suit packets of Ethernet's size.
+# Any power of 2**16 is 1 modulo 0xffff, so the two halves of a number may be added before the division, the slow part.
+# For 1.4 kB this saves a quarter of the time. The number is halved twice, at byte 736 and byte 368 from its end: fixed
+# places that suit packets of Ethernet's size.
 _WORTH_FOLDING = 512
 _LOW_736 = (1 << 736 * 8) - 1
 _LOW_368 = (1 << 368 * 8) - 1
@@ -47,8 +49,8 @@ def ones_sum(data: Buffer) -> int:
 def pseudo_sum(packet: Buffer, protocol: int, length: int) -> int:
     """The sum of the pseudo header of an accepted IP packet (RFC 9293 section 3.1, RFC 8200 section 8.1).
 
-    `length` is the transport's, header and payload. The destination is the IP header's, which a routing header would
-    make the wrong one.
+    `length` counts the transport header and its payload. The destination is taken from the IP header; a packet with an
+    IPv6 routing header would need another one.
     """
     addresses = packet[12:20] if packet[0] < 0x50 else packet[8:40]
     return (int.from_bytes(addresses, "big") + protocol + length) % 0xFFFF
@@ -61,9 +63,9 @@ def set_ipv4_header(packet: bytearray | memoryview) -> None:
 
 
 def finish_transport(packet: bytearray | memoryview, start: int, offset: int) -> None:
-    """Finish an unfinished checksum in place: of what begins at `start`, in the field at `start + offset`.
+    """Finish an unfinished checksum in place: it covers the bytes from `start`, and its field is at `start + offset`.
 
-    `packet` ends where the IP packet ends. The caller has made sure that the field lies in it.
+    `packet` ends where the IP packet ends. The caller has checked that the field lies within it.
     """
     total = -ones_sum(packet[start:]) % 0xFFFF
     if not total and offset == UDP_CHECKSUM:

@@ -1,21 +1,22 @@
-"""A train of datagrams, read many at a time where the kernel does not coalesce them (no UDP_GRO on the path).
+"""A batch of UDP datagrams read by one call, with bursts joined in place.
 
-Each datagram has a slot: its first 16 bytes go to the header block, the rest directly behind the previous slot's rest.
-So the pieces of a burst that come in order, starting at any slot, are contiguous: writing the header before them makes
-the message, without copying. The bytes of a datagram that is longer than a slot continue in the slot's tail, which has
-room for the longest datagram, so no sender's datagram is cut short because another's are short.
+It is used where the kernel does not coalesce datagrams (no UDP_GRO on the path). Each datagram has a slot. Its first 16
+bytes go to the header block, and the rest goes directly behind the previous slot's rest. So the pieces of a burst that
+arrive in order, starting at any slot, are contiguous: writing the header before them makes the message, without
+copying. If a datagram is longer than a slot, its remaining bytes go to the slot's tail, which has room for the longest
+datagram. So no sender's datagram is cut short because another sender's are short.
 
     slot k      headers[16 k : 16 k + 16]   pieces[16 + k step : 16 + k step + step]   tails[k tail : k tail + tail]
                 names[28 k : 28 k + 28]
 
     1. `room()` returns the first slot of the next read
     2. the carrier reads, and reports each datagram's length: `received(lengths)`
-    3. `arrivals()` yields whole bursts, whole messages, and the pieces of bursts that are not in order, as they came;
-       a burst of which only the first pieces have come waits in place for its rest
+    3. `arrivals()` yields whole bursts, whole messages, and the pieces of bursts that are not in order, as they
+       arrived. A burst of which only the first pieces have arrived waits in place for the rest
 
-Untrusted bytes; raises nothing. All headers of a burst that is yielded whole are those of one message, in order; all
-its datagrams but the last have the full size; they have one source, and together no more than 65,535 bytes. Only
-opening it proves it genuine.
+Untrusted bytes; raises nothing. When a burst is yielded whole, all its headers belong to one message and are in order,
+all its datagrams but the last have the full size, and they have the same source and at most 65,535 bytes in all. Only
+opening the message proves it genuine.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, LARGEST
 
 SLOTS = 256
 NAME_SIZE = 28
-"""Of a sockaddr_in6, the longer of the two."""
+"""The size of a sockaddr_in6, the longer of the two kinds of address."""
 
 Source = TypeVar("Source")
 
@@ -37,10 +38,10 @@ _unpack = DATA_HEADER.unpack_from
 
 
 class DatagramBatch:
-    """The slots for bursts in datagrams of `size` bytes; `headers`, `pieces`, `tails` and `names` are read into.
+    """Slots for bursts in datagrams of `size` bytes; the carrier reads into `headers`, `pieces`, `tails` and `names`.
 
-    `tail`: bytes of a slot's tail. Tails are mapped, not allocated: a page becomes resident when a long datagram first
-    uses it.
+    `tail` is the size of a slot's tail in bytes. Tails are mapped, not allocated: a page becomes resident when a long
+    datagram first uses it.
     """
 
     def __init__(self, size: int) -> None:
@@ -58,10 +59,10 @@ class DatagramBatch:
         self._is_yielding = False
 
     def room(self) -> int:
-        """The slot that the next read begins at; what waits has been moved to the front if that was needed.
+        """Return the slot at which the next read begins, after moving waiting pieces to the front if necessary.
 
-        What waits are pieces of one burst, all of the full size, so no tails move. If `arrivals` was left half-way,
-        what it had not yielded is dropped.
+        The waiting pieces belong to one burst and all have the full size, so no tails move. If the caller abandoned
+        `arrivals` half-way, the datagrams not yet yielded are dropped.
         """
         if self._is_yielding:
             self._begin = len(self._lengths)
@@ -82,24 +83,24 @@ class DatagramBatch:
         return len(self._lengths)
 
     def received(self, lengths: list[int]) -> None:
-        """So many datagrams were read from `room()` on, each this long."""
+        """Note the lengths of the datagrams just read into the slots from `room()` on."""
         self._lengths += lengths
 
     def arrivals(self, source_of: Callable[[bytes], Source]) -> Iterator[tuple[memoryview, int, int, Source]]:
-        """Yield (message or piece with its header, 0, datagrams that it came in, its source), in order.
+        """Yield (message or piece with its header, 0, number of datagrams that carried it, its source), in order.
 
-        Each is valid until the next. `source_of` makes a source of a sockaddr.
+        Each is valid until the next is yielded. `source_of` converts a sockaddr to a source.
         """
-        known = b""
+        last_name = b""
         lengths, view, step, headers, names = self._lengths, self._view, self.step, self.headers, self.names
         self._is_yielding = True
         while self._begin < len(lengths):
             slot = self._begin
             length = lengths[slot]
             name = bytes(names[slot * NAME_SIZE : (slot + 1) * NAME_SIZE])
-            if name != known:
-                known, source = name, source_of(name)
-            begin = slot * step  # of the message, once its header stands before its piece
+            if name != last_name:
+                last_name, source = name, source_of(name)
+            begin = slot * step  # of the message, once its header has been written before its piece
             if length >= HEADER_SIZE:
                 word, receiver, counter = _unpack(headers, slot * HEADER_SIZE)
                 if word == DATA and length <= self.size:
@@ -125,7 +126,7 @@ class DatagramBatch:
         self._is_yielding = False
 
     def _with_tail(self, slot: int, length: int) -> memoryview:
-        """The datagram of a slot that is longer than the slot, put together."""
+        """Put together a datagram that is longer than its slot."""
         size, piece, tail = self.size, HEADER_SIZE + slot * self.step, slot * self.tail
         long = self._long
         long[:HEADER_SIZE] = self.headers[slot * HEADER_SIZE : (slot + 1) * HEADER_SIZE]
@@ -134,7 +135,10 @@ class DatagramBatch:
         return long[:length]
 
     def _count(self, slot: int, word: int, receiver: int, counter: int, name: bytes) -> int:
-        """How many datagrams from `slot` on are one whole burst; 0: none is; -1: it may be, when its rest has come."""
+        """Return how many datagrams from `slot` on form one whole burst.
+
+        0: no burst begins there in order. -1: one may, once the rest of it has arrived.
+        """
         rest = word >> 16
         if word != DATA | rest << 16 or not 0 < rest < MOST_DATAGRAMS or HEADER_SIZE + rest * self.step >= LARGEST:
             return 0

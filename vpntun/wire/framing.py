@@ -1,16 +1,18 @@
-"""TCP's framing: u16 big endian length | message. A length that is out of bounds ends the stream for ever.
+"""Framing of messages on a TCP stream: u16 big-endian length | message.
+
+A length that is out of bounds ends the stream for good.
 
 Flow of a read:
-    1. `writable()` borrows the shared buffer and gives the room behind the unfinished frame of the last read; the
+    1. `writable()` borrows the shared buffer and returns the room behind the unfinished frame of the last read; the
        carrier receives into it, then calls `filled(n)`.
     2. `frames()` yields each whole message in place, and leaves the beginning of an unfinished one.
     3. The next `writable()` moves that beginning to the front, if the reader still has the buffer. If another reader
        borrows the buffer first, the beginning is copied out, and copied back later. Whole frames are never moved.
-    4. When a connection has authenticated, `admit()` raises the largest legal frame: at once for the frames that are
+    4. When a connection has been authenticated, `admit()` raises the largest legal frame size: at once for the frames
        still to be parsed, and at the next `writable()` for the room.
 
-Between two reads, a reader holds the received bytes of one unfinished frame and no more. A length that a peer announced
-allocates nothing. simpletun and Mullvad's udp-over-tcp use the same framing.
+Between two reads, a reader keeps the received bytes of at most one unfinished frame. A length announced by a peer never
+causes an allocation. simpletun and Mullvad's udp-over-tcp use the same framing.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def prefix(length: int) -> bytes:
 
 
 class SharedBuffer:
-    """The receive buffer of all readers of one loop: 256 KiB, lent to one reader at a time."""
+    """The 256 KiB receive buffer of all readers on one event loop, lent to one reader at a time."""
 
     __slots__ = ("_borrower", "view")
 
@@ -39,7 +41,7 @@ class SharedBuffer:
         self._borrower: FrameReader | None = None
 
     def lend(self, reader: FrameReader) -> bool:
-        """Lend the buffer to `reader`; return whether it had the buffer already. The last borrower saves its rest."""
+        """Lend the buffer to `reader`; return whether it already had it. Another borrower first saves its rest."""
         former, self._borrower = self._borrower, reader
         if former is not None and former is not reader:
             former.save_rest()
@@ -52,7 +54,10 @@ class SharedBuffer:
 
 
 class FrameReader:
-    """Cuts a byte stream into messages of 32 to `largest` bytes; reads at most four times that size at once."""
+    """Reader that cuts a byte stream into messages of 32 to `largest` bytes.
+
+    One receive takes at most about four times `largest`.
+    """
 
     __slots__ = ("_broken", "_buffer", "_end", "_largest", "_saved", "_start", "_view")
 
@@ -66,11 +71,11 @@ class FrameReader:
         self._broken = False
 
     def admit(self, largest: int) -> None:
-        """From the next frame on, lengths up to `largest` are legal. Frames already yielded stay where they are."""
+        """Allow lengths up to `largest` from the next frame on. Frames already yielded stay where they are."""
         self._largest = largest
 
     def writable(self) -> memoryview:
-        """Borrow the buffer and return the room for the next bytes of the stream, which is never empty.
+        """Borrow the buffer and return the room for the stream's next bytes; the room is never empty.
 
         `frames()` must have run to its end since the last call.
         """
@@ -85,14 +90,14 @@ class FrameReader:
         return self._view[rest : _room_for(self._largest)]
 
     def filled(self, count: int) -> None:
-        """`count` bytes of what `writable()` gave now hold the stream's next bytes."""
+        """Note that the first `count` bytes of the room from `writable()` now hold the stream's next bytes."""
         self._end += count
 
     def frames(self) -> Iterator[memoryview]:
         """Yield each whole message in order, without its length; each is valid until any reader's next `writable()`.
 
-        Untrusted bytes. Raises BadPacket("bad frame length") at a length below 32 or above the largest, and from
-        then on at once: the stream can't be trusted again, whatever follows.
+        Untrusted bytes. Raises BadPacket("bad frame length") at a length below 32 or above the largest, and again at
+        every later call: nothing that follows in this stream can be trusted.
         """
         while not self._broken:
             body = self._start + PREFIX_SIZE
@@ -107,22 +112,25 @@ class FrameReader:
                 return
             self._start = after
             yield self._view[body:after]
-        self._start = self._end  # nothing of a broken stream is kept, so that `writable()` keeps its promise
+        self._start = self._end  # drop the broken stream's bytes, so that `writable()` is never without room
         raise BadPacket("bad frame length")
 
     def save_rest(self) -> None:
-        """Copy the unfinished frame out of the buffer, which another reader borrows now."""
+        """Copy the unfinished frame out of the buffer, because another reader borrows it now."""
         self._saved = bytes(self._view[self._start : self._end])
         self._end -= self._start
         self._start = 0
 
     def close(self) -> None:
-        """Return the buffer and drop what is unread; an iteration under way ends."""
+        """Return the buffer and drop unread bytes; an iteration of `frames()` under way ends."""
         self._buffer.take_back(self)
         self._saved = b""
         self._start = self._end = 0
 
 
 def _room_for(largest: int) -> int:
-    """256 KiB for frames of 65,535 bytes: one receive takes many, and a partial one always has room for its rest."""
+    """Return the buffer size for frames up to `largest`: 256 KiB for 65,535 bytes.
+
+    One receive can take many frames, and an unfinished frame always has room for its rest.
+    """
     return 4 * (largest + 1)

@@ -1,22 +1,25 @@
-"""Joining segments again. Law: whoever cuts the superpacket gets back the packets it was made of, or it isn't made.
+"""Receive coalescing (GRO): joins consecutive segments of one flow into a superpacket for the device.
 
-A WireGuard peer sends one segment a message. Written to the device one by one they cost a system call and a walk
-through the kernel each; joined, one for up to 64 kB. This is the kernel's GRO, and its conditions
-(net/ipv4/tcp_offload.c):
+A WireGuard peer sends one segment per message. Written to the device one by one, each costs a system call and a walk
+through the kernel; joined, up to 64 kB cost only one. A superpacket is made only if cutting it gives back exactly the
+packets it was made of. The conditions are those of the kernel's GRO (net/ipv4/tcp_offload.c):
 
-    - consecutive packets of one flow, nothing in between, so the order of packets never changes;
-    - equal headers but for lengths, checksums, IPv4 identification, TCP sequence number, FIN and PSH;
-    - checksums verified, since the kernel will take the superpacket's as good; or all of them unfinished;
+    - consecutive packets of one flow with nothing in between, so the order of packets never changes;
+    - equal headers except for lengths, checksums, IPv4 identification, TCP sequence number, FIN and PSH;
+    - all checksums verified, since the kernel will trust the superpacket's; or all of them unfinished;
     - IPv4 identification counts up, or DF makes it meaningless (RFC 6864 section 4.1);
-    - one size, only the last shorter; FIN or PSH ends it; TCP segments of 48 bytes at least, at most 64 UDP datagrams;
+    - payloads of one size, only the last may be shorter; FIN or PSH ends the superpacket; TCP segments of at least 48
+      bytes, at most 64 UDP datagrams;
     - no IP options or extension headers, no fragments; no CWR, SYN, URG or RST; no UDP without a checksum.
 
-Flow: `add()` every packet in the order of arrival; it is copied behind the room for a virtio header and waits for its
-continuation. What can't be continued, or isn't, goes to `write` with its header. `flush()` at the end of a batch.
+Flow: call `add()` with every packet in order of arrival. Each packet is copied behind the room for a virtio header and
+waits for its continuation. A packet that cannot be continued, or is not, is passed to `write` with its header. Call
+`flush()` at the end of a batch.
 
 Interface:
-    Joiner(write, udp)     write(memoryview): virtio_net_hdr and packet, valid during the call; udp: the device took USO
-    .add(packet, length, finished)   an accepted packet, and whether its checksum is finished
+    GroCoalescer(write, udp)   write(memoryview): virtio_net_hdr and packet, valid during the call
+                               udp: whether the device accepted USO
+    .add(packet, length, finished=)   an accepted packet, and whether its checksum is finished
     .flush()
 """
 
@@ -61,7 +64,7 @@ _SEQUENCE = struct.Struct("!I")
 
 
 class GroCoalescer:
-    """Joins runs of segments for a device with offloads, in one buffer of its own."""
+    """Joiner of runs of segments for a device with offloads, with one buffer of its own."""
 
     def __init__(self, write: Callable[[memoryview], object], udp: bool) -> None:
         self._write = write
@@ -69,29 +72,30 @@ class GroCoalescer:
         self._buffer = memoryview(bytearray(VNET_HEADER_SIZE + _LARGEST_PACKET))
         self._pending = self._buffer[VNET_HEADER_SIZE:]
         self.length = 0
-        """Bytes of the packet that is pending; 0: none is."""
+        """Size in bytes of the pending packet; 0 if none is pending."""
         self._segments = 0
         self._size = 0  # payload of its first segment
         self._protocol = self._start = self._end = 0
-        self._open = False  # it may be continued
+        self._open = False  # whether it may be continued
         self._finished = True
-        self._most = 0  # segments that may be joined
+        self._most = 0  # how many segments may be joined
         self._mask = self._next = self._step = self._pseudo = 0
 
     def add(self, packet: memoryview, length: int, *, finished: bool = True) -> None:
-        """Take the next packet, as `length_of` accepted it.
+        """Take the next packet, of the `length` that `length_of` returned.
 
-        `finished`: so is its checksum; then the packet may be anything, and is only not joined. Otherwise raises
-        BadPacket as `header_for` does, for what has no checksum to finish.
+        `finished` tells whether its checksum is finished. If so, any packet is taken, though not every packet can be
+        joined. If not, raises BadPacket as `header_for` does for a packet that has no checksum to finish.
         """
         if not self.extend(packet, length, finished=finished):
             self.flush()
             self._begin(packet, length, finished)
 
     def extend(self, packet: memoryview, length: int, *, finished: bool) -> bool:
-        """Take the packet if it continues the pending one: untrusted bytes, `length` of them, not looked at before.
+        """Take the packet if it continues the pending one; return whether it did.
 
-        Its version, addresses, protocol and lengths are then those of the pending packet's next.
+        `packet` holds `length` untrusted bytes that need no earlier check: a packet that is taken has the version,
+        addresses, protocol and lengths that the pending packet's successor must have.
         """
         end = self._end
         size = length - end
@@ -119,7 +123,7 @@ class GroCoalescer:
         return True
 
     def flush(self) -> None:
-        """Write what is pending, if anything is."""
+        """Write the pending packet, if there is one."""
         length = self.length
         if not length:
             return
@@ -129,7 +133,7 @@ class GroCoalescer:
         self._write(self._buffer[: VNET_HEADER_SIZE + length])
 
     def discard(self) -> None:
-        """Drop what is pending."""
+        """Drop the pending packet."""
         self.length = 0
         self._open = False
 
@@ -142,7 +146,7 @@ class GroCoalescer:
         self._open = self._find_payload(packet, length)
 
     def _find_payload(self, packet: Buffer, length: int) -> bool:
-        """Whether another may follow this packet; if so, where its headers lie, its size and what must come next."""
+        """Return whether another packet may be joined to this one; if so, note its layout, payload size and limit."""
         if packet[0] == 0x45:
             protocol, start = packet[9], 20
             if packet[6] & 0x3F or packet[7]:
@@ -171,10 +175,11 @@ class GroCoalescer:
         return True
 
     def _learn_flow(self) -> bool:
-        """What the pending packet's next has to look like; whether there can be one.
+        """Work out what the pending packet's successor must look like; return whether there can be one.
 
-        `_next` is what its headers spell where `_mask` is set, and `_step` what that grows by from packet to packet. A
-        sequence number or identification that would wrap around begins a new superpacket.
+        `_next` is the successor's headers as one number, under `_mask`; `_step` is the amount by which that number
+        grows from packet to packet. A sequence number or identification that would wrap around begins a new
+        superpacket.
         """
         packet, start, end = self._pending, self._start, self._end
         headers = int.from_bytes(packet[:end], "big")
@@ -195,16 +200,16 @@ class GroCoalescer:
         return True
 
     def _shorter_by(self, missing: int) -> int:
-        """What the headers of the next packet spell if its payload is so many bytes shorter than the others'."""
+        """Return `_next` for a packet whose payload is `missing` bytes shorter than the others'."""
         lengths = missing << (self._end - (4 if self._start == 20 else 6)) * 8
         if self._protocol == UDP:
             lengths += missing << (self._end - self._start - 6) * 8
         return self._next - lengths
 
     def _is_intact(self, packet: memoryview, length: int, headers: int) -> bool:
-        """Whether the checksums of a packet of this flow are right; `headers` is what its headers spell.
+        """Return whether the checksums of a packet of this flow are right; `headers` is its headers as one number.
 
-        An unfinished one is the kernel's to finish, and cannot be wrong.
+        The kernel finishes an unfinished checksum, so that one cannot be wrong.
         """
         start = self._start
         if start == 20 and (headers >> ((self._end - 20) << 3)) % 0xFFFF:
@@ -216,7 +221,7 @@ class GroCoalescer:
         return (ones_sum(packet[start:length]) + self._pseudo + length - start) % 0xFFFF == 0
 
     def _finish_superpacket(self) -> None:
-        """Lengths, header checksum, unfinished transport checksum and virtio header."""
+        """Write the superpacket's lengths, header checksum, unfinished transport checksum and virtio header."""
         packet, length, start = self._pending, self.length, self._start
         if start == 20:
             _WORD.pack_into(packet, 2, length)
@@ -236,7 +241,7 @@ class GroCoalescer:
 
 @cache
 def _mask_for(protocol: int, start: int, end: int, ignores_identification: bool) -> int:
-    """All ones but where the headers of consecutive segments may differ in a way that cannot be foreseen."""
+    """Return a mask of ones, with zeros where the headers of consecutive segments may differ unpredictably."""
     mask = bytearray(b"\xff" * end)
     if start == 20:
         mask[10:12] = bytes(2)  # header checksum

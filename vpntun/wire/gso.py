@@ -1,24 +1,24 @@
-"""Cutting superpackets. Law: each piece is what the kernel's own segmentation would have made.
+"""Segmentation of superpackets (GSO): cuts one into the packets that the kernel's own code would make.
 
 A superpacket is one IP packet whose payload is several TCP segments or UDP datagrams of `gso_size` bytes, the last
-perhaps shorter, behind one set of headers and an unfinished checksum. It is cut in two ways:
+perhaps shorter, behind one set of headers and an unfinished checksum. It is cut in one of two ways:
 
-    split    to single segments with finished checksums: for a WireGuard peer, or a device without offloads
-    cut      to smaller superpackets of whole segments, checksums still unfinished: as a record has room for them
+    split    into single segments with finished checksums, for a WireGuard peer or a device without offloads
+    cut      into smaller superpackets of whole segments, with checksums still unfinished, to fit the room in a record
 
 Flow:
-    1. `split()` or `cut()` reads the headers once and answers with the number of segments.
+    1. `split()` or `cut()` reads the headers once and returns the number of segments.
     2. `write_run()` writes any run of segments as one packet into the caller's buffer.
 
-In each piece: IP and UDP lengths; IPv4 identification advanced by the segments before it, header checksum; TCP sequence
-number, CWR on the first alone, FIN and PSH on the last alone. Checksums are worked out from the unfinished one by
-differences, so the pseudo header's addresses are never looked at.
+These fields are set in each piece: IP and UDP lengths; IPv4 identification, advanced by the number of segments before
+it, and header checksum; TCP sequence number, CWR on the first piece only, FIN and PSH on the last only. Checksums are
+derived from the unfinished one by differences, so the pseudo header's addresses are never read.
 
 Interface:
     Splitter().split(packet, field) -> count   .count  .length  .last_length
     Splitter().cut(packet, field) -> count
         .fitting(room) -> segments   .write_run(first, count, out, at) -> length   .field_of(first, count)
-    The other way: vpntun.wire.gro_coalescer.
+    For the opposite direction see vpntun.wire.gro_coalescer.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _IPV6_LENGTH = struct.Struct("!H")
 
 
 class Splitter:
-    """Cuts one superpacket at a time; reused for the next, so that nothing is made per packet.
+    """Cutter of one superpacket at a time, reused for the next, so that no object is created per packet.
 
-    `count` segments, each of which makes a packet of `length` bytes, the last of `last_length`. The superpacket must
-    stay as it is until the last of them is written.
+    The superpacket has `count` segments. Each makes a packet of `length` bytes, the last one of `last_length`. The
+    superpacket must stay unchanged until the last packet is written.
     """
 
     def __init__(self) -> None:
@@ -59,31 +59,34 @@ class Splitter:
         self._transport_sum = self._header_sum = 0
 
     def split(self, packet: memoryview, field: int) -> int:
-        """Prepare to cut `packet` into single segments with finished checksums; the number of them.
+        """Prepare to cut `packet` into single segments with finished checksums; return their number.
 
-        `packet` is exactly the IP packet and `field` its segment field, with a gso_size or without. Raises BadPacket
-        as `shape_of` does, "bad segment field" for one whose checksum is finished already.
+        `packet` is exactly the IP packet and `field` its segment field, with or without a gso_size. Raises BadPacket
+        as `shape_of` does, and "bad segment field" if the checksum is already finished.
         """
         self._load(packet, field)
         self._finish = True
         return self.count
 
     def cut(self, packet: memoryview, field: int) -> int:
-        """Prepare to cut `packet` into runs of segments with unfinished checksums; raises as `split` does."""
+        """Prepare to cut `packet` into runs of segments with unfinished checksums; return the number of segments.
+
+        Raises BadPacket as `split` does.
+        """
         self._load(packet, field)
         self._finish = False
         return self.count
 
     def fitting(self, room: int) -> int:
-        """How many segments, with their headers, fit in so many bytes; may be negative."""
+        """Return how many segments fit in `room` bytes together with their headers; may be negative."""
         return (room - self._end) // self._size
 
     def field_of(self, first: int, count: int) -> int:
-        """The segment field of a run: no gso_size where it is a single segment."""
+        """The segment field of a run; without a gso_size if the run is a single segment."""
         return UNFINISHED | (self._size if min(count, self.count - first) > 1 else 0)
 
     def write_run(self, first: int, count: int, out: memoryview, at: int) -> int:
-        """Write the segments from number `first` on, so many of them, as one packet to `out[at]`; its length."""
+        """Write `count` segments, from number `first` on, as one packet at `out[at]`; return the packet's length."""
         packet, end = self._packet, self._end
         begin = end + first * self._size
         payload = packet[begin : begin + count * self._size]
@@ -104,7 +107,7 @@ class Splitter:
         return length
 
     def _load(self, packet: memoryview, field: int) -> None:
-        """Read the headers, and sum what stays the same in every piece."""
+        """Read the headers, and sum the fields that are the same in every piece."""
         if not field & UNFINISHED:
             raise BadPacket("bad segment field")
         length = len(packet)

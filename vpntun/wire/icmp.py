@@ -1,13 +1,14 @@
-"""ICMP errors about packets that go no further (RFC 792, RFC 4443). Law: one error, to the one host that can be meant.
+"""ICMP errors sent to the source of a packet that cannot be forwarded (RFC 792, RFC 4443).
 
-Nobody is told of (RFC 1122 section 3.2.2, RFC 4443 section 2.4)
+An error is sent only where exactly one host can be its addressee. No error is sent about
+(RFC 1122 section 3.2.2, RFC 4443 section 2.4)
 
-    an ICMP error, or an ICMP message that is not known to be none
-    what was sent to many hosts, or by no single one
-    a fragment behind the first, or a packet in which that cannot be found out
+    an ICMP message, unless its type is known not to be an error
+    a packet sent to several hosts, or from an address that is not a single host's
+    a fragment other than the first, or a packet in which that cannot be determined
 
-An error quotes the packet from its first byte on, as much as 576 bytes in all hold, or 1280 with IPv6, which every path
-takes (RFC 1812 section 4.3.2.3, RFC 4443 section 3).
+An error quotes the packet from its first byte on, up to a total size of 576 bytes, or 1280 with IPv6: sizes that every
+path takes (RFC 1812 section 4.3.2.3, RFC 4443 section 3).
 
 Interface:
     may_be_told_of(packet) -> bool
@@ -25,13 +26,13 @@ from vpntun.wire.message import Buffer
 
 
 class IcmpError(NamedTuple):
-    """Type and code, of both versions."""
+    """An error's type and code, in ICMP for IPv4 and in ICMPv6."""
 
     four: tuple[int, int]
     six: tuple[int, int]
 
 
-UNREACHABLE = IcmpError((3, 1), (1, 3))  # of the host, as WireGuard has it (drivers/net/wireguard/device.c, wg_xmit)
+UNREACHABLE = IcmpError((3, 1), (1, 3))  # "host", as WireGuard sends it (drivers/net/wireguard/device.c, wg_xmit)
 TIME_EXCEEDED = IcmpError((11, 0), (3, 0))
 TOO_BIG = IcmpError((3, 4), (2, 0))
 
@@ -39,7 +40,7 @@ ICMP, ICMPV6 = 1, 58
 HOP_LIMIT = 64
 LARGEST_V4, LARGEST_V6 = 576, 1280
 
-_NO_ERRORS = frozenset({0, 8, 9, 10, 13, 14, 15, 16, 17, 18})  # echo and the other questions and answers
+_NO_ERRORS = frozenset({0, 8, 9, 10, 13, 14, 15, 16, 17, 18})  # echo and the other requests and replies
 _LOWEST_INFORMATIONAL, _REDIRECT = 128, 137
 _FRAGMENT = 44
 _EXTENSIONS = frozenset({0, 43, 60})  # hop by hop, routing, destination
@@ -54,16 +55,17 @@ _CHECKSUM = 2
 
 
 def may_be_told_of(packet: Buffer) -> bool:
-    """Whether an error may be sent about a packet, which is exactly as long as `length_of` said. Untrusted bytes."""
+    """Whether an error may be sent about a packet, which has exactly the length from `length_of`. Untrusted bytes."""
     if not is_one_host(source_of(packet)) or not is_one_host(destination_of(packet)):
         return False
     return _is_first_and_no_error_v4(packet) if packet[0] < 0x50 else _is_first_and_no_error_v6(packet)
 
 
 def error_about(packet: Buffer, error: IcmpError, source: bytes, mtu: int = 0) -> bytes:
-    """The ICMP packet that tells a packet's sender of `error`, from the address `source` of the packet's version.
+    """Return the ICMP packet that reports `error` to the packet's sender.
 
-    `mtu`: the next hop's, in bytes, with TOO_BIG.
+    `source` is the address it is sent from, of the packet's IP version. `mtu` is the next hop's MTU in bytes, for
+    TOO_BIG.
     """
     if packet[0] < 0x50:
         quote = packet[: LARGEST_V4 - IPV4_HEADER_SIZE - _ICMP.size]

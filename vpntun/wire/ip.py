@@ -1,8 +1,9 @@
-"""What must be known of an inner IP packet. Law: ask for its length first; what that refuses is no packet.
+"""Fields of an inner IP packet: length, addresses and hop limit.
 
-A data message carries an IP packet and perhaps zeros behind it, WireGuard's padding. `length_of` says where the packet
-ends, or refuses it; after that its addresses may be read. IPv4: RFC 791 section 3.1. IPv6: RFC 8200 section 3.
-These run once a packet, so they look at single bytes and call nothing of ours.
+A data message carries an IP packet and perhaps zeros behind it, WireGuard's padding. Call `length_of` first: it returns
+where the packet ends, or refuses it. The other functions expect a packet that it accepted. IPv4: RFC 791 section 3.1.
+IPv6: RFC 8200 section 3. These functions run once per packet, so they read single bytes and call no other function of
+this program.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ IPV6_HEADER_SIZE = 40
 
 _ZEROS = bytes(15)
 _read_beginning = struct.Struct("!BxH").unpack_from
-"""Of IPv4: version and header length, total length."""
+"""Reads IPv4's first byte (version and header length) and its total length."""
 _read_source_v4, _read_destination_v4 = struct.Struct("!12x4s").unpack_from, struct.Struct("!16x4s").unpack_from
 _read_source_v6, _read_destination_v6 = struct.Struct("!8x16s").unpack_from, struct.Struct("!24x16s").unpack_from
 
 
 def length_of(packet: Buffer) -> int:
-    """The packet's own length in bytes, headers included; what stands behind it is padding.
+    """The packet's own length in bytes, headers included; any bytes behind it are padding.
 
-    Untrusted bytes. Raises BadPacket("bad inner packet") for a version that is neither 4 nor 6, a header that is cut
-    short, an IPv4 header length below 20 or above the total length, and a length that exceeds what is there.
+    Untrusted bytes. Raises BadPacket("bad inner packet") for a version other than 4 and 6, a truncated header, an IPv4
+    header length below 20 or above the total length, and a length greater than the bytes given.
     """
     there = len(packet)
     if there >= IPV4_HEADER_SIZE:
@@ -43,13 +44,13 @@ def length_of(packet: Buffer) -> int:
 
 
 def source_of(packet: Buffer) -> bytes:
-    """The source address, 4 or 16 bytes, of a packet that `length_of` accepted (nothing is checked again)."""
+    """The source address, 4 or 16 bytes, of a packet that `length_of` accepted (this checks nothing again)."""
     source: bytes = (_read_source_v4(packet) if packet[0] < 0x50 else _read_source_v6(packet))[0]
     return source
 
 
 def destination_of(packet: Buffer) -> bytes:
-    """The destination address, 4 or 16 bytes, of a packet that `length_of` accepted (nothing is checked again)."""
+    """The destination address, 4 or 16 bytes, of a packet that `length_of` accepted (this checks nothing again)."""
     destination: bytes = (_read_destination_v4(packet) if packet[0] < 0x50 else _read_destination_v6(packet))[0]
     return destination
 
@@ -60,9 +61,9 @@ def hops_left(packet: Buffer) -> int:
 
 
 def take_hop(packet: memoryview) -> None:
-    """One off the TTL or hop limit, which is 1 at least; IPv4's checksum follows by the difference (RFC 1624).
+    """Decrement the TTL or hop limit, which must be at least 1; adjust IPv4's header checksum to match (RFC 1624).
 
-    A checksum that was wrong stays wrong.
+    A header checksum that was wrong stays wrong.
     """
     if packet[0] < 0x50:
         packet[8] -= 1
@@ -73,9 +74,9 @@ def take_hop(packet: memoryview) -> None:
 
 
 def is_one_host(address: bytes) -> bool:
-    """Whether an address is one host's, as seen from another: not unspecified, loopback, multicast or broadcast.
+    """Whether an address may be one remote host's: not unspecified, loopback, multicast or broadcast.
 
-    A network's own broadcast address cannot be told from a host's.
+    A subnet's broadcast address cannot be told from a host's address.
     """
     if len(address) == 4:
         return 0 < address[0] < 224 and address[0] != 127
@@ -83,7 +84,7 @@ def is_one_host(address: bytes) -> bool:
 
 
 def is_link_local(address: bytes) -> bool:
-    """Whether no router passes it on (RFC 3927 section 7, RFC 4291 section 2.5.6)."""
+    """Whether an address is link-local, so that no router forwards it (RFC 3927 section 7, RFC 4291 section 2.5.6)."""
     if len(address) == 4:
         return address[:2] == b"\xa9\xfe"
     return address[0] == 0xFE and address[1] & 0xC0 == 0x80

@@ -1,4 +1,6 @@
-"""The four messages of WireGuard, as bytes. Law: a message has a legal type, zero reserved bytes and a legal size.
+"""WireGuard's four message types: layout, parsing and packing.
+
+A legal message has a known type, zero reserved bytes and a legal size.
 
     type             size    fields (offset, length where it is not 4; integers little endian)
     1  initiation     148    sender 4, ephemeral 8 (32), static 40 (48), timestamp 88 (28), mac1 116 (16), mac2 132 (16)
@@ -6,10 +8,10 @@
     3  cookie reply    64    receiver 4, nonce 8 (24), cookie 32 (32)
     4  data         >= 32    receiver 4, counter 8 (8), ciphertext and tag from 16
 
-Byte 0 is the type and bytes 1-3 are reserved: together one little-endian word. mac1 covers all that stands before it,
-mac2 all that stands before mac2. Layouts: the WireGuard paper, sections 5.4.2 to 5.4.7.
+Byte 0 is the type and bytes 1-3 are reserved; together they form one little-endian word. mac1 covers all bytes before
+mac1, and mac2 all bytes before mac2. Layouts: the WireGuard paper, sections 5.4.2 to 5.4.7.
 
-Everything here handles untrusted bytes: only BadPacket leaves the parsers.
+Everything here handles untrusted bytes: the parsers raise only BadPacket.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ SMALLEST = DATA_OVERHEAD
 LARGEST = 65535
 
 DATA_HEADER = struct.Struct("<IIQ")
-"""Type with its reserved bytes in one word, receiver, counter."""
+"""The header of a data message: type and reserved bytes as one word, receiver, counter."""
 
 _INITIATION = struct.Struct("<II32s48s28s16s16s")
 _RESPONSE = struct.Struct("<III32s16s16s16s")
@@ -48,7 +50,7 @@ _OFFSET_OF_RECEIVER = {RESPONSE: 8, COOKIE_REPLY: 4, DATA: 4}
 def kind_of(message: Buffer) -> int:
     """The type, 1 to 4, of a message whose type, reserved bytes and size are legal.
 
-    Raises BadPacket: "bad size" (also for what is too short to have a type), "bad type" or "bad reserved".
+    Raises BadPacket: "bad size" (also if it is too short to have a type), "bad type" or "bad reserved".
     """
     size = len(message)
     if size < 4:
@@ -69,8 +71,8 @@ def kind_of(message: Buffer) -> int:
 def receiver_of(message: Buffer) -> int:
     """The receiver's session index (32 bits) in a response, a cookie reply or a data message.
 
-    Looks at the reserved bytes of no message, so it serves the fragments of a burst too.
-    Raises BadPacket: "bad size" where no index is there, "bad type" for a message that has none.
+    It does not look at the reserved bytes, so it accepts the pieces of a burst too. Raises BadPacket: "bad size" if the
+    message ends before its index, "bad type" for a type of message without one.
     """
     if not message:
         raise BadPacket("bad size")
@@ -85,7 +87,7 @@ def receiver_of(message: Buffer) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Initiation:
-    """Type 1: ephemeral 32 bytes, static 48, timestamp 28 (the last two sealed), mac1 and mac2 16 each."""
+    """Message type 1: ephemeral 32 bytes, static 48, timestamp 28 (the last two sealed), mac1 and mac2 16 each."""
 
     sender: int
     ephemeral: bytes
@@ -96,12 +98,12 @@ class Initiation:
 
     @classmethod
     def parse(cls, message: Buffer) -> Initiation:
-        """From 148 bytes. Raises BadPacket as `kind_of` does, and "bad type" for another kind of message."""
+        """Parse 148 bytes. Raises BadPacket as `kind_of` does, and "bad type" for another type of message."""
         _require(INITIATION, message)
         return cls(*_INITIATION.unpack(message)[1:])
 
     def pack(self) -> bytes:
-        """The 148 bytes that go out."""
+        """The message's 148 bytes."""
         return _INITIATION.pack(
             INITIATION, self.sender, self.ephemeral, self.static, self.timestamp, self.mac1, self.mac2
         )
@@ -109,7 +111,7 @@ class Initiation:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Type 2: ephemeral 32 bytes, empty 16 (a tag alone), mac1 and mac2 16 each."""
+    """Message type 2: ephemeral 32 bytes, empty 16 (only a tag), mac1 and mac2 16 each."""
 
     sender: int
     receiver: int
@@ -120,18 +122,18 @@ class Response:
 
     @classmethod
     def parse(cls, message: Buffer) -> Response:
-        """From 92 bytes. Raises BadPacket as `kind_of` does, and "bad type" for another kind of message."""
+        """Parse 92 bytes. Raises BadPacket as `kind_of` does, and "bad type" for another type of message."""
         _require(RESPONSE, message)
         return cls(*_RESPONSE.unpack(message)[1:])
 
     def pack(self) -> bytes:
-        """The 92 bytes that go out."""
+        """The message's 92 bytes."""
         return _RESPONSE.pack(RESPONSE, self.sender, self.receiver, self.ephemeral, self.empty, self.mac1, self.mac2)
 
 
 @dataclass(frozen=True, slots=True)
 class CookieReply:
-    """Type 3: nonce 24 bytes, cookie 32 (16 of cookie, sealed)."""
+    """Message type 3: nonce 24 bytes, cookie 32 (a cookie of 16 bytes, sealed)."""
 
     receiver: int
     nonce: bytes
@@ -139,12 +141,12 @@ class CookieReply:
 
     @classmethod
     def parse(cls, message: Buffer) -> CookieReply:
-        """From 64 bytes. Raises BadPacket as `kind_of` does, and "bad type" for another kind of message."""
+        """Parse 64 bytes. Raises BadPacket as `kind_of` does, and "bad type" for another type of message."""
         _require(COOKIE_REPLY, message)
         return cls(*_COOKIE_REPLY.unpack(message)[1:])
 
     def pack(self) -> bytes:
-        """The 64 bytes that go out."""
+        """The message's 64 bytes."""
         return _COOKIE_REPLY.pack(COOKIE_REPLY, self.receiver, self.nonce, self.cookie)
 
 

@@ -1,40 +1,43 @@
-"""Records between two vpntuns. Law: the first byte of a data plaintext says what it is.
+"""Records between two vpntuns, such as BUNDLE and REPORT: layout, parsing and packing.
+
+The first byte of a data message's plaintext tells what the plaintext is:
 
     0x40 and above   an IP packet, as in WireGuard
-    0x01-0x3f        a record; kinds that are not in this table are dropped
+    0x01-0x3f        a record; kinds that are not in the next table are dropped
     0x00             invalid
 
-Integers are big endian. Offsets in bytes, from the kind at 0.
+Integers are big endian. Each field is preceded by its offset in bytes; the kind is at offset 0.
 
     1  HELLO    1 version u8 (1); 2 flags u8: bit 0 "I have seen yours"; 3 takes u8: bit 0 checksum offload, 1 TSO4,
                 2 TSO6, 3 USO4, 4 USO6, 5 bursts, 7 PARITY; 4 largest record u16, in bytes of plaintext. At least 6
-                bytes; unknown bits and what follows are ignored. Bit 6 is never set again.
+                bytes; unknown bits and any bytes that follow are ignored. Bit 6 is retired and never set.
     2  BUNDLE   from 1 on, 1 to 256 times: length u16, segment u16, packet of that length (20 or more). segment: bits
-                0-13 gso_size (0: an ordinary packet), bit 14 zero, bit 15 the transport checksum is unfinished. What
-                follows a packet is padding if it has a length of zero, or no more than 4 bytes.
+                0-13 gso_size (0: an ordinary packet), bit 14 zero, bit 15 the transport checksum is unfinished. The
+                bytes behind a packet are padding if there are no more than 4 or they begin with a length of zero.
     3  REPORT   1 highest counter u64; 9 messages opened u64; 17 datagrams seen u64; 25 records failed u64; 33 busy u8:
-                the share of the time that this end did not sleep, in 255ths; 0 where it is missing. At least 33 bytes;
-                what follows is ignored. Of this session: the highest counter opened by the deadline before this
-                one, 50 ms ago at least; opened and seen are totals up to that counter, failed of all until now (see
-                core/meter.py).
-    4  PROBE    1 token u64, zeros up to the size that is tried. At least 9 bytes.
-    5  ECHO     1 token u64, the probe's; 9 size u16: the bytes of plaintext the probe came with. At least 11 bytes;
-                what follows is ignored.
-    6  PARITY   1 first counter u64; 9 count u8 (2 to 64); 10 lengths u16; 12 sum. Of the BUNDLEs with the counters from
-                the first on, so many, each of which went in one datagram: lengths is the exclusive or of the bytes of
-                their plaintexts, sum that of the plaintexts, as long as the longest (see core/parity.py).
+                the share of the time that this end did not sleep, in 255ths; 0 if it is missing. At least 33 bytes;
+                any that follow are ignored. All of this session: highest is the highest counter opened by the deadline
+                before this one, at least 50 ms ago; opened and seen are totals up to that counter; failed is the total
+                until now (see core/records/receive_stats.py).
+    4  PROBE    1 token u64, zeros up to the size that is tested. At least 9 bytes.
+    5  ECHO     1 token u64, the probe's; 9 size u16: the size of the probe's plaintext in bytes. At least 11 bytes;
+                any that follow are ignored.
+    6  PARITY   1 first counter u64; 9 count u8 (2 to 64); 10 lengths u16; 12 sum. It covers `count` BUNDLEs with
+                consecutive counters from the first on, each of which was sent in one datagram. lengths is the XOR of
+                the lengths of their plaintexts; sum is the XOR of the plaintexts, as long as the longest (see
+                core/records/parity.py).
 
-Everything here handles untrusted bytes: they are authenticated, but the peer may be hostile. Only BadPacket leaves the
-parsers. Packets in a bundle are neither looked at nor copied: see `length_of` and `header_for`.
+Everything here handles untrusted bytes: they are authenticated, but the peer may be hostile. The parsers raise only
+BadPacket. Packets in a bundle are neither checked nor copied here: see `length_of` and `header_for`.
 
 Interface:
     Hello, Report, Probe, Echo, Parity   .parse(plaintext), .pack()
-    BUNDLE_START, ENTRY_SIZE        where the first entry begins, and what an entry adds to its packet
+    BUNDLE_START, ENTRY_SIZE        offset of the first entry; bytes that an entry adds to its packet
     begin_bundle(record) -> int     offset of the first entry
     put_entry(record, at, length, segment) -> int   for a packet that is already at `at + ENTRY_SIZE`
     append(record, at, packet, segment) -> int      copies the packet
     packets_of(record) -> Iterator[(packet, segment)]
-    needs_of(packet, segment) -> int                what the peer must be able to take, a sum of TAKES_*
+    needs_of(packet, segment) -> int                the TAKES_* flags that the peer must have announced
 """
 
 from __future__ import annotations
@@ -58,10 +61,11 @@ TAKES_CHECKSUM, TAKES_TSO4, TAKES_TSO6, TAKES_USO4, TAKES_USO6, TAKES_BURSTS = 1
 TAKES_PARITY = 128
 
 TAKES_ALL = TAKES_CHECKSUM | TAKES_TSO4 | TAKES_TSO6 | TAKES_USO4 | TAKES_USO6 | TAKES_BURSTS
-"""All that a packet may need: a parity is not among it."""
+"""Every flag that a packet may need. No packet needs TAKES_PARITY."""
 
 MOST_PACKETS = 256
-"""A receiver takes 2 ms for so many; a bundle of 65 kB in packets of 20 bytes would hold its loop for 15 ms."""
+"""The limit on packets in a bundle. A receiver needs 2 ms for 256. Without the limit, a bundle of 65 kB in packets of
+20 bytes would block its event loop for 15 ms."""
 SMALLEST_PACKET = 20
 BUNDLE_START = 1
 ENTRY = struct.Struct("!HH")
@@ -75,7 +79,7 @@ _ECHO = struct.Struct("!BQH")
 _PARITY = struct.Struct("!BQBH")
 
 PARITY_SIZE = _PARITY.size
-"""Bytes that a parity has besides the sum."""
+"""Size in bytes of a PARITY without its sum."""
 MOST_IN_GROUP = 64
 
 SMALLEST_PROBE = _PROBE.size
@@ -85,7 +89,10 @@ _SEEN_YOURS = 1
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What this end can take: `takes` is a sum of TAKES_*, `largest` the longest record's bytes of plaintext."""
+    """The sender's abilities: `takes` combines TAKES_* flags, `largest` is the longest record, in bytes of plaintext.
+
+    `seen_yours` tells the receiver that its own HELLO has arrived.
+    """
 
     seen_yours: bool
     takes: int
@@ -94,7 +101,7 @@ class Hello:
 
     @classmethod
     def parse(cls, plaintext: Buffer) -> Hello:
-        """Raises BadPacket("bad hello")."""
+        """Parse a HELLO. Raises BadPacket("bad hello")."""
         if len(plaintext) < _HELLO.size or plaintext[0] != HELLO:
             raise BadPacket("bad hello")
         _, version, flags, takes, largest = _HELLO.unpack_from(plaintext)
@@ -103,18 +110,18 @@ class Hello:
         return cls(bool(flags & _SEEN_YOURS), takes, largest, version)
 
     def pack(self) -> bytes:
-        """6 bytes."""
+        """The record's 6 bytes."""
         return _HELLO.pack(HELLO, self.version, _SEEN_YOURS if self.seen_yours else 0, self.takes, self.largest)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What has arrived in this session of all that was sent up to the counter `highest`, which is not the newest.
+    """The messages of this session that have arrived, out of all those sent up to the counter `highest`.
 
-    It was the highest one opened when the last REPORT was due, 50 ms ago at least, so that late messages have had time
-    to come. `opened` counts messages of every kind up to it, `datagrams` those that they and unfinished records came
-    in; `failed` counts every record given up until now. `busy`: the share of the time that the receiver did not sleep
-    lately, 0 to 1.
+    `highest` is not the newest counter: it was the highest one opened when the last REPORT was due, at least 50 ms ago,
+    so late messages have had time to arrive. `opened` counts messages of every kind up to it. `datagrams` counts the
+    datagrams in which these messages and unfinished records arrived. `failed` counts every record given up until now.
+    `busy` is the share of the recent time, 0 to 1, that the receiver did not sleep.
     """
 
     highest: int
@@ -125,7 +132,7 @@ class Report:
 
     @classmethod
     def parse(cls, plaintext: Buffer) -> Report:
-        """Raises BadPacket("bad report")."""
+        """Parse a REPORT. Raises BadPacket("bad report")."""
         if len(plaintext) < _REPORT.size or plaintext[0] != REPORT:
             raise BadPacket("bad report")
         busy = plaintext[_BUSY] / 255 if len(plaintext) > _BUSY else 0.0
@@ -133,54 +140,54 @@ class Report:
         return cls(highest, opened, datagrams, failed, busy)
 
     def pack(self) -> bytes:
-        """34 bytes."""
+        """The record's 34 bytes."""
         totals = _REPORT.pack(REPORT, self.highest, self.opened, self.datagrams, self.failed)
         return totals + bytes((round(255 * self.busy),))
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A question for an echo, `size` bytes of plaintext long (at least 9); `token` is the asker's own affair."""
+    """A request for an echo, with `size` bytes of plaintext (at least 9); only its sender interprets `token`."""
 
     token: int
     size: int = SMALLEST_PROBE
 
     @classmethod
     def parse(cls, plaintext: Buffer) -> Probe:
-        """Raises BadPacket("bad probe")."""
+        """Parse a PROBE. Raises BadPacket("bad probe")."""
         if len(plaintext) < _PROBE.size or plaintext[0] != PROBE:
             raise BadPacket("bad probe")
         return cls(_PROBE.unpack_from(plaintext)[1], len(plaintext))
 
     def pack(self) -> bytes:
-        """`size` bytes."""
+        """The record's `size` bytes."""
         return _PROBE.pack(PROBE, self.token).ljust(self.size, b"\0")
 
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """The answer to a probe: its token, and the size it came with."""
+    """The answer to a probe: the probe's token, and the size with which it arrived."""
 
     token: int
     size: int
 
     @classmethod
     def parse(cls, plaintext: Buffer) -> Echo:
-        """Raises BadPacket("bad echo")."""
+        """Parse an ECHO. Raises BadPacket("bad echo")."""
         if len(plaintext) < _ECHO.size or plaintext[0] != ECHO:
             raise BadPacket("bad echo")
         return cls(*_ECHO.unpack_from(plaintext)[1:])
 
     def pack(self) -> bytes:
-        """11 bytes."""
+        """The record's 11 bytes."""
         return _ECHO.pack(ECHO, self.token, self.size)
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """The exclusive or of `count` records with consecutive counters: of their `lengths`, and of their bytes.
+    """The XOR of `count` records with consecutive counters from `first` on: `lengths` of their lengths, `sum` of bytes.
 
-    `sum` is as long as the longest; shorter ones have zeros behind them.
+    `sum` is as long as the longest record; shorter ones are treated as if zeros followed them.
     """
 
     first: int
@@ -190,7 +197,7 @@ class Parity:
 
     @classmethod
     def parse(cls, plaintext: Buffer) -> Parity:
-        """Raises BadPacket("bad parity")."""
+        """Parse a PARITY. Raises BadPacket("bad parity")."""
         if len(plaintext) <= PARITY_SIZE or plaintext[0] != PARITY:
             raise BadPacket("bad parity")
         _, first, count, lengths = _PARITY.unpack_from(plaintext)
@@ -199,12 +206,12 @@ class Parity:
         return cls(first, count, lengths, bytes(plaintext[PARITY_SIZE:]))
 
     def pack(self) -> bytes:
-        """12 bytes more than the sum."""
+        """The record's bytes: 12 more than the sum's."""
         return _PARITY.pack(PARITY, self.first, self.count, self.lengths) + self.sum
 
 
 def needs_of(packet: Buffer, segment: int) -> int:
-    """What a peer must be able to take for a packet of this end's own, as a sum of TAKES_*.
+    """Return the TAKES_* flags that the peer must have announced before this end may send it the packet.
 
     Raises BadPacket as `shape_of` does.
     """
@@ -219,28 +226,28 @@ def needs_of(packet: Buffer, segment: int) -> int:
 
 
 def begin_bundle(record: bytearray | memoryview) -> int:
-    """Make `record` a bundle without entries; the offset of the first."""
+    """Make `record` a bundle without entries; return the offset of the first entry."""
     record[0] = BUNDLE
     return BUNDLE_START
 
 
 def put_entry(record: bytearray | memoryview, at: int, length: int, segment: int) -> int:
-    """Enter the packet that was read to `at + ENTRY_SIZE`; the offset of the next entry: the record's end so far."""
+    """Add an entry for the packet already at `at + ENTRY_SIZE`; return the next entry's offset, the record's end."""
     ENTRY.pack_into(record, at, length, segment)
     return at + ENTRY_SIZE + length
 
 
 def append(record: bytearray | memoryview, at: int, packet: Buffer, segment: int) -> int:
-    """Copy a packet in as the entry at `at`; the offset of the next. The caller knows that it fits."""
+    """Copy a packet into the entry at `at`; return the next entry's offset. The caller has checked that it fits."""
     end = put_entry(record, at, len(packet), segment)
     record[at + ENTRY_SIZE : end] = packet
     return end
 
 
 def packets_of(record: memoryview) -> Iterator[tuple[memoryview, int]]:
-    """Yield each packet of a bundle, in place, with its segment field, both untrusted, up to the padding.
+    """Yield each packet of a bundle, in place, with its segment field, up to the padding. Both are untrusted.
 
-    Raises BadPacket("bad bundle") when it comes to an entry that does not fit, holds less than an IP header, or is the
+    Raises BadPacket("bad bundle") on reaching an entry that does not fit, is shorter than an IPv4 header, or is the
     257th; the entries before it have been yielded by then.
     """
     size = len(record)

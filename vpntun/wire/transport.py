@@ -1,12 +1,13 @@
-"""Where TCP or UDP lies in an inner packet. Law: what is not certain to be one whole TCP or UDP segment is refused.
+"""The TCP or UDP header of an inner packet: where it and the payload begin, and its ports.
 
-Offloads need to know where the transport header begins and the payload begins. Whoever is told a superpacket's shape by
-a peer finds it here again from the packet alone: no fragments (their checksum covers more than is there), at most 4
-extension headers, 256 bytes of headers in all (each segment repeats them), and a UDP length that agrees with IP's.
+Offloads need these two offsets. A peer also describes the shape of its superpackets, but `shape_of` derives it from the
+packet alone, and refuses every packet that is not certain to be one whole TCP or UDP segment. It accepts no fragments
+(their checksum covers more than is there), at most 4 extension headers, at most 256 bytes of headers in all (each
+segment repeats them), and only a UDP length that agrees with IP's.
 
 Interface:
     shape_of(packet, length) -> (protocol, start, end)   start of the transport header, start of the payload
-    ports_of(packet) -> (ports, fragment)                of a whole packet and of the first fragment of one
+    ports_of(packet) -> (ports, fragment)                for a whole packet and for the first fragment of one
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Ports = tuple[int, int, int]
 
 
 def shape_of(packet: Buffer, length: int) -> tuple[int, int, int]:
-    """Protocol (6 or 17), offset of its header, offset of its payload, of a packet whose `length` was accepted.
+    """Return protocol (6 or 17), offset of its header and offset of its payload; `length_of` has returned `length`.
 
     Untrusted bytes. Raises BadPacket: "fragment", "bad extension header", "not TCP or UDP", "bad TCP header" or
     "bad UDP header". IPv4: RFC 791; IPv6: RFC 8200 section 4; TCP: RFC 9293; UDP: RFC 768.
@@ -66,10 +67,10 @@ def shape_of(packet: Buffer, length: int) -> tuple[int, int, int]:
 
 
 def ports_of(packet: Buffer) -> tuple[Ports | None, bytes]:
-    """The ports of a packet that `ip.length_of` accepted, and the identification that all its fragments share.
+    """Return the ports of a packet that `ip.length_of` accepted, and the identification that all its fragments share.
 
-    Ports are None for a later fragment, and for other protocols. The identification is empty for a whole packet. No
-    extension header of IPv6 but the fragment header is looked behind.
+    Ports are None for a later fragment, and for other protocols. The identification is empty for a whole packet. With
+    IPv6 the only extension header that is skipped is a fragment header.
     """
     if packet[0] < 0x50:
         protocol, start = packet[9], (packet[0] & 15) << 2
@@ -88,7 +89,7 @@ def ports_of(packet: Buffer) -> tuple[Ports | None, bytes]:
 
 
 def _behind_extensions(packet: Buffer, length: int) -> tuple[int, int]:
-    """Protocol and offset of what follows the IPv6 extension headers (RFC 8200 section 4.1)."""
+    """Protocol and offset of the header behind the IPv6 extension headers (RFC 8200 section 4.1)."""
     protocol, start = packet[6], 40
     for _ in range(MOST_EXTENSIONS):
         if protocol not in _EXTENSIONS:

@@ -1,16 +1,17 @@
-"""A run of UDP datagrams of one flow, made one superpacket where they lie, before they are sent.
+"""Send coalescing of UDP: joins a run of one flow's datagrams into a superpacket, inside the BUNDLE.
 
-A socket that sends small datagrams one by one gives them to the device one by one. Each costs the other end an entry, a
-system call and a walk through its kernel; a superpacket costs one of each for up to 64. The kernel there cuts it into
-the very same datagrams again (USO, drivers/net/tun.c, net/ipv4/udp_offload.c), as it does with its own GRO.
+A socket that sends small datagrams one by one hands them to the device one by one. Each costs the other end a BUNDLE
+entry, a system call and a walk through its kernel; a superpacket costs one of each for up to 64 datagrams. The kernel
+at the other end cuts it into exactly the same datagrams again (USO, drivers/net/tun.c, net/ipv4/udp_offload.c), as it
+does with superpackets of its own GRO.
 
-    begin     a datagram with an unfinished checksum has been entered in a BUNDLE: a run may follow
-    extend    the next lies where its entry would begin: of the same flow and length, and its turn in the count of IPv4
-              identifications unless DF makes those meaningless (RFC 6864): its payload goes behind the last one's. All
-              that was found out about the first holds for it, so it need not be parsed
-    finish    lengths, header checksum, pseudo header and segment field are written, once a run
+    begin     a datagram with an unfinished checksum has been entered in a BUNDLE; a run may follow
+    extend    the next datagram lies where its own entry would begin. If it has the same flow and length, and the next
+              IPv4 identification (unless DF makes that meaningless, RFC 6864), its payload is moved behind the previous
+              one's. Everything found out about the first datagram holds for it, so it is not parsed
+    finish    lengths, header checksum, pseudo header sum and segment field are written, once per run
 
-Nothing waits: the run ends when the record does.
+No datagram waits for another: the run ends when the record does.
 """
 
 from __future__ import annotations
@@ -27,20 +28,26 @@ _DF = 0x40
 
 
 class UdpCoalescer:
-    """The run at the end of the bundle in `record`. `header` is always the packet's virtio_net_hdr, as it was read."""
+    """The run at the end of the bundle in `record`.
+
+    The methods' `header` is the packet's virtio_net_hdr as the device gave it.
+    """
 
     def __init__(self, record: memoryview) -> None:
         self._record = record
         self._entry = self._begin = self._end = 0
         self.start = 0
-        """Where its UDP header begins in the packet; 0: there is no run."""
-        self._size = 0  # of each packet
+        """Offset of the UDP header in the run's packet; 0 if there is no run."""
+        self._size = 0  # of each packet, in bytes
         self._count = 0
         self._key = self._mask = 0
         self._header = b""
 
     def begin(self, header: memoryview, entry: int, size: int) -> None:
-        """A packet of `size` bytes, which has been looked at and has an unfinished checksum, was entered at `entry`."""
+        """Begin a run, if possible, with the packet that was entered at `entry`.
+
+        It has `size` bytes and an unfinished checksum, and has been checked.
+        """
         record, begin = self._record, entry + ENTRY_SIZE
         self.start = 0
         if record[begin] == 0x45:
@@ -56,9 +63,9 @@ class UdpCoalescer:
         self._key = int.from_bytes(record[begin : begin + self.start + UDP_HEADER_SIZE], "big") & self._mask
 
     def extend(self, header: memoryview, begin: int, size: int, room: int) -> int:
-        """Take in the packet at `begin`, behind the run; its new end, 0: it is not in the run.
+        """Add the packet at `begin` to the run before it; return the run's new end, or 0 if it does not belong there.
 
-        The record may become `room` bytes long.
+        The record may become at most `room` bytes long.
         """
         start = self.start
         if not start or size != self._size or self._count == MOST_UDP_SEGMENTS or header != self._header:
@@ -79,7 +86,7 @@ class UdpCoalescer:
         return end
 
     def finish(self) -> None:
-        """No more follow: make the superpacket's headers true."""
+        """End the run, and write the superpacket's headers and entry."""
         start, self.start = self.start, 0
         if not start or self._count == 1:
             return

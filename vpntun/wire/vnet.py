@@ -1,14 +1,15 @@
-"""virtio_net_hdr, the 10 bytes before each packet of a device with offloads. Law: a peer's word never gets into one.
+"""virtio_net_hdr, the 10 bytes before each packet of a device with offloads: parsing and building.
 
     0  flags        1: NEEDS_CSUM, the checksum is unfinished
-    1  gso_type     0 none, 1 TCPv4, 3 UFO (never ours), 4 TCPv6, 5 UDP; 0x80: TCP with CWR
-    2  hdr_len      bytes of headers in all         (u16s in the machine's own byte order)
+    1  gso_type     0 none, 1 TCPv4, 3 UFO (never used here), 4 TCPv6, 5 UDP; 0x80: TCP with CWR
+    2  hdr_len      size of all headers in bytes    (u16s in the machine's own byte order)
     4  gso_size     payload bytes of each segment
-    6  csum_start   where the checksum begins to count
-    8  csum_offset  from there, where its field is
+    6  csum_start   offset of the first byte that the checksum covers
+    8  csum_offset  offset of the checksum's field, counted from csum_start
 
 (include/uapi/linux/virtio_net.h, drivers/net/tun.c.) Between two vpntuns only the 16-bit *segment field* of a BUNDLE
-stands for it: bits 0-13 gso_size, 0 for an ordinary packet; bit 15: the checksum is unfinished; bit 14 is never sent.
+replaces it: bits 0-13 gso_size, 0 for an ordinary packet; bit 15: the checksum is unfinished; bit 14 is never sent. Of
+a peer's data only gso_size, once checked, gets into a header; the rest is derived from the packet.
 
     device -> segment_field_of(header, packet) -> BUNDLE -> header_for(packet, length, field, out) -> device
 
@@ -47,13 +48,14 @@ _CWR = 0x80
 
 
 def segment_field_of(header: Buffer, packet: memoryview) -> int:
-    """The segment field for a packet that the kernel gave with `header`; `packet` is exactly the IP packet.
+    """Return the segment field for a packet that the kernel gave with `header`; `packet` is exactly the IP packet.
 
-    A checksum that isn't the outer TCP's or UDP's (of a packet inside a VXLAN tunnel, say) has no place in the field:
-    it is finished here, in the packet. SPLIT_FIRST is set on what no peer would take whole, for `Splitter` to cut:
-    TCP segments below 48 bytes or more than 256 of them, and more than 64 UDP segments.
+    The field cannot express a checksum other than the packet's own TCP's or UDP's (that of a packet inside a VXLAN
+    tunnel, say), so such a checksum is finished here, in the packet. SPLIT_FIRST is set on superpackets that no peer
+    would take whole, for `Splitter` to cut: TCP segments below 48 bytes or more than 256 of them, and more than 64 UDP
+    segments.
 
-    Raises BadPacket("bad virtio header") for a header that fits no such packet, or as `shape_of` does.
+    Raises BadPacket("bad virtio header") for a header that does not fit the packet, or as `shape_of` does.
     """
     flags: int
     gso_size: int
@@ -84,10 +86,10 @@ def segment_field_of(header: Buffer, packet: memoryview) -> int:
 def header_for(packet: Buffer, length: int, field: int, out: bytearray | memoryview) -> None:
     """Write the device's header for a packet of a BUNDLE into the first 10 bytes of `out`.
 
-    `length` is what `length_of` said; `field` is the peer's and untrusted. What it claims is built from the packet
-    alone, or refused. Raises BadPacket: "bad segment field" (bit 14, or a superpacket whose checksum is said to be
-    finished), "bad superpacket length" (IP's is not what is there), "bad segment size" (TCP below 48, or more than
-    256 TCP or 64 UDP segments), or as `shape_of` does.
+    `length` is the result of `length_of`; `field` comes from the peer and is untrusted. Everything in the header but
+    gso_size is derived from the packet alone. Raises BadPacket: "bad segment field" (bit 14 set, or a superpacket that
+    claims a finished checksum), "bad superpacket length" (IP's length is not that of the bytes given), "bad segment
+    size" (TCP below 48, or more than 256 TCP or 64 UDP segments), or as `shape_of` does.
     """
     if not field:
         out[:VNET_HEADER_SIZE] = NO_OFFLOAD
@@ -112,7 +114,7 @@ def header_for(packet: Buffer, length: int, field: int, out: bytearray | memoryv
 
 
 def _is_own_checksum(packet: memoryview, start: int, offset: int) -> bool:
-    """Whether the checksum at start + offset is the one of the packet's own TCP or UDP header."""
+    """Whether the checksum at start + offset belongs to the packet's own TCP or UDP header."""
     try:
         protocol, found, _ = shape_of(packet, len(packet))
     except BadPacket:
@@ -127,7 +129,7 @@ def _gso_type_of(packet: Buffer, protocol: int) -> int:
 
 
 def _is_taken_whole(protocol: int, payload: int, size: int) -> bool:
-    """Tiny segments make a forwarding kernel work for tens of milliseconds on one write."""
+    """Whether peers take the superpacket uncut; tiny segments cost a forwarding kernel tens of ms on one write."""
     if protocol == TCP:
         return size >= SMALLEST_TCP_SEGMENT and payload <= size * MOST_TCP_SEGMENTS
     return payload <= size * MOST_UDP_SEGMENTS

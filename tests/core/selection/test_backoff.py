@@ -1,4 +1,4 @@
-"""The back-off: bounded on both sides whatever the outage, and never in step."""
+"""The back-off: bounded below and above for any outage, with jitter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client and a server in a world of their own: which path the client finds, keeps and prefers, and how soon."""
+"""A client and a server in a simulated network: the path that the client finds, and how soon."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ BOTH = ("server-v4", "server-v6")
 
 
 def started(transport: Transport = "auto", **arguments: object) -> World:
-    """A world where the client has just begun."""
+    """A simulation in which the client has just started."""
     world = World(transport, **arguments)  # type: ignore[arg-type]
     world.start()
     return world
 
 
 def on_tcp(*, plain: bool = False) -> World:
-    """A world where UDP is blocked and TCP in use."""
+    """A simulation in which UDP is blocked and TCP is in use."""
     world = World(plain=plain)
     world.network.block("udp")
     world.start()
@@ -35,12 +35,12 @@ def on_tcp(*, plain: bool = False) -> World:
 
 
 def carriers(world: World) -> tuple[CarrierName | None, CarrierName | None]:
-    """What the client uses, and the server."""
+    """The carriers that the client and the server use."""
     return world.client.carrier, world.server.carrier
 
 
 def connections(world: World) -> int:
-    """How many TCP connections stand, at either end."""
+    """The number of open TCP connections, counted at both ends."""
     return sum(each.open for each in world.network.connections)
 
 
@@ -48,7 +48,7 @@ def connections(world: World) -> int:
 
 
 @pytest.mark.parametrize("transport", ["auto", "udp"])
-def test_over_udp_the_client_is_through_at_once_and_dials_nothing(transport: Transport) -> None:
+def test_over_udp_the_client_connects_at_once_and_does_not_dial(transport: Transport) -> None:
     world = started(transport)
     world.run(0.1)
     assert world.client.carrier == world.server.carrier == "udp"
@@ -169,7 +169,7 @@ def test_on_tcp_udp_is_tried_after_30_seconds_doubling_to_10_minutes_whatever_is
     tried = world.times("client", "tries", "udp", since=begun)
     gaps = [later - earlier for earlier, later in pairwise([begun, *tried])]
     assert [round(gap) for gap in gaps] == [30, 60, 120, 240, 480, 600, 600, 600]
-    # Trials are PROBEs, and cost no handshake; a plain WireGuard answers only those.
+    # UDP is tried by PROBEs, without a handshake; a plain WireGuard would answer only a handshake.
     assert world.times("client", "asks", "udp", since=begun) == ([] if not plain else tried)
 
 
@@ -199,7 +199,7 @@ def test_a_trial_of_udp_by_probe_moves_no_endpoint_before_the_echo_has_come() ->
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["by PROBE", "by handshake"])
-def test_udp_that_passes_again_is_moved_to_and_the_connection_is_hung_up(plain: bool) -> None:
+def test_when_udp_passes_again_the_link_moves_and_the_connection_is_closed(plain: bool) -> None:
     world = on_tcp(plain=plain)
     world.network.unblock("udp")
     assert world.talk(35) == 0
@@ -226,7 +226,7 @@ def test_an_idle_client_notices_within_a_session_that_udp_stopped_passing() -> N
     assert world.client.carrier == world.server.carrier == "tcp"
 
 
-def test_a_slow_connection_is_not_taken_for_the_one_in_use() -> None:
+def test_a_connection_that_opens_late_is_not_used() -> None:
     # Dialled when UDP was late, connected after UDP has answered.
     world = World()
     world.network.udp.latency, world.network.tcp.latency = 1.1, 2.0
@@ -236,10 +236,10 @@ def test_a_slow_connection_is_not_taken_for_the_one_in_use() -> None:
     assert connections(world) == 0
 
 
-# What fails
+# Failures
 
 
-def test_a_connection_lost_while_in_use_is_dialled_anew_at_once() -> None:
+def test_a_connection_lost_while_in_use_is_dialled_again_at_once() -> None:
     world = on_tcp()
     connection = world.client.peer.endpoint
     assert isinstance(connection, Connection)
@@ -249,7 +249,7 @@ def test_a_connection_lost_while_in_use_is_dialled_anew_at_once() -> None:
     assert world.talk(200) == 0
 
 
-def test_a_connection_that_the_server_closes_is_dialled_anew_at_once() -> None:
+def test_a_connection_that_the_server_closes_is_dialled_again_at_once() -> None:
     world = on_tcp()
     connection = world.server.peer.endpoint
     assert isinstance(connection, Connection)
@@ -290,7 +290,7 @@ def test_after_an_outage_of_any_length_the_link_is_back_within_60_seconds(transp
 
 @pytest.mark.parametrize("dead", BOTH)
 @pytest.mark.parametrize("transport", ["auto", "udp", "tcp"])
-def test_one_dead_address_of_two_does_not_make_it_longer(transport: Transport, dead: str) -> None:
+def test_one_dead_address_of_two_does_not_prolong_the_search(transport: Transport, dead: str) -> None:
     world = World(transport, names=BOTH)
     world.network.swallowed.add(dead)
     world.start()
@@ -322,7 +322,7 @@ def test_a_server_that_comes_up_hours_later_is_found_within_60_seconds(transport
     assert world.until_through(60) <= 60
 
 
-def test_what_waits_is_dropped_when_nobody_answered_for_90_seconds_but_the_search_goes_on() -> None:
+def test_waiting_packets_are_dropped_after_90_seconds_without_an_answer_but_the_search_continues() -> None:
     world = World(running=False)
     world.start()
     world.client.send(b"stale")
@@ -334,7 +334,7 @@ def test_what_waits_is_dropped_when_nobody_answered_for_90_seconds_but_the_searc
     assert b"stale" not in world.server.received
 
 
-def test_a_packet_that_waits_is_sent_when_the_session_stands() -> None:
+def test_a_waiting_packet_is_sent_once_the_session_is_established() -> None:
     world = World()
     world.client.send(b"first")
     world.start()
@@ -392,7 +392,7 @@ def test_the_server_follows_a_client_whose_address_changes() -> None:
     assert world.server.peer.endpoint == Address("a train")
 
 
-def test_connection_that_goes_silent_is_replaced() -> None:
+def test_a_connection_that_goes_silent_is_replaced() -> None:
     world = on_tcp()
     world.network.block("tcp")
     world.client.send(b"held")
@@ -451,7 +451,7 @@ def test_a_server_that_moves_to_another_address_is_found_by_its_name() -> None:
     assert world.until_through(60) <= 60
 
 
-def test_a_name_that_no_longer_resolves_leaves_the_last_addresses_serving() -> None:
+def test_a_name_that_no_longer_resolves_leaves_the_last_addresses_in_use() -> None:
     world = started()
     world.until_through(1)
     world.names = []
@@ -461,7 +461,7 @@ def test_a_name_that_no_longer_resolves_leaves_the_last_addresses_serving() -> N
 
 @pytest.mark.parametrize("dead", BOTH)
 @pytest.mark.parametrize("transport", ["auto", "udp", "tcp"])
-def test_an_address_that_swallows_everything_costs_one_turn(transport: Transport, dead: str) -> None:
+def test_an_address_that_never_answers_costs_one_turn(transport: Transport, dead: str) -> None:
     world = World(transport, names=BOTH)
     world.network.swallowed.add(dead)
     world.start()
@@ -469,7 +469,7 @@ def test_an_address_that_swallows_everything_costs_one_turn(transport: Transport
 
 
 @pytest.mark.parametrize("transport", ["auto", "udp", "tcp"])
-def test_an_address_without_a_way_there_costs_no_turn(transport: Transport) -> None:
+def test_an_address_without_a_route_costs_no_turn(transport: Transport) -> None:
     world = World(transport, names=BOTH)
     world.network.without_way.add("server-v4")
     world.start()
@@ -486,7 +486,7 @@ def test_the_server_answers_from_the_address_that_the_client_uses_now() -> None:
     assert world.talk(100) == 0
 
 
-def test_when_the_way_to_the_address_in_use_goes_the_other_is_asked_at_once() -> None:
+def test_when_the_route_to_the_address_in_use_disappears_the_other_is_asked_at_once() -> None:
     world = started("udp", names=BOTH)
     world.until_through(1)
     assert world.client.peer.endpoint == Address("server-v4")
@@ -499,7 +499,7 @@ def test_when_the_way_to_the_address_in_use_goes_the_other_is_asked_at_once() ->
     assert asked[-1] - asked[-2] < 1
 
 
-def test_no_way_to_any_address_is_not_asked_in_a_circle() -> None:
+def test_without_a_route_to_any_address_the_client_does_not_ask_in_a_circle() -> None:
     world = World("udp", names=BOTH)
     world.network.without_way.update(BOTH)
     world.start()
@@ -528,7 +528,7 @@ def test_the_name_is_looked_up_with_every_attempt() -> None:
     assert selector.handle_timer(2) == [Dial("tcp", Address("a")), Resolve()]
 
 
-def test_a_new_wish_during_the_search_changes_nothing() -> None:
+def test_another_request_during_the_search_changes_nothing() -> None:
     _, selector = alone()
     selector.start(0)
     deadline = selector.deadline
@@ -536,7 +536,7 @@ def test_a_new_wish_during_the_search_changes_nothing() -> None:
     assert selector.deadline == deadline
 
 
-def test_a_connection_that_answers_nothing_is_hung_up_after_three_initiations_and_another_dialled() -> None:
+def test_a_silent_connection_is_closed_after_three_initiations_and_another_dialled() -> None:
     world = World("tcp")
     world.server.alive = False  # it accepts, and says nothing
     connection = Connection(world.network, world.client)
@@ -553,7 +553,7 @@ def test_a_connection_that_answers_nothing_is_hung_up_after_three_initiations_an
     assert events == [CloseConnection(connection), Dial("tcp", Address("a")), Resolve()]
 
 
-def test_a_connection_that_answered_while_it_was_being_hung_up_leaves_no_dead_endpoint() -> None:
+def test_a_connection_that_answers_while_it_is_being_closed_leaves_no_dead_endpoint() -> None:
     world = World("tcp")
     connection = Connection(world.network, world.client)
     side, selector = alone("tcp")

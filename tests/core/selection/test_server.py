@@ -1,4 +1,4 @@
-"""The server's choice of carriers: it asks only where its peer was, 18 times, and never dials."""
+"""The server's choice of carriers: it asks only where its peer was last seen, 18 times, and never dials."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_the_remembered_endpoint_is_asked_at_the_start() -> None:
     assert kind_of(event.message) == INITIATION
 
 
-def test_nobody_is_asked_while_nobody_is_known() -> None:
+def test_nobody_is_asked_while_no_endpoint_is_known() -> None:
     pair, selector = serving(None)
     assert selector.start(pair.now) == selector.want(pair.now) == []
     assert not selector.searching
 
 
-def test_what_is_staged_goes_after_90_seconds_without_anybody_to_ask() -> None:
+def test_waiting_packets_are_dropped_after_90_seconds_without_an_endpoint() -> None:
     pair, selector = serving(None)
     begun = pair.now
     selector.want(begun)
@@ -56,7 +56,7 @@ def test_a_client_that_came_back_meanwhile_loses_nothing_and_can_be_asked() -> N
     assert sent(selector.want(pair.now))
 
 
-def test_on_a_new_connection_something_small_goes_before_the_data() -> None:
+def test_on_a_new_connection_a_small_message_precedes_the_data() -> None:
     pair = Pair()
     pair.shake_hands()
     dialled = FakeEndpoint("left", "tcp")
@@ -104,19 +104,19 @@ def test_the_peers_own_handshake_ends_the_asking() -> None:
     assert selector.handle_timer(pair.now + 100) == []
 
 
-def test_the_end_of_the_connection_in_use_makes_the_endpoint_unknown() -> None:
+def test_closing_the_connection_in_use_makes_the_endpoint_unknown() -> None:
     pair, selector = serving(OVER_TCP)
     assert sent(selector.want(pair.now))
     selector.lost(OVER_TCP, pair.now)
     assert pair.right.peer.endpoint is None
     assert selector.deadline == NEVER
     assert selector.want(pair.now + 10) == []
-    # What was asked there is over: a new connection is asked afresh.
+    # The handshake on the closed connection is dropped, so a new connection is asked at once.
     pair.right.peer.endpoint = FakeEndpoint("another", "tcp")
     assert sent(selector.want(pair.now + 1))
 
 
-def test_the_end_of_any_other_connection_changes_nothing() -> None:
+def test_closing_any_other_connection_changes_nothing() -> None:
     pair, selector = serving()
     selector.want(pair.now)
     selector.lost(OVER_TCP, pair.now)

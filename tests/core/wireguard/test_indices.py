@@ -1,4 +1,4 @@
-"""Indices: unique, random, and leading nowhere once freed."""
+"""Indices: unique, random, and without an owner once freed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_an_index_leads_to_its_owner_until_it_is_freed() -> None:
     assert len(indices) == 999
 
 
-def test_indices_tell_nothing_about_each_other() -> None:
+def test_indices_reveal_nothing_about_each_other() -> None:
     indices: Indices[str] = Indices()
     numbers = [indices.reserve("") for _ in range(64)]
     assert len({number >> 24 for number in numbers}) > 8

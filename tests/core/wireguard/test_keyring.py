@@ -69,7 +69,7 @@ def test_the_first_data_on_a_next_makes_it_current_and_leaves_the_other_carriers
     assert (keys.current, keys.previous, keys.next) == (over_tcp, over_udp, {})
 
 
-def test_a_session_that_was_asked_for_before_the_current_one_comes_behind_it() -> None:
+def test_a_session_requested_before_the_current_one_becomes_previous() -> None:
     keys, previous, current, over_udp, over_tcp = full()
     late = session(5)
     assert keys.initiated(late, late=True) == [previous]
@@ -77,7 +77,7 @@ def test_a_session_that_was_asked_for_before_the_current_one_comes_behind_it() -
     assert keys.next == {"udp": over_udp, "tcp": over_tcp}
 
 
-def test_a_next_that_is_older_than_the_confirmed_one_comes_behind_it() -> None:
+def test_a_next_older_than_the_current_one_becomes_previous_when_confirmed() -> None:
     keys = Keyring()
     older, newer = session(1, initiator=False), session(2, initiator=False)
     keys.responded(older, "udp")

@@ -1,4 +1,4 @@
-"""Two peers and every row of WireGuard's timers, the limits on a session's use, and the pace of handshakes."""
+"""Two peers: every row of WireGuard's timers, limits on a session's use, rate of handshakes, roaming."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OVER_TCP = FakeEndpoint("right", "tcp")
 
 
 def ready(keepalive: float = 0.0) -> Pair:
-    """A pair with a session, and nothing pending on the left."""
+    """A pair with a session, and no timer pending on the left."""
     pair = Pair(keepalive=keepalive)
     pair.shake_hands()
     return pair
@@ -123,7 +123,7 @@ def test_data_that_came_while_a_keepalive_was_pending_asks_for_another_10_second
     assert pair.right.peer.handle_timers(start + 100) == []
 
 
-def test_any_send_cancels_the_keepalive_and_the_need_of_another() -> None:
+def test_any_send_cancels_the_keepalive_and_the_need_for_another() -> None:
     pair = ready()
     pair.to_right(pair.left.data(b"x", pair.now))
     pair.to_right(pair.left.data(b"y", pair.now))
@@ -146,7 +146,7 @@ def test_data_that_stays_unanswered_for_15_seconds_asks_for_a_handshake() -> Non
     assert not wanted(pair.left.peer.handle_timers(pair.now + 100))
 
 
-def test_a_peer_is_silent_that_has_not_said_anything_for_15_seconds_since_data_was_sent() -> None:
+def test_a_peer_is_silent_if_nothing_arrived_for_15_seconds_after_data_was_sent() -> None:
     pair = ready()
     start, timers = pair.now, pair.left.peer.timers
     assert timers.heard_at == start
@@ -307,7 +307,7 @@ def test_the_last_counter_is_used_and_then_packets_wait_for_a_handshake() -> Non
     pair.assert_data_flows()
 
 
-# The pace
+# The rate of handshakes
 
 
 def test_an_initiation_goes_out_at_most_every_5_seconds_on_each_carrier() -> None:
@@ -362,14 +362,14 @@ def test_no_second_initiation_goes_into_a_connection_that_has_not_sent_the_first
 
 
 def test_a_busy_connection_can_be_asked_for_a_new_session() -> None:
-    # An upload at full speed always has unsent bytes in the socket; the rekey must not wait for its end.
+    # An upload at full speed always has unsent bytes in the socket; the rekey must not wait until it ends.
     pair = ready()
     clogged = FakeEndpoint("right", "tcp", unsent=True)
     pair.now += 121
     assert sent(pair.left.peer.initiate(clogged, pair.now))
 
 
-# Where the peer is
+# The peer's endpoint
 
 
 def test_the_server_follows_its_peer_to_a_new_address() -> None:
@@ -408,7 +408,7 @@ def test_only_the_newest_session_moves_the_endpoint() -> None:
     assert pair.right.peer.endpoint == AT_LEFT
 
 
-def test_any_authentic_message_says_where_a_peer_is_that_is_nowhere() -> None:
+def test_any_authentic_message_sets_the_endpoint_of_a_peer_without_one() -> None:
     # The connection in use has closed, and the peer goes on with the session before the newest.
     pair = ready()
     early = pair.left.data(b"early", pair.now)

@@ -1,1 +1,1 @@
-"""Which carrier to use and when to ask again: the client's choice and the server's."""
+"""Choice of carriers: which one client and server use, and when they ask for a handshake again."""

@@ -1,8 +1,8 @@
-"""How long to wait before the next try: a quarter of how long it has not worked, with jitter, never above a cap.
+"""The pause before the next try: a quarter of the outage so far, with jitter and a cap.
 
-That is an exponential back-off that needs no counter, so nothing can overflow, and whose promise is easy to say: a
-peer that comes back after an outage is found again within a quarter of the outage, and within 40 s after any. With
-several addresses to try in turn the cap is shared among them, so that the promise holds whichever of them works.
+This is an exponential back-off without a counter, so nothing can overflow. It guarantees that a peer that comes back
+after an outage is found again within a quarter of the outage's length, and always within 40 s. If several addresses are
+tried in turn, they share the cap, so that the guarantee holds whichever of them works.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ JITTER = 0.25
 
 
 def pause(outage: float, least: float, rng: random.Random, *, addresses: int = 1) -> float:
-    """Seconds to wait: `outage` is the time in seconds since the search began, `least` the shortest pause."""
+    """Return the seconds to wait: `outage` is the seconds since the search began, `least` the shortest pause."""
     return max(least, min(CAP / max(1, addresses), outage * SHARE)) * rng.uniform(1, 1 + JITTER)

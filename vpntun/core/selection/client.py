@@ -31,7 +31,7 @@ ASKED_PER_CONNECTION = 3
 
 
 class ClientCarriers:
-    """Decides where `peer` is asked for a handshake by the end that calls."""
+    """The decisions of the end that calls: where to ask `peer` for a handshake, and which carrier to use."""
 
     def __init__(self, peer: Peer, transport: Transport, rng: random.Random) -> None:
         self._peer = peer
@@ -55,11 +55,11 @@ class ClientCarriers:
 
     @property
     def searching(self) -> bool:
-        """Whether no path is known to work."""
+        """Whether a search is under way, because no path is known to work."""
         return self._searching_since != NEVER
 
     def start(self, now: float) -> list[Event]:
-        """Begin, without waiting for a packet."""
+        """Begin the first search, without waiting for a packet."""
         return self._search(self._allowed[0], now)
 
     def want(self, now: float) -> list[Event]:

@@ -1,8 +1,8 @@
-"""The server's choice of carriers: it answers on whatever path it is asked, and asks only where its peer was last seen.
+"""The server's choice of carriers: answer on any path, ask only where the peer was last seen.
 
-    asked for a handshake, endpoint known    an initiation every 5 s, for 90 s; then what is staged goes
-    endpoint unknown                         the client comes; after 90 s without it what is staged goes
-    the TCP connection closes                the endpoint is unknown
+    handshake needed, endpoint known      it sends an initiation every 5 s, for 90 s; then queued packets are dropped
+    handshake needed, endpoint unknown    it waits for the client; after 90 s queued packets are dropped
+    the TCP connection closes             the endpoint becomes unknown
 
 A server never dials.
 """
@@ -19,7 +19,7 @@ from vpntun.types import NEVER
 
 
 class ServerCarriers:
-    """Decides where `peer` is asked for a handshake by an end that waits for it."""
+    """The decisions of the end that waits for calls: when to ask `peer` for a handshake."""
 
     def __init__(self, peer: Peer, rng: random.Random) -> None:
         self.deadline = NEVER
@@ -33,11 +33,11 @@ class ServerCarriers:
         return self.deadline != NEVER and self._peer.endpoint is not None
 
     def start(self, now: float) -> list[Event]:
-        """Ask at once where the peer was before this end was restarted."""
+        """Ask at once, at the endpoint that the peer had before this end was restarted."""
         return self.want(now)
 
     def want(self, now: float) -> list[Event]:
-        """A handshake is wanted."""
+        """Ask for a handshake, unless that is already under way."""
         if self.deadline == NEVER:
             self._gives_up_at = now + REKEY_ATTEMPT_TIME
         elif self.deadline != self._gives_up_at or self._peer.endpoint is None:
@@ -45,7 +45,7 @@ class ServerCarriers:
         return self._ask(now)
 
     def handle_timer(self, now: float) -> list[Event]:
-        """Ask again, or give up."""
+        """Ask again, or give up after 90 s."""
         if now < self.deadline:
             return []
         if now >= self._gives_up_at:
@@ -54,7 +54,7 @@ class ServerCarriers:
         return self._ask(now)
 
     def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
-        """A session stands. As its initiator this end confirms it with a keepalive."""
+        """Note that a session is established; its initiator confirms it by a keepalive."""
         self.deadline = NEVER
         if not initiator:
             return []

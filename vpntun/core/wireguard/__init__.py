@@ -1,1 +1,1 @@
-"""WireGuard itself: peers, their handshakes, sessions and timers, and the indices that lead to them."""
+"""WireGuard's state machine: peers with their handshakes, sessions and timers, found by index."""

@@ -1,6 +1,7 @@
-"""The 32-bit indices by which a message says which handshake or session of ours it belongs to.
+"""The 32-bit indices by which messages name a handshake or session of this end.
 
-An index is random and unused, so that it tells nothing and a late message for a freed one meets nobody.
+An index is chosen at random among the unused ones. So it reveals nothing, and a late message for a freed index finds no
+owner.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ Owner = TypeVar("Owner")
 
 
 class Indices(Generic[Owner]):
-    """Index -> whoever holds it."""
+    """A map from each index in use to its owner."""
 
     def __init__(self) -> None:
         self._owners: dict[int, Owner] = {}
         self.find: Callable[[int], Owner | None] = self._owners.get
-        """Who holds an index, or None."""
+        """Return the owner of an index, or None."""
 
     def __len__(self) -> int:
         return len(self._owners)
 
     def reserve(self, owner: Owner) -> int:
-        """A fresh index that leads to `owner`."""
+        """Choose a fresh index for `owner` and return it."""
         while True:
             index = secrets.randbits(32)
             if index not in self._owners:
@@ -32,9 +33,9 @@ class Indices(Generic[Owner]):
                 return index
 
     def hand_over(self, index: int, owner: Owner) -> None:
-        """Let an index in use lead to `owner` from now on: a handshake has become a session."""
+        """Give an index in use a new owner, as when a handshake has become a session."""
         self._owners[index] = owner
 
     def free(self, index: int) -> None:
-        """Let an index lead nowhere."""
+        """Free an index; it may already be free."""
         self._owners.pop(index, None)

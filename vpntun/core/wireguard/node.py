@@ -1,7 +1,7 @@
-"""This end of every link: one identity, the peers it knows, and who holds which index.
+"""This end of all links: its identity, its known peers, and the owners of its indices.
 
-A handshake message is judged in the order of its cost: type and size, mac1, the index or the static key, and only
-then the peer's state. Whatever fails raises BadPacket and has changed nothing; nobody is answered.
+A handshake message is checked in order of increasing cost: type and size, mac1, the index or the static key, and only
+then the peer's state. A message that fails a check raises BadPacket, changes nothing and gets no answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vpntun.wire.message import DATA, INITIATION, RESPONSE, Buffer, kind_of, rec
 
 
 class Node:
-    """Knows the peers by their public keys and by the indices given to them."""
+    """This end, which finds peers by their public keys and by the indices given to them."""
 
     def __init__(self, identity: KeyPair) -> None:
         self.identity = identity
@@ -25,18 +25,21 @@ class Node:
         self.peers: dict[bytes, Peer] = {}
 
     def add(self, peer: Peer) -> None:
-        """Know a peer. Raises ConfigurationError for this end's own key."""
+        """Add a peer. Raises ConfigurationError if its public key is this end's own."""
         if peer.public == self.identity.public:
             raise ConfigurationError("the peer's public key is this end's own: give the key of the other machine")
         self.peers[peer.public] = peer
 
     def remove(self, peer: Peer) -> None:
-        """Know a peer no more: its sessions are gone, and whatever still comes from it is dropped."""
+        """Remove a peer: its sessions are wiped, and everything that still arrives from it is dropped."""
         del self.peers[peer.public]
         peer.forget()
 
     def receive_handshake(self, message: Buffer, source: Endpoint, now: float) -> tuple[Peer, list[Event]]:
-        """Take in a message of any type but data; raises BadPacket, where it can with an initiation's sender."""
+        """Process a message of any type but data; return its peer and the events that follow.
+
+        Raises BadPacket; its `sender` is set if an authenticated initiation of a known peer is refused.
+        """
         kind = kind_of(message)
         if kind == INITIATION:
             received = consume_initiation(self.identity, message)
@@ -56,14 +59,17 @@ class Node:
         raise BadPacket("unasked cookie" if kind != DATA else "bad type")
 
     def session_for(self, message: Buffer, now: float) -> SessionOwner:
-        """Who a data message is for; raises BadPacket for an unknown index or a session past its age."""
+        """Return the session, and its peer, for a data message.
+
+        Raises BadPacket for an unknown index or an expired session.
+        """
         return self.session_at(receiver_of(message), now)
 
     def session_at(self, index: int, now: float) -> SessionOwner:
-        """Who holds an index of a data message; raises as `session_for`."""
-        held = self.indices.find(index)
-        if not isinstance(held, SessionOwner):
+        """Return the session, and its peer, for a data message's receiver index; raises as `session_for` does."""
+        owner = self.indices.find(index)
+        if not isinstance(owner, SessionOwner):
             raise BadPacket("unknown index")
-        if not held.session.may_receive(now):
+        if not owner.session.may_receive(now):
             raise BadPacket("expired session")
-        return held
+        return owner

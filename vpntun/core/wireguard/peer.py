@@ -1,16 +1,18 @@
-"""One peer: its handshakes, its sessions, its timers and its endpoint. It says what to do; where to ask for a
-handshake is the carriers' choice (client.py, server.py), and packets are sealed and opened by the host's data path.
+"""One peer of WireGuard's protocol: its handshakes, sessions, timers and endpoint.
 
-Inbound, after the host has looked the receiver's index up (the order is WireGuard's, and is kept):
+A peer returns events that tell what to do. It does not decide where to ask for a handshake: the choice of carriers does
+(core/selection). It does not seal or open packets: the data path does.
+
+Inbound, after the data path has looked up the receiver's index, the order is WireGuard's and must be kept:
 
     key age -> AEAD -> replay window -> `opened`: key confirmation, roaming, timers -> the inner packet's checks
 
-The endpoint never becomes one that the host refuses: there, this end's messages would enter the tunnel themselves. A
-handshake message from such an endpoint is dropped; data from there is accepted but does not move the endpoint.
+`may_be_at` can refuse an endpoint at which this end's own messages would enter the tunnel. The peer's endpoint never
+moves there. A handshake message from there is dropped; data from there is accepted but does not move the endpoint.
 
-Two things differ from WireGuard, both for the carriers' sake. There is one handshake under way *per carrier*, each with
-its own ephemeral and timestamp. And the endpoint moves only on the newest message of the newest session, never
-on an initiation: late messages out of an old TCP queue do not flip it back, and a replayed initiation moves nothing.
+Two things differ from WireGuard, because there are two carriers. Each carrier has its own handshake, with its own
+ephemeral and timestamp. And the endpoint moves only on the newest message of the newest session, never on an
+initiation: late messages from an old TCP queue do not move it back, and a replayed initiation moves nothing.
 """
 
 from __future__ import annotations
@@ -36,15 +38,19 @@ SHORTEST_BETWEEN_CONSUMED = 0.02
 
 
 class Timestamps(Protocol):
-    """Where an initiation's TAI64N timestamp comes from: strictly increasing, also over restarts of this end."""
+    """Source of the TAI64N timestamps in initiations: strictly increasing, even across restarts of this end."""
 
     def next(self) -> bytes:
-        """12 bytes, greater than any returned before."""
+        """Return 12 bytes, greater than any returned before."""
 
 
 @dataclass(slots=True)
 class Handshake:
-    """One carrier's handshake: what was sent last, and when; `asked_at` is when that was an initiation."""
+    """One carrier's handshake.
+
+    `sent_at` is the time of the last handshake message sent, `asked_at` that of the last initiation. `initiator` is set
+    while the response to it is awaited.
+    """
 
     peer: Peer
     carrier: CarrierName
@@ -56,17 +62,18 @@ class Handshake:
 
 @dataclass(frozen=True, slots=True)
 class SessionOwner:
-    """A session and the peer that it belongs to, as its index leads to them."""
+    """A session and the peer that it belongs to: what an index of a session leads to."""
 
     peer: Peer
     session: Session
 
 
 class Peer:
-    """The protocol's state towards one public key.
+    """The protocol's state for the peer with one public key.
 
-    `keepalive`: the persistent one's interval in seconds, 0 for none. `chooses_carrier`: this end is the client.
-    `may_be_at`: whether the host lets an endpoint be the peer's. All times are seconds of the caller's monotonic clock.
+    `keepalive` is the interval of the persistent keepalive in seconds, 0 for none. `chooses_carrier` tells that this
+    end is the client. `may_be_at` tells whether the peer's endpoint may be there. All times are seconds of the caller's
+    monotonic clock.
     """
 
     def __init__(
@@ -88,9 +95,9 @@ class Peer:
         self.timers = Timers(rng, keepalive)
         self.last_handshake: float | None = None
         self.round_trip = 0.0
-        """Of the last handshake, in seconds; 0 before the first."""
+        """The round-trip time of the last handshake, in seconds; 0 before the first."""
         self.sent_bytes = self.received_bytes = 0
-        """Of all messages, sealed, as the host counts them."""
+        """The sizes of all sealed messages sent and received, as the data path counts them."""
         self._chooses_carrier = chooses_carrier
         self._may_be_at = may_be_at
         self._identity = identity
@@ -104,11 +111,14 @@ class Peer:
         self._renewed: Session | None = None
 
     def initiate(self, endpoint: Endpoint, now: float) -> list[Event]:
-        """Ask for a session there: at most one initiation in 5 s on each carrier, none behind one that still waits."""
+        """Ask for a session at `endpoint`: send an initiation, at most one in 5 s on each carrier.
+
+        While one awaits its response, no other follows on a connection whose bytes have not yet left this host.
+        """
         handshake = self._handshakes[endpoint.carrier]
         if now - handshake.sent_at < REKEY_TIMEOUT:
             return []
-        # A second would supersede the first, and a slow path's answers would always be to a superseded one.
+        # A second initiation would supersede the first, and on a slow path every answer would be to a superseded one.
         if handshake.initiator is not None and endpoint.clogged():
             return []
         self.forget_handshake(endpoint.carrier)
@@ -120,7 +130,7 @@ class Peer:
         return [Transmit(endpoint, message)]
 
     def forget_handshake(self, carrier: CarrierName) -> None:
-        """Let a carrier's handshake go, and with it its pace: its path is another now."""
+        """Drop a carrier's handshake and its 5 s limit, because the carrier's path has changed."""
         handshake = self._handshakes[carrier]
         if handshake.initiator is not None:
             self._indices.free(handshake.index)
@@ -128,17 +138,17 @@ class Peer:
         handshake.sent_at = -NEVER
 
     def receive_initiation(self, received: ReceivedInitiation, source: Endpoint, now: float) -> list[Event]:
-        """Answer an initiation of this peer's, on the path that it came by.
+        """Answer an initiation from this peer, on the path by which it arrived.
 
-        Raises BadPacket for a timestamp that is not the greatest yet, for the second within 20 ms, and where the answer
-        would enter the tunnel.
+        Raises BadPacket for a timestamp that is not the greatest yet, for a second initiation within 20 ms, and if the
+        answer would enter the tunnel.
         """
         if received.timestamp <= self._greatest_timestamp:
             raise BadPacket("old timestamp")
         if now - self._consumed_at < SHORTEST_BETWEEN_CONSUMED:
             raise BadPacket("initiations too fast")
         self._refuse_loop(source)
-        # The index is taken last: an initiation that fails in the middle must leave nothing behind.
+        # The index is reserved last, so that an initiation refused earlier leaves nothing behind.
         index = self._indices.reserve(self._handshakes[source.carrier])
         try:
             message, keys = received.respond(self._psk, index)
@@ -155,13 +165,17 @@ class Peer:
         return [Transmit(source, message)]
 
     def forget_timestamp(self) -> None:
-        """Accept any timestamp in the next initiation, as after a restart: one from the future keeps the peer out."""
+        """Accept any timestamp in the next initiation, as after a restart.
+
+        Otherwise a timestamp far in the future, once accepted, locks the peer out.
+        """
         self._greatest_timestamp = b""
 
     def receive_response(self, handshake: Handshake, message: Buffer, source: Endpoint, now: float) -> list[Event]:
-        """Finish a handshake of ours. Raises BadPacket, and then the handshake still waits for the genuine response.
+        """Complete a handshake that this end initiated.
 
-        The genuine response is refused too where it came from inside the tunnel. The next handshake follows as usual.
+        Raises BadPacket for a response that is not genuine; the handshake then still waits for the genuine one. Even
+        the genuine response is refused if it came through the tunnel; the next handshake follows as usual.
         """
         if handshake.initiator is None:
             raise BadPacket("unasked response")
@@ -181,9 +195,9 @@ class Peer:
     def opened(
         self, session: Session, counter: int, source: Endpoint, now: float, *, keepalive: bool, follow: bool = True
     ) -> list[Event]:
-        """A data message of `session` was authenticated and is no replay. Mostly answers the empty list.
+        """Note a data message of `session` that was authenticated and is not a replay; usually returns an empty list.
 
-        `keepalive`: it carries no packets. `follow`: where it came from may become the endpoint.
+        `keepalive` tells that it carries no packets, `follow` that its source may become the endpoint.
         """
         events: list[Event] = []
         if session is not self.keys.current:
@@ -199,9 +213,9 @@ class Peer:
             self.timers.data_received(now)
         current = session is self.keys.current
         newest = follow and current and counter == session.highest_received
-        # A peer that is nowhere is followed on any session: the two ends may hold different ones for the newest.
+        # A peer without an endpoint is followed on any session: the two ends may differ on which one is the newest.
         if source is not self.endpoint and (newest or (follow and self.endpoint is None)) and self._may_follow(source):
-            if source.is_stream:  # the end that dialled admits large frames only after an authenticated small one
+            if source.is_stream:  # the dialling end accepts large frames only after an authenticated small one
                 events += self.keepalive(source, now)
             events += self.move_to(source)
         if (
@@ -215,9 +229,9 @@ class Peer:
         return events
 
     def move_to(self, endpoint: Endpoint) -> list[Event]:
-        """Reach the peer there from now on, if it may be there.
+        """Move the peer's endpoint there, if it may be there.
 
-        An equal endpoint may still differ in which of our addresses it uses.
+        An endpoint equal to the present one is stored too: it may use another local address.
         """
         if not self.may_move_to(endpoint):
             return []
@@ -225,22 +239,22 @@ class Peer:
         return [Moved(endpoint, former)] if endpoint != former else []
 
     def may_move_to(self, endpoint: Endpoint) -> bool:
-        """Whether the peer is there already, or the host lets it be there."""
+        """Whether the peer is there already, or `may_be_at` allows it."""
         return endpoint == self.endpoint or self._may_be_at(endpoint)
 
     def sending_session(self, now: float) -> Session | None:
-        """The session to seal with, or None: then packets wait for a handshake."""
+        """The session to seal with, or None if packets must wait for a handshake."""
         session = self.keys.current
         return session if session is not None and session.may_send(now) else None
 
     def is_due_for_renewal(self, session: Session, now: float) -> bool:
-        """Whether a send with `session` asks for a handshake, though it still serves."""
+        """Whether sending with `session` should ask for a handshake, although the session can still be used."""
         return session.send_counter > REKEY_AFTER_MESSAGES or (
             session.initiator and now - session.created > REKEY_AFTER_TIME
         )
 
     def keepalive(self, endpoint: Endpoint | None, now: float) -> list[Event]:
-        """An empty data message, where there is a session and somewhere to send it."""
+        """Send an empty data message to `endpoint`, if there is a session and an endpoint."""
         session = self.sending_session(now)
         if session is None or endpoint is None:
             return []
@@ -253,7 +267,7 @@ class Peer:
         return events
 
     def handle_timers(self, now: float) -> list[Event]:
-        """What the deadlines that have passed ask for."""
+        """Act on every deadline that has passed; return the events that follow."""
         events: list[Event] = []
         if self.timers.keepalive_is_due(now):
             another = self.timers.another_keepalive
@@ -268,20 +282,24 @@ class Peer:
         return events
 
     def forget(self) -> None:
-        """Let every key and handshake go: nothing that comes for them leads here any more."""
+        """Drop every session and handshake, and free their indices."""
         self._release(self.keys.wipe())
         for carrier in CARRIERS:
             self.forget_handshake(carrier)
 
     def _current_began(self) -> float:
-        """When the session in use was asked for, by whichever end."""
+        """The time at which the current session was requested, by either end."""
         current = self.keys.current
         if current is None:
             return -NEVER
         return self._current_asked_at if current.initiator else current.created
 
     def _may_follow(self, source: Endpoint) -> bool:
-        """Whether the endpoint moves to `source`. A client chooses the carrier, and follows only from UDP to UDP."""
+        """Whether data from `source` may move the endpoint there.
+
+        A server follows its peer to any path that is allowed. A client follows only from UDP to UDP, since it chooses
+        the carrier.
+        """
         if self._chooses_carrier and (
             self.endpoint is None or self.endpoint.carrier in DIALLED or source.carrier != self.endpoint.carrier
         ):
