@@ -18,7 +18,7 @@ from typing import Any
 
 from vpntun.control.server import other_end, socket_path
 from vpntun.errors import PrivilegeError, VpntunError
-from vpntun.runtime.state import run_folder
+from vpntun.runtime.folders import run_folder
 
 PATIENCE = 10.0
 SECONDS_TO_END = 20.0

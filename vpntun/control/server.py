@@ -31,9 +31,9 @@ from typing import Any
 
 from vpntun.control.http import Answer, Exchange, Route, follow, refusal
 from vpntun.errors import AmbiguousPeer, InterfaceInUse, NoSuchPeer, PrivilegeError, VpntunError
+from vpntun.runtime.folders import run_folder
 from vpntun.runtime.log import Limited
 from vpntun.runtime.loop import Loop
-from vpntun.runtime.state import run_folder
 
 MOST_CLIENTS = 8
 SECONDS_TO_FINISH = 10.0

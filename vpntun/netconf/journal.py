@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from vpntun.runtime.folders import run_folder
 from vpntun.runtime.log import log, notice
-from vpntun.runtime.state import run_folder
 
 LARGEST = 1 << 24
 """Bytes; what is larger is no journal of this program's."""
