@@ -18,13 +18,13 @@ from vpntun.netconf.changes import Change, take_back
 from vpntun.netconf.dns import NameServers, entry_for
 from vpntun.netconf.journal import Entry, entries_of, forget, path_of
 from vpntun.netconf.netlink import Netlink
-from vpntun.netconf.routing import EVERYTHING, MERGED, NAMED
+from vpntun.netconf.route_plan import EVERYTHING, MERGED, NAMED
 from vpntun.runtime.log import notice
 from vpntun.tun.device import TunDevice, interface_exists
 
 KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Mtu, Up, Address, Route, Rule, LooseFilter, NameServers)}
 PRIORITIES = range(NAMED, MERGED + 2 * 128 + 2)
-"""Of the rules that routing.py makes: merging_rules has the last."""
+"""Of the rules in route_plan.py: merging_rules has the last."""
 
 
 def clean_up(interface: str, folder: Path | None = None) -> bool:
