@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.control.http import LARGEST_BODY, LARGEST_HEAD, MOST_HEADERS, Answer, Exchange, refusal
+from vpntun.control.http import LARGEST_BODY, LARGEST_HEAD, MOST_HEADERS, Answer, HttpExchange, refusal
 
 HEAD = b"Host: vpntun\r\n"
 GET = b"GET /a HTTP/1.1\r\n" + HEAD + b"\r\n"
@@ -22,9 +22,9 @@ def echo(method: str, target: str) -> Answer:
     return Answer(HTTPStatus.OK, {"method": method, "target": target})
 
 
-def talk(data: bytes, exchange: Exchange | None = None, step: int = 4096) -> list[bytes]:
+def talk(data: bytes, exchange: HttpExchange | None = None, step: int = 4096) -> list[bytes]:
     """The answers to bytes that come in so many at a time."""
-    exchange = exchange or Exchange(echo)
+    exchange = exchange or HttpExchange(echo)
     answers = []
     for at in range(0, len(data), step):
         exchange.take(data[at : at + step])
@@ -65,7 +65,7 @@ def test_requests_that_come_at_once_are_answered_in_order_on_one_connection(step
     requests = b"".join(
         b"POST %s HTTP/1.1\r\n%sContent-Length: 3\r\n\r\nabc" % (each.encode(), HEAD) for each in targets
     )
-    exchange = Exchange(echo)
+    exchange = HttpExchange(echo)
     assert [parsed(answer)[1]["target"] for answer in talk(requests, exchange, step)] == targets
     assert not exchange.ended
     assert exchange.idle
@@ -78,7 +78,7 @@ def test_the_next_request_is_looked_at_when_the_answer_before_it_was_taken() -> 
         seen.append(target)
         return echo(method, target)
 
-    exchange = Exchange(answer)
+    exchange = HttpExchange(answer)
     exchange.take(GET + GET.replace(b"/a", b"/b"))
     assert exchange.next_answer() is not None
     assert seen == ["/a"]
@@ -90,7 +90,7 @@ def test_the_next_request_is_looked_at_when_the_answer_before_it_was_taken() -> 
 
 def test_what_is_to_be_done_afterwards_comes_with_the_answer() -> None:
     done: list[str] = []
-    exchange = Exchange(lambda method, target: Answer(HTTPStatus.OK, {}, then=lambda: done.append(target)))
+    exchange = HttpExchange(lambda method, target: Answer(HTTPStatus.OK, {}, then=lambda: done.append(target)))
     exchange.take(GET)
     answer = exchange.next_answer()
     assert answer is not None
@@ -100,7 +100,7 @@ def test_what_is_to_be_done_afterwards_comes_with_the_answer() -> None:
 
 
 def test_it_is_idle_only_between_requests() -> None:
-    exchange = Exchange(echo)
+    exchange = HttpExchange(echo)
     assert exchange.idle
     talk(GET[:9], exchange)
     assert not exchange.idle
@@ -135,7 +135,7 @@ def test_head_gets_no_body() -> None:
     ],
 )
 def test_what_is_no_request_or_too_much_is_refused_and_is_the_last(request_: bytes, status: int) -> None:
-    exchange = Exchange(echo)
+    exchange = HttpExchange(echo)
     [answer] = talk(request_, exchange)
     said, content, headers = parsed(answer)
     assert said == status
@@ -148,14 +148,14 @@ def test_what_is_no_request_or_too_much_is_refused_and_is_the_last(request_: byt
     "asks", [b"CONNECT a:1 HTTP/1.1\r\n", b"GET /a HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n"]
 )
 def test_nothing_but_http_1_is_spoken_whatever_is_proposed(asks: bytes) -> None:
-    exchange = Exchange(echo)
+    exchange = HttpExchange(echo)
     [answer] = talk(asks + HEAD + b"\r\nother", exchange)
     assert parsed(answer)[0] in (200, 405)
     assert exchange.ended
 
 
 def test_who_says_that_no_more_comes_gets_its_answer() -> None:
-    exchange = Exchange(echo)
+    exchange = HttpExchange(echo)
     exchange.take(GET)
     exchange.take(b"")
     assert exchange.next_answer() is not None
@@ -186,7 +186,7 @@ REQUEST_PARTS = st.sampled_from(
 
 @given(st.lists(st.one_of(REQUEST_PARTS, st.binary(max_size=40)), max_size=12), st.integers(1, 200), st.booleans())
 def test_arbitrary_bytes_raise_nothing_and_every_answer_is_http(parts: list[bytes], step: int, ends: bool) -> None:
-    exchange = Exchange(echo)
+    exchange = HttpExchange(echo)
     answers = talk(b"".join(parts), exchange, step)
     if ends and not exchange.ended:
         exchange.take(b"")

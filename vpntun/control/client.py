@@ -16,7 +16,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from vpntun.control.server import other_end, socket_path
+from vpntun.control.server import socket_path
+from vpntun.control.unix_server import other_end
 from vpntun.errors import PrivilegeError, VpntunError
 from vpntun.runtime.folders import run_folder
 

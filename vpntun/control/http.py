@@ -63,7 +63,7 @@ def follow(routes: Mapping[str, Route], method: str, target: str) -> Answer:
     return route.act(**dict(fields))
 
 
-class Exchange:
+class HttpExchange:
     """One connection's requests and answers. `answer` is given a method and a target, and refuses CONNECT.
 
     `ended`: there will be no more answers, so the connection may close when those taken have left.
