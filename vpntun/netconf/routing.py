@@ -53,7 +53,7 @@ class HostRoutes:
         self._settled: list[Change] = []
         self._rules: list[Change] = []
         self._filter: list[Change] = []
-        self._cannot_follow = Limited(NOTICE, "this host's own networks cannot be followed: %s")
+        self._cannot_follow = Limited(NOTICE, "the rules for this host's own networks cannot be updated: %s")
 
     def choose_mark(self, networks: Iterable[Network]) -> int:
         """Return the mark that the tunnel's sockets must carry, 0 for none; call this before making the sockets.
@@ -64,8 +64,8 @@ class HostRoutes:
         plan = self._plan(networks)
         if plan.full and self._mark in KERNELS_TABLES:
             raise ConfigurationError(
-                f"FwMark {self._mark} is the number of the full tunnel's table too, and that one is the kernel's "
-                "own: choose another, or leave it out"
+                f"FwMark {self._mark} is also the number of the full tunnel's table, and that table is the kernel's: "
+                "choose another FwMark, or leave it out"
             )
         if not self._mark and plan.needs_mark:
             self._mark = _free_number()
@@ -86,7 +86,7 @@ class HostRoutes:
             if plan.full:
                 what = f"{EVERYTHING[plan.full[0]]} makes this a full tunnel"
             else:
-                what = "a peer may be reached in allowed IPs"
+                what = "an allowed IP may contain a peer's endpoint"
             raise ConfigurationError(
                 f"{what}, so its packets must carry a mark from the start: stop it, and start it again"
             )
@@ -137,7 +137,7 @@ class HostRoutes:
         ipv6 = ipv6_is_on(self._device)
         reachable = [each for each in plan.networks if each.version == 4 or ipv6]
         if len(reachable) < len(plan.networks):
-            notice("IPv6 is switched off on %s, or its MTU is below 1280: nothing of IPv6 goes through", self._device)
+            notice("IPv6 is disabled on %s, or its MTU is below 1280: the tunnel carries no IPv6", self._device)
         if isinstance(self._table, int):
             return routes_by(self._device, reachable, self._table)
         there = [each for version in (4, 6) for each in netlink.routes(version, MAIN, self._device)]
@@ -156,8 +156,8 @@ class HostRoutes:
             mark = rule.get_attr("FRA_FWMARK")
             if rule.get_attr("FRA_PRIORITY") == TUNNEL and mark != self._mark:
                 raise DeviceError(
-                    f"another full tunnel of IPv{version} (table {mark}) is up, or was killed and keeps it closed: two "
-                    "would lead into each other. End it first, with 'vpntun down NAME'"
+                    f"another full tunnel of IPv{version} (table {mark}) is up, or was killed and blocks traffic: "
+                    "two would lead into each other. End it first, with 'vpntun down NAME'"
                 )
 
 

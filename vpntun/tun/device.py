@@ -173,7 +173,7 @@ def _ask(name: str, request: int) -> bytes:
             return fcntl.ioctl(query, request, _IFREQ.pack(os.fsencode(name)))
     except OSError as error:
         raise DeviceError(
-            f"the device {name} cannot be found ({error.strerror}): if it was renamed, give it its name back "
+            f"the device {name} cannot be queried ({error.strerror}): if it was renamed, give it its name back "
             f"('ip link set OTHER name {name}'); if it was deleted, start again"
         ) from error
 
