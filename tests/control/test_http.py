@@ -1,4 +1,4 @@
-"""HTTP on the control socket: requests in order, bounds on all that a client may send, and nothing raised."""
+"""HTTP of the control socket: answers in order, limits on all that a client may send, and no exceptions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def echo(method: str, target: str) -> Answer:
 
 
 def talk(data: bytes, exchange: HttpExchange | None = None, step: int = 4096) -> list[bytes]:
-    """The answers to bytes that come in so many at a time."""
+    """Return the answers to bytes that arrive `step` at a time."""
     exchange = exchange or HttpExchange(echo)
     answers = []
     for at in range(0, len(data), step):
@@ -36,7 +36,7 @@ def talk(data: bytes, exchange: HttpExchange | None = None, step: int = 4096) ->
 
 
 def parsed(answer: bytes, method: str = "GET") -> tuple[int, dict[str, object], dict[str, str]]:
-    """Status, content and headers, as another parser reads them; there is nothing behind."""
+    """Return status, content and headers as another parser reads them, and check that nothing follows."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
     client.send(h11.EndOfMessage())
@@ -60,7 +60,7 @@ def test_a_request_is_answered_by_one_json_object() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 7, 4096])
-def test_requests_that_come_at_once_are_answered_in_order_on_one_connection(step: int) -> None:
+def test_requests_that_arrive_together_are_answered_in_order_on_one_connection(step: int) -> None:
     targets = [f"/{number}" for number in range(20)]
     requests = b"".join(
         b"POST %s HTTP/1.1\r\n%sContent-Length: 3\r\n\r\nabc" % (each.encode(), HEAD) for each in targets
@@ -71,7 +71,7 @@ def test_requests_that_come_at_once_are_answered_in_order_on_one_connection(step
     assert exchange.idle
 
 
-def test_the_next_request_is_looked_at_when_the_answer_before_it_was_taken() -> None:
+def test_the_next_request_is_read_when_the_answer_before_it_was_taken() -> None:
     seen: list[str] = []
 
     def answer(method: str, target: str) -> Answer:
@@ -88,7 +88,7 @@ def test_the_next_request_is_looked_at_when_the_answer_before_it_was_taken() -> 
     assert exchange.idle
 
 
-def test_what_is_to_be_done_afterwards_comes_with_the_answer() -> None:
+def test_the_answer_says_what_to_do_once_it_has_left() -> None:
     done: list[str] = []
     exchange = HttpExchange(lambda method, target: Answer(HTTPStatus.OK, {}, then=lambda: done.append(target)))
     exchange.take(GET)
@@ -99,7 +99,7 @@ def test_what_is_to_be_done_afterwards_comes_with_the_answer() -> None:
     assert done == ["/a"]
 
 
-def test_it_is_idle_only_between_requests() -> None:
+def test_an_exchange_is_idle_only_between_requests() -> None:
     exchange = HttpExchange(echo)
     assert exchange.idle
     talk(GET[:9], exchange)
@@ -134,7 +134,7 @@ def test_head_gets_no_body() -> None:
         (b"GET / HTTP/1.1\r\n" + HEAD + b"A: b\r\n" * MOST_HEADERS + b"\r\n", 431),
     ],
 )
-def test_what_is_no_request_or_too_much_is_refused_and_is_the_last(request_: bytes, status: int) -> None:
+def test_a_bad_or_too_large_request_is_refused_and_is_the_last(request_: bytes, status: int) -> None:
     exchange = HttpExchange(echo)
     [answer] = talk(request_, exchange)
     said, content, headers = parsed(answer)
@@ -147,14 +147,14 @@ def test_what_is_no_request_or_too_much_is_refused_and_is_the_last(request_: byt
 @pytest.mark.parametrize(
     "asks", [b"CONNECT a:1 HTTP/1.1\r\n", b"GET /a HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n"]
 )
-def test_nothing_but_http_1_is_spoken_whatever_is_proposed(asks: bytes) -> None:
+def test_proposals_of_another_protocol_are_ignored(asks: bytes) -> None:
     exchange = HttpExchange(echo)
     [answer] = talk(asks + HEAD + b"\r\nother", exchange)
     assert parsed(answer)[0] in (200, 405)
     assert exchange.ended
 
 
-def test_who_says_that_no_more_comes_gets_its_answer() -> None:
+def test_a_client_that_sends_no_more_still_gets_its_answer() -> None:
     exchange = HttpExchange(echo)
     exchange.take(GET)
     exchange.take(b"")

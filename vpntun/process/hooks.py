@@ -1,13 +1,13 @@
 """Hooks: the operator's commands for the tunnel's start and end and for its links, run without a shell.
 
-    up          the device is up, with its addresses and routes; the start waits for the command, and fails with it
+    up          the device is up, with its addresses and routes; the start waits for the command, and fails if it fails
     down        the tunnel is ending; the end waits for the command
     link-up     the link to a peer is up
     link-down   the link to a peer is down again
 
 `up` runs as the user who started the program, the others as the user that the process has become. Link hooks run beside
-the loop, one at a time. Meanwhile only a peer's last event is kept, and none if a hook has already reported that state.
-So at most one event a peer waits, and a flapping link does not start a crowd of commands.
+the loop, one at a time. While one runs, only the last event of each peer is kept, and not even that if a hook was told
+the same state before. So at most one event a peer waits, and a flapping link does not start a crowd of commands.
 
 A command runs only if nobody else can have written it (trust.py); this is checked again each time. Its environment is
 PATH and the variables of `Occasion`, which hold no secrets.
