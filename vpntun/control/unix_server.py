@@ -1,4 +1,4 @@
-"""Unix socket server: who may bind the name and who may connect, with bounded clients and any protocol.
+"""Unix socket server for any protocol: who may bind the name, who may connect, limits on clients.
 
 What a connection says is up to the `Exchange` that the server makes for it. Only root and this process's user may
 connect. They are served a little at a time, and the loop never waits for them.

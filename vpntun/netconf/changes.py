@@ -1,4 +1,4 @@
-"""Changes to this host's network: made in order, noted in the journal first, taken back in reverse order.
+"""Changes to this host's network: noted in the journal, made in order, taken back in reverse order.
 
 1. A setting that is already as wanted is left alone, and stays at the end.
 2. A change to a device that vanishes with this process vanishes too. It is neither noted nor taken back at the end.

@@ -1,4 +1,4 @@
-"""Clean-up after a killed process: the changes in its journal are taken back before a new tunnel is set up.
+"""Clean-up after a killed process: the changes in its journal are taken back before a new start.
 
 An entry is trusted only if this program can have written it: any interface it names is this one, and all its values are
 possible for the kernel.

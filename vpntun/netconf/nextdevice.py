@@ -1,7 +1,8 @@
-"""Route queries: whether the kernel sends a flow out through a given device (RTM_GETROUTE, rtnetlink(7)).
+"""Route queries: whether the kernel sends a flow out through a given device.
 
-One socket stays open while the tunnel is up, so that a process that has no descriptors left can still ask. An answer
-takes some 15 us. pyroute2 would take a hundred times as long, and a quarter of a second to load at first use.
+The query is RTM_GETROUTE (rtnetlink(7)). One socket stays open while the tunnel is up, so that a process that has no
+descriptors left can still ask. An answer takes some 15 us. pyroute2 would take a hundred times as long, and a quarter
+of a second to load at first use.
 
     nlmsghdr    length (u32), type, flags (u16 each), sequence, port (u32 each)
     rtmsg       family, bits of destination, bits of source, five more bytes, flags (u32)

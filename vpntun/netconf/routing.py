@@ -1,4 +1,4 @@
-"""Routes and rules of one tunnel in the kernel: applied, adapted to this host's networks, and taken back.
+"""Routes and rules of one tunnel: set in the kernel, adapted to this host's networks, taken back.
 
 route_plan.py decides which ones; this file supplies what the kernel knows: free marks, existing routes, this host's
 addresses. In a full tunnel the rules for this host's own networks follow its addresses as they come and go. If the

@@ -1,4 +1,4 @@
-"""Hooks: the operator's commands for the tunnel's start and end and for its links, run without a shell.
+"""Hooks: the operator's commands for the tunnel's start, end and links, run without a shell.
 
     up          the device is up, with its addresses and routes; the start waits for the command, and fails if it fails
     down        the tunnel is ending; the end waits for the command
