@@ -78,7 +78,7 @@ class Client:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(str(path))
         self.socket.setblocking(False)
-        self.got = b""
+        self.got = bytearray()
         self.ended = False
         loop.poll()
 
@@ -99,13 +99,17 @@ class Client:
 
     def answers(self, count: int) -> list[bytes]:
         """Wait for so many more answers, and return them."""
+        found: list[bytes] = []
 
         def come() -> bool:
             self.read()
-            return self.got.count(b"\n") >= count
+            while len(found) < count and b"\n" in self.got:
+                answer, _, rest = self.got.partition(b"\n")
+                found.append(bytes(answer))
+                self.got = rest
+            return len(found) == count
 
         self.loop.until(come, f"for {count} answers")
-        *found, self.got = self.got.split(b"\n", count)
         return found
 
     def ask(self, data: bytes = REQUEST) -> bytes:
