@@ -232,7 +232,7 @@ def running(status: dict[str, Any], *, lingers: float = 0.0) -> Iterator[int]:
 def reset(peer: str | None) -> str:
     """The key of the only peer, or of that called office; a second one is called attic."""
     if peer == "attic":
-        raise AmbiguousPeer("name one of several peers: attic (one), attic (two)")
+        raise AmbiguousPeer("several peers match; name one of them: attic (one), attic (two)")
     if peer not in (None, "office", "ab+c/d=", "the caf\u00e9 & more"):
         raise NoSuchPeer("no peer has this name or key; the peers are: office (abc)\x1b[2J")
     return f"the key of {peer}"
@@ -312,7 +312,7 @@ def test_a_reset_of_an_unknown_or_ambiguous_peer_says_which_there_are(
 def test_a_tunnel_that_does_not_run_is_said_to_an_ordinary_user(run: Run, user: Path, command: str) -> None:
     said = run(command, "tun9")
     assert said.status in (1, 6), "6 where root has tunnels of its own, which may not be looked at"
-    assert ("no vpntun runs tun9" if said.status == 1 else "only root may ask root's") in said.err
+    assert ("no vpntun runs tun9" if said.status == 1 else "only root may control root's") in said.err
     assert said.err.count("\n") == 1
 
 
@@ -321,7 +321,7 @@ def test_a_tunnel_that_does_not_run_is_said_to_an_ordinary_user(run: Run, user: 
 def test_a_tunnel_that_does_not_run_is_said_to_root(run: Run, command: str) -> None:
     said = run(command, "vpntun-test")
     assert said.status == 1
-    assert "no vpntun runs vpntun-test: 'vpntun show' says" in said.err
+    assert "no vpntun runs vpntun-test: 'vpntun show' lists" in said.err
 
 
 @needs_root

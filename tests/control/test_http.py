@@ -1,4 +1,4 @@
-"""HTTP on the control socket: requests in order, bounds on all that a client may send, and nothing raised."""
+"""HTTP of the control socket: answers in order, limits on all that a client may send, and no exceptions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.control.http import LARGEST_BODY, LARGEST_HEAD, MOST_HEADERS, Answer, Exchange, refusal
+from vpntun.control.http import LARGEST_BODY, LARGEST_HEAD, MOST_HEADERS, Answer, HttpExchange, refusal
 
 HEAD = b"Host: vpntun\r\n"
 GET = b"GET /a HTTP/1.1\r\n" + HEAD + b"\r\n"
@@ -22,9 +22,9 @@ def echo(method: str, target: str) -> Answer:
     return Answer(HTTPStatus.OK, {"method": method, "target": target})
 
 
-def talk(data: bytes, exchange: Exchange | None = None, step: int = 4096) -> list[bytes]:
-    """The answers to bytes that come in so many at a time."""
-    exchange = exchange or Exchange(echo)
+def talk(data: bytes, exchange: HttpExchange | None = None, step: int = 4096) -> list[bytes]:
+    """Return the answers to bytes that arrive `step` at a time."""
+    exchange = exchange or HttpExchange(echo)
     answers = []
     for at in range(0, len(data), step):
         exchange.take(data[at : at + step])
@@ -36,7 +36,7 @@ def talk(data: bytes, exchange: Exchange | None = None, step: int = 4096) -> lis
 
 
 def parsed(answer: bytes, method: str = "GET") -> tuple[int, dict[str, object], dict[str, str]]:
-    """Status, content and headers, as another parser reads them; there is nothing behind."""
+    """Return status, content and headers as another parser reads them, and check that nothing follows."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
     client.send(h11.EndOfMessage())
@@ -60,25 +60,25 @@ def test_a_request_is_answered_by_one_json_object() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 7, 4096])
-def test_requests_that_come_at_once_are_answered_in_order_on_one_connection(step: int) -> None:
+def test_requests_that_arrive_together_are_answered_in_order_on_one_connection(step: int) -> None:
     targets = [f"/{number}" for number in range(20)]
     requests = b"".join(
         b"POST %s HTTP/1.1\r\n%sContent-Length: 3\r\n\r\nabc" % (each.encode(), HEAD) for each in targets
     )
-    exchange = Exchange(echo)
+    exchange = HttpExchange(echo)
     assert [parsed(answer)[1]["target"] for answer in talk(requests, exchange, step)] == targets
     assert not exchange.ended
     assert exchange.idle
 
 
-def test_the_next_request_is_looked_at_when_the_answer_before_it_was_taken() -> None:
+def test_the_next_request_is_read_when_the_answer_before_it_was_taken() -> None:
     seen: list[str] = []
 
     def answer(method: str, target: str) -> Answer:
         seen.append(target)
         return echo(method, target)
 
-    exchange = Exchange(answer)
+    exchange = HttpExchange(answer)
     exchange.take(GET + GET.replace(b"/a", b"/b"))
     assert exchange.next_answer() is not None
     assert seen == ["/a"]
@@ -88,9 +88,9 @@ def test_the_next_request_is_looked_at_when_the_answer_before_it_was_taken() -> 
     assert exchange.idle
 
 
-def test_what_is_to_be_done_afterwards_comes_with_the_answer() -> None:
+def test_the_answer_says_what_to_do_once_it_has_left() -> None:
     done: list[str] = []
-    exchange = Exchange(lambda method, target: Answer(HTTPStatus.OK, {}, then=lambda: done.append(target)))
+    exchange = HttpExchange(lambda method, target: Answer(HTTPStatus.OK, {}, then=lambda: done.append(target)))
     exchange.take(GET)
     answer = exchange.next_answer()
     assert answer is not None
@@ -99,8 +99,8 @@ def test_what_is_to_be_done_afterwards_comes_with_the_answer() -> None:
     assert done == ["/a"]
 
 
-def test_it_is_idle_only_between_requests() -> None:
-    exchange = Exchange(echo)
+def test_an_exchange_is_idle_only_between_requests() -> None:
+    exchange = HttpExchange(echo)
     assert exchange.idle
     talk(GET[:9], exchange)
     assert not exchange.idle
@@ -134,8 +134,8 @@ def test_head_gets_no_body() -> None:
         (b"GET / HTTP/1.1\r\n" + HEAD + b"A: b\r\n" * MOST_HEADERS + b"\r\n", 431),
     ],
 )
-def test_what_is_no_request_or_too_much_is_refused_and_is_the_last(request_: bytes, status: int) -> None:
-    exchange = Exchange(echo)
+def test_a_bad_or_too_large_request_is_refused_and_is_the_last(request_: bytes, status: int) -> None:
+    exchange = HttpExchange(echo)
     [answer] = talk(request_, exchange)
     said, content, headers = parsed(answer)
     assert said == status
@@ -147,15 +147,15 @@ def test_what_is_no_request_or_too_much_is_refused_and_is_the_last(request_: byt
 @pytest.mark.parametrize(
     "asks", [b"CONNECT a:1 HTTP/1.1\r\n", b"GET /a HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n"]
 )
-def test_nothing_but_http_1_is_spoken_whatever_is_proposed(asks: bytes) -> None:
-    exchange = Exchange(echo)
+def test_proposals_of_another_protocol_are_ignored(asks: bytes) -> None:
+    exchange = HttpExchange(echo)
     [answer] = talk(asks + HEAD + b"\r\nother", exchange)
     assert parsed(answer)[0] in (200, 405)
     assert exchange.ended
 
 
-def test_who_says_that_no_more_comes_gets_its_answer() -> None:
-    exchange = Exchange(echo)
+def test_a_client_that_sends_no_more_still_gets_its_answer() -> None:
+    exchange = HttpExchange(echo)
     exchange.take(GET)
     exchange.take(b"")
     assert exchange.next_answer() is not None
@@ -186,7 +186,7 @@ REQUEST_PARTS = st.sampled_from(
 
 @given(st.lists(st.one_of(REQUEST_PARTS, st.binary(max_size=40)), max_size=12), st.integers(1, 200), st.booleans())
 def test_arbitrary_bytes_raise_nothing_and_every_answer_is_http(parts: list[bytes], step: int, ends: bool) -> None:
-    exchange = Exchange(echo)
+    exchange = HttpExchange(echo)
     answers = talk(b"".join(parts), exchange, step)
     if ends and not exchange.ended:
         exchange.take(b"")

@@ -1,4 +1,4 @@
-"""`vpntun reset`: which peer is meant, and that its next handshake is accepted whatever its timestamp."""
+"""`vpntun reset`: finding the peer, and accepting its next handshake with any timestamp."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PEERS = [OFFICE, UNNAMED]
         (f"peer {format_key(BOB.public)[:8]}", UNNAMED),
     ],
 )
-def test_a_peer_is_found_by_its_name_its_key_and_the_beginning_of_its_key(called: str, found: PeerSettings) -> None:
+def test_a_peer_is_found_by_its_name_its_key_or_the_beginning_of_its_key(called: str, found: PeerSettings) -> None:
     assert find_peer(PEERS, called) is found
 
 
@@ -43,7 +43,7 @@ def test_a_name_counts_more_than_the_beginning_of_another_peers_key() -> None:
 
 
 @pytest.mark.parametrize("called", ["offic", "nobody", "", "peer ", "peer office", format_key(CAROL.public)])
-def test_an_unknown_peer_is_refused_with_those_that_there_are(called: str) -> None:
+def test_an_unknown_peer_is_refused_with_a_list_of_the_peers(called: str) -> None:
     with pytest.raises(NoSuchPeer) as caught:
         find_peer(PEERS, called)
     assert str(caught.value).endswith(f": office ({format_key(ALICE.public)}), {format_key(BOB.public)}")
@@ -54,7 +54,7 @@ def test_a_tunnel_without_peers_says_so() -> None:
         find_peer([], None)
 
 
-def test_several_peers_are_told_apart_by_their_keys() -> None:
+def test_several_matching_peers_are_listed_with_their_keys() -> None:
     other = PeerSettings(CAROL.public, (), name="office")
     with pytest.raises(AmbiguousPeer) as caught:
         find_peer([OFFICE, UNNAMED, other], "office")
@@ -72,7 +72,7 @@ def test_a_beginning_that_two_keys_share_is_refused() -> None:
     assert find_peer(twins, "AAAC") is twins[1]
 
 
-def test_of_a_thousand_peers_ten_are_listed() -> None:
+def test_ten_of_a_thousand_peers_are_listed() -> None:
     many = [PeerSettings(number.to_bytes(32, "little"), (), name=f"n{number}") for number in range(1000)]
     with pytest.raises(NoSuchPeer, match=f"and {1000 - MOST_LISTED} more$"):
         find_peer(many, "nobody")

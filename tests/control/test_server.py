@@ -1,14 +1,10 @@
-"""The control socket: what it answers, how much it bears, and whose it is. The sockets are the kernel's."""
+"""The control socket: its requests and answers; test_unix_server.py has the limits and the ownership of the name."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-import stat
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
@@ -19,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ExpectedErrors
-from tests.machine import NOBODY, HandLoop, logged, needs_root
-from vpntun.control.server import MOST_CLIENTS, SECONDS_TO_FINISH, ControlServer, other_end, socket_path
-from vpntun.errors import AmbiguousPeer, DeviceError, InterfaceInUse, NoSuchPeer, PrivilegeError, VpntunError
+from tests.machine import HandLoop
+from vpntun.control.server import ControlServer, socket_path
+from vpntun.control.unix_server import MOST_CLIENTS
+from vpntun.errors import AmbiguousPeer, DeviceError, InterfaceInUse, NoSuchPeer, VpntunError
 from vpntun.runtime.loop import Loop
 
 GET = "GET /v1/status HTTP/1.1\r\nHost: vpntun\r\n\r\n"
@@ -31,7 +28,7 @@ PARTS = [part.encode() for part in (GET, RELOAD, STOP[:9], "HEAD / HTTP/1.0\r\n"
 
 
 class Tunnel:
-    """What stands behind the socket."""
+    """A control server, and the tunnel behind it: a record of what was asked."""
 
     def __init__(self, loop: Loop, folder: Path) -> None:
         self.content: dict[str, Any] = {"interface": "tun3"}
@@ -64,16 +61,16 @@ class Tunnel:
 
 
 def control_socket(loop: Loop, folder: Path, **acts: Any) -> ControlServer:
-    """The socket of a tunnel of which little is asked."""
+    """A control server whose tunnel does next to nothing, except what `acts` says."""
     usual = {"status": dict, "stop": loop.stop, "reload": loop.stop, "reset": str}
     return ControlServer("tun3", loop, **{**usual, **acts}, folder=folder)
 
 
-Meet = Callable[[], "Client"]
+Connect = Callable[[], "Client"]
 
 
 class Client:
-    """Somebody who is connected."""
+    """A connection to the control socket."""
 
     def __init__(self, loop: HandLoop, folder: Path) -> None:
         self.loop = loop
@@ -84,12 +81,12 @@ class Client:
         self.ended = False
         loop.poll()
 
-    def say(self, text: str | bytes) -> None:
+    def send(self, text: str | bytes) -> None:
         self.socket.send(text.encode() if isinstance(text, str) else text)
         self.loop.settle(0.01)
 
     def read(self) -> None:
-        """Take what has come."""
+        """Read all that has arrived."""
         while not self.ended:
             try:
                 data = self.socket.recv(1 << 20)
@@ -101,7 +98,7 @@ class Client:
             self.ended = not data
 
     def answers(self, count: int) -> list[tuple[int, Any]]:
-        """The next answers, with their status, as soon as so many have come."""
+        """Wait for so many answers, and return each with its status."""
         found: list[tuple[int, Any]] = []
 
         def come() -> bool:
@@ -114,10 +111,10 @@ class Client:
         return found
 
     def ask(self, text: str | bytes) -> tuple[int, Any]:
-        self.say(text)
+        self.send(text)
         return self.answers(1)[0]
 
-    def is_let_go(self) -> bool:
+    def is_closed(self) -> bool:
         self.loop.settle(0.01)
         self.read()
         return self.ended
@@ -134,7 +131,7 @@ class Client:
 
 
 def sleeps(loop: HandLoop, seconds: float = 0.05) -> bool:
-    """Whether the loop has nothing to do for so long."""
+    """Whether the loop has nothing to do for that time."""
     turns, end = 0, monotonic() + seconds
     while monotonic() < end:
         loop.poll(0.01)
@@ -155,36 +152,35 @@ def tunnel(loop: HandLoop, folder: Path) -> Iterator[Tunnel]:
 
 
 @pytest.fixture
-def meet(loop: HandLoop, folder: Path) -> Iterator[Meet]:
+def connect(loop: HandLoop, folder: Path) -> Iterator[Connect]:
     """Connects one more client."""
     made: list[Client] = []
 
-    def connect() -> Client:
+    def connect_one() -> Client:
         made.append(Client(loop, folder))
         return made[-1]
 
-    yield connect
+    yield connect_one
     for client in made:
         client.socket.close()
 
 
 @pytest.fixture
-def client(tunnel: Tunnel, meet: Meet) -> Client:
-    """One who has connected to the tunnel."""
-    return meet()
+def client(tunnel: Tunnel, connect: Connect) -> Client:
+    return connect()
 
 
-# What it answers
+# Answers
 
 
-def test_the_status_is_answered_as_often_as_it_is_asked_on_one_connection(tunnel: Tunnel, client: Client) -> None:
+def test_one_connection_may_ask_for_the_status_many_times(tunnel: Tunnel, client: Client) -> None:
     for number in range(3):
         tunnel.content = {"number": number}
         assert client.ask(GET) == (200, {"number": number})
 
 
-def test_requests_that_come_together_are_answered_in_order(tunnel: Tunnel, client: Client) -> None:
-    client.say(GET + RELOAD + GET)
+def test_requests_that_arrive_together_are_answered_in_order(tunnel: Tunnel, client: Client) -> None:
+    client.send(GET + RELOAD + GET)
     assert [status for status, _ in client.answers(3)] == [200, 200, 200]
     assert tunnel.reloads == 1
 
@@ -194,7 +190,7 @@ def test_a_reload_is_done_before_it_is_answered(tunnel: Tunnel, client: Client) 
     assert tunnel.reloads == 1
 
 
-def test_a_reload_that_cannot_be_is_a_conflict_and_says_why(tunnel: Tunnel, client: Client) -> None:
+def test_a_reload_that_fails_is_a_conflict_with_the_reason(tunnel: Tunnel, client: Client) -> None:
     tunnel.problem = VpntunError("office.conf, line 7: no such key")
     assert client.ask(RELOAD) == (409, {"error": "office.conf, line 7: no such key"})
     assert client.ask(GET)[0] == 200
@@ -211,7 +207,7 @@ def test_a_reload_that_cannot_be_is_a_conflict_and_says_why(tunnel: Tunnel, clie
         ("?peer=", ""),
     ],
 )
-def test_a_reset_is_given_the_peer_that_the_query_names_and_answers_with_its_key(
+def test_a_reset_gets_the_peer_from_the_query_and_answers_with_its_key(
     tunnel: Tunnel, client: Client, query: str, peer: str | None
 ) -> None:
     assert client.ask(f"POST /v1/reset{query} HTTP/1.1\r\nHost: vpntun\r\n\r\n") == (200, {"public_key": "its key"})
@@ -219,25 +215,25 @@ def test_a_reset_is_given_the_peer_that_the_query_names_and_answers_with_its_key
 
 
 @pytest.mark.parametrize(("kind", "status"), [(NoSuchPeer, 404), (AmbiguousPeer, 409), (VpntunError, 500)])
-def test_a_reset_that_cannot_be_says_why(tunnel: Tunnel, client: Client, kind: type[VpntunError], status: int) -> None:
+def test_a_reset_that_fails_says_why(tunnel: Tunnel, client: Client, kind: type[VpntunError], status: int) -> None:
     tunnel.problem = kind("the reason")
     assert client.ask("POST /v1/reset?peer=x HTTP/1.1\r\nHost: vpntun\r\n\r\n") == (status, {"error": "the reason"})
 
 
 @pytest.mark.parametrize("kind", [VpntunError, DeviceError, OSError])
-def test_a_status_that_cannot_be_had_is_an_error_of_this_side(
-    loop: HandLoop, folder: Path, meet: Meet, kind: type[Exception]
+def test_a_status_that_fails_is_a_server_error(
+    loop: HandLoop, folder: Path, connect: Connect, kind: type[Exception]
 ) -> None:
     def fail() -> dict[str, Any]:
         raise kind("the device tun3 has gone")
 
     control = control_socket(loop, folder, status=fail)
-    assert meet().ask(GET) == (500, {"error": "the device tun3 has gone"})
+    assert connect().ask(GET) == (500, {"error": "the device tun3 has gone"})
     control.close()
 
 
-def test_a_bug_in_an_answer_is_answered_and_noted_and_the_next_request_is_served(
-    loop: HandLoop, folder: Path, meet: Meet, expected_errors: ExpectedErrors
+def test_a_bug_gets_an_error_answer_is_counted_and_the_next_request_is_served(
+    loop: HandLoop, folder: Path, connect: Connect, expected_errors: ExpectedErrors
 ) -> None:
     nothing: dict[str, dict[str, Any]] = {}
 
@@ -247,7 +243,7 @@ def test_a_bug_in_an_answer_is_answered_and_noted_and_the_next_request_is_served
     control = ControlServer(
         "tun3", loop, status=fail, stop=loop.stop, reload=loop.stop, reset=lambda _: "", folder=folder
     )
-    client = meet()
+    client = connect()
     for _ in range(2):
         assert client.ask(GET) == (500, {"error": "internal error: the tunnel's log has it"})
     assert loop.internal_errors.count == 2
@@ -256,22 +252,22 @@ def test_a_bug_in_an_answer_is_answered_and_noted_and_the_next_request_is_served
     control.close()
 
 
-def test_the_answer_to_a_stop_has_left_when_the_loop_is_stopped(loop: HandLoop, folder: Path, meet: Meet) -> None:
+def test_the_answer_to_a_stop_leaves_before_the_loop_is_stopped(loop: HandLoop, folder: Path, connect: Connect) -> None:
     heard: list[bytes] = []
 
     def stop() -> None:
         heard.append(asking.socket.recv(4096))
 
     control = control_socket(loop, folder, stop=stop)
-    asking = meet()
-    asking.say(STOP)
+    asking = connect()
+    asking.send(STOP)
     assert heard
     assert heard[0].startswith(b"HTTP/1.1 202 Accepted\r\n")
     assert heard[0].endswith(b'{"stopping": true}')
     control.close()
 
 
-def test_a_stop_is_a_stop_though_nobody_waits_for_the_answer(tunnel: Tunnel, client: Client) -> None:
+def test_a_stop_is_done_though_its_client_has_gone(tunnel: Tunnel, client: Client) -> None:
     client.socket.send(STOP.encode())
     client.socket.close()
     client.loop.settle()
@@ -299,8 +295,10 @@ def test_a_stop_is_a_stop_though_nobody_waits_for_the_answer(tunnel: Tunnel, cli
         ("nonsense", 400),
     ],
 )
-def test_what_there_is_not_is_said_and_does_nothing(tunnel: Tunnel, client: Client, request_: str, status: int) -> None:
-    client.say(f"{request_} HTTP/1.1\r\nHost: vpntun\r\n\r\n" if " " in request_ else request_ + "\r\n\r\n")
+def test_an_unknown_request_is_refused_and_does_nothing(
+    tunnel: Tunnel, client: Client, request_: str, status: int
+) -> None:
+    client.send(f"{request_} HTTP/1.1\r\nHost: vpntun\r\n\r\n" if " " in request_ else request_ + "\r\n\r\n")
     if request_.startswith("HEAD"):
         client.read()
         assert client.got.startswith(b"HTTP/1.1 405 ")
@@ -312,88 +310,45 @@ def test_what_there_is_not_is_said_and_does_nothing(tunnel: Tunnel, client: Clie
     assert (tunnel.stopped, tunnel.reloads, tunnel.resets) == (0, 0, [])
 
 
-# What it bears
+# Limits
 
 
-def test_what_is_too_much_is_refused_and_the_client_let_go(client: Client) -> None:
+def test_a_body_too_long_is_refused_and_its_client_closed(client: Client) -> None:
     assert client.ask("POST /v1/stop HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n" + "x" * 5000)[0] == 413
-    assert client.is_let_go()
+    assert client.is_closed()
 
 
-def test_a_client_has_ten_seconds_for_a_request_whatever_trickles_in(client: Client) -> None:
+def test_a_client_has_ten_seconds_for_a_request_however_it_trickles_in(client: Client) -> None:
     for letter in GET[:9]:
-        client.say(letter)
+        client.send(letter)
         client.loop.pass_time(1.0)
-    assert not client.is_let_go()
-    client.say(GET[9])
+    assert not client.is_closed()
+    client.send(GET[9])
     client.loop.pass_time(1.0)
-    assert client.is_let_go()
+    assert client.is_closed()
 
 
-def test_each_request_has_its_own_ten_seconds_and_an_idle_client_as_long_as_it_likes(client: Client) -> None:
-    for _ in range(5):
-        client.say(GET[:9])
-        client.loop.pass_time(0.9 * SECONDS_TO_FINISH)
-        assert client.ask(GET[9:])[0] == 200
-    for _ in range(5):
-        client.loop.pass_time(SECONDS_TO_FINISH)
-    assert client.ask(GET)[0] == 200
-
-
-def test_a_client_that_does_not_read_is_not_read_from_and_costs_one_answer(tunnel: Tunnel, client: Client) -> None:
-    tunnel.content = {"much": "x" * (1 << 20)}
-    client.say(GET * 20)
-    assert sleeps(client.loop)
-    assert tunnel.asked == 1
-    assert [status for status, _ in client.answers(20)] == [200] * 20
-
-
-def test_a_client_that_reads_slowly_gets_all_of_it(tunnel: Tunnel, client: Client) -> None:
-    tunnel.content = {"much": "x" * (1 << 21)}
-    assert client.ask(GET) == (200, tunnel.content)
-
-
-def test_a_client_that_never_reads_is_given_up(tunnel: Tunnel, client: Client) -> None:
-    tunnel.content = {"much": "x" * (1 << 22)}
-    client.say(GET)
-    client.loop.pass_time(SECONDS_TO_FINISH)
-    assert client.is_let_go()
-
-
-def test_who_ends_its_own_side_gets_its_answer_and_the_loop_does_not_spin(tunnel: Tunnel, client: Client) -> None:
+def test_a_client_that_sends_no_more_still_gets_its_answer_and_the_loop_does_not_spin(
+    tunnel: Tunnel, client: Client
+) -> None:
     tunnel.content = {"much": "x" * (1 << 21)}
     client.socket.send(GET.encode())
     client.socket.shutdown(socket.SHUT_WR)
     client.loop.settle(0.01)
     assert sleeps(client.loop)
     assert client.answers(1) == [(200, tunnel.content)]
-    assert client.is_let_go()
+    assert client.is_closed()
 
 
-def test_for_one_client_too_many_the_longest_idle_goes(loop: HandLoop, tunnel: Tunnel, meet: Meet) -> None:
+def test_a_stop_gets_through_though_all_clients_are_busy(loop: HandLoop, tunnel: Tunnel, connect: Connect) -> None:
     clients = []
     for _ in range(MOST_CLIENTS):
-        clients.append(meet())
+        clients.append(connect())
+        clients[-1].send(GET[:5])
         loop.pass_time(0.1)
-    clients[0].say(GET[:5])
-    assert clients[1].ask(GET)[0] == 200
-    clients.append(meet())
-    gone = [client.is_let_go() for client in clients]
-    assert gone == [False, False, True] + [False] * 6
-    assert clients[0].ask(GET[5:])[0] == 200
-
-
-def test_where_all_clients_are_busy_the_oldest_goes_so_that_a_stop_always_comes_through(
-    loop: HandLoop, tunnel: Tunnel, meet: Meet
-) -> None:
-    clients = []
-    for _ in range(MOST_CLIENTS):
-        clients.append(meet())
-        clients[-1].say(GET[:5])
-        loop.pass_time(0.1)
-    assert meet().ask(STOP)[0] == 202
+    assert connect().ask(STOP)[0] == 202
     assert tunnel.stopped == 1
-    assert [client.is_let_go() for client in clients] == [True] + [False] * 7
+    assert [client.is_closed() for client in clients] == [True] + [False] * 7
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
@@ -415,160 +370,24 @@ def test_arbitrary_bytes_do_no_harm(tunnel: Tunnel, folder: Path, loop: HandLoop
     loop.settle(0.005)
 
 
-# Whose it is
+# The lock of the interface
 
 
-def test_it_is_for_its_owner_alone_whatever_the_umask(loop: HandLoop, folder: Path) -> None:
-    former = os.umask(0)
-    try:
-        tunnel = Tunnel(loop, folder)
-    finally:
-        os.umask(former)
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert stat.S_IMODE((folder / "tun3.sock").stat().st_mode) == 0o600
-    tunnel.socket.close()
-
-
-@needs_root
-def test_whoever_else_gets_that_far_is_let_go_without_a_word(loop: HandLoop) -> None:
-    with tempfile.TemporaryDirectory() as name, logged() as lines, socket.socket(socket.AF_UNIX) as stranger:
-        folder = Path(name)
-        tunnel = Tunnel(loop, folder)
-        for each in (folder, folder / "tun3.sock"):
-            each.chmod(0o777)
-        os.seteuid(NOBODY)
-        try:
-            stranger.connect(str(folder / "tun3.sock"))
-        finally:
-            os.seteuid(0)
-        stranger.send(STOP.encode())
-        loop.settle(0.01)
-        with pytest.raises(ConnectionResetError):
-            stranger.recv(4096)
-        refuse_many(loop, folder)
-        tunnel.socket.close()
-    assert tunnel.stopped == 0
-    assert [f"user {NOBODY} may not use the control socket" in line for line in lines] == [True]
-
-
-def refuse_many(loop: HandLoop, folder: Path) -> None:
-    os.seteuid(NOBODY)
-    try:
-        for _ in range(30):
-            with socket.socket(socket.AF_UNIX) as another:
-                another.connect(str(folder / "tun3.sock"))
-                os.seteuid(0)
-                loop.poll()
-                os.seteuid(NOBODY)
-    finally:
-        os.seteuid(0)
-
-
-def test_it_is_gone_when_it_is_closed_and_so_are_its_clients(loop: HandLoop, folder: Path, meet: Meet) -> None:
-    tunnel = Tunnel(loop, folder)
-    client = meet()
-    tunnel.socket.close()
-    assert client.is_let_go()
-    assert list(folder.iterdir()) == []
-
-
-def test_a_socket_that_somebody_answers_is_not_taken(loop: HandLoop, tunnel: Tunnel, folder: Path, meet: Meet) -> None:
+def test_an_interface_that_another_vpntun_runs_is_refused(
+    loop: HandLoop, tunnel: Tunnel, folder: Path, connect: Connect
+) -> None:
     with pytest.raises(InterfaceInUse, match=f"tun3 already, process {os.getpid()}") as caught:
         Tunnel(loop, folder)
     assert caught.value.exit_status == 8
     loop.settle(0.01)
-    assert meet().ask(GET)[0] == 200
+    assert connect().ask(GET)[0] == 200
 
 
-def test_a_socket_whose_owner_is_too_busy_to_answer_is_not_taken(loop: HandLoop, folder: Path) -> None:
+def test_an_interface_whose_vpntun_is_too_busy_to_accept_is_refused(loop: HandLoop, folder: Path) -> None:
     folder.mkdir(mode=0o700)
-    waiting = []
-    with socket.socket(socket.AF_UNIX) as listener:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
         listener.bind(str(folder / "tun3.sock"))
         listener.listen(0)
-        for _ in range(2):
-            waiting.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
-            waiting[-1].connect_ex(str(folder / "tun3.sock"))
-        with pytest.raises(InterfaceInUse):
+        waiting.connect(str(folder / "tun3.sock"))
+        with pytest.raises(InterfaceInUse, match="tun3 already: 'vpntun show tun3'"):
             Tunnel(loop, folder)
-    for each in waiting:
-        each.close()
-
-
-def test_what_a_killed_process_left_is_replaced(loop: HandLoop, folder: Path, meet: Meet) -> None:
-    folder.mkdir(mode=0o700)
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(folder / "tun3.sock"))
-    tunnel = Tunnel(loop, folder)
-    assert meet().ask(GET)[0] == 200
-    tunnel.socket.close()
-    assert list(folder.iterdir()) == []
-
-
-def test_who_closes_leaves_anothers_socket_alone(loop: HandLoop, folder: Path, meet: Meet) -> None:
-    first = Tunnel(loop, folder)
-    (folder / "tun3.sock").unlink()
-    second = Tunnel(loop, folder)
-    first.socket.close()
-    assert meet().ask(GET)[0] == 200
-    second.socket.close()
-
-
-def test_a_folder_that_cannot_be_had_is_an_error_that_names_the_socket(loop: HandLoop, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(VpntunError, match=r"the control socket .*tun3.sock cannot be made"):
-        Tunnel(loop, tmp_path / "file" / "vpntun")
-    long = tmp_path / ("x" * 100)
-    with pytest.raises(VpntunError, match="cannot be made"):
-        Tunnel(loop, long)
-
-
-@needs_root
-def test_a_folder_of_somebody_else_is_a_matter_of_privileges(loop: HandLoop, tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    (tmp_path / "root").mkdir(mode=0o700)
-    os.seteuid(NOBODY)
-    try:
-        with pytest.raises(PrivilegeError):
-            Tunnel(loop, tmp_path / "root" / "vpntun")
-    finally:
-        os.seteuid(0)
-
-
-def test_of_many_that_start_at_once_over_a_dead_socket_exactly_one_has_it(folder: Path) -> None:
-    folder.mkdir(mode=0o700)
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(folder / "tun3.sock"))
-    processes = [
-        subprocess.Popen([sys.executable, "-c", CONTENDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for _ in range(4)
-    ]
-    said = [process.stdout.readline() for process in processes if process.stdout is not None]
-    for process in processes:
-        process.communicate(timeout=20)
-    assert sorted(said) == [b"had\n", b"in use\n", b"in use\n", b"in use\n"]
-    assert list(folder.iterdir()) == []
-
-
-CONTENDER = """
-import sys
-from pathlib import Path
-from vpntun.errors import DeviceError, InterfaceInUse
-from vpntun.control.server import ControlServer
-from vpntun.runtime.loop import Loop
-loop = Loop()
-try:
-    acts = {"status": dict, "stop": loop.stop, "reload": loop.stop, "reset": str}
-    control = ControlServer("tun3", loop, **acts, folder=Path(sys.argv[1]))
-except InterfaceInUse:
-    print("in use", flush=True)
-    sys.stdin.read()
-else:
-    print("had", flush=True)
-    sys.stdin.read()
-    control.close()
-"""
-
-
-def test_the_other_end_of_a_connection_is_known(tunnel: Tunnel, client: Client) -> None:
-    assert other_end(client.socket) == (os.getpid(), os.geteuid())

@@ -1,4 +1,4 @@
-"""What is told of a tunnel: every field that docs/control.rst names, no secret, and a state that is honest."""
+"""Status: every field that docs/control.rst names, no secrets, and a state that claims no more than is known."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WALL = 1_700_000_000.5
 
 @pytest.fixture(params=["vpntun", "WireGuard"])
 def two(loop: HandLoop, request: pytest.FixtureRequest) -> Iterator[Two]:
-    """Alice, and Bob, who is a vpntun or any WireGuard."""
+    """Alice, and Bob as another vpntun or as a plain WireGuard."""
     made = Two(loop, bob_is_plain=request.param == "WireGuard")
     yield made
     made.alice.close()
@@ -37,7 +37,7 @@ def two(loop: HandLoop, request: pytest.FixtureRequest) -> Iterator[Two]:
 
 @pytest.fixture
 def met(two: Two) -> Two:
-    """They have shaken hands."""
+    """Alice and Bob after a handshake."""
     two.wire.shake_hands()
     return two
 
@@ -48,8 +48,8 @@ SETTINGS = PeerSettings(
 TUNNEL = Tunnel("tun3", ALICE, (SETTINGS,), 55555, "auto", relay=True)
 
 
-def told(two: Two) -> dict[str, Any]:
-    """Alice's status, as it comes out at the other end."""
+def reported(two: Two) -> dict[str, Any]:
+    """Return Alice's status as a client receives it."""
     status = status_of(
         TUNNEL,
         lambda public: two.alice.links[two.alice.node.peers[public]],
@@ -64,23 +64,23 @@ def told(two: Two) -> dict[str, Any]:
 
 
 def peer_of(two: Two) -> dict[str, Any]:
-    [peer] = told(two)["peers"]
+    [peer] = reported(two)["peers"]
     assert isinstance(peer, dict)
     return peer
 
 
 def documented(table: str) -> list[str]:
-    """The names in the first column of a table of docs/control.rst."""
+    """List the names in the first column of a table of docs/control.rst."""
     [rows] = re.findall(rf"^\.\. {table}\n\n=.*\n.*\n=.*\n((?:.+\n)+?)=", DOCS, re.MULTILINE)
     return [row.split("  ")[0].strip("`") for row in rows.splitlines() if not row.startswith(" ")]
 
 
-def test_the_documented_fields_are_those_that_are_told_in_that_order(two: Two) -> None:
-    assert documented("fields of the tunnel") == list(told(two))
+def test_the_documented_fields_are_those_reported_in_that_order(two: Two) -> None:
+    assert documented("fields of the tunnel") == list(reported(two))
     assert documented("fields of a peer") == list(peer_of(two))
 
 
-def test_the_documented_reasons_are_reasons() -> None:
+def test_the_documented_reasons_exist() -> None:
     source = "\n".join(path.read_text() for path in (Path(__file__).parents[2] / "vpntun").rglob("*.py"))
     reasons = documented("reasons")
     assert len(reasons) > 10
@@ -88,8 +88,8 @@ def test_the_documented_reasons_are_reasons() -> None:
         assert f'"{reason}"' in source, reason
 
 
-def test_the_tunnel_is_described_as_it_was_asked_for(two: Two) -> None:
-    status = told(two)
+def test_the_tunnel_is_reported_as_configured(two: Two) -> None:
+    status = reported(two)
     del status["peers"]
     assert status == {
         "interface": "tun3",
@@ -106,14 +106,14 @@ def test_the_tunnel_is_described_as_it_was_asked_for(two: Two) -> None:
     }
 
 
-def test_no_secret_is_told(met: Two) -> None:
-    text = json.dumps(told(met))
+def test_no_secret_is_reported(met: Two) -> None:
+    text = json.dumps(reported(met))
     for secret in (ALICE.private, BOB.private, PSK):
         assert format_key(secret) not in text
         assert secret.hex() not in text
 
 
-def test_of_a_peer_that_was_never_met_only_the_configuration_is_known(two: Two) -> None:
+def test_only_the_configuration_is_known_before_the_first_handshake(two: Two) -> None:
     two.alice.link.peer.endpoint = None
     known = {name: value for name, value in peer_of(two).items() if value is not None}
     assert known == {
@@ -131,7 +131,7 @@ def test_of_a_peer_that_was_never_met_only_the_configuration_is_known(two: Two) 
     }
 
 
-def test_what_a_handshake_shows_is_told(two: Two) -> None:
+def test_the_results_of_a_handshake_are_reported(two: Two) -> None:
     link = two.alice.link
     link.act(link.peer.initiate(two.wire.to_right, two.loop.now))
     [initiation] = two.wire.to_right.take()
@@ -149,7 +149,7 @@ def test_what_a_handshake_shows_is_told(two: Two) -> None:
     assert peer["sent_bytes"] >= 148
 
 
-def test_what_two_vpntuns_find_out_is_told_of_vpntuns_alone(met: Two) -> None:
+def test_what_two_vpntuns_measure_is_reported_for_vpntuns_only(met: Two) -> None:
     is_vpntun = not met.bob._plain
     met.alice.link.records.moved(met.wire.to_right, met.loop.now, ipv6=False)
     met.alice.send(ipv4(HERE, THERE, b"x" * 1000))
@@ -184,7 +184,7 @@ def test_over_tcp_there_is_no_span_and_no_path_mtu(loop: HandLoop) -> None:
     bob.close()
 
 
-def test_what_waits_and_what_was_dropped_is_told(met: Two) -> None:
+def test_queued_and_dropped_packets_are_reported(met: Two) -> None:
     met.wire.to_right.is_ready = False
     met.alice.send(ipv4(HERE, THERE, b"x" * 80), ipv4(HERE, THERE, b"x" * 80))
     met.alice.link.drops["source not allowed"] += 3
@@ -200,7 +200,7 @@ def test_what_waits_and_what_was_dropped_is_told(met: Two) -> None:
 # The state
 
 
-def test_without_a_session_it_is_connecting_while_it_asks_and_waiting_when_it_has_given_up(two: Two) -> None:
+def test_a_link_without_a_session_is_connecting_until_it_gives_up_and_then_waiting(two: Two) -> None:
     link = two.alice.link
     assert state_of(link) == "waiting"
     two.alice.send(ipv4(HERE, THERE))
@@ -211,7 +211,7 @@ def test_without_a_session_it_is_connecting_while_it_asks_and_waiting_when_it_ha
     assert state_of(link) == "waiting"
 
 
-def test_without_an_endpoint_nobody_is_asked(two: Two) -> None:
+def test_a_link_without_an_endpoint_is_waiting(two: Two) -> None:
     two.alice.link.peer.endpoint = None
     two.alice.send(ipv4(HERE, THERE))
     assert state_of(two.alice.link) == "waiting"
@@ -224,7 +224,7 @@ def test_an_idle_session_is_connected_as_long_as_it_may_be_used(met: Two) -> Non
     assert state_of(met.alice.link) == "waiting"
 
 
-def test_a_peer_that_does_not_answer_is_not_connected_whatever_session_there_is(met: Two) -> None:
+def test_a_peer_that_does_not_answer_is_not_connected_despite_a_session(met: Two) -> None:
     link = met.alice.link
     met.loop.pass_time(1.0)
     met.alice.send(ipv4(HERE, THERE))
@@ -244,7 +244,7 @@ def test_a_session_without_a_path_is_not_connected(met: Two) -> None:
     assert state_of(met.alice.link) == "waiting"
 
 
-def test_while_packets_wait_for_the_first_word_of_a_vpntun_it_is_connecting(loop: HandLoop) -> None:
+def test_a_link_whose_packets_wait_for_the_first_hello_is_connecting(loop: HandLoop) -> None:
     alice, bob = End(ALICE, loop, knows_vpntun=True), End(BOB, loop, plain=True)
     alice.know(BOB.public)
     bob.know(ALICE.public)

@@ -1,4 +1,4 @@
-"""Changes are made in order and taken back the other way; half a change is none; what stood already stays."""
+"""Changes: made in order, taken back in reverse order, all or none, and never those that others made."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from vpntun.netconf.journal import Entry, Journal, entries_of, path_of
 from vpntun.netconf.netlink import Netlink
 
 world: list[str] = []
-"""What is so on the host of these tests, in the order it became so."""
+"""The state of a fake host: the words that were made, in order."""
 
 noted: list[list[Entry]] = []
-"""What stood in the journal whenever something was made."""
+"""The journal's entries each time a word was made."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word in the world."""
+    """A change that adds a word to the world."""
 
     word: str
     journal: ClassVar[Path]
@@ -52,7 +52,7 @@ class Word:
 
 @dataclass(frozen=True)
 class OnDevice(Word):
-    """A word that goes with the device."""
+    """A change that vanishes with the device."""
 
     on_device: ClassVar[bool] = True
 
@@ -75,109 +75,107 @@ def words(text: str) -> list[Word]:
     return [Word(each) for each in text.split()]
 
 
-def monitor() -> str:
+def state() -> str:
     return " ".join(world)
 
 
-def test_they_are_made_in_order_and_taken_back(journal: Journal, netlink: Netlink) -> None:
+def test_changes_are_made_in_order_and_taken_back(journal: Journal, netlink: Netlink) -> None:
     changes = Changes(journal, device_is_ephemeral=False)
     changes.reconcile(words("one two three"), netlink)
-    assert monitor() == "one two three"
+    assert state() == "one two three"
     changes.undo()
-    assert monitor() == ""
+    assert state() == ""
     assert not Word.journal.exists()
 
 
-def test_each_is_noted_before_it_is_made(journal: Journal, netlink: Netlink) -> None:
+def test_each_change_is_noted_before_it_is_made(journal: Journal, netlink: Netlink) -> None:
     Changes(journal, device_is_ephemeral=False).reconcile(words("one two"), netlink)
     one, two = map(entry_of, words("one two"))
     assert noted == [[one], [one, two]]
 
 
-def test_a_new_set_makes_what_is_missing_and_then_takes_back_what_is_too_much(
-    journal: Journal, netlink: Netlink
-) -> None:
+def test_a_new_set_makes_the_missing_changes_and_takes_back_the_unwanted(journal: Journal, netlink: Netlink) -> None:
     changes = Changes(journal, device_is_ephemeral=False)
     changes.reconcile(words("one two three"), netlink)
     changes.reconcile(words("four two"), netlink)
-    assert monitor() == "two four"
+    assert state() == "two four"
     assert entries_of(Word.journal) == [entry_of(each) for each in words("two four")]
 
 
-def test_what_was_so_already_is_not_noted_and_stays(journal: Journal, netlink: Netlink) -> None:
+def test_a_setting_made_by_others_is_not_noted_and_stays(journal: Journal, netlink: Netlink) -> None:
     world.append("two")
     changes = Changes(journal, device_is_ephemeral=False)
     changes.reconcile(words("one two"), netlink)
     assert entries_of(Word.journal) == [entry_of(Word("one"))]
     changes.undo()
-    assert monitor() == "two"
+    assert state() == "two"
 
 
-def test_where_one_fails_nothing_has_changed(journal: Journal, netlink: Netlink) -> None:
+def test_nothing_has_changed_if_one_change_fails(journal: Journal, netlink: Netlink) -> None:
     changes = Changes(journal, device_is_ephemeral=False)
     changes.reconcile(words("one two"), netlink)
     with pytest.raises(DeviceError):
         changes.reconcile(words("three two four bad five"), netlink)
-    assert monitor() == "one two"
+    assert state() == "one two"
     assert entries_of(Word.journal) == [entry_of(each) for each in words("one two")]
 
 
-def test_what_is_gone_already_is_no_error(journal: Journal, netlink: Netlink) -> None:
+def test_a_change_that_is_gone_already_is_no_error(journal: Journal, netlink: Netlink) -> None:
     changes = Changes(journal, device_is_ephemeral=False)
     changes.reconcile(words("one two"), netlink)
     world.remove("one")
     with logged() as lines:
         changes.undo()
-    assert (monitor(), lines) == ("", [])
+    assert (state(), lines) == ("", [])
     assert not Word.journal.exists()
 
 
-def test_what_there_is_no_right_to_take_back_stays_in_the_journal_and_is_told(
+def test_a_change_that_may_not_be_taken_back_stays_in_the_journal_with_a_notice(
     journal: Journal, netlink: Netlink
 ) -> None:
     changes = Changes(journal, device_is_ephemeral=False)
     changes.reconcile(words("one stuck two"), netlink)
     with logged() as lines:
         changes.undo()
-    assert monitor() == "stuck"
+    assert state() == "stuck"
     assert entries_of(Word.journal) == [entry_of(Word("stuck"))]
     assert "1 " in lines[0]
 
 
-def test_what_is_on_a_device_that_goes_is_neither_noted_nor_taken_back(journal: Journal, netlink: Netlink) -> None:
+def test_a_change_on_an_ephemeral_device_is_neither_noted_nor_taken_back(journal: Journal, netlink: Netlink) -> None:
     changes = Changes(journal, device_is_ephemeral=True)
     changes.reconcile([OnDevice("address"), Word("rule")], netlink)
     assert entries_of(Word.journal) == [entry_of(Word("rule"))]
     changes.undo()
-    assert monitor() == "address"
+    assert state() == "address"
 
 
-def test_what_is_on_a_device_that_goes_can_still_be_exchanged(journal: Journal, netlink: Netlink) -> None:
+def test_changes_on_an_ephemeral_device_can_still_be_replaced(journal: Journal, netlink: Netlink) -> None:
     changes = Changes(journal, device_is_ephemeral=True)
     changes.reconcile([OnDevice("one"), OnDevice("two")], netlink)
     changes.reconcile([OnDevice("two"), OnDevice("three")], netlink)
-    assert monitor() == "two three"
+    assert state() == "two three"
 
 
-def test_what_is_on_a_device_that_stays_is_noted_and_taken_back(journal: Journal, netlink: Netlink) -> None:
+def test_a_change_on_a_lasting_device_is_noted_and_taken_back(journal: Journal, netlink: Netlink) -> None:
     changes = Changes(journal, device_is_ephemeral=False)
     changes.reconcile([OnDevice("address")], netlink)
     assert entries_of(Word.journal) == [entry_of(OnDevice("address"))]
     changes.undo()
-    assert monitor() == ""
+    assert state() == ""
 
 
 def test_without_a_journal_it_works_the_same(netlink: Netlink) -> None:
     changes = Changes(None, device_is_ephemeral=False)
     changes.reconcile(words("one two"), netlink)
     changes.reconcile(words("two"), netlink)
-    assert monitor() == "two"
+    assert state() == "two"
     changes.undo()
-    assert monitor() == ""
+    assert state() == ""
 
 
 @given(st.data())
-def test_whatever_fails_the_world_is_as_one_of_the_sets_says_and_the_journal_too(data: st.DataObject) -> None:
+def test_world_and_journal_match_the_last_set_that_succeeded(data: st.DataObject) -> None:
     world.clear()
     Word.journal.unlink(missing_ok=True)
     changes = Changes(Journal("tun3", Word.journal.parent), device_is_ephemeral=False)

@@ -1,4 +1,4 @@
-"""Whatever can be made can be read out of the journal again, and nothing else; the taking back is in tests/netns."""
+"""Reading changes back from the journal, and only possible ones; tests/netns tests that they are taken back."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ EVERY_KIND: list[Change] = [
 
 
 @pytest.mark.parametrize("change", EVERY_KIND)
-def test_a_change_comes_out_of_the_journal_as_it_went_in(change: Change, tmp_path: Path) -> None:
+def test_a_change_is_read_from_the_journal_as_it_was_written(change: Change, tmp_path: Path) -> None:
     Journal("tun3", tmp_path).made(entry_of(change))
     [_, entry] = json.loads(path_of("tun3", tmp_path).read_text())
     assert change_of(entry, "tun3") == change
 
 
-def test_every_kind_is_tried() -> None:
+def test_every_kind_of_change_is_tested() -> None:
     assert {type(each).__name__ for each in EVERY_KIND} == set(KINDS)
 
 
@@ -61,7 +61,7 @@ def test_every_kind_is_tried() -> None:
         {"kind": "Route", "device": "tun3", "network": "10.0.0.1/8", "table": 254, "source": ""},
     ],
 )
-def test_what_is_no_change_is_none(entry: dict[str, str | int]) -> None:
+def test_an_entry_that_is_not_a_change_is_ignored(entry: dict[str, str | int]) -> None:
     assert change_of(entry, "tun3") is None
 
 
@@ -80,21 +80,21 @@ FIELDS = {"int": NUMBERS, "str": NAMES | PLACES, "Network": PLACES, "Interface":
 
 @st.composite
 def likely(draw: st.DrawFn) -> dict[str, object]:
-    """An entry with the fields of its kind, which may be anything all the same."""
+    """An entry with the fields of its kind, and arbitrary values in them."""
     name = draw(st.sampled_from(sorted(KINDS)))
     fields = dataclasses.fields(KINDS[name])
     return {"kind": name} | {each.name: draw(FIELDS[str(each.type)] | JSON) for each in fields}
 
 
-class Asked:
-    """Instead of netlink: what it was asked for, and of which devices."""
+class FakeNetlink:
+    """A fake netlink that records the requests and the devices they name."""
 
     def __init__(self) -> None:
         self.requests = self
         self.devices: set[str] = set()
         self.fields: list[dict[str, object]] = []
 
-    def __enter__(self) -> Asked:
+    def __enter__(self) -> FakeNetlink:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,14 +111,14 @@ class Asked:
 
 
 @given(st.lists(likely() | st.dictionaries(st.text(), JSON) | JSON, max_size=8))
-def test_no_entry_raises_and_none_leads_to_what_is_not_this_interfaces(entries: list[object]) -> None:
-    asked, names = Asked(), []
+def test_no_entry_raises_and_none_touches_anything_but_this_interface(entries: list[object]) -> None:
+    netlink, names = FakeNetlink(), []
     with tempfile.TemporaryDirectory() as made, logged(), pytest.MonkeyPatch.context() as patched:
         folder = Path(made)
         (folder / "all").mkdir()
         (folder / "all" / "rp_filter").write_text("2\n")
         patched.setattr(change_kinds, "CONF", folder)
-        patched.setattr(cleanup, "Netlink", lambda: asked)
+        patched.setattr(cleanup, "Netlink", lambda: netlink)
         patched.setattr(dns, "_resolvconf", lambda *arguments, **_: names.append(arguments[1]))
         path = path_of("gone0", folder)
         path.write_text("".join(f"{json.dumps(['made', entry])}\n" for entry in entries))
@@ -126,9 +126,9 @@ def test_no_entry_raises_and_none_leads_to_what_is_not_this_interfaces(entries: 
         clean_up("gone0", folder)
         assert not path.exists()
         assert int((folder / "all" / "rp_filter").read_text()) in (0, 1, 2)
-    assert asked.devices <= {"gone0"}
+    assert netlink.devices <= {"gone0"}
     assert set(names) <= {entry_for("gone0")}
-    for fields in asked.fields:
+    for fields in netlink.fields:
         assert all(0 <= each < 1 << 32 for each in fields.values() if isinstance(each, int))
         assert fields.get("family", 2) in (2, 10)
         assert fields.get("priority", 5180) in cleanup.PRIORITIES
@@ -154,27 +154,27 @@ def test_no_entry_raises_and_none_leads_to_what_is_not_this_interfaces(entries: 
         NameServers("eth0", ""),
     ],
 )
-def test_what_this_interface_cannot_have_made_is_none_of_its_changes(change: Change) -> None:
+def test_a_change_that_this_interface_cannot_have_made_is_ignored(change: Change) -> None:
     assert change_of(entry_of(change), "tun3") is None
 
 
-def test_nothing_to_clean_up_is_not_worth_a_word(tmp_path: Path) -> None:
+def test_nothing_is_logged_if_there_is_nothing_to_clean_up(tmp_path: Path) -> None:
     with logged() as lines:
         clean_up("tun3", tmp_path)
     assert lines == []
 
 
-def test_a_journal_of_nonsense_is_passed_over_with_a_notice_and_does_not_stay(tmp_path: Path) -> None:
+def test_a_journal_of_nonsense_is_ignored_with_a_notice_and_removed(tmp_path: Path) -> None:
     path = path_of("tun3", tmp_path)
     path.write_text('garbage\n["made", {"kind": "Reboot"}]\n')
     path.chmod(0o600)
     with logged() as lines:
         clean_up("tun3", tmp_path)
-    assert ["cannot be read" in lines[0], "none of tun3" in lines[1]] == [True, True]
+    assert ["cannot be read" in lines[0], "cannot belong to tun3" in lines[1]] == [True, True]
     assert not path.exists()
 
 
-def test_a_device_that_has_gone_has_taken_its_changes_along(tmp_path: Path) -> None:
+def test_the_changes_of_a_deleted_device_count_as_taken_back(tmp_path: Path) -> None:
     journal = Journal("gone0", tmp_path)
     for change in (Up("gone0"), Address("gone0", ip_interface("192.168.0.1/24"))):
         journal.made(entry_of(change))

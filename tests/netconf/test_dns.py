@@ -1,4 +1,4 @@
-"""resolvconf is asked as wg-quick asks it; where it is missing, fails or hangs, a notice says so, and no more."""
+"""Name servers: resolvconf is called as wg-quick calls it; if it is missing, fails or hangs, there is a notice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ tap*
 
 @pytest.fixture
 def resolvconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Calls]:
-    """Puts a resolvconf into the only folder that programs are looked for in; gives what it was called with."""
+    """Puts a resolvconf into the only folder on the path; returns the calls to it."""
     folder, told = tmp_path / "bin", tmp_path / "told"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
@@ -45,7 +45,7 @@ def resolvconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
     return install
 
 
-def test_servers_and_domains_are_set_and_taken_away(tmp_path: Path, resolvconf: Callable[[str], Calls]) -> None:
+def test_servers_and_domains_are_set_and_taken_back(tmp_path: Path, resolvconf: Callable[[str], Calls]) -> None:
     calls = resolvconf("")
     servers = HostDns(
         "tun3", ["192.0.2.1", "corp.example.org", "2001:db8::1", "example.org"], Journal("tun3", tmp_path)
@@ -74,7 +74,7 @@ def test_without_name_servers_nothing_is_called(tmp_path: Path, resolvconf: Call
 
 
 @pytest.mark.usefixtures("resolvconf")
-def test_where_there_is_none_one_notice_says_so(tmp_path: Path) -> None:
+def test_a_missing_resolvconf_is_one_notice(tmp_path: Path) -> None:
     servers = HostDns("tun3", ["192.0.2.1"], Journal("tun3", tmp_path))
     with logged() as lines:
         servers.apply()
@@ -84,7 +84,7 @@ def test_where_there_is_none_one_notice_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("ending", "said"), [("exit 3", "status 3"), ("sleep 60 & wait", "did not end")])
-def test_one_that_fails_is_a_notice_and_is_asked_to_take_back_all_the_same(
+def test_a_resolvconf_that_fails_is_a_notice_and_is_still_called_to_take_back(
     tmp_path: Path,
     resolvconf: Callable[[str], Calls],
     monkeypatch: pytest.MonkeyPatch,
@@ -102,12 +102,12 @@ def test_one_that_fails_is_a_notice_and_is_asked_to_take_back_all_the_same(
     assert calls()[-1] == "resolvconf -d tun3 -f"
 
 
-def test_domains_alone_are_set_alone() -> None:
+def test_domains_may_be_set_without_servers() -> None:
     assert lines_of(["example.org"]) == "search example.org\n"
     assert lines_of([]) == ""
 
 
-def test_debians_entries_begin_as_the_first_of_its_patterns(tmp_path: Path) -> None:
+def test_debians_entries_begin_with_the_first_prefix_of_its_order(tmp_path: Path) -> None:
     order = tmp_path / "interface-order"
     assert entry_for("tun3", order) == "tun3"
     order.write_text(DEBIAN)

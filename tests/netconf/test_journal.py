@@ -1,4 +1,4 @@
-"""The journal: what was made and not taken back, whoever reads it; believed only if nobody else can have written it."""
+"""The journal: changes that were made and not taken back; trusted only if nobody else can have written it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TWO: Entry = {"kind": "Rule", "version": 6}
 THREE: Entry = {"kind": "NameServers", "lines": "nameserver 192.0.2.1\n"}
 
 
-def test_a_successor_finds_what_was_made_and_not_taken_back_in_order(tmp_path: Path) -> None:
+def test_the_next_process_finds_the_changes_not_taken_back_in_order(tmp_path: Path) -> None:
     journal = Journal("tun3", tmp_path)
     for entry in (ONE, TWO, THREE, ONE):
         journal.made(entry)
@@ -27,7 +27,7 @@ def test_a_successor_finds_what_was_made_and_not_taken_back_in_order(tmp_path: P
     assert entries_of(path_of("tun3", tmp_path)) == [ONE, THREE, ONE]
 
 
-def test_with_the_last_entry_the_file_goes(tmp_path: Path) -> None:
+def test_the_file_is_removed_with_its_last_entry(tmp_path: Path) -> None:
     journal = Journal("tun3", tmp_path)
     journal.made(ONE)
     journal.made(TWO)
@@ -42,14 +42,14 @@ def test_two_interfaces_have_two_journals(tmp_path: Path) -> None:
     assert entries_of(path_of("tun4", tmp_path)) == []
 
 
-def test_nobody_else_can_read_it_or_its_folder(tmp_path: Path) -> None:
+def test_nobody_else_can_read_the_journal_or_its_folder(tmp_path: Path) -> None:
     Journal("tun3", tmp_path / "new").made(ONE)
     path = path_of("tun3", tmp_path / "new")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_where_it_cannot_be_written_one_notice_says_so(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_written_is_one_notice(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     journal = Journal("tun3", tmp_path / "file" / "folder")
     with logged() as lines:
@@ -60,7 +60,7 @@ def test_where_it_cannot_be_written_one_notice_says_so(tmp_path: Path) -> None:
     assert len([line for line in lines if "cannot be written" in line]) == 1
 
 
-def test_a_line_that_cannot_be_read_is_passed_over_and_the_others_count(tmp_path: Path) -> None:
+def test_a_line_that_cannot_be_read_is_ignored_and_the_others_count(tmp_path: Path) -> None:
     Journal("tun3", tmp_path).made(ONE)
     path = path_of("tun3", tmp_path)
     with path.open("ab") as file:
@@ -69,11 +69,11 @@ def test_a_line_that_cannot_be_read_is_passed_over_and_the_others_count(tmp_path
     with logged() as lines:
         assert entries_of(path) == [ONE, TWO]
     assert len(lines) == 1
-    assert "6 of its lines" in lines[0]
+    assert "ignored 6 lines" in lines[0]
 
 
 @given(st.binary(max_size=200))
-def test_whatever_is_in_it_reading_raises_nothing(tmp_path_factory: pytest.TempPathFactory, garbage: bytes) -> None:
+def test_reading_arbitrary_bytes_raises_nothing(tmp_path_factory: pytest.TempPathFactory, garbage: bytes) -> None:
     path = path_of("tun3", tmp_path_factory.mktemp("run"))
     path.write_bytes(garbage)
     path.chmod(0o600)
@@ -82,7 +82,7 @@ def test_whatever_is_in_it_reading_raises_nothing(tmp_path_factory: pytest.TempP
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_one_that_others_can_write_is_not_believed(tmp_path: Path, mode: int) -> None:
+def test_a_journal_that_others_can_write_is_not_trusted(tmp_path: Path, mode: int) -> None:
     Journal("tun3", tmp_path).made(ONE)
     path = path_of("tun3", tmp_path)
     path.chmod(mode)
@@ -92,7 +92,7 @@ def test_one_that_others_can_write_is_not_believed(tmp_path: Path, mode: int) ->
 
 
 @needs_root
-def test_another_users_is_not_believed(tmp_path: Path) -> None:
+def test_a_journal_of_another_user_is_not_trusted(tmp_path: Path) -> None:
     path = path_of("tun3", tmp_path)
     path.write_text(json.dumps(["made", ONE]))
     path.chmod(0o600)
@@ -102,7 +102,7 @@ def test_another_users_is_not_believed(tmp_path: Path) -> None:
     assert "others could have written it" in lines[0]
 
 
-def test_neither_a_link_nor_a_folder_is_believed(tmp_path: Path) -> None:
+def test_neither_a_link_nor_a_folder_is_trusted(tmp_path: Path) -> None:
     Journal("other", tmp_path).made(ONE)
     path_of("tun3", tmp_path).symlink_to(path_of("other", tmp_path))
     path_of("tun4", tmp_path).mkdir()
@@ -112,7 +112,7 @@ def test_neither_a_link_nor_a_folder_is_believed(tmp_path: Path) -> None:
     assert len(lines) == 2
 
 
-def test_a_link_is_not_written_through(tmp_path: Path) -> None:
+def test_a_link_is_not_followed_for_writing(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("precious")
     path_of("tun3", tmp_path).symlink_to(target)
@@ -122,7 +122,7 @@ def test_a_link_is_not_written_through(tmp_path: Path) -> None:
     assert "cannot be written" in lines[0]
 
 
-def test_one_that_is_held_is_written_where_the_folder_lets_nobody_write_and_left_empty() -> None:
+def test_a_held_journal_is_written_in_a_folder_that_is_not_writable_and_emptied_at_the_end() -> None:
     with ordinary_user() as folder:
         journal = Journal("tun3", folder)
         journal.made(ONE)
@@ -138,7 +138,7 @@ def test_one_that_is_held_is_written_where_the_folder_lets_nobody_write_and_left
         assert entries_of(path_of("tun3", folder)) == [THREE]
 
 
-def test_one_that_cannot_be_held_says_so_with_the_first_change(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_held_is_a_notice_at_the_first_change(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     journal = Journal("tun3", tmp_path / "file" / "folder")
     with logged() as lines:
@@ -148,7 +148,7 @@ def test_one_that_cannot_be_held_says_so_with_the_first_change(tmp_path: Path) -
     assert len(lines) == 1
 
 
-def test_what_is_too_large_to_be_a_journal_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_too_large_to_be_a_journal_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Journal("tun3", tmp_path).made(ONE)
     path = path_of("tun3", tmp_path)
     monkeypatch.setattr("vpntun.netconf.journal.LARGEST", path.stat().st_size)

@@ -1,4 +1,4 @@
-"""A host's own networks are its addresses' private ones, whatever a stranger's DHCP gave it."""
+"""A host's own networks: only private ones, whatever address a stranger's DHCP server gave it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vpntun.netconf.localnets import PRIVATE, AddressWatch, own_networks
 from vpntun.netconf.netlink import InterfaceAddress, Netlink
 
 
-def reach(device: str, interface: str) -> InterfaceAddress:
+def address_on(device: str, interface: str) -> InterfaceAddress:
     address = ip_interface(interface)
     return InterfaceAddress(device, str(address.ip), address.network)
 
 
 def own(*interfaces: str) -> list[str]:
-    return list(map(str, own_networks([reach("eth0", each) for each in interfaces], but_of="tun3")))
+    return list(map(str, own_networks([address_on("eth0", each) for each in interfaces], but_of="tun3")))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def own(*interfaces: str) -> list[str]:
         ("fe80::1/64", "fe80::/64"),
     ],
 )
-def test_a_private_network_is_its_own(interface: str, network: str) -> None:
+def test_a_private_network_counts(interface: str, network: str) -> None:
     assert own(interface) == [network]
 
 
@@ -52,21 +52,21 @@ def test_a_private_network_is_its_own(interface: str, network: str) -> None:
         "::1/0",
     ],
 )
-def test_a_network_with_a_public_address_in_it_is_not(interface: str) -> None:
+def test_a_network_with_a_public_address_in_it_does_not_count(interface: str) -> None:
     assert own(interface) == []
 
 
 def test_the_tunnels_own_device_does_not_count() -> None:
-    assert own_networks([reach("tun3", "10.1.2.3/24")], but_of="tun3") == []
+    assert own_networks([address_on("tun3", "10.1.2.3/24")], but_of="tun3") == []
 
 
-def test_an_address_alone_is_no_network_but_the_peer_that_it_names_is() -> None:
+def test_a_single_address_does_not_count_but_that_of_its_point_to_point_peer_does() -> None:
     assert own("10.1.2.3/32", "fd01::1/128") == []
     peer = InterfaceAddress("ppp0", "10.1.2.3", ip_network("10.1.2.4/32"))
     assert own_networks([peer], but_of="tun3") == [ip_network("10.1.2.4/32")]
 
 
-def test_each_network_comes_once_and_in_order() -> None:
+def test_each_network_is_listed_once_and_in_order() -> None:
     assert own("fd01::1/64", "10.1.2.3/24", "10.1.1.3/24", "10.1.2.4/24") == [
         "10.1.1.0/24",
         "10.1.2.0/24",
@@ -75,21 +75,21 @@ def test_each_network_comes_once_and_in_order() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 32), st.integers(0, 2**32 - 1))
-def test_no_public_address_is_ever_in_one(address: int, length: int, other: int) -> None:
+def test_no_own_network_contains_a_public_address(address: int, length: int, other: int) -> None:
     found = own(f"{ip_address(address)}/{length}")
     for network in map(ip_network, found):
         picked = network[other % network.num_addresses]
         assert any(each.version == 4 and picked in each for each in PRIVATE)
 
 
-def test_loopback_is_none_of_them() -> None:
+def test_loopback_does_not_count() -> None:
     with Netlink() as netlink:
         addresses = list(netlink.addresses())
     assert InterfaceAddress("lo", "127.0.0.1", ip_network("127.0.0.0/8")) in addresses
     assert "127.0.0.0/8" not in map(str, own_networks(addresses, but_of="tun3"))
 
 
-def test_an_idle_watch_has_nothing_to_say() -> None:
+def test_a_watch_without_changes_has_no_announcements() -> None:
     watch = AddressWatch()
     watch.drain()
     watch.close()

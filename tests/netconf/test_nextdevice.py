@@ -1,4 +1,4 @@
-"""The kernel that the tests run on says which device packets leave by; its loopback device is the example."""
+"""Route queries to the kernel that the tests run on, with its loopback device as the example."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def to(family: int, host: str = "", *, source: str = "", protocol: int = UDP, sc
 @both_versions
 @pytest.mark.parametrize("protocol", [UDP, TCP])
 @pytest.mark.parametrize("mark", [0, 51820])
-def test_packets_to_this_host_leave_by_the_loopback_device_and_by_no_other(
+def test_packets_to_this_host_leave_through_the_loopback_device_and_no_other(
     device: Callable[..., NextDevice], family: int, protocol: int, mark: int
 ) -> None:
     free_port(family)  # skips where there is no such IP version
@@ -50,7 +50,7 @@ def test_a_link_local_address_belongs_to_the_device_that_it_names(device: Callab
     assert not device("lo").is_for(to(socket.AF_INET6, "fe80::1", scope=number + 1000))
 
 
-def test_an_error_of_the_kernel_is_no_loop_and_the_next_question_is_answered(
+def test_an_error_from_the_kernel_counts_as_no_and_the_next_query_is_answered(
     device: Callable[..., NextDevice],
 ) -> None:
     loopback = device("lo")
@@ -58,7 +58,7 @@ def test_an_error_of_the_kernel_is_no_loop_and_the_next_question_is_answered(
     assert loopback.is_for(to(socket.AF_INET))
 
 
-def test_a_source_that_this_host_has_lost_is_left_out(device: Callable[..., NextDevice]) -> None:
+def test_a_source_address_that_this_host_has_lost_is_left_out(device: Callable[..., NextDevice]) -> None:
     assert device("lo").is_for(to(socket.AF_INET, source="203.0.113.77"))
 
 
@@ -67,7 +67,7 @@ def test_an_ordinary_user_may_ask(device: Callable[..., NextDevice]) -> None:
         assert device("lo", 51820).is_for(to(socket.AF_INET))
 
 
-def test_it_answers_without_a_free_descriptor(device: Callable[..., NextDevice]) -> None:
+def test_a_query_needs_no_free_descriptor(device: Callable[..., NextDevice]) -> None:
     loopback = device("lo")
     with no_more_descriptors():
         assert loopback.is_for(to(socket.AF_INET))

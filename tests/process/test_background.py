@@ -1,4 +1,4 @@
-"""Into the background: the caller's exit status and stderr say how the start went; the daemon lives on."""
+"""Background: the caller's exit status and stderr report the start, and the daemon keeps running."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ loop = Loop()
 
 
 class Caller:
-    """Whoever typed the command."""
+    """A shell's view of the command: the process in the foreground."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,7 +52,7 @@ class Caller:
         return started
 
     def run(self, wait: float | None, daemon: str) -> tuple[int, str]:
-        """Status and what was said; only what is said before the terminal is given up can be read to its end."""
+        """Return the exit status, and the output up to the moment when the daemon gives up the terminal."""
         started = self.start(wait, daemon)
         _, said = started.communicate(timeout=20)
         return started.returncode, said
@@ -100,12 +100,12 @@ loop.run(lambda _: float("inf"), lambda _: None)
 """
 
 
-def test_the_caller_goes_when_the_device_is_up_and_the_daemon_stays(caller: Caller) -> None:
+def test_the_caller_exits_when_the_device_is_up_and_the_daemon_stays(caller: Caller) -> None:
     assert caller.run(None, "background.device_is_up(loop)" + SERVE) == (0, "")
     assert lives(caller.daemon)
 
 
-def test_the_daemon_has_no_terminal_no_folder_and_a_session_of_its_own(caller: Caller) -> None:
+def test_the_daemon_has_no_terminal_the_root_folder_and_its_own_session(caller: Caller) -> None:
     daemon = """
 background.device_is_up(loop)
 note(" ".join(os.readlink(f"/proc/self/fd/{number}") for number in range(3)))
@@ -117,7 +117,7 @@ note(str(os.getsid(0) == os.getpid()))
     assert caller.notes == ["/dev/null /dev/null /dev/null", "/", "True"]
 
 
-def test_with_wait_the_caller_stays_until_the_link_stands(caller: Caller) -> None:
+def test_with_wait_the_caller_stays_until_the_link_is_up(caller: Caller) -> None:
     daemon = """
 background.device_is_up(loop)
 def up():
@@ -131,7 +131,7 @@ loop.call_later(0.3, up)
     assert lives(caller.daemon)
 
 
-def test_with_wait_the_caller_goes_with_9_when_the_time_is_over_and_the_daemon_goes_on(caller: Caller) -> None:
+def test_with_wait_the_caller_exits_with_9_after_that_time_and_the_daemon_stays(caller: Caller) -> None:
     status, said = caller.run(0.3, "background.device_is_up(loop)\nloop.call_later(1, lambda: note('on'))" + SERVE)
     assert status == 9
     assert said == f"no link within 0.3 s; the daemon, process {caller.daemon}, goes on trying\n"
@@ -139,19 +139,19 @@ def test_with_wait_the_caller_goes_with_9_when_the_time_is_over_and_the_daemon_g
     assert lives(caller.daemon)
 
 
-def test_a_set_up_that_takes_longer_than_the_wait_does_not_hold_the_caller_up(caller: Caller) -> None:
+def test_a_set_up_that_takes_longer_than_the_wait_does_not_delay_the_caller(caller: Caller) -> None:
     started = monotonic()
     assert caller.start(0.3, "time.sleep(30)").wait(timeout=10) == 9
     assert monotonic() - started < 10
 
 
 @pytest.mark.parametrize("wait", [None, 20])
-def test_what_fails_early_reaches_the_caller_with_its_status(caller: Caller, wait: float | None) -> None:
+def test_an_early_failure_reaches_the_caller_with_its_status(caller: Caller, wait: float | None) -> None:
     daemon = "print('no such thing', file=sys.stderr)\nsys.exit(5)"
     assert caller.run(wait, daemon) == (5, "no such thing\n")
 
 
-def test_what_fails_between_device_and_link_reaches_the_caller_too(caller: Caller) -> None:
+def test_a_failure_between_device_and_link_reaches_the_caller_too(caller: Caller) -> None:
     daemon = """
 background.device_is_up(loop)
 def fail():
@@ -162,14 +162,14 @@ loop.call_later(0.1, fail)
     assert caller.run(20, daemon + SERVE) == (5, "gone\n")
 
 
-def test_a_daemon_that_is_killed_early_is_no_success(caller: Caller) -> None:
+def test_a_daemon_that_is_killed_early_is_a_failure(caller: Caller) -> None:
     status, said = caller.run(None, "os.kill(os.getpid(), 9)")
     assert status == 1
     assert "signal 9" in said
 
 
 @pytest.mark.parametrize("wait", [None, 20])
-def test_a_daemon_that_was_told_to_stop_before_it_was_ready_is_no_success(caller: Caller, wait: float | None) -> None:
+def test_a_daemon_that_is_stopped_before_it_is_ready_is_a_failure(caller: Caller, wait: float | None) -> None:
     status, said = caller.run(wait, "sys.exit(0)")
     assert status == 1
     assert "told to stop before it was ready" in said
@@ -201,7 +201,7 @@ def test_a_caller_that_was_started_with_interrupts_ignored_ignores_them(caller: 
     assert lives(caller.daemon)
 
 
-def test_what_the_caller_had_written_is_written_once(caller: Caller) -> None:
+def test_buffered_output_of_the_caller_is_written_once(caller: Caller) -> None:
     program = PROGRAM.replace("try:", "print('before')\ntry:", 1) + "background.device_is_up(loop)\n"
     command = [sys.executable, "-c", program, "None", str(caller.folder)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "before\n"

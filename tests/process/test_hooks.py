@@ -1,4 +1,4 @@
-"""The operator's commands: what they are told, who may have written them, and that none of them holds the loop up."""
+"""Hooks: their environment, who may have written them, and that none of them blocks the loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINK_EVENTS: tuple[HookEvent, HookEvent] = ("link-up", "link-down")
 
 
 class Bench:
-    """Commands that write down what they are told, and the hooks that run them."""
+    """Commands that write down their environment, and the hooks that run them."""
 
     def __init__(self, folder: Path, loop: HandLoop) -> None:
         self.folder, self.loop = folder, loop
@@ -60,18 +60,18 @@ def bench(tmp_path: Path, loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> It
 # The command line
 
 
-def test_a_line_is_split_as_a_shell_would() -> None:
+def test_a_line_is_split_as_a_shell_splits_it() -> None:
     assert Command.parse("/bin/echo 'two words' $HOME").words == ("/bin/echo", "two words", "$HOME")
 
 
-def test_a_bare_name_is_looked_for_in_the_systems_folders() -> None:
+def test_a_bare_name_is_searched_in_the_systems_folders() -> None:
     [found] = Command.parse("sh").words
     assert found.startswith("/")
     assert found.endswith("/sh")
 
 
 @pytest.mark.parametrize("line", ["", "  ", "'open", "no-such-command", "./script", "folder/script", "a\\"])
-def test_what_is_no_command_is_a_configuration_error(line: str) -> None:
+def test_a_line_that_is_not_a_command_is_a_configuration_error(line: str) -> None:
     with pytest.raises(ConfigurationError):
         Command.parse(line)
 
@@ -94,7 +94,7 @@ def test_a_command_that_cannot_be_run_is_refused_at_the_start(bench: Bench) -> N
 # up and down
 
 
-def test_the_environment_is_clean_and_tells_the_occasion(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_clean_and_holds_the_facts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "hidden")
     with logged() as lines:
         bench.hooks(up=Command.parse("env")).up()
@@ -118,7 +118,7 @@ def test_up_and_down_are_waited_for(bench: Bench) -> None:
     assert bench.lines == ["up", "down"]
 
 
-def test_what_was_not_asked_for_is_not_run(bench: Bench) -> None:
+def test_without_commands_nothing_is_run(bench: Bench) -> None:
     hooks = bench.hooks()
     hooks.up()
     hooks.link("link-up", b"office", "office")
@@ -159,7 +159,7 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def test_a_command_that_others_can_write_meanwhile_is_not_run(bench: Bench) -> None:
+def test_a_command_that_others_can_write_by_now_is_not_run(bench: Bench) -> None:
     command = bench.writer()
     hooks = bench.hooks(up=command, link_up=command)
     Path(command.words[0]).chmod(0o777)
@@ -179,7 +179,7 @@ def test_a_script_without_an_interpreter_fails_as_any_other(bench: Bench) -> Non
         bench.hooks(up=command).up()
 
 
-def test_the_output_goes_to_the_log_line_by_line_and_not_without_end(bench: Bench) -> None:
+def test_the_output_is_logged_line_by_line_up_to_a_limit(bench: Bench) -> None:
     text = "printf 'one\\ntwo \\033[31m\\377\\n'; yes | head -c 1000000; head -c 3000 /dev/zero | tr '\\0' x"
     with logged() as lines:
         bench.hooks(up=bench.script(text)).up()
@@ -188,13 +188,13 @@ def test_the_output_goes_to_the_log_line_by_line_and_not_without_end(bench: Benc
     assert lines[-1] == "up says more, which is not shown"
 
 
-def test_a_long_line_is_cut_and_the_last_needs_no_end(bench: Bench) -> None:
+def test_a_long_line_is_cut_and_the_last_needs_no_newline(bench: Bench) -> None:
     with logged() as lines:
         bench.hooks(up=bench.script("head -c 3000 /dev/zero | tr '\\0' x; echo; printf end")).up()
     assert lines == ["up: " + "x" * child.LONGEST_LINE + "...", "up: end"]
 
 
-def test_what_it_leaves_in_the_background_is_not_waited_for(bench: Bench) -> None:
+def test_processes_that_a_command_leaves_behind_are_not_waited_for(bench: Bench) -> None:
     bench.hooks(up=bench.script(f"sleep 60 & echo $! > {bench.book}")).up()
     pid = int(bench.book.read_text())
     assert not is_gone(pid)
@@ -216,7 +216,7 @@ def test_no_descriptor_is_left_open(bench: Bench) -> None:
 # Beside the loop
 
 
-def test_a_links_command_does_not_hold_the_loop_up(bench: Bench) -> None:
+def test_a_link_command_does_not_block_the_loop(bench: Bench) -> None:
     gate = bench.folder / "gate"
     hooks = bench.hooks(link_up=bench.script(f"while [ ! -e {gate} ]; do sleep 0.01; done; echo up >> {bench.book}"))
     hooks.link("link-up", b"office", "office", "203.0.113.2:55555")
@@ -229,14 +229,14 @@ def test_a_links_command_does_not_hold_the_loop_up(bench: Bench) -> None:
     bench.loop.until(lambda: bench.lines == ["up"])
 
 
-def test_it_is_told_who_and_where(bench: Bench) -> None:
+def test_a_link_command_gets_the_peer_and_its_endpoint(bench: Bench) -> None:
     hooks = bench.hooks(link_up=bench.script(f'echo "$VPNTUN_EVENT $VPNTUN_PEER $VPNTUN_ENDPOINT" >> {bench.book}'))
     hooks.link("link-up", b"office", "office", "203.0.113.2:55555")
     bench.loop.until(lambda: bench.lines)
     assert bench.lines == ["link-up office 203.0.113.2:55555"]
 
 
-def test_a_peer_that_was_given_another_name_is_the_same_peer(bench: Bench) -> None:
+def test_a_renamed_peer_is_the_same_peer(bench: Bench) -> None:
     hooks = bench.hooks(link_up=bench.writer(), link_down=bench.writer())
     hooks.link("link-up", b"a", "old")
     hooks.link("link-down", b"a", "new")
@@ -258,7 +258,7 @@ Story = list[tuple[LinkEvent, str]]
         ([("link-up", "a"), ("link-up", "b"), ("link-down", "b")], ["link-up a"]),
     ],
 )
-def test_one_command_at_a_time_and_only_what_is_news(bench: Bench, story: Story, told: list[str]) -> None:
+def test_commands_run_one_at_a_time_and_only_for_changes(bench: Bench, story: Story, told: list[str]) -> None:
     hooks = bench.hooks(link_up=bench.writer(), link_down=bench.writer())
     for event, peer in story:
         hooks.link(event, peer.encode(), peer)
@@ -267,14 +267,14 @@ def test_one_command_at_a_time_and_only_what_is_news(bench: Bench, story: Story,
     assert bench.lines == told
 
 
-def test_an_event_without_a_command_is_passed_over(bench: Bench) -> None:
+def test_an_event_without_a_command_is_skipped(bench: Bench) -> None:
     hooks = bench.hooks(link_down=bench.writer())
     hooks.link("link-up", b"a", "a")
     hooks.link("link-down", b"a", "a")
     bench.loop.until(lambda: bench.lines == ["link-down a"])
 
 
-def test_a_failure_is_a_warning_and_the_next_has_its_turn(bench: Bench) -> None:
+def test_a_failure_is_a_warning_and_the_next_command_runs(bench: Bench) -> None:
     hooks = bench.hooks(link_up=bench.script("exit 7"), link_down=bench.writer())
     with logged() as lines:
         hooks.link("link-up", b"a", "a")
@@ -283,7 +283,7 @@ def test_a_failure_is_a_warning_and_the_next_has_its_turn(bench: Bench) -> None:
     assert lines == [f"{bench.folder}/script (--link-up) failed with status 7"]
 
 
-def test_a_name_that_no_environment_takes_is_a_warning(bench: Bench) -> None:
+def test_a_name_that_cannot_be_in_an_environment_is_a_warning(bench: Bench) -> None:
     hooks = bench.hooks(link_up=bench.writer())
     with logged() as lines:
         hooks.link("link-up", b"a\0b", "a\0b")
@@ -291,7 +291,7 @@ def test_a_name_that_no_environment_takes_is_a_warning(bench: Bench) -> None:
     assert "cannot be run" in lines[0]
 
 
-def test_a_links_command_that_takes_too_long_is_killed(bench: Bench) -> None:
+def test_a_link_command_that_takes_too_long_is_killed(bench: Bench) -> None:
     hooks = bench.hooks(link_up=bench.script("exec sleep 60"), link_down=bench.writer())
     with logged() as lines:
         hooks.link("link-up", b"a", "a")
@@ -304,7 +304,7 @@ def test_a_links_command_that_takes_too_long_is_killed(bench: Bench) -> None:
     assert lines == [f"{bench.folder}/script (--link-up) did not end within 30 s, and was killed"]
 
 
-def test_at_the_end_the_running_one_is_waited_for_and_the_others_are_not_run(bench: Bench) -> None:
+def test_at_the_end_the_running_command_is_waited_for_and_no_other_is_run(bench: Bench) -> None:
     slow = bench.script(f"sleep 0.3; echo $VPNTUN_EVENT >> {bench.book}")
     hooks = bench.hooks(link_up=slow, link_down=bench.writer(), down=bench.writer())
     hooks.link("link-up", b"a", "a")
@@ -314,7 +314,7 @@ def test_at_the_end_the_running_one_is_waited_for_and_the_others_are_not_run(ben
     assert bench.lines == ["link-up", "down "]
 
 
-def test_at_the_end_one_that_hangs_is_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_the_end_a_command_that_hangs_is_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vpntun.process.hooks.PATIENCE_AT_THE_END", 0.1)
     hooks = bench.hooks(link_up=bench.script("exec sleep 60"), down=bench.writer())
     hooks.link("link-up", b"a", "a")

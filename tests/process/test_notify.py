@@ -1,4 +1,4 @@
-"""sd_notify, against a socket of the test's own: what is said, that the environment forgets it, that nothing fails."""
+"""State messages to systemd, received on a socket of the test's own; the variables are removed, and nothing fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vpntun.process.notify import Notifier
 
 
 class Systemd:
-    """Whoever listens at $NOTIFY_SOCKET."""
+    """A service manager that listens on $NOTIFY_SOCKET."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -40,7 +40,7 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Systemd]
     made.close()
 
 
-def test_each_word_is_a_datagram(systemd: Systemd) -> None:
+def test_each_message_is_a_datagram(systemd: Systemd) -> None:
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": systemd.address})
     notifier.status("waiting for the network")
     notifier.ready("connected to 203.0.113.2:55555 over UDP")
@@ -56,7 +56,7 @@ def test_each_word_is_a_datagram(systemd: Systemd) -> None:
     ]
 
 
-def test_a_peers_text_adds_no_assignment_of_its_own(systemd: Systemd) -> None:
+def test_text_from_a_peer_cannot_add_an_assignment(systemd: Systemd) -> None:
     Notifier.from_environment({"NOTIFY_SOCKET": systemd.address}).status("up\nMAINPID=1\x00" + "x" * 9000)
     [said] = systemd.heard()
     assert said.startswith(r"STATUS=up\nMAINPID=1\x00")
@@ -64,7 +64,7 @@ def test_a_peers_text_adds_no_assignment_of_its_own(systemd: Systemd) -> None:
     assert len(said) < 600
 
 
-def test_the_environment_forgets_it_all(systemd: Systemd) -> None:
+def test_all_variables_are_removed_from_the_environment(systemd: Systemd) -> None:
     environment = {
         "NOTIFY_SOCKET": systemd.address,
         "WATCHDOG_USEC": "3000000",
@@ -75,7 +75,7 @@ def test_the_environment_forgets_it_all(systemd: Systemd) -> None:
     assert environment == {"PATH": "/bin"}
 
 
-def test_the_watchdog_is_told_at_half_its_time(systemd: Systemd, loop: HandLoop) -> None:
+def test_the_watchdog_is_reset_at_half_its_interval(systemd: Systemd, loop: HandLoop) -> None:
     environment = {"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}
     notifier = Notifier.from_environment(environment)
     assert notifier.watchdog_interval == 1.5
@@ -99,7 +99,7 @@ def test_the_watchdog_is_told_at_half_its_time(systemd: Systemd, loop: HandLoop)
         {"WATCHDOG_USEC": "9" * 400},
     ],
 )
-def test_where_nobody_watches_nothing_is_told(systemd: Systemd, loop: HandLoop, watchdog: dict[str, str]) -> None:
+def test_without_a_watchdog_nothing_is_sent(systemd: Systemd, loop: HandLoop, watchdog: dict[str, str]) -> None:
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": systemd.address, **watchdog})
     assert notifier.watchdog_interval is None
     notifier.keep_alive(loop)
@@ -107,7 +107,7 @@ def test_where_nobody_watches_nothing_is_told(systemd: Systemd, loop: HandLoop, 
     assert systemd.heard() == []
 
 
-def test_a_watchdog_without_an_owner_is_this_processes(systemd: Systemd) -> None:
+def test_a_watchdog_without_a_process_id_is_for_this_process(systemd: Systemd) -> None:
     environment = {"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "60000000"}
     assert Notifier.from_environment(environment).watchdog_interval == 30
 
@@ -115,19 +115,19 @@ def test_a_watchdog_without_an_owner_is_this_processes(systemd: Systemd) -> None
 @pytest.mark.parametrize(
     "name", ["", "@", "/", "relative", "vsock:2:1234", "/no/such/folder/notify", "/" + "x" * 200, "@" + "x" * 200]
 )
-def test_an_address_that_leads_nowhere_fails_nothing(name: str) -> None:
+def test_an_address_where_nobody_listens_is_no_error(name: str) -> None:
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": name})
     notifier.ready("up")
     notifier.stopping()
 
 
-def test_without_systemd_nothing_is_said() -> None:
+def test_without_systemd_nothing_is_sent() -> None:
     notifier = Notifier.from_environment({})
     assert notifier.watchdog_interval is None
     notifier.ready("up")
 
 
-def test_who_does_not_read_does_not_block(systemd: Systemd) -> None:
+def test_a_service_manager_that_does_not_read_does_not_block(systemd: Systemd) -> None:
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": systemd.address})
     for number in range(5000):
         notifier.status(f"number {number}")

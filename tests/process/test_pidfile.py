@@ -1,4 +1,4 @@
-"""The pid file: whole from the first moment, refused while its daemon lives, replaced afterwards, never by mistake."""
+"""The pid file: complete from the start, refused while its daemon lives, replaced after that, and never by mistake."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "vpntun.pid"
 
 
-def test_it_holds_the_number_and_is_gone_at_the_end(path: Path) -> None:
+def test_the_file_holds_the_process_id_and_is_removed_at_the_end(path: Path) -> None:
     held = Pidfile(path)
     assert path.read_text() == f"{os.getpid()}\n"
     assert path.stat().st_mode & 0o777 == 0o644
@@ -53,7 +53,7 @@ def test_the_file_of_a_living_daemon_is_refused_and_left_alone(path: Path) -> No
 
 
 @pytest.mark.parametrize("left", ["1\n", "999999999", "", "\n"])
-def test_one_that_was_left_behind_is_replaced_whoever_has_the_number_now(path: Path, left: str) -> None:
+def test_a_file_left_behind_is_replaced_whichever_process_has_its_number_now(path: Path, left: str) -> None:
     path.write_text(left)
     held = Pidfile(path)
     assert path.read_text() == f"{os.getpid()}\n"
@@ -61,14 +61,14 @@ def test_one_that_was_left_behind_is_replaced_whoever_has_the_number_now(path: P
 
 
 @pytest.mark.parametrize("content", ["root:x:0:0::/root:/bin/sh\n", "12 13\n", "-1\n", "1" * 100, "\xff"])
-def test_a_file_that_is_no_pid_file_is_not_overwritten(path: Path, content: str) -> None:
+def test_a_file_that_is_not_a_pid_file_is_not_overwritten(path: Path, content: str) -> None:
     path.write_text(content)
-    with pytest.raises(ConfigurationError, match="is no pid file"):
+    with pytest.raises(ConfigurationError, match="is not a pid file"):
         Pidfile(path)
     assert path.read_text() == content
 
 
-def test_a_link_a_folder_and_nowhere_are_refused(path: Path) -> None:
+def test_a_link_a_folder_and_a_missing_folder_are_refused(path: Path) -> None:
     path.symlink_to(path.with_name("target"))
     for name in (path, path.parent, path.parent / "none" / "pid", Path("/"), Path(".")):
         with pytest.raises(ConfigurationError):
@@ -76,7 +76,7 @@ def test_a_link_a_folder_and_nowhere_are_refused(path: Path) -> None:
     assert not path.with_name("target").exists()
 
 
-def test_where_the_user_may_not_write_it_is_a_question_of_permission() -> None:
+def test_a_folder_that_the_user_may_not_write_is_a_privilege_error() -> None:
     with ordinary_user() as folder:
         (folder / "closed").mkdir(mode=0o500)
         with pytest.raises(PrivilegeError):
@@ -84,7 +84,7 @@ def test_where_the_user_may_not_write_it_is_a_question_of_permission() -> None:
 
 
 @needs_root
-def test_what_a_user_may_not_remove_any_more_is_left_empty(path: Path) -> None:
+def test_a_file_that_may_no_longer_be_removed_is_left_empty(path: Path) -> None:
     held = Pidfile(path)
     pid = os.fork()
     if pid == 0:
@@ -96,7 +96,7 @@ def test_what_a_user_may_not_remove_any_more_is_left_empty(path: Path) -> None:
     held.remove()
 
 
-def test_what_somebody_has_put_in_its_place_stays(path: Path) -> None:
+def test_a_file_that_somebody_put_in_its_place_stays(path: Path) -> None:
     held = Pidfile(path)
     path.unlink()
     path.write_text("7\n")
@@ -104,13 +104,13 @@ def test_what_somebody_has_put_in_its_place_stays(path: Path) -> None:
     assert path.read_text() == "7\n"
 
 
-def test_a_file_taken_away_meanwhile_is_no_error(path: Path) -> None:
+def test_a_file_removed_meanwhile_is_no_error(path: Path) -> None:
     held = Pidfile(path)
     path.unlink()
     held.remove()
 
 
-def test_what_it_runs_does_not_keep_it_locked(path: Path) -> None:
+def test_child_processes_do_not_keep_the_file_locked(path: Path) -> None:
     held = Pidfile(path)
     with subprocess.Popen(["sleep", "60"]) as child:
         held.remove()
@@ -119,7 +119,7 @@ def test_what_it_runs_does_not_keep_it_locked(path: Path) -> None:
         child.kill()
 
 
-def test_a_name_in_this_folder_is_found_again_from_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_name_still_works_after_a_change_of_folder(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
     held = Pidfile(Path(path.name))
     monkeypatch.chdir("/")
@@ -128,7 +128,7 @@ def test_a_name_in_this_folder_is_found_again_from_another(path: Path, monkeypat
 
 
 @pytest.mark.parametrize("left", [None, "1\n"])
-def test_of_many_who_start_at_once_one_has_it(path: Path, left: str | None) -> None:
+def test_exactly_one_of_many_that_start_at_once_gets_the_file(path: Path, left: str | None) -> None:
     if left is not None:
         path.write_text(left)
     command = [sys.executable, "-c", RIVAL, str(path)]

@@ -1,4 +1,4 @@
-"""Giving root up, in a process of its own: what the kernel says of it afterwards, and what it can do no more."""
+"""Giving up root in a process of its own: what the kernel reports afterwards, and what the process can no longer do."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_all_four_ids_and_the_groups_are_the_users(dropped: tuple[bool, dict[str
 
 
 @needs_root
-def test_the_capabilities_are_exactly_what_was_meant(dropped: tuple[bool, dict[str, Any]]) -> None:
+def test_the_capabilities_are_exactly_those_kept(dropped: tuple[bool, dict[str, Any]]) -> None:
     kept, report = dropped
     wanted = NET_ADMIN if kept else 0
     held = {name: int(report["status"][f"Cap{name}"], 16) for name in ("Prm", "Eff", "Bnd", "Inh", "Amb")}
@@ -97,7 +97,7 @@ def test_the_capabilities_are_exactly_what_was_meant(dropped: tuple[bool, dict[s
 
 
 @needs_root
-def test_what_it_runs_has_no_capability_at_all(dropped: tuple[bool, dict[str, Any]]) -> None:
+def test_its_child_processes_have_no_capabilities(dropped: tuple[bool, dict[str, Any]]) -> None:
     child = dropped[1]["child"]
     assert [int(child[f"Cap{name}"], 16) for name in ("Prm", "Eff", "Inh", "Amb")] == [0] * 4
     assert child["Uid"].split() == [str(NOBODY)] * 4
@@ -105,14 +105,14 @@ def test_what_it_runs_has_no_capability_at_all(dropped: tuple[bool, dict[str, An
 
 
 @needs_root
-def test_nobody_looks_into_it_and_no_program_gives_anything_back(dropped: tuple[bool, dict[str, Any]]) -> None:
+def test_the_process_is_not_dumpable_and_gains_no_privileges(dropped: tuple[bool, dict[str, Any]]) -> None:
     report = dropped[1]
     assert report["dumpable"] == 0
     assert report["status"]["NoNewPrivs"] == "1"
 
 
 @needs_root
-def test_root_cannot_be_had_back(dropped: tuple[bool, dict[str, Any]]) -> None:
+def test_root_cannot_be_regained(dropped: tuple[bool, dict[str, Any]]) -> None:
     report = dropped[1]
     for name in ("root", "effective root", "group", "groups", "root's file"):
         assert report[name] == "PermissionError", name
@@ -127,7 +127,7 @@ def test_the_network_can_be_changed_only_with_the_capability(dropped: tuple[bool
 
 
 @needs_root
-def test_who_is_that_user_already_gives_up_the_rest() -> None:
+def test_a_process_of_that_user_gives_up_its_capabilities() -> None:
     text = """
 libc.prctl(8, 1, 0, 0, 0)
 os.setgroups([nobody.gid, 7])
@@ -155,7 +155,7 @@ except VpntunError as error:
 
 
 @needs_root
-def test_a_thread_that_runs_already_is_an_error_and_nothing_has_changed() -> None:
+def test_a_second_thread_is_an_error_and_nothing_has_changed() -> None:
     text = "threading.Thread(target=time.sleep, args=(30,), daemon=True).start()"
     report = run(text + REFUSED.format(act="become(nobody, keep_net_admin=False)"))
     assert report == {"refused": report["refused"], "uid": 0, "status": 6}
@@ -163,7 +163,7 @@ def test_a_thread_that_runs_already_is_an_error_and_nothing_has_changed() -> Non
 
 
 @needs_root
-def test_a_capability_that_is_not_there_cannot_be_kept() -> None:
+def test_a_missing_capability_cannot_be_kept() -> None:
     text = """
 libc.prctl(24, 12, 0, 0, 0)
 from vpntun.process import privileges
@@ -174,7 +174,7 @@ privileges._set_capabilities(1 << 6 | 1 << 7)
 
 
 @needs_root
-def test_a_root_who_may_not_change_users_is_told_so() -> None:
+def test_a_root_without_the_right_to_change_users_gets_an_error() -> None:
     text = """
 from vpntun.process import privileges
 privileges._set_capabilities(1 << 12)
@@ -185,20 +185,20 @@ privileges._set_capabilities(1 << 12)
 
 
 @needs_root
-def test_who_has_not_become_the_user_wholly_ends() -> None:
+def test_an_incomplete_change_of_user_is_an_error() -> None:
     text = "os.setresuid = lambda *ids: None"
     report = run(text + REFUSED.format(act="become(nobody, keep_net_admin=False)"))
-    assert report["refused"].endswith("ends: user, root can be had back")
+    assert report["refused"].endswith("wrong: user, root can be regained")
 
 
-def test_root_is_nobody_to_give_roots_privileges_to() -> None:
+def test_root_is_refused_as_the_user_to_become() -> None:
     with pytest.raises(ConfigurationError):
         check_can_become(Account("root", 0, 0))
     with pytest.raises(ConfigurationError):
         become(Account("toor", 0, 0), keep_net_admin=False)
 
 
-def test_an_ordinary_user_becomes_nobody_else() -> None:
+def test_an_ordinary_user_cannot_become_another_user() -> None:
     if os.geteuid() == 0:
         check_can_become(Account("alice", 1000, 1000))
         return

@@ -1,4 +1,4 @@
-"""Shell lines mean what they mean to wg-quick, have an end, and say nothing of themselves."""
+"""Shell lines: the same meaning as in wg-quick, a time limit, and no trace of the line itself in the log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Run = Callable[[ShellLines], None]
 
 @pytest.fixture(params=["waiting", "beside the loop"])
 def run(request: pytest.FixtureRequest, loop: HandLoop) -> Run:
-    """Both ways to run lines, which shall do the same."""
+    """Both ways to run lines, `run` and `start`, which must do the same."""
 
     def beside(lines: ShellLines) -> None:
         ends: list[HookFailed | None] = []
@@ -42,7 +42,7 @@ def test_lines_run_in_order(tmp_path: Path, run: Run) -> None:
     assert out.read_text() == "one\ntwo\nthree\n"
 
 
-def test_no_lines_are_no_work(run: Run) -> None:
+def test_without_lines_nothing_is_run(run: Run) -> None:
     run(ShellLines("PreUp", []))
 
 
@@ -56,7 +56,7 @@ def test_a_line_that_fails_ends_the_start(tmp_path: Path, run: Run, when: When) 
 
 
 @pytest.mark.parametrize("when", ["PreDown", "PostDown"])
-def test_on_the_way_down_it_is_a_notice_and_the_others_follow(tmp_path: Path, run: Run, when: When) -> None:
+def test_on_the_way_down_a_failure_is_a_notice_and_the_next_lines_run(tmp_path: Path, run: Run, when: When) -> None:
     out = tmp_path / "out"
     with logged() as lines:
         run(ShellLines(when, ["exit 3 # a secret", "kill -9 $$", f"touch {out}"]))
@@ -66,7 +66,7 @@ def test_on_the_way_down_it_is_a_notice_and_the_others_follow(tmp_path: Path, ru
     assert "secret" not in "".join(lines)
 
 
-def test_one_that_takes_too_long_is_killed_with_what_it_started(tmp_path: Path, run: Run) -> None:
+def test_a_line_that_takes_too_long_is_killed_with_its_child_processes(tmp_path: Path, run: Run) -> None:
     pid = tmp_path / "pid"
     with pytest.raises(HookFailed, match="was killed"):
         run(ShellLines("PostUp", [f"sleep 60 & echo $! > {pid}; wait"], seconds=1))
@@ -77,7 +77,7 @@ def test_one_that_takes_too_long_is_killed_with_what_it_started(tmp_path: Path, 
         time.sleep(0.01)
 
 
-def test_what_is_left_in_the_background_is_not_waited_for(run: Run) -> None:
+def test_processes_that_a_line_leaves_behind_are_not_waited_for(run: Run) -> None:
     before = time.monotonic()
     run(ShellLines("PostUp", ["sleep 3 > /dev/null 2>&1 &"]))
     assert time.monotonic() - before < 2
@@ -91,19 +91,19 @@ def test_the_first_command_that_fails_ends_the_line(tmp_path: Path, run: Run) ->
     assert not out.exists()
 
 
-def test_it_is_bash_where_there_is_bash(tmp_path: Path, run: Run) -> None:
+def test_bash_runs_the_lines_if_it_exists(tmp_path: Path, run: Run) -> None:
     run(ShellLines("PreUp", [f"[[ vpn == @(vpn|tun) ]]; cat <(echo bash) > {tmp_path}/out"]))
     assert (tmp_path / "out").read_text() == "bash\n"
 
 
-def test_without_bash_it_is_sh(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bash_sh_runs_the_lines(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(child, "SYSTEM_PATH", "")
     run(ShellLines("PreUp", [f"echo $BASH_VERSION > {tmp_path}/out"]))
     assert (tmp_path / "out").read_text() == "\n"
 
 
-def test_a_line_has_no_secret_no_descriptor_and_nothing_to_read(
+def test_a_line_gets_no_secret_no_descriptor_and_no_input(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "value")
@@ -123,7 +123,7 @@ def test_the_systems_own_programs_are_found(run: Run, monkeypatch: pytest.Monkey
     run(ShellLines("PreUp", ["ls / > /dev/null"]))
 
 
-def test_what_a_line_prints_is_logged(run: Run) -> None:
+def test_the_output_of_a_line_is_logged(run: Run) -> None:
     with logged() as lines:
         run(ShellLines("PostUp", ["echo one; echo two >&2"]))
     assert [line for line in lines if line.startswith("PostUp: ")] == ["PostUp: one", "PostUp: two"]

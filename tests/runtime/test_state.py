@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import os
 import stat
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.machine import HandLoop, logged, needs_root, ordinary_user
-from vpntun.config.keyfile import default_path
+from tests.machine import HandLoop, logged, ordinary_user
 from vpntun.crypto.timestamp import tai64n
-from vpntun.errors import ConfigurationError
-from vpntun.runtime.state import Endpoints, TimestampFile, lasting_folder, run_folder, successor
+from vpntun.runtime.state import Endpoints, TimestampFile, successor
 
 PUBLIC = b"p" * 32
 OTHER = b"o" * 32
@@ -233,17 +230,10 @@ def test_an_ordinary_users_state_is_in_its_own_folders(loop: HandLoop, monkeypat
     with ordinary_user() as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder / "run"))
         monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
-        assert run_folder() == folder / "run" / "vpntun"
-        assert lasting_folder() == folder / "state" / "vpntun"
         Endpoints("tun3", loop).remember(PUBLIC, "192.0.2.7", 4242)
         TimestampFile(PUBLIC).next()
         assert Endpoints("tun3", loop).recall(PUBLIC) == ("192.0.2.7", 4242)
         assert len(list((folder / "state" / "vpntun").iterdir())) == 1
-
-
-@needs_root
-def test_roots_state_is_the_machines() -> None:
-    assert (run_folder(), lasting_folder()) == (Path("/run/vpntun"), Path("/var/lib/vpntun"))
 
 
 def test_a_held_file_is_written_where_the_folder_lets_nobody_write(loop: HandLoop) -> None:
@@ -269,17 +259,3 @@ def test_what_cannot_be_held_is_no_trouble(loop: HandLoop, tmp_path: Path) -> No
         endpoints.remember(PUBLIC, "192.0.2.7", 4242)
     assert "cannot be held open" in lines[0]
     assert endpoints.recall(PUBLIC) == ("192.0.2.7", 4242)
-
-
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("getuid", "geteuid"):
-        monkeypatch.setattr(os, name, lambda: 4_000_000_000)
-    for ask, variable in (
-        (run_folder, "XDG_RUNTIME_DIR"),
-        (lasting_folder, "XDG_STATE_HOME"),
-        (default_path, "XDG_CONFIG_HOME"),
-    ):
-        with pytest.raises(ConfigurationError, match=f"set HOME, or {variable}"):
-            ask()

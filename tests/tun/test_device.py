@@ -1,4 +1,4 @@
-"""What the kernel says of a device; the TUN devices themselves are in tests/netns."""
+"""Queries about a device; tests/netns tests the TUN devices themselves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vpntun.errors import DeviceError
 from vpntun.tun.device import is_up, mtu_of
 
 
-def test_the_mtu_and_the_state_are_the_kernels() -> None:
+def test_mtu_and_state_are_what_the_kernel_says() -> None:
     for _, name in socket.if_nameindex():
         folder = Path("/sys/class/net", name)
         if folder.exists():
@@ -21,7 +21,7 @@ def test_the_mtu_and_the_state_are_the_kernels() -> None:
             assert is_up(name) == bool(int((folder / "flags").read_text(), 16) & 1)
 
 
-def test_nobody_needs_sys_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mtu_and_state_need_no_sysfs(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, *_: object, **__: object) -> str:
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
 
@@ -31,6 +31,6 @@ def test_nobody_needs_sys_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("ask", [mtu_of, is_up])
-def test_a_device_that_has_another_name_by_now_is_a_device_error_that_says_so(ask: Callable[[str], object]) -> None:
+def test_a_renamed_device_is_a_device_error_with_advice(ask: Callable[[str], object]) -> None:
     with pytest.raises(DeviceError, match=r"renamed.* name gone0"):
         ask("gone0")

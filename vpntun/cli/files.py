@@ -13,7 +13,8 @@ from vpntun.config.file import find_file, interface_of, read_file
 from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
-from vpntun.netconf.routing import made_whole, versions_in_full, versions_with_endpoints
+from vpntun.netconf.route_plan import collapse_to_default, full_tunnel_versions, versions_with_endpoints
+from vpntun.netconf.routing import kernel_has_ipv6
 from vpntun.runtime.log import open_log
 from vpntun.types import Network
 
@@ -86,7 +87,7 @@ def _routes(tunnel: Tunnel) -> Iterator[str]:
         connected = [address.network for address in tunnel.addresses or tunnel.derived_addresses]
         missing = [each for each in networks if each.prefixlen and not any(_covers(net, each) for net in connected)]
         yield f"  routes: {_listed(missing)}"
-        full = versions_in_full(made_whole(networks))
+        full = full_tunnel_versions(collapse_to_default(networks), ipv6=kernel_has_ipv6())
         if full:
             yield f"  full tunnel: {' and '.join(f'IPv{version}' for version in full)}"
         if full or versions_with_endpoints(networks):

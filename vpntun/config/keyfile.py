@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vpntun.crypto.keys import format_key, generate_secret, parse_key
 from vpntun.errors import ConfigurationError, KeyFileError, PrivilegeError
-from vpntun.runtime.state import users_folder
+from vpntun.runtime.folders import users_folder
 
 TAG = "vpntun shared key 1"
 LARGEST = 4096

@@ -1,1 +1,1 @@
-"""The control socket: who asks a running tunnel, and what it answers."""
+"""Control of a running tunnel through a unix socket: server, client, and what can be asked."""

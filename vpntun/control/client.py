@@ -1,6 +1,6 @@
-"""The other side of the control socket: what the command line asks of a tunnel that runs.
+"""Client of the control socket, with which the command line queries and stops running tunnels.
 
-Root asks its own tunnels, in /run/vpntun; anybody else those of their own, and is told that root's are root's.
+Root finds its tunnels in /run/vpntun. Other users find their own tunnels, and get a clear error for root's.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from vpntun.control.server import other_end, socket_path
+from vpntun.control.server import socket_path
+from vpntun.control.unix_server import other_end
 from vpntun.errors import PrivilegeError, VpntunError
-from vpntun.runtime.state import run_folder
+from vpntun.runtime.folders import run_folder
 
 PATIENCE = 10.0
+"""Seconds to wait for an answer."""
 SECONDS_TO_END = 20.0
 OF_THE_MACHINE = Path("/run/vpntun")
 
 
 class ControlClient:
-    """A connection to the tunnel of an interface; to be used in a `with`. `process`: its process id.
+    """A connection to the tunnel of an interface, for use in a `with` statement. `process`: the tunnel's process id.
 
-    `patience`: how many seconds it has for an answer. Raises VpntunError where no tunnel runs there, PrivilegeError
-    where it is not this user's.
+    `patience`: how many seconds to wait for an answer. Raises VpntunError if no tunnel runs there, PrivilegeError if it
+    belongs to another user.
     """
 
     def __init__(self, interface: str, patience: float = PATIENCE) -> None:
@@ -47,7 +49,7 @@ class ControlClient:
         self._http.close()
 
     def ask(self, method: str, target: str) -> dict[str, Any]:
-        """The answer. Raises VpntunError: the tunnel refuses, and why; it does not answer; it has just ended."""
+        """Send a request and return the answer. Raises VpntunError if the tunnel refuses, does not answer, or ends."""
         try:
             self._http.request(method, target)
             response = self._http.getresponse()
@@ -55,29 +57,29 @@ class ControlClient:
         except TimeoutError:
             raise VpntunError(
                 f"{self.interface} (process {self.process}) has not answered within {self._patience:.0f} s: is it "
-                "stopped?"
+                "suspended?"
             ) from None
         except (OSError, HTTPException, ValueError) as error:
-            raise VpntunError(f"{self.interface} has ended while it was asked ({error})") from error
+            raise VpntunError(f"{self.interface} ended before it answered ({error})") from error
         if response.status >= 400:
             raise VpntunError(f"{self.interface} refuses: {answer.get('error')}")
         return dict(answer)
 
     def stop(self) -> None:
-        """Have it end, and wait until it has. Raises VpntunError after 20 s."""
+        """Stop the tunnel, and wait until it has ended. Raises VpntunError after 20 s."""
         end = time.monotonic() + SECONDS_TO_END
         with _watched(self.process) as process:
             self.ask("POST", "/v1/stop")
-            for each in (self._socket.fileno(), process):  # the socket ends when the tunnel lets its clients go
+            for each in (self._socket.fileno(), process):  # the tunnel closes its connections when it ends
                 if each is not None and not _ended(each, end - time.monotonic()):
                     raise VpntunError(
                         f"{self.interface} (process {self.process}) has not ended within {SECONDS_TO_END:.0f} s: "
-                        f"'kill -KILL {self.process}' ends it at once, and 'vpntun up' cleans up behind it"
+                        f"'kill -KILL {self.process}' ends it at once, and the next 'vpntun up' cleans up after it"
                     )
 
 
 def running_interfaces() -> list[str]:
-    """The interfaces of this user's tunnels that run."""
+    """List the interfaces of this user's running tunnels."""
     return sorted(path.stem for path in run_folder().glob("*.sock") if _answers(path))
 
 
@@ -90,13 +92,13 @@ def _connect(interface: str, patience: float) -> socket.socket:
         except PermissionError:
             new.close()
             raise PrivilegeError(
-                f"no tunnel of this user's is called {interface}, and only root may ask root's: use sudo"
+                f"this user has no tunnel called {interface}, and only root may control root's: use sudo"
             ) from None
         except OSError:
             new.close()
         else:
             return new
-    raise VpntunError(f"no vpntun runs {interface}: 'vpntun show' says which interfaces it runs")
+    raise VpntunError(f"no vpntun runs {interface}: 'vpntun show' lists the running interfaces")
 
 
 def _answers(path: Path) -> bool:
@@ -109,7 +111,7 @@ def _answers(path: Path) -> bool:
 
 @contextmanager
 def _watched(process: int) -> Iterator[int | None]:
-    """A descriptor that is readable once the process has ended; None where this kernel or namespace has none."""
+    """Open a descriptor that becomes readable when the process ends; None if the kernel has none for it."""
     descriptor = None
     with suppress(OSError):
         descriptor = os.pidfd_open(process)

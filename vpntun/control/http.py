@@ -1,9 +1,11 @@
-"""HTTP/1.1 as the control socket speaks it: bytes in, answers out, no socket. h11 parses; no client is trusted.
+"""HTTP/1.1 of the control socket: bytes in, answers out, without a socket, and for untrusted clients.
 
-a request      at most some 8 KiB of head, 32 headers, 4 KiB of body, which nothing reads
-its answer     one JSON object
-the next       is looked at when this one's answer was taken: in order, also where they came all at once
-what is too large or no HTTP      is answered with 400, 413 or 431, and nothing after it is looked at
+h11 parses. These are the rules:
+
+    a request       has at most some 8 KiB of head, 32 headers, and 4 KiB of body, which is ignored
+    its answer      is one JSON object
+    the next one    is read once the answer to this one was taken, so answers come in the order of the requests
+    a bad one       (too large, or not HTTP) is answered with 400, 413 or 431, and nothing after it is read
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, a JSON object, and what is to be done once it has left."""
+    """An answer: status, JSON object, headers, and what to do once it has left."""
 
     status: HTTPStatus
     content: Mapping[str, Any]
@@ -37,13 +39,13 @@ class Answer:
 
 
 def refusal(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> Answer:
-    """An answer that says why not."""
+    """Make an answer that says why a request was not done."""
     return Answer(status, {"error": reason}, headers)
 
 
 @dataclass(frozen=True)
 class Route:
-    """How one path is answered: by `act`, which takes the fields of the query, each at most once, as its arguments."""
+    """One path: its method, and the function `act` that answers. The query's fields become the arguments of `act`."""
 
     method: str
     act: Callable[..., Answer]
@@ -51,22 +53,23 @@ class Route:
 
 
 def follow(routes: Mapping[str, Route], method: str, target: str) -> Answer:
-    """Answer a request by the route of its path; refuse it where there is none, or where the query does not fit."""
+    """Answer a request by the route of its path; refuse it if there is no route, or if the query does not fit."""
     path, _, query = target.partition("?")
     route = routes.get(path)
     fields = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)  # keys contain "+"
     names = [name for name, _ in fields]
     if route is None or len(set(names)) < len(names) or not route.fields.issuperset(names):
-        return refusal(HTTPStatus.NOT_FOUND, f"there is no {target}, but {', '.join(routes)}")
+        return refusal(HTTPStatus.NOT_FOUND, f"there is no {target}; there are {', '.join(routes)}")
     if method != route.method:
         return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {route.method}", ("Allow", route.method))
     return route.act(**dict(fields))
 
 
-class Exchange:
-    """One connection's requests and answers. `answer` is given a method and a target, and refuses CONNECT.
+class HttpExchange:
+    """The requests and answers of one connection, as the `Exchange` of unix_server.py.
 
-    `ended`: there will be no more answers, so the connection may close when those taken have left.
+    `answer` gets a method and a target; it must refuse CONNECT. `ended`: there will be no more answers, so the
+    connection may close once those taken have left.
     """
 
     def __init__(self, answer: Callable[[str, str], Answer]) -> None:
@@ -78,15 +81,15 @@ class Exchange:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing of a request is here."""
+        """Whether no part of a request has arrived."""
         return self._http.their_state is h11.IDLE and not self._http.trailing_data[0]
 
     def take(self, data: bytes) -> None:
-        """Bytes have come; none: there will be no more. Not to be called after that, or once it has `ended`."""
+        """Take bytes that arrived; b"" is the end of the stream. Do not call this after that, or once `ended`."""
         self._http.receive_data(data)
 
     def next_answer(self) -> tuple[bytes, Callable[[], None]] | None:
-        """The next answer as bytes, and what to do once it has left; None: first more must come, or it has ended."""
+        """Return the next answer, and what to do once it has left; None if more bytes are needed, or once `ended`."""
         while not self.ended:
             try:
                 event = self._http.next_event()
@@ -99,7 +102,7 @@ class Exchange:
             elif isinstance(event, h11.Data):
                 self._body += len(event.data)
                 if self._body > LARGEST_BODY:
-                    return self._pack(refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too much: send no body"))
+                    return self._pack(refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long: send none"))
             elif isinstance(event, h11.EndOfMessage) and self._request is not None:
                 request = self._request
                 return self._pack(self._answer(request.method.decode("ascii"), request.target.decode("ascii")))
@@ -113,7 +116,7 @@ class Exchange:
         http, request, status = self._http, self._request, answer.status
         body = json.dumps(answer.content).encode()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *answer.headers]
-        if http.their_state is not h11.DONE:  # what has come of this request is not all of it, or nonsense
+        if http.their_state is not h11.DONE:  # the request is incomplete, or not HTTP
             headers.append(("Connection", "close"))
         parts = [http.send(h11.Response(status_code=status, reason=status.phrase.encode(), headers=headers))]
         if request is None or request.method != b"HEAD":

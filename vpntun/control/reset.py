@@ -1,9 +1,9 @@
-"""`vpntun reset`: a running tunnel forgets the greatest timestamp of a peer, and so accepts its next handshake.
+"""Reset of one peer's timestamp, so that a running tunnel accepts its next handshake (`vpntun reset`).
 
-Each handshake must be later than the last. A peer whose clock was ahead once, and that has lost its own record of it,
-is refused until its clock is that far again. A restart of this end forgets all timestamps, and all sessions; this
-forgets one timestamp and keeps the sessions. Recorded handshakes may be replayed then, as after a restart: they give
-nobody a session, but the one from the future locks the peer out again.
+Each handshake must have a later timestamp than the last. A peer whose clock was once ahead, and that has lost its own
+record of that, is refused until its clock gets there again. A restart of this end forgets all timestamps and all
+sessions; a reset forgets one timestamp and keeps the sessions. As after a restart, recorded handshakes may then be
+replayed: they give nobody a session, but the one from the future locks the peer out again.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ MOST_LISTED = 10
 
 
 def forget_timestamp(peers: Sequence[PeerSettings], link_of: Callable[[bytes], Link], called: str | None) -> str:
-    """Have the peer's next handshake accepted, and return its public key. Raises NoSuchPeer and AmbiguousPeer.
+    """Make this end accept the peer's next handshake, and return the peer's public key.
 
-    `called`: as `find_peer` takes it. `link_of` a peer's public key.
+    `called`: as in `find_peer`. `link_of`: the link of a public key. Raises NoSuchPeer and AmbiguousPeer.
     """
     settings = find_peer(peers, called)
     link = link_of(settings.public)
     link.peer.forget_timestamp()
     notice(
-        "forgot the last timestamp of %s: its next handshake is accepted whatever its timestamp",
+        "forgot the last timestamp of %s: its next handshake is accepted with any timestamp",
         link.name or "the peer",
     )
     return format_key(settings.public)
 
 
 def find_peer(peers: Sequence[PeerSettings], called: str | None) -> PeerSettings:
-    """Find a peer by its name, its public key, or the beginning of its key; None finds the only one.
+    """Find a peer by its name, its public key, or the beginning of its key; None finds the only peer.
 
     Raises NoSuchPeer, which lists the peers, or AmbiguousPeer, which lists those that match.
     """
@@ -45,12 +45,12 @@ def find_peer(peers: Sequence[PeerSettings], called: str | None) -> PeerSettings
     if not matching:
         raise NoSuchPeer(f"no peer has this name or key; the peers are: {_listed(peers)}")
     if len(matching) > 1:
-        raise AmbiguousPeer(f"name one of several peers: {_listed(matching)}")
+        raise AmbiguousPeer(f"several peers match; name one of them: {_listed(matching)}")
     return matching[0]
 
 
 def _matching(peers: Iterable[PeerSettings], called: str) -> list[PeerSettings]:
-    """The peers of this name; where there are none, those whose key begins so. The log writes "peer BEGINNING"."""
+    """List the peers of this name; if there are none, those whose key begins so, as in the log's "peer BEGINNING"."""
     beginning = called.removeprefix("peer ")
     if not beginning:
         return []

@@ -1,13 +1,15 @@
-"""What a tunnel is doing, as GET /v1/status tells it; docs/control.rst explains each field, and no field is a secret.
+"""Status of a tunnel, as GET /v1/status reports it: no field is a secret.
 
-A peer is "connected" where packets can leave for it now and there is no sign that they do not arrive:
+docs/control.rst explains each field. A peer is "connected" if packets can leave for it now, and nothing suggests that
+they do not arrive:
 
-    connected     a session stands (under 180 s old), a path leads to the peer, a vpntun has said what it takes, and of
-                  the data sent none has waited 15 s for any sign of life: WireGuard's rule by which it asks anew
-    connecting    not so, and this end asks for a handshake, or waits for the first word of a vpntun
-    waiting       not so, and it asks nobody: the peer has to call, or there was nothing to send for so long
+    connected     there is a session (under 180 s old) and a path to the peer; a peer known to be a vpntun has said what
+                  it accepts; and no data sent has waited 15 s for a sign of life (after 15 s WireGuard starts a new
+                  handshake)
+    connecting    otherwise, while this end asks for a handshake, or waits for the first HELLO of a vpntun
+    waiting       otherwise: the peer has to call, or there was nothing to send for so long that the session ended
 
-Times of the loop's clock leave here as seconds since 1970.
+Times of the loop's clock are converted to seconds since 1970.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from vpntun.types import NEVER, Interface
 State = Literal["connected", "connecting", "waiting"]
 
 HEADERS_V4, HEADERS_V6 = 28, 48
-"""Bytes that IP and UDP take of a datagram."""
+"""Bytes of the IP and UDP headers of a datagram."""
 
 
 def status_of(
@@ -42,7 +44,10 @@ def status_of(
     started: float,
     clock: Callable[[], float] = time.time,
 ) -> dict[str, Any]:
-    """The whole of it. `link_of` a peer's public key; `drops` that were no peer's; `started` in seconds since 1970."""
+    """Return the complete status.
+
+    `link_of`: the link of a public key. `drops`: those that belong to no peer. `started`: in seconds since 1970.
+    """
     return {
         "interface": tunnel.interface,
         "version": __version__,
@@ -60,7 +65,7 @@ def status_of(
 
 
 def state_of(link: Link) -> State:
-    """What there is to say of a link in one word."""
+    """Return the state of a link in one word."""
     session = live_session(link)
     if session is not None:
         return "connecting" if link.records.awaits_hello(session, link.now) else "connected"
@@ -90,7 +95,7 @@ def _peer(settings: PeerSettings, link: Link, wall: float) -> dict[str, Any]:
 
 
 def _path(link: Link) -> dict[str, Any]:
-    """What is known of the way to the peer; of a plain WireGuard hardly anything is."""
+    """Return what is known of the path to the peer, which is very little for a peer that is not a vpntun."""
     peer, records, path = link.peer, link.records, link.endpoint
     span, session, payload = records.span, peer.keys.current, records.path_payload
     headers = HEADERS_V6 if path is not None and path.ipv6 else HEADERS_V4
@@ -111,7 +116,7 @@ def _path(link: Link) -> dict[str, Any]:
 
 
 def _round_trip(link: Link) -> float | None:
-    """The latest that was measured, be it of a handshake or of a PROBE."""
+    """Return the latest round trip, in seconds, that a handshake or a PROBE has measured."""
     peer = link.peer
     seconds, at = link.records.last_round_trip
     if peer.last_handshake is not None and peer.last_handshake >= at:

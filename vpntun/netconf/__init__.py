@@ -1,1 +1,1 @@
-"""Changes to this host's network, made by netlink and taken back at the end: addresses, routes, rules, name servers."""
+"""This host's network: addresses, routes, rules and name servers, set up and taken back at the end."""

@@ -1,4 +1,7 @@
-"""The changes that are made to this host's network: each knows how it is made, and how it is taken back."""
+"""Kinds of change to this host's network: each makes itself, and takes itself back.
+
+The journal stores the names of the classes and their fields, so a rename would change the format of its files.
+"""
 
 from __future__ import annotations
 
@@ -34,33 +37,33 @@ class Mtu:
         return netlink.attempt(f"the MTU of {self.device}", link, "set", index=index, mtu=self.mtu)
 
     def take_back(self, netlink: Netlink) -> None:
-        """Set the former one."""
+        """Set the former MTU."""
         netlink.requests.link("set", index=netlink.index_of(self.device), mtu=self.former)
 
 
 @dataclass(frozen=True)
 class Up:
-    """A device that is up."""
+    """The state of a device, from down to up."""
 
     device: str
 
     on_device: ClassVar[bool] = True
 
     def make(self, netlink: Netlink) -> bool:
-        """Bring it up. Raises DeviceError or PrivilegeError."""
+        """Bring the device up. Raises DeviceError or PrivilegeError."""
         if netlink.link(self.device)["flags"] & IFF_UP:
             return False
         link, index = netlink.requests.link, netlink.index_of(self.device)
         return netlink.attempt(f"the state of {self.device}", link, "set", index=index, state="up")
 
     def take_back(self, netlink: Netlink) -> None:
-        """Take it down."""
+        """Take the device down."""
         netlink.requests.link("set", index=netlink.index_of(self.device), state="down")
 
 
 @dataclass(frozen=True)
 class Address:
-    """An address of a device, and its network; for IPv6 without duplicate address detection."""
+    """An address of a device, with its network; for IPv6 without duplicate address detection."""
 
     device: str
     address: Interface
@@ -87,7 +90,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Route:
-    """A network that lies behind a device. `source`: the address to send from, "" for the kernel's choice."""
+    """A route to a network through a device. `source`: the address to send from, "" for the kernel's choice."""
 
     device: str
     network: Network
@@ -97,14 +100,15 @@ class Route:
     on_device: ClassVar[bool] = True
 
     def make(self, netlink: Netlink) -> bool:
-        """Add it. Raises DeviceError, PrivilegeError, or ConfigurationError if another device has such a route."""
+        """Add it. Raises DeviceError, PrivilegeError, or ConfigurationError if another device has this route."""
         source = {"prefsrc": self.source} if self.source else {}
-        what = f"the route {self.network} by {self.device}"
+        what = f"the route to {self.network} through {self.device}"
         if netlink.attempt(what, netlink.requests.route, "add", **self._fields(netlink), **source):
             return True
         if self.network not in netlink.routes(self.network.version, self.table, self.device):
             raise ConfigurationError(
-                f"there is a route to {self.network} already, by another device: remove it, or leave it out here"
+                f"there is a route to {self.network} already, through another device: remove that route, or do not "
+                "configure this one"
             )
         return False
 
@@ -123,10 +127,11 @@ class Route:
 
 @dataclass(frozen=True)
 class Rule:
-    """What packets are looked up in which table; the lowest `priority` comes first.
+    """A policy rule: which packets are looked up in which table. The rule with the lowest `priority` comes first.
 
-    `table`: 0 refuses them. `without`: those that do not carry this mark; 0: all. `to`: those to this network, in
-    text; "": to any. `shortest`: the prefix length of the shortest route in the table that counts.
+    `table`: the table's number; 0 refuses the packets. `without`: match packets without this mark; 0 matches all.
+    `to`: match packets to this network, as text; "" matches all. `shortest`: the prefix length below which routes in
+    the table do not count.
     """
 
     version: int
@@ -161,10 +166,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class LooseFilter:
-    """The IPv4 reverse path filter (rp_filter, the kernel's ip-sysctl), loose where it was strict.
+    """The IPv4 reverse path filter (rp_filter in the kernel's ip-sysctl documentation), set from strict to loose.
 
-    A strict one drops what comes from a peer by another device than an answer without the mark would leave by, and so
-    all of a full tunnel's packets. The greater of `all` and the device's own setting counts, and loose is the greatest.
+    A strict filter drops a packet unless an answer without the mark would leave through the device that it came in by.
+    In a full tunnel, that drops everything from the peers. The kernel applies the greater of the settings for `all` and
+    for the device, and loose is the greatest.
     """
 
     former: int
@@ -172,31 +178,31 @@ class LooseFilter:
     on_device: ClassVar[bool] = False
 
     def make(self, netlink: Netlink) -> bool:
-        """Set it, where it is strict on any device. Raises PrivilegeError."""
+        """Make it loose if it is strict on any device. Raises PrivilegeError."""
         if not filter_is_strict():
             return False
         try:
             _filter_of("all").write_text(f"{LOOSE}\n")
         except OSError as error:
             raise PrivilegeError(
-                f"net.ipv4.conf.all.rp_filter cannot be set to {LOOSE} ({error.strerror}): while it is strict, no peer "
-                "is heard over IPv4 in a full tunnel. Set it beforehand, where this program may not"
+                f"net.ipv4.conf.all.rp_filter cannot be set to {LOOSE} ({error.strerror}): while it is strict, a full "
+                "tunnel receives nothing from its peers over IPv4. Set it before starting vpntun"
             ) from error
         return True
 
     def take_back(self, netlink: Netlink) -> None:
-        """Set it as it was, unless somebody else has set it meanwhile."""
+        """Restore the former setting, unless somebody else has changed it meanwhile."""
         if filter_setting() == LOOSE:
             _filter_of("all").write_text(f"{self.former}\n")
 
 
 def filter_setting() -> int:
-    """The reverse path filter's setting for all devices."""
+    """Return the reverse path filter's setting for all devices."""
     return int(_filter_of("all").read_text())
 
 
 def filter_is_strict() -> bool:
-    """Whether it is strict on any device, or would be on the next one."""
+    """Whether the reverse path filter is strict on any device, or would be on the next new one."""
     settings = [int(path.read_text()) for path in CONF.glob("*/rp_filter") if path.parent.name not in ("all", "lo")]
     return STRICT in (max(each, filter_setting()) for each in settings)
 

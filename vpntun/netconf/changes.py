@@ -1,8 +1,8 @@
-"""Changes to this host's network: made one by one, taken back the last first, noted in the journal before each.
+"""Changes to this host's network: noted in the journal, made in order, taken back in reverse order.
 
-1. What is as it should be already is left alone, and stays.
-2. What lives on a device that goes with this process goes with it: it is not noted, and not taken back at the end.
-3. Everything else is taken back by `undo`, or, should this process be killed, by its successor (cleanup.py).
+1. A setting that is already as wanted is left alone, and stays at the end.
+2. A change to a device that vanishes with this process vanishes too. It is neither noted nor taken back at the end.
+3. `undo` takes back everything else. If this process is killed, the next one does it (cleanup.py).
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ NO_RIGHT = frozenset({errno.EPERM, errno.EACCES, errno.EROFS})
 
 
 class Change(Protocol):
-    """One change: a frozen dataclass of texts, numbers, networks and addresses, which is all the journal keeps."""
+    """One change: a frozen dataclass whose fields are strings, integers, networks and addresses, for the journal."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     on_device: ClassVar[bool]
-    """Whether it lives on the device, and goes with it."""
+    """Whether it concerns the device alone, and so vanishes with it."""
 
     def make(self, netlink: Netlink) -> bool:
-        """Make it: False if it is so already, and so not this program's. Raises VpntunError."""
+        """Make it. Returns False if that was done already, and so not by this program. Raises VpntunError."""
 
     def take_back(self, netlink: Netlink) -> None:
-        """Make it as it was before. What the kernel refuses is gone already, and may raise."""
+        """Restore the former state. May raise if the kernel refuses, for example because the change is gone already."""
 
 
 class Changes:
-    """What one part of the program has made. `device_goes`: the device was made here, and goes at the end."""
+    """The changes that one part of the program has made.
+
+    `device_is_ephemeral`: this process made the device, which vanishes with it.
+    """
 
     def __init__(self, journal: Journal | None, *, device_is_ephemeral: bool) -> None:
         self._journal = journal
@@ -47,7 +50,7 @@ class Changes:
         return change in self._made
 
     def reconcile(self, wanted: Iterable[Change], netlink: Netlink) -> None:
-        """Make, in this order, what is missing; then take back, the last first, what is no longer wanted.
+        """Make the missing changes in this order, then take back the unwanted ones, the last first.
 
         Raises VpntunError; then everything is as it was before the call.
         """
@@ -63,7 +66,7 @@ class Changes:
         self._take_back([each for each in self._made if each not in wanted], netlink)
 
     def undo(self) -> None:
-        """Take everything back, but what goes with the device anyway."""
+        """Take everything back, except what vanishes with the device anyway."""
         lasting = [each for each in self._made if self._outlives(each)]
         if lasting:
             with Netlink() as netlink:
@@ -93,14 +96,17 @@ class Changes:
             elif self._journal is not None and self._outlives(change):
                 self._journal.taken_back(entry_of(change))
         if refused:
-            notice("%d changes to this host's network stay: there is no right any longer to take them back", refused)
+            notice(
+                "%d changes to this host's network stay: this process no longer has the right to take them back",
+                refused,
+            )
 
     def _outlives(self, change: Change) -> bool:
         return not (self._device_is_ephemeral and change.on_device)
 
 
 def take_back(change: Change, netlink: Netlink) -> bool:
-    """Take one change back; False where the right is missing. What is gone already is no error."""
+    """Take one change back. Returns False if the right is missing; a change that is gone already is no error."""
     try:
         change.take_back(netlink)
     except netlink_error() as error:
@@ -108,11 +114,11 @@ def take_back(change: Change, netlink: Netlink) -> bool:
     except OSError as error:
         return error.errno not in NO_RIGHT
     except DeviceError:
-        pass  # the device has gone, and what was on it too
+        pass  # the device is gone, and the change with it
     return True
 
 
 def entry_of(change: Change) -> Entry:
-    """A change as the journal keeps it."""
+    """Return a change as the journal stores it."""
     facts = {name: value if isinstance(value, int) else str(value) for name, value in asdict(change).items()}
     return {"kind": type(change).__name__, **facts}

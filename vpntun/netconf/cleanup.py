@@ -1,7 +1,7 @@
-"""What a killed process left on this host is taken away, as its journal says, before anything new is set up.
+"""Clean-up after a killed process: the changes in its journal are taken back before a new start.
 
-The journal is believed only as far as this program can have written it: an entry names this interface, where it names
-any, and nothing in it is beyond what the kernel knows.
+An entry is trusted only if this program can have written it: any interface it names is this one, and all its values are
+possible for the kernel.
 """
 
 from __future__ import annotations
@@ -18,29 +18,27 @@ from vpntun.netconf.changes import Change, take_back
 from vpntun.netconf.dns import NameServers, entry_for
 from vpntun.netconf.journal import Entry, entries_of, forget, path_of
 from vpntun.netconf.netlink import Netlink
-from vpntun.netconf.routing import EVERYTHING, MERGED, NAMED
+from vpntun.netconf.route_plan import EVERYTHING, MERGED, NAMED
 from vpntun.runtime.log import notice
 from vpntun.tun.device import TunDevice, interface_exists
 
 KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Mtu, Up, Address, Route, Rule, LooseFilter, NameServers)}
 PRIORITIES = range(NAMED, MERGED + 2 * 128 + 2)
-"""Of the rules that routing.py makes: merging_rules has the last."""
+"""Priorities of all rules in route_plan.py; merging_rules makes the last one."""
 
 
 def clean_up(interface: str, folder: Path | None = None) -> bool:
-    """Take back what is in the journal of an interface that nobody runs; False if there is nothing.
+    """Take back the changes in the journal of an interface that no process runs. Returns False if there are none.
 
-    A journal that is not to be trusted, and an entry that cannot be this interface's, is passed over with a notice.
-    Raises DeviceError where another process holds the device after all, and PrivilegeError where the right to take
-    things back is missing; the journal stays then.
+    A journal that cannot be trusted, or an entry that cannot belong to this interface, is ignored with a notice. Raises
+    DeviceError if a process has the device open after all, and PrivilegeError if the right to take the changes back is
+    missing; then the journal stays.
     """
     path = path_of(interface, folder)
     entries = entries_of(path)
     changes = [change for entry in entries if (change := change_of(entry, interface)) is not None]
     if len(changes) < len(entries):
-        notice(
-            "%s: %d of its entries are none of %s, and are passed over", path, len(entries) - len(changes), interface
-        )
+        notice("%s: ignored %d entries that cannot belong to %s", path, len(entries) - len(changes), interface)
     if changes:
         if interface_exists(interface):
             TunDevice(interface).close()
@@ -48,16 +46,16 @@ def clean_up(interface: str, folder: Path | None = None) -> bool:
             refused = [change for change in reversed(changes) if not take_back(change, netlink)]
         if refused:
             raise PrivilegeError(
-                f"a killed vpntun has left changes to this host's network, which this user may not take back: be root, "
-                f"or remove {path} to leave them"
+                f"a killed vpntun has left changes to this host's network, which this user may not take back: run as "
+                f"root, or remove {path} to keep the changes"
             )
-        notice("took away what a killed vpntun had left: %d changes to this host's network", len(changes))
+        notice("took back what a killed vpntun had left: %d changes to this host's network", len(changes))
     forget(path)
     return bool(changes)
 
 
 def change_of(entry: Entry, interface: str) -> Change | None:
-    """The change that this interface's journal keeps as this entry, or None for what is none."""
+    """Return the change that an entry of this interface's journal stands for, or None if it is not one."""
     name = entry.get("kind")
     kind = KINDS.get(name) if isinstance(name, str) else None
     fields = dataclasses.fields(kind) if kind is not None else ()
@@ -71,7 +69,7 @@ def change_of(entry: Entry, interface: str) -> Change | None:
 
 
 def _can_be_of(interface: str, change: Change) -> bool:
-    """Whether a tunnel by that interface makes such a change. Raises ValueError for what is no network or address."""
+    """Whether this interface's tunnel can have made the change. Raises ValueError for a bad network or address."""
     match change:
         case Mtu() | Up() | Address():
             return change.device == interface
@@ -102,7 +100,7 @@ def _text(value: object) -> str:
 
 def _address(value: object) -> str:
     text = _text(value)
-    if "%" in text:  # an address's scope, which no change has
+    if "%" in text:  # a scope, which no change's address has
         raise ValueError
     return text
 

@@ -1,8 +1,8 @@
-"""The name servers of a tunnel: an entry in resolvconf, whichever of them this host has.
+"""Name servers of a tunnel, set as an entry in whichever resolvconf this host has.
 
-openresolv, Debian's and systemd's take the same commands. Debian's goes by the beginning of an entry's name, so there
-it gets one that comes early. Where there is no resolvconf, or it fails, a notice says so, and the tunnel comes up all
-the same.
+The resolvconfs of openresolv, Debian and systemd take the same commands. Debian's orders entries by how their names
+begin, so there the entry gets a name that comes early. If there is no resolvconf, or it fails, a notice says so, and
+the tunnel comes up without the name servers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WITH_PREFIX = re.compile(r"([A-Za-z0-9-]+)\*", re.ASCII)
 
 @dataclass(frozen=True)
 class NameServers:
-    """An entry of resolvconf: its name, and the lines of a resolv.conf."""
+    """An entry of resolvconf: its name, and the lines of a resolv.conf file."""
 
     entry: str
     lines: str
@@ -37,19 +37,19 @@ class NameServers:
     on_device: ClassVar[bool] = False
 
     def make(self, _: Netlink) -> bool:
-        """Add it, before all others and to the exclusion of them; False where there is no resolvconf."""
+        """Add the entry, so that it is used instead of all others. Returns False if there is no resolvconf."""
         if _resolvconf("-a", self.entry, "-m", "0", "-x", lines=self.lines):
             return True
-        notice("the name servers are left as they are: there is no resolvconf to set them with")
+        notice("the name servers stay as they are: there is no resolvconf to set them with")
         return False
 
     def take_back(self, _: Netlink) -> None:
-        """Remove it."""
+        """Remove the entry."""
         _resolvconf("-d", self.entry, "-f")
 
 
 class HostDns:
-    """What `DNS` says: addresses are name servers, everything else is a domain to search, in order."""
+    """The values of `DNS`: addresses are name servers, all others are search domains, in order."""
 
     def __init__(self, interface: str, servers: Sequence[str], journal: Journal) -> None:
         self._interface = interface
@@ -57,18 +57,18 @@ class HostDns:
         self._changes = Changes(journal, device_is_ephemeral=False)
 
     def apply(self) -> None:
-        """Set them, if there are any."""
+        """Set the name servers and search domains, if there are any."""
         if self._servers:
             with Netlink() as netlink:
                 self._changes.reconcile([NameServers(entry_for(self._interface), lines_of(self._servers))], netlink)
 
     def undo(self) -> None:
-        """Take them away."""
+        """Take them back."""
         self._changes.undo()
 
 
 def lines_of(servers: Sequence[str]) -> str:
-    """The lines of a resolv.conf (resolv.conf(5)). Search domains without a name server change nothing but those."""
+    """Return the lines of a resolv.conf (resolv.conf(5)). Without name servers only the search domains change."""
     addresses = [each for each in servers if _is_address(each)]
     domains = [each for each in servers if not _is_address(each)]
     search = [f"search {' '.join(domains)}"] if domains else []
@@ -76,7 +76,7 @@ def lines_of(servers: Sequence[str]) -> str:
 
 
 def entry_for(interface: str, order: Path = DEBIANS_ORDER) -> str:
-    """The entry's name: the interface's, behind the first prefix in Debian's order of entries where there is one."""
+    """Return the entry's name: the interface's, after the first prefix in Debian's interface-order if there is one."""
     try:
         patterns = [WITH_PREFIX.fullmatch(line.strip()) for line in order.read_text().splitlines()]
     except OSError:
@@ -85,7 +85,7 @@ def entry_for(interface: str, order: Path = DEBIANS_ORDER) -> str:
 
 
 def _resolvconf(*arguments: str, lines: str = "") -> bool:
-    """Run it: False if there is none. That it fails, or takes too long, is a notice."""
+    """Run resolvconf. Returns False if there is none. If it fails or takes too long, log a notice."""
     program = shutil.which("resolvconf", path=search_path())
     if program is None:
         return False
@@ -99,7 +99,7 @@ def _resolvconf(*arguments: str, lines: str = "") -> bool:
         except OSError as error:
             problem = f"cannot be run: {error.strerror}"
     if problem is not None:
-        notice("resolvconf %s: the name servers may not be what they should", problem)
+        notice("resolvconf %s: the name servers may be wrong", problem)
     return True
 
 

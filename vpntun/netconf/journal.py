@@ -1,13 +1,14 @@
-"""The journal of one interface: what has been changed on this host that would outlive a killed process.
+"""Journal of one interface: changes to this host that would outlive a killed process.
 
     /run/vpntun/tun11.journal
-    ["made", {"kind": "Rule", "version": 4, "priority": 5182, "table": 51820, "mark": 51820}]
+    ["made", {"kind": "Rule", "version": 4, "priority": 5182, "table": 51820, ...}]
     ["taken back", {"kind": "Rule", ...}]
 
-A line is written before a change is made, and another after it was taken back; the file goes when nothing is left. So
-whoever finds one while nobody runs the interface knows what to take back, the last first. It is believed only if root
-or this user owns it and nobody else can write it. Where it cannot be written the tunnel comes up all the same, and
-says so. A process that gives its privileges up holds it open, and empties it in the end: the folder stays root's.
+A line is written before a change is made, and another after it was taken back. The file is removed when nothing is left
+to take back. So a journal of an interface that no process runs tells what to take back, the last change first. It is
+trusted only if root or this user owns it and nobody else can write to it. If it cannot be written, a notice says so,
+and the tunnel comes up anyway. A process that gives up its privileges keeps the journal open, and empties it at the
+end, since the folder still belongs to root.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from vpntun.runtime.folders import run_folder
 from vpntun.runtime.log import log, notice
-from vpntun.runtime.state import run_folder
 
 LARGEST = 1 << 24
-"""Bytes; what is larger is no journal of this program's."""
+"""Bytes; a larger file was not written by this program."""
 
 Entry = Mapping[str, str | int]
 
 
 class Journal:
-    """What this process has made, and not yet taken back."""
+    """The changes that this process has made and not yet taken back."""
 
     def __init__(self, interface: str, folder: Path | None = None) -> None:
         self._path = path_of(interface, folder)
@@ -39,21 +40,21 @@ class Journal:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is to be taken back."""
+        """Whether there is nothing to take back."""
         return not self._entries
 
     def hold(self) -> None:
-        """Privileges are about to be given up, and changes will be made or taken back after that."""
-        with suppress(OSError):  # then the first change that cannot be noted says so
+        """Keep the file open, before giving up privileges, if changes are made or taken back after that."""
+        with suppress(OSError):  # the first change that cannot be noted logs it
             self._held = self._open()
 
     def made(self, entry: Entry) -> None:
-        """Note a change, before it is made."""
+        """Note a change that is about to be made."""
         self._entries.append(entry)
         self._append("made", entry)
 
     def taken_back(self, entry: Entry) -> None:
-        """Note that a change is no more; with the last of them the file goes."""
+        """Note that a change was taken back; after the last one, remove the file."""
         self._entries.remove(entry)
         if self._entries:
             self._append("taken back", entry)
@@ -70,7 +71,7 @@ class Journal:
         except OSError as error:
             self._writable = False
             notice(
-                "%s cannot be written (%s): should this process be killed, its successor cannot clean up after it",
+                "%s cannot be written (%s): if this process is killed, the next one cannot clean up after it",
                 self._path,
                 error.strerror,
             )
@@ -85,12 +86,12 @@ class Journal:
 
 
 def path_of(interface: str, folder: Path | None = None) -> Path:
-    """Where the journal of an interface lies."""
+    """Return the path of an interface's journal."""
     return (folder or run_folder()) / f"{interface}.journal"
 
 
 def entries_of(path: Path) -> list[Entry]:
-    """What a journal says was made and not taken back, in order; [] if there is none. Bad lines are passed over."""
+    """List the changes that a journal says were made and not taken back, in order. Bad lines are ignored."""
     entries: list[Entry] = []
     bad = 0
     for line in _lines_of(path):
@@ -103,7 +104,7 @@ def entries_of(path: Path) -> list[Entry]:
         except (ValueError, TypeError, RecursionError):
             bad += 1
     if bad:
-        notice("%s: %d of its lines cannot be read and are passed over", path, bad)
+        notice("%s: ignored %d lines that cannot be read", path, bad)
     return entries
 
 
@@ -121,17 +122,17 @@ def _lines_of(path: Path) -> list[bytes]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        notice("%s cannot be read and is passed over: %s", path, error.strerror)
+        notice("%s cannot be read and is ignored: %s", path, error.strerror)
         return []
     status = os.fstat(descriptor)
     trusted = status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
     if not stat.S_ISREG(status.st_mode) or not trusted:
         os.close(descriptor)
-        notice("%s is passed over: others could have written it", path)
+        notice("%s is ignored: others could have written it", path)
         return []
     with os.fdopen(descriptor, "rb") as file:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
-        notice("%s is passed over: it is too large to be a journal", path)
+        notice("%s is ignored: it is too large to be a journal", path)
         return []
     return content.splitlines()

@@ -1,8 +1,8 @@
-"""This host's own networks: those of its addresses, as far as nobody on the Internet can have them.
+"""This host's own networks: the private networks of its addresses.
 
-A network counts only if it is private as a whole: whoever runs a network can give this host any address in it, and one
-that named public addresses its own would be given their traffic. Routes count for nothing, since whoever answers DHCP
-can hand out any.
+A network counts only if all its addresses are private. The operator of a network can give this host any address and
+prefix length, so a network that claimed public addresses would get their traffic. Routes do not count, since whoever
+answers DHCP requests can hand out any route.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PRIVATE = tuple(
         ip_network,
         (
             *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),  # RFC 1918
-            "100.64.0.0/10",  # RFC 6598, and so the addresses that follow from a shared key
+            "100.64.0.0/10",  # RFC 6598, which the addresses derived from a shared key belong to
             "169.254.0.0/16",  # RFC 3927
             "fc00::/7",  # RFC 4193
             "fe80::/10",  # RFC 4291
@@ -31,7 +31,7 @@ RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x10, 0x100
 
 
 def own_networks(addresses: Iterable[InterfaceAddress], but_of: str) -> list[Network]:
-    """The networks of all devices but one that are private as a whole, each once, in order."""
+    """List the private networks of all devices except the tunnel's own, each once, in order."""
     found = {each.network for each in addresses if each.device != but_of and each.is_somewhere_else}
     return sorted(filter(_is_private, found), key=lambda network: (network.version, network))
 
@@ -45,19 +45,19 @@ class AddressWatch:
         self._socket.bind((0, RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
 
     def fileno(self) -> int:
-        """The descriptor, for the loop."""
+        """Return the descriptor, for the loop."""
         return self._socket.fileno()
 
     def drain(self) -> bool:
-        """Forget what was told, and say whether anything was: who asks the kernel next hears all of it."""
-        told = False
+        """Discard all announcements, and return whether there were any. The kernel's list has all of them anyway."""
+        announced = False
         while True:
             try:
                 self._socket.recv(65536)
             except OSError as error:
-                if error.errno != errno.ENOBUFS:  # more was told than there is room for
-                    return told
-            told = True
+                if error.errno != errno.ENOBUFS:  # ENOBUFS: some announcements were lost for lack of room
+                    return announced
+            announced = True
 
     def close(self) -> None:
         """Stop watching."""

@@ -1,6 +1,6 @@
-"""The kernel's network settings, read and changed through netlink: one socket for as long as something is done.
+"""Netlink socket that reads and changes the kernel's network settings, open only while it is used.
 
-pyroute2 is imported where it is used, since it takes more memory than the rest of the program together.
+pyroute2 is imported only when it is used, since it takes more memory than the rest of the program together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAIN = 254
 
 
 class InterfaceAddress(NamedTuple):
-    """An address of a device, and its network; or the address of its peer, where it names one."""
+    """An address of a device, and its network; on a point-to-point device, the network of the other end's address."""
 
     device: str
     address: str
@@ -28,12 +28,12 @@ class InterfaceAddress(NamedTuple):
 
     @property
     def is_somewhere_else(self) -> bool:
-        """Whether there is more to the network than the address itself."""
+        """Whether the network has any address besides this one."""
         return str(self.network.network_address) != self.address or self.network.num_addresses > 1
 
 
 class Netlink(AbstractContextManager["Netlink"]):
-    """An open netlink socket; `requests` is pyroute2's."""
+    """An open netlink socket; `requests` is pyroute2's object for it."""
 
     def __init__(self) -> None:
         from pyroute2 import IPRoute
@@ -45,20 +45,20 @@ class Netlink(AbstractContextManager["Netlink"]):
         self.requests.close()
 
     def index_of(self, device: str) -> int:
-        """The kernel's number of a device. Raises DeviceError where there is none."""
+        """Return the kernel's number of a device. Raises DeviceError if there is no such device."""
         if device not in self._indices:
             found = self.requests.link_lookup(ifname=device)
             if not found:
-                raise DeviceError(f"the device {device} has gone: somebody deleted it; start again")
+                raise DeviceError(f"the device {device} is gone: it was deleted; start again")
             self._indices[device] = found[0]
         return self._indices[device]
 
     def link(self, device: str) -> Any:
-        """What the kernel says of a device. Raises DeviceError where there is none."""
+        """Return the kernel's description of a device. Raises DeviceError if there is no such device."""
         return self.requests.get_links(self.index_of(device))[0]
 
     def attempt(self, what: str, request: Callable[..., Any], *words: str, **fields: Any) -> bool:
-        """Make one request: False if it is so already. Raises PrivilegeError or DeviceError."""
+        """Make a request that sets `what`. Returns False if it is set already. Raises PrivilegeError or DeviceError."""
         try:
             request(*words, **fields)
         except netlink_error() as error:
@@ -66,25 +66,25 @@ class Netlink(AbstractContextManager["Netlink"]):
                 return False
             if error.code in (errno.EPERM, errno.EACCES):
                 raise PrivilegeError(
-                    f"no right to set {what}: run as root or with CAP_NET_ADMIN, or have it set up beforehand and "
-                    "leave the option out"
+                    f"no right to set {what}: run as root or with CAP_NET_ADMIN, or have root set it up before "
+                    "the start and leave the option out"
                 ) from error
             raise DeviceError(f"{what} cannot be set: {_reason(error)}") from error
         return True
 
     def routes(self, version: int, table: int, device: str | None = None) -> Iterator[Network]:
-        """The destinations of the routes in a table, those by one device or all."""
+        """List the destinations of the routes in a table, through one device or all."""
         wanted = {"oif": self.index_of(device)} if device is not None else {}
         for route in self.requests.get_routes(family=family_of(version), table=table, **wanted):
             address = route.get_attr("RTA_DST") or ("0.0.0.0" if version == 4 else "::")
             yield ip_network(f"{address}/{route['dst_len']}")
 
     def rules(self, version: int) -> Iterator[Any]:
-        """The policy rules of an IP version, as pyroute2 has them."""
+        """List the policy rules of an IP version, as pyroute2's messages."""
         yield from self.requests.get_rules(family=family_of(version))
 
     def addresses(self) -> Iterator[InterfaceAddress]:
-        """This host's addresses, and what each of them makes reachable."""
+        """List this host's addresses, each with the network that it makes reachable."""
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in self.requests.get_links()}
         for found in self.requests.get_addr():
             if found["family"] in (AF_INET, AF_INET6):
@@ -95,12 +95,12 @@ class Netlink(AbstractContextManager["Netlink"]):
 
 
 def family_of(version: int) -> int:
-    """The kernel's number of IP version 4 or 6."""
+    """Return the kernel's address family for IP version 4 or 6."""
     return AF_INET if version == 4 else AF_INET6
 
 
 def netlink_error() -> type[Any]:
-    """The exception class of a refused request."""
+    """Return the exception class that pyroute2 raises for a refused request."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     error: type[Any] = NetlinkError

@@ -1,10 +1,11 @@
-"""Ask the kernel which device the packets of a flow leave by (RTM_GETROUTE, rtnetlink(7)).
+"""Route queries: whether the kernel sends a flow out through a given device.
 
-One socket stays open for as long as the tunnel is up, so that a process out of descriptors can still ask. An answer
-takes some 15 us. pyroute2 would take a hundred times that, and a quarter of a second to be loaded the first time.
+The query is RTM_GETROUTE (rtnetlink(7)). One socket stays open while the tunnel is up, so that a process that has no
+descriptors left can still ask. An answer takes some 15 us. pyroute2 would take a hundred times as long, and a quarter
+of a second to load at first use.
 
     nlmsghdr    length (u32), type, flags (u16 each), sequence, port (u32 each)
-    rtmsg       family, bits of destination, bits of source, five bytes more, flags (u32)
+    rtmsg       family, bits of destination, bits of source, five more bytes, flags (u32)
     attributes  length, type (u16 each), value, zeros up to the next multiple of 4
 """
 
@@ -34,7 +35,7 @@ _port = struct.Struct("!H")
 
 
 class NextDevice:
-    """Tells whether packets leave by the device of this name. `mark`: what they carry, 0 for nothing."""
+    """Tells whether flows leave through the device of this name. `mark`: the mark of their packets, 0 for none."""
 
     def __init__(self, name: str, mark: int) -> None:
         self._name = name
@@ -44,9 +45,9 @@ class NextDevice:
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
 
     def is_for(self, flow: Flow) -> bool:
-        """Whether the kernel sends this flow out by the device; no, where it has no route or the device has gone.
+        """Whether the kernel sends this flow out through the device; False if it has no route, or the device is gone.
 
-        A source that is not this host's any more is left out, as the UDP socket does.
+        A source address that this host has lost is left out of the query, as the UDP socket leaves it out.
         """
         try:
             return self._number() == (flow.scope or self._device_of(flow))
@@ -58,12 +59,12 @@ class NextDevice:
         self._socket.close()
 
     def _number(self) -> int:
-        """The device's number, which is another when it was made again. Raises OSError."""
+        """Return the device's number, which changes when the device is created again. Raises OSError."""
         request = _IFREQ.pack(os.fsencode(self._name), 0)
         return int(_IFREQ.unpack(fcntl.ioctl(self._socket, SIOCGIFINDEX, request))[1])
 
     def _device_of(self, flow: Flow) -> int:
-        """The number of the device. Raises OSError."""
+        """Ask for the number of the device that the flow leaves through. Raises OSError."""
         sequence = next(self._sequence)
         attributes = (
             (RTA_DST, flow.destination),

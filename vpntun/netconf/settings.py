@@ -1,4 +1,4 @@
-"""Addresses, routes, MTU and state of the tunnel's device, whatever the routing is."""
+"""Settings of the tunnel's device: MTU, addresses, state, and the routes that `--route` asks for."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from vpntun.types import Interface, Network
 
 
 class DeviceSettings:
-    """What is set up on one device, in this order: the MTU, the addresses, the device up, the routes.
+    """The settings of one device, made in this order: the MTU, the addresses, the device up, the routes.
 
-    `journal` None: should this process be killed, it stays. `goes`: the device was made here, and takes it all along
-    when it goes.
+    `journal` None: if this process is killed, the settings stay. `ephemeral`: this process made the device, whose
+    settings vanish with it.
     """
 
     def __init__(self, device: str, journal: Journal | None = None, *, ephemeral: bool = False) -> None:
@@ -21,9 +21,9 @@ class DeviceSettings:
         self._changes = Changes(journal, device_is_ephemeral=ephemeral)
 
     def apply(self, addresses: list[Interface], routes: list[Network], mtu: int | None) -> None:
-        """Set up what is not so already. Raises DeviceError, PrivilegeError or ConfigurationError.
+        """Make the settings that are missing. Raises DeviceError, PrivilegeError or ConfigurationError.
 
-        Where it fails, nothing has changed.
+        If it fails, nothing has changed.
         """
         device = self._device
         with Netlink() as netlink:
@@ -37,5 +37,5 @@ class DeviceSettings:
             self._changes.reconcile(wanted, netlink)
 
     def undo(self) -> None:
-        """Take away what `apply` added, and change back what it changed, the last first."""
+        """Take back what `apply` changed, the last change first."""
         self._changes.undo()

@@ -1,1 +1,1 @@
-"""The daemon's manners: background, pid file, privileges, systemd, hooks."""
+"""The daemon as a process: background, pid file, privileges, systemd, hooks."""

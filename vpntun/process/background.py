@@ -1,12 +1,12 @@
-"""Into the background: the caller waits until it is known how the start went, and its exit status says it.
+"""Move to the background: the caller waits for the result of the start, and reports it as exit status.
 
     the caller                           the daemon
-    forks, and waits                     has a session of its own, no stdin, and the caller's stderr for now
-    ends with the daemon's status    <-  what fails in the set-up is said there, and ends it
-    0                                <-  all is set up and, with --wait, the link stands
-    9                                <-  --wait is over; it goes on trying
-    1                                    was told to stop before that
-                                         from then on: no terminal, no folder, nothing but the log to speak to
+    forks, and waits                     has its own session, no stdin, and the caller's stderr for now
+    exits with the daemon's status   <-  the set-up fails: writes the error to stderr, and exits
+    exits with 0                     <-  the set-up is done and, with --wait, the link is up
+    exits with 9                     <-  the time of --wait is over; the daemon keeps trying
+    exits with 1                     <-  was told to stop before that
+                                         from then on: no terminal, / as working folder, and only the log for output
 
 SIGINT or SIGTERM to the caller ends the daemon first, then the caller.
 """
@@ -25,12 +25,12 @@ from types import FrameType
 from vpntun.errors import NotInTime, VpntunError
 from vpntun.runtime.loop import Loop
 
-_ENDING = (signal.SIGINT, signal.SIGTERM)
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _UP, _LATE = b"u", b"l"
 
 
 class Background:
-    """The daemon's side. `wait`: how many seconds the caller waits for the link; None: for the set-up alone."""
+    """The daemon's side. `wait`: how many seconds the caller waits for the link; None to wait only for the set-up."""
 
     def __init__(self, caller: int, wait: float | None) -> None:
         self._caller: int | None = caller
@@ -39,34 +39,34 @@ class Background:
 
     @classmethod
     def enter(cls, wait: float | None = None) -> Background:
-        """Fork: returns in the daemon alone. The caller leaves by SystemExit, NotInTime or VpntunError."""
+        """Fork. Returns in the daemon only; in the caller, raises SystemExit, NotInTime or VpntunError."""
         reader, writer = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until the caller can end the daemon, too
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)  # until the caller can end the daemon, too
         daemon = os.fork()
         if daemon:
             os.close(writer)
             _wait_for(daemon, reader, wait)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING_SIGNALS)
         os.close(reader)
         os.setsid()
-        _give_up(0)
+        _redirect_to_null(0)
         return cls(writer, wait)
 
     def device_is_up(self, loop: Loop) -> None:
-        """All is set up: enough for a caller who does not wait for the link."""
+        """Report that the set-up is done, which releases a caller that does not wait for the link."""
         if self._wait is None:
             self._release(_UP)
         else:
             loop.call_later(max(0.0, self._until - time.monotonic()), lambda: self._release(_LATE))
 
     def link_is_up(self) -> None:
-        """A link stands."""
+        """Report that a link is up, which releases the caller."""
         self._release(_UP)
 
     def _release(self, word: bytes) -> None:
-        """Let the caller go, once."""
+        """Tell the caller the result, once, and detach from its terminal."""
         if self._caller is None:
             return
         with suppress(BrokenPipeError):
@@ -74,13 +74,13 @@ class Background:
         os.close(self._caller)
         self._caller = None
         os.chdir("/")
-        _give_up(1)
-        _give_up(2)
+        _redirect_to_null(1)
+        _redirect_to_null(2)
 
 
 def _wait_for(daemon: int, reader: int, wait: float | None) -> None:
-    """Leave with what the daemon says, or with how it ended."""
-    with _ending_both(daemon):
+    """Exit as the daemon reports, or with the status that it ended with."""
+    with _signals_end_both(daemon):
         in_time = select.select([reader], [], [], wait)[0]
     word = os.read(reader, 1) if in_time else _LATE
     if word == _UP:
@@ -95,8 +95,8 @@ def _wait_for(daemon: int, reader: int, wait: float | None) -> None:
 
 
 @contextmanager
-def _ending_both(daemon: int) -> Iterator[None]:
-    """At SIGINT or SIGTERM, end the daemon cleanly and die of the same signal, so that a shell sees it."""
+def _signals_end_both(daemon: int) -> Iterator[None]:
+    """On SIGINT or SIGTERM, end the daemon cleanly, then die of the same signal, so that a shell notices."""
 
     def end(number: int, _frame: FrameType | None) -> None:
         os.kill(daemon, signal.SIGTERM)
@@ -104,15 +104,15 @@ def _ending_both(daemon: int) -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
-    heard = [each for each in _ENDING if signal.getsignal(each) != signal.SIG_IGN]
-    former = {number: signal.signal(number, end) for number in heard}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    handled = [each for each in _ENDING_SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+    former = {number: signal.signal(number, end) for number in handled}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING_SIGNALS)
     yield
     for number, handler in former.items():
         signal.signal(number, handler)
 
 
-def _give_up(descriptor: int) -> None:
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+def _redirect_to_null(descriptor: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, descriptor)
+    os.close(null)

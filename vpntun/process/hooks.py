@@ -1,16 +1,16 @@
-"""The operator's own commands, run without a shell when the tunnel comes and goes.
+"""Hooks: the operator's commands for the tunnel's start, end and links, run without a shell.
 
-    up          the device stands, with its addresses and routes; waited for, and where it fails the start fails
-    down        the end has begun; waited for
-    link-up     the link to a peer stands
-    link-down   it does not any more
+    up          the device is up, with its addresses and routes; the start waits for the command, and fails if it fails
+    down        the tunnel is ending; the end waits for the command
+    link-up     the link to a peer is up
+    link-down   the link to a peer is down again
 
-The first runs as whoever started the program, the others as the user that it has become. Those of links run beside the
-loop, one at a time. While one runs, what happens to a peer meanwhile is kept as one event: its last, and none if that
-was told already. So no more than one event a peer waits, and a link that flaps starts no crowd of commands.
+`up` runs as the user who started the program, the others as the user that the process has become. Link hooks run beside
+the loop, one at a time. While one runs, only the last event of each peer is kept, and not even that if a hook was told
+the same state before. So at most one event a peer waits, and a flapping link does not start a crowd of commands.
 
-Only a command that nobody else can have written is run (trust.py), looked at again each time. Its environment is PATH
-and the variables of `Occasion`; no secret is in them.
+A command runs only if nobody else can have written it (trust.py); this is checked again each time. Its environment is
+PATH and the variables of `Occasion`, which hold no secrets.
 """
 
 from __future__ import annotations
@@ -38,37 +38,40 @@ PATIENCE_AT_THE_END = 5.0
 
 @dataclass(frozen=True)
 class Command:
-    """A command line, split into words as a shell would; the first is an absolute path."""
+    """A command line, split into words as a shell splits it; the first is an absolute path."""
 
     words: tuple[str, ...]
 
     @classmethod
     def parse(cls, line: str) -> Command:
-        """Split a line. Raises ConfigurationError where it is no command or there is none of that name."""
+        """Split a line. Raises ConfigurationError if it cannot be split, or if there is no such command."""
         try:
             words = shlex.split(line)
         except ValueError as error:
-            raise ConfigurationError(f"{line!r} is no command: {str(error).lower()}") from None
+            raise ConfigurationError(f"{line!r} is not a command: {str(error).lower()}") from None
         if not words:
-            raise ConfigurationError("an empty command cannot be run: leave the option out")
+            raise ConfigurationError("a command is empty: name one, or leave the option out")
         found = words[0]
         if "/" not in found:
             found = shutil.which(found, path=PATH) or ""
         if not found.startswith("/"):
-            raise ConfigurationError(f"there is no command {words[0]!r} in {PATH}: give its whole path")
+            raise ConfigurationError(f"there is no command {words[0]!r} in {PATH}: give its full path")
         return cls((found, *words[1:]))
 
     def check(self, *users: int) -> None:
-        """Raise ConfigurationError unless root or these users alone can have written it, and it can be run."""
+        """Raise ConfigurationError unless the command can be run, and only root or these users can have written it."""
         path = Path(self.words[0])
         check_trusted(path, {0, *users})
         if not os.access(path, os.X_OK):
-            raise ConfigurationError(f"{path} cannot be run: chmod +x {path}")
+            raise ConfigurationError(f"{path} is not executable: make it so ('chmod +x {path}')")
 
 
 @dataclass(frozen=True)
 class Occasion:
-    """What a command is told. `peer`: a name or a public key, empty for up and down; `mtu` of the device, in bytes."""
+    """The facts that a command gets in its environment.
+
+    `peer`: a name or a public key, empty for up and down. `mtu`: the device's, in bytes.
+    """
 
     event: HookEvent
     interface: str
@@ -78,7 +81,7 @@ class Occasion:
     endpoint: str = ""
 
     def environment(self) -> dict[str, str]:
-        """The whole environment of the command."""
+        """Return the complete environment of the command."""
         return {
             "PATH": PATH,
             "VPNTUN_EVENT": self.event,
@@ -91,9 +94,9 @@ class Occasion:
 
 
 class Hooks:
-    """The commands of one tunnel. `user`: whom the process will be when it runs all but the first of them.
+    """The commands of one tunnel. `user`: the user that the process will be when it runs all but `up`.
 
-    Raises ConfigurationError for a command that somebody else can have written.
+    Raises ConfigurationError for a command that another user can have written.
     """
 
     def __init__(
@@ -115,13 +118,13 @@ class Hooks:
             command.check(os.geteuid() if event == "up" else user)
 
     def up(self) -> None:
-        """The device stands. Raises HookFailed."""
+        """Run the command for `up`, and wait for it. Raises HookFailed."""
         problem = self._wait_for(Occasion("up", *self._facts))
         if problem is not None:
             raise HookFailed(f"the tunnel is not started: {problem}")
 
     def down(self) -> None:
-        """The end has begun; those of links wait no more."""
+        """Drop the waiting link events, then run the command for `down`, and wait for it."""
         self._waiting.clear()
         if self._child is not None:
             self._child.stop(PATIENCE_AT_THE_END)
@@ -130,7 +133,7 @@ class Hooks:
             log.warning("%s", problem)
 
     def link(self, event: LinkEvent, public: bytes, peer: str, endpoint: str = "") -> None:
-        """The link to the peer with this public key stands, or does not; tell it when its turn comes."""
+        """Queue the event of a link, by the peer's public key, and run its command when its turn comes."""
         self._waiting.pop(public, None)
         if (event == "link-up") != (public in self._up):
             self._waiting[public] = Occasion(event, *self._facts, peer, endpoint)

@@ -1,13 +1,13 @@
-"""What systemd is told of this service, by datagrams to $NOTIFY_SOCKET (sd_notify(3)).
+"""State messages to systemd, as datagrams to $NOTIFY_SOCKET (sd_notify(3)).
 
-    READY=1        the tunnel is as it was asked for; again after each reload
+    READY=1        the tunnel is set up as configured; sent again after each reload
     STATUS=        one line of text, which `systemctl status` shows
-    RELOADING=1    with the time, which `Type=notify-reload` compares
-    STOPPING=1     the end has begun
-    WATCHDOG=1     the loop turns, at half the time that $WATCHDOG_USEC leaves
+    RELOADING=1    a reload has begun; with the time, which `Type=notify-reload` compares
+    STOPPING=1     the tunnel is ending
+    WATCHDOG=1     the loop is running; sent at half the interval of $WATCHDOG_USEC
 
-Without a socket in the environment nothing is sent, and nothing here ever fails: who does not listen misses it. The
-variables are taken out of the environment, so that no hook speaks in this program's name.
+Without a socket in the environment nothing is sent. Nothing here ever fails: a message that cannot be delivered is
+lost. The variables are removed from the environment, so that no hook can send messages in this program's name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LONGEST_STATUS = 500
 
 
 class Notifier:
-    """`watchdog_interval`: seconds from one sign of life to the next; None where nobody watches."""
+    """Sender of state messages. `watchdog_interval`: seconds between two WATCHDOG=1; None without a watchdog."""
 
     def __init__(self, address: str | None, watchdog_interval: float | None = None) -> None:
         self._address = address
@@ -32,7 +32,7 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> Notifier:
-        """The one that this process was started under, if any; takes its variables away."""
+        """Make the notifier for the service manager that started this process, if any, and remove its variables."""
         name = environment.pop("NOTIFY_SOCKET", "")
         microseconds = environment.pop("WATCHDOG_USEC", "")
         watched = environment.pop("WATCHDOG_PID", str(os.getpid()))
@@ -42,23 +42,23 @@ class Notifier:
         return cls("\0" + name[1:] if name[0] == "@" else name, interval)
 
     def ready(self, status: str) -> None:
-        """Everything that was asked for stands, or stands again after a reload."""
+        """Report that the tunnel is ready, or that a reload has ended."""
         self._send("READY=1", _status(status))
 
     def status(self, text: str) -> None:
-        """What to show meanwhile."""
+        """Report a line of text to show."""
         self._send(_status(text))
 
     def reloading(self, now: float) -> None:
-        """A reload has begun, at `now` on the monotonic clock, in seconds; `ready` ends it."""
+        """Report that a reload began at `now`, in seconds of the monotonic clock; `ready` ends it."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={int(now * 1e6)}")
 
     def stopping(self) -> None:
-        """The end has begun."""
+        """Report that the tunnel is ending."""
         self._send("STOPPING=1")
 
     def keep_alive(self, loop: Loop) -> None:
-        """Tell the watchdog, now and for as long as the loop turns, where there is one."""
+        """Reset the watchdog, if there is one, now and for as long as the loop runs."""
         if self.watchdog_interval is not None:
             loop.call_later(self.watchdog_interval, lambda: self.keep_alive(loop))
             self._send("WATCHDOG=1")
@@ -76,7 +76,7 @@ def _status(text: str) -> str:
 
 
 def _half(microseconds: str) -> float | None:
-    """Half of a time, in seconds; None for what is no time."""
+    """Return half of a time, in seconds; None if the text is not a time."""
     try:
         return max(int(microseconds), 0) / 2e6 or None
     except (ValueError, OverflowError):

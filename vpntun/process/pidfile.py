@@ -1,9 +1,9 @@
-"""The pid file: one line with the number of the daemon, locked for as long as that lives.
+"""Pid file: one line with the daemon's process id, locked while the daemon lives.
 
-The lock says whether its daemon lives, not the number, which another process may have by now: a file that is locked is
-refused, any other was left behind and is replaced. It comes into being whole and locked, under its name from the first
-moment, and nobody else's is ever overwritten: an existing file is replaced only while its own lock is held here, and
-only if a number is all that is in it.
+The lock tells whether the daemon lives. The number does not, since another process may have it by now. So a locked file
+is refused, and any other was left behind and is replaced. A new file appears under its name complete and locked. No
+other program's file is overwritten: an existing file is replaced only while this process holds its lock, and only if it
+contains nothing but a number.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Pidfile:
-    """This process's, until `remove`.
+    """The pid file of this process, until `remove`.
 
-    Raises InterfaceInUse where a living daemon holds the file, ConfigurationError or PrivilegeError where it cannot be.
+    Raises InterfaceInUse if a living daemon holds the file, ConfigurationError or PrivilegeError if it cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,12 +45,12 @@ class Pidfile:
             finally:
                 fresh.unlink(missing_ok=True)
         except PermissionError:
-            raise PrivilegeError(f"the pid file {path} cannot be written by this user: name another") from None
+            raise PrivilegeError(f"the pid file {path} cannot be written by this user: name another file") from None
         except OSError as error:
             raise ConfigurationError(f"the pid file {path} cannot be made: {error.strerror}") from None
 
     def remove(self) -> None:
-        """Take it away; one that lies where this user may not, by now, is left empty."""
+        """Remove the file. If the process has lost the right to do that, the file is left empty."""
         os.ftruncate(self._descriptor, 0)
         with suppress(OSError):
             if os.path.samestat(self._path.lstat(), os.fstat(self._descriptor)):
@@ -59,7 +59,7 @@ class Pidfile:
 
 
 def _link(fresh: Path, path: Path) -> bool:
-    """Give the name where nobody has it."""
+    """Give the fresh file its name. Returns False if the name is taken."""
     try:
         os.link(fresh, path)
     except FileExistsError:
@@ -68,13 +68,13 @@ def _link(fresh: Path, path: Path) -> bool:
 
 
 def _replace(fresh: Path, path: Path) -> bool:
-    """Give the name that a dead daemon has left; False where it is gone or another's by now."""
+    """Give the fresh file the name that a dead daemon left. Returns False if that file is gone or replaced by now."""
     with _opened(path) as descriptor:
         if descriptor is None:
             return False
         content = os.read(descriptor, LONGEST + 1)
         if content.strip() and not (content.strip().isdigit() and len(content) <= LONGEST):
-            raise ConfigurationError(f"{path} is there, and is no pid file: name another")
+            raise ConfigurationError(f"{path} exists and is not a pid file: name another file")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

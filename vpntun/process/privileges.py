@@ -1,19 +1,19 @@
-"""From root to an ordinary user, for good.
+"""Privileges: the process changes from root to an ordinary user, for good.
 
-    1  Everything that needs root is done: keys read, device and sockets open, marks and buffers set, addresses and
-       routes in place. That is the caller's; what must be written later stays open.
-    2  One thread. The kernel keeps capabilities and no_new_privs for each thread by itself, and a thread that had been
-       started before would keep root's.
-    3  The bounding set, while there is CAP_SETPCAP to change it, which the next steps take away.
-    4  "Keep capabilities", where one is kept: else the change of the user clears them all.
-    5  Groups, then the group, then the user: after each the right to change what came before is gone.
-    6  The capabilities: those kept, permitted and effective. None is inheritable or ambient, so that no hook has any.
-    7  Not dumpable, after the change of the user, which sets it as the system likes: neither a core file nor a debugger
-       of the same user gets at the keys.
-    8  No new privileges: no set-uid program that is run from here gives anything back.
-    9  All of it is asked for again, and root is tried to be had back. What is not as it should be ends the program.
+    1  The caller has done everything that needs root: read keys, opened device and sockets, set marks and buffers, set
+       up addresses and routes. Files that must be written later stay open.
+    2  Check that there is one thread only. The kernel keeps capabilities and no_new_privs per thread, and a thread that
+       was started before would keep root's.
+    3  Reduce the bounding set while there is CAP_SETPCAP, which the next steps remove.
+    4  Set "keep capabilities" if one is to be kept; otherwise the change of user clears them all.
+    5  Change the groups, then the group, then the user; after each step the right to do the previous one is gone.
+    6  Set the capabilities: those kept are permitted and effective. None is inheritable or ambient, so hooks get none.
+    7  Make the process not dumpable, so that neither a core file nor a debugger of the same user can get at the keys.
+       This must follow the change of user, which resets it to the system's default.
+    8  Set no_new_privs, so that no set-uid program that is run from here can regain privileges.
+    9  Read everything back, and try to regain root. Any deviation ends the program.
 
-The one capability that can be kept is CAP_NET_ADMIN, for addresses, routes and marks that change later or must be
+The only capability that can be kept is CAP_NET_ADMIN, for addresses, routes and marks that change later or must be
 taken back at the end.
 """
 
@@ -42,26 +42,30 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check_can_become(account: Account) -> None:
-    """Raise ConfigurationError for root, PrivilegeError where this process is neither root nor that user already."""
+    """Raise ConfigurationError for root, PrivilegeError if this process is neither root nor that user already."""
     if account.uid == 0:
-        raise ConfigurationError("root cannot be the user to give root's privileges up for: name another, or nobody")
+        raise ConfigurationError(
+            "root cannot be the user to run as after giving up privileges: name another user, or nobody"
+        )
     if os.geteuid() not in (0, account.uid):
-        raise PrivilegeError(f"only root can become another user: start as root or as {account.name}, or leave it out")
+        raise PrivilegeError(
+            f"only root can become another user: start as root or as {account.name}, or leave the user out"
+        )
 
 
 def become(account: Account, *, keep_net_admin: bool) -> None:
-    """Become this user, keep CAP_NET_ADMIN or nothing, and make sure of it.
+    """Become this user, keep CAP_NET_ADMIN or nothing, and verify the result.
 
-    Raises PrivilegeError; then the process is neither what it was nor what it should be, and must end.
+    Raises PrivilegeError. The process may then have lost only some of its privileges, and must end.
     """
     check_can_become(account)
     kept = 1 << CAP_NET_ADMIN if keep_net_admin else 0
     from_root = os.geteuid() == 0
     group, groups = account.gid, os.getgrouplist(account.name, account.gid)
-    if not from_root:  # then they are what whoever started this process has chosen
+    if not from_root:  # the user who started this process has chosen its groups
         group, groups = os.getgid(), os.getgroups()
     if len(list(Path("/proc/self/task").iterdir())) != 1:
-        raise PrivilegeError("privileges cannot be given up any more: a thread that has them is running already")
+        raise PrivilegeError("privileges cannot be given up: a thread that would keep them is running already")
     try:
         _drop_bounding_set(kept)
         if from_root:
@@ -83,12 +87,12 @@ def become(account: Account, *, keep_net_admin: bool) -> None:
 
 
 def has_net_admin() -> bool:
-    """Whether there is that capability to keep."""
+    """Whether this process has CAP_NET_ADMIN, so that it can keep it."""
     return bool(capabilities()[1] >> CAP_NET_ADMIN & 1)
 
 
 def capabilities() -> tuple[int, int, int]:
-    """Of this thread, one bit a capability: the effective, the permitted and the inheritable ones."""
+    """Return this thread's effective, permitted and inheritable capabilities, one bit for each."""
     words = (ctypes.c_uint32 * 6)()
     _call(_libc.capget, _header(), words)
     effective, permitted, inheritable = (words[i] | words[i + 3] << 32 for i in range(3))
@@ -102,7 +106,7 @@ def _set_capabilities(kept: int) -> None:
 
 
 def _drop_bounding_set(kept: int) -> None:
-    """As far as it may: without CAP_SETPCAP it stays, and no_new_privs alone keeps what it holds out of reach."""
+    """Reduce the bounding set. Without CAP_SETPCAP it stays, and only no_new_privs guards its capabilities."""
     with suppress(PermissionError):
         for number in range(HIGHEST_CAPABILITY + 1):
             if not kept >> number & 1 and _is_in_bounding_set(number):
@@ -112,7 +116,7 @@ def _drop_bounding_set(kept: int) -> None:
 def _is_in_bounding_set(capability: int) -> bool:
     try:
         return _prctl(PR_CAPBSET_READ, capability) == 1
-    except OSError:  # this kernel has not that many
+    except OSError:  # this kernel has fewer capabilities
         return False
 
 
@@ -132,9 +136,9 @@ def _verify(account: Account, group: int, groups: list[int], kept: int) -> None:
         wrong.append("no_new_privs")
     with suppress(PermissionError):
         os.setresuid(0, 0, 0)
-        wrong.append("root can be had back")
+        wrong.append("root can be regained")
     if wrong:
-        raise PrivilegeError(f"this process has not become {account.name} wholly, and ends: {', '.join(wrong)}")
+        raise PrivilegeError(f"this process has not fully become {account.name}, and ends; wrong: {', '.join(wrong)}")
 
 
 def _header() -> ctypes.Array[ctypes.c_uint32]:
@@ -146,7 +150,7 @@ def _prctl(option: int, value: int = 0) -> int:
 
 
 def _call(function: ctypes._NamedFuncPointer, *arguments: object) -> int:
-    """A libc function that says -1 where it fails. Raises OSError."""
+    """Call a libc function that returns -1 if it fails. Raises OSError."""
     result = int(function(*arguments))
     if result < 0:
         number = ctypes.get_errno()

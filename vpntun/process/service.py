@@ -1,17 +1,18 @@
-"""What surrounds a tunnel while it runs: who it was started by, whom it becomes, and who is told how it goes.
+"""Surroundings of a running tunnel: the waiting caller, pid file, hooks, user, and systemd.
 
-The program is started, in this order:
+At the start, in this order:
 
-    --daemon      (before all else) a child goes on, the caller waits for what it says
-    --pidfile     the file is taken
-    --up          the device is up; the command runs as whoever started the program
+    --daemon      (before all else) the program continues in a child, and the caller waits for its report
+    --pidfile     the file is made and locked
+    --up          the device is up; the command runs as the user who started the program
     --user        privileges are given up
-    all is set up
+    the set-up is complete
 
-and from then on told of every link that stands, or does not any more: --link-up and --link-down run, systemd's status
-line changes, and a caller with --wait goes. systemd is told READY once all is set up and a peer can call; where this
-end does nothing but call, once a link stands, so that units behind this one have it, but no later than PATIENCE: a
-machine without a network comes up all the same. In the end systemd is told, --down runs, and the pid file goes.
+From then on, each link that comes up or goes down runs --link-up or --link-down and changes systemd's status line; the
+first to come up releases a caller with --wait. systemd gets READY once the set-up is complete, if peers can call this
+end. If this end only makes calls, READY waits for the first link, so that units ordered after this one have it, but at
+most for PATIENCE: a machine without a network must still boot. At the end, systemd gets STOPPING, --down runs, and the
+pid file is removed.
 """
 
 from __future__ import annotations
@@ -34,11 +35,15 @@ from vpntun.runtime.log import LineLimit, give_log_to, notice
 from vpntun.runtime.loop import Loop
 
 PATIENCE = 10.0
+"""Seconds that READY waits for a link."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How the operator wants a tunnel run. `background`: where there is a caller to tell; `file`: what SIGHUP reads."""
+    """The operator's options for running a tunnel.
+
+    `background`: set if a caller waits for a report. `file`: the configuration file, which SIGHUP reads again.
+    """
 
     user: str | None = None
     commands: Mapping[HookEvent, Command] = field(default_factory=dict)
@@ -48,10 +53,10 @@ class RunOptions:
 
 
 class Service:
-    """One run of the program. Raises VpntunError where something of the manner cannot be.
+    """One run of the program. Raises VpntunError if one of its options cannot work.
 
-    `user`: whom to become, as the configuration has it; the manner's counts more. What is to be done at the end goes
-    onto the stack.
+    `user`: the user to become, from the configuration; that of `run_options` takes precedence. Clean-up for the end is
+    pushed onto `stack`.
     """
 
     def __init__(self, run_options: RunOptions, user: str | None, loop: Loop, stack: ExitStack) -> None:
@@ -71,18 +76,18 @@ class Service:
 
     @property
     def gives_up_privileges(self) -> bool:
-        """Whether the process becomes another user once all is set up."""
+        """Whether the process becomes another user once the set-up is complete."""
         return self._account is not None
 
     def device_is_up(self, interface: str, mtu: int, addresses: tuple[str, ...]) -> None:
-        """Run --up. Raises HookFailed; else --down runs in the end."""
+        """Run --up, and make --down run at the end. Raises HookFailed; then --down does not run."""
         later = self._account.uid if self._account is not None else os.geteuid()
         self._hooks = Hooks(self._run_options.commands, self._loop, interface, mtu, addresses, later)
         self._hooks.up()
         self._stack.callback(self._hooks.down)
 
     def give_up_privileges(self, *, keep_net_admin: bool) -> None:
-        """Become the user, for good. Raises PrivilegeError."""
+        """Become the configured user, if there is one, for good. Raises PrivilegeError."""
         if self._account is None:
             return
         give_log_to(self._account.uid)
@@ -91,7 +96,7 @@ class Service:
             notice("%s cannot read %s again at SIGHUP", self._account.name, self._run_options.file)
 
     def is_set_up(self, status: str, *, can_be_called: bool) -> None:
-        """All is set up, PostUp too, while the loop turns already."""
+        """Note that the set-up is complete, including PostUp; the loop is running already."""
         self._is_set_up = True
         self._status = status
         self._notifier.status(status)
@@ -99,12 +104,12 @@ class Service:
         if self._run_options.background is not None:
             self._run_options.background.device_is_up(self._loop)
         self._loop.call_later(0.0 if can_be_called else PATIENCE, self._ready)
-        self._tell_of_link()
+        self._release_waiters()
 
     def link_changed(
         self, public: bytes, name: str, endpoint: str, status: str, lines: LineLimit, *, stands: bool
     ) -> None:
-        """The link to the peer of this public key came up or went down; `lines` bounds what is logged of it."""
+        """Report that the link to the peer with this public key came up or went down; `lines` limits the log lines."""
         event: LinkEvent = "link-up" if stands else "link-down"
         peer = name or format_key(public)
         fields = {"event": event, "peer": peer, "endpoint": endpoint}
@@ -115,25 +120,25 @@ class Service:
         self._notifier.status(status)
         if stands:
             self._has_link = True
-            self._tell_of_link()
+            self._release_waiters()
 
     def reloading(self) -> None:
-        """The configuration is being read again; `reloaded` follows in any case."""
+        """Report that the configuration is being read again; `reloaded` follows in any case."""
         if self._is_ready:
             self._notifier.reloading(self._loop.now)
 
     def reloaded(self, status: str) -> None:
-        """It has been, or cannot be."""
+        """Report that the reload has ended, with or without success."""
         self._status = status
         if self._is_ready:
             self._notifier.ready(status)
 
     def ends(self) -> None:
-        """The end has begun."""
+        """Report that the tunnel is ending."""
         self._notifier.stopping()
 
-    def _tell_of_link(self) -> None:
-        """To who waits for a link: there is one, or has been, and all is set up."""
+    def _release_waiters(self) -> None:
+        """Release everyone who waits for a link, once there has been one and the set-up is complete."""
         if self._has_link and self._is_set_up:
             self._ready()
             if self._run_options.background is not None:

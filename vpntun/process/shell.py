@@ -1,13 +1,13 @@
-"""The lines PreUp, PostUp, PreDown and PostDown of a configuration file: shell commands, one after the other.
+"""Shell commands of a configuration file: the lines PreUp, PostUp, PreDown and PostDown, run in order.
 
-1. bash runs each line, as wg-quick has it: the first command that fails ends the line (`-e`, `pipefail`), and extglob
-   is on. Without bash, sh does.
-2. A line has nothing to read, a small environment without secrets, and two minutes; then what it has started is killed
-   with it. What it prints goes to the log; the line itself never does, since there may be a secret in it.
-3. A PreUp or PostUp line that fails ends the start, and the lines behind it are not run. PreDown and PostDown go on,
-   with a notice.
-4. `run` waits. `start` runs the lines beside the loop, so that they can use the tunnel: PostUp. One that is under way
-   when the end comes is waited for a little, and then ended.
+1. bash runs each line as wg-quick does: the first command that fails ends the line (`-e`, `pipefail`), and extglob is
+   on. Without bash, sh runs it.
+2. A line gets no input, a small environment without secrets, and two minutes; then it is killed with everything it has
+   started. Its output is logged. The line itself never is, since it may contain a secret.
+3. A PreUp or PostUp line that fails ends the start, and the lines after it are not run. After a PreDown or PostDown
+   line that fails, a notice is logged and the next line runs.
+4. `run` waits for the lines. `start` runs them beside the loop, for PostUp lines, which may use the tunnel. If the
+   tunnel ends while a line is running, it gets a few seconds more, and is then killed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PATIENCE_AT_THE_END = 5.0
 
 
 class ShellLines:
-    """The lines of one kind, in order."""
+    """The lines of one kind, such as PreUp, in order."""
 
     def __init__(self, when: When, lines: Sequence[str], seconds: float = SECONDS_A_LINE) -> None:
         self._when = when
@@ -37,7 +37,7 @@ class ShellLines:
         self._child: Child | None = None
 
     def run(self) -> None:
-        """Run them all, and wait. Raises HookFailed if a PreUp or PostUp line fails."""
+        """Run all lines, and wait for them. Raises HookFailed if a PreUp or PostUp line fails."""
         for number in range(len(self._lines)):
             try:
                 problem = run_and_wait(self._when, self._command(number), child_environment(), seconds=self._seconds)
@@ -46,11 +46,11 @@ class ShellLines:
             self._judge(number, problem)
 
     def start(self, loop: Loop, on_end: Callable[[HookFailed | None], None]) -> None:
-        """Run them while the loop turns. `on_end` is called once, with what `run` would have raised, or None."""
+        """Run all lines beside the loop. `on_end` is called once, with the error that `run` would raise, or None."""
         self._start_from(0, loop, on_end)
 
     def stop(self) -> None:
-        """Of what was started: see the line under way end, in so much time, and start no other."""
+        """End the line that `start` is running, after a few seconds of patience, and run no other."""
         if self._child is not None:
             self._child.stop(PATIENCE_AT_THE_END)
 
@@ -83,7 +83,7 @@ class ShellLines:
             return
         text = f"line {number + 1} of {self._when} {problem}"
         if self._when in ("PreUp", "PostUp"):
-            raise HookFailed(f"the tunnel is not started: {text}. Correct the line, or take it out")
+            raise HookFailed(f"the tunnel is not started: {text}. Correct the line, or remove it")
         notice("%s", text)
 
 

@@ -21,23 +21,13 @@ import time
 from pathlib import Path
 
 from vpntun.crypto.timestamp import tai64n
-from vpntun.errors import ConfigurationError
+from vpntun.runtime.folders import lasting_folder, run_folder
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
 
 LARGEST = 1 << 24
 SECONDS_BETWEEN_WRITES = 1.0
 SECONDS_AHEAD = 10.0
-
-
-def run_folder() -> Path:
-    """Where state of this boot lives."""
-    return _folder("/run", "XDG_RUNTIME_DIR", ".cache")
-
-
-def lasting_folder() -> Path:
-    """Where state lives that outlasts a boot."""
-    return _folder("/var/lib", "XDG_STATE_HOME", ".local/state")
 
 
 class Endpoints:
@@ -186,25 +176,3 @@ def successor(stamp: bytes) -> bytes:
     if step >= 1_000_000_000:
         seconds, step = seconds + 1, 0
     return seconds.to_bytes(8, "big") + step.to_bytes(4, "big")
-
-
-def users_folder(variable: str, in_home: str) -> Path:
-    """This user's own folder of one kind (XDG Base Directory Specification).
-
-    Raises ConfigurationError where there is neither the variable nor a home.
-    """
-    if named := os.environ.get(variable):
-        return Path(named)
-    try:
-        return Path.home() / in_home
-    except RuntimeError:
-        raise ConfigurationError(
-            f"user {os.geteuid()} has no account and so no home on this machine: set HOME, or {variable}, to a folder "
-            "of its own"
-        ) from None
-
-
-def _folder(of_the_machine: str, variable: str, of_the_user: str) -> Path:
-    if os.geteuid() == 0:
-        return Path(of_the_machine) / "vpntun"
-    return users_folder(variable, of_the_user) / "vpntun"

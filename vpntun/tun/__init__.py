@@ -1,1 +1,1 @@
-"""TUN devices: open, read, write, and make persistent."""
+"""TUN devices: opening, reading, writing, and making them persistent."""

@@ -1,11 +1,11 @@
-"""The TUN device: made or attached through the clone device, read and written in whole IP packets and superpackets.
+"""TUN device: opened through /dev/net/tun, read and written in whole IP packets and superpackets.
 
-Each packet stands behind a virtio_net_hdr (wire/vnet.py). With offloads the kernel hands over what TCP and UDP sockets
-wrote in one piece, up to 64 kB, its checksum unfinished, and takes such superpackets too. A device that refuses some
-or all of the offloads is served all the same, packet by packet.
+A virtio_net_hdr (wire/vnet.py) precedes each packet. With offloads, the kernel hands over in one piece what TCP and UDP
+sockets wrote, up to 64 kB with an unfinished checksum, and accepts such superpackets in return. A device that refuses
+some or all offloads still works, packet by packet.
 
-A device that was not there vanishes with the descriptor, its addresses and routes with it. One that was there
-(`vpntun mktun`) is attached, and stays when this program ends.
+A device that this program creates vanishes when its descriptor is closed, together with its addresses and routes. A
+device that existed before (`vpntun mktun`) is attached, and stays when the program ends.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SIOCGIFMTU = 0x8921
 TUNSETOFFLOAD = 0x400454D0
 TCP_OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
 UDP_OFFLOADS = TUN_F_USO4 | TUN_F_USO6
-NOT_TAKEN = frozenset({errno.EIO, errno.EINVAL, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
+REFUSED = frozenset({errno.EIO, errno.EINVAL, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 
 _IFREQ = struct.Struct("16s24x")
 _IFREQ_FLAGS = struct.Struct("16sH22x")
@@ -42,17 +42,17 @@ _IFREQ_MTU = struct.Struct("16si20x")
 
 
 class TunDevice:
-    """An open device. `created`: it was not there before, and goes when it is closed.
+    """An open device. `created`: this program created it, so it vanishes when it is closed.
 
-    Raises ConfigurationError for an impossible name, PrivilegeError where CAP_NET_ADMIN or access to the clone device
-    is missing, DeviceError for the rest.
+    Raises ConfigurationError for an impossible name, PrivilegeError where CAP_NET_ADMIN or access to /dev/net/tun is
+    missing, and DeviceError for all other failures.
     """
 
     def __init__(self, name: str) -> None:
         check_name(name)
         self.name = name
         self.created = not interface_exists(name)
-        self._found = 0 if self.created else _flags_of(name)
+        self._former_flags = 0 if self.created else _flags_of(name)
         self._tun = open_tun(name)
         self._descriptor: int = self._tun.fileno()
         os.set_inheritable(self._descriptor, False)
@@ -61,32 +61,32 @@ class TunDevice:
 
     @property
     def mtu(self) -> int:
-        """The device's MTU, in bytes. Raises DeviceError when no device has its name any more."""
+        """The device's MTU, in bytes. Raises DeviceError if no device has this name any more."""
         return mtu_of(self.name)
 
     @property
     def takes_tcp(self) -> bool:
-        """Whether TCP superpackets may be written."""
+        """Whether the device accepts TCP superpackets."""
         return self.offloads & TCP_OFFLOADS == TCP_OFFLOADS
 
     @property
     def takes_udp(self) -> bool:
-        """Whether UDP superpackets may be written."""
+        """Whether the device accepts UDP superpackets."""
         return self.offloads & UDP_OFFLOADS == UDP_OFFLOADS
 
     @property
     def is_up(self) -> bool:
-        """Whether the device is administratively up. Raises DeviceError when no device has its name any more."""
+        """Whether the device is administratively up. Raises DeviceError if no device has this name any more."""
         return is_up(self.name)
 
     def fileno(self) -> int:
-        """The descriptor, for the loop."""
+        """Return the descriptor, for the loop."""
         return self._descriptor
 
     def read_into(self, header: memoryview, packet: memoryview) -> int:
-        """Read one packet and its virtio_net_hdr (10 bytes); the packet's length in bytes, 0 when none waits.
+        """Read one packet and its virtio_net_hdr (10 bytes). Returns the packet's length in bytes, 0 if there is none.
 
-        `packet` has room for LARGEST_PACKET. Raises DeviceError when the device has gone.
+        `packet` has room for LARGEST_PACKET bytes. Raises DeviceError if the device is gone.
         """
         try:
             return os.readv(self._descriptor, (header, packet)) - len(header)
@@ -96,34 +96,34 @@ class TunDevice:
             raise self._gone(error) from error
 
     def write(self, header: Buffer, packet: Buffer) -> bool:
-        """Hand one packet to the kernel; False if it would not take it (the device is down, or its queue full).
+        """Hand one packet to the kernel. Returns False if it was refused: the device is down, or its queue is full.
 
-        Raises DeviceError when the device has gone.
+        Raises DeviceError if the device is gone.
         """
         try:
             os.writev(self._descriptor, (header, packet))
         except OSError as error:
-            if error.errno in NOT_TAKEN:
+            if error.errno in REFUSED:
                 return False
             raise self._gone(error) from error
         return True
 
     def close(self) -> None:
-        """Let the device go; one that stays is left as it was found, without offloads and with its own header."""
+        """Close the device. One that stays gets its former flags back, and has no offloads."""
         if not self.created:
             self._set_offloads(0)
         self._tun.close()
-        if self._found and interface_exists(self.name):
+        if self._former_flags and interface_exists(self.name):
             with suppress(OSError):
-                pytun.TunTapDevice(name=self.name, flags=self._found).close()
+                pytun.TunTapDevice(name=self.name, flags=self._former_flags).close()
 
     def _ask_for_offloads(self) -> int:
         for wanted in (TCP_OFFLOADS | UDP_OFFLOADS, TCP_OFFLOADS):
             if self._set_offloads(wanted):
                 if wanted == TCP_OFFLOADS:
-                    log.info("the device takes no superpackets of UDP (a kernel before 6.2)")
+                    log.info("the device refuses UDP superpackets: the kernel is older than 6.2")
                 return wanted
-        log.info("the device takes no superpackets: packets go one by one, which is slower")
+        log.info("the device refuses superpackets: packets pass one by one, which is slower")
         return 0
 
     def _set_offloads(self, wanted: int) -> bool:
@@ -134,17 +134,19 @@ class TunDevice:
         return True
 
     def _gone(self, error: OSError) -> DeviceError:
-        return DeviceError(f"the device {self.name} has gone ({error.strerror}): somebody deleted it; start again")
+        return DeviceError(f"the device {self.name} is gone ({error.strerror}): it was deleted; start again")
 
 
 def check_name(name: str) -> None:
-    """Raise ConfigurationError where no interface can have that name."""
+    """Raise ConfigurationError if no interface can have this name."""
     if not VALID_NAME.fullmatch(name) or name in (".", ".."):
-        raise ConfigurationError(f"{name!r} cannot be an interface's name: up to 15 characters, no space, / : or %")
+        raise ConfigurationError(
+            f"{name!r} cannot be an interface's name: use up to 15 characters, without spaces, '/', ':' and '%'"
+        )
 
 
 def interface_exists(name: str) -> bool:
-    """Whether a device of any kind has that name."""
+    """Whether a device of any kind has this name."""
     try:
         socket.if_nametoindex(name)
     except OSError:
@@ -153,7 +155,7 @@ def interface_exists(name: str) -> bool:
 
 
 def mtu_of(name: str) -> int:
-    """The MTU of a device of any kind, in bytes. Raises DeviceError."""
+    """Return the MTU of a device of any kind, in bytes. Raises DeviceError."""
     mtu: int = _IFREQ_MTU.unpack(_ask(name, SIOCGIFMTU))[1]
     return mtu
 
@@ -164,19 +166,19 @@ def is_up(name: str) -> bool:
 
 
 def _ask(name: str, request: int) -> bytes:
-    """What the kernel says of a device in this network namespace, whichever one /sys shows (netdevice(7))."""
+    """Query a device of this network namespace (netdevice(7)); /sys may show the devices of another."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
-            return fcntl.ioctl(asking, request, _IFREQ.pack(os.fsencode(name)))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as query:
+            return fcntl.ioctl(query, request, _IFREQ.pack(os.fsencode(name)))
     except OSError as error:
         raise DeviceError(
-            f"the device {name} cannot be asked ({error.strerror}): if somebody renamed it, give it its name again "
-            f"('ip link set OTHER name {name}'), else start again"
+            f"the device {name} cannot be queried ({error.strerror}): if it was renamed, give it its name back "
+            f"('ip link set OTHER name {name}'); if it was deleted, start again"
         ) from error
 
 
 def _flags_of(name: str) -> int:
-    """How a TUN device was attached last, as far as that is seen by who attaches it next; 0 for what is none."""
+    """Return the flags that a TUN device was last attached with, or 0 if there is no TUN device of this name."""
     try:
         flags = int(Path(f"/sys/class/net/{name}/tun_flags").read_text(), 16)
     except OSError:
@@ -185,7 +187,7 @@ def _flags_of(name: str) -> int:
 
 
 def ipv6_is_on(name: str) -> bool:
-    """Whether the kernel has IPv6, and has it switched on for that device."""
+    """Whether the kernel has IPv6, and IPv6 is enabled on this device."""
     try:
         return Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").read_text().strip() == "0"
     except OSError:
@@ -193,7 +195,7 @@ def ipv6_is_on(name: str) -> bool:
 
 
 def open_tun(name: str) -> pytun.TunTapDevice:
-    """Make or attach a TUN device, with the flags that a tunnel uses. Raises PrivilegeError or DeviceError."""
+    """Create or attach a TUN device with the flags that a tunnel uses. Raises PrivilegeError or DeviceError."""
     try:
         return pytun.TunTapDevice(name=name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR)
     except OSError as error:
@@ -201,18 +203,18 @@ def open_tun(name: str) -> pytun.TunTapDevice:
         if code in (errno.EPERM, errno.EACCES):
             if os.access(CLONE, os.R_OK | os.W_OK):
                 raise PrivilegeError(
-                    f"no right to make or attach the device {name}: run as root or with CAP_NET_ADMIN, or have root "
-                    f"make it for you ('vpntun mktun {name} --user {os.geteuid()}')"
+                    f"no right to create or attach the device {name}: run as root or with CAP_NET_ADMIN, or have root "
+                    f"create it for you ('vpntun mktun {name} --user {os.geteuid()}')"
                 ) from error
-            raise PrivilegeError(f"no access to {CLONE}: run as root, or have its mode changed to 0666") from error
+            raise PrivilegeError(f"no access to {CLONE}: run as root, or have root change its mode to 0666") from error
         if code in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
             raise DeviceError(
-                f"there is no {CLONE}: load the module ('modprobe tun'), or allow it in the container"
+                f"there is no {CLONE}: load the module ('modprobe tun'), or give the container access to it"
             ) from error
         if code == errno.EBUSY:
             raise DeviceError(
-                f"the device {name} is busy: another program has it open; stop that one, or choose another name"
+                f"the device {name} is busy: another program has it open; stop that program, or choose another name"
             ) from error
         if code == errno.EINVAL:
-            raise DeviceError(f"{name} is there and is no TUN device: choose another name with -i") from error
+            raise DeviceError(f"{name} exists and is not a TUN device: choose another name with -i") from error
         raise DeviceError(f"the device {name} cannot be opened: {os.strerror(code)}") from error

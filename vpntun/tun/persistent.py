@@ -1,11 +1,11 @@
-"""Persistent devices: made once, kept while no program holds them, removed by name.
+"""Persistent TUN devices: created once, kept while no program has them open, removed by name.
 
-    make      attach with the flags that a tunnel uses; set owner and group; persist; let go
-    remove    attach, which fails while a program holds it; persist no more; let go, and with that it is gone
+    make      attach with the flags that a tunnel uses; set owner and group; make it persistent; close
+    remove    attach, which fails while a program has it open; make it non-persistent; close, which deletes it
 
-The kernel lets a user without privileges attach who is the owner and is in the group, as far as each is set, and lets
-everybody attach where neither is (`tun_not_capable`, drivers/net/tun.c). So a device for nobody in particular is its
-maker's.
+The kernel lets an unprivileged user attach who is the device's owner, if it has one, and in its group, if it has one
+(`tun_not_capable`, drivers/net/tun.c). If it has neither, everybody may attach. So a device that is made for nobody in
+particular belongs to the user who makes it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ IFF_PERSIST = 0x0800
 
 
 def make(name: str, owner: int | None = None, group: int | None = None) -> bool:
-    """Make a persistent TUN device for a user, a group, a user while in a group, or for whoever runs this.
+    """Make a persistent TUN device for a user, a group, a user in that group, or (without either) for this user.
 
-    False where it is there already, with the same owner and group: it stays as it is. Raises ConfigurationError,
-    PrivilegeError or DeviceError.
+    Returns False if the device exists already with the same owner and group; then it is left alone. Raises
+    ConfigurationError, PrivilegeError or DeviceError.
     """
     check_name(name)
     if owner is None and group is None:
@@ -46,37 +46,39 @@ def make(name: str, owner: int | None = None, group: int | None = None) -> bool:
             fcntl.ioctl(device.fileno(), TUNSETGROUP, _as_int(group))
         device.persist(True)
     except OSError as error:
-        raise DeviceError(f"the device {name} cannot be given away: {os.strerror(error.args[0])}") from error
+        raise DeviceError(f"the device {name} cannot be made persistent: {os.strerror(error.args[0])}") from error
     finally:
         device.close()
     return True
 
 
 def remove(name: str) -> None:
-    """Remove a persistent TUN device. Raises DeviceError, also where a program holds it, or PrivilegeError."""
+    """Remove a persistent TUN device. Raises PrivilegeError, or DeviceError, also if a program has it open."""
     check_name(name)
     if not interface_exists(name):
         raise DeviceError(f"there is no device {name}")
     flags = _read(name, "tun_flags")
     if flags is None or not flags & pytun.IFF_TUN:
-        raise DeviceError(f"{name} is no TUN device, and is left alone")
-    held = open_tun(name)
+        raise DeviceError(f"{name} is not a TUN device, and was left alone")
+    device = open_tun(name)
     try:
-        held.persist(False)
+        device.persist(False)
     finally:
-        held.close()
+        device.close()
 
 
 def _check_is_the_same(name: str, owner: int | None, group: int | None) -> None:
     flags = _read(name, "tun_flags")
     if flags is None or not flags & pytun.IFF_TUN:
-        raise DeviceError(f"{name} is there already, and is no TUN device: choose another name")
+        raise DeviceError(f"{name} exists already and is not a TUN device: choose another name")
     if not flags & IFF_PERSIST:
-        raise DeviceError(f"{name} is there already, and goes with the program that holds it: stop that program first")
+        raise DeviceError(
+            f"{name} exists already and vanishes with the program that has it open: stop that program first"
+        )
     has = _read(name, "owner"), _read(name, "group")
     if has != (owner, group):
         raise DeviceError(
-            f"{name} is there already, for {_whom(*has)}: use it as it is, or remove it first ('vpntun rmtun {name}')"
+            f"{name} exists already, for {_whom(*has)}: use it as it is, or remove it first ('vpntun rmtun {name}')"
         )
 
 
@@ -88,7 +90,7 @@ def _whom(owner: int | None, group: int | None) -> str:
 
 
 def _read(name: str, attribute: str) -> int | None:
-    """A number of sysfs; None where it says -1 for nobody, or the device has no such attribute."""
+    """Return a number from sysfs; None for -1, which means nobody, or if the device has no such attribute."""
     try:
         number = int(Path(f"/sys/class/net/{name}/{attribute}").read_text(), 0)
     except OSError as error:
@@ -99,5 +101,5 @@ def _read(name: str, attribute: str) -> int | None:
 
 
 def _as_int(number: int) -> int:
-    """The same 32 bits as a C int, which is what ioctl is given."""
+    """Convert an unsigned 32-bit number to the C int with the same bits, as ioctl takes it."""
     return number - (number >> 31 << 32)

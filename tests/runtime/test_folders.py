@@ -1,0 +1,40 @@
+"""Folders of root, of an ordinary user, and of a user without a home."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.machine import needs_root, ordinary_user
+from vpntun.config.keyfile import default_path
+from vpntun.errors import ConfigurationError
+from vpntun.runtime.folders import lasting_folder, run_folder
+
+
+def test_an_ordinary_user_has_folders_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ordinary_user() as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder / "run"))
+        monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        assert run_folder() == folder / "run" / "vpntun"
+        assert lasting_folder() == folder / "state" / "vpntun"
+
+
+@needs_root
+def test_root_has_the_machines_folders() -> None:
+    assert (run_folder(), lasting_folder()) == (Path("/run/vpntun"), Path("/var/lib/vpntun"))
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("getuid", "geteuid"):
+        monkeypatch.setattr(os, name, lambda: 4_000_000_000)
+    for ask, variable in (
+        (run_folder, "XDG_RUNTIME_DIR"),
+        (lasting_folder, "XDG_STATE_HOME"),
+        (default_path, "XDG_CONFIG_HOME"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"set HOME, or {variable}"):
+            ask()
