@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 import namespaces
 from namespaces import NETNS, NamespaceError
-from namespaces import until as until  # most tests poll
+from namespaces import until as until  # exported: most tests poll
 
 CHECKOUT = Path(__file__).parents[2]
 TRANSFER = CHECKOUT / "scripts" / "transfer"

@@ -1,7 +1,7 @@
 """A Debian machine with nothing but make and git installed: a folder that debootstrap fills, and chroot.
 
-1. It installs from where this machine installs: apt's sources, keys and settings for fetching, pip's settings and the
-   files they name, and the certificates that the administrator trusts come along.
+1. It uses this machine's sources of packages: apt's sources, keys and settings for fetching, pip's settings and the
+   files they name, and the certificates that the administrator has added.
 2. Each command has mount and process namespaces of its own: mounts and processes end with it, however it ends.
 3. The network is this machine's.
 """
@@ -24,7 +24,7 @@ APT = ("sources.list", "sources.list.d", "auth.conf.d", "trusted.gpg.d", "keyrin
 OF_THE_ADMINISTRATOR = Path("/usr/local/share/ca-certificates")
 FETCHING = re.compile(r"PIP_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE|(?:https?|no)_proxy", re.IGNORECASE)
 
-# $1 is the root, the next arguments up to -- are trees of this machine that it has too, the rest is the command.
+# The arguments are the root, files and folders of this machine to show in it, --, a folder, and the command.
 # ip-netns(8) and mount namespaces need a root that is a mount of its own.
 ENTER = """
 root=$1
@@ -95,7 +95,7 @@ class BareMachine:
             _copy(path, self.root)
 
     def _copy_checkout(self) -> None:
-        """Each file that git keeps or would, as it is now."""
+        """Copy the files that git tracks, and new ones that it does not ignore, as they are now."""
         listing = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(listing, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
         for name in filter(None, listed.split("\0")):

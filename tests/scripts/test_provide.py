@@ -1,4 +1,4 @@
-"""scripts/provide: which packages it finds missing, and what it does about them. apt-get and id are fakes here."""
+"""How scripts/provide detects missing packages and installs them, with fakes of apt-get and id."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROVIDE = CHECKOUT / "scripts" / "provide"
 PACKAGES = CHECKOUT / "scripts" / "packages"
 NEEDED_BY_THE_SCRIPT = ("bash", "dirname", "env", "grep")
 
-# What is at hand is decided by the folder `bin` of the machine: no program of these names is elsewhere.
+# No real program has these names: only the folder `bin` of the fake machine decides which of them exist.
 LIST = """\
 # group  package    sign
 build  compiler     vt-compiler           # compiles
@@ -92,7 +92,7 @@ def machine(tmp_path: Path) -> FakeMachine:
     return FakeMachine(tmp_path)
 
 
-def test_where_nothing_is_missing_apt_is_not_called(machine: FakeMachine) -> None:
+def test_apt_is_not_called_if_nothing_is_missing(machine: FakeMachine) -> None:
     for name in ("vt-compiler", "vt-link", "vt-address"):
         machine.add(name)
     assert machine.provide("build", "demo") == (0, "")
@@ -100,7 +100,7 @@ def test_where_nothing_is_missing_apt_is_not_called(machine: FakeMachine) -> Non
     assert machine.apt_calls == []
 
 
-def test_root_is_told_what_is_missing_and_gets_it(machine: FakeMachine) -> None:
+def test_root_sees_the_missing_packages_named_and_installed(machine: FakeMachine) -> None:
     machine.add("vt-compiler")
     machine.add("vt-link")  # of two programs of the package
     status, said = machine.provide("build", "demo")
@@ -115,14 +115,14 @@ def test_root_is_told_what_is_missing_and_gets_it(machine: FakeMachine) -> None:
     assert len(machine.apt_calls) == 2
 
 
-def test_all_that_is_missing_is_installed_at_once(machine: FakeMachine) -> None:
+def test_one_call_installs_all_missing_packages(machine: FakeMachine) -> None:
     assert machine.provide("build", "test")[0] == 0
     assert [call.split()[0] for call in machine.apt_calls] == ["update", "install"]
     assert machine.apt_calls[1].endswith(" compiler links wall")
 
 
 @pytest.mark.parametrize("reason", ["an ordinary user", "no apt", "NO_INSTALL"])
-def test_elsewhere_the_one_command_is_said(machine: FakeMachine, reason: str) -> None:
+def test_the_command_is_printed_where_nothing_may_be_installed(machine: FakeMachine, reason: str) -> None:
     if reason == "an ordinary user":
         machine.be_user(1000)
     elif reason == "no apt":
@@ -136,7 +136,7 @@ def test_elsewhere_the_one_command_is_said(machine: FakeMachine, reason: str) ->
     assert machine.apt_calls == []
 
 
-def test_what_only_tests_lack_ends_nothing(machine: FakeMachine) -> None:
+def test_missing_packages_of_tests_are_not_fatal(machine: FakeMachine) -> None:
     machine.add("vt-compiler")
     status, said = machine.provide("build", "test", NO_INSTALL="1")
     assert status == 0
@@ -144,14 +144,14 @@ def test_what_only_tests_lack_ends_nothing(machine: FakeMachine) -> None:
     assert said == f"scripts/provide: tests will be skipped for lack of links wall; on Debian, as root: {command}\n"
 
 
-def test_the_command_installs_also_what_only_tests_lack(machine: FakeMachine) -> None:
+def test_the_command_includes_the_packages_of_tests(machine: FakeMachine) -> None:
     status, said = machine.provide("build", "test", NO_INSTALL="1")
     assert status == 1
     assert "missing: compiler; on Debian" in said
     assert said.endswith("--no-install-recommends compiler links wall\n")
 
 
-def test_when_apt_fails_what_it_says_is_shown_and_the_caller_ends(machine: FakeMachine) -> None:
+def test_an_error_of_apt_is_shown_and_fatal_if_a_needed_package_is_missing(machine: FakeMachine) -> None:
     (machine.folder / "apt-fails").touch()
     status, said = machine.provide("build", "demo")
     assert status == 1
@@ -160,7 +160,7 @@ def test_when_apt_fails_what_it_says_is_shown_and_the_caller_ends(machine: FakeM
     assert "missing: compiler links; on Debian" in said
 
 
-def test_when_apt_fails_tests_that_lack_nothing_else_go_on(machine: FakeMachine) -> None:
+def test_an_error_of_apt_is_not_fatal_if_only_packages_of_tests_are_missing(machine: FakeMachine) -> None:
     (machine.folder / "apt-fails").touch()
     machine.add("vt-compiler")
     status, said = machine.provide("build", "test")
@@ -176,7 +176,7 @@ def test_only_the_groups_asked_for_are_looked_at(machine: FakeMachine) -> None:
     assert "bootstrapper" in machine.provide("test", "long", NO_INSTALL="1")[1]
 
 
-def test_python_is_the_one_that_is_chosen(machine: FakeMachine, tmp_path: Path) -> None:
+def test_the_variable_PYTHON_chooses_the_interpreter(machine: FakeMachine, tmp_path: Path) -> None:
     (machine.folder / "scripts" / "packages").write_text(
         "build python python3\nbuild venv import:ensurepip\nbuild headers Python.h\nbuild libc stdio.h\n"
     )
@@ -195,7 +195,7 @@ def test_a_file_may_be_named_by_wildcards(machine: FakeMachine, tmp_path: Path) 
     assert machine.provide("build", NO_INSTALL="1") == (0, "")
 
 
-def test_each_row_of_the_list_can_be_read_and_no_package_is_there_twice() -> None:
+def test_each_row_of_the_list_is_complete_and_each_package_listed_once() -> None:
     rows = [line.partition("#")[0].split() for line in PACKAGES.read_text().splitlines()]
     rows = [row for row in rows if row]
     assert {len(row) for row in rows} == {3}
@@ -203,8 +203,8 @@ def test_each_row_of_the_list_can_be_read_and_no_package_is_there_twice() -> Non
     assert max(Counter(package for _, package, _ in rows).values()) == 1
 
 
-@pytest.mark.skipif(os.environ.get("VPNTUN_REQUIRE_NETNS") != "1", reason="only there each package has been installed")
-def test_each_package_of_the_list_is_found_where_it_is_installed() -> None:
+@pytest.mark.skipif(os.environ.get("VPNTUN_REQUIRE_NETNS") != "1", reason="packages may be missing here")
+def test_every_package_is_detected_once_it_is_installed() -> None:
     done = subprocess.run(
         [PROVIDE, "build", "demo", "test"],
         env={**os.environ, "NO_INSTALL": "1"},
