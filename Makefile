@@ -10,10 +10,12 @@ demo:       ## two namespaces, the two commands of the README, a ping and a file
 	@scripts/demo
 
 test:       ## lint, types and all tests but the long ones
+	@scripts/environment test
 	@scripts/lint
 	@scripts/test -m "not long"
 
 test-long:  ## the tests that take minutes
+	@scripts/environment test long
 	@scripts/test -m long
 
 check:      ## lint and types alone

@@ -180,11 +180,11 @@ def test_every_message_is_in_the_source() -> None:
         assert re.sub(r"\b(A|B|NAME)\b", "%s", message) in source, message
 
 
-def test_the_packages_are_those_of_continuous_integration() -> None:
+def test_the_packages_are_those_that_the_scripts_install() -> None:
     named = set(" ".join(blocks("packages") + blocks("packages-of-the-tests")).split())
-    listed = re.search(r"^packages=\(\n(.*?)^\)", (CHECKOUT / ".ci" / "run").read_text(), re.MULTILINE | re.DOTALL)
-    assert listed
-    assert named - {"#", "apt", "install", "\\"} == set(re.sub(r"#.*", "", listed[1]).split())
+    listed = (CHECKOUT / "scripts" / "packages").read_text()
+    rows = re.findall(r"^(?:build|demo|test) +(\S+)", listed, re.MULTILINE)
+    assert named - {"#", "apt", "install", "\\"} == set(rows)
 
 
 def test_the_commands_of_a_developer_are_there() -> None:

@@ -42,7 +42,7 @@ from benchmark.errors import BenchError
 from benchmark.figures import MEASUREMENTS, has_congestion_control
 from benchmark.grid import GRID, LEAST_SECONDS
 from benchmark.hub import HUBS
-from benchmark.namespaces import TOOLS, hide
+from benchmark.machines import TOOLS, hide
 from benchmark.others import OTHERS
 from benchmark.paths import PATHS
 from benchmark.plan import POINT_NAMES, QUICK, WHOLE, Plan

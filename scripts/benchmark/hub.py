@@ -17,8 +17,8 @@ from typing import Any
 
 from benchmark.errors import BenchError
 from benchmark.loads import offered
-from benchmark.namespaces import until
 from benchmark.subjects import VPNTUN, Site, Subject
+from namespaces import until
 
 OTHER = "other"
 RATE = 1000  # datagrams a second that are sent to it, 11 Mbit/s

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmark import flood
 from benchmark.errors import BenchError
-from benchmark.namespaces import Machine, Process, until
+from benchmark.machines import Machine, Process
 from benchmark.readings import (
     INTERVAL,
     Observed,
@@ -22,6 +22,7 @@ from benchmark.readings import (
     read_observed,
     read_ping,
 )
+from namespaces import until
 
 FLOOD = Path(flood.__file__)
 PINGS_IDLE, EVERY_IDLE = 600, 0.002

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmark.namespaces import Machine
+from benchmark.machines import Machine
 from benchmark.subjects import Tunnel
 
 

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable
 
 from benchmark.errors import BenchError
-from benchmark.namespaces import inside
+from namespaces import inside
 
 _SIOCETHTOOL = 0x8946
 _GSTRINGS, _GSSET_INFO, _GFEATURES, _SFEATURES = 0x1B, 0x37, 0x3A, 0x3B

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmark.errors import BenchError
-from benchmark.namespaces import Machine, until
+from benchmark.machines import Machine
 from benchmark.subjects import Site, Subject
+from namespaces import until
 
 
 def _openvpn(proto: str) -> Callable[[Site], None]:

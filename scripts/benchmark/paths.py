@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from benchmark import offloads, wan
 from benchmark.errors import BenchError
 from benchmark.grid import POINTS, Point
-from benchmark.namespaces import Machine
+from benchmark.machines import Machine
 
 VETH = "veth0"
 MTU = 1500
@@ -65,7 +65,7 @@ def _grid(point: Point, a: Machine, b: Machine) -> Iterator[Verify]:
 
 @contextlib.contextmanager
 def _veth(path: Path, a: Machine, b: Machine) -> Iterator[Verify]:
-    a.ip("link", "add", VETH, "type", "veth", "peer", "name", VETH, "netns", b.name)
+    a.cable(VETH, b)
     try:
         if not path.offloads:
             for machine in (a, b):

@@ -24,9 +24,10 @@ from pathlib import Path
 
 from benchmark import loads, sampler
 from benchmark.errors import BenchError
-from benchmark.namespaces import CHECKOUT, TOOLS, WORK, Machine, Process, hide, two_machines, until
+from benchmark.machines import CHECKOUT, TOOLS, WORK, Machine, Process, hide, two_machines
 from benchmark.paths import PATHS, laid
 from benchmark.subjects import Subject, Tunnel, vpntun
+from namespaces import until
 
 LEAD = 0.5  # seconds of the flow before the profile starts
 WIDTH = 150

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from benchmark import table
 from benchmark.errors import BenchError
 from benchmark.figures import MEASUREMENTS
+from benchmark.machines import Machine, two_machines
 from benchmark.measuring import Bench, Measurement
-from benchmark.namespaces import Machine, two_machines
 from benchmark.paths import PATHS, Path, laid
 from benchmark.plan import Plan
 from benchmark.results import Results

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark.errors import BenchError
-from benchmark.namespaces import TOOLS, WORK, Machine, Process, until
+from benchmark.machines import TOOLS, WORK, Machine, Process
+from namespaces import until
 
 VPNTUN = (sys.executable, "-m", "vpntun")
 WIREGUARD_GO = "wireguard-go"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from benchmark.errors import BenchError
 from benchmark.grid import Point
-from benchmark.namespaces import TOOLS, WORK, Machine, Process, until
+from benchmark.machines import TOOLS, WORK, Machine, Process
+from namespaces import until
 
 DEVICE = "wan0"
 SOURCE = Path(__file__).with_name("wan.c")

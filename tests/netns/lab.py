@@ -22,18 +22,20 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import namespaces
+from namespaces import NETNS, NamespaceError
+from namespaces import until as until  # exported: most tests poll
+
 CHECKOUT = Path(__file__).parents[2]
 TRANSFER = CHECKOUT / "scripts" / "transfer"
-NETNS = Path("/run/netns")
 STATE = (Path("/run/vpntun"), Path("/var/lib/vpntun"), Path("/run/wireguard"))
 PORT = 55555
 NOBODY = 65534
@@ -54,21 +56,12 @@ def why_not() -> str | None:
     except OSError as refused:
         return f"/dev/net/tun cannot be used: {refused.strerror}"
     probe = f"vt{os.getpid()}-probe"
-    made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True, check=False)
-    if made.returncode != 0:
-        return f"no network namespace can be made: {made.stderr.strip()}"
-    subprocess.run(["ip", "netns", "del", probe], check=True)
+    try:
+        namespaces.add(probe)
+    except NamespaceError as refused:
+        return f"no network namespace can be made: {refused}"
+    namespaces.remove(probe)
     return None
-
-
-def until(condition: Callable[[], bool], seconds: float, interval: float = 0.02) -> bool:
-    """Polls until the condition holds; False when it has not within so many seconds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(interval)
-    return True
 
 
 class Daemon:
@@ -136,7 +129,7 @@ class Machine:
         binds = {**self._state, **(binds or {})}
         for target, source in binds.items():
             prelude.append(f"test -e '{target}' || mkdir -p '{target}'; mount --bind '{source}' '{target}'")
-        enter = ["ip", "netns", "exec", self.name, "sh", "-ec", "\n".join([*prelude, 'exec "$@"']), "sh"]
+        enter = [*namespaces.entering(self.name), "sh", "-ec", "\n".join([*prelude, 'exec "$@"']), "sh"]
         if user is not None:
             enter += ["setpriv", f"--reuid={user}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--"]
         return [*enter, *map(str, command)]
@@ -241,31 +234,27 @@ class Lab:
 
     def _build(self) -> None:
         for machine in self.machines:
-            _ip("netns", "add", machine.name)
-        _ip(*f"link add veth0 netns {self.a.name} type veth peer name veth0 netns {self.b.name}".split())
+            namespaces.add(machine.name)
+        namespaces.cable(self.a.name, "veth0", self.b.name, "veth0")
         for machine in self.machines:
-            _ip("-n", machine.name, "link", "set", "lo", "up")
-            _ip("-n", machine.name, "address", "add", f"{machine.four}/24", "dev", "veth0")
-            _ip("-n", machine.name, "address", "add", f"{machine.six}/64", "dev", "veth0", "nodad")
-            _ip("-n", machine.name, "link", "set", "veth0", "up")
+            namespaces.up(machine.name, "veth0", f"{machine.four}/24", f"{machine.six}/64")
 
     def add(self, letter: str, four: str, six: str) -> Machine:
         """One more machine, c or d, whose cables the test lays."""
         machine = Machine(self, self.a.name[:-1] + letter, four, six)
         self.machines += (machine,)
-        _ip("netns", "add", machine.name)
-        _ip("-n", machine.name, "link", "set", "lo", "up")
+        namespaces.add(machine.name)
         return machine
 
     def cable(self, one: Machine, its: str, other: Machine, others: str) -> None:
         """A veth pair between two machines, up."""
-        _ip(*f"link add {its} netns {one.name} type veth peer name {others} netns {other.name}".split())
-        _ip("-n", one.name, "link", "set", its, "up")
-        _ip("-n", other.name, "link", "set", others, "up")
+        namespaces.cable(one.name, its, other.name, others)
+        namespaces.up(one.name, its)
+        namespaces.up(other.name, others)
 
     def close(self) -> None:
         for machine in self.machines:
-            _remove(machine.name)
+            namespaces.remove(machine.name)
         for daemon in self.daemons:
             daemon.process.wait()
         for home in self._homes:
@@ -345,17 +334,17 @@ class Lab:
 def firewall() -> tuple[str, str]:
     """The names of iptables and ip6tables in the variant that this kernel supports."""
     probe = f"vt{os.getpid()}-firewall"
-    _ip("netns", "add", probe)
+    namespaces.add(probe)
     try:
         for variant in ("", "-nft", "-legacy"):
             tools = (f"iptables{variant}", f"ip6tables{variant}")
             with contextlib.suppress(subprocess.CalledProcessError, FileNotFoundError):
                 for tool in tools:
                     rule = [tool, "-A", "INPUT", "-p", "udp", "--dport", "1", "-j", "DROP"]
-                    subprocess.run(["ip", "netns", "exec", probe, *rule], check=True, capture_output=True)
+                    subprocess.run([*namespaces.entering(probe), *rule], check=True, capture_output=True)
                 return tools
     finally:
-        _remove(probe)
+        namespaces.remove(probe)
     raise AssertionError("neither variant of iptables works with this kernel")
 
 
@@ -389,7 +378,7 @@ def sweep() -> None:
         for path in NETNS.glob("vt*-*"):
             named = re.fullmatch(r"vt(\d+)-(\d+[a-d]|probe|firewall)", path.name)
             if named and not Path(f"/proc/{named[1]}").exists():
-                _remove(path.name)
+                namespaces.remove(path.name)
     finally:
         os.close(folder)
 
@@ -398,26 +387,6 @@ def _text(path: Path) -> str:
     """The beginning of a file, where a log is."""
     with path.open(errors="replace") as file:
         return file.read(1 << 20)
-
-
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)
-
-
-def _remove(namespace: str) -> None:
-    if not (NETNS / namespace).exists():
-        return
-
-    def none_left() -> bool:
-        shown = subprocess.run(["ip", "netns", "pids", namespace], check=True, capture_output=True, text=True)
-        for pid in shown.stdout.split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-        return not shown.stdout
-
-    # Killed children of ours stay in the list until they are waited for; that is the lab's business, not an error.
-    until(none_left, 1)
-    _ip("netns", "del", namespace)
 
 
 def _open_to_all() -> Iterator[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from namespaces import NETNS
 from tests.netns import lab as labs
-from tests.netns.lab import CHECKOUT, NETNS, Lab
+from tests.netns.lab import CHECKOUT, Lab
 
 
 def test_the_machines_reach_each_other_over_v4_and_v6(lab: Lab) -> None:
@@ -54,7 +55,8 @@ def test_workers_that_sweep_at_the_same_time_do_not_fail_each_other() -> None:
     for namespace in left:
         subprocess.run(["ip", "netns", "add", namespace], check=True)
     sweep = [sys.executable, "-c", "from tests.netns.lab import sweep; sweep()"]
-    workers = [subprocess.Popen(sweep, cwd=CHECKOUT) for _ in range(4)]
+    env = {**os.environ, "PYTHONPATH": "scripts"}
+    workers = [subprocess.Popen(sweep, cwd=CHECKOUT, env=env) for _ in range(4)]
     assert [worker.wait(30) for worker in workers] == [0, 0, 0, 0]
     assert not any((NETNS / namespace).exists() for namespace in left)
 

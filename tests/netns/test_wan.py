@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from benchmark.namespaces import inside
+from namespaces import inside
 from tests.netns.lab import CHECKOUT, Daemon, Lab
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")

@@ -9,59 +9,36 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import namespaces
 from benchmark.errors import BenchError
+from namespaces import NamespaceError, inside
 
 CHECKOUT = Path(__file__).parents[2]
 WORK = Path("/run/bench")  # private: see `hide`
 TOOLS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
-_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _TICKS = os.sysconf("SC_CLK_TCK")
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def hide() -> None:
     """Give this process private mounts, so that nothing of what it makes is seen outside or stays."""
-    _call("unshare", _CLONE_NEWNS)
-    _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
-    for folder in (b"/run", b"/var/lib"):
-        _call("mount", b"tmpfs", folder, b"tmpfs", 0, b"mode=0755")
+    with _as_bench_errors():
+        namespaces.hide("/run", "/var/lib")
     WORK.mkdir(mode=0o700)
 
 
-def _call(name: str, *arguments: object) -> None:
-    if getattr(_libc, name)(*arguments) != 0:
-        raise BenchError(f"{name}: {os.strerror(ctypes.get_errno())}")
-
-
 @contextlib.contextmanager
-def inside(namespace: str) -> Iterator[None]:
-    """Sockets and devices that are opened meanwhile belong to this namespace."""
-    with open("/proc/self/ns/net") as outside, open(f"/run/netns/{namespace}") as there:
-        _call("setns", there.fileno(), _CLONE_NEWNET)
-        try:
-            yield
-        finally:
-            _call("setns", outside.fileno(), _CLONE_NEWNET)
-
-
-def until(condition: Callable[[], bool], seconds: float, interval: float = 0.02) -> bool:
-    """Poll until the condition holds; False when it has not within so many seconds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(interval)
-    return True
+def _as_bench_errors() -> Iterator[None]:
+    try:
+        yield
+    except NamespaceError as failed:
+        raise BenchError(str(failed)) from None
 
 
 class Process:
@@ -142,9 +119,9 @@ class Machine:
         self.outer = f"10.0.0.{number}"
         self._processes: list[Process] = []
         self._count = 0
-        self._enter = ["ip", "netns", "exec", name, "setpriv", "--pdeathsig", "KILL", "--"]
-        _ip("netns", "add", name)
-        self.ip("link", "set", "lo", "up")
+        self._enter = [*namespaces.entering(name), "setpriv", "--pdeathsig", "KILL", "--"]
+        with _as_bench_errors():
+            namespaces.add(name)
         with inside(name):  # what one flow has learned shall not help or hinder the next
             Path("/proc/sys/net/ipv4/tcp_no_metrics_save").write_text("1")
 
@@ -193,7 +170,13 @@ class Machine:
         return re.search(rf":{port:04X} \S+ 0A ", sockets) is not None
 
     def ip(self, *arguments: str | Path) -> None:
-        _ip("-n", self.name, *arguments)
+        with _as_bench_errors():
+            namespaces.ip("-n", self.name, *map(str, arguments))
+
+    def cable(self, device: str, other: Machine) -> None:
+        """Join the two by a veth pair, which is down at first; each end of it has this name."""
+        with _as_bench_errors():
+            namespaces.cable(self.name, device, other.name, device)
 
     def forget(self, process: Process) -> None:
         """Stop a process that is done with, and remove its log."""
@@ -204,7 +187,8 @@ class Machine:
     def close(self) -> None:
         for process in self._processes:
             process.stop()
-        _ip("netns", "del", self.name)
+        with _as_bench_errors():
+            namespaces.remove(self.name)
 
 
 @contextlib.contextmanager
@@ -215,12 +199,6 @@ def two_machines() -> Iterator[tuple[Machine, Machine]]:
         b = Machine("b", 2)
         stack.callback(b.close)
         yield a, b
-
-
-def _ip(*arguments: str | Path) -> None:
-    done = subprocess.run(["ip", *map(str, arguments)], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise BenchError(f"ip {' '.join(map(str, arguments))}: {_last_words(done)}")
 
 
 def _environment() -> dict[str, str]:
