@@ -16,10 +16,10 @@ def test_packets_leave_in_order_with_their_segment_and_arrival() -> None:
     assert queue.push(b"three", 0, 2.0) == 0
     assert (len(queue), queue.size) == (2, 8)
     assert queue.pop_entry() == (b"one", 1448, 1.0)
-    assert queue.pop() == b"three"
+    assert queue.pop_entry()[0] == b"three"
     assert (len(queue), queue.size) == (0, 0)
     with pytest.raises(IndexError):
-        queue.pop()
+        queue.pop_entry()[0]
 
 
 def test_while_the_rate_is_unknown_the_queue_is_bounded_and_drops_the_oldest() -> None:
@@ -27,7 +27,7 @@ def test_while_the_rate_is_unknown_the_queue_is_bounded_and_drops_the_oldest() -
     dropped = sum(queue.push(number.to_bytes(2, "big") * 500) for number in range(4000))
     assert dropped == queue.dropped == 4000 - UNKNOWN_RATE_BYTES // 1000
     assert queue.size <= UNKNOWN_RATE_BYTES
-    assert queue.pop()[:2] == dropped.to_bytes(2, "big")
+    assert queue.pop_entry()[0][:2] == dropped.to_bytes(2, "big")
 
 
 def test_ten_milliseconds_of_the_rate_may_wait_and_always_a_few_packets() -> None:
@@ -165,4 +165,4 @@ def test_every_packet_is_taken_dropped_or_waits_and_the_size_is_theirs(steps: li
         assert pushed == taken + queue.dropped + len(queue)
         assert queue.size <= module.MOST_BYTES
     left = queue.size
-    assert left == sum(len(queue.pop()) for _ in range(len(queue)))
+    assert left == sum(len(queue.pop_entry()[0]) for _ in range(len(queue)))

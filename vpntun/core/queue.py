@@ -5,7 +5,7 @@
     out     `take` applies CoDel (RFC 8289). When packets have waited over 5 ms each, for 100 ms without a break, one is
             dropped at the head, the next after 100 ms / sqrt(2), and so on, until a packet has waited less. CoDel
             ignores a queue that holds at most one superpacket.
-            `pop` and `pop_entry` return the oldest.
+            `pop_entry` returns the oldest.
 
 While the rate is unknown, the queue may hold what may wait for a handshake (2 MiB). Entries are (packet, segment,
 arrival); the segment is BUNDLE's field (wire/record.py). Sizes are bytes of IP packet, times are seconds of the
@@ -72,10 +72,6 @@ class PacketQueue:
         entries.append((packet, segment, now))
         self.dropped += dropped
         return dropped
-
-    def pop(self) -> bytes:
-        """Remove and return the oldest packet. Raises IndexError on an empty queue."""
-        return self.pop_entry()[0]
 
     def pop_entry(self) -> Entry:
         """Remove and return the oldest packet, with its segment and arrival. Raises IndexError on an empty queue."""

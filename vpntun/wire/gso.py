@@ -15,7 +15,7 @@ it, and header checksum; TCP sequence number, CWR on the first piece only, FIN a
 derived from the unfinished one by differences, so the pseudo header's addresses are never read.
 
 Interface:
-    Splitter().split(packet, field) -> count   .count  .length  .last_length
+    Splitter().split(packet, field) -> count   .count  .length
     Splitter().cut(packet, field) -> count
         .fitting(room) -> segments   .write_run(first, count, out, at) -> length   .field_of(first, count)
     For the opposite direction see vpntun.wire.gro_coalescer.
@@ -42,12 +42,12 @@ _IPV6_LENGTH = struct.Struct("!H")
 class Splitter:
     """Cutter of one superpacket at a time, reused for the next, so that no object is created per packet.
 
-    The superpacket has `count` segments. Each makes a packet of `length` bytes, the last one of `last_length`. The
+    The superpacket has `count` segments. Each makes a packet of `length` bytes, the last one perhaps a shorter one. The
     superpacket must stay unchanged until the last packet is written.
     """
 
     def __init__(self) -> None:
-        self.count = self.length = self.last_length = 0
+        self.count = self.length = 0
         self._packet = memoryview(b"")
         self._protocol = self._start = self._end = 0
         self._size = 1
@@ -117,7 +117,6 @@ class Splitter:
         payload = length - end
         self.count = max(1, -(-payload // size))
         self.length = end + min(size, payload)
-        self.last_length = end + payload - (self.count - 1) * size
         self._ipv4 = packet[0] < 0x50
         if self._ipv4:
             self._ip_words = total, identification, _, _, checksum = _IPV4_WORDS.unpack_from(packet, 2)

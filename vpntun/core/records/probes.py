@@ -39,19 +39,18 @@ class Asked:
 
 
 class Probes:
-    """The probes of one peer. `round_trip` and `variation` are smoothed seconds, `shortest` the least; 0: unknown.
+    """PROBEs of one peer that have not been answered, and the round trips of those that were.
 
-    `last`: the last round trip, in seconds, on whichever path; `measured_at`: when.
+    round_trip     the smoothed round trip on this path, in seconds; 0 while unknown
+    last           the last round trip, in seconds, on whichever path; 0 while unknown
+    measured_at    when that was measured
     """
 
     def __init__(self) -> None:
         self.round_trip = 0.0
-        self.variation = 0.0
-        self.shortest = 0.0
         self.last = 0.0
         self.measured_at = -NEVER
         self._out: dict[int, Asked] = {}
-        self._given_up: list[Asked] = []
 
     @property
     def timeout(self) -> float:
@@ -62,50 +61,40 @@ class Probes:
 
     @property
     def deadline(self) -> float:
-        """When `expired` will have something."""
-        if self._given_up:
-            return -NEVER
+        """When the oldest probe is to be given up."""
         oldest = next(iter(self._out.values()), None)
         return NEVER if oldest is None else oldest.at + self.timeout
 
     def asked(self, where: Hashable, purpose: Purpose, size: int, now: float) -> int:
-        """A probe goes out there; the token to send in it."""
+        """Note a probe that goes out, and return the token to send in it. If too many are out, drop the oldest."""
         token = secrets.randbits(64)
         if len(self._out) >= MOST_OUT:
-            self._given_up.append(self._out.pop(next(iter(self._out))))
-            del self._given_up[:-MOST_OUT]
+            del self._out[next(iter(self._out))]
         self._out[token] = Asked(where, purpose, size, now)
         return token
 
     def echoed(self, token: int, where: Hashable, now: float) -> Asked | None:
-        """An ECHO came from there. The probe that it answers, which is out no more; None: it answers none."""
+        """Return the probe that an ECHO from there answers, which is out no more; None if it answers none."""
         asked = self._out.get(token)
         if asked is None or asked.where != where:
             return None
         del self._out[token]
         self.last, self.measured_at = max(now - asked.at, 1e-6), now
-        self._measured(self.last)
+        if self.round_trip:
+            self.round_trip += (self.last - self.round_trip) / 8
+        else:
+            self.round_trip = self.last
         return asked
 
     def waiting(self, purpose: Purpose) -> bool:
         """Whether a probe of this purpose is out."""
         return any(asked.purpose == purpose for asked in self._out.values())
 
-    def expired(self, now: float) -> list[Asked]:
-        """The probes that are given up now, oldest first; each is told once."""
-        given_up, self._given_up = self._given_up, []
+    def give_up_late(self, now: float) -> None:
+        """Give up every probe whose time is over."""
         timeout = self.timeout
-        late = [token for token, asked in self._out.items() if asked.at + timeout <= now]
-        return given_up + [self._out.pop(token) for token in late]
+        self._out = {token: asked for token, asked in self._out.items() if asked.at + timeout > now}
 
     def moved(self) -> None:
-        """Another path from now on: what is known of the old one's length says nothing."""
-        self.round_trip = self.variation = self.shortest = 0.0
-
-    def _measured(self, sample: float) -> None:
-        if not self.round_trip:
-            self.round_trip, self.variation, self.shortest = sample, sample / 2, sample
-            return
-        self.variation += (abs(sample - self.round_trip) - self.variation) / 4
-        self.round_trip += (sample - self.round_trip) / 8
-        self.shortest = min(self.shortest, sample)
+        """Forget the round trip: the path is another now."""
+        self.round_trip = 0.0

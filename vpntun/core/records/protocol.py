@@ -337,7 +337,7 @@ class RecordProtocol:
             events += self.on_traffic(session, now)
             if now - self._confirmed_at >= REKEY_TIMEOUT:  # packets wait, and nothing else would notice the silence
                 events.append(HandshakeWanted())
-        self._probes.expired(now)
+        self._probes.give_up_late(now)
         if now >= self._search_deadline():
             events += self._search(now)
         return events
@@ -381,16 +381,15 @@ class RecordProtocol:
             return []
         if source == self._endpoint:
             self.span.estimator.delay.note_probe(self._probes.last, now)
-        if asked.purpose == "size":
-            self._path.echoed(asked.size, now)
-            self._follow_path(now)
-        elif asked.purpose == "carrier":
+        if asked.purpose == "carrier":
             return [PathVerified(source)]
-        elif asked.purpose == "doubt":
+        if asked.purpose == "doubt":
             self._length_passes_at = now
+        elif asked.purpose == "size":
+            self._path.echoed(asked.size, now)
         elif self._probes.waiting("doubt") and self.span.black_hole.is_seen(now):
             self._path.vanished(now)
-            self._follow_path(now)
+        self._follow_path(now)
         return []
 
     def _search_deadline(self) -> float:
