@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -180,6 +181,48 @@ def test_nothing_that_is_there_is_overwritten(tmp_path: Path, there: str) -> Non
     assert other.read_text() == "precious"
     assert not (tmp_path / "nowhere").exists()
     assert there != "file" or path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_folder_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "never overwritten" in refusal(create_shared, Path(name))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_key_file_has_its_name_only_once_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "key"
+    readable: list[bool] = []
+    real = os.fsync
+
+    def look_meanwhile(descriptor: int) -> None:
+        readable.append(path.exists())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look_meanwhile)
+    made = create_shared(path)
+    assert readable == [False]
+    assert read_shared(path) == made
+    assert os.listdir(tmp_path) == ["key"]
+
+
+def test_a_key_that_another_process_makes_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "key"
+    monkeypatch.setattr(os, "fsync", lambda _: write(path, SHARED))
+    assert "never overwritten" in refusal(create_shared, path)
+    assert read_shared(path) == SECRET
+    assert os.listdir(tmp_path) == ["key"]
+
+
+def test_a_key_that_cannot_be_written_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_the_disk(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fill_the_disk)
+    assert "cannot be made: No space left on device" in refusal(create_shared, tmp_path / "key")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_key_that_cannot_be_made_says_why() -> None:

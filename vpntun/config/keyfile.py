@@ -46,24 +46,32 @@ def read_bare(path: Path) -> bytes:
 
 
 def create_shared(path: Path) -> bytes:
-    """Make a shared key file, 0600, and its folder, 0700; never over an existing file. Raises KeyFileError."""
+    """Make a shared key file, 0600, and its folder, 0700; never over an existing file. Raises KeyFileError.
+
+    The key is written to a temporary file, and that is linked to its name: no reader finds the key file incomplete.
+    """
     secret = generate_secret()
+    temporary = path.parent / f".vpntun.key.{os.urandom(8).hex()}"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            _write_new(temporary, f"{TAG}\n{format_key(secret)}\n")
+            os.link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         if os.path.lexists(path):
             raise KeyFileError(f"{path} is there already, and a key is never overwritten: move it away first") from None
         raise KeyFileError(f"{path} cannot be made: {error.strerror}") from error
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{TAG}\n{format_key(secret)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        path.unlink()
-        raise KeyFileError(f"{path} cannot be written: {error.strerror}") from error
     return secret
+
+
+def _write_new(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _read(path: Path) -> str:
