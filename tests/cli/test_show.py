@@ -92,7 +92,7 @@ peer: cGVlcnBlZXJwZWVycGVlcnBlZXJwZWVycGVlcnBlZXI=
   records: up to 44 datagrams, 62.30 KiB
   path mtu: 1500
   delivered: 234.50 Mbit/s
-  lost on the way: 1543 of 1234567 datagrams
+  lost on the way: 1,543 of 1,234,567 datagrams
   restored: 1 record
   unfinished: 2 records
   queue: 1 packet, 1.37 KiB
@@ -173,6 +173,22 @@ def test_how_long_ago_it_was(seconds: int, said: str) -> None:
 )
 def test_how_many_bytes_it_was(size: int, said: str) -> None:
     assert lines(received_bytes=size)["transfer"] == f"{said} received, 3.00 KiB sent"
+
+
+@pytest.mark.parametrize(
+    ("number", "records"),
+    [(1, "1 record"), (2, "2 records"), (999_999, "999,999 records"), (12_345_678_901, "12,345,678,901 records")],
+)
+def test_counts_are_written_in_full(number: int, records: str) -> None:
+    assert lines(records_restored=number)["restored"] == records
+    packets = records.replace("record", "packet")
+    assert lines(queue={"packets": number, "bytes": 1})["queue"] == f"{packets}, 1 B"
+    assert lines(drops={"queue full": number})["dropped"] == f"{number:,} queue full"
+    assert lines(datagrams_lost=1, datagrams_sent=number)["lost on the way"].startswith(f"1 of {number:,} datagram")
+
+
+def test_a_count_of_zero_has_no_line() -> None:
+    assert not {"restored", "unfinished"} & lines(records_restored=0, records_unfinished=0).keys()
 
 
 def test_a_rate_is_said_in_bits() -> None:

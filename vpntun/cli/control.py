@@ -169,8 +169,8 @@ def _peer(peer: Mapping[str, Any], now: float) -> dict[str, Any]:
         "path mtu": peer["path_mtu"],
         "delivered": _rate(peer["delivered_rate"]),
         "lost on the way": _lost(peer["datagrams_lost"], peer["datagrams_sent"]),
-        "restored": _number_of_records(peer["records_restored"]),
-        "unfinished": _number_of_records(peer["records_unfinished"]),
+        "restored": _some(peer["records_restored"], "record"),
+        "unfinished": _some(peer["records_unfinished"], "record"),
         "queue": _queue(**peer["queue"]),
         "dropped": _drops(peer["drops"]),
     }
@@ -199,7 +199,12 @@ def _duration(seconds: float) -> str:
 
 
 def _count(number: float, unit: str) -> str:
-    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"
+    """Write a number in full, with its unit: 1 second, 2 seconds, 1,234,567 records."""
+    return f"{number:,.15g} {unit}" if number == 1 else f"{number:,.15g} {unit}s"
+
+
+def _some(number: int | None, unit: str) -> str | None:
+    return _count(number, unit) if number else None
 
 
 def _size(number: int) -> str:
@@ -225,11 +230,7 @@ def _records(span: int | None, size: int | None) -> str | None:
 
 
 def _lost(lost: int | None, sent: int | None) -> str | None:
-    return f"{lost} of {sent} datagrams" if lost and sent else None
-
-
-def _number_of_records(number: int | None) -> str | None:
-    return f"{number} record{'s' * (number > 1)}" if number else None
+    return f"{lost:,} of {_count(sent, 'datagram')}" if lost and sent else None
 
 
 def _queue(packets: int, bytes: int) -> str | None:
@@ -237,4 +238,4 @@ def _queue(packets: int, bytes: int) -> str | None:
 
 
 def _drops(drops: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(drops.items(), key=lambda drop: -drop[1]))
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(drops.items(), key=lambda drop: -drop[1]))
