@@ -19,6 +19,7 @@ from vpntun.cli.run_options import SECONDS
 from vpntun.config.file import interface_of
 from vpntun.control.client import PATIENCE, ControlClient, running_interfaces
 from vpntun.errors import NotInTime, PrivilegeError, VpntunError
+from vpntun.netconf.cleanup import clean_up
 from vpntun.runtime.log import open_log
 from vpntun.runtime.logform import escape
 
@@ -74,8 +75,6 @@ def down(name: str) -> None:
     except PrivilegeError:
         raise
     except VpntunError:
-        from vpntun.netconf.cleanup import clean_up  # what needs pytun is loaded for nothing else here
-
         open_log(interface, 0)
         if not clean_up(interface):
             raise

@@ -8,6 +8,7 @@ from vpntun.config.tunnel import DEFAULT_MTU, check_mtu, parse_interface
 from vpntun.errors import VpntunError
 from vpntun.netconf.settings import DeviceSettings
 from vpntun.runtime.accounts import gid_of, uid_of
+from vpntun.tun import persistent
 
 
 @click.command()
@@ -21,8 +22,6 @@ def mktun(name: str, user: str | None, group: str | None, addresses: tuple[str, 
 
     One that is there already for the same user and group is given what is asked for, and is no error.
     """
-    from vpntun.tun import persistent  # the commands that make keys need no pytun
-
     owner = None if user is None else uid_of(user)
     members = None if group is None else gid_of(group)
     wanted = tuple(map(parse_interface, addresses))
@@ -44,6 +43,4 @@ def mktun(name: str, user: str | None, group: str | None, addresses: tuple[str, 
 @click.argument("name")
 def rmtun(name: str) -> None:
     """Remove a device that mktun made; never one that is in use, or that is no TUN device."""
-    from vpntun.tun import persistent
-
     persistent.remove(name)

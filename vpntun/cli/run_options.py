@@ -81,7 +81,7 @@ def serve(interface: str, read: Callable[[], Tunnel], options: dict[str, Any], f
         detached=options["daemon"],
     )
     tunnel = read()
-    from vpntun.daemon import run  # the commands that make keys, and those that check files, need no pytun
+    from vpntun.daemon import run  # takes 60 ms to load, and only a command that runs a tunnel needs it
 
     background = Background.enter(options["wait"]) if options["daemon"] else None
     run_options = RunOptions(options["user"], commands, options["pidfile"], background, file)
