@@ -179,7 +179,7 @@ def test_keygen_over_an_existing_file_has_status_4_and_leaves_it(run: Run, key: 
     before = key.read_bytes()
     said = run("keygen", key)
     assert said.status == 4
-    assert said.err == f"vpntun: {key} is there already, and a key is never overwritten: move it away first\n"
+    assert said.err == f"vpntun: {key} already exists, and a key is never overwritten: move it away first\n"
     assert key.read_bytes() == before
 
 
@@ -189,15 +189,15 @@ def test_keygen_over_an_existing_file_has_status_4_and_leaves_it(run: Run, key: 
 @pytest.mark.parametrize(
     ("options", "explanation"),
     [
-        ("-p 0", "0 is no port"),
-        ("-p 65536", "65536 is no port"),
+        ("-p 0", "0 is not a port"),
+        ("-p 65536", "65536 is not a port"),
         ("--mtu 0", "an MTU of 0"),
         ("--mtu 1", "an MTU of 1"),
         ("--mtu 65536", "an MTU of 65536"),
         ("--mtu 1000 --address fd00::1/64", "too small for IPv6"),
         ("--address 192.168.0.1", "prefix length"),
         ("--address nonsense/24", "prefix length"),
-        ("--route nonsense", "no network"),
+        ("--route nonsense", "not a network"),
         ("--route 192.0.2.0/24", "covers 192.0.2.1"),
         ("--route 0.0.0.0/0", "covers 192.0.2.1"),
         ("--address 192.0.2.9/24", "covers 192.0.2.1"),
