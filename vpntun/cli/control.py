@@ -1,6 +1,7 @@
-"""The commands for tunnels that run.
+"""Commands for running tunnels: show, reset and down.
 
-`show` says what they do, in the words of wg(8) and more; `reset` lets a locked out peer in; `down` ends one.
+`show` prints their status, with the titles of wg(8) and some more. `reset` makes a tunnel accept a peer again that it
+refuses for an old timestamp. `down` ends a tunnel. They ask the tunnel through its control socket.
 """
 
 from __future__ import annotations
@@ -29,20 +30,22 @@ UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), 
 
 @click.command()
 @click.argument("interface", required=False)
-@click.option("--json", "as_json", is_flag=True, help="As docs/control.rst has it; without INTERFACE, a list.")
-@click.option("--wait", type=SECONDS, metavar="SECONDS", help="Wait for a link; status 9 without one.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/control.rst); a list if no INTERFACE is given.")
+@click.option(
+    "--wait", type=SECONDS, metavar="SECONDS", help="Wait for a link; exit with status 9 if there is none in time."
+)
 def show(interface: str | None, as_json: bool, wait: float | None) -> None:
-    """Say what the tunnel of INTERFACE is doing, or what all that run are."""
+    """Show the status of the tunnel of INTERFACE, or of all tunnels."""
     if wait is not None:
         if interface is None:
-            raise click.UsageError("--wait goes with an INTERFACE")
+            raise click.UsageError("--wait requires an INTERFACE")
         _wait_for_link(interface, wait)
     if interface is not None:
         _print(_status_of(interface), as_json)
         return
     found, failed = _status_of_all()
     if not found and failed is None and not as_json:
-        click.echo("no tunnel of this user's runs", err=True)
+        click.echo("no tunnel of this user is running", err=True)
     _print(found, as_json)
     if failed is not None:
         raise failed
@@ -52,9 +55,10 @@ def show(interface: str | None, as_json: bool, wait: float | None) -> None:
 @click.argument("interface")
 @click.argument("peer", required=False)
 def reset(interface: str, peer: str | None) -> None:
-    """Let a peer in that is refused for an old timestamp: forget its last one, and print its public key.
+    """Accept a peer again that is refused for an old timestamp.
 
-    PEER is its name, its public key, or the beginning of its key; leave it out where there is only one.
+    The tunnel forgets the peer's last timestamp. The peer's public key is printed. PEER is its name, its public key or
+    the start of its key; it can be omitted if there is only one peer.
     """
     query = "" if peer is None else f"?peer={quote(peer, safe='')}"
     with ControlClient(interface) as tunnel:
@@ -64,9 +68,9 @@ def reset(interface: str, peer: str | None) -> None:
 @click.command()
 @click.argument("name", metavar="INTERFACE|FILE")
 def down(name: str) -> None:
-    """End the tunnel of INTERFACE, or of the configuration FILE that it was started from, and wait until it has.
+    """End the tunnel of INTERFACE, or of a configuration FILE.
 
-    Of one that was killed, take away what it has left.
+    The command waits until the tunnel has ended. If the tunnel was killed, what it left behind is removed.
     """
     is_file = "/" in name or name.endswith(".conf")
     interface = interface_of(Path(name)) if is_file else name
@@ -84,7 +88,7 @@ def down(name: str) -> None:
 
 
 def _wait_for_link(interface: str, seconds: float) -> None:
-    """Return once a peer is connected; a tunnel that does not run yet is waited for as well. Raises NotInTime."""
+    """Wait until a peer is connected, also if the tunnel is not running yet. Raises NotInTime."""
     end = time.monotonic() + seconds
     while not _has_link(interface, max(end - time.monotonic(), SECONDS_BETWEEN)):
         left = end - time.monotonic()
@@ -105,7 +109,7 @@ def _status_of(interface: str, patience: float = PATIENCE) -> dict[str, Any]:
 
 
 def _status_of_all() -> tuple[list[dict[str, Any]], VpntunError | None]:
-    """Those that answer, and why one of the others does not."""
+    """Return the status of every tunnel that answers, and the error of one that does not."""
     found, failed = [], None
     for interface in running_interfaces():
         try:
@@ -127,7 +131,7 @@ def _print(status: dict[str, Any] | list[dict[str, Any]], as_json: bool) -> None
 
 
 def describe(status: Mapping[str, Any], now: float) -> Iterator[str]:
-    """A status, line by line; `now` in seconds since 1970. What is not known has no line."""
+    """Write a status line by line, without lines for unknown values. `now` is in seconds since 1970."""
     yield f"interface: {status['interface']}"
     yield from _titled(
         {
@@ -188,7 +192,7 @@ def _ago(moment: int | None, now: float) -> str | None:
 
 
 def _duration(seconds: float) -> str:
-    """In the two or more units that it takes, from years to seconds."""
+    """Write a duration in years, days, hours, minutes and seconds, without those that are zero."""
     left, parts = int(seconds), []
     for unit, length in UNITS:
         count, left = divmod(left, length)
