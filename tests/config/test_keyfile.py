@@ -225,7 +225,7 @@ def test_a_key_that_cannot_be_written_leaves_no_file(tmp_path: Path, monkeypatch
     assert os.listdir(tmp_path) == []
 
 
-def test_a_key_that_cannot_be_made_says_why() -> None:
+def test_the_error_for_a_key_that_cannot_be_created_gives_the_reason() -> None:
     with ordinary_user() as folder:
         (folder / "locked").mkdir(mode=0o500)
         message = refusal(create_shared, folder / "locked" / "key")

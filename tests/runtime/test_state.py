@@ -96,7 +96,7 @@ def test_two_keys_do_not_share_a_timestamp(tmp_path: Path) -> None:
         b"0" * (2 << 20),
     ],
 )
-def test_a_timestamp_file_of_garbage_counts_as_none(tmp_path: Path, garbage: bytes) -> None:
+def test_a_timestamp_file_of_garbage_counts_as_empty(tmp_path: Path, garbage: bytes) -> None:
     TimestampFile(PUBLIC, tmp_path).next()
     only_file(tmp_path).write_bytes(garbage)
     file = TimestampFile(PUBLIC, tmp_path)
@@ -271,7 +271,7 @@ def test_a_file_that_cannot_be_held_open_is_not_fatal(loop: HandLoop, tmp_path: 
     assert endpoints.recall(PUBLIC) == ("192.0.2.7", 4242)
 
 
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_user_without_a_home_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name in ("getuid", "geteuid"):

@@ -10,9 +10,9 @@
 2. lines.py splits it into sections, and values.py parses their values; each error names the file and the line.
 3. Several [Interface] sections count as one. If a key is repeated, its last value counts, except that addresses, name
    servers, allowed IPs and hooks add up.
-4. A second [Peer] with the same public key changes the first, as in wg(8): its values replace the first one's, allowed
-   IPs included. A [Peer] with this machine's own public key is ignored, as by the kernel, so that all machines can
-   share one list of peers.
+4. A second [Peer] with the same public key changes the first, as in wg(8): the values it gives replace the first one's,
+   and the first one's allowed IPs are dropped in any case. A [Peer] with this machine's own public key is ignored, as
+   by the kernel, so that all machines can share one list of peers.
 
 This end waits for peers if it has a port to listen on: ListenPort, or 55555 as the server of a shared key.
 """
@@ -63,7 +63,7 @@ KNOWN: Known = {
     ),
 }
 _ENDING = ".conf"
-_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")  # as in wg-quick; it replaces %i in shell commands
+_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")  # as in wg-quick, since the name replaces %i in shell commands
 
 
 def find_file(name: str) -> Path:

@@ -4,8 +4,9 @@
     logfmt    time=2025-01-31T12:00:00.000Z level=notice interface=tun3 message="connected to ..." peer=office
     json      {"time": "2025-01-31T12:00:00.000Z", "level": "notice", "interface": "tun3", "message": "connected"}
 
-Whatever a peer or a name server puts into an event, unprintable characters are escaped: an event stays one line, and it
-cannot change the terminal that shows it. Text starts with the time only in a file; elsewhere the reader adds the time.
+Unprintable characters, which a peer or a name server may put into an event, are escaped. So an event is always one
+line, and cannot change the terminal that shows it. Text starts with the time only in a file: elsewhere, the reader of
+the log adds the time.
 """
 
 from __future__ import annotations

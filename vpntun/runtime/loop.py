@@ -68,7 +68,7 @@ class Loop:
         on_writable: Callback | None = None,
         on_failure: Callback | None = None,
     ) -> None:
-        """Call `on_readable` while `descriptor` is readable, and `on_writable` as `await_writable` asks for it.
+        """Call `on_readable` while `descriptor` is readable; `await_writable` starts and stops calls of `on_writable`.
 
         `on_failure` is called when one of the two fails because of a bug, to close what can no longer work.
         """

@@ -1,8 +1,8 @@
 """Name look-ups in a few helper threads, so that they never block the loop.
 
-    literal address           answered by the loop, without a thread
-    name                      waits until a thread is free; the answer wakes the loop
-    name looked up in advance the first look-up returns the addresses found in advance
+    literal address              answered by the loop, without a thread
+    name                         waits until a thread is free; the answer wakes the loop
+    name looked up in advance    the first `ask` is answered with the addresses found in advance
 
 getaddrinfo may block for half a minute, and the name server that it asks may be inside the tunnel. All hosts share the
 threads: a thousand look-ups at once need neither a thousand threads nor thousands of descriptors.

@@ -71,7 +71,7 @@ class Schedule:
         timed.touched = True  # a later `touch` by leftover references must not list it again
 
     def deadline(self, now: float = NEVER) -> float:
-        """Return the earliest deadline of all; up to 50 ms old, and then perhaps too early, if no link was touched."""
+        """Return the earliest deadline. If no link was touched, it may be up to 50 ms old, and so too early."""
         if now < self._fresh_until and not self._touched:
             return self._found
         self._fresh_until = now + FRESH

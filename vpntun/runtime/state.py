@@ -121,7 +121,7 @@ class TimestampFile:
             stamp = successor(self._last)
         self._last = stamp
         if stamp > self._written:
-            # Never ahead of the clock by more than SECONDS_AHEAD, however often the program is restarted.
+            # Ahead of the clock, not of the last timestamp: frequent restarts must not add up.
             self._written = max(stamp, tai64n(clock + SECONDS_AHEAD))
             self._file.write(self._written.hex())
         return stamp

@@ -1,8 +1,8 @@
 """Check that only trusted users can have written or replaced a file, before it is run or read.
 
-The file, and every folder and symbolic link on the way to it, must belong to one of the trusted owners. Neither its
-group nor others may be able to write any of them, with two exceptions. The mode of a link has no meaning. A sticky
-folder may be writable, since users cannot rename or remove each other's files in it.
+The file, and every folder and symbolic link on the way to it, must belong to one of the trusted owners, and must not
+be writable by its group or by others. There are two exceptions: the mode of a link is ignored, since it has no meaning,
+and a sticky folder may be writable, since users cannot rename or remove each other's files in it.
 """
 
 from __future__ import annotations
