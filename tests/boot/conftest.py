@@ -1,4 +1,4 @@
-"""vpntun is installed once, into a folder; as root, machines of the lab have it."""
+"""Fixtures: vpntun installed once into a folder, and two lab machines that use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.netns.lab import Lab, state_folders, sweep, why_not
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make install DESTDIR=...` has filled."""
+    """Folder that `make install DESTDIR=...` has filled."""
     folder = tmp_path_factory.mktemp("install")
     install(folder, folder / "root")
     return folder / "root"
@@ -43,11 +43,11 @@ def lab(_machine_lets_us: None, tmp_path: Path) -> Iterator[Lab]:
 
 @pytest.fixture
 def a(lab: Lab, installed: Path) -> Host:
-    """The machine that calls."""
+    """Machine that calls the other one."""
     return Host(lab.a, installed)
 
 
 @pytest.fixture
 def b(lab: Lab, installed: Path) -> Host:
-    """The machine that waits to be called."""
+    """Machine that waits to be called."""
     return Host(lab.b, installed)

@@ -1,8 +1,8 @@
-"""What `make install` makes, and machines of the lab that it has been done on.
+"""Result of `make install`, and machines of the lab on which vpntun is installed.
 
-It goes into a folder once for all tests. A machine gets it by overlays: the folder's /usr/local over the machine's, and
-its /etc, below a few files of the test's own, over the machine's. So all of it is where it is meant to be, and the
-machine that runs the tests is not changed.
+vpntun is installed once into a folder, for all tests. A machine gets the folder by overlays: the folder's /usr/local on
+top of the machine's, and on top of the machine's /etc the folder's, then a few files of the test. So every file is in
+its proper place, and the machine that runs the tests is not changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ACCOUNTS = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\nvpntu
 
 
 def need(*tools: str) -> None:
-    """Skip the test where one of them is not installed; where no test may be skipped, fail it."""
+    """Skip the test if one of these tools is not installed; fail it if no test may be skipped."""
     for tool in tools:
         if shutil.which(tool) is None:
             required = os.environ.get("VPNTUN_REQUIRE_NETNS") == "1"
@@ -34,7 +34,7 @@ def need(*tools: str) -> None:
 
 
 def install(folder: Path, destination: Path, prefix: str = PREFIX) -> None:
-    """`make install`, with the packages that this environment has, and without the network."""
+    """Run `make install` with the packages of this environment, without the network."""
     packed = folder / "wheels"
     packed.mkdir()
     wheels.pack(packed)
@@ -55,14 +55,14 @@ def make(target: str, destination: Path, prefix: str = PREFIX, **environment: st
 
 
 def places(prefix: str = PREFIX) -> list[tuple[int, str, str]]:
-    """Mode, file and place of all that stands in the table of places."""
+    """Return mode, file and place of every row in scripts/boot/places."""
     rows = [line.split() for line in PLACES.read_text().splitlines() if line[:1].isdigit()]
     return [(int(mode, 8), file, place.replace("@PREFIX@", prefix)) for mode, file, place in rows]
 
 
 @dataclass
 class Host:
-    """A machine on which vpntun is installed."""
+    """Machine on which vpntun is installed."""
 
     machine: Machine
     installed: Path
@@ -77,14 +77,14 @@ class Host:
         self.write("/etc/nsswitch.conf", "hosts: files\npasswd: files\ngroup: files\n")
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
-        """A file of /etc, for commands that are started from now on; /etc/hosts and /etc/vpntun for all of them."""
+        """Write a file of /etc. Commands started earlier see the change only in /etc/hosts and /etc/vpntun."""
         file = self.own / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         file.chmod(mode)
 
     def enter(self, *command: str | Path) -> list[str | Path]:
-        """The command line that runs a command where the overlays are; for Machine.run and Machine.popen."""
+        """Return a command line for Machine.run and Machine.popen that runs a command inside the overlays."""
         return [*inside(self.installed, self.own), *command]
 
     def run(self, *command: str | Path, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -102,7 +102,7 @@ ENVIRONMENT: Mapping[str, str] = {
 
 
 def inside(installed: Path, own: Path) -> list[str | Path]:
-    """The beginning of a command line that lays `own` over `installed` over the machine, in its own mount namespace."""
+    """Return the start of a command line that mounts `own` and `installed` on top of the machine, in a namespace."""
     script = f"""
         mount -t overlay overlay -o "lowerdir=$0{PREFIX}:{PREFIX}" {PREFIX}
         mount -t overlay overlay -o "lowerdir=$1/etc:$0/etc:/etc" /etc

@@ -1,12 +1,12 @@
-"""A real systemd in a machine of the lab: process 1 of its own process namespace, with vpntun's units and few others.
+"""Real systemd in a machine of the lab, with vpntun's units and few others.
 
-1. It runs in a control group of its own, below the one of the tests, and in namespaces for processes, mounts, control
-   groups, IPC and host name; the network is the machine's.
-2. SYSTEMD_UNIT_PATH names all folders in which it finds units: the installed one, one of the test's with stubs for the
-   targets that every service has around it, and an empty one for what is enabled. So nothing of the host is started.
-   Its /run, /tmp, /var/lib and /var/tmp are its own, and users are let at its /dev/net/tun, as udev does it.
-3. Killing it ends whatever it has started: the kernel ends a process namespace with its process 1.
-4. Where a container does not let one come up, `why_not` says so.
+1. It is process 1 of its own process namespace. It has its own control group, below the one of the tests, and its own
+   namespaces for mounts, control groups, IPC and host name; the network is the machine's.
+2. SYSTEMD_UNIT_PATH lists all folders with units: the installed one, one of the test with stubs for the targets that
+   every service depends on, and an empty one for enabled units. So no unit of the host is started. It has its own /run,
+   /tmp, /var/lib and /var/tmp. Users may open its /dev/net/tun, as udev allows.
+3. Killing it ends all processes that it has started: the kernel ends a process namespace with its process 1.
+4. If systemd cannot run in this container, `why_not` returns the reason.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 0
 
 
 def why_not(host: Host) -> str | None:
-    """The reason why there can be no systemd on this machine, found out by having one come up; or None."""
+    """Start a systemd to find out whether that is possible; return the reason if not, or None."""
     for tool in ("systemctl", "systemd-analyze", "journalctl", "nsenter", "unshare"):
         if shutil.which(tool) is None or not SYSTEMD.exists():
             return "systemd is not installed"
@@ -73,7 +73,7 @@ def why_not(host: Host) -> str | None:
 
 class Systemd:
     def __init__(self, host: Host, wanted: str = "", dropins: Mapping[str, str] | None = None) -> None:
-        """Starts it, with units that it wants at boot, and with drop-ins by the name of a unit."""
+        """Start systemd. `wanted`: units to start at boot. `dropins`: by name of the unit."""
         self._host = host
         host.write("/etc/machine-id", f"{uuid.uuid4().hex}\n")
         self._units = host.own / "units"
@@ -99,13 +99,13 @@ class Systemd:
         )
 
     def boot(self) -> None:
-        """Returns once it answers."""
+        """Wait until systemd answers."""
         until(lambda: self._answers() or not self._process.running, 20, 0.05)
         assert self._answers(), f"systemd has not come up: {self._process}"
 
     @property
     def last_words(self) -> str:
-        """What was said while it was set up: mostly by a mount that is not allowed."""
+        """Output of the set-up; on failure usually the error of a mount that is not allowed."""
         return "; ".join(self._process.log.splitlines()) or "it does not answer"
 
     def _answers(self) -> bool:
@@ -117,15 +117,15 @@ class Systemd:
         path.write_text(text)
 
     def control(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
-        """systemctl."""
+        """Run systemctl."""
         return self.run("systemctl", "--no-pager", *arguments, check=check)
 
     def state(self, unit: str, name: str) -> str:
-        """One property of a unit."""
+        """Return one property of a unit."""
         return self.control("show", "--property", name, "--value", unit, check=True).stdout.strip()
 
     def journal(self, unit: str) -> str:
-        """What a unit has said, and systemd of it."""
+        """Return the log lines of a unit, and those of systemd about it."""
         return self.run("journalctl", "--no-pager", "--output=cat", f"--unit={unit}").stdout
 
     def run(self, *command: str, check: bool = False) -> subprocess.CompletedProcess[str]:
@@ -137,7 +137,7 @@ class Systemd:
         return done
 
     def _process_1(self) -> int | None:
-        """Its process id, seen from outside."""
+        """Return the ID of process 1 as seen from outside, or None."""
         unshare = self._process.process.pid
         children = Path(f"/proc/{unshare}/task/{unshare}/children")
         try:
@@ -158,7 +158,7 @@ class Systemd:
 
 
 def _python_in_a_home() -> str:
-    """What a unit needs to run a Python that lies in somebody's home, which it is kept from seeing."""
+    """Return a drop-in with which a sandboxed unit can run a Python that is inside a home folder."""
     if not sys.base_prefix.startswith(("/home/", "/root/")):
         return ""
     return f"[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths={sys.base_prefix}\n"

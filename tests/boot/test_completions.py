@@ -1,4 +1,4 @@
-"""At TAB each shell asks the installed program, and completes its commands and its options."""
+"""Shell completions: each shell completes the commands and options of the installed program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMP_WORDS=(vpntun "$TYPED") COMP_CWORD=1
 _vpntun_completion vpntun
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
-# The function that zsh has found for vpntun by itself. What it gives to zsh's line editor is printed in place of that.
+# Call the function that zsh has found for vpntun by itself, and print the words that it would give to the line editor.
 ZSH = """
 autoload -U compinit && compinit -u -D
 _describe() { print -r -- ${completions_with_descriptions%%:*} }

@@ -1,4 +1,4 @@
-"""ifupdown: stanzas of /etc/network/interfaces, the README's among them, bring tunnels up and take them down."""
+"""ifupdown: stanzas of /etc/network/interfaces, including the README's, start and end tunnels."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_client_comes_and_goes(lab: Lab, host: Host, b: Host) -> None:
     assert not lab.a.has_device("tun11")
 
 
-def test_a_link_that_does_not_stand_in_time_fails_and_leaves_nothing(lab: Lab, host: Host) -> None:
+def test_ifup_fails_and_leaves_nothing_if_the_link_is_not_up_in_time(lab: Lab, host: Host) -> None:
     failed = ifup(host, "tun12", check=False)
     assert failed.returncode != 0
     assert until(lambda: not lab.a.has_device("tun12"), 5)
@@ -78,7 +78,7 @@ def test_a_file_with_two_stanzas_and_a_server(lab: Lab, host: Host) -> None:
     assert not lab.a.has_device("tun3")
 
 
-def test_other_interfaces_are_none_of_its_business(lab: Lab, host: Host) -> None:
+def test_stanzas_without_vpntun_options_are_ignored(lab: Lab, host: Host) -> None:
     ifup(host, "veth0")
     ifdown(host, "veth0")
     assert lab.a.has_device("veth0")

@@ -1,4 +1,4 @@
-"""/etc/init.d/vpntun, for machines without systemd: what /etc/default/vpntun names starts, ends, and says how it is.
+"""Init script for machines without systemd: starts, stops and reports the tunnels it is configured for.
 
 The server has the README's file, with two tunnels.
 """
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.netns
 
 @pytest.fixture
 def server(lab: Lab, b: Host) -> Host:
-    """Where two tunnels are to run, one with a file and one without."""
+    """Machine with two configured tunnels, one with a configuration file and one without."""
     shutil.copy(lab.key, b.configuration / "vpntun.key")
     [default] = blocks("default")
     b.write("/etc/default/vpntun", default)
@@ -55,11 +55,11 @@ def stop(host: Host) -> None:
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
 @pytest.mark.parametrize("script", ["vpntun.init", "vpntun.ifupdown"])
-def test_the_scripts_are_good_shell(script: str, shell: str) -> None:
+def test_the_scripts_are_valid_shell(script: str, shell: str) -> None:
     subprocess.run([shell, "-n", CHECKOUT / "scripts" / "boot" / script], check=True)
 
 
-def test_it_starts_says_so_and_stops(lab: Lab, a: Host, server: Host) -> None:
+def test_start_status_and_stop(lab: Lab, a: Host, server: Host) -> None:
     assert status(server) == STOPPED
     server.run(SCRIPT, "start")
     assert status(server) == RUNS
@@ -82,7 +82,7 @@ def test_a_second_start_and_a_second_stop_change_nothing(server: Host) -> None:
     stop(server)
 
 
-def test_one_tunnel_by_its_name(server: Host) -> None:
+def test_an_action_on_one_tunnel_leaves_the_other_alone(server: Host) -> None:
     server.run(SCRIPT, "start", "office")
     assert (status(server, "office"), status(server, "server@tun3")) == (RUNS, STOPPED)
     before = pid(server, "office")
@@ -92,7 +92,7 @@ def test_one_tunnel_by_its_name(server: Host) -> None:
     stop(server)
 
 
-def test_one_that_was_killed_is_told_and_started_again(server: Host) -> None:
+def test_a_killed_tunnel_is_reported_as_dead_and_can_be_started_again(server: Host) -> None:
     server.run(SCRIPT, "start", "server@tun3")
     server.run("kill", "-KILL", str(pid(server, "tun3")))
     assert until(lambda: status(server, "server@tun3") == DEAD, 5)
@@ -101,7 +101,7 @@ def test_one_that_was_killed_is_told_and_started_again(server: Host) -> None:
     stop(server)
 
 
-def test_a_reload_has_files_read_again_and_keeps_the_processes(server: Host) -> None:
+def test_a_reload_reads_files_again_and_keeps_the_processes(server: Host) -> None:
     server.run(SCRIPT, "start")
     before = pid(server, "office"), pid(server, "tun3")
     server.write("/etc/vpntun/office.conf", OFFICE.format(port=4500) + "[Peer]\nName = laptop\n", 0o600)
@@ -112,7 +112,7 @@ def test_a_reload_has_files_read_again_and_keeps_the_processes(server: Host) -> 
     stop(server)
 
 
-def test_what_cannot_start_is_a_failure(server: Host) -> None:
+def test_a_tunnel_that_cannot_start_is_a_failure(server: Host) -> None:
     server.write("/etc/vpntun/office.conf", OFFICE.format(port=0x10000), 0o600)
     failed = server.run(SCRIPT, "start", check=False)
     assert failed.returncode == 1
@@ -122,11 +122,11 @@ def test_what_cannot_start_is_a_failure(server: Host) -> None:
 
 
 @pytest.mark.parametrize("tunnel", ["client@tun11", "server@", "other@tun3"])
-def test_a_tunnel_that_is_none_is_not_configured(b: Host, tunnel: str) -> None:
+def test_an_invalid_tunnel_name_has_status_6(b: Host, tunnel: str) -> None:
     assert b.run(SCRIPT, "start", tunnel, check=False).returncode == 6
 
 
-def test_an_unknown_action_is_usage(b: Host) -> None:
+def test_an_unknown_action_is_a_usage_error(b: Host) -> None:
     done = b.run(SCRIPT, "stand", check=False)
     assert done.returncode == 2
     assert re.match("usage: .*start|stop", done.stderr)
@@ -136,7 +136,7 @@ def test_without_tunnels_there_is_nothing_to_do(b: Host) -> None:
     assert b.run(SCRIPT, "start").stderr == ""
 
 
-def test_its_header_is_one(installed: Path) -> None:
+def test_it_has_an_lsb_header(installed: Path) -> None:
     script = (installed / SCRIPT[1:]).read_text()
     header = re.search(r"### BEGIN INIT INFO\n(.*?)### END INIT INFO", script, re.DOTALL)
     assert header

@@ -1,4 +1,4 @@
-"""`make install` puts everything into its place, knows nothing of where it was made, and `make uninstall` undoes it."""
+"""`make install` and `make uninstall`: files in their places, without the paths of the build."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_there_is_nothing_else_beside_the_program(installed: Path) -> None:
     assert beside == {f"{PREFIX}/bin/vpntun".lstrip("/"), *(place.lstrip("/") for _, _, place in places())}
 
 
-def test_no_file_knows_where_it_was_made(installed: Path) -> None:
+def test_no_file_contains_the_path_of_destdir(installed: Path) -> None:
     search = ["grep", "-rlF", str(installed), str(installed)]
     found = subprocess.run(search, capture_output=True, text=True, check=False)
     assert found.stdout == ""
@@ -45,7 +45,7 @@ def test_the_environment_holds_the_program_and_no_installer(installed: Path) -> 
     assert {path.name for path in (environment / "bin").iterdir() if not path.name.startswith("python")} == {"vpntun"}
 
 
-def test_uninstall_leaves_what_is_the_operators(installed: Path, tmp_path: Path) -> None:
+def test_uninstall_keeps_the_files_of_the_operator(installed: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     shutil.copytree(installed, root, symlinks=True)
     kept = {"etc/vpntun/vpntun.key", "etc/default/vpntun", "var/lib/vpntun/0011.timestamp", "usr/local/bin/other"}

@@ -1,4 +1,4 @@
-"""The manual pages: written without an error, and about the program that there is."""
+"""Manual pages: they render without warnings, and describe exactly the program's options and keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILES = CHECKOUT / "docs" / "vpntun.conf.5"
 
 
 def plain(page: Path) -> str:
-    """The source with its fonts and escapes gone."""
+    """Return the source of a page without fonts and escapes."""
     text = re.sub(r"\\f[BIRP]", "", page.read_text())
     return re.sub(r"\\(?=-)", "", text)
 
@@ -36,7 +36,7 @@ def section(page: Path, title: str) -> str:
 
 
 def named_in(text: str) -> set[str]:
-    """The long options that an entry begins with."""
+    """Return the long options in the headings of all entries."""
     heads = re.findall(r"^\.TP\n(.*)", text, re.MULTILINE)
     return {option for head in heads for option in re.findall(r"--[a-z-]+", head)}
 
@@ -46,7 +46,7 @@ def long_options(command: click.Command) -> set[str]:
 
 
 def subsections() -> Iterator[tuple[str, str]]:
-    """Each command, and what stands under its name."""
+    """Yield each command with the text under its heading."""
     for title, text in re.findall(
         r"^\.SS (vpntun .*)\n((?:(?!\.SS).*\n)*)", section(COMMANDS, "COMMANDS"), re.MULTILINE
     ):
@@ -55,7 +55,7 @@ def subsections() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("page", [COMMANDS, FILES], ids=lambda page: page.name)
-def test_they_are_written_without_an_error(page: Path) -> None:
+def test_the_pages_render_without_warnings(page: Path) -> None:
     need("man", "groff")
     render = ["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", str(page)]
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "MANWIDTH": "80"}

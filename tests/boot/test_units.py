@@ -1,4 +1,4 @@
-"""The units: what systemd thinks of them, and what they do under a real systemd."""
+"""systemd units: checked by systemd's tools, and run under a real systemd."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _systemd(_machine_lets_us: None, installed: Path, tmp_path_factory: pytest.T
 
 @pytest.fixture
 def boot(_systemd: None, lab: Lab) -> Iterator[Boot]:
-    """Starts systemd on a machine; at the end of the test all that were started go."""
+    """Function that starts systemd on a machine; at the end of the test every systemd is ended."""
     started: list[Systemd] = []
 
     def start(*arguments: object, **how: object) -> Systemd:
@@ -69,12 +69,12 @@ def wait_for(systemd: Systemd, unit: str, state: str, seconds: float = 20) -> No
 
 
 def is_told(systemd: Systemd, unit: str, text: str) -> bool:
-    """Whether this becomes its status line."""
+    """Wait until the unit has this status line; return whether it has."""
     return until(lambda: systemd.state(unit, "StatusText") == text, 10, 0.05)
 
 
 def status_of(systemd: Systemd, unit: str) -> str:
-    """What the kernel says of its process."""
+    """Return the kernel's status of a unit's process."""
     return systemd.run("cat", f"/proc/{pid_of(systemd, unit)}/status", check=True).stdout
 
 
@@ -92,11 +92,11 @@ def test_they_are_no_more_exposed_than_the_readme_says(installed: Path, template
     need("systemd-analyze")
     analyze = ["systemd-analyze", "security", "--no-pager", "--offline=true", f"--root={installed}"]
     told = subprocess.run([*analyze, f"{template}.service"], capture_output=True, text=True, check=True).stdout
-    estimator = re.search(r"Overall exposure level for \S+: ([0-9.]+)", told)
-    assert estimator
+    overall = re.search(r"Overall exposure level for \S+: ([0-9.]+)", told)
+    assert overall
     [stated] = [float(row[-1]) for row in table("exposure of the units") if row[0] == f"``{template}``"]
     another_scale = 0.0 if _systemd_version() == 252 else 0.5
-    assert float(estimator[1]) <= stated + another_scale
+    assert float(overall[1]) <= stated + another_scale
 
 
 def _systemd_version() -> int:
@@ -113,7 +113,7 @@ def test_they_can_be_enabled(installed: Path, tmp_path: Path, unit: str) -> None
     assert (tmp_path / "etc/systemd/system/multi-user.target.wants" / unit).is_symlink()
 
 
-def test_the_users_group_may_be_let_at_the_folder_of_the_files(tmp_path: Path) -> None:
+def test_a_folder_opened_to_the_users_group_stays_open(tmp_path: Path) -> None:
     need("systemd-tmpfiles")
     folder = tmp_path / "etc" / "vpntun"
     rules = CHECKOUT / "scripts" / "boot" / "vpntun.tmpfiles"
@@ -175,7 +175,7 @@ def test_a_client_waits_for_network_and_name_service(lab: Lab, a: Host, b: Host,
 
 
 @pytest.mark.netns
-def test_one_that_hangs_is_started_again(lab: Lab, a: Host, boot: Boot) -> None:
+def test_a_tunnel_that_hangs_is_restarted(lab: Lab, a: Host, boot: Boot) -> None:
     share_a_key(lab, a)
     server = boot(a, SERVER, dropins={"vpntun-server@.service": "[Service]\nWatchdogSec=2\nRestartSec=0\n"})
     wait_for(server, SERVER, "active")
@@ -188,7 +188,7 @@ def test_one_that_hangs_is_started_again(lab: Lab, a: Host, boot: Boot) -> None:
 
 
 @pytest.mark.netns
-def test_what_cannot_work_is_not_tried_again(a: Host, boot: Boot) -> None:
+def test_an_error_that_a_restart_cannot_mend_causes_no_restart(a: Host, boot: Boot) -> None:
     systemd = boot(a)
     for unit, says in (
         (FILE, "there is no configuration file"),
@@ -210,13 +210,13 @@ Name = {name}
 
 
 def office(host: Host, name: str, *more: str) -> None:
-    """The file of a tunnel whose peer has this name, with more lines of the interface."""
+    """Write the file of a tunnel whose peer has this name; `more` are lines for its [Interface]."""
     key = host.machine.lab.key.read_text().split("\n")[1]
     host.write("/etc/vpntun/office.conf", OFFICE.format(key=key, name=name, more="\n".join(more)), 0o600)
 
 
 def is_reloaded(systemd: Systemd, name: str) -> bool:
-    """Has the file read again; whether the tunnel knows the peer by that name then, and is the same process still."""
+    """Reload the file. Return whether the same process then has a peer of this name."""
     before = pid_of(systemd, FILE)
     systemd.control("reload", FILE, check=True)
     known = until(lambda: name in systemd.run(VPNTUN, "show", "office", check=True).stdout, 10)
@@ -251,7 +251,7 @@ def forwarding(lab: Lab) -> str:
     return lab.b.run(firewall()[0], "-S", "FORWARD").stdout
 
 
-# What the README says, under "At boot".
+# The examples of the README under "At boot".
 
 
 @pytest.mark.netns
@@ -296,7 +296,7 @@ def test_a_file_that_the_users_group_may_read_is_read_again(b: Host, boot: Boot)
 
 
 @pytest.mark.netns
-def test_a_unit_that_is_lent_its_file_is_never_root(lab: Lab, a: Host, b: Host, boot: Boot) -> None:
+def test_a_unit_with_its_file_as_a_credential_is_never_root(lab: Lab, a: Host, b: Host, boot: Boot) -> None:
     share_a_key(lab, a)
     office(b, "laptop", "Address = 192.168.7.2/24")
     [dropin] = blocks("never-root")

@@ -1,6 +1,6 @@
-"""Wheels of what this environment has installed, so that `make install` is tested without the network.
+"""Wheels packed from this environment's packages, to test `make install` without the network.
 
-An installed package is its wheel unpacked: what its RECORD names, below the same folder. So it can be packed again.
+An installed package is an unpacked wheel: the files in its RECORD, below one folder. So it can be packed again.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 from zipfile import ZipFile
 
 CHECKOUT = Path(__file__).parents[2]
-BUILD = ("setuptools", "wheel")  # what pip wants for a project without a pyproject.toml
+BUILD = ("setuptools", "wheel")  # needed by pip for a project without a pyproject.toml
 
 
 def pack(folder: Path) -> None:
-    """A wheel for each package that vpntun needs, and for those that build its own."""
+    """Pack a wheel of every package that vpntun needs, and of those that build vpntun's own wheel."""
     packed: set[str] = set()
     wanted = [*BUILD, *_asked_for()]
     while wanted:
@@ -26,7 +26,7 @@ def pack(folder: Path) -> None:
         packed.add(name)
         try:
             found = distribution(name)
-        except PackageNotFoundError:  # on another Python, or another system, it is needed
+        except PackageNotFoundError:  # needed only on other Pythons or systems
             continue
         _pack(found, folder)
         wanted += _names("\n".join(line for line in found.requires or [] if "extra ==" not in line))

@@ -1,4 +1,4 @@
-"""What all tests of the command line share."""
+"""Fixtures for all tests of the command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import vpntun.daemon  # now, since an ordinary user may not be able to read it later
+import vpntun.daemon  # now, since a test as an ordinary user may not be able to read it
 from vpntun.cli import main
 
 
@@ -24,7 +24,7 @@ def _log_as_before() -> Iterator[None]:
 
 
 class Said:
-    """How a run of the program ended, and what it wrote."""
+    """Exit status of a run of the program, and what it wrote."""
 
     def __init__(self, status: object, out: str, err: str) -> None:
         self.status = status
@@ -33,7 +33,7 @@ class Said:
 
 
 class Run:
-    """Runs the program in this process."""
+    """Runner of the program in this process."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -52,7 +52,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the daemon is given to run: the tunnel, its manner, and how it is read again."""
+    """Arguments with which the daemon is run: the tunnel, its run options, and the function that reads it again."""
     given: list[Any] = []
     monkeypatch.setattr(vpntun.daemon, "run", lambda *arguments: given.extend(arguments))
     return given

@@ -1,4 +1,4 @@
-"""The command line: what contradicts itself is a usage error, and every other refusal has its status and its line."""
+"""Command line: usage errors, and the exit status and one-line message of every other refusal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import vpntun
-import vpntun.daemon  # now, since an ordinary user may not be able to read it later
+import vpntun.daemon  # now, since a test as an ordinary user may not be able to read it
 from tests.cli.conftest import Run, Said
 from tests.machine import ordinary_user
 from vpntun import errors
@@ -74,11 +74,11 @@ genkey  pubkey  genpsk  keygen
         ("-i tun3 --tap -s", "not supported yet"),
         ("-i tun3 -u -a -s", "not supported yet"),
         ("-a", "not supported yet"),
-        (f"-i tun3 -s --peer {PEER}", "--peer goes with --private-key"),
-        ("-i tun3 -s --psk file", "--psk goes with --private-key"),
-        ("-i tun3 -s --allowed 10.0.0.0/8", "--allowed goes with --private-key"),
+        (f"-i tun3 -s --peer {PEER}", "--peer requires --private-key"),
+        ("-i tun3 -s --psk file", "--psk requires --private-key"),
+        ("-i tun3 -s --allowed 10.0.0.0/8", "--allowed requires --private-key"),
         (f"-i tun3 -s -k file --private-key file --peer {PEER}", "either a shared key"),
-        ("-i tun3 -s --private-key file", "goes with --peer"),
+        ("-i tun3 -s --private-key file", "requires --peer"),
         ("-i tun3 -s --transport sctp", "--transport"),
         ("-i tun3 -s -p http", "--port"),
         ("-i tun3 -s --mtu large", "--mtu"),
@@ -86,11 +86,11 @@ genkey  pubkey  genpsk  keygen
         ("-i", "requires an argument"),
         ("-i tun3 -c", "requires an argument"),
         ("no-such-command", "no-such-command"),
-        ("-v genkey", "do not go with 'genkey'"),
-        ("-i tun3 genkey", "do not go with 'genkey'"),
-        ("-s pubkey", "do not go with 'pubkey'"),
-        ("-p 55555 genpsk", "do not go with 'genpsk'"),
-        ("-i tun3 -s -k file keygen other", "do not go with 'keygen'"),
+        ("-v genkey", "cannot be combined with 'genkey'"),
+        ("-i tun3 genkey", "cannot be combined with 'genkey'"),
+        ("-s pubkey", "cannot be combined with 'pubkey'"),
+        ("-p 55555 genpsk", "cannot be combined with 'genpsk'"),
+        ("-i tun3 -s -k file keygen other", "cannot be combined with 'keygen'"),
         ("keygen", "FILE"),
         ("keygen one two", "unexpected extra argument"),
         ("genkey file", "unexpected extra argument"),
@@ -117,7 +117,7 @@ def test_help_names_every_option_and_command(run: Run, option: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["-V", "--version"])
-def test_the_version_is_told(run: Run, option: str) -> None:
+def test_the_version_is_printed(run: Run, option: str) -> None:
     said = run(option)
     assert said.status == 0
     assert vpntun.__version__ in said.out
@@ -179,7 +179,7 @@ def test_keygen_over_an_existing_file_has_status_4_and_leaves_it(run: Run, key: 
     before = key.read_bytes()
     said = run("keygen", key)
     assert said.status == 4
-    assert said.err == f"vpntun: {key} is there already, and a key is never overwritten: move it away first\n"
+    assert said.err == f"vpntun: {key} already exists, and a key is never overwritten: move it away first\n"
     assert key.read_bytes() == before
 
 
@@ -189,15 +189,15 @@ def test_keygen_over_an_existing_file_has_status_4_and_leaves_it(run: Run, key: 
 @pytest.mark.parametrize(
     ("options", "explanation"),
     [
-        ("-p 0", "0 is no port"),
-        ("-p 65536", "65536 is no port"),
+        ("-p 0", "0 is not a port"),
+        ("-p 65536", "65536 is not a port"),
         ("--mtu 0", "an MTU of 0"),
         ("--mtu 1", "an MTU of 1"),
         ("--mtu 65536", "an MTU of 65536"),
         ("--mtu 1000 --address fd00::1/64", "too small for IPv6"),
         ("--address 192.168.0.1", "prefix length"),
         ("--address nonsense/24", "prefix length"),
-        ("--route nonsense", "no network"),
+        ("--route nonsense", "not a network"),
         ("--route 192.0.2.0/24", "covers 192.0.2.1"),
         ("--route 0.0.0.0/0", "covers 192.0.2.1"),
         ("--address 192.0.2.9/24", "covers 192.0.2.1"),
@@ -220,7 +220,7 @@ def test_a_name_that_no_interface_can_have_has_status_3(run: Run, key: Path, nam
     assert "cannot be an interface's name" in said.err
 
 
-def test_wireguards_own_values_are_checked_too(run: Run, private: Path) -> None:
+def test_the_values_of_the_wireguard_options_are_checked(run: Run, private: Path) -> None:
     base: list[str | Path] = ["-i", "tun3", "-s", "--private-key", private]
     own = format_key(KeyPair.of(clamp(b"o" * 32)).public)
     assert run(*base, "--peer", own).status == 3
@@ -265,7 +265,7 @@ def test_a_client_without_a_key_has_status_4_and_names_where_it_is_expected(
     assert "scp -p root@remote.example.org:" in said.err
 
 
-def test_an_ordinary_user_without_a_prepared_device_is_told_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ordinary_user_without_a_prepared_device_gets_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with ordinary_user() as folder:
         monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
@@ -278,7 +278,7 @@ def test_an_ordinary_user_without_a_prepared_device_is_told_so(run: Run, monkeyp
     assert secret not in said.err
 
 
-def test_each_kind_of_error_has_the_status_of_the_table() -> None:
+def test_each_class_of_error_has_the_status_of_the_table() -> None:
     statuses = [
         each.exit_status
         for each in (
@@ -305,7 +305,7 @@ def test_the_program_runs_as_a_module_and_ends_with_the_statuses(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("closed", "status"), [("<&-", 3), (">&-", 2), ("2>&-", 2), ("<&- >&- 2>&-", 2)])
-def test_streams_that_are_closed_are_no_crash(closed: str, status: int) -> None:
+def test_closed_standard_streams_cause_no_traceback(closed: str, status: int) -> None:
     command = "pubkey" if closed == "<&-" else "no-such-command"
     done = subprocess.run(
         ["sh", "-c", f'exec "$0" -m vpntun {command} {closed}', sys.executable],
@@ -328,12 +328,12 @@ print("went on", flush=True)
 sys.exit()
 """
 IGNORING_INTERRUPTS = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
-"""As a shell without job control starts a command in the background."""
+"""Command line that starts a program with SIGINT ignored, as a shell without job control does in the background."""
 
 
 @pytest.fixture
 def slow(tmp_path: Path) -> dict[str, str]:
-    """An environment in which the program waits for a line of input while it loads its modules."""
+    """Environment in which the program waits for a line of input while it loads its modules."""
     (tmp_path / "click.py").write_text(SLOW_TO_LOAD)
     return {**os.environ, "PYTHONPATH": str(tmp_path)}
 
@@ -350,9 +350,7 @@ def interrupt(command: list[str], environment: dict[str, str]) -> Said:
 
 
 @pytest.mark.parametrize("entrance", ENTRANCES, ids=["module", "script"])
-def test_an_interrupt_while_the_program_loads_kills_it_without_a_word(
-    entrance: list[str], slow: dict[str, str]
-) -> None:
+def test_an_interrupt_while_the_program_loads_kills_it_silently(entrance: list[str], slow: dict[str, str]) -> None:
     said = interrupt(entrance, slow)
     assert (said.status, said.out, said.err) == (-signal.SIGINT, "", "")
 
@@ -363,7 +361,7 @@ def test_an_interrupt_that_was_ignored_at_the_start_stays_ignored(entrance: list
     assert (said.status, said.out, said.err) == (0, "went on\n", "")
 
 
-def test_an_interrupt_kills_a_command_that_waits_without_a_word() -> None:
+def test_an_interrupt_kills_a_waiting_command_silently() -> None:
     command = [sys.executable, "-c", INTERRUPTS_ITSELF, "show", "tun9", "--wait", "30"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

@@ -1,4 +1,4 @@
-"""The commands for configuration files: what is checked, what is said, and what does not go together."""
+"""Commands for configuration files: the output of check, and how up and -f run a tunnel."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def hub(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def check(run: Run, tmp_path: Path) -> Callable[[str], Said]:
-    """Has a text checked as the file of the interface t0."""
+    """Function that runs `check` on a text as the file of the interface t0."""
     return lambda text: run("check", write(tmp_path / "t0.conf", text))
 
 
@@ -105,14 +105,14 @@ def peer(*lines: str) -> str:
 # check
 
 
-def test_check_says_what_would_be_done_and_no_secret(run: Run, hub: Path) -> None:
+def test_check_prints_what_would_be_done_and_no_secret(run: Run, hub: Path) -> None:
     said = run("check", hub)
     assert (said.status, said.out, said.err) == (0, CHECKED, "")
     for secret in (OWN.private, PSK):
         assert format_key(secret) not in said.out
 
 
-def test_check_and_up_take_a_name_for_a_file_in_the_usual_folders(
+def test_check_and_up_find_a_file_by_its_name_in_the_usual_folders(
     run: Run, hub: Path, ran: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "FOLDERS", (hub.parent / "none", hub.parent))
@@ -121,7 +121,7 @@ def test_check_and_up_take_a_name_for_a_file_in_the_usual_folders(
     assert ran[0].interface == "hub"
     said = run("check", "hug")
     assert said.status == 3
-    assert f"{hub.parent}/none/hug.conf and no {hub.parent}/hug.conf" in said.err
+    assert f"{hub.parent}/none/hug.conf or {hub.parent}/hug.conf" in said.err
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_check_and_up_take_a_name_for_a_file_in_the_usual_folders(
         (key_pairs() + peer("Endpoint = host:5", "Transport = auto"), ["endpoint: host:5, over UDP or TCP"]),
     ],
 )
-def test_check_knows_what_follows_from_what(check: Callable[[str], Said], text: str, lines: list[str]) -> None:
+def test_check_prints_the_values_derived_from_others(check: Callable[[str], Said], text: str, lines: list[str]) -> None:
     said = check(text)
     assert said.status == 0
     for line in lines:
@@ -161,7 +161,7 @@ def test_check_knows_what_follows_from_what(check: Callable[[str], Said], text: 
     assert ("full tunnel" in said.out) == any("full tunnel" in line for line in lines)
 
 
-def test_check_tells_the_addresses_that_follow_from_a_shared_key(run: Run, tmp_path: Path) -> None:
+def test_check_prints_the_addresses_derived_from_a_shared_key(run: Run, tmp_path: Path) -> None:
     secret = create_shared(tmp_path / "office.key")
     keys = derived_keys("client", secret)
     interface = f"[Interface]\nRole = client\nSharedKey = {tmp_path}/office.key\nListenPort = 9\n"
@@ -175,7 +175,7 @@ def test_check_tells_the_addresses_that_follow_from_a_shared_key(run: Run, tmp_p
     assert format_key(secret) not in said.out
 
 
-def test_check_of_a_bad_file_has_status_3_and_one_line_with_the_place(check: Callable[[str], Said]) -> None:
+def test_check_of_a_bad_file_has_status_3_and_names_file_and_line(check: Callable[[str], Said]) -> None:
     said = check(key_pairs("Adress = 10.0.0.1/24"))
     assert (said.status, said.out) == (3, "")
     assert said.err.endswith("t0.conf:3: there is no key Adress in [Interface]; did you mean Address?\n")
@@ -183,17 +183,17 @@ def test_check_of_a_bad_file_has_status_3_and_one_line_with_the_place(check: Cal
     assert said.err.count("\n") == 1
 
 
-def test_check_passes_the_readers_notices_on(check: Callable[[str], Said]) -> None:
+def test_check_prints_the_readers_notices(check: Callable[[str], Said]) -> None:
     said = check(key_pairs("SaveConfig = true"))
     assert said.status == 0
     assert said.err.startswith("vpntun: t0: ")
-    assert "SaveConfig has nothing to save" in said.err
+    assert "SaveConfig has no effect" in said.err
 
 
 # up, and -f
 
 
-def test_up_runs_the_tunnel_of_a_file_and_reads_it_again_wherever_it_is_asked_to(
+def test_up_runs_the_tunnel_of_a_file_and_reads_it_again_from_any_folder(
     run: Run, hub: Path, ran: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(hub.parent)
@@ -210,12 +210,12 @@ def test_up_runs_the_tunnel_of_a_file_and_reads_it_again_wherever_it_is_asked_to
     ("options", "level"),
     [([], logging.WARNING), (["-v"], logging.INFO), (["-vv"], logging.DEBUG), (["-d"], logging.DEBUG)],
 )
-def test_up_says_as_much_as_it_is_asked_to(run: Run, hub: Path, ran: list[Any], options: list[str], level: int) -> None:
+def test_up_logs_as_much_as_requested(run: Run, hub: Path, ran: list[Any], options: list[str], level: int) -> None:
     assert run("up", *options, hub).status == 0
     assert logging.getLogger("vpntun").level == level
 
 
-def test_a_file_with_an_interface_gives_keys_and_peers_alone(run: Run, hub: Path, ran: list[Any]) -> None:
+def test_f_reads_only_keys_and_peers_of_a_file(run: Run, hub: Path, ran: list[Any]) -> None:
     assert run("-i", "tun7", "-f", hub).status == 0
     tunnel, run_options, reread = ran
     assert run_options.file == hub
@@ -246,14 +246,14 @@ def test_a_bad_file_starts_nothing(run: Run, hub: Path, ran: list[Any]) -> None:
         *("--psk key", "--allowed 10.0.0.0/8", "--address 10.0.0.1/8", "--route 10.0.0.0/8", "--mtu 1400"),
     ],
 )
-def test_what_a_file_says_is_not_said_beside_it(run: Run, hub: Path, ran: list[Any], option: str) -> None:
+def test_options_for_what_a_file_contains_are_refused_with_f(run: Run, hub: Path, ran: list[Any], option: str) -> None:
     said = run("-i", "tun7", "-f", hub, *option.split())
     assert said.status == 2
-    assert "does not go with -f" in said.err
+    assert "cannot be combined with -f" in said.err
     assert ran == []
 
 
-def test_the_options_that_do_not_go_with_a_file_are_options() -> None:
+def test_the_options_refused_with_f_exist() -> None:
     assert {parameter.name for parameter in program.params} >= NOT_BESIDE_A_FILE
 
 
@@ -263,7 +263,7 @@ def test_the_options_that_do_not_go_with_a_file_are_options() -> None:
         ("-f hub.conf", "Give its name with -i"),
         ("-i tun7", "-f FILE"),
         ("-i tun7 -f hub.conf -a", "not supported yet"),
-        ("-f hub.conf up hub", "do not go with 'up'"),
+        ("-f hub.conf up hub", "cannot be combined with 'up'"),
         ("up", "FILE|NAME"),
         ("check", "FILE|NAME"),
         ("up one two", "unexpected extra argument"),

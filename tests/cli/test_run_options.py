@@ -1,4 +1,4 @@
-"""How a tunnel is to be run: what the options make of it, of one tunnel's options and of a file alike."""
+"""Run options: what the daemon gets of them, with a tunnel from options and with one from a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vpntun.process.service import RunOptions
 
 @pytest.fixture(params=["options", "file"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
-    """A command line without any manner."""
+    """Command line without run options."""
     key = tmp_path / "key"
     create_shared(key)
     if request.param == "options":
@@ -26,7 +26,7 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     return ["up", str(file)]
 
 
-def test_without_a_word_it_runs_as_it_was_started(run: Run, ran: list[Any], start: list[str]) -> None:
+def test_without_options_the_daemon_gets_the_defaults(run: Run, ran: list[Any], start: list[str]) -> None:
     assert run(*start).status == 0
     run_options = ran[1]
     assert (run_options.user, dict(run_options.commands), run_options.pidfile, run_options.background) == (
@@ -37,7 +37,9 @@ def test_without_a_word_it_runs_as_it_was_started(run: Run, ran: list[Any], star
     )
 
 
-def test_what_is_asked_for_is_what_the_daemon_gets(run: Run, ran: list[Any], start: list[str], tmp_path: Path) -> None:
+def test_the_daemon_gets_the_user_the_hooks_and_the_pidfile(
+    run: Run, ran: list[Any], start: list[str], tmp_path: Path
+) -> None:
     pidfile = tmp_path / "pid"
     hooks = ["--up", "sh -c true", "--link-down", "/bin/sh 'a b'"]
     assert run(*start, "--user", "alice", *hooks, "--pidfile", str(pidfile)).status == 0
@@ -48,7 +50,7 @@ def test_what_is_asked_for_is_what_the_daemon_gets(run: Run, ran: list[Any], sta
     assert set(run_options.commands) == {"up", "link-down"}
 
 
-def test_the_log_goes_where_and_in_the_form_it_is_asked_to(
+def test_the_log_is_written_to_the_given_file_in_the_given_format(
     run: Run, ran: list[Any], start: list[str], tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
@@ -61,16 +63,16 @@ def test_the_log_goes_where_and_in_the_form_it_is_asked_to(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--wait", "3"], "--wait goes with --daemon"),
-        (["--daemon", "--wait", "-1"], "-1 is no time to wait"),
-        (["--daemon", "--wait", "inf"], "inf is no time to wait"),
-        (["--daemon", "--wait", "nan"], "nan is no time to wait"),
-        (["--daemon", "--wait", "1e10"], "1e10 is no time to wait"),
+        (["--wait", "3"], "--wait requires --daemon"),
+        (["--daemon", "--wait", "-1"], "-1 is not a time to wait"),
+        (["--daemon", "--wait", "inf"], "inf is not a time to wait"),
+        (["--daemon", "--wait", "nan"], "nan is not a time to wait"),
+        (["--daemon", "--wait", "1e10"], "1e10 is not a time to wait"),
         (["--daemon", "--wait", "soon"], "soon"),
         (["--log-format", "xml"], "xml"),
     ],
 )
-def test_what_makes_no_sense_is_a_usage_error(
+def test_invalid_options_are_a_usage_error(
     run: Run, ran: list[Any], start: list[str], options: list[str], says: str
 ) -> None:
     said = run(*start, *options)
@@ -78,6 +80,6 @@ def test_what_makes_no_sense_is_a_usage_error(
 
 
 @pytest.mark.parametrize("line", ["", "'", "no-such-command-anywhere", "bin/relative"])
-def test_a_hook_that_is_no_command_is_refused(run: Run, ran: list[Any], start: list[str], line: str) -> None:
+def test_a_hook_that_is_not_a_command_is_refused(run: Run, ran: list[Any], start: list[str], line: str) -> None:
     said = run(*start, "--up", line)
     assert (said.status, said.err.count("\n"), ran) == (3, 1, [])

@@ -1,4 +1,4 @@
-"""`show`, `reset` and `down`, asked of real sockets behind which a process of the test's own stands for the tunnel."""
+"""`show`, `reset` and `down` on real control sockets, served by a process in place of the tunnel."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ peer: cGVlcnBlZXJwZWVycGVlcnBlZXJwZWVycGVlcnBlZXI=
   records: up to 44 datagrams, 62.30 KiB
   path mtu: 1500
   delivered: 234.50 Mbit/s
-  lost on the way: 1543 of 1234567 datagrams
+  lost on the way: 1,543 of 1,234,567 datagrams
   restored: 1 record
   unfinished: 2 records
   queue: 1 packet, 1.37 KiB
@@ -120,19 +120,19 @@ UNKNOWN = dict.fromkeys(
 
 
 def lines(**peer: Any) -> dict[str, str]:
-    """The lines of a peer by their titles."""
+    """Return the lines of a peer by their titles."""
     text = list(describe({**STATUS, "peers": [{**PEER, **peer}]}, NOW))
     return dict(line.strip().split(": ", 1) for line in text[text.index("") + 1 :])
 
 
-# What is said
+# Output
 
 
-def test_all_that_is_known_is_said_in_the_words_of_wg_and_a_few_more() -> None:
+def test_show_prints_everything_that_is_known() -> None:
     assert "\n".join(describe(STATUS, NOW)) == TEXT
 
 
-def test_what_is_not_known_has_no_line() -> None:
+def test_an_unknown_value_has_no_line() -> None:
     fresh = {**PEER, **UNKNOWN, "name": "", "preshared_key": False, "received_bytes": 0, "sent_bytes": 0}
     fresh |= {"allowed_ips": [], "queue": {"packets": 0, "bytes": 0}, "drops": {}, "state": "waiting"}
     assert lines(**fresh) == {"peer": PEER["public_key"], "state": "waiting", "allowed ips": "(none)"}
@@ -156,7 +156,7 @@ def test_what_is_not_known_has_no_line() -> None:
         (-5, "in the future: this machine's clock was set back"),
     ],
 )
-def test_how_long_ago_it_was(seconds: int, said: str) -> None:
+def test_a_time_is_printed_as_a_duration(seconds: int, said: str) -> None:
     assert lines(latest_handshake=NOW - seconds)["latest handshake"] == said
 
 
@@ -171,11 +171,27 @@ def test_how_long_ago_it_was(seconds: int, said: str) -> None:
         (1 << 50, "1024.00 TiB"),
     ],
 )
-def test_how_many_bytes_it_was(size: int, said: str) -> None:
+def test_a_size_is_printed_in_binary_units(size: int, said: str) -> None:
     assert lines(received_bytes=size)["transfer"] == f"{said} received, 3.00 KiB sent"
 
 
-def test_a_rate_is_said_in_bits() -> None:
+@pytest.mark.parametrize(
+    ("number", "records"),
+    [(1, "1 record"), (2, "2 records"), (999_999, "999,999 records"), (12_345_678_901, "12,345,678,901 records")],
+)
+def test_counts_are_written_in_full(number: int, records: str) -> None:
+    assert lines(records_restored=number)["restored"] == records
+    packets = records.replace("record", "packet")
+    assert lines(queue={"packets": number, "bytes": 1})["queue"] == f"{packets}, 1 B"
+    assert lines(drops={"queue full": number})["dropped"] == f"{number:,} queue full"
+    assert lines(datagrams_lost=1, datagrams_sent=number)["lost on the way"].startswith(f"1 of {number:,} datagram")
+
+
+def test_a_count_of_zero_has_no_line() -> None:
+    assert not {"restored", "unfinished"} & lines(records_restored=0, records_unfinished=0).keys()
+
+
+def test_a_rate_is_printed_in_bits() -> None:
     assert lines(delivered_rate=153_402_641)["delivered"] == "1.23 Gbit/s"
     assert lines(delivered_rate=1000)["delivered"] == "0.01 Mbit/s"
 
@@ -184,17 +200,17 @@ def test_over_tcp_a_record_is_one_frame() -> None:
     assert lines(carrier="tcp", span=None)["records"] == "up to 62.30 KiB"
 
 
-def test_no_loss_is_said_and_an_unknown_one_is_not() -> None:
+def test_a_loss_of_zero_is_printed_and_an_unknown_loss_is_not() -> None:
     assert lines(loss=0.0, protected=False)["loss"] == "0.00%"
     assert "loss" not in lines(loss=None)
 
 
-# Who is asked
+# Requests to tunnels
 
 
 @pytest.fixture
 def user(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An ordinary user, and where its sockets are."""
+    """Run the test as an ordinary user; yield the folder of its sockets."""
     with ordinary_user() as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
         yield folder / "vpntun"
@@ -202,7 +218,7 @@ def user(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @contextmanager
 def running(status: dict[str, Any], *, lingers: float = 0.0) -> Iterator[int]:
-    """A process that answers as the tunnel would, and ends so many seconds after it has let its socket go."""
+    """Run a process that answers like a tunnel, and ends `lingers` seconds after it has closed its socket."""
     reader, writer = os.pipe()
     process = os.fork()
     if not process:
@@ -230,7 +246,7 @@ def running(status: dict[str, Any], *, lingers: float = 0.0) -> Iterator[int]:
 
 
 def reset(peer: str | None) -> str:
-    """The key of the only peer, or of that called office; a second one is called attic."""
+    """Return a key for the peers that this tunnel knows; the name attic is ambiguous."""
     if peer == "attic":
         raise AmbiguousPeer("several peers match; name one of them: attic (one), attic (two)")
     if peer not in (None, "office", "ab+c/d=", "the caf\u00e9 & more"):
@@ -242,7 +258,7 @@ def has_ended(process: int) -> bool:
     return os.waitpid(process, os.WNOHANG)[0] == process
 
 
-def test_one_is_shown_as_text_and_as_json(run: Run, user: Path) -> None:
+def test_one_tunnel_is_shown_as_text_and_as_json(run: Run, user: Path) -> None:
     with running(STATUS):
         said = run("show", "tun3")
         assert said.status == 0
@@ -253,7 +269,7 @@ def test_one_is_shown_as_text_and_as_json(run: Run, user: Path) -> None:
         assert json.loads(run("show", "tun3", "--json").out) == STATUS
 
 
-def test_all_are_shown_by_their_names_and_those_that_have_died_are_not(run: Run, user: Path) -> None:
+def test_all_tunnels_are_shown_by_name_except_dead_ones(run: Run, user: Path) -> None:
     other = {**STATUS, "interface": "office", "peers": []}
     with running(STATUS), running(other):
         with socket.socket(socket.AF_UNIX) as dead:
@@ -265,15 +281,15 @@ def test_all_are_shown_by_their_names_and_those_that_have_died_are_not(run: Run,
         assert json.loads(run("show", "--json").out) == [other, STATUS]
 
 
-def test_none_is_said_aside_so_that_a_script_reads_nothing(run: Run, user: Path) -> None:
+def test_without_tunnels_only_stderr_has_a_line(run: Run, user: Path) -> None:
     said = run("show")
     assert (said.status, said.out) == (0, "")
-    assert "no tunnel of this user's runs" in said.err
+    assert "no tunnel of this user is running" in said.err
     said = run("show", "--json")
     assert (said.status, said.out, said.err) == (0, "[]\n", "")
 
 
-def test_what_a_peer_is_called_cannot_play_with_the_terminal(run: Run, user: Path) -> None:
+def test_control_characters_in_a_name_are_escaped(run: Run, user: Path) -> None:
     named = {**PEER, "name": "a\x1b[2Jb\nc", "endpoint": "\x07"}
     with running({**STATUS, "peers": [named]}):
         said = run("show", "tun3")
@@ -298,9 +314,7 @@ def test_a_reset_of_the_only_peer_needs_no_name(run: Run, user: Path) -> None:
 @pytest.mark.parametrize(
     ("called", "why"), [("cellar", "the peers are: office (abc)\\x1b[2J"), ("attic", "attic (one), attic (two)")]
 )
-def test_a_reset_of_an_unknown_or_ambiguous_peer_says_which_there_are(
-    run: Run, user: Path, called: str, why: str
-) -> None:
+def test_a_reset_of_an_unknown_or_ambiguous_peer_lists_the_peers(run: Run, user: Path, called: str, why: str) -> None:
     with running(STATUS):
         said = run("reset", "tun3", called)
     assert (said.status, said.out) == (1, "")
@@ -309,7 +323,7 @@ def test_a_reset_of_an_unknown_or_ambiguous_peer_says_which_there_are(
 
 
 @pytest.mark.parametrize("command", ["show", "reset", "down"])
-def test_a_tunnel_that_does_not_run_is_said_to_an_ordinary_user(run: Run, user: Path, command: str) -> None:
+def test_an_ordinary_user_gets_an_error_for_a_tunnel_that_is_not_running(run: Run, user: Path, command: str) -> None:
     said = run(command, "tun9")
     assert said.status in (1, 6), "6 where root has tunnels of its own, which may not be looked at"
     assert ("no vpntun runs tun9" if said.status == 1 else "only root may control root's") in said.err
@@ -318,14 +332,16 @@ def test_a_tunnel_that_does_not_run_is_said_to_an_ordinary_user(run: Run, user: 
 
 @needs_root
 @pytest.mark.parametrize("command", ["show", "reset", "down"])
-def test_a_tunnel_that_does_not_run_is_said_to_root(run: Run, command: str) -> None:
+def test_root_gets_an_error_for_a_tunnel_that_is_not_running(run: Run, command: str) -> None:
     said = run(command, "vpntun-test")
     assert said.status == 1
     assert "no vpntun runs vpntun-test: 'vpntun show' lists" in said.err
 
 
 @needs_root
-def test_the_tunnels_of_root_are_roots(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ordinary_user_may_not_ask_the_tunnels_of_root(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "vpntun").mkdir(mode=0o700)
     monkeypatch.setattr(client, "OF_THE_MACHINE", tmp_path / "vpntun")
     with ordinary_user() as folder:
@@ -335,7 +351,7 @@ def test_the_tunnels_of_root_are_roots(run: Run, tmp_path: Path, monkeypatch: py
     assert "use sudo" in said.err
 
 
-def test_a_tunnel_is_down_when_down_returns(run: Run, user: Path) -> None:
+def test_the_tunnel_has_ended_when_down_returns(run: Run, user: Path) -> None:
     with running(STATUS, lingers=0.3) as process:
         said = run("down", "tun3")
         assert (said.status, said.out, said.err) == (0, "", "")
@@ -344,17 +360,17 @@ def test_a_tunnel_is_down_when_down_returns(run: Run, user: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["tun3.conf", "/nowhere/tun3.conf", "./tun3.conf"])
-def test_a_tunnel_is_ended_by_the_name_of_its_file_be_it_there_or_not(run: Run, user: Path, name: str) -> None:
+def test_down_takes_the_path_of_a_file_even_if_it_no_longer_exists(run: Run, user: Path, name: str) -> None:
     with running(STATUS) as process:
         assert run("down", name).status == 0
         assert has_ended(process)
 
 
-def test_a_path_that_can_be_no_configuration_file_is_a_configuration_error(run: Run, user: Path) -> None:
+def test_down_refuses_a_path_that_cannot_be_a_configuration_file(run: Run, user: Path) -> None:
     assert run("down", "/nowhere/tun3").status == 3
 
 
-def test_a_tunnel_that_does_not_end_in_time_is_said_with_what_to_do(
+def test_the_error_for_a_tunnel_that_does_not_end_in_time_says_what_to_do(
     run: Run, user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "SECONDS_TO_END", 0.2)
@@ -364,7 +380,9 @@ def test_a_tunnel_that_does_not_end_in_time_is_said_with_what_to_do(
     assert f"'kill -KILL {process}'" in said.err
 
 
-def test_a_tunnel_that_does_not_answer_is_said(run: Run, user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_tunnel_that_does_not_answer_names_its_process(
+    run: Run, user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(client, "PATIENCE", 0.2)
     with running(STATUS) as process:
         os.kill(process, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Configuration files: what wg-quick's mean they mean here, ours too, and what is wrong is said with its line."""
+"""Configuration files: wg-quick's keys mean the same here, and each error names its line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CLIENT = ["[Interface]", "Role = client", f"SharedKey = {format_key(SHARED)}"]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Tunnel]:
-    """Reads lines as the file of the interface wg7."""
+    """Function that reads lines as the file of the interface wg7."""
 
     def take(*lines: str, by: Callable[[Path, str], Tunnel] = read_file) -> Tunnel:
         path = write(tmp_path / "wg7.conf", "\n".join(lines).encode())
@@ -49,7 +49,7 @@ def read(tmp_path: Path) -> Callable[..., Tunnel]:
 
 @pytest.fixture
 def refusal(tmp_path: Path, read: Callable[..., Tunnel]) -> Callable[..., str]:
-    """What is said of lines that are refused, without the folder."""
+    """Function that returns the error for lines that are refused, without the path of the folder."""
 
     def take(*lines: str) -> str:
         with pytest.raises(ConfigurationError) as caught:
@@ -72,7 +72,7 @@ def networks(*texts: str) -> tuple[Any, ...]:
 # What wg-quick's files mean
 
 
-def test_a_road_warriors_file_with_everything_through_the_tunnel(read: Callable[..., Tunnel]) -> None:
+def test_a_file_that_sends_everything_through_the_tunnel(read: Callable[..., Tunnel]) -> None:
     tunnel = read(
         "# the laptop's end",
         "[Interface]",
@@ -144,9 +144,7 @@ def test_hooks_keep_their_order_and_get_the_interfaces_name(read: Callable[..., 
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"   \t\r\n", b"\n\n\n"])
 @pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b"\r\n\n", b"# caf\xe9, not UTF-8\n"])
-def test_line_ends_blank_lines_and_what_editors_put_in_front_do_not_count(
-    tmp_path: Path, ending: bytes, before: bytes
-) -> None:
+def test_line_ends_blank_lines_and_a_byte_order_mark_are_ignored(tmp_path: Path, ending: bytes, before: bytes) -> None:
     lines = [*INTERFACE, "ListenPort = 7", *PEER, "AllowedIPs = 10.0.0.1"]
     path = write(tmp_path / "wg7.conf", before + ending.join(line.encode() for line in lines))
     tunnel = read_file(path, "wg7")
@@ -154,7 +152,7 @@ def test_line_ends_blank_lines_and_what_editors_put_in_front_do_not_count(
     assert tunnel.peers[0].allowed == networks("10.0.0.1/32")
 
 
-def test_bytes_that_are_no_utf8_reach_a_hooks_shell_as_they_are(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_reach_the_shell_of_a_hook_unchanged(tmp_path: Path) -> None:
     path = write(tmp_path / "wg7.conf", "\n".join(INTERFACE).encode() + b"\nPreUp = echo caf\xe9\n")
     assert os.fsencode(read_file(path, "wg7").hooks.pre_up[0]) == b"echo caf\xe9"
 
@@ -240,11 +238,11 @@ def test_the_interfaces_transport_is_the_default_of_its_peers(read: Callable[...
     assert read(*INTERFACE, *PEER).peers[0].transport == "udp"
 
 
-def test_no_peer_at_all_is_a_tunnel_to_which_peers_may_come_later(read: Callable[..., Tunnel]) -> None:
+def test_a_file_without_peers_makes_a_tunnel_without_peers(read: Callable[..., Tunnel]) -> None:
     assert read(*INTERFACE).peers == ()
 
 
-def test_a_second_peer_of_the_same_key_changes_the_first_as_wg_has_it(read: Callable[..., Tunnel]) -> None:
+def test_a_second_peer_with_the_same_key_changes_the_first_as_in_wg(read: Callable[..., Tunnel]) -> None:
     first = [*PEER, "AllowedIPs = 10.0.0.0/8", "Endpoint = 192.0.2.1:5", f"PresharedKey = {format_key(PSK)}"]
     between = ["[Peer]", f"PublicKey = {format_key(OFFICE)}"]
     [peer, other] = read(
@@ -256,22 +254,22 @@ def test_a_second_peer_of_the_same_key_changes_the_first_as_wg_has_it(read: Call
     assert peer.allowed == ()
 
 
-def test_this_machine_in_a_list_of_peers_for_all_machines_is_left_out(read: Callable[..., Tunnel]) -> None:
+def test_a_peer_with_this_machines_own_key_is_ignored(read: Callable[..., Tunnel]) -> None:
     with logged() as lines:
         tunnel = read(*INTERFACE, "[Peer]", f"PublicKey = {format_key(OWN.public)}", *PEER)
     assert [peer.public for peer in tunnel.peers] == [LAPTOP]
     assert len(lines) == 1
-    assert "wg7.conf:3: this machine's own PublicKey" in lines[0]
+    assert "wg7.conf:3: this PublicKey is this machine's own" in lines[0]
 
 
 def test_saveconfig_gets_one_notice(read: Callable[..., Tunnel]) -> None:
     with logged() as lines:
         assert read(*INTERFACE, "SaveConfig = true") == read(*INTERFACE, "SaveConfig = false")
     assert len(lines) == 1
-    assert "SaveConfig has nothing to save" in lines[0]
+    assert "SaveConfig has no effect" in lines[0]
 
 
-def test_tables_have_names_as_ip_route_knows_them(tmp_path: Path) -> None:
+def test_tables_have_the_names_that_ip_route_knows(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "rt_tables").write_text("# reserved\n255\tlocal\n 0 unspec\n100 office # ours\n0x65 lab\nnonsense\n7\n")
     (tmp_path / "d" / "more.conf").write_text("102 more\n99999999999 huge\n")
@@ -279,14 +277,14 @@ def test_tables_have_names_as_ip_route_knows_them(tmp_path: Path) -> None:
     named = {name: values.table(name, files) for name in ("main", "default", "local", "office", "lab", "more")}
     assert named == {"main": 254, "default": 253, "local": 255, "office": 100, "lab": 101, "more": 102}
     for name in ("unspec", "huge", "ours", "nonsense", "Main"):
-        with pytest.raises(ConfigurationError, match="no routing table"):
+        with pytest.raises(ConfigurationError, match="not a routing table"):
             values.table(name, files)
 
 
 # What is ours
 
 
-def test_the_server_of_a_shared_key_needs_no_more_than_its_role(read: Callable[..., Tunnel]) -> None:
+def test_the_server_of_a_shared_key_needs_only_its_role(read: Callable[..., Tunnel]) -> None:
     keys = derived_keys("server", SHARED)
     expected = Tunnel(
         interface="wg7",
@@ -323,7 +321,7 @@ def test_the_client_of_a_shared_key_has_the_servers_endpoint_and_keeps_the_path_
     assert read(*CLIENT, *endpoint, "Transport = tcp").peers[0].transport == "tcp"
 
 
-def test_a_shared_key_may_stand_in_its_file(read: Callable[..., Tunnel], tmp_path: Path) -> None:
+def test_a_shared_key_may_be_given_by_the_path_of_its_file(read: Callable[..., Tunnel], tmp_path: Path) -> None:
     path = tmp_path / "office.key"
     secret = create_shared(path)
     tunnel = read("[Interface]", "Role = server", f"SharedKey = {path}", "ListenPort = 443", "Transport = tcp")
@@ -331,7 +329,7 @@ def test_a_shared_key_may_stand_in_its_file(read: Callable[..., Tunnel], tmp_pat
     assert (tunnel.port, tunnel.listen_on) == (443, "tcp")
 
 
-def test_with_a_shared_key_everything_is_allowed_but_routes_are_those_that_are_given(
+def test_with_a_shared_key_everything_is_allowed_but_only_given_networks_are_routed(
     read: Callable[..., Tunnel],
 ) -> None:
     assert read(*SERVER, "Table = auto").routing.table == "off"
@@ -350,14 +348,14 @@ def test_a_shared_keys_file_that_others_can_read_is_refused_with_the_line(
     path.chmod(0o644)
     with pytest.raises(KeyFileError, match=rf"wg7\.conf:3: SharedKey: .*chmod 600 {path}"):
         read("[Interface]", "Role = server", f"SharedKey = {path}")
-    with pytest.raises(KeyFileError, match=r"wg7\.conf:2: SharedKey: .*is not there"):
+    with pytest.raises(KeyFileError, match=r"wg7\.conf:2: SharedKey: .*does not exist"):
         read("[Interface]", f"SharedKey = {tmp_path}/none", "Role = server")
 
 
 # Keys and peers alone
 
 
-def test_keys_and_peers_alone_are_without_what_wg_quick_adds(read: Callable[..., Tunnel]) -> None:
+def test_read_peers_ignores_the_keys_that_wg_quick_adds(read: Callable[..., Tunnel]) -> None:
     wg = [*INTERFACE, "ListenPort = 5", "FwMark = 7", "Relay = yes", *PEER, "AllowedIPs = 0.0.0.0/0"]
     quick = ["[Interface]", "Address = 10.0.0.1/8", "DNS = 10.0.0.1", "MTU = 1300", "Table = 9", "PostUp = x"]
     assert read(*quick, *wg, by=read_peers) == read(*wg, by=read_peers)
@@ -368,13 +366,13 @@ def test_keys_and_peers_alone_are_without_what_wg_quick_adds(read: Callable[...,
     )
 
 
-def test_what_is_left_out_may_be_wrong_but_not_unknown(read: Callable[..., Tunnel]) -> None:
+def test_read_peers_ignores_wrong_values_but_not_unknown_keys(read: Callable[..., Tunnel]) -> None:
     read(*INTERFACE, "Table = nonsense", by=read_peers)
     with pytest.raises(ConfigurationError, match="did you mean Table"):
         read(*INTERFACE, "Tabel = 5", by=read_peers)
 
 
-def test_of_a_shared_key_the_derived_addresses_are_left_out(read: Callable[..., Tunnel]) -> None:
+def test_read_peers_leaves_out_the_addresses_derived_from_a_shared_key(read: Callable[..., Tunnel]) -> None:
     tunnel = read(*SERVER, by=read_peers)
     assert (tunnel.derived_addresses, tunnel.derived_peer_addresses, tunnel.default_mtu) == ((), (), DEFAULT_MTU)
 
@@ -393,34 +391,34 @@ def test_keys_and_peers_may_come_through_a_pipe() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("ListenPort = 65536", "ListenPort: '65536' is no port: it is between 1 and 65535"),
-        ("ListenPort =", "ListenPort: '' is no port"),
-        ("ListenPort = no-such-service", "ListenPort: 'no-such-service' is no port"),
-        ("FwMark = 0x100000000", "FwMark: '0x100000000' is no mark: it is off, or 1 to 0xffffffff"),
-        ("FwMark = -1", "FwMark: '-1' is no mark"),
-        ("Address = 10.0.0.256/24", "Address: '10.0.0.256/24' is no address, such as 192.168.0.1/24"),
-        ("Address = 10.0.0.1/24, home", "Address: 'home' is no address"),
-        ("Address = fe80::1%eth0/64", "Address: 'fe80::1%eth0/64' is no address"),
+        ("ListenPort = 65536", "ListenPort: '65536' is not a port: ports are 1 to 65535"),
+        ("ListenPort =", "ListenPort: '' is not a port"),
+        ("ListenPort = no-such-service", "ListenPort: 'no-such-service' is not a port"),
+        ("FwMark = 0x100000000", "FwMark: '0x100000000' is not a mark: give off, or 1 to 0xffffffff"),
+        ("FwMark = -1", "FwMark: '-1' is not a mark"),
+        ("Address = 10.0.0.256/24", "Address: '10.0.0.256/24' is not an address, such as 192.168.0.1/24"),
+        ("Address = 10.0.0.1/24, home", "Address: 'home' is not an address"),
+        ("Address = fe80::1%eth0/64", "Address: 'fe80::1%eth0/64' is not an address"),
         ("DNS = 10.0.0.1.2", "DNS: '10.0.0.1.2' is neither a name server's address nor a search domain"),
         ("DNS = what?", "DNS: 'what?' is neither"),
-        ("MTU = 68", "MTU: an MTU of '68' cannot work: it is between 576 and 65475"),
+        ("MTU = 68", "MTU: an MTU of '68' cannot work: it must be 576 to 65475"),
         ("MTU = large", "MTU: an MTU of 'large' cannot work"),
-        ("Table = no-such-table", "Table: 'no-such-table' is no routing table: it is auto, off, a number, or"),
-        ("Table = 0", "Table: '0' is no routing table"),
+        ("Table = no-such-table", "Table: 'no-such-table' is not a routing table: give auto, off, a number, or"),
+        ("Table = 0", "Table: '0' is not a routing table"),
         ("SaveConfig = yes", "SaveConfig: 'yes' is not true or false"),
         ("Transport = sctp", "Transport: 'sctp' is not auto, udp or tcp"),
         ("Relay = maybe", "Relay: 'maybe' is not yes or no"),
         ("PrivateKey = short", "PrivateKey: this is not a key: a key is 32 bytes in base64"),
-        ("Role = server", "Role goes with SharedKey"),
-        ("PublicKey = x", "PublicKey is no key of [Interface]; it belongs in [Peer]"),
+        ("Role = server", "Role requires SharedKey"),
+        ("PublicKey = x", "PublicKey is not a key of [Interface]; it belongs in [Peer]"),
         ("PrivateKye = x", "there is no key PrivateKye in [Interface]; did you mean PrivateKey?"),
         ("Adress = x", "there is no key Adress in [Interface]; did you mean Address?"),
         ("[Peers]", "there is no section [Peers]; did you mean [Peer]?"),
-        ("[Peer]", "[Peer] has no PublicKey; 'vpntun pubkey' tells it"),
+        ("[Peer]", "[Peer] has no PublicKey; 'vpntun pubkey' prints it"),
         ("PostUp", "this line is neither [Section] nor Key = value"),
     ],
 )
-def test_a_bad_line_of_interface_is_refused_with_its_place_and_a_hint(
+def test_a_bad_line_of_interface_is_refused_with_its_line_number_and_a_hint(
     refusal: Callable[..., str], line: str, said: str
 ) -> None:
     assert refusal(*INTERFACE, line).startswith(f"wg7.conf:3: {said}")
@@ -430,13 +428,13 @@ def test_a_bad_line_of_interface_is_refused_with_its_place_and_a_hint(
     ("line", "said"),
     [
         ("PublicKey = short", "PublicKey: this is not a key"),
-        (f"PublicKey = {format_key(LOW_ORDER_POINTS[0])}", "no machine has this PublicKey"),
+        (f"PublicKey = {format_key(LOW_ORDER_POINTS[0])}", "this PublicKey is unsafe"),
         ("PresharedKey =", "PresharedKey: this is not a key"),
-        ("AllowedIPs = 10.0.0.0/33", "AllowedIPs: '10.0.0.0/33' is no network, such as 192.168.0.0/24"),
-        ("AllowedIPs = 10.0.0.0/8, office", "AllowedIPs: 'office' is no network"),
-        ("AllowedIPs = 10.0.0.0/8 10.1.0.0/16", "AllowedIPs: '10.0.0.0/8 10.1.0.0/16' is no network"),
-        ("AllowedIPs = 10.0.0.0/8,", "AllowedIPs: '' is no network"),
-        ("AllowedIPs = fe80::1%eth0", "AllowedIPs: 'fe80::1%eth0' is no network"),
+        ("AllowedIPs = 10.0.0.0/33", "AllowedIPs: '10.0.0.0/33' is not a network, such as 192.168.0.0/24"),
+        ("AllowedIPs = 10.0.0.0/8, office", "AllowedIPs: 'office' is not a network"),
+        ("AllowedIPs = 10.0.0.0/8 10.1.0.0/16", "AllowedIPs: '10.0.0.0/8 10.1.0.0/16' is not a network"),
+        ("AllowedIPs = 10.0.0.0/8,", "AllowedIPs: '' is not a network"),
+        ("AllowedIPs = fe80::1%eth0", "AllowedIPs: 'fe80::1%eth0' is not a network"),
         ("Endpoint = vpn.example.org", "Endpoint: 'vpn.example.org' is not HOST:PORT; a peer has no default port"),
         ("Endpoint = vpn.example.org:", "Endpoint: 'vpn.example.org:' is not HOST:PORT; a peer has no default port"),
         ("Endpoint = [2001:db8::1]", "Endpoint: '[2001:db8::1]' is not HOST:PORT; a peer has no default port"),
@@ -444,18 +442,18 @@ def test_a_bad_line_of_interface_is_refused_with_its_place_and_a_hint(
         ("Endpoint = :51820", "Endpoint: ':51820' is not HOST:PORT"),
         ("Endpoint = 192.0.2.300:51820", "Endpoint: '192.0.2.300:51820' is not HOST:PORT"),
         ("Endpoint = https://vpn.example.org:443", "Endpoint: 'https://vpn.example.org:443' is not HOST:PORT"),
-        ("Endpoint = vpn.example.org:70000", "Endpoint: '70000' is no port"),
-        ("Endpoint = vpn.example.org:0", "Endpoint: nobody listens on port 0"),
-        ("PersistentKeepalive = 65536", "PersistentKeepalive: '65536' is no interval: it is off, or 1 to 65535"),
-        ("PersistentKeepalive = often", "PersistentKeepalive: 'often' is no interval"),
+        ("Endpoint = vpn.example.org:70000", "Endpoint: '70000' is not a port"),
+        ("Endpoint = vpn.example.org:0", "Endpoint: port 0 cannot be called"),
+        ("PersistentKeepalive = 65536", "PersistentKeepalive: '65536' is not an interval: give off, or 1 to 65535"),
+        ("PersistentKeepalive = often", "PersistentKeepalive: 'often' is not an interval"),
         ("Transport = quic", "Transport: 'quic' is not auto, udp or tcp"),
-        ("Name = a\tb", "Name: a name has at most 64 characters, all of which can be printed"),
+        ("Name = a\tb", "Name: a name has at most 64 characters, all of them printable"),
         (f"Name = {'n' * 65}", "Name: a name has at most 64 characters"),
-        ("ListenPort = 5", "ListenPort is no key of [Peer]; it belongs in [Interface]"),
+        ("ListenPort = 5", "ListenPort is not a key of [Peer]; it belongs in [Interface]"),
         ("AllowedIP = 10.0.0.0/8", "there is no key AllowedIP in [Peer]; did you mean AllowedIPs?"),
     ],
 )
-def test_a_bad_line_of_a_peer_is_refused_with_its_place_and_a_hint(
+def test_a_bad_line_of_a_peer_is_refused_with_its_line_number_and_a_hint(
     refusal: Callable[..., str], line: str, said: str
 ) -> None:
     assert refusal(*INTERFACE, *PEER, line).startswith(f"wg7.conf:5: {said}")
@@ -464,28 +462,28 @@ def test_a_bad_line_of_a_peer_is_refused_with_its_place_and_a_hint(
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ([], "wg7.conf: there is no [Interface]; begin with it"),
+        ([], "wg7.conf: there is no [Interface] section; begin with one"),
         (PEER, "wg7.conf: there is no [Interface]"),
-        (["Address = 10.0.0.1"], "wg7.conf:1: this stands before any section; begin with [Interface]"),
+        (["Address = 10.0.0.1"], "wg7.conf:1: this line comes before any section; begin with [Interface]"),
         (["", "[Interface]", "MTU = 1280"], "wg7.conf:2: [Interface] has no PrivateKey; 'vpntun genkey' makes one"),
         ([*INTERFACE, "Address = fd00::1/64", "MTU = 1000"], "wg7.conf:1: an MTU of 1000 is too small for IPv6"),
         (
             [*INTERFACE, "Address = 192.0.2.9/24", *PEER, "Endpoint = 192.0.2.1:5"],
             "wg7.conf:1: 192.0.2.0/24 covers 192.0.2.1",
         ),
-        (["[Interface]", f"SharedKey = {SECRETS[2]}"], "wg7.conf:2: SharedKey goes with Role, which is server"),
+        (["[Interface]", f"SharedKey = {SECRETS[2]}"], "wg7.conf:2: SharedKey requires Role: server"),
         ([*SERVER, f"PrivateKey = {SECRETS[0]}"], "wg7.conf:4: give either a SharedKey or a PrivateKey"),
         ([*SERVER, "[Peer]", "[Peer]"], "wg7.conf:5: a SharedKey is for one peer"),
-        ([*SERVER, *PEER], "wg7.conf:5: with a SharedKey, the peer's PublicKey follows from it"),
-        ([*SERVER, "[Peer]", f"PresharedKey = {SECRETS[1]}"], "wg7.conf:5: with a SharedKey, the peer's PresharedKey"),
-        ([*SERVER, "[Peer]", "Endpoint = host:5"], "wg7.conf:5: the server of a SharedKey waits and calls nobody"),
+        ([*SERVER, *PEER], "wg7.conf:5: the peer's PublicKey is derived from the SharedKey"),
+        ([*SERVER, "[Peer]", f"PresharedKey = {SECRETS[1]}"], "wg7.conf:5: the peer's PresharedKey is derived"),
+        ([*SERVER, "[Peer]", "Endpoint = host:5"], "wg7.conf:5: the server of a SharedKey waits to be called"),
         ([*CLIENT], "wg7.conf:1: the client of a SharedKey needs the server's Endpoint"),
         ([*CLIENT, "[Peer]", "Name = hub"], "wg7.conf:4: the client of a SharedKey needs the server's Endpoint"),
         ([*SERVER[:2], "SharedKey = office.key"], "wg7.conf:3: SharedKey: this is not a key"),
         ([*SERVER, "Role = both"], "wg7.conf:4: Role: 'both' is not server or client"),
     ],
 )
-def test_what_does_not_go_together_is_refused_with_a_hint(
+def test_contradicting_or_missing_keys_are_refused_with_a_hint(
     refusal: Callable[..., str], lines: list[str], said: str
 ) -> None:
     assert refusal(*lines).startswith(said)
@@ -515,7 +513,7 @@ def test_no_message_holds_a_secret(refusal: Callable[..., str], lines: list[str]
         assert not any(secret[start : start + 10] in said for start in range(len(secret) - 10))
 
 
-def test_no_secret_is_in_what_a_tunnel_prints(read: Callable[..., Tunnel]) -> None:
+def test_the_repr_of_a_tunnel_holds_no_secret(read: Callable[..., Tunnel]) -> None:
     for tunnel in (read(*INTERFACE, *PEER, f"PresharedKey = {format_key(PSK)}"), read(*SERVER)):
         for secret in (OWN.private, PSK, SHARED, tunnel.identity.private, derived_keys("server", SHARED).psk):
             assert repr(secret)[2:-1] not in repr(tunnel)
@@ -533,38 +531,38 @@ def test_a_file_that_others_can_read_gets_a_warning(tmp_path: Path, read: Callab
         path.chmod(mode)
         with logged() as lines:
             read_file(path, "wg7")
-        assert lines == ([f"{path} is open to everybody, and there are keys in it: chmod 600 {path}"] if warned else [])
+        assert lines == ([f"{path} contains keys and is open to everybody: chmod 600 {path}"] if warned else [])
     tmp_path.chmod(0o700)
 
 
-def test_a_file_that_is_not_there_a_folder_and_one_that_is_too_large_are_configuration_errors(tmp_path: Path) -> None:
+def test_a_missing_file_a_folder_and_a_file_that_is_too_large_are_configuration_errors(tmp_path: Path) -> None:
     large = write(tmp_path / "large.conf", b"")
     os.truncate(large, LARGEST + 1)
-    for path, said in ((tmp_path / "none.conf", "is not there"), (tmp_path, "directory"), (large, "at most 32 MiB")):
+    for path, said in ((tmp_path / "none.conf", "does not exist"), (tmp_path, "directory"), (large, "at most 32 MiB")):
         with pytest.raises(ConfigurationError, match=said):
             read_file(path, "wg7")
 
 
-def test_zero_bytes_are_no_text(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no text in UTF-8"):
+def test_a_file_with_zero_bytes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not a text file"):
         read_file(write(tmp_path / "wg7.conf", "\n".join(INTERFACE).encode("utf-16")), "wg7")
 
 
-def test_a_file_that_this_user_may_not_read_is_a_matter_of_permission() -> None:
+def test_a_file_that_this_user_may_not_read_is_a_privilege_error() -> None:
     with ordinary_user() as folder:
         write(folder / "wg7.conf", b"").chmod(0)
         with pytest.raises(PrivilegeError, match="as its owner, or as root"):
             read_file(folder / "wg7.conf", "wg7")
 
 
-def test_a_name_is_looked_for_in_our_folder_and_then_in_wireguards(
+def test_a_name_is_looked_for_in_vpntuns_folder_and_then_in_wireguards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = (tmp_path / "vpntun", tmp_path / "wireguard")
     monkeypatch.setattr(subject, "FOLDERS", folders)
     with pytest.raises(ConfigurationError) as caught:
         find_file("hub")
-    assert str(caught.value) == (f"there is no configuration file {folders[0]}/hub.conf and no {folders[1]}/hub.conf")
+    assert str(caught.value) == (f"there is no configuration file {folders[0]}/hub.conf or {folders[1]}/hub.conf")
     for folder in reversed(folders):
         folder.mkdir()
         write(folder / "hub.conf", b"")
@@ -583,7 +581,7 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             find_file(name)
 
 
-def test_a_folder_that_this_user_may_not_enter_is_a_matter_of_permission() -> None:
+def test_a_folder_that_this_user_may_not_enter_is_a_privilege_error() -> None:
     with ordinary_user() as folder:
         (folder / "closed").mkdir(mode=0)
         with pytest.raises(PrivilegeError, match="as its owner, or as root"):
@@ -599,7 +597,7 @@ def test_a_files_name_is_the_interfaces(name: str) -> None:
     "name", ["wg0", "wg0.conf.bak", ".conf", "..conf", "...conf", "a" * 16 + ".conf", "a b.conf", "$(x).conf"]
 )
 def test_a_files_name_that_no_interface_should_have_is_refused(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="gives no name for an interface"):
+    with pytest.raises(ConfigurationError, match="cannot name an interface"):
         interface_of(Path("/etc/vpntun") / name)
 
 
@@ -696,7 +694,7 @@ def tunnels(draw: st.DrawFn) -> Tunnel:
 
 
 def written(tunnel: Tunnel) -> str:
-    """The file that asks for it."""
+    """Write the configuration file of a tunnel."""
     lines = ["[Interface]", f"PrivateKey = {format_key(tunnel.identity.private)}"]
     lines += [f"ListenPort = {tunnel.port}", f"Transport = {tunnel.listen_on}"] if tunnel.port is not None else []
     lines += [f"MTU = {tunnel.mtu}"] if tunnel.mtu is not None else []
@@ -724,7 +722,7 @@ def test_a_tunnel_that_is_written_out_and_read_back_is_the_same(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_very_many_allowed_ips_are_read_in_no_time(read: Callable[..., Tunnel], version: int) -> None:
+def test_very_many_allowed_ips_can_be_read(read: Callable[..., Tunnel], version: int) -> None:
     many: list[Any] = [
         IPv4Network((0x0A000000 + (n << 8), 24)) if version == 4 else IPv6Network(((0xFD00 << 112) + (n << 64), 64))
         for n in range(20_000)

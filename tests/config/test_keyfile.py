@@ -1,7 +1,8 @@
-"""Key files: what is not closed to everybody else is refused, what is there is never overwritten, nothing is shown."""
+"""Key files: unsafe ones are refused, existing ones are never overwritten, and no key is ever shown."""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -46,7 +47,7 @@ def test_two_shared_keys_differ(tmp_path: Path) -> None:
     assert create_shared(tmp_path / "one") != create_shared(tmp_path / "two")
 
 
-def test_a_made_key_file_is_the_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+def test_a_created_key_file_is_closed_to_others_whatever_the_umask(tmp_path: Path) -> None:
     former = os.umask(0)
     try:
         create_shared(tmp_path / "new" / "key")
@@ -56,13 +57,13 @@ def test_a_made_key_file_is_the_owners_alone_whatever_the_umask(tmp_path: Path) 
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
 
 
-def test_a_made_key_file_says_what_it_is(tmp_path: Path) -> None:
+def test_a_created_key_file_starts_with_its_tag(tmp_path: Path) -> None:
     made = create_shared(tmp_path / "key")
     assert (tmp_path / "key").read_text() == f"vpntun shared key 1\n{format_key(made)}\n"
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400])
-def test_a_key_that_only_its_owner_reads_is_taken(tmp_path: Path, mode: int) -> None:
+def test_a_key_that_only_its_owner_can_read_is_accepted(tmp_path: Path, mode: int) -> None:
     assert read_shared(write(tmp_path / "key", SHARED, mode)) == SECRET
     assert read_bare(write(tmp_path / "bare", TEXT + "\n", mode)) == SECRET
 
@@ -82,7 +83,7 @@ def test_a_key_of_another_user_is_refused(tmp_path: Path) -> None:
     assert "belongs to another user (uid 12345)" in refusal(read_shared, path)
 
 
-def test_a_key_that_this_user_may_not_read_is_a_matter_of_permission() -> None:
+def test_a_key_that_this_user_may_not_read_is_a_privilege_error() -> None:
     with ordinary_user() as folder:
         path = write(folder / "key", SHARED, 0)
         with pytest.raises(PrivilegeError, match="cannot be read by this user"):
@@ -103,7 +104,7 @@ def test_a_symbolic_link_to_a_good_key_is_refused(tmp_path: Path) -> None:
 
 def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o600)
-    assert "no regular file" in refusal(read_shared, tmp_path / "fifo")
+    assert "not a regular file" in refusal(read_shared, tmp_path / "fifo")
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_device_is_refused() -> None:
-    assert "no regular file" in refusal(read_shared, Path("/dev/zero"))
+    assert "not a regular file" in refusal(read_shared, Path("/dev/zero"))
 
 
 def test_a_socket_is_refused(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_a_malformed_wireguard_key_is_refused_and_nothing_of_it_is_shown(tmp_pat
 
 
 @pytest.mark.parametrize("there", ["file", "folder", "link", "dangling link"])
-def test_nothing_that_is_there_is_overwritten(tmp_path: Path, there: str) -> None:
+def test_an_existing_file_folder_or_link_is_not_overwritten(tmp_path: Path, there: str) -> None:
     path = tmp_path / "key"
     other = write(tmp_path / "other", "precious")
     if there == "file":
@@ -182,13 +183,55 @@ def test_nothing_that_is_there_is_overwritten(tmp_path: Path, there: str) -> Non
     assert there != "file" or path.read_text() == "precious"
 
 
-def test_a_key_that_cannot_be_made_says_why() -> None:
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_folder_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "never overwritten" in refusal(create_shared, Path(name))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_key_file_has_its_name_only_once_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "key"
+    readable: list[bool] = []
+    real = os.fsync
+
+    def look_meanwhile(descriptor: int) -> None:
+        readable.append(path.exists())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look_meanwhile)
+    made = create_shared(path)
+    assert readable == [False]
+    assert read_shared(path) == made
+    assert os.listdir(tmp_path) == ["key"]
+
+
+def test_a_key_that_another_process_makes_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "key"
+    monkeypatch.setattr(os, "fsync", lambda _: write(path, SHARED))
+    assert "never overwritten" in refusal(create_shared, path)
+    assert read_shared(path) == SECRET
+    assert os.listdir(tmp_path) == ["key"]
+
+
+def test_a_key_that_cannot_be_written_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_the_disk(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fill_the_disk)
+    assert "cannot be created: No space left on device" in refusal(create_shared, tmp_path / "key")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_error_for_a_key_that_cannot_be_created_gives_the_reason() -> None:
     with ordinary_user() as folder:
         (folder / "locked").mkdir(mode=0o500)
         message = refusal(create_shared, folder / "locked" / "key")
-        assert f"{folder / 'locked' / 'key'} cannot be made: Permission denied" in message
+        assert f"{folder / 'locked' / 'key'} cannot be created: Permission denied" in message
         write(folder / "file", "")
-        assert "cannot be made" in refusal(create_shared, folder / "file" / "key")
+        assert "cannot be created" in refusal(create_shared, folder / "file" / "key")
 
 
 def test_an_ordinary_users_key_is_in_its_configuration_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +244,6 @@ def test_an_ordinary_users_key_is_in_its_configuration_folder(monkeypatch: pytes
 
 
 @needs_root
-def test_roots_key_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_roots_default_key_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", "/elsewhere")
     assert default_path() == Path("/etc/vpntun/vpntun.key")

@@ -1,4 +1,4 @@
-"""The form of a configuration file: what counts, what does not, and where it says that something is wrong."""
+"""Sections and lines of a configuration file: what is significant, and which line an error names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_sections_and_keys_come_in_order_with_their_lines() -> None:
 
 @pytest.mark.parametrize("line", ["Tree = elm", "tree=elm", "TREE\t=\telm", " Tree = elm\r", "T r e e = elm # tall"])
 @pytest.mark.parametrize("header", ["[Garden]", "[garden]", "  [GARDEN] ", "[ Garden ]\r", "[Garden] # here"])
-def test_case_and_blanks_do_not_count(header: str, line: str) -> None:
+def test_case_and_blanks_in_names_are_ignored(header: str, line: str) -> None:
     [section] = read(header, line)
     assert section.name == "Garden"
     assert texts(section, "Tree") == ["elm"]
@@ -58,7 +58,7 @@ def test_lines_end_with_a_newline_and_nothing_else() -> None:
     assert section.values["Pond"] == [(3, "deep")]
 
 
-def test_the_last_value_counts_where_one_is_wanted_and_none_is_none() -> None:
+def test_the_last_of_several_values_counts_and_a_missing_one_is_none() -> None:
     [section] = read("[Garden]", "Tree = 1", "Pond = 5", "Tree = 2")
     assert section.every("Tree", int) == [1, 2]
     assert section.last("Tree", int) == 2
@@ -67,7 +67,7 @@ def test_the_last_value_counts_where_one_is_wanted_and_none_is_none() -> None:
     assert "Fence" not in section
 
 
-def test_a_section_is_followed_by_another_as_if_its_lines_stood_there() -> None:
+def test_followed_by_joins_the_lines_of_two_sections() -> None:
     first, second = read("[Garden]", "Tree = elm", "Pond = deep", "[Garden]", "Fence = low", "Tree = oak")
     both = first.followed_by(second)
     assert both.values == {"Tree": [(2, "elm"), (6, "oak")], "Pond": [(3, "deep")], "Fence": [(5, "low")]}
@@ -95,27 +95,30 @@ def test_an_error_about_a_section_or_a_key_names_its_line() -> None:
     ("lines", "message"),
     [
         (["[Garten]"], "f.conf:1: there is no section [Garten]; did you mean [Garden]?"),
-        (["", "[Office]"], "f.conf:2: there is no section [Office]; there are [Garden], [House]"),
+        (["", "[Office]"], "f.conf:2: there is no section [Office]; the known ones are [Garden], [House]"),
         (["[Garden"], "f.conf:1: there is no section [Garden; did you mean [Garden]?"),
         (["[Garden] Tree = elm"], "f.conf:1: there is no such section; "),
-        (["[]"], "f.conf:1: there is no such section; there are [Garden], [House]"),
+        (["[]"], "f.conf:1: there is no such section; the known ones are [Garden], [House]"),
         (["[Garden]", "Tre = elm"], "f.conf:2: there is no key Tre in [Garden]; did you mean Tree?"),
-        (["[Garden]", "Fountain = 1"], "f.conf:2: there is no key Fountain in [Garden]; there are Tree, Pond, Fence"),
-        (["[Garden]", "door = red"], "f.conf:2: Door is no key of [Garden]; it belongs in [House]"),
-        (["Tree = elm"], "f.conf:1: this stands before any section; begin with [Garden]"),
+        (
+            ["[Garden]", "Fountain = 1"],
+            "f.conf:2: there is no key Fountain in [Garden]; the known ones are Tree, Pond, Fence",
+        ),
+        (["[Garden]", "door = red"], "f.conf:2: Door is not a key of [Garden]; it belongs in [House]"),
+        (["Tree = elm"], "f.conf:1: this line comes before any section; begin with [Garden]"),
         (["[Garden]", "Tree"], "f.conf:2: this line is neither [Section] nor Key = value; a comment begins with #"),
         (["[Garden]", "= elm"], "f.conf:2: this line is neither"),
         (["[Garden]", "; Tree = elm"], "f.conf:2: there is no such key in [Garden]; did you mean Tree?"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line_and_a_hint(lines: list[str], message: str) -> None:
+def test_an_error_names_the_line_and_gives_a_hint(lines: list[str], message: str) -> None:
     assert refusal(*lines).startswith(message)
 
 
 @pytest.mark.parametrize(
     "line", [SECRET, f"Tree {SECRET}", f"{SECRET} = Tree", f"[{SECRET}]", f"Tree{SECRET[:-1]} = x"]
 )
-def test_no_line_is_quoted_since_a_key_may_stand_in_it(line: str) -> None:
+def test_no_error_quotes_a_line_since_it_may_contain_a_key(line: str) -> None:
     said = refusal("[Garden]", line)
     assert not any(SECRET[start : start + 8] in said for start in range(len(SECRET) - 8))
 

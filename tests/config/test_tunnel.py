@@ -1,4 +1,4 @@
-"""What the operator asked for is checked before anything is opened, and each refusal says what is wrong."""
+"""Checks of a tunnel's settings before anything is opened, and the keys and addresses it gets."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def interfaces(*texts: str) -> tuple[object, ...]:
 # The tunnel
 
 
-def test_a_good_tunnel_is_taken_as_it_is() -> None:
+def test_a_valid_tunnel_is_accepted() -> None:
     made = tunnel(routes=networks("10.0.0.0/8"), addresses=interfaces("192.168.0.1/24", "fd00::1/64"), mtu=1420)
     assert made.mtu == 1420
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, 10**9])
-def test_a_port_that_is_none_is_refused(port: int) -> None:
-    assert f"{port} is no port" in refusal(port=port)
+def test_a_number_that_is_not_a_port_is_refused(port: int) -> None:
+    assert f"{port} is not a port" in refusal(port=port)
 
 
 @pytest.mark.parametrize("port", [1, 65535])
@@ -86,7 +86,7 @@ def test_an_mtu_that_cannot_work_is_refused(mtu: int) -> None:
 
 
 @pytest.mark.parametrize("mtu", [576, 1280, 1420, 9000, LARGEST_MTU])
-def test_an_mtu_that_works_is_taken(mtu: int) -> None:
+def test_an_mtu_that_works_is_accepted(mtu: int) -> None:
     assert tunnel(mtu=mtu).mtu == mtu
 
 
@@ -124,13 +124,13 @@ def test_a_route_of_the_other_ip_version_or_of_a_server_covers_nothing(host: str
     tunnel(host=host, routes=networks(route))
 
 
-def test_a_name_is_checked_when_it_has_been_looked_up() -> None:
+def test_the_addresses_of_a_name_can_be_checked_after_the_look_up() -> None:
     named = tunnel(host="remote.example.org", routes=networks("192.0.2.0/24"))
     assert named.covering(ip_interface("192.0.2.7").ip) == ip_network("192.0.2.0/24")
     assert named.covering(ip_interface("192.0.3.7").ip) is None
 
 
-def test_no_secret_is_in_what_a_tunnel_prints() -> None:
+def test_the_repr_of_a_tunnel_holds_no_secret() -> None:
     text = repr(tunnel())
     for secret in (SECRET, OWN.private):
         assert repr(secret)[2:-1] not in text
@@ -142,7 +142,7 @@ def test_no_secret_is_in_what_a_tunnel_prints() -> None:
 
 
 @pytest.mark.parametrize("text", ["192.168.0.1/24", "10.0.0.1/32", "fd00::1/64", "::1/128"])
-def test_an_address_with_a_prefix_length_is_taken(text: str) -> None:
+def test_an_address_with_a_prefix_length_is_accepted(text: str) -> None:
     assert str(parse_interface(text)) == text
 
 
@@ -150,7 +150,7 @@ def test_an_address_with_a_prefix_length_is_taken(text: str) -> None:
     "text",
     ["192.168.0.1", "fd00::1", "192.168.0.1/33", "192.168.0/24", "fd00::1/129", "", "/24", "name/24", "1.2.3.4/-1"],
 )
-def test_what_is_no_address_with_a_prefix_length_is_refused(text: str) -> None:
+def test_anything_but_an_address_with_a_prefix_length_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="prefix length"):
         parse_interface(text)
 
@@ -166,13 +166,13 @@ def test_what_is_no_address_with_a_prefix_length_is_refused(text: str) -> None:
         ("::/0", "::/0"),
     ],
 )
-def test_a_network_is_taken_and_its_host_bits_are_masked_off(text: str, network: str) -> None:
+def test_a_network_is_accepted_and_its_host_bits_are_masked_off(text: str, network: str) -> None:
     assert str(parse_network(text)) == network
 
 
 @pytest.mark.parametrize("text", ["", "name", "10.0.0.0/33", "10.0.0/24", "fd00::/129", "10.0.0.0/x", "fd00::/64/64"])
-def test_what_is_no_network_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="no network"):
+def test_anything_but_a_network_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="not a network"):
         parse_network(text)
 
 
@@ -211,9 +211,9 @@ def test_two_files_give_other_keys_and_other_addresses(tmp_path: Path) -> None:
     assert one.derived_addresses != two.derived_addresses
 
 
-def test_a_key_file_that_was_asked_for_and_is_missing_is_an_error_for_both_roles(tmp_path: Path) -> None:
+def test_a_missing_key_file_that_was_given_is_an_error_for_both_roles(tmp_path: Path) -> None:
     for role in ("server", "client"):
-        with pytest.raises(KeyFileError, match="is not there"):
+        with pytest.raises(KeyFileError, match="does not exist"):
             shared_keys(role, tmp_path / "key", "host")
     assert list(tmp_path.iterdir()) == []
 
@@ -254,7 +254,7 @@ def test_a_default_key_that_is_a_dangling_link_is_refused(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
-def test_a_default_folder_that_this_user_may_not_enter_is_a_key_files_error(
+def test_a_default_folder_that_this_user_may_not_enter_is_a_key_file_error(
     monkeypatch: pytest.MonkeyPatch, role: Any
 ) -> None:
     with ordinary_user() as folder:
@@ -273,7 +273,7 @@ def key_file(path: Path, key: bytes) -> Path:
     return path
 
 
-def test_wireguards_keys_are_taken_with_and_without_a_preshared_one(tmp_path: Path) -> None:
+def test_wireguard_keys_work_with_and_without_a_preshared_key(tmp_path: Path) -> None:
     own, psk = key_file(tmp_path / "own", OWN.private), key_file(tmp_path / "psk", SECRET)
     without = wireguard_keys(own, format_key(PEER.public), None)
     assert (without.identity, without.peer, without.psk) == (OWN, PEER.public, bytes(32))
@@ -288,14 +288,14 @@ def test_this_ends_own_key_as_the_peer_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("peer", ["", "key", format_key(PEER.public)[:-1], format_key(PEER.public) + "x", "ä" * 44])
-def test_a_peer_that_is_no_key_is_refused_by_the_options_name(tmp_path: Path, peer: str) -> None:
+def test_the_error_for_a_malformed_peer_key_names_the_option(tmp_path: Path, peer: str) -> None:
     own = key_file(tmp_path / "own", OWN.private)
     with pytest.raises(ConfigurationError, match="--peer: "):
         wireguard_keys(own, peer, None)
 
 
 @pytest.mark.parametrize("peer", LOW_ORDER)
-def test_a_peers_key_that_nobody_can_have_is_refused(tmp_path: Path, peer: str) -> None:
+def test_an_unsafe_peer_key_is_refused(tmp_path: Path, peer: str) -> None:
     own = key_file(tmp_path / "own", OWN.private)
     with pytest.raises(ConfigurationError, match="--peer: "):
         wireguard_keys(own, format_key(bytes.fromhex(peer)), None)

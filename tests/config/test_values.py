@@ -1,4 +1,4 @@
-"""The texts that stand for a network are those that the ipaddress module knows, with host bits, without a scope."""
+"""Networks in text: accepted as the ipaddress module accepts them, with host bits but without a scope."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ texts = st.one_of(st.tuples(addresses, lengths).map("".join), st.text(min_size=1
 @example("10.0.0.0\0/8")
 @example("10.0.0.0/")
 @example("\udcff")
-def test_a_network_is_what_the_ipaddress_module_makes_of_it(text: str) -> None:
+def test_a_network_is_parsed_as_by_the_ipaddress_module(text: str) -> None:
     try:
         expected = [ip_network("".join(text.split()), strict=False)]
     except ValueError:
@@ -40,7 +40,7 @@ def test_a_network_is_what_the_ipaddress_module_makes_of_it(text: str) -> None:
         assert values.networks(text) == expected
 
 
-def test_the_networks_of_a_line_that_comes_again_are_not_made_anew() -> None:
+def test_the_networks_of_a_repeated_line_are_cached() -> None:
     for first, second in zip(
         values.networks("10.0.0.0/8, fd00::/8"), values.networks("10.0.0.0/8, fd00::/8"), strict=True
     ):
@@ -55,7 +55,7 @@ networks = st.one_of(
 
 @given(st.lists(networks, max_size=5))
 @example([ip_network("0.0.0.0/0"), ip_network("::/0"), ip_network("::ffff:0:0/96"), ip_network("::a00:0/104")])
-def test_what_is_written_of_a_network_is_read_as_the_same(allowed: list[IPv4Network | IPv6Network]) -> None:
+def test_a_network_that_is_written_and_parsed_again_is_the_same(allowed: list[IPv4Network | IPv6Network]) -> None:
     written = PeerSettings(bytes(32), tuple(allowed)).allowed_as_text
     assert [ip_network(text) for text in written] == allowed
     assert values.networks(", ".join(written)) == allowed

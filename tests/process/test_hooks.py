@@ -185,7 +185,7 @@ def test_the_output_is_logged_line_by_line_up_to_a_limit(bench: Bench) -> None:
         bench.hooks(up=bench.script(text)).up()
     assert lines[:3] == ["up: one", "up: two \x1b[31m\ufffd", "up: y"]
     assert len(lines) == child.MOST_LINES + 1
-    assert lines[-1] == "up says more, which is not shown"
+    assert lines[-1] == "up: further output is not shown"
 
 
 def test_a_long_line_is_cut_and_the_last_needs_no_newline(bench: Bench) -> None:

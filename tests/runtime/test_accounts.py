@@ -1,4 +1,4 @@
-"""Users and groups: by name and by number, and a word to whoever names one that is not there."""
+"""Look-ups of users and groups by name and by number, and the errors for unknown ones."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def test_a_number_stands_for_itself_even_without_an_account() -> None:
     assert uid_of(str(UNKNOWN)) == gid_of(str(UNKNOWN)) == UNKNOWN
 
 
-def test_names_are_told_where_there_are_any() -> None:
+def test_users_and_groups_without_a_name_are_called_by_their_number() -> None:
     assert (user_name(0), group_name(0)) == ("root", "root")
     assert (user_name(UNKNOWN), group_name(UNKNOWN)) == (str(UNKNOWN), str(UNKNOWN))
 
 
-def test_nobody_becomes_a_number_without_an_account() -> None:
+def test_a_number_without_an_account_is_not_found() -> None:
     with pytest.raises(ConfigurationError, match=str(UNKNOWN)):
         find_account(str(UNKNOWN))
 
 
 @pytest.mark.parametrize("name", ["", "no-such-user", "-1", "4294967295", "9" * 5000, "ro\0ot", "\udc80"])
-def test_what_is_nobody_is_a_configuration_error(name: str) -> None:
+def test_an_unknown_user_or_group_is_a_configuration_error(name: str) -> None:
     for find in (find_account, uid_of, gid_of):
         with pytest.raises(ConfigurationError):
             find(name)

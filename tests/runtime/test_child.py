@@ -1,4 +1,7 @@
-"""A command beside the loop: whatever it does, and whoever it becomes, the loop goes on. More of it: test_hooks.py."""
+"""Child processes that hang, cannot be killed, or leave processes behind.
+
+tests/process/test_hooks.py has more tests of commands.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def start(loop: HandLoop, script: str, on_end: Callable[[str | None], None], *, 
 
 @contextmanager
 def nothing_can_be_killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """As for an ordinary user whose command is root by now; the commands that were to be killed."""
+    """Make every kill fail, as if the command had become root; yield the processes that should have been killed."""
     started: list[subprocess.Popen[bytes]] = []
     spared: list[int] = []
 
@@ -46,17 +49,17 @@ def nothing_can_be_killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]
         each.wait()
 
 
-def test_what_one_leaves_behind_may_write_when_the_next_is_started(loop: HandLoop) -> None:
+def test_a_background_process_may_still_write_after_the_next_command_has_started(loop: HandLoop) -> None:
     other: list[int] = []
     second: list[Child] = []
 
     def go_on(_: str | None) -> None:
-        other.append(os.dup(0))  # so that the next one's pidfd has the number that this one's output had
+        other.append(os.dup(0))  # so that the next pidfd gets the number that this output had
         second.append(start(loop, "exec sleep 10", lambda problem: None))
 
     with logged() as lines:
         start(loop, "(sleep 0.2; echo late; sleep 1) &", go_on)
-        time.sleep(0.6)  # a turn that takes long: the end and the output come together
+        time.sleep(0.6)  # so that the end and the output are found in the same turn
         began = time.monotonic()
         loop.until(lambda: second)
         loop.settle()
@@ -67,7 +70,7 @@ def test_what_one_leaves_behind_may_write_when_the_next_is_started(loop: HandLoo
     os.close(other[0])
 
 
-def test_one_that_cannot_be_killed_is_given_up(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_cannot_be_killed_is_given_up(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     problems: list[str | None] = []
     with nothing_can_be_killed(monkeypatch) as spared:
         start(loop, "exec sleep 60", problems.append)
@@ -78,7 +81,9 @@ def test_one_that_cannot_be_killed_is_given_up(loop: HandLoop, monkeypatch: pyte
     assert problems == ["did not end within 30 s, and cannot be killed"]
 
 
-def test_nobody_waits_for_one_that_cannot_be_killed(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_does_not_wait_for_a_command_that_cannot_be_killed(
+    loop: HandLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     began = time.monotonic()
     with nothing_can_be_killed(monkeypatch), logged() as lines:
         stopped = start(loop, "exec sleep 60", lambda _: pytest.fail("told"))
@@ -92,7 +97,9 @@ def test_nobody_waits_for_one_that_cannot_be_killed(loop: HandLoop, monkeypatch:
     assert time.monotonic() - began < 10
 
 
-def test_one_that_has_gone_before_it_is_killed_is_no_error(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_ends_just_before_it_is_killed_causes_no_error(
+    loop: HandLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def is_gone(_: int, __: int) -> None:
         raise ProcessLookupError(errno.ESRCH, "No such process")
 
@@ -104,7 +111,7 @@ def test_one_that_has_gone_before_it_is_killed_is_no_error(loop: HandLoop, monke
     assert problems == ["did not end within 30 s, and was killed"]
 
 
-def test_one_whose_end_could_not_be_told_is_not_left_running(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_without_a_pidfd_is_not_left_running(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
 
     def refuse(process: int) -> int:

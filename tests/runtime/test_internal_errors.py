@@ -1,4 +1,4 @@
-"""A bug ends what was being handled, and is counted and logged; the loop goes on."""
+"""Unexpected exceptions: each ends one callback and is counted and logged, and the loop keeps running."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def by_a_deadline(loop: HandLoop, pair: Pair, callback: Callable[[], None]) -> N
 
 
 def by_asking_for_the_deadline(loop: HandLoop, pair: Pair, callback: Callable[[], None]) -> None:
-    pair[1].send(b".")  # so that the turn waits for nothing
+    pair[1].send(b".")  # so that the turn does not wait
     loop.watch(pair[0].fileno(), lambda: None)
 
     def deadline(now: float) -> float:
@@ -100,7 +100,7 @@ def test_a_bug_in_any_callback_is_counted_and_the_loop_goes_on(
 
 
 @WAYS
-def test_an_error_that_is_no_bug_ends_the_loop(loop: HandLoop, pair: Pair, way: Way) -> None:
+def test_a_vpntun_error_ends_the_loop(loop: HandLoop, pair: Pair, way: Way) -> None:
     with pytest.raises(DeviceError):
         way(loop, pair, gone)
     assert loop.internal_errors.count == 0
@@ -121,7 +121,7 @@ def test_a_connection_that_caused_a_bug_is_closed(loop: HandLoop, pair: Pair, ex
     assert len(expected_errors.take()) == 1
 
 
-def test_a_bug_that_reads_nothing_does_not_take_all_of_the_processor(
+def test_a_callback_that_keeps_failing_does_not_take_the_whole_processor(
     loop: HandLoop, pair: Pair, expected_errors: ExpectedErrors
 ) -> None:
     loop.watch(pair[0].fileno(), buggy)
@@ -137,7 +137,7 @@ def test_a_bug_that_reads_nothing_does_not_take_all_of_the_processor(
 
 
 class Buggy:
-    """Due at once, for ever, and fails."""
+    """Timed object that is always due, and whose handler fails."""
 
     def __init__(self) -> None:
         self.touched = False
@@ -150,7 +150,7 @@ class Buggy:
 
 
 class Due(Buggy):
-    """Due once."""
+    """Timed object that is due once."""
 
     def handle_deadline(self) -> None:
         self.tried += 1
@@ -202,7 +202,7 @@ def test_tracebacks_are_logged_at_a_bounded_rate(
     expected_errors.take()
 
 
-def test_a_bug_in_the_recovery_is_survived_and_its_other_steps_are_taken(expected_errors: ExpectedErrors) -> None:
+def test_a_bug_in_one_recovery_function_does_not_stop_the_others(expected_errors: ExpectedErrors) -> None:
     errors = InternalErrors()
     recovered: list[str] = []
     errors.recover_by(buggy, lambda: recovered.append("the rest"))
@@ -216,7 +216,7 @@ def test_a_bug_in_the_recovery_is_survived_and_its_other_steps_are_taken(expecte
 
 
 class Faulty(Due):
-    """Its deadline itself fails, at first."""
+    """Timed object whose deadline raises until `fails` is cleared."""
 
     def __init__(self) -> None:
         self.fails = True
@@ -246,7 +246,7 @@ def test_a_link_whose_deadline_fails_keeps_no_other_from_its_own(expected_errors
     expected_errors.take()
 
 
-def test_a_descriptor_that_has_hung_up_is_left_alone_too(
+def test_a_failing_descriptor_that_has_hung_up_is_ignored_for_a_while_too(
     loop: HandLoop, pair: Pair, expected_errors: ExpectedErrors
 ) -> None:
     loop.watch(pair[0].fileno(), buggy)
@@ -262,7 +262,7 @@ def test_a_descriptor_that_has_hung_up_is_left_alone_too(
 
 
 class FailsOnce(PacketQueue):
-    """Cannot give its packets, the first time."""
+    """Packet queue whose first `take` fails."""
 
     failed = False
 
@@ -273,7 +273,7 @@ class FailsOnce(PacketQueue):
         return super().take(now)
 
 
-def test_a_link_whose_queue_could_not_be_drained_for_a_bug_is_drained_later(loop: HandLoop) -> None:
+def test_a_queue_that_a_bug_kept_from_being_drained_is_drained_later(loop: HandLoop) -> None:
     alice, bob = End(ALICE, loop), End(BOB, loop)
     link = alice.know(BOB.public)
     bob.know(ALICE.public)
@@ -293,10 +293,10 @@ def test_a_link_whose_queue_could_not_be_drained_for_a_bug_is_drained_later(loop
         end.close()
 
 
-def test_packets_that_a_bug_has_left_half_sent_go_to_nobody_else(
+def test_packets_that_a_bug_left_half_sent_are_not_sent_to_another_peer(
     loop: HandLoop, expected_errors: ExpectedErrors
 ) -> None:
-    """A record for Bob is half built when something fails; the next packets are Carol's."""
+    """An exception leaves a record for Bob half built; the next packets are for Carol."""
     alice, bob, carol = End(ALICE, loop), End(BOB, loop), End(CAROL, loop)
     to_bob, to_carol = alice.know(BOB.public, ["10.0.2.0/24"]), alice.know(CAROL.public, ["10.0.3.0/24"])
     for end in (bob, carol):

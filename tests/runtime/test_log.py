@@ -1,4 +1,4 @@
-"""The log: a line stays a line whatever a peer says, strangers cannot flood it, and -v says more."""
+"""Log handlers: one line per event, limited in rate, and no failure that stops the program."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_exceptions_lines_stay_one_line(capsys: Captured) -> None:
         (7, ["notice", "warning", "info", "debug"]),
     ],
 )
-def test_each_v_says_more(capsys: Captured, verbosity: int, shown: list[str]) -> None:
+def test_each_v_logs_more_levels(capsys: Captured, verbosity: int, shown: list[str]) -> None:
     open_log("tun3", verbosity)
     notice("notice")
     log.warning("warning")
@@ -109,7 +109,7 @@ def test_opening_the_log_again_does_not_double_the_lines(capsys: Captured) -> No
     assert capsys.readouterr().err == "vpntun: tun4: once\n"
 
 
-def test_a_limited_line_comes_once_in_ten_seconds_and_says_how_many_were_held_back() -> None:
+def test_a_limited_line_comes_once_in_ten_seconds_and_says_how_many_were_suppressed() -> None:
     clock = Clock()
     tell = Limited(NOTICE, "refused %s", clock)
     with logged() as lines:
@@ -128,7 +128,7 @@ def test_a_limited_line_comes_once_in_ten_seconds_and_says_how_many_were_held_ba
     ]
 
 
-def test_a_limit_of_more_lets_that_many_through() -> None:
+def test_a_limit_of_three_logs_three_lines_in_ten_seconds() -> None:
     clock = Clock()
     tell = Limited(NOTICE, "%d", clock, most=3)
     with logged() as lines:
@@ -156,7 +156,7 @@ def test_a_percent_sign_in_an_argument_is_only_text() -> None:
     assert lines == ["50 %d"]
 
 
-def test_a_structured_form_is_asked_for_by_name(capsys: Captured) -> None:
+def test_open_log_takes_the_name_of_a_structured_form(capsys: Captured) -> None:
     open_log("tun3", 0, "json")
     log.warning("connected to %s", "there", extra={"fields": {"peer": "office"}})
     said = json.loads(capsys.readouterr().err)
@@ -174,7 +174,7 @@ def test_a_file_is_appended_to_and_is_for_its_owner_alone(tmp_path: Path, capsys
     assert capsys.readouterr().err == ""
 
 
-def test_a_file_that_was_rotated_away_is_opened_anew_when_asked(tmp_path: Path) -> None:
+def test_a_rotated_file_is_reopened_on_request(tmp_path: Path) -> None:
     path = tmp_path / "log"
     open_log("tun3", 0, file=path)
     notice("first")
@@ -186,7 +186,7 @@ def test_a_file_that_was_rotated_away_is_opened_anew_when_asked(tmp_path: Path) 
     assert path.read_text().endswith(" third\n")
 
 
-def test_a_file_that_cannot_be_opened_anew_leaves_the_old_one_in_use(tmp_path: Path) -> None:
+def test_the_old_file_stays_in_use_if_the_file_cannot_be_reopened(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     open_log("tun3", 0, file=folder / "log")
@@ -194,7 +194,7 @@ def test_a_file_that_cannot_be_opened_anew_leaves_the_old_one_in_use(tmp_path: P
     reopen_log()
     notice("still here")
     [warning, line] = (tmp_path / "moved" / "log").read_text().splitlines()
-    assert "going on in the old one" in warning
+    assert "stays in the old file" in warning
     assert line.endswith("still here")
 
 
@@ -209,17 +209,17 @@ def test_a_file_with_a_relative_name_is_found_again_from_another_folder(
     assert (tmp_path / "log").read_text().endswith("up\n")
 
 
-def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+def test_a_log_file_that_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     os.mkfifo(tmp_path / "fifo")
     for name in ("link", "fifo", ".", "none/log"):
         with pytest.raises(ConfigurationError, match="log file"):
             open_log("tun3", 0, file=tmp_path / name)
-    with pytest.raises(ConfigurationError, match="no regular file"):
+    with pytest.raises(ConfigurationError, match="not a regular file"):
         open_log("tun3", 0, file=Path("/dev/null"))
 
 
-def test_a_file_of_somebody_else_is_a_question_of_permission() -> None:
+def test_a_folder_that_this_user_may_not_write_is_a_privilege_error() -> None:
     with ordinary_user() as folder:
         (folder / "closed").mkdir(mode=0o500)
         with pytest.raises(PrivilegeError, match="log file"):
@@ -245,14 +245,14 @@ def test_a_daemon_without_a_file_writes_to_syslog(tmp_path: Path) -> None:
     handler.close()
 
 
-def test_a_daemon_says_it_on_stderr_too_while_it_has_one(tmp_path: Path, capsys: Captured) -> None:
+def test_a_daemon_also_logs_to_stderr_while_it_has_one(tmp_path: Path, capsys: Captured) -> None:
     open_log("tun3", 0, file=tmp_path / "log", detached=True)
     notice("up")
     assert capsys.readouterr().err == "vpntun: tun3: up\n"
     assert (tmp_path / "log").read_text().endswith(" vpntun: tun3: up\n")
 
 
-def test_the_reason_for_the_end_is_on_stderr_once_wherever_the_log_is(tmp_path: Path, capsys: Captured) -> None:
+def test_the_final_error_is_on_stderr_exactly_once_wherever_the_log_is(tmp_path: Path, capsys: Captured) -> None:
     for file in (None, tmp_path / "log"):
         open_log("tun3", 0, file=file)
         complain(DeviceError("the device tun3 has gone"))
@@ -260,7 +260,7 @@ def test_the_reason_for_the_end_is_on_stderr_once_wherever_the_log_is(tmp_path: 
     assert (tmp_path / "log").read_text().endswith(" vpntun: the device tun3 has gone\n")
 
 
-def test_a_command_without_a_log_gives_its_reason_all_the_same(capsys: Captured) -> None:
+def test_the_final_error_of_a_command_without_a_log_is_on_stderr(capsys: Captured) -> None:
     log.handlers = []
     complain(DeviceError("no\tdevice"))
     assert capsys.readouterr().err == "vpntun: no\\tdevice\n"
@@ -285,7 +285,7 @@ def test_a_full_pipe_stops_nothing() -> None:
     assert set(lines) == {b"vpntun: tun3: " + b"x" * 100}
 
 
-def test_who_has_no_stderr_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_stderr_can_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     open_log("tun3", 0)
     notice("lost")
@@ -311,6 +311,6 @@ def test_lines_for_the_journal_begin_with_their_priority() -> None:
 
 
 @pytest.mark.parametrize("stated", ["", "nonsense", "1:2:3"])
-def test_an_odd_name_of_the_journal_is_not_it(stated: str) -> None:
+def test_a_malformed_journal_stream_is_not_the_journal(stated: str) -> None:
     assert not leads_to_journal(2, {"JOURNAL_STREAM": stated})
     assert not leads_to_journal(-1, {"JOURNAL_STREAM": "1:2"})

@@ -1,4 +1,4 @@
-"""The forms of a log line: whatever stands in an event, it is one printable line that a program can take apart."""
+"""Formats of a log line: whatever an event contains, it is one printable line that programs can parse."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def test_text_is_for_people() -> None:
     assert formatter("text", "tun3").format(event("connected to %s", "there")) == "vpntun: tun3: connected to there"
 
 
-def test_text_has_the_time_in_front_where_it_is_asked_for() -> None:
+def test_text_starts_with_the_time_on_request() -> None:
     line = formatter("text", "tun3", with_time=True).format(event("up"))
     assert line == "2025-01-31T12:00:00.042Z vpntun: tun3: up"
 
 
-def test_the_last_word_names_no_interface() -> None:
+def test_the_final_error_names_no_interface() -> None:
     said = event("the device tun3 has gone", level=logging.ERROR, is_last=True)
     assert formatter("text", "tun3").format(said) == "vpntun: the device tun3 has gone"
 
@@ -74,18 +74,18 @@ def test_each_level_has_a_name_and_a_priority(level: int, name: str, number: int
 
 @pytest.mark.parametrize("form", FORMS)
 @given(said=st.text())
-def test_whatever_a_peer_says_is_one_printable_line(form: Form, said: str) -> None:
+def test_any_message_is_one_printable_line(form: Form, said: str) -> None:
     line = formatter(form, "tun3").format(event("peer says %s", said, fields={"peer": said}))
     assert line.isprintable()
 
 
 @given(said=st.text())
-def test_json_gives_back_what_was_said(said: str) -> None:
+def test_json_parses_to_the_original_message(said: str) -> None:
     assert json.loads(formatter("json", "tun3").format(event("%s", said)))["message"] == said
 
 
 @given(said=st.text(st.characters(categories=["L", "N", "P", "S", "Zs"])), name=st.sampled_from(["peer", "a"]))
-def test_logfmt_falls_apart_into_its_fields(said: str, name: str) -> None:
+def test_logfmt_parses_to_its_fields(said: str, name: str) -> None:
     line = formatter("logfmt", "tun3").format(event("%s", said, fields={name: said}))
     words = dict(word.split("=", 1) for word in shlex.split(line))
     assert set(words) == {"time", "level", "interface", "message", name}
@@ -94,12 +94,12 @@ def test_logfmt_falls_apart_into_its_fields(said: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["logfmt", "json"])
-def test_the_time_is_what_programs_read(form: Literal["logfmt", "json"]) -> None:
+def test_the_time_is_in_iso_8601(form: Literal["logfmt", "json"]) -> None:
     line = formatter(form, "tun3").format(event("up"))
     stated = json.loads(line)["time"] if form == "json" else line.split()[0].removeprefix("time=")
     assert datetime.fromisoformat(stated.replace("Z", "+00:00")).timestamp() == pytest.approx(1738324800.042)
 
 
-def test_what_is_printable_stays_as_it_is() -> None:
+def test_printable_text_is_not_escaped() -> None:
     assert escape("plain é 漢 \\n") == "plain é 漢 \\n"
     assert escape("a\nb\x1b") == r"a\nb\x1b"

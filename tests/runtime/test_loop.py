@@ -1,4 +1,4 @@
-"""The loop: deadlines, callbacks in order, descriptors that come and go, and the signals."""
+"""Event loop: deadlines, the order of callbacks, descriptors that come and go, and signals."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ with loop.ending_on_signals(on_hangup):
 """
 NEVER = float("inf")
 IGNORING_HANGUPS = "sh", "-c", "trap '' HUP; exec \"$@\"", "sh"
-"""As nohup(1) starts a program."""
+"""Command line that starts a program as nohup(1) does."""
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_readable_descriptor_is_called_back_until_it_is_read(loop: HandLoop, p
     assert got == [b"a", b"b"]
 
 
-def test_writability_is_told_only_while_it_is_awaited(loop: HandLoop, pair: Pair) -> None:
+def test_on_writable_is_called_only_while_it_is_awaited(loop: HandLoop, pair: Pair) -> None:
     calls: list[str] = []
     descriptor = pair[0].fileno()
     loop.watch(descriptor, lambda: None, lambda: calls.append("writable"))
@@ -86,7 +86,7 @@ def test_writability_is_told_only_while_it_is_awaited(loop: HandLoop, pair: Pair
     assert calls == ["writable"]
 
 
-def test_a_blocked_descriptor_is_told_when_it_can_be_written_again(loop: HandLoop, pair: Pair) -> None:
+def test_on_writable_is_called_when_a_full_descriptor_has_room_again(loop: HandLoop, pair: Pair) -> None:
     calls: list[str] = []
     loop.watch(pair[0].fileno(), lambda: None, lambda: calls.append("writable"))
     with suppress(BlockingIOError):
@@ -102,7 +102,7 @@ def test_a_blocked_descriptor_is_told_when_it_can_be_written_again(loop: HandLoo
     assert calls == ["writable"]
 
 
-def test_who_awaits_writability_alone_is_told_of_what_can_be_read_only_afterwards(loop: HandLoop, pair: Pair) -> None:
+def test_on_readable_is_not_called_while_writability_is_awaited_alone(loop: HandLoop, pair: Pair) -> None:
     calls: list[str] = []
     loop.watch(pair[0].fileno(), lambda: calls.append("readable"), lambda: calls.append("writable"))
     pair[1].send(b"a")
@@ -114,7 +114,7 @@ def test_who_awaits_writability_alone_is_told_of_what_can_be_read_only_afterward
     assert calls == ["writable", "readable"]
 
 
-def test_a_forgotten_descriptor_is_called_no_more(loop: HandLoop, pair: Pair) -> None:
+def test_a_forgotten_descriptor_gets_no_more_callbacks(loop: HandLoop, pair: Pair) -> None:
     loop.watch(pair[0].fileno(), lambda: pytest.fail("called"))
     pair[1].send(b"a")
     loop.forget(pair[0].fileno())
@@ -145,7 +145,7 @@ def test_a_descriptor_forgotten_by_another_in_the_same_turn_is_not_read(loop: Ha
     assert len(calls) == 1
 
 
-def test_who_has_a_descriptor_by_now_is_not_told_what_was_reported_to_its_former_owner(
+def test_an_event_of_a_closed_descriptor_does_not_reach_the_next_owner_of_its_number(
     loop: HandLoop, pair: Pair
 ) -> None:
     told: list[str] = []
@@ -169,7 +169,7 @@ def test_who_has_a_descriptor_by_now_is_not_told_what_was_reported_to_its_former
     assert sorted(told) == ["read", "read", "reported", "written", "written"]
 
 
-def test_callbacks_come_in_the_order_of_their_time_and_then_of_their_asking(loop: HandLoop) -> None:
+def test_callbacks_come_in_the_order_of_their_time_and_then_of_their_request(loop: HandLoop) -> None:
     calls: list[str] = []
     for seconds, name in [(3.0, "third"), (1.0, "first"), (2.0, "second a"), (2.0, "second b"), (9.0, "late")]:
         loop.call_later(seconds, lambda name=name: calls.append(name))  # type: ignore[misc]
@@ -221,7 +221,7 @@ def test_the_loop_wakes_for_a_callback_before_a_far_deadline() -> None:
     assert 0.02 <= monotonic() - started < 5
 
 
-def test_who_rests_is_called_back_meanwhile_and_told_of_a_stop() -> None:
+def test_rest_serves_callbacks_and_returns_whether_the_loop_still_runs() -> None:
     loop, called = Loop(), list[str]()
     loop.call_later(0.0, lambda: called.append("now"))
     loop.call_later(60.0, lambda: called.append("later"))
@@ -282,7 +282,7 @@ def test_a_signal_during_the_set_up_ends_the_loop_as_soon_as_it_begins(number: s
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_signal_kills_at_once_whatever_is_still_going_on(number: signal.Signals) -> None:
+def test_the_second_signal_kills_the_process_at_once(number: signal.Signals) -> None:
     with start("linger") as program:
         assert program.stdout is not None
         program.send_signal(number)
@@ -293,8 +293,8 @@ def test_the_second_signal_kills_at_once_whatever_is_still_going_on(number: sign
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP])
-def test_hangups_during_the_end_neither_kill_nor_count_as_a_first_signal(first: signal.Signals) -> None:
-    """A closed terminal brings several, and systemd sends one right after SIGTERM at a logout."""
+def test_hangups_during_the_shutdown_neither_kill_nor_count_as_a_first_signal(first: signal.Signals) -> None:
+    """A closed terminal causes several SIGHUPs, and systemd sends one right after SIGTERM at a logout."""
     with start("linger") as program:
         assert program.stdout is not None
         program.send_signal(first)
@@ -322,7 +322,7 @@ def test_a_hangup_that_was_ignored_at_the_start_stays_ignored() -> None:
         assert program.wait(timeout=10) == 0
 
 
-def test_a_hangup_that_has_a_use_is_heard_though_it_was_ignored_at_the_start() -> None:
+def test_a_hangup_with_a_callback_is_handled_even_if_it_was_ignored_at_the_start() -> None:
     with start("told", before=IGNORING_HANGUPS) as program:
         assert program.stdout is not None
         program.send_signal(signal.SIGHUP)
@@ -346,7 +346,7 @@ def test_a_users_signal_changes_nothing_and_is_not_ignored_by_child_processes(nu
 
 
 def is_ignored(program: subprocess.Popen[bytes], number: signal.Signals) -> bool:
-    """What a child process would inherit: a handler of this process's own becomes the default there."""
+    """Whether the program ignores a signal, and a child process would, too; a handler would not be inherited."""
     (mask,) = re.findall(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{program.pid}/status").read_text(), re.MULTILINE)
     return bool(int(mask, 16) >> (number - 1) & 1)
 
@@ -374,7 +374,7 @@ def test_a_hangup_calls_back_from_the_loop_and_ends_nothing() -> None:
 
     def send() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
-        told.append("sent")  # the callback that runs now ends first
+        told.append("sent")  # the callback that is running finishes first
 
     loop.call_later(0.0, lambda: os.kill(os.getpid(), signal.SIGHUP))
     with loop.ending_on_signals(hang_up):

@@ -1,5 +1,4 @@
-"""The resolver: literals without a thread, the two IP versions in turn, a few threads for many names, and a name that
-fails is no catastrophe."""
+"""Name look-ups: literals without a thread, few threads for many names, failures that are retried."""
 
 from __future__ import annotations
 
@@ -51,7 +50,7 @@ def test_a_literal_address_is_answered_without_a_thread(
     assert answers == [expected]
 
 
-def test_the_answer_comes_from_the_loop_and_never_from_within_the_question(loop: HandLoop, lookups: Lookups) -> None:
+def test_the_answer_comes_from_the_loop_and_never_from_within_the_request(loop: HandLoop, lookups: Lookups) -> None:
     answers: list[Found] = []
     Resolver(lookups, "192.0.2.7", 55555, answers.append).look_up()
     assert answers == []
@@ -79,13 +78,13 @@ def test_a_name_is_looked_up_off_the_loop(loop: HandLoop, lookups: Lookups) -> N
         "x" * 5000,
     ],
 )
-def test_a_name_that_does_not_resolve_is_told_and_not_fatal(loop: HandLoop, lookups: Lookups, name: str) -> None:
+def test_a_name_that_does_not_resolve_is_logged_and_not_fatal(loop: HandLoop, lookups: Lookups, name: str) -> None:
     with logged() as lines:
         assert resolved(loop, lookups, name) == []
     assert f"{name} does not resolve" in lines[0]
 
 
-def test_what_was_looked_up_ahead_is_the_first_answer_alone(loop: HandLoop, lookups: Lookups) -> None:
+def test_addresses_found_in_advance_answer_the_first_look_up_only(loop: HandLoop, lookups: Lookups) -> None:
     lookups.look_up_ahead("localhost", 55555)
     threads = threading.active_count()
     found = resolved(loop, lookups, "localhost")
@@ -94,7 +93,9 @@ def test_what_was_looked_up_ahead_is_the_first_answer_alone(loop: HandLoop, look
     assert resolved(loop, lookups, "localhost")
 
 
-def test_an_address_need_not_be_looked_up_ahead_and_what_fails_raises(loop: HandLoop, lookups: Lookups) -> None:
+def test_looking_up_in_advance_skips_literal_addresses_and_raises_for_unknown_names(
+    loop: HandLoop, lookups: Lookups
+) -> None:
     lookups.look_up_ahead("2001:db8::7", 55555)
     for name in ("no-such-host.invalid", "null\x00byte", "x" * 5000):
         with pytest.raises((OSError, ValueError)):
@@ -102,7 +103,7 @@ def test_an_address_need_not_be_looked_up_ahead_and_what_fails_raises(loop: Hand
         assert resolved(loop, lookups, name) == []
 
 
-def test_a_second_question_while_one_is_open_is_the_same_question(loop: HandLoop, lookups: Lookups) -> None:
+def test_a_second_request_during_a_look_up_starts_no_other(loop: HandLoop, lookups: Lookups) -> None:
     answers: list[Found] = []
     resolver = Resolver(lookups, "192.0.2.7", 55555, answers.append)
     resolver.look_up()
@@ -114,7 +115,7 @@ def test_a_second_question_while_one_is_open_is_the_same_question(loop: HandLoop
     assert len(answers) == 2
 
 
-def test_a_name_that_failed_is_looked_up_anew_when_asked_again(loop: HandLoop, lookups: Lookups) -> None:
+def test_a_name_that_failed_can_be_looked_up_again(loop: HandLoop, lookups: Lookups) -> None:
     answers: list[Found] = []
     resolver = Resolver(lookups, "two..dots", 55555, answers.append)
     for expected in (1, 2, 3):
@@ -131,7 +132,7 @@ def test_a_thousand_names_are_looked_up_by_a_few_threads(loop: HandLoop, lookups
     assert answers == [[]] * 1000
 
 
-def test_nothing_is_looked_up_nor_handed_on_after_the_end(loop: HandLoop, lookups: Lookups) -> None:
+def test_a_closed_resolver_neither_looks_up_nor_answers(loop: HandLoop, lookups: Lookups) -> None:
     answers: list[Found] = []
     for host in ("192.0.2.7", "two..dots"):
         asked = Resolver(lookups, host, 55555, answers.append)
@@ -152,7 +153,7 @@ def test_the_threads_end_with_the_lookups(loop: HandLoop) -> None:
     loop.until(lambda: resolver_threads() < before)
 
 
-def test_without_a_thread_to_be_had_it_is_tried_again(
+def test_starting_a_thread_is_retried_if_none_can_be_started(
     loop: HandLoop, lookups: Lookups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
@@ -167,7 +168,7 @@ def test_without_a_thread_to_be_had_it_is_tried_again(
     loop.until(lambda: answers)
 
 
-def test_the_two_ip_versions_take_turns() -> None:
+def test_the_two_ip_versions_alternate() -> None:
     try:
         found = lookup("localhost", 1, 0)
     except socket.gaierror:

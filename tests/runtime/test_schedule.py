@@ -1,4 +1,4 @@
-"""The earliest deadline of many links is always known, and only those that something happened to are asked."""
+"""Schedule of deadlines: it knows the earliest of all, and asks only the links that were touched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vpntun.types import NEVER
 
 
 class Thing:
-    """Has a deadline that the test sets; `handled` counts what was done about it, `asked` who wanted to know."""
+    """Timed object with a settable deadline; `handled` counts calls of its handler, `asked` reads of its deadline."""
 
     def __init__(self, deadline: float = NEVER) -> None:
         self.touched = False
@@ -37,13 +37,13 @@ def scheduled(*deadlines: float) -> tuple[Schedule, list[Thing]]:
     return schedule, things
 
 
-def test_nothing_is_due_where_there_is_nothing() -> None:
+def test_an_empty_schedule_has_no_deadline() -> None:
     schedule = Schedule()
     assert schedule.deadline() == NEVER
     schedule.handle(1e9)
 
 
-def test_the_earliest_comes_first_and_alone() -> None:
+def test_only_the_earliest_is_handled_at_its_time() -> None:
     schedule, (one, two, three) = scheduled(5.0, 3.0, NEVER)
     assert schedule.deadline() == 3.0
     schedule.handle(3.0)
@@ -51,16 +51,16 @@ def test_the_earliest_comes_first_and_alone() -> None:
     assert schedule.deadline() == 5.0
 
 
-def test_a_deadline_that_has_moved_away_wakes_nobody() -> None:
+def test_a_deadline_that_has_moved_to_a_later_time_causes_no_wake_up() -> None:
     schedule, (one,) = scheduled(3.0)
     assert schedule.deadline() == 3.0
-    one.at = 9.0  # nobody was told
+    one.at = 9.0  # without a `touch`
     assert schedule.deadline() == 9.0
     schedule.handle(8.0)
     assert one.handled == 0
 
 
-def test_a_deadline_that_has_come_nearer_is_seen_once_it_is_touched() -> None:
+def test_a_deadline_that_has_become_earlier_is_noticed_once_touched() -> None:
     schedule, (one, _) = scheduled(9.0, 5.0)
     assert schedule.deadline() == 5.0
     one.at = 2.0
@@ -68,7 +68,7 @@ def test_a_deadline_that_has_come_nearer_is_seen_once_it_is_touched() -> None:
     assert schedule.deadline() == 2.0
 
 
-def test_what_is_forgotten_is_never_handled_though_it_was_just_touched() -> None:
+def test_a_forgotten_link_is_not_handled_even_if_it_was_just_touched() -> None:
     schedule, (one, two) = scheduled(1.0, 2.0)
     schedule.forget(one)
     schedule.touch(one)
@@ -77,7 +77,7 @@ def test_what_is_forgotten_is_never_handled_though_it_was_just_touched() -> None
     assert (one.handled, two.handled) == (0, 1)
 
 
-def test_links_that_are_busy_all_the_time_take_no_more_room_for_that() -> None:
+def test_links_that_are_always_busy_do_not_make_the_heap_grow() -> None:
     schedule, things = scheduled(*[1e6] * 100)
 
     def be_busy(turns: range) -> int:
@@ -97,7 +97,7 @@ def test_links_that_are_busy_all_the_time_take_no_more_room_for_that() -> None:
         tracemalloc.stop()
 
 
-def test_a_turn_asks_only_those_that_were_touched_and_the_first() -> None:
+def test_a_turn_asks_only_the_touched_links_and_the_first() -> None:
     schedule, things = scheduled(*(float(number) for number in range(1, 1001)))
     schedule.deadline()
     for thing in things:
@@ -107,7 +107,7 @@ def test_a_turn_asks_only_those_that_were_touched_and_the_first() -> None:
     assert sum(thing.asked for thing in things) <= 3
 
 
-def test_what_was_found_a_moment_ago_serves_until_something_is_touched() -> None:
+def test_the_earliest_deadline_is_reused_until_a_link_is_touched() -> None:
     schedule, (one, two) = scheduled(3.0, 5.0)
     assert schedule.deadline(1.0) == 3.0
     one.asked = two.asked = 0
@@ -124,7 +124,7 @@ steps = st.lists(st.tuples(st.integers(0, 4), st.floats(0, 50)), max_size=60)
 
 
 @given(steps)
-def test_the_earliest_is_that_of_all_whatever_has_happened(moves: list[tuple[int, float]]) -> None:
+def test_the_earliest_deadline_is_right_after_any_sequence_of_moves(moves: list[tuple[int, float]]) -> None:
     schedule, things = scheduled(*(10.0 * number for number in range(5)))
     for which, deadline in moves:
         things[which].at = deadline

@@ -1,4 +1,4 @@
-"""A descriptor that gives one thing at a time is asked once a turn; one that gives more, until it has nothing."""
+"""Single-read hint: descriptors that give one item a turn are read once, others until they are empty."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HERE, THERE = "10.0.0.1", "10.0.0.2"
 PACKET = ipv4(HERE, THERE, bytes(64))
 
 
-def test_nothing_is_expected_to_be_alone_at_first() -> None:
+def test_a_single_read_is_expected_only_after_several_single_items() -> None:
     single_read = SingleReadHint()
     for turn in range(2, 2 * HABIT + 2, 2):
         assert not single_read.expected(turn)
@@ -23,7 +23,7 @@ def test_nothing_is_expected_to_be_alone_at_first() -> None:
 
 
 @pytest.mark.parametrize("brought", [0, 2, 64])
-def test_a_turn_that_brought_more_or_nothing_begins_the_habit_anew(brought: int) -> None:
+def test_a_turn_with_no_item_or_several_starts_the_count_again(brought: int) -> None:
     single_read = SingleReadHint()
     for _ in range(HABIT - 1):
         single_read.drained(1)
@@ -43,7 +43,7 @@ def test_a_descriptor_that_is_readable_in_the_next_turn_had_more() -> None:
 
 
 class CountedReads(EndDevice):
-    """Counts how often it was read."""
+    """Fake device that counts its reads."""
 
     reads = 0
 
@@ -65,7 +65,7 @@ class Pair:
         self.wire.shake_hands()
 
     def reads_for(self, packets: int) -> int:
-        """Of a turn with so many packets; in the one before there was none."""
+        """Return the number of reads in a turn with so many packets, after a turn without any."""
         self.loop.poll()
         before = self.device.reads
         self.left.send(*[PACKET] * packets)
@@ -87,7 +87,7 @@ def test_a_device_that_gives_single_packets_is_read_once_a_turn(pair: Pair) -> N
     assert [pair.reads_for(1) for _ in range(HABIT + 3)] == [2] * HABIT + [1] * 3
 
 
-def test_packets_that_were_not_expected_leave_in_the_next_turn(pair: Pair) -> None:
+def test_packets_beyond_the_single_read_leave_in_the_next_turn(pair: Pair) -> None:
     for _ in range(HABIT + 1):
         pair.reads_for(1)
     assert pair.reads_for(5) == 1

@@ -1,4 +1,4 @@
-"""What outlives the process: timestamps never go back, endpoints come back, and garbage counts as nothing."""
+"""State files: timestamps never go back, endpoints survive a restart, and garbage counts as empty."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def only_file(folder: Path) -> Path:
     return found
 
 
-def test_a_timestamp_is_the_wall_clocks(tmp_path: Path) -> None:
+def test_a_timestamp_is_the_time_of_the_wall_clock(tmp_path: Path) -> None:
     before = tai64n(time.time())
     stamp = TimestampFile(PUBLIC, tmp_path).next()
     assert before <= stamp <= tai64n(time.time())
     assert len(stamp) == 12
 
 
-def test_timestamps_asked_for_at_once_still_rise(tmp_path: Path) -> None:
+def test_timestamps_requested_in_quick_succession_still_rise(tmp_path: Path) -> None:
     file = TimestampFile(PUBLIC, tmp_path)
     stamps = [file.next() for _ in range(200)]
     assert all(early < late for early, late in itertools.pairwise(stamps))
@@ -50,13 +50,13 @@ def test_timestamps_rise_though_the_clock_was_set_back_by_a_year(tmp_path: Path)
     assert TimestampFile(PUBLIC, tmp_path).next() > second
 
 
-def test_the_timestamps_of_seconds_are_one_file(tmp_path: Path) -> None:
+def test_the_timestamps_of_a_few_seconds_cause_one_write(tmp_path: Path) -> None:
     file = TimestampFile(PUBLIC, tmp_path)
     first = file.next()
     written = only_file(tmp_path).stat().st_ino
     last = [file.next() for _ in range(400)][-1]
     assert only_file(tmp_path).stat().st_ino == written
-    assert first < last < TimestampFile(PUBLIC, tmp_path).next(), "also after a kill"
+    assert first < last < TimestampFile(PUBLIC, tmp_path).next(), "also if the process is killed"
 
 
 def test_a_program_that_is_restarted_over_and_over_stays_near_the_clock(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_two_keys_do_not_share_a_timestamp(tmp_path: Path) -> None:
         b"0" * (2 << 20),
     ],
 )
-def test_a_timestamp_file_of_garbage_counts_as_none(tmp_path: Path, garbage: bytes) -> None:
+def test_a_timestamp_file_of_garbage_counts_as_empty(tmp_path: Path, garbage: bytes) -> None:
     TimestampFile(PUBLIC, tmp_path).next()
     only_file(tmp_path).write_bytes(garbage)
     file = TimestampFile(PUBLIC, tmp_path)
@@ -101,7 +101,7 @@ def test_a_timestamp_file_of_garbage_counts_as_none(tmp_path: Path, garbage: byt
     assert tai64n(time.time() - 60) < first < second < tai64n(time.time() + 60)
 
 
-def test_a_timestamp_that_cannot_be_written_is_no_trouble(tmp_path: Path) -> None:
+def test_a_timestamp_that_cannot_be_written_is_not_fatal(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with logged() as lines:
         file = TimestampFile(PUBLIC, tmp_path / "file" / "folder")
@@ -148,7 +148,7 @@ def test_peers_that_move_at_the_same_time_are_written_together_a_second_after_th
     assert Endpoints("tun3", loop, tmp_path).recall(PUBLIC) == ("192.0.2.9", 4242), "it had rested"
 
 
-def test_what_is_not_written_at_the_end_is_written_then(loop: HandLoop, tmp_path: Path) -> None:
+def test_unwritten_endpoints_are_written_at_the_end(loop: HandLoop, tmp_path: Path) -> None:
     endpoints = Endpoints("tun3", loop, tmp_path)
     endpoints.remember(PUBLIC, "192.0.2.7", 4242)
     endpoints.remember(OTHER, "192.0.2.8", 4243)
@@ -156,7 +156,7 @@ def test_what_is_not_written_at_the_end_is_written_then(loop: HandLoop, tmp_path
     assert Endpoints("tun3", loop, tmp_path).recall(OTHER) == ("192.0.2.8", 4243)
 
 
-def test_the_endpoint_of_a_peer_that_is_none_any_more_is_forgotten(loop: HandLoop, tmp_path: Path) -> None:
+def test_the_endpoint_of_a_removed_peer_is_forgotten(loop: HandLoop, tmp_path: Path) -> None:
     endpoints = Endpoints("tun3", loop, tmp_path)
     endpoints.remember(PUBLIC, "192.0.2.7", 4242)
     endpoints.remember(OTHER, "192.0.2.8", 4243)
@@ -210,7 +210,7 @@ def test_an_endpoints_file_of_garbage_counts_as_empty_and_is_replaced(
     assert endpoints.recall(PUBLIC) == ("192.0.2.9", 4242)
 
 
-def test_an_endpoint_that_cannot_be_written_is_no_trouble(loop: HandLoop, tmp_path: Path) -> None:
+def test_an_endpoint_that_cannot_be_written_is_not_fatal(loop: HandLoop, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     endpoints = Endpoints("tun3", loop, tmp_path / "file" / "folder")
     with logged() as lines:
@@ -236,7 +236,7 @@ def test_an_ordinary_users_state_is_in_its_own_folders(loop: HandLoop, monkeypat
         assert len(list((folder / "state" / "vpntun").iterdir())) == 1
 
 
-def test_a_held_file_is_written_where_the_folder_lets_nobody_write(loop: HandLoop) -> None:
+def test_a_file_held_open_is_written_in_a_folder_that_is_not_writable(loop: HandLoop) -> None:
     with ordinary_user() as folder:
         endpoints, stamps = Endpoints("tun3", loop, folder / "run"), TimestampFile(PUBLIC, folder / "lib")
         endpoints.remember(PUBLIC, "2001:db8::7777", 42424)
@@ -251,7 +251,7 @@ def test_a_held_file_is_written_where_the_folder_lets_nobody_write(loop: HandLoo
         assert TimestampFile(PUBLIC, folder / "lib").next() > last
 
 
-def test_what_cannot_be_held_is_no_trouble(loop: HandLoop, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_held_open_is_not_fatal(loop: HandLoop, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     endpoints = Endpoints("tun3", loop, tmp_path / "file" / "folder")
     with logged() as lines:

@@ -1,4 +1,4 @@
-"""What may be run: a file that nobody but its owners can have written or exchanged, by whatever way it is reached."""
+"""Trust in a file: only its owners can have written or replaced it, by whatever path it is reached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OWNERS = {0, os.geteuid()}
 
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
-    """In a folder of ours, below the sticky /tmp."""
+    """Script in a folder of this user, below the sticky /tmp."""
     path = tmp_path / "inner" / "script"
     path.parent.mkdir(mode=0o755)
     path.touch(mode=0o755)
@@ -38,25 +38,25 @@ def test_the_systems_programs_are_trusted() -> None:
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
-def test_what_others_can_write_is_refused(script: Path, mode: int) -> None:
+def test_a_file_that_others_can_write_is_refused(script: Path, mode: int) -> None:
     script.chmod(mode)
     refused(script, script, "can be written by others")
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
-def test_a_folder_that_others_can_write_is_refused_wherever_it_stands(script: Path, mode: int) -> None:
+def test_a_folder_that_others_can_write_is_refused_anywhere_on_the_way(script: Path, mode: int) -> None:
     script.parent.parent.chmod(mode)
     refused(script, script.parent.parent, "can be written by others")
 
 
-def test_a_sticky_folder_lets_others_write_but_not_exchange(script: Path) -> None:
+def test_a_sticky_folder_that_others_can_write_is_trusted(script: Path) -> None:
     script.parent.chmod(0o1777)
     check_trusted(script, OWNERS)
 
 
 @needs_root
 @pytest.mark.parametrize("part", ["file", "folder"])
-def test_what_belongs_to_another_user_is_refused(script: Path, part: str) -> None:
+def test_a_file_or_folder_of_another_user_is_refused(script: Path, part: str) -> None:
     culprit = script if part == "file" else script.parent
     os.chown(culprit, NOBODY, NOBODY)
     refused(script, culprit, "belongs to another user")
@@ -92,7 +92,7 @@ def test_every_step_of_the_way_is_seen(script: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["none", "none/script", "loop", "inner", "inner/script/more"])
-def test_what_is_no_file_is_a_configuration_error(script: Path, name: str) -> None:
+def test_a_path_that_is_not_a_file_is_a_configuration_error(script: Path, name: str) -> None:
     folder = script.parent.parent
     (folder / "loop").symlink_to("loop")
     with pytest.raises(ConfigurationError):

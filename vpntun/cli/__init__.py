@@ -1,4 +1,7 @@
-"""The roof: the command line, one file a group of commands. Errors become messages and exit statuses here, once."""
+"""Command line: its entry point, which turns errors into messages and exit statuses.
+
+Each file in this folder has one group of commands.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, r
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the program and exit; the table of statuses is in vpntun/errors.py. No `arguments`: the process's own."""
+    """Run the program and exit with a status of vpntun/errors.py. `arguments`: by default those of the process."""
     _have_standard_streams()
     try:
         sys.exit(vpntun.main(arguments, prog_name="vpntun", standalone_mode=False))
@@ -41,7 +44,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _have_standard_streams() -> None:
-    """Who started this process may have closed them, and what is opened first would be taken for one of them."""
+    """Open missing standard streams on /dev/null: otherwise the first files opened would be taken for them."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         pass
     os.close(descriptor)

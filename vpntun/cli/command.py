@@ -1,4 +1,7 @@
-"""`vpntun` itself: its options are simpletun's letters and a few more, its sub-commands stand in files of their own."""
+"""The command `vpntun` itself: a tunnel to one peer, configured by options.
+
+The short options are those of simpletun. The sub-commands are in files of their own.
+"""
 
 from __future__ import annotations
 
@@ -38,30 +41,35 @@ NOT_BESIDE_A_FILE = {
 @click.option("-i", "--interface", metavar="NAME", help="Device to create or attach.")
 @click.option("-s", "--server", is_flag=True, help="Wait for the peer.")
 @click.option("-c", "--client", "host", metavar="HOST", help="Call the peer at HOST, a name or an address.")
-@click.option("-f", "--file", type=FILE, metavar="FILE", help="Keys and peers from a file, in place of -s and -c.")
-@click.option("-p", "--port", type=int, default=DEFAULT_PORT, show_default=True, help="UDP and TCP port of the server.")
-@click.option("-u", "--tun", is_flag=True, help="A TUN device (the default).")
-@click.option("-a", "--tap", is_flag=True, help="A TAP device (not yet).")
-@click.option("-k", "--key", type=FILE, metavar="FILE", help="Shared key, the same file at both ends.")
-@click.option("--private-key", type=FILE, metavar="FILE", help="WireGuard private key, in place of a shared key.")
-@click.option("--peer", metavar="PUBLICKEY", help="The WireGuard peer's public key.")
-@click.option("--psk", type=FILE, metavar="FILE", help="The WireGuard peer's preshared key.")
-@click.option("--allowed", multiple=True, metavar="CIDR", help="What the WireGuard peer may send from (all).")
-@click.option("--address", "addresses", multiple=True, metavar="CIDR", help="Address of this end on the device.")
-@click.option("--route", "routes", multiple=True, metavar="CIDR", help="Route to send into the tunnel.")
+@click.option("-f", "--file", type=FILE, metavar="FILE", help="Read keys and peers from a file, instead of -s and -c.")
 @click.option(
-    "--mtu", type=int, metavar="N", help=f"Inner MTU ({DEFAULT_MTU}; {DEFAULT_MTU_TO_WIREGUARD} with WireGuard keys)."
+    "-p", "--port", type=int, default=DEFAULT_PORT, show_default=True, help="The server's port, for UDP and TCP."
+)
+@click.option("-u", "--tun", is_flag=True, help="Use a TUN device (the default).")
+@click.option("-a", "--tap", is_flag=True, help="Use a TAP device (not supported yet).")
+@click.option("-k", "--key", type=FILE, metavar="FILE", help="Shared key file, the same at both ends.")
+@click.option("--private-key", type=FILE, metavar="FILE", help="WireGuard private key file, instead of a shared key.")
+@click.option("--peer", metavar="PUBLICKEY", help="Public key of the WireGuard peer.")
+@click.option("--psk", type=FILE, metavar="FILE", help="Preshared key file of the WireGuard peer.")
+@click.option("--allowed", multiple=True, metavar="CIDR", help="Network behind the WireGuard peer (default: all).")
+@click.option("--address", "addresses", multiple=True, metavar="CIDR", help="Address of this end on the device.")
+@click.option("--route", "routes", multiple=True, metavar="CIDR", help="Network to route into the tunnel.")
+@click.option(
+    "--mtu",
+    type=int,
+    metavar="N",
+    help=f"MTU of the device (default: {DEFAULT_MTU}; {DEFAULT_MTU_TO_WIREGUARD} with WireGuard keys).",
 )
 @click.option(
     "--transport",
     type=click.Choice(["auto", "udp", "tcp"]),
-    help="auto unless given: a server listens on both, a client tries UDP first.",
+    help="Default: auto, or udp with WireGuard keys. auto: a server listens on both, a client tries UDP first.",
 )
 @add_run_options
 @click.version_option(__version__, "-V", "--version", prog_name="vpntun")
 @click.pass_context
 def vpntun(context: click.Context, /, **options: Any) -> None:
-    """A point-to-point VPN: 'vpntun -s -i tun3' there, 'vpntun -c HOST -i tun11' here."""
+    """Link two machines: 'vpntun -s -i tun3' on one, 'vpntun -c HOST -i tun11' on the other."""
     if context.invoked_subcommand is not None:
         _refuse_options_of_the_tunnel(context)
         return
@@ -78,7 +86,7 @@ def vpntun(context: click.Context, /, **options: Any) -> None:
 def _refuse_options_of_the_tunnel(context: click.Context) -> None:
     for name in context.params:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"the tunnel's options do not go with '{context.invoked_subcommand}'")
+            raise click.UsageError(f"the tunnel's options cannot be combined with '{context.invoked_subcommand}'")
 
 
 def _refuse_options_beside_a_file(context: click.Context) -> None:
@@ -86,8 +94,8 @@ def _refuse_options_beside_a_file(context: click.Context) -> None:
         name = parameter.name or ""
         if name in NOT_BESIDE_A_FILE and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(
-                f"{parameter.opts[-1]} does not go with -f: keys and peers come from the file, and 'vpntun up' takes "
-                "addresses and routes from it as well"
+                f"{parameter.opts[-1]} cannot be combined with -f: keys and peers come from the file, and with "
+                "'vpntun up' addresses and routes, too"
             )
 
 
@@ -99,15 +107,17 @@ def _check_usage(interface: str | None, server: bool, host: str | None, tun: boo
     if options["file"] is not None:
         return
     if server == bool(host):
-        raise click.UsageError("give exactly one of -s (wait for the peer), -c HOST (call it) and -f FILE (as it says)")
+        raise click.UsageError(
+            "give exactly one of -s (wait for the peer), -c HOST (call it) and -f FILE (as the file says)"
+        )
     if options["private_key"] is None:
         for name in ("peer", "psk", "allowed"):
             if options[name]:
-                raise click.UsageError(f"--{name} goes with --private-key")
+                raise click.UsageError(f"--{name} requires --private-key")
     elif options["key"] is not None:
         raise click.UsageError("give either a shared key (-k) or WireGuard keys (--private-key and --peer)")
     elif options["peer"] is None:
-        raise click.UsageError("--private-key goes with --peer, the other machine's public key")
+        raise click.UsageError("--private-key requires --peer, the other machine's public key")
 
 
 def _tunnel(interface: str, host: str | None, port: int, mtu: int | None, **options: Any) -> Tunnel:

@@ -1,6 +1,7 @@
-"""The commands for tunnels that run.
+"""Commands for running tunnels: show, reset and down.
 
-`show` says what they do, in the words of wg(8) and more; `reset` lets a locked out peer in; `down` ends one.
+`show` prints their status, with the titles of wg(8) and some more. `reset` makes a tunnel accept a peer again that it
+refuses for an old timestamp. `down` ends a tunnel. They ask the tunnel through its control socket.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from vpntun.cli.run_options import SECONDS
 from vpntun.config.file import interface_of
 from vpntun.control.client import PATIENCE, ControlClient, running_interfaces
 from vpntun.errors import NotInTime, PrivilegeError, VpntunError
+from vpntun.netconf.cleanup import clean_up
 from vpntun.runtime.log import open_log
 from vpntun.runtime.logform import escape
 
@@ -28,20 +30,22 @@ UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), 
 
 @click.command()
 @click.argument("interface", required=False)
-@click.option("--json", "as_json", is_flag=True, help="As docs/control.rst has it; without INTERFACE, a list.")
-@click.option("--wait", type=SECONDS, metavar="SECONDS", help="Wait for a link; status 9 without one.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/control.rst); a list if no INTERFACE is given.")
+@click.option(
+    "--wait", type=SECONDS, metavar="SECONDS", help="Wait for a link; exit with status 9 if there is none in time."
+)
 def show(interface: str | None, as_json: bool, wait: float | None) -> None:
-    """Say what the tunnel of INTERFACE is doing, or what all that run are."""
+    """Show the status of the tunnel of INTERFACE, or of all tunnels."""
     if wait is not None:
         if interface is None:
-            raise click.UsageError("--wait goes with an INTERFACE")
+            raise click.UsageError("--wait requires an INTERFACE")
         _wait_for_link(interface, wait)
     if interface is not None:
         _print(_status_of(interface), as_json)
         return
     found, failed = _status_of_all()
     if not found and failed is None and not as_json:
-        click.echo("no tunnel of this user's runs", err=True)
+        click.echo("no tunnel of this user is running", err=True)
     _print(found, as_json)
     if failed is not None:
         raise failed
@@ -51,9 +55,10 @@ def show(interface: str | None, as_json: bool, wait: float | None) -> None:
 @click.argument("interface")
 @click.argument("peer", required=False)
 def reset(interface: str, peer: str | None) -> None:
-    """Let a peer in that is refused for an old timestamp: forget its last one, and print its public key.
+    """Accept a peer again that is refused for an old timestamp.
 
-    PEER is its name, its public key, or the beginning of its key; leave it out where there is only one.
+    The tunnel forgets the peer's last timestamp. The peer's public key is printed. PEER is its name, its public key or
+    the start of its key; it can be omitted if there is only one peer.
     """
     query = "" if peer is None else f"?peer={quote(peer, safe='')}"
     with ControlClient(interface) as tunnel:
@@ -63,9 +68,9 @@ def reset(interface: str, peer: str | None) -> None:
 @click.command()
 @click.argument("name", metavar="INTERFACE|FILE")
 def down(name: str) -> None:
-    """End the tunnel of INTERFACE, or of the configuration FILE that it was started from, and wait until it has.
+    """End the tunnel of INTERFACE, or of a configuration FILE.
 
-    Of one that was killed, take away what it has left.
+    The command waits until the tunnel has ended. If the tunnel was killed, what it left behind is removed.
     """
     is_file = "/" in name or name.endswith(".conf")
     interface = interface_of(Path(name)) if is_file else name
@@ -74,8 +79,6 @@ def down(name: str) -> None:
     except PrivilegeError:
         raise
     except VpntunError:
-        from vpntun.netconf.cleanup import clean_up  # what needs pytun is loaded for nothing else here
-
         open_log(interface, 0)
         if not clean_up(interface):
             raise
@@ -85,7 +88,7 @@ def down(name: str) -> None:
 
 
 def _wait_for_link(interface: str, seconds: float) -> None:
-    """Return once a peer is connected; a tunnel that does not run yet is waited for as well. Raises NotInTime."""
+    """Wait until a peer is connected, also if the tunnel is not running yet. Raises NotInTime."""
     end = time.monotonic() + seconds
     while not _has_link(interface, max(end - time.monotonic(), SECONDS_BETWEEN)):
         left = end - time.monotonic()
@@ -106,7 +109,7 @@ def _status_of(interface: str, patience: float = PATIENCE) -> dict[str, Any]:
 
 
 def _status_of_all() -> tuple[list[dict[str, Any]], VpntunError | None]:
-    """Those that answer, and why one of the others does not."""
+    """Return the status of every tunnel that answers, and the error of one that does not."""
     found, failed = [], None
     for interface in running_interfaces():
         try:
@@ -128,7 +131,7 @@ def _print(status: dict[str, Any] | list[dict[str, Any]], as_json: bool) -> None
 
 
 def describe(status: Mapping[str, Any], now: float) -> Iterator[str]:
-    """A status, line by line; `now` in seconds since 1970. What is not known has no line."""
+    """Write a status line by line, without lines for unknown values. `now` is in seconds since 1970."""
     yield f"interface: {status['interface']}"
     yield from _titled(
         {
@@ -169,8 +172,8 @@ def _peer(peer: Mapping[str, Any], now: float) -> dict[str, Any]:
         "path mtu": peer["path_mtu"],
         "delivered": _rate(peer["delivered_rate"]),
         "lost on the way": _lost(peer["datagrams_lost"], peer["datagrams_sent"]),
-        "restored": _number_of_records(peer["records_restored"]),
-        "unfinished": _number_of_records(peer["records_unfinished"]),
+        "restored": _some(peer["records_restored"], "record"),
+        "unfinished": _some(peer["records_unfinished"], "record"),
         "queue": _queue(**peer["queue"]),
         "dropped": _drops(peer["drops"]),
     }
@@ -189,7 +192,7 @@ def _ago(moment: int | None, now: float) -> str | None:
 
 
 def _duration(seconds: float) -> str:
-    """In the two or more units that it takes, from years to seconds."""
+    """Write a duration in years, days, hours, minutes and seconds, without those that are zero."""
     left, parts = int(seconds), []
     for unit, length in UNITS:
         count, left = divmod(left, length)
@@ -199,7 +202,12 @@ def _duration(seconds: float) -> str:
 
 
 def _count(number: float, unit: str) -> str:
-    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"
+    """Write a number in full, with its unit: 1 second, 2 seconds, 1,234,567 records."""
+    return f"{number:,.15g} {unit}" if number == 1 else f"{number:,.15g} {unit}s"
+
+
+def _some(number: int | None, unit: str) -> str | None:
+    return _count(number, unit) if number else None
 
 
 def _size(number: int) -> str:
@@ -225,11 +233,7 @@ def _records(span: int | None, size: int | None) -> str | None:
 
 
 def _lost(lost: int | None, sent: int | None) -> str | None:
-    return f"{lost} of {sent} datagrams" if lost and sent else None
-
-
-def _number_of_records(number: int | None) -> str | None:
-    return f"{number} record{'s' * (number > 1)}" if number else None
+    return f"{lost:,} of {_count(sent, 'datagram')}" if lost and sent else None
 
 
 def _queue(packets: int, bytes: int) -> str | None:
@@ -237,4 +241,4 @@ def _queue(packets: int, bytes: int) -> str | None:
 
 
 def _drops(drops: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(drops.items(), key=lambda drop: -drop[1]))
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(drops.items(), key=lambda drop: -drop[1]))

@@ -1,4 +1,4 @@
-"""The commands for devices that outlive a program: mktun makes one for a user, rmtun takes it away."""
+"""Commands for persistent devices: mktun creates one for a user, rmtun removes it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from vpntun.config.tunnel import DEFAULT_MTU, check_mtu, parse_interface
 from vpntun.errors import VpntunError
 from vpntun.netconf.settings import DeviceSettings
 from vpntun.runtime.accounts import gid_of, uid_of
+from vpntun.tun import persistent
 
 
 @click.command()
 @click.argument("name")
-@click.option("--user", metavar="USER", help="Who may use it: a name or a number; unless given, you.")
-@click.option("--group", metavar="GROUP", help="Which group may use it; with --user, that user while in the group.")
+@click.option("--user", metavar="USER", help="User that may use it, by name or number (default: you).")
+@click.option(
+    "--group", metavar="GROUP", help="Group that may use it; with --user, only that user, while in the group."
+)
 @click.option("--address", "addresses", multiple=True, metavar="CIDR", help="Address of this end on the device.")
-@click.option("--mtu", type=int, metavar="N", help=f"Inner MTU ({DEFAULT_MTU} unless given).")
+@click.option("--mtu", type=int, metavar="N", help=f"MTU of the device (default: {DEFAULT_MTU}).")
 def mktun(name: str, user: str | None, group: str | None, addresses: tuple[str, ...], mtu: int | None) -> None:
-    """Make a device that stays, and bring it up: USER then runs vpntun -i NAME without privileges.
+    """Create a persistent device, which USER can use without privileges.
 
-    One that is there already for the same user and group is given what is asked for, and is no error.
+    The device is brought up; USER then runs vpntun -i NAME. A device that exists already for the same user and group
+    gets the address and MTU given here.
     """
-    from vpntun.tun import persistent  # the commands that make keys need no pytun
-
     owner = None if user is None else uid_of(user)
     members = None if group is None else gid_of(group)
     wanted = tuple(map(parse_interface, addresses))
@@ -43,7 +45,5 @@ def mktun(name: str, user: str | None, group: str | None, addresses: tuple[str, 
 @click.command()
 @click.argument("name")
 def rmtun(name: str) -> None:
-    """Remove a device that mktun made; never one that is in use, or that is no TUN device."""
-    from vpntun.tun import persistent
-
+    """Remove a persistent device. One that is in use, or is not a TUN device, is not removed."""
     persistent.remove(name)

@@ -1,4 +1,4 @@
-"""The commands for configuration files: `up` does what one says, `check` says what `up` would do."""
+"""Commands for configuration files: `up` runs a file's tunnel, `check` prints what `up` would do."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ CARRIERS = {"auto": ("UDP", "TCP"), "udp": ("UDP",), "tcp": ("TCP",)}
 @click.argument("name", metavar="FILE|NAME")
 @add_run_options
 def up(name: str, **options: Any) -> None:
-    """Set up the tunnel of a configuration file, and keep it up until told to stop.
+    """Set up and run the tunnel of a configuration file.
 
-    FILE is /path/NAME.conf; NAME alone stands for /etc/vpntun/NAME.conf, or else /etc/wireguard/NAME.conf.
+    FILE is /path/NAME.conf. NAME alone means /etc/vpntun/NAME.conf or, if that does not exist,
+    /etc/wireguard/NAME.conf.
     """
     path = find_file(name).absolute()
     interface = interface_of(path)
@@ -37,7 +38,7 @@ def up(name: str, **options: Any) -> None:
 @click.command()
 @click.argument("name", metavar="FILE|NAME")
 def check(name: str) -> None:
-    """Say what 'up' would do with a configuration file, and do nothing."""
+    """Print what 'up' would do with a configuration file."""
     path = find_file(name)
     interface = interface_of(path)
     open_log(interface, 0)
@@ -46,7 +47,7 @@ def check(name: str) -> None:
 
 
 def describe(tunnel: Tunnel) -> Iterator[str]:
-    """What there is to a tunnel, line by line, in the words of wg(8); no secret."""
+    """Describe a tunnel line by line, with the titles of wg(8) and without secrets."""
     yield f"interface: {tunnel.interface}"
     yield f"  public key: {format_key(tunnel.identity.public)}"
     if tunnel.listen_on is not None:
@@ -76,7 +77,7 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
 
 
 def _routes(tunnel: Tunnel) -> Iterator[str]:
-    """What host/routing.py makes of the allowed IPs."""
+    """Describe the routes and the mark that netconf/routing.py derives from the allowed IPs."""
     table, mark = tunnel.routing.table, f"0x{tunnel.routing.fwmark:x}" if tunnel.routing.fwmark else ""
     networks = list(dict.fromkeys(network for peer in tunnel.peers for network in peer.allowed))
     if table == "off":

@@ -1,4 +1,7 @@
-"""The commands that make keys: base64 on stdout, as wg(8) writes them, and nothing else."""
+"""Commands that make keys: genkey, pubkey, genpsk and keygen.
+
+Apart from keygen, which makes a file, they write base64 to stdout as wg(8) does, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def genkey() -> None:
 
 @click.command()
 def pubkey() -> None:
-    """Read a private key from stdin, write its public key to stdout."""
+    """Read a private key from stdin and write its public key to stdout."""
     text = sys.stdin.buffer.read(4096).decode("utf-8", "replace")
     click.echo(format_key(public_of(parse_key(text.strip()))))
 

@@ -1,4 +1,4 @@
-"""The options that say how a tunnel is run, whatever the tunnel: as whom, with which commands, where its log goes."""
+"""Options for running any tunnel: its user, its hooks, the background, and its log."""
 
 from __future__ import annotations
 
@@ -22,56 +22,61 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]
-    """A time to wait: 0 or more, and no more than a clock can take."""
+    """Time to wait in seconds, from 0 to MOST_SECONDS."""
 
     name = "seconds"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        """The number. Raises BadParameter."""
+        """Return the number of seconds. Raises BadParameter."""
         seconds: float = click.FLOAT.convert(value, parameter, context)
         if not 0 <= seconds <= MOST_SECONDS:
-            self.fail(f"{value} is no time to wait: give 0 to {MOST_SECONDS:.0f} seconds", parameter, context)
+            self.fail(f"{value} is not a time to wait: give 0 to {MOST_SECONDS:.0f} seconds", parameter, context)
         return seconds
 
 
 SECONDS = Seconds()
 
 _OPTIONS = (
-    click.option("--user", metavar="USER", help="Become this user once all is set up."),
+    click.option("--user", metavar="USER", help="Become this user after the set-up."),
     click.option("--up", metavar="CMD", help="Run CMD when the device is up, and wait for it."),
     click.option("--down", metavar="CMD", help="Run CMD at the end."),
-    click.option("--link-up", metavar="CMD", help="Run CMD when the link to a peer stands."),
-    click.option("--link-down", metavar="CMD", help="Run CMD when it does not any more."),
-    click.option("--daemon", is_flag=True, help="Go on in the background once the device is up."),
-    click.option("--wait", type=SECONDS, metavar="SECONDS", help="With --daemon: wait for a link; status 9 without."),
-    click.option("--pidfile", type=FILE, metavar="FILE", help="Write the number of the process there."),
-    click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to a file; SIGHUP opens it anew."),
+    click.option("--link-up", metavar="CMD", help="Run CMD when the link to a peer comes up."),
+    click.option("--link-down", metavar="CMD", help="Run CMD when the link to a peer goes down."),
+    click.option("--daemon", is_flag=True, help="Continue in the background once the device is up."),
+    click.option(
+        "--wait",
+        type=SECONDS,
+        metavar="SECONDS",
+        help="With --daemon: wait for a link; exit with status 9 if there is none in time.",
+    ),
+    click.option("--pidfile", type=FILE, metavar="FILE", help="Write the process ID to a file."),
+    click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to a file; SIGHUP reopens it."),
     click.option(
         "--log-format",
         type=click.Choice(["text", "logfmt", "json"]),
         default="text",
         show_default=True,
-        help="The form of a log line.",
+        help="Format of a log line.",
     ),
-    click.option("-v", "--verbose", count=True, help="Say what happens; twice for more."),
-    click.option("-d", "--debug", is_flag=True, help="Say as much as there is."),
+    click.option("-v", "--verbose", count=True, help="Log more; twice for everything."),
+    click.option("-d", "--debug", is_flag=True, help="Log everything."),
 )
 
 
 def add_run_options(function: Function) -> Function:
-    """Give a command these options."""
+    """Add these options to a command."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
 
 
 def serve(interface: str, read: Callable[[], Tunnel], options: dict[str, Any], file: Path | None = None) -> None:
-    """Run the tunnel that `read` returns in the manner that the options say. Raises VpntunError and UsageError.
+    """Run the tunnel that `read` returns, as the options say. Raises VpntunError and UsageError.
 
-    `file`: the one that `read` reads, and reads again at SIGHUP.
+    `file`: the file that `read` reads, which is read again at SIGHUP; None if there is none.
     """
     if options["wait"] is not None and not options["daemon"]:
-        raise click.UsageError("--wait goes with --daemon: else nobody waits")
+        raise click.UsageError("--wait requires --daemon")
     commands = {event: Command.parse(line) for event in HOOKS if (line := options[event.replace("-", "_")]) is not None}
     open_log(
         interface,
@@ -81,7 +86,7 @@ def serve(interface: str, read: Callable[[], Tunnel], options: dict[str, Any], f
         detached=options["daemon"],
     )
     tunnel = read()
-    from vpntun.daemon import run  # the commands that make keys, and those that check files, need no pytun
+    from vpntun.daemon import run  # takes 60 ms to load, and only a command that runs a tunnel needs it
 
     background = Background.enter(options["wait"]) if options["daemon"] else None
     run_options = RunOptions(options["user"], commands, options["pidfile"], background, file)

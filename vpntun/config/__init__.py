@@ -1,1 +1,1 @@
-"""The roof: what the operator asked for, checked, as frozen dataclasses."""
+"""Configuration: files, keys and options, checked and turned into frozen dataclasses."""

@@ -1,20 +1,20 @@
-"""Configuration files: wg-quick's format and meaning, and a few keys of our own.
+"""Reader of configuration files in wg-quick's format, with a few keys of vpntun's own.
 
     wg(8)'s      [Interface] PrivateKey, ListenPort, FwMark
                  [Peer]      PublicKey, PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive
     wg-quick's   [Interface] Address, DNS, MTU, Table, PreUp, PostUp, PreDown, PostDown, SaveConfig
-    ours         [Interface] Transport, Relay, User, and SharedKey with Role in place of the key pairs
+    vpntun's     [Interface] Transport, Relay, User, and SharedKey with Role instead of the key pairs
                  [Peer]      Transport, Name
 
-1. The file is read, at most LARGEST bytes of it. Who can read it beside its owner is told.
-2. lines.py makes sections of it, values.py values of its texts; what cannot be is an error with file and line.
-3. Several [Interface] sections count as one. Of a key that comes again the last one counts; addresses, name servers,
-   allowed IPs and hooks add up.
-4. A second [Peer] with the same public key changes the first, as in wg(8): what it gives counts from then on, and its
-   allowed IPs take the place of the first one's. One with this machine's own public key is left out, as by the kernel,
-   so that one list of peers can serve all machines.
+1. The file is read, up to LARGEST bytes. A notice warns if everybody can access it.
+2. lines.py splits it into sections, and values.py parses their values; each error names the file and the line.
+3. Several [Interface] sections count as one. If a key is repeated, its last value counts, except that addresses, name
+   servers, allowed IPs and hooks add up.
+4. A second [Peer] with the same public key changes the first, as in wg(8): the values it gives replace the first one's,
+   and the first one's allowed IPs are dropped in any case. A [Peer] with this machine's own public key is ignored, as
+   by the kernel, so that all machines can share one list of peers.
 
-This end waits for peers where it has a port to wait on: ListenPort, or 55555 as the server of a shared key.
+This end waits for peers if it has a port to listen on: ListenPort, or 55555 as the server of a shared key.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ KNOWN: Known = {
     ),
 }
 _ENDING = ".conf"
-_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")  # wg-quick's; hooks put it into a shell's line for %i
+_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")  # as in wg-quick, since the name replaces %i in shell commands
 
 
 def find_file(name: str) -> Path:
-    """The configuration file of this path, or of this name in FOLDERS. Raises ConfigurationError or PrivilegeError."""
+    """Find a configuration file by its path, or by its name in FOLDERS. Raises ConfigurationError or PrivilegeError."""
     if "/" in name or name.endswith(_ENDING):
         candidates = [Path(name)]
     else:
@@ -76,35 +76,35 @@ def find_file(name: str) -> Path:
         try:
             path.stat()
         except PermissionError:
-            raise PrivilegeError(f"{path} cannot be looked for by this user: run as its owner, or as root") from None
+            raise PrivilegeError(f"this user may not look for {path}: run as its owner, or as root") from None
         except (OSError, ValueError):
             continue
         return path
-    raise ConfigurationError(f"there is no configuration file {' and no '.join(map(str, candidates))}")
+    raise ConfigurationError(f"there is no configuration file {' or '.join(map(str, candidates))}")
 
 
 def interface_of(path: Path) -> str:
-    """The interface that a file is for, which is its name without the ending. Raises ConfigurationError."""
+    """Return the name of a file's interface: the file's name without its ending. Raises ConfigurationError."""
     interface = path.name.removesuffix(_ENDING)
     if not path.name.endswith(_ENDING) or interface in (".", "..") or not _NAME.fullmatch(interface):
         raise ConfigurationError(
-            f"{path} gives no name for an interface: before its ending, {_ENDING}, stand up to 15 letters, digits and "
-            "_=+.-; rename it, or give both: vpntun -i NAME -f FILE"
+            f"{path} cannot name an interface: a file's name must be up to 15 letters, digits and _=+.- before its "
+            f"ending, {_ENDING}; rename it, or give both: vpntun -i NAME -f FILE"
         )
     return interface
 
 
 def read_file(path: Path, interface: str) -> Tunnel:
-    """The tunnel that a file asks for, with its addresses, routes, name servers and hooks.
+    """Read a file's tunnel, with its addresses, routes, name servers and hooks.
 
     Raises ConfigurationError, PrivilegeError, or KeyFileError about a shared key's file.
     """
     own, peers = _sections(path)
     if own.last("SaveConfig", values.one_of("true", "false")) == "true":
-        notice("%s: SaveConfig has nothing to save here, since nothing but the file changes a tunnel", path)
+        notice("%s: SaveConfig has no effect: a tunnel is changed only by its file", path)
     routes = own.last("Table", _unless_empty(values.table)) or "auto"
     if "SharedKey" in own and not any("AllowedIPs" in peer for peer in peers):
-        routes = "off"  # allowed is everything, but nobody asked to have everything sent there
+        routes = "off"  # everything is allowed, but a route for everything must be asked for
     tunnel = _tunnel(own, peers, interface)
     added: dict[str, Any] = {
         "addresses": _flat(own.every("Address", values.addresses)),
@@ -120,12 +120,12 @@ def read_file(path: Path, interface: str) -> Tunnel:
 
 
 def read_peers(path: Path, interface: str) -> Tunnel:
-    """The same with keys and peers alone, as `wg setconf` takes a file. What wg-quick adds may stand there, unread."""
+    """Read a file's keys and peers, as `wg setconf` does; wg-quick's keys may be present and are ignored."""
     return replace(_tunnel(*_sections(path), interface), derived_addresses=(), derived_peer_addresses=())
 
 
 def _sections(path: Path) -> tuple[Section, list[Section]]:
-    """[Interface] and each [Peer]."""
+    """Return the [Interface] section and every [Peer] section."""
     own: Section | None = None
     peers = []
     for section in parse(_read(path), str(path), KNOWN):
@@ -135,13 +135,13 @@ def _sections(path: Path) -> tuple[Section, list[Section]]:
             own = section if own is None else own.followed_by(section)
     if own is None:
         raise ConfigurationError(
-            f"{path}: there is no [Interface]; begin with it, and a PrivateKey or a SharedKey in it"
+            f"{path}: there is no [Interface] section; begin with one that has a PrivateKey or a SharedKey"
         )
     return own, peers
 
 
 def _tunnel(own: Section, peers: list[Section], interface: str) -> Tunnel:
-    """What wg(8) would be told, and our keys."""
+    """Make a tunnel of the keys that wg(8) reads and of vpntun's own."""
     made = _with_shared_key(own, peers, interface) if "SharedKey" in own else _with_key_pairs(own, peers, interface)
     return replace(
         made,
@@ -156,7 +156,7 @@ def _with_key_pairs(own: Section, peers: list[Section], interface: str) -> Tunne
     if private is None:
         raise own.error("[Interface] has no PrivateKey; 'vpntun genkey' makes one (or give a SharedKey and a Role)")
     if "Role" in own:
-        raise own.error("Role goes with SharedKey; between key pairs the one that has an Endpoint calls", "Role")
+        raise own.error("Role requires SharedKey; with key pairs, the end that has an Endpoint calls the other", "Role")
     identity = KeyPair.of(private)
     transport = own.last("Transport", values.transport) or "udp"
     port = own.last("ListenPort", values.port) or None
@@ -171,18 +171,18 @@ def _with_shared_key(own: Section, peers: list[Section], interface: str) -> Tunn
     role = own.last("Role", values.one_of("server", "client"))
     secret = own.last("SharedKey", values.shared_secret)
     if role is None or secret is None:
-        raise own.error("SharedKey goes with Role, which is server at one end and client at the other", "SharedKey")
+        raise own.error("SharedKey requires Role: server at one end, client at the other", "SharedKey")
     if "PrivateKey" in own:
-        raise own.error("give either a SharedKey or a PrivateKey", "PrivateKey")
+        raise own.error("give either a SharedKey or a PrivateKey, not both", "PrivateKey")
     if len(peers) > 1:
-        raise peers[1].error("a SharedKey is for one peer; for more, give each machine a PrivateKey")
+        raise peers[1].error("a SharedKey is for one peer; for more peers, give each machine a PrivateKey")
     peer = peers[0] if peers else Section(own.file, own.line, "Peer", {})
     for key in ("PublicKey", "PresharedKey"):
         if key in peer:
-            raise peer.error(f"with a SharedKey, the peer's {key} follows from it; leave this one out", key)
+            raise peer.error(f"the peer's {key} is derived from the SharedKey; remove this line", key)
     if (role == "client") != ("Endpoint" in peer):
         raise peer.error(
-            "the server of a SharedKey waits and calls nobody; leave Endpoint out, or change Role to client"
+            "the server of a SharedKey waits to be called; remove Endpoint, or change Role to client"
             if role == "server"
             else "the client of a SharedKey needs the server's Endpoint; put Endpoint = HOST:PORT into [Peer]",
             "Endpoint",
@@ -206,7 +206,7 @@ def _with_shared_key(own: Section, peers: list[Section], interface: str) -> Tunn
 
 
 def _peer(section: Section, transport: Transport, **known: Any) -> PeerSettings:
-    """A peer out of its section, and of what is known of it otherwise."""
+    """Make a peer of its section and of its keys; `transport` is the default if the section has none."""
     host, port = section.last("Endpoint", values.endpoint) or (None, 0)
     return PeerSettings(
         allowed=_flat(section.every("AllowedIPs", values.networks)),
@@ -220,19 +220,21 @@ def _peer(section: Section, transport: Transport, **known: Any) -> PeerSettings:
 
 
 def _by_key(peers: list[Section], identity: KeyPair) -> dict[bytes, Section]:
-    """The sections by public key, each key once, and not this machine's own."""
+    """Return the sections by public key, with repeated keys merged and this machine's own key left out."""
     by_key: dict[bytes, Section] = {}
     for peer in peers:
         public = peer.last("PublicKey", values.key)
         if public is None:
-            raise peer.error("[Peer] has no PublicKey; 'vpntun pubkey' tells it on the other machine")
+            raise peer.error("[Peer] has no PublicKey; 'vpntun pubkey' prints it on the other machine")
         if public == identity.public:
-            notice("%s:%d: this machine's own PublicKey; the peer is left out", peer.file, peer.line)
+            notice("%s:%d: this PublicKey is this machine's own; the peer is ignored", peer.file, peer.line)
             continue
         try:
             agree(identity.private, public)
         except BadPacket:
-            raise peer.error("no machine has this PublicKey: anybody could compute its secrets", "PublicKey") from None
+            raise peer.error(
+                "this PublicKey is unsafe: anybody could compute the secrets of its tunnel", "PublicKey"
+            ) from None
         if public in by_key:
             peer = replace(peer, values={**by_key[public].values, "AllowedIPs": [], **peer.values})
         by_key[public] = peer
@@ -248,7 +250,7 @@ def _hooks(own: Section, key: str, interface: str) -> tuple[str, ...]:
 
 
 def _unless_empty(parse: Callable[[str], T]) -> Callable[[str], T | None]:
-    """wg-quick takes some of its keys for not given where their value is empty."""
+    """Wrap a parser so that an empty value counts as not given, as wg-quick treats some of its keys."""
     return lambda text: parse(text) if text else None
 
 
@@ -260,18 +262,18 @@ def _read(path: Path) -> str:
     except PermissionError:
         raise PrivilegeError(f"{path} cannot be read by this user: run as its owner, or as root") from None
     except FileNotFoundError:
-        raise ConfigurationError(f"{path} is not there") from None
+        raise ConfigurationError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from None
     if len(content) > LARGEST:
-        raise ConfigurationError(f"{path} is too large for a configuration file, which has at most {LARGEST >> 20} MiB")
+        raise ConfigurationError(f"{path} is too large: a configuration file has at most {LARGEST >> 20} MiB")
     if b"\0" in content:
-        raise ConfigurationError(f"{path} is no text in UTF-8: there are zero bytes in it")
-    # Bytes that are no UTF-8 may stand in comments, and in hooks, whose shell gets them as they are.
+        raise ConfigurationError(f"{path} is not a text file: it contains zero bytes")
+    # Comments and hooks may contain bytes that are not UTF-8; the shell of a hook gets them unchanged.
     return content.decode("utf-8-sig", "surrogateescape")
 
 
 def _warn_of_others(path: Path, status: os.stat_result) -> None:
-    """wg-quick's warning: neither the file nor its folder keeps others out."""
+    """Warn, as wg-quick does, if the modes of both the file and its folder let everybody in."""
     if stat.S_ISREG(status.st_mode) and status.st_mode & path.resolve().parent.stat().st_mode & stat.S_IRWXO:
-        notice("%s is open to everybody, and there are keys in it: chmod 600 %s", path, path)
+        notice("%s contains keys and is open to everybody: chmod 600 %s", path, path)

@@ -1,8 +1,9 @@
-"""Key files: opened without following links, owned by root or this user, closed to everybody else, or refused.
+"""Reader and writer of key files, which must belong to root or this user and be closed to others.
 
-shared key    "vpntun shared key 1" on a line of its own, then 32 bytes in base64
-private key,
-psk           32 bytes in base64, as `wg genkey` and `wg genpsk` write them
+    shared key          the line "vpntun shared key 1", then 32 bytes in base64
+    private key, psk    32 bytes in base64, as `wg genkey` and `wg genpsk` write them
+
+A key file must be a regular file. Symbolic links are not followed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ LARGEST = 4096
 
 
 def default_path() -> Path:
-    """Where the shared key is expected without -k: of the machine for root, of the user for anybody else.
+    """Return the path of the shared key if -k is not given: the machine's for root, otherwise the user's own.
 
     Raises ConfigurationError for a user without a home.
     """
@@ -30,7 +31,7 @@ def default_path() -> Path:
 
 
 def read_shared(path: Path) -> bytes:
-    """The 32 bytes of a shared key file; raises KeyFileError or PrivilegeError."""
+    """Read the 32 bytes of a shared key file. Raises KeyFileError or PrivilegeError."""
     lines = _read(path).split("\n", 1)
     if lines[0].strip() != TAG or len(lines) < 2:
         raise KeyFileError(
@@ -41,36 +42,44 @@ def read_shared(path: Path) -> bytes:
 
 
 def read_bare(path: Path) -> bytes:
-    """The 32 bytes of a file that holds one WireGuard key; raises KeyFileError or PrivilegeError."""
+    """Read the 32 bytes of a file with one WireGuard key. Raises KeyFileError or PrivilegeError."""
     return _parse(path, _read(path))
 
 
 def create_shared(path: Path) -> bytes:
-    """Make a shared key file, 0600, and its folder, 0700; never over an existing file. Raises KeyFileError."""
+    """Create a shared key file (mode 0600), and its folder (0700) if needed. Never overwrites. Raises KeyFileError.
+
+    The key is written to a temporary file, which is then linked to its name: no reader finds an incomplete key file.
+    """
     secret = generate_secret()
+    temporary = path.parent / f".vpntun.key.{os.urandom(8).hex()}"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            _write_new(temporary, f"{TAG}\n{format_key(secret)}\n")
+            os.link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         if os.path.lexists(path):
-            raise KeyFileError(f"{path} is there already, and a key is never overwritten: move it away first") from None
-        raise KeyFileError(f"{path} cannot be made: {error.strerror}") from error
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{TAG}\n{format_key(secret)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        path.unlink()
-        raise KeyFileError(f"{path} cannot be written: {error.strerror}") from error
+            raise KeyFileError(f"{path} already exists, and a key is never overwritten: move it away first") from None
+        raise KeyFileError(f"{path} cannot be created: {error.strerror}") from error
     return secret
+
+
+def _write_new(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _read(path: Path) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise KeyFileError(f"{path} is not there: make it with 'vpntun keygen', or copy the other end's") from None
+        raise KeyFileError(f"{path} does not exist: make it with 'vpntun keygen', or copy the other end's") from None
     except PermissionError:
         raise PrivilegeError(f"{path} cannot be read by this user: run as its owner, or as root") from None
     except OSError as error:
@@ -83,7 +92,7 @@ def _read(path: Path) -> str:
     with file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise KeyFileError(f"{path} is no regular file: a key is read from nothing else")
+            raise KeyFileError(f"{path} is not a regular file, as a key file must be")
         if status.st_uid not in (0, os.geteuid()):
             raise KeyFileError(f"{path} belongs to another user (uid {status.st_uid}): chown it to root or to yourself")
         if status.st_mode & 0o077:

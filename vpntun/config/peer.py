@@ -1,4 +1,4 @@
-"""One peer as the operator configured it: WireGuard's four facts, and what is ours: its carrier and its name."""
+"""Settings of one peer: WireGuard's keys, endpoint and allowed IPs, and vpntun's carrier and name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ NO_PSK = bytes(KEY_SIZE)
 
 @dataclass(frozen=True)
 class PeerSettings:
-    """`host` None: the peer calls this end. `keepalive`: seconds, 0 for none. `is_vpntun`: known to be one for sure."""
+    """Peer as configured.
+
+    `host`: None if the peer calls this end. `keepalive`: seconds, 0 for none. `is_vpntun`: the peer is certainly a
+    vpntun, since it has the same shared key.
+    """
 
     public: bytes
     allowed: tuple[Network, ...]
@@ -28,11 +32,11 @@ class PeerSettings:
 
     @cached_property
     def allowed_as_text(self) -> list[str]:
-        """`allowed` as the status has it: kept, since to write out many takes long, and who asks once asks again."""
+        """Text of each allowed IP, for the status. Cached: many take long to write, and the status is polled."""
         return [_written(network) for network in self.allowed]
 
 
 def _written(network: Network) -> str:
-    """As wg(8) has it; `str` takes several times as long for IPv6."""
+    """Write a network as wg(8) does; for IPv6, `str` takes several times as long."""
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
     return f"{socket.inet_ntop(family, network.network_address.packed)}/{network.prefixlen}"

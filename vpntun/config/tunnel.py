@@ -1,6 +1,6 @@
-"""One tunnel as the operator asked for it: checked here, once, and never changed afterwards.
+"""One tunnel as the operator configured it: checked once, and immutable afterwards.
 
-Whatever cannot work is refused before anything is opened. A key is read where it is needed and nowhere else shown.
+Settings that cannot work are refused before any file, socket or device is opened. Keys are never shown.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 @dataclass(frozen=True)
 class Keys:
-    """Identities of both ends; in shared-key mode also the default addresses that follow from the key."""
+    """Keys of both ends, and, with a shared key, the default addresses that are derived from it."""
 
     identity: KeyPair
     peer: bytes
@@ -50,7 +50,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class HookLines:
-    """wg-quick's lines, each for a shell, in order; the interface's name stands in them already."""
+    """wg-quick's hooks as shell commands, in order, with %i already replaced by the interface's name."""
 
     pre_up: tuple[str, ...] = ()
     post_up: tuple[str, ...] = ()
@@ -60,9 +60,9 @@ class HookLines:
 
 @dataclass(frozen=True)
 class Routing:
-    """Where the peers' allowed IPs become routes: in no table, in that of a number, or as wg-quick's "auto" has it.
+    """Routing table for the peers' allowed IPs: none, the one with this number, or chosen as wg-quick's "auto" does.
 
-    `fwmark`: what the tunnel's own packets carry; 0: nothing, or what "auto" chooses for a default route.
+    `fwmark`: mark of the tunnel's own packets; 0 for none, or for the mark that "auto" chooses for a default route.
     """
 
     table: Literal["auto", "off"] | int = "off"
@@ -73,10 +73,9 @@ class Routing:
 class Tunnel:
     """One device and its peers.
 
-    `port`: where this end listens, None for any. `listen_on`: the carriers on which peers may call, None where this end
-    only calls. `mtu` None: the default, on a device made here. `derived_addresses`, `derived_peer_addresses`: what
-    follows from a shared key.
-    `user`: whom the process becomes once all is set up.
+    `port`: local port, None for any. `listen_on`: carriers on which peers may call, None if this end only calls.
+    `mtu`: None for the default, which is set only on a device that vpntun creates. `derived_addresses`,
+    `derived_peer_addresses`: derived from a shared key. `user`: user that the process becomes after the set-up.
     """
 
     interface: str
@@ -98,7 +97,7 @@ class Tunnel:
     def __post_init__(self) -> None:
         for port in (self.port, *(peer.port for peer in self.peers if peer.host is not None)):
             if port is not None and not 1 <= port <= 65535:
-                raise ConfigurationError(f"{port} is no port: it is between 1 and 65535")
+                raise ConfigurationError(f"{port} is not a port: ports are 1 to 65535")
         if self.mtu is not None:
             check_mtu(self.mtu, self.addresses)
         for peer in self.peers:
@@ -108,15 +107,16 @@ class Tunnel:
                 self._check_host(peer.host)
 
     def covering(self, endpoint: IpAddress) -> Network | None:
-        """The route, or the network of an address, that would lead the tunnel's own packets into the tunnel."""
+        """Return a route, or an address's network, that would lead packets to `endpoint` into the tunnel itself."""
         networks = (*self.routes, *(address.network for address in self.addresses))
         return next((each for each in networks if each.version == endpoint.version and endpoint in each), None)
 
     @property
     def default_mtu(self) -> int:
-        """A packet of this size, alone in a record, fits one datagram on a path of 1500 bytes, over IPv4 and IPv6.
+        """MTU of a device that vpntun creates: a packet of this size fits one datagram on a path of 1500 bytes.
 
-        Over a shorter path two vpntuns cut records into datagrams. A plain WireGuard's datagrams have to fit whole.
+        This holds over IPv4 and IPv6, for a packet alone in its record. On a path with a smaller MTU, two vpntuns split
+        records into several datagrams. Datagrams to a plain WireGuard must fit whole.
         """
         return DEFAULT_MTU if any(peer.is_vpntun for peer in self.peers) else DEFAULT_MTU_TO_WIREGUARD
 
@@ -124,7 +124,7 @@ class Tunnel:
         try:
             endpoint = ip_address(host.partition("%")[0])
         except ValueError:
-            return  # a name: its addresses are checked when it has been looked up
+            return  # a name: its addresses are checked after they are looked up
         covering = self.covering(endpoint)
         if covering is not None:
             raise ConfigurationError(explain_covering(covering, host))
@@ -142,10 +142,7 @@ def to_one_peer(
     routes: tuple[Network, ...] = (),
     mtu: int | None = None,
 ) -> Tunnel:
-    """A tunnel between two machines: to `host`, or from whoever holds the peer's key where that is None.
-
-    Raises ConfigurationError.
-    """
+    """Make a tunnel with one peer: call `host`, or wait for the peer if `host` is None. Raises ConfigurationError."""
     peer = PeerSettings(
         public=keys.peer,
         allowed=allowed,
@@ -171,23 +168,23 @@ def to_one_peer(
 
 
 def check_mtu(mtu: int, addresses: tuple[Interface, ...]) -> None:
-    """Raise ConfigurationError where a device with these addresses cannot have this MTU."""
+    """Raise ConfigurationError if a device with these addresses cannot have this MTU."""
     if not SMALLEST_MTU <= mtu <= LARGEST_MTU:
-        raise ConfigurationError(f"an MTU of {mtu} cannot work: it is between {SMALLEST_MTU} and {LARGEST_MTU}")
+        raise ConfigurationError(f"an MTU of {mtu} cannot work: it must be {SMALLEST_MTU} to {LARGEST_MTU}")
     if mtu < SMALLEST_MTU_FOR_IPV6 and any(address.version == 6 for address in addresses):
         raise ConfigurationError(f"an MTU of {mtu} is too small for IPv6, which needs {SMALLEST_MTU_FOR_IPV6}")
 
 
 def explain_covering(network: Network, host: str) -> str:
-    """Why a route over the endpoint is refused, for the operator."""
+    """Explain to the operator why a route that covers the endpoint is refused."""
     return (
         f"{network} covers {host}, the peer's own address: the tunnel's packets would be sent into the tunnel. "
-        "Give routes that leave that address out"
+        "Give routes that do not contain that address"
     )
 
 
 def shared_keys(role: Role, path: Path | None, host: str | None) -> Keys:
-    """Shared-key mode: everything from one file. A server without one, and without -k, makes it.
+    """Derive all keys from the shared key file. A server without -k creates the file if it does not exist.
 
     Raises KeyFileError or PrivilegeError.
     """
@@ -195,7 +192,7 @@ def shared_keys(role: Role, path: Path | None, host: str | None) -> Keys:
 
 
 def derived_keys(role: Role, secret: bytes) -> Keys:
-    """What an end in this role has from a shared key of 32 bytes."""
+    """Derive the keys and addresses of one end from a shared key of 32 bytes."""
     shared = SharedIdentity.of(secret)
     server = (IPv4Interface(f"{shared.server4}/30"), IPv6Interface(f"{shared.server6}/64"))
     client = (IPv4Interface(f"{shared.client4}/30"), IPv6Interface(f"{shared.client6}/64"))
@@ -205,7 +202,7 @@ def derived_keys(role: Role, secret: bytes) -> Keys:
 
 
 def wireguard_keys(private_key: Path, peer: str, psk: Path | None) -> Keys:
-    """WireGuard's own identities. Raises KeyFileError, PrivilegeError or ConfigurationError."""
+    """Read WireGuard keys from files and options. Raises KeyFileError, PrivilegeError or ConfigurationError."""
     identity = KeyPair.of(read_bare(private_key))
     try:
         public = parse_key(peer)
@@ -213,28 +210,30 @@ def wireguard_keys(private_key: Path, peer: str, psk: Path | None) -> Keys:
     except ConfigurationError as error:
         raise ConfigurationError(f"--peer: {error}") from None
     except BadPacket:
-        raise ConfigurationError("--peer: no machine has this public key: anybody could compute its secrets") from None
+        raise ConfigurationError(
+            "--peer: this public key is unsafe: anybody could compute the secrets of its tunnel"
+        ) from None
     if public == identity.public:
         raise ConfigurationError("--peer is this end's own public key: give the other machine's")
     return Keys(identity, public, read_bare(psk) if psk is not None else NO_PSK)
 
 
 def parse_interface(text: str) -> Interface:
-    """An address with its prefix length. Raises ConfigurationError."""
+    """Parse an address with its prefix length. Raises ConfigurationError."""
     try:
         if "/" not in text:
             raise ValueError
         return ip_interface(text)
     except ValueError:
-        raise ConfigurationError(f"{text!r} is no address with a prefix length, such as 192.168.0.1/24") from None
+        raise ConfigurationError(f"{text!r} is not an address with a prefix length, such as 192.168.0.1/24") from None
 
 
 def parse_network(text: str) -> Network:
-    """A CIDR; host bits are masked off, as WireGuard does. Raises ConfigurationError."""
+    """Parse a network in CIDR notation; host bits are masked off, as in WireGuard. Raises ConfigurationError."""
     try:
         return ip_network(text, strict=False)
     except ValueError:
-        raise ConfigurationError(f"{text!r} is no network, such as 192.168.0.0/24 or fd00:1::/64") from None
+        raise ConfigurationError(f"{text!r} is not a network, such as 192.168.0.0/24 or fd00:1::/64") from None
 
 
 def _shared_secret(role: Role, given: Path | None, host: str | None) -> bytes:
@@ -246,7 +245,7 @@ def _shared_secret(role: Role, given: Path | None, host: str | None) -> bytes:
     if role == "server":
         secret = create_shared(path)
         notice(
-            "made a new shared key, %s; copy it to the other machine, whose %s must be there: scp -p %s root@OTHER:%s",
+            "made a new shared key, %s; copy it to the other machine, where %s must exist: scp -p %s root@OTHER:%s",
             path,
             path.parent,
             path,
@@ -254,6 +253,6 @@ def _shared_secret(role: Role, given: Path | None, host: str | None) -> bytes:
         )
         return secret
     raise KeyFileError(
-        f"there is no shared key: it is expected in {path}. The server makes one when it is first started; copy "
-        f"it from there: scp -p root@{host}:/etc/vpntun/vpntun.key {path}; or say with -k where it is"
+        f"there is no shared key in {path}. The server makes one when it is first started; copy it from there: "
+        f"scp -p root@{host}:/etc/vpntun/vpntun.key {path}; or give another file with -k"
     )

@@ -1,7 +1,7 @@
-"""The values of a configuration file, one function a kind: text in, a typed value out.
+"""Parsers for the values of a configuration file, one for each kind of value.
 
-Law: what wg(8) and wg-quick(8) accept is accepted, and nothing is looked up in the network. Each function raises
-ConfigurationError alone unless it says more. The error says what would be right, and shows no text that might be a key.
+They accept what wg(8) and wg-quick(8) accept, and look nothing up in the network. Each raises only ConfigurationError
+unless its docstring names others. The message says which values are accepted, and never shows text that might be a key.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from vpntun.crypto.keys import parse_key
 from vpntun.errors import ConfigurationError
 from vpntun.types import Interface, Network, Transport
 
-LONGEST_NAME = 64  # characters of a peer's
+LONGEST_NAME = 64  # characters
 
-MOST_KEPT = 4096
-"""Lines of allowed IPs whose networks are kept: the loop waits for a reload, which reads what has changed alone."""
+MOST_CACHED = 4096
+"""Number of AllowedIPs lines to cache: a reload holds up the loop, and so parses only the lines that changed."""
 
 TABLE_FILES = ("/usr/share/iproute2/rt_tables", "/etc/iproute2/rt_tables", "/etc/iproute2/rt_tables.d/*.conf")
-"""Where routing tables get their names, as in ip-route(8); each line is a number and a name."""
+"""Files with the names of routing tables, as in ip-route(8); each line is a number and a name."""
 
 _LONGEST_HOST = 253
 _LONGEST_SHOWN = 60
@@ -38,12 +38,12 @@ _MIGHT_BE_A_KEY = re.compile(r"[A-Za-z0-9+/]{40,}")
 
 
 def key(text: str) -> bytes:
-    """A key of 32 bytes."""
+    """Parse a key of 32 bytes."""
     return parse_key(_without_blanks(text))
 
 
 def shared_secret(text: str) -> bytes:
-    """A shared key's 32 bytes, given here or in the file of this path. Raises KeyFileError and PrivilegeError too."""
+    """Parse a shared key, or read it from the file with this path. Also raises KeyFileError and PrivilegeError."""
     if text.startswith("/") and not _MIGHT_BE_A_KEY.fullmatch(text.rstrip("=")):
         return read_shared(Path(text))
     try:
@@ -53,17 +53,17 @@ def shared_secret(text: str) -> bytes:
 
 
 def port(text: str) -> int:
-    """A port, 0 to 65535, or the name of a service."""
+    """Parse a port, 0 to 65535, or the name of a service."""
     with suppress(ValueError):
         return _number(text, 0, 65535)
     try:
         return socket.getservbyname(text, "udp")
     except (OSError, ValueError):
-        raise ConfigurationError(f"{_shown(text)} is no port: it is between 1 and 65535") from None
+        raise ConfigurationError(f"{_shown(text)} is not a port: ports are 1 to 65535") from None
 
 
 def endpoint(text: str) -> tuple[str, int]:
-    """Host and port out of NAME:PORT, ADDRESS:PORT or [ADDRESS]:PORT."""
+    """Parse host and port from NAME:PORT, ADDRESS:PORT or [ADDRESS]:PORT."""
     host, _, behind = _without_blanks(text).rpartition(":")
     if not host or not behind or behind.endswith("]"):
         raise ConfigurationError(f"{_shown(text)} is not HOST:PORT; a peer has no default port, WireGuard's use 51820")
@@ -77,38 +77,38 @@ def endpoint(text: str) -> tuple[str, int]:
         ) from None
     number = port(behind)
     if number == 0:
-        raise ConfigurationError("nobody listens on port 0; give the one that the peer listens on")
+        raise ConfigurationError("port 0 cannot be called; give the port that the peer listens on")
     return host, number
 
 
 def keepalive(text: str) -> float:
-    """Seconds between keepalives, 0 for none."""
+    """Parse the seconds between keepalives; 0 for none."""
     try:
         return 0.0 if text.lower() == "off" else float(_number(text, 0, 65535))
     except ValueError:
-        raise ConfigurationError(f"{_shown(text)} is no interval: it is off, or 1 to 65535 seconds") from None
+        raise ConfigurationError(f"{_shown(text)} is not an interval: give off, or 1 to 65535 seconds") from None
 
 
 def mark(text: str) -> int:
-    """The mark that the tunnel's own packets carry, 32 bits, 0 for none."""
+    """Parse the 32-bit mark of the tunnel's own packets; 0 for none."""
     try:
         return 0 if text.lower() == "off" else _number(text, 0, _LARGEST_NUMBER)
     except ValueError:
-        raise ConfigurationError(f"{_shown(text)} is no mark: it is off, or 1 to 0x{_LARGEST_NUMBER:x}") from None
+        raise ConfigurationError(f"{_shown(text)} is not a mark: give off, or 1 to 0x{_LARGEST_NUMBER:x}") from None
 
 
 def mtu(text: str) -> int:
-    """An MTU in bytes."""
+    """Parse an MTU in bytes."""
     try:
         return _number(text, SMALLEST_MTU, LARGEST_MTU)
     except ValueError:
         raise ConfigurationError(
-            f"an MTU of {_shown(text)} cannot work: it is between {SMALLEST_MTU} and {LARGEST_MTU}"
+            f"an MTU of {_shown(text)} cannot work: it must be {SMALLEST_MTU} to {LARGEST_MTU}"
         ) from None
 
 
 def table(text: str, files: tuple[str, ...] = TABLE_FILES) -> Literal["auto", "off"] | int:
-    """auto, off, or the number of a routing table, which may be given by its name, such as main."""
+    """Parse auto, off, or a routing table's number or name, such as main."""
     if text.lower() in ("auto", "off"):
         return cast(Literal["auto", "off"], text.lower())
     with suppress(ValueError):
@@ -116,40 +116,40 @@ def table(text: str, files: tuple[str, ...] = TABLE_FILES) -> Literal["auto", "o
     number = _named_tables(files).get(text, 0)
     if not 1 <= number <= _LARGEST_NUMBER:
         raise ConfigurationError(
-            f"{_shown(text)} is no routing table: it is auto, off, a number, or a name out of /etc/iproute2/rt_tables"
+            f"{_shown(text)} is not a routing table: give auto, off, a number, or a name from /etc/iproute2/rt_tables"
         )
     return number
 
 
 def addresses(text: str) -> list[Interface]:
-    """Addresses for the device, each by itself where it has no prefix length; commas or blanks between them."""
+    """Parse addresses for the device, separated by commas or blanks; one without prefix length is a single host."""
     return [_address(each) for each in text.replace(",", " ").split()]
 
 
 def networks(text: str) -> list[Network]:
-    """Allowed IPs, commas between them, their host bits masked off; none where the text is empty."""
+    """Parse allowed IPs separated by commas, with their host bits masked off; an empty text has none."""
     return list(_networks(text)) if text else []
 
 
 def dns(text: str) -> list[str]:
-    """Name servers' addresses and search domains, commas or blanks between them."""
+    """Parse addresses of name servers and search domains, separated by commas or blanks."""
     return [_server_or_domain(each) for each in text.replace(",", " ").split()]
 
 
 def name(text: str) -> str:
-    """What a peer is called."""
+    """Parse the name of a peer."""
     if len(text) > LONGEST_NAME or not text.isprintable():
-        raise ConfigurationError(f"a name has at most {LONGEST_NAME} characters, all of which can be printed")
+        raise ConfigurationError(f"a name has at most {LONGEST_NAME} characters, all of them printable")
     return text
 
 
 def transport(text: str) -> Transport:
-    """auto, udp or tcp."""
+    """Parse auto, udp or tcp."""
     return cast(Transport, one_of("auto", "udp", "tcp")(text))
 
 
 def one_of(*words: str) -> Callable[[str], str]:
-    """The function that takes one of these words, in any case."""
+    """Return a parser that accepts one of these words, in upper or lower case."""
 
     def take(text: str) -> str:
         if text.lower() not in words:
@@ -160,7 +160,7 @@ def one_of(*words: str) -> Callable[[str], str]:
 
 
 def _host(host: str) -> str:
-    """A name, or an address in its usual form. Raises ValueError or OSError."""
+    """Return a host name unchanged, or an address in its canonical form. Raises ValueError or OSError."""
     if ":" in host:
         return str(ip_address(host))
     if re.fullmatch(r"[0-9.]*", host):
@@ -174,16 +174,16 @@ def _address(text: str) -> Interface:
     try:
         return ip_interface(_without_scope(text))
     except ValueError:
-        raise ConfigurationError(f"{_shown(text)} is no address, such as 192.168.0.1/24 or fd00:1::1/64") from None
+        raise ConfigurationError(f"{_shown(text)} is not an address, such as 192.168.0.1/24 or fd00:1::1/64") from None
 
 
-@lru_cache(maxsize=MOST_KEPT)
+@lru_cache(maxsize=MOST_CACHED)
 def _networks(text: str) -> tuple[Network, ...]:
     return tuple(_network(each) for each in text.split(","))
 
 
 def _network(text: str) -> Network:
-    """What `ip_network` makes of it, in half the time, since there may be very many."""
+    """Parse one network as `ip_network` does, but in half the time, since there may be very many."""
     address, slash, length = _without_blanks(text).partition("/")
     try:
         if ":" in address:
@@ -191,7 +191,8 @@ def _network(text: str) -> Network:
         return IPv4Network((socket.inet_pton(socket.AF_INET, address), length if slash else 32), strict=False)
     except (OSError, ValueError):
         raise ConfigurationError(
-            f"{_shown(text.strip())} is no network, such as 192.168.0.0/24 or fd00:1::/64, with commas between several"
+            f"{_shown(text.strip())} is not a network, such as 192.168.0.0/24 or fd00:1::/64, "
+            "with commas between several"
         ) from None
 
 
@@ -207,10 +208,10 @@ def _server_or_domain(text: str) -> str:
 
 
 def _number(text: str, lowest: int, highest: int) -> int:
-    """Decimal, or hexadecimal behind 0x. Raises ValueError."""
+    """Parse a decimal number, or a hexadecimal one that starts with 0x. Raises ValueError."""
     if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10}", text):
         raise ValueError
-    number = _whole(text)
+    number = _to_int(text)
     if not lowest <= number <= highest:
         raise ValueError
     return number
@@ -221,11 +222,11 @@ def _named_tables(files: tuple[str, ...]) -> dict[str, int]:
     for path in (each for pattern in files for each in sorted(Path("/").glob(pattern.lstrip("/")))):
         with suppress(OSError):
             for number, label in _NAMED_TABLE.findall(path.read_text("utf-8", "replace")):
-                tables[label] = _whole(number)
+                tables[label] = _to_int(number)
     return tables
 
 
-def _whole(digits: str) -> int:
+def _to_int(digits: str) -> int:
     return int(digits, 16 if digits[:2] in ("0x", "0X") else 10)
 
 
@@ -234,7 +235,7 @@ def _without_blanks(text: str) -> str:
 
 
 def _without_scope(text: str) -> str:
-    """The text as it is. Raises ValueError where it names an interface, which the ipaddress module would take."""
+    """Return the text. Raises ValueError if it has a scope (%eth0), which the ipaddress module would accept."""
     if "%" in text:
         raise ValueError
     return text
@@ -242,5 +243,5 @@ def _without_scope(text: str) -> str:
 
 def _shown(text: str) -> str:
     if _MIGHT_BE_A_KEY.search(text):
-        return "what is given (not shown, since it might be a key)"
+        return "this value (not shown, since it might be a key)"
     return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")

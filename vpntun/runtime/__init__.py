@@ -1,1 +1,1 @@
-"""What any daemon needs of the operating system: the loop, the log, child processes, accounts, state files."""
+"""Operating system services for any daemon: event loop, log, child processes, accounts, state files."""

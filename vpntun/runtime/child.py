@@ -1,8 +1,9 @@
-"""A command that runs beside the loop: its end is told by a pidfd, its output by a pipe, and its time is limited.
+"""Child processes that run beside the loop, with a time limit and their output in the log.
 
-It has a session of its own, so that what it has started is killed with it when the time is up. What it leaves in the
-background on purpose lives on, and so does what cannot be killed, such as one that sudo has made root: nobody waits for
-that any longer. Its output goes to the log line by line, as far as it is not too much.
+A pidfd reports the end of the command, and a pipe carries its output, which is logged line by line up to a limit. The
+command gets a session of its own: when its time is up, it is killed together with the processes it started. If it ends
+in time, processes that it left in the background live on. A command that cannot be killed, such as one that became root
+through sudo, is given up: the program stops waiting for it.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ PASSED_ON = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TERM", "TZ")
 
 
 class Child:
-    """One command under way. `on_end` gets None for success, else what went wrong, to follow the command's name.
+    """A running command. `on_end` gets None for success, or a description of the failure to put after its name.
 
-    `seconds`: its time, 30 unless given. `stdin`: a descriptor it may read from. Raises OSError where it cannot be
-    started.
+    `seconds`: time limit, 30 by default. `stdin`: a descriptor that the command may read from. The constructor raises
+    OSError if the command cannot be started.
     """
 
     def __init__(
@@ -71,22 +72,22 @@ class Child:
         os.set_blocking(self._output.fileno(), False)
         loop.watch(self._output.fileno(), self._read)
         loop.watch(self._pidfd, self._ended)
-        loop.call_later(self._seconds, self._time_is_up)
+        loop.call_later(self._seconds, self._on_timeout)
 
     @property
     def running(self) -> bool:
-        """Whether its end is still waited for."""
+        """Whether the loop is still waiting for the command to end."""
         return self._is_awaited
 
     def stop(self, patience: float) -> None:
-        """Wait for its end so many seconds, then end it; `on_end` is not called."""
+        """Give the command `patience` seconds to end, then kill it. `on_end` is not called."""
         if self.running:
             self._on_end = lambda problem: None
             if not self._ends_within(patience):
                 self._kill()
                 if not self._ends_within(SECONDS_TO_DIE):
-                    log.warning("process %d cannot be killed, and is left alone", self._process.pid)
-                    self._let_go()
+                    log.warning("process %d cannot be killed and is left running", self._process.pid)
+                    self._stop_waiting()
                     return
             self._ended()
 
@@ -104,7 +105,7 @@ class Child:
             self._loop.forget(self._output.fileno())
             self._output.close()
 
-    def _time_is_up(self) -> None:
+    def _on_timeout(self) -> None:
         if self.running:
             self._is_late = True
             self._kill()
@@ -116,20 +117,20 @@ class Child:
 
     def _give_up(self) -> None:
         if self.running:
-            self._let_go()
+            self._stop_waiting()
             self._on_end(f"did not end within {self._seconds:.0f} s, and cannot be killed")
 
     def _ends_within(self, seconds: float) -> bool:
-        poller = select.poll()  # unlike select(2) it takes any number of a descriptor
+        poller = select.poll()  # unlike select(2), poll(2) accepts descriptors above 1023
         poller.register(self._pidfd, select.POLLIN)
         return bool(poller.poll(seconds * 1000))
 
     def _ended(self) -> None:
         status = self._process.wait()
-        self._let_go()
+        self._stop_waiting()
         self._on_end(self._problem(status))
 
-    def _let_go(self) -> None:
+    def _stop_waiting(self) -> None:
         self._is_awaited = False
         self._loop.forget(self._pidfd)
         os.close(self._pidfd)
@@ -153,7 +154,7 @@ def run_and_wait(
     seconds: float | None = None,
     stdin: int = subprocess.DEVNULL,
 ) -> str | None:
-    """Run a command to its end; None for success, else what went wrong. Raises OSError where it cannot be started."""
+    """Run a command to its end; return None for success, else what went wrong. Raises OSError if it cannot start."""
     loop = Loop()
     problems: list[str | None] = []
     try:
@@ -166,17 +167,17 @@ def run_and_wait(
 
 
 def child_environment() -> dict[str, str]:
-    """What a program of the operator's or of the system's is started with."""
+    """Return the environment for programs of the operator or the system: PATH, and the variables in PASSED_ON."""
     return {"PATH": search_path(), **{name: os.environ[name] for name in PASSED_ON if name in os.environ}}
 
 
 def search_path() -> str:
-    """Where programs are looked for: as this process does, then where a system keeps its own."""
+    """Return this process's PATH followed by the usual folders of system programs."""
     return ":".join(filter(None, (os.environ.get("PATH"), SYSTEM_PATH)))
 
 
 class _Transcript:
-    """Hands output to the log by lines."""
+    """Writer of a command's output to the log, line by line, with limits on the number and length of lines."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -186,18 +187,18 @@ class _Transcript:
     def add(self, data: bytes) -> None:
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
-            self._say(line)
+            self._log_line(line)
         if len(self._partial) > LONGEST_LINE:
             self._partial = self._partial[: LONGEST_LINE + 1]
 
     def end(self) -> None:
         if self._partial:
-            self._say(self._partial)
+            self._log_line(self._partial)
 
-    def _say(self, line: bytes) -> None:
+    def _log_line(self, line: bytes) -> None:
         self._lines += 1
         if self._lines <= MOST_LINES:
             more = "..." if len(line) > LONGEST_LINE else ""
             notice("%s: %s%s", self._name, line[:LONGEST_LINE].decode("utf-8", "replace"), more)
         elif self._lines == MOST_LINES + 1:
-            log.warning("%s says more, which is not shown", self._name)
+            log.warning("%s: further output is not shown", self._name)

@@ -1,10 +1,11 @@
-"""The last line of defence: an exception that is a bug ends what was being handled, and not the tunnel.
+"""Last line of defence against bugs: an unexpected exception ends one callback, not the tunnel.
 
-    counted      as "internal error" among the drops, where `vpntun show` has it
-    logged       with its traceback, at most three in ten seconds
-    cleaned up   what the exception left half done is dropped, so that no packet goes where another belongs
+    counted      as "internal error" among the drops that `vpntun show` prints
+    logged       with its traceback, at most three times in ten seconds
+    cleaned up   half-finished work is dropped, so that no packet is sent to the wrong peer
 
-The loop calls `note` for every exception but VpntunError: those are no bugs, and end the tunnel with a message.
+The loop calls `note` for every exception except VpntunError. A VpntunError is not a bug: it ends the tunnel with a
+message for the operator.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ MOST_TRACEBACKS = 3
 
 
 class InternalErrors:
-    """Counts into `drops`."""
+    """Counter and logger of unexpected exceptions; they are counted in `drops`."""
 
     def __init__(self, drops: Counter[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._recovery: list[Callable[[], object]] = []
@@ -30,15 +31,15 @@ class InternalErrors:
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """Number of internal errors so far."""
         return self._drops[NAME]
 
     def recover_by(self, *steps: Callable[[], object]) -> None:
-        """Call these, too, after each internal error: they drop what is half done."""
+        """Register functions that drop half-finished work; they are called after each internal error."""
         self._recovery += steps
 
     def note(self) -> None:
-        """Count and log the exception that is being handled, and recover. Raises nothing."""
+        """Count and log the current exception, then run the recovery functions. Raises nothing."""
         self._drops[NAME] += 1
         self._log()
         for step in self._recovery:
@@ -48,4 +49,4 @@ class InternalErrors:
                 self._log()
 
     def _log(self) -> None:
-        self._limit.log(logging.ERROR, "internal error, please report it; the tunnel goes on", traceback=True)
+        self._limit.log(logging.ERROR, "internal error, please report it; the tunnel keeps running", traceback=True)

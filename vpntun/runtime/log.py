@@ -1,13 +1,12 @@
-"""The log: one line an event, nothing secret in it, in one of the forms of logform.py.
+"""Log with one line per event and no secrets, written to stderr, a file or syslog.
 
-    stderr        unless something else is asked for; with journal priorities, `<5>vpntun: tun3: ...`, where stderr is
-                  systemd's journal
-    a file        appended to, 0600, opened anew when it has been rotated away
-    the system's  for a daemon without a file: syslog's socket, if anybody listens there
+    stderr   the default; if stderr is systemd's journal, each line starts with its priority, `<5>vpntun: tun3: ...`
+    file     appended to, mode 0600, and reopened on request after it was rotated
+    syslog   for a daemon without a log file; lines are lost if no process reads the syslog socket
 
-A log that cannot be written loses lines and stops nothing. Events that a stranger or a peer can cause are limited in
-rate, each peer's by themselves; the line that comes through says how many were held back. Only -vv has no limits: it
-logs each message that is dropped.
+A log that cannot be written loses lines but never stops the program. Lines that a stranger or a peer can cause are
+limited in rate, separately for each peer; the next line that is logged says how many were suppressed. Only -vv has no
+limits: it logs each dropped message. The text of a line is formatted by logform.py.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ log = logging.getLogger("vpntun")
 def open_log(
     interface: str, verbosity: int, form: Form = "text", file: Path | None = None, *, detached: bool = False
 ) -> None:
-    """Log notices and warnings; with `verbosity` 1 what happens to the link as well, with 2 everything.
+    """Log notices and warnings; with `verbosity` 1 also events of the link, with 2 everything.
 
-    `detached`: this process is to leave its terminal; it writes to stderr while it can, and to the file or syslog.
-    Raises ConfigurationError or PrivilegeError where the file cannot be opened.
+    `detached`: this process will leave its terminal. It logs to the file or syslog, and also to stderr while that is
+    open. Raises ConfigurationError or PrivilegeError if the file cannot be opened.
     """
     handlers: list[logging.Handler] = []
     if file is not None:
@@ -61,19 +60,19 @@ def open_log(
 
 
 def log_is_a_file() -> bool:
-    """Whether there is a file that can be rotated away."""
+    """Whether the log goes to a file, which can be rotated."""
     return any(isinstance(handler, ToFile) for handler in log.handlers)
 
 
 def reopen_log() -> None:
-    """Open the file anew, which may have been renamed; where that fails, go on in the old one."""
+    """Reopen the log file, which may have been renamed; if that fails, keep writing to the old one."""
     for handler in log.handlers:
         if isinstance(handler, ToFile):
             handler.reopen()
 
 
 def give_log_to(user: int) -> None:
-    """Make the file that user's, as far as this process may, so that it can open it anew."""
+    """Give the log file to a user, if this process may, so that it can still reopen the file as that user."""
     for handler in log.handlers:
         if isinstance(handler, ToFile):
             with suppress(OSError):
@@ -81,18 +80,18 @@ def give_log_to(user: int) -> None:
 
 
 def notice(text: str, *arguments: object) -> None:
-    """Say something that every operator wants to see."""
+    """Log a line that every operator wants to see, whatever the verbosity."""
     log.log(NOTICE, text, *arguments)
 
 
 def note_crash() -> None:
-    """Keep the trace of an error that nobody expects, where stderr may be gone already."""
+    """Log the traceback of an unexpected error to the file or syslog, since stderr may be closed already."""
     if any(isinstance(handler, ToFile | ToSyslog) for handler in log.handlers):
-        log.critical("this should never happen", exc_info=True)
+        log.critical("unexpected error, please report it", exc_info=True)
 
 
 def complain(error: Exception) -> None:
-    """Say why the program ends: in the log, and on stderr in any case."""
+    """Log the error that ends the program, and write it to stderr in any case."""
     if not any(isinstance(handler, ToStderr) for handler in log.handlers):
         handler = ToStderr()
         handler.setFormatter(formatter("text", ""))
@@ -101,25 +100,25 @@ def complain(error: Exception) -> None:
 
 
 class ToStderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Whatever stderr is at the time; lines for the journal begin with their priority."""
+    """Handler for the stderr of the moment; lines for systemd's journal start with their priority."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
         self._to_journal = leads_to_journal(2, os.environ)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line, unless whoever reads there is so far behind that it would have to wait."""
+        """Write one line, or drop it if writing would block because the reader is too far behind."""
         if not would_wait(self.stream):
             super().emit(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The whole line."""
+        """Return the line, with its priority in front if it goes to the journal."""
         line = super().format(record)
         return f"<{priority(record)}>{line}" if self._to_journal else line
 
 
 class ToFile(logging.Handler):
-    """A file, a line by one write. Raises ConfigurationError or PrivilegeError where it cannot be opened."""
+    """Log file; each line is one write. Raises ConfigurationError or PrivilegeError if it cannot be opened."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -133,17 +132,17 @@ class ToFile(logging.Handler):
             os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
 
     def reopen(self) -> None:
-        """Go on in a file of this name, old or new."""
+        """Open the file of this name again, which may be a new one, and write there from now on."""
         try:
             fresh = _open(self._path)
         except (ConfigurationError, PrivilegeError) as error:
-            log.warning("%s; going on in the old one", error)
+            log.warning("%s; the log stays in the old file", error)
             return
         os.close(self._descriptor)
         self._descriptor = fresh
 
     def fileno(self) -> int:
-        """The descriptor, for whoever gives the file to another user."""
+        """Return the descriptor, with which the file can be given to another user."""
         return self._descriptor
 
     def close(self) -> None:
@@ -154,7 +153,7 @@ class ToFile(logging.Handler):
 
 
 class ToSyslog(logging.Handler):
-    """The system's log, by a datagram a line; nobody there, or no room, and it is lost."""
+    """System log; each line is one datagram, which is lost if there is no reader or no room."""
 
     def __init__(self, address: str = SYSLOG) -> None:
         super().__init__()
@@ -174,13 +173,13 @@ class ToSyslog(logging.Handler):
 
 
 class LineLimit:
-    """At most so many lines in ten seconds about one thing: a peer, say, or all strangers together."""
+    """Limit of `most` lines in ten seconds about one subject, such as a peer, or all strangers together."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = self._left = most
         self._clock = clock
         self._refilled_at = -float("inf")
-        self._held_back = 0
+        self._suppressed = 0
 
     def log(
         self,
@@ -190,7 +189,7 @@ class LineLimit:
         fields: Mapping[str, str] | None = None,
         traceback: bool = False,
     ) -> None:
-        """Log a line, with fields of its own and the current exception's traceback, or count it as held back."""
+        """Log a line, with extra fields and the current exception's traceback if given, or count it as suppressed."""
         if not log.isEnabledFor(level):
             return
         now = self._clock()
@@ -198,30 +197,30 @@ class LineLimit:
             self._refilled_at = now
             self._left = self._most
         if not self._left:
-            self._held_back += 1
+            self._suppressed += 1
             return
         self._left -= 1
-        more = f" ({self._held_back} more since the last such line)" if self._held_back else ""
-        self._held_back = 0
+        more = f" ({self._suppressed} more since the last such line)" if self._suppressed else ""
+        self._suppressed = 0
         log.log(level, text + more, *arguments, exc_info=traceback, extra={"fields": fields or {}})
 
 
 class Warnings:
-    """One line in ten seconds of each kind, about one thing."""
+    """Limit of one line in ten seconds for each kind of notice about one subject."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._limits: dict[str, LineLimit] = {}
 
     def log(self, kind: str, text: str, *arguments: object) -> None:
-        """Log a notice of this kind, or count it."""
+        """Log a notice of this kind, or count it as suppressed."""
         if kind not in self._limits:
             self._limits[kind] = LineLimit(1, self._clock)
         self._limits[kind].log(NOTICE, text, *arguments)
 
 
 class Limited:
-    """One kind of line, at most so many in ten seconds."""
+    """Log function for one kind of line, limited to `most` lines in ten seconds."""
 
     def __init__(self, level: int, text: str, clock: Callable[[], float] = time.monotonic, *, most: int = 1) -> None:
         self._level = level
@@ -229,22 +228,22 @@ class Limited:
         self._limit = LineLimit(most, clock)
 
     def __call__(self, *arguments: object) -> None:
-        """Log it, or count it."""
+        """Log the line, or count it as suppressed."""
         self._limit.log(self._level, self._text, *arguments)
 
 
 def would_wait(stream: TextIO | None) -> bool:
-    """Whether a line would have to wait until somebody reads: a pipe is full, or a terminal was stopped."""
+    """Whether writing a line would block, because a pipe is full or a terminal is stopped."""
     poller = select.poll()
     try:
         poller.register(stream, select.POLLOUT)  # type: ignore[arg-type]
-    except (OSError, ValueError, TypeError):  # there is no descriptor behind it, or none any more
+    except (OSError, ValueError, TypeError):  # the stream has no descriptor, or is closed
         return False
     return not poller.poll(0)
 
 
 def leads_to_journal(descriptor: int, environment: Mapping[str, str]) -> bool:
-    """Whether systemd reads there, as $JOURNAL_STREAM (device:inode) says (systemd.exec(5))."""
+    """Whether a descriptor leads to systemd's journal, whose device:inode is $JOURNAL_STREAM (systemd.exec(5))."""
     stated = environment.get("JOURNAL_STREAM")
     if stated is None:
         return False
@@ -267,5 +266,5 @@ def _open(path: Path) -> int:
         ) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ConfigurationError(f"the log file {path} is no regular file")
+        raise ConfigurationError(f"the log file {path} is not a regular file")
     return descriptor

@@ -1,11 +1,12 @@
-"""The forms of a log line: one line an event, whatever a peer or a name server put into it.
+"""Formats of a log line: text, logfmt and JSON, with control characters escaped.
 
     text      vpntun: tun3: connected to 203.0.113.2:55555 over UDP       (for people)
     logfmt    time=2025-01-31T12:00:00.000Z level=notice interface=tun3 message="connected to ..." peer=office
     json      {"time": "2025-01-31T12:00:00.000Z", "level": "notice", "interface": "tun3", "message": "connected"}
 
-What is not printable is escaped, so that a line stays one line and a terminal stays as it was. Text has the time in
-front only where nothing else notes it: in a file.
+Unprintable characters, which a peer or a name server may put into an event, are escaped. So an event is always one
+line, and cannot change the terminal that shows it. Text starts with the time only in a file: elsewhere, the reader of
+the log adds the time.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, NOTICE: 5}
 
 
 def escape(text: str) -> str:
-    """The same with whatever is not printable written out."""
+    """Return the text with every unprintable character written as an escape sequence."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def priority(record: logging.LogRecord) -> int:
-    """syslog's: 3 error, 4 warning, 5 notice, 6 info, 7 debug."""
+    """Return syslog's priority of a record: 3 error, 4 warning, 5 notice, 6 info, 7 debug."""
     return _PRIORITIES.get(record.levelno, 3)
 
 
 class Text(logging.Formatter):
-    """For people. The program's last word does without the interface: it names what it is about."""
+    """Format for people: program, interface and message. The message that ends the program has no interface."""
 
     def __init__(self, interface: str, *, with_time: bool = False) -> None:
         super().__init__()
@@ -41,14 +42,14 @@ class Text(logging.Formatter):
         self._with_time = with_time
 
     def format(self, record: logging.LogRecord) -> str:
-        """The whole line."""
+        """Return the whole line."""
         start = "vpntun: " if getattr(record, "is_last", False) else self._start
         when = f"{_time(record)} " if self._with_time else ""
         return escape(f"{when}{start}{super().format(record)}")
 
 
 class Structured(logging.Formatter):
-    """For programs: time, level, interface, message, and the fields that the event has of its own."""
+    """Format for programs: time, level, interface, message, and the event's own fields."""
 
     def __init__(self, interface: str, form: Literal["logfmt", "json"]) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class Structured(logging.Formatter):
         self._join = _join_json if form == "json" else _join_logfmt
 
     def format(self, record: logging.LogRecord) -> str:
-        """The whole line."""
+        """Return the whole line."""
         common = {
             "time": _time(record),
             "level": _LEVELS.get(record.levelno, "error"),
@@ -67,7 +68,7 @@ class Structured(logging.Formatter):
 
 
 def formatter(form: Form, interface: str, *, with_time: bool = False) -> logging.Formatter:
-    """What makes lines of this form; `with_time`: in text too."""
+    """Return the formatter of this form; `with_time` adds the time to the text form, too."""
     return Text(interface, with_time=with_time) if form == "text" else Structured(interface, form)
 
 

@@ -1,12 +1,12 @@
-"""The one loop: descriptors, the deadlines of the control plane, and the signals.
+"""Single-threaded event loop for descriptors, timers, the control plane's deadlines, and signals.
 
-Each turn waits for a descriptor or for the earliest deadline, whichever comes first, then calls back. With nothing to
-do it sleeps until the next deadline: there is no tick. From a listener for whose connections there is no room it looks
-away for a second: that would be readable all the time.
+Each turn waits for a descriptor or for the earliest deadline, whichever comes first, then calls back. There is no tick:
+with nothing to do the loop sleeps until the next deadline. When the process has no room for another connection, the
+loop ignores the listener for a second; otherwise it would wake all the time, since the listener stays readable.
 
 A callback that raises VpntunError ends the loop. Any other exception is a bug: internal_errors.py counts it, and the
-loop goes on. A descriptor whose callback fails in eight turns running is left alone for 50 ms, so that a bug cannot
-take all of the processor.
+loop keeps running. A descriptor whose callback fails in eight consecutive turns is ignored for 50 ms, so that a bug
+cannot take the whole processor.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MOST_DESCRIPTORS = 65536
 
 
 class Loop:
-    """Single-threaded; every callback runs to its end before the next."""
+    """Event loop on epoll; every callback runs to its end before the next one starts."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, internal_errors: InternalErrors | None = None
@@ -55,9 +55,9 @@ class Loop:
         self._running = True
         self.now = clock()
         self.turns = 0
-        """How many there have been."""
+        """Number of turns so far."""
         self.slept = 0.0
-        """Seconds that it has waited, all in all."""
+        """Total time spent waiting, in seconds."""
         self._no_room = Limited(NOTICE, "connections have to wait: %s (a limit of this process or of the system)")
 
     def watch(
@@ -67,17 +67,17 @@ class Loop:
         on_writable: Callback | None = None,
         on_failure: Callback | None = None,
     ) -> None:
-        """Call back while `descriptor` is readable; `await_writable` turns the other one on and off.
+        """Call `on_readable` while `descriptor` is readable; `await_writable` starts and stops calls of `on_writable`.
 
-        `on_failure` is called where one of the two fails by a bug: it closes what cannot go on.
+        `on_failure` is called when one of the two fails because of a bug, to close what can no longer work.
         """
         self._epoll.register(descriptor, EPOLLIN)
         self._watched[descriptor] = _Watched(on_readable, on_writable, on_failure, self.turns)
 
     def await_writable(self, descriptor: int, wanted: bool, *, alone: bool = False) -> None:
-        """Call `on_writable` of a watched descriptor when it can be written again, or no longer.
+        """Start or stop calling `on_writable` of a watched descriptor when it is writable.
 
-        `alone`: do not report meanwhile that it can be read.
+        `alone`: do not call `on_readable` meanwhile.
         """
         watched = self._watched[descriptor]
         awaited = EPOLLIN if not wanted else EPOLLOUT if alone else EPOLLIN | EPOLLOUT
@@ -87,27 +87,27 @@ class Loop:
                 self._epoll.modify(descriptor, awaited)
 
     def forget(self, descriptor: int) -> None:
-        """Stop watching, before the descriptor is closed. It need not be watched."""
+        """Stop watching a descriptor, before it is closed. Does nothing if it is not watched."""
         watched = self._watched.pop(descriptor, None)
         if watched is not None and not watched.is_ignored:
             self._epoll.unregister(descriptor)
 
     def accept(self, listener: socket.socket) -> tuple[socket.socket, Any] | None:
-        """The connection that waits at a watched listener, and its address; None: there is none, or no room for it."""
+        """Accept a connection, with its address, from a watched listener. None if none waits, or there is no room."""
         try:
             return listener.accept()
         except OSError as error:
             if error.errno in NO_ROOM:
                 self._no_room(os.strerror(error.errno))
-                self._look_away(listener.fileno(), SECONDS_TO_LOOK_AWAY)
+                self._ignore_for(listener.fileno(), SECONDS_TO_LOOK_AWAY)
             return None
 
     def call_later(self, seconds: float, callback: Callback) -> None:
-        """Call once, that many seconds from now. It cannot be taken back: the callback looks if it is still due."""
+        """Call back once, after `seconds`. It cannot be cancelled: the callback checks whether it is still needed."""
         heapq.heappush(self._later, (self._clock() + seconds, next(self._order), callback))
 
     def rest(self, seconds: float) -> bool:
-        """Serve for so long, before `run`; False once there has been a `stop`."""
+        """Serve for `seconds`, before `run` is called. Return False once `stop` was called."""
         end = self._clock() + seconds
         while self._running and self._clock() < end:
             self.turn(lambda _: end, lambda _: None)
@@ -118,16 +118,16 @@ class Loop:
         self._running = False
 
     def run(self, deadline: Callable[[float], float], on_deadline: Callable[[float], None]) -> None:
-        """Serve until `stop`. `deadline`: the control plane's next, on the monotonic clock. Both are given `now`."""
+        """Serve until `stop`. `deadline` returns the control plane's next deadline; both functions are given `now`."""
         while self._running:
             self.turn(deadline, on_deadline)
 
     def time(self) -> float:
-        """Read the clock; `now` is when it was last read in this turn."""
+        """Read the clock. `now` is cheaper: the time at which this turn last read it."""
         return self._clock()
 
     def turn(self, deadline: Callable[[float], float], on_deadline: Callable[[float], None]) -> None:
-        """Wait once, for a descriptor or for a deadline, and call back."""
+        """Wait once for a descriptor or a deadline, then call back."""
         clock, watched, later = self._clock, self._watched, self._later
         try:
             due = deadline(self.now)
@@ -145,10 +145,10 @@ class Loop:
         self.turns = turn = self.turns + 1
         for descriptor, events in ready:
             callbacks = watched.get(descriptor)
-            if callbacks is None or callbacks.since == turn:  # what was reported was a former owner's of that number
+            if callbacks is None or callbacks.since == turn:  # the event belongs to a former owner of this number
                 continue
             try:
-                if events != EPOLLIN:  # an error, or the other end's end, is for both to see
+                if events != EPOLLIN:  # an error or a hangup is reported to both callbacks
                     if events & ~EPOLLIN and callbacks.on_writable is not None:
                         callbacks.on_writable()
                     if not events & ~EPOLLOUT or watched.get(descriptor) is not callbacks:
@@ -159,28 +159,28 @@ class Loop:
             except Exception:
                 self._failed(descriptor, callbacks)
         if earliest <= now:
-            self.now = clock()  # what was read meanwhile took its time: a REPORT must not be due too soon after it
+            self.now = clock()  # reading took time: a REPORT must not be due too soon after it
             while later and later[0][0] <= self.now:
-                self._survive(heapq.heappop(later)[2])
+                self._call_safely(heapq.heappop(later)[2])
             if due <= self.now:
-                self._survive(lambda: on_deadline(self.now))
+                self._call_safely(lambda: on_deadline(self.now))
 
     def close(self) -> None:
-        """Let epoll go."""
+        """Close the epoll descriptor."""
         self._epoll.close()
 
     def ending_on_signals(self, on_hangup: Callback | None = None) -> AbstractContextManager[None]:
-        """Handle the signals of a service meanwhile.
+        """Handle the signals of a service inside a `with` block.
 
-        SIGINT, SIGTERM    the first stops the loop, run or not yet; the second ends the process
-        SIGHUP             calls `on_hangup` from the loop. Without one it stops the loop, however many come, and
-                           does nothing where it was ignored before, as nohup(1) arranges
+        SIGINT, SIGTERM    the first one stops the loop, even before it runs; the second ends the process
+        SIGHUP             calls `on_hangup` from the loop. Without `on_hangup` it stops the loop, and further ones do
+                           no more; but if SIGHUP was ignored before, as under nohup(1), it stays ignored
         SIGUSR1, SIGUSR2   do nothing
         """
         return _Signals(self, on_hangup)
 
-    def _survive(self, callback: Callback) -> None:
-        """Call back; a bug in there is noted, and ends nothing else."""
+    def _call_safely(self, callback: Callback) -> None:
+        """Call back; if that fails because of a bug, note it and continue."""
         try:
             callback()
         except VpntunError:
@@ -189,35 +189,34 @@ class Loop:
             self.internal_errors.note()
 
     def _failed(self, descriptor: int, watched: _Watched) -> None:
-        """Note a bug in this descriptor's callback."""
+        """Note a bug in this descriptor's callback, and ignore the descriptor for a while if it keeps failing."""
         self.internal_errors.note()
         if watched.on_failure is not None:
-            self._survive(watched.on_failure)
+            self._call_safely(watched.on_failure)
         in_a_row = watched.failed_in == self.turns - 1
         watched.failures = watched.failures + 1 if in_a_row else 1
         watched.failed_in = self.turns
         if watched.failures >= MOST_FAILURES_IN_A_ROW and self._watched.get(descriptor) is watched:
-            self._look_away(descriptor, SECONDS_AFTER_FAILURES)
+            self._ignore_for(descriptor, SECONDS_AFTER_FAILURES)
 
-    def _look_away(self, descriptor: int, seconds: float) -> None:
-        """Ignore a descriptor for so long, whatever could be read or written there."""
+    def _ignore_for(self, descriptor: int, seconds: float) -> None:
+        """Ignore a descriptor for `seconds`, whatever could be read or written there."""
         watched = self._watched[descriptor]
         self._epoll.unregister(descriptor)
         watched.is_ignored = True
 
-        def look_again() -> None:
+        def watch_again() -> None:
             watched.is_ignored = False
-            if self._watched.get(descriptor) is watched:  # and not another's by now
+            if self._watched.get(descriptor) is watched:  # the number may belong to another by now
                 self._epoll.register(descriptor, watched.awaited)
 
-        self.call_later(seconds, look_again)
+        self.call_later(seconds, watch_again)
 
 
 def allow_many_descriptors() -> None:
-    """Raise this process's limit as far as the system lets it: each peer that comes over TCP has a descriptor.
+    """Raise this process's limit on descriptors as far as allowed: each peer connected over TCP needs one.
 
-    A process begins with 1,024, for the sake of those that use select(2), which this loop does not (systemd.exec(5),
-    LimitNOFILE).
+    The usual limit of 1,024 protects programs that use select(2); this loop does not (systemd.exec(5), LimitNOFILE).
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
@@ -227,7 +226,7 @@ def allow_many_descriptors() -> None:
 
 @dataclass(slots=True)
 class _Watched:
-    """`since`: the turn in which, or after which, it was first watched; `failed_in`: the last in which it failed."""
+    """Watched descriptor. `since`: number of turns when watching began; `failed_in`: turn of its last failure."""
 
     on_readable: Callback
     on_writable: Callback | None
@@ -252,7 +251,7 @@ class _Signals(AbstractContextManager[None]):
         self._loop.watch(self._reader.fileno(), self._drain)
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._first)
+            signal.signal(number, self._stop_on_first)
         if self._on_hangup is not None:
             signal.signal(signal.SIGHUP, self._hangup)
         elif signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
@@ -266,17 +265,17 @@ class _Signals(AbstractContextManager[None]):
         self._reader.close()
         self._writer.close()
 
-    def _first(self, _number: int, _frame: FrameType | None) -> None:
+    def _stop_on_first(self, _number: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         self._loop.stop()
 
     def _terminal_closed(self, _number: int, _frame: FrameType | None) -> None:
-        """Stop, and leave the others' handlers alone: kernel, shell and systemd may all signal the same closing."""
+        """Stop, and keep all handlers: kernel, shell and systemd may each send SIGHUP for the same closed terminal."""
         self._loop.stop()
 
     def _hangup(self, _number: int, _frame: FrameType | None) -> None:
-        self._hung_up = True  # whatever runs now runs to its end first
+        self._hung_up = True  # the callback that is running finishes first
 
     def _drain(self) -> None:
         self._reader.recv(64)
@@ -286,4 +285,4 @@ class _Signals(AbstractContextManager[None]):
 
 
 def _do_nothing(_number: int, _frame: FrameType | None) -> None:
-    """Ignore a signal. Child processes get its default: SIG_IGN they would inherit."""
+    """Ignore a signal. Unlike SIG_IGN, a handler is not inherited: child processes get the default action."""

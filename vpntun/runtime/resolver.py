@@ -1,11 +1,11 @@
-"""Names are looked up off the loop, by a few helper threads that all hosts share.
+"""Name look-ups in a few helper threads, so that they never block the loop.
 
-    a literal address    answered without a thread, by the loop
-    a name               waits until one of the threads is free; the answer wakes the loop
-    one looked up ahead  what was found is the first answer
+    literal address              answered by the loop, without a thread
+    name                         waits until a thread is free; the answer wakes the loop
+    name looked up in advance    the first `ask` is answered with the addresses found in advance
 
-getaddrinfo may block for half a minute, and the resolver that it asks may lie inside the tunnel. A thousand names that
-are asked for at once are neither a thousand threads nor thousands of descriptors.
+getaddrinfo may block for half a minute, and the name server that it asks may be inside the tunnel. All hosts share the
+threads: a thousand look-ups at once need neither a thousand threads nor thousands of descriptors.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ MOST_THREADS = 16
 SECONDS_WITHOUT_THREAD = 1.0
 SECONDS_BETWEEN = 2.0
 
-"".encode("idna")  # getaddrinfo loads this codec, and who has given privileges up may not be able to read it
+"".encode("idna")  # getaddrinfo needs this codec; load it while this process may still read its file
 
 
 class Lookups:
-    """The helper threads of one loop, started as they are needed."""
+    """Helper threads for the look-ups of one loop, started on demand."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -48,15 +48,15 @@ class Lookups:
         loop.watch(self._reader.fileno(), self._collect)
 
     def look_up_ahead(self, host: str, port: int) -> None:
-        """Look a name up here and now, for the first who asks. Raises OSError or ValueError."""
+        """Look a name up at once and keep the addresses for the first `ask`. Raises OSError or ValueError."""
         try:
             lookup(host, port, socket.AI_NUMERICHOST)
         except socket.gaierror:
             self._ahead[host, port] = lookup(host, port, socket.AI_ADDRCONFIG)
 
     def look_all_up_ahead(self, hosts: list[tuple[str, int]]) -> None:
-        """The same for many, before `run`: wait until every one is found, or the loop is stopped."""
-        not_found = Limited(NOTICE, "%s does not resolve (%s); the tunnel is not set up before it does")
+        """Look many names up, before `run`; wait until all of them resolve or the loop is stopped."""
+        not_found = Limited(NOTICE, "%s does not resolve (%s); the tunnel is not set up until it does")
         for host, port in hosts:
             while not self._is_found_ahead(host, port, not_found):
                 if not self.loop.rest(SECONDS_BETWEEN):
@@ -71,7 +71,7 @@ class Lookups:
         return True
 
     def ask(self, host: str, port: int, answer: OnFound) -> None:
-        """Look a name up; the loop calls `answer` with the addresses, or with none and the reason."""
+        """Look a name up; the loop calls `answer` with the addresses, or with an empty list and the error."""
         known = self._ahead.pop((host, port), None)
         if known is not None:
             self.loop.call_later(0.0, partial(answer, known, None))
@@ -81,7 +81,7 @@ class Lookups:
         self._start_threads()
 
     def close(self) -> None:
-        """End; a thread that still waits for an answer ends after it."""
+        """End the threads; one that is waiting for a name server ends after the answer."""
         for _ in range(self._threads):
             self._questions.put(None)
         self.loop.forget(self._reader.fileno())
@@ -93,7 +93,7 @@ class Lookups:
             while self._threads < min(self._unanswered, MOST_THREADS):
                 threading.Thread(target=self._work, name="resolver", daemon=True).start()
                 self._threads += 1
-        except RuntimeError:  # this process may have no more threads now
+        except RuntimeError:  # the limit on threads is reached
             self.loop.call_later(SECONDS_WITHOUT_THREAD, self._start_threads)
 
     def _work(self) -> None:
@@ -101,9 +101,9 @@ class Lookups:
             host, port, answer = question
             try:
                 self._answers.put((answer, lookup(host, port, socket.AI_ADDRCONFIG), None))
-            except (OSError, ValueError) as error:  # ValueError: it has not even the form of a name
+            except (OSError, ValueError) as error:  # ValueError: the text cannot be a host name
                 self._answers.put((answer, [], error))
-            with suppress(OSError):  # the loop is awake already, or has ended
+            with suppress(OSError):  # full or closed: the loop is awake already, or has ended
                 self._writer.send(b".")
 
     def _collect(self) -> None:
@@ -111,11 +111,11 @@ class Lookups:
         while not self._answers.empty():
             answer, found, error = self._answers.get()
             self._unanswered -= 1
-            self.loop.call_later(0.0, partial(answer, found, error))  # each by itself: one may fail
+            self.loop.call_later(0.0, partial(answer, found, error))  # separately, since one of them may fail
 
 
 class Resolver:
-    """Looks one host up, as often as it is asked to; `on_found` gets the addresses, v4 and v6 in turn."""
+    """Repeated look-ups of one host; `on_found` gets its addresses, IPv4 and IPv6 alternating."""
 
     def __init__(self, lookups: Lookups, host: str, port: int, on_found: Callable[[Found], None]) -> None:
         self._lookups = lookups
@@ -127,7 +127,7 @@ class Resolver:
         self._failed = Limited(30, "%s does not resolve (%s); trying again")
 
     def look_up(self) -> None:
-        """Start a look-up, unless one is under way."""
+        """Start a look-up, unless one is in progress."""
         if self._busy or self._closed:
             return
         self._busy = True
@@ -139,7 +139,7 @@ class Resolver:
             self._lookups.loop.call_later(0.0, partial(self._answered, found, None))
 
     def close(self) -> None:
-        """Look nothing up any more; an answer that is still to come is not handed on."""
+        """Stop looking up; an answer that arrives later is ignored."""
         self._closed = True
 
     def _answered(self, found: Found, error: Exception | None) -> None:
@@ -148,12 +148,12 @@ class Resolver:
             return
         if error is not None:
             self._failed(self._host, error)
-        log.debug("%s is at %s", self._host, ", ".join(address[0] for _, address in found) or "no address")
+        log.debug("%s resolves to %s", self._host, ", ".join(address[0] for _, address in found) or "no address")
         self._on_found(found)
 
 
 def lookup(host: str, port: int, flags: int) -> Found:
-    """The UDP addresses of a host, the two IP versions in turn. Raises socket.gaierror."""
+    """Return the UDP addresses of a host, the two IP versions alternating. Raises socket.gaierror."""
     answers = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
     found: Found = [(family, address) for family, _, _, _, address in answers]  # type: ignore[misc]
     first = found[0][0]

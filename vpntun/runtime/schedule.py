@@ -1,15 +1,15 @@
-"""When which of many links has something to do: the earliest of their deadlines, without asking each of them each turn.
+"""Schedule of many links' deadlines: finds the earliest without asking every link in every turn.
 
-    touched    a link that sent, received or decided something may have a nearer deadline: it is asked once a turn
-    the heap   holds for each link a time no later than its deadline. A deadline that has moved away is found out when
-               its time comes to the top, before the loop sleeps for long: nothing is woken for nothing
-    outdated   a nearer deadline leaves the link's former entry in the heap, perhaps for minutes. Where most of the
-               heap is such, it is made anew: links that something happens to all the time take no more room for that
+    touched    a link that sent, received or decided something may have an earlier deadline: it is asked once a turn
+    heap       has for each link a time no later than its deadline. A deadline that moved to a later time is noticed
+               when the old time reaches the top of the heap, before the loop sleeps: no wake-up is wasted on it
+    outdated   when a deadline becomes earlier, the link's former entry stays in the heap, perhaps for minutes. Once
+               most entries are outdated the heap is rebuilt, so busy links do not make it grow
 
 A link whose handler raises is tried again after a second, so that it cannot starve the others.
 
-A turn costs as much as the links that it touched, however many there are, and mostly nothing: what was found less than
-50 ms ago serves as long as nothing is touched.
+The cost of a turn depends on the number of touched links, not on the number of all links. Usually there is none: as
+long as no link is touched, the earliest deadline is reused for 50 ms.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from vpntun.runtime.internal_errors import InternalErrors
 from vpntun.types import NEVER
 
 FEWEST_TO_TIDY = 16
-"""Entries that are not worth the work."""
+"""Number of entries below which a heap is not worth rebuilding."""
 FRESH = 0.05
-"""Seconds for which what was found serves."""
+"""Time for which the earliest deadline is reused, in seconds."""
 REST = 1.0
-"""Seconds until something that has failed is asked to do what is due again."""
+"""Time until a link whose handler failed is called again, in seconds."""
 
 
 class Timed(Protocol):
-    """What has a deadline."""
+    """Anything with a deadline, such as a link."""
 
     touched: bool
-    """Whether it waits to be asked for its deadline; set by `touch`, cleared here."""
+    """Whether its deadline will be read in the next turn; set and cleared by the schedule alone."""
 
     @property
     def deadline(self) -> float:
-        """Its next, in seconds of the loop's clock; infinite for none."""
+        """Time of its next deadline on the loop's clock, infinite if it has none."""
 
     def handle_deadline(self) -> None:
         """Do what is due."""
 
 
 class Schedule:
-    """The deadlines of all links. Times are seconds of the loop's clock."""
+    """Deadlines of all links. Times are seconds on the loop's clock."""
 
     def __init__(self, internal_errors: InternalErrors | None = None) -> None:
         self._internal_errors = internal_errors or InternalErrors()
@@ -58,20 +58,20 @@ class Schedule:
         self._fresh_until = 0.0
 
     def touch(self, timed: Timed) -> None:
-        """Its deadline may be nearer than it was."""
+        """Note that a deadline may have become earlier."""
         if not timed.touched:
             timed.touched = True
             self._touched.append(timed)
 
     def forget(self, timed: Timed) -> None:
-        """It is no more."""
+        """Remove a link that no longer exists."""
         self._listed.pop(timed, None)
         self._resting.pop(timed, None)
         self._touched = [each for each in self._touched if each is not timed]
-        timed.touched = True  # so that nothing that still refers to it lists it again
+        timed.touched = True  # a later `touch` by leftover references must not list it again
 
     def deadline(self, now: float = NEVER) -> float:
-        """The earliest of all; too early, perhaps, if it was found less than 50 ms ago with nothing touched since."""
+        """Return the earliest deadline. If no link was touched, it may be up to 50 ms old, and so too early."""
         if now < self._fresh_until and not self._touched:
             return self._found
         self._fresh_until = now + FRESH
@@ -79,7 +79,7 @@ class Schedule:
         return self._found
 
     def handle(self, now: float) -> None:
-        """Let everything that is due do what it has to."""
+        """Call the handler of every link whose deadline has come."""
         self._fresh_until = 0.0
         while self._heap and self._heap[0][0] <= now:
             time, _, timed = heapq.heappop(self._heap)
@@ -139,6 +139,6 @@ class Schedule:
             heapq.heapify(self._heap)
 
     def _relist(self, timed: Timed, deadline: float) -> None:
-        """Its entry is at the top, and has come too early."""
+        """Replace the top entry of the heap, which is this link's and too early."""
         self._listed[timed] = deadline
         heapq.heapreplace(self._heap, (deadline, next(self._order), timed))

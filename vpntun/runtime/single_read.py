@@ -1,9 +1,9 @@
-"""Whether a descriptor that gave one thing is asked for another in the same turn.
+"""Hint whether to read a descriptor only once in a turn, or until it is empty.
 
-Where nothing more waits, asking costs a system call and an exception, which a single packet's round trip feels.
+Reading an empty descriptor costs a system call and an exception, which lengthen the round trip of a single packet.
 
-    brought one thing a turn, several turns running      from then on it is asked once a turn
-    readable in two turns running                        there was more: it is asked until it has nothing, as at first
+    one item a turn, in several consecutive turns    read once a turn from then on
+    readable again in the very next turn             there was more: read until it is empty, as at first
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ HABIT = 4
 
 
 class SingleReadHint:
-    """What is known of one descriptor. `turn` is the loop's count of its turns."""
+    """Reading habit of one descriptor. `turn` is the loop's number of turns."""
 
     __slots__ = ("_in_a_row", "_turn")
 
@@ -21,12 +21,12 @@ class SingleReadHint:
         self._turn = 0
 
     def expected(self, turn: int) -> bool:
-        """The descriptor is readable. Whether to take one thing, and not to ask for another."""
+        """Return whether to read a readable descriptor only once in this turn."""
         if turn - self._turn <= 1:
             self._in_a_row = 0
         self._turn = turn
         return self._in_a_row >= HABIT
 
     def drained(self, brought: int) -> None:
-        """It was asked until it had nothing more, and has brought so many things."""
+        """Note that the descriptor was read until it was empty, and how many items it gave."""
         self._in_a_row = self._in_a_row + 1 if brought == 1 else 0

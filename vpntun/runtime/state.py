@@ -1,15 +1,17 @@
-"""What must outlive this process, in small files of the state folder, each replaced as a whole.
+"""State that outlives the process: the peers' last endpoints, and the last handshake timestamp.
 
-    last endpoints   where the peers of a server were last seen, so that after a restart it can ask them itself; under
-                     /run, gone with the machine's boot. Written at once, and then at most once a second: a thousand
-                     peers that move at the same time are one file
-    last timestamp   no TAI64N timestamp sent with a key is greater, so that a host that boots with a wrong clock still
-                     sends greater ones than before; under /var/lib. Written ahead, at most every ten seconds: a file
-                     for each initiation would take longer than the initiation
+Both are small files in the state folder, and are replaced as a whole.
 
-Neither holds a secret, and without either the link only takes longer to stand. So a file that cannot be read counts as
-empty, and one that cannot be written is a debug line. A process that is about to give its privileges up holds its files
-open, and writes them in place from then on: the folder stays root's, and so does what root will read there.
+    endpoints    the address at which a server last saw each peer, so that it can call them after a restart. In /run,
+                 so they last until the machine reboots. Written at once, then at most once a second, so that a
+                 thousand peers that move at the same time cause one write
+    timestamp    at least as great as every TAI64N timestamp sent with a key, so that a host that boots with a wrong
+                 clock still sends a greater one. In /var/lib. Written ahead of the clock, at most every ten seconds:
+                 writing a file for each handshake would take longer than the handshake
+
+Neither file is secret, and without them the link only takes longer to come up. A file that cannot be read counts as
+empty, and one that cannot be written causes a debug line. A process that is about to give up its privileges keeps its
+files open and writes them in place from then on: folder and files still belong to root, which will read them again.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ SECONDS_AHEAD = 10.0
 
 
 class Endpoints:
-    """The last UDP address of each peer of one interface: public key in hexadecimal -> [host, port]."""
+    """Last UDP address of each peer of one interface: public key in hexadecimal -> [host, port]."""
 
     def __init__(self, interface: str, loop: Loop, folder: Path | None = None) -> None:
         self._file = StateFile((folder or run_folder()) / f"{interface}.endpoints.json")
@@ -41,31 +43,31 @@ class Endpoints:
         self._resting = False
 
     def recall(self, public: bytes) -> tuple[str, int] | None:
-        """Where the peer was, or None."""
+        """Return the peer's last host and port, or None."""
         match self._places.get(public.hex()):
             case [str() as host, int() as port] if 0 < port < 65536:
                 return host, port
         return None
 
     def remember(self, public: bytes, host: str, port: int) -> None:
-        """Note where the peer is."""
+        """Note the peer's current host and port."""
         if self._places.get(public.hex()) != [host, port]:
             self._places[public.hex()] = [host, port]
             self._changed()
 
     def forget(self, public: bytes) -> None:
-        """The peer is none any more."""
+        """Forget the endpoint of a peer that was removed."""
         if self._places.pop(public.hex(), None) is not None:
             self._changed()
 
     def save(self) -> None:
-        """Write what is not written yet."""
+        """Write changes that are not written yet."""
         if self._unwritten:
             self._unwritten = False
             self._file.write(json.dumps(self._places))
 
     def hold(self) -> None:
-        """Privileges are about to be given up."""
+        """Keep the file open, before privileges are given up."""
         self._file.hold()
 
     def _changed(self) -> None:
@@ -88,7 +90,7 @@ class Endpoints:
 
 
 class TimestampFile:
-    """The timestamps of one key pair's initiations: the wall clock's, but always greater than the last one sent."""
+    """Timestamps for the handshakes of one key pair: the wall clock's, but always greater than the last one sent."""
 
     def __init__(self, public: bytes, folder: Path | None = None) -> None:
         name = hashlib.blake2s(public, digest_size=8).hexdigest()
@@ -102,32 +104,32 @@ class TimestampFile:
         self._written = self._last
 
     def next(self) -> bytes:
-        """12 bytes, greater than any before, also than those of an earlier process."""
+        """Return 12 bytes, greater than any timestamp before, including those of earlier processes."""
         clock = time.time()
         stamp = tai64n(clock)
         if stamp <= self._last:
             stamp = successor(self._last)
         self._last = stamp
         if stamp > self._written:
-            # Never further ahead of the clock than that, however often the program is restarted.
+            # Ahead of the clock, not of the last timestamp: frequent restarts must not add up.
             self._written = max(stamp, tai64n(clock + SECONDS_AHEAD))
             self._file.write(self._written.hex())
         return stamp
 
     def hold(self) -> None:
-        """Privileges are about to be given up."""
+        """Keep the file open, before privileges are given up."""
         self._file.hold()
 
 
 class StateFile:
-    """One small file of text: replaced as a whole, or, once it is held, written in place."""
+    """Small text file that is replaced as a whole, or written in place once it is held open."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._held: int | None = None
 
     def read(self) -> str:
-        """What it holds; the empty text where it cannot be read."""
+        """Return the content, or the empty text if it cannot be read."""
         try:
             with self._path.open("rb") as file:
                 return file.read(LARGEST).decode("ascii", "replace").strip()
@@ -135,7 +137,7 @@ class StateFile:
             return ""
 
     def write(self, text: str) -> None:
-        """Put this in place of what it holds, as far as this process may."""
+        """Replace the content, if this process may."""
         try:
             if self._held is None:
                 self._replace(text)
@@ -146,7 +148,7 @@ class StateFile:
             log.debug("%s cannot be written: %s", self._path, error.strerror)
 
     def hold(self) -> None:
-        """Keep it open, so that it can be written whatever this process may do later."""
+        """Open the file and keep it open, so that it can still be written without privileges."""
         try:
             self._make_folder()
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -165,12 +167,12 @@ class StateFile:
 
 
 def is_timestamp(stamp: bytes) -> bool:
-    """Whether these bytes can be a TAI64N timestamp: 12, within its range, less than a second of nanoseconds."""
+    """Whether these are 12 bytes of TAI64N: seconds within its range, and less than 10^9 nanoseconds."""
     return len(stamp) == 12 and stamp[0] < 0x80 and int.from_bytes(stamp[8:], "big") < 1_000_000_000
 
 
 def successor(stamp: bytes) -> bytes:
-    """The least TAI64N timestamp after `stamp` that has its low 24 bits of nanoseconds cleared."""
+    """Return the least TAI64N timestamp after `stamp` whose low 24 bits of nanoseconds are zero."""
     seconds, nanoseconds = int.from_bytes(stamp[:8], "big"), int.from_bytes(stamp[8:], "big")
     step = (nanoseconds & 0xFF000000) + 0x01000000
     if step >= 1_000_000_000:

@@ -1,8 +1,8 @@
-"""Whether a file may be run or believed: nobody but its owners can have changed it, or put another in its place.
+"""Check that only trusted users can have written or replaced a file, before it is run or read.
 
-Law: the file, and every folder and symbolic link on the way to it, belongs to one of the owners; and but for links,
-whose own mode means nothing, none can be written by its group or by others. A sticky folder may be, since nobody can
-rename or remove there what is not theirs.
+The file, and every folder and symbolic link on the way to it, must belong to one of the trusted owners, and must not
+be writable by its group or by others. There are two exceptions: the mode of a link is ignored, since it has no meaning,
+and a sticky folder may be writable, since users cannot rename or remove each other's files in it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ MOST_LINKS = 40
 
 
 def check_trusted(path: Path, owners: Collection[int]) -> None:
-    """Raise ConfigurationError unless only `owners`, user ids, can have written the file at an absolute path."""
+    """Raise ConfigurationError unless only the user IDs `owners` can have written the file at an absolute path."""
     try:
         for step in way_to(path):
             _check_step(step, owners)
         status = path.stat()
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be looked at: {error.strerror}") from None
+        raise ConfigurationError(f"{path} cannot be examined: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError(f"{path} is no regular file")
+        raise ConfigurationError(f"{path} is not a regular file")
 
 
 def way_to(path: Path) -> Iterator[Path]:
-    """Every folder and link that is passed on the way to a file, from the root, and the file. Raises OSError."""
+    """Yield every folder and link on the way from the root to a file, then the file. Raises OSError."""
     here, links = Path("/"), 0
     ahead = list(path.parts[1:])
     yield here
@@ -59,7 +59,7 @@ def _check_step(step: Path, owners: Collection[int]) -> None:
     status = step.lstat()
     if status.st_uid not in owners:
         raise ConfigurationError(
-            f"{step} belongs to another user (uid {status.st_uid}), who could have anything run: chown root {step}"
+            f"{step} belongs to another user (uid {status.st_uid}), who could replace what is run: chown root {step}"
         )
     if stat.S_ISLNK(status.st_mode) or (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
         return
