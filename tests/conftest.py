@@ -3,9 +3,9 @@
 group      tests                                         why together
 waiting    files of tests/netns that mostly wait         they leave the processors to others
 busy       the other files of tests/netns                each may measure, or move much: never two at once
-installed  tests/boot and the README's examples          they share one installation
-sockets    the rooms that open sockets, and a few files      a port that was free must still be free a bit later
-(none)     floors 0-2, the roof                          pure computation, wherever there is room
+installed  tests/boot and the documents' examples        they share one installation
+sockets    the rooms that open sockets, and a few files  a port that was free must still be free a bit later
+(none)     the rooms without I/O, cli, the documents     pure computation, wherever there is room
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.netns.lab import remove_state_folders
 from vpntun.runtime.log import log
 
 HERE = Path(__file__).parent
-INSTALLED = {"boot", "test_readme.py"}
+INSTALLED = {"boot", "test_examples.py"}
 WITH_SOCKETS = {"carriers", "control", "datapath", "netconf", "process", "runtime", "test_load.py", "tun"}
 WAIT_MOSTLY = {
     "test_transports",

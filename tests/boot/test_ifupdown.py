@@ -1,4 +1,4 @@
-"""ifupdown: stanzas of /etc/network/interfaces, including the README's, start and end tunnels."""
+"""ifupdown: stanzas of /etc/network/interfaces, the guide's among them, bring tunnels up and take them down."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from tests.boot.installed import Host, need
+from tests.documents import blocks
 from tests.netns.lab import Lab, until
-from tests.test_readme import blocks
 
 pytestmark = pytest.mark.netns
 

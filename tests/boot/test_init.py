@@ -1,6 +1,6 @@
 """Init script for machines without systemd: starts, stops and reports the tunnels it is configured for.
 
-The server has the README's file, with two tunnels.
+The server has the guide's file, with two tunnels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.boot.installed import Host
+from tests.documents import blocks
 from tests.netns.lab import CHECKOUT, Lab, until
-from tests.test_readme import blocks
 
 SCRIPT = "/etc/init.d/vpntun"
 RUNS, DEAD, STOPPED = 0, 1, 3  # the Linux Standard Base's

@@ -13,8 +13,8 @@ import pytest
 
 from tests.boot.installed import PREFIX, Host, need
 from tests.boot.systemd import Systemd, why_not
+from tests.documents import blocks, steps, table
 from tests.netns.lab import CHECKOUT, Lab, far, firewall, until
-from tests.test_readme import blocks, steps, table
 
 TEMPLATES = ("vpntun@", "vpntun-server@", "vpntun-client@")
 INSTANCES = ("vpntun@office.service", "vpntun-server@tun3.service", "vpntun-client@tun11:remote.example.org.service")
@@ -88,7 +88,7 @@ def test_systemd_finds_nothing_wrong_with_them(a: Host) -> None:
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_they_are_no_more_exposed_than_the_readme_says(installed: Path, template: str) -> None:
+def test_they_are_no_more_exposed_than_the_guide_says(installed: Path, template: str) -> None:
     need("systemd-analyze")
     analyze = ["systemd-analyze", "security", "--no-pager", "--offline=true", f"--root={installed}"]
     told = subprocess.run([*analyze, f"{template}.service"], capture_output=True, text=True, check=True).stdout
@@ -251,11 +251,11 @@ def forwarding(lab: Lab) -> str:
     return lab.b.run(firewall()[0], "-S", "FORWARD").stdout
 
 
-# The examples of the README under "At boot".
+# What docs/guide.rst says, under "At boot".
 
 
 @pytest.mark.netns
-def test_the_readmes_units(lab: Lab, a: Host, b: Host, boot: Boot) -> None:
+def test_the_guides_units(lab: Lab, a: Host, b: Host, boot: Boot) -> None:
     machines = {"remote": boot(b), "local": boot(a)}
     a.write("/etc/hosts", f"{lab.b.four} remote.example.org\n")
     [block] = blocks("units")
@@ -272,7 +272,7 @@ def test_the_readmes_units(lab: Lab, a: Host, b: Host, boot: Boot) -> None:
 
 
 @pytest.mark.netns
-def test_the_readmes_options_of_a_unit(lab: Lab, a: Host, b: Host, boot: Boot) -> None:
+def test_the_guides_options_of_a_unit(lab: Lab, a: Host, b: Host, boot: Boot) -> None:
     [dropin] = blocks("options-of-a-unit")
     for host, unit in ((b, SERVER), (a, client_of(lab))):
         shutil.copy(lab.key, host.configuration / "office.key")

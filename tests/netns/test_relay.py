@@ -11,15 +11,15 @@ import sys
 
 import pytest
 
+from tests.documents import blocks
 from tests.netns.lab import STARTED, TRANSFER, Lab, Machine
-from tests.test_readme import blocks
 from vpntun.crypto.keys import KeyPair, format_key
 
 NBYTES = 8_000_000
 
 
 class Hub:
-    """All three connected, by the README's files: a is the laptop, c the desk, which here knows no UDP."""
+    """All three connected, by the guide's files: a is the laptop, c the desk, which here knows no UDP."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.a, self.hub = lab, lab.a, lab.b

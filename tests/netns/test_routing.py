@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import blocks
 from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, firewall, until
-from tests.test_readme import blocks
 from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.netconf.dns import entry_for
 from vpntun.runtime.child import SYSTEM_PATH
@@ -446,7 +446,7 @@ def test_where_the_device_has_no_ipv6_nothing_of_it_gets_out_either(world: World
     assert world.state() == world.before
 
 
-def test_the_readmes_full_tunnel_leads_to_where_the_remote_machine_can_go(lab: Lab) -> None:
+def test_the_guides_full_tunnel_leads_to_where_the_remote_machine_can_go(lab: Lab) -> None:
     outside = lab.add("c", "10.0.1.3", "fd02::3")
     lab.cable(lab.b, "veth1", outside, "veth0")
     for machine, number in ((lab.b, 2), (outside, 3)):

@@ -1,0 +1,189 @@
+"""The documents' examples of two machines: each is run in a lab, line by line, and prints what the document says.
+
+tests/documents.py says how an example is written. The other checks of the documents are in test_documents.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.documents import Step, blocks, steps
+from tests.netns.lab import STARTED, Lab, far, state_folders, sweep, why_not
+from tests.reader import WIREGUARD, Reader
+
+
+@pytest.fixture(scope="module")
+def _machine_lets_us() -> Iterator[None]:
+    if reason := why_not():
+        (pytest.fail if os.environ.get("VPNTUN_REQUIRE_NETNS") == "1" else pytest.skip)(reason)
+    sweep()
+    with state_folders():
+        made = not WIREGUARD.exists()
+        WIREGUARD.mkdir(exist_ok=True)
+        yield
+        if made:
+            with contextlib.suppress(OSError):
+                WIREGUARD.rmdir()
+
+
+@pytest.fixture
+def reader(_machine_lets_us: None, tmp_path: Path) -> Iterator[Reader]:
+    lab = Lab(tmp_path)
+    yield Reader(lab)
+    lab.close()
+
+
+@pytest.fixture
+def _wireguard() -> None:
+    for tool in ("wireguard-go", "wg"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+
+
+@pytest.mark.netns
+def test_the_two_commands(reader: Reader) -> None:
+    reader.follow("two-commands")
+
+
+@pytest.mark.netns
+def test_a_key_of_its_own(reader: Reader) -> None:
+    (reader.roots["remote"] / "etc/vpntun").mkdir(mode=0o700)
+    reader.follow("key-of-its-own")
+    reader.lab.ping(reader.lab.a, reader.lab.b.address_of("tun4"))
+
+
+@pytest.mark.netns
+def test_addresses_and_routes(reader: Reader) -> None:
+    reader.share_a_key()
+    reader.lab.b.run("ip", "address", "add", "10.20.0.1/16", "dev", "lo")
+    reader.follow("addresses-and-routes")
+
+
+@pytest.mark.netns
+def test_transport_tcp(reader: Reader) -> None:
+    reader.share_a_key()
+    reader.lab.block("udp", 443)
+    reader.follow("transport-tcp")
+
+
+@pytest.mark.netns
+@pytest.mark.usefixtures("_wireguard")
+def test_wireguard_answers(reader: Reader) -> None:
+    reader.follow("wireguard-answers")
+
+
+@pytest.mark.netns
+@pytest.mark.usefixtures("_wireguard")
+def test_wireguard_calls(reader: Reader) -> None:
+    other = {"remote": "local", "local": "remote"}
+    for step in steps(blocks("wireguard-answers")[0]):
+        swapped = re.sub(r"\b(remote|local)(?=[#.])", lambda found: other[found[0]], f"{step.prompt} {step.command}")
+        prompt, _, command = swapped.partition(" ")
+        reader.take(Step(prompt, command))
+    reader.follow("wireguard-calls")
+
+
+@pytest.mark.netns
+def test_configuration_files(reader: Reader) -> None:
+    making_keys, using_files = blocks("configuration-files")
+    reader.type(making_keys)
+    reader.put_offices_files()
+    reader.type(using_files)
+
+
+@pytest.mark.netns
+def test_a_file_of_a_shared_key(reader: Reader) -> None:
+    reader.share_a_key()
+    reader.put("local", "/etc/vpntun/tun11.conf", "shared-key-file")
+    reader.take(Step("remote#", "vpntun -s -i tun3"))
+    reader.take(Step("local#", "vpntun up tun11"))
+
+
+@pytest.mark.netns
+def test_keys_and_peers_alone(reader: Reader) -> None:
+    reader.type(blocks("configuration-files")[0])
+    reader.put_offices_files()
+    reader.follow("peers-alone")
+
+
+SOMETIMES = ("loss", "delivered", "queue", "dropped")
+CHANGING = ("public key", "peer", "up for", "latest", "transfer", "round trip", "records", "path mtu")
+
+
+@pytest.mark.netns
+def test_what_a_tunnel_is_doing(reader: Reader) -> None:
+    reader.share_a_key()
+    shown: list[str] = []
+    for block in blocks("what-it-is-doing"):
+        for step in steps(block):
+            if step.command.startswith("vpntun show"):
+                shown = reader.run(reader.lab.a, "local", step.command).splitlines()
+                said = [line for line in shown if not line.strip().startswith(SOMETIMES)]
+                expected = reader._translate("\n".join(step.output)).splitlines()
+                assert list(map(_what_stays, said)) == list(map(_what_stays, expected))
+            else:
+                reader.take(step)
+    assert shown
+    assert not reader.lab.a.has_device("tun11")
+
+
+def _what_stays(line: str) -> str:
+    """Return a line of `show` without the part that differs every time."""
+    title, colon, _ = line.partition(":")
+    return title + colon if title.strip().startswith(CHANGING) else line
+
+
+@pytest.mark.netns
+def test_the_control_socket_by_curl(reader: Reader) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    reader.share_a_key()
+    reader.take(Step("remote#", "vpntun -s -i tun3"))
+    status, reload = (reader.run(reader.lab.b, "remote", step.command) for step in steps(blocks("control-socket")[0]))
+    assert json.loads(status)["interface"] == "tun3"
+    assert json.loads(reload).keys() == {"error"}  # there is no file to read again
+
+
+@pytest.mark.netns
+def test_an_ordinary_user(reader: Reader) -> None:
+    reader.follow("ordinary-user")
+
+
+@pytest.mark.netns
+def test_least_privilege(reader: Reader) -> None:
+    reader.share_a_key()
+    for root in reader.roots.values():
+        with (root / "etc/passwd").open("a") as file:
+            file.write("vpntun:x:990:990::/:/bin/false\n")
+    reader.follow("least-privilege")
+    reader.lab.ping(reader.lab.a, far(reader.lab))
+
+
+@pytest.mark.netns
+def test_a_daemon_that_is_waited_for(reader: Reader) -> None:
+    assert "  state: connected\n" in reader.run_beside_a_server("daemon")
+
+
+@pytest.mark.netns
+def test_hooks(reader: Reader) -> None:
+    reader.share_a_key()
+    hook = reader.roots["local"] / "etc/vpntun/say"
+    hook.write_text("#!/bin/sh\necho said $VPNTUN_EVENT of $VPNTUN_INTERFACE\n")
+    hook.chmod(0o755)
+    server = reader.lab.b.vpntun("-s", "-i", "tun3", "-k", reader.lab.key)
+    server.wait_for(STARTED)
+    [step] = steps(blocks("hooks")[0])
+    reader.take(Step(step.prompt, step.command, ["said link-up of tun11"]))
+
+
+@pytest.mark.netns
+def test_the_script(reader: Reader) -> None:
+    assert reader.run_beside_a_server("script") == "the tunnel carries\n"
