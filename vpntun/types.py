@@ -19,6 +19,7 @@ CARRIERS: tuple[CarrierName, ...] = ("udp", "tcp")
 DIALLED: frozenset[CarrierName] = frozenset({"tcp"})
 """The carriers that send over connections, which have to be opened first."""
 Transport = Literal["auto", "udp", "tcp"]
+TRANSPORTS: tuple[Transport, ...] = ("auto", *CARRIERS)
 """The carriers that the operator allows: all ("auto"), or one of them."""
 
 

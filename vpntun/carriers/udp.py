@@ -25,7 +25,7 @@ from vpntun.carriers.sockets import Ancillary, bind, families, family_of, marked
 from vpntun.config.tunnel import Tunnel
 from vpntun.core.endpoint import Endpoint, Flow, Outcome, Reachable
 from vpntun.runtime.loop import Loop
-from vpntun.types import CarrierName, SocketAddress
+from vpntun.types import CarrierName, SocketAddress, carriers_of
 from vpntun.wire.checksum import UDP
 from vpntun.wire.message import Buffer
 
@@ -275,7 +275,8 @@ class UdpCarrier:
     @classmethod
     def open(cls, tunnel: Tunnel, mark: int, loop: Loop) -> UdpCarrier:
         """Open what this tunnel needs of UDP: no socket, if peers call over other carriers and none is called."""
-        needed = tunnel.listen_on in ("auto", "udp", None) or any(peer.host for peer in tunnel.peers)
+        listens = tunnel.listen_on is None or "udp" in carriers_of(tunnel.listen_on)
+        needed = listens or any(peer.host for peer in tunnel.peers)
         return cls(
             loop,
             tunnel.port or 0,

@@ -28,7 +28,7 @@ from vpntun.config.tunnel import (
     to_one_peer,
     wireguard_keys,
 )
-from vpntun.types import Transport
+from vpntun.types import TRANSPORTS, Transport
 
 NOT_BESIDE_A_FILE = {
     *("server", "host", "port", "transport"),
@@ -62,7 +62,7 @@ NOT_BESIDE_A_FILE = {
 )
 @click.option(
     "--transport",
-    type=click.Choice(["auto", "udp", "tcp"]),
+    type=click.Choice(TRANSPORTS),
     help="Default: auto, or udp with WireGuard keys. auto: a server listens on both, a client tries UDP first.",
 )
 @add_run_options

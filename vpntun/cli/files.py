@@ -16,9 +16,7 @@ from vpntun.crypto.keys import format_key
 from vpntun.netconf.route_plan import collapse_to_default, full_tunnel_versions, versions_with_endpoints
 from vpntun.netconf.routing import kernel_has_ipv6
 from vpntun.runtime.log import open_log
-from vpntun.types import Network
-
-CARRIERS = {"auto": ("UDP", "TCP"), "udp": ("UDP",), "tcp": ("TCP",)}
+from vpntun.types import Network, Transport, carriers_of
 
 
 @click.command()
@@ -51,7 +49,7 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
     yield f"interface: {tunnel.interface}"
     yield f"  public key: {format_key(tunnel.identity.public)}"
     if tunnel.listen_on is not None:
-        yield f"  listening: on {' and '.join(CARRIERS[tunnel.listen_on])} port {tunnel.port}"
+        yield f"  listening: on {_named(tunnel.listen_on, ' and ')} port {tunnel.port}"
     else:
         yield f"  listening: no, this end calls{f' from port {tunnel.port}' if tunnel.port is not None else ''}"
     yield f"  addresses: {_listed(tunnel.addresses or tunnel.derived_addresses)}"
@@ -111,10 +109,15 @@ def _peer(peer: PeerSettings) -> Iterator[str]:
         yield "  endpoint: unknown until it calls"
     else:
         host = f"[{peer.host}]" if ":" in peer.host else peer.host
-        yield f"  endpoint: {host}:{peer.port}, over {' or '.join(CARRIERS[peer.transport])}"
+        yield f"  endpoint: {host}:{peer.port}, over {_named(peer.transport, ' or ')}"
     yield f"  allowed ips: {_listed(peer.allowed)}"
     if peer.keepalive:
         yield f"  persistent keepalive: every {peer.keepalive:g} seconds"
+
+
+def _named(transport: Transport, between: str) -> str:
+    """The carriers of a transport, as in "UDP and TCP"."""
+    return between.join(name.upper() for name in carriers_of(transport))
 
 
 def _listed(items: Iterable[object]) -> str:

@@ -19,7 +19,7 @@ from vpntun.config.keyfile import read_shared
 from vpntun.config.tunnel import LARGEST_MTU, SMALLEST_MTU
 from vpntun.crypto.keys import parse_key
 from vpntun.errors import ConfigurationError
-from vpntun.types import Interface, Network, Transport
+from vpntun.types import TRANSPORTS, Interface, Network, Transport
 
 LONGEST_NAME = 64  # characters
 
@@ -144,8 +144,8 @@ def name(text: str) -> str:
 
 
 def transport(text: str) -> Transport:
-    """Parse auto, udp or tcp."""
-    return cast(Transport, one_of("auto", "udp", "tcp")(text))
+    """Parse "auto" or the name of a carrier."""
+    return cast(Transport, one_of(*TRANSPORTS)(text))
 
 
 def one_of(*words: str) -> Callable[[str], str]:
