@@ -23,7 +23,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tests.carriers.test_udp import free_port
+from tests.carriers.test_udp_socket import free_port
 from tests.many import KEEPALIVE, Crowd, Member, Server, memory, settings_of, write_file
 from vpntun.config.file import read_file
 from vpntun.core.wireguard.timers import REKEY_TIMEOUT

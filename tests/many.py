@@ -19,7 +19,8 @@ from pathlib import Path
 from tests.datapath.ends import EndDevice, RecordedTcp, Stamps, WireGuardsRecordProtocol, ipv4
 from vpntun.carriers.arrivals import IP_PKTINFO
 from vpntun.carriers.base import DatagramSource, Stream
-from vpntun.carriers.udp import UdpCarrier, UdpEndpoint
+from vpntun.carriers.udp import UdpCarrier
+from vpntun.carriers.udp_socket import UdpEndpoint
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.core.endpoint import Endpoint, Flow, Reachable

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.carriers.test_udp import free_port
+from tests.carriers.test_udp_socket import free_port
 from tests.machine import HandLoop
 from tests.many import Crowd, Server, memory, network_of, networks_behind, settings_of, write_file
 from vpntun.config.file import read_file

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from tests.carriers.test_udp import free_port
+from tests.carriers.test_udp_socket import free_port
 from tests.datapath.ends import ALICE, BOB, Stamps
 from tests.machine import HandLoop
 from vpntun.carriers.accepted import AcceptedConnections

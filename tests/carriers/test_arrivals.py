@@ -22,7 +22,7 @@ from vpntun.carriers.arrivals import (
 from vpntun.carriers.base import Arrival
 from vpntun.carriers.mmsg import AVAILABLE
 from vpntun.carriers.sockets import Ancillary
-from vpntun.carriers.udp import UDP_SEGMENT, UdpEndpoint
+from vpntun.carriers.udp_socket import UDP_SEGMENT, UdpEndpoint
 from vpntun.types import SocketAddress
 
 SIZE = 1472

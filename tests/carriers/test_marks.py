@@ -15,7 +15,7 @@ from vpntun.carriers.base import ConnectionOwner
 from vpntun.carriers.listening import TcpListener
 from vpntun.carriers.tcp import Dialling
 from vpntun.carriers.tcp_connection import TcpConnection
-from vpntun.carriers.udp import UdpSocket
+from vpntun.carriers.udp_socket import UdpSocket
 from vpntun.errors import PrivilegeError
 from vpntun.wire.framing import SharedBuffer
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.carriers.house import House, a_peer, frame
-from tests.carriers.test_udp import free_port
+from tests.carriers.test_udp_socket import free_port
 from tests.datapath.ends import CAROL
 from tests.machine import HandLoop, logged, no_more_descriptors
 from vpntun.carriers.base import ConnectionOwner

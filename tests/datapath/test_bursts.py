@@ -19,7 +19,7 @@ from tests.machine import HandLoop
 from tests.wire.packets import tcp, tcp_run, tcp_superpacket
 from vpntun.carriers.base import Arrival
 from vpntun.carriers.fake import FakeEndpoint
-from vpntun.carriers.udp import UdpEndpoint, UdpSocket
+from vpntun.carriers.udp_socket import UdpEndpoint, UdpSocket
 from vpntun.core.records.protection import FIRST_LOOK
 from vpntun.core.records.reassembly import AGE, ENDPOINT_SLOTS, OTHER_SLOTS
 from vpntun.wire.burst import BurstCutter

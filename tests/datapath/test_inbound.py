@@ -17,7 +17,7 @@ from tests.machine import HandLoop, logged
 from vpntun.carriers.fake import FakeEndpoint
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator
-from vpntun.datapath.link import MOST_LINES
+from vpntun.datapath.controlled_peer import MOST_LINES
 from vpntun.errors import DeviceError
 from vpntun.wire.message import COOKIE_REPLY, DATA, INITIATION, RESPONSE
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.carriers.test_udp import free_port
+from tests.carriers.test_udp_socket import free_port
 from tests.datapath.ends import ipv4
 from tests.machine import HandLoop, logged
 from tests.many import Crowd, Member, Server, key_of, network_of, settings_of

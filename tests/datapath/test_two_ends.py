@@ -10,7 +10,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.carriers.test_udp import free_port
+from tests.carriers.test_udp_socket import free_port
 from tests.datapath.ends import ALICE, BOB, EVERYTHING, PSK, End, RecordedTcp, Stamps, ipv4
 from tests.machine import HandLoop
 from tests.wire.packets import tcp_run, tcp_superpacket, udp_run, udp_superpacket

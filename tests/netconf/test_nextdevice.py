@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.carriers.test_udp import LOCALHOST, both_versions, free_port
+from tests.carriers.test_udp_socket import LOCALHOST, both_versions, free_port
 from tests.machine import no_more_descriptors, ordinary_user
 from vpntun.core.endpoint import Flow
 from vpntun.netconf.nextdevice import NextDevice

@@ -1,4 +1,4 @@
-"""One peer's link: carries out what the core decides, and says whether and how packets can leave now.
+"""One peer's link: whether and how packets leave now, and everything that arrives from the peer.
 
 A packet from the device
     waits         in the link's queue, unsealed: there is no session or no endpoint, the endpoint is not ready, others
@@ -9,41 +9,34 @@ A packet from the device
 Packets that wait leave once there is a session, the HELLO has come, or the endpoint is ready again.
 
 Every message that was authenticated comes in by one door, `opened`, which classifies it once: a keepalive, a record
-without packets, a bundle, or a bare packet.
+without packets, a bundle, or a bare packet. What the core decides is carried out in controlled_peer.py.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from logging import INFO
 from typing import Protocol
 
 from vpntun.core.endpoint import Endpoint, Outcome
-from vpntun.core.events import Event, HandshakeWanted, SendRecord
-from vpntun.core.queue import PacketQueue
+from vpntun.core.events import HandshakeWanted
 from vpntun.core.records.protocol import RecordProtocol
-from vpntun.core.records.receive_stats import INTERVAL
-from vpntun.core.selection.executor import CarrierSelector, Executor
+from vpntun.core.selection.executor import CarrierSelector
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.session import Session
+from vpntun.datapath.controlled_peer import ControlledPeer
 from vpntun.datapath.drops import note_drop
 from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.errors import BadPacket
-from vpntun.runtime.log import NOTICE, LineLimit, Warnings
+from vpntun.runtime.log import Warnings
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.schedule import Schedule
-from vpntun.types import NEVER, CarrierName
+from vpntun.types import CarrierName
 from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.record import BUNDLE, ECHO, LAST_KIND, PARITY, PROBE
 
 LOOK_EVERY = 0.05
 """Seconds between two looks at what changes within seconds."""
-SOONEST = INTERVAL
-"""Seconds to the nearest deadline that a packet may set: a REPORT's."""
-MOST_LINES = 10
-"""Log lines about one peer in ten seconds: a rekey with a move writes three."""
 
 
 class LinkOwner(Protocol):
@@ -77,14 +70,8 @@ class LinkOwner(Protocol):
         """Note that the core has decided something: packets may leave that could not, or no longer."""
 
 
-class Link:
-    """The link of a server, and the common part of a client's (client_link.py).
-
-    name        the peer's name for the log, or empty
-    drops       packets and messages dropped, by reason
-    touched     used by the schedule
-    lines       limits what is logged about this peer, so that one that keeps moving does not crowd others out
-    """
+class Link(ControlledPeer):
+    """The link of a server, and the common part of a client's (client_link.py)."""
 
     def __init__(
         self,
@@ -95,106 +82,13 @@ class Link:
         name: str = "",
         drops: Counter[str] | None = None,
     ) -> None:
-        self.peer = peer
-        self.records = records
-        self.queue = PacketQueue()
-        self.name = name
-        self.drops: Counter[str] = Counter() if drops is None else drops
-        self.touched = False
-        self.lines = LineLimit(MOST_LINES)
-        self._warnings = Warnings()
         self._owner = owner
-        self._loop = owner.loop
-        self._schedule = owner.schedule
         self._seal_buffer = owner.seal_buffer
-        self._executor = Executor(peer, selector, records, self)
-        self._stopped = False
+        self._warnings = Warnings()
         self._slept = 0.0
         self._look_at = 0.0
-        self._asked_until = 0.0
-        self._asked_again_at = NEVER
-        self.touch()
-
-    # State
-
-    @property
-    def endpoint(self) -> Endpoint | None:
-        """Where the peer is reached."""
-        return self.peer.endpoint
-
-    @property
-    def now(self) -> float:
-        """The time at which this turn of the loop began."""
-        return self._loop.now
-
-    @property
-    def deadline(self) -> float:
-        """When `handle_deadline` is due, on the loop's clock."""
-        return min(self._executor.deadline, self._asked_again_at)
-
-    @property
-    def searching(self) -> bool:
-        """Whether a handshake is being asked for, or a path to the peer looked for."""
-        return self._executor.selector.searching
-
-    def at(self, endpoint: Endpoint) -> str:
-        """Return the peer and an endpoint, for the log."""
-        return f"{self.name} at {endpoint}" if self.name else str(endpoint)
-
-    # Life
-
-    def start(self) -> None:
-        """Begin."""
-        now = self._loop.now
-        if self.peer.endpoint is not None:
-            self.records.moved(self.peer.endpoint, now, ipv6=self.peer.endpoint.ipv6)
-        self.act(self._executor.selector.start(now))
-
-    def stop(self) -> None:
-        """End for good: nothing is carried out any more."""
-        self._stopped = True
-        self.queue.clear()
-
-    def keep_alive(self, seconds: float) -> None:
-        """Set another interval for the persistent keepalive, in seconds; 0: none."""
-        self.peer.timers.keep_alive(seconds, self._loop.now)
-        self.touch()
-
-    def touch(self) -> None:
-        """Have the schedule ask for the deadline again."""
-        if not self.touched:
-            self._schedule.touch(self)
-
-    def touched_by_traffic(self, now: float) -> None:
-        """Note that something was sent or received.
-
-        Any deadline that this sets is at least 50 ms away. So the link is asked for its deadline now, and again 50 ms
-        later, but not at each packet.
-        """
-        if now >= self._asked_until:
-            self._asked_until = self._asked_again_at = now + SOONEST
-            self.touch()
-
-    def handle_deadline(self) -> None:
-        """Do what is due."""
-        now = self._loop.now
-        if now >= self._asked_again_at:
-            self._asked_again_at = NEVER
-        if not self._stopped:
-            self._executor.handle_timers(now, self._loop.slept)
-            self._acted()
-
-    def act(self, events: Iterable[Event]) -> None:
-        """Carry out what the core has decided."""
-        if not self._stopped:
-            self._executor.act(events, self._loop.now)
-            self._acted()
-
-    def closed(self, connection: Endpoint) -> None:
-        """Note that a connection of this peer has closed."""
-        if not self._stopped:
-            self.lines.log(INFO, "the connection with %s has closed", self.at(connection))
-            self.act(self._executor.selector.lost(connection, self._loop.now))
+        counter: Counter[str] = Counter() if drops is None else drops
+        super().__init__(owner.loop, owner.schedule, peer, selector, records, name, counter)
 
     # Out
 
@@ -376,53 +270,7 @@ class Link:
         except BadPacket as bad:
             self.drop(bad, source)
 
-    # Actions of the executor
-
-    def transmit(self, endpoint: Endpoint, message: bytes) -> bool:
-        """Send a handshake or keepalive message; False where this host cannot send there."""
-        if self._leads_inside(endpoint):
-            return False
-        if endpoint.send_first(message) is Outcome.UNDELIVERABLE:
-            self.drops["undeliverable"] += 1
-            return False
-        self.peer.sent_bytes += len(message)
-        return True
-
-    def send_record_alone(self, wanted: SendRecord) -> list[Event]:
-        """Seal and send a record without packets: it goes first, and arms none of data's timers."""
-        now = self._loop.now
-        session = self.peer.sending_session(now)
-        endpoint = wanted.endpoint or self.peer.endpoint
-        if session is None or endpoint is None or self._leads_inside(endpoint):
-            return []
-        message = memoryview(bytearray(len(wanted.record) + DATA_OVERHEAD))
-        session.seal_into(wanted.record, message)
-        self.peer.timers.authenticated_sent(now)
-        if wanted.size_matters:
-            self.records.probe_sent(session.send_counter - 1)
-            if endpoint.send([message], dont_fragment=True) is Outcome.TOO_BIG:
-                return self.records.probe_refused(len(message), now)
-        else:
-            endpoint.send_first(message)
-        self.peer.sent_bytes += len(message)
-        return []
-
-    def established(self, source: Endpoint, *, initiator: bool) -> None:
-        """Log a new session."""
-        self.lines.log(INFO, "session with %s (%s)", self.at(source), "we asked" if initiator else "it asked")
-
-    def moved(self, endpoint: Endpoint, former: Endpoint | None) -> None:
-        """Log another endpoint, and close the connection that it replaces."""
-        if former is None:
-            self.lines.log(NOTICE, "connected to %s", self.at(endpoint))
-        else:
-            self.lines.log(NOTICE, "%s is at %s now (it was at %s)", self.name or "the peer", endpoint, former)
-            former.hang_up_later()
-        self._owner.has_moved(self)
-
-    def close_connection(self, endpoint: Endpoint) -> None:
-        """Close a connection soon."""
-        endpoint.hang_up_later()
+    # For the core
 
     def resolve(self) -> None:
         """Do nothing: a server has no name to look up."""
@@ -434,17 +282,8 @@ class Link:
         """Send the packets that wait, as far as they can leave."""
         self._owner.drain(self)
 
-    def drop_queued(self) -> None:
-        """Drop the packets that wait: nobody answered for 90 s."""
-        self.drops["no session"] += self.queue.clear()
+    def _has_moved(self) -> None:
+        self._owner.has_moved(self)
 
-    def _acted(self) -> None:
-        self.touch()
+    def _has_acted(self) -> None:
         self._owner.has_acted(self)
-
-    def _leads_inside(self, endpoint: Endpoint) -> bool:
-        """Whether a message to an endpoint that the peer has not moved to would come out of the device again."""
-        if endpoint is self.peer.endpoint or self.peer.may_move_to(endpoint):
-            return False
-        self.drops["routing loop"] += 1
-        return True

@@ -21,7 +21,7 @@ from tests.machine import HandLoop
 from vpntun.carriers.arrivals import IP_PKTINFO, IPV6_PKTINFO
 from vpntun.carriers.listening import TcpListener
 from vpntun.carriers.sockets import families
-from vpntun.carriers.udp import UdpEndpoint, UdpSocket
+from vpntun.carriers.udp_socket import UdpEndpoint, UdpSocket
 from vpntun.core.endpoint import Outcome
 from vpntun.errors import PortInUse
 
@@ -265,7 +265,7 @@ HELD = """
 import socket, subprocess, sys
 from tests.machine import HandLoop
 from vpntun.core.endpoint import Outcome
-from vpntun.carriers.udp import UdpSocket
+from vpntun.carriers.udp_socket import UdpSocket
 
 def ip(*words):
     subprocess.run(["ip", *words], check=True)
