@@ -152,12 +152,6 @@ class Engine:
                 return None if self.guard.refuses(endpoint) else endpoint
         return None
 
-    def send(self, link: Link, packet: memoryview) -> None:
-        """Send one packet by a link, as if the device had been read. Raises BadPacket."""
-        self._bundler.turn_to(link)
-        self._bundler.add(packet, 0)
-        self._bundler.flush()
-
     # For the links (datapath/link.py, datapath/client_link.py)
 
     def has_moved(self, link: Link) -> None:
