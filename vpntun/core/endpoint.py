@@ -1,7 +1,7 @@
-"""Endpoints: where a peer is reached and what can be sent there.
+"""Endpoints, where a peer is reached: a UDP address, or one TCP connection.
 
-An endpoint is a UDP address, or one TCP connection. The carriers make them (carriers/udp.py, carriers/tcp.py), and
-carriers/fake.py has one for tests. Everything else knows them by this protocol.
+The carriers make them (carriers/udp.py, carriers/tcp.py), and carriers/fake.py has one for tests. All other code knows
+them by this protocol.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Outcome(enum.Enum):
 
 
 class Flow(NamedTuple):
-    """Addresses and ports of the packets that an endpoint sends, as this host's routes tell them apart.
+    """Addresses and ports of the packets that an endpoint sends, by which this host's routes tell them apart.
 
-    `source` is empty where the kernel chooses it. `scope`: the device's number, where the address is link-local.
+    `source`: empty if the kernel chooses it. `scope`: the device's number if the address is link-local.
     """
 
     protocol: int
@@ -42,7 +42,7 @@ class Flow(NamedTuple):
 
 
 class Reachable(Protocol):
-    """A peer as endpoints see it."""
+    """The part of a peer that endpoints need."""
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -50,15 +50,15 @@ class Reachable(Protocol):
 
 
 class Endpoint(Protocol):
-    """Where a peer is reached. Endpoints are compared by equality; `str` is for the log."""
+    """Place where a peer is reached. Endpoints are compared by equality; `str` is for the log."""
 
     @property
     def carrier(self) -> CarrierName:
-        """The carrier that leads there."""
+        """The carrier used to reach it."""
 
     @property
     def is_stream(self) -> bool:
-        """Whether messages arrive complete and in order, whatever their length: no record is cut into datagrams."""
+        """Whether messages of any length arrive complete and in order, so that no record is cut into datagrams."""
 
     @property
     def address(self) -> SocketAddress:
@@ -74,22 +74,22 @@ class Endpoint(Protocol):
 
     @property
     def flow(self) -> Flow:
-        """The packets that sending there makes."""
+        """Addresses and ports of the packets sent there."""
 
     def __hash__(self) -> int:
-        """Equal endpoints have one hash."""
+        """Return the same hash for equal endpoints."""
 
     def clogged(self) -> bool:
-        """Whether bytes given to it earlier have still not left this host (never so over UDP)."""
+        """Whether bytes passed to it earlier have still not left this host (never so over UDP)."""
 
     def ready(self) -> bool:
         """Whether a data message would be accepted now. Data is sealed only then."""
 
     def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
-        """Send the data that lies in `buffers`, one after the other. When `ready`, all of it is sent or held.
+        """Send the data in `buffers`, one after the other. When `ready`, all of it is sent or held.
 
         `segment`: 0 for one message, else the size of each datagram or message but the last, which may be shorter.
-        `dont_fragment`: no router may cut a datagram. Where this host would have to, the result is TOO_BIG.
+        `dont_fragment`: routers must not fragment a datagram. If this host would have to, the result is TOO_BIG.
         """
 
     def send_first(self, message: Buffer) -> Outcome:

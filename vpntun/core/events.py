@@ -1,6 +1,6 @@
-"""Events: requests and news from the control plane, which the data path acts on in order.
+"""Events: requests and news from the control plane, which the executor carries out in order.
 
-Core returns events instead of acting. So a test can assert what the program does as a list, without a socket.
+The core returns events instead of acting. So a test can check what the program does as a list, without a socket.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ class Transmit:
 class SendRecord:
     """Seal and send a record without packets, to `endpoint` or, if that is None, to the peer's endpoint.
 
-    With `size_matters` no router may fragment its datagram, since the record tests whether one of that size gets
-    through.
+    With `size_matters`, routers must not fragment its datagram: the record tests whether one of that size gets through.
     """
 
     record: bytes
@@ -56,7 +55,7 @@ class CloseConnection:
 class HandshakeWanted:
     """A handshake is needed: no usable session, a session due for renewal, or a silent peer.
 
-    The choice of carriers (core/selection) decides where to ask for it.
+    The carrier selector (core/selection) decides where to ask for it.
     """
 
 
@@ -64,7 +63,7 @@ class HandshakeWanted:
 class Established:
     """A session is confirmed in both directions.
 
-    At the initiator (`initiator`) the response confirms it, at the responder the initiator's first data.
+    The response confirms it at the initiator (`initiator`), the initiator's first data at the responder.
     """
 
     source: Endpoint
@@ -73,7 +72,7 @@ class Established:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """The session in use is another now, and the endpoint has been settled: records begin in it."""
+    """Another session is in use and the endpoint is settled: the record protocol begins in that session."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""The record protocol between two vpntuns: greeting, bursts, parities, and the estimators of the path."""
+"""The record protocol between two vpntuns: HELLO, bursts, parities, and the estimators of the path."""

@@ -1,11 +1,11 @@
-"""Whether this program is what limits a link, and not the path: the device has more waiting, and the loop of this end
-hardly sleeps, or that of the other end.
+"""Detection of links that this program limits, rather than the path.
 
-Three shares, each of the time between two REPORTs:
+It does where the device has more packets waiting and the event loop, here or at the peer, hardly sleeps. Three shares
+are measured between two REPORTs:
 
-    of the records, those after which the device had another packet
-    of the time, what the loop waited
-    of the time, what the other end's loop did not wait, as its REPORT tells
+    backlog      of the records, those after which the device had another packet
+    sleep        of the time, the part that this loop waited
+    peer busy    of the time, the part that the peer's loop did not wait, from its REPORT
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LEAST_BUSY_PEER = 0.75
 
 
 class Bottleneck:
-    """The host adds to `backlogged`, of records, and `slept`, in seconds. Records are counted by counter."""
+    """Shares of one link. The data path adds to `backlogged` (records) and `slept` (seconds)."""
 
     __slots__ = ("_backlog_share", "_peer_busy", "_since", "_since_counter", "_sleep_share", "backlogged", "slept")
 
@@ -28,12 +28,15 @@ class Bottleneck:
 
     @property
     def is_here(self) -> bool:
-        """Whether the device has more waiting than leaves, and this end or the peer hardly sleeps."""
+        """Whether packets wait in the device and this end or the peer hardly sleeps."""
         does_work = self._sleep_share <= MOST_SLEEP or self._peer_busy >= LEAST_BUSY_PEER
         return does_work and self._backlog_share >= LEAST_BACKLOG
 
     def measure(self, counter: int, peer_busy: float, now: float) -> None:
-        """Take what was added since the last time, up to the record before `counter`, and what the peer tells."""
+        """Measure the shares since the last call, up to the record before `counter`.
+
+        `peer_busy`: the peer's share, from its REPORT.
+        """
         records, time = counter - self._since_counter, now - self._since
         if records <= 0 or time <= 0:
             return
@@ -43,10 +46,26 @@ class Bottleneck:
         self._begin(counter, now)
 
     def rested(self, counter: int, now: float) -> None:
-        """Nothing was sent for a while, and now the record `counter` is: what was slept until then says nothing."""
+        """Discard the time in which nothing was sent, which tells nothing: the record `counter` is sent now."""
         self._begin(counter, now)
 
     def _begin(self, counter: int, now: float) -> None:
         self._since, self._since_counter = now, counter
         self.backlogged = 0
         self.slept = 0.0
+
+
+class BusyMeter:
+    """Meter of the share of time that this end's loop does not wait, for REPORTs."""
+
+    __slots__ = ("_since", "_slept_before")
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._slept_before = 0.0
+
+    def share(self, now: float, slept: float) -> float:
+        """Return the share since the last call. `slept`: seconds that the loop has waited since its start."""
+        time, waited = now - self._since, slept - self._slept_before
+        self._since, self._slept_before = now, slept
+        return max(0.0, min(1.0, 1 - waited / time)) if time > 0 else 0.0

@@ -1,12 +1,12 @@
-"""Parities: what restores one lost record of a group, where datagrams are lost at random.
+"""Parity of groups of records, which restores one lost record of a group.
 
-    sending      every so many records that went in one datagram each, a PARITY record follows: the exclusive or of
-                 their plaintexts and of their lengths. A group's counters are consecutive: where one is another's, or a
-                 record is too long for its parity to fit, the group begins anew
-    receiving    once a PARITY has come, the last 64 single records are kept. The next one whose group lacks exactly one
-                 gives that one: as genuine as the PARITY, which was sealed
+    sending      after each group of records that were sent in one datagram each, a PARITY record follows: the exclusive
+                 or of their plaintexts and of their lengths. A group's counters are consecutive: if another record took
+                 one of them, or a record is too long for its parity to fit, a new group begins
+    receiving    once a PARITY has come, the last 64 single records are kept. A later PARITY whose group lacks exactly
+                 one record restores it, as genuine as the PARITY, which was sealed
 
-No record waits for its parity. A restored record comes late, by no more than its group.
+No record waits for its parity. A restored record is late by no more than its group.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from vpntun.types import NEVER
 from vpntun.wire.record import Parity
 
 KEPT = 64
-"""Records; no group is longer."""
+"""Records that are kept; no group is longer."""
 LARGEST_KEPT = 9216
-"""Bytes: what a jumbo frame's datagram holds."""
+"""Bytes that the datagram in a jumbo frame holds."""
 KEPT_FOR = 2.0
-"""Seconds after the last PARITY."""
+"""Seconds after the last PARITY for which records are kept."""
 
 
 class ParityMaker:
-    """Makes the parities of one session's records."""
+    """Maker of the parities of one session's records."""
 
     def __init__(self) -> None:
         self.begin()
@@ -35,9 +35,9 @@ class ParityMaker:
         self._count = self._lengths = self._longest = self._sum = 0
 
     def add(self, counter: int, plaintext: memoryview, group: int) -> bytes:
-        """Take in a record that was sealed; return the PARITY record to send behind it, empty where none is due.
+        """Add a record that was sealed; return the PARITY record to send after it, empty if none is due.
 
-        `group`: how many records share a parity, at most 64.
+        `group`: number of records that share a parity, at most 64.
         """
         if counter != self._next or not self._count:
             self.begin()
@@ -55,39 +55,39 @@ class ParityMaker:
 
 
 class Restorer:
-    """Keeps what one session has received lately, and restores from it. `until`: how long to `keep` records for."""
+    """Keeper of records that came lately in one session, to restore others from. `until`: when to stop keeping them."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Another session: its counters begin anew."""
+        """Forget the records kept, for a new session."""
         self.until = -NEVER
         self._kept: list[tuple[int, bytes]] = []
 
     def keep(self, counter: int, plaintext: memoryview) -> None:
-        """A record with packets was opened that came in one datagram."""
+        """Keep a record with packets, which came in one datagram."""
         if len(plaintext) <= LARGEST_KEPT:
             self._kept[counter % KEPT] = counter, bytes(plaintext)
 
     def restore(self, parity: Parity, replay: ReplayWindow, now: float) -> tuple[int, bytes] | None:
-        """The one record that a group lacks: its counter and plaintext; None where it lacks none, or several."""
+        """Return the counter and plaintext of the one record that a group lacks; None if it lacks none, or several."""
         if not self._kept:
             self._kept = [(-1, b"")] * KEPT
         self.until = now + KEPT_FOR
-        lost = -1
+        missing = -1
         lengths, total = parity.lengths, int.from_bytes(parity.sum, "little")
         for counter in range(parity.first, parity.first + parity.count):
-            kept, plaintext = self._kept[counter % KEPT]
-            if kept == counter and len(plaintext) > len(parity.sum):
+            kept_counter, plaintext = self._kept[counter % KEPT]
+            if kept_counter == counter and len(plaintext) > len(parity.sum):
                 return None
-            if kept == counter:
+            if kept_counter == counter:
                 lengths ^= len(plaintext)
                 total ^= int.from_bytes(plaintext, "little")
-            elif lost >= 0 or replay.seen(counter):
+            elif missing >= 0 or replay.seen(counter):
                 return None
             else:
-                lost = counter
-        if lost < 0 or not 0 < lengths <= len(parity.sum) or total.bit_length() > 8 * lengths:
+                missing = counter
+        if missing < 0 or not 0 < lengths <= len(parity.sum) or total.bit_length() > 8 * lengths:
             return None
-        return lost, total.to_bytes(lengths, "little")
+        return missing, total.to_bytes(lengths, "little")

@@ -1,17 +1,17 @@
-"""What the peer's REPORTs say of the path: its rate, whether it delays, its loss of single datagrams.
+"""Estimates of the path from the peer's REPORTs: rate, delay, and loss of single datagrams.
 
-    rate          between two reports 20 ms apart or more: the bytes sent, less the share of records that were lost. The
-                  most of the last eight
-    path rate     the rate, for a second after the path has delayed (delay.py): then it is the path's. Otherwise it is
-                  only what was there to send, and binds nothing
+    rate          bytes sent between two reports at least 20 ms apart, less the share of records that were lost. The
+                  highest of the last eight samples
+    path rate     the rate, for a second after the path has delayed packets (delay.py): then it is the path's rate.
+                  Otherwise it only shows how much there was to send, and limits nothing
     round trip    from sending the highest record that a report names to the report, less the time that the peer keeps
-                  it; only where that one had packets, since of no other the time is known
-    room          the queue is empty, and none has stood for two seconds; or in the last three samples the path
-                  delivered no more than nine tenths of what it did then
-    loss          of single datagrams, over no fewer than 2,000 of them, smoothed; 0 when it is under one in a million.
-                  A sample counts when the next report shows that it was not the beginning of an outage
+                  the report. Measured only if that record had packets: the time of others is not known
+    room          the queue is empty, and was last standing at least two seconds ago; or in the last three samples the
+                  path delivered at most nine tenths of its rate at that time
+    loss          of single datagrams, over at least 2,000 of them, smoothed; 0 if it is under one in a million. A
+                  sample counts when the next report shows that it was not the beginning of an outage
 
-What follows of it, span.py decides. Sizes are bytes, times seconds of the caller's clock.
+span.py decides what follows from these. Sizes are bytes, times seconds of the caller's clock.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ LEAST_LOSS = 1e-6
 
 @dataclass(slots=True)
 class ReportSample:
-    """What a report said, when it came, and what had been sent up to its highest counter.
+    """Contents of a report, when it came, and what had been sent up to its highest counter.
 
-    `judged`: it tells of loss.
+    `judged`: whether its losses count as loss, rather than as an outage or a black hole.
     """
 
     at: float
@@ -52,77 +52,77 @@ class ReportSample:
 
 
 class PathEstimator:
-    """Of one path. Attributes to read:
+    """Estimates for one path. Attributes to read:
 
-    delay   whether the path delays what it is sent
-    rate    bytes a second delivered; 0: not known
+    delay   whether the path delays packets
+    rate    bytes a second delivered; 0 if unknown
     loss    share of single datagrams lost; 0 until `loss_is_known`
     """
 
     def __init__(self, now: float) -> None:
         self.delay = Delay()
-        self._sample = ReportSample(now)
-        self._held: float | None = None
+        self._loss_since = ReportSample(now)
+        self._unconfirmed_loss: float | None = None
         self._rates: list[float] = []
         self.moved(0)
 
     def path_rate(self, now: float) -> float:
-        """Bytes a second that the path delivers, where it is what limits the link; else 0."""
+        """Bytes a second that the path delivers, if the path limits the link; else 0."""
         return self.rate if now - self.delay.seen_at < RATE_LIMIT_HOLDS else 0.0
 
     def has_room(self, now: float) -> bool:
-        """Whether the path would take more than it is given."""
+        """Whether the path would take more than is sent."""
         if not self.delay.is_empty:
             return False
         latest = max(self._rates[-ROOM_SAMPLES:], default=0)
         return now - self.delay.stood_at >= ROOM_IS_FOUND or latest <= ROOM * self._capacity
 
-    def take(self, base: ReportSample, mark: ReportSample, sent_log: SentLog, now: float) -> None:
-        """A report has come, `mark`, and `base` before it, in one session."""
-        self._take_round_trip(mark.highest, sent_log, now)
-        self._take_rate(base, mark)
-        self._take_loss(mark)
+    def take(self, previous: ReportSample, sample: ReportSample, sent_log: SentLog, now: float) -> None:
+        """Learn from a report that has come. `previous`: the report before it in the same session."""
+        self._take_round_trip(sample.highest, sent_log, now)
+        self._take_rate(previous, sample)
+        self._take_loss(sample)
 
     def idle(self) -> None:
-        """Nothing was sent for a while: what limited the link then does not now."""
+        """Forget what limited the link, since nothing was sent for a while."""
         self.delay.idle()
         self._rates.clear()
 
     def begin(self, now: float) -> None:
-        """A new session: counters begin anew."""
-        self._sample = ReportSample(now)
-        self._held = None
+        """Begin in a new session, whose counters start at 0."""
+        self._loss_since = ReportSample(now)
+        self._unconfirmed_loss = None
         self._sampled_from = 0
 
     def length_changed(self, counter: int) -> None:
-        """From this counter on datagrams have another length."""
-        self._held = None
+        """Start a new sample of loss: from this counter on, datagrams have another length."""
+        self._unconfirmed_loss = None
         self._sampled_from = counter
 
     def moved(self, counter: int) -> None:
-        """From this counter on it is another path: nothing is known of it."""
+        """Forget everything: from this counter on, it is another path."""
         self.rate = self.loss = 0.0
         self.loss_is_known = False
         self.delay.moved()
         self._rates.clear()
         self._capacity = NEVER
-        self._held = None
+        self._unconfirmed_loss = None
         self._sampled_from = counter
 
-    def _take_rate(self, base: ReportSample, mark: ReportSample) -> None:
-        time = mark.at - base.at
-        records = mark.highest - base.highest
+    def _take_rate(self, previous: ReportSample, sample: ReportSample) -> None:
+        time = sample.at - previous.at
+        records = sample.highest - previous.highest
         if time < SHORTEST_SAMPLE or not records:
             return
-        arrived = 1 - max(0, mark.lost - base.lost) / records
-        self._rates.append((mark.bytes - base.bytes) * max(0.0, arrived) / time)
+        arrived = 1 - max(0, sample.lost - previous.lost) / records
+        self._rates.append((sample.bytes - previous.bytes) * max(0.0, arrived) / time)
         del self._rates[:-RATE_SAMPLES]
         self.rate = max(self._rates)
 
     def _take_round_trip(self, highest: int, sent_log: SentLog, now: float) -> None:
-        """Learn how long the highest record took. The peer may have waited until the next record was sent, as well.
+        """Learn the round trip of the highest record. It may include waiting until the next record was sent.
 
-        A message without packets tells nothing: when it was sent is not known.
+        A message without packets is no use: the time when it was sent is not known.
         """
         if highest + 1 == sent_log.next or not sent_log.had_packets(highest):
             return
@@ -132,34 +132,34 @@ class PathEstimator:
         if self.delay.is_standing:
             self._capacity = self.rate
 
-    def _take_loss(self, mark: ReportSample) -> None:
-        if self._held is not None and mark.judged:
-            loss = self.loss + (self._held - self.loss) * SMOOTHING
+    def _take_loss(self, sample: ReportSample) -> None:
+        if self._unconfirmed_loss is not None and sample.judged:
+            loss = self.loss + (self._unconfirmed_loss - self.loss) * SMOOTHING
             self.loss = loss if loss >= LEAST_LOSS else 0.0
             self.loss_is_known = True
-        self._held = None
-        former = self._sample
-        sent = mark.sent - former.sent
-        if former.highest < self._sampled_from or not mark.judged:
-            self._sample = mark
+        self._unconfirmed_loss = None
+        first = self._loss_since
+        sent = sample.sent - first.sent
+        if first.highest < self._sampled_from or not sample.judged:
+            self._loss_since = sample
         elif sent >= FEWEST_DATAGRAMS:
-            self._sample = mark
-            self._held = min(sent, max(0, mark.missing - former.missing)) / sent
+            self._loss_since = sample
+            self._unconfirmed_loss = min(sent, max(0, sample.missing - first.missing)) / sent
 
 
 class FadingSums:
-    """What was sent and what of it was lost; what is older fades over `over` sent."""
+    """Sums of datagrams sent and lost, in which older ones fade: by a factor of e for every `over` sent."""
 
     def __init__(self, over: int) -> None:
         self._over = over
         self.begin()
 
     def begin(self) -> None:
-        """Forget what was."""
+        """Start at zero."""
         self.sent = self.lost = 0.0
 
     def add(self, sent: int, lost: int) -> None:
-        """So many were sent, and so many of them lost."""
+        """Add `sent` datagrams, of which `lost` were lost."""
         fading = exp(-sent / self._over)
         self.sent = self.sent * fading + sent
         self.lost = self.lost * fading + lost

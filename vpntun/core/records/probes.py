@@ -1,12 +1,20 @@
-"""PROBEs that are out, and what their ECHOes say: the path works both ways, how far it is, what fits through it.
+"""PROBEs to one peer: the path's length, black holes, round trips, and trials of other carriers.
 
-    asked     a PROBE goes out somewhere: its token, when, how long, what for
-    echoed    the ECHO with that token came back where the probe had gone: answered, once; the round trip is measured.
-              Come back elsewhere it is no answer, and the probe stays out: it says nothing of the path tried.
-    expired   unanswered for three smoothed round trips, 1 s at least and 5 s at most: given up
+    purpose    sent                                           its ECHO shows
+    size       while the longest datagram is searched for     a datagram of this length gets through (pathmtu.py)
+    carrier    to try another path                            that path works in both directions
+    doubt      when sent records seem to vanish               datagrams of the length in use get through
+    health     together with a doubt probe                    the peer answers. If the doubt probe is still unanswered,
+                                                              the length in use is a black hole
 
-"Where" is any hashable that the caller compares paths by: an endpoint, a connection. The probe moves no endpoint.
-At most 16 are out; the oldest is given up for the next. Lengths are bytes of UDP payload, times seconds of the
+    asked      a PROBE is sent to some place; its token, time, length and purpose are noted
+    echoed     the ECHO with that token came from the place the PROBE was sent to: it is answered, once, and the round
+               trip is measured. An ECHO from elsewhere shows nothing about the path tried, and the PROBE still awaits
+               its answer
+    expired    the PROBE is given up after three smoothed round trips without an answer, 1 s at least and 5 s at most
+
+A place is any hashable by which the caller compares paths: an endpoint, a connection. A PROBE moves no endpoint. At
+most 16 await their answer; the oldest is given up for the next. Lengths are bytes of UDP payload, times seconds of the
 caller's clock. Round trip: RFC 6298, section 2.
 """
 
@@ -17,20 +25,28 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
 
+from vpntun.core.endpoint import Endpoint
+from vpntun.core.events import Event, SendRecord
+from vpntun.core.records.pathmtu import PathMtu
+from vpntun.core.records.span import Span
 from vpntun.types import NEVER
+from vpntun.wire.message import DATA_OVERHEAD
+from vpntun.wire.record import SMALLEST_PROBE, Echo, Probe
 
 Purpose = Literal["size", "doubt", "carrier", "health"]
-"""What a probe is for: path MTU search, does the length in use still pass, trial of another carrier, is the peer there
-(with the round trip)."""
+"""Purpose of a probe, from the first table above."""
 
 MOST_OUT = 16
 SHORTEST_TIMEOUT = 1.0
 LONGEST_TIMEOUT = 5.0
 
+HINDSIGHT = 0.25
+"""Seconds after which the peer must have reported the bursts that have arrived."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A probe that went out."""
+    """A probe that was sent."""
 
     where: Hashable
     purpose: Purpose
@@ -39,18 +55,18 @@ class Asked:
 
 
 class Probes:
-    """PROBEs of one peer that have not been answered, and the round trips of those that were.
+    """PROBEs sent to one peer that await their ECHO, and the round trips of those that were answered.
 
-    round_trip     the smoothed round trip on this path, in seconds; 0 while unknown
-    last           the last round trip, in seconds, on whichever path; 0 while unknown
-    measured_at    when that was measured
+    round_trip     smoothed round trip on this path, in seconds; 0 while unknown
+    last           last round trip on any path, in seconds; 0 while unknown
+    measured_at    when `last` was measured
     """
 
     def __init__(self) -> None:
         self.round_trip = 0.0
         self.last = 0.0
         self.measured_at = -NEVER
-        self._out: dict[int, Asked] = {}
+        self._unanswered: dict[int, Asked] = {}
 
     @property
     def timeout(self) -> float:
@@ -62,23 +78,23 @@ class Probes:
     @property
     def deadline(self) -> float:
         """When the oldest probe is to be given up."""
-        oldest = next(iter(self._out.values()), None)
+        oldest = next(iter(self._unanswered.values()), None)
         return NEVER if oldest is None else oldest.at + self.timeout
 
     def asked(self, where: Hashable, purpose: Purpose, size: int, now: float) -> int:
-        """Note a probe that goes out, and return the token to send in it. If too many are out, drop the oldest."""
+        """Note a probe that is being sent, and return its token. If too many await an answer, drop the oldest."""
         token = secrets.randbits(64)
-        if len(self._out) >= MOST_OUT:
-            del self._out[next(iter(self._out))]
-        self._out[token] = Asked(where, purpose, size, now)
+        if len(self._unanswered) >= MOST_OUT:
+            del self._unanswered[next(iter(self._unanswered))]
+        self._unanswered[token] = Asked(where, purpose, size, now)
         return token
 
     def echoed(self, token: int, where: Hashable, now: float) -> Asked | None:
-        """Return the probe that an ECHO from there answers, which is out no more; None if it answers none."""
-        asked = self._out.get(token)
+        """Return the probe that an ECHO from `where` answers, and forget it; None if it answers none."""
+        asked = self._unanswered.get(token)
         if asked is None or asked.where != where:
             return None
-        del self._out[token]
+        del self._unanswered[token]
         self.last, self.measured_at = max(now - asked.at, 1e-6), now
         if self.round_trip:
             self.round_trip += (self.last - self.round_trip) / 8
@@ -87,14 +103,103 @@ class Probes:
         return asked
 
     def waiting(self, purpose: Purpose) -> bool:
-        """Whether a probe of this purpose is out."""
-        return any(asked.purpose == purpose for asked in self._out.values())
+        """Whether a probe of this purpose awaits its answer."""
+        return any(asked.purpose == purpose for asked in self._unanswered.values())
 
     def give_up_late(self, now: float) -> None:
-        """Give up every probe whose time is over."""
+        """Give up every probe whose time is up."""
         timeout = self.timeout
-        self._out = {token: asked for token, asked in self._out.items() if asked.at + timeout > now}
+        self._unanswered = {token: asked for token, asked in self._unanswered.items() if asked.at + timeout > now}
 
     def moved(self) -> None:
-        """Forget the round trip: the path is another now."""
+        """Forget the smoothed round trip: it is another path now."""
         self.round_trip = 0.0
+
+
+class PathProber:
+    """Prober of the paths to one peer. It tells `path_mtu` and `span` what the ECHOes show."""
+
+    def __init__(self, path_mtu: PathMtu, span: Span) -> None:
+        self._path_mtu = path_mtu
+        self._span = span
+        self._probes = Probes()
+        self._endpoint: Endpoint | None = None
+        self._length_passed_at = NEVER
+
+    @property
+    def last_round_trip(self) -> tuple[float, float]:
+        """The last round trip in seconds and when it was measured; 0 and minus infinity if there was none."""
+        return self._probes.last, self._probes.measured_at
+
+    def deadline(self, *, search: bool) -> float:
+        """When `handle_timer` is due. `search`: whether to search for the longest datagram."""
+        return min(self._probes.deadline, self._search_deadline(search=search))
+
+    def moved(self, endpoint: Endpoint, now: float, *, ipv6: bool) -> None:
+        """Begin again on another path."""
+        self._endpoint = endpoint
+        self._length_passed_at = NEVER
+        self._path_mtu.moved(now, ipv6=ipv6)
+        self._probes.moved()
+
+    def handle_timer(self, now: float, *, search: bool) -> list[Event]:
+        """Give up late probes, and continue the search if `search` is set and its next step is due."""
+        self._probes.give_up_late(now)
+        return self.search(now) if now >= self._search_deadline(search=search) else []
+
+    def search(self, now: float) -> list[Event]:
+        """Send the search's next PROBE, if it is due."""
+        size = self._path_mtu.probe(now)
+        if size is None or self._endpoint is None:
+            return []
+        return [self._probe(self._endpoint, "size", size - DATA_OVERHEAD, now)]
+
+    def try_path(self, endpoint: Endpoint, now: float) -> list[Event]:
+        """Test whether another path works in both directions."""
+        return [self._probe(endpoint, "carrier", SMALLEST_PROBE, now)]
+
+    def look_for_black_hole(self, payload: int, now: float) -> list[Event]:
+        """If sent records seem to vanish, test whether datagrams of `payload` bytes get through, and small ones.
+
+        If both are echoed, the length is not the reason (see `conclude`). If only the small probe is
+        echoed, the length in use is too long.
+        """
+        if self._endpoint is None or not self._span.black_hole.is_seen(now) or self._probes.waiting("health"):
+            return []
+        return [
+            self._probe(self._endpoint, "doubt", payload - DATA_OVERHEAD, now),
+            self._probe(self._endpoint, "health", SMALLEST_PROBE, now),
+        ]
+
+    def echoed(self, echo: Echo, source: Endpoint, now: float) -> Purpose | None:
+        """Learn from an ECHO. Return the purpose of the PROBE that it answers, None if it answers none."""
+        asked = self._probes.echoed(echo.token, source, now)
+        if asked is None:
+            return None
+        black_hole = self._span.black_hole
+        if source == self._endpoint:
+            self._span.estimator.delay.note_probe(self._probes.last, now)
+        if asked.purpose == "doubt":
+            self._length_passed_at = now
+        elif asked.purpose == "size":
+            self._path_mtu.echoed(asked.size, now)
+        elif asked.purpose == "health" and self._probes.waiting("doubt") and black_hole.is_seen(now):
+            self._path_mtu.vanished(now)
+        return asked.purpose
+
+    def conclude(self, now: float) -> None:
+        """Tell the span that records vanish for another reason than their length, once that is certain.
+
+        It is certain if they still seem to vanish 0.25 s after a doubt probe was echoed: had bursts only been late, a
+        REPORT would have come by then. They are dropped because they are bursts, or were only lost.
+        """
+        if now - self._length_passed_at >= HINDSIGHT and self._span.black_hole.is_seen(now):
+            self._span.length_passes(now)
+            self._length_passed_at = NEVER
+
+    def _search_deadline(self, *, search: bool) -> float:
+        return self._path_mtu.deadline if search and self._endpoint is not None else NEVER
+
+    def _probe(self, endpoint: Endpoint, purpose: Purpose, size: int, now: float) -> SendRecord:
+        token = self._probes.asked(endpoint, purpose, size + DATA_OVERHEAD, now)
+        return SendRecord(Probe(token, size).pack(), endpoint, size_matters=purpose in ("size", "doubt"))

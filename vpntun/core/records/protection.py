@@ -1,14 +1,15 @@
-"""Whether datagrams are lost at random, and whether single records go with PARITYs then (parity.py).
+"""Decision whether to send PARITYs (parity.py), because datagrams are lost at random.
 
-    wanted    for the first 1,000 datagrams that tell of losses, since a flow that begins suffers most; then if 0.05% of
-              those that were sent lately are lost, until less than 0.02% are
-    active    besides, the peer takes it, and there is room: the path takes more than it is given
-    group     0.08 / p records, 4 to 16: of a group no more than one should be lost
+    wanted    for the first 1,000 datagrams that count, since a new flow suffers most; then once 0.05% of those sent
+              lately are lost, until less than 0.02% are
+    active    wanted, the peer takes it, and there is room: the path takes more than is sent
+    group     0.08 / p records, 4 to 16, where p is the share of those sent lately that was lost: no more than one of a
+              group should be lost
 
-Only losses on a path that has not delayed for 0.25 s count. Where a path delays, a queue is full, and the TCP inside
-has to hear of that; random loss it would take for the same, and slow down for nothing. A REPORT of more than 2
-datagrams and more than 15% lost does not count either: a queue overflows like that. "Lately": older datagrams fade over
-10,000. Where there is no room, a PARITY would take the place of packets.
+Losses count only if the path has not delayed packets for 0.25 s. A path that delays has a full queue, and the TCP
+inside must learn of it. Random loss would look the same to TCP, which would slow down for nothing. A REPORT with more
+than 2 datagrams and more than 15% lost does not count either: a queue overflows like that. "Lately" means that older
+datagrams fade over 10,000. Without room, a PARITY would take the place of packets.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SMALLEST_GROUP, LARGEST_GROUP = 4, 16
 
 
 class Protection:
-    """Of one path. `possible`: whether the peer takes it. `group`: records that share a parity."""
+    """Protection on one path. `possible`: whether the peer takes PARITYs. `group`: records that share a parity."""
 
     def __init__(self) -> None:
         self.possible = False
@@ -33,7 +34,7 @@ class Protection:
         self.moved()
 
     def moved(self) -> None:
-        """Another path: nothing is known of it."""
+        """Forget everything: it is another path."""
         self.wanted = True
         self.active = False
         self.group = LARGEST_GROUP
@@ -41,7 +42,7 @@ class Protection:
         self._lately.begin()
 
     def learn(self, sent: int, lost: int, *, delayed: bool = False) -> None:
-        """So many datagrams were sent, and so many of them lost. `delayed`: the path delayed what it was sent."""
+        """Learn that `lost` of `sent` datagrams were lost. `delayed`: whether the path delayed packets."""
         if delayed or (lost > MOST_AT_ONCE and lost > MOST_SHARE_AT_ONCE * sent):
             return
         lately = self._lately
@@ -55,9 +56,9 @@ class Protection:
 
     @property
     def loses_at_random(self) -> bool:
-        """Whether it is wanted by what was seen, and possible."""
+        """Whether enough datagrams were seen to tell that protection is wanted, and it is possible."""
         return self.possible and self.wanted and self._seen >= FIRST_LOOK
 
     def decide(self, room: bool) -> None:
-        """Be active from now on, or not."""
+        """Decide whether protection is active from now on. `room`: whether the path takes more than is sent."""
         self.active = self.wanted and self.possible and room

@@ -1,19 +1,23 @@
-"""Reassembly of bursts whose pieces did not come in order: by (source, session, counter), in a bounded number of slots.
+"""Reassembly of bursts whose pieces came out of order, in a bounded number of slots.
 
-    1. the place is legal (wire/burst.py), and the datagram is a piece, not a whole message
-    2. the session's replay window has not seen the counter. It is not marked yet, since nothing is authenticated
-    3. the record has a slot or gets one: there are 8 for the peer's endpoint and 2 for all other sources, 64 KiB each.
-       A slot whose record is unfinished for 1 s is free. If no slot is free, the record that got no piece for longest
-       is given up. The new record is always admitted: after a queue has overflowed, none of those in the slots may
-       ever be finished, and they must not keep out the ones that follow
-    4. the piece fits there (slot.py)
-    5. once the record is whole, the caller gets the sealed message to open, and the slot is free
+Records are told apart by source, session and counter. For each piece:
 
-A forged piece spoils the record it claims to belong to, and may take the slot of the one that waited for longest, but
-only among the records of its own kind of source. What a piece announces allocates nothing: a slot is made, with its 64
-KiB, when none is free and there are fewer than the most, and the free slots go at the end of a session.
+    1. check that its place is valid (wire/burst.py), and that it is a piece, not a whole message
+    2. check that the session's replay window has not seen the counter. It is not marked yet, since nothing is
+       authenticated
+    3. find the record's slot, or assign one: there are 8 for the peer's endpoint and 2 for all other sources, 64 KiB
+       each. A slot whose record has been unfinished for 1 s is free. If no slot is free, the record that has had no
+       piece for longest is given up. A new record is always admitted: after a queue has overflowed, the records in the
+       slots may never be finished, and they must not keep out those that follow
+    4. check that the piece fits there (slot.py)
+    5. once the record is complete, return the sealed message to open, and free the slot
 
-Only BadPacket leaves `take`: what `place_of` and `Slot.put` raise, "replayed" or "bad size".
+A forged piece spoils the record it claims to belong to, and may take the slot of the record that has waited longest,
+but only among the records of its own kind of source. The sizes in a piece's header allocate nothing: a slot is made,
+with its 64 KiB, when none is free and there are fewer than the maximum. Free slots are released at the end of a
+session.
+
+`take` raises only BadPacket: those of `place_of` and `Slot.put`, "replayed", or "bad size".
 Times are seconds of the caller's clock.
 """
 
@@ -34,16 +38,16 @@ OTHER_SLOTS = 2
 AGE = 1.0
 MOST_GIVEN_UP = 1024
 
-_turn_of = attrgetter("turn")
+_last_use = attrgetter("last_use")
 
 
 class Joined(NamedTuple):
-    """A record that is whole, and not authenticated yet.
+    """A record that is complete, and not authenticated yet.
 
-    message          sealed, its reserved bytes zero; valid until the next piece is taken
-    pieces           how many of them came, all from one source
-    datagram_size    bytes of each but the last
-    is_restored      the parity replaced a piece that did not come
+    message          the sealed message, its reserved bytes zero; valid until the next piece is taken
+    pieces           number of pieces that came, all from one source
+    datagram_size    bytes of each datagram but the last
+    is_restored      whether the parity replaced a piece that did not come
     """
 
     message: memoryview
@@ -53,10 +57,10 @@ class Joined(NamedTuple):
 
 
 class Reassembly(Generic[AnySession]):
-    """The slots of one peer."""
+    """Slots for one peer's bursts."""
 
     def __init__(self) -> None:
-        self._turn = 0
+        self._uses = 0
         self._given_up: deque[tuple[AnySession, int, int]] = deque(maxlen=MOST_GIVEN_UP)
         self._endpoint_slots: list[Slot[AnySession]] = []
         self._other_slots: list[Slot[AnySession]] = []
@@ -64,9 +68,9 @@ class Reassembly(Generic[AnySession]):
     def take(
         self, datagram: memoryview, session: AnySession, source: Hashable, now: float, *, from_endpoint: bool
     ) -> Joined | None:
-        """Take in one piece of a burst of this session, or its parity. None as long as one is missing.
+        """Take in one piece of a burst of this session, or its parity. Return None until the record is complete.
 
-        A parity that comes behind its record was not needed.
+        A parity that comes after its record was not needed.
         """
         index, count = place_of(datagram)
         if count == 1:
@@ -79,9 +83,9 @@ class Reassembly(Generic[AnySession]):
                 if index == count and from_endpoint:
                     return None
                 raise BadPacket("replayed")
-            slot = self._room(slots, most, now)
+            slot = self._free_slot(slots, most, now)
             slot.begin(session, counter, source, count, now)
-        self._turn = slot.turn = self._turn + 1
+        self._uses = slot.last_use = self._uses + 1
         size = slot.put(index, count, datagram[HEADER_SIZE:])
         if not size:
             return None
@@ -93,7 +97,10 @@ class Reassembly(Generic[AnySession]):
         return Joined(message, slot.pieces, slot.datagram_size, is_restored=slot.pieces < count)
 
     def waiting(self, session: AnySession, highest: int) -> int:
-        """Datagrams held of this session's records with counters up to `highest` (see Meter.report)."""
+        """Return the number of datagrams held for this session's records up to counter `highest`.
+
+        `ReceiveStats.report` needs it.
+        """
         return sum(
             slot.pieces
             for slot in (*self._endpoint_slots, *self._other_slots)
@@ -101,9 +108,10 @@ class Reassembly(Generic[AnySession]):
         )
 
     def given_up(self, session: AnySession, now: float) -> list[tuple[int, int]]:
-        """The records of this session given up since last asked, those that are too old now among them.
+        """Give up this session's records that are too old; return all that were given up since the last call.
 
-        Counter and how many datagrams of it had come, for Meter.gave_up. At most 1,024 are kept.
+        Each is a counter and the number of its datagrams that had come, for `ReceiveStats.record_given_up`. At most
+        1,024 are kept.
         """
         for slot in (*self._endpoint_slots, *self._other_slots):
             if slot.session is session and now - slot.began >= AGE:
@@ -111,7 +119,7 @@ class Reassembly(Generic[AnySession]):
         return [(counter, pieces) for _, counter, pieces in self._drain(session)]
 
     def forget(self, session: AnySession) -> None:
-        """The session is gone."""
+        """Forget a session that has ended."""
         for slot in (*self._endpoint_slots, *self._other_slots):
             if slot.session is session:
                 self._abandon(slot)
@@ -120,16 +128,16 @@ class Reassembly(Generic[AnySession]):
         self._drain(session)
 
     def _drain(self, session: AnySession) -> list[tuple[AnySession, int, int]]:
-        """Take out the records given up of this session."""
-        drained = [each for each in self._given_up if each[0] is session]
+        """Remove and return the records of this session that were given up."""
+        drained = [entry for entry in self._given_up if entry[0] is session]
         if drained:
-            others = [each for each in self._given_up if each[0] is not session]
+            others = [entry for entry in self._given_up if entry[0] is not session]
             self._given_up.clear()
             self._given_up.extend(others)
         return drained
 
-    def _room(self, slots: list[Slot[AnySession]], most: int, now: float) -> Slot[AnySession]:
-        """A slot for another record; if none is free, that of the record that got no piece for longest."""
+    def _free_slot(self, slots: list[Slot[AnySession]], most: int, now: float) -> Slot[AnySession]:
+        """Return a slot for another record; if none is free, give up the record that has had no piece for longest."""
         for slot in slots:
             if slot.session is None:
                 return slot
@@ -139,12 +147,12 @@ class Reassembly(Generic[AnySession]):
         if len(slots) < most:
             slots.append(Slot())
             return slots[-1]
-        oldest = min(slots, key=_turn_of)
+        oldest = min(slots, key=_last_use)
         self._abandon(oldest)
         return oldest
 
     def _abandon(self, slot: Slot[AnySession]) -> None:
-        if slot.session is not None and slot.pieces:  # else its parity alone has come: before the record, perhaps
+        if slot.session is not None and slot.pieces:  # else only its parity has come, perhaps ahead of the record
             self._given_up.append((slot.session, slot.counter, slot.pieces))
         slot.session = None
 

@@ -1,17 +1,18 @@
-"""What arrived in one session, in totals, and when to tell the peer.
+"""Totals of what arrived in one session, and when to REPORT them to the peer.
 
-    each message that was authenticated and no replay      counted: the peer counts each counter it used
-    one that carried packets                               besides, makes a REPORT due 50 ms later, if none is
-    a record given up                                      counted with the datagrams of it that came
-    a REPORT is due                                        it goes up to the highest counter of 50 ms ago, and says how
-                                                           many of those counters have come by now
-    packets came since the one before                      due again in 50 ms, so that those are told of, too
+    event                                     action
+    a message is authenticated, no replay     count it: the peer counts each counter that it used
+    it carried packets                        also make a REPORT due in 50 ms, unless one is due
+    a record is given up                      count it, with the datagrams of it that came
+    a REPORT is due                           report up to the highest counter of 50 ms ago, and how many of those
+                                              counters have come by now
+    packets came since the REPORT before      make another REPORT due in 50 ms, which includes them
 
-So late messages have had 50 ms to come, and what a REPORT does not count is lost, to the datagram. REPORTs go out every
-50 ms while packets come, the last within 100 ms after the last of them, and none on an idle link; REPORT, HELLO, PROBE,
-ECHO and keepalives carry no packets and never cause one.
+So late messages have had 50 ms to come. Datagrams that a REPORT does not count are lost: the number is exact. REPORTs
+are sent every 50 ms while packets come, the last within 100 ms after the last packets, and none on an idle link.
+REPORT, HELLO, PROBE, ECHO and keepalives carry no packets and never cause a REPORT.
 
-One Meter a session. Times are seconds of the caller's clock.
+Each session has a ReceiveStats of its own, or starts with `reset`. Times are seconds of the caller's clock.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ INTERVAL = 0.05
 
 
 class ReceiveStats:
-    """Totals since the session began; a new one, or one that was `reset`, has seen nothing.
+    """Totals since the session began.
 
     deadline    when a REPORT is due
     highest     the greatest counter that was opened, -1 for none
-    settled     what it was when the last REPORT was due: what the next goes up to
+    settled     `highest` at the time when the last REPORT was due. The next one covers counters up to it
     """
 
     __slots__ = (
         "_datagrams",
         "_datagrams_above",
-        "_due",
         "_failed",
-        "_news",
+        "_has_later_news",
+        "_has_news",
         "_opened",
         "_opened_above",
         "deadline",
@@ -47,34 +48,34 @@ class ReceiveStats:
         self.reset()
 
     def reset(self) -> None:
-        """A new session."""
+        """Start at zero, for a new session."""
         self.highest = self.settled = -1
         self.deadline = NEVER
         self._opened = self._opened_above = 0
         self._datagrams = self._datagrams_above = 0
         self._failed = 0
-        self._due = False
-        """Whether packets came that the next REPORT tells of."""
-        self._news = False
-        """Whether packets came that the one after it does."""
+        self._has_news = False
+        """Whether packets came that the next REPORT includes."""
+        self._has_later_news = False
+        """Whether packets came that the REPORT after it includes."""
 
     def record_received(self, counter: int, datagrams: int, now: float) -> None:
-        """A message with packets was opened; it came in so many datagrams."""
+        """Count a message with packets that was opened. `datagrams`: number of datagrams that it came in."""
         if counter > self.settled:
             self._opened_above += 1
             self._datagrams_above += datagrams
-            self._news = True
+            self._has_later_news = True
             if counter > self.highest:
                 self.highest = counter
         else:
             self._opened += 1
             self._datagrams += datagrams
-            self._due = True
+            self._has_news = True
         if self.deadline == NEVER:
             self.deadline = now + INTERVAL
 
     def control_received(self, counter: int, datagrams: int = 1) -> None:
-        """A message without packets was opened: a keepalive, HELLO, REPORT, PROBE or ECHO."""
+        """Count a message without packets that was opened: a keepalive, HELLO, REPORT, PROBE or ECHO."""
         if counter > self.settled:
             self._opened_above += 1
             self._datagrams_above += datagrams
@@ -85,34 +86,34 @@ class ReceiveStats:
             self._datagrams += datagrams
 
     def restored(self, counter: int) -> None:
-        """A message that did not come was restored: it counts as opened, and its datagram as lost."""
+        """Count a message that was restored, not received, as opened, and its datagram as lost."""
         self.control_received(counter, 0)
 
     def record_given_up(self, counter: int, datagrams: int) -> None:
-        """A record of which so many datagrams came will not be opened: one is missing."""
+        """Count a record that will not be opened since one datagram is missing; `datagrams` of it came."""
         self._failed += 1
         self.datagrams_received(counter, datagrams)
 
     def datagrams_received(self, counter: int, datagrams: int) -> None:
-        """So many datagrams of a record came besides those that it was opened with."""
+        """Count datagrams of a record that came in addition to those it was opened with."""
         if counter > self.settled:
             self._datagrams_above += datagrams
         else:
             self._datagrams += datagrams
 
     def report(self, now: float, waiting: int = 0, busy: float = 0.0) -> Report | None:
-        """The deadline has come: the REPORT to send, or None where there is nothing new to tell yet.
+        """Return the REPORT to send now that the deadline has come; None if it would contain nothing new.
 
-        `waiting`: how many datagrams of unfinished records with counters up to `settled` the reassembly holds: those
-        were seen, too. `busy`: the share of the time that the program did not sleep.
+        `waiting`: number of datagrams that the reassembly holds of unfinished records with counters up to `settled`;
+        they count as seen, too. `busy`: the share of the time that the program did not sleep.
         """
         report = None
-        if self._due:
+        if self._has_news:
             report = Report(self.settled, self._opened, self._datagrams + waiting, self._failed, busy)
         self.settled = self.highest
         self._opened += self._opened_above
         self._datagrams += self._datagrams_above
         self._opened_above = self._datagrams_above = 0
-        self.deadline = now + INTERVAL if self._news else NEVER
-        self._due, self._news = self._news, False
+        self.deadline = now + INTERVAL if self._has_later_news else NEVER
+        self._has_news, self._has_later_news = self._has_later_news, False
         return report

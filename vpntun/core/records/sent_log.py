@@ -1,11 +1,12 @@
-"""What was sent in a session, counter by counter, since the last REPORT: at most 65,536 counters.
+"""Log of the records sent in a session since the last REPORT, by counter: at most 65,536 counters.
 
-A REPORT names its highest counter; this says when that one was sent, and how many datagrams and bytes had been sent up
-to it, to the datagram. Three rings written in place, since this runs once a record. They grow with what was sent and
-not reported, so that a thousand peers that say little take little, and a fast path with a long round trip has the
-second of datagrams that its REPORTs are late.
+A REPORT names its highest counter. The log tells when that record was sent, and exactly how many datagrams and bytes
+had been sent up to it. It consists of three rings written in place, since it is updated once a record. They grow with
+the number of records sent and not reported: a thousand quiet peers take little memory, and a fast path with a long
+round trip, whose REPORTs are a second late, has room for a second of datagrams.
 
-Counters that nobody told of carried no packets (keepalives, HELLO, REPORT, PROBE, ECHO): each a datagram of no weight.
+Counters that were not noted carried no packets (keepalives, HELLO, REPORT, PROBE, ECHO): each counts as one datagram
+of no bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ FIRST_SIZE = 64
 
 
 class SentLog:
-    """The records of one session. `next` is the counter after the last one told of; the totals include all before."""
+    """The records of one session. `next` is the counter after the last one noted; the totals include all before it."""
 
     __slots__ = ("_bytes_to", "_datagrams_to", "_mask", "_oldest", "_room", "_times", "bytes", "datagrams", "next")
 
@@ -27,18 +28,18 @@ class SentLog:
         self.begin()
 
     def begin(self) -> None:
-        """A new session."""
+        """Start at zero, for a new session."""
         self._times = array("d")
         self._datagrams_to = array("Q")
         self._bytes_to = array("Q")
-        self._mask = -1  # the places less one, a power of two; a counter's is counter & _mask
+        self._mask = -1  # number of places, a power of two, less one; a counter's place is counter & _mask
         self._oldest = 0
         self._room: float = 0
-        """The first counter that has no place beside the oldest; infinite where there are as many places as ever."""
+        """First counter that has no place beside the oldest; infinite once the rings have their full size."""
         self.next = self.datagrams = self.bytes = 0
 
     def sent(self, counter: int, datagrams: int, size: int, now: float) -> None:
-        """A record with packets went out: `size` in bytes, `now` in seconds."""
+        """Note that a record with packets was sent. `size`: bytes; `now`: seconds."""
         if counter != self.next:
             self.fill(counter, now)
         if counter >= self._room:
@@ -50,7 +51,7 @@ class SentLog:
         self.bytes = self._bytes_to[at] = self.bytes + size
 
     def sent_singles(self, first: int, count: int, each: int, size: int, now: float) -> None:
-        """So many records with packets went out from the counter `first` on, a datagram each.
+        """Note that `count` records with packets were sent from the counter `first` on, one datagram each.
 
         `each`: bytes of all but the last, which may be shorter; `size`: bytes of all together.
         """
@@ -63,69 +64,69 @@ class SentLog:
         self._bytes_to[first + count - 1 & self._mask] = self.bytes = self.bytes + size - each * count
 
     def fill(self, counter: int, now: float) -> None:
-        """The counters below this one that were not told of are used by now, too."""
+        """Note that the counters below this one are used by now, including those that were not noted."""
         first = max(self.next, counter - MOST)
         self.datagrams += first - self.next
         if first < counter:
             self._append(first, counter - first, 0, now)
 
     def _append(self, first: int, count: int, size: int, now: float) -> None:
-        """From the counter `first` on so many records went out, each in one datagram of `size` bytes."""
+        """Append `count` records from the counter `first` on, each sent in one datagram of `size` bytes."""
         if first + count > self._room:
             self._make_room(first + count - 1)
         self.next = first + count
         while count:
             at = first & self._mask
-            some = min(count, self._mask + 1 - at)
-            self._times[at : at + some] = array("d", (now,)) * some
-            self._datagrams_to[at : at + some] = array("Q", range(self.datagrams + 1, self.datagrams + some + 1))
+            part = min(count, self._mask + 1 - at)
+            self._times[at : at + part] = array("d", (now,)) * part
+            self._datagrams_to[at : at + part] = array("Q", range(self.datagrams + 1, self.datagrams + part + 1))
             if size:
-                totals = array("Q", range(self.bytes + size, self.bytes + some * size + 1, size))
+                totals = array("Q", range(self.bytes + size, self.bytes + part * size + 1, size))
             else:
-                totals = array("Q", (self.bytes,)) * some
-            self._bytes_to[at : at + some] = totals
-            self.datagrams += some
-            self.bytes += some * size
-            first += some
-            count -= some
+                totals = array("Q", (self.bytes,)) * part
+            self._bytes_to[at : at + part] = totals
+            self.datagrams += part
+            self.bytes += part * size
+            first += part
+            count -= part
 
     def knows(self, counter: int) -> bool:
-        """Whether this counter was sent, not too long ago, and is not forgotten."""
+        """Whether this counter was sent recently enough and is not forgotten."""
         return max(self._oldest, self.next - self._mask - 1) <= counter < self.next
 
     def forget_below(self, counter: int) -> None:
-        """What was sent before this counter will not be asked for again: others may take its places."""
+        """Let others take the places of the counters below this one, which are not needed any more."""
         self._oldest = max(0, counter)
         self._room = self._oldest + self._mask + 1
 
     def time_of(self, counter: int) -> float:
-        """When it was sent; the counter is known, here and below."""
+        """When the counter was sent. Here and below, the counter must be known (`knows`)."""
         return self._times[counter & self._mask]
 
     def had_packets(self, counter: int) -> bool:
-        """Whether this known counter was told of; the one before it is known, too."""
+        """Whether the counter was noted as having packets. The one before it must be known, too."""
         former = self._bytes_to[counter - 1 & self._mask] if counter else 0
         return self._bytes_to[counter & self._mask] > former
 
     def datagrams_to(self, counter: int) -> int:
-        """Datagrams sent up to it and with it."""
+        """Number of datagrams sent up to and including the counter."""
         return self._datagrams_to[counter & self._mask]
 
     def bytes_to(self, counter: int) -> int:
-        """Bytes sent up to it and with it."""
+        """Number of bytes sent up to and including the counter."""
         return self._bytes_to[counter & self._mask]
 
     def singles(self, after: int, until: int) -> int:
-        """How many of the known counters behind `after` and up to `until` went in one datagram."""
+        """Number of the known counters after `after`, up to `until`, that were sent in one datagram."""
         return self._steps(self._datagrams_to, after, until).count(1)
 
     def short(self, after: int, until: int, size: int) -> int:
-        """How many of the known counters behind `after` and up to `until` had no more than `size` bytes."""
+        """Number of the known counters after `after`, up to `until`, that had at most `size` bytes."""
         return sum(step <= size for step in self._steps(self._bytes_to, after, until))
 
     def _steps(self, column: array[int], after: int, until: int) -> list[int]:
-        """What each of the known counters behind `after` and up to `until` has added to the totals of a column."""
-        oldest = self.next - self._mask - 1  # what it added is not known, as the one before it is gone
+        """What each known counter after `after`, up to `until`, added to the totals of a column."""
+        oldest = self.next - self._mask - 1  # how much it added is unknown, since the one before it is gone
         first = max(after + 1, oldest + 1 if oldest > 0 else 0)
         if first > until:
             return []
@@ -139,7 +140,7 @@ class SentLog:
         return list(map(sub, totals[1:], totals))
 
     def _make_room(self, counter: int) -> None:
-        """Have a place for this counter beside the oldest, if there are fewer places than ever."""
+        """Grow the rings so that this counter has a place beside the oldest, up to their full size."""
         size = self._mask + 1
         if not size:
             size = FIRST_SIZE

@@ -1,11 +1,11 @@
-"""The pieces of one record, in a buffer of 64 KiB, until it is whole.
+"""Slot that collects the pieces of one record in a buffer of 64 KiB.
 
-All pieces have one size, only the last may be shorter. The last one's place follows from the size of the others, so it
-is kept aside until one of those has come. With the parity of a protected burst, one piece fewer is enough, and all have
-the full size.
+All pieces have the same size, except that the last may be shorter. The last piece's position follows from the size of
+the others, so it is kept aside until one of those has come. With the parity of a protected burst, one piece fewer is
+enough, and all have the full size.
 
-The first of two pieces that claim one place stays, and the second is refused: BadPacket("repeated fragment"). A piece
-that contradicts the pieces before it, or makes the record longer than a message, is BadPacket("bad fragment").
+If two pieces claim the same place, the first stays and the second is refused: BadPacket("repeated fragment"). A piece
+that contradicts the pieces before it, or makes the record longer than a message, raises BadPacket("bad fragment").
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from vpntun.wire.message import HEADER_SIZE, LARGEST
 
 
 class Window(Protocol):
-    """Which counters have been accepted."""
+    """Replay window: the counters that have been accepted."""
 
     def seen(self, counter: int) -> bool:
         """Whether the counter would be refused."""
 
 
 class Receiving(Protocol):
-    """What is needed of a session, which is compared by identity."""
+    """The part of a session that reassembly needs. Sessions are compared by identity."""
 
     @property
     def replay(self) -> Window:
-        """Its window."""
+        """The session's replay window."""
 
 
 AnySession = TypeVar("AnySession", bound=Receiving)
 
 
 class Slot(Generic[AnySession]):
-    """One record's pieces. It is free when it has no session."""
+    """Pieces of one record. The slot is free when it has no session."""
 
     __slots__ = (
         "_count",
@@ -48,10 +48,10 @@ class Slot(Generic[AnySession]):
         "began",
         "buffer",
         "counter",
+        "last_use",
         "pieces",
         "session",
         "source",
-        "turn",
     )
 
     def __init__(self) -> None:
@@ -60,12 +60,12 @@ class Slot(Generic[AnySession]):
         self.source: Hashable = None
         self.began = 0.0
         self.pieces = 0
-        self.turn = 0
+        self.last_use = 0
         self.buffer = memoryview(bytearray(LARGEST))
         self._begin(0)
 
     def begin(self, session: AnySession, counter: int, source: Hashable, count: int, now: float) -> None:
-        """Serve another record, of `count` pieces."""
+        """Begin to collect another record, of `count` pieces."""
         self.session = session
         self.counter = counter
         self.source = source
@@ -75,7 +75,7 @@ class Slot(Generic[AnySession]):
 
     @property
     def datagram_size(self) -> int:
-        """Bytes of each datagram of a whole burst, but for a last one that may be shorter."""
+        """Bytes of each datagram of a complete burst, except the last, which may be shorter."""
         return HEADER_SIZE + self._step
 
     def _begin(self, count: int) -> None:
@@ -85,7 +85,7 @@ class Slot(Generic[AnySession]):
         self._last = self._parity = b""
 
     def put(self, index: int, count: int, piece: memoryview) -> int:
-        """Take in a piece or the parity; return the length of the message once it is whole, 0 before.
+        """Take in a piece or the parity; return the length of the message once it is complete, 0 before.
 
         Raises BadPacket.
         """
@@ -104,7 +104,7 @@ class Slot(Generic[AnySession]):
     def _put(self, index: int, piece: memoryview) -> None:
         size, last = len(piece), self._count - 1
         if index < last:
-            self._know_step(size)
+            self._note_step(size)
             begin = HEADER_SIZE + index * size
             self.buffer[begin : begin + size] = piece
         elif index == last:
@@ -117,11 +117,11 @@ class Slot(Generic[AnySession]):
         else:
             if HEADER_SIZE + self._count * size > LARGEST or (self._last and size != len(self._last)):
                 raise BadPacket("bad fragment")
-            self._know_step(size)
+            self._note_step(size)
             self._parity = bytes(piece)
 
-    def _know_step(self, size: int) -> None:
-        """All pieces but the last have this size."""
+    def _note_step(self, size: int) -> None:
+        """Note that all pieces but the last have this size."""
         if not self._step:
             if size < len(self._last) or HEADER_SIZE + (self._count - 1) * size + (len(self._last) or 1) > LARGEST:
                 raise BadPacket("bad fragment")
@@ -130,7 +130,7 @@ class Slot(Generic[AnySession]):
             raise BadPacket("bad fragment")
 
     def _restore(self) -> int:
-        """One piece is missing, and what all are together is known."""
+        """Restore the one missing piece from the parity; return the length of the message."""
         count, step, buffer = self._count, self._step, self.buffer
         if self._last:
             self._put_last()
@@ -141,6 +141,7 @@ class Slot(Generic[AnySession]):
         return HEADER_SIZE + count * step
 
     def _put_last(self) -> int:
+        """Put the last piece in its position; return the length of the message."""
         begin = HEADER_SIZE + (self._count - 1) * self._step
         end = begin + len(self._last)
         self.buffer[begin:end] = self._last

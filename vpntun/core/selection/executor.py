@@ -1,12 +1,12 @@
-"""Carries out what the core has decided about one peer, and what that decides in turn.
+"""Executor of the core's events for one peer, and of the events that follow from them.
 
-    peer        handshakes, sessions, timers         (core/wireguard)
-    selector    where to ask for a handshake         (core/selection)
-    records     what two vpntuns exchange besides    (core/records)
+    peer        handshakes, sessions, timers                   (core/wireguard)
+    selector    where to ask for a handshake                   (core/selection)
+    records     records without packets between two vpntuns    (core/records)
 
-Each of the three returns events. Those that are questions to another of the three are answered here; those that act on
-the world go to `actions`: the link of a running program, or a simulator. An event's consequences come before the
-events behind it. What `actions` decides while events are carried out is queued behind its cause, never nested.
+Each of the three returns events. The executor passes an event that concerns another of the three to it, and an event
+that acts on the world to `actions`: the link of a running program, or a simulator. The consequences of an event come
+before the events behind it. Events that `actions` adds meanwhile are queued after their cause, never nested.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from vpntun.types import CarrierName
 
 
 class CarrierSelector(Protocol):
-    """Decides where a peer is asked for a handshake: the client's way, or the server's."""
+    """Selector of the endpoint at which to ask for a handshake: the client's, or the server's."""
 
     @property
     def deadline(self) -> float:
@@ -49,7 +49,7 @@ class CarrierSelector(Protocol):
         """Whether a path to the peer is being looked for."""
 
     def start(self, now: float) -> list[Event]:
-        """Begin."""
+        """Begin to look for the peer."""
 
     def want(self, now: float) -> list[Event]:
         """Ask for a handshake, if none is being asked for."""
@@ -71,10 +71,10 @@ class CarrierSelector(Protocol):
 
 
 class Actions(Protocol):
-    """Acts on the world, on behalf of one peer."""
+    """Actions on the world on behalf of one peer."""
 
     def transmit(self, endpoint: Endpoint, message: bytes) -> bool:
-        """Send a handshake or keepalive message; False where this host cannot send there."""
+        """Send a handshake or keepalive message; return False if this host cannot send there."""
 
     def send_record_alone(self, wanted: SendRecord) -> list[Event]:
         """Seal and send a record without packets."""
@@ -83,7 +83,7 @@ class Actions(Protocol):
         """Note that a session is confirmed."""
 
     def moved(self, endpoint: Endpoint, former: Endpoint | None) -> None:
-        """Note that the peer is reached elsewhere now."""
+        """Note that the peer's endpoint has changed."""
 
     def close_connection(self, endpoint: Endpoint) -> None:
         """Close a connection that another endpoint has replaced."""
@@ -95,14 +95,14 @@ class Actions(Protocol):
         """Open a connection of a carrier to the address of this candidate."""
 
     def drain_queue(self) -> None:
-        """Send the packets that wait, as far as they can leave."""
+        """Send the packets that wait, as many as possible."""
 
     def drop_queued(self) -> None:
         """Drop the packets that wait."""
 
 
 class Executor:
-    """Carries out the events of one peer."""
+    """Executor of one peer's events."""
 
     def __init__(self, peer: Peer, selector: CarrierSelector, records: RecordProtocol, actions: Actions) -> None:
         self.peer = peer
@@ -124,7 +124,7 @@ class Executor:
         self.act(self.records.handle_timer(now, slept), now)
 
     def act(self, events: Iterable[Event], now: float) -> None:
-        """Carry out events, in order; those of a nested call follow when the current one is done."""
+        """Carry out events in order. Those of a nested call are queued behind the current one."""
         waiting = self._waiting
         waiting.extend(events)
         if self._is_acting:
@@ -138,7 +138,7 @@ class Executor:
             waiting.clear()
 
     def _act_on(self, event: Event, now: float) -> list[Event]:
-        """Carry out one event; return what it decides in turn."""
+        """Carry out one event; return the events that follow from it."""
         actions = self._actions
         match event:
             case Transmit(endpoint, message):
