@@ -76,12 +76,6 @@ def desk(loop: HandLoop) -> Iterator[Desk]:
     desk.close()
 
 
-@pytest.fixture
-def house(loop: HandLoop) -> Iterator[House]:
-    with ExitStack() as stack:
-        yield House(loop, stack)
-
-
 def is_open(connection: TcpConnection) -> bool:
     return connection.fileno() >= 0
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.records.test_protocol import TAKES, Two
+from tests.core.records.two import TAKES, Two
 from vpntun.core.records.parity import KEPT, KEPT_FOR, ParityMaker, Restorer
 from vpntun.crypto.replay import LIMIT, ReplayWindow
 from vpntun.errors import BadPacket

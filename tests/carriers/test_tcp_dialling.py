@@ -1,0 +1,79 @@
+"""TCP connections that this end dials: each dial succeeds or fails once, and in time."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+
+from tests.carriers.house import House
+from tests.carriers.test_udp import free_port
+from tests.machine import HandLoop, no_more_descriptors
+from vpntun.carriers.tcp import ConnectionOwner, Dialling, TcpConnection
+from vpntun.wire.framing import SharedBuffer
+
+
+def dial(loop: HandLoop, address: tuple[str, int]) -> list[TcpConnection | None]:
+    answers: list[TcpConnection | None] = []
+    Dialling(socket.AF_INET, address, loop, answers.append, ConnectionOwner(SharedBuffer()))
+    return answers
+
+
+def test_without_room_for_a_connection_a_dial_fails_and_no_more(house: House) -> None:
+    with no_more_descriptors():
+        answers = dial(house.loop, ("127.0.0.1", house.port))
+    assert answers == []
+    house.loop.poll()
+    assert answers == [None]
+
+
+def test_a_dialled_connection_carries_messages_both_ways(house: House) -> None:
+    answers = dial(house.loop, ("127.0.0.1", house.port))
+    assert answers == []
+    house.loop.until(lambda: answers)
+    accepted = house.accept()
+    (dialled,) = answers
+    assert dialled is not None
+    assert accepted is not None
+    got: list[bytes] = []
+    house.loop.watch(accepted.fileno(), lambda: got.extend(map(bytes, accepted.receive())))
+    house.loop.watch(dialled.fileno(), lambda: got.extend(map(bytes, dialled.receive())))
+    dialled.send([memoryview(b"question" * 10)])
+    house.loop.until(lambda: len(got) == 1)
+    accepted.send([memoryview(b"answer" * 10)])
+    house.loop.until(lambda: len(got) == 2)
+    assert got == [b"question" * 10, b"answer" * 10]
+    house.loop.pass_time(60)
+    assert len(answers) == 1
+    accepted.close()
+    dialled.close()
+
+
+def test_a_refused_connection_is_told_once(loop: HandLoop) -> None:
+    answers = dial(loop, ("127.0.0.1", free_port(socket.AF_INET, socket.SOCK_STREAM)))
+    loop.until(lambda: answers)
+    loop.pass_time(60)
+    assert answers == [None]
+
+
+def test_an_address_without_a_way_there_is_told_once(loop: HandLoop) -> None:
+    answers = dial(loop, ("255.255.255.255", 55555))
+    loop.until(lambda: answers)
+    loop.pass_time(60)
+    assert answers == [None]
+
+
+def test_a_host_that_never_answers_is_given_up_after_ten_seconds(loop: HandLoop) -> None:
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # the queue is full: the next ones get no answer
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        answers = dial(loop, full.getsockname())
+        loop.pass_time(9.9)
+        loop.settle()
+        assert answers == []
+        loop.pass_time(0.2)
+        assert answers == [None]
