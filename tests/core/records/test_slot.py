@@ -50,9 +50,8 @@ A, B, C = b"a" * 100, b"b" * 100, b"c" * 40
 
 
 def test_a_fresh_slot_is_free_and_one_that_has_begun_is_its_records() -> None:
-    slot: Slot[ASession] = Slot()
-    assert slot.session is None
-    slot.begin(SESSION, 7, "peer", 3, 1000.0)
+    assert Slot[ASession]().session is None
+    slot = slot_for(3)
     assert (slot.session, slot.counter, slot.source, slot.began, slot.pieces) == (SESSION, 7, "peer", 1000.0, 0)
 
 
