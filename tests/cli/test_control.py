@@ -365,7 +365,7 @@ def test_a_tunnel_that_does_not_end_in_time_is_said_with_what_to_do(
 
 
 def test_a_tunnel_that_does_not_answer_is_said(run: Run, user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "PATIENCE", 0.2)
+    monkeypatch.setattr(client.ControlClient.__init__, "__defaults__", (0.2,))
     with running(STATUS) as process:
         os.kill(process, signal.SIGSTOP)
         said = run("show", "tun3")
