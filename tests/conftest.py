@@ -1,11 +1,11 @@
 """How the tests share two processors: four run side by side, and tests that would disturb each other are kept apart.
 
 group          tests                                         why together
-busy           files of tests/netns that measure or move     never two at once
-               much
-waiting        files of tests/netns that mostly wait for     they leave the processors to others
-               the program's timers
-short          the other files of tests/netns                one worker's share
+moving         files of tests/netns that move much           never two at once, or neither gets anywhere
+waiting        ... that mostly wait for the program's timers they leave the processors to others
+measuring      ... that measure times, memory, lost packets  never two at once
+routing        ... about routes                              one worker's share
+running        the other files of tests/netns                one worker's share
 installed      tests/boot and the README's examples          they share one installation
 model          the model of TCP in tests/core/records        its tests compare the same runs, each made once a worker
 sockets        the rooms that open sockets, and a few files  a port that was free must still be free a bit later
@@ -28,23 +28,15 @@ from tests.netns.lab import remove_state_folders
 from vpntun.runtime.log import log
 
 HERE = Path(__file__).parent
-GROUPS = ["busy", "waiting", "short", "installed", "model", "sockets"]
+WORKERS = 4  # as in scripts/test
 NETNS = {
-    **dict.fromkeys(
-        [
-            "test_kernel",
-            "test_many",
-            "test_offloads",
-            "test_soak",
-            "test_steadiness",
-            "test_two_commands",
-            "test_wan",
-            "test_wireguard",
-        ],
-        "busy",
-    ),
-    **dict.fromkeys(["test_bad_input", "test_restarts", "test_routing_loops", "test_transports"], "waiting"),
+    "moving": ["offloads", "wireguard"],
+    "waiting": ["restarts", "transports", "bad_input"],
+    "measuring": ["steadiness", "two_commands", "many", "wan", "soak", "kernel"],
+    "routing": ["routing", "routing_loops", "vandals", "relay"],
 }
+GROUPS = [*NETNS, "running", "installed", "model", "sockets"]
+GROUP_OF = {f"test_{name}": group for group, names in NETNS.items() for name in names}
 INSTALLED = {"boot", "test_readme.py"}
 WITH_SOCKETS = {"carriers", "control", "datapath", "netconf", "process", "runtime", "test_load.py", "tun"}
 
@@ -53,7 +45,7 @@ def group_of(path: Path) -> str | None:
     """The group of a test file, given relative to this folder; None: each of its tests may run anywhere."""
     room = path.parts[0]
     if room == "netns":
-        return NETNS.get(path.stem, "short")
+        return GROUP_OF.get(path.stem, "running")
     if room in INSTALLED:
         return "installed"
     if path.stem == "test_model":
@@ -62,25 +54,43 @@ def group_of(path: Path) -> str | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "xdist_group(name): run by one worker, one after the other")
+    """Have groups handed out in our order, and signals work although the tests were started in the background."""
     config.option.loadscopereorder = False  # xdist hands groups out in the order of the tests, not of their numbers
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and then in all that the tests start
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Give all tests of a group to one worker.
+
+    xdist's own way, a mark and --dist loadgroup, groups nothing under pytest 9.2: it writes the group into a test's
+    name where pytest no longer reads it.
+    """
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    def scope_of(nodeid: str) -> str:
+        path = config.rootpath / nodeid.partition("::")[0]
+        return group_of(path.relative_to(HERE)) or nodeid
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = scope_of
+    return scheduler
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test's group, and sort by it.
+    """Sort the tests by group.
 
     Each worker is given two groups at the start, so that a few single tests follow the longest: no second long one
     waits behind a first.
     """
     grouped: dict[str | None, list[pytest.Item]] = {name: [] for name in (*GROUPS, None)}
     for item in items:
-        group = group_of(item.path.relative_to(HERE))
-        grouped[group].append(item)
-        if group is not None:
-            item.add_marker(pytest.mark.xdist_group(group))
+        grouped[group_of(item.path.relative_to(HERE))].append(item)
     single = grouped.pop(None)
-    longest = [item for name in GROUPS[:4] for item in grouped.pop(name)]
-    items[:] = [*longest, *single[:4], *(item for rest in grouped.values() for item in rest), *single[4:]]
+    longest = [item for name in GROUPS[:WORKERS] for item in grouped.pop(name)]
+    rest = [item for items_of_one in grouped.values() for item in items_of_one]
+    items[:] = [*longest, *single[:WORKERS], *rest, *single[WORKERS:]]
 
 
 @pytest.fixture(autouse=True)
