@@ -1,11 +1,17 @@
-"""How the tests share two processors: three run side by side, and tests that would disturb each other are kept apart.
+"""How the tests share two processors: four run side by side, and tests that would disturb each other are kept apart.
 
-group      tests                                         why together
-waiting    files of tests/netns that mostly wait         they leave the processors to others
-busy       the other files of tests/netns                each may measure, or move much: never two at once
-installed  tests/boot and the documents' examples        they share one installation
-sockets    the rooms that open sockets, and a few files  a port that was free must still be free a bit later
-(none)     the rooms without I/O, cli, the documents     pure computation, wherever there is room
+group          tests                                         why together
+moving         files of tests/netns that move much           never two at once, or neither gets anywhere
+waiting        ... that mostly wait for the program's timers they leave the processors to others
+measuring      ... that measure times, memory, lost packets  never two at once
+routing        ... about routes                              one worker's share
+running        the other files of tests/netns                one worker's share
+installed      tests/boot and the documents' examples       they share one installation
+model          the model of TCP in tests/core/records        its tests compare the same runs, each made once a worker
+sockets        the rooms that open sockets, and a few files  a port that was free must still be free a bit later
+(none)         everything else                               pure computation, wherever there is room
+
+Groups are handed out in this order: the longest first, and single tests fill what is left at the end.
 """
 
 from __future__ import annotations
@@ -22,32 +28,69 @@ from tests.netns.lab import remove_state_folders
 from vpntun.runtime.log import log
 
 HERE = Path(__file__).parent
+WORKERS = 4  # as in scripts/test
+NETNS = {
+    "moving": ["offloads", "wireguard"],
+    "waiting": ["restarts", "transports", "bad_input"],
+    "measuring": ["steadiness", "two_commands", "many", "wan", "soak", "kernel"],
+    "routing": ["routing", "routing_loops", "vandals", "relay"],
+}
+GROUPS = [*NETNS, "running", "installed", "model", "sockets"]
+GROUP_OF = {f"test_{name}": group for group, names in NETNS.items() for name in names}
 INSTALLED = {"boot", "test_examples.py"}
 WITH_SOCKETS = {"carriers", "control", "datapath", "netconf", "process", "runtime", "test_load.py", "tun"}
-WAIT_MOSTLY = {
-    "test_transports",
-    "test_restarts",
-    "test_bad_input",
-    "test_exits",
-    "test_lab",
-    "test_devices",
-    "test_manner",
-    "test_persistent",
-    "test_internal_errors",
-    "test_routing_loops",
-    "test_vandals",
-}
+
+
+def group_of(path: Path) -> str | None:
+    """The group of a test file, given relative to this folder; None: each of its tests may run anywhere."""
+    room = path.parts[0]
+    if room == "netns":
+        return GROUP_OF.get(path.stem, "running")
+    if room in INSTALLED:
+        return "installed"
+    if path.stem == "test_model":
+        return "model"
+    return "sockets" if room in WITH_SOCKETS else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have groups handed out in our order, and signals work although the tests were started in the background."""
+    config.option.loadscopereorder = False  # xdist hands groups out in the order of the tests, not of their numbers
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and then in all that the tests start
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Give all tests of a group to one worker.
+
+    xdist's own way, a mark and --dist loadgroup, groups nothing under pytest 9.2: it writes the group into a test's
+    name where pytest no longer reads it.
+    """
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    def scope_of(nodeid: str) -> str:
+        path = config.rootpath / nodeid.partition("::")[0]
+        return group_of(path.relative_to(HERE)) or nodeid
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = scope_of
+    return scheduler
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the tests by group.
+
+    Each worker is given two groups at the start, so that a few single tests follow the longest: no second long one
+    waits behind a first.
+    """
+    grouped: dict[str | None, list[pytest.Item]] = {name: [] for name in (*GROUPS, None)}
     for item in items:
-        room = item.path.relative_to(HERE).parts[0]
-        if room in INSTALLED:
-            item.add_marker(pytest.mark.xdist_group("installed"))
-        elif room == "netns":
-            item.add_marker(pytest.mark.xdist_group("waiting" if item.path.stem in WAIT_MOSTLY else "busy"))
-        elif room in WITH_SOCKETS:
-            item.add_marker(pytest.mark.xdist_group("sockets"))
+        grouped[group_of(item.path.relative_to(HERE))].append(item)
+    single = grouped.pop(None)
+    longest = [item for name in GROUPS[:WORKERS] for item in grouped.pop(name)]
+    rest = [item for items_of_one in grouped.values() for item in items_of_one]
+    items[:] = [*longest, *single[:WORKERS], *rest, *single[WORKERS:]]
 
 
 @pytest.fixture(autouse=True)

@@ -78,12 +78,6 @@ def desk(loop: HandLoop) -> Iterator[Desk]:
     desk.close()
 
 
-@pytest.fixture
-def house(loop: HandLoop) -> Iterator[House]:
-    with ExitStack() as stack:
-        yield House(loop, stack)
-
-
 def is_open(connection: Stream) -> bool:
     return isinstance(connection, TcpConnection) and connection.fileno() >= 0
 

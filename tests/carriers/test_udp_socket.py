@@ -246,8 +246,10 @@ def test_a_port_in_use_is_told_as_such_and_no_descriptor_is_left(loop: HandLoop,
 def test_the_two_ip_versions_share_a_port(loop: HandLoop) -> None:
     free_port(socket.AF_INET6)
     port = free_port(socket.AF_INET)
-    with bound(socket.AF_INET, loop, port), bound(socket.AF_INET6, loop, port):
-        pass
+    with bound(socket.AF_INET, loop, port) as (four, _), bound(socket.AF_INET6, loop, port) as (six, _):
+        for udp in (four, six):
+            with socket.socket(fileno=os.dup(udp.fileno())) as same:
+                assert same.getsockname()[1] == port
 
 
 @both_versions

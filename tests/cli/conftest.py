@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 
 import vpntun.daemon  # now, since a test as an ordinary user may not be able to read it
 from vpntun.cli import main
+from vpntun.config.keyfile import create_shared
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +60,22 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     given: list[Any] = []
     monkeypatch.setattr(vpntun.daemon, "run", lambda *arguments: given.extend(arguments))
     return given
+
+
+def program(*arguments: str | Path, stdin: bytes = b"", environment: dict[str, str] | None = None) -> Said:
+    """Run the program as a user does."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vpntun", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        check=False,
+        timeout=30,
+        env={**os.environ, **(environment or {})},
+    )
+    return Said(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    create_shared(tmp_path / "key")
+    return tmp_path / "key"

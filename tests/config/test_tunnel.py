@@ -121,7 +121,7 @@ def test_an_address_whose_network_covers_the_peer_is_refused_too() -> None:
 
 @pytest.mark.parametrize(("host", "route"), [("192.0.2.1", "::/0"), ("2001:db8::1", "0.0.0.0/0"), (None, "0.0.0.0/0")])
 def test_a_route_of_the_other_ip_version_or_of_a_server_covers_nothing(host: str | None, route: str) -> None:
-    tunnel(host=host, routes=networks(route))
+    assert tunnel(host=host, routes=networks(route)).routes == networks(route)
 
 
 def test_the_addresses_of_a_name_can_be_checked_after_the_look_up() -> None:

@@ -142,25 +142,25 @@ def unharmed(lab: Lab, *daemons: Daemon) -> None:
         assert "Traceback" not in daemon.log
 
 
-@pytest.mark.parametrize("version", [4, 6])
-def test_junk_datagrams_are_not_answered(lab: Lab, version: int) -> None:
+def test_junk_datagrams_are_not_answered(lab: Lab) -> None:
     server, client = start_pair(lab)
     lab.ping(lab.a, far(lab))
     before = memory(server)
-    run(lab.a, JUNK_DATAGRAMS, lab.b.four if version == 4 else lab.b.six, PORT)
+    for address in (lab.b.four, lab.b.six):
+        run(lab.a, JUNK_DATAGRAMS, address, PORT)
     unharmed(lab, server, client)
     assert memory(server) < before + 8_000_000
     assert len(server.log) < 100_000, "the log is not rate limited"
 
 
-@pytest.mark.parametrize("prefix", ["0000", "0001", "001f", "0101", "ffff"])
-def test_a_frame_length_that_cannot_be_closes_the_connection(lab: Lab, prefix: str) -> None:
+def test_a_frame_length_that_cannot_be_closes_the_connection(lab: Lab) -> None:
     server, client = start_pair(lab)
     lab.ping(lab.a, far(lab))
     before = sockets(server)
-    seconds = float(run(lab.a, STREAM, lab.b.four, PORT, prefix, 10))
-    assert seconds < 8
-    assert until(lambda: sockets(server) == before, 5)
+    for prefix in ("0000", "0001", "001f", "0101", "ffff"):
+        seconds = float(run(lab.a, STREAM, lab.b.four, PORT, prefix, 10))
+        assert seconds < 8, prefix
+        assert until(lambda: sockets(server) == before, 5), prefix
     unharmed(lab, server, client)
 
 

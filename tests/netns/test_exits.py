@@ -82,10 +82,7 @@ def test_a_device_name_that_cannot_be(lab: Lab) -> None:
 
 
 def test_ones_own_key_as_the_peer(lab: Lab) -> None:
-    private = lab.folder / "private"
-    private.write_text(lab.a.run(sys.executable, "-m", "vpntun", "genkey").stdout)
-    private.chmod(0o600)
-    public = lab.a.run(sys.executable, "-m", "vpntun", "pubkey", input=private.read_text()).stdout.strip()
+    private, public = lab.new_identity("private")
     fails(lab, 3, f"-s -i tun11 --private-key {private} --peer {public}", "own")
     fails(lab, 3, f"-s -i tun11 --private-key {private} --peer {public[:-3]}", "key")
 

@@ -35,8 +35,8 @@ class Hub:
         self.c.run("ip", "address", "add", "10.0.1.3/24", "dev", "veth0")
         self.private, self.public = {}, {}
         for name in ("a", "hub", "c"):
-            self.private[name] = self._vpntun("genkey")
-            self.public[name] = self._vpntun("pubkey", input=self.private[name])
+            file, self.public[name] = lab.new_identity(f"{name}.key")
+            self.private[name] = file.read_text()
         self.hub_file = self._write("hub", "")
 
     def start(self, *, relay: bool = False, transport_of_c: str = "tcp") -> None:
@@ -89,9 +89,6 @@ class Hub:
         file.touch(mode=0o600)
         file.write_text(text)
         return file
-
-    def _vpntun(self, *arguments: str, input: str | None = None) -> str:
-        return self.hub.run(sys.executable, "-m", "vpntun", *arguments, input=input).stdout.strip()
 
 
 @pytest.fixture

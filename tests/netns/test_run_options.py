@@ -254,11 +254,11 @@ def test_systemd_is_not_told_of_a_reload_before_the_start_is_over(lab: Lab, told
 
 
 def test_a_peer_to_call_is_refused_where_all_was_set_up_for_peers_that_call(lab: Lab) -> None:
-    keys = [lab.b.run(sys.executable, "-m", "vpntun", "genkey").stdout.strip() for _ in range(2)]
-    public = lab.b.run(sys.executable, "-m", "vpntun", "pubkey", input=keys[1]).stdout.strip()
+    private, _ = lab.new_identity("hub.key")
+    _, public = lab.new_identity("caller.key")
     path = lab.folder / "hub.conf"
     path.touch(mode=0o600)
-    path.write_text(f"[Interface]\nPrivateKey = {keys[0]}\nListenPort = {PORT}\nTransport = tcp\n")
+    path.write_text(f"[Interface]\nPrivateKey = {private.read_text()}\nListenPort = {PORT}\nTransport = tcp\n")
     server = lab.b.vpntun("up", path)
     server.wait_for("waiting for")
     path.write_text(path.read_text() + f"[Peer]\nPublicKey = {public}\nEndpoint = {lab.a.four}:1\nTransport = tcp\n")

@@ -93,11 +93,11 @@ def test_the_client_may_start_first(lab: Lab) -> None:
     assert client.running
 
 
-@pytest.mark.parametrize("size", [56, 1392, 1393, 8000])
-def test_packets_of_all_sizes_pass_whole_or_in_fragments(lab: Lab, size: int) -> None:
+def test_packets_of_all_sizes_pass_whole_or_in_fragments(lab: Lab) -> None:
     start_pair(lab)
-    lab.ping(lab.a, far(lab, 4), size=size)
-    lab.ping(lab.a, far(lab, 6), size=size)
+    for version in (4, 6):
+        for size in (56, 1392, 1393, 8000):
+            lab.ping(lab.a, far(lab, version), size=size)
 
 
 def test_hundreds_of_megabytes_arrive_unchanged(lab: Lab) -> None:

@@ -142,12 +142,12 @@ def test_superpackets_are_split_and_segments_joined_whatever_the_device_can(
     assert "undeliverable" not in client.log, str(client)
 
 
-@pytest.mark.parametrize("size", [0, 1, 1392, 1393, 5000])
-def test_packets_of_all_sizes(lab: Lab, keys: Keys, size: int) -> None:
+def test_packets_of_all_sizes(lab: Lab, keys: Keys) -> None:
     start_wireguard(lab, keys)
     start_vpntun(lab, keys, *as_client(lab))
-    lab.ping(lab.a, THEIRS, size=size)
-    lab.ping(lab.b, OURS6, size=size)
+    for size in (0, 1, 1392, 1393, 5000):
+        lab.ping(lab.a, THEIRS, size=size)
+        lab.ping(lab.b, OURS6, size=size)
 
 
 def test_a_wrong_preshared_key_gets_nowhere(lab: Lab, keys: Keys) -> None:

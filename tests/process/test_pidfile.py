@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,16 @@ try:
     held.remove()
 except VpntunError as error:
     print("refused", flush=True)
+"""
+
+# It ends without taking its file away, and what it has run lives on.
+LEAVES_A_CHILD = """
+import subprocess, sys
+from pathlib import Path
+from vpntun.process.pidfile import Pidfile
+held = Pidfile(Path(sys.argv[1]))
+child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, close_fds=False)
+print(child.pid)
 """
 
 
@@ -108,15 +119,16 @@ def test_a_file_removed_meanwhile_is_no_error(path: Path) -> None:
     held = Pidfile(path)
     path.unlink()
     held.remove()
+    assert list(path.parent.iterdir()) == []
 
 
 def test_child_processes_do_not_keep_the_file_locked(path: Path) -> None:
-    held = Pidfile(path)
-    with subprocess.Popen(["sleep", "60"]) as child:
-        held.remove()
-        path.write_text("1\n")
+    command = [sys.executable, "-c", LEAVES_A_CHILD, str(path)]
+    child = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    try:
         Pidfile(path).remove()
-        child.kill()
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_a_relative_name_still_works_after_a_change_of_folder(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,9 @@ def test_lines_run_in_order(tmp_path: Path, run: Run) -> None:
 
 
 def test_without_lines_nothing_is_run(run: Run) -> None:
-    run(ShellLines("PreUp", []))
+    with logged() as lines:
+        run(ShellLines("PreUp", []))
+    assert lines == []
 
 
 @pytest.mark.parametrize("when", ["PreUp", "PostUp"])

@@ -226,12 +226,15 @@ def test_a_folder_that_this_user_may_not_write_is_a_privilege_error() -> None:
             open_log("tun3", 0, file=folder / "closed" / "log")
 
 
-def test_a_full_disk_stops_nothing() -> None:
-    handler = ToFile.__new__(ToFile)
-    logging.Handler.__init__(handler)
-    handler._descriptor = os.open("/dev/full", os.O_WRONLY)
-    handler.emit(logging.LogRecord("vpntun", NOTICE, "", 0, "lost", (), None))
+def test_a_full_disk_loses_lines_and_stops_nothing(tmp_path: Path) -> None:
+    handler = ToFile(tmp_path / "log")
+    full, disk = os.open("/dev/full", os.O_WRONLY), os.dup(handler.fileno())
+    for target, text in ((full, "lost"), (disk, "kept")):
+        os.dup2(target, handler.fileno())
+        handler.emit(logging.LogRecord("vpntun", NOTICE, "", 0, text, (), None))
+        os.close(target)
     handler.close()
+    assert (tmp_path / "log").read_text() == "kept\n"
 
 
 def test_a_daemon_without_a_file_writes_to_syslog(tmp_path: Path) -> None:
@@ -285,10 +288,19 @@ def test_a_full_pipe_stops_nothing() -> None:
     assert set(lines) == {b"vpntun: tun3: " + b"x" * 100}
 
 
-def test_a_process_without_stderr_can_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", None)
-    open_log("tun3", 0)
-    notice("lost")
+WITHOUT_STDERR = """
+import sys
+from vpntun.runtime.log import notice, open_log
+open_log("tun3", 0)
+notice("lost")
+print("keeps running", sys.stderr)
+"""
+
+
+def test_a_program_whose_stderr_is_closed_keeps_running() -> None:
+    command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, WITHOUT_STDERR]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "keeps running None\n")
 
 
 JOURNAL = """

@@ -1,4 +1,4 @@
-"""TCP through the tunnel, compared with TCP through a plain tunnel, over modelled paths (model.py).
+"""TCP through the tunnel, compared with TCP through a plain tunnel, over modelled paths (the package `model`).
 
 Every assertion compares two runs of one model, so most of the model's own errors cancel out.
 """
@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.core.records.model import Bbr, Control, Cubic, Line, LinuxCubic, Outcome, Processor, run
+from tests.core.records.model.control import Bbr, Control, Cubic, LinuxCubic
+from tests.core.records.model.experiment import Outcome, run
+from tests.core.records.model.line import Line
+from tests.core.records.model.tunnels import Processor
 
 Kind = Callable[[], Control]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.records.room import room_of
-from tests.core.records.test_protocol import TAKES, Two
+from tests.core.records.two import TAKES, Two
 from vpntun.core.records.parity import KEPT, KEPT_FOR, ParityMaker, Restorer
 from vpntun.crypto.replay import LIMIT, ReplayWindow
 from vpntun.errors import BadPacket
@@ -154,12 +154,12 @@ def test_a_parity_of_any_fields_is_refused_or_restores_what_fits_its_own_sum(
 
 
 @given(st.binary(max_size=80))
-def test_arbitrary_bytes_as_a_parity_raise_bad_packet_alone(rest: bytes) -> None:
+def test_arbitrary_bytes_as_a_parity_raise_bad_packet_alone_and_restore_nothing_of_nothing(rest: bytes) -> None:
     try:
         parity = Parity.parse(bytes([PARITY]) + rest)
     except BadPacket:
         return
-    Receiver().restore(parity)
+    assert Receiver().restore(parity) is None
 
 
 @pytest.mark.parametrize("lengths", [0, 4, 65535])

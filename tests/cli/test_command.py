@@ -1,10 +1,9 @@
-"""Command line: usage errors, and the exit status and one-line message of every other refusal."""
+"""The command line: what contradicts itself is a usage error, and every other refusal has its status and its line."""
 
 from __future__ import annotations
 
 import os
 import signal
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,36 +11,13 @@ from pathlib import Path
 import pytest
 
 import vpntun
-import vpntun.daemon  # now, since a test as an ordinary user may not be able to read it
-from tests.cli.conftest import Run, Said
+import vpntun.daemon  # now, since an ordinary user may not be able to read it later
+from tests.cli.conftest import Run, Said, program
 from tests.machine import ordinary_user
 from vpntun import errors
-from vpntun.config.keyfile import create_shared, read_shared
-from vpntun.crypto.keys import KeyPair, clamp, format_key, parse_key
+from vpntun.crypto.keys import KeyPair, clamp, format_key
 
 PEER = format_key(KeyPair.of(clamp(b"p" * 32)).public)
-ALICE_PRIVATE = "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a"
-ALICE_PUBLIC = "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
-"""RFC 7748, section 6.1."""
-
-
-def program(*arguments: str | Path, stdin: bytes = b"", environment: dict[str, str] | None = None) -> Said:
-    """Run the program as a user does."""
-    done = subprocess.run(
-        [sys.executable, "-m", "vpntun", *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        check=False,
-        timeout=30,
-        env={**os.environ, **(environment or {})},
-    )
-    return Said(done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    create_shared(tmp_path / "key")
-    return tmp_path / "key"
 
 
 @pytest.fixture
@@ -126,61 +102,6 @@ def test_the_version_is_printed(run: Run, option: str) -> None:
 def test_each_command_explains_itself(run: Run) -> None:
     for name in ("genkey", "pubkey", "genpsk", "keygen"):
         assert run(name, "-h").status == 0
-
-
-# Keys
-
-
-def test_genkey_writes_a_clamped_private_key_and_nothing_else(run: Run) -> None:
-    said = run("genkey")
-    key = parse_key(said.out)
-    assert said.status == 0
-    assert said.out == format_key(key) + "\n"
-    assert key == clamp(key)
-    assert run("genkey").out != said.out
-    assert said.err == ""
-
-
-def test_genpsk_writes_a_key_and_nothing_else(run: Run) -> None:
-    said = run("genpsk")
-    assert said.out == format_key(parse_key(said.out)) + "\n"
-    assert run("genpsk").out != said.out
-
-
-@pytest.mark.parametrize("around", ["%s", "%s\n", "  %s\r\n\n"])
-def test_pubkey_answers_with_the_public_key(around: str) -> None:
-    said = program("pubkey", stdin=(around % format_key(bytes.fromhex(ALICE_PRIVATE))).encode())
-    assert said.status == 0
-    assert said.out == format_key(bytes.fromhex(ALICE_PUBLIC)) + "\n"
-    assert said.err == ""
-
-
-@pytest.mark.parametrize(
-    "garbage",
-    [b"", b"\n", b"garbage", b"\xff\xfe\x00\x80", bytes(32), format_key(bytes(32)).encode()[:-1], b"A" * 100_000],
-)
-def test_pubkey_of_garbage_has_status_3_and_one_line(garbage: bytes) -> None:
-    said = program("pubkey", stdin=garbage, environment={"PYTHONIOENCODING": "utf-8:strict"})  # as in most locales
-    assert said.status == 3
-    assert said.out == ""
-    assert said.err.startswith("vpntun: this is not a key")
-    assert said.err.count("\n") == 1
-
-
-def test_keygen_makes_a_file_that_both_ends_read(run: Run, tmp_path: Path) -> None:
-    said = run("keygen", tmp_path / "key")
-    assert said.status == 0
-    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
-    assert len(read_shared(tmp_path / "key")) == 32
-    assert format_key(read_shared(tmp_path / "key")) not in said.out + said.err
-
-
-def test_keygen_over_an_existing_file_has_status_4_and_leaves_it(run: Run, key: Path) -> None:
-    before = key.read_bytes()
-    said = run("keygen", key)
-    assert said.status == 4
-    assert said.err == f"vpntun: {key} already exists, and a key is never overwritten: move it away first\n"
-    assert key.read_bytes() == before
 
 
 # Refusals
@@ -328,7 +249,7 @@ print("went on", flush=True)
 sys.exit()
 """
 IGNORING_INTERRUPTS = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
-"""Command line that starts a program with SIGINT ignored, as a shell without job control does in the background."""
+"""As a shell without job control starts a command in the background."""
 
 
 @pytest.fixture

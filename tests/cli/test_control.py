@@ -125,7 +125,7 @@ def lines(**peer: Any) -> dict[str, str]:
     return dict(line.strip().split(": ", 1) for line in text[text.index("") + 1 :])
 
 
-# Output
+# What is said
 
 
 def test_show_prints_everything_that_is_known() -> None:
@@ -175,22 +175,6 @@ def test_a_size_is_printed_in_binary_units(size: int, said: str) -> None:
     assert lines(received_bytes=size)["transfer"] == f"{said} received, 3.00 KiB sent"
 
 
-@pytest.mark.parametrize(
-    ("number", "records"),
-    [(1, "1 record"), (2, "2 records"), (999_999, "999,999 records"), (12_345_678_901, "12,345,678,901 records")],
-)
-def test_counts_are_written_in_full(number: int, records: str) -> None:
-    assert lines(records_restored=number)["restored"] == records
-    packets = records.replace("record", "packet")
-    assert lines(queue={"packets": number, "bytes": 1})["queue"] == f"{packets}, 1 B"
-    assert lines(drops={"queue full": number})["dropped"] == f"{number:,} queue full"
-    assert lines(datagrams_lost=1, datagrams_sent=number)["lost on the way"].startswith(f"1 of {number:,} datagram")
-
-
-def test_a_count_of_zero_has_no_line() -> None:
-    assert not {"restored", "unfinished"} & lines(records_restored=0, records_unfinished=0).keys()
-
-
 def test_a_rate_is_printed_in_bits() -> None:
     assert lines(delivered_rate=153_402_641)["delivered"] == "1.23 Gbit/s"
     assert lines(delivered_rate=1000)["delivered"] == "0.01 Mbit/s"
@@ -205,7 +189,7 @@ def test_a_loss_of_zero_is_printed_and_an_unknown_loss_is_not() -> None:
     assert "loss" not in lines(loss=None)
 
 
-# Requests to tunnels
+# Who is asked
 
 
 @pytest.fixture
@@ -380,10 +364,8 @@ def test_the_error_for_a_tunnel_that_does_not_end_in_time_says_what_to_do(
     assert f"'kill -KILL {process}'" in said.err
 
 
-def test_the_error_for_a_tunnel_that_does_not_answer_names_its_process(
-    run: Run, user: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client, "PATIENCE", 0.2)
+def test_a_tunnel_that_does_not_answer_is_said(run: Run, user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.ControlClient.__init__, "__defaults__", (0.2,))
     with running(STATUS) as process:
         os.kill(process, signal.SIGSTOP)
         said = run("show", "tun3")

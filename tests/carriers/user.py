@@ -1,0 +1,27 @@
+"""A user of carriers that keeps what it is told."""
+
+from __future__ import annotations
+
+from vpntun.carriers.base import DatagramSource, Stream
+from vpntun.core.endpoint import Reachable
+
+
+class RecordingUser:
+    """Keeps messages, in `received`; peers that can be sent to again; and connections that have closed."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+        self.can_send_again: list[Reachable | None] = []
+        self.closed: list[Stream] = []
+
+    def read_datagrams(self, source: DatagramSource) -> None:
+        self.received += [bytes(message) for message, _, _, _ in source.receive()]
+
+    def read_stream(self, connection: Stream) -> None:
+        self.received += [bytes(message) for message in connection.receive()]
+
+    def can_send(self, peer: Reachable | None) -> None:
+        self.can_send_again.append(peer)
+
+    def connection_closed(self, connection: Stream, peer: Reachable) -> None:
+        self.closed.append(connection)

@@ -1,0 +1,105 @@
+"""The engine: links come and go, observers hear of it, and candidates that lead into the tunnel are refused."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4
+from tests.machine import HandLoop
+from vpntun.carriers.udp import UdpCarrier
+from vpntun.datapath.engine import takes_of
+from vpntun.datapath.link import Link
+from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
+from vpntun.tun.fake import FakeDevice
+from vpntun.wire import record
+
+PACKET = ipv4("10.0.0.1", "10.0.0.2", b"hello")
+
+
+class Observer:
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def link_moved(self, link: Link) -> None:
+        self.heard.append("moved")
+
+    def link_changed(self, link: Link, *, up: bool) -> None:
+        self.heard.append("up" if up else "down")
+
+
+class Two:
+    """Alice and Bob; `observer` hears of Bob's link."""
+
+    def __init__(self, loop: HandLoop) -> None:
+        self.observer = Observer()
+        self.alice, self.bob = End(ALICE, loop), End(BOB, loop, observer=self.observer)
+        self.alice.know(BOB.public)
+        self.bob.know(ALICE.public)
+        self.wire = Wire(self.alice, self.bob)
+
+
+@pytest.fixture
+def two(loop: HandLoop) -> Iterator[Two]:
+    made = Two(loop)
+    yield made
+    made.alice.close()
+    made.bob.close()
+
+
+def test_an_observer_hears_when_a_link_moves_comes_up_and_is_removed(two: Two) -> None:
+    two.alice.link.peer.endpoint = two.wire.to_right
+    two.wire.shake_hands()
+    two.alice.send(PACKET)
+    two.wire.run()
+    assert two.observer.heard == ["moved", "up"]
+    two.bob.engine.remove(two.bob.link)
+    assert two.observer.heard == ["moved", "up", "down"]
+
+
+def test_nothing_leads_to_a_removed_link(two: Two) -> None:
+    two.wire.shake_hands()
+    two.bob.engine.remove(two.bob.link)
+    two.alice.send(PACKET)
+    two.wire.run()
+    assert two.bob.device.packets == []
+    two.bob.send(ipv4("10.0.0.2", "10.0.0.1"))
+    assert two.bob.drops["no route"] == 1
+    assert two.bob.links == {}
+
+
+def test_a_candidate_whose_route_leads_into_the_tunnel_is_refused(loop: HandLoop) -> None:
+    udp = UdpCarrier(loop, 0, answers_from_where_asked=False, versions=[socket.AF_INET])
+    end = End(ALICE, loop, carriers={"udp": udp})
+    end.know(BOB.public, ["192.0.2.0/24"])
+    inside, outside = ("192.0.2.7", 55555), ("198.51.100.7", 55555)
+    end.inside.add(socket.inet_aton(inside[0]))
+    assert end.engine.can_call
+    assert end.engine.candidate(inside) is None
+    assert end.engine.candidate(outside) == udp.candidate(outside)
+    udp.close()
+    end.close()
+
+
+def test_without_a_carrier_nobody_can_be_called(two: Two) -> None:
+    assert not two.alice.engine.can_call
+    assert two.alice.engine.candidate(("192.0.2.7", 55555)) is None
+
+
+@pytest.mark.parametrize(
+    ("offloads", "takes"),
+    [
+        (0, 0),
+        (TCP_OFFLOADS, record.TAKES_CHECKSUM | record.TAKES_TSO4 | record.TAKES_TSO6),
+        (TCP_OFFLOADS | UDP_OFFLOADS, record.TAKES_ALL & ~record.TAKES_BURSTS),
+    ],
+)
+def test_an_end_announces_what_its_device_takes(offloads: int, takes: int) -> None:
+    device = FakeDevice(offloads=offloads)
+    assert takes_of(device) & ~(record.TAKES_BURSTS | record.TAKES_PARITY) == takes & ~record.TAKES_PARITY
+    assert takes_of(device) & record.TAKES_BURSTS
+    device.close()

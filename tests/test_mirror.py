@@ -1,0 +1,59 @@
+"""Tests mirror files: vpntun/ROOM/x.py is tested in tests/ROOM/test_x.py, or a list here says where, and why."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+PROGRAM = HERE.parent / "vpntun"
+
+ELSEWHERE = {
+    "errors.py": "cli/test_command.py",  # what an error says is its raiser's; here are the exit statuses
+    "__main__.py": "cli/test_command.py",  # run as a program
+    "daemon.py": "netns/test_two_commands.py",  # puts all rooms together, and needs a device and a peer
+    "cli/devices.py": "netns/test_persistent.py",  # needs a network of its own, and a second user
+    "control/client.py": "cli/test_control.py",  # asked by the commands, over real sockets
+    "datapath/controlled_peer.py": "datapath/test_link.py",  # the half of a link that the core controls
+    "datapath/client_link.py": "datapath/test_two_ends.py",  # needs somebody to call
+}
+NO_BEHAVIOUR = {
+    "carriers/base.py",  # protocols, and an owner whose methods do nothing
+    "tun/base.py",  # a protocol
+    "core/events.py",  # events are facts, compared by equality
+    "types.py",  # names of types
+}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PROGRAM).as_posix()
+
+
+def behaves(path: Path) -> bool:
+    """Whether a file has code that a test can call: a docstring and imports are none."""
+    return any(
+        not isinstance(node, (ast.Import, ast.ImportFrom, ast.Expr)) for node in ast.parse(path.read_text()).body
+    )
+
+
+FILES = sorted(path for path in PROGRAM.rglob("*.py") if path.name != "__init__.py" and behaves(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_each_file_has_its_tests_under_its_name_or_where_the_list_says(path: Path) -> None:
+    name = name_of(path)
+    own = HERE / path.relative_to(PROGRAM).with_name(f"test_{path.name}")
+    if name in NO_BEHAVIOUR:
+        assert not own.exists(), "it has tests, so take it off the list"
+    elif name in ELSEWHERE:
+        assert not own.exists(), "it has tests under its name, so take it off the list"
+        assert "def test_" in (HERE / ELSEWHERE[name]).read_text()
+    else:
+        assert own.exists(), f"write {own.relative_to(HERE.parent)}"
+        assert "def test_" in own.read_text()
+
+
+def test_the_lists_name_files_that_are_there() -> None:
+    assert {*ELSEWHERE, *NO_BEHAVIOUR} <= set(map(name_of, FILES))
