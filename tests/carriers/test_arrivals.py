@@ -13,9 +13,9 @@ from tests.machine import HandLoop
 from tests.wire.test_burst import datagrams, sealed
 from vpntun.carriers.arrivals import (
     SCATTERED_RECORDS,
-    SECONDS_BETWEEN_TRAINS,
+    SECONDS_BETWEEN_BATCHES,
+    SECONDS_OF_A_BATCH,
     SOL_UDP,
-    TRAIN_TIME,
     UDP_GRO,
     Receiver,
 )
@@ -155,13 +155,13 @@ def test_bursts_that_are_read_whole_now_and_then_leave_the_kernel_to_coalesce(po
         if number % 2:
             post.receiver.expect_bursts(SIZE)
         else:
-            post.receiver.came_whole(4 * SIZE, 4)
+            post.receiver.note_whole_message(4 * SIZE, 4)
     assert not is_train(post)
 
 
 def test_records_whose_pieces_were_out_of_order_do_not_lay_a_train_out_again(post: Post) -> None:
     opened_one_by_one(post)
-    post.loop.clock.now += SECONDS_BETWEEN_TRAINS
+    post.loop.clock.now += SECONDS_BETWEEN_BATCHES
     post.loop.poll()
     pieces = datagrams(sealed(4 * 1456), SIZE)
     for piece in pieces[:2]:
@@ -179,7 +179,7 @@ def test_peers_whose_datagrams_differ_have_slots_laid_out_ten_times_a_second_at_
         opened_one_by_one(post, 1300)
         opened_one_by_one(post, 1400)
         assert is_train(post, 1400)
-        post.loop.clock.now += SECONDS_BETWEEN_TRAINS / 8
+        post.loop.clock.now += SECONDS_BETWEEN_BATCHES / 8
         post.loop.poll()
     opened_one_by_one(post, 1300)
     assert is_train(post, 1300)
@@ -187,7 +187,7 @@ def test_peers_whose_datagrams_differ_have_slots_laid_out_ten_times_a_second_at_
 
 def test_after_a_minute_it_is_tried_whether_something_coalesces_them_after_all(post: Post) -> None:
     opened_one_by_one(post)
-    post.loop.clock.now += TRAIN_TIME
+    post.loop.clock.now += SECONDS_OF_A_BATCH
     post.loop.poll()
     post.came()
     assert not is_train(post)
@@ -198,9 +198,9 @@ def test_after_a_minute_it_is_tried_whether_something_coalesces_them_after_all(p
 def test_datagrams_that_waited_and_came_one_by_one_lay_a_train_out(post: Post) -> None:
     for number in range(SCATTERED_RECORDS):
         post.receiver._in_turn = 0
-        post.receiver.came_whole(SIZE, 1)
+        post.receiver.note_whole_message(SIZE, 1)
         assert not is_train(post), number
     post.receiver._in_turn = 2
     for _ in range(SCATTERED_RECORDS):
-        post.receiver.came_whole(SIZE, 1)
+        post.receiver.note_whole_message(SIZE, 1)
     assert is_train(post)

@@ -47,7 +47,7 @@ class FakeSocket:
     def expect_pieces(self, size: int) -> None:
         self.scattered.append(size)
 
-    def came_whole(self, size: int, datagrams: int) -> None:
+    def note_whole_message(self, size: int, datagrams: int) -> None:
         self.whole += datagrams > 1
 
 
@@ -201,7 +201,7 @@ def test_one_datagram_of_a_protected_burst_may_be_lost(two: Two, lost: int) -> N
     assert not two.bob.drops
 
 
-def test_a_protected_burst_that_came_whole_needs_no_parity_however_it_is_read(two: Two) -> None:
+def test_a_protected_burst_that_note_whole_message_needs_no_parity_however_it_is_read(two: Two) -> None:
     two.protect()
     two.give(*two.burst())
     two.read(*two.burst())
@@ -262,7 +262,7 @@ def test_what_was_restored_by_a_forged_parity_does_not_open(two: Two) -> None:
     assert two.still_works()
 
 
-def test_a_burst_that_came_whole_from_a_new_address_moves_the_endpoint(two: Two) -> None:
+def test_a_burst_that_note_whole_message_from_a_new_address_moves_the_endpoint(two: Two) -> None:
     two.give(*two.burst(), path=two.evil)
     assert two.arrived == BIG_AS_PACKETS
     assert two.endpoint is two.evil
