@@ -1,11 +1,13 @@
-"""How the tests share two processors: three run side by side, and tests that would disturb each other are kept apart.
+"""Groups of tests on two processors, and fixtures of all tests.
 
-group      tests                                         why together
+Three processes run tests. Tests of one group run in the same process, so never at the same time.
+
+group      tests                                         reason
 waiting    files of tests/netns that mostly wait         they leave the processors to others
-busy       the other files of tests/netns                each may measure, or move much: never two at once
+busy       the other files of tests/netns                each may measure, or transfer much: never two at once
 installed  tests/boot and the documents' examples        they share one installation
-sockets    the rooms that open sockets, and a few files  a port that was free must still be free a bit later
-(none)     the rooms without I/O, cli, the documents     pure computation, wherever there is room
+sockets    the rooms that open sockets, and a few files  a port that was free must still be free a moment later
+(none)     the rooms without I/O, cli, the documents     they only compute, and run in any process
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ def loop() -> Iterator[HandLoop]:
 
 
 class ExpectedErrors(logging.Filter):
-    """The internal errors that were logged in this process; a test takes those that it has caused itself."""
+    """Recorder of internal errors logged in this process. A test takes those that it has caused on purpose."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,12 +89,12 @@ class ExpectedErrors(logging.Filter):
 
 @pytest.fixture(autouse=True)
 def expected_errors() -> Iterator[ExpectedErrors]:
-    """Fails every test in whose course a bug was survived, unless the test expected it."""
+    """Fail every test during which an internal error was logged, unless the test has taken it."""
     errors = ExpectedErrors()
     log.addFilter(errors)
     yield errors
     log.removeFilter(errors)
-    assert errors.take() == [], "the loop has survived a bug"
+    assert errors.take() == [], "an internal error was logged"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

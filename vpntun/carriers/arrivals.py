@@ -76,7 +76,7 @@ class Receiver:
         self._scattered_size = 0
         self._in_turn = 0  # reads in this turn of the loop before the last
         self._single_read = SingleReadHint()
-        self._address: SocketAddress | None = None  # these four: the last read's metadata, and what was made of it
+        self._address: SocketAddress | None = None  # these four: metadata of the last read, and the results
         self._ancillary: list[tuple[int, int, bytes]] = []
         self._segment = 0
         self._source: Endpoint

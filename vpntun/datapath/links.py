@@ -171,7 +171,7 @@ class Links:
         return RecordProtocol(engine.takes, engine.mtu, engine.loop.now, peer_is_vpntun=settings.is_vpntun)
 
     def _name(self, settings: PeerSettings) -> str:
-        """Return what the log calls a peer: its name, or the beginning of its key; nothing where it is the only one."""
+        """Return what the log calls a peer: its name, or the beginning of its key; empty for the only peer."""
         if settings.name or self._alone:
             return settings.name
         return f"peer {format_key(settings.public)[:SHOWN_OF_A_KEY]}"
