@@ -1,4 +1,4 @@
-"""What the tests of the host floor stand on: a clock that is set by hand, a loop that is turned by hand, log lines."""
+"""Helpers of tests with sockets or files: a clock and a loop under the test's control, log lines, an ordinary user."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from vpntun.runtime.loop import Loop
 
 NOBODY = 65534
 LONGEST_WAIT = 5.0
-"""Seconds of the real clock; what takes longer has failed."""
+"""Seconds of the real clock. A condition that takes longer has failed."""
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -32,7 +32,7 @@ class Clock:
 
 
 class HandLoop(Loop):
-    """The real loop under a clock that stands still until `pass_time`; its descriptors are the kernel's."""
+    """The real loop, with real descriptors, under a clock that only `pass_time` advances."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -41,7 +41,7 @@ class HandLoop(Loop):
         super().__init__(self.clock)
 
     def poll(self, wait: float = 0.0) -> None:
-        """One turn that waits at most `wait` seconds, and does what is due."""
+        """Turn once: wait at most `wait` seconds, and do everything that is due."""
         self.turn(lambda _: self.clock() + wait, self._look_at_deadline)
 
     def until(self, condition: Callable[[], object], what: str = "") -> None:
@@ -52,13 +52,13 @@ class HandLoop(Loop):
             self.poll(0.01)
 
     def settle(self, quiet: float = 0.05) -> None:
-        """Turn until nothing can be on its way any more on this host."""
+        """Turn for `quiet` real seconds, in which everything sent on this host arrives."""
         end = monotonic() + quiet
         while monotonic() < end:
             self.poll(0.005)
 
     def pass_time(self, seconds: float) -> None:
-        """Let the clock go on, and call what became due."""
+        """Advance the clock, and call everything that became due."""
         self.clock.now += seconds
         self.poll()
 
@@ -68,7 +68,7 @@ class HandLoop(Loop):
 
 
 class Lines(logging.Handler):
-    """Keeps the text of what is logged."""
+    """Log handler that keeps the text of each line."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Lines(logging.Handler):
 
 @contextmanager
 def logged(level: int = logging.DEBUG) -> Iterator[list[str]]:
-    """The lines that the program logs meanwhile."""
+    """Record the lines that the program logs in this block."""
     log = logging.getLogger("vpntun")
     former = log.handlers, log.level, log.propagate
     lines = Lines()
@@ -95,7 +95,7 @@ def logged(level: int = logging.DEBUG) -> Iterator[list[str]]:
 
 @contextmanager
 def ordinary_user() -> Iterator[Path]:
-    """Be an ordinary user, with a folder of its own, also where the tests run as root."""
+    """Run this block as an ordinary user with a folder of its own, even if the tests run as root."""
     folder = Path(tempfile.mkdtemp(prefix="vpntun-test-"))
     root = os.geteuid() == 0
     if root:
@@ -114,7 +114,7 @@ def ordinary_user() -> Iterator[Path]:
 
 @contextmanager
 def no_more_descriptors() -> Iterator[None]:
-    """This process may open no file and no socket meanwhile."""
+    """Prevent this process from opening files and sockets in this block."""
     lowest_free = os.dup(0)
     os.close(lowest_free)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,8 +1,8 @@
-"""A server with many peers, and the many: real links all of them, at two real UDP sockets on the loopback.
+"""A server and its many peers: real links, at two real UDP sockets on the loopback.
 
-The server is wired as the daemon wires it, but for its device. The crowd is one object with one socket: each member
-has an identity, a link and an address of its own, 127.16.0.0 and upwards, that its datagrams come from. In the tunnel
-member 17 is 10.0.17.1, and everything of 10.0.17.0/24; the server is 10.255.0.1.
+The server is connected as by the daemon, except for its device. The peers are the members of a crowd, which is one
+object with one socket. Each member has its own identity, link and source address, from 127.16.0.0 upwards. In the
+tunnel member 17 has the address 10.0.17.1 and the network 10.0.17.0/24; the server has 10.255.0.1.
 """
 
 from __future__ import annotations
@@ -50,27 +50,27 @@ FIRST_ADDRESS = IPv4Address("127.16.0.0")
 
 
 def key_of(number: int) -> KeyPair:
-    """A member's identity; -1: the server's."""
+    """Return a member's identity; -1: the server's."""
     return KeyPair.of(clamp(blake2s(b"%d of many" % number)))
 
 
 def network_of(number: int) -> IPv4Network:
-    """What a member may send from."""
+    """Return the network that a member may send from."""
     return IPv4Network((0x0A000000 + (number << 8), 24))
 
 
 def settings_of(number: int, *more: IPv4Network) -> PeerSettings:
-    """A member as the server has it configured."""
+    """Return the server's configuration of a member."""
     return PeerSettings(key_of(number).public, (network_of(number), *more))
 
 
 def networks_behind(number: int, each: int) -> list[IPv4Network]:
-    """So many more that a member may send from, of 256 addresses, nobody else's."""
+    """Return `each` more networks of 256 addresses that only this member may send from."""
     return [IPv4Network((0x14000000 + (number * each + index << 8), 24)) for index in range(each)]
 
 
 def write_file(folder: Path, count: int, each: int) -> Path:
-    """The server's configuration file with `count` members, who have so many more networks each."""
+    """Write the server's configuration file, with `count` members that have `each` more networks; return its path."""
     path = folder / "many0.conf"
     with path.open("w") as file:
         path.chmod(0o600)
@@ -83,15 +83,16 @@ def write_file(folder: Path, count: int, each: int) -> Path:
 
 
 def memory() -> float:
-    """Kilobytes that this process has now."""
+    """Return the resident memory of this process, in kilobytes."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1024
 
 
 class Server:
-    """A server of the real links. `state`: the folder of what it remembers. `tcp`: it waits over TCP as well.
+    """A server with real links. `state`: its state folder. `tcp`: whether it accepts TCP connections too.
 
-    `number`: whose identity it has, -1 for the server's own. `inside`: the addresses whose route leads to its device.
+    `number`: the member whose identity it has; -1: the server's own. `inside`: the addresses that are routed to its
+    device.
     """
 
     def __init__(
@@ -127,11 +128,11 @@ class Server:
         self.engine.start()
 
     def link_moved(self, link: Link) -> None:
-        """As the daemon does."""
+        """Remember the endpoint, as the daemon does."""
         self.links.remember(link)
 
     def link_changed(self, link: Link, *, up: bool) -> None:
-        """Nobody asks."""
+        """Do nothing."""
 
     @property
     def schedule(self) -> Schedule:
@@ -139,28 +140,28 @@ class Server:
         return self.engine.schedule
 
     def start(self) -> None:
-        """Have the peers."""
+        """Add the peers."""
         self.links.change(self.peers)
 
     def link(self, number: int) -> Link:
-        """A member's."""
+        """Return the link of a member."""
         return self.links.of(key_of(number).public)
 
     def connected(self) -> int:
-        """How many peers have a session."""
+        """Return how many peers have a session."""
         return sum(link.peer.sending_session(self.loop.now) is not None for link in self.engine.links.values())
 
     def all_drops(self) -> Counter[str]:
-        """What was dropped, by reason."""
+        """Return the number of drops, by reason."""
         return self.drops + self.links.drops()
 
-    def say(self, numbers: Iterable[int], payload: bytes) -> None:
-        """The kernel sends each of these members a packet."""
+    def send(self, numbers: Iterable[int], payload: bytes) -> None:
+        """Let the device give the engine a packet for each of these members."""
         for number in numbers:
             self.device.from_the_kernel(ipv4(SERVER, str(network_of(number)[1]), payload))
 
     def close(self) -> None:
-        """End."""
+        """Remove the peers, and close the sockets and the device."""
         self.links.change([])
         self.links.close()
         self.lookups.close()
@@ -174,7 +175,7 @@ class Server:
 
 
 class Member(Link):
-    """One of the crowd: it asks the server for sessions and keeps its path open. `got`: the packets that came."""
+    """A member of the crowd, which asks the server for sessions and keeps its path open. `got`: received packets."""
 
     def __init__(self, crowd: Crowd, number: int, *, keepalive: float, plain: bool) -> None:
         self.number = number
@@ -184,21 +185,21 @@ class Member(Link):
         server = key_of(-1).public
         peer = Peer(self.identity, server, bytes(32), crowd.node.indices, crowd.stamps, rng, keepalive=keepalive)
         self.address = address = (FIRST_ADDRESS + number).packed
-        self.way = crowd.udp.sockets[socket.AF_INET].endpoint(
+        self.to_server = crowd.udp.sockets[socket.AF_INET].endpoint(
             ("127.0.0.1", crowd.port), ((socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + address + bytes(4)),)
         )
-        peer.endpoint = self.way
+        peer.endpoint = self.to_server
         kind = WireGuardsRecordProtocol if plain else RecordProtocol
         records = kind(takes_of(crowd.device), 1420, crowd.loop.now, peer_is_vpntun=False)
         super().__init__(crowd, peer, ServerCarriers(peer, rng), records)
 
     def packet(self, payload: bytes) -> bytes:
-        """One of its own to the server."""
+        """Return a packet from this member to the server."""
         return ipv4(str(network_of(self.number)[1]), SERVER, payload)
 
 
 class CrowdsNode(Node):
-    """Who an initiation of the server's is for follows from the address that it came to."""
+    """Node of all members. The address to which an initiation was sent tells the member that it is for."""
 
     def __init__(self) -> None:
         super().__init__(key_of(-1))
@@ -213,9 +214,9 @@ class CrowdsNode(Node):
 
 
 class Crowd:
-    """Members 0 to `count` less one, with a persistent keepalive in seconds; every other a plain WireGuard.
+    """Members 0 to `count` - 1, with a persistent keepalive in seconds. Every second one is a plain WireGuard.
 
-    It stands for the engine of each of them (LinkOwner), with one socket, one bundler and no device.
+    It replaces the engine of each member (LinkOwner), with one socket, one bundler and no device.
     """
 
     def __init__(self, loop: Loop, port: int, count: int, *, keepalive: float = KEEPALIVE) -> None:
@@ -236,56 +237,56 @@ class Crowd:
         self.inbound = Inbound(self.node, links, loop, self.drops)
         self.udp.start(self)
 
-    def say(self, members: Iterable[Member], payload: bytes) -> None:
-        """Each sends a packet to the server."""
+    def send(self, members: Iterable[Member], payload: bytes) -> None:
+        """Send a packet from each of these members to the server."""
         for member in members:
             self.bundler.turn_to(member)
             self.bundler.add(memoryview(member.packet(payload)), 0)
         self.bundler.flush()
 
     def connected(self) -> int:
-        """How many have a session."""
+        """Return how many members have a session."""
         return sum(member.peer.sending_session(self.loop.now) is not None for member in self.members)
 
     def close(self) -> None:
-        """End."""
+        """Close the sockets and the device."""
         self.udp.close()
         self.device.close()
 
     # LinkOwner
 
     def deliver_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
-        """Count what comes for a member."""
+        """Count packets for a member."""
         assert isinstance(link, Member)
         link.got += sum(1 for _ in packets_of(record))
 
     def deliver_packet(self, link: Link, packet: memoryview, source: Endpoint) -> None:
-        """Count what comes for a member."""
+        """Count packets for a member."""
         assert isinstance(link, Member)
         link.got += 1
 
     def drain(self, link: Link) -> None:
-        """Send what waits."""
+        """Send the waiting packets of a member."""
         self.bundler.drain(link)
 
     def has_moved(self, link: Link) -> None:
-        """Nobody asks."""
+        """Do nothing."""
 
     def has_acted(self, link: Link) -> None:
-        """Nobody asks."""
+        """Do nothing."""
 
     # CarrierUser
 
     def read_datagrams(self, source: DatagramSource) -> None:
-        """Take in what waits."""
+        """Process the waiting datagrams."""
         self.inbound.read_datagrams(source)
 
     def read_stream(self, connection: Stream) -> None:
-        """There are no connections."""
+        """Do nothing: there are no connections."""
 
     def can_send(self, peer: Reachable | None) -> None:
-        """Send what waits."""
+        """Send the waiting packets of all members."""
         self.bundler.drain_all()
 
     def connection_closed(self, connection: Stream, peer: Reachable) -> None:
-        """There are no connections."""
+        """Do nothing: there are no connections."""

@@ -1,7 +1,6 @@
-"""Many peers on one server: they call all at once, are heard and reached, and a day of new sessions leaves no trace.
+"""Many peers on one server: all connect at once and exchange packets, and a day of new sessions leaks no memory.
 
-The clock is the test's, so that a day takes as long as its handshakes do. `scripts/load` measures what all of this
-costs.
+The test sets the clock, so that a day takes only as long as its handshakes. `scripts/load` measures the cost.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from vpntun.core.wireguard.timers import REKEY_TIMEOUT
 from vpntun.crypto.session import REKEY_AFTER_TIME
 
 STEP = 0.02
-"""Seconds from turn to turn: how long every datagram is on its way. A turn takes some 60 of them from a socket."""
+"""Seconds from turn to turn: the delay of every datagram. A turn reads some 60 datagrams from a socket."""
 LONG_STEP = 0.25
-"""The same where little is said, for the sake of a day."""
+"""The same while little is sent, so that a day passes in fewer turns."""
 AT_ONCE = 25
-"""Members that send in one turn: no more than a socket's buffer takes."""
+"""Members that send in one turn: no more than a socket's buffer holds."""
 LONGEST_SESSION = 150
-"""Seconds: after 120 the next keepalive asks for a new one, and they are 25 apart."""
+"""Seconds. After 120 the next keepalive asks for a new session, and keepalives are 25 apart."""
 HELLO = b"hello"
 
 
 class Town:
-    """A server, its crowd, and the time that passes for both."""
+    """A server, its crowd, and the clock of both."""
 
     def __init__(self, count: int, loop: HandLoop, state: Path) -> None:
         port = free_port(2)
@@ -50,14 +49,14 @@ class Town:
             self.loop.pass_time(step)
 
     def connect_one_by_one(self) -> None:
-        """Everybody has a session, the last when the first asks for another: so it goes on."""
+        """Connect the members one by one, spread over the interval at which they then renew their sessions."""
         for member in self.crowd.members:
             member.start()
             self.pass_time(REKEY_AFTER_TIME / self.count)
         self.pass_time(REKEY_TIMEOUT)
 
     def renewals(self, minutes: int) -> int:
-        """Do nothing for so long; how many new sessions there were meanwhile."""
+        """Let time pass without traffic; return how many new sessions there were."""
         renewals = 0
         last = self._handshakes()
         for _ in range(minutes):
@@ -67,14 +66,14 @@ class Town:
         return renewals
 
     def talk(self) -> None:
-        """A packet of everybody comes through, and one to everybody."""
+        """Send a packet from every member and one to every member, and check that they arrive."""
         members = self.crowd.members
         got = [member.got for member in members]
         self.server.device.packets.clear()
         for first in range(0, self.count, AT_ONCE):
             few = members[first : first + AT_ONCE]
-            self.crowd.say(few, HELLO)
-            self.server.say([member.number for member in few], HELLO)
+            self.crowd.send(few, HELLO)
+            self.server.send([member.number for member in few], HELLO)
             self.pass_time(0.5)
         assert sorted(self.server.device.packets) == sorted(member.packet(HELLO) for member in members)
         assert [member.got - before for member, before in zip(members, got, strict=True)] == [1] * self.count
@@ -108,16 +107,18 @@ def new_town(tmp_path: Path) -> Iterator[Callable[[int], Town]]:
 
 
 def blocks() -> int:
-    """How many pieces of memory are in use."""
+    """Return how many blocks of memory Python has allocated."""
     gc.collect()
     return sys.getallocatedblocks()
 
 
-def test_a_thousand_that_call_at_once_are_all_connected_and_carry_traffic(new_town: Callable[[int], Town]) -> None:
+def test_a_thousand_peers_that_call_at_once_are_all_connected_and_exchange_packets(
+    new_town: Callable[[int], Town],
+) -> None:
     town = new_town(1000)
     for member in town.crowd.members:
         member.start()
-    town.pass_time(4 * REKEY_TIMEOUT)  # those whose first call found the socket's buffer full call again
+    town.pass_time(4 * REKEY_TIMEOUT)  # members whose first call found the socket's buffer full call again
     assert town.server.connected() == town.crowd.connected() == 1000
     town.talk()
 
@@ -129,13 +130,13 @@ def test_a_thousand_that_call_at_once_are_all_connected_and_carry_traffic(new_to
         pytest.param(1000, 24 * 60, id="1000 for a day", marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
     ],
 )
-def test_after_all_their_new_sessions_all_are_through_and_take_no_more_memory(
+def test_after_many_new_sessions_all_peers_exchange_packets_and_no_memory_is_leaked(
     count: int, minutes: int, new_town: Callable[[int], Town]
 ) -> None:
     town = new_town(count)
     town.connect_one_by_one()
     town.talk()
-    town.renewals(10)  # the longest that anything of a session is kept is nine
+    town.renewals(10)  # state of a session is kept for at most nine minutes
     in_use, kilobytes = blocks(), memory()
     assert town.renewals(minutes) > count * minutes * 60 // LONGEST_SESSION
     assert blocks() < in_use + 10 * count
@@ -144,7 +145,7 @@ def test_after_all_their_new_sessions_all_are_through_and_take_no_more_memory(
     town.talk()
 
 
-def test_130000_allowed_ips_are_taken_in_and_a_change_of_one_peer_leaves_the_others_alone(
+def test_130000_allowed_ips_are_set_up_and_a_change_of_one_peer_does_not_affect_the_others(
     new_town: Callable[[int], Town], tmp_path: Path
 ) -> None:
     town = new_town(1000)

@@ -1,24 +1,24 @@
-"""Setting one tunnel up, running it, and taking everything apart again.
+"""Daemon of one tunnel: sets everything up, runs the tunnel, and undoes everything.
 
 The steps, in order, once the configuration has been read:
 
-    1. the pid file
-    2. the control socket, which also locks the interface
-    3. what a killed predecessor left is removed
-    4. PreUp
-    5. the device
-    6. the carriers' sockets, with the mark of a full tunnel
-    7. the device's addresses and MTU
-    8. the peers' names, where they could not be resolved later
-    9. name servers and routes
-    10. --up
-    11. the engine: packets flow from here on
-    12. PostUp, if privileges are to be given up; then they are
-    13. the links
-    14. the loop, and PostUp in it otherwise
+    1. create the pid file
+    2. bind the control socket, which also locks the interface
+    3. remove what a killed predecessor left behind
+    4. run PreUp
+    5. create or open the device
+    6. open the carriers' sockets, with the mark of a full tunnel
+    7. set the device's addresses and MTU
+    8. look up the peers' names now, if the tunnel may prevent that later
+    9. set name servers and routes
+    10. run --up
+    11. start the engine: packets flow from here on
+    12. run PostUp and give up privileges, if they are to be given up
+    13. make the links
+    14. run the loop, and in it PostUp if privileges are kept
 
-A step that fails undoes what was set up before it, in the opposite order, and so does the end: PreDown comes first, and
-PostDown last.
+If a step fails, the steps before it are undone in the opposite order. The same happens at the end of a run: PreDown
+runs first, PostDown last.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from vpntun.types import Interface, Network, carriers_of
 def run(tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None = None) -> None:
     """Keep the tunnel up until a signal or `vpntun down` ends it. Raises VpntunError.
 
-    `reread` reads the configuration again at SIGHUP, where it came from a file.
+    `reread` reads the configuration again, for SIGHUP and reloads; None if the configuration did not come from a file.
     """
     allow_many_descriptors()
     with ExitStack() as stack:
@@ -72,7 +72,7 @@ def run(tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | 
 
 
 class _Daemon:
-    """One run of one tunnel. `stack` undoes what was set up. It is the observer of the engine's links."""
+    """One run of one tunnel, and the observer of its engine's links. `stack` undoes the set-up."""
 
     def __init__(
         self, tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None, stack: ExitStack
@@ -85,15 +85,15 @@ class _Daemon:
         self._drops: Counter[str] = Counter()
         self._loop = Loop(internal_errors=InternalErrors(self._drops))
         stack.callback(self._loop.close)
-        hears_hangup = reread is not None or log_is_a_file() or run_options.background is not None
-        stack.enter_context(self._loop.ending_on_signals(self._hung_up if hears_hangup else None))
+        handles_sighup = reread is not None or log_is_a_file() or run_options.background is not None
+        stack.enter_context(self._loop.ending_on_signals(self._handle_sighup if handles_sighup else None))
         self._service = Service(run_options, tunnel.user, self._loop, stack)
         self._check_user()
 
     # Setting up
 
     def set_up(self) -> None:
-        """Set everything up but the links. Raises VpntunError."""
+        """Set up everything except the links. Raises VpntunError."""
         tunnel, stack = self._tunnel, self._stack
         self._open_control()
         clean_up(tunnel.interface)
@@ -118,11 +118,11 @@ class _Daemon:
             self._give_up_privileges()
 
     def _check_user(self) -> None:
-        """Refuse, or announce, what could not be undone without root's privileges."""
+        """Refuse settings that cannot be undone without root's privileges; warn of hooks that will lack them."""
         if not self._service.gives_up_privileges:
             return
         if self._tunnel.dns:
-            raise ConfigurationError("name servers are set and taken back as root: leave out either the user or DNS")
+            raise ConfigurationError("name servers are set and removed as root: leave out either the user or DNS")
         if self._tunnel.hooks.pre_down or self._tunnel.hooks.post_down:
             notice("PreDown and PostDown will run without root's privileges")
 
@@ -144,7 +144,7 @@ class _Daemon:
             self._stack.callback(control.close)
 
     def _make_routes(self) -> HostRoutes:
-        """Return the routes of this host that follow the peers' allowed IPs; they are removed at the end."""
+        """Return the object that keeps this host's routes in step with the allowed IPs; they are removed at the end."""
         routing, device = self._tunnel.routing, self._device
         routes = HostRoutes(device.name, routing.table, routing.fwmark, self._journal, ephemeral=device.created)
         self._stack.callback(routes.undo)
@@ -187,7 +187,7 @@ class _Daemon:
         )
 
     def _configure_host(self) -> None:
-        """Set name servers and routes. Where these may lead name lookups into the tunnel, peers are looked up first."""
+        """Set name servers and routes. If these may lead name lookups into the tunnel, look the peers up first."""
         tunnel = self._tunnel
         if tunnel.dns or self._mark:
             self._lookups.look_all_up_ahead([(peer.host, peer.port) for peer in tunnel.peers if peer.host is not None])
@@ -201,8 +201,8 @@ class _Daemon:
     def _give_up_privileges(self) -> None:
         """Run PostUp, which needs the privileges, and become the user.
 
-        CAP_NET_ADMIN is kept where something set up here has to be undone, where routes follow the configuration, and
-        where each new connection has to be marked.
+        CAP_NET_ADMIN is kept if changes have to be undone at the end, if routes follow the configuration, or if new
+        connections have to be marked.
         """
         ShellLines("PostUp", self._tunnel.hooks.post_up).run()
         self._links.hold_state()
@@ -215,11 +215,11 @@ class _Daemon:
     # Running
 
     def run(self) -> None:
-        """Announce the tunnel, make the links, and serve until told to stop. Raises what ended the start."""
+        """Announce the tunnel, make the links, and serve until stopped. Raises the error of a failed start."""
         self._announce()
         self._links.change(self._tunnel.peers)
         post_up = ShellLines("PostUp", () if self._service.gives_up_privileges else self._tunnel.hooks.post_up)
-        self._loop.call_later(0.0, partial(self._start, post_up))  # unless told to stop before that
+        self._loop.call_later(0.0, partial(self._start, post_up))  # not called if the loop is stopped before
         schedule = self._engine.schedule
         try:
             self._loop.run(schedule.deadline, schedule.handle)
@@ -232,12 +232,12 @@ class _Daemon:
         self._sum_up()
 
     def reload(self) -> None:
-        """Read the configuration again and follow it. Raises VpntunError, and then nothing has changed."""
+        """Read the configuration again and apply it. Raises VpntunError, and then nothing has changed."""
         if self._reread is None:
             raise ConfigurationError("this tunnel was not started from a file: there is nothing to read again")
         fresh = self._reread()
         if replace(fresh, peers=()) != replace(self._tunnel, peers=()):
-            notice("what has changed in the [Interface] section takes a restart; the peers are changed now")
+            notice("changes in the [Interface] section need a restart; changes of peers are applied now")
         if not self._engine.can_call and any(peer.host for peer in fresh.peers):
             raise ConfigurationError("no UDP socket is open for outgoing calls; restart the tunnel to add an Endpoint")
         self._routes.apply(_routed(replace(self._tunnel, peers=fresh.peers)))
@@ -250,7 +250,7 @@ class _Daemon:
         self._links.remember(link)
 
     def link_changed(self, link: Link, *, up: bool) -> None:
-        """Tell the service, which tells hooks, systemd and whoever waits for a link."""
+        """Tell the service, which runs hooks, and informs systemd and commands that wait for a link."""
         settings = self._links.settings_of(link)
         endpoint = link.endpoint.where if link.endpoint is not None else ""
         summary = self._engine.monitor.summary
@@ -271,13 +271,13 @@ class _Daemon:
         log.debug("ChaCha20-Poly1305 by %s", BACKEND)
 
     def _start(self, post_up: ShellLines) -> None:
-        """Run PostUp. A bug in the start ends the program: a caller waits to hear that the tunnel is set up."""
+        """Run PostUp. A bug in the start ends the program, because a caller waits until the tunnel is set up."""
         try:
-            post_up.start(self._loop, self._is_up)
+            post_up.start(self._loop, self._post_up_ended)
         except Exception as error:
             self._fail(error)
 
-    def _is_up(self, failed: VpntunError | None) -> None:
+    def _post_up_ended(self, failed: VpntunError | None) -> None:
         if failed is not None:
             self._fail(failed)
             return
@@ -291,7 +291,7 @@ class _Daemon:
         self._failed = error
         self._loop.stop()
 
-    def _hung_up(self) -> None:
+    def _handle_sighup(self) -> None:
         reopen_log()
         if self._reread is None:
             if not log_is_a_file():
@@ -318,20 +318,20 @@ class _Daemon:
     def _link_of(self, public: bytes) -> Link:
         try:
             return self._links.of(public)
-        except KeyError:  # asked while the set-up waits for the peers' names
+        except KeyError:  # a request that arrived while the set-up waits for the peers' names
             raise VpntunError(f"{self._tunnel.interface} is still being set up") from None
 
     def _sum_up(self) -> None:
-        """Log what the links have learned of their paths, and what was dropped."""
+        """Log the measured state of each link's path, and the numbers of drops."""
         for link in self._engine.links.values():
-            log.info("at the end: %s", f"{link.name}: {link.records}" if link.name else link.records)
+            log.info("path at the end: %s", f"{link.name}: {link.records}" if link.name else link.records)
         drops = self._drops + self._links.drops()
         if drops:
             log.info("dropped: %s", ", ".join(f"{count} {reason}" for reason, count in drops.most_common()))
 
 
 def _routed(tunnel: Tunnel) -> set[Network]:
-    """Return the networks that this host's routes lead into the tunnel."""
+    """Return the networks that this host is to route into the tunnel."""
     if tunnel.routing.table == "off":
         return set()
     return {network for peer in tunnel.peers for network in peer.allowed}

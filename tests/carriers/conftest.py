@@ -7,11 +7,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.carriers.house import House
+from tests.carriers.tcp_server import TcpServer
 from tests.machine import HandLoop
 
 
 @pytest.fixture
-def house(loop: HandLoop) -> Iterator[House]:
+def server(loop: HandLoop) -> Iterator[TcpServer]:
     with ExitStack() as stack:
-        yield House(loop, stack)
+        yield TcpServer(loop, stack)

@@ -1,4 +1,4 @@
-"""Arrivals: the same messages come out of a socket, whether the kernel coalesces datagrams or not."""
+"""Receiver of datagrams: it returns the same messages whether the kernel coalesces datagrams or not."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.machine import HandLoop
 from tests.wire.test_burst import datagrams, sealed
 from vpntun.carriers.arrivals import (
     SCATTERED_RECORDS,
-    SECONDS_BETWEEN_TRAINS,
+    SECONDS_BETWEEN_BATCHES,
+    SECONDS_OF_A_BATCH,
     SOL_UDP,
-    TRAIN_TIME,
     UDP_GRO,
     Receiver,
 )
@@ -30,8 +30,8 @@ SIZE = 1472
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="recvmmsg's structures are known for 64-bit Linux alone")
 
 
-class Post:
-    """A receiver on loopback, and a socket that sends to it, datagram by datagram."""
+class Loopback:
+    """A receiver on the loopback, and a socket that sends datagrams to it one by one."""
 
     def __init__(self, loop: HandLoop, family: int, host: str) -> None:
         self.loop = loop
@@ -51,7 +51,7 @@ class Post:
         for datagram in datagrams(message, size):
             self.outside.sendto(datagram, self.inside.getsockname())
 
-    def came(self) -> list[tuple[bytes, int]]:
+    def received(self) -> list[tuple[bytes, int]]:
         return [(bytes(message), datagrams) for message, _, datagrams, _ in self._all()]
 
     def _all(self) -> Iterator[Arrival]:
@@ -67,140 +67,142 @@ class Post:
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
-def post(request: pytest.FixtureRequest, loop: HandLoop) -> Iterator[Post]:
-    post = Post(loop, socket.AF_INET6 if ":" in request.param else socket.AF_INET, request.param)
-    yield post
-    post.close()
+def loopback(request: pytest.FixtureRequest, loop: HandLoop) -> Iterator[Loopback]:
+    loopback = Loopback(loop, socket.AF_INET6 if ":" in request.param else socket.AF_INET, request.param)
+    yield loopback
+    loopback.close()
 
 
-def opened_one_by_one(post: Post, size: int = SIZE, records: int = SCATTERED_RECORDS) -> None:
-    """Tell the receiver that records opened whose pieces had come one by one, and let its next read be."""
+def opened_one_by_one(loopback: Loopback, size: int = SIZE, records: int = SCATTERED_RECORDS) -> None:
+    """Tell the receiver that records opened whose pieces had arrived one by one; then read once."""
     for _ in range(records):
-        post.receiver.expect_pieces(size)
-    post.came()
+        loopback.receiver.expect_pieces(size)
+    loopback.received()
 
 
-def is_train(post: Post, size: int = SIZE) -> bool:
-    """Whether the receiver reads a burst of this size that nothing coalesces as a whole."""
-    post.send(sealed(3 * (size - 16), 3), size)
-    return [datagrams for _, datagrams in post.came()] == [3]
+def reads_batches(loopback: Loopback, size: int = SIZE) -> bool:
+    """Return whether the receiver joins a burst in datagrams of this size that arrive uncoalesced."""
+    loopback.send(sealed(3 * (size - 16), 3), size)
+    return [datagrams for _, datagrams in loopback.received()] == [3]
 
 
-def test_bursts_whose_pieces_come_one_by_one_are_soon_read_whole(post: Post) -> None:
-    post.send(sealed(20 * 1456, 0))
-    assert [datagrams for _, datagrams in post.came()] == [1] * 20
-    opened_one_by_one(post)
+def test_bursts_whose_pieces_arrive_one_by_one_are_joined_after_16_records(loopback: Loopback) -> None:
+    loopback.send(sealed(20 * 1456, 0))
+    assert [datagrams for _, datagrams in loopback.received()] == [1] * 20
+    opened_one_by_one(loopback)
     sent = [sealed(20 * 1456, 1), sealed(20 * 1456 - 700, 2), sealed(50, 3)]
     for message in sent:
-        post.send(message)
-    assert post.came() == list(zip(sent, (20, 20, 1), strict=True))
-    assert set(post.sources) == {post.outside.getsockname()}
+        loopback.send(message)
+    assert loopback.received() == list(zip(sent, (20, 20, 1), strict=True))
+    assert set(loopback.sources) == {loopback.outside.getsockname()}
 
 
 @pytest.mark.parametrize("protected", [False, True])
-def test_a_burst_that_the_kernel_coalesced_counts_its_pieces_without_the_parity(post: Post, protected: bool) -> None:
+def test_a_burst_that_the_kernel_coalesced_counts_its_pieces_without_the_parity(
+    loopback: Loopback, protected: bool
+) -> None:
     burst = datagrams(sealed(16 + 5 * (SIZE - 16)), SIZE, protected=protected)
     segment = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", SIZE))]
-    post.receiver.expect_bursts(SIZE)
-    post.outside.sendmsg([b"".join(burst)], segment, 0, post.inside.getsockname())
-    assert post.came() == [(sealed(16 + 5 * (SIZE - 16)), 5)]
+    loopback.receiver.expect_bursts(SIZE)
+    loopback.outside.sendmsg([b"".join(burst)], segment, 0, loopback.inside.getsockname())
+    assert loopback.received() == [(sealed(16 + 5 * (SIZE - 16)), 5)]
 
 
-def test_longer_datagrams_than_foreseen_come_whole(post: Post) -> None:
-    opened_one_by_one(post)
+def test_datagrams_longer_than_expected_are_received_whole(loopback: Loopback) -> None:
+    opened_one_by_one(loopback)
     for message in (sealed(1600), sealed(65507)):
-        post.outside.sendto(message, post.inside.getsockname())
-        assert post.came() == [(message, 1)]
+        loopback.outside.sendto(message, loopback.inside.getsockname())
+        assert loopback.received() == [(message, 1)]
 
 
-def test_a_burst_in_longer_datagrams_than_foreseen_comes_in_pieces(post: Post) -> None:
-    opened_one_by_one(post)
+def test_a_burst_in_longer_datagrams_than_expected_is_received_in_pieces(loopback: Loopback) -> None:
+    opened_one_by_one(loopback)
     pieces = datagrams(sealed(4000), 1600)
     for datagram in pieces:
-        post.outside.sendto(datagram, post.inside.getsockname())
-    assert post.came() == [(piece, 1) for piece in pieces]
+        loopback.outside.sendto(datagram, loopback.inside.getsockname())
+    assert loopback.received() == [(piece, 1) for piece in pieces]
 
 
-def test_what_strangers_send_changes_nothing(post: Post) -> None:
+def test_strangers_datagrams_do_not_change_how_the_socket_is_read(loopback: Loopback) -> None:
     longest = sealed(65507)
     for forged in (b"\4\0\x09" + bytes(14), b"\4\0\1\0" + bytes(1468), b"\4\0\1\0" + bytes(60000)):
         for _ in range(2 * SCATTERED_RECORDS):
-            post.outside.sendto(forged, post.inside.getsockname())
-            assert post.came() == [(forged, 1)]
-        post.outside.sendto(b"\x09", post.inside.getsockname())
-        post.outside.sendto(longest, post.inside.getsockname())
-        assert post.came() == [(b"\x09", 1), (longest, 1)]
-        assert not is_train(post)
-    opened_one_by_one(post)
-    assert is_train(post)
+            loopback.outside.sendto(forged, loopback.inside.getsockname())
+            assert loopback.received() == [(forged, 1)]
+        loopback.outside.sendto(b"\x09", loopback.inside.getsockname())
+        loopback.outside.sendto(longest, loopback.inside.getsockname())
+        assert loopback.received() == [(b"\x09", 1), (longest, 1)]
+        assert not reads_batches(loopback)
+    opened_one_by_one(loopback)
+    assert reads_batches(loopback)
     for _ in range(2 * SCATTERED_RECORDS):
-        post.outside.sendto(b"\4\0\x09" + bytes(14), post.inside.getsockname())
-    post.came()
-    assert is_train(post)
+        loopback.outside.sendto(b"\4\0\x09" + bytes(14), loopback.inside.getsockname())
+    loopback.received()
+    assert reads_batches(loopback)
 
 
 @pytest.mark.parametrize("size", [17, 100, 1199, 9217, 65507])
-def test_nothing_is_laid_out_for_datagrams_that_no_path_has(post: Post, size: int) -> None:
-    opened_one_by_one(post, size)
-    assert post.inside.getsockopt(SOL_UDP, UDP_GRO) == 1
-    post.receiver.expect_bursts(size)
+def test_no_buffers_are_laid_out_for_sizes_that_no_path_has(loopback: Loopback, size: int) -> None:
+    opened_one_by_one(loopback, size)
+    assert loopback.inside.getsockopt(SOL_UDP, UDP_GRO) == 1
+    loopback.receiver.expect_bursts(size)
     longest = sealed(65507)
-    post.outside.sendto(longest, post.inside.getsockname())
-    assert post.came() == [(longest, 1)]
+    loopback.outside.sendto(longest, loopback.inside.getsockname())
+    assert loopback.received() == [(longest, 1)]
 
 
-def test_bursts_that_are_read_whole_now_and_then_leave_the_kernel_to_coalesce(post: Post) -> None:
+def test_while_the_kernel_coalesces_some_bursts_no_batch_is_begun(loopback: Loopback) -> None:
     for number in range(10):
-        opened_one_by_one(post, records=SCATTERED_RECORDS - 1)
+        opened_one_by_one(loopback, records=SCATTERED_RECORDS - 1)
         if number % 2:
-            post.receiver.expect_bursts(SIZE)
+            loopback.receiver.expect_bursts(SIZE)
         else:
-            post.receiver.came_whole(4 * SIZE, 4)
-    assert not is_train(post)
+            loopback.receiver.note_whole_message(4 * SIZE, 4)
+    assert not reads_batches(loopback)
 
 
-def test_records_whose_pieces_were_out_of_order_do_not_lay_a_train_out_again(post: Post) -> None:
-    opened_one_by_one(post)
-    post.loop.clock.now += SECONDS_BETWEEN_TRAINS
-    post.loop.poll()
+def test_records_whose_pieces_were_out_of_order_do_not_replace_the_batch(loopback: Loopback) -> None:
+    opened_one_by_one(loopback)
+    loopback.loop.clock.now += SECONDS_BETWEEN_BATCHES
+    loopback.loop.poll()
     pieces = datagrams(sealed(4 * 1456), SIZE)
     for piece in pieces[:2]:
-        post.outside.sendto(piece, post.inside.getsockname())
-    assert post.came() == []  # they wait in their slots
-    opened_one_by_one(post)
+        loopback.outside.sendto(piece, loopback.inside.getsockname())
+    assert loopback.received() == []  # the pieces wait in their slots
+    opened_one_by_one(loopback)
     for piece in pieces[2:]:
-        post.outside.sendto(piece, post.inside.getsockname())
-    assert post.came() == [(sealed(4 * 1456), len(pieces))]
+        loopback.outside.sendto(piece, loopback.inside.getsockname())
+    assert loopback.received() == [(sealed(4 * 1456), len(pieces))]
 
 
-def test_peers_whose_datagrams_differ_have_slots_laid_out_ten_times_a_second_at_most(post: Post) -> None:
-    opened_one_by_one(post, 1400)
+def test_for_peers_with_different_sizes_a_batch_is_laid_out_at_most_ten_times_a_second(loopback: Loopback) -> None:
+    opened_one_by_one(loopback, 1400)
     for _ in range(8):
-        opened_one_by_one(post, 1300)
-        opened_one_by_one(post, 1400)
-        assert is_train(post, 1400)
-        post.loop.clock.now += SECONDS_BETWEEN_TRAINS / 8
-        post.loop.poll()
-    opened_one_by_one(post, 1300)
-    assert is_train(post, 1300)
+        opened_one_by_one(loopback, 1300)
+        opened_one_by_one(loopback, 1400)
+        assert reads_batches(loopback, 1400)
+        loopback.loop.clock.now += SECONDS_BETWEEN_BATCHES / 8
+        loopback.loop.poll()
+    opened_one_by_one(loopback, 1300)
+    assert reads_batches(loopback, 1300)
 
 
-def test_after_a_minute_it_is_tried_whether_something_coalesces_them_after_all(post: Post) -> None:
-    opened_one_by_one(post)
-    post.loop.clock.now += TRAIN_TIME
-    post.loop.poll()
-    post.came()
-    assert not is_train(post)
-    opened_one_by_one(post)
-    assert is_train(post)
+def test_after_a_minute_the_kernel_is_tried_again(loopback: Loopback) -> None:
+    opened_one_by_one(loopback)
+    loopback.loop.clock.now += SECONDS_OF_A_BATCH
+    loopback.loop.poll()
+    loopback.received()
+    assert not reads_batches(loopback)
+    opened_one_by_one(loopback)
+    assert reads_batches(loopback)
 
 
-def test_datagrams_that_waited_and_came_one_by_one_lay_a_train_out(post: Post) -> None:
+def test_waiting_datagrams_that_are_read_one_by_one_begin_a_batch(loopback: Loopback) -> None:
     for number in range(SCATTERED_RECORDS):
-        post.receiver._in_turn = 0
-        post.receiver.came_whole(SIZE, 1)
-        assert not is_train(post), number
-    post.receiver._in_turn = 2
+        loopback.receiver._in_turn = 0
+        loopback.receiver.note_whole_message(SIZE, 1)
+        assert not reads_batches(loopback), number
+    loopback.receiver._in_turn = 2
     for _ in range(SCATTERED_RECORDS):
-        post.receiver.came_whole(SIZE, 1)
-    assert is_train(post)
+        loopback.receiver.note_whole_message(SIZE, 1)
+    assert reads_batches(loopback)

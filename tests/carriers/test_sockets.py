@@ -56,7 +56,7 @@ def test_every_socket_of_a_tunnel_carries_its_mark(loop: HandLoop) -> None:
     accepted.close()
 
 
-def test_no_mark_is_set_where_none_is_wanted(loop: HandLoop) -> None:
+def test_no_mark_is_set_without_a_full_tunnel(loop: HandLoop) -> None:
     datagrams = udp(loop, 0)
     assert mark_of(datagrams.fileno()) == 0
     datagrams.close()
@@ -72,7 +72,7 @@ def test_no_mark_is_set_where_none_is_wanted(loop: HandLoop) -> None:
         ),
     ],
 )
-def test_without_the_right_it_is_an_error_that_leaves_no_descriptor(
+def test_without_the_privilege_marking_is_an_error_that_leaves_no_descriptor(
     loop: HandLoop, make: Callable[[HandLoop], object]
 ) -> None:
     before = len(os.listdir("/proc/self/fd"))

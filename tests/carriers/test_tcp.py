@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 
-from tests.carriers.house import House
+from tests.carriers.tcp_server import TcpServer
 from tests.carriers.test_udp_socket import free_port
 from tests.machine import HandLoop, no_more_descriptors
 from vpntun.carriers.base import ConnectionOwner
@@ -20,44 +20,44 @@ def dial(loop: HandLoop, address: tuple[str, int]) -> list[TcpConnection | None]
     return answers
 
 
-def test_without_room_for_a_connection_a_dial_fails_and_no_more(house: House) -> None:
+def test_without_descriptors_a_dial_fails_and_nothing_else(server: TcpServer) -> None:
     with no_more_descriptors():
-        answers = dial(house.loop, ("127.0.0.1", house.port))
+        answers = dial(server.loop, ("127.0.0.1", server.port))
     assert answers == []
-    house.loop.poll()
+    server.loop.poll()
     assert answers == [None]
 
 
-def test_a_dialled_connection_carries_messages_both_ways(house: House) -> None:
-    answers = dial(house.loop, ("127.0.0.1", house.port))
+def test_a_dialled_connection_carries_messages_both_ways(server: TcpServer) -> None:
+    answers = dial(server.loop, ("127.0.0.1", server.port))
     assert answers == []
-    house.loop.until(lambda: answers)
-    accepted = house.accept()
+    server.loop.until(lambda: answers)
+    accepted = server.accept()
     (dialled,) = answers
     assert dialled is not None
     assert accepted is not None
     got: list[bytes] = []
-    house.loop.watch(accepted.fileno(), lambda: got.extend(map(bytes, accepted.receive())))
-    house.loop.watch(dialled.fileno(), lambda: got.extend(map(bytes, dialled.receive())))
+    server.loop.watch(accepted.fileno(), lambda: got.extend(map(bytes, accepted.receive())))
+    server.loop.watch(dialled.fileno(), lambda: got.extend(map(bytes, dialled.receive())))
     dialled.send([memoryview(b"question" * 10)])
-    house.loop.until(lambda: len(got) == 1)
+    server.loop.until(lambda: len(got) == 1)
     accepted.send([memoryview(b"answer" * 10)])
-    house.loop.until(lambda: len(got) == 2)
+    server.loop.until(lambda: len(got) == 2)
     assert got == [b"question" * 10, b"answer" * 10]
-    house.loop.pass_time(60)
+    server.loop.pass_time(60)
     assert len(answers) == 1
     accepted.close()
     dialled.close()
 
 
-def test_a_refused_connection_is_told_once(loop: HandLoop) -> None:
+def test_a_refused_connection_is_reported_once(loop: HandLoop) -> None:
     answers = dial(loop, ("127.0.0.1", free_port(socket.AF_INET, socket.SOCK_STREAM)))
     loop.until(lambda: answers)
     loop.pass_time(60)
     assert answers == [None]
 
 
-def test_an_address_without_a_way_there_is_told_once(loop: HandLoop) -> None:
+def test_an_unreachable_address_is_reported_once(loop: HandLoop) -> None:
     answers = dial(loop, ("255.255.255.255", 55555))
     loop.until(lambda: answers)
     loop.pass_time(60)

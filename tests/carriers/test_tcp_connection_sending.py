@@ -10,65 +10,65 @@ from time import monotonic
 
 import pytest
 
-from tests.carriers.house import House, frame
+from tests.carriers.tcp_server import TcpServer, frame
 from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.core.endpoint import Outcome
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-def test_a_message_goes_behind_its_length(house: House) -> None:
-    guest = house.guest()
-    assert guest.connection.send([memoryview(b"a" * 148)]) is Outcome.SENT
-    assert guest.connection.send_first(b"b" * 32) is Outcome.SENT
-    assert guest.outside.recv(1000) == b"\x00\x94" + b"a" * 148 + b"\x00\x20" + b"b" * 32
+def test_a_message_is_sent_behind_its_length(server: TcpServer) -> None:
+    client = server.client()
+    assert client.connection.send([memoryview(b"a" * 148)]) is Outcome.SENT
+    assert client.connection.send_first(b"b" * 32) is Outcome.SENT
+    assert client.outside.recv(1000) == b"\x00\x94" + b"a" * 148 + b"\x00\x20" + b"b" * 32
 
 
-def test_the_largest_message_goes_whole(house: House) -> None:
-    guest = house.guest()
-    guest.connection.send([memoryview(b"x" * 65535)])
-    assert guest.hears(1) == [b"x" * 65535]
+def test_the_largest_message_is_sent_whole(server: TcpServer) -> None:
+    client = server.client()
+    client.connection.send([memoryview(b"x" * 65535)])
+    assert client.receive(1) == [b"x" * 65535]
 
 
-def test_a_reader_that_stalls_never_blocks_the_loop(house: House) -> None:
-    stalled, other = house.guest(friend=True), house.guest(friend=True)
+def test_a_reader_that_stalls_never_blocks_the_loop(server: TcpServer) -> None:
+    stalled, other = server.client(authenticated=True), server.client(authenticated=True)
     started = monotonic()
     stalled.stall()
     assert not stalled.connection.ready()
-    other.says(b"hello" * 10)
-    house.loop.until(lambda: other.messages)
+    other.send(b"hello" * 10)
+    server.loop.until(lambda: other.messages)
     assert other.connection.send([memoryview(b"hello" * 10)]) is Outcome.SENT
     assert monotonic() - started < 5
 
 
-def test_a_frame_taken_in_part_is_finished_before_the_next(house: House) -> None:
-    guest = house.guest(friend=True)
-    sent = guest.stall()
-    assert guest.ready == 0
-    heard = guest.hears(len(sent))
+def test_a_frame_that_the_kernel_accepted_in_part_is_finished_before_the_next(server: TcpServer) -> None:
+    client = server.client(authenticated=True)
+    sent = client.stall()
+    assert client.ready == 0
+    heard = client.receive(len(sent))
     assert heard == sent
-    house.loop.until(guest.connection.ready)
-    assert guest.ready >= 1
-    assert guest.connection.send([memoryview(b"next" * 10)]) is Outcome.SENT
-    assert guest.hears(1) == [b"next" * 10]
+    server.loop.until(client.connection.ready)
+    assert client.ready >= 1
+    assert client.connection.send([memoryview(b"next" * 10)]) is Outcome.SENT
+    assert client.receive(1) == [b"next" * 10]
 
 
-def test_nothing_is_kept_of_a_frame_that_has_gone(house: House) -> None:
-    guest = house.guest(friend=True)
-    guest.outside.setblocking(False)
+def test_no_memory_is_kept_of_a_frame_that_was_sent(server: TcpServer) -> None:
+    client = server.client(authenticated=True)
+    client.outside.setblocking(False)
     message, taken = memoryview(bytes(65535)), bytearray(1 << 20)
 
     def has_gone() -> bool:
         with suppress(BlockingIOError):
-            guest.outside.recv_into(taken)
-        return guest.connection.ready()
+            client.outside.recv_into(taken)
+        return client.connection.ready()
 
     tracemalloc.start()
     try:
-        while guest.connection.send([message]) is not Outcome.HELD:
+        while client.connection.send([message]) is not Outcome.HELD:
             pass
         held, _ = tracemalloc.get_traced_memory()
-        house.loop.until(has_gone)
+        server.loop.until(has_gone)
         left, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -77,16 +77,16 @@ def test_nothing_is_kept_of_a_frame_that_has_gone(house: House) -> None:
 
 
 @pytest.mark.parametrize("read_meanwhile", [False, True])
-def test_a_batch_behind_a_frame_under_way_does_not_cut_into_it(house: House, read_meanwhile: bool) -> None:
-    # A superpacket for a plain WireGuard may go as two batches, of which the first is held.
-    guest = house.guest(friend=True)
-    sent = guest.stall()
-    if read_meanwhile:  # then the socket takes bytes again, before the loop has seen it
-        guest.outside.setblocking(False)
-        taken = guest.outside.recv(1 << 16)
+def test_a_batch_behind_a_frame_under_way_does_not_cut_into_it(server: TcpServer, read_meanwhile: bool) -> None:
+    # A superpacket for a plain WireGuard may be sent as two batches, of which the first is held.
+    client = server.client(authenticated=True)
+    sent = client.stall()
+    if read_meanwhile:  # then the socket accepts bytes again before the loop notices
+        client.outside.setblocking(False)
+        taken = client.outside.recv(1 << 16)
     batch = [bytes([number]) * 1000 for number in range(20)]
     for _ in range(2):
-        assert guest.connection.send([memoryview(b"".join(batch))], 1000) is Outcome.HELD
+        assert client.connection.send([memoryview(b"".join(batch))], 1000) is Outcome.HELD
     if read_meanwhile:
         assert taken == b"".join(map(frame, sent))[: len(taken)]
         stream = bytearray(taken)
@@ -94,104 +94,105 @@ def test_a_batch_behind_a_frame_under_way_does_not_cut_into_it(house: House, rea
 
         def all_there() -> bool:
             with suppress(BlockingIOError):
-                stream.extend(guest.outside.recv(1 << 20))
+                stream.extend(client.outside.recv(1 << 20))
             return len(stream) >= len(expected)
 
-        house.loop.until(all_there)
+        server.loop.until(all_there)
         assert stream == expected
     else:
-        assert guest.hears(len(sent) + 40) == [*sent, *batch, *batch]
-    house.loop.until(guest.connection.ready)
+        assert client.receive(len(sent) + 40) == [*sent, *batch, *batch]
+    server.loop.until(client.connection.ready)
 
 
-def test_urgent_messages_go_after_the_frame_under_way_and_the_newest_four_are_kept(house: House) -> None:
-    guest = house.guest(friend=True)
-    sent = guest.stall()
+def test_urgent_messages_follow_the_frame_under_way_and_the_newest_four_are_kept(server: TcpServer) -> None:
+    client = server.client(authenticated=True)
+    sent = client.stall()
     urgent = [b"urgent %d" % number * 5 for number in range(6)]
     for message in urgent:
-        assert guest.connection.send_first(message) is Outcome.HELD
+        assert client.connection.send_first(message) is Outcome.HELD
     heard: list[bytes] = []
-    guest.on_ready = lambda: heard.append(b"data may go")
-    assert guest.hears(len(sent) + 4) == sent + urgent[2:]
-    house.loop.until(lambda: heard)
-    assert guest.connection.ready()
+    client.on_ready = lambda: heard.append(b"data may go")
+    assert client.receive(len(sent) + 4) == sent + urgent[2:]
+    server.loop.until(lambda: heard)
+    assert client.connection.ready()
 
 
-def test_data_is_not_asked_for_while_urgent_messages_wait(house: House) -> None:
-    guest = house.guest(friend=True)
-    guest.stall()
-    guest.connection.send_first(b"urgent" * 10)
+def test_ready_is_not_reported_while_urgent_messages_wait(server: TcpServer) -> None:
+    client = server.client(authenticated=True)
+    client.stall()
+    client.connection.send_first(b"urgent" * 10)
     states: list[bool] = []
-    guest.on_ready = lambda: states.append(guest.connection.ready())
-    house.loop.settle()
+    client.on_ready = lambda: states.append(client.connection.ready())
+    server.loop.settle()
     assert states == []
-    guest.outside.setblocking(False)
+    client.outside.setblocking(False)
 
     def drained() -> bool:
         with suppress(BlockingIOError):
             while True:
-                guest.outside.recv(1 << 20)
+                client.outside.recv(1 << 20)
         return bool(states)
 
-    house.loop.until(drained)
+    server.loop.until(drained)
     assert states[0] is True
 
 
-def test_a_stalled_reader_takes_little_of_the_kernels_memory(house: House) -> None:
-    guest = house.guest(friend=True)
-    guest.outside.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    assert sum(map(len, guest.stall())) < 4 << 20
+def test_a_stalled_reader_takes_little_of_the_kernels_memory(server: TcpServer) -> None:
+    client = server.client(authenticated=True)
+    client.outside.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    assert sum(map(len, client.stall())) < 4 << 20
 
 
-def test_clogged_tells_of_bytes_that_have_not_left(house: House) -> None:
-    guest = house.guest(friend=True)
-    assert not guest.connection.clogged()
-    guest.connection.send([memoryview(b"a" * 100)])
-    house.loop.until(lambda: not guest.connection.clogged())
-    sent = guest.stall()
-    assert guest.connection.clogged()
-    guest.hears(len(sent) + 1)
-    house.loop.until(lambda: not guest.connection.clogged())
+def test_a_connection_is_clogged_while_bytes_have_not_left(server: TcpServer) -> None:
+    client = server.client(authenticated=True)
+    assert not client.connection.clogged()
+    client.connection.send([memoryview(b"a" * 100)])
+    server.loop.until(lambda: not client.connection.clogged())
+    sent = client.stall()
+    assert client.connection.clogged()
+    client.receive(len(sent) + 1)
+    server.loop.until(lambda: not client.connection.clogged())
 
 
-def test_what_has_closed_is_clogged_and_takes_nothing(house: House) -> None:
-    guest = house.guest(friend=True)
-    guest.connection.close()
-    assert guest.connection.clogged()
-    assert not guest.connection.ready()
-    assert guest.connection.send([memoryview(b"a" * 100)]) is Outcome.UNDELIVERABLE
-    assert guest.connection.send_first(b"a" * 100) is Outcome.UNDELIVERABLE
-    guest.connection.flush()
-    assert guest.closed == 1
+def test_a_closed_connection_is_clogged_and_accepts_nothing(server: TcpServer) -> None:
+    client = server.client(authenticated=True)
+    client.connection.close()
+    assert client.connection.clogged()
+    assert not client.connection.ready()
+    assert client.connection.send([memoryview(b"a" * 100)]) is Outcome.UNDELIVERABLE
+    assert client.connection.send_first(b"a" * 100) is Outcome.UNDELIVERABLE
+    client.connection.flush()
+    assert client.closed == 1
 
 
-def test_a_reset_found_out_by_sending_closes_once(house: House) -> None:
-    guest = house.guest(friend=True)
-    guest.outside.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-    guest.outside.close()
+def test_a_reset_noticed_while_sending_closes_once(server: TcpServer) -> None:
+    client = server.client(authenticated=True)
+    client.outside.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    client.outside.close()
     until = monotonic() + 5
-    while guest.connection.send([memoryview(b"a" * 100)]) is not Outcome.UNDELIVERABLE:
+    while client.connection.send([memoryview(b"a" * 100)]) is not Outcome.UNDELIVERABLE:
         assert monotonic() < until
-    house.loop.settle()
-    assert guest.closed == 1
+    server.loop.settle()
+    assert client.closed == 1
 
 
-def test_a_reset_in_the_middle_of_a_frame_closes_once(house: House) -> None:
-    guest = house.guest(friend=True)
-    guest.stall()
-    guest.connection.send_first(b"urgent" * 10)
-    guest.outside.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-    guest.outside.close()
-    house.loop.until(lambda: guest.closed)
-    house.loop.settle()
-    assert guest.closed == 1
+def test_a_reset_in_the_middle_of_a_frame_closes_once(server: TcpServer) -> None:
+    client = server.client(authenticated=True)
+    client.stall()
+    client.connection.send_first(b"urgent" * 10)
+    client.outside.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    client.outside.close()
+    server.loop.until(lambda: client.closed)
+    server.loop.settle()
+    assert client.closed == 1
 
 
-def test_a_connection_reads_as_an_operator_writes_it(house: House) -> None:
-    guest = house.guest()
-    host, port = guest.outside.getsockname()
-    assert str(guest.connection) == f"{host}:{port} over TCP"
+def test_a_connection_prints_as_an_operator_writes_it(server: TcpServer) -> None:
+    client = server.client()
+    host, port = client.outside.getsockname()
+    assert str(client.connection) == f"{host}:{port} over TCP"
     with socket.socket() as new:
         assert (
-            str(TcpConnection(new, ("2001:db8::1", 7, 0, 0), house.loop, house.accepted)) == "[2001:db8::1]:7 over TCP"
+            str(TcpConnection(new, ("2001:db8::1", 7, 0, 0), server.loop, server.accepted))
+            == "[2001:db8::1]:7 over TCP"
         )

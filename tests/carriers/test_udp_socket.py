@@ -1,4 +1,4 @@
-"""The UDP carrier on real sockets: one message a datagram, both IP versions, and no datagram that ends the program."""
+"""UDP carrier on real sockets: one message a datagram, both IP versions, and no datagram ends the program."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ports = itertools.cycle(random.sample(range(10_000, 32_000), 1000))
 
 
 def free_port(family: int, kind: int = socket.SOCK_DGRAM) -> int:
-    """Find a free port below 32768, where the kernel starts handing out ephemeral ones to other tests."""
+    """Find a free port below 32768, from which on the kernel gives ephemeral ports to other tests."""
     if family not in families():
         pytest.skip("this machine has no such IP version")
     for port in itertools.islice(_ports, 1000):
@@ -62,7 +62,7 @@ def bound(family: int, loop: HandLoop, port: int = 0, *, serving: bool = True) -
 
 @contextmanager
 def stranger(family: int) -> Iterator[socket.socket]:
-    """An ordinary socket of somebody else's."""
+    """An ordinary socket of a stranger."""
     with socket.socket(family, socket.SOCK_DGRAM) as other:
         other.settimeout(5)
         yield other
@@ -99,7 +99,7 @@ def test_an_empty_datagram_is_a_message_of_no_bytes(loop: HandLoop, family: int)
 
 
 @both_versions
-def test_a_caller_needs_no_port_of_its_own(loop: HandLoop, family: int) -> None:
+def test_a_client_needs_no_fixed_port(loop: HandLoop, family: int) -> None:
     with bound(family, loop) as (server, address):
         client = UdpSocket(family, 0, loop, answers_from_where_asked=False)
         assert list(client.receive()) == []
@@ -121,7 +121,7 @@ def test_the_answer_comes_from_the_address_that_was_asked(loop: HandLoop, asked_
 
 
 @both_versions
-def test_each_message_is_said_to_come_from_who_sent_it(loop: HandLoop, family: int) -> None:
+def test_each_message_has_the_endpoint_of_its_sender(loop: HandLoop, family: int) -> None:
     with bound(family, loop) as (udp, address), stranger(family) as one, stranger(family) as other:
         for sender in (one, one, other, one, other, other):
             sender.sendto(b"question", address)
@@ -175,7 +175,7 @@ def test_a_source_address_that_this_host_has_lost_is_left_out(
 
 
 @pytest.mark.parametrize("address", [("255.255.255.255", 9), ("127.0.0.1", 0)])
-def test_a_datagram_that_this_host_cannot_send_is_told_and_the_next_one_goes(
+def test_a_datagram_that_this_host_cannot_send_is_reported_and_the_next_one_is_sent(
     loop: HandLoop, address: tuple[str, int]
 ) -> None:
     with bound(socket.AF_INET, loop) as (udp, _), stranger(socket.AF_INET) as other:
@@ -186,7 +186,7 @@ def test_a_datagram_that_this_host_cannot_send_is_told_and_the_next_one_goes(
         assert other.recv(100) == b"next"
 
 
-def test_a_message_that_is_too_large_for_a_datagram_is_told(loop: HandLoop) -> None:
+def test_a_message_that_is_too_large_for_a_datagram_is_reported(loop: HandLoop) -> None:
     with bound(socket.AF_INET, loop) as (udp, address):
         for dont_fragment, outcome in ((True, Outcome.TOO_BIG), (False, Outcome.UNDELIVERABLE)):
             assert udp.endpoint(address).send([memoryview(bytes(65508))], dont_fragment=dont_fragment) is outcome
@@ -194,7 +194,7 @@ def test_a_message_that_is_too_large_for_a_datagram_is_told(loop: HandLoop) -> N
 
 
 @both_versions
-def test_a_peer_that_is_not_there_is_no_error(loop: HandLoop, family: int) -> None:
+def test_sending_to_a_port_without_a_listener_is_not_an_error(loop: HandLoop, family: int) -> None:
     with bound(family, loop) as (udp, address), stranger(family) as other:
         nobody = udp.endpoint((LOCALHOST[family], free_port(family)))
         for _ in range(5):
@@ -205,7 +205,7 @@ def test_a_peer_that_is_not_there_is_no_error(loop: HandLoop, family: int) -> No
         assert receive_one(udp, loop)[0] == b"here"
 
 
-def test_one_turn_takes_a_bounded_number_of_datagrams(loop: HandLoop) -> None:
+def test_one_turn_reads_a_bounded_number_of_datagrams(loop: HandLoop) -> None:
     with bound(socket.AF_INET, loop) as (udp, address), stranger(socket.AF_INET) as other:
         for _ in range(150):
             other.sendto(b"x", address)
@@ -226,7 +226,7 @@ def test_endpoints_of_many_strangers_take_bounded_memory(loop: HandLoop) -> None
         assert udp.endpoint(("192.0.2.1", 1)) is not endpoint
 
 
-def test_an_endpoint_reads_as_an_operator_writes_it(loop: HandLoop) -> None:
+def test_an_endpoint_prints_as_an_operator_writes_it(loop: HandLoop) -> None:
     with bound(socket.AF_INET, loop) as (udp, _):
         assert str(udp.endpoint(("192.0.2.1", 55555))) == "192.0.2.1:55555 over UDP"
         assert udp.endpoint(("192.0.2.1", 55555)).carrier == "udp"
@@ -235,7 +235,7 @@ def test_an_endpoint_reads_as_an_operator_writes_it(loop: HandLoop) -> None:
 
 
 @both_versions
-def test_a_port_in_use_is_told_as_such_and_no_descriptor_is_left(loop: HandLoop, family: int) -> None:
+def test_a_port_in_use_raises_port_in_use_and_leaves_no_descriptor(loop: HandLoop, family: int) -> None:
     with bound(family, loop) as (_, (_, port)):
         before = len(os.listdir("/proc/self/fd"))
         with pytest.raises(PortInUse, match=f"UDP port {port} is in use"):
@@ -253,7 +253,7 @@ def test_the_two_ip_versions_share_a_port(loop: HandLoop) -> None:
 
 
 @both_versions
-def test_a_tcp_port_in_use_is_told_as_such(family: int) -> None:
+def test_a_tcp_port_in_use_raises_port_in_use(family: int) -> None:
     port = free_port(family, socket.SOCK_STREAM)
     listener = TcpListener(family, port)
     try:
@@ -312,7 +312,7 @@ print("done")
 
 
 @pytest.mark.skipif(not (shutil.which("unshare") and shutil.which("ip")), reason="needs unshare(1) and ip(8)")
-def test_a_datagram_without_room_in_the_kernel_is_held_and_goes_first_when_there_is() -> None:
+def test_a_datagram_without_room_in_the_kernel_is_held_and_sent_first_later() -> None:
     with_own_network = ["unshare", "--user", "--map-root-user", "--net"]
     if subprocess.run([*with_own_network, "true"], check=False, capture_output=True).returncode:
         pytest.skip("this user cannot have a network namespace of its own")

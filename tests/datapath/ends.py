@@ -1,4 +1,4 @@
-"""Whole ends of a link without root: the real peer, link and data path, on a device and on carriers made here."""
+"""Complete ends of a link, without root: the real peer, link and data path, on fake devices and carriers."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ EVERYTHING = ("0.0.0.0/0", "::/0")
 
 
 def ipv4(source: str, destination: str, payload: bytes = b"", *, total: int | None = None, words: int = 5) -> bytes:
-    """An IPv4 packet; `total` and `words` are what its header says of its length, true unless given."""
+    """Return an IPv4 packet. `total` and `words`: the lengths in its header, correct unless given."""
     length = 20 + len(payload) if total is None else total
     header = bytes([0x40 | words, 0]) + length.to_bytes(2, "big") + bytes([0, 0, 0x40, 0, 64, 17, 0, 0])
     return header + ip_address(source).packed + ip_address(destination).packed + payload
 
 
 def ipv6(source: str, destination: str, payload: bytes = b"", *, length: int | None = None) -> bytes:
-    """An IPv6 packet; `length` is what its header says of its payload's, true unless given."""
+    """Return an IPv6 packet. `length`: the payload length in its header, correct unless given."""
     said = len(payload) if length is None else length
     header = bytes([0x60, 0, 0, 0]) + said.to_bytes(2, "big") + bytes([59, 64])
     return header + ip_address(source).packed + ip_address(destination).packed + payload
 
 
 class RecordedTcp(TcpCarrier):
-    """The TCP carrier, which keeps every connection that it has watched."""
+    """The TCP carrier, with a list of every connection that it has watched."""
 
     def __init__(self, loop: Loop, port: int | None, versions: list[int] | None = None) -> None:
         self.connections: list[TcpConnection] = []
@@ -64,11 +64,11 @@ class RecordedTcp(TcpCarrier):
 
 
 class EndDevice(FakeDevice):
-    """A fake device that shows what was written to it as the kernel would hand it on."""
+    """A fake device that shows written packets as the kernel would pass them on."""
 
     @property
     def arrived(self) -> list[bytes]:
-        """What was written, superpackets as the single packets that the kernel makes of them."""
+        """The written packets, with superpackets split into the packets that the kernel makes of them."""
         return [
             single
             for packet, header in zip(self.packets, self.headers, strict=True)
@@ -77,9 +77,10 @@ class EndDevice(FakeDevice):
 
 
 def singles_of(packet: bytes, header: bytes) -> list[bytes]:
-    """The packets that the kernel makes of what is written to a device: split, checksums finished.
+    """Return the packets that the kernel makes of a written packet: split, with finished checksums.
 
-    By another way than the program's own: it is built anew, segment by segment, by the tests' own word-by-word sums.
+    The tests use their own code for this, not the program's: each segment is built separately, and its checksum is
+    summed word by word.
     """
     flags, kind, _, size, start, offset = VNET_HEADER.unpack(header)
     if not flags:
@@ -118,7 +119,7 @@ def _single(packet: bytes, protocol: int, start: int, end: int, index: int, piec
 
 
 def new_accepted(loop: HandLoop) -> AcceptedConnections:
-    """A registry of accepted connections that tells nobody."""
+    """Return a registry of accepted connections whose callbacks do nothing."""
 
     def ignore(_: Stream) -> None:
         return
@@ -127,7 +128,7 @@ def new_accepted(loop: HandLoop) -> AcceptedConnections:
 
 
 class WireGuardsRecordProtocol(RecordProtocol):
-    """A plain WireGuard's: it says no record, and drops those of others."""
+    """Record protocol of a plain WireGuard, which sends no records and drops received ones."""
 
     def confirmed(self, session: Session, now: float) -> list[Event]:
         super().confirmed(session, now)
@@ -151,7 +152,7 @@ class WireGuardsRecordProtocol(RecordProtocol):
 
 
 class Stamps:
-    """Timestamps that count."""
+    """Timestamps that count up."""
 
     def __init__(self, start: int = 0) -> None:
         self._last = start
@@ -165,7 +166,7 @@ class End:
     """One machine: an identity, and an engine on a fake device, with a link to each peer it knows.
 
     `plain`: it is a WireGuard, without records. `knows_vpntun`: its peers are vpntuns, and it waits for their HELLO.
-    `relays_as`: its own addresses, where it relays. `carriers`: real ones, for an end on real sockets.
+    `relays_as`: its own addresses, if it relays. `carriers`: real carriers, for an end on real sockets.
     """
 
     def __init__(
@@ -208,7 +209,7 @@ class End:
         self.engine.start()
 
     def know(self, public: bytes, allowed: Iterable[str] = EVERYTHING, psk: bytes = PSK) -> Link:
-        """Have a link to a peer."""
+        """Add a link to a peer, and return it."""
         rng = random.Random(7)
         may_be_at = self.guard.for_a_peer()
         peer = Peer(self.identity, public, psk, self.node.indices, self._stamps, rng, may_be_at=may_be_at)
@@ -222,12 +223,12 @@ class End:
         return OwnAddresses(self.device.name, lambda: False, lambda: own, self.loop.clock)
 
     def records(self) -> RecordProtocol:
-        """A new one."""
+        """Return a new record protocol for one link."""
         kind = WireGuardsRecordProtocol if self._plain else RecordProtocol
         return kind(self.engine.takes, self.mtu, self.loop.now, peer_is_vpntun=self._knows_vpntun)
 
     def pump(self) -> None:
-        """The endpoints of all links are ready again."""
+        """Send the waiting packets of all links, as when their endpoints are ready again."""
         for link in self.links.values():
             self.engine.drain(link)
 
@@ -238,11 +239,11 @@ class End:
         return only
 
     def take(self, message: bytes, path: FakeEndpoint) -> None:
-        """A message comes in by `path`, or a piece of one."""
+        """Receive a message, or a piece of one, from `path`."""
         self.take_together([message], path)
 
     def take_together(self, messages: Iterable[bytes], path: FakeEndpoint) -> None:
-        """They come in by one read."""
+        """Receive messages by one read."""
         if path.is_stream:
             path.incoming += messages
             self.engine.read_stream(path)
@@ -251,7 +252,7 @@ class End:
             self.engine.read_datagrams(FakeSource(*arrivals))
 
     def send(self, *packets: bytes | tuple[bytes, int]) -> None:
-        """The kernel hands packets to the device, and they go where they go."""
+        """Let the device give packets to the engine, which sends them."""
         self.device.from_the_kernel(*packets)
         self.loop.poll()
 
@@ -261,7 +262,7 @@ class End:
 
 
 class Wire:
-    """The path between two ends, one object at each: what one sends, the other receives when the wire is run."""
+    """The path between two ends, with an endpoint at each. `run` delivers sent messages to the other end."""
 
     def __init__(self, left: End, right: End, name: str = "", carrier: CarrierName = "udp") -> None:
         self.left, self.right = left, right
@@ -269,7 +270,7 @@ class Wire:
         self.to_left = FakeEndpoint(f"left{name}", carrier)
 
     def run(self) -> int:
-        """Carry messages until none is under way; returns how many."""
+        """Carry messages until none is under way; return their number."""
         count = 0
         while self.to_right.sent or self.to_left.sent:
             for message in self.to_right.take():
@@ -281,7 +282,7 @@ class Wire:
         return count
 
     def carry_blocking(self, calls: int, *packets: bytes | tuple[bytes, int]) -> None:
-        """Have the left end send over a path that takes so many calls and then blocks, until nothing waits."""
+        """Let the left end send over a path that blocks after each `calls` calls, until no packet waits."""
         self.to_right.opens(calls)
         self.left.send(*packets)
         for _ in range(2000):
@@ -292,7 +293,7 @@ class Wire:
             self.left.pump()
 
     def shake_hands(self) -> None:
-        """A session between the two, asked for by the left one."""
+        """Make a session between the two ends, initiated by the left one."""
         link = next(link for link in self.left.links.values() if link.peer.public == self.right.identity.public)
         link.peer.forget_handshake(self.to_right.carrier)
         link.act(link.peer.initiate(self.to_right, self.left.loop.now))
@@ -301,7 +302,7 @@ class Wire:
 
 
 def send_long_records(link: Link) -> None:
-    """As after four REPORTs that found this program to be the bottleneck, and nothing lost."""
+    """Make the link send long records, as after four REPORTs without loss that found this program the bottleneck."""
     span = link.records.span
     span.protection.wanted = False
     span._is_long = True
@@ -309,7 +310,7 @@ def send_long_records(link: Link) -> None:
 
 
 def sealed(link: Link, plaintext: bytes) -> bytes:
-    """A data message of this link's session, whatever the plaintext."""
+    """Return a data message of this link's session with any plaintext."""
     session = link.peer.keys.current
     assert session is not None
     message = memoryview(bytearray(len(plaintext) + 32))

@@ -1,5 +1,4 @@
-"""Packets and superpackets to a peer that takes records: whatever is split, mixed or held up, the same packets arrive,
-in order."""
+"""Bundler: packets and superpackets that are split, mixed or delayed arrive unchanged and in order."""
 
 from __future__ import annotations
 
@@ -100,14 +99,14 @@ def test_a_udp_superpacket_arrives_as_the_packets_that_it_is_made_of(
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_what_no_kernel_should_be_given_whole_is_split_before_it_leaves(met: Two, version: int) -> None:
+def test_a_superpacket_with_segments_too_small_for_a_kernel_is_split_before_it_is_sent(met: Two, version: int) -> None:
     met.alice.send((tcp_superpacket(version, payload(2000)), 47), (udp_superpacket(version, payload(650)), 10))
     met.wire.run()
     assert met.bob.device.arrived == [*tcp_run(version, payload(2000), 47), *udp_run(version, payload(650), 10)]
     assert set(met.bob.device.headers[: len(tcp_run(version, payload(2000), 47))]) == {NO_OFFLOAD}
 
 
-def test_over_tcp_a_superpacket_goes_whole_in_one_message(loop: HandLoop) -> None:
+def test_over_tcp_a_superpacket_is_sent_whole_in_one_message(loop: HandLoop) -> None:
     two = Two(loop, "tcp")
     two.alice.send((tcp_superpacket(4, payload(60000)), 1448))
     assert [len(call) for call in two.wire.to_right.calls] == [1]
@@ -128,7 +127,7 @@ def test_over_udp_a_superpacket_that_does_not_fit_is_split_evenly_at_multiples_o
     assert {len(datagram) for call in over_udp.wire.to_right.calls for datagram in call[:-1]} == {1200}
 
 
-def test_packets_that_are_read_together_leave_in_as_few_records_as_hold_them(met: Two) -> None:
+def test_packets_that_are_read_together_are_sent_in_as_few_records_as_possible(met: Two) -> None:
     packets = [ipv4("10.0.0.1", "10.0.0.2", payload(size)) for size in range(20, 60)]
     room = met.alice.link.room_for_record()
     met.alice.send(*packets)
@@ -137,9 +136,9 @@ def test_packets_that_are_read_together_leave_in_as_few_records_as_hold_them(met
     assert met.bob.device.packets == packets
 
 
-def test_more_small_packets_than_a_record_may_have_arrive_all_and_in_order(met: Two) -> None:
+def test_more_small_packets_than_a_record_may_have_all_arrive_in_order(met: Two) -> None:
     small = [udp(4, payload(number % 9), identification=number) for number in range(700)]
-    packets = [packet + bytes(number % 5) for number, packet in enumerate(small)]  # no run of one size
+    packets = [packet + bytes(number % 5) for number, packet in enumerate(small)]  # so that none are joined to a run
     met.wire.to_right.is_ready = False
     for waiting in (packets[:200], packets[200:400], packets[400:600]):
         met.alice.send(*waiting)
@@ -152,8 +151,8 @@ def test_more_small_packets_than_a_record_may_have_arrive_all_and_in_order(met: 
     assert not met.bob.drops
 
 
-def test_packets_that_are_split_count_as_many_as_they_become(loop: HandLoop) -> None:
-    """A superpacket to a peer without offloads joins small packets in a record, which becomes full by their number."""
+def test_the_limit_of_packets_in_a_record_counts_the_parts_of_split_packets(loop: HandLoop) -> None:
+    """A superpacket to a peer without offloads follows small packets in a record, which fills up by their number."""
     two = Two(loop, "tcp", offloads=0)
     small = [udp(4, payload(number % 9), identification=number) for number in range(240)]
     segments = tcp_run(4, payload(40 * 100), 100)
@@ -228,7 +227,7 @@ def test_a_peer_that_takes_tcp_superpackets_alone_gets_udps_as_single_packets(lo
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 5])
-def test_a_path_that_blocks_in_the_middle_of_a_superpacket_gets_the_rest_in_order_later(met: Two, calls: int) -> None:
+def test_a_path_that_blocks_inside_a_superpacket_gets_the_rest_in_order_later(met: Two, calls: int) -> None:
     given: list[Given] = [
         tcp(4, b"before"),
         (tcp_superpacket(4, payload(60000), flags=ACK | FIN | PSH), 1448),
@@ -248,7 +247,7 @@ def test_a_path_that_blocks_in_the_middle_of_a_superpacket_gets_the_rest_in_orde
     assert not met.alice.drops
 
 
-def test_packets_that_come_while_others_wait_do_not_overtake_them(met: Two) -> None:
+def test_packets_that_arrive_while_others_wait_do_not_overtake_them(met: Two) -> None:
     met.wire.to_right.is_ready = False
     met.alice.send((tcp_superpacket(4, payload(20000)), 1448))
     met.wire.to_right.opens()
@@ -272,7 +271,7 @@ def test_a_packet_does_not_overtake_one_that_waits_because_it_fits_no_record(ove
     assert over_udp.bob.device.arrived == packets
 
 
-def test_what_waits_burns_no_counter(met: Two) -> None:
+def test_waiting_packets_use_no_counter(met: Two) -> None:
     session = met.alice.link.peer.keys.current
     assert session is not None
     before = session.send_counter
@@ -291,7 +290,7 @@ def test_superpackets_wait_whole_for_the_session_and_the_hello_and_leave_in_reco
 
 
 @pytest.mark.parametrize("carrier", ["udp", "tcp"])
-def test_several_links_interleaved_get_their_own_packets_in_order_and_a_blocked_one_harms_no_other(
+def test_interleaved_links_get_their_own_packets_in_order_and_a_blocked_one_delays_no_other(
     loop: HandLoop, carrier: CarrierName
 ) -> None:
     alice, bob, carol = End(ALICE, loop), End(BOB, loop), End(CAROL, loop, offloads=0)
@@ -322,7 +321,7 @@ def test_several_links_interleaved_get_their_own_packets_in_order_and_a_blocked_
         end.close()
 
 
-# Anything
+# Random flows
 
 FLOWS = st.one_of(
     st.tuples(st.just("tcp"), st.sampled_from([4, 6]), st.integers(1, 65000), st.integers(1, 9000)),
@@ -344,7 +343,7 @@ FLOWS = st.one_of(
     offloads=TCP_OFFLOADS | UDP_OFFLOADS,
     blocks=1,
 )
-def test_whatever_is_given_arrives_as_single_packets_in_order(
+def test_random_flows_arrive_as_single_packets_in_order(
     flows: list[tuple[str, int, int, int]], carrier: CarrierName, offloads: int, blocks: int
 ) -> None:
     loop = HandLoop()
@@ -373,7 +372,7 @@ def test_whatever_is_given_arrives_as_single_packets_in_order(
     loop.close()
 
 
-def test_a_message_is_never_longer_than_a_record_that_was_allowed(over_udp: Two) -> None:
+def test_a_message_is_never_longer_than_the_allowed_record(over_udp: Two) -> None:
     records = over_udp.alice.link.records
     assert over_udp.alice.link.room_for_record() > 0
     room = records.room

@@ -1,7 +1,7 @@
-"""Bursts on their way in: pieces in any order are put together.
+"""Reassembly of received bursts: pieces in any order make the record.
 
-Forged, repeated, overlapping, missing and never-finished ones cost their own record at most and bounded memory, and
-move nothing.
+Forged, repeated, overlapping, missing and never-finished pieces cost at most their own record and bounded memory, and
+do not move the endpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BIG_AS_PACKETS = tcp_run(4, bytes(range(250)) * 17, 1448)
 
 
 class FakeSocket:
-    """Gives what the test has put into it, as reads."""
+    """A socket whose reads return the given arrivals."""
 
     def __init__(self, arrivals: Sequence[Arrival]) -> None:
         self._arrivals = arrivals
@@ -47,7 +47,7 @@ class FakeSocket:
     def expect_pieces(self, size: int) -> None:
         self.scattered.append(size)
 
-    def came_whole(self, size: int, datagrams: int) -> None:
+    def note_whole_message(self, size: int, datagrams: int) -> None:
         self.whole += datagrams > 1
 
 
@@ -66,7 +66,7 @@ class Two:
         self.evil = FakeEndpoint("evil")
 
     def burst(self, number: int = 0) -> list[bytes]:
-        """The datagrams of one record, which is BIG, of Alice's."""
+        """Return the datagrams of one record of Alice's, which carries BIG."""
         self.wire.to_right.calls.clear()
         self.alice.send((BIG, 1448))
         (call,) = self.wire.to_right.calls
@@ -75,7 +75,7 @@ class Two:
         return call
 
     def protect(self) -> None:
-        """Alice's records lose datagrams at random, on a short path."""
+        """Make Alice protect her records, as after random losses on a short path."""
         span = self.alice.link.records.span
         span.protection.wanted = span.protection.possible = True
         span.protection._seen = FIRST_LOOK
@@ -84,12 +84,12 @@ class Two:
         assert span.protects_bursts
 
     def give(self, *datagrams: bytes, path: FakeEndpoint | None = None) -> None:
-        """They come one by one."""
+        """Let Bob receive the datagrams one by one."""
         for datagram in datagrams:
             self.bob.take(datagram, path or self.wire.to_left)
 
     def read(self, *datagrams: bytes, path: FakeEndpoint | None = None) -> FakeSocket:
-        """They come by one read, as UDP_GRO gives them: of one size, the last perhaps shorter."""
+        """Let Bob receive the datagrams by one read, as from UDP_GRO: of one size, but the last may be shorter."""
         source = cast(UdpEndpoint, path or self.wire.to_left)
         joined = memoryview(bytearray(b"".join(datagrams)))
         socket = FakeSocket([(joined, len(datagrams[0]), 1, source)])
@@ -108,7 +108,7 @@ class Two:
         return self.bob.link.peer.endpoint
 
     def memory(self) -> int:
-        """Bytes that Bob's reassembly holds."""
+        """Return the size in bytes of Bob's reassembly buffers."""
         reassembly = self.bob.link.records.reassembly
         slots = (*reassembly._endpoint_slots, *reassembly._other_slots)
         return sum(len(slot.buffer) for slot in slots)
@@ -132,7 +132,7 @@ def two(loop: HandLoop) -> Iterator[Two]:
     made.close()
 
 
-# Good ones
+# Genuine pieces
 
 
 def test_pieces_one_by_one_make_the_record(two: Two) -> None:
@@ -147,7 +147,7 @@ def test_a_read_that_holds_a_whole_burst_is_joined_and_the_next_is_expected(two:
     assert socket.expected == [1200]
 
 
-def test_a_read_of_whole_messages_and_bursts_is_taken_apart(two: Two) -> None:
+def test_a_read_of_whole_messages_and_bursts_is_split(two: Two) -> None:
     filled = sealed(two.alice.link, tcp(4, bytes(1200 - 32 - 52)))
     first, second = two.burst(), two.burst()
     assert len(filled) == len(first[0]) == 1200
@@ -174,14 +174,14 @@ def test_pieces_in_any_order_by_any_reads_make_the_record(two: Two, seed: int) -
     assert two.arrived == BIG_AS_PACKETS
 
 
-def test_a_burst_whose_middle_was_reordered_on_the_way_is_put_together_with_care(two: Two) -> None:
+def test_a_burst_whose_middle_was_reordered_on_the_way_is_reassembled(two: Two) -> None:
     burst = two.burst()
     burst[1], burst[-2] = burst[-2], burst[1]
     two.read(*burst)
     assert two.arrived == BIG_AS_PACKETS
 
 
-def test_records_whose_pieces_come_mixed_are_all_put_together(two: Two) -> None:
+def test_records_whose_pieces_arrive_mixed_are_all_reassembled(two: Two) -> None:
     bursts = [two.burst() for _ in range(ENDPOINT_SLOTS)]
     for pieces in zip(*bursts, strict=True):
         two.give(*pieces)
@@ -201,7 +201,7 @@ def test_one_datagram_of_a_protected_burst_may_be_lost(two: Two, lost: int) -> N
     assert not two.bob.drops
 
 
-def test_a_protected_burst_that_came_whole_needs_no_parity_however_it_is_read(two: Two) -> None:
+def test_a_complete_protected_burst_needs_no_parity_however_it_is_read(two: Two) -> None:
     two.protect()
     two.give(*two.burst())
     two.read(*two.burst())
@@ -218,7 +218,7 @@ def test_ordinary_packets_that_fill_one_protected_record_after_the_other_arrive_
     assert two.arrived == packets
 
 
-def test_the_first_packet_for_a_peer_is_not_hurt_by_what_another_peers_record_is_padded_with(loop: HandLoop) -> None:
+def test_padding_of_a_record_does_not_overwrite_the_first_packet_for_another_peer(loop: HandLoop) -> None:
     two = Two(loop)
     two.protect()
     bundler, link = two.alice.bundler, two.alice.link
@@ -242,7 +242,7 @@ def test_no_protected_burst_is_longer_than_the_peer_takes(two: Two, largest: int
 
 
 @pytest.mark.parametrize("mtu", [62_000, 63_000, 65_000])
-def test_a_packet_of_so_many_datagrams_that_no_parity_fits_in_its_send_goes_without(two: Two, mtu: int) -> None:
+def test_a_packet_whose_datagrams_leave_no_room_for_a_parity_in_the_send_has_none(two: Two, mtu: int) -> None:
     two.protect()
     two.burst()
     records = two.alice.link.records
@@ -252,7 +252,7 @@ def test_a_packet_of_so_many_datagrams_that_no_parity_fits_in_its_send_goes_with
     assert (records.protected_size(mtu + 5) > 0) == ((count + 1) * 1200 <= 65_507)
 
 
-def test_what_was_restored_by_a_forged_parity_does_not_open(two: Two) -> None:
+def test_a_record_restored_by_a_forged_parity_does_not_open(two: Two) -> None:
     two.protect()
     *pieces, parity = two.burst()
     two.give(parity[:16] + bytes(len(parity) - 16), *pieces[1:])
@@ -262,7 +262,7 @@ def test_what_was_restored_by_a_forged_parity_does_not_open(two: Two) -> None:
     assert two.still_works()
 
 
-def test_a_burst_that_came_whole_from_a_new_address_moves_the_endpoint(two: Two) -> None:
+def test_a_complete_burst_from_a_new_address_moves_the_endpoint(two: Two) -> None:
     two.give(*two.burst(), path=two.evil)
     assert two.arrived == BIG_AS_PACKETS
     assert two.endpoint is two.evil
@@ -271,7 +271,7 @@ def test_a_burst_that_came_whole_from_a_new_address_moves_the_endpoint(two: Two)
 # Missing, repeated, replayed
 
 
-def test_a_record_with_a_missing_piece_never_comes_and_others_do(two: Two) -> None:
+def test_a_record_with_a_missing_piece_never_arrives_and_others_do(two: Two) -> None:
     two.give(*two.burst()[1:])
     two.read(*two.burst()[:-1])
     assert two.arrived == []
@@ -291,7 +291,7 @@ def test_repeated_pieces_change_nothing(two: Two) -> None:
     assert set(two.bob.drops) == {"repeated fragment", "replayed"}
 
 
-def test_a_replayed_burst_from_elsewhere_moves_nothing(two: Two) -> None:
+def test_a_replayed_burst_from_another_address_does_not_move_the_endpoint(two: Two) -> None:
     burst = two.burst()
     two.give(*burst)
     two.give(*burst, path=two.evil)
@@ -301,7 +301,7 @@ def test_a_replayed_burst_from_elsewhere_moves_nothing(two: Two) -> None:
     assert two.evil.sent == []
 
 
-def test_pieces_of_one_record_from_two_addresses_never_make_it(two: Two) -> None:
+def test_pieces_of_one_record_from_two_addresses_are_never_joined(two: Two) -> None:
     burst = two.burst()
     two.give(*burst[:2])
     two.give(*burst[2:], path=two.evil)
@@ -325,7 +325,7 @@ def test_an_unfinished_record_is_given_up_after_a_second(two: Two) -> None:
 # Forged
 
 
-def test_forged_pieces_from_elsewhere_do_not_touch_the_record_of_the_peer(two: Two) -> None:
+def test_forged_pieces_from_another_address_do_not_affect_the_peers_record(two: Two) -> None:
     burst = two.burst()
     forged = [piece[:16] + bytes(len(piece) - 16) for piece in burst]
     for genuine, false in zip(burst, forged, strict=True):
@@ -345,7 +345,7 @@ def test_a_forged_piece_under_the_peers_address_spoils_its_record_and_no_other(t
     assert two.still_works()
 
 
-def test_a_forged_burst_of_a_counter_to_come_does_not_keep_the_genuine_one_out(two: Two) -> None:
+def test_a_forged_burst_with_a_future_counter_does_not_block_the_genuine_one(two: Two) -> None:
     burst = two.burst()
     two.read(*(piece[:16] + bytes(len(piece) - 16) for piece in burst), path=two.evil)
     two.read(*burst)
@@ -383,7 +383,7 @@ def test_a_flood_of_pieces_that_are_never_finished_takes_bounded_memory(two: Two
         (b"\x00\x00\x01", "bad reserved"),
     ],
 )
-def test_a_place_that_cannot_be_is_refused(two: Two, reserved: bytes, reason: str) -> None:
+def test_an_impossible_position_of_a_piece_is_refused(two: Two, reserved: bytes, reason: str) -> None:
     burst = two.burst()
     two.give(burst[0][:1] + reserved + burst[0][4:])
     if reason == "bad reserved":
@@ -404,7 +404,7 @@ def test_pieces_of_different_sizes_or_counts_are_refused(two: Two) -> None:
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_pieces_before_the_hello_are_refused_also_when_they_are_genuine(loop: HandLoop, together: bool) -> None:
+def test_pieces_before_the_hello_are_refused_even_if_they_are_genuine(loop: HandLoop, together: bool) -> None:
     two = Two(loop, alice_is_plain=True)
     message = bytearray(sealed(two.alice.link, tcp(4, bytes(2000))))
     pieces = BurstCutter(memoryview(message)).cut(len(message), 1200)
@@ -421,7 +421,7 @@ def test_pieces_before_the_hello_are_refused_also_when_they_are_genuine(loop: Ha
     two.close()
 
 
-def test_pieces_for_nobodys_session_are_refused(two: Two) -> None:
+def test_pieces_for_an_unknown_session_are_refused(two: Two) -> None:
     burst = two.burst()
     two.give(*(piece[:4] + bytes(4) + piece[8:] for piece in burst))
     assert two.bob.drops == {"unknown index": len(burst)}
@@ -437,10 +437,10 @@ def test_pieces_of_a_session_that_is_too_old_are_refused(two: Two) -> None:
     assert two.arrived == []
 
 
-# Whatever comes
+# Random data
 
 
-def test_random_bytes_in_the_place_of_pieces_harm_nothing_but_their_record(two: Two) -> None:
+def test_random_changes_of_pieces_damage_only_their_own_record(two: Two) -> None:
     rng = random.Random(7)
     for _ in range(300):
         burst = [bytearray(datagram) for datagram in two.burst()]

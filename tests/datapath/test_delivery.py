@@ -1,4 +1,4 @@
-"""What a peer's records bring to the device: each packet is judged by itself; what is said of it is not believed."""
+"""Delivery of records' packets: each packet is checked by itself, and the record's description is not trusted."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ GOOD = tcp(4, b"good")
 
 
 class Town:
-    """Bob knows Alice, who may use anything but Carol's addresses, and Carol. All are vpntuns, and have met."""
+    """Bob, with the peers Alice, who may use all addresses but Carol's, and Carol. All are vpntuns with sessions."""
 
     def __init__(self, loop: HandLoop) -> None:
         self.loop = loop
@@ -60,20 +60,20 @@ class Town:
         self.carols_wire.shake_hands()
         assert not self.bob.drops
 
-    def say(self, record: bytes) -> None:
-        """Alice says this."""
+    def send_record(self, record: bytes) -> None:
+        """Let Alice send a record."""
         self.bob.take(sealed(self.from_alice, record), self.wire.to_left)
 
-    def bundle(self, *entries: tuple[bytes, int]) -> None:
-        """Alice says a bundle of these packets and segment fields."""
-        self.say(bundle(*entries))
+    def send_bundle(self, *entries: tuple[bytes, int]) -> None:
+        """Let Alice send a bundle of these packets and segment fields."""
+        self.send_record(bundle(*entries))
 
     def reason(self, packet: bytes, field: int) -> str:
-        """The one reason for which Bob drops a packet out of a bundle, and delivers those before and behind it."""
+        """Return the reason why Bob drops a packet of a bundle; check that he delivers the packets around it."""
         before = self.bob.drops.copy()
         self.bob.device.packets.clear()
         self.bob.device.headers.clear()
-        self.bundle((GOOD, 0), (packet, field), (GOOD, 0))
+        self.send_bundle((GOOD, 0), (packet, field), (GOOD, 0))
         assert self.bob.device.packets == [GOOD, GOOD]
         (reason,) = (self.bob.drops - before).elements()
         return reason
@@ -98,7 +98,7 @@ def town(loop: HandLoop) -> Iterator[Town]:
     made.close()
 
 
-# What is right
+# Valid packets
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ def town(loop: HandLoop) -> Iterator[Town]:
         (udp_superpacket(6, payload(64)), 1, udp_run(6, payload(64), 1), GSO_UDP),
     ],
 )
-def test_a_superpacket_gets_a_header_of_this_ends_own_making(
+def test_a_superpacket_gets_a_header_that_this_end_makes(
     town: Town, packet: bytes, size: int, expected: list[bytes], kind: int
 ) -> None:
-    town.bundle((packet, UNFINISHED | size))
+    town.send_bundle((packet, UNFINISHED | size))
     assert town.bob.device.packets == [packet]
     assert town.bob.device.arrived == expected
     flags, gso_type, headers, gso_size, start, _ = VNET_HEADER.unpack(town.bob.device.headers[0])
@@ -131,13 +131,13 @@ def test_a_superpacket_gets_a_header_of_this_ends_own_making(
 
 def test_the_packets_of_a_bundle_are_delivered_in_order(town: Town) -> None:
     packets = [udp(version, b"%d" % number) for number in range(50) for version in (4, 6)]
-    town.bundle(*((packet, 0) for packet in packets))
+    town.send_bundle(*((packet, 0) for packet in packets))
     assert town.bob.device.packets == packets
 
 
 @pytest.mark.parametrize("behind", [1, 15, 300])
-def test_a_packet_is_trimmed_to_the_length_that_it_says(town: Town, behind: int) -> None:
-    town.bundle((ipv4("10.0.0.1", "10.0.0.2", b"x") + b"\xff" * behind, 0), (ipv6("fd00::1", "fd00::2", b"x"), 0))
+def test_a_packet_is_trimmed_to_the_length_in_its_header(town: Town, behind: int) -> None:
+    town.send_bundle((ipv4("10.0.0.1", "10.0.0.2", b"x") + b"\xff" * behind, 0), (ipv6("fd00::1", "fd00::2", b"x"), 0))
     assert town.bob.device.packets == [ipv4("10.0.0.1", "10.0.0.2", b"x"), ipv6("fd00::1", "fd00::2", b"x")]
 
 
@@ -148,8 +148,7 @@ def test_the_plain_packet_before_a_bundle_is_delivered_before_it(town: Town) -> 
     assert town.bob.device.packets == [first, GOOD]
 
 
-# What is not
-
+# Invalid packets
 fragment = bytearray(tcp_superpacket(4, payload(5000)))
 fragment[6] = 0x20
 offset_fragment = bytearray(tcp_superpacket(4, payload(5000)))
@@ -170,7 +169,7 @@ SEGMENT = struct.pack("!HHIIBBHHH", 1, 2, 3, 4, 0x80, 0x10, 5, 0, 0) + TIMESTAMP
 
 
 def behind_extensions(count: int, size: int = 0, last: int = 6) -> bytes:
-    """An IPv6 packet with TCP behind so many destination options of 8 * (size + 1) bytes."""
+    """Return an IPv6 packet with TCP behind `count` headers of destination options of 8 * (size + 1) bytes."""
     headers = b"".join(
         bytes([60 if number < count - 1 else last, size]) + bytes(6 + 8 * size) for number in range(count)
     )
@@ -229,23 +228,23 @@ def test_a_bad_packet_of_a_bundle_is_dropped_and_its_neighbours_are_delivered(
     assert town.reason(packet, field) == reason
 
 
-def test_the_checksum_is_begun_where_the_transport_header_is_and_never_in_the_payload(town: Town) -> None:
-    # There is no way to say where: the offset is worked out from the packet.
+def test_the_checksum_starts_at_the_transport_header_and_never_in_the_payload(town: Town) -> None:
+    # The record has no field for this offset; it is derived from the packet.
     for packet in (unfinished(tcp(6, payload(100)), 6, 40), unfinished(udp(4, payload(100)), 17, 20)):
-        town.bundle((packet, UNFINISHED))
+        town.send_bundle((packet, UNFINISHED))
     starts = [VNET_HEADER.unpack(header)[4:] for header in town.bob.device.headers]
     assert starts == [(40, 16), (20, 6)]
 
 
-def test_extension_headers_within_bounds_are_taken(town: Town) -> None:
-    town.bundle((behind_extensions(4), UNFINISHED | 1428))
+def test_extension_headers_within_bounds_are_accepted(town: Town) -> None:
+    town.send_bundle((behind_extensions(4), UNFINISHED | 1428))
     assert VNET_HEADER.unpack(town.bob.device.headers[0]) == (1, GSO_TCPV6, 40 + 32 + 32, 1428, 72, 16)
 
 
-def test_a_source_that_is_not_allowed_is_told_of_once(town: Town) -> None:
+def test_a_source_that_is_not_allowed_is_logged_once(town: Town) -> None:
     with logged(25) as lines:
         for _ in range(10):
-            town.bundle(*[(ipv4("10.0.3.3", "10.0.0.2"), 0)] * 50, (GOOD, 0))
+            town.send_bundle(*[(ipv4("10.0.3.3", "10.0.0.2"), 0)] * 50, (GOOD, 0))
     assert len([line for line in lines if "not allowed to use" in line]) == 1
     assert town.bob.drops == {"source not allowed": 500}
     assert town.bob.device.packets == [GOOD] * 10
@@ -255,14 +254,14 @@ def test_a_source_that_is_not_allowed_is_told_of_once(town: Town) -> None:
     "tail",
     [b"\x00\x14\x00\x00\x45", b"\x00\x01\x00\x00" + GOOD, b"\xff\xff\x00\x00" + bytes(100)],
 )
-def test_a_bundle_that_ends_in_nonsense_is_delivered_up_to_it(town: Town, tail: bytes) -> None:
-    town.say(bundle((GOOD, 0), (GOOD, 0)) + tail)
+def test_a_bundle_with_an_invalid_end_is_delivered_up_to_it(town: Town, tail: bytes) -> None:
+    town.send_record(bundle((GOOD, 0), (GOOD, 0)) + tail)
     assert town.bob.device.packets == [GOOD, GOOD]
     assert town.bob.drops == {"bad bundle": 1}
 
 
 def test_an_empty_bundle_is_bad(town: Town) -> None:
-    town.say(bytes([BUNDLE]))
+    town.send_record(bytes([BUNDLE]))
     assert town.bob.drops == {"bad bundle": 1}
 
 
@@ -280,30 +279,30 @@ def test_an_empty_bundle_is_bad(town: Town) -> None:
         (bytes(100), "bad inner packet"),
     ],
 )
-def test_a_record_that_cannot_be_is_dropped(town: Town, record: bytes, reason: str) -> None:
-    town.say(record)
+def test_an_impossible_record_is_dropped(town: Town, record: bytes, reason: str) -> None:
+    town.send_record(record)
     assert town.bob.drops == {reason: 1}
     assert town.bob.device.packets == []
 
 
 def test_a_packet_that_the_device_refuses_is_counted_and_the_next_is_tried(town: Town) -> None:
     town.bob.device.takes_packets = False
-    town.bundle((GOOD, 0), (GOOD, 0))
+    town.send_bundle((GOOD, 0), (GOOD, 0))
     assert town.bob.drops == {"refused by the device": 2}
 
 
 def test_a_device_that_has_gone_ends_the_program_with_its_error(town: Town) -> None:
     town.bob.device.gone = True
     with pytest.raises(DeviceError):
-        town.bundle((GOOD, 0))
+        town.send_bundle((GOOD, 0))
 
 
-def test_a_peer_that_says_hello_and_then_nonsense_loses_its_records_and_nothing_else(town: Town) -> None:
+def test_a_peer_that_sends_a_hello_and_then_invalid_records_loses_only_those(town: Town) -> None:
     for number in range(300):
-        town.say(Hello(number % 2 == 0, number & 0xFF, number * 200 & 0xFFFF, 1 + number % 200).pack())
-        town.say(bytes([number & 0x3F]) + bytes([number & 0xFF]) * (number * 13 % 500))
+        town.send_record(Hello(number % 2 == 0, number & 0xFF, number * 200 & 0xFFFF, 1 + number % 200).pack())
+        town.send_record(bytes([number & 0x3F]) + bytes([number & 0xFF]) * (number * 13 % 500))
     town.wire.run()
-    town.say(Hello(True, 63).pack())
+    town.send_record(Hello(True, 63).pack())
     assert town.bob.device.packets == []
     town.carol.send(udp(4, b"x")[:12] + ipv4("10.0.3.3", "10.0.0.2")[12:20] + udp(4, b"x")[20:])
     town.carols_wire.run()
@@ -313,15 +312,15 @@ def test_a_peer_that_says_hello_and_then_nonsense_loses_its_records_and_nothing_
     assert town.bob.device.packets[-1] == GOOD
 
 
-def test_a_hello_that_takes_nothing_back_brings_single_packets_again(town: Town) -> None:
-    town.say(Hello(True, 0).pack())
+def test_a_hello_that_withdraws_all_offloads_brings_single_packets_again(town: Town) -> None:
+    town.send_record(Hello(True, 0).pack())
     town.bob.send((tcp_superpacket(4, payload(5000)), 1368))
     town.wire.run()
     assert town.alice.device.packets == tcp_run(4, payload(5000), 1368)
     assert set(town.alice.device.headers) == {NO_OFFLOAD}
 
 
-# Whatever comes
+# Random data
 
 ENTRIES = st.lists(
     st.tuples(
@@ -350,12 +349,12 @@ ENTRIES = st.lists(
 
 @settings(deadline=None, max_examples=300)
 @given(entries=ENTRIES)
-def test_no_bundle_raises_and_every_header_for_the_device_is_true_to_its_packet(
+def test_no_bundle_raises_and_every_header_for_the_device_matches_its_packet(
     entries: list[tuple[bytes, int]],
 ) -> None:
     loop = HandLoop()
     town = Town(loop)
-    town.bundle(*entries)
+    town.send_bundle(*entries)
     device = town.bob.device
     assert len(device.packets) + sum(town.bob.drops.values()) == len(entries)
     for packet, header in zip(device.packets, device.headers, strict=True):
@@ -390,9 +389,9 @@ def test_no_plaintext_of_a_record_raises_or_stops_the_link(records: list[bytes])
     loop = HandLoop()
     town = Town(loop)
     for record in records:
-        town.say(record)
+        town.send_record(record)
     town.bob.device.packets.clear()
-    town.bundle((GOOD, 0))
+    town.send_bundle((GOOD, 0))
     assert town.bob.device.packets == [GOOD]
     town.bob.send(GOOD)
     town.wire.run()
@@ -401,7 +400,7 @@ def test_no_plaintext_of_a_record_raises_or_stops_the_link(records: list[bytes])
     loop.close()
 
 
-def test_a_packet_of_another_link_joins_nothing_though_it_continues_what_waits(loop: HandLoop) -> None:
+def test_a_packet_of_another_link_is_not_joined_though_it_continues_a_waiting_one(loop: HandLoop) -> None:
     bob, alice, carol = End(BOB, loop), End(ALICE, loop), End(CAROL, loop)
     wires: list[Wire] = []
     for end, allowed in ((alice, ["100.64.0.0/16"]), (carol, ["100.65.0.0/16"])):

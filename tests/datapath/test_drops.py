@@ -6,7 +6,7 @@ from collections import Counter
 
 from tests.machine import logged
 from vpntun.carriers.fake import FakeEndpoint
-from vpntun.datapath.drops import WORTH_TELLING, note_drop
+from vpntun.datapath.drops import ADVICE, note_drop
 from vpntun.errors import BadPacket
 from vpntun.runtime.log import Warnings
 
@@ -19,17 +19,17 @@ def test_a_reason_is_counted_and_not_logged() -> None:
         for _ in range(3):
             note_drop(drops, Warnings(), BadPacket("bad type"), THERE)
     assert drops == {"bad type": 3}
-    assert lines == ["dropped from there: bad type"] * 3, "at debug level alone"
+    assert lines == ["dropped a message from there: bad type"] * 3, "at debug level alone"
 
 
 def test_a_reason_that_an_operator_can_mend_is_logged_once_with_the_endpoint() -> None:
     drops: Counter[str] = Counter()
     warnings = Warnings()
     with logged() as lines:
-        for reason in WORTH_TELLING:
+        for reason in ADVICE:
             for _ in range(5):
                 note_drop(drops, warnings, BadPacket(reason), THERE)
-    assert drops == dict.fromkeys(WORTH_TELLING, 5)
-    told = [line for line in lines if not line.startswith("dropped from")]
-    assert len(told) == len(WORTH_TELLING)
+    assert drops == dict.fromkeys(ADVICE, 5)
+    told = [line for line in lines if not line.startswith("dropped a message")]
+    assert len(told) == len(ADVICE)
     assert all("there" in line for line in told)

@@ -1,7 +1,7 @@
-"""From a carrier to the device: hostile bytes are dropped under a name, nobody is answered, and nothing is raised.
+"""Inbound path: hostile bytes are dropped and counted by reason, get no reply, and raise nothing.
 
-The cases are those of a list of what others were bitten by: framing and sizes (1), who may shake hands (12-14), and
-what a data message may carry (15-20).
+The cases come from a list of attacks on other programs: framing and sizes (1), handshakes by strangers (12-14), and
+contents of data messages (15-20).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIZES = {INITIATION: 148, RESPONSE: 92, COOKIE_REPLY: 64}
 
 
 class Town:
-    """Bob, who knows Alice and Carol; each may use some addresses. `evil` is a path that nobody authenticated."""
+    """Bob, with the peers Alice and Carol, who may use some addresses each. `evil`: an endpoint that is no peer's."""
 
     def __init__(self, loop: HandLoop) -> None:
         self.loop = loop
@@ -45,7 +45,7 @@ class Town:
         self.carols_wire.shake_hands()
 
     def drop_of(self, message: bytes, path: FakeEndpoint | None = None) -> str:
-        """The one reason that Bob drops this message for, unanswered and with nothing changed that he tells."""
+        """Return the reason why Bob drops a message; check that he sends no reply, and that no endpoint moves."""
         path = path or self.evil
         before = self.bob.drops.copy()
         endpoints = [self.to_alice.peer.endpoint, self.to_carol.peer.endpoint]
@@ -98,7 +98,7 @@ def test_no_message_of_any_short_length_is_answered(met: Town, kind: int) -> Non
 def test_reserved_bytes_that_are_not_zero_are_refused(met: Town, kind: int, place: int) -> None:
     message = bytearray(SIZES.get(kind, 100))
     message[0], message[place] = kind, 1
-    # In a datagram of type 4 the second reserved byte says that it is a piece of a burst: this one is of nobody's.
+    # In a datagram of type 4 a second reserved byte marks a piece of a burst: this one belongs to no session.
     assert met.drop_of(bytes(message)) == ("unknown index" if (kind, place) == (4, 2) else "bad reserved")
 
 
@@ -129,21 +129,21 @@ def initiation(identity: KeyPair = ALICE, to: KeyPair = BOB, psk: bytes = PSK, s
     return Initiator(identity, to.public, psk).initiation(77, stamp.to_bytes(12, "big"))
 
 
-def test_an_unknown_key_gets_not_one_byte(town: Town) -> None:
+def test_an_unknown_key_gets_no_reply(town: Town) -> None:
     assert town.drop_of(initiation(STRANGER)) == "unknown peer"
 
 
-def test_a_bad_mac1_gets_not_one_byte(town: Town) -> None:
+def test_a_bad_mac1_gets_no_reply(town: Town) -> None:
     message = bytearray(initiation())
     message[120] ^= 1
     assert town.drop_of(bytes(message)) == "bad mac1"
 
 
-def test_an_initiation_to_somebody_else_gets_not_one_byte(town: Town) -> None:
+def test_an_initiation_for_another_key_gets_no_reply(town: Town) -> None:
     assert town.drop_of(initiation(to=CAROL)) == "bad mac1"
 
 
-def test_a_wrong_preshared_key_ends_in_no_session_and_no_packet(loop: HandLoop) -> None:
+def test_a_wrong_preshared_key_gives_no_session_and_no_packet(loop: HandLoop) -> None:
     alice, bob = End(ALICE, loop), End(BOB, loop)
     link = alice.know(BOB.public, psk=b"q" * 32)
     bob.know(ALICE.public)
@@ -167,13 +167,13 @@ def test_own_messages_sent_back_are_dropped(town: Town) -> None:
     assert town.alice.drops == {"bad mac1": 1}
 
 
-def test_an_end_that_holds_our_own_key_is_dropped_and_told_of(town: Town) -> None:
+def test_an_initiation_with_this_ends_own_key_is_dropped_and_logged(town: Town) -> None:
     with logged() as lines:
         assert town.drop_of(initiation(identity=BOB)) == "own key"
     assert any("this end's own key" in line for line in lines)
 
 
-def test_a_replayed_initiation_is_dropped_and_told_of(met: Town) -> None:
+def test_a_replayed_initiation_is_dropped_and_logged(met: Town) -> None:
     genuine = initiation(stamp=50)
     met.loop.pass_time(1.0)
     met.bob.take(genuine, met.wire.to_left)
@@ -193,7 +193,7 @@ def test_two_initiations_within_twenty_milliseconds_get_one_answer(town: Town) -
     assert town.bob.drops == {"initiations too fast": 1}
 
 
-def test_an_initiation_recorded_before_a_restart_takes_no_session_away(met: Town) -> None:
+def test_an_initiation_recorded_before_a_restart_does_not_end_a_session(met: Town) -> None:
     met.from_alice.peer.forget_handshake("udp")
     met.from_alice.act(met.from_alice.peer.initiate(met.wire.to_right, met.loop.now))
     (recorded,) = met.wire.to_right.take()
@@ -211,7 +211,7 @@ def test_an_initiation_recorded_before_a_restart_takes_no_session_away(met: Town
     again.close()
 
 
-def test_a_restarted_responder_that_gets_an_old_initiation_first_keeps_to_the_genuine_peer(met: Town) -> None:
+def test_a_restarted_responder_that_gets_an_old_initiation_first_connects_to_the_genuine_peer(met: Town) -> None:
     met.from_alice.peer.forget_handshake("udp")
     met.from_alice.act(met.from_alice.peer.initiate(met.wire.to_right, met.loop.now))
     (recorded,) = met.wire.to_right.take()
@@ -263,14 +263,14 @@ def test_a_cookie_that_nobody_asked_for_is_dropped(met: Town) -> None:
 
 
 @pytest.mark.parametrize("place", [4, 8, 9, 15, 16, 40, -1])
-def test_forged_data_moves_nothing(met: Town, place: int) -> None:
+def test_forged_data_does_not_move_the_endpoint(met: Town, place: int) -> None:
     message = bytearray(sealed(met.from_alice, ipv4(HERE, THERE, b"x" * 40)))
     message[place] ^= 1
     assert met.drop_of(bytes(message)) in {"bad tag", "unknown index"}
     assert met.still_works()
 
 
-def test_replayed_data_from_a_new_address_moves_nothing(met: Town) -> None:
+def test_replayed_data_from_a_new_address_does_not_move_the_endpoint(met: Town) -> None:
     message = sealed(met.from_alice, ipv4(HERE, THERE, b"once"))
     met.bob.take(message, met.wire.to_left)
     assert met.drop_of(message) == "replayed"
@@ -283,7 +283,7 @@ def test_genuine_new_data_from_a_new_address_moves_the_endpoint(met: Town) -> No
     assert met.to_alice.peer.endpoint is met.evil
 
 
-def test_late_data_from_an_old_path_is_delivered_and_moves_nothing(met: Town) -> None:
+def test_late_data_from_an_old_path_is_delivered_and_does_not_move_the_endpoint(met: Town) -> None:
     late = sealed(met.from_alice, ipv4(HERE, THERE, b"late"))
     met.bob.take(sealed(met.from_alice, ipv4(HERE, THERE, b"newer")), met.wire.to_left)
     met.bob.take(late, met.evil)
@@ -311,7 +311,7 @@ BAD_INNER = {
 
 
 @pytest.mark.parametrize("inner", BAD_INNER.values(), ids=BAD_INNER.keys())
-def test_an_inner_packet_that_lies_about_itself_is_dropped(met: Town, inner: bytes) -> None:
+def test_an_inner_packet_with_a_wrong_length_or_version_is_dropped(met: Town, inner: bytes) -> None:
     assert met.drop_of(sealed(met.from_alice, inner), met.wire.to_left) == "bad inner packet"
     assert met.still_works()
 
@@ -358,7 +358,7 @@ def test_padding_is_cut_off_whatever_it_holds(met: Town, behind: int) -> None:
     assert met.bob.device.packets == [packet, six]
 
 
-def test_the_largest_message_there_is_comes_through(met: Town) -> None:
+def test_the_largest_possible_message_is_delivered(met: Town) -> None:
     packet = ipv4(HERE, THERE, b"x" * (65503 - 20))
     met.bob.take(sealed(met.from_alice, packet), met.wire.to_left)
     assert met.bob.device.packets == [packet]
@@ -387,7 +387,7 @@ def test_data_on_keys_that_two_handshakes_have_replaced_is_dropped(met: Town) ->
     assert met.still_works()
 
 
-def test_data_on_the_keys_before_is_still_taken_after_one_handshake(met: Town) -> None:
+def test_data_on_the_previous_keys_is_still_accepted_after_one_handshake(met: Town) -> None:
     old = sealed(met.from_alice, ipv4(HERE, THERE, b"under way"))
     met.loop.pass_time(6.0)
     met.wire.shake_hands()
@@ -402,7 +402,7 @@ def test_data_of_a_peer_on_another_peers_connection_is_dropped(met: Town) -> Non
     assert path.peer is None
 
 
-def test_an_initiation_makes_no_connection_anybodys(town: Town) -> None:
+def test_an_initiation_does_not_assign_a_connection_to_a_peer(town: Town) -> None:
     path = FakeEndpoint("a connection", "tcp")
     town.bob.take(initiation(), path)
     assert path.peer is None
@@ -422,7 +422,7 @@ def test_a_peer_is_expected_where_its_initiation_was_accepted_and_nowhere_else(t
     assert unknown.expected_peer is None
 
 
-def test_a_response_and_the_first_data_make_a_connection_the_peers(town: Town) -> None:
+def test_a_response_and_the_first_data_assign_a_connection_to_the_peer(town: Town) -> None:
     wire = Wire(town.alice, town.bob, carrier="tcp")
     town.from_alice.peer.endpoint = wire.to_right
     town.from_alice.start()
@@ -436,7 +436,7 @@ def test_a_packet_that_the_device_refuses_is_counted(met: Town) -> None:
     assert met.drop_of(sealed(met.from_alice, ipv4(HERE, THERE)), met.wire.to_left) == "refused by the device"
 
 
-def test_a_device_that_has_gone_is_the_only_thing_raised(met: Town) -> None:
+def test_only_a_device_that_has_gone_raises_an_error(met: Town) -> None:
     met.bob.device.gone = True
     with pytest.raises(DeviceError):
         met.bob.take(sealed(met.from_alice, ipv4(HERE, THERE)), met.wire.to_left)
@@ -451,7 +451,7 @@ def test_a_flood_of_junk_is_one_line_in_the_log(met: Town) -> None:
     assert met.still_works()
 
 
-def test_a_peer_that_hops_keeps_no_line_about_another_out_of_the_log(met: Town) -> None:
+def test_a_peer_that_keeps_moving_does_not_suppress_log_lines_about_another(met: Town) -> None:
     with logged(20) as lines:
         for number in range(200):
             hop = FakeEndpoint(f"hop {number}")
@@ -465,7 +465,7 @@ def test_a_peer_that_hops_keeps_no_line_about_another_out_of_the_log(met: Town) 
     assert len(lines) - len(about_alice) <= MOST_LINES + 1
 
 
-def test_a_replay_of_one_peers_handshake_keeps_no_line_about_another_out_of_the_log(met: Town) -> None:
+def test_replays_of_one_peers_handshake_do_not_suppress_log_lines_about_another(met: Town) -> None:
     with logged(20) as lines:
         for identity in (ALICE, CAROL):
             stale = initiation(identity=identity, stamp=0)
@@ -478,7 +478,7 @@ def test_a_replay_of_one_peers_handshake_keeps_no_line_about_another_out_of_the_
     ]
 
 
-# Whatever comes
+# Random data
 
 messages = st.one_of(
     st.binary(max_size=300),
@@ -493,7 +493,7 @@ messages = st.one_of(
 
 @settings(deadline=None, max_examples=200)
 @given(batch=st.lists(messages, min_size=1, max_size=20))
-def test_no_bytes_from_anybody_raise_or_are_answered(batch: list[bytes]) -> None:
+def test_random_bytes_never_raise_or_get_a_reply(batch: list[bytes]) -> None:
     loop = HandLoop()
     town = Town(loop)
     town.meet()
@@ -538,7 +538,7 @@ def test_genuine_messages_changed_in_any_byte_are_dropped(data: st.DataObject) -
     town.meet()
     genuine = [initiation(stamp=1 << 40), sealed(town.from_alice, ipv4(HERE, THERE, b"x" * 30))]
     message = bytearray(data.draw(st.sampled_from(genuine)))
-    place = data.draw(st.integers(0, len(message) - 1 - 16 * (message[0] == INITIATION)))  # mac2 is not looked at
+    place = data.draw(st.integers(0, len(message) - 1 - 16 * (message[0] == INITIATION)))  # mac2 is not checked
     message[place] ^= data.draw(st.integers(1, 255))
     loop.pass_time(1.0)
     if message[0] == DATA and place == 2 and message[2] < 64:  # now it is a piece of a burst, which waits for the rest

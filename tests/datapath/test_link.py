@@ -1,4 +1,4 @@
-"""From the device to a carrier: staged until there is a session, sealed as it leaves, and never in the way."""
+"""Link between the device and a carrier: packets wait for a session, and are sealed only when they are sent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Two:
 
 @pytest.fixture(params=["vpntun", "WireGuard"])
 def two(loop: HandLoop, request: pytest.FixtureRequest) -> Iterator[Two]:
-    """Bob is a vpntun, or any WireGuard."""
+    """Alice and Bob, where Bob is a vpntun, or a plain WireGuard."""
     made = Two(loop, bob_is_plain=request.param == "WireGuard")
     yield made
     made.alice.close()
@@ -44,13 +44,13 @@ def two(loop: HandLoop, request: pytest.FixtureRequest) -> Iterator[Two]:
 
 @pytest.fixture
 def met(two: Two) -> Two:
-    """Two that have shaken hands, with nothing under way. A WireGuard has dropped the HELLO, unharmed."""
+    """Alice and Bob with a session and no message under way. If Bob is a WireGuard, he has dropped the HELLO."""
     return after_the_handshake(two)
 
 
 @pytest.fixture
 def wireguard(loop: HandLoop) -> Iterator[Two]:
-    """The same, where Bob is certainly a WireGuard."""
+    """Alice and Bob with a session, where Bob is a plain WireGuard."""
     made = after_the_handshake(Two(loop, bob_is_plain=True))
     yield made
     made.alice.close()
@@ -81,7 +81,7 @@ def test_packets_arrive_as_they_were_in_both_directions_and_both_ip_versions(met
     assert not met.bob.drops
 
 
-def test_the_bytes_of_all_messages_are_counted_that_leave_and_that_are_authenticated(two: Two) -> None:
+def test_the_bytes_of_all_sent_and_all_authenticated_messages_are_counted(two: Two) -> None:
     alice, bob = two.alice.link.peer, two.bob.link.peer
     two.alice.send(ipv4(HERE, THERE, b"x" * 1000), ipv6("fd00::1", "fd00::2", b"y" * 99))
     two.wire.run()
@@ -90,7 +90,7 @@ def test_the_bytes_of_all_messages_are_counted_that_leave_and_that_are_authentic
     assert bob.sent_bytes == alice.received_bytes >= 92
 
 
-def test_what_cannot_leave_is_not_counted_as_sent(met: Two) -> None:
+def test_undeliverable_messages_are_not_counted_as_sent(met: Two) -> None:
     before = met.alice.link.peer.sent_bytes
     met.wire.to_right.can_deliver = False
     met.alice.send(ipv4(HERE, THERE, b"x" * 100))
@@ -110,7 +110,7 @@ def test_a_packet_is_padded_to_sixteen_bytes_but_not_beyond_the_mtu(wireguard: T
     assert wireguard.bob.device.packets == [packet]
 
 
-def test_padding_holds_nothing_of_an_earlier_packet(wireguard: Two) -> None:
+def test_padding_contains_no_bytes_of_an_earlier_packet(wireguard: Two) -> None:
     wireguard.alice.send(ipv4(HERE, THERE, b"secret" * 100))
     wireguard.alice.send(ipv4(HERE, THERE, b"short"))
     first, second = wireguard.wire.to_right.take()
@@ -122,7 +122,7 @@ def test_padding_holds_nothing_of_an_earlier_packet(wireguard: Two) -> None:
     assert bytes(plaintext[25:size]) == bytes(size - 25)
 
 
-def test_packets_that_come_before_a_session_are_sent_in_order_after_it(two: Two) -> None:
+def test_packets_that_wait_for_a_session_are_sent_in_order(two: Two) -> None:
     packets = [ipv4(HERE, THERE, b"%d" % number) for number in range(20)]
     two.alice.send(*packets)
     assert [kind_of(message) for message in two.wire.to_right.sent] == [INITIATION]
@@ -130,7 +130,7 @@ def test_packets_that_come_before_a_session_are_sent_in_order_after_it(two: Two)
     assert two.bob.device.packets == packets
 
 
-def test_both_ends_staged_packets_come_through(two: Two) -> None:
+def test_the_packets_that_wait_at_both_ends_arrive(two: Two) -> None:
     two.bob.send(ipv4(THERE, HERE, b"from bob"))
     assert two.wire.to_left.sent == []
     two.alice.send(ipv4(HERE, THERE, b"from alice"))
@@ -139,13 +139,13 @@ def test_both_ends_staged_packets_come_through(two: Two) -> None:
     assert two.alice.device.packets == [ipv4(THERE, HERE, b"from bob")]
 
 
-def test_one_initiation_goes_however_many_packets_wait(two: Two) -> None:
+def test_one_initiation_is_sent_however_many_packets_wait(two: Two) -> None:
     for _ in range(50):
         two.alice.send(ipv4(HERE, THERE))
     assert len(two.wire.to_right.sent) == 1
 
 
-def test_the_oldest_go_when_too_many_wait_for_a_session(two: Two) -> None:
+def test_the_oldest_are_dropped_when_too_many_wait_for_a_session(two: Two) -> None:
     packets = [ipv4(HERE, THERE, b"%1000d" % number) for number in range(MOST_WAITING + 30)]
     for packet in packets:
         two.alice.send(packet)
@@ -154,7 +154,7 @@ def test_the_oldest_go_when_too_many_wait_for_a_session(two: Two) -> None:
     assert two.bob.device.packets == packets[30:]
 
 
-def test_what_waits_is_dropped_and_counted_when_nobody_answers_for_ninety_seconds(two: Two) -> None:
+def test_waiting_packets_are_dropped_and_counted_after_ninety_seconds_without_an_answer(two: Two) -> None:
     two.alice.send(*[ipv4(HERE, THERE)] * 3)
     two.loop.deadline = lambda: two.alice.link.deadline
     two.loop.on_deadline = two.alice.link.handle_deadline
@@ -211,7 +211,7 @@ def test_a_blocked_link_does_not_hold_up_another(loop: HandLoop) -> None:
         end.close()
 
 
-def test_a_message_that_cannot_leave_is_counted_and_the_next_one_goes(met: Two) -> None:
+def test_an_undeliverable_message_is_counted_and_the_next_one_is_sent(met: Two) -> None:
     met.wire.to_right.can_deliver = False
     met.alice.send(ipv4(HERE, THERE, b"lost"))
     assert met.alice.drops == {"undeliverable": 1}
@@ -238,7 +238,7 @@ def test_the_longest_prefix_chooses_the_link(loop: HandLoop) -> None:
 
 
 @pytest.mark.parametrize("junk", [b"\x00", b"\x45", bytes(40), b"\x50" + bytes(39), ipv4(HERE, THERE, total=400)])
-def test_what_is_no_packet_is_not_sent(met: Two, junk: bytes) -> None:
+def test_bytes_that_are_not_a_packet_are_not_sent(met: Two, junk: bytes) -> None:
     met.alice.send(junk)
     assert met.wire.to_right.sent == []
     assert met.alice.drops == {"bad inner packet": 1}
@@ -295,7 +295,7 @@ def test_a_session_outlives_the_carrier_that_made_it(met: Two) -> None:
     assert met.alice.device.packets == [ipv4(THERE, HERE, b"and back")]
 
 
-def test_a_path_that_another_one_replaced_is_hung_up(met: Two) -> None:
+def test_a_replaced_connection_is_closed(met: Two) -> None:
     other = Wire(met.alice, met.bob, " by TCP", "tcp")
     with logged() as lines:
         met.alice.link.act(met.alice.link.peer.move_to(other.to_right))
@@ -304,7 +304,7 @@ def test_a_path_that_another_one_replaced_is_hung_up(met: Two) -> None:
     assert lines == ["the peer is at right by TCP now (it was at right)"]
 
 
-def test_an_idle_link_is_silent(met: Two) -> None:
+def test_an_idle_link_sends_nothing(met: Two) -> None:
     met.loop.deadline = lambda: min(met.alice.link.deadline, met.bob.link.deadline)
     met.loop.on_deadline = lambda: (met.alice.link.handle_deadline(), met.bob.link.handle_deadline())  # type: ignore[assignment, func-returns-value]
     for _ in range(60):
@@ -335,7 +335,7 @@ def test_a_link_without_an_endpoint_waits_for_the_peer_and_raises_nothing(met: T
     assert met.alice.device.packets == [ipv4(THERE, HERE, b"where are you?")]
 
 
-def test_a_handshake_message_that_cannot_leave_is_counted(loop: HandLoop) -> None:
+def test_an_undeliverable_handshake_message_is_counted(loop: HandLoop) -> None:
     alice = End(ALICE, loop)
     link = alice.know(BOB.public)
     nowhere = FakeEndpoint("nowhere")
@@ -365,7 +365,7 @@ def test_the_loop_never_sleeps_past_a_deadline_that_traffic_has_brought_nearer(m
                 end.schedule.handle(met.loop.now)
 
 
-def test_packets_that_follow_each_other_do_not_ask_for_the_deadline_anew(met: Two) -> None:
+def test_successive_packets_do_not_make_the_schedule_read_the_deadline_each_time(met: Two) -> None:
     asked = 0
     for _ in range(100):
         met.alice.send(ipv4(HERE, THERE))
@@ -375,7 +375,7 @@ def test_packets_that_follow_each_other_do_not_ask_for_the_deadline_anew(met: Tw
     assert asked <= 2
 
 
-def test_an_idle_link_is_asked_once_more_after_traffic_and_then_sleeps(met: Two) -> None:
+def test_the_deadline_of_an_idle_link_is_read_once_more_after_traffic(met: Two) -> None:
     alice = met.alice
     alice.send(ipv4(HERE, THERE))
     met.wire.run()

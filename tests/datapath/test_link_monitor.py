@@ -1,4 +1,4 @@
-"""Which links stand: told once for each change, at both ends."""
+"""Link monitor: each change between up and down is reported once, at both ends."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PACKET = ipv4("10.0.0.1", "10.0.0.2", b"x")
 
 
 class Watched:
-    """Alice calls Bob; what is told of either's link."""
+    """Alice, who calls Bob, and the reported changes of both links."""
 
     def __init__(self, loop: HandLoop) -> None:
         self.loop = loop
-        self.told: list[tuple[str, bool]] = []
+        self.changes: list[tuple[str, bool]] = []
         self.ends = {"alice": End(ALICE, loop), "bob": End(BOB, loop)}
         self.alice, self.bob = self.ends.values()
         self.alice.know(BOB.public)
@@ -31,18 +31,18 @@ class Watched:
             end.engine.monitor = self.monitor
             self.monitor.follow(end.link)
 
-    def _changed(self, link: Link, stands: bool) -> None:
+    def _changed(self, link: Link, up: bool) -> None:
         name = "alice" if link is self.alice.link else "bob"
-        self.told.append((name, stands))
+        self.changes.append((name, up))
 
-    def news(self) -> set[tuple[str, bool]]:
-        """What was told since the last time."""
-        told, self.told = self.told, []
-        assert len(told) == len(set(told)), "told twice"
-        return set(told)
+    def new_changes(self) -> set[tuple[str, bool]]:
+        """Return the changes since the last call."""
+        changes, self.changes = self.changes, []
+        assert len(changes) == len(set(changes)), "a change was reported twice"
+        return set(changes)
 
     def pass_time(self, seconds: float, *, step: float = 0.5, carried: bool = False) -> None:
-        """Let it pass, have the deadlines handled, and what is sent carried, if it is to be."""
+        """Let time pass and handle the deadlines. `carried`: deliver the sent messages."""
         for _ in range(round(seconds / step)):
             self.loop.pass_time(step)
             for end in self.ends.values():
@@ -63,85 +63,85 @@ def watched(loop: HandLoop) -> Iterator[Watched]:
 @pytest.fixture
 def up(watched: Watched) -> Watched:
     watched.wire.shake_hands()
-    assert watched.news() == {("alice", True), ("bob", True)}
+    assert watched.new_changes() == {("alice", True), ("bob", True)}
     return watched
 
 
-def test_before_the_first_session_nothing_stands(watched: Watched) -> None:
+def test_before_the_first_session_no_link_is_up(watched: Watched) -> None:
     watched.alice.send(PACKET)
     watched.pass_time(120)
-    assert watched.news() == set()
+    assert watched.new_changes() == set()
     assert watched.monitor.summary == "0 of 2 peers connected"
 
 
-def test_with_the_first_session_the_link_stands_at_both_ends(up: Watched) -> None:
+def test_with_the_first_session_the_link_is_up_at_both_ends(up: Watched) -> None:
     assert up.monitor.summary == "2 of 2 peers connected"
 
 
-def test_traffic_and_fresh_sessions_are_no_news(up: Watched) -> None:
+def test_traffic_and_new_sessions_are_not_changes(up: Watched) -> None:
     for _ in range(3):
         up.alice.send(PACKET)
         up.wire.run()
         up.pass_time(20, carried=True)
         up.wire.shake_hands()
-    assert up.news() == set()
+    assert up.new_changes() == set()
 
 
-def test_what_is_unanswered_for_15_s_takes_the_link_down_where_it_was_sent(up: Watched) -> None:
+def test_a_packet_without_an_answer_for_15_s_takes_the_senders_link_down(up: Watched) -> None:
     up.alice.send(PACKET)
     up.wire.to_right.take()
     up.pass_time(14)
-    assert up.news() == set()
+    assert up.new_changes() == set()
     up.pass_time(2)
-    assert up.news() == {("alice", False)}
+    assert up.new_changes() == {("alice", False)}
     assert up.monitor.summary == "1 of 2 peers connected"
 
 
-def test_a_link_that_answers_again_stands_again(up: Watched) -> None:
+def test_a_link_that_answers_again_up_again(up: Watched) -> None:
     up.alice.send(PACKET)
     up.wire.to_right.take()
     up.pass_time(16)
     up.wire.to_right.take()
     up.wire.shake_hands()
-    assert up.news() == {("alice", False)} | {("alice", True)}
+    assert up.new_changes() == {("alice", False)} | {("alice", True)}
 
 
 def test_a_peer_that_falls_silent_is_down_when_its_session_is_too_old(up: Watched) -> None:
     up.pass_time(179, step=1)
-    assert up.news() == set()
+    assert up.new_changes() == set()
     up.pass_time(2, step=1)
-    assert up.news() == {("alice", False), ("bob", False)}
+    assert up.new_changes() == {("alice", False), ("bob", False)}
 
 
 def test_a_younger_session_keeps_it_standing_as_long(up: Watched) -> None:
     up.pass_time(100, step=1)
     up.wire.shake_hands()
     up.pass_time(179, step=1)
-    assert up.news() == set()
+    assert up.new_changes() == set()
     up.pass_time(2, step=1)
-    assert up.news() == {("alice", False), ("bob", False)}
+    assert up.new_changes() == {("alice", False), ("bob", False)}
 
 
 def test_a_link_that_is_taken_away_does_not_stand(up: Watched) -> None:
     link = up.bob.link
     up.monitor.forget(link)
-    assert up.news() == {("bob", False)}
+    assert up.new_changes() == {("bob", False)}
     up.wire.shake_hands()
     up.pass_time(200, step=1)
-    assert up.news() == {("alice", False)}
+    assert up.new_changes() == {("alice", False)}
 
 
-def test_one_that_never_stood_goes_without_a_word(watched: Watched) -> None:
+def test_removing_a_link_that_was_never_up_is_not_a_change(watched: Watched) -> None:
     watched.monitor.forget(watched.bob.link)
-    assert watched.news() == set()
+    assert watched.new_changes() == set()
 
 
-def test_a_link_that_flaps_arms_no_crowd_of_timers(up: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_that_flaps_sets_no_additional_timers(up: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
     monkeypatch.setattr(up.loop, "call_later", lambda seconds, callback: asked.append(seconds))
     link = up.alice.link
-    for stands in [False, True] * 20:
-        monkeypatch.setattr("vpntun.datapath.link_monitor.is_up", lambda _, stands=stands: stands)
+    for state in [False, True] * 20:
+        monkeypatch.setattr("vpntun.datapath.link_monitor.is_up", lambda _, state=state: state)
         up.monitor.look(link)
     assert asked == []
-    assert len(up.told) == 40
+    assert len(up.changes) == 40

@@ -1,4 +1,4 @@
-"""The links of many peers: they come, change and go, and whoever stays notices nothing."""
+"""Links of many peers: they are added, changed and removed, and the others are not affected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HELLO = b"hello"
 
 
 class Town:
-    """A server, a crowd of a few, and the clock."""
+    """A server, a few clients, and the clock."""
 
     def __init__(self, loop: HandLoop, state: Path, count: int, *, tcp: bool = False) -> None:
         self.loop = loop
@@ -43,30 +43,30 @@ class Town:
 
     @property
     def table(self) -> dict[int, PeerSettings]:
-        """The peers as they are configured, to be changed and given to `reload`."""
+        """The peers as configured, to be changed and passed to `reload`."""
         return dict(enumerate(self.server.peers))
 
     def reload(self, peers: dict[int, PeerSettings]) -> tuple[int, int, int]:
         return self.server.links.change(peers.values())
 
     def connect(self) -> None:
-        """Everybody has a session."""
+        """Make a session with every member."""
         for member in self.crowd.members:
             member.start()
         self.loop.until(lambda: self.server.connected() == len(self.crowd.members))
         self.loop.settle()
 
     def gets_through(self, number: int) -> bool:
-        """Whether a packet of a member's comes out of the server's device."""
+        """Return whether a packet of a member comes out of the server's device."""
         before = len(self.server.device.packets)
-        self.crowd.say([self[number]], HELLO)
+        self.crowd.send([self[number]], HELLO)
         self.loop.settle()
         return len(self.server.device.packets) > before
 
     def reaches(self, number: int) -> bool:
-        """Whether a packet to a member's network comes to it."""
+        """Return whether a packet to a member's network reaches the member."""
         before = self[number].got
-        self.server.say([number], HELLO)
+        self.server.send([number], HELLO)
         self.loop.settle()
         return self[number].got > before
 
@@ -99,7 +99,7 @@ def with_networks(settings: PeerSettings, *networks: str) -> PeerSettings:
     return replace(settings, allowed=tuple(IPv4Network(network) for network in networks))
 
 
-# Who comes
+# Added peers
 
 
 def test_each_peer_has_a_session_and_its_own_networks(new_town: Callable[..., Town]) -> None:
@@ -111,7 +111,7 @@ def test_each_peer_has_a_session_and_its_own_networks(new_town: Callable[..., To
     assert not town.server.all_drops()
 
 
-def test_a_peer_is_added_while_the_others_go_on(new_town: Callable[..., Town]) -> None:
+def test_a_peer_is_added_while_the_sessions_of_others_continue(new_town: Callable[..., Town]) -> None:
     town = new_town(3)
     everybody = town.table
     assert town.reload(without(everybody, 2)) == (0, 1, 0)
@@ -122,13 +122,13 @@ def test_a_peer_is_added_while_the_others_go_on(new_town: Callable[..., Town]) -
     assert not town.gets_through(2)
     assert town.reload(everybody) == (1, 0, 0)
     town[2].peer.forget_handshake("udp")
-    town[2].act(town[2].peer.initiate(town[2].way, town.loop.now))
+    town[2].act(town[2].peer.initiate(town[2].to_server, town.loop.now))
     town.loop.until(lambda: town.server.connected() == 3)
     assert town.gets_through(2)
     assert [town.server.link(number).peer.keys.current for number in (0, 1)] == sessions
 
 
-def test_a_peer_with_this_ends_own_key_is_refused_and_nothing_else_is(new_town: Callable[..., Town]) -> None:
+def test_a_peer_with_this_ends_own_key_is_refused(new_town: Callable[..., Town]) -> None:
     town = new_town(1)
     with pytest.raises(ConfigurationError):
         town.reload({**town.table, 1: PeerSettings(key_of(-1).public, (network_of(1),))})
@@ -144,24 +144,24 @@ def test_the_same_configuration_again_touches_nothing(new_town: Callable[..., To
     assert [link.peer.keys.current for link in links] == sessions
 
 
-# Who goes: attack case 20
+# Removed peers: attack case 20
 
 
-def test_what_a_removed_peer_still_sends_is_dropped(new_town: Callable[..., Town]) -> None:
+def test_messages_of_a_removed_peer_are_dropped(new_town: Callable[..., Town]) -> None:
     town = new_town(2)
     town.connect()
     before = len(town.server.device.packets)
     assert town.reload(without(town.table, 1)) == (0, 1, 0)
     assert not town.gets_through(1)
     assert town.server.drops["unknown index"] == 1
-    town[1].act(town[1].peer.initiate(town[1].way, town.loop.now + 60))
+    town[1].act(town[1].peer.initiate(town[1].to_server, town.loop.now + 60))
     town.loop.settle()
     assert town.server.drops["unknown peer"] == 1
     assert len(town.server.device.packets) == before
     assert town.gets_through(0)
 
 
-def test_a_peer_that_was_replaced_starts_anew_and_its_old_session_is_dropped(new_town: Callable[..., Town]) -> None:
+def test_a_peer_that_was_replaced_has_a_new_link_and_its_old_session_is_dropped(new_town: Callable[..., Town]) -> None:
     town = new_town(2)
     town.connect()
     former = town.server.link(1)
@@ -182,7 +182,9 @@ def test_the_indices_and_keys_of_a_removed_peer_are_gone(new_town: Callable[...,
     session = link.peer.keys.current
     assert session is not None
     link.peer.forget_handshake("udp")
-    link.act(link.peer.initiate(link.peer.endpoint or town[1].way, town.loop.now + 60))  # one handshake is under way
+    link.act(
+        link.peer.initiate(link.peer.endpoint or town[1].to_server, town.loop.now + 60)
+    )  # one handshake is under way
     assert len(town.server.engine.node.indices) == before + 1
     town.reload(without(town.table, 1))
     assert len(town.server.engine.node.indices) == before - 1
@@ -190,7 +192,7 @@ def test_the_indices_and_keys_of_a_removed_peer_are_gone(new_town: Callable[...,
     assert not session.may_send(town.loop.now)
 
 
-def test_what_is_sent_to_a_removed_peer_has_no_route(new_town: Callable[..., Town]) -> None:
+def test_packets_to_a_removed_peer_have_no_route(new_town: Callable[..., Town]) -> None:
     town = new_town(2)
     town.connect()
     assert town.owner("10.0.1.1") is town.server.link(1)
@@ -200,11 +202,11 @@ def test_what_is_sent_to_a_removed_peer_has_no_route(new_town: Callable[..., Tow
     assert town.server.drops["no route"] == 1
 
 
-def test_a_removed_peer_has_nothing_to_do_any_more(new_town: Callable[..., Town]) -> None:
+def test_a_removed_peer_sends_nothing_more(new_town: Callable[..., Town]) -> None:
     town = new_town(2)
     town.connect()
     former = town.server.link(1)
-    town.server.say([1], HELLO)
+    town.server.send([1], HELLO)
     town.reload(without(town.table, 1))
     town.loop.settle()
     sent = former.peer.sent_bytes
@@ -217,7 +219,9 @@ def test_a_removed_peer_has_nothing_to_do_any_more(new_town: Callable[..., Town]
     assert former not in town.server.engine.links.values()
 
 
-def test_a_removed_peers_place_is_forgotten_and_a_changed_ones_is_not(new_town: Callable[..., Town]) -> None:
+def test_the_endpoint_of_a_removed_peer_is_forgotten_and_that_of_a_changed_one_is_not(
+    new_town: Callable[..., Town],
+) -> None:
     town = new_town(3)
     town.connect()
     peers = town.table
@@ -231,7 +235,7 @@ def test_a_removed_peers_place_is_forgotten_and_a_changed_ones_is_not(new_town: 
     assert town.server.link(2).peer.endpoint == town.server.udp.candidate(places[2] or ("", 0))
 
 
-# What changes in place
+# Changes in place
 
 
 @pytest.mark.parametrize(
@@ -271,7 +275,7 @@ def test_a_keepalive_begins_and_ends_with_the_configuration(new_town: Callable[.
     assert link.peer.timers.persistent == float("inf")
 
 
-def test_networks_that_are_gone_lead_nowhere_and_new_ones_to_the_peer(new_town: Callable[..., Town]) -> None:
+def test_removed_networks_have_no_route_and_new_ones_lead_to_the_peer(new_town: Callable[..., Town]) -> None:
     town = new_town(2)
     peers = town.table
     peers[1] = with_networks(peers[1], "10.0.1.0/25", "172.16.0.0/12")
@@ -300,7 +304,7 @@ def test_a_prefix_moves_from_one_peer_to_another_in_one_reload(
     assert [town.server.link(number).peer.keys.current for number in range(3)] == sessions
 
 
-def test_a_prefix_moves_from_a_peer_that_goes_to_one_that_comes(new_town: Callable[..., Town]) -> None:
+def test_a_prefix_moves_from_a_removed_peer_to_an_added_one(new_town: Callable[..., Town]) -> None:
     town = new_town(2)
     peers = without(town.table, 1)
     peers[7] = replace(settings_of(7), allowed=(network_of(1),))
@@ -309,7 +313,7 @@ def test_a_prefix_moves_from_a_peer_that_goes_to_one_that_comes(new_town: Callab
 
 
 def owners_after(town: Town, *configurations: dict[int, PeerSettings]) -> list[str]:
-    """Who has which prefix, by name, after these were read one after the other."""
+    """Return the prefixes, each with its owner's name, after these configurations were read one after the other."""
     for peers in configurations:
         town.reload(peers)
     engine = town.server.engine
@@ -319,7 +323,7 @@ def owners_after(town: Town, *configurations: dict[int, PeerSettings]) -> list[s
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-def test_a_reload_ends_as_a_restart_would_where_several_peers_have_one_prefix(
+def test_a_reload_has_the_result_of_a_restart_if_several_peers_have_one_prefix(
     new_town: Callable[..., Town], order: tuple[int, ...]
 ) -> None:
     def named(number: int, *networks: str) -> PeerSettings:
@@ -355,7 +359,7 @@ LOCALHOST_NETWORK = IPv4Network("127.0.0.0/8")
 
 
 def own_datagram(town: Town, number: int) -> bytes:
-    """A datagram to a member, with the ports of the server's own."""
+    """Return a datagram to a member with the ports of the server's own datagrams."""
     there, port = town.server.link(number).endpoint.flow[3:5]  # type: ignore[union-attr]
     body = struct.pack("!HHHH", town.port, port, 9, 0) + b"x"
     return ipv4("127.0.0.1", str(ip_address(there)), body)
@@ -392,7 +396,7 @@ def test_own_datagrams_follow_the_endpoint_and_end_with_the_peer(new_town: Calla
     assert list(town.server.engine.guard.endpoints) == [town.server.link(1).endpoint.flow.destination]  # type: ignore[union-attr]
 
 
-def test_a_peer_whose_route_leads_inside_gets_no_answer(new_town: Callable[..., Town]) -> None:
+def test_a_peer_whose_route_leads_inside_gets_no_reply(new_town: Callable[..., Town]) -> None:
     town = new_town(2)
     peers = town.table
     town.reload({**peers, 1: replace(peers[1], allowed=(network_of(1), LOCALHOST_NETWORK))})
@@ -479,7 +483,7 @@ def test_the_connection_of_a_removed_peer_closes_at_both_ends(
         caller.close()
 
 
-def test_a_removed_peer_is_called_no_more(new_town: Callable[..., Town], loop: HandLoop) -> None:
+def test_a_removed_peer_is_no_longer_called(new_town: Callable[..., Town], loop: HandLoop) -> None:
     town = new_town(0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)

@@ -1,4 +1,4 @@
-"""No peer goes where the route leads into the tunnel, the kernel is asked seldom, and the tunnel's own packets stop."""
+"""Loop guard: no endpoint is inside the tunnel, few questions to the kernel, and own packets are dropped."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ OWN_PORT, PORT, TCP_PORT = 40000, 53, 5201
 
 
 def at(address: str | bytes, protocol: int = UDP, port: int = PORT) -> FakeEndpoint:
-    """A path to an address."""
+    """Return an endpoint at an address."""
     path = FakeEndpoint(str(ip_address(address)), "tcp" if protocol == TCP else "udp")
     path.flow = Flow(protocol, b"", OWN_PORT, ip_address(address).packed, port)
     return path
 
 
 class Kernel:
-    """Answers questions. `inside`: the addresses that it routes into the device."""
+    """A fake kernel that answers questions. `inside`: the addresses that it routes into the device."""
 
     def __init__(self) -> None:
         self.inside: set[str] = set()
@@ -64,7 +64,7 @@ def may_be_at(guard: LoopGuard) -> Callable[[Endpoint], bool]:
     return guard.for_a_peer()
 
 
-# What is learnt
+# Refused endpoints
 
 
 def test_the_kernel_is_not_asked_about_an_address_that_no_allowed_ip_covers(
@@ -87,7 +87,7 @@ def test_a_covered_address_is_refused_if_its_route_leads_inside_and_taken_if_not
     assert may_be_at(at(address, protocol, port=PORT + 1))
 
 
-def test_an_answer_serves_for_two_seconds(kernel: Kernel, alice: End, may_be_at: Callable[[Endpoint], bool]) -> None:
+def test_an_answer_is_used_for_two_seconds(kernel: Kernel, alice: End, may_be_at: Callable[[Endpoint], bool]) -> None:
     kernel.inside = {"10.66.1.1"}
     for _ in range(100):
         assert not may_be_at(at("10.66.1.1"))
@@ -97,7 +97,7 @@ def test_an_answer_serves_for_two_seconds(kernel: Kernel, alice: End, may_be_at:
     assert may_be_at(at("10.66.1.1"))
 
 
-def test_a_peer_that_hops_is_refused_and_costs_the_others_nothing(
+def test_a_peer_that_keeps_moving_is_refused_and_others_are_not(
     kernel: Kernel, alice: End, guard: LoopGuard, may_be_at: Callable[[Endpoint], bool]
 ) -> None:
     hops = [at(f"10.66.{number >> 8}.{number & 255}") for number in range(2000)]
@@ -109,13 +109,13 @@ def test_a_peer_that_hops_is_refused_and_costs_the_others_nothing(
     assert sum(map(may_be_at, hops[1000:1900])) == QUESTIONS_PER_SECOND
 
 
-def test_what_the_operator_names_is_asked_however_often(kernel: Kernel, guard: LoopGuard) -> None:
+def test_questions_about_configured_addresses_are_not_limited(kernel: Kernel, guard: LoopGuard) -> None:
     kernel.inside = {"192.0.2.7"}
     refused = [number for number in range(100) if guard.refuses(at(f"192.0.2.{number}"))]
     assert refused == [7]
 
 
-def test_one_line_says_what_to_do(kernel: Kernel, guard: LoopGuard) -> None:
+def test_one_log_line_says_what_to_do(kernel: Kernel, guard: LoopGuard) -> None:
     kernel.inside = {"10.66.1.1", "10.66.1.2"}
     with logged(NOTICE) as lines:
         for number in (1, 2):
@@ -125,7 +125,7 @@ def test_one_line_says_what_to_do(kernel: Kernel, guard: LoopGuard) -> None:
     assert "AllowedIPs" in line
 
 
-def test_a_peer_that_comes_from_inside_keeps_no_line_about_another_out_of_the_log(
+def test_a_peer_at_an_inside_address_does_not_suppress_log_lines_about_another(
     kernel: Kernel, guard: LoopGuard
 ) -> None:
     kernel.inside = {"10.66.1.1", "10.66.1.2"}
@@ -139,7 +139,7 @@ def test_a_peer_that_comes_from_inside_keeps_no_line_about_another_out_of_the_lo
 
 
 @pytest.mark.parametrize("record", [Probe(7).pack(), Hello(seen_yours=False, takes=0).pack()])
-def test_nothing_is_answered_to_an_address_inside(loop: HandLoop, record: bytes) -> None:
+def test_no_reply_is_sent_to_an_address_inside(loop: HandLoop, record: bytes) -> None:
     alice, bob = End(ALICE, loop), End(BOB, loop)
     link, _ = alice.know(BOB.public), bob.know(ALICE.public)
     wire = Wire(alice, bob)
@@ -156,18 +156,18 @@ def test_nothing_is_answered_to_an_address_inside(loop: HandLoop, record: bytes)
         end.close()
 
 
-# What is dropped
+# Dropped packets
 
 
-def moves(end: End, path: FakeEndpoint | None) -> None:
-    """The only peer is there now."""
+def move_to(end: End, path: FakeEndpoint | None) -> None:
+    """Move the only peer to this endpoint."""
     end.link.peer.endpoint = path
     end.guard.follow(end.link)
 
 
 @pytest.fixture
 def everywhere(loop: HandLoop) -> Iterator[End]:
-    """A machine with one peer, who may have all addresses and has no session, so that packets to it wait."""
+    """A machine with one peer, which is allowed all addresses and has no session, so that packets to it wait."""
     made = End(ALICE, loop)
     made.know(BOB.public)
     yield made
@@ -181,7 +181,7 @@ def waiting(end: End) -> int:
 @pytest.mark.parametrize("version", [4, 6])
 def test_own_datagrams_are_dropped_and_other_packets_to_the_same_address_are_not(everywhere: End, version: int) -> None:
     there = B4 if version == 4 else B6
-    moves(everywhere, at(there))
+    move_to(everywhere, at(there))
     everywhere.send(udp(version, b"own"), (udp_superpacket(version, payload(9000)), 1000))
     assert everywhere.drops == {"routing loop": 2}
     everywhere.send(udp(version, b"x", port=PORT + 1), tcp(version, b"x"))
@@ -191,14 +191,14 @@ def test_own_datagrams_are_dropped_and_other_packets_to_the_same_address_are_not
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_own_tcp_segments_are_dropped(everywhere: End, version: int) -> None:
-    moves(everywhere, at(B4 if version == 4 else B6, TCP, TCP_PORT))
+    move_to(everywhere, at(B4 if version == 4 else B6, TCP, TCP_PORT))
     everywhere.send(tcp(version, b"own"), udp(version, b"x"))
     assert everywhere.drops == {"routing loop": 1}
     assert waiting(everywhere) == 1
 
 
 def test_a_flow_of_own_datagrams_is_dropped_in_the_middle_of_another_flow(everywhere: End) -> None:
-    moves(everywhere, at(B4))
+    move_to(everywhere, at(B4))
     own = [(each, 0) for each in udp_run(4, payload(3000), 1000)]
     other = [(each.replace(B4, A4), 0) for each in udp_run(4, payload(3000), 1000)]
     everywhere.send(*(each for both in zip(own, other, strict=True) for each in both))
@@ -207,7 +207,7 @@ def test_a_flow_of_own_datagrams_is_dropped_in_the_middle_of_another_flow(everyw
 
 
 def test_all_fragments_of_an_own_datagram_are_dropped_and_those_of_others_are_not(everywhere: End) -> None:
-    moves(everywhere, at(B4))
+    move_to(everywhere, at(B4))
 
     def fragments(identification: int, port: int) -> list[bytes]:
         whole = udp(4, payload(1600), identification=identification, port=port, df=False)
@@ -222,17 +222,17 @@ def test_all_fragments_of_an_own_datagram_are_dropped_and_those_of_others_are_no
 
 
 def test_packets_to_a_former_endpoint_are_not_dropped(everywhere: End) -> None:
-    moves(everywhere, at(B4))
-    moves(everywhere, at("198.51.100.7"))
+    move_to(everywhere, at(B4))
+    move_to(everywhere, at("198.51.100.7"))
     everywhere.send(udp(4, b"x"))
-    moves(everywhere, None)
+    move_to(everywhere, None)
     assert everywhere.guard.endpoints == {}
     everywhere.send(udp(4, b"x"))
     assert not everywhere.drops
     assert waiting(everywhere) == 2
 
 
-def test_two_peers_at_one_endpoint_leave_it_one_by_one(everywhere: End) -> None:
+def test_an_endpoint_of_two_peers_is_watched_until_both_are_forgotten(everywhere: End) -> None:
     other = everywhere.know(CAROL.public, [])
     for link in everywhere.links.values():
         link.peer.endpoint = at(B4)
@@ -243,7 +243,7 @@ def test_two_peers_at_one_endpoint_leave_it_one_by_one(everywhere: End) -> None:
 
 
 def test_an_endpoint_that_nothing_covers_is_not_watched_until_an_allowed_ip_covers_it(alice: End) -> None:
-    moves(alice, at("192.0.2.1"))
+    move_to(alice, at("192.0.2.1"))
     assert alice.guard.endpoints == {}
     alice.routes.add(ip_network("192.0.2.0/24"), alice.link)
     alice.guard.follow(alice.link)

@@ -1,4 +1,4 @@
-"""Packets from the device that no peer's allowed IPs cover: dropped, counted, and their senders told."""
+"""Packets from the device that no peer's allowed IPs cover: dropped, counted, and answered by an ICMP error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def alice(loop: HandLoop) -> Iterator[End]:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_the_sender_is_told_by_the_destination_which_the_kernel_believes(alice: End, version: int) -> None:
+def test_the_sender_gets_an_error_from_the_destination(alice: End, version: int) -> None:
     packet = udp(version, b"anybody there?")
     alice.send(packet)
     assert alice.device.packets == [error_about(packet, UNREACHABLE, destination_of(packet))]
@@ -31,7 +31,7 @@ def test_the_sender_is_told_by_the_destination_which_the_kernel_believes(alice: 
     assert alice.drops == {"no route": 1}
 
 
-def test_the_sender_of_a_superpacket_is_told_once(alice: End) -> None:
+def test_the_sender_of_a_superpacket_gets_one_error(alice: End) -> None:
     packet = tcp_superpacket(6, payload(30000))
     alice.send((packet, 1300))
     (told,) = alice.device.packets
@@ -39,7 +39,7 @@ def test_the_sender_of_a_superpacket_is_told_once(alice: End) -> None:
     assert packet.startswith(told[48:])
 
 
-def test_senders_are_told_at_a_bounded_rate(alice: End) -> None:
+def test_errors_are_sent_at_a_limited_rate(alice: End) -> None:
     alice.send(*[udp(4, b"x")] * 100)
     assert len(alice.device.packets) == ERRORS_AT_ONCE
     alice.loop.clock.now += 1
@@ -48,7 +48,7 @@ def test_senders_are_told_at_a_bounded_rate(alice: End) -> None:
     assert alice.drops == {"no route": 200}
 
 
-def test_nobody_is_told_about_multicast_or_an_error_and_that_takes_nothing_of_the_rate(alice: End) -> None:
+def test_multicast_and_errors_cause_no_error_and_do_not_count_towards_the_limit(alice: End) -> None:
     error = error_about(udp(4, b"x"), UNREACHABLE, udp(4, b"x")[16:20])
     alice.send(*[ipv4("10.0.0.1", "224.0.0.251"), ipv6("fe80::1", "ff02::2"), error] * 50)
     assert alice.device.packets == []
@@ -56,7 +56,7 @@ def test_nobody_is_told_about_multicast_or_an_error_and_that_takes_nothing_of_th
     assert len(alice.device.packets) == ERRORS_AT_ONCE
 
 
-def test_those_that_have_a_route_go_their_way_between_those_that_have_none(alice: End) -> None:
+def test_packets_with_a_route_are_sent_between_packets_without_one(alice: End) -> None:
     loop = alice.loop
     assert isinstance(loop, HandLoop)
     bob = End(BOB, loop)

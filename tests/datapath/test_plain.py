@@ -1,5 +1,8 @@
-"""Towards a plain WireGuard: one padded packet a message with a right checksum, in batches of UDP_SEGMENT; and what it
-sends one by one is joined again."""
+"""Packets to and from a plain WireGuard.
+
+Each sent message has one padded packet with a correct checksum, and UDP_SEGMENT sends many by one call. Received
+segments are joined.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ from vpntun.wire.vnet import NO_OFFLOAD
 
 
 class Two:
-    """Alice, a vpntun, and Bob, a WireGuard whose device takes single packets alone; they have met."""
+    """Alice, a vpntun, and Bob, a WireGuard whose device takes only single packets, with a session."""
 
     def __init__(
         self, loop: HandLoop, carrier: CarrierName = "udp", offloads: int = TCP_OFFLOADS | UDP_OFFLOADS, mtu: int = 1420
@@ -81,7 +84,7 @@ def test_superpackets_arrive_as_single_packets_with_right_checksums(
     two.close()
 
 
-def test_over_udp_they_leave_in_batches_of_datagrams_of_one_size_the_last_perhaps_shorter(met: Two) -> None:
+def test_over_udp_each_call_sends_datagrams_of_one_size_but_the_last(met: Two) -> None:
     met.alice.send((tcp_superpacket(4, payload(60000)), 1368), (udp_superpacket(4, payload(1000 * 64)), 1000))
     assert len(met.wire.to_right.calls) <= 5
     for call in met.wire.to_right.calls:
@@ -97,7 +100,7 @@ def test_each_message_is_padded_to_sixteen_bytes_but_not_beyond_the_mtu(met: Two
     assert lengths == [1420 + 32] * 7 + [10000 - 7 * 1368 + 52 + 32 + -(10000 - 7 * 1368 + 52) % 16]
 
 
-def test_no_record_but_hello_is_ever_said_to_a_wireguard(met: Two) -> None:
+def test_no_record_but_hello_is_ever_sent_to_a_wireguard(met: Two) -> None:
     met.loop.deadline = lambda: met.alice.link.deadline
     met.loop.on_deadline = met.alice.link.handle_deadline
     met.bob.drops.clear()
@@ -144,7 +147,7 @@ def test_a_path_that_blocks_gets_the_rest_in_order_later(loop: HandLoop, carrier
     two.close()
 
 
-# The way in
+# Inbound
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -164,7 +167,7 @@ def test_without_offloads_nothing_is_joined(loop: HandLoop) -> None:
     two.close()
 
 
-def test_without_usos_datagrams_are_not_joined(loop: HandLoop) -> None:
+def test_without_udp_offloads_datagrams_are_not_joined(loop: HandLoop) -> None:
     two = Two(loop, offloads=TCP_OFFLOADS)
     packets = udp_run(4, payload(20000), 1300)
     two.alice.take_together([sealed(two.bob.link, packet) for packet in packets], two.wire.to_right)
@@ -181,13 +184,13 @@ def test_a_segment_with_a_wrong_checksum_is_not_joined_and_passed_on_as_it_is(me
     assert broken in met.alice.device.packets
 
 
-def test_nothing_waits_to_be_joined_when_no_more_is_at_hand(met: Two) -> None:
+def test_a_single_packet_does_not_wait_to_be_joined(met: Two) -> None:
     packet = tcp_run(4, payload(5000), 1368)[0]
     met.alice.take(sealed(met.bob.link, packet), met.wire.to_right)
     assert met.alice.device.packets == [packet]
 
 
-def test_segments_from_a_source_that_is_not_allowed_join_nothing(loop: HandLoop) -> None:
+def test_segments_from_a_source_that_is_not_allowed_are_not_joined(loop: HandLoop) -> None:
     alice, bob = End(ALICE, loop), End(BOB, loop, plain=True)
     alice.know(BOB.public, ["100.64.0.0/10"])
     bob.know(ALICE.public)
@@ -234,7 +237,7 @@ def test_split_by_one_end_and_joined_by_the_other_the_packets_are_the_same(
     loop.close()
 
 
-def test_what_leaves_is_data_and_no_record(met: Two) -> None:
+def test_sent_messages_carry_packets_and_no_records(met: Two) -> None:
     met.alice.send((tcp_superpacket(4, payload(5000)), 1368), tcp(4, b"x"))
     session = met.bob.link.peer.keys.current
     assert session is not None

@@ -1,4 +1,4 @@
-"""From one peer to another through a hub, in the process: what crosses, what is refused, what is the host's affair."""
+"""Relay from one peer to another through a hub: packets that it forwards, drops, or leaves to the host."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Given = bytes | tuple[bytes, int]
 
 
 class Hub:
-    """Bob in the middle, who relays unless told otherwise; Alice, Carol and Dave around him."""
+    """Bob, who relays unless `relays_as` is None, and his peers Alice, Carol and Dave."""
 
     def __init__(
         self,
@@ -76,22 +76,22 @@ class Hub:
         assert not self.bob.drops
 
     def run(self) -> None:
-        """Carry all there is to carry."""
+        """Carry messages on all wires until none is under way."""
         while self.alices.run() + self.carols.run() + self.daves.run():
             pass
 
     def send(self, *packets: Given) -> None:
-        """Alice sends this, and it goes where it goes."""
+        """Let Alice send packets, and carry them to their destinations."""
         self.alice.send(*packets)
         self.run()
 
-    def say(self, *entries: tuple[bytes, int]) -> None:
-        """Alice says a bundle, whatever is in it."""
+    def send_bundle(self, *entries: tuple[bytes, int]) -> None:
+        """Let Alice send a bundle of any packets and segment fields."""
         self.bob.take(sealed(self.alice.link, bundle(*entries)), self.alices.to_left)
         self.run()
 
     def is_clean(self) -> bool:
-        """Nothing is left half-built."""
+        """Return whether no record is left unfinished."""
         bundler = self.bob.bundler
         return bundler.link is None and bundler._at == BUNDLE_START and not bundler._sent
 
@@ -108,7 +108,7 @@ def hub(loop: HandLoop) -> Iterator[Hub]:
 
 
 def one_hop_on(packet: bytes, hops: int = 1) -> bytes:
-    """The packet behind so many routers, by the slow sum."""
+    """Return the packet as it is behind `hops` routers, with a checksum summed word by word."""
     if packet[0] >= 0x50:
         return packet[:7] + bytes([packet[7] - hops]) + packet[8:]
     packet = packet[:8] + bytes([packet[8] - hops, packet[9], 0, 0]) + packet[12:]
@@ -120,17 +120,17 @@ def with_hops(packet: bytes, hops: int) -> bytes:
 
 
 def between(source: str, destination: str, body: bytes = b"") -> bytes:
-    """A packet with a right IPv4 header and 64 hops to go."""
+    """Return a packet with a correct header and 64 hops left."""
     if ip_address(source).version == 6:
         return ipv6(source, destination, body)
     return with_hops(ipv4(source, destination, body), 64)
 
 
-# What crosses
+# Forwarded packets
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_packet_crosses_one_hop_on_and_the_host_sees_nothing_of_it(hub: Hub, version: int) -> None:
+def test_a_packet_is_forwarded_with_one_hop_less_and_the_host_does_not_see_it(hub: Hub, version: int) -> None:
     hub.send(udp(version, b"hello"), tcp(version, b"hello"))
     assert hub.carol.device.packets == [one_hop_on(udp(version, b"hello")), one_hop_on(tcp(version, b"hello"))]
     assert all(is_right(packet) for packet in hub.carol.device.packets)
@@ -139,7 +139,7 @@ def test_a_packet_crosses_one_hop_on_and_the_host_sees_nothing_of_it(hub: Hub, v
 
 
 @pytest.mark.parametrize("lost", range(4))
-def test_a_short_packet_that_a_parity_restored_crosses_like_any_other(hub: Hub, lost: int) -> None:
+def test_a_short_packet_that_a_parity_restored_is_forwarded_like_any_other(hub: Hub, lost: int) -> None:
     packets = [udp(4, b"%d" % number) for number in range(4)]
     session = hub.alice.link.peer.keys.current
     assert session is not None
@@ -161,7 +161,7 @@ def test_a_short_packet_that_a_parity_restored_crosses_like_any_other(hub: Hub, 
     assert hub.is_clean()
 
 
-def test_the_answer_comes_back(hub: Hub) -> None:
+def test_the_answer_is_forwarded_back(hub: Hub) -> None:
     hub.send(between("100.64.0.1", "10.1.2.3", b"ping"))
     hub.carol.send(between("10.1.2.3", "100.64.0.1", b"pong"))
     hub.run()
@@ -173,7 +173,7 @@ def test_the_answer_comes_back(hub: Hub) -> None:
 @pytest.mark.parametrize(
     "offloads", [(ALL, ALL, ALL), (ALL, ALL, 0), (ALL, 0, ALL), (0, 0, 0), (ALL, ALL, TCP_OFFLOADS)]
 )
-def test_whoever_the_two_are_the_packets_arrive_in_order_one_hop_on(
+def test_between_peers_of_all_kinds_packets_arrive_in_order_with_one_hop_less(
     loop: HandLoop, carriers: tuple[CarrierName, CarrierName], plain: tuple[bool, bool], offloads: tuple[int, int, int]
 ) -> None:
     hub = Hub(loop, carriers, plain=plain, offloads=offloads)
@@ -194,7 +194,7 @@ def test_whoever_the_two_are_the_packets_arrive_in_order_one_hop_on(
     hub.close()
 
 
-def test_a_superpacket_crosses_whole(loop: HandLoop) -> None:
+def test_a_superpacket_is_forwarded_whole(loop: HandLoop) -> None:
     hub = Hub(loop, ("tcp", "tcp"))
     hub.send((tcp_superpacket(4, payload(60000)), 1300))
     assert [len(packet) for packet in hub.carol.device.packets] == [60052]
@@ -210,7 +210,7 @@ def test_the_single_packets_of_a_wireguard_peer_are_joined_on_the_way(loop: Hand
     hub.close()
 
 
-def test_what_is_read_together_leaves_together(hub: Hub) -> None:
+def test_packets_that_are_read_together_are_sent_together(hub: Hub) -> None:
     messages = []
     for number in range(10):
         hub.alice.send(udp(4, b"%d" % number))
@@ -222,7 +222,7 @@ def test_what_is_read_together_leaves_together(hub: Hub) -> None:
     assert len(hub.carol.device.arrived) == 10
 
 
-def test_packets_to_several_peers_and_to_the_host_by_turns_all_arrive_in_order(hub: Hub) -> None:
+def test_packets_that_alternate_between_peers_and_the_host_all_arrive_in_order(hub: Hub) -> None:
     ways = {"10.1.2.3": hub.carol, "10.4.0.4": hub.dave, "192.0.2.7": hub.bob}
     expected: dict[str, list[bytes]] = {address: [] for address in ways}
     packets = []
@@ -234,7 +234,7 @@ def test_packets_to_several_peers_and_to_the_host_by_turns_all_arrive_in_order(h
     assert {address: end.device.packets for address, end in ways.items()} == expected
 
 
-def test_a_packet_may_go_back_to_where_it_came_from_and_its_hops_are_counted(hub: Hub) -> None:
+def test_a_packet_may_be_forwarded_to_its_own_sender_and_its_hops_are_counted(hub: Hub) -> None:
     packet = between("100.64.0.1", "100.64.0.9", b"round")
     for _ in range(3):
         hub.send(packet)
@@ -245,7 +245,7 @@ def test_a_packet_may_go_back_to_where_it_came_from_and_its_hops_are_counted(hub
     assert [each[9] for each in hub.alice.device.packets] == [1]
 
 
-def test_a_peer_without_a_session_is_asked_for_one_and_gets_what_waited(loop: HandLoop) -> None:
+def test_a_peer_without_a_session_gets_waiting_packets_after_the_handshake(loop: HandLoop) -> None:
     hub = Hub(loop, meet=False)
     hub.send(udp(4, b"early"))
     assert len(hub.to_carol.queue) == 1
@@ -255,7 +255,7 @@ def test_a_peer_without_a_session_is_asked_for_one_and_gets_what_waited(loop: Ha
     hub.close()
 
 
-# What is the host's affair
+# Packets for the host
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_peer_without_a_session_is_asked_for_one_and_gets_what_waited(loop: Ha
         ("fd00::1", "::1"),
     ],
 )
-def test_what_is_this_machines_or_the_links_goes_to_the_device_even_with_a_peer_for_everything(
+def test_packets_to_this_machine_or_to_the_link_go_to_the_device_even_if_a_peer_has_all_addresses(
     loop: HandLoop, source: str, destination: str
 ) -> None:
     hub = Hub(loop, carols=("0.0.0.0/0", "::/0"))
@@ -284,13 +284,13 @@ def test_what_is_this_machines_or_the_links_goes_to_the_device_even_with_a_peer_
     hub.close()
 
 
-def test_what_is_nobodys_allowed_ip_goes_to_the_device_as_it_is(hub: Hub) -> None:
+def test_packets_to_no_peers_allowed_ips_go_to_the_device_unchanged(hub: Hub) -> None:
     packets = [between("100.64.0.1", "192.0.2.9"), between("fd00::1", "fd77::1")]
     hub.send(*packets)
     assert hub.bob.device.packets == packets
 
 
-def test_a_peer_for_everything_gets_what_is_nobody_elses(loop: HandLoop) -> None:
+def test_a_peer_with_all_addresses_gets_packets_to_no_other_peer(loop: HandLoop) -> None:
     hub = Hub(loop, carols=("0.0.0.0/0", "::/0"))
     hub.send(between("100.64.0.1", "192.0.2.9"), between("100.64.0.1", "10.4.1.1"))
     assert hub.carol.device.packets == [one_hop_on(between("100.64.0.1", "192.0.2.9"))]
@@ -308,18 +308,18 @@ def test_without_relay_everything_goes_to_the_device(loop: HandLoop) -> None:
 
 
 @pytest.mark.parametrize("source", ["10.4.0.4", "10.1.2.3", "192.0.2.1", HUB4])
-def test_a_source_that_is_not_the_peers_is_not_relayed(hub: Hub, source: str) -> None:
+def test_a_packet_from_an_address_that_is_not_the_peers_is_not_relayed(hub: Hub, source: str) -> None:
     hub.send(between(source, "10.1.2.3"), udp(4, b"good"))
     assert hub.carol.device.packets == [one_hop_on(udp(4, b"good"))]
     assert hub.bob.drops == {"source not allowed": 1}
 
 
-# What is refused
+# Dropped packets
 
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("hops", [0, 1])
-def test_a_packet_without_hops_to_go_is_dropped_and_its_sender_told(hub: Hub, version: int, hops: int) -> None:
+def test_a_packet_without_hops_left_is_dropped_and_its_sender_gets_an_error(hub: Hub, version: int, hops: int) -> None:
     packet = with_hops(udp(version, b"tired"), hops)
     hub.send(packet, udp(version, b"fresh"))
     router = ip_address(HUB4 if version == 4 else HUB6).packed
@@ -329,7 +329,7 @@ def test_a_packet_without_hops_to_go_is_dropped_and_its_sender_told(hub: Hub, ve
     assert hub.is_clean()
 
 
-def test_the_last_hop_is_used(hub: Hub) -> None:
+def test_a_packet_with_two_hops_left_is_forwarded(hub: Hub) -> None:
     packet = with_hops(udp(4, b"nearly"), 2)
     hub.send(packet)
     assert hub.carol.device.packets == [with_hops(packet, 1)]
@@ -357,7 +357,7 @@ def test_errors_are_limited_in_rate_for_each_peer(hub: Hub) -> None:
     assert hub.bob.drops == {"hop limit exceeded": 81}
 
 
-def test_nobody_is_told_about_an_error(hub: Hub) -> None:
+def test_an_icmp_error_causes_no_error(hub: Hub) -> None:
     error = error_about(between("10.1.2.3", "100.64.0.1"), UNREACHABLE, ip_address("100.64.0.1").packed)
     hub.send(with_hops(error, 1))
     assert hub.alice.device.packets == []
@@ -366,10 +366,10 @@ def test_nobody_is_told_about_an_error(hub: Hub) -> None:
     assert hub.carol.device.packets == [one_hop_on(error)]
 
 
-def test_what_is_longer_than_the_mtu_and_may_not_be_cut_is_dropped_and_its_sender_told(loop: HandLoop) -> None:
+def test_a_packet_above_the_mtu_that_must_not_be_fragmented_is_dropped_with_an_error(loop: HandLoop) -> None:
     hub = Hub(loop, ("tcp", "tcp"))
     for packet, router in ((udp(4, payload(1400)), HUB4), (udp(6, payload(1400)), HUB6)):
-        hub.say((packet, 0))
+        hub.send_bundle((packet, 0))
         assert hub.alice.device.packets == [error_about(packet, TOO_BIG, ip_address(router).packed, 1420)]
         hub.alice.device.packets.clear()
     assert hub.carol.device.packets == []
@@ -377,16 +377,16 @@ def test_what_is_longer_than_the_mtu_and_may_not_be_cut_is_dropped_and_its_sende
     hub.close()
 
 
-def test_what_is_longer_than_the_mtu_and_may_be_cut_crosses_whole(loop: HandLoop) -> None:
+def test_a_packet_above_the_mtu_that_may_be_fragmented_is_forwarded_whole(loop: HandLoop) -> None:
     for plain in (False, True):
         hub = Hub(loop, plain=(False, plain))
         packet = udp(4, payload(3000), df=False)
-        hub.say((packet, 0))
+        hub.send_bundle((packet, 0))
         assert hub.carol.device.packets == [one_hop_on(packet)]
         hub.close()
 
 
-def test_a_superpacket_is_as_long_as_the_packets_that_it_is_made_of(loop: HandLoop) -> None:
+def test_the_size_of_a_superpackets_segments_is_compared_with_the_mtu(loop: HandLoop) -> None:
     hub = Hub(loop, ("tcp", "tcp"))
     hub.send((tcp_superpacket(4, payload(20000)), 1368))
     assert len(hub.carol.device.arrived) == 15
@@ -396,10 +396,10 @@ def test_a_superpacket_is_as_long_as_the_packets_that_it_is_made_of(loop: HandLo
     hub.close()
 
 
-# Blocked, and half-way
+# Blocked peers, and records in progress
 
 
-def test_a_blocked_peer_harms_no_other_and_gets_what_waited_in_order(hub: Hub) -> None:
+def test_a_blocked_peer_delays_no_other_and_later_gets_its_packets_in_order(hub: Hub) -> None:
     hub.carols.to_left.opens(1)
     packets: list[bytes] = []
     for number in range(200):
@@ -416,7 +416,7 @@ def test_a_blocked_peer_harms_no_other_and_gets_what_waited_in_order(hub: Hub) -
     assert not hub.bob.drops
 
 
-def test_what_waits_for_a_blocked_peer_is_bounded(hub: Hub) -> None:
+def test_the_queue_of_a_blocked_peer_is_bounded(hub: Hub) -> None:
     hub.carols.to_left.is_ready = False
     hub.send(*[udp(4, payload(1300))] * 3000)
     for _ in range(20):
@@ -425,7 +425,7 @@ def test_what_waits_for_a_blocked_peer_is_bounded(hub: Hub) -> None:
     assert hub.bob.drops["queue full"] > 0
 
 
-def test_the_device_is_read_as_ever_between_what_is_relayed(hub: Hub) -> None:
+def test_the_device_is_read_normally_between_relayed_packets(hub: Hub) -> None:
     for number in range(5):
         hub.alice.send((tcp_superpacket(4, payload(9000)), 1300))
         hub.bob.send((tcp_superpacket(4, payload(9000), seq=7), 1300), udp(4, b"%d" % number))
@@ -438,10 +438,10 @@ def test_the_device_is_read_as_ever_between_what_is_relayed(hub: Hub) -> None:
     assert len(hub.carol.device.arrived) == 5 * (len(expected) + 1 + len(relayed))
 
 
-def test_records_that_were_filled_count_as_backlog_of_their_own_link_alone(hub: Hub) -> None:
+def test_filled_records_count_as_backlog_of_their_own_link_only(hub: Hub) -> None:
     span = hub.to_carol.records.span
     before = span.bottleneck.backlogged
-    hub.say(*[(tcp_superpacket(4, payload(4000)), 0x8000 | 1300)] * 6)
+    hub.send_bundle(*[(tcp_superpacket(4, payload(4000)), 0x8000 | 1300)] * 6)
     sent = len(hub.carols.to_left.calls)
     assert sent > 3
     assert before < span.bottleneck.backlogged < sent
@@ -449,7 +449,7 @@ def test_records_that_were_filled_count_as_backlog_of_their_own_link_alone(hub: 
     assert hub.to_dave.records.span.bottleneck.backlogged == 0
 
 
-# Whatever comes
+# Random data
 
 DESTINATIONS = st.sampled_from(["10.1.2.3", "10.4.0.4", "100.64.0.2", HUB4, "192.0.2.1", "224.0.0.1"])
 
@@ -461,7 +461,7 @@ DESTINATIONS = st.sampled_from(["10.1.2.3", "10.4.0.4", "100.64.0.2", HUB4, "192
     plain=st.tuples(st.booleans(), st.booleans()),
     blocks=st.integers(1, 9),
 )
-def test_whatever_is_sent_arrives_once_in_order_where_it_should(
+def test_random_packets_arrive_once_in_order_at_their_destination(
     flows: list[tuple[str, int, int]],
     carriers: tuple[CarrierName, CarrierName],
     plain: tuple[bool, bool],
@@ -495,7 +495,7 @@ def test_whatever_is_sent_arrives_once_in_order_where_it_should(
 
 
 def to(address: str, packet: bytes) -> bytes:
-    """The same TCP packet to another address; the sums follow by their difference."""
+    """Return the same TCP packet to another address, with its checksums adjusted by the difference."""
     changed = packet[:16] + ip_address(address).packed + packet[20:]
     difference = int.from_bytes(packet[16:20], "big") - int.from_bytes(changed[16:20], "big")
     header = (int.from_bytes(packet[10:12], "big") + difference) % 0xFFFF
@@ -509,22 +509,22 @@ def to(address: str, packet: bytes) -> bytes:
 
 @settings(deadline=None, max_examples=200)
 @given(entries=ENTRIES)
-def test_no_bundle_raises_and_nothing_is_left_half_built(entries: list[tuple[bytes, int]]) -> None:
+def test_no_bundle_raises_or_leaves_an_unfinished_record(entries: list[tuple[bytes, int]]) -> None:
     loop = HandLoop()
     hub = Hub(loop, carols=("0.0.0.0/0", "::/0"), plain=(False, len(entries) % 2 == 0))
-    hub.say(*entries)
+    hub.send_bundle(*entries)
     assert hub.is_clean()
-    hub.say((udp(4, b"good"), 0))
+    hub.send_bundle((udp(4, b"good"), 0))
     assert hub.carol.device.packets[-1] == one_hop_on(udp(4, b"good"))
     hub.close()
     loop.close()
 
 
-def test_packets_to_two_peers_by_turns_cost_each_of_them_one_record(hub: Hub) -> None:
-    """A record of 256 packets to two peers was 256 records, each sealed and sent by itself."""
+def test_packets_that_alternate_between_two_peers_take_one_record_each(hub: Hub) -> None:
+    """A record of 256 packets for two peers once became 256 records, each sealed and sent by itself."""
     packets = [ipv4("100.64.0.1", there, bytes([n])) for n in range(40) for there in ("10.1.2.1", "10.4.0.1")]
     hub.daves.to_left.calls.clear()
-    hub.say(*((packet, 0) for packet in packets))
+    hub.send_bundle(*((packet, 0) for packet in packets))
     assert len(hub.carols.to_left.calls) == len(hub.daves.to_left.calls) == 1
     for end, sent in ((hub.carol, packets[::2]), (hub.dave, packets[1::2])):
         assert [packet[12:] for packet in end.device.packets] == [packet[12:] for packet in sent]

@@ -1,4 +1,4 @@
-"""The sealer: which messages leave by one call, in which order, and that none is lost where the path holds."""
+"""Seal buffer: which messages are sent by one call, in which order, and that none is lost on a path that blocks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def new_session(number: int = 1) -> Session:
 
 @dataclass
 class Batch:
-    """What left by one call."""
+    """The messages of one call."""
 
     messages: list[bytes]
     first: int
@@ -39,7 +39,7 @@ class Batch:
 
 @dataclass
 class FakeLink:
-    """Opens what is sent by it."""
+    """A link that opens the messages which it is to send."""
 
     batches: list[Batch] = field(default_factory=list)
 
@@ -57,8 +57,8 @@ class FakeLink:
         return [[len(message) for message in batch.messages] for batch in self.batches]
 
 
-class Desk:
-    """A sealer and a link, or two."""
+class Sealing:
+    """A seal buffer, and two links."""
 
     def __init__(self) -> None:
         self.seal_buffer = SealBuffer()
@@ -77,79 +77,79 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def sealing() -> Sealing:
+    return Sealing()
 
 
-def test_messages_of_one_size_leave_together_and_a_shorter_one_is_the_last(desk: Desk) -> None:
-    assert desk.add(1000, 1000, 1000, 400, 400) == [False, False, False, True, False]
-    assert desk.link.sizes == [[1000, 1000, 1000, 400]]
-    assert desk.seal_buffer.pending == 1
-    desk.seal_buffer.flush()
-    assert desk.link.sizes == [[1000, 1000, 1000, 400], [400]]
-    assert desk.seal_buffer.pending == 0
+def test_messages_of_one_size_are_sent_together_and_a_shorter_one_ends_the_batch(sealing: Sealing) -> None:
+    assert sealing.add(1000, 1000, 1000, 400, 400) == [False, False, False, True, False]
+    assert sealing.link.sizes == [[1000, 1000, 1000, 400]]
+    assert sealing.seal_buffer.pending == 1
+    sealing.seal_buffer.flush()
+    assert sealing.link.sizes == [[1000, 1000, 1000, 400], [400]]
+    assert sealing.seal_buffer.pending == 0
 
 
-def test_a_longer_message_begins_another_batch(desk: Desk) -> None:
-    assert desk.add(400, 400, 1000) == [False, False, True]
-    assert desk.link.sizes == [[400, 400]]
+def test_a_longer_message_begins_another_batch(sealing: Sealing) -> None:
+    assert sealing.add(400, 400, 1000) == [False, False, True]
+    assert sealing.link.sizes == [[400, 400]]
 
 
-def test_a_batch_holds_no_more_than_the_kernel_takes(desk: Desk) -> None:
-    desk.add(*[100] * (MOST_MESSAGES + 1))
-    assert desk.link.sizes == [[100] * MOST_MESSAGES]
-    desk.seal_buffer.flush()
-    desk.add(*[1440] * 50)
-    desk.seal_buffer.flush()
-    for batch in desk.link.batches:
+def test_a_batch_holds_no_more_than_the_kernel_accepts(sealing: Sealing) -> None:
+    sealing.add(*[100] * (MOST_MESSAGES + 1))
+    assert sealing.link.sizes == [[100] * MOST_MESSAGES]
+    sealing.seal_buffer.flush()
+    sealing.add(*[1440] * 50)
+    sealing.seal_buffer.flush()
+    for batch in sealing.link.batches:
         assert sum(len(message) + DATA_OVERHEAD for message in batch.messages) <= LARGEST_SEND
-    assert sum(map(len, desk.link.sizes)) == MOST_MESSAGES + 1 + 50
+    assert sum(map(len, sealing.link.sizes)) == MOST_MESSAGES + 1 + 50
 
 
-def test_what_is_of_another_link_session_or_kind_begins_another_batch(desk: Desk) -> None:
-    desk.add(100, 100)
-    desk.add(100, link=desk.other)
-    assert (desk.link.sizes, desk.other.sizes) == ([[100, 100]], [])
-    desk.add(100, session=new_session())
-    assert desk.other.sizes == [[100]]
-    desk.add(100, is_record=False)
-    desk.seal_buffer.flush()
-    assert [batch.are_records for batch in desk.link.batches] == [True, True, False]
+def test_a_message_of_another_link_session_or_kind_begins_another_batch(sealing: Sealing) -> None:
+    sealing.add(100, 100)
+    sealing.add(100, link=sealing.other)
+    assert (sealing.link.sizes, sealing.other.sizes) == ([[100, 100]], [])
+    sealing.add(100, session=new_session())
+    assert sealing.other.sizes == [[100]]
+    sealing.add(100, is_record=False)
+    sealing.seal_buffer.flush()
+    assert [batch.are_records for batch in sealing.link.batches] == [True, True, False]
 
 
-def test_a_counter_that_went_to_something_else_in_between_begins_another_batch(desk: Desk) -> None:
-    desk.add(100, 100)
-    desk.session.send_counter += 1  # a REPORT's
-    desk.add(100)
-    desk.seal_buffer.flush()
-    assert [(batch.first, len(batch.messages)) for batch in desk.link.batches] == [(0, 2), (3, 1)]
+def test_a_gap_in_the_counters_begins_another_batch(sealing: Sealing) -> None:
+    sealing.add(100, 100)
+    sealing.session.send_counter += 1  # a REPORT's
+    sealing.add(100)
+    sealing.seal_buffer.flush()
+    assert [(batch.first, len(batch.messages)) for batch in sealing.link.batches] == [(0, 2), (3, 1)]
 
 
-def test_what_an_error_interrupted_is_dropped_and_the_next_goes(desk: Desk) -> None:
-    desk.add(100, 100)
-    desk.seal_buffer.discard()
-    desk.add(200)
-    desk.seal_buffer.flush()
-    assert desk.link.sizes == [[200]]
+def test_a_discarded_batch_is_not_sent_and_the_next_one_is(sealing: Sealing) -> None:
+    sealing.add(100, 100)
+    sealing.seal_buffer.discard()
+    sealing.add(200)
+    sealing.seal_buffer.flush()
+    assert sealing.link.sizes == [[200]]
 
 
 @given(st.lists(st.tuples(st.integers(1, 1440), st.booleans(), st.sampled_from([0, 0, 0, 1])), max_size=200))
-def test_all_leave_once_in_the_order_of_their_counters(messages: list[tuple[int, bool, int]]) -> None:
-    desk = Desk()
+def test_all_messages_are_sent_once_in_the_order_of_their_counters(messages: list[tuple[int, bool, int]]) -> None:
+    sealing = Sealing()
     for size, is_record, between in messages:
-        desk.session.send_counter += between
-        desk.add(size, is_record=is_record)
-    desk.seal_buffer.flush()
-    assert [size for batch in desk.link.sizes for size in batch] == [size for size, _, _ in messages]
-    counters = [batch.first + index for batch in desk.link.batches for index in range(len(batch.messages))]
+        sealing.session.send_counter += between
+        sealing.add(size, is_record=is_record)
+    sealing.seal_buffer.flush()
+    assert [size for batch in sealing.link.sizes for size in batch] == [size for size, _, _ in messages]
+    counters = [batch.first + index for batch in sealing.link.batches for index in range(len(batch.messages))]
     assert counters == sorted(set(counters))
-    for sizes in desk.link.sizes:
+    for sizes in sealing.link.sizes:
         assert len(set(sizes[:-1])) <= 1
         assert sizes[-1] <= sizes[0]
         assert len(sizes) <= MOST_MESSAGES
 
 
-# Between two ends
+# With two ends
 
 
 class Two:
@@ -187,7 +187,7 @@ def two(loop: HandLoop) -> Iterator[Two]:
     made.close()
 
 
-def test_a_superpacket_leaves_in_a_datagram_a_segment_by_as_few_calls_as_the_kernel_allows(two: Two) -> None:
+def test_a_superpacket_is_sent_with_one_datagram_a_segment_by_as_few_calls_as_possible(two: Two) -> None:
     two.alice.send((tcp_superpacket(4, payload(1348 * 60)[:60000]), 1348))
     segments = -(-60000 // 1348)
     assert sum(map(len, two.calls)) == segments
@@ -197,7 +197,7 @@ def test_a_superpacket_leaves_in_a_datagram_a_segment_by_as_few_calls_as_the_ker
     assert two.bob.device.arrived == tcp_run(4, payload(60000), 1348)
 
 
-def test_a_packet_that_is_alone_leaves_at_once(two: Two) -> None:
+def test_a_single_packet_is_sent_at_once(two: Two) -> None:
     for number in range(3):
         two.alice.send(ipv4("10.0.0.1", "10.0.0.2", b"%d" % number))
         assert len(two.calls) == number + 1
@@ -209,7 +209,7 @@ def test_a_packet_that_is_alone_leaves_at_once(two: Two) -> None:
     st.integers(1, 4),
     st.booleans(),
 )
-def test_where_the_path_holds_nothing_is_lost_and_the_order_stays(
+def test_on_a_path_that_blocks_packets_are_neither_lost_nor_reordered(
     flows: list[tuple[bool, int, int]], calls: int, protected: bool
 ) -> None:
     loop = HandLoop()
@@ -233,7 +233,7 @@ def test_where_the_path_holds_nothing_is_lost_and_the_order_stays(
 
 
 @pytest.mark.parametrize("lost", range(16))
-def test_a_record_of_a_group_that_is_lost_arrives_by_its_parity(loop: HandLoop, lost: int) -> None:
+def test_a_lost_record_of_a_group_is_restored_by_the_parity(loop: HandLoop, lost: int) -> None:
     two = Two(loop, protected=True)
     two.alice.send((tcp_superpacket(4, payload(1348 * 16)), 1348))
     datagrams = [datagram for call in two.calls for datagram in call]
@@ -257,7 +257,7 @@ def test_a_record_of_a_group_that_is_lost_arrives_by_its_parity(loop: HandLoop, 
 
 
 @pytest.mark.parametrize("segments", [1, 10, 16, 46])
-def test_what_was_sealed_for_a_length_that_no_longer_fits_brings_it_down_once(loop: HandLoop, segments: int) -> None:
+def test_messages_sealed_for_a_size_that_no_longer_fits_reduce_the_size_once(loop: HandLoop, segments: int) -> None:
     two = Two(loop, protected=True)
     records = two.alice.link.records
     records._path.payload = records.payload
@@ -267,7 +267,7 @@ def test_what_was_sealed_for_a_length_that_no_longer_fits_brings_it_down_once(lo
     two.close()
 
 
-def test_a_parity_is_no_bundle_and_names_its_group(loop: HandLoop) -> None:
+def test_a_parity_is_a_record_that_names_its_group(loop: HandLoop) -> None:
     two = Two(loop, protected=True)
     two.alice.send((tcp_superpacket(4, payload(1348 * 16)), 1348))
     session = two.bob.link.peer.keys.current

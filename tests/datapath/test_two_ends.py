@@ -1,4 +1,4 @@
-"""A server and a client on real loopback sockets, wired as the daemon wires them, but for the device and the clock."""
+"""Server and client on real loopback sockets, connected as by the daemon, except for the device and the clock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOCALHOST: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"
 
 
 class Server(End):
-    """Waits for Alice on the carriers that it is given."""
+    """Bob, who waits for Alice on the given carriers."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Server(End):
 
 
 class Client(End):
-    """Calls Bob at an address."""
+    """Alice, who calls Bob at an address."""
 
     def __init__(
         self, loop: HandLoop, family: int, port: int, transport: Transport, *, knows_vpntun: bool = False
@@ -121,7 +121,7 @@ def meeting(
 
 
 def exchange(client: Client, server: Server, count: int = 10) -> None:
-    """Packets each way arrive in order."""
+    """Check that packets in both directions arrive in order."""
     there = [ipv4(HERE, THERE, b"there %d" % number) for number in range(count)]
     back = [ipv4(THERE, HERE, b"back %d" % number) for number in range(count)]
     server.device.packets.clear()
@@ -211,7 +211,7 @@ def test_a_stream_of_packets_over_tcp_arrives_whole_and_in_order(loop: HandLoop)
         assert server.device.packets == packets
 
 
-def test_a_client_that_is_back_on_udp_leaves_the_connection_behind(loop: HandLoop) -> None:
+def test_a_client_that_is_back_on_udp_closes_the_connection(loop: HandLoop) -> None:
     with meeting(loop, socket.AF_INET, "auto", udp=False) as (client, server):
         client.calling.start()
         loop.pass_time(2.1)
@@ -227,7 +227,7 @@ def test_a_client_that_is_back_on_udp_leaves_the_connection_behind(loop: HandLoo
         exchange(client, server)
 
 
-def test_a_name_that_leads_nowhere_is_asked_for_again_and_raises_nothing(loop: HandLoop) -> None:
+def test_without_an_answer_from_the_peer_nothing_is_raised(loop: HandLoop) -> None:
     with meeting(loop, socket.AF_INET, "auto", udp=False, tcp=False) as (client, server):
         client.calling.start()
         for _ in range(30):
@@ -238,7 +238,7 @@ def test_a_name_that_leads_nowhere_is_asked_for_again_and_raises_nothing(loop: H
 
 
 @pytest.mark.parametrize("junk", [b"\x00\x20" + bytes(32), b"\x00\x94\x01" + bytes(147), bytes(64)])
-def test_a_stranger_on_tcp_gets_not_one_byte_and_the_friend_is_not_disturbed(loop: HandLoop, junk: bytes) -> None:
+def test_a_stranger_on_tcp_gets_no_reply_and_the_peer_is_not_disturbed(loop: HandLoop, junk: bytes) -> None:
     with meeting(loop, socket.AF_INET, "tcp") as (client, server), socket.socket() as stranger:
         client.calling.start()
         loop.until(lambda: client.carrier == "tcp")

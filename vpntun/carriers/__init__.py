@@ -1,1 +1,1 @@
-"""Carriers: the sockets that messages leave and arrive by. One file a carrier."""
+"""Carriers: the sockets that send and receive messages. One file for each carrier."""

@@ -1,15 +1,16 @@
-"""The accepted TCP connections: how many may stay, and for how long.
+"""Limits on accepted TCP connections: how many may stay open, and for how long.
 
-stranger         No message on it was authenticated yet. One address (IPv6: one /64) may have 16, and all together 256.
-                 A new one is always admitted. Where there is no room, the oldest silent one is closed: of the same
-                 network, where that has 16, else of the network that has most silent ones.
+stranger         A connection on which no message was authenticated yet. One network (an IPv4 address, or an IPv6 /64)
+                 may have 16 of them, and all networks together 256. A new one is always admitted. At a limit, the
+                 oldest silent one is closed: one of the same network if that has 16, else one of the network with the
+                 most silent ones.
 expected         A stranger on which the node accepted a peer's initiation, which may still be a replay. Expected ones
-                 are closed only after all silent ones. A peer is expected on one connection, the newest.
-authenticated    A peer may have two beside its endpoint. The oldest is closed for a third.
-probation        Ten seconds after it was accepted, and again after it was authenticated, a connection is closed if it
-                 is not its peer's endpoint. No message extends that.
+                 are closed only after all silent ones. A peer is expected on one connection only, the newest.
+authenticated    A connection of a peer. A peer may have two besides its endpoint; a third closes the oldest.
+probation        The ten seconds after a connection was accepted, and again after it was authenticated. At their end
+                 it is closed unless it is its peer's endpoint. No message extends them.
 
-A closed connection leaves nothing behind.
+No state of a closed connection is kept.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ Connections = dict[Stream, None]
 
 
 class AcceptedConnections(ConnectionOwner):
-    """Owns every accepted connection. Calls `on_ready` when one takes data again, and `on_closed` when one closes."""
+    """Owner of every accepted connection.
+
+    Calls `on_ready` when a connection accepts data again, and `on_closed` when one closes.
+    """
 
     def __init__(
         self,
@@ -57,7 +61,7 @@ class AcceptedConnections(ConnectionOwner):
         self._timer_is_set = False
 
     def admit(self, new: socket.socket, address: SocketAddress) -> TcpConnection:
-        """Take in a socket that was accepted. The loop must watch the connection before the next one is admitted."""
+        """Admit an accepted socket. The loop must watch the connection before the next one is admitted."""
         self._make_room(_network_of(address[0]))
         connection = TcpConnection(new, address, self._loop, self)
         self._silent.add(connection)
@@ -65,7 +69,7 @@ class AcceptedConnections(ConnectionOwner):
         return connection
 
     def close_all_of(self, peer: Reachable) -> None:
-        """Close every connection that the peer was authenticated on."""
+        """Close every connection on which the peer was authenticated."""
         for connection in list(self._authenticated_of.get(peer, ())):
             connection.close()
 
@@ -75,7 +79,7 @@ class AcceptedConnections(ConnectionOwner):
             connection.close()
 
     def expected(self, connection: Stream, peer: Reachable) -> None:
-        """Prefer a stranger: the node accepted an initiation of the peer's on it."""
+        """Prefer a stranger on which the node accepted an initiation of the peer."""
         self._silent.discard(connection)
         self._expected.add(connection)
         former = self._expected_of.get(peer)
@@ -94,7 +98,7 @@ class AcceptedConnections(ConnectionOwner):
             beside[0].close()
 
     def ready(self, connection: Stream) -> None:
-        """Have the peer's queue drained."""
+        """Have the connection's queue drained."""
         self._on_ready(connection)
 
     def closed(self, connection: Stream) -> None:
@@ -109,7 +113,7 @@ class AcceptedConnections(ConnectionOwner):
         self._on_closed(connection)
 
     def _make_room(self, network: bytes) -> None:
-        """Close one stranger, where another from `network` would be too many."""
+        """Close one stranger if another from `network` would exceed a limit."""
         if len(self._silent.of(network)) + len(self._expected.of(network)) >= MOST_STRANGERS_PER_NETWORK:
             candidates = self._silent.of(network) or self._expected.of(network)
         elif len(self._silent) + len(self._expected) >= MOST_STRANGERS:
@@ -131,7 +135,7 @@ class AcceptedConnections(ConnectionOwner):
         self._set_timer()
 
     def _set_timer(self) -> None:
-        """Have one timer, for the oldest connection on probation."""
+        """Run one timer, for the connection whose probation ends first."""
         if self._on_probation and not self._timer_is_set:
             self._timer_is_set = True
             earliest = next(iter(self._on_probation.values()))
@@ -152,7 +156,7 @@ class AcceptedConnections(ConnectionOwner):
 
 
 class _ByNetwork:
-    """Connections by the network that they come from."""
+    """Connections grouped by the network that they come from."""
 
     def __init__(self) -> None:
         self._networks: dict[bytes, Connections] = {}
@@ -165,20 +169,20 @@ class _ByNetwork:
         return itertools.chain(*self._networks.values())
 
     def of(self, network: bytes) -> Connections:
-        """The connections from one network."""
+        """Return the connections from one network."""
         return self._networks.get(network, {})
 
     def of_fullest(self) -> Connections:
-        """The connections from the network that has most."""
+        """Return the connections from the network that has the most."""
         return max(self._networks.values(), key=len, default={})
 
     def add(self, connection: Stream) -> None:
-        """Add a connection that is not here yet."""
+        """Add a connection that was not added before."""
         self._networks.setdefault(_network_of(connection.host), {})[connection] = None
         self._count += 1
 
     def discard(self, connection: Stream) -> None:
-        """Remove a connection, if it is here."""
+        """Remove a connection if it was added."""
         network = _network_of(connection.host)
         connections = self.of(network)
         if connection in connections:
@@ -189,7 +193,7 @@ class _ByNetwork:
 
 
 def _network_of(host: str) -> bytes:
-    """The IPv4 address, or the first 64 bits of the IPv6 address."""
+    """Return the IPv4 address, or the first 64 bits of the IPv6 address."""
     if ":" in host:
         return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
     return socket.inet_aton(host)

@@ -1,12 +1,15 @@
-"""What comes in on a UDP socket, as few reads as the kernel allows.
+"""Receiver of datagrams from a UDP socket, with as few system calls as the kernel allows.
 
-    coalesced    UDP_GRO gives many datagrams by one read. The next is expected to be like the last: where that was a
-                 genuine burst it is scattered straight into its place (wire/burst.py), else it is read as it comes
-    one by one   after 16 records in a row whose pieces nothing had coalesced, recvmmsg reads many datagrams by one call
-                 (wire/datagram_batch.py): for a minute, or until as many such records of another size opened
+    coalesced    UDP_GRO returns many datagrams by one read. The next read is expected to be like the last. If that was
+                 a genuine burst, the next is scattered straight to where its parts belong (wire/burst.py); else it is
+                 read into a flat buffer
+    batched      recvmmsg reads many datagrams by one call (wire/datagram_batch.py). This begins after 16 records in a
+                 row whose pieces were not coalesced. It ends after a minute; 16 such records of another size replace
+                 the batch by one for that size
 
-Both ways take every datagram of every sender whole; they only differ in what it costs. Only records that opened choose
-between them, and new slots, which take one to three milliseconds, are laid out ten times a second at most.
+Both ways receive every datagram of every sender in full; they differ only in cost. Only records that opened choose
+between them, so strangers cannot. A new batch takes one to three milliseconds to lay out, which happens at most ten
+times a second.
 """
 
 from __future__ import annotations
@@ -42,14 +45,14 @@ MOST_PER_TURN = 64
 MOST_MISSES = 4
 MOST_KNOWN_NAMES = 1024
 SCATTERED_RECORDS = 16
-TRAIN_TIME = 60.0
-SECONDS_BETWEEN_TRAINS = 0.1
-LARGEST_IN_TRAIN = 9216
-"""A jumbo frame's datagram: slots for longer ones would take much room."""
+SECONDS_OF_A_BATCH = 60.0
+SECONDS_BETWEEN_BATCHES = 0.1
+LARGEST_IN_BATCH = 9216
+"""Size in bytes of a jumbo frame's datagram. Slots for longer ones would take much memory."""
 
 
 class Receiver:
-    """Receives from one socket. `endpoint` makes an endpoint of an address and the ancillary data to answer with."""
+    """Receiver of one socket. `endpoint` makes an endpoint from an address and the ancillary data to answer with."""
 
     def __init__(
         self,
@@ -69,11 +72,11 @@ class Receiver:
         self._misses = MOST_MISSES
         self._many: ManyReader | None = None
         self._begun_at = -math.inf
-        self._scattered = 0  # records that opened by a piece that came alone, since a genuine burst was read as one
+        self._scattered = 0  # records completed by a piece that was read alone, since a genuine burst was read as one
         self._scattered_size = 0
         self._in_turn = 0  # reads in this turn of the loop before the last
         self._single_read = SingleReadHint()
-        self._address: SocketAddress | None = None  # what the last read came with, and what was made of it
+        self._address: SocketAddress | None = None  # these four: metadata of the last read, and the results
         self._ancillary: list[tuple[int, int, bytes]] = []
         self._segment = 0
         self._source: Endpoint
@@ -85,11 +88,11 @@ class Receiver:
                 bound.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
 
     def receive(self) -> Iterable[Arrival]:
-        """What waits, a bounded number of reads; each is valid until the next."""
+        """Yield or return waiting datagrams, by a bounded number of reads. Each arrival is valid until the next."""
         if self._scattered >= SCATTERED_RECORDS or self._many is not None:
             self._choose_way()
         if self._many is not None:
-            return self._receive_train(self._many)
+            return self._receive_batch(self._many)
         if self._single_read.expected(self._loop.turns) and (arrival := self._read()) is not None:
             return (arrival,)
         return self._receive_coalesced()
@@ -104,12 +107,12 @@ class Receiver:
             yield arrival
 
     def _read(self) -> Arrival | None:
-        foreseen = self._misses < MOST_MISSES
+        burst_expected = self._misses < MOST_MISSES
         try:
             read, ancillary, _, address = self._socket.recvmsg_into(
-                self._bursts.buffers if foreseen else self._flat, ANCILLARY_SIZE
+                self._bursts.buffers if burst_expected else self._flat, ANCILLARY_SIZE
             )
-        except OSError:  # nothing waits, or an ICMP error of an earlier datagram was reported here
+        except OSError:  # nothing waits, or the kernel reports an ICMP error about an earlier datagram
             return None
         if address == self._address and ancillary == self._ancillary:
             segment, source = self._segment, self._source
@@ -117,7 +120,7 @@ class Receiver:
             segment, local = _read_ancillary(ancillary) if ancillary else (0, ())
             source = self._endpoint(address, local)
             self._address, self._ancillary, self._segment, self._source = address, ancillary, segment, source
-        if not foreseen:
+        if not burst_expected:
             return self._buffer[:read], segment, 1, source
         if length := self._bursts.message(read, segment):
             self._misses = 0
@@ -125,46 +128,46 @@ class Receiver:
         self._misses += 1
         return self._bursts.flat(read), segment, 1, source
 
-    def _receive_train(self, many: ManyReader) -> Iterable[Arrival]:
-        """What one call reads: if more waits, the socket stays readable."""
+    def _receive_batch(self, many: ManyReader) -> Iterable[Arrival]:
+        """Return the datagrams that one call reads. If more wait, the socket stays readable."""
         if not many.read():
             return ()
         local = _read_ancillary(many.ancillary())[1] if self._answers_from_where_asked else ()
-        return many.train.arrivals(lambda name: self._endpoint(_address_from(name), local))
+        return many.batch.arrivals(lambda name: self._endpoint(_address_from(name), local))
 
     def expect_bursts(self, size: int) -> None:
-        """A burst of datagrams of `size` bytes was read as one, and opened: the next reads may bring more.
+        """Prepare for more bursts: one in datagrams of `size` bytes was read as one, and opened.
 
-        No vpntun cuts records into datagrams shorter than BASE, and so nothing is laid out for those of another peer.
+        vpntun never cuts records into datagrams shorter than BASE, so buffers are not laid out for shorter ones.
         """
         self._scattered = 0
         if size >= BASE:
             self._bursts.expect(size)
             self._misses = 0
 
-    def came_whole(self, size: int, datagrams: int) -> None:
-        """A message opened in datagrams of `size` bytes: so many that were read as one, or one that came alone."""
+    def note_whole_message(self, size: int, datagrams: int) -> None:
+        """Note that a message of `size` bytes, read in this number of datagrams, opened."""
         if datagrams > 1:
             self._scattered = 0
-        elif self._many is None and self._in_turn > 1:  # nothing has coalesced those that waited
+        elif self._many is None and self._in_turn > 1:  # several datagrams waited and were not coalesced
             self.expect_pieces(size)
 
     def expect_pieces(self, size: int) -> None:
-        """A record in datagrams of `size` bytes opened by a piece that came alone: more may come like this."""
-        known = self._many.train.size if self._many is not None else 0
-        if size != known and BASE <= size <= LARGEST_IN_TRAIN and AVAILABLE:
+        """Count a record in datagrams of `size` bytes that was completed by a piece read alone."""
+        known = self._many.batch.size if self._many is not None else 0
+        if size != known and BASE <= size <= LARGEST_IN_BATCH and AVAILABLE:
             self._scattered += 1
             self._scattered_size = size
 
     def _choose_way(self) -> None:
-        """Read many by one call from now on, or with room for another size; or see whether something coalesces now."""
+        """Begin a batch, or one for another size; or after a minute try again whether the kernel coalesces."""
         age = self._loop.now - self._begun_at
-        if self._scattered >= SCATTERED_RECORDS and age >= SECONDS_BETWEEN_TRAINS:
-            log.debug("nothing coalesces datagrams on the way here: reading many by one call")
+        if self._scattered >= SCATTERED_RECORDS and age >= SECONDS_BETWEEN_BATCHES:
+            log.debug("datagrams arrive here uncoalesced: reading many of them by one call")
             self._begun_at = self._loop.now
-            with suppress(OSError, MemoryError):  # no room for the slots: then without
+            with suppress(OSError, MemoryError):  # without memory for the slots, go on without a batch
                 self._many = ManyReader(self._socket.fileno(), DatagramBatch(self._scattered_size))
-        elif self._many is not None and age >= TRAIN_TIME:
+        elif self._many is not None and age >= SECONDS_OF_A_BATCH:
             self._many = None
         else:
             return
@@ -172,12 +175,12 @@ class Receiver:
         self._coalesce(self._many is None)
 
     def _coalesce(self, wanted: bool) -> None:
-        with suppress(OSError):  # a kernel before 5.0: one datagram a read
+        with suppress(OSError):  # kernels before 5.0 lack UDP_GRO and return one datagram a read
             self._socket.setsockopt(SOL_UDP, UDP_GRO, int(wanted))
 
 
 def _read_ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[int, Ancillary]:
-    """The size of the datagrams of a coalesced read, 0 for a single one; and the address to answer from."""
+    """Return the size of the datagrams of a coalesced read, 0 for a single one, and the address to answer from."""
     segment = 0
     local: Ancillary = ()
     for level, kind, data in messages:
@@ -193,13 +196,13 @@ def _read_ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[int, Ancill
 
 @functools.lru_cache(maxsize=MOST_KNOWN_NAMES)
 def _address_from(name: bytes) -> SocketAddress:
-    """The address in a sockaddr_in or sockaddr_in6."""
+    """Return the address in a sockaddr_in or sockaddr_in6."""
     family, port = struct.unpack_from("=H", name)[0], int.from_bytes(name[2:4], "big")
     if family == socket.AF_INET:
         return socket.inet_ntop(socket.AF_INET, name[4:8]), port
     flow, scope = int.from_bytes(name[4:8], "big"), int.from_bytes(name[24:28], sys.byteorder)
     host = socket.inet_ntop(socket.AF_INET6, name[8:24])
     if scope:
-        with suppress(OSError):  # the device has gone meanwhile
+        with suppress(OSError):  # the device may be gone by now
             host = f"{host}%{socket.if_indextoname(scope)}"
     return host, port, flow, scope

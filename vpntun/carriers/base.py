@@ -1,6 +1,6 @@
-"""What a carrier must do for the engine, and the engine for a carrier.
+"""Protocols between the engine and the carriers.
 
-A carrier brings messages to peers and from them: over datagrams (udp.py), or over connections (tcp.py). It owns its
+A carrier transports messages to and from peers, over datagrams (udp.py) or over connections (tcp.py). It owns its
 sockets, watches them, and makes the endpoints that links send to (core/endpoint.py). opening.py names every carrier.
 """
 
@@ -14,26 +14,26 @@ from vpntun.types import SocketAddress
 from vpntun.wire.framing import SharedBuffer
 
 Arrival: TypeAlias = tuple[memoryview, int, int, Endpoint]
-"""One read of datagrams: its bytes, a segment, the number of datagrams that it came in, and the sender.
+"""One read of datagrams: its bytes, the segment size, the number of datagrams that it arrived in, and the sender.
 
-The bytes are one message, or, where the segment is not 0, datagrams of that size, the last perhaps shorter. They are
-valid until the next read.
+If the segment size is 0, the bytes are one message; else they are datagrams of that size, and the last may be shorter.
+They are valid until the next read.
 """
 
 
 class DatagramSource(Protocol):
-    """A socket that datagrams arrive at. What is opened is reported back, which makes the next reads cheaper."""
+    """A socket that receives datagrams. The reader reports messages that opened, which makes the next reads cheaper."""
 
     def receive(self) -> Iterable[Arrival]:
-        """Return what waits, a bounded number of reads."""
+        """Return waiting datagrams, by a bounded number of reads."""
 
     def expect_bursts(self, size: int) -> None:
         """Note that a burst of datagrams of `size` bytes was read as one, and opened."""
 
     def expect_pieces(self, size: int) -> None:
-        """Note that a record in datagrams of `size` bytes was completed by a piece that came alone."""
+        """Note that a record in datagrams of `size` bytes was completed by a piece that was read alone."""
 
-    def came_whole(self, size: int, datagrams: int) -> None:
+    def note_whole_message(self, size: int, datagrams: int) -> None:
         """Note that a message of `size` bytes, read in this number of datagrams, opened."""
 
 
@@ -42,15 +42,15 @@ class Stream(Endpoint, Protocol):
 
     @property
     def peer(self) -> Reachable | None:
-        """The peer that was authenticated on it; no other may send here."""
+        """The peer that was authenticated on the connection; no other peer may send on it."""
 
     @property
     def expected_peer(self) -> Reachable | None:
-        """The peer whose initiation was accepted on it, which may be a replay."""
+        """The peer whose initiation was accepted on the connection; the initiation may be a replay."""
 
     @property
     def is_endpoint(self) -> bool:
-        """Whether its peer is reached here."""
+        """Whether the connection is its peer's current endpoint."""
 
     @property
     def host(self) -> str:
@@ -64,7 +64,7 @@ class Stream(Endpoint, Protocol):
 
 
 class ConnectionOwner:
-    """Owns connections and hears of their events. A subclass overrides the events that it needs.
+    """Owner of connections, which is called at their events. A subclass overrides the events that it needs.
 
     `received`: the buffer that the connections receive into.
     """
@@ -73,26 +73,26 @@ class ConnectionOwner:
         self.received = received
 
     def expected(self, connection: Stream, peer: Reachable) -> None:
-        """The first initiation on the connection was accepted. It is the peer's, but may be a replay."""
+        """Note that the connection's first initiation was accepted. The peer made it, but it may be a replay."""
 
     def authenticated(self, connection: Stream, peer: Reachable) -> None:
-        """The connection belongs to the peer now."""
+        """Note that the connection belongs to the peer now."""
 
     def ready(self, connection: Stream) -> None:
-        """The connection accepts data again."""
+        """Note that the connection accepts data again."""
 
     def closed(self, connection: Stream) -> None:
-        """The connection has closed. No other event follows."""
+        """Note that the connection has closed. No other event follows."""
 
 
 class CarrierUser(Protocol):
-    """What a carrier needs of the engine."""
+    """Calls of a carrier to the engine."""
 
     def read_datagrams(self, source: DatagramSource) -> None:
-        """Take in what waits at a socket."""
+        """Process the datagrams that wait at a socket."""
 
     def read_stream(self, connection: Stream) -> None:
-        """Take in what waits at a connection."""
+        """Process the messages that wait at a connection."""
 
     def can_send(self, peer: Reachable | None) -> None:
         """Note that data can be sent again to a peer; None: to every peer on this carrier."""
@@ -106,13 +106,13 @@ class Carrier(Protocol):
 
     @property
     def can_call(self) -> bool:
-        """Whether `candidate` makes endpoints."""
+        """Whether `candidate` can return endpoints."""
 
     def start(self, user: CarrierUser) -> None:
-        """Watch the sockets from now on, and hand what arrives to `user`."""
+        """Watch the sockets from now on, and hand arriving messages to `user`."""
 
     def candidate(self, address: SocketAddress) -> Endpoint | None:
-        """Return the endpoint of an address, as a candidate to ask or to dial; None if connections are dialled here.
+        """Return the endpoint of an address, as a candidate to ask or to dial; None if this carrier dials connections.
 
         Also None where this host lacks the address's IP version.
         """

@@ -1,4 +1,4 @@
-"""An endpoint and a socket for tests, without I/O: they keep what is sent, and give what the test puts in."""
+"""Endpoint and socket for tests, without I/O: they record sent messages and deliver prepared ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_MESSAGES = 64
 
 
 class FakeSource:
-    """A socket at which these arrivals wait. `hints`: what was reported back, as (method, size)."""
+    """A socket at which the given arrivals wait. `hints`: the reports of opened messages, as (method, size)."""
 
     def __init__(self, *arrivals: Arrival) -> None:
         self._arrivals = arrivals
@@ -27,30 +27,30 @@ class FakeSource:
         return self._arrivals
 
     def expect_bursts(self, size: int) -> None:
-        """Keep the hint."""
+        """Record the hint."""
         self.hints.append(("expect_bursts", size))
 
     def expect_pieces(self, size: int) -> None:
-        """Keep the hint."""
+        """Record the hint."""
         self.hints.append(("expect_pieces", size))
 
-    def came_whole(self, size: int, datagrams: int) -> None:
-        """Keep the hint."""
-        self.hints.append(("came_whole", size))
+    def note_whole_message(self, size: int, datagrams: int) -> None:
+        """Record the hint."""
+        self.hints.append(("note_whole_message", size))
 
 
 class FakeEndpoint:
-    """An endpoint that keeps each datagram, or each message of a stream, that is sent there.
+    """An endpoint that records each datagram, or each message of a stream, that is sent to it.
 
     sent            messages, oldest first; `take` empties it
-    urgent          messages that went ahead of data
+    urgent          messages that were sent ahead of data
     calls           messages of each call of `send`
     is_ready        whether data is accepted; `opens` sets it
-    can_deliver     whether this host can send there at all
+    can_deliver     whether this host can send to the endpoint at all
     largest         bytes of the longest datagram that this host sends unfragmented
     blocks_after    calls of `send` until the endpoint accepts no more data; None: it never blocks
-    refuses         a peer whose messages do not belong here
-    incoming        messages that `receive` yields next, if it is a stream
+    refuses         a peer whose messages `belongs_to` rejects
+    incoming        messages that `receive` yields next, if the endpoint is a stream
     """
 
     def __init__(self, name: str, carrier: CarrierName = "udp", *, is_stream: bool | None = None) -> None:
@@ -82,7 +82,7 @@ class FakeEndpoint:
         return self._name
 
     def clogged(self) -> bool:
-        """Return what the test set."""
+        """Return the value that the test has set."""
         return self.is_clogged
 
     def ready(self) -> bool:
@@ -90,7 +90,7 @@ class FakeEndpoint:
         return self.is_ready
 
     def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
-        """Keep the messages. A second send while not ready is a fault of the caller, and fails the test."""
+        """Record the messages. Sending while not ready is a fault of the caller and fails the test."""
         if not self.is_ready:  # a superpacket for a plain WireGuard may leave as two batches, of which one is held
             self._sends_while_blocked += 1
             assert self._sends_while_blocked <= 2, "data was sent to an endpoint that is not ready"
@@ -111,7 +111,7 @@ class FakeEndpoint:
         return Outcome.SENT if self.is_ready else Outcome.HELD
 
     def send_first(self, message: Buffer) -> Outcome:
-        """Keep a message that goes ahead of data."""
+        """Record a message that is sent ahead of data."""
         self.urgent.append(bytes(message))
         if not self.can_deliver:
             return Outcome.UNDELIVERABLE
@@ -119,39 +119,39 @@ class FakeEndpoint:
         return Outcome.SENT
 
     def expect(self, peer: Reachable) -> None:
-        """Remember whose initiation was accepted."""
+        """Remember the peer whose initiation was accepted."""
         self.expected_peer = peer
 
     def belongs_to(self, peer: Reachable) -> None:
-        """Remember who was authenticated. Raises BadPacket for the peer that is refused."""
+        """Remember the peer that was authenticated. Raises BadPacket for the peer in `refuses`."""
         if peer is self.refuses:
             raise BadPacket("another peer's connection")
         self.peer = peer
 
     def hang_up_later(self) -> None:
-        """Remember that it is to be closed."""
+        """Remember that the endpoint is to be closed."""
         self.hangs_up = True
 
     @property
     def is_endpoint(self) -> bool:
-        """Whether its peer is reached here."""
+        """Whether this is its peer's current endpoint."""
         return self.peer is not None and self.peer.endpoint is self
 
     def receive(self) -> Iterator[memoryview]:
-        """Yield the messages that the test has put in."""
+        """Yield the messages that the test has put into `incoming`."""
         incoming, self.incoming = self.incoming, []
         for message in incoming:
             yield memoryview(bytearray(message))
 
     def close(self) -> None:
-        """Close."""
+        """Remember that the endpoint was closed."""
         self.is_open = False
 
     def opens(self, blocks_after: int | None = None) -> None:
-        """Accept data again, for this many calls."""
+        """Accept data again, for `blocks_after` calls of `send`."""
         self.is_ready, self.blocks_after, self._sends_while_blocked = True, blocks_after, 0
 
     def take(self) -> list[bytes]:
-        """Return what was sent since the last time."""
+        """Return and forget the messages sent since the last call."""
         sent, self.sent = self.sent, []
         return sent

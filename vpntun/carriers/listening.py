@@ -1,4 +1,4 @@
-"""The listening TCP sockets."""
+"""Listening TCP socket of one IP version."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vpntun.runtime.loop import Loop
 
 MOST_WAITING_TO_BE_ACCEPTED = 1024
 MOST_ACCEPTED_PER_TURN = 16
-"""The loop serves other descriptors before it accepts more."""
+"""Connections accepted before the loop serves other descriptors."""
 
 
 class TcpListener:
-    """Accepts connections on one port and IP version.
+    """Listener on one port and IP version.
 
-    `mark`: what all that they send carries for this host's routing rules, 0 for nothing.
+    `mark`: the mark of every packet that the accepted connections send, for this host's routing rules; 0 for none.
     """
 
     def __init__(self, family: int, port: int, mark: int = 0) -> None:
@@ -28,11 +28,11 @@ class TcpListener:
         self._socket.listen(MOST_WAITING_TO_BE_ACCEPTED)
 
     def fileno(self) -> int:
-        """The descriptor, for the loop."""
+        """Return the descriptor, for the loop."""
         return self._socket.fileno()
 
     def accept(self, loop: Loop, connections: AcceptedConnections) -> Iterator[TcpConnection]:
-        """Accept a few waiting ones into `connections`. The caller watches each before it takes the next."""
+        """Accept up to 16 waiting connections into `connections`. The caller watches each before it takes the next."""
         for _ in range(MOST_ACCEPTED_PER_TURN):
             accepted = loop.accept(self._socket)
             if accepted is None:

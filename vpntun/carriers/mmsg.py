@@ -1,9 +1,10 @@
-"""recvmmsg(2), which Python's socket module lacks: many datagrams a call, each scattered to its slot of a train.
+"""recvmmsg(2), which Python's socket module lacks: reads many datagrams by one call.
 
-The structures are those of 64-bit Linux (include/linux/socket.h), laid out once; a call changes only what the kernel
-has written over: the lengths of names and of ancillary data.
+Each datagram is scattered to its slot of a batch (wire/datagram_batch.py). The structures are those of 64-bit Linux
+(include/linux/socket.h). They are laid out once. Before each call only the fields that the kernel overwrites are set
+again: the lengths of names and of ancillary data.
 
-    mmsghdr, 64 bytes    0 name, 8 length of name (u32), 16 iovec, 24 iovecs, 32 ancillary, 40 its length,
+    mmsghdr, 64 bytes    0 name, 8 length of name (u32), 16 iovec, 24 count of iovecs, 32 ancillary, 40 its length,
                          48 flags (u32), 56 length of the datagram (u32)
 """
 
@@ -29,22 +30,22 @@ _CMSG = struct.Struct("=QII")
 
 
 class ManyReader:
-    """Reads a socket's datagrams into a train."""
+    """Reader of a socket's datagrams into a batch."""
 
-    def __init__(self, descriptor: int, train: DatagramBatch) -> None:
+    def __init__(self, descriptor: int, batch: DatagramBatch) -> None:
         self._descriptor = descriptor
-        self.train = train
+        self.batch = batch
         self._ancillary = bytearray(ANCILLARY_SIZE)
         self._iovecs = bytearray(SLOTS * _IOVECS.size)
         self._messages = bytearray(SLOTS * _HEADER.size)
-        headers, pieces = _address_of(train.headers), _address_of(train.pieces)
-        tails, names = _address_of(train.tails), _address_of(train.names)
+        headers, pieces = _address_of(batch.headers), _address_of(batch.pieces)
+        tails, names = _address_of(batch.tails), _address_of(batch.names)
         iovecs, ancillary = _address_of(self._iovecs), _address_of(self._ancillary)
         for slot in range(SLOTS):
-            header, piece = headers + slot * HEADER_SIZE, pieces + HEADER_SIZE + slot * train.step
-            tail = tails + slot * train.tail
+            header, piece = headers + slot * HEADER_SIZE, pieces + HEADER_SIZE + slot * batch.step
+            tail = tails + slot * batch.tail
             _IOVECS.pack_into(
-                self._iovecs, slot * _IOVECS.size, header, HEADER_SIZE, piece, train.step, tail, train.tail
+                self._iovecs, slot * _IOVECS.size, header, HEADER_SIZE, piece, batch.step, tail, batch.tail
             )
             name, first = names + slot * NAME_SIZE, iovecs + slot * _IOVECS.size
             _HEADER.pack_into(
@@ -69,20 +70,20 @@ class ManyReader:
         self._recvmmsg = ctypes.CDLL(None).recvmmsg
 
     def read(self) -> bool:
-        """Read what is there, as much as there is room for; False if there was nothing, or an error was reported."""
-        first = self.train.room()
+        """Read waiting datagrams into the free slots; return False if there were none, or an error was reported."""
+        first = self.batch.room()
         count = SLOTS - first
         self._name_lengths[first:] = self._fresh_name_lengths[:count]
         self._ancillary_lengths[first:] = self._fresh_ancillary_lengths[:count]
         where = ctypes.c_void_p(self._first_message + first * _HEADER.size)
-        came: int = self._recvmmsg(self._descriptor, where, count, MSG_DONTWAIT, None)
-        if came <= 0:  # nothing waits, or an ICMP error of an earlier datagram was reported here
+        read: int = self._recvmmsg(self._descriptor, where, count, MSG_DONTWAIT, None)
+        if read <= 0:  # nothing waits, or the kernel reports an ICMP error about an earlier datagram
             return False
-        self.train.received(self._lengths[first : first + came].tolist())
+        self.batch.received(self._lengths[first : first + read].tolist())
         return True
 
     def ancillary(self) -> list[tuple[int, int, bytes]]:
-        """The ancillary data of the last datagram: (level, type, data)."""
+        """Return the ancillary data of the last datagram: (level, type, data) of each message."""
         found: list[tuple[int, int, bytes]] = []
         at, end = 0, ANCILLARY_SIZE
         while at + _CMSG.size <= end:
@@ -95,5 +96,5 @@ class ManyReader:
 
 
 def _address_of(buffer: bytearray | mmap.mmap) -> int:
-    """Where the buffer lies; it must live, and keep its size, as long as the address is used."""
+    """Return the buffer's address. The buffer must exist and keep its size for as long as the address is used."""
     return ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer))

@@ -1,4 +1,4 @@
-"""All carriers by name, and opening those that a tunnel needs.
+"""Table of all carriers by name, and opening them for a tunnel.
 
 A new carrier is a file beside udp.py and tcp.py, one line in CARRIERS, and its name in vpntun/types.py.
 """

@@ -1,4 +1,4 @@
-"""What every carrier does with a fresh socket: set the mark, bind it, and find the IP versions of this host."""
+"""Socket helpers for every carrier: mark, bind, this host's IP versions, and parts of addresses."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from vpntun.errors import PortInUse, PrivilegeError, VpntunError
 from vpntun.types import SocketAddress
 
 Ancillary = tuple[tuple[int, int, bytes], ...]
-"""Control messages as sendmsg(2) takes them: level, type and data of each."""
+"""Control messages as sendmsg(2) expects them: level, type and data of each."""
 
 _u32 = struct.Struct("=I").pack
 
 
 def marked(new: socket.socket, mark: int) -> socket.socket:
-    """Set SO_MARK on a fresh socket, unless `mark` is 0, and return it. On PrivilegeError the socket is closed."""
+    """Set SO_MARK on a fresh socket, unless `mark` is 0, and return the socket. PrivilegeError closes it."""
     if mark:
         try:
             new.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _u32(mark))
         except PermissionError as error:
             new.close()
             raise PrivilegeError(
-                f"no right to mark packets with {mark}, which keeps those of the tunnel out of it: run as root or with "
-                "CAP_NET_ADMIN"
+                f"no right to set the packet mark {mark}, which keeps the tunnel's own packets out of the tunnel: run "
+                "as root or with CAP_NET_ADMIN"
             ) from error
     return new
 
 
 def bind(new: socket.socket, port: int, protocol: str) -> socket.socket:
-    """Bind a fresh socket to a port on every address, and return it; 0: the kernel chooses one at the first datagram.
+    """Bind a fresh socket to a port on every address, and return the socket.
 
-    `protocol` names the port in error messages. On PortInUse, PrivilegeError or VpntunError the socket is closed.
+    `port` 0: the kernel chooses one at the first datagram. `protocol` names the port in error messages. Raises
+    PortInUse, PrivilegeError or VpntunError, and then the socket is closed.
     """
     try:
         if new.family == socket.AF_INET6:
@@ -49,14 +50,14 @@ def bind(new: socket.socket, port: int, protocol: str) -> socket.socket:
             ) from error
         if error.errno == errno.EACCES:
             raise PrivilegeError(
-                f"no right to use {protocol} port {port}: choose one above 1023, or be root"
+                f"no right to use {protocol} port {port}: choose a port above 1023, or run as root"
             ) from error
         raise VpntunError(f"{protocol} port {port} cannot be bound: {os.strerror(error.errno or 0)}") from error
     return new
 
 
 def families() -> list[int]:
-    """Address families that this kernel supports, AF_INET first."""
+    """Return the address families that this kernel supports, AF_INET first."""
     found = []
     for family in (socket.AF_INET, socket.AF_INET6):
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM):
@@ -65,16 +66,16 @@ def families() -> list[int]:
 
 
 def packed(address: SocketAddress) -> bytes:
-    """The 4 or 16 bytes of a socket address's host."""
+    """Return the 4 or 16 bytes of a socket address's host."""
     host = address[0].partition("%")[0]
     return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
 
 
 def scope_of(address: SocketAddress) -> int:
-    """The number of the device that a link-local socket address belongs to; 0 for others."""
+    """Return the number of the device that a link-local socket address belongs to; 0 for other addresses."""
     return address[3] if len(address) == 4 else 0
 
 
 def family_of(address: SocketAddress) -> int:
-    """The address family of a socket address."""
+    """Return the address family of a socket address."""
     return int(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)

@@ -1,8 +1,8 @@
-"""The TCP carrier: accepts connections from peers that call, and dials peers that are called.
+"""TCP carrier: accepts connections from peers that call, and dials peers that are called.
 
-connections    tcp_connection.py
-listeners      listening.py
-limits         accepted.py: how many connections of strangers may stay, and for how long
+tcp_connection.py    connections
+listening.py         listeners
+accepted.py          limits: how many connections of strangers may stay open, and for how long
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ SECONDS_TO_CONNECT = 10.0
 class TcpCarrier:
     """TCP for one tunnel. `accepted` owns the connections that peers have opened.
 
-    `port`: where peers call, None if they do not. `mark`: the mark of every packet, 0 for none. Raises PortInUse,
-    PrivilegeError or VpntunError.
+    `port`: the port to listen on, None if no peer calls. `mark`: the mark of every packet, 0 for none. Raises
+    PortInUse, PrivilegeError or VpntunError.
     """
 
     can_call = False
@@ -43,7 +43,7 @@ class TcpCarrier:
         self.accepted = AcceptedConnections(loop, SharedBuffer(), on_ready=self._ready, on_closed=self._closed)
         self._listeners: list[TcpListener] = []
         try:
-            for family in (versions or families()) if port is not None else ():
+            for family in (families() if versions is None else versions) if port is not None else ():
                 self._listeners.append(TcpListener(family, port or 0, mark))
         except BaseException:
             self.close()
@@ -51,7 +51,7 @@ class TcpCarrier:
 
     @classmethod
     def open(cls, tunnel: Tunnel, mark: int, loop: Loop) -> TcpCarrier:
-        """Open what this tunnel needs of TCP."""
+        """Open the listeners that this tunnel needs."""
         listens = tunnel.listen_on is not None and "tcp" in carriers_of(tunnel.listen_on)
         return cls(loop, tunnel.port if listens else None, mark)
 
@@ -66,7 +66,7 @@ class TcpCarrier:
         return None
 
     def dial(self, address: SocketAddress, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
-        """Open a connection within ten seconds, as Carrier.dial."""
+        """Open a connection, as Carrier.dial; give up after ten seconds."""
 
         def done(connection: TcpConnection | None) -> None:
             if connection is not None:
@@ -80,7 +80,7 @@ class TcpCarrier:
         self.accepted.close_all_of(peer)
 
     def close(self) -> None:
-        """Stop listening, and close what was accepted."""
+        """Stop listening, and close every accepted connection."""
         for listener in self._listeners:
             self._loop.forget(listener.fileno())
             listener.close()
@@ -109,9 +109,9 @@ class TcpCarrier:
 
 
 class Dialling:
-    """A connection on its way: `on_done` is called once, with the connection or with None. `mark`: as a listener's.
+    """A connection being opened. `on_done` is called once, with the connection, or with None on failure.
 
-    `owner` becomes the connection's.
+    `owner` will own the connection. `mark`: the mark of every packet, 0 for none.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Dialling:
         try:
             new = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
-            log.info("no connection can be had: %s", error.strerror)
+            log.info("no socket for a TCP connection could be opened: %s", error.strerror)
             loop.call_later(0.0, lambda: on_done(None))
             return
         self._socket = marked(new, mark)

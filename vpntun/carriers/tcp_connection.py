@@ -1,9 +1,9 @@
-"""The TCP carrier: each message behind a 2-byte big-endian length.
+"""TCP connection: each message is a frame, behind its length in 2 bytes, big-endian.
 
-a frame that the kernel took in part is finished before the next one begins
-handshake and keepalive messages wait at most four deep, and go before data
-until a message on it was authenticated, a connection may send frames of 256 bytes at most
-it belongs to the first peer that is authenticated on it
+* A frame that the kernel accepted in part is finished before the next one begins.
+* Handshake and keepalive messages are sent before data. At most four of them wait; a fifth replaces the oldest.
+* Until a message on the connection was authenticated, the other end may send frames of at most 256 bytes.
+* The connection belongs to the first peer that is authenticated on it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NOTHING = memoryview(b"")
 
 
 class TcpConnection:
-    """One connection, dialled or accepted; it is its own endpoint."""
+    """One connection, dialled or accepted, which is its own endpoint."""
 
     carrier: CarrierName = "tcp"
     is_stream = True
@@ -48,10 +48,10 @@ class TcpConnection:
         self._loop = loop
         self._owner = owner
         self._reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION, owner.received)
-        self._rest = _NOTHING
+        self._unsent = _NOTHING
         self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
         self._open = True
-        self._hangs_up = False
+        self._is_closing = False
         self.peer: Reachable | None = None
         self.expected_peer: Reachable | None = None
         new.setblocking(False)
@@ -70,7 +70,7 @@ class TcpConnection:
 
     @property
     def ipv6(self) -> bool:
-        """Whether it goes over IPv6."""
+        """Whether the connection runs over IPv6."""
         return ":" in self.address[0]
 
     @property
@@ -80,27 +80,27 @@ class TcpConnection:
 
     @property
     def flow(self) -> Flow:
-        """The segments that it sends."""
+        """The flow of the TCP segments that this end sends."""
         own, other = self._own_address, self.address
         return Flow(TCP, packed(own), own[1], packed(other), other[1], scope_of(other))
 
     def fileno(self) -> int:
-        """The descriptor, for the loop."""
+        """Return the descriptor, for the loop."""
         return self._socket.fileno()
 
     @property
     def is_endpoint(self) -> bool:
-        """Whether its peer is reached here."""
+        """Whether the connection is its peer's current endpoint."""
         return self.peer is not None and self.peer.endpoint is self
 
     def expect(self, peer: Reachable) -> None:
-        """An initiation of this peer's was accepted here."""
+        """Note that an initiation of this peer was accepted on the connection. Only the first one counts."""
         if self.peer is None and self.expected_peer is None:
             self.expected_peer = peer
             self._owner.expected(self, peer)
 
     def belongs_to(self, peer: Reachable) -> None:
-        """A message of this peer's was authenticated here. Raises BadPacket if the connection is another's."""
+        """Note that a message of this peer was authenticated here. Raises BadPacket on another peer's connection."""
         if self.peer is None:
             self.peer = peer
             self._reader.admit(LARGEST)
@@ -109,9 +109,10 @@ class TcpConnection:
             raise BadPacket("another peer's connection")
 
     def receive(self) -> Iterator[memoryview]:
-        """Yield the messages that have come, each valid until the next. Closes at the other end's end, and at nonsense.
+        """Yield the messages that have arrived, each valid until the next.
 
-        Raises BadPacket for a frame that cannot be; the connection is closed by then.
+        Closes the connection when the other end has closed it, or sends an impossible frame. Raises BadPacket for such
+        a frame, after closing.
         """
         for _ in range(MOST_READS_PER_TURN):
             try:
@@ -133,28 +134,28 @@ class TcpConnection:
                 return
 
     def clogged(self) -> bool:
-        """Whether bytes wait here or in the kernel that have not been sent even once."""
-        if self._rest or self._waiting or not self._open:
+        """Return whether bytes wait, here or in the kernel, that were never sent, or the connection is closed."""
+        if self._unsent or self._waiting or not self._open:
             return True
         unsent = fcntl.ioctl(self._socket, SIOCOUTQNSD, bytes(4))
         return bool(struct.unpack("i", unsent)[0])
 
     def ready(self) -> bool:
-        """Whether the last frame has gone whole."""
-        return self._open and not self._rest and not self._waiting
+        """Return whether the kernel has accepted every frame completely, so that data can be sent."""
+        return self._open and not self._unsent and not self._waiting
 
     def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
-        """Send a frame, or one for each `segment` bytes; call it when `ready`, or right behind another.
+        """Send one frame, or one for each `segment` bytes. Call it when `ready`, or directly after another call.
 
-        What the kernel does not take of them now is kept and finished first.
+        Bytes that the kernel does not accept now are kept, and sent before any other frame.
         """
         if not self._open:
             return Outcome.UNDELIVERABLE
         frames: list[Buffer] = [prefix(sum(map(len, buffers))), *buffers]
         if segment:
             frames = _framed(buffers[0], segment)
-        if self._rest:
-            self._rest = memoryview(b"".join((self._rest, *frames)))
+        if self._unsent:
+            self._unsent = memoryview(b"".join((self._unsent, *frames)))
             return Outcome.HELD
         size = sum(map(len, frames))
         try:
@@ -166,37 +167,37 @@ class TcpConnection:
             return Outcome.UNDELIVERABLE
         if sent == size:
             return Outcome.SENT
-        self._rest = memoryview(b"".join(frames))[sent:]
+        self._unsent = memoryview(b"".join(frames))[sent:]
         self._loop.await_writable(self.fileno(), True)
         return Outcome.HELD
 
     def send_first(self, message: Buffer) -> Outcome:
-        """Send it now, or right after the frame that is under way."""
+        """Send a message now, or directly after the frame that is under way."""
         if self.ready() or not self._open:
             return self.send([memoryview(message)])
         self._waiting.append(bytes(message))
         return Outcome.HELD
 
     def flush(self) -> None:
-        """The socket can be written again: finish the frame, then what waits, then let data come."""
+        """Send what waits, now that the socket is writable: the unfinished frame, then urgent messages, then data."""
         try:
-            if self._rest:
-                self._rest = self._rest[self._socket.send(self._rest) :] or _NOTHING
+            if self._unsent:
+                self._unsent = self._unsent[self._socket.send(self._unsent) :] or _NOTHING
         except BlockingIOError:
             return
         except OSError:
             self.close()
             return
-        while self._waiting and not self._rest:
+        while self._waiting and not self._unsent:
             self.send([memoryview(self._waiting.popleft())])
         if self.ready():
             self._loop.await_writable(self.fileno(), False)
             self._owner.ready(self)
 
     def hang_up_later(self) -> None:
-        """Close soon: what the other end still sends here is taken until then."""
-        if not self._hangs_up:
-            self._hangs_up = True
+        """Close the connection in two seconds; until then it still receives."""
+        if not self._is_closing:
+            self._is_closing = True
             self._loop.call_later(SECONDS_TO_HANG_UP, self.close)
 
     def close(self) -> None:
@@ -206,11 +207,12 @@ class TcpConnection:
             self._loop.forget(self.fileno())
             self._socket.close()
             self._reader.close()
-            self._rest = _NOTHING
+            self._unsent = _NOTHING
             self._owner.closed(self)
 
 
 def _framed(messages: memoryview, size: int) -> list[Buffer]:
+    """Return each message of `size` bytes behind its length prefix; the last message may be shorter."""
     frames: list[Buffer] = []
     for at in range(0, len(messages), size):
         message = messages[at : at + size]

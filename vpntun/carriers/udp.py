@@ -1,4 +1,4 @@
-"""The UDP carrier: sockets that all peers share, one for each IP version (udp_socket.py)."""
+"""UDP carrier: sockets that all peers share, one for each IP version (udp_socket.py)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vpntun.types import SocketAddress, carriers_of
 class UdpCarrier:
     """UDP for one tunnel: a socket for each IP version of this host, which all peers share.
 
-    `port`: the port to send from and to be called at, 0 for any. `mark`: the mark of every packet, 0 for none. Raises
-    PortInUse, PrivilegeError or VpntunError.
+    `port`: the port of every socket, 0 for any. `mark`: the mark of every packet, 0 for none. Raises PortInUse,
+    PrivilegeError or VpntunError.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class UdpCarrier:
 
     @classmethod
     def open(cls, tunnel: Tunnel, mark: int, loop: Loop) -> UdpCarrier:
-        """Open what this tunnel needs of UDP: no socket, if peers call over other carriers and none is called."""
+        """Open this tunnel's sockets: none if peers call over other carriers only, and no peer is called."""
         listens = tunnel.listen_on is None or "udp" in carriers_of(tunnel.listen_on)
         needed = listens or any(peer.host for peer in tunnel.peers)
         return cls(
@@ -70,7 +70,7 @@ class UdpCarrier:
             self._loop.watch(udp.fileno(), partial(user.read_datagrams, udp), partial(write, udp))
 
     def candidate(self, address: SocketAddress) -> Endpoint | None:
-        """Return the endpoint of an address; None where this host lacks its IP version."""
+        """Return the endpoint of an address; None if this host lacks its IP version."""
         udp = self.sockets.get(family_of(address))
         return udp.endpoint(address) if udp is not None else None
 

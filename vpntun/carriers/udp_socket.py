@@ -1,11 +1,12 @@
-"""UDP sockets: one message a datagram, or a burst of datagrams a call, over one socket for each IP version.
+"""UDP socket of one IP version, and the endpoints reached through it.
 
-    out   UDP_SEGMENT sends many datagrams of one size by one call; where the path's device cannot, one call each
-    in    arrivals.py
+    sending      UDP_SEGMENT sends many datagrams of one size by one call. If the path's device does not support it,
+                 each datagram takes a call
+    receiving    arrivals.py
 
-What the kernel has no room for is held until it has, and nothing is sealed meanwhile; so the newest message is never
-lost between here and the wire. What this host cannot send at all (no route, a firewall) is dropped and counted, and
-the link lives on. A server answers from the address that it was asked at.
+Datagrams for which the kernel has no room are held until it has, and nothing is sealed meanwhile; so the newest message
+is never lost between here and the wire. Datagrams that this host cannot send at all (no route, a firewall) are dropped
+and counted, and the link stays up. A server answers from the address to which the peer sent.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ _u16 = struct.Struct("=H").pack
 
 @dataclass(frozen=True, slots=True)
 class UdpEndpoint:
-    """A UDP address, and the address of this host that the peer knows (not compared: it is how, not who)."""
+    """A UDP address of a peer. `local`: the address of this host that the peer sends to.
+
+    `local` is left out of comparisons: it tells how to answer the peer, not which endpoint this is.
+    """
 
     family: int
     address: SocketAddress
@@ -53,7 +57,7 @@ class UdpEndpoint:
 
     @property
     def ipv6(self) -> bool:
-        """Whether it goes over IPv6."""
+        """Whether datagrams are sent over IPv6."""
         return self.family == socket.AF_INET6
 
     @property
@@ -64,7 +68,7 @@ class UdpEndpoint:
 
     @property
     def flow(self) -> Flow:
-        """The datagrams that it sends."""
+        """The flow of the datagrams that are sent to this endpoint."""
         source = b""
         if self.local:
             source = self.local[0][2][:16] if self.ipv6 else self.local[0][2][4:8]
@@ -75,15 +79,15 @@ class UdpEndpoint:
         return f"{self.where} over UDP"
 
     def clogged(self) -> bool:
-        """Never: a datagram either leaves or is lost."""
+        """Return False: a datagram either leaves or is lost."""
         return False
 
     def ready(self) -> bool:
-        """Whether the socket takes a datagram now."""
+        """Return whether the socket accepts a datagram now."""
         return not self.socket.held
 
     def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
-        """Send one message, or datagrams of `segment` bytes; call it when `ready`."""
+        """Send one message, or datagrams of `segment` bytes. Call it when `ready`."""
         return self.socket.send(buffers, segment, self, dont_fragment)
 
     def send_first(self, message: Buffer) -> Outcome:
@@ -91,13 +95,13 @@ class UdpEndpoint:
         return self.socket.send([memoryview(message)], 0, self, None)
 
     def expect(self, peer: Reachable) -> None:
-        """There is no connection to keep."""
+        """Do nothing: there is no connection to keep."""
 
     def belongs_to(self, peer: Reachable) -> None:
-        """Any peer may come from any address."""
+        """Do nothing: any peer may send from any address."""
 
     def hang_up_later(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no connection to close."""
 
 
 _Held = tuple[list[memoryview], int, UdpEndpoint, bool | None]
@@ -106,7 +110,7 @@ _Held = tuple[list[memoryview], int, UdpEndpoint, bool | None]
 class UdpSocket:
     """One bound socket of one IP version.
 
-    `mark`: what its datagrams carry for this host's routing rules, 0 for nothing.
+    `mark`: the mark of every datagram, for this host's routing rules; 0 for none.
     """
 
     def __init__(self, family: int, port: int, loop: Loop, *, answers_from_where_asked: bool, mark: int = 0) -> None:
@@ -117,36 +121,33 @@ class UdpSocket:
         self._socket = bind(new, port, "UDP")
         self._known: dict[Any, UdpEndpoint] = {}
         self.held: deque[_Held] = deque(maxlen=MOST_HELD)
-        """What waits for room in the kernel; nothing more is sealed meanwhile."""
-        self._segments = True
+        """Datagrams that wait for room in the kernel; nothing more is sealed meanwhile."""
+        self._has_segmentation = True
         self._dont_fragment: bool | None = None
         for forced, allowed in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
             try:
                 self._socket.setsockopt(socket.SOL_SOCKET, forced, BUFFER_SIZE)
-            except PermissionError:  # then as much as the system allows everybody
+            except PermissionError:  # take as much as the system allows every user
                 self._socket.setsockopt(socket.SOL_SOCKET, allowed, BUFFER_SIZE)
 
         receiver = Receiver(self._socket, loop, self.endpoint, answers_from_where_asked=answers_from_where_asked)
         self.receive: Callable[[], Iterable[Arrival]] = receiver.receive
-        """What waits, a bounded number of reads; each is valid until the next."""
         self.expect_bursts: Callable[[int], None] = receiver.expect_bursts
-        """A burst of datagrams of so many bytes was read as one, and opened."""
         self.expect_pieces: Callable[[int], None] = receiver.expect_pieces
-        """A record in datagrams of so many bytes opened by a piece that came alone."""
-        self.came_whole: Callable[[int, int], None] = receiver.came_whole
-        """A message of so many bytes, in so many datagrams, opened."""
+        self.note_whole_message: Callable[[int, int], None] = receiver.note_whole_message
+        """These four are the receiver's own, as DatagramSource describes them: a look-up less for each read."""
 
     @property
     def port(self) -> int:
-        """The port that it sends from; 0 until the kernel has chosen one."""
+        """The port that the socket sends from; 0 until the kernel has chosen one."""
         return int(self._socket.getsockname()[1])
 
     def fileno(self) -> int:
-        """The descriptor, for the loop."""
+        """Return the descriptor, for the loop."""
         return self._socket.fileno()
 
     def endpoint(self, address: SocketAddress, local: Ancillary = ()) -> UdpEndpoint:
-        """The endpoint of an address; the same object for the same address mostly."""
+        """Return the endpoint of an address, usually the same object for the same address."""
         known = self._known.get((address, local))
         if known is None:
             if len(self._known) >= MOST_KNOWN_ENDPOINTS:
@@ -157,14 +158,14 @@ class UdpSocket:
     def send(
         self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
     ) -> Outcome:
-        """Send or hold datagrams, as Endpoint.send says. `dont_fragment` None: as the socket is set."""
+        """Send or hold datagrams, as Endpoint.send. `dont_fragment` None: leave the socket as it is set."""
         if self.held:
             return self._hold(buffers, segment, endpoint, dont_fragment)
         if dont_fragment is not self._dont_fragment and dont_fragment is not None:
-            self._let_routers_cut(not dont_fragment)
+            self._allow_fragmentation(not dont_fragment)
         ancillary = endpoint.local
         if segment:
-            if not self._segments:
+            if not self._has_segmentation:
                 return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
             ancillary = (*ancillary, (SOL_UDP, UDP_SEGMENT, _u16(segment)))
         try:
@@ -172,11 +173,11 @@ class UdpSocket:
         except BlockingIOError:
             return self._hold(buffers, segment, endpoint, dont_fragment)
         except OSError as error:
-            return self._refused(error, buffers, segment, endpoint, dont_fragment)
+            return self._send_otherwise(error, buffers, segment, endpoint, dont_fragment)
         return Outcome.SENT
 
     def flush(self) -> bool:
-        """Send what was held, now that the socket can be written again; return whether it accepts more."""
+        """Send the held datagrams, now that the socket is writable; return whether it accepts more."""
         while self.held:
             held = self.held.popleft()
             behind = list(self.held)
@@ -192,18 +193,18 @@ class UdpSocket:
         """Close the socket."""
         self._socket.close()
 
-    def _refused(
+    def _send_otherwise(
         self, error: OSError, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
     ) -> Outcome:
-        """The kernel would not send these: in another way, or not at all."""
+        """Send datagrams that the kernel has refused in another way, if there is one; return the outcome."""
         if endpoint.local and error.errno in STALE_SOURCE and not self._is_too_big(error, segment):
             return self.send(buffers, segment, self.endpoint(endpoint.address), dont_fragment)
         if error.errno == errno.EIO and segment:
-            self._segments = False
+            self._has_segmentation = False
             return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
         if not self._is_too_big(error, segment):
             return Outcome.UNDELIVERABLE
-        if not dont_fragment and segment:  # the kernel cuts datagrams, but not those of UDP_SEGMENT
+        if not dont_fragment and segment:  # the kernel fragments datagrams, but not those of UDP_SEGMENT
             return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
         return Outcome.TOO_BIG if dont_fragment else Outcome.UNDELIVERABLE
 
@@ -217,7 +218,7 @@ class UdpSocket:
     def _send_one_by_one(
         self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
     ) -> Outcome:
-        """The device on the path has no UDP_SEGMENT."""
+        """Send each datagram by a call of its own, for a device without UDP_SEGMENT."""
         burst = memoryview(b"".join(buffers))
         outcome = Outcome.SENT
         for at in range(0, len(burst), segment):
@@ -229,7 +230,7 @@ class UdpSocket:
                 break
         return outcome
 
-    def _let_routers_cut(self, allowed: bool) -> None:
+    def _allow_fragmentation(self, allowed: bool) -> None:
         self._dont_fragment = not allowed
         mode = PMTUDISC_DONT if allowed else PMTUDISC_PROBE
         if self._family == socket.AF_INET:
@@ -239,5 +240,5 @@ class UdpSocket:
 
     @staticmethod
     def _is_too_big(error: OSError, segment: int) -> bool:
-        """The kernel says EINVAL where UDP_SEGMENT's datagrams are too big for the device."""
+        """Return whether datagrams are too big for the device. For those of UDP_SEGMENT the kernel reports EINVAL."""
         return error.errno == errno.EMSGSIZE or (error.errno == errno.EINVAL and segment > 0)

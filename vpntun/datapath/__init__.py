@@ -1,1 +1,1 @@
-"""The path of a packet: from the device to a link and out by a carrier, and back."""
+"""Data path: packets from the device through a link to a carrier, and back."""

@@ -1,13 +1,12 @@
-"""Packets to a peer that takes records: as many as fit in one BUNDLE, sealed once, sent by one call.
+"""Bundler of packets to a peer that takes records: a BUNDLE is sealed once and sent by one call.
+    1. The packet is already at its place in the record, because the device was read into it; or it is copied there.
+    2. If it does not fit in the rest of the record, the record is sent, and the packet begins the next one.
+    3. If it is a superpacket and fits in no record, it is cut so that this record and the following ones are filled.
+    4. If it needs an offload that the peer lacks, it is split into packets with finished checksums.
+    5. If no record can be sent now, it is sent as a plain packet, or waits.
 
-    1. a packet lies where its place in the record is already (the device was read into it), or is copied there
-    2. it does not fit in what is left: the record leaves, and the packet begins the next
-    3. it does not fit at all: it is a superpacket, and is cut so that this record is filled, and the next
-    4. the peer lacks an offload that it needs: it is split into packets with finished checksums
-    5. no record can leave now: it goes on as a plain packet, or waits
-
-No record waits for more packets: `flush` when no more are at hand, or when another link's turn comes. One bundler
-serves all links, so that its buffers are few and stay in the processor's cache.
+No record waits for more packets: it is sent as soon as no more are at hand, or the next packet is for another link. One
+bundler serves all links, so that its buffers are few and stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ from vpntun.wire.udp_coalescer import UdpCoalescer
 from vpntun.wire.vnet import SEGMENT_SIZE, SPLIT_FIRST, UNFINISHED, segment_field_of
 
 WORTH_BEGINNING = 4
-"""A superpacket is begun in what is left of a record if that holds a fourth of what an empty one does."""
+"""A superpacket is begun in the rest of a record if that has room for a fourth of what an empty record holds."""
 SMALL = 32 * 1024
-"""A packet up to this size is no sign that more will have to be cut."""
+"""Bytes. A packet up to this size does not suggest that the following ones will have to be cut."""
 
 _put_entry = ENTRY.pack_into
 
 
 class Bundler:
-    """Builds one record at a time, for `link`; None between records.
+    """Builder of one record at a time, for `link`, which is None between records.
 
-    The outbound loop reads each packet to `place`, then has it joined to the datagrams before it (`joins`), or entered
-    for a link (`enter`). Everything else comes by `turn_to` and `add`.
+    The outbound loop reads each packet to `place`, then joins it to the datagrams before it (`joins`), or enters it for
+    a link (`enter`). All other callers use `turn_to` and `add`.
     """
 
     def __init__(self, plain: PlainSender, seal_buffer: SealBuffer) -> None:
@@ -53,24 +52,24 @@ class Bundler:
         self._at = begin_bundle(self._record)
         self._packets = 0
         self._room = 0
-        """Bytes that the record may have; 0: none can leave."""
+        """Bytes that the record may have; 0: no record can be sent."""
         self._run = UdpCoalescer(self._record)
         self._apart = memoryview(bytearray(LARGEST_PACKET))
-        """Where the device is read while superpackets have to be cut: their pieces are written elsewhere."""
+        """Buffer for reads of the device while superpackets have to be cut: their pieces are written to the record."""
         self._cuts = False
         """Whether superpackets have to be cut."""
         self._read_at = 0
-        """Where in the record the last packet was read; 0: apart."""
+        """Offset in the record to which the last packet was read; 0: it was read to `_apart`."""
         self._plain = plain
         self._seal_buffer = seal_buffer
         self._splitter = Splitter()
-        self._aside: list[tuple[bytes, int]] | None = None
-        self._waiting: dict[Link, None] = {}  # in the order of their turns
+        self._aside: list[tuple[bytes, int]] | None = None  # while a queue is drained: packets to put back into it
+        self._waiting: dict[Link, None] = {}  # in the order in which they are drained
         self._sent = 0
         """Records sent since the device was last read."""
 
     def place(self) -> memoryview:
-        """Return where to read the next packet: right behind the record, or apart."""
+        """Return the buffer for the next packet: directly behind the record, or `_apart`."""
         if self._cuts:
             self._read_at = 0
             return self._apart
@@ -78,9 +77,9 @@ class Bundler:
         return self._record[begin : begin + LARGEST_PACKET]
 
     def joins(self, header: memoryview, size: int) -> bool:
-        """Take in the packet of `size` bytes at `place`, if it continues the UDP datagrams that the record ends with.
+        """Join the packet of `size` bytes at `place` to the UDP datagrams at the record's end, if it continues them.
 
-        `header`: its virtio_net_hdr. It has the addresses and ports of the datagram before, so nothing else is checked.
+        `header`: its virtio_net_hdr. Returns whether it was joined; then its addresses and ports need no check.
         """
         if self._sent and self.link is not None:
             self.link.note_backlog(self._sent)
@@ -95,7 +94,7 @@ class Bundler:
         return False
 
     def enter(self, link: Link, header: memoryview, packet: memoryview) -> None:
-        """Send the packet at `place` to a link, or let it wait. Raises BadPacket for one that cannot be split."""
+        """Send the packet at `place` to a link, or let it wait. Raises BadPacket if it cannot be split."""
         field = segment_field_of(header, packet) if header[0] or header[1] else 0
         if link is not self.link:
             self.turn_to(link)
@@ -119,23 +118,23 @@ class Bundler:
         self._sent = 0
 
     def note_more(self, link: Link) -> None:
-        """Note that there was another packet for `link` after the records that have been sent."""
+        """Note that another packet for `link` was at hand after the records that have been sent."""
         if self._sent:
             if self.link is link:
                 link.note_backlog(self._sent)
             self._sent = 0
 
     def turn_to(self, link: Link) -> None:
-        """The next packets are for `link`; what is there for another leaves."""
+        """Select the link that the next packets are for; send what was built for another."""
         if self.link is not None or self._seal_buffer.pending:
             self.flush()
         self.link = link
         self._room = 0 if link.queue.size and self._aside is None else link.room_for_record()
 
     def add(self, packet: memoryview, field: int) -> None:
-        """Send a packet to the link turned to, or let it wait.
+        """Send a packet to the selected link, or let it wait. Raises BadPacket if it cannot be split.
 
-        `packet` may lie in the record's buffer, from `at + ENTRY_SIZE` on. Raises BadPacket where it cannot be split.
+        `packet` may be in the record's buffer, from `_at + ENTRY_SIZE` on.
         """
         link = self.link
         if link is None:
@@ -149,7 +148,7 @@ class Bundler:
             self._place(link, packet, field)
 
     def drain(self, link: Link) -> None:
-        """Send what waits in a link's queue, in order, as far as its path takes it."""
+        """Send the packets in a link's queue, in order, until its path accepts no more."""
         queue = link.queue
         if not queue or self._aside is not None:
             return
@@ -173,7 +172,7 @@ class Bundler:
                 queue.put_back((packet, field, arrival))
 
     def drain_all(self) -> None:
-        """Send what waits in any link's queue; a link whose path took only a part of it comes last next time."""
+        """Send the packets in all links' queues. A link that keeps packets is drained last next time."""
         for link in list(self._waiting):
             self._waiting.pop(link, None)
             try:
@@ -183,18 +182,18 @@ class Bundler:
                     self._waiting[link] = None
 
     def forget(self, link: Link) -> None:
-        """A link is no more."""
+        """Forget a removed link."""
         self._waiting.pop(link, None)
 
     def discard(self) -> None:
-        """Drop what is half built: an error has interrupted it."""
+        """Drop the record that an error has interrupted."""
         self.link = None
         self._at, self._packets, self._room = BUNDLE_START, 0, 0
         self._run.start = self._sent = 0
         self._seal_buffer.discard()
 
     def flush(self) -> None:
-        """Send what is there."""
+        """Send the record, and the messages that are sealed and not sent."""
         link, self.link = self.link, None
         if link is not None and self._at > BUNDLE_START:
             self._seal_record(link, is_last=True)
@@ -224,12 +223,12 @@ class Bundler:
         return self._packets < MOST_PACKETS and self._at + ENTRY_SIZE + length <= self._room
 
     def _enter(self, length: int, field: int) -> None:
-        """The packet lies in its place."""
+        """Write the entry of a packet that is already at its place in the record."""
         self._at = put_entry(self._record, self._at, length, field)
         self._packets += 1
 
     def _let_wait(self, link: Link, packet: memoryview, field: int) -> None:
-        self._room = 0  # no later packet may overtake it
+        self._room = 0  # no later packet may overtake this one
         if self._aside is None:
             link.enqueue(packet, field)
             self._waiting[link] = None
@@ -237,7 +236,7 @@ class Bundler:
             self._aside.append((bytes(packet), field))
 
     def _send_record(self) -> None:
-        """The record leaves; what may leave next is asked anew where the path may be blocked now."""
+        """Send the record. If the path may be blocked now, ask again how long the next record may be."""
         if self.link is not None and self._at > BUNDLE_START and self._seal_record(self.link):
             self._room = self.link.room_for_record()
 
@@ -249,7 +248,7 @@ class Bundler:
         return link.send_record(self._record[:end], is_last=is_last)
 
     def _add_pieces(self, link: Link, packet: memoryview, field: int) -> None:
-        """Cut a superpacket so that each record is filled; the last piece's record stays open for what follows."""
+        """Cut a superpacket so that each record is filled. The last piece's record stays open for the next packets."""
         self._cuts = True
         splitter = self._splitter
         count = splitter.cut(self._set_apart(packet), field)
@@ -266,14 +265,14 @@ class Bundler:
                 length = splitter.write_run(first, taken, self._record, self._at + ENTRY_SIZE)
                 self._enter(length, splitter.field_of(first, taken))
                 first += taken
-            else:  # the path is blocked now, or too narrow for a record
+            else:  # the path is blocked now, or its datagrams are too short for a record
                 rest = memoryview(bytearray(len(packet)))
                 length = splitter.write_run(first, count - first, rest, 0)
                 self._place(link, rest[:length], splitter.field_of(first, count - first))
                 break
 
     def _add_segments(self, link: Link, count: int) -> int:
-        """Send each segment of the superpacket in a record of its own, as long as the path is ready; how many went."""
+        """Send each segment of a superpacket in its own record while the path is ready; return how many were sent."""
         self._send_record()
         record, splitter, at = self._record, self._splitter, BUNDLE_START + ENTRY_SIZE
         for index in range(count):
@@ -293,7 +292,7 @@ class Bundler:
             self._place(link, piece[:length], 0)
 
     def _set_apart(self, packet: memoryview) -> memoryview:
-        """The packet where no piece of it will be written."""
+        """Return the packet, copied if necessary, in a buffer to which none of its pieces will be written."""
         if packet.obj is self._apart.obj:
             return packet
         source = self._apart[: len(packet)]

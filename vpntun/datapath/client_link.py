@@ -1,4 +1,4 @@
-"""The link of a client, which also looks its peer's name up, and dials."""
+"""Link of a client, which also looks up its peer's name and dials its peer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vpntun.wire.framing import SharedBuffer
 
 
 class Dialler(LinkOwner, Protocol):
-    """What a client's link needs of the engine."""
+    """Calls of a client's link to the engine."""
 
     @property
     def received(self) -> SharedBuffer:
@@ -36,7 +36,7 @@ class Dialler(LinkOwner, Protocol):
 
 
 class ClientLink(Link, ConnectionOwner):
-    """A link that owns the connections which it dials. `resolver` is closed with it."""
+    """A link that owns the connections which it dials. Stopping it closes `resolver`."""
 
     def __init__(
         self,
@@ -56,18 +56,18 @@ class ClientLink(Link, ConnectionOwner):
         self._connections: set[Stream] = set()
 
     def stop(self) -> None:
-        """End for good: close the connections, and look the name up no more."""
+        """Stop for good: close the connections, and stop looking up the name."""
         super().stop()
         self._resolver.close()
         for connection in list(self._connections):
             connection.close()
 
     def resolved(self, candidates: list[Endpoint]) -> None:
-        """Take in the addresses that the peer's name has now."""
+        """Process the addresses to which the peer's name resolves now."""
         self.act(self._client.resolved(candidates, self._loop.now))
 
     def ready(self, connection: Stream) -> None:
-        """Send what waits: a connection accepts data again."""
+        """Send the waiting packets: a connection accepts data again."""
         self.drain_queue()
 
     def closed(self, connection: Endpoint) -> None:
@@ -76,7 +76,7 @@ class ClientLink(Link, ConnectionOwner):
         super().closed(connection)
 
     def resolve(self) -> None:
-        """Look the name up again."""
+        """Look up the name again."""
         self._resolver.look_up()
 
     def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:

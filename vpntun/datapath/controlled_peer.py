@@ -1,7 +1,7 @@
-"""One peer under the core's control: its life, its deadlines, and acting on what the core decides.
+"""Base class of links: start and stop, deadlines, and the actions that carry out the core's decisions.
 
-The core decides and returns events; the executor carries them out (core/selection/executor.py) and calls the actions
-here. Packets are the link's matter (link.py).
+The core decides and returns events. The executor (core/selection/executor.py) carries them out by calling the actions
+of this class. The link (link.py) handles packets.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from vpntun.types import NEVER, CarrierName
 from vpntun.wire.message import DATA_OVERHEAD
 
 SOONEST = INTERVAL
-"""Seconds to the nearest deadline that a packet may set: a REPORT's."""
+"""Seconds to the nearest deadline that a packet can set: that of a REPORT."""
 MOST_LINES = 10
-"""Log lines about one peer in ten seconds: a rekey with a move writes three."""
+"""Log lines about one peer in ten seconds. A new session with a move writes three."""
 
 
 class ControlledPeer(ABC):
-    """What a link is to the core.
+    """One peer, as the core sees it.
 
     name        the peer's name for the log, or empty
     queue       packets that wait, unsealed
     drops       packets and messages dropped, by reason
     touched     used by the schedule
-    lines       limits what is logged about this peer, so that one that keeps moving does not crowd others out
+    lines       limit on log lines about this peer, so that one that keeps moving does not suppress those about others
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class ControlledPeer(ABC):
         self._schedule = schedule
         self._executor = Executor(peer, selector, records, self)
         self._stopped = False
-        self._asked_until = 0.0
-        self._asked_again_at = NEVER
+        self._traffic_noted_until = 0.0
+        self._look_again_at = NEVER
         self.touch()
 
     @abstractmethod
     def resolve(self) -> None:
-        """Look the peer's name up again."""
+        """Look up the peer's name again."""
 
     @abstractmethod
     def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:
@@ -75,7 +75,7 @@ class ControlledPeer(ABC):
 
     @abstractmethod
     def drain_queue(self) -> None:
-        """Send the packets that wait, as far as they can leave."""
+        """Send the waiting packets until the path accepts no more."""
 
     @abstractmethod
     def _has_moved(self) -> None:
@@ -83,13 +83,13 @@ class ControlledPeer(ABC):
 
     @abstractmethod
     def _has_acted(self) -> None:
-        """Note that the core has decided something: packets may leave that could not, or no longer."""
+        """Note that the core has decided something, which may change whether packets can be sent."""
 
     # State
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """Where the peer is reached."""
+        """Where the peer is reached now; None if that is unknown."""
         return self.peer.endpoint
 
     @property
@@ -100,11 +100,11 @@ class ControlledPeer(ABC):
     @property
     def deadline(self) -> float:
         """When `handle_deadline` is due, on the loop's clock."""
-        return min(self._executor.deadline, self._asked_again_at)
+        return min(self._executor.deadline, self._look_again_at)
 
     @property
     def searching(self) -> bool:
-        """Whether a handshake is being asked for, or a path to the peer looked for."""
+        """Whether a handshake was asked for and not answered yet, or a path to the peer is being looked for."""
         return self._executor.selector.searching
 
     def at(self, endpoint: Endpoint) -> str:
@@ -114,48 +114,48 @@ class ControlledPeer(ABC):
     # Life
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to keep in contact with the peer."""
         now = self._loop.now
         if self.peer.endpoint is not None:
             self.records.moved(self.peer.endpoint, now, ipv6=self.peer.endpoint.ipv6)
         self.act(self._executor.selector.start(now))
 
     def stop(self) -> None:
-        """End for good: nothing is carried out any more."""
+        """Stop for good: drop the waiting packets, and carry out no more decisions."""
         self._stopped = True
         self.queue.clear()
 
     def keep_alive(self, seconds: float) -> None:
-        """Set another interval for the persistent keepalive, in seconds; 0: none."""
+        """Change the interval of the persistent keepalive, in seconds; 0: no keepalive."""
         self.peer.timers.keep_alive(seconds, self._loop.now)
         self.touch()
 
     def touch(self) -> None:
-        """Have the schedule ask for the deadline again."""
+        """Make the schedule read the deadline again."""
         if not self.touched:
             self._schedule.touch(self)
 
     def touched_by_traffic(self, now: float) -> None:
         """Note that something was sent or received.
 
-        Any deadline that this sets is at least 50 ms away. So the link is asked for its deadline now, and again 50 ms
-        later, but not at each packet.
+        Any deadline that this sets is at least 50 ms away. So the schedule reads the link's deadline now, and again
+        50 ms later, but not at each packet.
         """
-        if now >= self._asked_until:
-            self._asked_until = self._asked_again_at = now + SOONEST
+        if now >= self._traffic_noted_until:
+            self._traffic_noted_until = self._look_again_at = now + SOONEST
             self.touch()
 
     def handle_deadline(self) -> None:
-        """Do what is due."""
+        """Do everything that is due now."""
         now = self._loop.now
-        if now >= self._asked_again_at:
-            self._asked_again_at = NEVER
+        if now >= self._look_again_at:
+            self._look_again_at = NEVER
         if not self._stopped:
             self._executor.handle_timers(now, self._loop.slept)
             self._acted()
 
     def act(self, events: Iterable[Event]) -> None:
-        """Carry out what the core has decided."""
+        """Carry out the core's decisions."""
         if not self._stopped:
             self._executor.act(events, self._loop.now)
             self._acted()
@@ -163,13 +163,13 @@ class ControlledPeer(ABC):
     def closed(self, connection: Endpoint) -> None:
         """Note that a connection of this peer has closed."""
         if not self._stopped:
-            self.lines.log(INFO, "the connection with %s has closed", self.at(connection))
+            self.lines.log(INFO, "the connection to %s has closed", self.at(connection))
             self.act(self._executor.selector.lost(connection, self._loop.now))
 
     # Actions of the executor
 
     def transmit(self, endpoint: Endpoint, message: bytes) -> bool:
-        """Send a handshake or keepalive message; False where this host cannot send there."""
+        """Send a handshake or keepalive message; return False if this host cannot send to the endpoint."""
         if self._leads_inside(endpoint):
             return False
         if endpoint.send_first(message) is Outcome.UNDELIVERABLE:
@@ -179,7 +179,7 @@ class ControlledPeer(ABC):
         return True
 
     def send_record_alone(self, wanted: SendRecord) -> list[Event]:
-        """Seal and send a record without packets: it goes first, and arms none of data's timers."""
+        """Seal a record without packets and send it ahead of data. It does not start the timers that data starts."""
         now = self._loop.now
         session = self.peer.sending_session(now)
         endpoint = wanted.endpoint or self.peer.endpoint
@@ -199,10 +199,12 @@ class ControlledPeer(ABC):
 
     def established(self, source: Endpoint, *, initiator: bool) -> None:
         """Log a new session."""
-        self.lines.log(INFO, "session with %s (%s)", self.at(source), "we asked" if initiator else "it asked")
+        self.lines.log(
+            INFO, "session with %s (asked for by %s)", self.at(source), "this end" if initiator else "the peer"
+        )
 
     def moved(self, endpoint: Endpoint, former: Endpoint | None) -> None:
-        """Log another endpoint, and close the connection that it replaces."""
+        """Log the peer's new endpoint, and close the connection that it replaces."""
         if former is None:
             self.lines.log(NOTICE, "connected to %s", self.at(endpoint))
         else:
@@ -215,7 +217,7 @@ class ControlledPeer(ABC):
         endpoint.hang_up_later()
 
     def drop_queued(self) -> None:
-        """Drop the packets that wait: nobody answered for 90 s."""
+        """Drop the waiting packets: the peer has not answered for 90 s."""
         self.drops["no session"] += self.queue.clear()
 
     def _acted(self) -> None:
@@ -223,7 +225,10 @@ class ControlledPeer(ABC):
         self._has_acted()
 
     def _leads_inside(self, endpoint: Endpoint) -> bool:
-        """Whether a message to an endpoint that the peer has not moved to would come out of the device again."""
+        """Return whether a message to this endpoint would come out of the device again, and count it if so.
+
+        The peer's current endpoint was checked when the peer moved there.
+        """
         if endpoint is self.peer.endpoint or self.peer.may_move_to(endpoint):
             return False
         self.drops["routing loop"] += 1

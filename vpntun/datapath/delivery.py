@@ -1,10 +1,11 @@
-"""Delivery: packets from links to the device, or with Relay to another link (relay.py).
+"""Delivery of packets from links to the device, or with Relay to another link (relay.py).
 
-    bundle    each of its packets, independently
-    packet    one IP packet, as WireGuard sends it; consecutive segments of a flow are joined (wire/gro_coalescer.py)
+    bundle    each of its packets is delivered independently of the others
+    packet    one IP packet, as WireGuard sends it. Consecutive segments of a flow are joined (wire/gro_coalescer.py)
 
-Every packet is parsed here before the device sees it: its version and length, padding off, and its source must lead
-back to the link. A superpacket gets a fresh virtio_net_hdr, made from the packet; the peer's is never passed on.
+Every packet is checked here before it is written to the device: its version and length must be right, its padding is
+removed, and its source address must belong to the link. A superpacket gets a new virtio_net_hdr, made from the packet;
+one of the peer's making is never passed on.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from vpntun.wire.record import BUNDLE_START, ENTRY, ENTRY_SIZE, packets_of
 from vpntun.wire.vnet import NO_OFFLOAD, UNFINISHED, VNET_HEADER_SIZE, header_for
 
 SHORTEST_JOINED = 88
-"""Bytes: to join shorter packets would cost more than it saves; most of them are acknowledgements."""
+"""Bytes. Joining shorter packets, most of which are acknowledgements, would cost more than it saves."""
 _ONE_PACKET = BUNDLE_START + ENTRY_SIZE
-"""Where the packet of a bundle that holds no other begins."""
+"""Offset of a bundle's first packet."""
 
 
 class Delivery:
-    """Writes the packets of all links to the device. Raises DeviceError when it has gone.
+    """Writer of all links' packets to the device. Raises DeviceError if the device has gone.
 
-    `relay`: None without Relay.
+    `relay` is None without Relay.
     """
 
     def __init__(
@@ -43,11 +44,11 @@ class Delivery:
         self._relay = relay
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
         self._joined_link: Link | None = None
-        """The link whose packets wait to be joined. Packets of another link neither join them nor skip a check."""
+        """The link whose packets wait to be joined. Packets of another link are never joined to them unchecked."""
         self._coalescer = GroCoalescer(self._write_joined, udp=device.takes_udp) if device.takes_tcp else None
 
     def take_packet(self, link: Link, packet: memoryview, source: Endpoint) -> None:
-        """Deliver one packet as WireGuard sends it, padding and all. Raises BadPacket."""
+        """Deliver one packet as WireGuard sends it, with its padding. Raises BadPacket."""
         length = length_of(packet)
         if self._routes.find(source_of(packet)) is not link:
             raise BadPacket("source not allowed")
@@ -60,13 +61,13 @@ class Delivery:
             self._write(NO_OFFLOAD, packet[:length])
 
     def flush(self) -> None:
-        """No more is at hand: write what waited to be joined, send what is relayed."""
+        """Write the packets that waited to be joined, and send relayed ones, now that no more are at hand."""
         self._flush_joined()
         if self._relay is not None:
             self._relay.flush()
 
     def discard(self) -> None:
-        """Drop what waits to be joined or to cross: an error has interrupted it."""
+        """Drop the packets that wait to be joined or relayed, after an error has interrupted this."""
         if self._coalescer is not None:
             self._coalescer.discard()
         if self._relay is not None:
@@ -95,7 +96,7 @@ class Delivery:
                     self._joined_link = link
                     coalescer.add(packet, length, finished=not field)
                     continue
-                self._flush_joined()  # what came before goes before
+                self._flush_joined()  # packets that arrived earlier are written earlier
                 if field:
                     header_for(packet, length, field, self._header)
                     self._write(self._header, packet)

@@ -1,4 +1,4 @@
-"""Dropped messages: counted by reason, and logged where the operator can do something about it."""
+"""Dropped messages: counted by reason, and logged if the operator can do something about it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from vpntun.core.endpoint import Endpoint
 from vpntun.errors import BadPacket
 from vpntun.runtime.log import Warnings, log
 
-WORTH_TELLING = {
+ADVICE = {
     "old timestamp": "a handshake from %s has an older timestamp than the last: a replay, a second machine with this "
     "key, or a clock that was set back; 'vpntun reset' forgets the last timestamp",
     "own key": "%s sends with this end's own key: are both ends started in the same role?",
     "source not allowed": "packets from %s have a source address that the peer is not allowed to use (see --allowed)",
 }
-"""Messages for the reasons that an operator can do something about, with a place for the endpoint."""
+"""Log lines for the reasons that an operator can do something about, with a placeholder for the endpoint."""
 
 
 def note_drop(drops: Counter[str], warnings: Warnings, bad: BadPacket, source: Endpoint) -> None:
-    """Count a message that was dropped. `warnings` limits how often the log repeats one reason."""
+    """Count a dropped message, and log it if there is advice. `warnings` limits the lines about one reason."""
     drops[bad.reason] += 1
-    if bad.reason in WORTH_TELLING:
-        warnings.log(bad.reason, WORTH_TELLING[bad.reason], source)
-    log.debug("dropped from %s: %s", source, bad.reason)
+    if bad.reason in ADVICE:
+        warnings.log(bad.reason, ADVICE[bad.reason], source)
+    log.debug("dropped a message from %s: %s", source, bad.reason)

@@ -1,10 +1,10 @@
-"""The data path of one device: everything between the device, the carriers and the links.
+"""Data path of one device: everything between the device, the carriers and the links.
 
-    out    device -> outbound.py -> bundler.py or plain.py -> seal_buffer.py -> link.py -> an endpoint of a carrier
-    in     a carrier -> inbound.py -> link.py -> delivery.py, with Relay relay.py -> device
+    outbound    device -> outbound.py -> bundler.py or plain.py -> seal_buffer.py -> link.py -> an endpoint of a carrier
+    inbound     a carrier -> inbound.py -> link.py -> delivery.py, with Relay relay.py -> device
 
-The daemon, the tests and the benchmarks build the same engine: on a real device and real carriers (tun/device.py,
-carriers/), or on those for tests (tun/fake.py, carriers/fake.py).
+The daemon, the tests and the benchmarks build the same engine, on a real device and real carriers (tun/device.py,
+carriers/), or on fake ones (tun/fake.py, carriers/fake.py).
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from vpntun.wire import record
 from vpntun.wire.framing import SharedBuffer
 
 SECONDS_TO_RECOVER = 1.0
-"""After an internal error, until packets that an interrupted callback left waiting are sent."""
+"""Delay after an internal error before packets are sent that an interrupted callback left waiting."""
 
 
 class LinkObserver(Protocol):
-    """What follows the links of an engine."""
+    """Observer of an engine's links."""
 
     def link_moved(self, link: Link) -> None:
-        """The peer is reached at another endpoint now."""
+        """Note that the peer is reached at another endpoint now."""
 
     def link_changed(self, link: Link, *, up: bool) -> None:
-        """The link came up, or went down."""
+        """Note that the link came up, or went down."""
 
 
 class NoObserver:
-    """Follows nothing."""
+    """Observer that does nothing."""
 
     def link_moved(self, link: Link) -> None:
         """Do nothing."""
@@ -61,15 +61,15 @@ class NoObserver:
 
 
 class Engine:
-    """Ties the device, the carriers and the links together; `start` lets packets flow.
+    """Engine that connects the device, the carriers and the links. Packets flow after `start`.
 
     links       every link, by its peer
-    routes      allowed IPs to links
+    routes      table from allowed IPs to links
     received    the buffer that connections receive into
-    takes       what this end can take, a sum of record.TAKES_*: what its device can
+    takes       what this end can receive, a sum of record.TAKES_*: the offloads of its device among them
 
-    `leads_inside`: whether the kernel sends a flow out by the device. `own_addresses`: this machine's addresses, where
-    the engine relays between peers. `drops` counts what no peer can be blamed for, by reason.
+    `leads_inside`: whether the kernel routes a flow to the device. `own_addresses`: this machine's addresses, if the
+    engine relays between peers. `drops`: counter of drops that cannot be ascribed to a peer, by reason.
     """
 
     def __init__(
@@ -121,18 +121,18 @@ class Engine:
 
     @property
     def can_call(self) -> bool:
-        """Whether peers can be called: whether a carrier makes candidates."""
+        """Whether peers can be called, which takes a carrier that returns candidates."""
         return any(carrier.can_call for carrier in self._carriers.values())
 
     def add(self, link: Link, allowed: Iterable[Network]) -> None:
-        """Have packets flow by a link, to and from its allowed IPs, once it is started."""
+        """Add a link. Packets to and from its allowed IPs flow through it once it is started."""
         self.links[link.peer] = link
         self.monitor.follow(link)
         for network in allowed:
             self.routes.add(network, link)
 
     def remove(self, link: Link) -> None:
-        """Remove a link: its keys are wiped, its connections close, and its packets lead nowhere."""
+        """Remove a link: wipe its keys, close its connections, and remove its routes."""
         self.monitor.forget(link)
         link.stop()
         self.routes.remove_all(link)
@@ -145,7 +145,7 @@ class Engine:
             carrier.close_all_of(link.peer)
 
     def candidate(self, address: SocketAddress) -> Endpoint | None:
-        """Return the endpoint of an address, if it can be reached, and not through the tunnel itself."""
+        """Return the endpoint of an address; None if this host cannot reach it, or only through the tunnel itself."""
         for carrier in self._carriers.values():
             endpoint = carrier.candidate(address)
             if endpoint is not None:
@@ -155,12 +155,12 @@ class Engine:
     # For the links (datapath/link.py, datapath/client_link.py)
 
     def has_moved(self, link: Link) -> None:
-        """Keep the tunnel's own packets out of it, wherever the peer is now."""
+        """Note that a peer has moved: update the loop guard, and call the observer."""
         self.guard.follow(link)
         self._observer.link_moved(link)
 
     def has_acted(self, link: Link) -> None:
-        """Look whether the link is up."""
+        """Check whether the link is up now."""
         self.monitor.look(link)
 
     def dial(
@@ -176,24 +176,24 @@ class Engine:
     # For the carriers (carriers/base.py)
 
     def read_datagrams(self, source: DatagramSource) -> None:
-        """Take in what waits at a socket, and deliver it."""
+        """Process and deliver the datagrams that wait at a socket."""
         self._inbound.read_datagrams(source)
         self._delivery.flush()
 
     def read_stream(self, connection: Stream) -> None:
-        """Take in what waits at a connection, and deliver it."""
+        """Process and deliver the messages that wait at a connection."""
         self._inbound.read_stream(connection)
         self._delivery.flush()
 
     def can_send(self, peer: Reachable | None) -> None:
-        """Send what waits for a peer, or for all."""
+        """Send the packets that wait for a peer; None: for every peer."""
         if peer is None:
             self._bundler.drain_all()
         elif (link := self.links.get(peer)) is not None:
             self._bundler.drain(link)
 
     def connection_closed(self, connection: Stream, peer: Reachable) -> None:
-        """Have the link of the peer learn that its connection has closed."""
+        """Tell the peer's link that a connection has closed."""
         if (link := self.links.get(peer)) is not None:
             link.closed(connection)
 
@@ -202,7 +202,7 @@ class Engine:
 
 
 def takes_of(device: Device) -> int:
-    """Return what this end tells vpntuns that it takes, a sum of record.TAKES_*: what its device can."""
+    """Return what this end announces that it can receive, a sum of record.TAKES_*: the device's offloads among them."""
     takes = record.TAKES_BURSTS | record.TAKES_PARITY
     if device.takes_tcp:
         takes |= record.TAKES_CHECKSUM | record.TAKES_TSO4 | record.TAKES_TSO6

@@ -1,15 +1,15 @@
-"""Inbound: from a carrier to the device.
+"""Inbound path: from a carrier to a link, which delivers packets to the device.
 
-    1. what was read: one message, a burst that is whole already, or datagrams of one size, which may be whole messages,
-       bursts in order, or pieces that are put together with care (core/reassembly.py)
-    2. type, reserved bytes and size (wire/message.py)
-    3. handshakes: to the node, whose decisions the link acts on
-    4. data: receiver index, key age, AEAD, replay window
-    5. the connection is this peer's
-    6. the link takes it from there (Link.opened): key confirmation, roaming, timers, records, delivery
+    1. A read is one message, a burst that is already joined, or datagrams of one size. These may be whole messages,
+       bursts in order, or pieces in any order, which are reassembled (core/records/reassembly.py).
+    2. Type, reserved bytes and size are checked (wire/message.py).
+    3. Handshake messages go to the node. The peer's link carries out its decisions.
+    4. Data messages are checked: receiver index, age of the key, AEAD, replay window.
+    5. The connection must belong to this peer.
+    6. The link does the rest (Link.opened): key confirmation, roaming, timers, records, delivery.
 
-Whatever fails is dropped under the name of its reason and counted; nothing is answered, and nothing raised but
-DeviceError, when the device has gone.
+A message that fails a check is dropped, and counted by its reason. It gets no reply. Nothing is raised but DeviceError,
+if the device has gone.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from vpntun.wire.record import BUNDLE
 _read_header = DATA_HEADER.unpack_from
 
 
-class _Stream(NamedTuple):
-    """Where messages of one session come from: its index at this end, and the path."""
+class _Origin(NamedTuple):
+    """Origin of a message: the session, by its index at this end, and the endpoint."""
 
     receiver: int
     link: Link
@@ -45,7 +45,7 @@ class _Stream(NamedTuple):
 
 
 class Inbound:
-    """The way in, for all carriers and links. `drops` counts what no peer can be blamed for."""
+    """Inbound path of all carriers and links. `drops`: counter of drops that cannot be ascribed to a peer."""
 
     def __init__(self, node: Node, links: Mapping[Reachable, Link], loop: Loop, drops: Counter[str]) -> None:
         self._node = node
@@ -55,17 +55,17 @@ class Inbound:
         self._plaintext = memoryview(bytearray(LARGEST))
         self._joined = memoryview(bytearray(LARGEST))
         self._warnings = Warnings()
-        self._last: _Stream | None = None
-        """What the message before belonged to, within one turn of the loop."""
+        self._last: _Origin | None = None
+        """Origin of the previous message of this read, if the next one may skip checks."""
 
     def read_datagrams(self, socket: DatagramSource) -> None:
-        """Take in what waits at a socket."""
+        """Process the datagrams that wait at a socket."""
         self._last = None
         for arrival in socket.receive():
             message, segment, datagrams, source = arrival
             if not segment and len(message) >= SMALLEST and not message[2]:
                 if self.take(message, source, datagrams):
-                    socket.came_whole(len(message), datagrams)
+                    socket.note_whole_message(len(message), datagrams)
             elif not segment or len(message) <= segment:
                 if size := self.take_datagram(message, source, datagrams):
                     socket.expect_pieces(size)
@@ -73,7 +73,7 @@ class Inbound:
                 self._take_apart(arrival, socket)
 
     def read_stream(self, connection: Stream) -> None:
-        """Take in what waits at a connection."""
+        """Process the messages that wait at a connection."""
         self._last = None
         try:
             for message in connection.receive():
@@ -82,9 +82,8 @@ class Inbound:
             self._drop(bad, connection)
 
     def take_datagram(self, datagram: memoryview, source: Endpoint, datagrams: int = 1) -> int:
-        """Take in a datagram, or a burst joined from this number: a message, or a piece of a burst.
-
-        Returns the size of a record's datagrams where this was the last piece that the record needed to open, else 0.
+        """Process a message or a piece of a burst, in one datagram or joined from `datagrams` of them.
+        Returns the size of a record's datagrams if this was the last piece that the record needed to open, else 0.
         """
         if len(datagram) <= HEADER_SIZE or not datagram[2] or datagram[0] != DATA:
             self.take(datagram, source, datagrams)
@@ -96,11 +95,11 @@ class Inbound:
             return 0
 
     def take(self, message: memoryview, source: Endpoint, datagrams: int = 1) -> bool:
-        """Take in one message, from anybody; return whether it was genuine and of use."""
+        """Process one message, which may be anybody's; return whether it was genuine and accepted."""
         try:
             if len(message) >= SMALLEST:
                 word, receiver, counter = _read_header(message)
-                if word == DATA:  # reserved bytes and all
+                if word == DATA:  # the word includes the reserved bytes
                     last = self._last
                     if last is not None and receiver == last.receiver and source is last.source and datagrams == 1:
                         self._take_next(message, counter, last)
@@ -114,7 +113,7 @@ class Inbound:
         return True
 
     def _take_apart(self, arrival: Arrival, socket: DatagramSource) -> None:
-        """Take in several datagrams of one size, the last perhaps shorter."""
+        """Process several datagrams of one size, of which the last may be shorter."""
         read, size, _, source = arrival
         at = 0
         whole = False
@@ -127,7 +126,7 @@ class Inbound:
             if length:
                 if self.take(self._joined[:length], source, -(-(behind - at) // size)):
                     socket.expect_bursts(size)
-                else:  # something between the first and the last is not where it should be
+                else:  # it did not open: a datagram between the first and the last may be out of place
                     for piece in range(at, behind, size):
                         self.take_datagram(read[piece : min(piece + size, behind)], source)
                 at = behind
@@ -136,7 +135,7 @@ class Inbound:
                     socket.expect_bursts(size)
                 at += size
         if whole:
-            socket.came_whole(size, -(-len(read) // size))
+            socket.note_whole_message(size, -(-len(read) // size))
 
     def _take_piece(self, datagram: memoryview, source: Endpoint) -> int:
         now = self._loop.now
@@ -156,7 +155,7 @@ class Inbound:
     def _take_handshake(self, kind: int, message: Buffer, source: Endpoint) -> None:
         self._last = None
         peer, events = self._node.receive_handshake(message, source, self._loop.now)
-        if kind == RESPONSE:  # an initiation may be a replay: it authenticates nobody
+        if kind == RESPONSE:  # an initiation may be a replay, so it authenticates nobody
             source.belongs_to(peer)
         else:
             source.expect(peer)
@@ -172,30 +171,30 @@ class Inbound:
             raise BadPacket("bad reserved")
         size = session.open_into(message, self._plaintext)
         source.belongs_to(peer)
-        self._opened(message, counter, size, datagrams, _Stream(receiver, link, session, source))
+        self._opened(message, counter, size, datagrams, _Origin(receiver, link, session, source))
 
-    def _take_next(self, message: memoryview, counter: int, stream: _Stream) -> None:
-        """Take in another message of the turn from the source of the last one, in the session that is sealed with.
+    def _take_next(self, message: memoryview, counter: int, origin: _Origin) -> None:
+        """Process a message with the same origin as the previous one, in the session that this end sends with.
 
-        Everything but the AEAD, the replay window and the packets themselves was checked for the last one.
+        Only the AEAD, the replay window and the packets themselves are checked: the previous message passed the rest.
         """
         plaintext = self._plaintext
-        size = stream.session.open_into(message, plaintext)
+        size = origin.session.open_into(message, plaintext)
         if size and plaintext[0] == BUNDLE:
-            stream.link.bundle_opened(stream.session, counter, plaintext[:size], stream.source, len(message))
+            origin.link.bundle_opened(origin.session, counter, plaintext[:size], origin.source, len(message))
         else:
-            self._opened(message, counter, size, 1, stream)
+            self._opened(message, counter, size, 1, origin)
 
-    def _opened(self, message: memoryview, counter: int, size: int, datagrams: int, stream: _Stream) -> None:
-        """Hand a message that is genuine, and no replay, to its link; its plaintext has `size` bytes."""
-        link, session, source = stream.link, stream.session, stream.source
+    def _opened(self, message: memoryview, counter: int, size: int, datagrams: int, origin: _Origin) -> None:
+        """Pass a genuine message, which is not a replay, to its link. Its plaintext has `size` bytes."""
+        link, session, source = origin.link, origin.session, origin.source
         self._last = None
         carried = link.opened(session, counter, datagrams, source, self._plaintext[:size], len(message))
         if carried and session is link.peer.keys.current and source is link.peer.endpoint:
-            self._last = stream
+            self._last = origin
 
     def _drop(self, bad: BadPacket, source: Endpoint) -> None:
-        """Count a message from a stranger, or from a peer that its key gives away."""
+        """Count a dropped message: for the peer whose key it proves, else for all strangers together."""
         link = self._links.get(bad.sender) if isinstance(bad.sender, Peer) else None
         if link is not None:
             link.drop(bad, source)

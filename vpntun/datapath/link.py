@@ -1,15 +1,15 @@
-"""One peer's link: whether and how packets leave now, and everything that arrives from the peer.
+"""Link to one peer: decides how packets are sent now, and processes everything that the peer sends.
 
 A packet from the device
-    waits         in the link's queue, unsealed: there is no session or no endpoint, the endpoint is not ready, others
-                  wait already, or the peer's HELLO is awaited. Without a session a handshake is asked for
-    is bundled    if the peer is a vpntun that takes records (bundler.py)
-    goes plain    to any other WireGuard, one packet a message (plain.py)
+    waits            in the link's queue, unsealed, if there is no session or no endpoint, the endpoint is not ready,
+                     others wait already, or the peer's HELLO is awaited. Without a session a handshake is asked for
+    is bundled       if the peer is a vpntun that takes records (bundler.py)
+    is sent plain    to any other WireGuard, one packet a message (plain.py)
 
-Packets that wait leave once there is a session, the HELLO has come, or the endpoint is ready again.
+Waiting packets are sent once there is a session, the HELLO has arrived, or the endpoint is ready again.
 
-Every message that was authenticated comes in by one door, `opened`, which classifies it once: a keepalive, a record
-without packets, a bundle, or a bare packet. What the core decides is carried out in controlled_peer.py.
+Every authenticated message enters by `opened`, which classifies it once: a keepalive, a record without packets, a
+bundle, or a bare packet. controlled_peer.py carries out the core's decisions.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.record import BUNDLE, ECHO, LAST_KIND, PARITY, PROBE
 
-LOOK_EVERY = 0.05
-"""Seconds between two looks at what changes within seconds."""
+SECONDS_BETWEEN_CHECKS = 0.05
+"""Seconds between two checks of state that takes seconds to change."""
 
 
 class LinkOwner(Protocol):
-    """What a link needs of the engine that it belongs to."""
+    """Parts and calls of the engine that a link uses."""
 
     @property
     def loop(self) -> Loop:
@@ -52,22 +52,22 @@ class LinkOwner(Protocol):
 
     @property
     def seal_buffer(self) -> SealBuffer:
-        """Where messages are sealed."""
+        """The buffer that messages are sealed into."""
 
     def deliver_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
         """Deliver the packets of a bundle. Raises BadPacket."""
 
     def deliver_packet(self, link: Link, packet: memoryview, source: Endpoint) -> None:
-        """Deliver one packet, padding and all. Raises BadPacket."""
+        """Deliver one packet, with its padding. Raises BadPacket."""
 
     def drain(self, link: Link) -> None:
-        """Send the packets that wait, as far as they can leave."""
+        """Send the waiting packets until the path accepts no more."""
 
     def has_moved(self, link: Link) -> None:
         """Note that the peer's endpoint has changed."""
 
     def has_acted(self, link: Link) -> None:
-        """Note that the core has decided something: packets may leave that could not, or no longer."""
+        """Note that the core has decided something, which may change whether packets can be sent."""
 
 
 class Link(ControlledPeer):
@@ -86,14 +86,14 @@ class Link(ControlledPeer):
         self._seal_buffer = owner.seal_buffer
         self._warnings = Warnings()
         self._slept = 0.0
-        self._look_at = 0.0
+        self._check_at = 0.0
         counter: Counter[str] = Counter() if drops is None else drops
         super().__init__(owner.loop, owner.schedule, peer, selector, records, name, counter)
 
     # Out
 
     def session_to_send_with(self) -> Session | None:
-        """Return the session, if a data message can leave now; without a session, ask for a handshake."""
+        """Return the session if a data message can be sent now. Without a session, ask for a handshake."""
         session = self.peer.sending_session(self._loop.now)
         endpoint = self.peer.endpoint
         if session is None:
@@ -103,7 +103,7 @@ class Link(ControlledPeer):
         return None
 
     def room_for_record(self) -> int:
-        """Return the bytes of plaintext that a record may have now; 0: none can leave, or the peer takes none."""
+        """Return how many bytes of plaintext a record may have; 0: none can be sent now, or the peer takes none."""
         now, records = self._loop.now, self.records
         session = self.peer.sending_session(now)
         endpoint = self.peer.endpoint
@@ -117,7 +117,7 @@ class Link(ControlledPeer):
         return records.room
 
     def enqueue(self, packet: memoryview, field: int) -> None:
-        """Let a packet wait, with its segment field."""
+        """Queue a packet, with its segment field."""
         now = self._loop.now
         self.queue.follow(self.records.path_rate(now))
         dropped = self.queue.push(bytes(packet), field, now)
@@ -131,8 +131,8 @@ class Link(ControlledPeer):
     def send_record(self, record: memoryview, *, is_last: bool = False) -> bool:
         """Seal and send a record with packets, of a length that `room_for_record` has just allowed.
 
-        A record that fits in a datagram leaves with the batch, unless it is the last and the batch is empty. Returns
-        whether anything has left, so that the endpoint may not be ready any more.
+        A record that fits in a datagram is sent with the batch, unless it is the last one and the batch is empty.
+        Returns whether anything was sent, after which the endpoint may no longer be ready.
         """
         session, endpoint, records = self.peer.keys.current, self.peer.endpoint, self.records
         if session is None or endpoint is None:
@@ -164,7 +164,7 @@ class Link(ControlledPeer):
     def send_batch(
         self, session: Session, messages: memoryview, size: int, first: int, count: int, *, are_records: bool
     ) -> None:
-        """Send messages of `size` bytes, the last perhaps shorter; their counters begin at `first`."""
+        """Send `count` messages of `size` bytes, of which the last may be shorter. `first`: the first one's counter."""
         endpoint, records, now = self.peer.endpoint, self.records, self._loop.now
         if endpoint is None:
             return
@@ -176,14 +176,15 @@ class Link(ControlledPeer):
         self._account(session, outcome, count, len(messages), size, now)
 
     def _note_sleep(self) -> None:
+        """Report to the records how long the loop has slept since the last report."""
         slept = self._loop.slept
         self.records.note_sleep(slept - self._slept)
         self._slept = slept
 
     def _account(self, session: Session, outcome: Outcome, messages: int, size: int, datagram: int, now: float) -> None:
-        """Account for messages with packets, of `size` bytes in all, that were sealed and sent, or could not be.
+        """Account for messages with packets, of `size` bytes in all, that were sealed and then sent or dropped.
 
-        `datagram`: bytes of the longest datagram that they left in.
+        `datagram`: bytes of their longest datagram.
         """
         if outcome is Outcome.TOO_BIG:
             self.drops["too big for the path"] += messages
@@ -194,12 +195,12 @@ class Link(ControlledPeer):
         else:
             self.peer.sent_bytes += size
         self.peer.timers.data_sent(now)
-        if now >= self._look_at:
-            self._look_around(session, now)
+        if now >= self._check_at:
+            self._check_path_and_session(session, now)
 
-    def _look_around(self, session: Session, now: float) -> None:
-        """Do what traffic asks for besides, and what takes seconds to come about."""
-        self._look_at = now + LOOK_EVERY
+    def _check_path_and_session(self, session: Session, now: float) -> None:
+        """Check, at most every 50 ms of traffic, for black holes, due reports, and a session due for renewal."""
+        self._check_at = now + SECONDS_BETWEEN_CHECKS
         self.touched_by_traffic(now)
         events = self.records.look_for_black_hole(now) + self.records.on_traffic(session, now)
         if self.peer.is_due_for_renewal(session, now):
@@ -212,9 +213,9 @@ class Link(ControlledPeer):
     def opened(
         self, session: Session, counter: int, datagrams: int, source: Endpoint, plaintext: memoryview, size: int
     ) -> bool:
-        """Take in a message that was authenticated and is no replay; return whether it carried packets.
+        """Process an authenticated message, which is not a replay; return whether it carried packets.
 
-        `datagrams`: how many it came in. `size`: bytes of the sealed message.
+        `datagrams`: the number of datagrams that it arrived in. `size`: bytes of the sealed message.
         """
         peer, records, now = self.peer, self.records, self._loop.now
         peer.received_bytes += size
@@ -242,9 +243,9 @@ class Link(ControlledPeer):
         return False
 
     def bundle_opened(self, session: Session, counter: int, record: memoryview, source: Endpoint, size: int) -> None:
-        """Take in one more bundle of one datagram, from where the message before came in the session in use.
+        """Process a bundle of one datagram from the source and in the session of the previous message.
 
-        `opened` has asked everything else of that message in this turn already.
+        `opened` has processed that message in this turn; its other checks need not be repeated.
         """
         self.peer.received_bytes += size
         self.records.opened(session, counter, 1, self._loop.now, record)
@@ -254,13 +255,13 @@ class Link(ControlledPeer):
             self.drop(bad, source)
 
     def drop(self, bad: BadPacket, source: Endpoint) -> None:
-        """Count a message or packet of this peer that was dropped."""
+        """Count a dropped message or packet of this peer."""
         note_drop(self.drops, self._warnings, bad, source)
 
     def _take_record(self, session: Session, record: memoryview, source: Endpoint) -> None:
-        """Take in a record without packets. The clock is read again: a round trip may end late in a long turn."""
+        """Process a record without packets. The clock is read again: a round trip may end late in a long turn."""
         try:
-            if not record[0]:  # the first byte of neither a record nor an IP packet
+            if not record[0]:  # neither a record nor an IP packet begins with 0
                 raise BadPacket("bad inner packet")
             if record[0] != PARITY:
                 self.act(self.records.received(session, record, source, self._loop.time()))
@@ -279,7 +280,7 @@ class Link(ControlledPeer):
         """Do nothing: a server does not dial."""
 
     def drain_queue(self) -> None:
-        """Send the packets that wait, as far as they can leave."""
+        """Send the waiting packets until the path accepts no more."""
         self._owner.drain(self)
 
     def _has_moved(self) -> None:

@@ -1,8 +1,8 @@
-"""Which links are up, and when that changes: hooks, systemd and whoever waits for a link learn it from here.
+"""Monitor of links, which reports changes of up and down to hooks, systemd and waiting commands.
 
-A link is up while its session is under 180 s old, a path leads to the peer, and no data that was sent has waited 15 s
-for a sign of life. Nothing is polled: a link is looked at after the core has decided something for it, and, while it is
-up, when its session becomes too old.
+A link is up while its session is under 180 s old, the peer's endpoint is known, and no data that was sent has waited
+15 s for a sign of life. Nothing is polled: a link is checked after the core has decided something for it, and, while it
+is up, when its session becomes too old.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vpntun.runtime.loop import Loop
 
 
 class LinkMonitor:
-    """Calls `on_change` with each link that has come up (True) or gone down."""
+    """Monitor that calls `on_change` with each link that has come up (True) or gone down (False)."""
 
     def __init__(self, loop: Loop, on_change: Callable[[Link, bool], None]) -> None:
         self._loop = loop
@@ -36,12 +36,12 @@ class LinkMonitor:
         self._is_up[link] = False
 
     def forget(self, link: Link) -> None:
-        """Monitor a removed link no more; one that was up has gone down."""
+        """Stop monitoring a removed link. If it was up, it counts as having gone down."""
         if self._is_up.pop(link, False):
             self._on_change(link, False)
 
     def look(self, link: Link) -> None:
-        """Look at a link whose core has decided something."""
+        """Check a link for which the core has decided something."""
         was_up = self._is_up.get(link)
         if was_up is None:
             return
@@ -53,7 +53,7 @@ class LinkMonitor:
             self._on_change(link, up)
 
     def _look_again(self, link: Link) -> None:
-        """Look once more when the session will have become too old, unless that is planned already."""
+        """Check the link again when its session will have become too old, unless that is scheduled already."""
         session = link.peer.keys.current
         if session is not None and link not in self._timed:
             self._timed.add(link)
@@ -68,11 +68,11 @@ class LinkMonitor:
 
 
 def live_session(link: Link) -> Session | None:
-    """Return the session by which packets can leave now without a sign that they do not arrive, if there is one."""
+    """Return the session in which packets can be sent, if there is one and nothing suggests that they do not arrive."""
     peer, now = link.peer, link.now
     return None if peer.endpoint is None or peer.timers.is_silent(now) else peer.sending_session(now)
 
 
 def is_up(link: Link) -> bool:
-    """Whether there is such a session."""
+    """Return whether a link is up, as the module's docstring defines it."""
     return live_session(link) is not None

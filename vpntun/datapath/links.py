@@ -1,12 +1,13 @@
-"""The links of one interface, one for each configured peer, which a reload of the configuration changes.
+"""Links of one interface, one for each configured peer, and their changes at a reload.
 
-a new peer                               gets a link
-a removed peer                           its keys are wiped, its connections close, its packets lead nowhere
-other allowed IPs, keepalive or name     are changed in place: the session goes on
-any other change of a peer               it is removed, and added as a new one
-the same peer                            is left alone
+new peer                                a link is added
+removed peer                            its keys are wiped, its connections closed, its routes removed
+other allowed IPs, keepalive or name    changed in place, and the session continues
+any other change of a peer              the peer is removed, and added as a new one
+unchanged peer                          left alone
 
-A reload makes what a restart with the same configuration would: a prefix that several peers have is the last one's.
+A reload has the same result as a restart with the same configuration: if several peers have the same prefix, it belongs
+to the last of them.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ from vpntun.runtime.state import Endpoints, TimestampFile
 from vpntun.types import DIALLED, SocketAddress
 
 SHOWN_OF_A_KEY = 8
+"""Characters of a key that stand for a peer without a name in the log."""
 
 
 class Links:
-    """Makes and changes the links of an engine, as configured. `state`: the folder of what is to be remembered."""
+    """Links of an engine, made and changed as configured. `state`: the folder for endpoints and timestamps."""
 
     def __init__(self, tunnel: Tunnel, engine: Engine, lookups: Lookups, state: pathlib.Path | None = None) -> None:
         self._tunnel = tunnel
@@ -60,7 +62,7 @@ class Links:
         return self._settings[link.peer.public]
 
     def change(self, wanted: Iterable[PeerSettings]) -> tuple[int, int, int]:
-        """Have these peers and no others; return how many were added, removed and changed."""
+        """Make the links match these peers; return how many peers were added, removed and changed."""
         fresh = {settings.public: settings for settings in wanted}
         self._alone = len(fresh) == 1
         gone = [public for public in self._settings if public not in fresh]
@@ -77,22 +79,22 @@ class Links:
         return len(new), len(gone), len(changed)
 
     def drops(self) -> Counter[str]:
-        """Return what all links have dropped, by reason."""
+        """Return the number of drops of all links together, by reason."""
         return sum((link.drops for link in self._engine.links.values()), Counter())
 
     def remember(self, link: Link) -> None:
-        """Remember where a peer that calls is reached, for a restart; connections do not outlive this process."""
+        """Remember, for a restart, where a peer that calls is reached. Connections would not outlive this process."""
         endpoint = link.endpoint
         if endpoint is not None and endpoint.carrier not in DIALLED and not isinstance(link, ClientLink):
             self._endpoints.remember(link.peer.public, endpoint.address[0], endpoint.address[1])
 
     def hold_state(self) -> None:
-        """Open what is to be written, before privileges are given up."""
+        """Open the state files for writing, before privileges are given up."""
         self._endpoints.hold()
         self._timestamps.hold()
 
     def close(self) -> None:
-        """Write what is to be remembered of the peers."""
+        """Write the peers' endpoints to the state file."""
         self._endpoints.save()
 
     def _add(self, settings: PeerSettings) -> None:
@@ -169,13 +171,13 @@ class Links:
         return RecordProtocol(engine.takes, engine.mtu, engine.loop.now, peer_is_vpntun=settings.is_vpntun)
 
     def _name(self, settings: PeerSettings) -> str:
-        """Return what the log calls a peer: its name, or the beginning of its key; nothing where it is the only one."""
+        """Return what the log calls a peer: its name, or the beginning of its key; empty for the only peer."""
         if settings.name or self._alone:
             return settings.name
         return f"peer {format_key(settings.public)[:SHOWN_OF_A_KEY]}"
 
     def _candidates(self, found: Found) -> list[Endpoint]:
-        """Return the endpoints of a name's addresses, without those that the tunnel itself covers."""
+        """Return the endpoints of a name's addresses, except addresses that the tunnel itself covers."""
         candidates = []
         for _, address in found:
             covering = self._tunnel.covering(ipaddress.ip_address(address[0].partition("%")[0]))
@@ -186,7 +188,7 @@ class Links:
         return candidates
 
     def _last_endpoint(self, public: bytes) -> Endpoint | None:
-        """Return where a peer was reached before this program was restarted."""
+        """Return the endpoint at which a peer was reached before this program was restarted."""
         host, port = self._endpoints.recall(public) or (None, 0)
         if host is None:
             return None

@@ -1,15 +1,15 @@
-"""Keep the tunnel's own packets out of the tunnel.
+"""Loop guard, which keeps the tunnel's own packets out of the tunnel.
 
-Authentic data may come from any outer address, so also from one that this host's routes lead into the tunnel's device.
-If it became the endpoint, each packet to the peer would come out of the device and be sent again, for ever. That takes
-an address which some peer's allowed IPs cover: packets to any other find no link.
+Authentic data may come from any outer address, so it may come from one that this host routes into the tunnel's device.
+If that became the endpoint, each packet to the peer would come out of the device and be sent again, endlessly. Only an
+address that some peer's allowed IPs cover can cause this: packets to any other address match no link.
 
-    learn    no covered address becomes an endpoint while its route leads to the device (WireGuard: ELOOP). The kernel
-             is asked; its answer serves for two seconds, and a peer that hops from address to address is refused once
-             it has caused too many questions
-    drop     routes may change later: a packet from the device to a covered endpoint, with the ports of the tunnel's
-             own, is dropped with all its fragments (outbound.py). A forwarded flow with the same two ports is taken
-             for the tunnel's own
+    refusing    A covered address does not become an endpoint while its route leads to the device (WireGuard: ELOOP).
+                The kernel is asked, and its answer is used for two seconds. A peer that hops from address to address is
+                refused once it has caused too many questions.
+    dropping    Routes may change later. So a packet from the device to a covered endpoint, with the ports of the
+                tunnel's own packets, is dropped with all its fragments (outbound.py). A forwarded flow with the same
+                two ports is mistaken for the tunnel's own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vpntun.wire.transport import Ports, ports_of
 SECONDS_AN_ANSWER_SERVES = 2.0
 MOST_ANSWERS = 1024
 QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE = 10, 20
-"""That one peer can cause."""
+"""Limits on the questions to the kernel that one peer can cause."""
 LEADS_INSIDE = (
     "the route to %s leads into the tunnel itself, so no peer can be reached there: give that address a route by "
     "another device, or leave it out of AllowedIPs"
@@ -38,10 +38,10 @@ LEADS_INSIDE = (
 
 
 class LoopGuard:
-    """Guards the links of one device. `leads_inside`: whether the kernel sends a flow out by that device.
+    """Guard of one device's links. `leads_inside`: whether the kernel routes a flow to that device.
 
-    `endpoints`: the ports of the packets that go to each covered address at which a peer is; empty, as a rule, but in a
-    full tunnel.
+    `endpoints`: for each covered address at which a peer is reached, the ports of the packets sent there. It is usually
+    empty except in a full tunnel.
     """
 
     def __init__(self, loop: Loop, routes: RouteTable[Link], leads_inside: Callable[[Flow], bool]) -> None:
@@ -52,16 +52,19 @@ class LoopGuard:
         self._flows: dict[Link, Flow] = {}
         self.endpoints: dict[bytes, list[Ports]] = {}
         self._dropped_fragment = b""
-        self._tell = Limited(NOTICE, LEADS_INSIDE)
+        self._notice = Limited(NOTICE, LEADS_INSIDE)
 
     def for_a_peer(self) -> Callable[[Endpoint], bool]:
-        """Return the check for one peer's endpoints, with limits of its own on questions and notices."""
+        """Return the check of one peer's endpoints, with its own limits on questions and notices."""
         questions = TokenBucket(QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE)
         return partial(self._may_be_at, questions, Limited(NOTICE, LEADS_INSIDE))
 
     def refuses(self, endpoint: Endpoint) -> bool:
-        """Whether the route there leads into the device. Asks however often; for addresses that no peer chooses."""
-        return self._is_inside(endpoint.flow, self._tell)
+        """Return whether the route to an endpoint leads into the device.
+
+        The number of questions is not limited, so use this only for addresses that no peer chooses.
+        """
+        return self._is_inside(endpoint.flow, self._notice)
 
     def follow(self, link: Link) -> None:
         """Update the watched ports after a link's path or the allowed IPs changed."""
@@ -73,7 +76,7 @@ class LoopGuard:
                 self.endpoints.setdefault(flow.destination, []).append(flow.ports)
 
     def forget(self, link: Link) -> None:
-        """The link is gone."""
+        """Stop watching the ports of a link."""
         flow = self._flows.pop(link, None)
         if flow is not None:
             ports = self.endpoints[flow.destination]
@@ -82,25 +85,25 @@ class LoopGuard:
                 del self.endpoints[flow.destination]
 
     def catches(self, packet: Buffer, destination: bytes) -> bool:
-        """Whether a packet from the device, to one of `endpoints`, is the tunnel's own."""
+        """Return whether a packet from the device, to one of `endpoints`, is one of the tunnel's own packets."""
         ports, fragment = ports_of(packet)
-        if ports is None:  # the kernel sends fragments one right after the other
+        if ports is None:  # the kernel sends the fragments of a packet in succession
             return bool(fragment) and destination + fragment == self._dropped_fragment
         if ports not in self.endpoints[destination]:
             return False
         self._dropped_fragment = destination + fragment
-        self._tell(ip_address(destination))
+        self._notice(ip_address(destination))
         return True
 
-    def _may_be_at(self, questions: TokenBucket, tell: Limited, endpoint: Endpoint) -> bool:
+    def _may_be_at(self, questions: TokenBucket, notice: Limited, endpoint: Endpoint) -> bool:
         flow = endpoint.flow
         if self._routes.find(flow.destination) is None:
             return True
         if self._known(flow) is None and not questions.take(self._loop.now):
             return False
-        return not self._is_inside(flow, tell)
+        return not self._is_inside(flow, notice)
 
-    def _is_inside(self, flow: Flow, tell: Limited) -> bool:
+    def _is_inside(self, flow: Flow, notice: Limited) -> bool:
         inside = self._known(flow)
         if inside is None:
             if len(self._answers) >= MOST_ANSWERS:
@@ -108,7 +111,7 @@ class LoopGuard:
             inside = self._leads_inside(flow)
             self._answers[flow] = self._loop.now + SECONDS_AN_ANSWER_SERVES, inside
         if inside:
-            tell(ip_address(flow.destination))
+            notice(ip_address(flow.destination))
         return inside
 
     def _known(self, flow: Flow) -> bool | None:

@@ -1,15 +1,15 @@
-"""Outbound: from the device to a link.
+"""Outbound path: from the device to a link.
 
-    1. read a packet or superpacket straight to its place in the record (bundler.py), as long as there are some
-    2. its destination chooses the link, by the longest prefix; none: dropped and counted, and its sender is told by
-       ICMP, at a bounded rate. The tunnel's own packets are dropped too (loopguard.py)
-    3. one more datagram of the run that the record ends with joins it (wire/udp_coalescer.py); its addresses and ports
-       are those of the first, so it is not looked at again
-    4. in the common case it goes to the same link as the last, and fits: it is entered, and that is all
-    5. else the bundler finds out: another record, smaller pieces, plain packets, or it waits
-    6. the device is drained, or this turn long enough: what is there leaves
+    1. A packet or superpacket is read directly to its place in the record (bundler.py).
+    2. If it continues the run of UDP datagrams that the record ends with, it is joined to them
+       (wire/udp_coalescer.py). It has the addresses and ports of the first, so nothing else is checked.
+    3. Its destination selects the link, by the longest prefix. Without a link it is dropped and counted, and its sender
+       gets an ICMP error, at a limited rate. The tunnel's own packets are dropped too (loopguard.py).
+    4. Usually it is for the same link as the packet before, and fits: only its entry is written.
+    5. Else the bundler begins another record, cuts the packet, sends it plain, or lets it wait.
+    6. When the device is empty, or the limit of a turn is reached, the record is sent.
 
-Nothing is allocated for a packet in the common case.
+In the usual case no memory is allocated for a packet.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from vpntun.wire.vnet import NO_OFFLOAD, VNET_HEADER_SIZE
 MOST_BYTES_PER_TURN = 512 * 1024
 MOST_PACKETS_PER_TURN = 256
 ERRORS_PER_SECOND, ERRORS_AT_ONCE = 10, 20
-"""Of ICMP, to one that cannot be helped."""
+"""Limits on ICMP errors about packets without a route."""
 
 
 class Outbound:
-    """The way out, for all links."""
+    """Outbound path of all links."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Outbound:
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
 
     def read_device(self) -> None:
-        """Take in what waits at the device. Raises DeviceError when it has gone."""
+        """Read and send the packets that wait at the device. Raises DeviceError if it has gone."""
         bundler, header, read_into, find = self._bundler, self._header, self._device.read_into, self._routes.find
         place, joins, enter, endpoints = bundler.place, bundler.joins, bundler.enter, self._guard.endpoints
         taken = 0
@@ -94,11 +94,12 @@ class Outbound:
         bundler.flush()
 
     def _refuse(self, packet: memoryview) -> None:
-        """Nobody is behind its destination: say so, as WireGuard does.
+        """Drop a packet whose destination belongs to no peer, and send an ICMP error to its sender, as WireGuard does.
 
-        The error comes from that destination. It would be this machine's own address, had the kernel made it; but from
-        a device the kernel takes no IPv4 packet that has this machine's address for its source, and of all others a
-        strict rp_filter passes that one for certain: its route leads to this device.
+        The error's source is that destination. An error that the kernel made would come from this machine's own
+        address. But the kernel rejects IPv4 packets from a device with this machine's address as their source. Of all
+        other addresses, the destination is the one that a strict rp_filter accepts for certain, because its route leads
+        to this device.
         """
         self._drops["no route"] += 1
         if may_be_told_of(packet) and self._errors.take(self._loop.now):

@@ -1,8 +1,8 @@
-"""Packets to a peer that takes no records: as WireGuard sends them, one a message.
+"""Sender of packets to a peer that takes no records: one packet a message, as WireGuard sends them.
 
-1. a superpacket is split into packets with finished checksums
-2. each is padded to a multiple of 16, at most to the MTU
-3. it is sealed into the batch, which leaves when no more are at hand (seal_buffer.py)
+1. A superpacket is split into packets with finished checksums.
+2. Each packet is padded to a multiple of 16 bytes, but not beyond the MTU.
+3. It is sealed into the batch, which is sent when no more packets are at hand (seal_buffer.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LARGEST_CARRIED = LARGEST - DATA_OVERHEAD
 
 
 class PlainSender:
-    """Sends packets of any link by the sealer's batch."""
+    """Sender of any link's packets, through the batch of the seal buffer."""
 
     def __init__(self, mtu: int, seal_buffer: SealBuffer) -> None:
         self._mtu = min(mtu, LARGEST_CARRIED)
@@ -28,7 +28,7 @@ class PlainSender:
         self._plaintext = memoryview(bytearray(LARGEST + PADDING))
 
     def send(self, link: Link, session: Session, packet: memoryview, field: int) -> None:
-        """Send a packet or superpacket. Raises BadPacket for what cannot be split or carried."""
+        """Send a packet or superpacket. Raises BadPacket if it cannot be split, or is too long for a message."""
         if not field:
             self._plaintext[: len(packet)] = packet
             self._seal(link, session, len(packet))

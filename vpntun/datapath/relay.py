@@ -1,17 +1,17 @@
-"""Relay: what one peer sends to another's allowed IPs is handed across, here in the process (`Relay = yes`).
+"""Relay (`Relay = yes`): forwards packets between peers inside the process, by their allowed IPs.
 
-    across      one off its TTL or hop limit, and to the other link as if it came from the device. A superpacket crosses
-                whole, and is cut or split as the other link needs it (bundler.py); where that link has to wait, it
-                waits in that link's queue
-    back        as a router would, also to the link that it came from: no packet goes round for ever
-    refused     its TTL is used up, or it is longer than the device's MTU and no router may cut it: dropped, and its
-                sender is told by ICMP, at a bounded rate for each peer. What may be cut crosses whole
-    not ours    to this machine's own address, to one that no router passes on (multicast, broadcast, loopback,
-                link-local), or to nobody's allowed IP: to the device, where the host decides, as it does with
-                everything without Relay
+    forwarded     Its TTL or hop limit is reduced by one, and it is sent to the other link as if it came from the
+                  device. A superpacket is forwarded whole, and cut or split as the other link needs it (bundler.py). If
+                  that link cannot send now, the packet waits in that link's queue. As at a router, the other link may
+                  be the one that the packet came from; the TTL ends such loops.
+    dropped       Its TTL is used up, or it is longer than the device's MTU and must not be fragmented. Its sender gets
+                  an ICMP error, at a limited rate for each peer. A packet that may be fragmented is forwarded whole.
+    left alone    Its destination is this machine's own address, an address that no router forwards to (multicast,
+                  broadcast, loopback, link-local), or in no peer's allowed IPs. It is written to the device, and the
+                  host decides, as it does about every packet without Relay.
 
-Its length and its source, by the allowed IPs, have been checked by delivery.py. The host's forwarding and firewall see
-nothing of what crosses.
+delivery.py has already checked the packet's length, and its source against the allowed IPs. The host's forwarding and
+firewall do not see forwarded packets.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from vpntun.wire.message import Buffer
 from vpntun.wire.vnet import NEEDS_CSUM, UNFINISHED, VNET_HEADER
 
 ERRORS_PER_SECOND, ERRORS_AT_ONCE = 10, 20
-"""Of ICMP, to each peer."""
+"""Limits on ICMP errors to each peer."""
 
 _DF = 0x40
 
 
 class Relay:
-    """Between all links of one device, whose `mtu` is in bytes."""
+    """Relay between all links of one device. `own`: this machine's addresses."""
 
     def __init__(
         self,
@@ -55,16 +55,17 @@ class Relay:
         self._clock = clock
         self._errors: WeakKeyDictionary[Link, TokenBucket] = WeakKeyDictionary()
         self._aside: dict[Link, list[tuple[bytes, int]]] = {}
-        """What crosses to other links than the one that the bundler builds a record for: their records come later."""
+        """Packets for links other than the one whose record the bundler builds now. Their records are built later."""
 
     def take(self, header: Buffer, packet: memoryview) -> bool:
-        """Whether a packet was the relay's to deal with; what crosses leaves with `flush` at the latest.
+        """Forward or drop a packet; return False if it is for the device instead.
 
-        `header`: its virtio_net_hdr, made by this end. `packet` is changed.
+        Forwarded packets are sent at the next `flush` at the latest. `header`: the packet's virtio_net_hdr, made by
+        this end. `packet` is modified.
         """
         destination = destination_of(packet)
         link = self._routes.find(destination)
-        if link is None or not self._crosses(destination):
+        if link is None or not self._may_forward_to(destination):
             return False
         flags, _, headers, size, _, _ = VNET_HEADER.unpack_from(header)
         if hops_left(packet) <= 1:
@@ -77,7 +78,7 @@ class Relay:
         return True
 
     def flush(self) -> None:
-        """No more is at hand: send what is there, link by link."""
+        """Send the forwarded packets, link by link, now that no more are at hand."""
         self._bundler.flush()
         while self._aside:
             link, packets = self._aside.popitem()
@@ -87,20 +88,23 @@ class Relay:
         self._bundler.drained()
 
     def discard(self) -> None:
-        """Drop what waits to cross: an error has interrupted it."""
+        """Drop the packets that wait to be forwarded, after an error has interrupted this."""
         self._aside.clear()
 
-    def _crosses(self, destination: bytes) -> bool:
+    def _may_forward_to(self, destination: bytes) -> bool:
         return is_one_host(destination) and not is_link_local(destination) and destination not in self._own
 
     def _is_too_big(self, packet: memoryview, largest: int) -> bool:
-        """`largest`: the bytes of the packet, or of the largest that a superpacket is made of."""
+        """Return whether a packet is too big for the device and must not be fragmented.
+
+        `largest`: bytes of the packet, or of the largest packet that a superpacket is made of.
+        """
         return largest > self._mtu and (packet[0] >= 0x50 or bool(packet[6] & _DF))
 
     def _send(self, link: Link, packet: memoryview, field: int) -> None:
-        """Enter the packet in the link's record, or put it aside while another link's is built.
+        """Enter the packet in the link's record, or put it aside while another link's record is built.
 
-        So packets to several links by turns cost a record for each link, and not one for each packet.
+        So packets that alternate between several links take one record for each link, not one for each packet.
         """
         if self._bundler.link is link or (self._bundler.link is None and link not in self._aside):
             self._enter(link, packet, field)
@@ -109,7 +113,7 @@ class Relay:
 
     def _enter(self, link: Link, packet: memoryview, field: int) -> None:
         bundler = self._bundler
-        bundler.note_more(link)  # a record that left before this packet was filled by what is at hand
+        bundler.note_more(link)  # a record sent before this packet was sent because it was full
         try:
             if bundler.link is not link:
                 bundler.turn_to(link)
@@ -118,7 +122,10 @@ class Relay:
             link.drops[bad.reason] += 1
 
     def _refuse(self, packet: memoryview, error: IcmpError, reason: str) -> None:
-        """Drop it, and tell its sender: from this end's address in the tunnel, without one from its destination."""
+        """Drop a packet, and send an ICMP error to its sender.
+
+        The error's source is this end's address in the tunnel, or without one the packet's destination.
+        """
         sender = self._routes.find(source_of(packet))
         if sender is None:
             return
@@ -126,10 +133,11 @@ class Relay:
         if may_be_told_of(packet) and self._errors_to(sender).take(self._clock()):
             destination = destination_of(packet)
             source = self._own.of_device(len(destination)) or destination
-            told = error_about(packet, error, source, self._mtu if error is TOO_BIG else 0)
-            self._send(sender, memoryview(told), 0)
+            reply = error_about(packet, error, source, self._mtu if error is TOO_BIG else 0)
+            self._send(sender, memoryview(reply), 0)
 
     def _errors_to(self, link: Link) -> TokenBucket:
+        """Return the rate limit of ICMP errors to a link's peer."""
         bucket = self._errors.get(link)
         if bucket is None:
             bucket = self._errors[link] = TokenBucket(ERRORS_PER_SECOND, ERRORS_AT_ONCE)

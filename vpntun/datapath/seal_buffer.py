@@ -1,10 +1,10 @@
-"""Seals the messages of every link, and sends them by as few system calls as possible.
+"""Buffers in which every link's messages are sealed, to be sent by as few system calls as possible.
 
-    batch    messages that fit in one datagram each, of one size, the last perhaps shorter: they leave together by one
-             UDP_SEGMENT send, or over TCP each behind its length. `flush` when no more are at hand
-    burst    a record that needs several datagrams leaves at once (wire/burst.py)
+    batch    Messages of one size, each fitting in one datagram; the last may be shorter. They are sent together: by one
+             UDP_SEGMENT call, or over TCP each behind its length. Call `flush` when no more are at hand.
+    burst    A record that needs several datagrams (wire/burst.py). It is sent at once.
 
-One sealer serves all links, so that its buffers are few and stay in the processor's cache.
+One seal buffer serves all links, so that its buffers are few and stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ MOST_MESSAGES = 64
 
 
 class BatchSender(Protocol):
-    """What sends a batch: a link."""
+    """Sender of a batch, which is a link."""
 
     def send_batch(
         self, session: Session, messages: memoryview, size: int, first: int, count: int, *, are_records: bool
     ) -> None:
-        """Send `count` messages of `size` bytes, the last perhaps shorter; their counters begin at `first`."""
+        """Send `count` messages of `size` bytes, of which the last may be shorter. `first`: the first one's counter."""
 
 
 class SealBuffer:
-    """Owns the buffers that messages are sealed into. `pending`: how many are sealed and not sent."""
+    """Owner of the buffers that messages are sealed into. `pending`: messages that are sealed and not sent."""
 
     def __init__(self) -> None:
         self.pending = 0
@@ -40,16 +40,17 @@ class SealBuffer:
         self._session: Session | None = None
         self._first_counter = 0
         self.last_counter = 0
-        """Of the message that was added last."""
+        """Counter of the message that was added last."""
         self._are_records = False
         self._message = memoryview(bytearray(LARGEST))
         self._padded = memoryview(bytearray(LARGEST))
         self._cutter = BurstCutter(self._message)
 
     def add(self, link: BatchSender, session: Session, plaintext: memoryview, *, is_record: bool) -> bool:
-        """Seal one message into the batch; whether the batch has left since, so that the path may be blocked now.
+        """Seal one message into the batch; return whether a batch was sent, after which the path may be blocked.
 
-        `is_record`: it is a BUNDLE or a PARITY. The other end accounts for it, and no router may cut its datagram.
+        `is_record`: the message is a BUNDLE or a PARITY. The other end accounts for it, and no router may cut its
+        datagram.
         """
         size = len(plaintext) + DATA_OVERHEAD
         count = self.pending
@@ -87,14 +88,14 @@ class SealBuffer:
         link.send_batch(session, self._batch[:end], size, first, count, are_records=are_records)
 
     def discard(self) -> None:
-        """Drop the batch: an error has interrupted it."""
+        """Forget the batch: it was handed over, or an error has interrupted it."""
         self._link = self._session = None
         self.pending = self._size = self._end = 0
 
     def seal(self, session: Session, plaintext: memoryview, size: int) -> memoryview:
-        """Seal one message by itself, its plaintext padded with zeros to `size` bytes; it is valid until the next."""
+        """Seal one message alone, its plaintext padded with zeros to `size` bytes. It is valid until the next call."""
         length = len(plaintext)
-        if length < size:  # what follows the record in its buffer is the next packet
+        if length < size:  # padded in a copy, because the next packet follows the record in its buffer
             self._padded[:length] = plaintext
             self._padded[length:size] = bytes(size - length)
             plaintext = self._padded[:size]
@@ -103,6 +104,6 @@ class SealBuffer:
     def cut(self, length: int, datagram: int, *, protected: bool) -> list[memoryview]:
         """Cut the message of `length` bytes that `seal` returned into datagrams of at most `datagram` bytes.
 
-        `protected`: a parity goes with them, if the message fills its pieces.
+        `protected`: add a parity, if the message fills its pieces.
         """
         return self._cutter.cut(length, datagram, protected=protected)

@@ -1,4 +1,4 @@
-"""Real TCP connections on the loopback: a house that accepts them, and its guests."""
+"""Real TCP connections on the loopback: a server that accepts them, and its clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vpntun.wire.framing import SharedBuffer
 
 
 def a_peer(public: bytes = BOB.public) -> Peer:
-    """A peer of Alice's, which is nowhere yet."""
+    """A peer of Alice's, without an endpoint yet."""
     return Peer(ALICE, public, bytes(32), Node(ALICE).indices, Stamps(), random.Random(1))
 
 
@@ -30,8 +30,8 @@ def frame(message: bytes) -> bytes:
     return len(message).to_bytes(2, "big") + message
 
 
-class Guest:
-    """An accepted connection and the ordinary socket at its other end, with all that the loop saw of it."""
+class Client:
+    """An accepted connection and the ordinary socket at its other end, with all events that the loop saw."""
 
     def __init__(self, connection: TcpConnection, outside: socket.socket, loop: HandLoop) -> None:
         self.connection = connection
@@ -50,11 +50,11 @@ class Guest:
         except BadPacket as bad:
             self.reasons.append(bad.reason)
 
-    def says(self, *messages: bytes) -> None:
+    def send(self, *messages: bytes) -> None:
         self.outside.sendall(b"".join(map(frame, messages)))
 
     def stall(self) -> list[bytes]:
-        """Send until a frame is taken in part only; what was sent, the partial one with it."""
+        """Send until the kernel accepts only part of a frame; return the sent messages, that one included."""
         sent: list[bytes] = []
         while True:
             message = len(sent).to_bytes(4, "big") * 4000
@@ -62,8 +62,8 @@ class Guest:
             if self.connection.send([memoryview(message)]) is Outcome.HELD:
                 return sent
 
-    def hears(self, count: int) -> list[bytes]:
-        """Read that many frames at the other end, while the loop turns."""
+    def receive(self, count: int) -> list[bytes]:
+        """Read `count` frames at the other end, while the loop turns."""
         self.outside.setblocking(False)
         stream = bytearray()
         frames: list[bytes] = []
@@ -81,8 +81,8 @@ class Guest:
         assert not stream
         return frames
 
-    def sees_the_end(self) -> bool:
-        """Whether the other end has been told that the connection is over, and got no byte before."""
+    def sees_close(self) -> bool:
+        """Return whether the other end sees the connection close, without a byte before."""
         self.outside.settimeout(5)
         try:
             return self.outside.recv(1) == b""
@@ -90,15 +90,15 @@ class Guest:
             return True
 
 
-class House:
-    """A listener, the connections that it has accepted, and whoever calls."""
+class TcpServer:
+    """A listener, the connections that it has accepted, and their clients."""
 
     def __init__(self, loop: HandLoop, stack: ExitStack) -> None:
         self.loop = loop
         self.port = free_port(socket.AF_INET, socket.SOCK_STREAM)
         self.listener = TcpListener(socket.AF_INET, self.port)
         self.accepted = AcceptedConnections(loop, SharedBuffer(), self._ready, self._closed)
-        self._guests: dict[Stream, Guest] = {}
+        self._clients: dict[Stream, Client] = {}
         self._stack = stack
         stack.callback(self.listener.close)
 
@@ -112,21 +112,21 @@ class House:
     def accept(self) -> TcpConnection | None:
         return next(self.listener.accept(self.loop, self.accepted), None)
 
-    def guest(self, source: str = "127.0.0.1", *, friend: bool = False) -> Guest:
+    def client(self, source: str = "127.0.0.1", *, authenticated: bool = False) -> Client:
         outside = self.call(source)
         connection = self.accept()
         assert connection is not None
         self._stack.callback(connection.close)
-        guest = self._guests[connection] = Guest(connection, outside, self.loop)
-        if friend:
-            guest.connection.belongs_to(a_peer())
-        return guest
+        client = self._clients[connection] = Client(connection, outside, self.loop)
+        if authenticated:
+            client.connection.belongs_to(a_peer())
+        return client
 
     def _ready(self, connection: Stream) -> None:
-        guest = self._guests[connection]
-        guest.ready += 1
-        guest.on_ready()
+        client = self._clients[connection]
+        client.ready += 1
+        client.on_ready()
 
     def _closed(self, connection: Stream) -> None:
-        if connection in self._guests:
-            self._guests[connection].closed += 1
+        if connection in self._clients:
+            self._clients[connection].closed += 1
