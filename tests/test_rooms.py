@@ -1,4 +1,4 @@
-"""The tables of docs/architecture.rst, which scripts/rooms writes, have every room and file with its docstring."""
+"""The tables of docs/architecture.rst, which scripts/rooms writes, list every room and file with its docstring."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def rows_of_part(name: str) -> list[list[str]]:
     return rows(ARCHITECTURE.partition(f".. {name}, written by scripts/rooms\n\n")[2].partition("\n\n")[0])
 
 
-def test_the_script_that_writes_the_tables_repairs_them_and_leaves_the_rest() -> None:
+def test_the_script_rewrites_the_tables_and_keeps_the_rest() -> None:
     script = rooms_script()
     assert script.rewritten(ARCHITECTURE) == ARCHITECTURE, "run scripts/rooms"
     assert script.rewritten(re.sub(r"^``[a-z_/]+\.py``  .*\n", "", ARCHITECTURE, flags=re.MULTILINE)) == ARCHITECTURE
 
 
-def test_what_is_markup_in_a_docstring_is_text_in_the_table() -> None:
+def test_markup_in_a_docstring_is_plain_text_in_the_table() -> None:
     text = "`Relay = yes` and `x`: a*b | c_ and some_name, back\\slash"
     marked = rooms_script().marked_up(f"{text}.")
     assert marked == r"``Relay = yes`` and ``x``: a\*b \| c\_ and some_name, back\\slash"
