@@ -156,7 +156,7 @@ def test_an_error_of_apt_is_shown_and_fatal_if_a_needed_package_is_missing(machi
     status, said = machine.provide("build", "demo")
     assert status == 1
     assert "E: no such package" in said
-    assert "could not be installed; apt-get says why above" in said
+    assert "could not be installed; see the messages of apt-get above" in said
     assert "missing: compiler links; on Debian" in said
 
 
