@@ -34,22 +34,22 @@ def rooms_script() -> ModuleType:
 
 
 def test_every_room_is_in_the_table_with_the_first_sentence_of_its_docstring() -> None:
-    told = {name.strip("`"): without_markup(text) for name, text in rows_of_part("rooms")}
-    assert list(told) == [f"{room}/" if (PACKAGE / room).is_dir() else f"{room}.py" for room in ROOMS]
-    for name, text in told.items():
+    listed = {name.strip("`"): without_markup(text) for name, text in rows_of_part("rooms")}
+    assert list(listed) == [f"{room}/" if (PACKAGE / room).is_dir() else f"{room}.py" for room in ROOMS]
+    for name, text in listed.items():
         path = PACKAGE / name / "__init__.py" if name.endswith("/") else PACKAGE / name
         assert f"{docstring(path)} ".replace("\n", " ").startswith(f"{text}. "), f"{name}: run scripts/rooms"
 
 
 def test_every_file_of_a_room_is_in_its_table_with_the_first_line_of_its_docstring() -> None:
     part = ARCHITECTURE.partition(".. files, ")[2].partition(".. end of files")[0]
-    told = {}
+    listed = {}
     for room, content in re.findall(r"^([\w/]+/)\n~+\n\n((?:.+\n)+)", part, re.MULTILINE):
-        told.update({f"{room}{name.strip('`')}": without_markup(text) for name, text in rows(content)})
+        listed.update({f"{room}{name.strip('`')}": without_markup(text) for name, text in rows(content)})
     there = {path.relative_to(PACKAGE).as_posix(): docstring(path).split("\n")[0] for path in PACKAGE.rglob("*.py")}
     there = {name: line.removesuffix(".") for name, line in there.items() if "/" in name}
     there = {name: line for name, line in there.items() if not name.endswith("__init__.py")}
-    assert told == there, "run scripts/rooms"
+    assert listed == there, "run scripts/rooms"
 
 
 def rows_of_part(name: str) -> list[list[str]]:

@@ -123,7 +123,7 @@ def _names(known: Iterable[Any], groups: Mapping[str, Sequence[str]] | None = No
         chosen = [name for word in words for name in (groups or {}).get(word, [word])]
         for name in chosen:
             if name not in names:
-                raise argparse.ArgumentTypeError(f"there is no {name!r}; there are {', '.join(names)}")
+                raise argparse.ArgumentTypeError(f"unknown name {name!r}; choose from {', '.join(names)}")
         return chosen
 
     return parse

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-GRID = "grid"  # stands for all of them on the command line
+GRID = "grid"  # the name of the whole grid on the command line
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,6 @@ POINTS = (
     Point(100, 25, 400, 0.1),
     Point(300, 10, 400, 1),
 )
-CONGESTIONS = ("cubic", "bbr")  # each measured by a flow of its own
+CONGESTIONS = ("cubic", "bbr")  # each measured by a separate flow
 WARM_UP = 1.0  # seconds at the start of a flow that do not count for throughput and round trips
 LEAST_SECONDS = 2.0  # duration of a flow, so that some of it counts

@@ -81,7 +81,7 @@ class End(Side):
         self._world.note(self, what, carrier)
 
     def handle_deadline(self) -> None:
-        """Do what is due."""
+        """Handle the timers that are due."""
         self.executor.handle_timers(self._world.now, self._world.now)
 
     def send(self, packet: bytes) -> None:

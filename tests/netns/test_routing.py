@@ -482,24 +482,24 @@ DNS = "DNS = 10.9.0.1, fd09::1, corp.example, example.net"
 
 
 def test_name_servers_and_domains_are_given_to_resolvconf_and_removed_even_after_a_kill(world: World) -> None:
-    told = world.lab.folder / "told"
+    recorded = world.lab.folder / "recorded"
     program = world.lab.folder / "bin" / "resolvconf"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >>{told}\ntest "$1" != -a || cat >>{told}\n')
+    program.write_text(f'#!/bin/sh\necho "$@" >>{recorded}\ntest "$1" != -a || cat >>{recorded}\n')
     program.chmod(0o755)
     env = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
     entry = entry_for("cli")
     added = f"-a {entry} -m 0 -x\nnameserver 10.9.0.1\nnameserver fd09::1\nsearch corp.example example.net\n"
     for killed in (False, True):
         client = world.start(world.write(FULL, DNS), env)
-        assert told.read_text() == added
+        assert recorded.read_text() == added
         if killed:
             client.kill()
             world.down(env)
         else:
             assert client.stop() == 0
-        assert told.read_text() == f"{added}-d {entry} -f\n"
-        told.unlink()
+        assert recorded.read_text() == f"{added}-d {entry} -f\n"
+        recorded.unlink()
     assert world.state() == world.before
 
 
@@ -520,14 +520,14 @@ def test_without_resolvconf_the_tunnel_is_up_and_logs_one_warning(world: World) 
 
 
 def test_hook_lines_run_before_and_after_everything_that_is_set_up(world: World) -> None:
-    told = world.lab.folder / "told"
+    recorded = world.lab.folder / "recorded"
     state = "$(ip -o link show %i 2>/dev/null | wc -l) $(ip rule | grep -c 5182:)"
-    lines = [f"{when} = echo {when} %i {state} >>{told}" for when in ("PostDown", "PreDown", "PostUp", "PreUp")]
-    client = world.up(FULL, *lines, "PostUp = ping -c1 -w20 10.9.0.1", f"PostUp = echo and again >>{told}")
-    assert until(lambda: "again" in told.read_text(), SECONDS)
+    lines = [f"{when} = echo {when} %i {state} >>{recorded}" for when in ("PostDown", "PreDown", "PostUp", "PreUp")]
+    client = world.up(FULL, *lines, "PostUp = ping -c1 -w20 10.9.0.1", f"PostUp = echo and again >>{recorded}")
+    assert until(lambda: "again" in recorded.read_text(), SECONDS)
     assert client.stop() == 0
     said = ["PreUp cli 0 0", "PostUp cli 1 1", "and again", "PreDown cli 1 1", "PostDown cli 0 0"]
-    assert told.read_text().splitlines() == said
+    assert recorded.read_text().splitlines() == said
 
 
 def reload(client: Daemon, says: str = "read the configuration again") -> None:

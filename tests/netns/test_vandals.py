@@ -48,11 +48,11 @@ def test_a_hub_under_attack_serves_its_peers(place: Place, what: str) -> None:
     assert pings_answered(place, 3) == 3
 
 
-def test_bundles_of_nothing_cost_little_over_tcp_too(place: Place) -> None:
+def test_bundles_of_tiny_packets_cost_little_over_tcp_too(place: Place) -> None:
     hub, a = place.start_hub(), place.start_a()
     a.wait_for("connected")
     with at_little_cost(hub):
-        vandal = place.vandal("bundles of nothing", "fd02::2", carrier="tcp")
+        vandal = place.vandal("bundles of tiny packets", "fd02::2", carrier="tcp")
         assert pings_answered(place) == 20
         assert vandal.wait() == 0, str(vandal)
     assert place.status(place.hub, "hub")["peers"][1]["drops"]["bad bundle"] > 10

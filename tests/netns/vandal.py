@@ -43,7 +43,7 @@ def bursts_without_key(send: Send, index: int) -> Iterator[None]:
         yield
 
 
-def pieces_of_too_much(send: Send, index: int) -> Iterator[None]:
+def oversized_bursts(send: Send, index: int) -> Iterator[None]:
     """Send 64 full datagrams for an index seen on the wire: they were joined into a message of 93,200 bytes."""
     counter = 1 << 40
     while True:
@@ -67,7 +67,7 @@ def short_bursts(send: Send, session: Session, udp: socket.socket) -> Iterator[N
         yield
 
 
-def bundles_of_nothing(send: Send, session: Session, udp: socket.socket) -> Iterator[None]:
+def bundles_of_tiny_packets(send: Send, session: Session, udp: socket.socket) -> Iterator[None]:
     """Send records of 13,000 packets of one byte: each blocked the loop for 40 ms."""
     record = bytes((BUNDLE,)) + b"\0\1\0\0x" * 13_000
     while True:
@@ -75,8 +75,8 @@ def bundles_of_nothing(send: Send, session: Session, udp: socket.socket) -> Iter
         yield
 
 
-AS_STRANGER = {"bursts without a key": bursts_without_key, "pieces of too much": pieces_of_too_much}
-AS_PEER = {"short bursts": short_bursts, "bundles of nothing": bundles_of_nothing}
+AS_STRANGER = {"bursts without a key": bursts_without_key, "oversized bursts": oversized_bursts}
+AS_PEER = {"short bursts": short_bursts, "bundles of tiny packets": bundles_of_tiny_packets}
 
 
 def meet(wanted: dict[str, str]) -> tuple[Session, socket.socket]:
