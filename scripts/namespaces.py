@@ -1,6 +1,7 @@
 """Network namespaces joined by veth pairs, for scripts/demo, scripts/netns, the benchmark and the tests' lab.
 
-A namespace has a name below /run/netns, as ip-netns(8) gives it. Needs root, ip(8) and the standard library alone.
+A namespace is a file below /run/netns with its name, as for ip-netns(8). This needs root and ip(8), but only the
+standard library.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NamespaceError(Exception):
-    """A step that failed; the message says which, and what ip(8) or the kernel said."""
+    """A failed step; the message names it and quotes ip(8) or the kernel."""
 
 
 def ip(*arguments: str) -> str:
@@ -52,13 +53,13 @@ def up(name: str, device: str, *addresses: str) -> None:
 
 
 def entering(name: str) -> list[str]:
-    """The beginning of a command line that runs a command in this namespace."""
+    """The words to put before a command to run it in this namespace."""
     return ["ip", "netns", "exec", name]
 
 
 @contextlib.contextmanager
 def inside(name: str) -> Iterator[None]:
-    """Sockets and devices that this thread opens meanwhile belong to this namespace."""
+    """Enter a namespace: sockets and devices that this thread opens in the body belong to it."""
     with open("/proc/thread-self/ns/net") as outside, (NETNS / name).open() as there:
         _call("setns", there.fileno(), _CLONE_NEWNET)
         try:
@@ -68,10 +69,10 @@ def inside(name: str) -> Iterator[None]:
 
 
 def remove(name: str, grace: float = 0) -> None:
-    """Remove a namespace, if it exists, and end the processes in it: with SIGKILL, once the seconds of grace are over.
+    """Remove a namespace, if it exists, and end the processes in it.
 
-    A child of this process that has ended is still listed until this process waits for it: that delays the removal by
-    a second, and does not prevent it.
+    With a `grace` in seconds they first get SIGTERM and this time to end, then SIGKILL. An ended child of this process
+    is still listed until this process waits for it, which delays the removal by a second, but does not prevent it.
     """
     if not (NETNS / name).exists():
         return
@@ -96,9 +97,10 @@ def _signal(name: str, number: signal.Signals) -> list[int]:
 
 
 def hide(*folders: str) -> None:
-    """Give this process private mounts, with these folders empty.
+    """Give this process private mounts in which these folders are empty.
 
-    Namespaces and files that it makes there are invisible outside, and go with the last process that uses the mounts.
+    Namespaces and files that it makes there are invisible outside, and disappear with the last process that uses the
+    mounts.
     """
     _call("unshare", _CLONE_NEWNS)
     _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
@@ -107,7 +109,7 @@ def hide(*folders: str) -> None:
 
 
 def until(condition: Callable[[], bool], seconds: float, interval: float = 0.02) -> bool:
-    """Poll until the condition holds; False when it has not within so many seconds."""
+    """Poll until the condition holds; return False if it does not within this many seconds."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

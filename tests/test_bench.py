@@ -1,4 +1,4 @@
-"""scripts/benchmark: its pure parts, without root. What it measures, only a run can tell."""
+"""The pure parts of scripts/benchmark: ratios, readings, results, tables and the plan. They need no root."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def iperf(nbytes: int, seconds: float, retransmits: int = 0) -> str:
 # Ratios.
 
 
-def test_a_median_is_of_what_was_read() -> None:
+def test_a_median_ignores_missing_readings() -> None:
     assert median([3, None, 1]) == 2
     assert median([5, 1, 3]) == 3
     assert median([None]) is None
     assert median([]) is None
 
 
-def test_a_percentile_is_a_reading() -> None:
+def test_a_percentile_is_one_of_the_readings() -> None:
     assert percentile(range(1, 101), 99) == 99
     assert percentile(range(1, 101), 50) == 50
     assert percentile([7], 99) == 7
@@ -64,14 +64,14 @@ def test_a_percentile_is_a_reading() -> None:
 def test_ratios_are_taken_within_the_round() -> None:
     assert ratios([10, 100, None, 8], [5, 10, 2]) == [2, 10, None]
     assert ratios([1, 2], [0, None]) == [None, None]
-    # The machine was ten times as fast in the second round; the ratio of the medians would be 1.05.
+    # The machine was twenty times as fast in the second round; the ratio of the medians would be 0.15.
     assert ratio([2, 40, 3], [1, 20, 40]) == 2
 
 
 # Readings.
 
 
-def test_a_transfer_is_what_the_receiver_got() -> None:
+def test_a_transfer_is_read_from_the_receivers_sums() -> None:
     transfer = read_iperf(iperf(125_000_000, 2.0, retransmits=7))
     assert (transfer.mbits, transfer.repeated) == (500, 7)
 
@@ -87,12 +87,12 @@ def test_a_transfer_is_what_the_receiver_got() -> None:
         '{"error": "unable to connect to server: Connection refused"}',
     ],
 )
-def test_no_transfer_is_an_error(text: str) -> None:
+def test_a_report_without_a_transfer_is_an_error(text: str) -> None:
     with pytest.raises(BenchError):
         read_iperf(text)
 
 
-def test_iperf_says_itself_what_went_wrong() -> None:
+def test_an_error_that_iperf_reports_is_passed_on() -> None:
     with pytest.raises(BenchError, match="the server is busy"):
         read_iperf('{"start": {}, "end": {}, "error": "error - the server is busy"}')
 
@@ -114,7 +114,7 @@ def test_small_datagrams_are_counted_by_the_second() -> None:
 
 
 @given(st.text() | st.from_regex(r'\{"end": .*\}') | st.from_regex(r"time=.* ms\n\d+ packets transmitted"))
-def test_what_cannot_be_read_is_one_error(text: str) -> None:
+def test_unreadable_output_raises_only_bench_error(text: str) -> None:
     for read in (read_iperf, read_ping, read_flood, lambda text: read_observed(text, text)):
         try:
             read(text)
@@ -125,7 +125,7 @@ def test_what_cannot_be_read_is_one_error(text: str) -> None:
 # Results, targets and tables.
 
 
-def test_a_missed_round_keeps_its_place() -> None:
+def test_a_missed_round_is_recorded_as_none() -> None:
     results = Results()
     for number in range(3):
         results.record("veth", "bare", number, {"up": 10.0 ** (number + 1)})
@@ -155,7 +155,7 @@ def test_a_target_is_met_missed_or_not_measured() -> None:
     assert (least.value(results), most.value(results)) == (6, 40)
 
 
-def test_headings_break_and_numbers_stand_to_the_right() -> None:
+def test_headings_break_and_numbers_are_aligned_to_the_right() -> None:
     assert table.columns(["", "1 flow", "CPU"], [["bare", "1,000", "-"], ["vpntun-udp", "2", "0.30"]]) == (
         "                1\n"
         "             flow   CPU\n"
@@ -177,7 +177,7 @@ def test_the_tables_show_what_was_measured() -> None:
 # The plan.
 
 
-def test_plans_and_targets_name_what_there_is() -> None:
+def test_plans_and_targets_name_only_existing_paths_figures_and_subjects() -> None:
     measurements = {each.name: set(each.gives) for each in MEASUREMENTS}
     figures, paths = {figure.name for figure in FIGURES}, {path.name for path in PATHS}
     assert set().union(*measurements.values()) == figures
@@ -194,14 +194,14 @@ def test_plans_and_targets_name_what_there_is() -> None:
     assert {name for pair in COMPARED for name in pair} <= SUBJECTS
 
 
-def test_a_subject_says_which_of_its_programs_is_not_installed() -> None:
+def test_a_subject_names_the_program_that_is_not_installed() -> None:
     def nothing(_site: object) -> None: ...
 
     assert Subject("it", nothing, needs=("sh", "no-such-program")).missing() == "no-such-program"
     assert Subject("it", nothing, needs=("sh",)).missing() is None
 
 
-def test_a_plan_is_cut_to_what_was_asked_for() -> None:
+def test_a_plan_is_limited_to_the_options() -> None:
     chosen = plan.QUICK.limited(["veth", "loss-0.1"], []).timed(7, None)
     assert chosen.parts["loss-0.1"] == plan.Part(plan.EVERYTHING, 7)
     assert chosen.seconds == plan.QUICK.seconds
@@ -212,7 +212,7 @@ def test_a_plan_is_cut_to_what_was_asked_for() -> None:
 # Loss, and profiles.
 
 
-def test_loss_is_believed_only_of_single_datagrams_and_as_much_as_asked_for() -> None:
+def test_loss_must_be_of_single_datagrams_and_have_the_share_that_is_asked_for() -> None:
     assert said_of_loss("a", [100_000, 0, 1_020], 0.01) == ["a lost 1020 of 100000 packets, 1.02%, each a single one"]
     with pytest.raises(BenchError, match="more than one"):
         said_of_loss("a", [100_000, 3, 1_000], 0.01)

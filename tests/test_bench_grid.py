@@ -1,4 +1,4 @@
-"""The grid of scripts/benchmark: its pure parts, and that wan.c compiles. What wan.c does: tests/netns/test_wan.py."""
+"""The pure parts of the benchmark's grid, and the compilation of wan.c, whose work tests/netns/test_wan.py tests."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ CHECKOUT = Path(__file__).parents[1]
 
 
 def flow(*rates: float, repeated: int = 0) -> Observed:
-    """A flow with these rates, in Mbit/s, each for 0.1 s."""
+    """Make a flow with these rates in Mbit/s, each for 0.1 s."""
     return Observed(
         [Interval(n / 10, (n + 1) / 10, int(rate * 1e6 / 8 / 10)) for n, rate in enumerate(rates)], repeated
     )
 
 
 def receiver(*intervals: tuple[float, float, int]) -> str:
-    """iperf3's report of the receiving end."""
+    """Make iperf3's report of the receiving end."""
     sums = [{"sum": {"start": start, "end": end, "bytes": nbytes}} for start, end, nbytes in intervals]
     return json.dumps({"start": {}, "intervals": sums, "end": {}})
 
@@ -41,8 +41,8 @@ def receiver(*intervals: tuple[float, float, int]) -> str:
 SENDER = json.dumps({"end": {"sum_sent": {"retransmits": 7}}})
 
 
-def estimator(**figures: tuple[float, float]) -> Results:
-    """Results of one point, each figure as wireguard-go's and vpntun's over UDP."""
+def measured(**figures: tuple[float, float]) -> Results:
+    """Make the results of one point. Each figure is given for wireguard-go and for vpntun over UDP."""
     results = Results()
     for name, values in figures.items():
         for subject, value in zip((WIREGUARD, UDP), values, strict=True):
@@ -66,7 +66,7 @@ def test_each_point_is_a_path_and_has_its_part_in_the_plan() -> None:
     assert [QUICK.parts[name].rounds for name in POINT_NAMES if name in QUICK.parts] == [1, 1]
 
 
-def test_flows_on_the_grid_have_a_time_of_their_own_unless_one_is_given() -> None:
+def test_flows_on_the_grid_have_their_own_duration_unless_one_is_given() -> None:
     assert (WHOLE.seconds_on("veth"), WHOLE.seconds_on("50-10-100")) == (3, 6)
     given = WHOLE.timed(None, 4)
     assert (given.seconds_on("veth"), given.seconds_on("50-10-100")) == (4, 4)
@@ -74,7 +74,7 @@ def test_flows_on_the_grid_have_a_time_of_their_own_unless_one_is_given() -> Non
     assert not WHOLE.limited(["veth"], []).has_grid
 
 
-def test_three_subjects_are_measured_on_the_grid_and_no_hub_is() -> None:
+def test_three_subjects_but_no_hub_are_measured_on_the_grid() -> None:
     path = next(path for path in PATHS if path.point)
     assert {each.name for each in (*OWN, *HUBS) if measured_on(each, path)} == {UDP, TCP, WIREGUARD}
     assert all(measured_on(each, PATHS[0]) for each in OWN)
@@ -85,7 +85,7 @@ def test_another_wireguard_go_can_be_chosen() -> None:
     assert chosen.missing() == "/nowhere/wireguard-go"
 
 
-# What the receiver of a flow saw.
+# Flows as their receiver reports them.
 
 
 def test_the_first_second_of_a_flow_is_left_out() -> None:
@@ -94,7 +94,7 @@ def test_the_first_second_of_a_flow_is_left_out() -> None:
         flow(*[900.0] * 10).mbits(1.0)
 
 
-def test_a_flow_has_started_when_it_first_runs_at_most_of_its_later_rate() -> None:
+def test_a_flow_has_started_once_it_reaches_90_percent_of_its_later_rate() -> None:
     assert flow(1, 20, 85, 91, 40, *[100.0] * 10).start() == pytest.approx(0.4)
     assert flow(*[100.0] * 10).start() == pytest.approx(0.1)
 
@@ -114,7 +114,7 @@ def test_a_flow_is_read_from_both_reports() -> None:
         ('{"error": "the client has gone"}', SENDER),
     ],
 )
-def test_no_observed_flow_is_an_error(receives: str, sends: str) -> None:
+def test_reports_without_an_observed_flow_are_an_error(receives: str, sends: str) -> None:
     with pytest.raises(BenchError):
         read_observed(receives, sends)
 
@@ -137,8 +137,8 @@ def test_vpntun_must_be_three_times_as_fast_under_random_loss_with_cubic() -> No
     assert bounds == {"100-25-400-0.1": 3, "300-10-400-1": 3}
 
 
-def test_an_aim_says_where_it_was_missed() -> None:
-    said = gridtables.targets(estimator(cubic=(100, 98), bbr=(100, 90), cubic_wire=(1.06, 1.05)))
+def test_an_aim_lists_the_points_that_miss_it() -> None:
+    said = gridtables.targets(measured(cubic=(100, 98), bbr=(100, 90), cubic_wire=(1.06, 1.05)))
     assert "throughput >= 0.97 of wireguard-go's: met at 1 of 2\n    300-10-400 bbr: 0.900\n" in said
     assert "<= wireguard-go's + 0.01: met at 1 of 1" in said
     assert TCP not in said
@@ -146,7 +146,7 @@ def test_an_aim_says_where_it_was_missed() -> None:
 
 def test_the_grid_is_one_table_with_a_row_for_each_congestion_control() -> None:
     flows, others = gridtables.tables(
-        estimator(cubic=(100, 98), cubic_again=(5, 1234), cubic_wire=(1.05, 1.06), two=(9, 3))
+        measured(cubic=(100, 98), cubic_again=(5, 1234), cubic_wire=(1.05, 1.06), two=(9, 3))
     )
     assert _last_row(flows) == "300-10-400 cubic 100.0 (5; 1.050) 98.0 (1,234; 1.060) 0.98 - -"
     assert _last_row(others) == "300-10-400 two flows 9.0 3.0 0.33 - -"
@@ -157,10 +157,10 @@ def _last_row(shown: str) -> str:
     return " ".join(shown.splitlines()[-1].split())
 
 
-# The program that is the path.
+# The program that carries the path.
 
 
-def test_the_program_takes_a_points_numbers() -> None:
+def test_a_point_is_passed_to_the_program_as_options() -> None:
     assert wan.options(Point(100, 25, 400, 0.1), 1500) == (
         ["--rate", "100", "--delay", "25", "--queue", "400", "--loss", "0.1", "--mtu", "1500"]
     )
@@ -173,7 +173,7 @@ def test_a_missing_compiler_is_named_with_its_package(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
-def test_the_program_compiles_and_says_how_it_is_called(tmp_path: Path) -> None:
+def test_the_program_compiles_and_prints_its_usage(tmp_path: Path) -> None:
     for command in ([wan.compiled(tmp_path / "wan")], [CHECKOUT / "scripts" / "wan"]):
         done = subprocess.run([*command, "--queue", "many", "a", "b"], capture_output=True, text=True, check=False)
         assert done.returncode == 2

@@ -1,8 +1,8 @@
-"""The documents agree with the program and with each other. test_examples.py runs the examples of two machines.
+"""The documents agree with the program and with each other. test_examples.py runs the examples with two machines.
 
-1. Every `vpntun ...`, in a block or in a sentence, is accepted by the real command line. Every example has a test.
-2. Options, messages, requests, packages and commands are those of the program, the scripts and the Makefile.
-3. Links, section names and file names lead somewhere, tables are in shape, and README.rst is short.
+1. The real command line accepts every `vpntun ...` in a block or in a sentence. Every example has a test.
+2. Options, messages, requests, packages and commands match those of the program, the scripts and the Makefile.
+3. Links, section names and file names have targets, tables are well formed, and README.rst is short.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def command_lines() -> list[str]:
 
 
 def mentions() -> list[str]:
-    """Return every `vpntun ...` in a sentence, but no command that is only named, without its arguments."""
+    """Return every `vpntun ...` in a sentence, except commands that are named without arguments."""
     found = re.findall(r"``(vpntun [^`]+)``", flat(EVERYTHING))
     return [line for line in found if line.split()[1] not in vpntun.commands or len(line.split()) > 2]
 
@@ -52,7 +52,7 @@ def flat(text: str) -> str:
 
 
 def check_command_line(line: str, *, whole: bool) -> None:
-    """Raise click's errors where the real command line would not accept it."""
+    """Raise click's error if the real command line does not accept this one."""
     arguments = shlex.split(line)[1:]
     if arguments and arguments[0] in vpntun.commands:
         parent = click.Context(vpntun, **vpntun.context_settings)
@@ -69,14 +69,14 @@ def test_a_command_line_is_accepted(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", [line for line in mentions() if "DEVICE:" not in line])
-def test_what_a_sentence_mentions_is_accepted(line: str) -> None:
+def test_a_command_line_in_a_sentence_is_accepted(line: str) -> None:
     try:
         check_command_line(line, whole=False)
     except click.exceptions.Exit as left:  # -h and -V
         assert left.exit_code == 0
 
 
-def test_the_lines_are_found() -> None:
+def test_the_command_lines_are_found() -> None:
     assert len(command_lines()) >= 15
     assert "vpntun -s -i tun3" in command_lines()
     assert "vpntun -V" in mentions()
@@ -123,7 +123,7 @@ def test_version_and_help() -> None:
     assert "vpntun -s -i tun3" in CliRunner().invoke(vpntun, ["-h"]).output
 
 
-def test_keys_are_made_as_the_readme_pipes_them() -> None:
+def test_keys_can_be_piped_as_in_the_readme() -> None:
     runner = CliRunner()
     private = runner.invoke(vpntun, ["genkey"]).output
     public = runner.invoke(vpntun, ["pubkey"], input=private).output
@@ -160,7 +160,7 @@ def test_the_packages_are_those_that_the_scripts_install() -> None:
     )
 
 
-def test_the_commands_of_a_developer_are_there() -> None:
+def test_the_commands_of_a_developer_exist() -> None:
     typed = [
         step.command.split()
         for name in ("install", "first-try", "bench", "developer")
@@ -258,5 +258,5 @@ def test_tables_keep_to_their_columns(name: str) -> None:
 
 @DOCUMENT
 def test_lines_have_at_most_120_characters(name: str) -> None:
-    text = re.sub(r"^    .*$", "", DOCUMENTS[name], flags=re.MULTILINE)  # what a program prints is not broken
+    text = re.sub(r"^    .*$", "", DOCUMENTS[name], flags=re.MULTILINE)  # blocks show what programs print, however long
     assert [line for line in text.splitlines() if len(line) > 120] == []

@@ -1,6 +1,6 @@
-"""The documents' examples of two machines: each is run in a lab, line by line, and prints what the document says.
+"""The documents' examples with two machines. Each runs in a lab, line by line, and must print what the document shows.
 
-tests/documents.py says how an example is written. The other checks of the documents are in test_documents.py.
+tests/documents.py describes how an example is written. The other checks of the documents are in test_documents.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.reader import WIREGUARD, Reader
 
 
 @pytest.fixture(scope="module")
-def _machine_lets_us() -> Iterator[None]:
+def _state_folders() -> Iterator[None]:
     if reason := why_not():
         (pytest.fail if os.environ.get("VPNTUN_REQUIRE_NETNS") == "1" else pytest.skip)(reason)
     sweep()
@@ -35,7 +35,7 @@ def _machine_lets_us() -> Iterator[None]:
 
 
 @pytest.fixture
-def reader(_machine_lets_us: None, tmp_path: Path) -> Iterator[Reader]:
+def reader(_state_folders: None, tmp_path: Path) -> Iterator[Reader]:
     lab = Lab(tmp_path)
     yield Reader(lab)
     lab.close()
@@ -108,7 +108,7 @@ def test_a_file_of_a_shared_key(reader: Reader) -> None:
 
 
 @pytest.mark.netns
-def test_keys_and_peers_alone(reader: Reader) -> None:
+def test_peers_alone(reader: Reader) -> None:
     reader.type(blocks("configuration-files")[0])
     reader.put_offices_files()
     reader.follow("peers-alone")
@@ -128,15 +128,15 @@ def test_what_a_tunnel_is_doing(reader: Reader) -> None:
                 shown = reader.run(reader.lab.a, "local", step.command).splitlines()
                 said = [line for line in shown if not line.strip().startswith(SOMETIMES)]
                 expected = reader._translate("\n".join(step.output)).splitlines()
-                assert list(map(_what_stays, said)) == list(map(_what_stays, expected))
+                assert list(map(_without_changing_part, said)) == list(map(_without_changing_part, expected))
             else:
                 reader.take(step)
     assert shown
     assert not reader.lab.a.has_device("tun11")
 
 
-def _what_stays(line: str) -> str:
-    """Return a line of `show` without the part that differs every time."""
+def _without_changing_part(line: str) -> str:
+    """Return a line of `show` without the part that changes from run to run."""
     title, colon, _ = line.partition(":")
     return title + colon if title.strip().startswith(CHANGING) else line
 
@@ -168,7 +168,7 @@ def test_least_privilege(reader: Reader) -> None:
 
 
 @pytest.mark.netns
-def test_a_daemon_that_is_waited_for(reader: Reader) -> None:
+def test_a_daemon_with_wait(reader: Reader) -> None:
     assert "  state: connected\n" in reader.run_beside_a_server("daemon")
 
 

@@ -1,8 +1,8 @@
-"""The rooms of the package: which may import which, how many files each holds, and which do no I/O.
+"""Rules for the rooms of the package: which may import which, how many files each contains, and which do no I/O.
 
-ROOMS lists them from low to high. A file imports only from its own room and from rooms listed before it, and no files
-import each other in a circle. Imports are read from the source, wherever they stand in it, so one inside a function or
-for types only counts like any other.
+ROOMS lists them from low to high. A file imports only from its own room and from rooms listed before it, and files do
+not import each other in a circle. Imports are read from the source, so those inside a function and those for types only
+count as well.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROOMS = (
     "cli",
     "__main__",
 )
-"""Folders, and files at the top level, from low to high. The package's own name is open to all."""
+"""Folders, and files at the top level, from low to high. Any file may import the package itself."""
 WITHOUT_IO = ROOMS[: ROOMS.index("runtime")]
 OUTSIDE = {"socket", "select", "selectors", "time", "os", "fcntl", "asyncio", "threading"}
 MOST_FILES = 16
@@ -46,7 +46,7 @@ def room_of(module: Path) -> str:
 
 
 def imports(module: Path, root: Path) -> Iterator[tuple[int, str]]:
-    """Line and absolute dotted name of everything a module imports; `from a import b` gives a.b, whatever b is."""
+    """Yield the line and absolute dotted name of each import of a module; `from a import b` gives a.b."""
     package = [root.name, *module.relative_to(root).parts[:-1]]
     for node in ast.walk(ast.parse(module.read_text(), str(module))):
         if isinstance(node, ast.Import):
@@ -60,7 +60,7 @@ def imports(module: Path, root: Path) -> Iterator[tuple[int, str]]:
 
 
 def file_of(name: str, root: Path) -> Path | None:
-    """The file of the package that a dotted name leads to, relative to it; None for a name from elsewhere."""
+    """The file of the package that defines a dotted name, relative to the package; None for other packages' names."""
     top, *rest = name.split(".")
     if top != root.name:
         return None
@@ -76,7 +76,7 @@ def file_of(name: str, root: Path) -> Path | None:
 
 
 def violations(root: Path) -> list[str]:
-    """One line for each import that points up or reaches outside, and for each room unknown; `root`: the package."""
+    """Return a line for each import from above or from outside, and for each unknown room. `root` is the package."""
     found = []
     for module in modules(root):
         room = room_of(module)
@@ -96,12 +96,12 @@ def violations(root: Path) -> list[str]:
 
 
 def modules(root: Path) -> list[Path]:
-    """Every file of the package, relative to it."""
+    """All files of the package, relative to it."""
     return sorted(each.relative_to(root) for each in root.rglob("*.py"))
 
 
 def circle(root: Path) -> list[str]:
-    """Files that import each other in a circle, the first again at the end; empty where there is none."""
+    """Find files that import each other in a circle; return them with the first repeated at the end, or nothing."""
     graph = {
         module: sorted({target for _, name in imports(root / module, root) if (target := file_of(name, root))})
         for module in modules(root)
@@ -148,7 +148,7 @@ def test_every_room_exists_and_holds_at_most_sixteen_files() -> None:
     assert {room for room in ROOMS if room not in counts and not (PACKAGE / f"{room}.py").is_file()} == set()
 
 
-def test_a_tree_that_breaks_the_law_is_found_out(tmp_path: Path) -> None:
+def test_violations_of_the_rules_are_found(tmp_path: Path) -> None:
     root = write_tree(
         tmp_path / "house",
         {

@@ -1,4 +1,4 @@
-"""docs/protocol.rst: its test vectors are what the code computes, and its constants are the code's."""
+"""The code computes the test vectors of docs/protocol.rst and has the constants listed there."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ SECRET = bytes(range(32))
 
 
 def vector(name: str) -> str:
-    """The literal block behind the comment of this name, without its indentation."""
+    """The literal block after the comment with this name, without its indentation."""
     found = re.search(rf"^\.\. vector: {name}\n\n::\n\n((?:    .*\n|\n)+)", DOCUMENT, re.MULTILINE)
     assert found, f"docs/protocol.rst has no vector named {name}"
     return re.sub(r"^    ", "", found[1], flags=re.MULTILINE).strip() + "\n"
 
 
 def items(name: str) -> dict[str, str]:
-    """Name -> value; a line that begins with a space continues the one before."""
+    """The values of a vector by name. A line that begins with a space continues the one before."""
     joined = re.sub(r"\n +", "", vector(name))
     return dict(re.split(r" {2,}", line, maxsplit=1) for line in joined.splitlines())
 
@@ -122,7 +122,7 @@ def test_the_records_vector() -> None:
 
 
 def datagram(identification: int, payload: bytes) -> bytearray:
-    """From the client to the server, with a checksum still to finish."""
+    """Make a UDP packet from the client to the server, with an unfinished checksum."""
     shared = SharedIdentity.of(SECRET)
     ends = IPv4Address(shared.client4).packed + IPv4Address(shared.server4).packed
     length = 8 + len(payload)
@@ -302,7 +302,7 @@ CONSTANTS = {
 }
 
 
-def test_the_table_of_constants_holds_all_of_them_and_no_other() -> None:
+def test_the_table_of_constants_matches_the_code() -> None:
     table = DOCUMENT.partition(".. constants\n")[2]
     rows = (re.split(r" {2,}", line.strip(), maxsplit=1) for line in table.splitlines())
     said = {row[0]: row[1] for row in rows if len(row) == 2 and not row[0].startswith("=")}
@@ -311,12 +311,12 @@ def test_the_table_of_constants_holds_all_of_them_and_no_other() -> None:
     assert backoff.JITTER == 0.25
 
 
-def test_the_lengths_that_are_asked_for_first_are_named() -> None:
+def test_the_lengths_that_are_probed_first_are_listed() -> None:
     plain_text = " ".join(DOCUMENT.split())
     for common in (pathmtu.COMMON_V4, pathmtu.COMMON_V6):
         assert ", ".join(map(str, common)) in plain_text
 
 
 @pytest.mark.parametrize("label", ["server", "client", "psk", "prefix6", "pair4"])
-def test_every_label_of_the_derivation_is_named(label: str) -> None:
+def test_every_label_of_the_derivation_is_documented(label: str) -> None:
     assert f"``vpntun {label}``" in DOCUMENT

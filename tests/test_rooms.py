@@ -1,4 +1,4 @@
-"""The tables of docs/architecture.rst, which scripts/rooms writes, have every room and file with its docstring."""
+"""The tables of docs/architecture.rst, which scripts/rooms writes, list every room and file with its docstring."""
 
 from __future__ import annotations
 
@@ -34,35 +34,35 @@ def rooms_script() -> ModuleType:
 
 
 def test_every_room_is_in_the_table_with_the_first_sentence_of_its_docstring() -> None:
-    told = {name.strip("`"): without_markup(text) for name, text in rows_of_part("rooms")}
-    assert list(told) == [f"{room}/" if (PACKAGE / room).is_dir() else f"{room}.py" for room in ROOMS]
-    for name, text in told.items():
+    listed = {name.strip("`"): without_markup(text) for name, text in rows_of_part("rooms")}
+    assert list(listed) == [f"{room}/" if (PACKAGE / room).is_dir() else f"{room}.py" for room in ROOMS]
+    for name, text in listed.items():
         path = PACKAGE / name / "__init__.py" if name.endswith("/") else PACKAGE / name
         assert f"{docstring(path)} ".replace("\n", " ").startswith(f"{text}. "), f"{name}: run scripts/rooms"
 
 
 def test_every_file_of_a_room_is_in_its_table_with_the_first_line_of_its_docstring() -> None:
     part = ARCHITECTURE.partition(".. files, ")[2].partition(".. end of files")[0]
-    told = {}
+    listed = {}
     for room, content in re.findall(r"^([\w/]+/)\n~+\n\n((?:.+\n)+)", part, re.MULTILINE):
-        told.update({f"{room}{name.strip('`')}": without_markup(text) for name, text in rows(content)})
+        listed.update({f"{room}{name.strip('`')}": without_markup(text) for name, text in rows(content)})
     there = {path.relative_to(PACKAGE).as_posix(): docstring(path).split("\n")[0] for path in PACKAGE.rglob("*.py")}
     there = {name: line.removesuffix(".") for name, line in there.items() if "/" in name}
     there = {name: line for name, line in there.items() if not name.endswith("__init__.py")}
-    assert told == there, "run scripts/rooms"
+    assert listed == there, "run scripts/rooms"
 
 
 def rows_of_part(name: str) -> list[list[str]]:
     return rows(ARCHITECTURE.partition(f".. {name}, written by scripts/rooms\n\n")[2].partition("\n\n")[0])
 
 
-def test_the_script_that_writes_the_tables_repairs_them_and_leaves_the_rest() -> None:
+def test_the_script_rewrites_the_tables_and_keeps_the_rest() -> None:
     script = rooms_script()
     assert script.rewritten(ARCHITECTURE) == ARCHITECTURE, "run scripts/rooms"
     assert script.rewritten(re.sub(r"^``[a-z_/]+\.py``  .*\n", "", ARCHITECTURE, flags=re.MULTILINE)) == ARCHITECTURE
 
 
-def test_what_is_markup_in_a_docstring_is_text_in_the_table() -> None:
+def test_markup_in_a_docstring_is_plain_text_in_the_table() -> None:
     text = "`Relay = yes` and `x`: a*b | c_ and some_name, back\\slash"
     marked = rooms_script().marked_up(f"{text}.")
     assert marked == r"``Relay = yes`` and ``x``: a\*b \| c\_ and some_name, back\\slash"

@@ -1,26 +1,26 @@
-"""Compares vpntun with the bare path and with the other tunnels that are installed, all on this machine. As root.
+"""Compare vpntun with the bare path and with the other tunnels that are installed, all on this machine. Needs root.
 
     scripts/bench --quick               the main figures, in less than 5 minutes
-    scripts/bench                       all of them, in two hours and a half
-    scripts/bench --json FILE           with every reading of every round
+    scripts/bench                       all figures, in two and a half hours
+    scripts/bench --json FILE           also write every reading of every round to FILE
     scripts/bench --paths veth --measure up,down --subjects bare,vpntun-udp,openvpn-udp --rounds 3 --seconds 1
     scripts/bench --paths grid          the grid of ordinary paths, in an hour and a half
-    scripts/bench --list                the names of paths, measurements and subjects
+    scripts/bench --list                list the names of paths, measurements and subjects
 
-Two namespaces, a path between them, and on each path one round after the other. Within a round the subjects take
-turns, and it is the ratios within the rounds whose medians are shown beside the medians of the figures: the machine is
-never the same for two minutes. "Up" is from the end that calls to the end that serves. Processor seconds are those of
-both ends' processes, a gigabyte of a flow up. The memory is the bigger end's. On the path "hub" it is the same tunnel
-twice, to a server whose other link is left alone or held blocked.
+The benchmark joins two namespaces by a path and runs several rounds on each path. Within a round the subjects take
+turns. Because the speed of a machine changes from minute to minute, it shows the medians of the ratios within the
+rounds beside the medians of the figures. "Up" is the direction from the end that calls to the end that serves. CPU
+seconds are those of both ends' processes for each gigabyte of a flow up. Memory is that of the bigger end. The path
+"hub" compares a tunnel to a server whose other link is idle with one to a server whose other link is blocked.
 
-The grid is eight paths named by their numbers (Mbit/s, ms one way, packets of queue, percent lost), for vpntun and
-wireguard-go. Its flows have CUBIC or BBR. All others have the congestion control of the machine, and so has what goes
-under a tunnel over TCP. A C compiler must be installed for the program that is the path. Distributions ship old
+The grid consists of eight paths named by their numbers (Mbit/s, ms one way, packets of queue, percent lost), for vpntun
+and wireguard-go. Its flows use CUBIC or BBR. All other flows, and the outer connections of tunnels over TCP, use the
+congestion control of the machine. The program that carries these paths needs a C compiler. Distributions ship old
 versions of wireguard-go; --wireguard-go chooses a newer one.
 
-`make bench` is the whole; the script makes the environment .venv if it is not there. With another environment:
-PYTHONPATH=scripts PYTHON -m benchmark --quick. A subject whose programs are not installed is left out with a line that
-says so. Ctrl-C ends it and shows what there is.
+`make bench` runs everything. The script makes the environment .venv if it does not exist. With another environment:
+PYTHONPATH=scripts PYTHON -m benchmark --quick. A subject whose programs are not installed is left out, with a message.
+Ctrl-C ends the benchmark and shows the results so far.
 """
 
 from __future__ import annotations
@@ -90,26 +90,28 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="the main figures only, fewer rounds, shorter loads")
-    parser.add_argument("--rounds", type=int, metavar="N", help="on each path (3, grid 5; quick: 2 or 1)")
+    parser.add_argument("--quick", action="store_true", help="only the main figures, fewer rounds, shorter loads")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds on each path (3, grid 5; quick: 2 or 1)")
     usual = "; ".join(
         f"{name}{plan.seconds:g}, grid {plan.grid_seconds:g}" for name, plan in (("", WHOLE), ("quick: ", QUICK))
     )
-    parser.add_argument("--seconds", type=float, metavar="S", help=f"of each load ({usual})")
+    parser.add_argument("--seconds", type=float, metavar="S", help=f"duration of each load ({usual})")
     paths = _names(PATHS, {GRID: POINT_NAMES})
-    parser.add_argument("--paths", type=paths, default=[], metavar="NAME,...", help=f"these only; {GRID}: all of its")
-    parser.add_argument("--measure", type=_names(MEASUREMENTS), default=[], metavar="NAME,...", help="these only")
-    parser.add_argument("--subjects", type=_names(SUBJECTS), default=[], metavar="NAME,...", help="these only")
     parser.add_argument(
-        "--wireguard-go", type=_program, default=WIREGUARD_GO, metavar="PATH", help="the program (the one on PATH)"
+        "--paths", type=paths, default=[], metavar="NAME,...", help=f"only these; {GRID}: all its paths"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every reading there")
-    parser.add_argument("--list", action="store_true", help="say the names there are")
+    parser.add_argument("--measure", type=_names(MEASUREMENTS), default=[], metavar="NAME,...", help="only these")
+    parser.add_argument("--subjects", type=_names(SUBJECTS), default=[], metavar="NAME,...", help="only these")
+    parser.add_argument(
+        "--wireguard-go", type=_program, default=WIREGUARD_GO, metavar="PATH", help="its program (default: from PATH)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every reading to this file")
+    parser.add_argument("--list", action="store_true", help="list the names that these options take")
     return parser.parse_args()
 
 
 def _program(text: str) -> str:
-    """A path that holds wherever the benchmark goes, or a name that is looked for on PATH."""
+    """Make a path absolute, because programs run in another working directory; keep a name that PATH resolves."""
     return os.path.abspath(text) if "/" in text else text
 
 
@@ -121,7 +123,7 @@ def _names(known: Iterable[Any], groups: Mapping[str, Sequence[str]] | None = No
         chosen = [name for word in words for name in (groups or {}).get(word, [word])]
         for name in chosen:
             if name not in names:
-                raise argparse.ArgumentTypeError(f"there is no {name!r}; there are {', '.join(names)}")
+                raise argparse.ArgumentTypeError(f"unknown name {name!r}; choose from {', '.join(names)}")
         return chosen
 
     return parse
@@ -132,7 +134,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     plan = plan.timed(options.rounds, options.seconds)
     if plan.has_grid and plan.grid_seconds < LEAST_SECONDS:
         raise BenchError(
-            f"--seconds: on the grid at least {LEAST_SECONDS:g}, for the first second of a flow is left out"
+            f"--seconds must be at least {LEAST_SECONDS:g} on the grid, where the first second of a flow does not count"
         )
     for congestion in {each.congestion: None for each in MEASUREMENTS if each.congestion}:
         if not has_congestion_control(congestion):
@@ -159,12 +161,12 @@ def _subjects(options: argparse.Namespace) -> list[Subject]:
 
 def _check_machine() -> None:
     if os.geteuid() != 0:
-        raise BenchError("not root: it makes network namespaces and TUN devices")
+        raise BenchError("root is required to make network namespaces and TUN devices")
     for tool, package in NEEDED.items():
         if shutil.which(tool, path=TOOLS) is None:
             raise BenchError(f"{tool} is not installed; on Debian: apt install {package}")
     if not Path("/dev/net/tun").is_char_device():
-        raise BenchError("there is no /dev/net/tun: modprobe tun")
+        raise BenchError("there is no /dev/net/tun; load the kernel module: modprobe tun")
 
 
 def _versions(subjects: Sequence[Subject]) -> dict[str, str]:

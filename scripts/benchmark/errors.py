@@ -1,5 +1,5 @@
-"""The one error of the benchmark."""
+"""The only exception that the benchmark raises."""
 
 
 class BenchError(Exception):
-    """A step that failed; the message says which, and what the program concerned said."""
+    """A failed step; the message names it and quotes the output of the program concerned."""

@@ -1,4 +1,4 @@
-"""What is measured of a tunnel. A measurement is one load; some give more than one figure."""
+"""The measurements of a tunnel. Each runs one load and gives one or more figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIGURES = (
 
 
 def _flow(name: str, *, flows: int = 1, back: bool = False) -> Measure:
-    """TCP; of a flow up, the processor time of the tunnel's processes as well."""
+    """Measure TCP throughput and, for a single flow up, the processor time of the tunnel's processes."""
 
     def measure(bench: Bench, tunnel: Tunnel) -> Readings:
         before = tunnel.processor_seconds()
@@ -59,10 +59,10 @@ def _memory(bench: Bench, tunnel: Tunnel) -> Readings:
 
 
 def _rest(bench: Bench, tunnel: Tunnel) -> Readings:
-    """Wake-ups of one end while there is nothing to do."""
+    """Measure the wake-ups of the busier end of an idle tunnel."""
     if tunnel.bare:
         return {}
-    time.sleep(0.5)  # the last load's echoes
+    time.sleep(0.5)  # for the last packets of the load before
     before = [process.wake_ups() for process in tunnel.own]
     time.sleep(bench.seconds)
     woken = [process.wake_ups() - count for process, count in zip(tunnel.own, before, strict=True)]
@@ -83,7 +83,7 @@ MEASUREMENTS = (
 
 
 def has_congestion_control(name: str) -> bool:
-    """Whether TCP can use it here; the kernel loads its module if there is one."""
+    """Whether this kernel's TCP has a congestion control. Asking loads its module if there is one."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
             probe.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())

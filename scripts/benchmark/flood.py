@@ -1,11 +1,11 @@
-"""Datagrams of 64 bytes as fast as one process can send them, and how many of them arrive. Run by its path.
+"""Flood of 64-byte datagrams, as fast as one process can send them, and a count of those that arrive. Run by path.
 
-    flood.py receive PORT SECONDS       counts for so long after the first; prints: datagrams seconds
-    flood.py send HOST PORT SECONDS
-    flood.py offer HOST PORT RATE       datagrams of 1,400 bytes instead, so many a second, until it is ended
+    flood.py receive PORT SECONDS       count for this time after the first datagram; print the count and the seconds
+    flood.py send HOST PORT SECONDS     send for this time
+    flood.py offer HOST PORT RATE       send datagrams of 1,400 bytes instead, RATE a second, until killed
 
-Each datagram is a packet of its own (no UDP_SEGMENT), but many of the small ones go with one system call, sendmmsg(2)
-and recvmmsg(2), so that Python is not what is measured.
+Each datagram is a separate packet (no UDP_SEGMENT), but one system call, sendmmsg(2) or recvmmsg(2), handles many of
+the small ones, so that Python is not the bottleneck.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 PAYLOAD = 64
 AT_ONCE = 64
 OFFERED, OFFERED_EVERY = 1400, 0.01  # bytes; seconds
-PATIENCE = 5.0  # seconds until the first
+PATIENCE = 5.0  # seconds to wait for the first datagram
 SO_RCVBUFFORCE, MSG_WAITFORONE = 33, 0x10000
 
 
@@ -60,7 +60,7 @@ def send(host: str, port: int, seconds: float) -> None:
         out.connect((host, port))
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            # An error ("no buffer space", or "refused" once the receiver has gone) costs the rest of its group.
+            # After an error (no buffer space, or refused because the receiver has ended) the rest of the group is lost.
             _libc.sendmmsg(out.fileno(), _messages, AT_ONCE, 0)
 
 
@@ -78,13 +78,13 @@ def offer(host: str, port: int, rate: int) -> None:
 
 def receive(port: int, seconds: float) -> tuple[int, float]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as into:
-        into.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 23)  # what is dropped shall be the tunnel's drop
+        into.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 23)  # so that only the tunnel drops datagrams
         into.bind(("", port))
         print("ready", flush=True)
         into.settimeout(PATIENCE)
         into.recv(PAYLOAD)
         into.setblocking(True)
-        # The kernel's own time limit: settimeout would make the descriptor non-blocking, and recvmmsg with it.
+        # Use the kernel's timeout: settimeout would make the descriptor, and with it recvmmsg, non-blocking.
         into.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 100_000))
         count, started = 0, time.monotonic()
         while (spent := time.monotonic() - started) < seconds:

@@ -1,6 +1,6 @@
-"""The grid of ordinary paths: what access lines and wide-area links offer, from 20 to 300 Mbit/s. Pure.
+"""The grid of ordinary paths, like access lines and wide-area links, from 20 to 300 Mbit/s. Pure.
 
-A path is named by its numbers: Mbit/s, ms one way, packets of queue and, where chance loses packets, percent of loss.
+A path is named by its numbers: Mbit/s, ms one way, packets of queue and, with random loss, percent of packets lost.
 "300-10-400-1" is 300 Mbit/s with 10 ms each way, a queue of 400 packets and 1% lost.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-GRID = "grid"  # names all of them on the command line
+GRID = "grid"  # the name of the whole grid on the command line
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,6 @@ POINTS = (
     Point(100, 25, 400, 0.1),
     Point(300, 10, 400, 1),
 )
-CONGESTIONS = ("cubic", "bbr")  # each measured by a flow of its own
-WARM_UP = 1.0  # seconds at the start of a flow that its throughput and its round trips leave out
-LEAST_SECONDS = 2.0  # of a flow, for something to be left
+CONGESTIONS = ("cubic", "bbr")  # each measured by a separate flow
+WARM_UP = 1.0  # seconds at the start of a flow that do not count for throughput and round trips
+LEAST_SECONDS = 2.0  # duration of a flow, so that some of it counts

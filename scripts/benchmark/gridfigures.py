@@ -27,7 +27,7 @@ CUBIC = CONGESTIONS[0]
 
 
 def of(congestion: str, figure: str) -> str:
-    """The name of one of the six figures of a single flow. The throughput, "", has the congestion control's own."""
+    """The name of one of the six figures of a single flow; "" is the throughput, named like the congestion control."""
     return f"{congestion}-{figure}" if figure else congestion
 
 
@@ -58,7 +58,7 @@ def _single(congestion: str) -> Measure:
             flow = result()
         sent = bench.a.sent_bytes(bench.device) - before
         if not flow.nbytes:
-            raise BenchError("nothing has arrived")
+            raise BenchError("the flow's receiver got no data")
         return {
             congestion: flow.mbits(WARM_UP),
             of(congestion, "again"): flow.repeated,
@@ -85,16 +85,16 @@ def _both(bench: Bench, tunnel: Tunnel) -> Readings:
 
 
 def _share(bench: Bench, tunnel: Tunnel) -> Readings:
-    """What the flow in the slower of two tunnels of one kind gets, as a share of half of both."""
+    """Measure the throughput of the slower of two tunnels of one kind, as a share of their mean."""
     with tunnel.twin() as twin:
         rates = [flow.mbits(WARM_UP) for flow in _at_once(bench, (tunnel.far, False), (twin.far, False))]
     if not sum(rates):
-        raise BenchError("nothing has arrived")
+        raise BenchError("the receivers of both flows got no data")
     return {"share": min(rates) / (sum(rates) / 2)}
 
 
 def _at_once(bench: Bench, first: tuple[str, bool], second: tuple[str, bool]) -> tuple[Observed, Observed]:
-    """Two flows at the same time, each given as its far address and whether it goes back."""
+    """Run two flows at the same time. Each is given by its far address and whether it goes back."""
 
     def flow(far: str, back: bool) -> AbstractContextManager[Callable[[], Observed]]:
         return loads.observed(bench.a, bench.b, far, bench.seconds, CUBIC, back=back)

@@ -25,7 +25,7 @@ NAMES = {point.name for point in POINTS}
 
 
 def tables(results: Results) -> Iterator[str]:
-    """Each with its title; nothing where no point was measured."""
+    """Yield each table with its title, or nothing if no point was measured."""
     flows = [(f"{path} {each}", path, each) for path in _measured(results) for each in CONGESTIONS]
     others = [(f"{path} {shown}", path, each) for path in _measured(results) for each, shown in OTHERS.items()]
     for title, rows, cell in (
@@ -42,7 +42,7 @@ def tables(results: Results) -> Iterator[str]:
 
 
 def targets(results: Results) -> str:
-    """A line for each aim with the number of points that meet it, and a line for each that does not."""
+    """A line for each aim with the number of points that meet it, and a line for each point that does not."""
     verdicts = [_verdict(results, subject, aim) for subject, aims in AIMS.items() for aim in aims]
     return "\n".join(filter(None, verdicts))
 
@@ -52,7 +52,7 @@ def _measured(results: Results) -> list[str]:
 
 
 def _table(results: Results, rows: Sequence[tuple[str, str, str]], cell: Cell, *, ratios: bool) -> str:
-    """Rows given as their title, path and figure; the ratio to wireguard-go beside each of vpntun's, if wanted."""
+    """Make a table of rows given as title, path and figure, with vpntun's ratios to wireguard-go if wanted."""
     heads, shown = [""], []
     for subject in SUBJECTS:
         heads += [subject, "of wg"] if ratios and subject in OWN else [subject]

@@ -13,7 +13,7 @@ CLEAN = [point for point in POINTS if not point.loss]
 LOSSY = [point for point in POINTS if point.loss]
 SLIGHTLY_LOSSY = [point for point in POINTS if point.loss == 0.1]
 THROUGHPUT, THROUGHPUT_WITH_LOSS, THROUGHPUT_OVER_TCP = 0.97, 3.0, 0.95  # of wireguard-go's
-WIRE, WIRE_WITH_LOSS = 0.01, 1.25  # bytes for each byte received: beyond wireguard-go's; in all
+WIRE, WIRE_WITH_LOSS = 0.01, 1.25  # bytes for each byte received: beyond wireguard-go's; in total
 AGAIN = 20  # segments beyond wireguard-go's
 TRIP = 1.0  # ms beyond wireguard-go's
 START = 0.3  # s beyond wireguard-go's

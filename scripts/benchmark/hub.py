@@ -1,11 +1,11 @@
-"""A hub with two links. One of them is measured; the other, over TCP, is left alone, or held blocked meanwhile.
+"""A hub with two links. One link is measured; the other one, over TCP, is idle or blocked meanwhile.
 
     b   the hub: `vpntun up` with two peers
-    a   the peer that is measured, over UDP, and beside it the other one, over TCP
+    a   the measured peer, over UDP, and the other peer, over TCP
 
-Held blocked: the other peer's process is stopped, so that it reads nothing any more, and b goes on sending to it. What
-the kernels keep of that is full before anything is measured, and the hub's own queue for that link is full to the end,
-which the hub is asked. TCP gives a connection up after 15 s of this, so no load may take as long.
+To block the other link, its peer's process is stopped, so that it reads nothing, while b keeps sending to it. The
+kernels' buffers are full before the measurement begins. The hub's queue for that link is full until the measurement
+ends, which its status confirms. TCP closes a connection after 15 s in this state, so each load must be shorter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmark.subjects import VPNTUN, Site, Subject
 from namespaces import until
 
 OTHER = "other"
-RATE = 1000  # datagrams a second that are sent to it, 11 Mbit/s
+RATE = 1000  # datagrams sent to the other peer each second, 11 Mbit/s
 
 
 def _hub(site: Site) -> None:
@@ -50,11 +50,11 @@ def _hub(site: Site) -> None:
 
 @contextlib.contextmanager
 def _other_blocked(site: Site) -> Iterator[None]:
-    """The other link takes nothing, and is sent to all the time."""
-    former = _dropped(_wait(site, _takes_all, "has not come back"))
+    """Block the other link: its peer reads nothing while datagrams are sent to it."""
+    former = _dropped(_wait(site, _takes_all, "has not recovered"))
     process = next(process for _, process in site.processes if f"{_device(site, OTHER)}.conf" in process.command[-1])
     with process.held(), offered(site.b, _address_of_other(site), RATE):
-        full = _dropped(_wait(site, lambda other: _dropped(other) > former, "takes all that is sent to it"))
+        full = _dropped(_wait(site, lambda other: _dropped(other) > former, "accepts everything that is sent to it"))
         yield
         after = _ask(site)
         if after["carrier"] != "tcp" or not after["queue"]["packets"] or _dropped(after) == full:
@@ -66,12 +66,12 @@ def _takes_all(other: dict[str, Any]) -> bool:
 
 
 def _dropped(other: dict[str, Any]) -> int:
-    """How many packets had no room in its queue so far."""
+    """The number of packets dropped so far because the other link's queue was full."""
     return int(other["drops"].get("queue full", 0))
 
 
 def _wait(site: Site, holds: Callable[[dict[str, Any]], bool], otherwise: str) -> dict[str, Any]:
-    """What the hub says of the other link once that holds."""
+    """Wait until the hub's status of the other link satisfies a condition, and return the status."""
     said: dict[str, Any] = {}
 
     def asked() -> bool:
@@ -84,7 +84,7 @@ def _wait(site: Site, holds: Callable[[dict[str, Any]], bool], otherwise: str) -
 
 
 def _ask(site: Site) -> dict[str, Any]:
-    """What the hub says of the other link."""
+    """The hub's status of the other link."""
     done = site.b.run(*VPNTUN, "show", _device(site, "hub"), "--json", check=False)
     peers = json.loads(done.stdout)["peers"] if done.returncode == 0 else []
     return next((peer for peer in peers if peer["name"] == OTHER), {"state": "not there"})

@@ -1,4 +1,4 @@
-"""The loads: TCP flows by iperf3, pings, a flood of small datagrams. Each is bounded in time and raises BenchError."""
+"""The loads: TCP flows by iperf3, pings, a flood of small datagrams. Each has a time limit and raises BenchError."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ from namespaces import until
 FLOOD = Path(flood.__file__)
 PINGS_IDLE, EVERY_IDLE = 600, 0.002
 EVERY_LOADED = 0.005
-LEAD = 0.3  # for a flow to get going before the first ping
-PATIENCE = 8.0  # seconds that a load may take beyond its own
+LEAD = 0.3  # seconds between the start of a flow and the first ping
+PATIENCE = 8.0  # seconds that a load may take beyond its duration
 
 _ports = itertools.count(20000)
 _REPORT = ("--json", "--interval", str(INTERVAL))
 
 
 def tcp(a: Machine, b: Machine, far: str, seconds: float, *, flows: int = 1, back: bool = False) -> Transfer:
-    """So many TCP flows from a to b, or back."""
+    """Run TCP flows from a to b, or from b to a if `back`."""
     with _iperf_server(b) as (port, _):
         command = _iperf_client(far, port, seconds, flows, back)
         return read_iperf(a.run(*command, timeout=seconds + PATIENCE, check=False).stdout)
 
 
 def pings(a: Machine, far: str) -> RoundTrips:
-    """From a to b, which has nothing else to do."""
+    """Ping from a to b over an otherwise idle path."""
     wanted = ["-c", str(PINGS_IDLE), "-i", str(EVERY_IDLE)]
     return read_ping(a.run("ping", "-n", *wanted, "-w", "6", far, timeout=6 + PATIENCE, check=False).stdout)
 
 
 def pings_under_load(a: Machine, b: Machine, far: str, seconds: float) -> RoundTrips:
-    """From a to b, while a TCP flow goes the same way."""
+    """Ping from a to b while a TCP flow runs in the same direction."""
     with flow(a, b, far, seconds + LEAD + 1):
         time.sleep(LEAD)
         return pings_beside(a, far, seconds, EVERY_LOADED)
 
 
 def pings_beside(a: Machine, far: str, seconds: float, every: float) -> RoundTrips:
-    """From a to b for so many seconds, beside whatever else goes there."""
+    """Ping from a to b for this many seconds, beside any other traffic."""
     wanted = ["-c", str(int(seconds / every)), "-i", str(every), "-W", "1"]
     return read_ping(a.run("ping", "-n", *wanted, far, timeout=seconds + PATIENCE, check=False).stdout)
 
@@ -64,13 +64,13 @@ def pings_beside(a: Machine, far: str, seconds: float, every: float) -> RoundTri
 def observed(
     a: Machine, b: Machine, far: str, seconds: float, congestion: str, *, flows: int = 1, back: bool = False
 ) -> Iterator[Callable[[], Observed]]:
-    """Run TCP flows with a named congestion control meanwhile. The function yielded waits for their end."""
+    """Run TCP flows with a named congestion control during the body. The yielded function waits for their end."""
     with _iperf_server(b) as (port, server):
         client = a.start(*_iperf_client(far, port, seconds, flows, back), "--congestion", congestion)
 
         def result() -> Observed:
             client.wait(seconds + PATIENCE)
-            read_iperf(client.log)  # tells what went wrong, if anything
+            read_iperf(client.log)  # raises iperf3's error, if there is one
             server.wait(PATIENCE)
             receiver, sender = (client, server) if back else (server, client)
             return read_observed(receiver.log, sender.log)
@@ -83,7 +83,7 @@ def observed(
 
 @contextlib.contextmanager
 def flow(a: Machine, b: Machine, far: str, seconds: float, *, back: bool = False) -> Iterator[Callable[[], Transfer]]:
-    """One TCP flow meanwhile; what is yielded waits for its end. It must not be over before."""
+    """Run one TCP flow, which must outlast the body. The yielded function waits for its end."""
     with _iperf_server(b) as (port, _):
         client = a.start(*_iperf_client(far, port, seconds, 1, back))
 
@@ -94,13 +94,13 @@ def flow(a: Machine, b: Machine, far: str, seconds: float, *, back: bool = False
         try:
             yield result
             if not client.running:
-                result()  # says why
+                result()  # raises the reason
         finally:
             a.forget(client)
 
 
 def small_datagrams(a: Machine, b: Machine, far: str, seconds: float) -> float:
-    """How many of them reach b in a second, while a sends as many as it can."""
+    """Measure how many small datagrams reach b each second while a sends as many as it can."""
     port = str(next(_ports))
     receiver = b.start(sys.executable, FLOOD, "receive", port, f"{seconds:g}")
     try:
@@ -115,7 +115,7 @@ def small_datagrams(a: Machine, b: Machine, far: str, seconds: float) -> float:
 
 @contextlib.contextmanager
 def offered(machine: Machine, far: str, rate: int) -> Iterator[None]:
-    """Meanwhile so many big datagrams a second are sent to an address, whether they arrive or not."""
+    """Send this many big datagrams a second to an address during the body, whether or not they arrive."""
     sender = machine.start(sys.executable, FLOOD, "offer", far, str(next(_ports)), str(rate))
     try:
         yield
@@ -127,7 +127,7 @@ def offered(machine: Machine, far: str, rate: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _iperf_server(machine: Machine) -> Iterator[tuple[int, Process]]:
-    """The port of an iperf3 server for one test, ready, and its process."""
+    """Start an iperf3 server for one test; yield its port and its process once it listens."""
     port = next(_ports)
     server = machine.start("iperf3", "--server", "--one-off", *_REPORT, "--port", str(port))
     try:

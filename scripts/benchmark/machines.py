@@ -1,9 +1,9 @@
-"""Two machines on one: namespaces a and b, and every process that runs in them.
+"""The two machines of the benchmark, which are the namespaces a and b, and all processes that run in them.
 
-1. `hide` gives this process mounts of its own, with an empty /run and /var/lib: namespaces, control sockets, keys and
-   what vpntun remembers are seen by nobody else and go with the last process, whatever ends the benchmark.
-2. Each process is started here and ended here, by its id. It also ends when the benchmark is killed.
-3. Every wait has an end.
+1. `hide` gives this process private mounts, with an empty /run and /var/lib. Namespaces, control sockets, keys and
+   vpntun's state are invisible to others and disappear with the last process, however the benchmark ends.
+2. This module starts every process, and ends it by its id. The processes also end if the benchmark is killed.
+3. Every wait has a time limit.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from benchmark.errors import BenchError
 from namespaces import NamespaceError, inside
 
 CHECKOUT = Path(__file__).parents[2]
-WORK = Path("/run/bench")  # private: see `hide`
+WORK = Path("/run/bench")  # in a private mount, see `hide`
 TOOLS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def hide() -> None:
-    """Give this process private mounts, so that nothing of what it makes is seen outside or stays."""
+    """Give this process private mounts, so that what it makes is invisible to others and does not stay."""
     with _as_bench_errors():
         namespaces.hide("/run", "/var/lib")
     WORK.mkdir(mode=0o700)
@@ -42,7 +42,7 @@ def _as_bench_errors() -> Iterator[None]:
 
 
 class Process:
-    """A program that runs in a namespace; what it says goes into a file."""
+    """A program that runs in a namespace and whose output goes into a file."""
 
     def __init__(self, enter: Sequence[str], command: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
         self.command = tuple(command)
@@ -65,14 +65,14 @@ class Process:
         return "\n".join(self.log.splitlines()[-lines:])
 
     def wait(self, seconds: float) -> int | None:
-        """The exit status; None if it is still running by then."""
+        """Return the exit status, or None if the process is still running after this time."""
         try:
             return self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def stop(self) -> None:
-        """End it: politely, then not."""
+        """End the process with SIGTERM, and with SIGKILL if it does not react."""
         for wanted in (signal.SIGTERM, signal.SIGKILL):
             if self._popen.poll() is None:
                 self._popen.send_signal(wanted)
@@ -80,7 +80,7 @@ class Process:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """It does nothing meanwhile, not even what a signal asks of it."""
+        """Stop the process during the body with SIGSTOP."""
         self._popen.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -88,7 +88,7 @@ class Process:
             self._popen.send_signal(signal.SIGCONT)
 
     def processor_seconds(self) -> float:
-        """User and system time so far, of all its threads."""
+        """User and system time of all threads so far."""
         fields = self._proc("stat").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
@@ -99,7 +99,7 @@ class Process:
         return int(resident[1]) / 1024
 
     def wake_ups(self) -> int:
-        """How often one of its threads has waited for something so far."""
+        """The number of voluntary context switches of all threads so far."""
         threads = Path(f"/proc/{self.pid}/task").glob("*")
         said = "\n".join(self._proc(f"task/{each.name}/status") for each in threads)
         return sum(map(int, re.findall(r"^voluntary_ctxt_switches:\s*(\d+)$", said, re.MULTILINE)))
@@ -122,7 +122,7 @@ class Machine:
         self._enter = [*namespaces.entering(name), "setpriv", "--pdeathsig", "KILL", "--"]
         with _as_bench_errors():
             namespaces.add(name)
-        with inside(name):  # what one flow has learned shall not help or hinder the next
+        with inside(name):  # no flow may use what an earlier flow has learned
             Path("/proc/sys/net/ipv4/tcp_no_metrics_save").write_text("1")
 
     def run(
@@ -141,7 +141,7 @@ class Machine:
                 cwd=CHECKOUT,
             )
         except subprocess.TimeoutExpired:
-            raise BenchError(f"{command[0]} has not ended within {timeout:.0f} s") from None
+            raise BenchError(f"{command[0]} did not end within {timeout:.0f} s") from None
         if check and done.returncode != 0:
             raise BenchError(f"{' '.join(map(str, command))}: status {done.returncode}: {_last_words(done)}")
         return done
@@ -155,7 +155,7 @@ class Machine:
         return process
 
     def sent_bytes(self, device: str) -> int:
-        """How many bytes a device has sent so far, Ethernet headers included."""
+        """The bytes that a device has sent so far, including Ethernet headers."""
         with inside(self.name):
             counters = Path("/proc/thread-self/net/dev").read_text()
         found = re.search(rf"^ *{device}:(.*)$", counters, re.MULTILINE)
@@ -174,12 +174,12 @@ class Machine:
             namespaces.ip("-n", self.name, *map(str, arguments))
 
     def cable(self, device: str, other: Machine) -> None:
-        """Join the two by a veth pair, which is down at first; each end of it has this name."""
+        """Join both machines by a veth pair, which is down at first. Both ends have this name."""
         with _as_bench_errors():
             namespaces.cable(self.name, device, other.name, device)
 
     def forget(self, process: Process) -> None:
-        """Stop a process that is done with, and remove its log."""
+        """Stop a process that is no longer needed, and remove its log."""
         process.stop()
         process.log_file.unlink(missing_ok=True)
         self._processes.remove(process)

@@ -1,4 +1,4 @@
-"""The terms of a measurement: the figures it gives, and the place where it is taken."""
+"""The types of measurements, their figures and readings, and of the bench on which they are taken."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from benchmark.subjects import Tunnel
 @dataclass(frozen=True)
 class Figure:
     name: str
-    heading: str  # with its unit
+    heading: str  # ends with the unit
     digits: int = 0
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The two machines, their device on the path between them, and how long a load takes."""
+    """The two machines, their device on the path between them, and the duration of a load."""
 
     a: Machine
     b: Machine

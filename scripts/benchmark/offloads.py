@@ -1,7 +1,8 @@
-"""Switches a device's offloads off, as `ethtool -K` does, by the same ioctl.
+"""Switch off a device's offloads with the ioctl of `ethtool -K`.
 
-Off: everything that lets one buffer stand for several packets (segmentation in its kinds, GRO), and what it stands on
-(checksums by the device, scattered buffers). Then each datagram travels by itself, as over a plain network card.
+These are all features that put several packets into one buffer (all kinds of segmentation, GRO), and those that they
+depend on (checksums by the device, scattered buffers). Afterwards each datagram travels separately, as over a simple
+network card.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _OFF = re.compile(
 
 
 def switch_off(namespace: str, device: str) -> None:
-    """Switch them off, and see that they are."""
+    """Switch the offloads off, and verify that they are."""
     with inside(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         features = _names(control, device)
         unwanted = [number for number, name in features.items() if _OFF.fullmatch(name)]
@@ -34,7 +35,7 @@ def switch_off(namespace: str, device: str) -> None:
         active = _active(control, device, len(features))
     left = [features[number] for number in unwanted if active >> number & 1]
     if left:
-        raise BenchError(f"{device} keeps {', '.join(left)} on")
+        raise BenchError(f"{device} does not let these offloads be switched off: {', '.join(left)}")
 
 
 def _names(control: socket.socket, device: str) -> dict[int, str]:
@@ -49,12 +50,12 @@ def _request_off(control: socket.socket, device: str, numbers: Iterable[int], co
     blocks = [0] * ((count + 31) // 32)
     for number in numbers:
         blocks[number // 32] |= 1 << number % 32
-    pairs = b"".join(struct.pack("=II", valid, 0) for valid in blocks)  # what is meant, and what it shall be
+    pairs = b"".join(struct.pack("=II", valid, 0) for valid in blocks)  # which bits to set, and their new values
     _ethtool(control, device, struct.pack("=II", _SFEATURES, len(blocks)) + pairs)
 
 
 def _active(control: socket.socket, device: str, count: int) -> int:
-    """One bit a feature."""
+    """Return the active features, one bit each."""
     size = (count + 31) // 32
     answer = _ethtool(control, device, struct.pack("=II", _GFEATURES, size) + bytes(size * 16))
     # A block is: available, requested, active, never changed.
@@ -67,5 +68,5 @@ def _ethtool(control: socket.socket, device: str, request: bytes) -> bytes:
     try:
         fcntl.ioctl(control, _SIOCETHTOOL, struct.pack("16sP16x", device.encode(), buffer.buffer_info()[0]))
     except OSError as refused:
-        raise BenchError(f"the offloads of {device} cannot be switched: {refused.strerror}") from refused
+        raise BenchError(f"the offloads of {device} cannot be changed: {refused.strerror}") from refused
     return buffer.tobytes()

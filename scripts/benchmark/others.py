@@ -1,4 +1,4 @@
-"""OpenVPN, tinc and fastd, each with throw-away keys and otherwise as its manual has it."""
+"""OpenVPN, tinc and fastd, with temporary keys and otherwise configured as their manuals recommend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from namespaces import until
 
 
 def _openvpn(proto: str) -> Callable[[Site], None]:
-    """TLS, two self-signed certificates that know each other by fingerprint, AES-256-GCM, in user space."""
+    """Set up TLS with two self-signed certificates, verified by fingerprint, and AES-256-GCM in user space."""
 
     def certificate(site: Site, machine: Machine) -> str:
         name = site.folder / machine.name
@@ -47,7 +47,7 @@ def _openvpn(proto: str) -> Callable[[Site], None]:
 
 
 def _tinc(site: Site) -> None:
-    """Its 1.0 protocol with the ciphers it chooses by itself (AES-256-CBC, SHA-256), as a router."""
+    """Set up tinc's protocol 1.0 in router mode, with its default ciphers (AES-256-CBC, SHA-256)."""
     for machine in (site.b, site.a):
         folder = site.folder / machine.name
         if not folder.exists():
@@ -67,7 +67,7 @@ def _tinc(site: Site) -> None:
 
 
 def _fastd(site: Site) -> None:
-    """TUN, with salsa2012+umac, which its manual recommends where the processor is the limit."""
+    """Set up fastd in TUN mode with salsa2012+umac, which its manual recommends if the processor is the limit."""
     keys: dict[str, list[str]] = {}
     for machine in (site.a, site.b):
         said = machine.run("fastd", "--machine-readable", "--generate-key").stdout.strip()
@@ -89,16 +89,16 @@ def _fastd(site: Site) -> None:
 
 
 def _write(path: Path, *lines: str) -> None:
-    """A configuration file, for root alone."""
+    """Write a configuration file that only root can read."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_text("\n".join(lines) + "\n")
 
 
 def _configure(site: Site, machine: Machine) -> None:
-    """The address, on a device that the program has made and leaves to its operator."""
+    """Wait for the device, then set the address and the link up, which the program leaves to its operator."""
     if not until(lambda: machine.run("ip", "link", "show", site.device(machine), check=False).returncode == 0, 5):
-        raise BenchError(f"{site.name} has made no device")
+        raise BenchError(f"{site.name} did not make its device")
     machine.ip("address", "add", site.prefix(machine), "dev", site.device(machine))
     machine.ip("link", "set", site.device(machine), "up")
 

@@ -1,8 +1,8 @@
-"""The paths between the two machines: a veth pair as it is, without offloads, with loss; and the points of the grid.
+"""The paths between the two machines: a plain veth pair, one without offloads, ones with loss, and the grid's points.
 
-1. With the veth's offloads on, a burst crosses it as one buffer, and netfilter counts and drops it as one packet. So
-   loss comes with the offloads off, and the rules' counters show that it was single datagrams that were lost.
-2. The grid (grid.py) is carried by a program of its own, wan.c: rate, delay, queue, loss.
+1. With the offloads of the veth pair on, a burst crosses it as one buffer, and netfilter counts and drops it as one
+   packet. So the paths with loss have offloads off, and counters of rules verify that single datagrams were lost.
+2. The program wan.c carries the grid's paths (grid.py) with their rate, delay, queue and loss.
 """
 
 from __future__ import annotations
@@ -19,30 +19,32 @@ from benchmark.machines import Machine
 
 VETH = "veth0"
 MTU = 1500
-Verify = Callable[[], list[str]]  # what the path says of itself at the end, a line each; BenchError if it was not so
+Verify = Callable[
+    [], list[str]
+]  # returns the path's report, in lines; raises BenchError if the path was not as specified
 
 
 @dataclass(frozen=True)
 class Path:
-    """`loss` is the share of datagrams, each way."""
+    """A path. `loss` is the share of datagrams lost in each direction."""
 
     name: str
     title: str
     loss: float = 0.0
     offloads: bool = False
-    hub: bool = False  # where the hubs are measured, in place of all others
-    point: Point | None = None  # of the grid
+    hub: bool = False  # whether the hubs are measured here instead of the other subjects
+    point: Point | None = None  # the point of the grid that it is
 
     @property
     def device(self) -> str:
-        """Its name at both ends."""
+        """The name of the path's device at both ends."""
         return wan.DEVICE if self.point else VETH
 
 
 PATHS = (
     Path("veth", "a veth pair", offloads=True),
-    Path("hub", "a veth pair to a hub, whose other link is left alone or held blocked", offloads=True, hub=True),
-    Path("no-offloads", "a veth pair, its offloads off"),
+    Path("hub", "a veth pair to a hub, whose other link is idle or blocked", offloads=True, hub=True),
+    Path("no-offloads", "a veth pair, offloads off"),
     Path("loss-0.1", "a veth pair, offloads off, 0.1% of the datagrams lost", loss=0.001),
     Path("loss-1", "a veth pair, offloads off, 1% of the datagrams lost", loss=0.01),
     *(Path(point.name, point.title, point=point) for point in POINTS),
@@ -51,7 +53,7 @@ PATHS = (
 
 @contextlib.contextmanager
 def laid(path: Path, a: Machine, b: Machine) -> Iterator[Verify]:
-    """The path, laid between the two machines for as long as it is needed."""
+    """Connect the two machines by this path during the body."""
     with _grid(path.point, a, b) if path.point else _veth(path, a, b) as verify:
         yield verify
 
@@ -85,7 +87,10 @@ def _address(device: str, a: Machine, b: Machine) -> None:
 
 @contextlib.contextmanager
 def _losing(share: float, machines: Sequence[Machine]) -> Iterator[Verify]:
-    """Each machine loses so many of the packets that come in. Three rules: all, those too big to be one, the lost."""
+    """Drop this share of the packets that arrive at each machine.
+
+    Three rules count all packets, those that are too big to be a single one, and the dropped ones.
+    """
     rules = (
         ["-m", "length", "--length", "0:65535"],
         ["-m", "length", "--length", f"{MTU + 1}:65535"],
@@ -107,21 +112,23 @@ def _losing(share: float, machines: Sequence[Machine]) -> Iterator[Verify]:
 
 
 def counters(tool: str, machine: Machine) -> list[int]:
-    """How many packets each rule of INPUT has met."""
+    """The number of packets that each rule of INPUT has matched."""
     listed = machine.run(tool, "-w", "-nvxL", "INPUT").stdout
     return [int(found) for found in re.findall(r"^ *(\d+) +\d+ .*" + VETH, listed, re.MULTILINE)]
 
 
 def said_of_loss(name: str, counted: Sequence[int], share: float) -> list[str]:
-    """Pure. A loss far from what was asked for, or of what is no single packet, makes the readings worthless."""
+    """Describe the loss, or raise BenchError if readings are worthless: wrong share, or bursts lost whole. Pure."""
     arrived, too_big, lost = counted
     if too_big:
         raise BenchError(
-            f"{too_big} of {arrived} packets that came to {name} were more than one: the loss is of bursts"
+            f"{too_big} of {arrived} packets that arrived at {name} were more than one, so whole bursts were lost"
         )
     expected = arrived * share
     if abs(lost - expected) > 6 * max(expected, 25) ** 0.5:
-        raise BenchError(f"{lost} of {arrived} packets that came to {name} were lost, {expected:.0f} should have been")
+        raise BenchError(
+            f"{lost} of {arrived} packets that arrived at {name} were lost, {expected:.0f} should have been"
+        )
     return [f"{name} lost {lost} of {arrived} packets, {lost / max(arrived, 1):.2%}, each a single one"]
 
 
@@ -132,4 +139,4 @@ def _iptables(machine: Machine) -> str:
             machine.run(tool, "-w", "-A", "OUTPUT", "-m", "statistic", "--mode", "random", "--probability", "0.5")
             machine.run(tool, "-w", "-F", "OUTPUT")
             return tool
-    raise BenchError("no loss on the veth pair: iptables, or its match 'statistic', is not there")
+    raise BenchError("the veth pair cannot lose packets: iptables or its match 'statistic' is missing")

@@ -1,4 +1,4 @@
-"""What is measured on which path: the whole of it, and the part that is done in under five minutes. Pure."""
+"""Plans of what to measure on which path: all of it, and the part that takes less than five minutes. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POINT_NAMES = tuple(point.name for point in POINTS)
 
 @dataclass(frozen=True)
 class Part:
-    """What is measured on one path, and how often."""
+    """The measurements of one path, and the number of rounds."""
 
     measurements: Sequence[str]
     rounds: int
@@ -24,7 +24,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """`parts` by the name of the path; how many seconds a load takes, and how many a flow on the grid."""
+    """The parts by the name of their path, the duration of a load, and that of a flow on the grid."""
 
     parts: Mapping[str, Part]
     seconds: float
@@ -39,14 +39,14 @@ class Plan:
         return any(name in POINT_NAMES for name in self.parts)
 
     def limited(self, paths: Sequence[str], measurements: Sequence[str]) -> Plan:
-        """Only these paths, each with all of these measurements; where none are named, as planned."""
+        """Limit the plan to these paths and measurements; an empty list leaves them as planned."""
         parts = {name: self.parts.get(name, WHOLE.parts[name]) for name in paths or self.parts}
         if measurements:
             parts = {name: replace(part, measurements=measurements) for name, part in parts.items()}
         return replace(self, parts=parts)
 
     def timed(self, rounds: int | None, seconds: float | None) -> Plan:
-        """With so many rounds on each path and seconds a load, where they are given."""
+        """Set the number of rounds on each path and the seconds of a load, if they are given."""
         parts = {name: replace(part, rounds=rounds or part.rounds) for name, part in self.parts.items()}
         return Plan(parts, seconds or self.seconds, seconds or self.grid_seconds)
 

@@ -1,10 +1,10 @@
-"""Where the time goes at both ends of a vpntun while one TCP flow goes through it. As root.
+"""Profile both ends of a vpntun tunnel while one TCP flow runs through it. Needs root.
 
     scripts/profile [--transport udp,tcp] [--path veth] [--down] [--seconds 5] [--lines 12]
 
-For each end: how busy it is; the lines of Python at which it spends its processor time, system calls and the AEAD
-counted at the line that calls them (sampler.py); and, where perf is installed, the same time by library and symbol,
-the kernel's among them. `make profile` shows both transports over a bare veth pair.
+For each end it shows the load of the processor and the lines of Python at which the time is spent. System calls and the
+AEAD count at the line that calls them (sampler.py). If perf is installed, it also shows the time by library and symbol,
+including the kernel. `make profile` shows both transports over a plain veth pair.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Profile:
-    """Of one end: processor seconds a second, lines of Python, symbols of everything."""
+    """The profile of one end: its share of a processor, the lines of Python, and the symbols from perf."""
 
     busy: float
     lines: Sequence[Line]
@@ -56,7 +56,7 @@ class Profile:
 
 
 def lines_of(samples: Sequence[Sample], most: int, root: Path = CHECKOUT) -> list[Line]:
-    """The lines with most samples, and their source."""
+    """Return the lines with the most samples, and their source."""
     total = sum(count for count, *_ in samples) or 1
     found = []
     for count, file, number, function in samples[:most]:
@@ -69,20 +69,20 @@ def lines_of(samples: Sequence[Sample], most: int, root: Path = CHECKOUT) -> lis
 
 
 def symbols_of(report: str, most: int) -> list[Line]:
-    """From `perf report --stdio --sort dso,symbol`."""
+    """Parse the output of `perf report --stdio --sort dso,symbol`."""
     found = re.findall(r"^ +([\d.]+)% +(\S+) +\[(.)\] (.+?)(?: +-)* *$", report, re.MULTILINE)
     return [Line(float(share) / 100, "kernel" if kind == "k" else dso, what) for share, dso, kind, what in found][:most]
 
 
 def shown(lines: Sequence[Line]) -> Iterator[str]:
-    """One line each, aligned and not too long."""
+    """Format the lines for output: aligned, and cut to `WIDTH`."""
     width = max((len(line.where) for line in lines), default=0)
     for line in lines:
         yield f"  {line.share:6.1%}  {line.where:{width}}  {line.what}"[:WIDTH].rstrip()
 
 
 def take(transport: str, options: argparse.Namespace) -> tuple[float, list[Profile]]:
-    """Mbit/s of the flow, and a profile of each end, the client's first."""
+    """Run a flow; return its Mbit/s and the profiles of both ends, the client's first."""
     path = next(each for each in PATHS if each.name == options.path)
     with two_machines() as (a, b), laid(path, a, b):
         files = {machine.name: WORK / f"{machine.name}.{transport}.samples" for machine in (a, b)}
@@ -112,7 +112,7 @@ def take(transport: str, options: argparse.Namespace) -> tuple[float, list[Profi
 
 
 def _order(ends: Sequence[Process], number: signal.Signals) -> list[float]:
-    """Send both samplers a signal; their processor seconds so far."""
+    """Send a signal to both samplers, and return their processor seconds so far."""
     for end in ends:
         os.kill(end.pid, number)
     return [end.processor_seconds() for end in ends]
@@ -120,7 +120,7 @@ def _order(ends: Sequence[Process], number: signal.Signals) -> list[float]:
 
 @contextlib.contextmanager
 def _perf(machine: Machine, ends: Sequence[Process]) -> Iterator[list[str]]:
-    """Records both ends meanwhile; the list then holds perf's report on each, or nothing where there is no perf."""
+    """Record both ends with perf during the body; then the yielded list has a report on each, or none without perf."""
     reports: list[str] = []
     if shutil.which("perf", path=TOOLS) is None:
         yield reports
@@ -143,12 +143,12 @@ def main() -> int:
     )
     parser.add_argument("--transport", default="udp,tcp", metavar="udp,tcp")
     parser.add_argument("--path", choices=[path.name for path in PATHS], default="veth")
-    parser.add_argument("--down", action="store_true", help="the flow goes from the server to the client")
+    parser.add_argument("--down", action="store_true", help="run the flow from the server to the client")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--lines", type=int, default=12)
     options = parser.parse_args()
     if os.geteuid() != 0:
-        print("profile: not root: it makes network namespaces and TUN devices", file=sys.stderr)
+        print("profile: root is required to make network namespaces and TUN devices", file=sys.stderr)
         return 1
     try:
         hide()

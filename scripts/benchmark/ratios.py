@@ -1,7 +1,7 @@
-"""Medians, percentiles and ratios. A round is a list of readings taken one after the other; None: none could be taken.
+"""Medians, percentiles and ratios of readings, which are listed by round. None stands for a reading that failed.
 
-The machine's speed changes from minute to minute, so two medians say less than the median of the ratios that were each
-taken within one round.
+The machine's speed changes from minute to minute. Therefore the median of the ratios within each round is more reliable
+than the ratio of two medians.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 
 def median(readings: Sequence[float | None]) -> float | None:
-    """Of the readings that there are; None without any."""
+    """The median of the readings that are not None; None if there are none."""
     taken = sorted(reading for reading in readings if reading is not None)
     if not taken:
         return None
@@ -20,13 +20,13 @@ def median(readings: Sequence[float | None]) -> float | None:
 
 
 def percentile(readings: Sequence[float], share: float) -> float:
-    """The smallest reading that at least so many percent of all do not exceed."""
+    """The smallest reading that at least `share` percent of all readings do not exceed."""
     ordered = sorted(readings)
     return ordered[max(0, math.ceil(len(ordered) * share / 100) - 1)]
 
 
 def ratios(readings: Sequence[float | None], to: Sequence[float | None]) -> list[float | None]:
-    """Round by round; None where either is missing or the other is 0."""
+    """The ratio in each round; None where a reading is missing or the divisor is 0."""
     return [
         None if mine is None or theirs is None or theirs == 0 else mine / theirs
         for mine, theirs in zip(readings, to, strict=False)
@@ -39,6 +39,6 @@ def ratio(readings: Sequence[float | None], to: Sequence[float | None]) -> float
 
 
 def difference(readings: Sequence[float | None], to: Sequence[float | None]) -> float | None:
-    """The median of the differences within the rounds; a round in which either is missing does not count."""
+    """The median of the differences within the rounds, without rounds in which a reading is missing."""
     pairs = zip(readings, to, strict=False)
     return median([mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None])

@@ -1,4 +1,4 @@
-"""What iperf3 and ping print, as numbers. Pure: text in, readings out; only BenchError leaves."""
+"""Parsers of the output of iperf3, ping and flood.py. Pure: text in, readings out; they raise only BenchError."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from benchmark.errors import BenchError
 from benchmark.ratios import percentile
 
 INTERVAL = 0.1  # seconds between two reports of an observed flow's receiver
-HALF_AN_INTERVAL = INTERVAL / 2  # the reports come not quite on time
+HALF_AN_INTERVAL = INTERVAL / 2  # tolerance, since the reports are not exactly on time
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What the receiver of one or more TCP flows got, and how often the senders sent again."""
+    """Bytes and seconds of one or more TCP flows at their receiver, and the segments that the senders sent again."""
 
     nbytes: int
     seconds: float
@@ -30,7 +30,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Interval:
-    """Part of a flow as its receiver saw it: seconds since the start, and the bytes that arrived meanwhile."""
+    """Part of a flow at its receiver: seconds since the start of the flow, and the bytes that arrived meanwhile."""
 
     start: float
     end: float
@@ -43,7 +43,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Observed:
-    """One or more TCP flows as their receiver saw them, and how many segments the senders sent again."""
+    """The course of one or more TCP flows at their receiver, and the segments that the senders sent again."""
 
     intervals: Sequence[Interval]
     repeated: int
@@ -53,21 +53,21 @@ class Observed:
         return sum(each.nbytes for each in self.intervals)
 
     def mbits(self, after: float) -> float:
-        """The rate from that second on."""
+        """The rate from this second on."""
         later = [each for each in self.intervals if each.start >= after - HALF_AN_INTERVAL]
         if not later:
             raise BenchError(f"the flow was over within {after:g} s")
         return Interval(later[0].start, later[-1].end, sum(each.nbytes for each in later)).mbits
 
     def start(self, share: float = 0.9) -> float:
-        """The end of the first interval that has this share of the later rate, which is that of the second half."""
+        """The end of the first interval whose rate is at least this share of the rate in the flow's second half."""
         wanted = share * self.mbits(self.intervals[-1].end / 2)
         return next(each.end for each in self.intervals if each.mbits >= wanted)
 
 
 @dataclass(frozen=True)
 class RoundTrips:
-    """In microseconds; `lost` is the share of pings without an answer."""
+    """Round trips in microseconds. `lost` is the share of pings without an answer."""
 
     median: float
     p99: float
@@ -75,7 +75,7 @@ class RoundTrips:
 
 
 def read_iperf(text: str) -> Transfer:
-    """From `iperf3 --json`."""
+    """Parse the output of `iperf3 --json`."""
     try:
         end = _report(text)["end"]
         received = end["sum_received"]
@@ -83,21 +83,21 @@ def read_iperf(text: str) -> Transfer:
     except (ValueError, KeyError, TypeError, AttributeError) as unreadable:
         raise _unreadable(text) from unreadable
     if transfer.seconds <= 0:
-        raise BenchError("iperf3 has measured no time")
+        raise BenchError("iperf3 reports a duration of 0")
     return transfer
 
 
 def read_observed(receiver: str, sender: str) -> Observed:
-    """From the reports of both ends; the receiver's must come at short intervals."""
+    """Parse the reports of both ends; the receiver's must have short intervals."""
     try:
         sums = [each["sum"] for each in _report(receiver)["intervals"]]
         found = [Interval(float(each["start"]), float(each["end"]), int(each["bytes"])) for each in sums]
     except (ValueError, KeyError, TypeError, AttributeError) as unreadable:
         raise _unreadable(receiver) from unreadable
-    # What is left over at the end may be too short to have a rate.
+    # The last interval may be too short to have a meaningful rate.
     intervals = [each for each in found if each.end - each.start > HALF_AN_INTERVAL]
     if not intervals:
-        raise BenchError("iperf3 has reported no interval")
+        raise BenchError("iperf3 reports no intervals")
     try:
         return Observed(intervals, int(_report(sender)["end"]["sum_sent"].get("retransmits", 0)))
     except (ValueError, KeyError, TypeError, AttributeError) as unreadable:
@@ -114,21 +114,21 @@ def _report(text: str) -> dict[str, Any]:
 
 
 def _unreadable(text: str) -> BenchError:
-    return BenchError(f"iperf3 has printed something else than its report: {text.strip()[-200:]!r}")
+    return BenchError(f"the output of iperf3 is not a report: {text.strip()[-200:]!r}")
 
 
 def read_ping(text: str) -> RoundTrips:
-    """From ping's lines, which come one an answer, and its summary."""
+    """Parse ping's lines, one for each answer, and its summary."""
     times = [float(found) * 1000 for found in re.findall(r"time=(\d+\.?\d*) ms", text)]
     sent = re.search(r"^(\d+) packets transmitted", text, re.MULTILINE)
     if not times or not sent or not int(sent[1]):
-        raise BenchError(f"ping had no answer: {text.strip()[-200:]!r}")
+        raise BenchError(f"ping got no answer: {text.strip()[-200:]!r}")
     return RoundTrips(percentile(times, 50), percentile(times, 99), max(0.0, 1 - len(times) / int(sent[1])))
 
 
 def read_flood(text: str) -> float:
-    """Datagrams a second, from flood.py's receiver."""
+    """Parse the output of flood.py's receiver; return datagrams a second."""
     counted = re.search(r"^(\d+) (\d+\.?\d*)$", text, re.MULTILINE)
     if not counted or not float(counted[2]):
-        raise BenchError(f"no small datagram has arrived: {text.strip()[-200:]!r}")
+        raise BenchError(f"no small datagram arrived: {text.strip()[-200:]!r}")
     return int(counted[1]) / float(counted[2])

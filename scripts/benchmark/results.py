@@ -1,4 +1,4 @@
-"""The readings of a run: by path, subject and figure, one a round. Pure but for `machine`."""
+"""The readings of a run, by path, subject and figure, with one for each round. Pure except `machine`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Results:
         self.notes: list[str] = []
 
     def record(self, path: str, subject: str, number: int, readings: Mapping[str, float | None]) -> None:
-        """What was read in a round; rounds in which nothing was read before it count as missed."""
+        """Add the readings of a round. Earlier rounds without a reading become None."""
         for figure, value in readings.items():
             rounds = self._readings.setdefault(path, {}).setdefault(subject, {}).setdefault(figure, [])
             rounds.extend([None] * (number - len(rounds)))
@@ -47,7 +47,7 @@ class Results:
         return difference(self.rounds(path, subject, figure), self.rounds(path, to, figure))
 
     def as_json(self) -> dict[str, Any]:
-        """Every reading, and the ratios of each subject to each other one."""
+        """All readings, and the ratios of each subject to every other one."""
         return {
             path: {
                 subject: {
@@ -69,7 +69,7 @@ class Results:
 
 
 def machine() -> dict[str, str]:
-    """Where it ran."""
+    """Describe the machine on which the benchmark runs."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
         "processor": model[1] if model else platform.machine(),

@@ -1,9 +1,9 @@
-"""Runs a plan: for each path, all tunnels are set up side by side, and then each load goes over one after the other.
+"""Run a plan. For each path, set up all tunnels side by side, and then run each load over one tunnel after the other.
 
-1. Interleaved: within a round, and for each load, subject follows subject. What is compared is seconds apart.
-2. The tunnels that wait cost next to nothing; that this holds is checked, and said where it does not.
-3. A tunnel that ends or does not start misses its reading, with a note of what it said last, and is started again for
-   the next, a few times.
+1. Within a round, each load runs on every subject in turn, so readings that are compared are only seconds apart.
+2. Tunnels that wait should use hardly any processor time. This is checked, and noted where it is not so.
+3. A tunnel that ends or does not start misses its reading, and its last output is noted. It is started again for the
+   next reading, at most `MOST_STARTS` times.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from benchmark.subjects import Subject, Tunnel
 
 MOST_STARTS = 3  # of a tunnel on one path
 SETTLE = 0.15  # seconds between two loads, for queues to empty
-STRAY = 0.1  # share of a processor that a waiting tunnel may take before it is told on
+STRAY = 0.1  # share of a processor above which a waiting tunnel is noted
 
-SendRecord = Callable[[str], None]
+Say = Callable[[str], None]
 
 
-def run(plan: Plan, subjects: Sequence[Subject], results: Results, say: SendRecord) -> None:
-    """Take all readings into `results`. A path that cannot be laid is noted and left out."""
+def run(plan: Plan, subjects: Sequence[Subject], results: Results, say: Say) -> None:
+    """Add all readings to `results`. A path that cannot be set up is noted and left out."""
     for path in PATHS:
         part = plan.parts.get(path.name)
         chosen = [subject for subject in subjects if measured_on(subject, path)]
@@ -52,7 +52,7 @@ def run(plan: Plan, subjects: Sequence[Subject], results: Results, say: SendReco
 
 
 def measured_on(subject: Subject, path: Path) -> bool:
-    """Pure. The hubs have a path of their own, and not every subject is measured on the grid."""
+    """Whether a subject is measured on a path: the hubs have their own one, and only some are on the grid. Pure."""
     return subject.hub is path.hub and (subject.grid or path.point is None)
 
 
@@ -67,15 +67,15 @@ def _tunnels(subjects: Sequence[Subject], a: Machine, b: Machine) -> Iterator[li
 
 
 class _PathRun:
-    def __init__(self, path: Path, tunnels: Sequence[Tunnel], bench: Bench, results: Results, say: SendRecord) -> None:
+    def __init__(self, path: Path, tunnels: Sequence[Tunnel], bench: Bench, results: Results, say: Say) -> None:
         self._path, self._tunnels, self._bench, self._results, self._say = path, tunnels, bench, results, say
         self._starts: Counter[str] = Counter()
 
     def run(self, measurements: Sequence[Measurement], rounds: int) -> None:
         for number in range(rounds):
             for measurement in measurements:
-                told = [self._take(measurement, tunnel, number) for tunnel in self._tunnels]
-                self._say(f"  round {number + 1}/{rounds} {measurement.name:7} " + "  ".join(filter(None, told)))
+                shown = [self._take(measurement, tunnel, number) for tunnel in self._tunnels]
+                self._say(f"  round {number + 1}/{rounds} {measurement.name:7} " + "  ".join(filter(None, shown)))
 
     def _take(self, measurement: Measurement, tunnel: Tunnel, number: int) -> str:
         if not tunnel.started and self._starts[tunnel.name] == MOST_STARTS:
@@ -87,11 +87,11 @@ class _PathRun:
             with tunnel.meanwhile():
                 started, before = time.monotonic(), self._spent(tunnel)
                 readings = measurement.take(self._bench, tunnel)
-                self._tell_on_strays(before, time.monotonic() - started, f"{tunnel.name}'s {measurement.name}")
+                self._note_strays(before, time.monotonic() - started, f"{tunnel.name}'s {measurement.name}")
         except BenchError as failed:
             self._note(f"{tunnel.name}, {measurement.name}: {failed}")
             if tunnel.started and not tunnel.running:
-                self._note(f"{tunnel.name} has ended; it said\n{tunnel.last_words()}")
+                self._note(f"{tunnel.name} has ended; its last output\n{tunnel.last_words()}")
                 tunnel.stop()
             return f"{tunnel.name} failed"
         self._results.record(self._path.name, tunnel.name, number, readings)
@@ -100,15 +100,15 @@ class _PathRun:
         return f"{tunnel.name} {' '.join(shown)}" if shown else ""
 
     def _spent(self, busy: Tunnel) -> dict[str, float]:
-        """Processor seconds so far of the tunnels that have nothing to do."""
+        """The processor seconds so far of all running tunnels except the busy one."""
         return {each.name: each.processor_seconds() for each in self._tunnels if each is not busy and each.running}
 
-    def _tell_on_strays(self, before: dict[str, float], seconds: float, during: str) -> None:
+    def _note_strays(self, before: dict[str, float], seconds: float, during: str) -> None:
         for each in self._tunnels:
             if each.name in before and each.running:
                 spent = each.processor_seconds() - before[each.name]
                 if spent > max(0.05, STRAY * seconds):
-                    self._note(f"{each.name} used {spent:.2f} s of processor while it waited, during {during}")
+                    self._note(f"{each.name} used {spent:.2f} s of processor time although idle, during {during}")
 
     def _note(self, text: str) -> None:
         self._results.notes.append(f"{self._path.name}: {text}")

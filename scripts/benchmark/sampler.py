@@ -1,10 +1,10 @@
-"""Runs vpntun and notes, every few milliseconds of processor time, which line it is at. Run by its path.
+"""Run vpntun and sample its current line every few milliseconds of processor time. Run by its path.
 
     sampler.py FILE VPNTUN'S ARGUMENTS...
 
-SIGUSR1 starts it; SIGUSR2 ends it and writes FILE: a JSON list of [count, file, line, function]. A signal's handler
-runs when the system call or the AEAD that it interrupts has returned, so their time is counted at the line that called
-them. It costs next to nothing, where cProfile doubles the price of every call.
+SIGUSR1 starts the sampling. SIGUSR2 ends it and writes FILE: a JSON list of [count, file, line, function]. Python runs
+a signal handler after the interrupted system call or AEAD has returned, so their time counts at the line that called
+them. Sampling costs hardly anything, whereas cProfile doubles the cost of every call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from types import CodeType, FrameType
 
-EVERY = 0.001  # seconds of processor time; the kernel makes 1 to 4 ms of it
+EVERY = 0.001  # seconds of processor time; the kernel rounds it up to 1 to 4 ms
 
 _counts: Counter[tuple[CodeType, int]] = Counter()
 
@@ -48,7 +48,7 @@ def main(file: Path, arguments: list[str]) -> None:
     signal.signal(signal.SIGPROF, _note)
     signal.signal(signal.SIGUSR1, _start)
     signal.signal(signal.SIGUSR2, lambda _number, _frame: _stop(file))
-    # Or else each sample would wake the loop, which waits for signals by this descriptor.
+    # Otherwise each sample would wake the loop, which is notified of signals through this descriptor.
     signal.set_wakeup_fd = lambda *_, **__: -1
     sys.path[0] = os.getcwd()
     from vpntun.cli import main as vpntun

@@ -1,9 +1,9 @@
-"""What is compared: the bare path, vpntun in its kinds, and the other tunnels that are installed here.
+"""The subjects of the comparison: the bare path, vpntun in several variants, and other tunnels that are installed.
 
-A subject is a function that starts both ends in a `Site` and returns when the commands have been given; `Tunnel` then
-waits for the first ping. The address of a in tunnel number n is 10.10.n.1, that of b 10.10.n.2; b serves, a calls.
-The programs run as their manuals have it, at their own MTU, without compression; how each is set up stands here and in
-others.py.
+A subject's function starts both ends in a `Site` and returns once the commands have been given. `Tunnel` then waits for
+the first answer to a ping. In tunnel number n, a has the address 10.10.n.1 and calls; b has 10.10.n.2 and serves. The
+programs run as their manuals recommend, with their own MTU and without compression. others.py sets up those that are
+neither vpntun nor WireGuard.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from namespaces import until
 
 VPNTUN = (sys.executable, "-m", "vpntun")
 WIREGUARD_GO = "wireguard-go"
-TWIN = 100  # what the number of a second tunnel of one kind is greater by
+TWIN = 100  # added to a tunnel's number for a second tunnel of the same kind
 
 
 @dataclass
 class Site:
-    """Where one tunnel is set up: the two machines, and a number of its own, which gives devices, ports, addresses."""
+    """The place of one tunnel: two machines, and a unique number, from which devices, ports and addresses follow."""
 
     a: Machine
     b: Machine
@@ -48,7 +48,7 @@ class Site:
         return 40000 + self.number
 
     def device(self, machine: Machine) -> str:
-        """Its name at one end. Both ends have one /run, in which vpntun's control sockets are called by it."""
+        """The device at one end. Its control socket has its name, and both ends share /run, so their names differ."""
         return f"t{self.number}{machine.name}"
 
     def address(self, machine: Machine) -> str:
@@ -79,14 +79,14 @@ class Subject:
     quick: bool = True  # measured in a quick run
     hub: bool = False  # measured on the hub's path, and nowhere else
     grid: bool = False  # measured on the grid too
-    meanwhile: Callable[[Site], AbstractContextManager[None]] = _nothing_else  # what goes on beside a load
+    meanwhile: Callable[[Site], AbstractContextManager[None]] = _nothing_else  # runs beside a load
 
     def missing(self) -> str | None:
-        """The first program that it needs and that is not installed."""
+        """The first needed program that is not installed."""
         return next((tool for tool in self.needs if shutil.which(tool, path=TOOLS) is None), None)
 
     def version(self) -> str | None:
-        """Of the first program that it needs, in its own words."""
+        """The version that the first needed program prints."""
         if not self.needs:
             return None
         command, env = [self.needs[0], "--version"], {"PATH": TOOLS}
@@ -96,7 +96,7 @@ class Subject:
 
 
 class Tunnel:
-    """A subject that runs between two machines."""
+    """A subject running between two machines."""
 
     def __init__(self, subject: Subject, a: Machine, b: Machine, number: int) -> None:
         self.subject = subject
@@ -112,7 +112,7 @@ class Tunnel:
 
     @property
     def own(self) -> list[Process]:
-        """Of these vpntun's alone, where the other end is another program's."""
+        """The processes of vpntun if the other end runs another program, otherwise all."""
         own = [process for process in self.processes if process.command[: len(VPNTUN)] == VPNTUN]
         return own or self.processes
 
@@ -136,7 +136,7 @@ class Tunnel:
         if not until(answers, 20) or self._has_ended:
             said = self.last_words()
             self.stop()
-            raise BenchError(f"{self.name} does not carry; it said\n{said}")
+            raise BenchError(f"no ping gets through {self.name}; its last output\n{said}")
         self.started = True
 
     def stop(self) -> None:
@@ -147,7 +147,7 @@ class Tunnel:
 
     @contextlib.contextmanager
     def twin(self) -> Iterator[Tunnel]:
-        """A second tunnel of the same kind between the same machines, for as long as it is needed."""
+        """Run a second tunnel of the same kind between the same machines during the body."""
         site = self._site
         twin = Tunnel(self.subject, site.a, site.b, site.number + TWIN)
         try:
@@ -157,7 +157,7 @@ class Tunnel:
             twin.stop()
 
     def meanwhile(self) -> AbstractContextManager[None]:
-        """What goes on beside each load."""
+        """The context in which each load runs."""
         return self.subject.meanwhile(self._site)
 
     def last_words(self) -> str:
@@ -167,7 +167,7 @@ class Tunnel:
         return sum(process.processor_seconds() for process in self.processes)
 
     def resident_mebibytes(self) -> float:
-        """Of the bigger of its own ends."""
+        """The resident memory of the bigger of its `own` processes."""
         return max(process.resident_mebibytes() for process in self.own)
 
 
@@ -183,7 +183,7 @@ def _program(_machine: Machine) -> Sequence[str | Path]:
 
 
 def vpntun(transport: str, program: Callable[[Machine], Sequence[str | Path]] = _program) -> Callable[[Site], None]:
-    """Two vpntuns with a shared key. `program` says how each is called, without its arguments."""
+    """Set up two vpntuns with a shared key. `program` returns the command that starts each, without its arguments."""
 
     def start(site: Site) -> None:
         key = site.folder / "key"
@@ -197,7 +197,7 @@ def vpntun(transport: str, program: Callable[[Machine], Sequence[str | Path]] = 
 
 
 def wireguard_keys(site: Site, machine: Machine) -> tuple[Path, str]:
-    """A private key's file, made once, and the public key."""
+    """Return the file of a machine's private key, made on the first call, and the public key."""
     path = site.folder / f"{machine.name}.key"
     if not path.exists():
         path.touch(mode=0o600)
@@ -206,15 +206,15 @@ def wireguard_keys(site: Site, machine: Machine) -> tuple[Path, str]:
 
 
 def wireguard_go(site: Site, machine: Machine, program: str, *, calls: bool) -> None:
-    """One end by wireguard-go."""
+    """Start wireguard-go as one end."""
     other = site.other(machine)
     private, _ = wireguard_keys(site, machine)
     _, public = wireguard_keys(site, other)
-    device = f"wg{site.number}{machine.name}"  # the control socket's name too, which both ends share a folder for
+    device = f"wg{site.number}{machine.name}"  # unique for both ends, whose control sockets share a folder
     daemon = site.start(machine, program, "-f", device, LOG_LEVEL="error", WG_PROCESS_FOREGROUND="1")
     socket = Path(f"/run/wireguard/{device}.sock")
     if not until(socket.exists, 5):
-        raise BenchError(f"wireguard-go has not started: {daemon.tail()}")
+        raise BenchError(f"wireguard-go did not start: {daemon.tail()}")
     peer = ["peer", public, "allowed-ips", f"{site.address(other)}/32"]
     if calls:
         peer += ["endpoint", f"{other.outer}:{site.port}", "persistent-keepalive", "25"]
@@ -225,7 +225,7 @@ def wireguard_go(site: Site, machine: Machine, program: str, *, calls: bool) -> 
 
 
 def own(wireguard: str = WIREGUARD_GO) -> Sequence[Subject]:
-    """The bare path, vpntun, and the program it is to be as fast as, found on PATH or given by its path."""
+    """The bare path, vpntun, and wireguard-go, whose speed is the aim; `wireguard` is its name on PATH or its path."""
 
     def wireguard_to_itself(site: Site) -> None:
         wireguard_go(site, site.b, wireguard, calls=False)

@@ -13,7 +13,7 @@ NOTHING = "-"
 
 
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned: the first column to the left, the others to the right. A heading breaks at its spaces."""
+    """Format a table. The first column is aligned to the left, the others to the right; headings break at spaces."""
     words = [head.split(" ") for head in heads]
     height = max(map(len, words))
     lines = [[*[""] * (height - len(each)), *each] for each in words]
@@ -34,7 +34,7 @@ def medians(results: Results, path: str) -> str:
 
 
 def ratios(results: Results, path: str) -> str:
-    """vpntun's figures as multiples of the others'; nothing where there are none."""
+    """Format vpntun's figures as multiples of other subjects', or return nothing if there are none."""
     figures, there = _measured(results, path), set(results.subjects(path))
     rows = [
         [f"{subject} / {other}", *(number(results.ratio(path, subject, each.name, other), 2) for each in figures)]
@@ -45,10 +45,10 @@ def ratios(results: Results, path: str) -> str:
 
 
 def targets(results: Results) -> str:
-    """Those of the paths that were measured; nothing where there are none."""
-    rows, estimator = [], set(results.paths())
+    """Format the targets of the measured paths, or return nothing if there are none."""
+    rows, measured = [], set(results.paths())
     for target in TARGETS:
-        if target.path not in estimator:
+        if target.path not in measured:
             continue
         value = target.value(results)
         against = target.subject + (f" / {target.to}" if target.to else "")
@@ -58,7 +58,7 @@ def targets(results: Results) -> str:
 
 
 def number(value: float | None, digits: int | None = None) -> str:
-    """With as many digits after the point; of themselves, none from 100 on."""
+    """Format a number with this many decimals; by default two, or none from 100 on."""
     if value is None:
         return NOTHING
     return f"{value:,.{digits if digits is not None else 0 if abs(value) >= 100 else 2}f}"

@@ -1,4 +1,4 @@
-"""What vpntun is to reach, against others in one run on one machine; for the grid see gridtargets.py. Pure."""
+"""The targets of vpntun, measured against others in one run on one machine; gridtargets.py has the grid's. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmark.subjects import BARE
 UDP, TCP, MIXED = "vpntun-udp", "vpntun-tcp", "vpntun-wg"
 OPENVPN = {UDP: "openvpn-udp", TCP: "openvpn-tcp"}
 WIREGUARD = "wireguard-go"
-NOISE = 1.2  # of the medians of round trips
+NOISE = 1.2  # factor by which medians of round trips may differ by chance
 HUB, BLOCKED = "hub", "hub-blocked"
 COMPARED = (
     (UDP, BARE),
@@ -26,7 +26,7 @@ COMPARED = (
 
 @dataclass(frozen=True)
 class Target:
-    """A subject's figure, as a multiple of another's, as what it exceeds the other's by, or as it is."""
+    """A bound for a subject's figure itself, for its ratio to another subject's, or for the difference from it."""
 
     path: str
     figure: str

@@ -4,14 +4,14 @@
  *
  * The life of a frame that one namespace sends to its TAP device wan0:
  *
- *   1. Chance loses it, independently of the others, or
- *   2. the tail of the queue drops it: as many frames as the queue holds wait for the rate already, whatever their size.
- *   3. Otherwise it waits for the frames before it and takes its own time at the rate, Ethernet header included.
- *   4. One delay later it comes out of the other namespace's wan0. Frames keep their order.
+ *   1. It is lost at random, independently of the others, or
+ *   2. it is dropped, if as many frames as the queue holds already wait for the rate, whatever their size.
+ *   3. Otherwise it waits for the frames before it, and is sent at the rate, Ethernet header included.
+ *   4. After the delay it leaves the other namespace's wan0. Frames keep their order.
  *
- * Both directions follow the same numbers, independently. The devices are up, without addresses and without offloads:
- * one frame is one packet. The program says "ready" once both exist. At SIGTERM or SIGINT it reports each direction and
- * ends, and the devices go with it.
+ * Both directions use the same numbers independently. The devices are up, without addresses and without offloads: one
+ * frame is one packet. The program prints "ready" once both exist. At SIGTERM or SIGINT it reports on each direction
+ * and ends, and the devices disappear with it.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -35,23 +35,23 @@
 #define MOST_MTU 9100
 #define MOST_FRAMES 65536 /* on the path in one direction */
 #define AT_ONCE 64        /* frames read from one device in a turn */
-#define PAUSE 100000      /* ns between two turns that only give frames out: they leave in small groups, as from a card */
+#define PAUSE 100000      /* ns between turns that only output: frames leave in small groups, as from a network card */
 
 typedef int64_t ns;
 
 struct frame {
     ns start; /* leaves the queue for the wire */
-    ns due;   /* comes out at the other end */
+    ns due;   /* leaves at the other end */
     int length;
     unsigned char *data;
 };
 
-/* A ring of frames in their order. `given` <= `started` <= `taken` count frames since the program began; the frames
- * from `started` to `taken` are those that wait for the rate. */
+/* A ring of frames in order. `given` <= `started` <= `taken` count the frames since the program began that have been
+ * output, sent at the rate, and accepted; those from `started` to `taken` wait for the rate. */
 struct direction {
     struct frame ring[MOST_FRAMES];
     uint64_t given, started, taken;
-    ns free_at; /* the last frame taken has gone onto the wire */
+    ns free_at; /* when the last accepted frame has been sent at the rate */
     unsigned short chance[3];
     uint64_t lost, dropped;
     ns most_late;
@@ -120,12 +120,12 @@ static void read_from(int device, struct direction *d)
         take(d, data, length, now());
 }
 
-/* Give out the frames that are due; return when the next one will be, or -1 where none is under way. */
+/* Output the frames that are due; return when the next one will be, or -1 if there is none. */
 static ns write_to(int device, struct direction *d)
 {
     ns at = now();
 
-    waiting(d, at); /* whatever is given has been started */
+    waiting(d, at); /* a frame must be counted as started before it is output */
     for (; d->given < d->taken; d->given++) {
         struct frame *frame = &d->ring[d->given % MOST_FRAMES];
         if (frame->due > at)
@@ -156,7 +156,7 @@ static int open_tap(const char *namespace)
     request.ifr_mtu = mtu;
     if (ioctl(control, SIOCSIFMTU, &request) < 0)
         fail("mtu");
-    request.ifr_qlen = 5000; /* the kernel's queue before this program: never the one that is full */
+    request.ifr_qlen = 5000; /* the kernel's queue before this program must never be the full one */
     if (ioctl(control, SIOCSIFTXQLEN, &request) < 0)
         fail("txqueuelen");
     request.ifr_flags = IFF_UP;
@@ -177,7 +177,7 @@ static void carry(const int taps[2])
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGTERM);
     sigaddset(&blocked, SIGINT);
-    sigprocmask(SIG_BLOCK, &blocked, &open); /* a signal is noticed in ppoll and nowhere else */
+    sigprocmask(SIG_BLOCK, &blocked, &open); /* signals are delivered only in ppoll */
     while (!stopped) {
         struct pollfd polled[2] = {{.fd = taps[0], .events = POLLIN}, {.fd = taps[1], .events = POLLIN}};
         ns due = -1, wait;
@@ -227,13 +227,13 @@ static void read_options(int count, char **words)
     if (!wrong && count - optind == 2 && rate >= 0 && delay >= 0 && queue >= 0 && mtu >= 68 && mtu <= MOST_MTU)
         return;
     fputs("usage: wan [options] A B\n"
-          "Carry frames between a device wan0 in namespace A and one in namespace B. Both ways alike:\n"
+          "Carry frames between a device wan0 in namespace A and one in namespace B. For each direction:\n"
           "  --rate MBIT      Mbit/s; 0 for no limit (300)\n"
-          "  --delay MS       one way (10)\n"
-          "  --queue PACKETS  that may wait for the rate, whatever their size (400)\n"
-          "  --loss PERCENT   of the frames, at random (0)\n"
+          "  --delay MS       delay in one direction (10)\n"
+          "  --queue PACKETS  packets that may wait for the rate, whatever their size (400)\n"
+          "  --loss PERCENT   share of the frames lost at random (0)\n"
           "  --mtu N          from 68 to 9100 (1500)\n"
-          "  --seed N         for the losses (1)\n", stderr);
+          "  --seed N         seed of the random losses (1)\n", stderr);
     exit(2);
 }
 
@@ -252,7 +252,7 @@ int main(int count, char **words)
     }
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
-    sched_setscheduler(0, SCHED_RR, &first); /* if it may: the path must not be what is slow */
+    sched_setscheduler(0, SCHED_RR, &first); /* if permitted: the path itself must not be slow */
     puts("ready");
     fflush(stdout);
     carry(taps);

@@ -1,4 +1,4 @@
-"""Compile and start wan.c, the program that is the path at each point of the grid."""
+"""Compile and start wan.c, the program that carries the paths of the grid."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ PACKAGES = "gcc libc6-dev"  # on Debian
 
 
 def check_compiler() -> None:
-    """Raise BenchError where the program cannot be compiled."""
+    """Raise BenchError if the program cannot be compiled."""
     if shutil.which(COMPILER, path=TOOLS) is None:
         raise BenchError(
-            f"{COMPILER} is not installed; the paths of the grid are a C program. On Debian: apt install {PACKAGES}"
+            f"{COMPILER} is not installed; a C program carries the grid's paths. On Debian: apt install {PACKAGES}"
         )
 
 
 @functools.cache
 def program() -> Path:
-    """Compile it on the first call, into the private folder of this run."""
+    """Return the program, compiled on the first call into the private folder of this run."""
     check_compiler()
     return compiled(WORK / "wan")
 
@@ -42,7 +42,7 @@ def compiled(target: Path) -> Path:
     if done.returncode != 0:
         said = "\n".join(done.stderr.strip().splitlines()[:5])
         raise BenchError(
-            f"{SOURCE.name} does not compile; its headers come on Debian with: apt install {PACKAGES}\n{said}"
+            f"{SOURCE.name} does not compile; to install its headers on Debian: apt install {PACKAGES}\n{said}"
         )
     return target
 
@@ -55,17 +55,17 @@ def options(point: Point, mtu: int) -> list[str]:
 
 @contextlib.contextmanager
 def carrying(point: Point, mtu: int, a: Machine, b: Machine) -> Iterator[Process]:
-    """Run the program between two machines; their devices wan0 have no addresses yet."""
+    """Run the program between two machines during the body; their devices wan0 have no addresses yet."""
     process = a.start(program(), *options(point, mtu), a.name, b.name)
     try:
         if not until(lambda: "ready" in process.log or not process.running, 10) or not process.running:
-            raise BenchError(f"wan has not started: {process.tail()}")
+            raise BenchError(f"wan did not start: {process.tail()}")
         yield process
     finally:
         a.forget(process)
 
 
 def report(process: Process) -> list[str]:
-    """End the program; what it says of each direction."""
+    """End the program, and return its report on each direction."""
     process.stop()
     return [line for line in process.log.splitlines() if line != "ready"]

@@ -1,4 +1,4 @@
-"""Two peers without a choice of carriers; the test hands every message over itself."""
+"""Two peers on fixed endpoints, without carrier selection. The test passes each message from one to the other."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ ELSEWHERE = FakeEndpoint("elsewhere")
 
 
 def refusal(side: Side, message: bytes, source: Endpoint, now: float) -> str:
-    """The reason for which a message is dropped, as it must be."""
+    """Assert that a message is dropped, and return the reason."""
     with pytest.raises(BadPacket) as caught:
         side.take(message, source, now)
     return caught.value.reason
 
 
 def sent(events: Iterable[Event]) -> list[bytes]:
-    """The messages that go out."""
+    """The messages that these events transmit."""
     return [event.message for event in events if isinstance(event, Transmit)]
 
 
 def only(events: Iterable[Event]) -> bytes:
-    """The one message that goes out."""
+    """The only message that these events transmit."""
     (message,) = sent(events)
     return message
 
@@ -86,7 +86,7 @@ class Side:
         self.node.add(self.peer)
 
     def take(self, message: bytes, source: Endpoint, now: float) -> list[Event]:
-        """A message has come. Raises BadPacket."""
+        """Process a received message. Raises BadPacket."""
         if kind_of(message) != DATA:
             return self.node.receive_handshake(message, source, now)[1]
         held = self.node.session_for(message, now)
@@ -102,7 +102,7 @@ class Side:
         return self.peer.opened(session, counter, source, now, keepalive=not plaintext)
 
     def data(self, text: bytes, now: float) -> bytes:
-        """Seal a packet with the session in use, which there must be."""
+        """Seal a packet with the current session, which must exist."""
         session = self.peer.sending_session(now)
         assert session is not None
         message = seal(session, text)
@@ -110,21 +110,21 @@ class Side:
         return message
 
     def current(self) -> Session:
-        """The session in use, which there must be."""
+        """The current session, which must exist."""
         session = self.peer.keys.current
         assert session is not None
         return session
 
 
 def seal(session: Session, text: bytes) -> bytes:
-    """A data message."""
+    """Seal a plaintext into a data message."""
     message = bytearray(len(text) + DATA_OVERHEAD)
     session.seal_into(text, memoryview(message))
     return bytes(message)
 
 
 def bundle(packet: bytes) -> bytes:
-    """A record of one packet, filled up to the length that an IP packet has at least."""
+    """Make a record of one packet, padded to the length of the smallest IP packet."""
     filled = packet.ljust(SMALLEST_PACKET, b"\0")
     record = bytearray(len(filled) + BUNDLE_START + ENTRY_SIZE)
     append(record, begin_bundle(record), filled, 0)
@@ -142,28 +142,28 @@ class Pair:
         self.left.peer.endpoint = AT_RIGHT
 
     def initiation(self, to: Endpoint = AT_RIGHT) -> bytes:
-        """Left asks."""
+        """Let left make an initiation."""
         return only(self.left.peer.initiate(to, self.now))
 
     def to_left(self, message: bytes, source: Endpoint = AT_RIGHT) -> list[Event]:
-        """Left takes a message."""
+        """Deliver a message to left."""
         return self.left.take(message, source, self.now)
 
     def to_right(self, message: bytes, source: Endpoint = AT_LEFT) -> list[Event]:
-        """Right takes a message."""
+        """Deliver a message to right."""
         return self.right.take(message, source, self.now)
 
     def confirm(self) -> list[Event]:
-        """Left sends a keepalive, right takes it."""
+        """Confirm the session: deliver a keepalive from left to right."""
         return self.to_right(only(self.left.peer.keepalive(AT_RIGHT, self.now)))
 
     def shake_hands(self) -> None:
-        """Left asks, right answers, left confirms."""
+        """Complete a handshake that left initiates, including the confirmation."""
         self.to_left(only(self.to_right(self.initiation())))
         self.confirm()
 
     def assert_data_flows(self) -> None:
-        """A packet each way arrives."""
+        """Assert that a packet arrives in each direction."""
         self.to_right(self.left.data(b"to the right", self.now))
         assert self.right.received[-1] == b"to the right"
         self.to_left(self.right.data(b"to the left", self.now))

@@ -1,8 +1,8 @@
-"""A client and a server with all of the core, on the fake network, stepping from deadline to deadline.
+"""Simulation of a client and a server that use the whole core, on the fake network, in simulated time.
 
-Both use the program's executor, and stand for its links (vpntun.core.selection.executor.Actions). Both are vpntuns that
-know it of each other, and exchange records; in a `plain` world the server is any WireGuard, and the client does not
-know what it is.
+Time jumps from deadline to deadline. Both ends use the program's executor and implement its Actions
+(vpntun.core.selection.executor), as links do in the program. They know each other to be vpntun and exchange records. In
+a `plain` world the server is a plain WireGuard, and the client does not know that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vpntun.wire.record import BUNDLE, ECHO, LAST_KIND, PROBE, TAKES_BURSTS, pac
 
 
 class NotedExecutor(Executor):
-    """The program's executor; the world notes which paths are tried and verified."""
+    """The program's executor, which also makes the world note the paths that are probed and verified."""
 
     def __init__(self, end: End, selector: CarrierSelector) -> None:
         super().__init__(end.peer, selector, end.records, end)
@@ -44,7 +44,7 @@ class NotedExecutor(Executor):
 
 
 class End(Side):
-    """A machine in the world: a side, its choice of carriers and its queue. It carries out what its executor says."""
+    """A machine in the world: a `Side` with a carrier selector, a queue, and an executor, whose actions it performs."""
 
     executor: Executor
 
@@ -77,22 +77,22 @@ class End(Side):
         return self.peer.endpoint.carrier if self.peer.endpoint is not None else None
 
     def note(self, what: str, carrier: CarrierName) -> None:
-        """Remember what was done, for the test to look at."""
+        """Record what was done, for assertions of the test."""
         self._world.note(self, what, carrier)
 
     def handle_deadline(self) -> None:
-        """Do what is due."""
+        """Handle the timers that are due."""
         self.executor.handle_timers(self._world.now, self._world.now)
 
     def send(self, packet: bytes) -> None:
-        """A packet from the device."""
+        """Take a packet from the device."""
         self.queue.push(packet)
         if self.peer.sending_session(self._world.now) is None:
             self.act([HandshakeWanted()])
         self.pump()
 
     def pump(self) -> None:
-        """Send what waits, if it can be: in a record each, or bare to a WireGuard."""
+        """Send the queued packets if possible: each in its own record, or without one to a plain WireGuard."""
         now = self._world.now
         while self.queue and self.peer.endpoint is not None:
             session = self.peer.sending_session(now)
@@ -117,7 +117,7 @@ class End(Side):
     def _opened(
         self, session: Session, counter: int, plaintext: memoryview, source: Endpoint, now: float
     ) -> list[Event]:
-        """As the host's inbound does: the peer, the conversation, then the record or packet."""
+        """Process an opened message in the order of the program: the peer, then the packet or record."""
         kind = plaintext[0] if plaintext else 0
         is_record = 0 < kind <= LAST_KIND
         control = not plaintext or (is_record and kind != BUNDLE)
@@ -145,7 +145,7 @@ class End(Side):
     # tests.core.fakes.Host
 
     def arrived(self, message: bytes, path: Address | Connection) -> None:
-        """A message from the network: drop it, or act on it."""
+        """Take a message from the network: act on it, or count it as dropped."""
         if not self.alive:
             return
         try:
@@ -158,7 +158,7 @@ class End(Side):
         self.act(events)
 
     def accept(self, connection: Connection) -> None:
-        """Somebody has connected."""
+        """A connection has been accepted."""
 
     def closed(self, connection: Connection) -> None:
         """A connection has closed."""
@@ -166,7 +166,7 @@ class End(Side):
             self.act(self.executor.selector.lost(connection, self._world.now))
 
     def act(self, events: Iterable[Event]) -> None:
-        """Do what was decided, and what that decides in turn."""
+        """Carry out events, and those that follow from them."""
         if self.alive:
             self.executor.act(events, self._world.now)
 
@@ -220,7 +220,7 @@ class End(Side):
         return self._world.network.datagram(self._name_for(endpoint), endpoint.host, message)
 
     def _name_for(self, endpoint: Address) -> str:
-        """Where a datagram comes from."""
+        """The source address of a datagram to this endpoint."""
         return self.address
 
     def _remember(self, endpoint: Endpoint) -> None:
@@ -259,7 +259,7 @@ class Client(End):
 
 
 class Server(End):
-    """The end that waits; it remembers where its peer was over UDP."""
+    """The end that waits for calls. It remembers its peer's last UDP endpoint over a restart."""
 
     def __init__(self, world: World, timestamps: FakeTimestamps, endpoint: Address | None) -> None:
         super().__init__(world, "server", timestamps, keepalive=0.0)
@@ -268,7 +268,7 @@ class Server(End):
         self.executor = NotedExecutor(self, self.selector)
 
     def _name_for(self, endpoint: Address) -> str:
-        return endpoint.local or self.address  # it answers from where it was asked
+        return endpoint.local or self.address  # it answers from the address that was called
 
     def _remember(self, endpoint: Endpoint) -> None:
         if isinstance(endpoint, Address):
@@ -276,7 +276,7 @@ class Server(End):
 
 
 class World:
-    """A client and a server on a network; nothing runs before `run`."""
+    """A client and a server on a network. Time passes only in `run` and the methods that call it."""
 
     def __init__(
         self,
@@ -295,7 +295,7 @@ class World:
         self.transport = transport
         self.remembered: Address | None = None
         self.notes: list[tuple[float, str, str, CarrierName]] = []
-        """When, who, what, on which carrier."""
+        """Each entry: the time, the end, what it did, and on which carrier."""
         self._timestamps = FakeTimestamps(), FakeTimestamps()
         self._packets = 0
         self.server = self._new_server()
@@ -308,11 +308,11 @@ class World:
         return self.network.now
 
     def note(self, end: End, what: str, carrier: CarrierName) -> None:
-        """Remember what was done, for the test to look at."""
+        """Record what was done, for assertions of the test."""
         self.notes.append((self.now, end.name, what, carrier))
 
     def times(self, who: str, what: str, carrier: CarrierName, since: float = 0.0) -> list[float]:
-        """When somebody did something."""
+        """The times at which the end `who` did something on this carrier."""
         return [time for time, *rest in self.notes if rest == [who, what, carrier] and time >= since]
 
     def run(self, seconds: float) -> None:
@@ -335,9 +335,9 @@ class World:
         self.network.now = until
 
     def until_through(self, limit: float) -> float:
-        """Send a packet each way every half second until one that was sent from now on has arrived each way.
+        """Send a packet in each direction every half second until a new one has arrived in each direction.
 
-        Returns the seconds that took; fails if they are more than `limit`.
+        Return the seconds that this took; fail after `limit` seconds.
         """
         start = self.now
         marks = len(self.client.received), len(self.server.received)
@@ -357,7 +357,7 @@ class World:
             assert self.now - start < limit, f"nothing through after {self.now - start} s"
 
     def talk(self, seconds: float, every: float = 1.0) -> int:
-        """Let both ends send for a while; returns how many packets did not arrive (look again after some time)."""
+        """Let both ends send for a while, and return the number of packets that have not arrived."""
         expected = []
         for _ in range(round(seconds / every)):
             self._packets += 1
@@ -370,35 +370,35 @@ class World:
         return sum(packet not in other.received for other, packet in expected)
 
     def stop_server(self) -> None:
-        """The server's program ends."""
+        """End the server's program."""
         self.server.alive = False
         self.network.cut(self.server)
 
     def start_server(self) -> None:
-        """It starts, with what it remembers."""
+        """Start the server's program, with the endpoint that it remembers."""
         self.server = self._new_server()
         if self.server.peer.endpoint is not None:
             self.server.records.moved(self.server.peer.endpoint, self.now, ipv6=False)
         self.server.act(self.server.selector.start(self.now))
 
     def restart_server(self) -> None:
-        """Both."""
+        """End the server's program and start it again."""
         self.stop_server()
         self.start_server()
 
     def restart_client(self) -> None:
-        """The client's program ends, and starts."""
+        """End the client's program and start it again."""
         self.client.alive = False
         self.network.cut(self.client)
         self.client = self._new_client()
         self.start()
 
     def start(self) -> None:
-        """The client begins."""
+        """Start the client's program."""
         self.client.act(self.client.selector.start(self.now))
 
     def move_client(self, address: str) -> None:
-        """The client's datagrams come from elsewhere from now on."""
+        """Change the source address of the client's datagrams."""
         del self.network.hosts[self.client.address]
         self.client.address = address
         self.network.hosts[address] = self.client

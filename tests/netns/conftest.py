@@ -1,6 +1,6 @@
-"""Where these tests run: as root, with a usable /dev/net/tun. Elsewhere they are skipped, with the reason.
+"""Tests in network namespaces. They need root and a usable /dev/net/tun, and are skipped with the reason elsewhere.
 
-VPNTUN_REQUIRE_NETNS=1 says that they must run, all of them: whatever is skipped then has failed.
+With VPNTUN_REQUIRE_NETNS=1 in the environment, a skipped test counts as failed.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     expected_failure = hasattr(report, "wasxfail")
     if report.skipped and not expected_failure and os.environ.get("VPNTUN_REQUIRE_NETNS") == "1":
         report.outcome = "failed"
-        report.longrepr = f"skipped, where nothing may be: {report.longrepr}"
+        report.longrepr = f"skipped, but VPNTUN_REQUIRE_NETNS=1 forbids that: {report.longrepr}"
     return report
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _machine_lets_us() -> Iterator[None]:
+def _state_folders() -> Iterator[None]:
+    """Skip the tests where no lab can be built. Otherwise remove the leftovers of killed runs and make the folders."""
     if reason := why_not():
         pytest.skip(reason)
     sweep()

@@ -1,6 +1,7 @@
-"""Strangers with many addresses: `HOST PORT ADDRESS...`. Each has 16 silent TCP connections, and renews closed ones.
+"""Unauthenticated clients at many addresses: `crowd.py HOST PORT ADDRESS...`.
 
-Says `crowding` when the first are open, and goes on until it is killed.
+Opens 16 silent TCP connections from each address and replaces those that are closed. Prints "crowding" once it has
+started all of them, and runs until it is killed.
 """
 
 from __future__ import annotations

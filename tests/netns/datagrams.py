@@ -1,8 +1,10 @@
 """UDP superpackets through the tunnel: `receive PORT COUNT`, `send HOST PORT COUNT`.
 
-The sender gives its socket 20 datagrams of 1,200 bytes a call (UDP_SEGMENT), each with its number. The receiver ends
-with status 0 when all COUNT have come, whole and in order; with 3 where some have not, as happens on a busy machine;
-with 1 where one is not whole, or comes behind a later one.
+The sender passes 20 numbered datagrams of 1,200 bytes to its socket in each call (UDP_SEGMENT). The receiver exits with
+
+    0   all COUNT datagrams arrived intact and in order
+    1   a datagram was damaged, or arrived after a later one
+    3   datagrams were lost, which happens on a busy machine
 """
 
 from __future__ import annotations

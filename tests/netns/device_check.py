@@ -1,8 +1,9 @@
-"""What a real TUN device says to wire/: run in a network namespace, prints a JSON object; test_kernel.py judges it.
+"""Check wire/ against a real TUN device. Run in a network namespace; prints a JSON object, which test_kernel.py judges.
 
-1. Superpackets with the headers that `header_for` makes are written; datagrams out of them are received by a socket, as
-   the kernel has cut them.
-2. What the kernel gives for a socket's superpackets is cut by `Splitter`, and its checksums are summed word by word.
+1. Write superpackets with the headers that `header_for` makes, and receive the datagrams into which the kernel cuts
+   them from a socket.
+2. Send superpackets from a socket, cut what the kernel passes to the device with `Splitter`, and verify the checksums
+   word by word.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def drain(device: int) -> Iterator[memoryview]:
 
 
 def written(device: int) -> dict[str, int]:
-    """Name -> bytes written beside the header; 0: refused."""
+    """Write each superpacket; return, by name, 0 where the kernel took all of it, else the errno or the difference."""
     behind_options = packets.ip(6, 60, b"\x06" + bytes(7) + packets.tcp(6, PAYLOAD[:6000])[40:])
     given: dict[str, tuple[bytes, int]] = {
         "TCP over IPv4": (packets.tcp_superpacket(4, PAYLOAD), 1448),
@@ -105,7 +106,7 @@ def sink_at(family: int, address: str) -> socket.socket:
 
 
 def cut(device: int) -> list[dict[str, Any]]:
-    """What came of the kernel's superpackets."""
+    """Split the kernel's superpackets and return what was found in each."""
     for family, address in ((socket.AF_INET, "10.9.9.9"), (socket.AF_INET6, "fd00::9")):
         with socket.socket(family, socket.SOCK_DGRAM) as source:
             source.setsockopt(17, 103, 1200)
@@ -119,7 +120,7 @@ def cut(device: int) -> list[dict[str, Any]]:
             field = segment_field_of(read[:VNET_HEADER_SIZE], packet)
         except BadPacket:
             continue
-        if not field or packet[9 if packet[0] < 0x50 else 6] != 17:  # the kernel's own ICMPv6, and TCP's refusals
+        if not field or packet[9 if packet[0] < 0x50 else 6] != 17:  # the kernel's own ICMPv6 and TCP resets
             continue
         out = memoryview(bytearray(2048))
         count = splitter.split(packet, field)

@@ -1,7 +1,7 @@
-"""A hostile peer: `PRIVATE-KEY HUB-KEY HOST PORT COUNT`. It authenticates so many TCP connections, and keeps them all.
+"""A hostile peer that opens COUNT authenticated TCP connections and keeps them: `PRIVATE-KEY HUB-KEY HOST PORT COUNT`.
 
-It shakes hands over UDP, sends a PROBE on each connection and waits for the ECHO, which moves the endpoint nowhere.
-Then it says `holding`, followed by how many the hub has left open.
+It shakes hands over UDP, sends a PROBE on each connection and waits for the ECHO; a PROBE does not move the endpoint.
+Then it prints "holding" and the number of connections that the hub has left open.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Hoarder:
         self._connections: list[socket.socket] = []
 
     def open_another(self) -> None:
-        """Have one more connection, authenticated."""
+        """Open and authenticate one more connection."""
         connection = socket.create_connection(self._address)
         message = sealed(self._session, Probe(1).pack())
         connection.sendall(len(message).to_bytes(2, "big") + message)
@@ -32,7 +32,7 @@ class Hoarder:
         self._connections.append(connection)
 
     def count_open(self) -> int:
-        """How many connections the hub has not closed."""
+        """Count the connections that the hub has not closed."""
         return sum(map(_is_open, self._connections))
 
 

@@ -1,15 +1,15 @@
-"""A peer with good keys that sends from whatever address it likes. Its argument is one JSON object:
+"""A peer with valid keys that sends from a different address than it called from. Its argument is one JSON object:
 
     role            "caller" or "server"
-    private, public its own key and the other end's, in hexadecimal digits
-    at              the host that it calls, or waits at
-    own             the host that a caller asks from
-    later, carrier  the host that it sends from in the end, over "udp" or "tcp"
-    go, packet      the file that it waits for, and the inner packet that it sends then, in hexadecimal digits
+    private, public its own private key and the other end's public key, in hexadecimal digits
+    at              the address that a caller calls, or that a server listens on
+    own             the address from which a caller shakes hands
+    later, carrier  the address from which it sends the packet, and the carrier, "udp" or "tcp"
+    go, packet      the file that it waits for, and the inner packet that it then sends, in hexadecimal digits
 
-1. It gets a session and prints "session".
-2. Once the file is there it sends the packet: over UDP, or over a TCP connection that it opened at the start. It prints
-   "sent", and stays, so that its ports answer no ICMP.
+1. It establishes a session and prints "session".
+2. Once the file exists, it sends the packet: over UDP, or over a TCP connection that it opened at the start. It prints
+   "sent" and keeps running, so that its ports send no ICMP errors.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def sealed(session: Session, plaintext: bytes) -> bytes:
 
 
 def call(own: str, keys: KeyPair, public: bytes, there: str) -> tuple[Session, socket.socket]:
-    """A session that this end has asked for, and the socket it asked from."""
+    """Establish a session as the initiator; return it and the socket that was used."""
     asking = udp_from(own)
     initiator = Initiator(keys, public, PSK)
     asking.sendto(initiator.initiation(INDEX, tai64n(time.time())), (there, PORT))
@@ -58,7 +58,7 @@ def call(own: str, keys: KeyPair, public: bytes, there: str) -> tuple[Session, s
 
 
 def serve(waiting: socket.socket, keys: KeyPair) -> tuple[Session, tuple[str, int]]:
-    """A session that the other end has asked for, confirmed, and where that end is."""
+    """Wait for a handshake and confirm the session; return it and the initiator's address."""
     while True:
         message, there = waiting.recvfrom(65535)
         if message[0] == INITIATION:

@@ -1,15 +1,15 @@
-"""Two machines on one: network namespaces `a` and `b` joined by a veth pair, with the real program in them.
+"""Two network namespaces, `a` and `b`, joined by a veth pair, in which tests run the real program.
 
     a  10.0.0.1/24  fd01::1/64  veth0 ======== veth0  10.0.0.2/24  fd01::2/64  b
 
-1. Names carry the process id of the test run, and a count. `Lab.close` ends every process in both namespaces and
-   removes them; `sweep` does so for runs that were killed before they could.
-2. Nothing sleeps for a fixed time: what takes a while is polled, and each wait has an end and says what it waited for.
+1. The names of namespaces contain the process id of the test run and a count. `Lab.close` ends every process in the
+   namespaces and removes them; `sweep` removes those of test runs that were killed.
+2. Waits poll instead of sleeping for a fixed time. Each has a limit and says what it waited for.
 3. A failed wait shows the logs of all daemons.
-4. A daemon that has survived a bug fails the test, unless the test expected that (`Daemon.expects_bugs`), wherever in
-   the lab's folder it logs.
-5. What programs keep on a machine (`STATE`) they keep in a folder of the lab's, one for each machine: no lab meets
-   what another has left, or is just removing.
+4. A test fails if a daemon logged an internal error anywhere in the lab's folder, unless the test expected it
+   (`Daemon.expects_bugs`).
+5. Each machine has its own copy of the folders that programs keep state in (`STATE`), within the lab's folder. So no
+   lab sees the state of another one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TRANSFER = CHECKOUT / "scripts" / "transfer"
 STATE = (Path("/run/vpntun"), Path("/var/lib/vpntun"), Path("/run/wireguard"))
 PORT = 55555
 NOBODY = 65534
-STARTED = "this end "  # what the program says once its device is up
+STARTED = "this end "  # in the line that the program logs once its device is up
 STATELESS = frozenset({"ip", "ping", "ss", "sysctl"})
 """Commands that keep nothing in `STATE`: three mounts fewer for each of the thousands that a test run starts."""
 
@@ -49,7 +49,7 @@ _counter = itertools.count()
 
 
 def why_not() -> str | None:
-    """The reason why no lab can be built here, or None."""
+    """Return the reason why no lab can be built here, or None."""
     if os.geteuid() != 0:
         return "not root: network namespaces and TUN devices need it"
     for tool in ("ip", "ping", "iptables", "ip6tables", "setpriv", "sysctl"):
@@ -89,12 +89,12 @@ class Daemon:
         return self.process.poll() is None
 
     def wait_for(self, text: str, seconds: float = 10, count: int = 1) -> None:
-        """Returns once the text stands in the log so many times."""
+        """Wait until the log contains the text at least `count` times."""
         until(lambda: self.log.count(text) >= count or not self.running, seconds)
         assert self.log.count(text) >= count, f"no {text!r} within {seconds} s from {self}"
 
     def wait(self, seconds: float = 10) -> int:
-        """The exit status of a process that ends by itself."""
+        """Wait for the process to end by itself, and return its exit status."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -125,9 +125,10 @@ class Machine:
     def enter(
         self, command: Sequence[str | Path], user: str | None = None, binds: Mapping[str, Path] | None = None
     ) -> list[str]:
-        """The command line that runs a command in here, with folders bound over others, as an ordinary user if asked.
+        """Return the command line that runs a command in this namespace, as `user` if one is given.
 
-        `ip netns exec` gives each command a mount namespace of its own, so that no bind is seen elsewhere.
+        Each path in `binds` is bind-mounted over the path that is its key. `ip netns exec` gives each command its own
+        mount namespace, so the binds are invisible elsewhere.
         """
         if command[0] in STATELESS and user is None and not binds:
             return ["ip", "netns", "exec", self.name, *map(str, command)]
@@ -182,16 +183,16 @@ class Machine:
         user: str | None = None,
         binds: Mapping[str, Path] | None = None,
     ) -> Daemon:
-        """The program, started; `wait_for(STARTED)` returns when its device is up."""
+        """Start vpntun; `wait_for(STARTED)` returns once its device is up."""
         return self.popen(sys.executable, "-m", "vpntun", *arguments, env=env, user=user, binds=binds)
 
     def ask(self, *arguments: str | Path) -> tuple[int, str]:
-        """The program, run to its end: its status, and what it has said."""
+        """Run vpntun to its end; return its exit status and its output."""
         done = self.run(sys.executable, "-m", "vpntun", *arguments, check=False)
         return done.returncode, done.stdout + done.stderr
 
     def addresses(self, device: str) -> list[str]:
-        """The addresses with prefix of a device, v4 before v6, without the link-local one that the kernel adds."""
+        """The addresses of a device with their prefix lengths, IPv4 first, except the kernel's link-local one."""
         shown = self.run("ip", "-json", "address", "show", "dev", device, check=False).stdout or "[]"
         return [
             f"{entry['local']}/{entry['prefixlen']}"
@@ -201,7 +202,7 @@ class Machine:
         ]
 
     def address_of(self, device: str, version: int = 4) -> str:
-        """The first address of this version that a device has."""
+        """The device's first address of this IP version."""
         for address in self.addresses(device):
             if (":" in address) == (version == 6):
                 return address.partition("/")[0]
@@ -246,14 +247,14 @@ class Lab:
             namespaces.up(machine.name, "veth0", f"{machine.four}/24", f"{machine.six}/64")
 
     def add(self, letter: str, four: str, six: str) -> Machine:
-        """One more machine, c or d, whose cables the test lays."""
+        """Add a machine, c or d. The test connects it with `cable`."""
         machine = Machine(self, self.a.name[:-1] + letter, four, six)
         self.machines += (machine,)
         namespaces.add(machine.name)
         return machine
 
     def cable(self, one: Machine, its: str, other: Machine, others: str) -> None:
-        """A veth pair between two machines, up."""
+        """Join two machines by a veth pair and set both devices up."""
         namespaces.cable(one.name, its, other.name, others)
         namespaces.up(one.name, its)
         namespaces.up(other.name, others)
@@ -267,7 +268,7 @@ class Lab:
             shutil.rmtree(home)
         expected = {daemon.path for daemon in self.daemons if daemon.expects_bugs}
         logs = {path for path in self.folder.rglob("*") if path.is_file() and "internal error, " in _text(path)}
-        assert logs <= expected, f"a bug was survived: {logs - expected}\n{self.logs()}"
+        assert logs <= expected, f"internal errors were logged: {logs - expected}\n{self.logs()}"
 
     @functools.cached_property
     def key(self) -> Path:
@@ -287,7 +288,7 @@ class Lab:
         return path, format_key(keys.public)
 
     def home(self, user: int = NOBODY) -> Path:
-        """A folder of an ordinary user, where they can reach it; pytest's own are for its user alone."""
+        """Make a folder that an ordinary user owns and can reach; pytest's folders are closed to other users."""
         home = Path(tempfile.mkdtemp(prefix=f"{self.a.name}-"))
         self._homes.append(home)
         os.chown(home, user, user)
@@ -297,11 +298,11 @@ class Lab:
         return "\n".join(map(str, self.daemons))
 
     def ping(self, machine: Machine, address: str, within: float = 5, size: int = 56) -> float:
-        """Pings until the first answer; returns how many seconds that took."""
+        """Ping until the first answer; return the seconds that it took."""
         started = time.monotonic()
         command = ["ping", "-n", "-c1", "-i0.1", f"-s{size}", address]
         while (spent := time.monotonic() - started) < within:
-            # With a deadline, -c1 means one answer: ping goes on asking until it comes or an error does.
+            # With a deadline (-w), -c1 counts answers: ping keeps sending until an answer or an error arrives.
             if machine.run(*command, f"-w{max(1, round(within - spent))}", check=False, timeout=60).returncode == 0:
                 spent = time.monotonic() - started
                 if spent <= within:
@@ -311,12 +312,12 @@ class Lab:
         raise AssertionError(f"{address} has not answered {machine.name} within {within} s\n{self.logs()}")
 
     def no_ping(self, machine: Machine, address: str, seconds: float = 1) -> None:
-        """Pings for so long and finds that nothing answers."""
+        """Ping for this many seconds and assert that nothing answers."""
         done = machine.run("ping", "-n", "-i0.1", f"-w{seconds:.0f}", address, check=False)
         assert done.returncode != 0, f"{address} has answered {machine.name}\n{self.logs()}"
 
     def transfer(self, nbytes: int, to: str, source: Machine | None = None, port: int = 5000) -> Transfer:
-        """Sends random bytes over TCP to an address of the other machine, checksummed at both ends."""
+        """Send random bytes over TCP to an address of the other machine, and compare the checksums of both ends."""
         source = source or self.a
         sink = self.a if source is self.b else self.b
         receiver = sink.popen("sh", "-c", f'exec "$0" "$1" receive {port} >/dev/null', sys.executable, TRANSFER)
@@ -330,7 +331,7 @@ class Lab:
         return Transfer(nbytes, float(seconds))
 
     def block(self, protocol: str, port: int = PORT) -> None:
-        """A firewall that drops UDP or TCP of a port as it comes in, on both machines, so that no sender is told."""
+        """Drop incoming UDP or TCP packets of this port silently on all machines."""
         self._filter("-A", protocol, port)
 
     def unblock(self, protocol: str, port: int = PORT) -> None:
@@ -363,7 +364,7 @@ def firewall() -> tuple[str, str]:
 
 @contextlib.contextmanager
 def state_folders() -> Iterator[None]:
-    """Makes sure that there is something to bind over; the folders that are empty at the end go."""
+    """Make the folders of `STATE`, which the labs bind over; remove those that are empty at the end."""
     for path in STATE:
         path.mkdir(mode=0o700, exist_ok=True)
     yield
@@ -372,16 +373,16 @@ def state_folders() -> Iterator[None]:
 
 
 def remove_state_folders() -> None:
-    """Leaves no empty folder behind."""
+    """Remove the folders of `STATE` that are empty."""
     for path in STATE:
         with contextlib.suppress(OSError):
             path.rmdir()
 
 
 def sweep() -> None:
-    """Removes what test runs have left that were killed: namespaces that carry the id of a process that is no more.
+    """Remove the namespaces of test runs that were killed: those named after the id of a process that has ended.
 
-    Workers do so one after the other: what one is just removing, another would fail to remove.
+    Workers take turns, because removing a namespace fails while another worker is removing it.
     """
     if not NETNS.exists():
         return
@@ -397,20 +398,21 @@ def sweep() -> None:
 
 
 def _text(path: Path) -> str:
-    """The beginning of a file, where a log is."""
+    """Return the first MiB of a file, which is enough to recognise a log."""
     with path.open(errors="replace") as file:
         return file.read(1 << 20)
 
 
 def _open_to_all() -> Iterator[str]:
-    """Shell lines that let an ordinary user reach what the tests run, in the mount namespace they are run in.
+    """Shell lines that give an ordinary user access to everything the tests run, within the current mount namespace.
 
-    A TUN node of mode 0666, and the trees that Python and the program are in, should they lie in somebody's home.
+    They make a TUN node of mode 0666, and open the trees that contain Python and the program if these are in a home
+    folder that is closed to others.
     """
     yield "mount -t tmpfs tmpfs /mnt"
     yield "mknod -m 0666 /mnt/tun c 10 200"
     yield "mount --bind /mnt/tun /dev/net/tun"
-    for number, (closed, trees) in enumerate(_behind_closed_doors().items()):
+    for number, (closed, trees) in enumerate(_closed_trees().items()):
         for index, tree in enumerate(trees):
             yield f"mkdir -p /mnt/{number}.{index}; mount --bind '{tree}' /mnt/{number}.{index}"
         yield f"mount -t tmpfs -o mode=0755 tmpfs '{closed}'"
@@ -418,8 +420,8 @@ def _open_to_all() -> Iterator[str]:
             yield f"mkdir -p '{tree}'; mount --bind /mnt/{number}.{index} '{tree}'"
 
 
-def _behind_closed_doors() -> dict[Path, list[Path]]:
-    """The trees an ordinary user needs and cannot enter, by the topmost folder that keeps them out."""
+def _closed_trees() -> dict[Path, list[Path]]:
+    """The trees that an ordinary user needs and cannot enter, by the topmost folder that is closed to them."""
     closed: dict[Path, list[Path]] = {}
     for tree in dict.fromkeys(Path(name).resolve() for name in (CHECKOUT, sys.prefix, sys.base_prefix)):
         for folder in reversed([tree, *tree.parents]):
@@ -430,14 +432,14 @@ def _behind_closed_doors() -> dict[Path, list[Path]]:
 
 
 def start_server(lab: Lab, *options: str | Path) -> Daemon:
-    """The README's first command, with more options: in b, on tun3."""
+    """Start the README's first command in b, on tun3, with more options."""
     server = lab.b.vpntun("-s", "-i", "tun3", "-k", lab.key, *options)
     server.wait_for(STARTED)
     return server
 
 
 def start_client(lab: Lab, *options: str | Path, host: str | None = None) -> Daemon:
-    """The README's second command, with more options: in a, on tun11."""
+    """Start the README's second command in a, on tun11, with more options."""
     client = lab.a.vpntun("-c", host or lab.b.four, "-i", "tun11", "-k", lab.key, *options)
     client.wait_for(STARTED)
     return client
@@ -446,14 +448,14 @@ def start_client(lab: Lab, *options: str | Path, host: str | None = None) -> Dae
 def start_pair(
     lab: Lab, *both: str | Path, server: Sequence[str | Path] = (), client: Sequence[str | Path] = ()
 ) -> tuple[Daemon, Daemon]:
-    """Server, then client, with the options of both and those of each."""
+    """Start the server, then the client, each with the options `both` and its own."""
     return start_server(lab, *both, *server), start_client(lab, *both, *client)
 
 
 def start_client_and_ping(lab: Lab, address: str, *options: str | Path, within: float) -> Daemon:
-    """A client that is through within so many seconds, at the latest when it is started for the third time.
+    """Start a client and ping through it within this many seconds; up to three clients are tried.
 
-    What else a busy machine does in such a short time is not this program's.
+    The limit is so short that other work of a busy machine may exceed it.
     """
     for _ in range(3):
         started = time.monotonic()
@@ -466,7 +468,7 @@ def start_client_and_ping(lab: Lab, address: str, *options: str | Path, within: 
 
 
 def memory(daemon: Daemon) -> int:
-    """Bytes that it has now."""
+    """Return the process's resident memory in bytes."""
     return int(Path(f"/proc/{daemon.process.pid}/statm").read_text().split()[1]) * 4096
 
 

@@ -1,4 +1,4 @@
-"""The program on a kernel whose TUN devices refuse TUNSETOFFLOAD: `python no_offloads.py ARGUMENTS`."""
+"""Run vpntun as on a kernel whose TUN devices refuse TUNSETOFFLOAD: `python no_offloads.py ARGUMENTS`."""
 
 from __future__ import annotations
 

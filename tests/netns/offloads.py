@@ -1,6 +1,6 @@
-"""`python offloads.py DEVICE...`: switches off what lets one buffer stand for several packets, as `ethtool -K` does.
+"""Switch off offloads that put several packets into one buffer, as `ethtool -K` does: `python offloads.py DEVICE...`
 
-Then each datagram travels, is counted and is lost by itself, and UDP_SEGMENT is refused (EIO).
+Afterwards each datagram travels, is counted and is lost separately, and UDP_SEGMENT is refused (EIO).
 """
 
 from __future__ import annotations

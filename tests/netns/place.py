@@ -1,8 +1,9 @@
-"""A hub, a peer of its, and a hostile machine that has a key for the hub too.
+"""A network of a hub, one of its peers, and a hostile machine whose key the hub knows as well.
 
     a  10.0.0.1 ==veth0== 10.0.0.2  b, the hub  10.0.1.2, fd02::2 ==veth1== 10.0.1.3, fd02::3  c, hostile
 
-In the tunnel the hub is 10.9.0.1 and fd09::1, a is 2 and c is 3. c may have 10.66.0.0/16 and fd66::/64 there too.
+In the tunnel the hub is 10.9.0.1 and fd09::1; a's addresses end in 2 and c's in 3. c's AllowedIPs include 10.66.0.0/16
+and fd66::/64.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ while True:
 """
 
 
-def question(source: str, destination: str) -> bytes:
-    """A ping."""
+def echo_request(source: str, destination: str) -> bytes:
+    """A ping as an IPv4 packet."""
     packet = bytearray(ipv4(source, destination, bytes((8, 0, 0xF7, 0xFF, 0, 0, 0, 0))))
     packet[9] = 1
     packet[10:12] = (ones_sum(bytes(packet[:20])) ^ 0xFFFF).to_bytes(2, "big")
@@ -43,7 +44,7 @@ def question(source: str, destination: str) -> bytes:
 
 
 class Place:
-    """The hub and its peers; nobody is up yet."""
+    """The machines and keys of the hub and its peers. The tests start the programs."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.a, self.hub = lab, lab.a, lab.b
@@ -57,7 +58,7 @@ class Place:
         self.go = lab.folder / "go"
 
     def up(self, machine: Machine, name: str, interface: str, *peers: str) -> Daemon:
-        """The program with this file."""
+        """Write a configuration file, and start vpntun with it."""
         file = self.lab.folder / f"{name}.conf"
         file.touch(mode=0o600)
         own = f"[Interface]\nPrivateKey = {format_key(self.keys[name].private)}\n{interface}\n"
@@ -81,9 +82,9 @@ class Place:
         return self.up(self.a, "a", "Address = 10.9.0.2/24, fd09::2/64", peer)
 
     def hostile_caller(self, *, later: str = INSIDE, carrier: str = "udp") -> Daemon:
-        """c, which calls the hub from its own address, and has a session."""
+        """Start hostile.py in c; return once it has a session with the hub from its own address."""
         own, there = ("fd02::3", "fd02::2") if ":" in later else ("10.0.1.3", "10.0.1.2")
-        packet = question("10.9.0.3", "10.9.0.1")
+        packet = echo_request("10.9.0.3", "10.9.0.1")
         caller = self._hostile(
             self.c, "c", "hub", role="caller", own=own, at=there, later=later, carrier=carrier, packet=packet
         )
@@ -91,13 +92,13 @@ class Place:
         return caller
 
     def hostile_server(self, later: str) -> Daemon:
-        """In place of the hub; it waits for a to call."""
+        """Start hostile.py in the hub's place; it waits for a's call."""
         self.hub.run("ip", "addr", "add", f"{later}/32", "dev", "veth0")
-        packet = question("10.9.0.1", "10.9.0.2")
+        packet = echo_request("10.9.0.1", "10.9.0.2")
         return self._hostile(self.hub, "hub", "a", role="server", at="10.0.0.2", later=later, packet=packet)
 
     def index_of_messages_to(self, port: int) -> int:
-        """What anybody on a's wire sees: the index in the data messages to this port."""
+        """Read the index of the data messages to this port, as anybody on a's wire can."""
         seen = self.a.popen(sys.executable, "-c", SNIFF, str(port))
         seen.wait_for("looking")
         self.lab.ping(self.a, "10.9.0.1")
@@ -107,14 +108,14 @@ class Place:
     def vandal(
         self, what: str, at: str, port: int = PORT, *, index: int = 0, carrier: str = "udp", seconds: float = 2.5
     ) -> Daemon:
-        """c, which does to the hub, or as a stranger to a, what vandal.py has under this name, and is at it."""
+        """Start this attack of vandal.py from c, on the hub or, without a key, on a; return once it has begun."""
         own = "fd02::3" if ":" in at else "10.0.1.3"
         return self._vandal(
             self.c, "c", "hub", what=what, at=at, port=port, own=own, index=index, carrier=carrier, seconds=seconds
         )
 
     def vandal_as_hub(self, what: str) -> Daemon:
-        """In place of the hub, one that does this to its client; it begins when a calls."""
+        """Start this attack of vandal.py in the hub's place; it begins when a calls."""
         return self._vandal(self.hub, "hub", "a", what=what, at="10.0.0.2", port=PORT, role="server", seconds=2.5)
 
     def _vandal(self, machine: Machine, who: str, other: str, **wanted: str | float) -> Daemon:

@@ -1,7 +1,7 @@
-"""What the network throws at the ports of a live pair: not one byte comes back, nothing ends, the link goes on.
+"""Malformed and hostile input at the ports of a running pair: it gets no reply, ends no daemon and no link.
 
-The cases that need a machine around them: descriptors, deadlines, silence on the wire, replays by a third party. The
-parsers and the peer are tested without root, one folder up.
+These are the cases that need a machine: descriptors, deadlines, silence on the wire, replays by a third party. The
+parsers and the peer are tested without root in the other folders of tests/.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from tests.netns.lab import PORT, Daemon, Lab, Machine, far, memory, start_client, start_pair, start_server, until
 
 CROWD = Path(__file__).with_name("crowd.py")
-DEADLINE = 15  # seconds in which a connection has authenticated, or is closed
+DEADLINE = 15  # seconds after which a connection that has not authenticated is closed
 
 # Case 1: every length by every type, with clean and dirty reserved bytes, from one socket; then it listens.
 JUNK_DATAGRAMS = """
@@ -34,7 +34,7 @@ except TimeoutError:
     pass
 """
 
-# Cases 2 and 4: sends some bytes, and prints after how many seconds the other end closes; it may say nothing first.
+# Cases 2 and 4: sends some bytes, and prints after how many seconds the other end closes without having sent anything.
 STREAM = """
 import socket, sys, time
 host, port, sent, patience = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3]), float(sys.argv[4])
@@ -53,7 +53,7 @@ if answer:
 print(time.monotonic() - started)
 """
 
-# Case 4: a byte each 0.2 s never makes a message, but would keep an idle timer happy.
+# Case 4: one byte every 0.2 s never completes a message, but would keep resetting an idle timer.
 TRICKLE = """
 import socket, sys, time
 s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
@@ -84,7 +84,7 @@ print("holding", flush=True)
 time.sleep(60)
 """
 
-# A third party on the wire: it takes down what passes, and sends it again from an address of its own.
+# A third party on the wire: it records the datagrams that pass, and sends them again from its own address.
 CAPTURE = """
 import pickle, socket, sys, time
 s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
@@ -127,7 +127,7 @@ def run(machine: Machine, script: str, *arguments: object, timeout: float = 60) 
 
 
 def sockets(daemon: Daemon) -> int:
-    """How many it has open; files come and go meanwhile."""
+    """Count the daemon's open sockets. Descriptors may close while they are listed."""
     found = 0
     for descriptor in Path(f"/proc/{daemon.process.pid}/fd").iterdir():
         with suppress(FileNotFoundError):
@@ -136,6 +136,7 @@ def sockets(daemon: Daemon) -> int:
 
 
 def unharmed(lab: Lab, *daemons: Daemon) -> None:
+    """Assert that the tunnel carries and that the daemons run without a traceback."""
     lab.ping(lab.a, far(lab), within=5)
     for daemon in daemons:
         assert daemon.running
@@ -153,7 +154,7 @@ def test_junk_datagrams_are_not_answered(lab: Lab) -> None:
     assert len(server.log) < 100_000, "the log is not rate limited"
 
 
-def test_a_frame_length_that_cannot_be_closes_the_connection(lab: Lab) -> None:
+def test_an_invalid_frame_length_closes_the_connection(lab: Lab) -> None:
     server, client = start_pair(lab)
     lab.ping(lab.a, far(lab))
     before = sockets(server)
@@ -173,7 +174,7 @@ def test_junk_in_good_frames_is_not_answered(lab: Lab) -> None:
     unharmed(lab, server, client)
 
 
-def test_a_silent_connection_and_a_trickling_one_meet_the_deadline(lab: Lab) -> None:
+def test_a_silent_connection_and_a_trickling_one_are_closed_at_the_deadline(lab: Lab) -> None:
     server, client = start_pair(lab)
     lab.ping(lab.a, far(lab))
     before = sockets(server)
@@ -196,7 +197,7 @@ def test_a_thousand_connections_do_not_exhaust_the_server(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_peer_gets_in_over_tcp_while_strangers_from_64_networks_crowd(lab: Lab, version: int) -> None:
+def test_a_peer_connects_over_tcp_while_strangers_from_64_networks_hold_connections(lab: Lab, version: int) -> None:
     host = lab.b.four if version == 4 else lab.b.six
     addresses = [f"10.7.0.{number}" if version == 4 else f"fd07:0:0:{number:x}::1" for number in range(1, 65)]
     lab.b.run("ip", "route", "add", "10.7.0.0/24" if version == 4 else "fd07::/32", "dev", "veth0")
@@ -223,7 +224,7 @@ def test_replayed_and_forged_messages_from_elsewhere_change_nothing(lab: Lab) ->
     assert capture.wait() == 0
 
     assert int(run(lab.a, REPLAY, captured, lab.b.four, PORT, "10.0.0.66")) > 40
-    # Had the endpoint moved, this would go to a socket that is closed.
+    # If the endpoint had moved, this ping would go to a socket that is closed.
     lab.ping(lab.b, lab.a.address_of("tun11"), within=3)
     unharmed(lab, server, client)
 

@@ -1,4 +1,4 @@
-"""Devices: made and taken away, or found and left as they were; by root, or by an ordinary user who owns one."""
+"""Devices that vpntun makes and removes, and existing ones that it leaves as they were, for root and ordinary users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def persistent(machine: Machine, device: str, *addresses: str, user: str = "root
 
 
 def state(machine: Machine, device: str) -> dict[str, Any]:
-    """What a user would see of a device, but for what comes and goes with the program that holds it: the carrier."""
+    """The settings of a device, without the carrier flag and other state that depends on a program holding it."""
     shown = json.loads(machine.run("ip", "-json", "-details", "address", "show", "dev", device).stdout)[0]
     kept = {name: shown[name] for name in ("ifname", "mtu", "linkinfo", "txqlen")}
     kept["linkinfo"].get("info_data", {}).pop("numtxqueues", None)
@@ -52,7 +52,7 @@ def test_a_persistent_device_is_used_and_left_as_it_was_found(lab: Lab) -> None:
     assert (state(lab.a, "tun11"), state(lab.b, "tun3")) == before
 
 
-def test_options_on_a_persistent_device_are_taken_back_at_the_end(lab: Lab) -> None:
+def test_options_on_a_persistent_device_are_undone_at_the_end(lab: Lab) -> None:
     persistent(lab.a, "tun11", "192.168.9.1/24")
     before = state(lab.a, "tun11")
     start_server(lab, "--address", "192.168.0.2/24")
@@ -65,7 +65,7 @@ def test_options_on_a_persistent_device_are_taken_back_at_the_end(lab: Lab) -> N
     assert state(lab.a, "tun11") == before
 
 
-def test_an_address_that_is_there_already_is_no_error_and_stays(lab: Lab) -> None:
+def test_an_address_that_exists_already_is_accepted_and_kept(lab: Lab) -> None:
     persistent(lab.a, "tun11", "192.168.0.1/24")
     start_server(lab, "--address", "192.168.0.2/24")
     client = lab.a.vpntun("-c", lab.b.four, "-i", "tun11", "-k", lab.key, "--address", "192.168.0.1/24")
@@ -100,7 +100,7 @@ def test_an_ordinary_user_runs_either_end_on_a_device_of_their_own(lab: Lab) -> 
     assert state(lab.a, "tun11")["addresses"] == ["192.168.9.1/24"]
 
 
-def test_an_ordinary_users_key_lies_in_their_configuration_folder(lab: Lab) -> None:
+def test_an_ordinary_users_key_is_in_their_configuration_folder(lab: Lab) -> None:
     home = lab.home()
     persistent(lab.b, "tun3", "192.168.9.2/24", user="nobody")
     server = lab.b.vpntun("-s", "-i", "tun3", user="nobody", env={"HOME": "/", "XDG_CONFIG_HOME": str(home)})
@@ -135,7 +135,7 @@ def test_a_device_that_goes_down_and_comes_up_again_carries_on(lab: Lab) -> None
     assert client.running
 
 
-def test_a_device_that_was_renamed_is_an_error_for_who_asks_and_the_end_of_nothing(lab: Lab) -> None:
+def test_a_renamed_device_makes_show_fail_and_does_not_end_the_tunnel(lab: Lab) -> None:
     _, client = start_pair(lab)
     for step in (["down"], ["name", "other"]):
         lab.a.run("ip", "link", "set", "tun11", *step)
@@ -158,6 +158,7 @@ def test_two_tunnels_on_one_machine(lab: Lab) -> None:
 
 
 def owned(key: Path, copy: Path, user: int = NOBODY) -> Path:
+    """Copy a key file and give the copy to a user."""
     shutil.copy(key, copy)
     copy.chmod(0o600)
     os.chown(copy, user, user)

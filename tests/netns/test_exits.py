@@ -1,4 +1,4 @@
-"""Each way to fail has a status of its own and a line that says what to do; nothing that was set up stays behind.
+"""Each kind of failure has its own exit status and a line that says what to do, and leaves nothing set up.
 
 2 usage   3 configuration   4 key file   5 device   6 permission   7 port in use   8 interface in use
 """
@@ -16,7 +16,7 @@ from tests.netns.lab import PORT, STARTED, Lab, start_server
 
 
 def fails(lab: Lab, status: int, line: str, says: str = "", **how: object) -> str:
-    """Runs the line in a and finds the status, one line of reason with these words in it, and no device."""
+    """Run a command line in a; assert its status, one line of reason that contains `says`, and no new device."""
     before = lab.a.run("ip", "-brief", "link").stdout
     command = [sys.executable, "-m", "vpntun", *shlex.split(line.format(key=lab.key, folder=lab.folder))]
     done = lab.a.run(*command, check=False, **how)  # type: ignore[arg-type]
@@ -25,7 +25,7 @@ def fails(lab: Lab, status: int, line: str, says: str = "", **how: object) -> st
     assert says.lower() in done.stderr.lower()
     if status != 2:
         assert len([text for text in done.stderr.splitlines() if "error" in text.lower()]) <= 1, done.stderr
-        assert done.stderr.strip(), "no word of what to do"
+        assert done.stderr.strip(), "the operator is not told what to do"
     assert lab.a.run("ip", "-brief", "link").stdout == before
     return done.stderr
 
@@ -65,7 +65,7 @@ def test_usage(lab: Lab, line: str, says: str) -> None:
     ],
 )
 def test_configuration(lab: Lab, options: str, says: str) -> None:
-    # click has status 2 for a value that its own types refuse: either is a word to whoever typed it.
+    # click exits with status 2 for a value that its own types refuse; either status tells the operator.
     line = f"-c 10.0.0.2 -i tun11 -k {{key}} {options}"
     command = [sys.executable, "-m", "vpntun", *shlex.split(line.format(key=lab.key))]
     status = lab.a.run(*command, check=False).returncode
@@ -73,7 +73,7 @@ def test_configuration(lab: Lab, options: str, says: str) -> None:
     fails(lab, status, line, says)
 
 
-def test_a_device_name_that_cannot_be(lab: Lab) -> None:
+def test_an_invalid_device_name(lab: Lab) -> None:
     for name in ("sixteen-letters-", "a/b", ""):
         command = [sys.executable, "-m", "vpntun", "-s", "-i", name, "-k", str(lab.key)]
         done = lab.a.run(*command, check=False)
@@ -87,7 +87,7 @@ def test_ones_own_key_as_the_peer(lab: Lab) -> None:
     fails(lab, 3, f"-s -i tun11 --private-key {private} --peer {public[:-3]}", "key")
 
 
-def test_a_key_file_that_is_not_there(lab: Lab) -> None:
+def test_a_key_file_that_does_not_exist(lab: Lab) -> None:
     fails(lab, 4, "-c 10.0.0.2 -i tun11 -k {folder}/none", f"{lab.folder}/none")
     fails(lab, 4, "-s -i tun11 -k {folder}/none", f"{lab.folder}/none")
     assert not (lab.folder / "none").exists()
@@ -108,7 +108,7 @@ def test_a_key_file_that_others_can_read(lab: Lab) -> None:
         assert "chmod" in said
 
 
-def test_a_key_file_that_is_no_file(lab: Lab) -> None:
+def test_a_key_file_that_is_not_a_regular_file(lab: Lab) -> None:
     link, folder = lab.folder / "link", lab.folder / "folder"
     link.symlink_to(lab.key)
     folder.mkdir(mode=0o700)
@@ -123,7 +123,7 @@ def test_keygen_never_overwrites(lab: Lab) -> None:
     assert lab.key.read_bytes() == before
 
 
-def test_a_name_taken_by_a_device_that_is_no_tun(lab: Lab) -> None:
+def test_a_name_taken_by_a_device_that_is_not_tun(lab: Lab) -> None:
     fails(lab, 5, "-s -i veth0 -k {key}", "veth0")
     lab.a.run("ip", "tuntap", "add", "dev", "tap5", "mode", "tap")
     fails(lab, 5, "-s -i tap5 -k {key}", "tap5")
@@ -172,7 +172,7 @@ def test_an_ordinary_user_may_not_take_somebody_elses_device(lab: Lab) -> None:
     fails(lab, 6, f"-s -i tun11 -k {key}", "tun11", user="nobody")
 
 
-def test_a_tun_node_that_lets_nobody_in(lab: Lab, tmp_path: Path) -> None:
+def test_a_tun_node_that_the_user_may_not_open(lab: Lab, tmp_path: Path) -> None:
     node = tmp_path / "net"
     node.mkdir()
     os.mknod(node / "tun", 0o020600, os.makedev(10, 200))

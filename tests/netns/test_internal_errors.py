@@ -1,4 +1,4 @@
-"""A bug that a packet of the peer's meets: the packet is dropped, the operator can see it, and the tunnel goes on."""
+"""A bug that a peer's packet triggers costs that packet only. It is logged and counted; the tunnel keeps running."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def start_with_a_bug(machine: Machine, *arguments: str) -> Daemon:
     return daemon
 
 
-def test_a_bug_drops_what_met_it_and_is_shown_and_logged(lab: Lab) -> None:
+def test_a_bug_drops_the_packet_that_triggered_it_and_is_shown_and_logged(lab: Lab) -> None:
     server = start_with_a_bug(lab.a, "-s", "-i", "tun3", "-k", str(lab.key))
     client = lab.b.vpntun("-c", lab.a.four, "-i", "tun11", "-k", lab.key)
     client.wait_for("connected")

@@ -1,4 +1,4 @@
-"""The kernel takes our superpackets for what they are, and we its; device_check.py does it."""
+"""The kernel splits our superpackets correctly, and we split the kernel's. device_check.py runs in the namespace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.netns.lab import Lab
 
 
-def test_a_real_device_takes_our_superpackets_and_its_own_are_cut_with_right_checksums(lab: Lab) -> None:
+def test_a_real_device_accepts_our_superpackets_and_its_own_are_split_with_correct_checksums(lab: Lab) -> None:
     said = json.loads(lab.a.run(sys.executable, "-m", "tests.netns.device_check").stdout)
     if "too old" in said:
         pytest.skip("this kernel has no USO")

@@ -1,4 +1,4 @@
-"""The lab itself: a test that fails for the lab's sake would be read as the program's fault."""
+"""Tests of the lab itself: a failure of the lab would look like a fault of the program."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_closed_lab_leaves_neither_namespace_nor_process(tmp_path: Path) -> No
     assert not any((NETNS / machine.name).exists() for machine in lab.machines)
 
 
-def test_what_a_killed_run_left_is_swept_away_and_what_runs_is_not(lab: Lab) -> None:
+def test_namespaces_of_a_killed_run_are_swept_and_those_in_use_are_kept(lab: Lab) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     left = f"vt{gone.pid}-0a"
@@ -100,7 +100,7 @@ def test_a_folder_can_be_bound_over_another_for_one_command(lab: Lab, tmp_path: 
     assert os.path.exists("/etc/passwd")
 
 
-def test_what_a_machine_remembers_outlives_a_command_and_not_the_lab(lab: Lab) -> None:
+def test_a_machines_state_outlives_a_command_but_not_the_lab(lab: Lab) -> None:
     for folder in labs.STATE:
         lab.a.run("touch", folder / "a-was-here")
         assert lab.a.run("ls", folder).stdout == "a-was-here\n"

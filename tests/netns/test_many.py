@@ -1,8 +1,9 @@
-"""A hub with two peers, each started from a file: prefixes that overlap, two carriers, relaying, and a reload.
+"""A hub with two peers, each started from a file: overlapping prefixes, two carriers, relaying, and reloads.
 
     a  10.0.0.1 ==veth0== 10.0.0.2  hub  10.0.1.2 ==veth1== 10.0.1.3  c
 
-In the tunnel the hub is 10.9.0.1 and fd09::1, a is 2 and c is 3. All of 10.20.0.0/16 is a's but for c's 10.20.7.0/24.
+In the tunnel the hub is 10.9.0.1 and fd09::1; a's addresses end in 2 and c's in 3. 10.20.0.0/16 belongs to a, except
+10.20.7.0/24, which belongs to c.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ALLOWED = {"a": "10.9.0.2/32, fd09::2/128, 10.20.0.0/16", "c": "10.9.0.3/32, fd0
 
 
 class Hub:
-    """Three machines, their keys and files, and the programs that run."""
+    """Three machines with their keys, files and running programs."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -40,7 +41,7 @@ class Hub:
         self.hub_file = self._write("hub", "")
 
     def start(self, *, relay: bool = False, transport_of_c: str = "tcp") -> None:
-        """All three, connected."""
+        """Start the program on all three machines and wait until both peers are connected."""
         interface = (
             f"[Interface]\nPrivateKey = {self.private['hub']}\nListenPort = {PORT}\nTransport = auto\n"
             f"Address = 10.9.0.1/24, fd09::1/64\nRelay = {'yes' if relay else 'no'}\n"
@@ -54,7 +55,7 @@ class Hub:
             self.lab.ping(machine, "10.9.0.1")
 
     def write_hub(self, **allowed: str) -> None:
-        """The hub's file, with these peers."""
+        """Write the hub's file with these peers."""
         peers = [PEER.format(public=self.public[name], allowed=ips, name=name) for name, ips in allowed.items()]
         self.hub_file.write_text(self.interface + "".join(peers))
 
@@ -67,7 +68,7 @@ class Hub:
         self.daemon.process.send_signal(number)
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """What the hub says of its peers, by name."""
+        """The hub's status of its peers, by name."""
         shown = self.hub.run(sys.executable, "-m", "vpntun", "show", "hub", "--json").stdout
         return {peer["name"]: peer for peer in json.loads(shown)["peers"]}
 
@@ -97,7 +98,7 @@ def hub(lab: Lab) -> Hub:
 
 
 def lend(machine: Machine, *addresses: str) -> None:
-    """More addresses, so that a machine answers for a network behind it."""
+    """Add addresses, so that a machine answers for a network behind it."""
     for address in addresses:
         machine.run("ip", "address", "add", address, "dev", "lo")
 
@@ -118,10 +119,10 @@ def test_the_longest_prefix_chooses_the_peer_and_each_has_its_own_carrier(hub: H
     assert (peers["a"]["carrier"], peers["c"]["carrier"]) == ("udp", "tcp")
     before = peers["c"]["received_bytes"]
     hub.lab.ping(hub.hub, "10.20.7.1", size=1000)
-    assert hub.status()["c"]["received_bytes"] >= before + 1000  # a has that address too, and was not asked
+    assert hub.status()["c"]["received_bytes"] >= before + 1000  # a has that address too, but got no ping
 
 
-def test_a_peer_may_not_send_from_what_is_anothers(hub: Hub) -> None:
+def test_a_peer_may_not_send_from_another_peers_network(hub: Hub) -> None:
     hub.start()
     lend(hub.a, "10.20.7.1/32")
     hub.a.run("ping", "-n", "-c3", "-i0.1", "-w2", "-I", "10.20.7.1", "10.9.0.1", check=False)
@@ -129,7 +130,7 @@ def test_a_peer_may_not_send_from_what_is_anothers(hub: Hub) -> None:
     assert not hub.status()["c"]["drops"]
 
 
-def test_with_relay_two_peers_meet_through_the_hub_which_forwards_nothing_itself(hub: Hub) -> None:
+def test_with_relay_two_peers_communicate_through_a_hub_whose_kernel_does_not_forward(hub: Hub) -> None:
     hub.start(relay=True)
     for address in ("10.9.0.3", "fd09::3"):
         hub.lab.ping(hub.a, address)
@@ -167,7 +168,7 @@ def test_a_reload_under_traffic_changes_the_peers_that_changed_and_no_other(hub:
     hub.lab.ping(hub.c, "10.9.0.1", within=20)
 
 
-def test_a_peer_that_reads_nothing_any_more_does_not_slow_another(hub: Hub) -> None:
+def test_a_peer_that_stops_reading_does_not_slow_another(hub: Hub) -> None:
     hub.start()
     hub.at_c.process.send_signal(signal.SIGSTOP)
     try:
@@ -182,7 +183,7 @@ def test_a_peer_that_reads_nothing_any_more_does_not_slow_another(hub: Hub) -> N
         hub.at_c.process.send_signal(signal.SIGCONT)
 
 
-def test_a_peer_that_hoards_connections_has_two_and_no_other_peer_notices(hub: Hub) -> None:
+def test_a_peer_that_hoards_connections_keeps_two_and_the_other_peer_is_unaffected(hub: Hub) -> None:
     hub.start()
     assert hub.at_c.stop() == 0
     before = memory(hub.daemon)

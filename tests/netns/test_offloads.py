@@ -1,6 +1,6 @@
-"""Superpackets, records and bursts between real kernels, whatever devices can, the path takes and the network loses.
+"""Superpackets, records and bursts between real kernels, over devices and paths with different abilities and losses.
 
-What is sent arrives: TCP checksummed at both ends, datagrams numbered, and the log shows nothing that should not be.
+TCP streams are checksummed at both ends, datagrams are numbered, and the log must show no unexpected drops.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def switch_off(*machines: Machine, device: str = "veth0") -> None:
 
 
 def pair(lab: Lab, *options: str, host: str) -> tuple[Daemon, Daemon]:
-    """Server, then client, which calls this address."""
+    """Start the server, then a client that calls this address."""
     return start_server(lab, *options), start_client(lab, *options, host=host)
 
 
 def datagrams(lab: Lab, to: str, source: Machine | None = None, count: int = COUNT) -> None:
-    """Numbered datagrams, 20 a call, arrive whole and in order, at the latest by the third time."""
+    """Send numbered datagrams, 20 in a call, and assert that they arrive intact and in order; retry twice on loss."""
     source = source or lab.a
     sink = lab.b if source is not lab.b else lab.a
     for _ in range(3):
@@ -61,7 +61,7 @@ def datagrams(lab: Lab, to: str, source: Machine | None = None, count: int = COU
 
 
 def all_kinds(lab: Lab, nbytes: int = 20_000_000, ordered: bool = True) -> None:
-    """TCP both ways, over both IP versions, and UDP's superpackets."""
+    """Send TCP in both directions over both IP versions and, if `ordered`, UDP superpackets."""
     near = lab.a.address_of("tun11"), lab.a.address_of("tun11", 6)
     lab.transfer(nbytes, far(lab))
     lab.transfer(nbytes // 4, far(lab, 6))
@@ -73,14 +73,14 @@ def all_kinds(lab: Lab, nbytes: int = 20_000_000, ordered: bool = True) -> None:
 
 
 def drops_of(daemon: Daemon) -> dict[str, int]:
-    """What the program says at its end, run with -v."""
+    """Stop a program that runs with -v, and return the drops that it logs at its end, by reason."""
     assert daemon.stop() == 0
     said = re.search(r"dropped: (.*)", daemon.log)
     return {reason: int(count) for count, reason in re.findall(r"(\d+) ([^,]+)", said[1])} if said else {}
 
 
 def payload_of(daemon: Daemon) -> int:
-    """The datagrams that the program had come to use, as it says at its end."""
+    """Stop a program that runs with -v, and return the datagram size that it logs at its end."""
     assert daemon.stop() == 0
     said = re.search(r"datagrams of (\d+) bytes", daemon.log)
     assert said, str(daemon)
@@ -103,7 +103,7 @@ def test_everything_arrives_over_devices_with_and_without_offloads(
         assert "Traceback" not in daemon.log
 
 
-def test_two_with_wireguard_identities_recognise_each_other_and_all_arrives(lab: Lab) -> None:
+def test_two_vpntuns_with_wireguard_keys_recognise_each_other_and_everything_arrives(lab: Lab) -> None:
     identities = {}
     for machine in (lab.a, lab.b):
         file, public = lab.new_identity(f"{machine.name}.key")
@@ -125,7 +125,7 @@ def test_two_with_wireguard_identities_recognise_each_other_and_all_arrives(lab:
 
 @pytest.mark.parametrize("refusing", ["client", "server", "both"])
 @carriers
-def test_a_device_that_refuses_offloads_gets_single_packets_and_all_arrive(
+def test_a_device_that_refuses_offloads_gets_single_packets_and_everything_arrives(
     lab: Lab, carrier: str, refusing: str
 ) -> None:
     def start(machine: Machine, refuses: bool, *arguments: str) -> Daemon:
@@ -176,7 +176,7 @@ def test_a_device_with_a_smaller_mtu_carries_the_same(lab: Lab, mtu: int, versio
         assert largest - 8 <= payload_of(daemon) <= largest, lab.logs()
 
 
-def test_an_mtu_that_shrinks_in_the_middle_of_a_transfer_is_followed(lab: Lab) -> None:
+def test_datagrams_shrink_with_an_mtu_that_shrinks_during_a_transfer(lab: Lab) -> None:
     server, client = start_pair(lab, "--transport", "udp", "-v")
     lab.ping(lab.a, far(lab))
     lab.transfer(8_000_000, far(lab))
@@ -189,7 +189,10 @@ def test_an_mtu_that_shrinks_in_the_middle_of_a_transfer_is_followed(lab: Lab) -
 
 
 def hole(lab: Lab, mtu: int) -> tuple[Machine, Callable[[int], None]]:
-    """A switch between the two that drops what is longer than `mtu`, and tells nobody; and how to change that."""
+    """Put a switch between a and b that silently drops packets longer than `mtu`.
+
+    Return the switch and a function that changes this length.
+    """
     switch = lab.add("c", "", "")
     for machine, port in ((lab.a, "veth1"), (lab.b, "veth2")):
         machine.run("ip", "link", "del", "veth0", check=False)
@@ -211,7 +214,7 @@ def hole(lab: Lab, mtu: int) -> tuple[Machine, Callable[[int], None]]:
 
 
 @pytest.mark.parametrize("mtu", [1400, 1280])
-def test_a_black_hole_is_found_and_all_arrives(lab: Lab, mtu: int) -> None:
+def test_a_black_hole_is_found_and_everything_arrives(lab: Lab, mtu: int) -> None:
     hole(lab, mtu)
     server, client = start_pair(lab, "--transport", "udp", "-v")
     lab.ping(lab.a, far(lab), size=1472)
@@ -235,11 +238,11 @@ def test_a_black_hole_that_opens_under_traffic_is_found(lab: Lab) -> None:
 
 
 def connected_then_lossy(lab: Lab, *options: str) -> tuple[Daemon, Daemon]:
-    """A pair that is connected, of whose datagrams one in a hundred is lost from then on, each way, at random.
+    """Return a connected pair that from then on loses one datagram in a hundred each way, at random.
 
-    Not before: one handshake in fifty would lose a message, and the next is sent only 5 s later.
+    The loss begins after the handshake: one in fifty would lose a message, which is repeated only 5 s later.
     """
-    switch_off(lab.a, lab.b)  # else a whole burst is one packet to the firewall
+    switch_off(lab.a, lab.b)  # otherwise a whole burst is one packet to the firewall
     ends = start_pair(lab, *options)
     lab.ping(lab.a, far(lab))
     for machine in (lab.a, lab.b):
@@ -249,14 +252,14 @@ def connected_then_lossy(lab: Lab, *options: str) -> tuple[Daemon, Daemon]:
     return ends
 
 
-def test_one_datagram_in_a_hundred_lost_costs_time_and_no_packet_order(lab: Lab) -> None:
+def test_transfers_complete_with_one_datagram_in_a_hundred_lost(lab: Lab) -> None:
     server, client = connected_then_lossy(lab, "--transport", "udp", "-v")
     all_kinds(lab, 8_000_000, ordered=False)
     for daemon in (client, server):
         assert "Traceback" not in daemon.log
 
 
-def test_where_datagrams_are_lost_at_random_records_are_protected(lab: Lab) -> None:
+def test_records_are_protected_if_datagrams_are_lost_at_random(lab: Lab) -> None:
     connected_then_lossy(lab, "--transport", "udp")
 
     def protected() -> bool:
@@ -268,7 +271,7 @@ def test_where_datagrams_are_lost_at_random_records_are_protected(lab: Lab) -> N
 
 
 def drop_pieces(machine: Machine) -> None:
-    """A middlebox that knows WireGuard and nothing else: type 4 with reserved bytes that are not zero goes."""
+    """Act as a middlebox that knows only WireGuard: drop messages of type 4 whose reserved bytes are not zero."""
     rule = ["-p", "udp", "-m", "u32", "--u32", "0>>22&0x3C@8&0xFF00=0x0100:0xFF00", "-j", "DROP"]
     done = machine.run(firewall()[0], "-w", "-A", "INPUT", *rule, check=False)
     if done.returncode:
@@ -276,7 +279,7 @@ def drop_pieces(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["from the start", "later"])
-def test_where_a_middlebox_drops_the_pieces_of_bursts_the_smallest_records_go_through(lab: Lab, late: bool) -> None:
+def test_small_records_get_through_a_middlebox_that_drops_the_pieces_of_bursts(lab: Lab, late: bool) -> None:
     switch_off(lab.a, lab.b)
     if not late:
         drop_pieces(lab.a)

@@ -1,4 +1,4 @@
-"""`vpntun mktun` and `vpntun rmtun`: devices that stay, for users who may not make one."""
+"""`vpntun mktun` and `vpntun rmtun`, which make and remove persistent devices for users who may not make their own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.netns.lab import NOBODY, Lab, Machine, start_server
 
 
 def link(machine: Machine, device: str) -> dict[str, Any]:
-    """What `ip` says of a device."""
+    """The details of a device as ip(8) shows them."""
     shown: list[dict[str, Any]] = json.loads(machine.run("ip", "-json", "-details", "link", "show", device).stdout)
     return shown[0]
 
 
-def test_a_device_is_made_as_it_is_asked_for_and_stays(lab: Lab) -> None:
+def test_a_device_is_made_with_the_options_given_and_stays(lab: Lab) -> None:
     addresses = "--address", "192.168.9.2/24", "--address", "fd99::2/64"
     assert lab.b.ask("mktun", "tun3", "--user", "nobody", "--group", "0", *addresses, "--mtu", "1400") == (0, "")
     shown = link(lab.b, "tun3")
@@ -29,19 +29,19 @@ def test_a_device_is_made_as_it_is_asked_for_and_stays(lab: Lab) -> None:
     assert lab.b.addresses("tun3") == ["192.168.9.2/24", "fd99::2/64"]
 
 
-def test_without_a_user_it_is_its_makers(lab: Lab) -> None:
+def test_without_user_a_device_belongs_to_the_user_who_makes_it(lab: Lab) -> None:
     assert lab.b.ask("mktun", "tun3") == (0, "")
     assert link(lab.b, "tun3")["linkinfo"]["info_data"]["user"] == "root"
 
 
-def test_made_twice_it_is_the_same_and_has_what_was_asked_for_last(lab: Lab) -> None:
+def test_making_a_device_again_keeps_it_and_applies_the_new_options(lab: Lab) -> None:
     assert lab.b.ask("mktun", "tun3", "--user", "nobody", "--address", "192.168.9.2/24") == (0, "")
     assert lab.b.ask("mktun", "tun3", "--user", "nobody", "--address", "192.168.9.2/24", "--mtu", "1380") == (0, "")
     assert (lab.b.addresses("tun3"), link(lab.b, "tun3")["mtu"]) == (["192.168.9.2/24"], 1380)
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_an_ordinary_user_completes_the_main_job_on_such_devices(lab: Lab, transport: str) -> None:
+def test_an_ordinary_user_runs_both_ends_on_such_devices(lab: Lab, transport: str) -> None:
     home = lab.home()
     key = home / "vpntun.key"
     shutil.copy(lab.key, key)
@@ -83,7 +83,7 @@ def test_a_device_in_use_is_not_removed(lab: Lab) -> None:
         ("tun9", 5, "there is no device tun9"),
     ],
 )
-def test_what_is_no_tun_device_is_never_removed(lab: Lab, device: str, status: int, says: str) -> None:
+def test_rmtun_refuses_a_device_that_is_not_tun(lab: Lab, device: str, status: int, says: str) -> None:
     lab.b.run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap")
     ended, said = lab.b.ask("rmtun", device)
     assert (ended, says in said, said.count("\n")) == (status, True, 1), said
@@ -103,7 +103,7 @@ def test_what_is_no_tun_device_is_never_removed(lab: Lab, device: str, status: i
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_device_that_cannot_be_made_is_one_line_and_nothing_is_left(
+def test_a_device_that_cannot_be_made_gives_one_line_and_leaves_nothing(
     lab: Lab, arguments: list[str], status: int, says: str
 ) -> None:
     lab.b.run("ip", "tuntap", "add", "dev", "tun7", "mode", "tun", "user", "nobody")
@@ -113,7 +113,7 @@ def test_a_device_that_cannot_be_made_is_one_line_and_nothing_is_left(
     assert link(lab.b, "tun7")["linkinfo"]["info_data"]["user"] == "nobody"
 
 
-def test_an_ordinary_user_makes_and_removes_none(lab: Lab) -> None:
+def test_an_ordinary_user_may_neither_make_nor_remove_a_device(lab: Lab) -> None:
     assert lab.b.ask("mktun", "tun3") == (0, "")
     for command in (["mktun", "tun4"], ["rmtun", "tun3"]):
         done = lab.b.run(sys.executable, "-m", "vpntun", *command, check=False, user="nobody")

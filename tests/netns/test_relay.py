@@ -1,8 +1,8 @@
-"""Two peers meet through a hub with Relay, whose kernel forwards nothing; and what ICMP says where no packet goes on.
+"""Relay: two peers communicate through a hub whose kernel forwards nothing, and ICMP reports what cannot be delivered.
 
     a  10.0.0.1 ==veth0== 10.0.0.2  b, the hub  10.0.1.2 ==veth1== 10.0.1.3  c
 
-In the tunnel the hub is 10.9.0.1 and fd09::1, a is 2 and c is 3.
+In the tunnel the hub is 10.9.0.1 and fd09::1; a's addresses end in 2 and c's in 3.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NBYTES = 8_000_000
 
 
 class Hub:
-    """All three connected, by the guide's files: a is the laptop, c the desk, which here knows no UDP."""
+    """Three connected machines with the guide's files. a is the laptop; c is the desk, which uses only TCP here."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.a, self.hub = lab, lab.a, lab.b
@@ -39,7 +39,7 @@ class Hub:
             lab.ping(machine, "10.9.0.1")
 
     def transfer(self, address: str) -> None:
-        """A file from a to c, whose sums are compared by the program that sends."""
+        """Send a file from a to c; the sending program compares the checksums."""
         receiver = self.c.popen("sh", "-c", 'exec "$0" "$1" receive 5000 >/dev/null', sys.executable, TRANSFER)
         receiver.wait_for("ready")
         feed = f'head -c {NBYTES} /dev/urandom | "$0" "$1" send {address} 5000'
@@ -65,15 +65,15 @@ def hub(lab: Lab) -> Hub:
 
 
 def ping_once(machine: Machine, address: str, *options: str) -> str:
-    """What ping says; it waits for an answer, or an error, for two seconds at most."""
+    """Return the output of ping, which waits up to two seconds for an answer or an error."""
     return machine.run("ping", "-n", "-c1", "-w2", *options, address, check=False).stdout
 
 
-def test_peers_meet_in_the_hub_whose_kernel_forwards_nothing(hub: Hub) -> None:
+def test_peers_communicate_through_a_hub_whose_kernel_forwards_nothing(hub: Hub) -> None:
     assert hub.hub.run("sysctl", "-n", "net.ipv4.ip_forward").stdout.strip() == "0"
     for address in ("10.9.0.3", "fd09::3"):
         hub.lab.ping(hub.a, address)
-        # a and c take 1500 bytes, the hub between them 1420: TCP has to be told, and to believe it.
+        # The MTU of a and c is 1500, that of the hub between them 1420: TCP depends on the hub's ICMP errors.
         hub.transfer(address)
     assert "ttl=63" in ping_once(hub.c, "10.9.0.2")
     hub.c.run("ip", "address", "add", "192.168.9.1/24", "dev", "lo")
@@ -82,7 +82,7 @@ def test_peers_meet_in_the_hub_whose_kernel_forwards_nothing(hub: Hub) -> None:
         hub.lab.ping(hub.c, address)  # the hub's own addresses are still its own
 
 
-def test_the_hub_shows_itself_to_whoever_traces_a_route_or_sends_too_much(hub: Hub) -> None:
+def test_the_hub_answers_with_icmp_to_traceroute_and_to_packets_that_are_too_big(hub: Hub) -> None:
     said = ping_once(hub.a, "10.9.0.3", "-t1")
     assert "From 10.9.0.1 " in said
     assert "Time to live exceeded" in said
@@ -97,7 +97,7 @@ def test_the_hub_shows_itself_to_whoever_traces_a_route_or_sends_too_much(hub: H
     assert "mtu=1420" in said or "mtu = 1420" in said
 
 
-def test_what_no_peer_may_have_is_unreachable_at_once(hub: Hub) -> None:
+def test_an_address_of_no_peer_is_unreachable_at_once(hub: Hub) -> None:
     hub.hub.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
     assert "Destination Host Unreachable" in ping_once(hub.hub, "10.9.0.77")
     assert "Address unreachable" in ping_once(hub.hub, "fd09::77")

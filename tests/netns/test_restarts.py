@@ -1,4 +1,4 @@
-"""Either end goes and comes back, or moves: traffic flows again, within the time that is promised."""
+"""After either end restarts, moves or is cut off, traffic flows again within the promised time."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_server_is_away_for_a_while(lab: Lab, transport: str) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("transport", ["udp", "tcp", "auto"])
-def test_after_a_long_outage_it_takes_a_minute_at_most(lab: Lab, transport: str) -> None:
+def test_traffic_flows_again_within_a_minute_after_a_long_outage(lab: Lab, transport: str) -> None:
     start_pair(lab, "--transport", transport)
     address = far(lab)
     lab.ping(lab.a, address)
@@ -74,7 +74,7 @@ def test_after_a_long_outage_it_takes_a_minute_at_most(lab: Lab, transport: str)
 def test_keys_are_renewed_while_traffic_flows(lab: Lab, transport: str) -> None:
     start_pair(lab, "--transport", transport)
     lab.ping(lab.a, far(lab))
-    # Keys are renewed at 120 s and refused at 180 s: two lives of a key, and not one ping of 1,300 is lost.
+    # Keys are renewed after 120 s and refused after 180 s. 1,300 pings take two lives of a key; none may be lost.
     done = lab.a.run("ping", "-q", "-i0.2", "-c1300", far(lab), timeout=300)
     assert " 0% packet loss" in done.stdout, done.stdout
 
@@ -130,7 +130,7 @@ def test_a_name_that_does_not_resolve_is_tried_again(lab: Lab, tmp_path: Path) -
     client = lab.a.vpntun("-c", "remote.example.org", "-i", "tun11", "-k", lab.key, binds={"/etc/hosts": hosts})
     client.wait_for(STARTED)
     lab.no_ping(lab.a, far(lab), seconds=2)
-    # Written in place: the bind holds on to the file, not to its name.
+    # Append in place: the bind mount refers to the file, not to its name.
     with hosts.open("a") as file:
         file.write("10.0.0.2 remote.example.org\n")
     lab.ping(lab.a, far(lab), within=30)
@@ -146,7 +146,7 @@ def test_the_addresses_of_a_name_are_tried_in_turn(lab: Lab, tmp_path: Path) -> 
     lab.ping(lab.a, far(lab), within=40)
 
 
-def test_a_connection_that_is_reset_under_traffic_from_the_server_is_made_anew(lab: Lab) -> None:
+def test_a_connection_that_is_reset_under_traffic_from_the_server_is_opened_again(lab: Lab) -> None:
     start_pair(lab, "--transport", "tcp")
     lab.ping(lab.a, far(lab))
     lab.b.popen("ping", "-q", "-i0.02", "-s1200", "-w30", lab.a.address_of("tun11"))

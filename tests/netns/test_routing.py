@@ -1,10 +1,10 @@
-"""What `vpntun up` makes of Table, FwMark, DNS and the hook lines, and what it takes back; attack cases 26 to 28.
+"""Routing, DNS and hook lines: how `vpntun up` applies Table, FwMark, DNS and hooks, and undoes them. Cases 26 to 28.
 
-    a  10.0.0.1, fd01::1  ==veth0==  10.0.0.2, fd01::2  b, the way to the rest of the world
+    a  10.0.0.1, fd01::1  ==veth0==  10.0.0.2, fd01::2  b, the router to the rest of the world
 
-In the tunnel a is 10.9.0.2 and fd09::2. b waits for it at 198.51.100.1 or 2001:db8:51::1, and answers for 192.0.2.1,
-172.20.0.1, 2001:db8::1 and fd20::1 too, on whichever way they are asked. What takes the way beside the tunnel is
-watched where it arrives.
+In the tunnel a is 10.9.0.2 and fd09::2. b is the server at 198.51.100.1 and 2001:db8:51::1. It also answers pings to
+192.0.2.1, 172.20.0.1, 2001:db8::1 and fd20::1, whether they arrive through the tunnel or beside it. A sniffer in b
+records the packets that arrive beside the tunnel.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WORLD, WORLD6 = "192.0.2.1", "2001:db8::1"
 PRIVATE, PRIVATE6 = "172.20.0.1", "fd20::1"
 FULL = "0.0.0.0/0, ::/0"
 MARK = 51820
-SECONDS = 20.0  # what a start, and the first answer, may take on a busy machine
+SECONDS = 20.0  # limit for a start, and for the first answer, on a busy machine
 
 WATCH = """
 import ipaddress, socket
@@ -46,7 +46,7 @@ while True:
 
 
 class World:
-    """Both machines, the server, and the file of the client."""
+    """Both machines, the running server, and the client's file."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.a, self.b = lab, lab.a, lab.b
@@ -76,7 +76,7 @@ class World:
         endpoint: str = SERVER,
         transport: str = "udp",
     ) -> Path:
-        """The client's file, with these lines in [Interface]. By another name, the server does not know it."""
+        """Write the client's file, with these lines in [Interface]. The server knows only the client named cli."""
         host = f"[{endpoint}]" if ":" in endpoint else endpoint
         own = self._client if name == "cli" else self._stranger
         interface = [f"PrivateKey = {format_key(own.private)}", f"Address = {address}", *lines]
@@ -85,7 +85,7 @@ class World:
         return self._write(name, "\n".join(["[Interface]", *interface, "[Peer]", *peer, ""]))
 
     def up(self, allowed: str = FULL, *lines: str, **more: str) -> Daemon:
-        """The client, connected."""
+        """Write the client's file and start the client; return once it is connected."""
         return self.start(self.write(allowed, *lines, **more))
 
     def start(self, file: Path, env: Mapping[str, str] | None = None) -> Daemon:
@@ -98,27 +98,27 @@ class World:
         self.a.run(sys.executable, "-m", "vpntun", "down", "cli", env=env)
 
     def through(self, *addresses: str) -> None:
-        """Each address answers, and what it was sent did not take the way beside the tunnel."""
+        """Assert that each address answers, and that no packet to it went beside the tunnel."""
         for address in addresses:
             self.lab.ping(self.a, address)
-            assert address not in self.seen(), f"{address} was asked beside the tunnel"
+            assert address not in self.seen(), f"a ping to {address} went beside the tunnel"
 
     def beside(self, *addresses: str) -> None:
-        """Each address answers beside the tunnel."""
+        """Assert that each address answers, and that the packets to it went beside the tunnel."""
         for address in addresses:
             self.lab.ping(self.a, address)
-            assert address in self.seen(), f"{address} was asked through the tunnel"
+            assert address in self.seen(), f"the ping to {address} went through the tunnel"
 
     def nowhere(self, *addresses: str) -> None:
-        """None of the addresses answers, or is asked beside the tunnel."""
+        """Assert that no address answers, and that no packet to one went beside the tunnel."""
         each = " & ".join(f"(ping -n -c2 -i0.1 -w1 {address} && echo answer)" for address in addresses)
         assert "answer" not in self.a.run("sh", "-c", f"{each} & wait").stdout
         assert not self.seen().intersection(addresses)
 
     def seen(self) -> set[str]:
-        """Where what has come beside the tunnel since the last call was sent to.
+        """Return the destinations of the packets that arrived beside the tunnel since the last call.
 
-        A packet of a size of its own goes that way behind all others, and is waited for.
+        It sends one last packet that way, recognisable by its size, and waits until the sniffer has printed it.
         """
         self._size += 1
         self.a.run("ping", "-n", "-c1", "-w5", f"-m{MARK}", f"-s{self._size}", self.b.four)
@@ -133,7 +133,7 @@ class World:
         return self.a.run("sh", "-c", "ip rule; ip -6 rule").stdout
 
     def state(self) -> str:
-        """What a tunnel may change on the client's machine; link-local addresses come and go by themselves."""
+        """Everything that a tunnel may change on the client's machine, except link-local addresses."""
         shown = self.a.run(
             "sh",
             "-c",
@@ -157,7 +157,7 @@ class World:
 
 
 def lend(machine: Machine, *addresses: str) -> None:
-    """More addresses, so that a machine answers for them."""
+    """Add addresses for which a machine answers."""
     machine.run("sh", "-ec", "; ".join(f"ip address add {address} dev lo" for address in addresses))
 
 
@@ -166,8 +166,10 @@ def world(lab: Lab) -> World:
     return World(lab)
 
 
-def test_a_full_tunnel_takes_everything_but_the_hosts_own_networks_and_leaves_no_trace(world: World) -> None:
-    world.a.run("sysctl", "-q", "net.ipv4.conf.all.rp_filter=1")  # the strictest, which is loosened while it lasts
+def test_a_full_tunnel_carries_everything_except_the_hosts_own_networks_and_leaves_no_trace(world: World) -> None:
+    world.a.run(
+        "sysctl", "-q", "net.ipv4.conf.all.rp_filter=1"
+    )  # the strictest setting, which the tunnel loosens while it is up
     before = world.state()
     client = world.up()
     world.through(WORLD, WORLD6, PRIVATE, PRIVATE6)
@@ -191,7 +193,7 @@ while True:
 """
 
 
-def test_the_servers_name_is_found_though_the_name_server_is_behind_the_tunnel(world: World) -> None:
+def test_the_servers_name_resolves_though_the_name_server_is_behind_the_tunnel(world: World) -> None:
     resolv = world.lab.folder / "resolv.conf"
     resolv.write_text("nameserver 198.51.100.53\noptions timeout:1 attempts:1\n")
     binds = {"/etc/resolv.conf": resolv}
@@ -221,7 +223,7 @@ def test_the_tunnels_own_packets_go_beside_it_over_both_carriers_and_ip_versions
 
 
 def inject(machine: Machine) -> None:
-    """What whoever answers DHCP and router solicitations may hand out: routes more specific than a default route."""
+    """Add routes more specific than a default route, as a DHCP server or a router advertisement can."""
     ways = dict.fromkeys(("0.0.0.0/1", "128.0.0.0/1", "192.0.2.0/24", "10.9.0.0/25"), "10.0.0.2")
     ways |= dict.fromkeys(("2000::/3", "2001:db8::/64", "fd09::/65"), "fd01::2")
     machine.run("sh", "-ec", "; ".join(f"ip route add {route} via {router}" for route, router in ways.items()))
@@ -233,7 +235,7 @@ def test_case_26_a_more_specific_route_beside_a_full_tunnel_does_not_leak(world:
     inject(world.a)
     world.through(WORLD, WORLD6, "10.9.0.1", "fd09::1")
     assert client.stop() == 0
-    world.up()  # and where they have been there before it
+    world.up()  # and once more, with the routes there before the tunnel
     world.through(WORLD, WORLD6, "10.9.0.1", "fd09::1")
 
 
@@ -242,13 +244,13 @@ def test_case_27_neither_a_local_network_of_public_addresses_nor_the_servers_own
     world.a.run("ip", "address", "add", "2001:db8::99/64", "dev", "veth0", "nodad")
     world.up()
     world.through(WORLD, WORLD6, SERVER6)
-    # The tunnel's own packets go to the server's address beside it; those of any other process do not.
+    # Only the tunnel's own packets go to the server's address beside the tunnel, not those of other processes.
     world.lab.ping(world.a, SERVER)
     assert "dev cli" in world.way_to(SERVER)
     assert "dev veth0" in world.way_to(SERVER, mark=MARK)
 
 
-def test_case_27_a_local_network_that_claims_what_the_configuration_names_gets_nothing_of_it(world: World) -> None:
+def test_case_27_a_local_network_cannot_claim_addresses_that_the_configuration_names(world: World) -> None:
     world.a.run("ip", "address", "add", "10.9.0.99/24", "dev", "veth0")
     world.a.run("ip", "address", "add", "172.20.0.99/16", "dev", "veth0")
     world.up(f"{FULL}, 172.20.0.0/24")
@@ -257,7 +259,9 @@ def test_case_27_a_local_network_that_claims_what_the_configuration_names_gets_n
 
 
 @pytest.mark.parametrize(("device", "then"), [("made by vpntun", "down"), ("persistent", "up")])
-def test_case_28_killed_it_fails_closed_and_the_next_command_cleans_up(world: World, device: str, then: str) -> None:
+def test_case_28_a_killed_full_tunnel_fails_closed_and_the_next_command_cleans_up(
+    world: World, device: str, then: str
+) -> None:
     if device == "persistent":
         world.a.run("ip", "tuntap", "add", "dev", "cli", "mode", "tun")
         world.before = world.state()
@@ -277,9 +281,9 @@ def test_case_28_killed_it_fails_closed_and_the_next_command_cleans_up(world: Wo
     world.beside(WORLD, WORLD6)
 
 
-def test_split_routes_lie_in_main_but_for_those_there_are_already_and_follow_a_reload(world: World) -> None:
+def test_split_routes_are_added_to_main_unless_they_exist_and_follow_a_reload(world: World) -> None:
     client = world.up("10.9.0.0/16, 10.9.0.1/32, 172.20.0.0/24, 172.16.0.0/13, fd20::/64")
-    own = {"10.9.0.0/24", "fd09::/64"}  # 10.9.0.1 lies in there
+    own = {"10.9.0.0/24", "fd09::/64"}  # this contains 10.9.0.1
     assert world.routes() == own | {"10.9.0.0/16", "172.20.0.0/24", "172.16.0.0/13", "fd20::/64"}
     assert str(MARK) not in world.rules()
     world.through(PRIVATE, PRIVATE6)
@@ -310,7 +314,7 @@ def test_a_full_tunnel_becomes_a_split_one_and_a_full_one_again_by_a_reload(worl
     assert world.state() == world.before
 
 
-def test_networks_that_are_everything_together_are_a_full_tunnel(world: World) -> None:
+def test_networks_that_together_cover_all_addresses_are_a_full_tunnel(world: World) -> None:
     client = world.up("0.0.0.0/1, 128.0.0.0/1, 172.20.0.0/24, ::/1, 8000::/1")
     inject(world.a)
     world.through(WORLD, WORLD6, PRIVATE, PRIVATE6)
@@ -340,7 +344,7 @@ def test_networks_that_cover_the_servers_address_do_not_swallow_the_tunnel(
     assert world.state() == before
 
 
-def test_beside_networks_that_cover_the_servers_address_a_longer_prefix_counts_as_ever(world: World) -> None:
+def test_longer_prefixes_still_win_beside_networks_that_cover_the_servers_address(world: World) -> None:
     world.a.run("ip", "route", "add", "192.0.2.0/24", "via", "10.0.0.2")
     world.a.run("ip", "route", "add", "172.0.0.0/8", "via", "10.0.0.2")
     client = world.up("10.9.0.0/24, 128.0.0.0/1, 172.20.0.0/24")
@@ -356,14 +360,14 @@ def test_beside_networks_that_cover_the_servers_address_a_longer_prefix_counts_a
     assert client.stop() == 0
 
 
-def test_a_table_of_its_own_and_none_at_all(world: World) -> None:
+def test_routes_go_to_the_table_that_is_asked_for_or_to_none(world: World) -> None:
     client = world.up(FULL, "Table = 77", "FwMark = 0x4d")
     assert world.routes("77") == {"default"}
     assert world.before.startswith(world.rules())
     world.beside(WORLD)
     world.a.run("ip", "rule", "add", "not", "fwmark", "77", "table", "77")
     assert "dev cli" in world.way_to(SERVER)
-    world.lab.ping(world.a, WORLD)  # the tunnel's own packets carry the mark that was asked for
+    world.lab.ping(world.a, WORLD)  # the tunnel's own packets carry the configured mark
     world.a.run("ip", "rule", "del", "not", "fwmark", "77", "table", "77")
     assert client.stop() == 0
     client = world.up(FULL, "Table = off")
@@ -372,7 +376,7 @@ def test_a_table_of_its_own_and_none_at_all(world: World) -> None:
     assert world.state() == world.before
 
 
-def test_a_mark_that_was_asked_for_is_the_full_tunnels_and_a_number_in_use_is_left_alone(world: World) -> None:
+def test_a_full_tunnel_uses_the_configured_mark_and_avoids_numbers_in_use(world: World) -> None:
     client = world.up(FULL, "FwMark = 4242")
     assert "fwmark 0x1092 lookup 4242" in world.rules()
     world.through(WORLD)
@@ -385,7 +389,7 @@ def test_a_mark_that_was_asked_for_is_the_full_tunnels_and_a_number_in_use_is_le
     assert client.stop() == 0
 
 
-def test_what_the_operator_set_up_already_is_not_doubled_and_stays(world: World) -> None:
+def test_rules_that_the_operator_added_are_not_duplicated_and_stay(world: World) -> None:
     world.a.run("sh", "-c", "ip rule add prio 5182 not fwmark 4242 table 4242")
     world.a.run("sh", "-c", "ip rule add prio 5181 to 10.0.0.0/24 table main suppress_prefixlength 23")
     before = world.state()
@@ -409,7 +413,7 @@ def test_the_hosts_own_networks_are_followed_as_its_addresses_change_without_roo
     assert world.state() == world.before
 
 
-def test_what_cannot_be_leaves_nothing_and_does_not_harm_the_one_that_is_up(world: World) -> None:
+def test_a_tunnel_that_cannot_start_leaves_nothing_and_does_not_harm_a_running_one(world: World) -> None:
     world.up()
     during = world.state()
     for name, allowed, line, status, says in (
@@ -438,7 +442,7 @@ def test_check_does_nothing(world: World) -> None:
     ]
 
 
-def test_where_the_device_has_no_ipv6_nothing_of_it_gets_out_either(world: World) -> None:
+def test_a_device_without_ipv6_does_not_leak_ipv6(world: World) -> None:
     client = world.up(FULL, "MTU = 1200", address="10.9.0.2/24")
     world.through(WORLD)
     world.nowhere(WORLD6)
@@ -446,7 +450,7 @@ def test_where_the_device_has_no_ipv6_nothing_of_it_gets_out_either(world: World
     assert world.state() == world.before
 
 
-def test_the_guides_full_tunnel_leads_to_where_the_remote_machine_can_go(lab: Lab) -> None:
+def test_the_guides_full_tunnel_reaches_what_the_remote_machine_can_reach(lab: Lab) -> None:
     outside = lab.add("c", "10.0.1.3", "fd02::3")
     lab.cable(lab.b, "veth1", outside, "veth0")
     for machine, number in ((lab.b, 2), (outside, 3)):
@@ -469,7 +473,7 @@ def test_the_guides_full_tunnel_leads_to_where_the_remote_machine_can_go(lab: La
         file.write_text(text.replace("remote.example.org", lab.b.four))
         tunnels.append(machine.vpntun("up", file, binds=without_resolvconf(lab)))
         tunnels[-1].wait_for(STARTED, SECONDS)
-    lab.ping(lab.a, "192.0.2.1", SECONDS)  # which knows no way back but to the remote machine itself
+    lab.ping(lab.a, "192.0.2.1", SECONDS)  # which has a route back only to the remote machine itself
     assert [each.stop() for each in reversed(tunnels)] == [0, 0]
     assert "MASQUERADE" not in lab.b.run(firewall()[0], "-t", "nat", "-S").stdout
 
@@ -477,37 +481,37 @@ def test_the_guides_full_tunnel_leads_to_where_the_remote_machine_can_go(lab: La
 DNS = "DNS = 10.9.0.1, fd09::1, corp.example, example.net"
 
 
-def test_name_servers_and_domains_go_to_resolvconf_and_are_taken_back_even_after_a_kill(world: World) -> None:
-    told = world.lab.folder / "told"
+def test_name_servers_and_domains_are_given_to_resolvconf_and_removed_even_after_a_kill(world: World) -> None:
+    recorded = world.lab.folder / "recorded"
     program = world.lab.folder / "bin" / "resolvconf"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >>{told}\ntest "$1" != -a || cat >>{told}\n')
+    program.write_text(f'#!/bin/sh\necho "$@" >>{recorded}\ntest "$1" != -a || cat >>{recorded}\n')
     program.chmod(0o755)
     env = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
     entry = entry_for("cli")
     added = f"-a {entry} -m 0 -x\nnameserver 10.9.0.1\nnameserver fd09::1\nsearch corp.example example.net\n"
     for killed in (False, True):
         client = world.start(world.write(FULL, DNS), env)
-        assert told.read_text() == added
+        assert recorded.read_text() == added
         if killed:
             client.kill()
             world.down(env)
         else:
             assert client.stop() == 0
-        assert told.read_text() == f"{added}-d {entry} -f\n"
-        told.unlink()
+        assert recorded.read_text() == f"{added}-d {entry} -f\n"
+        recorded.unlink()
     assert world.state() == world.before
 
 
 def without_resolvconf(lab: Lab) -> dict[str, Path]:
-    """What is bound over every resolvconf of this machine: a file that cannot be run."""
+    """Binds that hide every resolvconf of this machine behind a file that cannot be executed."""
     nothing = lab.folder / "nothing"
     nothing.touch(mode=0o600)
     found = [shutil.which("resolvconf", path=each) for each in f"{os.environ['PATH']}:{SYSTEM_PATH}".split(":")]
     return {each: nothing for each in found if each is not None}
 
 
-def test_without_resolvconf_one_warning_says_so_and_the_tunnel_is_up(world: World) -> None:
+def test_without_resolvconf_the_tunnel_is_up_and_logs_one_warning(world: World) -> None:
     client = world.a.vpntun("up", world.write(FULL, DNS), binds=without_resolvconf(world.lab))
     client.wait_for(STARTED, SECONDS)
     world.lab.ping(world.a, WORLD, SECONDS)
@@ -515,15 +519,15 @@ def test_without_resolvconf_one_warning_says_so_and_the_tunnel_is_up(world: Worl
     assert client.log.count("resolvconf") == 1
 
 
-def test_the_hook_lines_run_around_everything_that_is_set_up(world: World) -> None:
-    told = world.lab.folder / "told"
+def test_hook_lines_run_before_and_after_everything_that_is_set_up(world: World) -> None:
+    recorded = world.lab.folder / "recorded"
     state = "$(ip -o link show %i 2>/dev/null | wc -l) $(ip rule | grep -c 5182:)"
-    lines = [f"{when} = echo {when} %i {state} >>{told}" for when in ("PostDown", "PreDown", "PostUp", "PreUp")]
-    client = world.up(FULL, *lines, "PostUp = ping -c1 -w20 10.9.0.1", f"PostUp = echo and again >>{told}")
-    assert until(lambda: "again" in told.read_text(), SECONDS)
+    lines = [f"{when} = echo {when} %i {state} >>{recorded}" for when in ("PostDown", "PreDown", "PostUp", "PreUp")]
+    client = world.up(FULL, *lines, "PostUp = ping -c1 -w20 10.9.0.1", f"PostUp = echo and again >>{recorded}")
+    assert until(lambda: "again" in recorded.read_text(), SECONDS)
     assert client.stop() == 0
     said = ["PreUp cli 0 0", "PostUp cli 1 1", "and again", "PreDown cli 1 1", "PostDown cli 0 0"]
-    assert told.read_text().splitlines() == said
+    assert recorded.read_text().splitlines() == said
 
 
 def reload(client: Daemon, says: str = "read the configuration again") -> None:

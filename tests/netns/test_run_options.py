@@ -1,4 +1,4 @@
-"""How a tunnel is run, whatever the tunnel: as whom, in the background, with commands and logs of the operator's."""
+"""Options for running any tunnel: user, background, hook commands, log and pid files, signals, and systemd."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ echo "$VPNTUN_EVENT" "$VPNTUN_INTERFACE" "$VPNTUN_PEER" "$VPNTUN_ENDPOINT" "$VPN
 
 
 def privileges(pid: int) -> dict[str, list[str]]:
-    """What the kernel says of a process's users, groups and capabilities."""
+    """The kernel's status of a process, with its users, groups and capabilities."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def runs_as_nobody(daemon: Daemon, capabilities: int) -> bool:
-    """Whether it is wholly nobody, with these capabilities and no more."""
+    """Whether the process has the user and groups of nobody, and exactly these capabilities."""
     status = privileges(daemon.process.pid)
     ours = [status["Uid"], status["Gid"], status["NoNewPrivs"]] == [[str(NOBODY)] * 4, [str(NOBODY)] * 4, ["1"]]
     held = [int(status[name][0], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")]
@@ -39,7 +39,7 @@ def runs_as_nobody(daemon: Daemon, capabilities: int) -> bool:
 
 
 def configured(lab: Lab, machine: Machine, role: str, *lines: str, peer: str = "") -> Path:
-    """A file of the lab's shared key, whose tunnel is called office."""
+    """Write the configuration file of a tunnel named office that uses the lab's shared key."""
     folder = lab.folder / machine.name
     folder.mkdir()
     path = folder / "office.conf"
@@ -51,7 +51,7 @@ def configured(lab: Lab, machine: Machine, role: str, *lines: str, peer: str = "
 
 @pytest.fixture
 def hook(lab: Lab) -> tuple[str, Path]:
-    """A command that writes down what it is told, and where."""
+    """A hook command that records what it is passed, and the file that it appends to."""
     folder = lab.home(user=0)
     folder.chmod(0o755)
     command, book = folder / "hook", folder / "book"
@@ -62,8 +62,8 @@ def hook(lab: Lab) -> tuple[str, Path]:
     return str(command), book
 
 
-class Told:
-    """A socket in systemd's place, read all the time: the kernel keeps few datagrams of those that nobody reads."""
+class FakeSystemd:
+    """A notification socket in systemd's place. A thread reads it, because the kernel queues few unread datagrams."""
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -78,7 +78,7 @@ class Told:
             self.said += said.decode().split("\n")
 
     def hears(self, text: str, seconds: float = 20) -> bool:
-        """Whether a message with this line comes, or has come."""
+        """Whether a message with this line has arrived or arrives within this time."""
         return until(lambda: text in self.said, seconds)
 
     def close(self) -> None:
@@ -88,10 +88,10 @@ class Told:
 
 
 @pytest.fixture
-def told(lab: Lab) -> Iterator[Told]:
-    told = Told(lab.folder / "notify")
-    yield told
-    told.close()
+def systemd(lab: Lab) -> Iterator[FakeSystemd]:
+    systemd = FakeSystemd(lab.folder / "notify")
+    yield systemd
+    systemd.close()
 
 
 # Least privilege
@@ -110,7 +110,7 @@ def test_both_ends_work_as_a_user_without_any_capability(lab: Lab, transport: st
     assert not lab.a.has_device("tun11")
 
 
-def test_a_client_that_has_given_up_root_finds_its_way_again(lab: Lab) -> None:
+def test_a_client_that_gave_up_root_reconnects(lab: Lab) -> None:
     server = start_server(lab, "--user", "nobody")
     start_client(lab, "--user", "nobody", "--transport", "tcp")
     lab.ping(lab.a, far(lab))
@@ -119,7 +119,7 @@ def test_a_client_that_has_given_up_root_finds_its_way_again(lab: Lab) -> None:
     lab.ping(lab.a, far(lab), within=10)
 
 
-def test_a_server_that_has_given_up_root_remembers_where_its_client_was(lab: Lab) -> None:
+def test_a_server_that_gave_up_root_remembers_its_clients_endpoint(lab: Lab) -> None:
     server, _ = start_pair(lab, "--transport", "udp", "--user", "nobody")
     lab.ping(lab.a, far(lab))
     assert server.stop() == 0
@@ -127,14 +127,14 @@ def test_a_server_that_has_given_up_root_remembers_where_its_client_was(lab: Lab
     lab.ping(lab.a, far(lab), within=10)
 
 
-def test_the_control_socket_of_one_that_gave_up_root_is_still_roots(lab: Lab) -> None:
+def test_the_control_socket_of_a_daemon_that_gave_up_root_belongs_to_root(lab: Lab) -> None:
     start_server(lab, "--user", "nobody")
     assert "interface: tun3" in lab.b.ask("show", "tun3")[1]
     assert lab.b.ask("down", "tun3") == (0, "")
     start_server(lab, "--user", "nobody")
 
 
-def test_what_must_be_taken_back_from_a_device_that_was_there_keeps_one_capability(lab: Lab) -> None:
+def test_a_daemon_that_must_undo_changes_to_an_existing_device_keeps_one_capability(lab: Lab) -> None:
     lab.b.run("ip", "tuntap", "add", "dev", "tun3", "mode", "tun")
     server = start_server(lab, "--user", "nobody", "--address", "192.168.9.2/24", "--mtu", "1400")
     assert runs_as_nobody(server, NET_ADMIN)
@@ -144,7 +144,7 @@ def test_what_must_be_taken_back_from_a_device_that_was_there_keeps_one_capabili
     assert "mtu 1500" in lab.b.run("ip", "link", "show", "dev", "tun3").stdout
 
 
-def test_a_full_tunnel_is_taken_back_by_the_user(lab: Lab) -> None:
+def test_a_full_tunnel_is_undone_by_the_user(lab: Lab) -> None:
     start_server(lab)
     before = [lab.a.run("ip", version, "rule").stdout for version in ("-4", "-6")]
     full = f"Endpoint = {lab.b.four}:{PORT}\nAllowedIPs = 0.0.0.0/0, ::/0"
@@ -157,7 +157,7 @@ def test_a_full_tunnel_is_taken_back_by_the_user(lab: Lab) -> None:
     assert [lab.a.run("ip", version, "rule").stdout for version in ("-4", "-6")] == before
 
 
-def test_post_up_lines_still_run_as_root_and_those_of_the_end_as_the_user(lab: Lab) -> None:
+def test_post_up_lines_run_as_root_and_down_lines_as_the_user(lab: Lab) -> None:
     lines = [f"{when} = echo {when} is $(id -u)" for when in ("PreUp", "PostUp", "PreDown", "PostDown")]
     server = lab.b.vpntun("up", configured(lab, lab.b, "server", "User = nobody", *lines))
     server.wait_for("waiting for the peer")
@@ -170,7 +170,7 @@ def test_post_up_lines_still_run_as_root_and_those_of_the_end_as_the_user(lab: L
     ]
 
 
-def test_a_file_that_the_user_cannot_read_is_said_at_once_and_changes_nothing_later(lab: Lab) -> None:
+def test_a_file_that_the_user_cannot_read_is_reported_at_once_and_a_reload_changes_nothing(lab: Lab) -> None:
     path = configured(lab, lab.b, "server", "User = nobody")
     server = lab.b.vpntun("up", path)
     server.wait_for(f"nobody cannot read {path} again at SIGHUP")
@@ -194,7 +194,7 @@ def test_a_file_that_the_user_cannot_read_is_said_at_once_and_changes_nothing_la
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_manner_that_cannot_be_is_refused_and_nothing_is_left(
+def test_an_invalid_run_option_is_refused_and_nothing_is_left(
     lab: Lab, options: list[str], status: int, says: str
 ) -> None:
     ended, said = lab.b.ask("-s", "-i", "tun3", "-k", lab.key, *options)
@@ -211,7 +211,7 @@ def test_name_servers_and_a_user_are_refused_together(lab: Lab) -> None:
 # The end, and reloads
 
 
-def test_a_post_up_line_that_is_under_way_at_the_end_is_seen_to_its_own_first(lab: Lab) -> None:
+def test_a_running_post_up_line_finishes_before_the_tunnel_is_taken_down(lab: Lab) -> None:
     lines = "PostUp = echo begun; sleep 0.5; echo PostUp is over", "PreDown = echo PreDown", "PostDown = echo PostDown"
     server = lab.b.vpntun("up", configured(lab, lab.b, "server", *lines))
     server.wait_for("begun")
@@ -223,7 +223,7 @@ def test_a_post_up_line_that_is_under_way_at_the_end_is_seen_to_its_own_first(la
     ]
 
 
-def test_one_that_is_told_to_stop_while_it_is_set_up_does_not_begin(lab: Lab) -> None:
+def test_a_tunnel_that_is_stopped_during_its_set_up_does_not_start(lab: Lab) -> None:
     lines = "PreUp = echo begun; sleep 0.5", "PostUp = echo too late", "PostDown = echo undone"
     server = lab.b.vpntun("up", configured(lab, lab.b, "server", *lines))
     server.wait_for("begun")
@@ -232,28 +232,28 @@ def test_one_that_is_told_to_stop_while_it_is_set_up_does_not_begin(lab: Lab) ->
     assert "undone" in server.log
 
 
-def test_a_device_that_goes_away_ends_it_as_any_other_end(lab: Lab, told: Told) -> None:
+def test_the_end_after_a_deleted_device_runs_hooks_and_notifies_systemd(lab: Lab, systemd: FakeSystemd) -> None:
     path = configured(lab, lab.b, "server", "PreDown = echo before", "PostDown = echo behind")
-    server = lab.b.vpntun("up", path, env=told.environment)
-    assert told.hears("READY=1"), server
+    server = lab.b.vpntun("up", path, env=systemd.environment)
+    assert systemd.hears("READY=1"), server
     lab.b.run("ip", "link", "del", "office")
     assert server.wait() == 5
     assert server.log.index("before") < server.log.index("behind")
-    assert told.hears("STOPPING=1")
+    assert systemd.hears("STOPPING=1")
 
 
-def test_systemd_is_not_told_of_a_reload_before_the_start_is_over(lab: Lab, told: Told) -> None:
+def test_a_reload_during_the_start_does_not_make_systemd_think_it_is_ready(lab: Lab, systemd: FakeSystemd) -> None:
     path = configured(lab, lab.b, "server", "PostUp = echo begun; sleep 1; exit 3")
-    server = lab.b.vpntun("up", path, env=told.environment)
+    server = lab.b.vpntun("up", path, env=systemd.environment)
     server.wait_for("begun")
     server.process.send_signal(signal.SIGHUP)
     assert server.wait() == 10
     assert "read the configuration again" in server.log
-    assert told.hears("STOPPING=1")
-    assert "READY=1" not in told.said
+    assert systemd.hears("STOPPING=1")
+    assert "READY=1" not in systemd.said
 
 
-def test_a_peer_to_call_is_refused_where_all_was_set_up_for_peers_that_call(lab: Lab) -> None:
+def test_a_reload_that_adds_an_endpoint_is_refused_without_a_socket_for_calls(lab: Lab) -> None:
     private, _ = lab.new_identity("hub.key")
     _, public = lab.new_identity("caller.key")
     path = lab.folder / "hub.conf"
@@ -267,7 +267,7 @@ def test_a_peer_to_call_is_refused_where_all_was_set_up_for_peers_that_call(lab:
     assert server.running
 
 
-def test_a_reload_changes_what_it_says_and_not_the_routing(lab: Lab) -> None:
+def test_a_reload_that_changes_table_asks_for_a_restart_and_keeps_the_routes(lab: Lab) -> None:
     peer = f"Endpoint = {lab.b.four}:{PORT}\nAllowedIPs = 192.168.50.0/24"
     path = configured(lab, lab.a, "client", "Table = auto", peer=peer)
     client = lab.a.vpntun("up", path)
@@ -293,7 +293,7 @@ def test_a_reload_does_not_lead_the_tunnels_own_packets_into_it(lab: Lab) -> Non
 # Hooks
 
 
-def test_hooks_are_told_when_the_tunnel_and_its_link_come_and_go(lab: Lab, hook: tuple[str, Path]) -> None:
+def test_hooks_run_when_the_tunnel_and_its_link_come_up_and_go_down(lab: Lab, hook: tuple[str, Path]) -> None:
     command, book = hook
     start_server(lab)
     options = [each for event in ("up", "down", "link-up", "link-down") for each in (f"--{event}", command)]
@@ -318,7 +318,7 @@ def test_a_hook_that_others_can_write_is_not_run(lab: Lab, hook: tuple[str, Path
 
 @pytest.fixture
 def stop(lab: Lab) -> Callable[[Path], None]:
-    """Ends the daemon of a pid file, and waits until it has gone."""
+    """A function that ends the daemon of a pid file and waits until its process is gone."""
 
     def ended(pid: int) -> bool:
         try:
@@ -334,7 +334,7 @@ def stop(lab: Lab) -> Callable[[Path], None]:
     return stop
 
 
-def test_a_daemon_is_waited_for_until_its_link_stands(lab: Lab, stop: Callable[[Path], None]) -> None:
+def test_daemon_with_wait_returns_once_the_link_is_up(lab: Lab, stop: Callable[[Path], None]) -> None:
     start_server(lab)
     pidfile, log = lab.folder / "pid", lab.folder / "log"
     options = "--daemon", "--wait", "20", "--pidfile", pidfile, "--log-file", log, "--log-format", "json"
@@ -349,7 +349,7 @@ def test_a_daemon_is_waited_for_until_its_link_stands(lab: Lab, stop: Callable[[
     assert not lab.a.has_device("tun11")
 
 
-def test_a_link_that_does_not_come_in_time_has_its_status_and_is_still_tried(
+def test_a_link_that_is_not_up_in_time_has_its_own_status_and_is_still_tried(
     lab: Lab, stop: Callable[[Path], None]
 ) -> None:
     pidfile = lab.folder / "pid"
@@ -379,7 +379,7 @@ def test_the_caller_of_a_daemon_learns_that_post_up_has_failed(lab: Lab) -> None
     assert not lab.a.has_device("office")
 
 
-def test_streams_that_were_closed_at_the_start_are_no_obstacle(lab: Lab, stop: Callable[[Path], None]) -> None:
+def test_a_daemon_starts_with_its_standard_streams_closed(lab: Lab, stop: Callable[[Path], None]) -> None:
     pidfile, log = lab.folder / "pid", lab.folder / "log"
     options = ["-s", "-i", "tun3", "-k", str(lab.key), "--daemon", "--pidfile", str(pidfile), "--log-file", str(log)]
     script = 'exec "$@" <&- >&- 2>&-'
@@ -389,7 +389,7 @@ def test_streams_that_were_closed_at_the_start_are_no_obstacle(lab: Lab, stop: C
     stop(pidfile)
 
 
-def test_all_tunnels_that_answer_are_shown_beside_one_that_does_not(lab: Lab) -> None:
+def test_show_lists_the_tunnels_that_answer_beside_one_that_does_not(lab: Lab) -> None:
     start_server(lab)
     hung = lab.b.vpntun("-s", "-i", "tun4", "-k", lab.key, "-p", "55556")
     hung.wait_for("waiting for the peer")
@@ -400,7 +400,7 @@ def test_all_tunnels_that_answer_are_shown_beside_one_that_does_not(lab: Lab) ->
     hung.kill()
 
 
-def test_a_tunnel_that_still_waits_for_the_name_of_its_peer_says_so_and_goes_on(lab: Lab) -> None:
+def test_show_and_reset_report_a_tunnel_that_is_still_resolving_its_peers_name(lab: Lab) -> None:
     peer = "Endpoint = nobody.invalid:1\nAllowedIPs = 0.0.0.0/0"
     client = lab.a.vpntun("up", configured(lab, lab.a, "client", peer=peer))
     client.wait_for("does not resolve")
@@ -427,7 +427,7 @@ def test_a_second_daemon_of_the_same_pid_file_is_refused(lab: Lab, stop: Callabl
     stop(pidfile)
 
 
-def test_a_log_that_was_rotated_away_is_opened_anew(lab: Lab) -> None:
+def test_a_rotated_log_is_reopened_at_sighup(lab: Lab) -> None:
     log = lab.folder / "log"
     server = start_server_with_log(lab, log)
     log.rename(lab.folder / "log.1")
@@ -445,7 +445,7 @@ def start_server_with_log(lab: Lab, log: Path) -> Daemon:
     return server
 
 
-# Signals that end nothing, and the terminal
+# Signals that do not end a tunnel, and the terminal
 
 
 def test_a_closed_terminal_ends_a_tunnel_as_sigterm_does(lab: Lab, hook: tuple[str, Path]) -> None:
@@ -476,12 +476,12 @@ signal.sigwait([signal.SIGUSR1])
 os.close(terminal)
 print("ended with status", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
-"""Runs a program in a terminal of its own, and closes the terminal at SIGUSR1."""
+"""Runs a program in its own terminal, and closes the terminal at SIGUSR1."""
 
 
 def test_a_daemon_without_a_file_ignores_a_hangup_and_says_so(lab: Lab, stop: Callable[[Path], None]) -> None:
     pidfile = lab.folder / "pid"
-    options = "--daemon", "--wait", "60", "--pidfile", pidfile  # until then its log goes where the caller's does
+    options = "--daemon", "--wait", "60", "--pidfile", pidfile  # meanwhile it logs to the caller's standard error
     caller = lab.b.vpntun("-s", "-i", "tun3", "-k", lab.key, *options)
     caller.wait_for("waiting for the peer")
     for count in (1, 2):
@@ -501,49 +501,49 @@ def test_users_signals_change_nothing(lab: Lab, number: signal.Signals) -> None:
     assert (server.stop(), client.stop()) == (0, 0)
 
 
-# What systemd is told
+# Notifications to systemd
 
 
-def test_systemd_hears_of_a_server_that_waits_of_its_link_and_of_its_end(lab: Lab, told: Told) -> None:
-    environment = {**told.environment, "WATCHDOG_USEC": "200000"}
+def test_systemd_is_notified_of_a_servers_start_link_and_end(lab: Lab, systemd: FakeSystemd) -> None:
+    environment = {**systemd.environment, "WATCHDOG_USEC": "200000"}
     server = lab.b.vpntun("-s", "-i", "tun3", "-k", lab.key, env=environment)
-    assert told.hears("READY=1"), server
-    assert "STATUS=not connected" in told.said
+    assert systemd.hears("READY=1"), server
+    assert "STATUS=not connected" in systemd.said
     start_client(lab)
-    assert told.hears("STATUS=connected"), server
-    told.said.clear()
-    assert told.hears("WATCHDOG=1", 2)
+    assert systemd.hears("STATUS=connected"), server
+    systemd.said.clear()
+    assert systemd.hears("WATCHDOG=1", 2)
     assert server.stop() == 0
-    assert told.hears("STOPPING=1")
+    assert systemd.hears("STOPPING=1")
 
 
-def test_systemd_hears_of_a_client_once_its_link_stands(lab: Lab, told: Told) -> None:
-    client = lab.a.vpntun("-c", lab.b.four, "-i", "tun11", "-k", lab.key, env=told.environment)
-    assert told.hears("STATUS=not connected"), client
-    assert not told.hears("READY=1", 1)
+def test_systemd_considers_a_client_ready_once_its_link_is_up(lab: Lab, systemd: FakeSystemd) -> None:
+    client = lab.a.vpntun("-c", lab.b.four, "-i", "tun11", "-k", lab.key, env=systemd.environment)
+    assert systemd.hears("STATUS=not connected"), client
+    assert not systemd.hears("READY=1", 1)
     start_server(lab)
-    assert told.hears("READY=1"), client
-    assert "STATUS=connected" in told.said
+    assert systemd.hears("READY=1"), client
+    assert "STATUS=connected" in systemd.said
 
 
-def test_systemd_hears_of_each_reload(lab: Lab, told: Told) -> None:
-    server = lab.b.vpntun("up", configured(lab, lab.b, "server"), env=told.environment)
-    assert told.hears("READY=1"), server
-    told.said.clear()
+def test_systemd_is_notified_of_each_reload(lab: Lab, systemd: FakeSystemd) -> None:
+    server = lab.b.vpntun("up", configured(lab, lab.b, "server"), env=systemd.environment)
+    assert systemd.hears("READY=1"), server
+    systemd.said.clear()
     server.process.send_signal(signal.SIGHUP)
-    assert told.hears("RELOADING=1"), server
-    assert told.hears("READY=1"), server
+    assert systemd.hears("RELOADING=1"), server
+    assert systemd.hears("READY=1"), server
 
 
-def test_systemd_hears_of_the_end_of_a_reload_that_failed_unexpectedly(lab: Lab, told: Told) -> None:
+def test_systemd_is_notified_of_the_end_of_a_reload_that_failed_unexpectedly(lab: Lab, systemd: FakeSystemd) -> None:
     path = configured(lab, lab.b, "server")
-    server = lab.b.popen(sys.executable, "-c", FAILS_TO_RELOAD, "up", path, env=told.environment)
+    server = lab.b.popen(sys.executable, "-c", FAILS_TO_RELOAD, "up", path, env=systemd.environment)
     server.expects_bugs = True
-    assert told.hears("READY=1"), server
-    told.said.clear()
+    assert systemd.hears("READY=1"), server
+    systemd.said.clear()
     server.process.send_signal(signal.SIGHUP)
-    assert told.hears("RELOADING=1"), server
-    assert told.hears("READY=1"), server
+    assert systemd.hears("RELOADING=1"), server
+    assert systemd.hears("READY=1"), server
 
 
 FAILS_TO_RELOAD = """
@@ -551,7 +551,7 @@ import vpntun.daemon
 from vpntun.cli import main
 
 def fail(daemon):
-    raise RuntimeError("not foreseen")
+    raise RuntimeError("a bug")
 
 vpntun.daemon._Daemon.reload = fail
 main()

@@ -1,4 +1,4 @@
-"""Fifteen minutes of traffic over both carriers, on a path whose losses come and go: nothing ends, nothing grows."""
+"""Fifteen minutes of traffic over both carriers with intermittent losses: no daemon ends, no memory grows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.netns.test_steadiness import memory
 
 CYCLES = 4
 CLEAN_OVER_UDP = 170.0
-"""Seconds: an estimate that only ever shrinks, each time a report comes, would be 10 to the minus 300 by then."""
+"""Seconds. An estimate that shrank with every report would have fallen to 1e-300 by then."""
 CLEAN_OVER_TCP, LOSSY = 15.0, 20.0
 GROWTH = 2_000_000
-"""Bytes by which the memory of a process may differ between two times under load."""
+"""Bytes by which the memory of a process may grow between the first and the last cycle."""
 
 
 class Tunnel:
@@ -34,7 +34,7 @@ class Tunnel:
         self.far = lab.b.address_of(self.names[0])
 
     def carry(self, seconds: float, nbytes: int) -> None:
-        """Send so many bytes at a time, for so long."""
+        """Repeat transfers of `nbytes` for this many seconds."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.lab.transfer(nbytes, self.far)
@@ -55,7 +55,7 @@ class Tunnel:
 
 
 def lose(lab: Lab, percent: float, action: str) -> None:
-    """Lose so many of the packets that come in on the machines' wire, or no longer."""
+    """Add (-A) or delete (-D) a rule that drops this share of the packets arriving from the wire, on all machines."""
     rule = ("INPUT", "-i", "veth0", "-m", "statistic", "--mode", "random", "--probability", str(percent / 100))
     for machine in lab.machines:
         machine.run(firewall()[0], "-w", action, *rule, "-j", "DROP")
@@ -63,7 +63,7 @@ def lose(lab: Lab, percent: float, action: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_a_quarter_of_an_hour_with_losses_that_come_and_go_ends_nothing_and_grows_nothing(lab: Lab) -> None:
+def test_a_quarter_of_an_hour_with_intermittent_losses_ends_no_daemon_and_grows_no_memory(lab: Lab) -> None:
     udp, tcp = Tunnel(lab, "udp", 3), Tunnel(lab, "tcp", 5)
     daemons = (*udp.daemons, *tcp.daemons)
     sizes: list[list[int]] = []

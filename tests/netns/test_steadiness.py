@@ -1,4 +1,4 @@
-"""What a tunnel must not do while it has nothing to do, or too much: spin, grow, chatter, hang on at its end."""
+"""Tunnels that are idle or overloaded do not spin, grow, flood the log, or hang at their end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def memory(daemon: Daemon) -> int:
 
 
 def at_rest(*daemons: Daemon) -> None:
-    """Uses less than a fiftieth of a processor over three seconds. Here the time itself is what is measured."""
+    """Assert that each daemon uses less than a fiftieth of a processor over three seconds, hence the fixed sleep."""
     before = [cpu_seconds(daemon) for daemon in daemons]
     time.sleep(3)
     for daemon, used in zip(daemons, before, strict=True):
@@ -44,7 +44,7 @@ def at_rest(*daemons: Daemon) -> None:
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_an_idle_pair_rests_and_so_does_one_that_lost_the_other(lab: Lab, transport: str) -> None:
+def test_an_idle_pair_and_a_client_without_its_server_use_hardly_any_processor_time(lab: Lab, transport: str) -> None:
     server, client = start_pair(lab, "--transport", transport)
     lab.ping(lab.a, far(lab))
     at_rest(server, client)
@@ -53,7 +53,7 @@ def test_an_idle_pair_rests_and_so_does_one_that_lost_the_other(lab: Lab, transp
     assert len(client.log.splitlines()) < 20, client.log
 
 
-def test_a_pair_with_its_device_down_rests(lab: Lab) -> None:
+def test_a_pair_with_a_device_down_uses_hardly_any_processor_time(lab: Lab) -> None:
     server, client = start_pair(lab)
     lab.ping(lab.a, far(lab))
     lab.a.run("ip", "link", "set", "tun11", "down")
@@ -119,14 +119,14 @@ def test_a_machine_without_ipv6(lab: Lab, transport: str) -> None:
     lab.ping(lab.a, far(lab), within=3)
 
 
-def test_an_auto_client_finds_a_server_that_has_tcp_alone(lab: Lab) -> None:
+def test_an_auto_client_reaches_a_server_that_has_only_tcp(lab: Lab) -> None:
     start_server(lab, "--transport", "tcp")
     start_client(lab)
     lab.ping(lab.a, far(lab), within=6)
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp", "auto"])
-def test_two_vpntuns_with_wireguards_identities(lab: Lab, transport: str) -> None:
+def test_two_vpntuns_with_wireguard_keys(lab: Lab, transport: str) -> None:
     program = (sys.executable, "-m", "vpntun")
     private, public = {}, {}
     for machine in lab.machines:
@@ -159,7 +159,7 @@ def test_two_vpntuns_with_wireguards_identities(lab: Lab, transport: str) -> Non
 
 
 def test_an_interrupt_of_both_at_once_by_the_terminal(lab: Lab) -> None:
-    """Ctrl-C reaches the whole process group, twice if the user is impatient: it ends at once, without a traceback."""
+    """Ctrl-C reaches the whole process group, twice if the user is impatient. Both end at once, without a traceback."""
     server, client = start_pair(lab)
     for daemon in (server, client):
         daemon.process.send_signal(2)
@@ -170,7 +170,7 @@ def test_an_interrupt_of_both_at_once_by_the_terminal(lab: Lab) -> None:
     assert until(lambda: not lab.a.has_device("tun11") and not lab.b.has_device("tun3"), 2)
 
 
-def test_a_stopped_process_goes_on_where_it_was(lab: Lab) -> None:
+def test_a_tunnel_carries_again_after_sigstop_and_sigcont(lab: Lab) -> None:
     server, _ = start_pair(lab)
     lab.ping(lab.a, far(lab))
     subprocess.run(["kill", "-STOP", str(server.process.pid)], check=True)

@@ -1,4 +1,4 @@
-"""UDP or TCP, as told or as the path allows. Which carrier is in use shows in what happens when it is blocked."""
+"""The choice of UDP or TCP, fixed or automatic. Blocking a carrier shows which one is in use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.netns.lab import PORT, Lab, far, start_client_and_ping, start_pair, s
 
 
 @pytest.mark.parametrize(("transport", "other"), [("udp", "tcp"), ("tcp", "udp")])
-def test_one_transport_needs_nothing_of_the_other(lab: Lab, transport: str, other: str) -> None:
+def test_one_transport_works_while_the_other_is_blocked(lab: Lab, transport: str, other: str) -> None:
     lab.block(other)
     start_server(lab, "--transport", transport)
     start_client_and_ping(lab, far(lab), "--transport", transport, within=2)
@@ -48,12 +48,13 @@ def test_auto_goes_through_a_firewall_over_tcp_and_back_to_udp_when_it_opens(lab
     lab.ping(lab.a, far(lab), within=8)
     assert _connected(lab)
     lab.transfer(20_000_000, far(lab))
-    sessions = client.log.count("session with the peer")
+    sessions = client.log.count("session with ")
+    assert sessions >= 1
 
     lab.unblock("udp")
-    # A trial of UDP is due 30 s after the connection, then the old one closes after 2 s.
+    # UDP is tried 30 s after the connection, and the old connection closes 2 s later.
     assert until(lambda: not _connected(lab), 45, interval=0.2), f"still on TCP\n{lab.logs()}"
-    assert client.log.count("session with the peer") == sessions, f"the trial is a PROBE\n{lab.logs()}"
+    assert client.log.count("session with ") == sessions, f"the trial is a PROBE\n{lab.logs()}"
     lab.ping(lab.a, far(lab), within=3)
     lab.block("tcp")
     lab.ping(lab.a, far(lab), within=3)
@@ -65,13 +66,13 @@ def test_auto_leaves_udp_when_it_is_blocked_later_and_loses_no_connection(lab: L
     lab.ping(lab.a, far(lab))
     lab.block("udp")
     lab.no_ping(lab.a, far(lab))
-    # 15 s of silence call for a handshake, which gets no answer over UDP for 2 s.
+    # After 15 s of silence the client starts a handshake, and after 2 s without an answer over UDP it tries TCP.
     lab.ping(lab.a, far(lab), within=25)
     assert _connected(lab)
     lab.transfer(20_000_000, lab.a.address_of("tun11"), source=lab.b)
 
 
-def test_a_blocked_link_stops_nothing_and_goes_on_when_it_is_free_again(lab: Lab) -> None:
+def test_a_blocked_link_ends_no_daemon_and_carries_again_once_unblocked(lab: Lab) -> None:
     server, client = start_pair(lab, "--transport", "tcp")
     lab.ping(lab.a, far(lab))
     lab.block("tcp")

@@ -1,4 +1,4 @@
-"""The README's two commands, and what a user does next: ping, TCP, UDP, routes, keys, Ctrl-C."""
+"""The README's two commands, followed by what a user would try: ping, TCP, UDP, routes, keys, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ while True:
     server.sendto(*server.recvfrom(65535))
 """
 
-# Up to 8,000 bytes, so that fragments travel inside; a datagram that is lost is an error, one at a time is in flight.
+# Sizes up to 8,000 bytes, so that the tunnel carries fragments. Datagrams are sent one at a time; a lost one fails.
 UDP_CALLS = """
 import os, random, socket, sys
 family, _, _, _, address = socket.getaddrinfo(sys.argv[1], 7, type=socket.SOCK_DGRAM)[0]
@@ -44,7 +44,7 @@ def test_the_derived_addresses_answer_within_two_seconds(lab: Lab) -> None:
         lab.ping(lab.b, lab.a.address_of("tun11", version))
 
 
-def test_the_addresses_are_the_keys_own_and_each_end_prints_both(lab: Lab) -> None:
+def test_the_addresses_are_derived_from_the_key_and_each_end_prints_both(lab: Lab) -> None:
     server, client = start_pair(lab)
     ends = {}
     for name, daemon, machine, device in (("server", server, lab.b, "tun3"), ("client", client, lab.a, "tun11")):
@@ -68,7 +68,7 @@ def test_the_addresses_are_the_keys_own_and_each_end_prints_both(lab: Lab) -> No
     assert lab.b.addresses("tun3") == before
 
 
-def test_addresses_of_ones_own_answer_within_two_seconds(lab: Lab) -> None:
+def test_addresses_chosen_by_the_user_answer_within_two_seconds(lab: Lab) -> None:
     start_server(lab, "--address", "192.168.0.2/24", "--address", "fd77::2/64")
     start_client_and_ping(lab, "192.168.0.2", "--address", "192.168.0.1/24", "--address", "fd77::1/64", within=2)
     assert lab.a.addresses("tun11") == ["192.168.0.1/24", "fd77::1/64"]
@@ -115,7 +115,7 @@ def test_udp_in_the_tunnel_loses_nothing_and_changes_nothing(lab: Lab) -> None:
         lab.a.run(sys.executable, "-c", UDP_CALLS, far(lab, version))
 
 
-def test_routes_lead_into_the_tunnel_and_go_with_it(lab: Lab) -> None:
+def test_routes_lead_into_the_tunnel_and_are_removed_with_it(lab: Lab) -> None:
     for address in ("172.16.5.1/32", "fd88::1/128"):
         lab.b.run("ip", "address", "add", address, "dev", "lo")
     before = [lab.a.run("ip", f"-{version}", "route").stdout for version in (4, 6)]
@@ -127,7 +127,7 @@ def test_routes_lead_into_the_tunnel_and_go_with_it(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_cleanly_and_takes_away_what_was_set_up(lab: Lab, number: signal.Signals) -> None:
+def test_a_signal_ends_a_tunnel_cleanly_and_removes_what_was_set_up(lab: Lab, number: signal.Signals) -> None:
     server, client = start_pair(lab)
     lab.ping(lab.a, far(lab))
     for daemon in (server, client):
@@ -138,7 +138,7 @@ def test_a_signal_ends_it_cleanly_and_takes_away_what_was_set_up(lab: Lab, numbe
     assert not lab.b.has_device("tun3")
 
 
-def test_a_signal_ends_a_client_that_has_nobody_to_talk_to(lab: Lab) -> None:
+def test_a_signal_ends_a_client_whose_server_does_not_resolve(lab: Lab) -> None:
     client = start_client(lab, host="nobody.invalid")
     assert client.stop(seconds=3) == 0
 
@@ -181,7 +181,7 @@ def test_a_second_client_with_the_same_key_takes_over_and_that_is_logged(lab: La
     second = lab.a.vpntun("-c", lab.b.six, "-i", "tun12", "-k", lab.key)
     second.wait_for(STARTED)
     assert until(lambda: lab.a.run("ping", "-c1", "-W1", "-I", "tun12", far(lab), check=False).returncode == 0, 10)
-    assert until(lambda: server.log != known, 5), "nothing is logged of the take-over"
+    assert until(lambda: server.log != known, 5), "the take-over was not logged"
 
 
 def test_another_key_is_not_answered(lab: Lab) -> None:
@@ -191,7 +191,7 @@ def test_another_key_is_not_answered(lab: Lab) -> None:
     assert server.running
 
 
-def test_a_port_of_ones_own(lab: Lab) -> None:
+def test_another_port(lab: Lab) -> None:
     start_pair(lab, "--port", "4500")
     lab.ping(lab.a, far(lab))
     assert lab.b.listens(4500)

@@ -1,6 +1,6 @@
-"""What strangers and peers send ends no daemon, and takes nothing away from the others.
+"""Attacks by strangers and peers neither end a daemon nor disturb other peers.
 
-Each of these attacks once did one or the other. The hub is attacked over IPv4 and IPv6, and a client at its own port.
+Each attack of vandal.py once did. The hub is attacked over IPv4 and IPv6, and a client at its own port.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.netns.test_steadiness import cpu_seconds
 from tests.netns.vandal import AS_PEER, AS_STRANGER
 
 LARGEST_SHARE = 0.25
-"""Of a processor, that an attack of some hundred kbit/s may cost."""
+"""Largest share of a processor that an attack of a few hundred kbit/s may use."""
 
 
 def pings_answered(place: Place, count: int = 20) -> int:
@@ -30,7 +30,7 @@ def pings_answered(place: Place, count: int = 20) -> int:
 
 @contextmanager
 def at_little_cost(daemon: Daemon) -> Iterator[None]:
-    """Assert that the daemon lives on, and has hardly used the processor meanwhile."""
+    """Assert that the daemon survives the body and uses little processor time meanwhile."""
     before, began = cpu_seconds(daemon), time.monotonic()
     yield
     assert daemon.running
@@ -48,18 +48,18 @@ def test_a_hub_under_attack_serves_its_peers(place: Place, what: str) -> None:
     assert pings_answered(place, 3) == 3
 
 
-def test_bundles_of_nothing_cost_as_little_over_tcp(place: Place) -> None:
+def test_bundles_of_tiny_packets_cost_little_over_tcp_too(place: Place) -> None:
     hub, a = place.start_hub(), place.start_a()
     a.wait_for("connected")
     with at_little_cost(hub):
-        vandal = place.vandal("bundles of nothing", "fd02::2", carrier="tcp")
+        vandal = place.vandal("bundles of tiny packets", "fd02::2", carrier="tcp")
         assert pings_answered(place) == 20
         assert vandal.wait() == 0, str(vandal)
     assert place.status(place.hub, "hub")["peers"][1]["drops"]["bad bundle"] > 10
 
 
 @pytest.mark.parametrize("what", AS_PEER)
-def test_a_client_whose_hub_is_hostile_goes_on_at_little_cost(place: Place, what: str) -> None:
+def test_a_client_whose_hub_is_hostile_survives_at_little_cost(place: Place, what: str) -> None:
     vandal = place.vandal_as_hub(what)
     client = place.start_a()
     vandal.wait_for("at it")
@@ -79,7 +79,7 @@ def test_a_hub_under_attack_over_ipv6_serves_its_peers(place: Place, what: str) 
 
 @pytest.mark.parametrize("what", AS_STRANGER)
 def test_a_client_under_attack_keeps_its_link(place: Place, what: str) -> None:
-    """The stranger has found out the port that the client calls from."""
+    """The stranger knows the port from which the client calls."""
     place.start_hub()
     client = place.start_a()
     client.wait_for("connected")
@@ -94,7 +94,7 @@ def test_a_client_under_attack_keeps_its_link(place: Place, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", AS_STRANGER)
-def test_a_client_that_starts_while_strangers_are_at_it_is_soon_through(place: Place, what: str) -> None:
+def test_a_client_that_starts_during_an_attack_connects_soon(place: Place, what: str) -> None:
     place.start_hub()
     vandal = place.vandal(what, "10.0.1.2", seconds=5)
     client = place.start_a()

@@ -1,4 +1,4 @@
-"""scripts/wan, the path of the benchmark's grid: delay, rate, a queue counted in packets, and loss by chance."""
+"""scripts/wan, the program that carries the benchmark's grid: delay, rate, queue length in packets, random loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PORT = 9  # nobody listens
 
 
 class Wan:
-    """A path between two machines that have no other."""
+    """A path that scripts/wan carries between two machines, which have no other connection."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -31,14 +31,14 @@ class Wan:
             machine.run("ip", "address", "add", f"{machine.four}/24", "dev", "wan0")
 
     def send(self, sizes: list[int]) -> None:
-        """Datagrams from a to b, of these sizes, all at once, once the addresses are known."""
+        """Send datagrams of these sizes from a to b at once, after a ping has resolved the link-layer addresses."""
         self.a.run("ping", "-c1", "-W5", self.b.four)
         with inside(self.a.name), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
             for size in sizes:
                 out.sendto(bytes(size), (self.b.four, PORT))
 
     def end(self) -> tuple[int, int, int]:
-        """What it has carried, lost and dropped from a to b."""
+        """End the program; return how many packets from a to b it has carried, lost and dropped."""
         assert self._daemon is not None
         self._daemon.stop()
         found = re.search(rf"{self.a.name} to \S+: (\d+) carried, (\d+) lost, (\d+) dropped", self._daemon.log)
@@ -51,7 +51,7 @@ def wan(lab: Lab) -> Wan:
     return Wan(lab)
 
 
-def test_each_way_takes_the_delay(wan: Wan) -> None:
+def test_each_direction_has_the_delay(wan: Wan) -> None:
     wan.lay("--delay", "30", "--rate", "0")
     said = wan.a.run("ping", "-n", "-c4", "-i0.1", wan.b.four).stdout
     times = [float(found) for found in re.findall(r"time=([\d.]+)", said)]
@@ -61,21 +61,21 @@ def test_each_way_takes_the_delay(wan: Wan) -> None:
 
 def test_the_queue_counts_packets_whatever_their_size(wan: Wan) -> None:
     wan.lay("--delay", "0", "--rate", "1", "--queue", "20")
-    wan.send([1400] * 20 + [10] * 20)  # 11 ms each at the rate, so all are there before the third has gone
+    wan.send([1400] * 20 + [10] * 20)  # 11 ms each at this rate, so all arrive before the third has been sent
     time.sleep(0.5)
     _, lost, dropped = wan.end()
     assert lost == 0
     assert 15 <= dropped <= 21  # one was on the wire
 
 
-def test_a_small_packet_has_room_where_few_wait(wan: Wan) -> None:
+def test_a_small_packet_finds_room_in_a_queue_that_is_not_full(wan: Wan) -> None:
     wan.lay("--delay", "0", "--rate", "1", "--queue", "20")
     wan.send([1400] * 15 + [10] * 4)
     time.sleep(0.5)
     assert wan.end()[1:] == (0, 0)
 
 
-def test_chance_loses_as_many_as_asked_for(wan: Wan) -> None:
+def test_random_loss_has_the_share_that_is_asked_for(wan: Wan) -> None:
     wan.lay("--delay", "0", "--rate", "0", "--loss", "20")
     for machine, other in ((wan.a, wan.b), (wan.b, wan.a)):
         address = machine.run("cat", "/sys/class/net/wan0/address").stdout.strip()
@@ -90,7 +90,7 @@ def test_chance_loses_as_many_as_asked_for(wan: Wan) -> None:
     assert carried + lost >= 3000
 
 
-def test_its_devices_go_with_it(wan: Wan) -> None:
+def test_the_devices_disappear_with_the_program(wan: Wan) -> None:
     wan.lay()
     assert wan.a.has_device("wan0")
     wan.end()

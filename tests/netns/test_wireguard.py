@@ -1,4 +1,4 @@
-"""wireguard-go as the other end: each role, with and without a preshared key. What it accepts is WireGuard."""
+"""Interoperation with wireguard-go in each role, with and without a preshared key."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _installed() -> None:
 def start_wireguard(
     lab: Lab, keys: Keys, *peer: str, allowed: str = f"{OURS}/32,{OURS6}/128", psk: bool = False
 ) -> Daemon:
-    """wireguard-go in b, with us as its only peer."""
+    """Start wireguard-go in b with vpntun as its only peer."""
     daemon = lab.b.popen("wireguard-go", "-f", DEVICE)
     assert until(lambda: lab.b.run("wg", "show", DEVICE, check=False).returncode == 0, 5), str(daemon)
     lab.b.run("wg", "set", DEVICE, "private-key", keys.theirs.file, "listen-port", str(WG_PORT))
@@ -70,7 +70,7 @@ def start_wireguard(
 
 
 def start_vpntun(lab: Lab, keys: Keys, *role: str, allowed: tuple[str, ...] = (), psk: bool = False) -> Daemon:
-    """vpntun in a, with wireguard-go as its only peer."""
+    """Start vpntun in a with wireguard-go as its only peer."""
     identity = ["--private-key", str(keys.ours.file), "--peer", keys.theirs.public]
     identity += ["--psk", str(keys.psk)] if psk else []
     for network in allowed:
@@ -91,10 +91,10 @@ def latest_handshake(lab: Lab) -> int:
 
 
 @pytest.mark.parametrize("psk", [False, True], ids=["plain", "psk"])
-def test_we_ask_and_wireguard_answers(lab: Lab, keys: Keys, psk: bool) -> None:
+def test_vpntun_calls_and_wireguard_answers(lab: Lab, keys: Keys, psk: bool) -> None:
     start_wireguard(lab, keys, psk=psk)
     start_vpntun(lab, keys, *as_client(lab), psk=psk)
-    # A client shakes hands at start, without a packet to send.
+    # A client shakes hands at its start, without waiting for a packet to send.
     assert until(lambda: latest_handshake(lab) > 0, 5), lab.logs()
     for address in (THEIRS, THEIRS6):
         lab.ping(lab.a, address, within=3)
@@ -105,7 +105,7 @@ def test_we_ask_and_wireguard_answers(lab: Lab, keys: Keys, psk: bool) -> None:
 
 
 @pytest.mark.parametrize("psk", [False, True], ids=["plain", "psk"])
-def test_wireguard_asks_and_we_answer(lab: Lab, keys: Keys, psk: bool) -> None:
+def test_wireguard_calls_and_vpntun_answers(lab: Lab, keys: Keys, psk: bool) -> None:
     start_vpntun(lab, keys, "-s", psk=psk)
     start_wireguard(lab, keys, "endpoint", f"{lab.a.four}:55555", psk=psk)
     for address in (OURS, OURS6):
@@ -123,7 +123,7 @@ def test_over_ipv6(lab: Lab, keys: Keys) -> None:
 
 @pytest.mark.parametrize("mtu", [1500, 1400])
 @pytest.mark.parametrize("offloads", [True, False], ids=["offloads", "no offloads"])
-def test_superpackets_are_split_and_segments_joined_whatever_the_device_can(
+def test_superpackets_are_split_and_segments_joined_with_and_without_offloads(
     lab: Lab, keys: Keys, offloads: bool, mtu: int
 ) -> None:
     for machine in (lab.a, lab.b):
@@ -150,7 +150,7 @@ def test_packets_of_all_sizes(lab: Lab, keys: Keys) -> None:
         lab.ping(lab.b, OURS6, size=size)
 
 
-def test_a_wrong_preshared_key_gets_nowhere(lab: Lab, keys: Keys) -> None:
+def test_a_missing_preshared_key_prevents_the_session(lab: Lab, keys: Keys) -> None:
     start_wireguard(lab, keys, psk=True)
     daemon = start_vpntun(lab, keys, *as_client(lab))
     lab.no_ping(lab.a, THEIRS, seconds=3)
@@ -169,7 +169,7 @@ def test_an_inner_source_that_is_not_allowed_is_dropped(lab: Lab, keys: Keys) ->
     lab.ping(lab.b, OURS)
 
 
-def test_wireguard_restarts_and_is_found_again(lab: Lab, keys: Keys) -> None:
+def test_vpntun_reconnects_after_wireguard_restarts(lab: Lab, keys: Keys) -> None:
     wireguard = start_wireguard(lab, keys)
     start_vpntun(lab, keys, *as_client(lab))
     lab.ping(lab.a, THEIRS)
@@ -179,7 +179,7 @@ def test_wireguard_restarts_and_is_found_again(lab: Lab, keys: Keys) -> None:
     lab.ping(lab.a, THEIRS, within=30)
 
 
-def test_we_restart_and_wireguard_lets_us_in_again(lab: Lab, keys: Keys) -> None:
+def test_wireguard_accepts_vpntun_again_after_vpntun_restarts(lab: Lab, keys: Keys) -> None:
     start_wireguard(lab, keys)
     first = start_vpntun(lab, keys, *as_client(lab))
     lab.ping(lab.a, THEIRS)
@@ -191,7 +191,7 @@ def test_we_restart_and_wireguard_lets_us_in_again(lab: Lab, keys: Keys) -> None
 @pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("asks", ["vpntun", "wireguard"])
-def test_keys_are_renewed_with_either_as_the_one_that_asks(lab: Lab, keys: Keys, asks: str) -> None:
+def test_keys_are_renewed_with_either_end_as_the_initiator(lab: Lab, keys: Keys, asks: str) -> None:
     if asks == "vpntun":
         start_wireguard(lab, keys)
         start_vpntun(lab, keys, *as_client(lab))
@@ -207,8 +207,8 @@ def test_keys_are_renewed_with_either_as_the_one_that_asks(lab: Lab, keys: Keys,
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_an_idle_link_is_kept_alive_and_at_rest(lab: Lab, keys: Keys) -> None:
-    """A persistent keepalive each 25 s, and no handshake more often than each 120 s."""
+def test_an_idle_link_sends_keepalives_and_no_needless_handshake(lab: Lab, keys: Keys) -> None:
+    """A persistent keepalive is sent every 25 s, and a handshake at most every 120 s."""
     start_wireguard(lab, keys)
     start_vpntun(lab, keys, *as_client(lab))
     lab.ping(lab.a, THEIRS)
@@ -218,4 +218,4 @@ def test_an_idle_link_is_kept_alive_and_at_rest(lab: Lab, keys: Keys) -> None:
         handshakes.add(latest_handshake(lab))
     assert len(handshakes) == 1
     received = int(lab.b.run("wg", "show", DEVICE, "transfer").stdout.split()[-2])
-    assert received > 148 + 4 * 32, "no keepalives have come"
+    assert received > 148 + 4 * 32, "keepalives are missing"

@@ -1,14 +1,15 @@
-"""Sends what once ended or silenced vpntun, for some seconds. Its argument is one JSON object:
+"""Repeat, for some seconds, an attack that once ended or silenced vpntun. Its argument is one JSON object:
 
-    what            one of `AS_STRANGER` or `AS_PEER`
-    at, port        where to; for a server, where it waits for the client that it attacks
-    private, public the own key of one that is a peer, and the key of the end that it attacks, in hexadecimal digits
-    own             the host that a peer asks from
-    role            "caller" or "server", of a peer
-    carrier         "udp" or "tcp", of a peer that calls
-    seconds         for how long
+    what            the attack: a key of `AS_STRANGER` or `AS_PEER`
+    at, port        the target; for a server, the address where it waits for the client that it attacks
+    private, public a peer's own private key, and the public key of its target, in hexadecimal digits
+    own             the address from which a peer shakes hands
+    role            "caller" or "server", for a peer
+    carrier         "udp" or "tcp", for a peer that calls
+    index           the receiver index in the messages of a stranger
+    seconds         the duration
 
-It prints "at it" when it begins, and ends with status 0.
+It prints "at it" when it begins, and exits with status 0.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Send = Callable[[bytes], object]
 
 
 def bursts_without_key(send: Send, index: int) -> Iterator[None]:
-    """Datagrams of 17 bytes that look like pieces, and one that does not: the next reads had room for 17 bytes."""
+    """Send datagrams of 17 bytes that look like pieces, and one that does not: this shrank later reads to 17 bytes."""
     while True:
         for _ in range(64):
             send(b"\x04\x00\x09" + bytes(14))
@@ -42,8 +43,8 @@ def bursts_without_key(send: Send, index: int) -> Iterator[None]:
         yield
 
 
-def pieces_of_too_much(send: Send, index: int) -> Iterator[None]:
-    """64 full datagrams for an index that was in clear on the wire: they were joined to 93,200 bytes."""
+def oversized_bursts(send: Send, index: int) -> Iterator[None]:
+    """Send 64 full datagrams for an index seen on the wire: they were joined into a message of 93,200 bytes."""
     counter = 1 << 40
     while True:
         counter += 1
@@ -54,7 +55,7 @@ def pieces_of_too_much(send: Send, index: int) -> Iterator[None]:
 
 
 def short_bursts(send: Send, session: Session, udp: socket.socket) -> Iterator[None]:
-    """Genuine bursts in datagrams of two short sizes by turns: each had the reader lay out 65,000 slots."""
+    """Send valid bursts whose datagrams alternate between short sizes: each made the reader lay out 65,000 slots."""
     message = memoryview(bytearray(LARGEST))
     cutter = BurstCutter(message)
     send(sealed(session, Hello(seen_yours=True, takes=TAKES_ALL).pack()))
@@ -66,20 +67,20 @@ def short_bursts(send: Send, session: Session, udp: socket.socket) -> Iterator[N
         yield
 
 
-def bundles_of_nothing(send: Send, session: Session, udp: socket.socket) -> Iterator[None]:
-    """Records of 13,000 packets of one byte: each held the loop for 40 ms."""
+def bundles_of_tiny_packets(send: Send, session: Session, udp: socket.socket) -> Iterator[None]:
+    """Send records of 13,000 packets of one byte: each blocked the loop for 40 ms."""
     record = bytes((BUNDLE,)) + b"\0\1\0\0x" * 13_000
     while True:
         send(sealed(session, record))
         yield
 
 
-AS_STRANGER = {"bursts without a key": bursts_without_key, "pieces of too much": pieces_of_too_much}
-AS_PEER = {"short bursts": short_bursts, "bundles of nothing": bundles_of_nothing}
+AS_STRANGER = {"bursts without a key": bursts_without_key, "oversized bursts": oversized_bursts}
+AS_PEER = {"short bursts": short_bursts, "bundles of tiny packets": bundles_of_tiny_packets}
 
 
 def meet(wanted: dict[str, str]) -> tuple[Session, socket.socket]:
-    """A session with the end that is attacked, and a socket that is connected to it."""
+    """Establish a session with the target; return it and a socket connected to the target."""
     keys, public = KeyPair.of(bytes.fromhex(wanted["private"])), bytes.fromhex(wanted["public"])
     if wanted["role"] == "caller":
         session, udp = call(wanted["own"], keys, public, wanted["at"])

@@ -1,9 +1,9 @@
-"""A Debian machine with nothing but make and git installed: a folder that debootstrap fills, and chroot.
+"""A Debian system with only make and git installed, for tests: debootstrap fills a folder, and chroot enters it.
 
-1. It uses this machine's sources of packages: apt's sources, keys and settings for fetching, pip's settings and the
-   files they name, and the certificates that the administrator has added.
-2. Each command has mount and process namespaces of its own: mounts and processes end with it, however it ends.
-3. The network is this machine's.
+1. It fetches packages as the host does, with apt's sources, keys and fetch settings, pip's settings and the files they
+   name, and the certificates that the administrator has added.
+2. Each command has its own mount and process namespaces, so mounts and processes disappear with it in any case.
+3. It shares the network of the host.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ APT = ("sources.list", "sources.list.d", "auth.conf.d", "trusted.gpg.d", "keyrin
 OF_THE_ADMINISTRATOR = Path("/usr/local/share/ca-certificates")
 FETCHING = re.compile(r"PIP_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE|(?:https?|no)_proxy", re.IGNORECASE)
 
-# The arguments are the root, files and folders of this machine to show in it, --, a folder, and the command.
-# ip-netns(8) and mount namespaces need a root that is a mount of its own.
+# The arguments are the root, files and folders of the host to bind into it, --, a working folder, and the command.
+# ip-netns(8) and mount namespaces need a root that is a mount point.
 ENTER = """
 root=$1
 shift
@@ -44,7 +44,7 @@ exec chroot "$root" sh -ec 'cd "$0" && exec "$@"' "$@"
 
 
 def why_not() -> str | None:
-    """The reason why no such machine can be made here, or None."""
+    """Return the reason why no such system can be made here, or None."""
     if os.geteuid() != 0:
         return "not root: debootstrap and chroot need it"
     for tool in ("debootstrap", "apt-get", "git", "unshare"):
@@ -67,7 +67,7 @@ class BareMachine:
         self._copy_checkout()
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """A command in the checkout, as root with root's environment, and no terminal."""
+        """Run a command in the checkout, as root with root's environment, without a terminal."""
         fetching = {name: value for name, value in os.environ.items() if FETCHING.fullmatch(name)}
         own = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C"}
         enter = [*_apart(), "sh", "-ec", ENTER, "sh", str(self.root), *self._shared, "--", PLACE]
@@ -81,7 +81,7 @@ class BareMachine:
         )
 
     def packages(self) -> set[str]:
-        """The packages that are installed."""
+        """The names of the installed packages."""
         done = self.run("dpkg-query", "--show", "--showformat", "${Package}\\n")
         assert done.returncode == 0, done.stderr
         return set(done.stdout.split())
@@ -95,7 +95,7 @@ class BareMachine:
             _copy(path, self.root)
 
     def _copy_checkout(self) -> None:
-        """Copy the files that git tracks, and new ones that it does not ignore, as they are now."""
+        """Copy the files that git tracks, and new ones that it does not ignore, with their current contents."""
         listing = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(listing, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
         for name in filter(None, listed.split("\0")):
@@ -119,7 +119,7 @@ def _apart() -> list[str]:
 
 
 def _sources() -> list[tuple[str, str]]:
-    """Addresses and releases that apt installs from here, the distribution itself before its updates."""
+    """The addresses and releases that apt installs from on the host, the distribution itself before its updates."""
     show = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Identifier: Packages"]
     shown = subprocess.run(show, capture_output=True, text=True, check=False).stdout
     return [(address, release) for address, _, release in (line.partition(" ") for line in shown.splitlines())]
@@ -139,7 +139,7 @@ def _files_of_pip() -> list[Path]:
 
 
 def _paths_of_pip() -> list[str]:
-    """Files and folders that pip's settings name, except the distribution's certificates. An index comes as a whole."""
+    """Files, folders and whole package indexes that pip's settings name, without the distribution's certificates."""
     named = re.findall(r"(?<![:/])(?:file://)?(/[^/\s'\"][^\s'\"]*)", _pip("list"))
     whole = {path.rstrip("/").removesuffix("/simple") for path in named if not path.startswith("/etc/ssl/")}
     return sorted(path for path in whole if os.path.exists(path))

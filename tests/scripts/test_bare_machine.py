@@ -1,6 +1,7 @@
-"""The two commands of a newcomer, `make demo` and `make test`, on a Debian machine with nothing but make and git.
+"""A newcomer's two commands, `make demo` and `make test`, on a Debian system with only make and git installed.
 
-Nine minutes on two busy cores (debootstrap two and a half, the steps five, removal one); 1.5 GB of temporary files.
+It takes nine minutes on two busy cores (debootstrap two and a half, the steps five, removal one) and 1.5 GB of
+temporary files.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ def succeeded(done: CompletedProcess[str]) -> CompletedProcess[str]:
     return done
 
 
-def test_the_two_commands_bring_what_they_need_and_no_more(bare: BareMachine) -> None:
+def test_the_two_commands_install_what_they_need_and_no_more(bare: BareMachine) -> None:
     untouched = bare.packages()
     for target in ("demo", "test"):
         refused = bare.run("make", target, NO_INSTALL="1")
         assert refused.returncode != 0
         assert COMMAND in refused.stderr
-        assert len(refused.stderr.splitlines()) == 2, refused.stderr  # the second is make's
+        assert len(refused.stderr.splitlines()) == 2, refused.stderr  # the second line is make's
     assert bare.packages() == untouched
 
     shown = succeeded(bare.run("make", "demo"))
@@ -54,7 +55,7 @@ def test_the_two_commands_bring_what_they_need_and_no_more(bare: BareMachine) ->
     assert "clean: status 0 from each" in again.stdout
     apt_get.unlink()
 
-    # What `make test` does before lint and tests, then a few of the tests.
+    # The part of `make test` before lint and tests, then a few of the tests.
     installed = succeeded(bare.run("scripts/environment", "test"))
     assert "fish" in installed.stderr
     assert {"fish", "wireguard-go"} <= bare.packages()

@@ -1,4 +1,4 @@
-"""How scripts/provide detects missing packages and installs them, with fakes of apt-get and id."""
+"""scripts/provide detects missing packages and installs them. These tests use fakes of apt-get and id."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ done
 
 
 class FakeMachine:
-    """A copy of the script with a list of its own, and a PATH that holds what the test puts there."""
+    """A copy of the script with a short package list, and a PATH that contains only what the test puts there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -102,7 +102,7 @@ def test_apt_is_not_called_if_nothing_is_missing(machine: FakeMachine) -> None:
 
 def test_root_sees_the_missing_packages_named_and_installed(machine: FakeMachine) -> None:
     machine.add("vt-compiler")
-    machine.add("vt-link")  # of two programs of the package
+    machine.add("vt-link")  # one of the package's two programs
     status, said = machine.provide("build", "demo")
     assert status == 0
     assert said == "scripts/provide: installing links (NO_INSTALL=1 would only print the command)\n"
@@ -122,7 +122,7 @@ def test_one_call_installs_all_missing_packages(machine: FakeMachine) -> None:
 
 
 @pytest.mark.parametrize("reason", ["an ordinary user", "no apt", "NO_INSTALL"])
-def test_the_command_is_printed_where_nothing_may_be_installed(machine: FakeMachine, reason: str) -> None:
+def test_the_command_is_printed_if_nothing_may_be_installed(machine: FakeMachine, reason: str) -> None:
     if reason == "an ordinary user":
         machine.be_user(1000)
     elif reason == "no apt":
@@ -156,7 +156,7 @@ def test_an_error_of_apt_is_shown_and_fatal_if_a_needed_package_is_missing(machi
     status, said = machine.provide("build", "demo")
     assert status == 1
     assert "E: no such package" in said
-    assert "could not be installed; apt-get says why above" in said
+    assert "could not be installed; see the messages of apt-get above" in said
     assert "missing: compiler links; on Debian" in said
 
 
@@ -168,7 +168,7 @@ def test_an_error_of_apt_is_not_fatal_if_only_packages_of_tests_are_missing(mach
     assert "tests will be skipped for lack of links wall" in said
 
 
-def test_only_the_groups_asked_for_are_looked_at(machine: FakeMachine) -> None:
+def test_only_the_given_groups_are_checked(machine: FakeMachine) -> None:
     machine.add("vt-link")
     machine.add("vt-address")
     assert machine.provide("demo", NO_INSTALL="1") == (0, "")
