@@ -254,7 +254,7 @@ class _Daemon:
         settings = self._links.settings_of(link)
         endpoint = link.endpoint.where if link.endpoint is not None else ""
         summary = self._engine.monitor.summary
-        self._service.link_changed(settings.public, settings.name, endpoint, summary, link.lines, stands=up)
+        self._service.link_changed(settings.public, settings.name, endpoint, summary, link.lines, up=up)
 
     def _announce(self) -> None:
         tunnel, addresses = self._tunnel, self._addresses

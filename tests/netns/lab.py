@@ -135,7 +135,9 @@ class Machine:
         prelude = list(_open_to_all()) if user is not None else []
         binds = {**self._state, **(binds or {})}
         for target, source in binds.items():
-            prelude.append(f"test -e '{target}' || mkdir -p '{target}'; mount --bind '{source}' '{target}'")
+            make, bind = f"mkdir -p '{target}'", f"mount --bind '{source}' '{target}'"
+            # Another test run that ends removes a folder that is empty, even now.
+            prelude.append(f"test -e '{target}' || {make}; {bind} 2>/dev/null || {{ {make}; {bind}; }}")
         enter = [*namespaces.entering(self.name), "sh", "-ec", "\n".join([*prelude, 'exec "$@"']), "sh"]
         if user is not None:
             enter += ["setpriv", f"--reuid={user}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--"]

@@ -58,9 +58,9 @@ class Run:
         options = RunOptions(None, commands, pidfile, cast(Background, self.caller))
         return Service(options, user, self.loop, self.stack)
 
-    def link(self, service: Service, *, stands: bool, name: str = "") -> None:
+    def link(self, service: Service, *, up: bool, name: str = "") -> None:
         status = "connected" if stands else "waiting"
-        service.link_changed(PUBLIC, name, "192.0.2.1:55555", status, LineLimit(9, self.loop.clock), stands=stands)
+        service.link_changed(PUBLIC, name, "192.0.2.1:55555", status, LineLimit(9, self.loop.clock), up=up)
 
     def heard(self) -> list[str]:
         """What systemd was told since the last time."""
@@ -101,7 +101,7 @@ def test_an_end_that_only_calls_is_ready_with_its_first_link_and_says_so_once(ru
     run.loop.poll()
     run.heard()
     for stands in (True, False, True):
-        run.link(service, stands=stands)
+        run.link(service, up=up)
     run.loop.pass_time(PATIENCE)
     heard = run.heard()
     assert [each for each in heard if "READY" in each] == ["READY=1\nSTATUS=connected"]
@@ -120,7 +120,7 @@ def test_without_a_link_it_is_ready_when_patience_is_over_and_the_caller_is_told
 
 def test_a_link_that_stands_before_all_is_set_up_counts_when_it_is(run: Run) -> None:
     service = run.service()
-    run.link(service, stands=True)
+    run.link(service, up=True)
     assert run.caller.told == []
     assert not any("READY" in each for each in run.heard())
     service.is_set_up("connected", can_be_called=False)
@@ -169,7 +169,7 @@ def test_each_link_is_told_with_its_peers_name_or_key_and_logged(run: Run, name:
     service.device_is_up("tun3", 1400, ())
     with logged() as lines:
         for stands in (True, False):
-            run.link(service, stands=stands, name=name)
+            run.link(service, up=stands, name=name)
         run.loop.until(lambda: len(run.lines) == 2)
     assert run.lines == [f"link-up {called}", f"link-down {called}"]
     assert lines == [f"{event}: {name or '192.0.2.1:55555'}" for event in ("link-up", "link-down")]

@@ -106,11 +106,9 @@ class Service:
         self._loop.call_later(0.0 if can_be_called else PATIENCE, self._ready)
         self._release_waiters()
 
-    def link_changed(
-        self, public: bytes, name: str, endpoint: str, status: str, lines: LineLimit, *, stands: bool
-    ) -> None:
+    def link_changed(self, public: bytes, name: str, endpoint: str, status: str, lines: LineLimit, *, up: bool) -> None:
         """Report that the link to the peer with this public key came up or went down; `lines` limits the log lines."""
-        event: LinkEvent = "link-up" if stands else "link-down"
+        event: LinkEvent = "link-up" if up else "link-down"
         peer = name or format_key(public)
         fields = {"event": event, "peer": peer, "endpoint": endpoint}
         lines.log(INFO, "%s: %s", event, name or endpoint or peer, fields=fields)
@@ -118,7 +116,7 @@ class Service:
             self._hooks.link(event, public, peer, endpoint)
         self._status = status
         self._notifier.status(status)
-        if stands:
+        if up:
             self._has_link = True
             self._release_waiters()
 
