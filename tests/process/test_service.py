@@ -59,7 +59,7 @@ class Run:
         return Service(options, user, self.loop, self.stack)
 
     def link(self, service: Service, *, up: bool, name: str = "") -> None:
-        status = "connected" if stands else "waiting"
+        status = "connected" if up else "waiting"
         service.link_changed(PUBLIC, name, "192.0.2.1:55555", status, LineLimit(9, self.loop.clock), up=up)
 
     def heard(self) -> list[str]:
@@ -100,7 +100,7 @@ def test_an_end_that_only_calls_is_ready_with_its_first_link_and_says_so_once(ru
     service.is_set_up("waiting", can_be_called=False)
     run.loop.poll()
     run.heard()
-    for stands in (True, False, True):
+    for up in (True, False, True):
         run.link(service, up=up)
     run.loop.pass_time(PATIENCE)
     heard = run.heard()
@@ -118,7 +118,7 @@ def test_without_a_link_it_is_ready_when_patience_is_over_and_the_caller_is_told
     assert run.caller.told == ["device"]
 
 
-def test_a_link_that_stands_before_all_is_set_up_counts_when_it_is(run: Run) -> None:
+def test_a_link_that_is_up_before_the_set_up_ends_counts_when_it_does(run: Run) -> None:
     service = run.service()
     run.link(service, up=True)
     assert run.caller.told == []
@@ -168,8 +168,8 @@ def test_each_link_is_told_with_its_peers_name_or_key_and_logged(run: Run, name:
     service = run.service("link-up", "link-down")
     service.device_is_up("tun3", 1400, ())
     with logged() as lines:
-        for stands in (True, False):
-            run.link(service, up=stands, name=name)
+        for up in (True, False):
+            run.link(service, up=up, name=name)
         run.loop.until(lambda: len(run.lines) == 2)
     assert run.lines == [f"link-up {called}", f"link-down {called}"]
     assert lines == [f"{event}: {name or '192.0.2.1:55555'}" for event in ("link-up", "link-down")]
