@@ -36,7 +36,7 @@ from vpntun.crypto.session import Session
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.crypto.timestamp import tai64n
 from vpntun.datapath import plain
-from vpntun.wire import burst, framing, message, record, transport, vnet
+from vpntun.wire import burst, message, record, stream_framing, transport_header, vnet
 from vpntun.wire.checksum import UDP, UDP_CHECKSUM, finish_transport, pseudo_sum, set_ipv4_header
 from vpntun.wire.gso import Splitter
 
@@ -255,8 +255,8 @@ CONSTANTS = {
     "segments in a TCP superpacket": f"{vnet.MOST_TCP_SEGMENTS}",
     "datagrams in a UDP superpacket": f"{vnet.MOST_UDP_SEGMENTS}",
     "largest gso_size": f"{vnet.SEGMENT_SIZE}",
-    "IPv6 extension headers of a superpacket": f"{transport.MOST_EXTENSIONS}",
-    "headers of a superpacket": f"{transport.MOST_HEADERS}",
+    "IPv6 extension headers of a superpacket": f"{transport_header.MOST_EXTENSIONS}",
+    "headers of a superpacket": f"{transport_header.MOST_HEADERS}",
     "records in a group of a PARITY": f"2 to {record.MOST_IN_GROUP}",
     "span of long records": f"{span.MOST}",
     "REPORTs until records are long": f"{span.REPORTS_BEFORE_LONG}; 1 after {span.REPORTS_OF_A_SECOND}",
@@ -287,7 +287,7 @@ CONSTANTS = {
     "queue of a link, at first": f"{queue.UNKNOWN_RATE_BYTES // 1024} KiB",
     "queue of a link, at a measured rate": f"{queue.MOST_TIME * 1000:g} ms, at most {queue.MOST_BYTES >> 20} MiB",
     "queue of a link, in packets": f"{queue.MOST_ENTRIES}",
-    "TCP frame before authentication": f"{framing.LARGEST_BEFORE_AUTHENTICATION}",
+    "TCP frame before authentication": f"{stream_framing.LARGEST_BEFORE_AUTHENTICATION}",
     "TCP frame": f"{message.LARGEST}",
     "TCP time to authenticate, then to be the endpoint": f"{accepted.SECONDS_OF_PROBATION:g} s",
     "TCP connections of strangers, one address": f"{accepted.MOST_STRANGERS_PER_NETWORK}",

@@ -18,7 +18,7 @@ from vpntun.core.endpoint import Outcome
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.errors import BadPacket
-from vpntun.wire.framing import SharedBuffer
+from vpntun.wire.stream_framing import SharedBuffer
 
 
 def a_peer(public: bytes = BOB.public) -> Peer:

@@ -26,7 +26,7 @@ from vpntun.carriers.base import Stream
 from vpntun.carriers.fake import FakeEndpoint
 from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.core.wireguard.peer import Peer
-from vpntun.wire.framing import SharedBuffer
+from vpntun.wire.stream_framing import SharedBuffer
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 

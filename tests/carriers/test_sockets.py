@@ -21,7 +21,7 @@ from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.carriers.udp_socket import UdpSocket
 from vpntun.errors import PortInUse, PrivilegeError, VpntunError
 from vpntun.types import SocketAddress
-from vpntun.wire.framing import SharedBuffer
+from vpntun.wire.stream_framing import SharedBuffer
 
 MARK = 0xFFFF_CA6C  # more than 31 bits
 OWNER = ConnectionOwner(SharedBuffer())

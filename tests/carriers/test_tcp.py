@@ -11,7 +11,7 @@ from tests.machine import HandLoop, no_more_descriptors
 from vpntun.carriers.base import ConnectionOwner
 from vpntun.carriers.tcp import Dialling
 from vpntun.carriers.tcp_connection import TcpConnection
-from vpntun.wire.framing import SharedBuffer
+from vpntun.wire.stream_framing import SharedBuffer
 
 
 def dial(loop: HandLoop, address: tuple[str, int]) -> list[TcpConnection | None]:

@@ -11,7 +11,7 @@ from tests.machine import HandLoop
 from vpntun.carriers.base import ConnectionOwner
 from vpntun.carriers.sockets import families
 from vpntun.carriers.udp import UdpCarrier
-from vpntun.wire.framing import SharedBuffer
+from vpntun.wire.stream_framing import SharedBuffer
 
 HERE = ("127.0.0.1", 4242)
 SIX = ("::1", 4242, 0, 0)

@@ -29,7 +29,7 @@ from vpntun.runtime.loop import Loop
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
 from vpntun.tun.fake import FakeDevice
 from vpntun.types import NEVER, CarrierName
-from vpntun.wire.framing import SharedBuffer
+from vpntun.wire.stream_framing import SharedBuffer
 from vpntun.wire.vnet import NO_OFFLOAD, VNET_HEADER
 
 ALICE, BOB, CAROL, STRANGER = (KeyPair.of(clamp(letter * 32)) for letter in (b"a", b"b", b"c", b"s"))

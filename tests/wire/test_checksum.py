@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.wire import packets
 from vpntun.errors import BadPacket
-from vpntun.wire import checksum, transport
+from vpntun.wire import checksum, transport_header
 
 
 @given(
@@ -20,8 +20,8 @@ def test_the_residue_is_the_sum_of_words(data: bytes) -> None:
 
 
 def finish(packet: bytearray) -> None:
-    protocol, start, _ = transport.shape_of(packet, len(packet))
-    offset = transport.TCP_CHECKSUM if protocol == checksum.TCP else checksum.UDP_CHECKSUM
+    protocol, start, _ = transport_header.shape_of(packet, len(packet))
+    offset = transport_header.TCP_CHECKSUM if protocol == checksum.TCP else checksum.UDP_CHECKSUM
     checksum.finish_transport(memoryview(packet), start, offset)
 
 
@@ -63,7 +63,7 @@ def extended(*kinds: int, last: int = 6, size: int = 8) -> bytes:
 
 def test_the_transport_header_is_found_behind_extension_headers() -> None:
     packet = extended(0, 60)
-    assert transport.shape_of(packet, len(packet)) == (6, 56, 88)
+    assert transport_header.shape_of(packet, len(packet)) == (6, 56, 88)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_the_transport_header_is_found_behind_extension_headers() -> None:
 )
 def test_packets_that_are_not_one_whole_segment_are_refused(packet: bytes, reason: str) -> None:
     with pytest.raises(BadPacket) as caught:
-        transport.shape_of(packet, len(packet))
+        transport_header.shape_of(packet, len(packet))
     assert caught.value.reason == reason
 
 
@@ -95,4 +95,4 @@ def test_ipv4_fragments_are_refused(fragment: int) -> None:
     packet = bytearray(packets.tcp(4, b"x"))
     packet[6:8] = fragment.to_bytes(2, "big")
     with pytest.raises(BadPacket, match="fragment"):
-        transport.shape_of(packet, len(packet))
+        transport_header.shape_of(packet, len(packet))

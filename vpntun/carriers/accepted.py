@@ -25,7 +25,7 @@ from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.core.endpoint import Reachable
 from vpntun.runtime.loop import Loop
 from vpntun.types import SocketAddress
-from vpntun.wire.framing import SharedBuffer
+from vpntun.wire.stream_framing import SharedBuffer
 
 MOST_STRANGERS = 256
 MOST_STRANGERS_PER_NETWORK = 16

@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 from vpntun.core.endpoint import Endpoint, Reachable
 from vpntun.types import SocketAddress
-from vpntun.wire.framing import SharedBuffer
+from vpntun.wire.stream_framing import SharedBuffer
 
 Arrival: TypeAlias = tuple[memoryview, int, int, Endpoint]
 """One read of datagrams: its bytes, the segment size, the number of datagrams that it arrived in, and the sender.

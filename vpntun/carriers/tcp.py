@@ -22,7 +22,7 @@ from vpntun.core.endpoint import Endpoint, Reachable
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
 from vpntun.types import SocketAddress, carriers_of
-from vpntun.wire.framing import SharedBuffer
+from vpntun.wire.stream_framing import SharedBuffer
 
 SECONDS_TO_CONNECT = 10.0
 

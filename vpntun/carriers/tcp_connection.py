@@ -21,8 +21,8 @@ from vpntun.errors import BadPacket
 from vpntun.runtime.loop import Loop
 from vpntun.types import CarrierName, SocketAddress
 from vpntun.wire.checksum import TCP
-from vpntun.wire.framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, prefix
 from vpntun.wire.message import LARGEST, Buffer
+from vpntun.wire.stream_framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, prefix
 
 SECONDS_TO_HANG_UP = 2.0
 MOST_WAITING = 4

@@ -38,7 +38,7 @@ class Resolve:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Open a connection of a carrier to the address of this UDP endpoint."""
+    """Open a connection of this carrier to the address of an endpoint."""
 
     carrier: CarrierName
     candidate: Endpoint
@@ -46,7 +46,7 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class CloseConnection:
-    """Close a TCP connection that another path has replaced."""
+    """Close a connection that another endpoint has replaced."""
 
     endpoint: Endpoint
 

@@ -15,7 +15,7 @@ from vpntun.core.wireguard.peer import Peer
 from vpntun.datapath.link import Link, LinkOwner
 from vpntun.runtime.resolver import Resolver
 from vpntun.types import CarrierName, SocketAddress
-from vpntun.wire.framing import SharedBuffer
+from vpntun.wire.stream_framing import SharedBuffer
 
 
 class Dialler(LinkOwner, Protocol):

@@ -34,7 +34,7 @@ from vpntun.runtime.schedule import Schedule
 from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Network, SocketAddress
 from vpntun.wire import record
-from vpntun.wire.framing import SharedBuffer
+from vpntun.wire.stream_framing import SharedBuffer
 
 SECONDS_TO_RECOVER = 1.0
 """Delay after an internal error before packets are sent that an interrupted callback left waiting."""

@@ -25,7 +25,7 @@ from vpntun.datapath.link import Link
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
 from vpntun.wire.message import Buffer
-from vpntun.wire.transport import Ports, ports_of
+from vpntun.wire.transport_header import Ports, ports_of
 
 SECONDS_AN_ANSWER_SERVES = 2.0
 MOST_ANSWERS = 1024

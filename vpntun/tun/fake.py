@@ -9,7 +9,7 @@ from vpntun.errors import DeviceError
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
 from vpntun.wire.checksum import UDP, UDP_CHECKSUM
 from vpntun.wire.message import Buffer
-from vpntun.wire.transport import TCP_CHECKSUM, shape_of
+from vpntun.wire.transport_header import TCP_CHECKSUM, shape_of
 from vpntun.wire.vnet import (
     GSO_NONE,
     GSO_TCPV4,

@@ -38,7 +38,7 @@ from vpntun.wire.checksum import (
     set_ipv4_header,
 )
 from vpntun.wire.message import Buffer
-from vpntun.wire.transport import TCP_CHECKSUM, TCP_HEADER_SIZE, UDP_HEADER_SIZE
+from vpntun.wire.transport_header import TCP_CHECKSUM, TCP_HEADER_SIZE, UDP_HEADER_SIZE
 from vpntun.wire.vnet import (
     GSO_TCPV4,
     GSO_TCPV6,

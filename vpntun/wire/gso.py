@@ -27,7 +27,7 @@ import struct
 
 from vpntun.errors import BadPacket
 from vpntun.wire.checksum import TCP, ones_sum
-from vpntun.wire.transport import shape_of
+from vpntun.wire.transport_header import shape_of
 from vpntun.wire.vnet import SEGMENT_SIZE, UNFINISHED
 
 _FIN_PSH, _CWR = 0x09, 0x80

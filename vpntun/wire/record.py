@@ -49,7 +49,7 @@ from dataclasses import dataclass
 from vpntun.errors import BadPacket
 from vpntun.wire.checksum import TCP
 from vpntun.wire.message import DATA_OVERHEAD, LARGEST, Buffer
-from vpntun.wire.transport import shape_of
+from vpntun.wire.transport_header import shape_of
 from vpntun.wire.vnet import SEGMENT_SIZE, UNFINISHED
 
 HELLO, BUNDLE, REPORT, PROBE, ECHO, PARITY = 1, 2, 3, 4, 5, 6

@@ -20,7 +20,7 @@ import struct
 
 from vpntun.wire.checksum import UDP, UDP_CHECKSUM, pseudo_sum, set_ipv4_header
 from vpntun.wire.record import ENTRY, ENTRY_SIZE
-from vpntun.wire.transport import UDP_HEADER_SIZE
+from vpntun.wire.transport_header import UDP_HEADER_SIZE
 from vpntun.wire.vnet import MOST_UDP_SEGMENTS, UNFINISHED
 
 _WORD = struct.Struct("!H")

@@ -25,7 +25,7 @@ import struct
 from vpntun.errors import BadPacket
 from vpntun.wire.checksum import TCP, UDP_CHECKSUM, finish_transport
 from vpntun.wire.message import Buffer
-from vpntun.wire.transport import TCP_CHECKSUM, shape_of
+from vpntun.wire.transport_header import TCP_CHECKSUM, shape_of
 
 VNET_HEADER = struct.Struct("=BBHHHH")
 VNET_HEADER_SIZE = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.wire.packets import payload, tcp, tcp_superpacket, udp, udp_superpacket
-from vpntun.wire.transport import ports_of
+from vpntun.wire.transport_header import ports_of
 
 versions = pytest.mark.parametrize("version", [4, 6])
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpntun.errors import BadPacket
-from vpntun.wire.framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, SharedBuffer, prefix
+from vpntun.wire.stream_framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, SharedBuffer, prefix
 
 
 def framed(*messages: bytes) -> bytes:
