@@ -260,7 +260,7 @@ class Crowd:
         assert isinstance(link, Member)
         link.got += sum(1 for _ in packets_of(record))
 
-    def deliver_packet(self, link: Link, packet: memoryview, source: Endpoint) -> None:
+    def deliver_packet(self, link: Link, packet: memoryview) -> None:
         """Count packets for a member."""
         assert isinstance(link, Member)
         link.got += 1

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 
-from tests.carriers.tcp_server import TcpServer
+from tests.carriers.tcp_server import TcpServer, a_peer, frame
 from tests.carriers.test_udp_socket import free_port
+from tests.carriers.user import RecordingUser
 from tests.machine import HandLoop, no_more_descriptors
 from vpntun.carriers.base import ConnectionOwner
-from vpntun.carriers.tcp import Dialling
+from vpntun.carriers.tcp import Dialling, TcpCarrier
 from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.wire.stream_framing import SharedBuffer
 
@@ -79,3 +80,18 @@ def test_a_host_that_never_answers_is_given_up_after_ten_seconds(loop: HandLoop)
         assert answers == []
         loop.pass_time(0.2)
         assert answers == [None]
+
+
+def test_closing_the_carrier_closes_its_connections_and_tells_nobody(loop: HandLoop) -> None:
+    port = free_port(socket.AF_INET, socket.SOCK_STREAM)
+    carrier, user = TcpCarrier(loop, port, versions=[socket.AF_INET]), RecordingUser()
+    carrier.start(user)
+    with socket.create_connection(("127.0.0.1", port)) as outside:
+        outside.settimeout(5)
+        outside.sendall(frame(bytes(32)))
+        loop.until(lambda: user.received, "for the frame")
+        (connection,) = carrier.accepted._silent
+        connection.belongs_to(a_peer())
+        carrier.close()
+        assert outside.recv(1) == b""
+    assert user.closed == []

@@ -70,7 +70,12 @@ class TcpCarrier:
 
         def done(connection: TcpConnection | None) -> None:
             if connection is not None:
-                self._watch(connection)
+                try:
+                    self._watch(connection)
+                except OSError:
+                    connection.close()
+                    on_done(None)
+                    raise
             on_done(connection)
 
         Dialling(family_of(address), address, self._loop, done, owner, self._mark)
@@ -80,7 +85,8 @@ class TcpCarrier:
         self.accepted.close_all_of(peer)
 
     def close(self) -> None:
-        """Stop listening, and close every accepted connection."""
+        """Stop listening, and close every accepted connection. The user hears of none of them."""
+        self._user = None
         for listener in self._listeners:
             self._loop.forget(listener.fileno())
             listener.close()

@@ -163,7 +163,7 @@ class ControlledPeer(ABC):
     def closed(self, connection: Endpoint) -> None:
         """Note that a connection of this peer has closed."""
         if not self._stopped:
-            self.lines.log(INFO, "the connection to %s has closed", self.at(connection))
+            self.lines.log(INFO, "the connection with %s has closed", self.at(connection))
             self.act(self._executor.selector.lost(connection, self._loop.now))
 
     # Actions of the executor

@@ -35,19 +35,17 @@ class Delivery:
     `relay` is None without Relay.
     """
 
-    def __init__(
-        self, device: Device, routes: RouteTable[Link], drops: Counter[str], relay: Relay | None = None
-    ) -> None:
+    def __init__(self, device: Device, routes: RouteTable[Link], drops: Counter[str]) -> None:
         self._device = device
         self._routes = routes
         self._drops = drops
-        self._relay = relay
+        self.relay: Relay | None = None
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
         self._joined_link: Link | None = None
         """The link whose packets wait to be joined. Packets of another link are never joined to them unchecked."""
         self._coalescer = GroCoalescer(self._write_joined, udp=device.takes_udp) if device.takes_tcp else None
 
-    def take_packet(self, link: Link, packet: memoryview, source: Endpoint) -> None:
+    def take_packet(self, link: Link, packet: memoryview) -> None:
         """Deliver one packet as WireGuard sends it, with its padding. Raises BadPacket."""
         length = length_of(packet)
         if self._routes.find(source_of(packet)) is not link:
@@ -63,15 +61,15 @@ class Delivery:
     def flush(self) -> None:
         """Write the packets that waited to be joined, and send relayed ones, now that no more are at hand."""
         self._flush_joined()
-        if self._relay is not None:
-            self._relay.flush()
+        if self.relay is not None:
+            self.relay.flush()
 
     def discard(self) -> None:
         """Drop the packets that wait to be joined or relayed, after an error has interrupted this."""
         if self._coalescer is not None:
             self._coalescer.discard()
-        if self._relay is not None:
-            self._relay.discard()
+        if self.relay is not None:
+            self.relay.discard()
 
     def _flush_joined(self) -> None:
         if self._coalescer is not None and self._coalescer.length:
@@ -106,7 +104,7 @@ class Delivery:
                 link.drop(bad, source)
 
     def _write(self, header: memoryview | bytes, packet: memoryview) -> None:
-        if self._relay is not None and self._relay.take(header, packet):
+        if self.relay is not None and self.relay.take(header, packet):
             return
         if not self._device.write(header, packet):
             self._drops["refused by the device"] += 1

@@ -65,7 +65,7 @@ class Engine:
 
     links       every link, by its peer
     routes      table from allowed IPs to links
-    received    the buffer that connections receive into
+    received    the buffer that dialled connections receive into
     takes       what this end can receive, a sum of record.TAKES_*: the offloads of its device among them
 
     `leads_inside`: whether the kernel routes a flow to the device. `own_addresses`: this machine's addresses, if the
@@ -86,7 +86,6 @@ class Engine:
     ) -> None:
         self.loop = loop
         self.device = device
-        self.mtu = device.mtu
         self.takes = takes_of(device)
         self.drops: Counter[str] = Counter() if drops is None else drops
         self.node = Node(identity)
@@ -99,11 +98,9 @@ class Engine:
         self._observer = observer or NoObserver()
         self.monitor = LinkMonitor(loop, lambda link, up: self._observer.link_changed(link, up=up))
         self._carriers = carriers
-        self._bundler = Bundler(PlainSender(self.mtu, self.seal_buffer), self.seal_buffer)
-        relay = None
-        if own_addresses is not None:
-            relay = Relay(self.mtu, self.routes, self._bundler, own_addresses, loop.time)
-        self._delivery = Delivery(device, self.routes, self.drops, relay)
+        self._bundler = Bundler(PlainSender(device.mtu, self.seal_buffer), self.seal_buffer)
+        self._own_addresses = own_addresses
+        self._delivery = Delivery(device, self.routes, self.drops)
         self._inbound = Inbound(self.node, self.links, loop, self.drops)
         self._outbound = Outbound(device, self.routes, self._bundler, self.guard, loop, self.drops)
         self.deliver_bundle = self._delivery.take_bundle
@@ -112,10 +109,17 @@ class Engine:
         loop.internal_errors.recover_by(self._bundler.discard, self._delivery.discard, self._drain_later)
 
     def start(self) -> None:
-        """Watch the device and the carriers from now on."""
+        """Watch the device and the carriers from now on, and relay, with the MTU that the device has now."""
+        if self._own_addresses is not None:
+            self._delivery.relay = Relay(self.mtu, self.routes, self._bundler, self._own_addresses, self.loop.time)
         self.loop.watch(self.device.fileno(), self._outbound.read_device)
         for carrier in self._carriers.values():
             carrier.start(self)
+
+    @property
+    def mtu(self) -> int:
+        """The device's MTU at this moment, in bytes: operators change it. Raises DeviceError if the device is gone."""
+        return self.device.mtu
 
     # Links
 

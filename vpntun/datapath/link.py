@@ -57,7 +57,7 @@ class LinkOwner(Protocol):
     def deliver_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
         """Deliver the packets of a bundle. Raises BadPacket."""
 
-    def deliver_packet(self, link: Link, packet: memoryview, source: Endpoint) -> None:
+    def deliver_packet(self, link: Link, packet: memoryview) -> None:
         """Deliver one packet, with its padding. Raises BadPacket."""
 
     def drain(self, link: Link) -> None:
@@ -229,7 +229,7 @@ class Link(ControlledPeer):
                 if kind == BUNDLE:
                     self._owner.deliver_bundle(self, plaintext, source)
                 else:
-                    self._owner.deliver_packet(self, plaintext, source)
+                    self._owner.deliver_packet(self, plaintext)
             except BadPacket as bad:
                 self.drop(bad, source)
             return True

@@ -32,7 +32,7 @@ def prefix(length: int) -> bytes:
 
 
 class SharedBuffer:
-    """The 256 KiB receive buffer of all readers on one event loop, lent to one reader at a time."""
+    """The 256 KiB receive buffer that readers on one event loop share, lent to one reader at a time."""
 
     __slots__ = ("_borrower", "view")
 

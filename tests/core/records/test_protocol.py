@@ -315,3 +315,21 @@ def test_a_hello_that_nobody_answers_asks_for_a_handshake_since_packets_wait_for
             asked.append(now)
     assert asked
     assert START + 5 <= asked[0] <= START + 10
+
+
+def test_towards_a_plain_wireguard_nothing_is_refreshed_packet_by_packet() -> None:
+    two = Two()
+    two.confirm()
+    records, session = two.left.records, two.left.session
+    assert room_of(records, session, two.now) == 0
+    assert records.refresh_due > two.now + 100
+
+
+def test_a_move_has_the_room_for_a_record_refreshed_in_the_session_of_that_moment(met: Two) -> None:
+    records = met.left.records
+    assert room_of(records, met.left.session, met.now) > 0
+    assert records.refresh_due > met.now
+    records.moved(UDP, met.now, ipv6=False)
+    assert records.refresh_due <= met.now
+    unknown = new_session(99, met.now - 10)
+    assert room_of(records, unknown, met.now) == 0

@@ -138,6 +138,7 @@ class RecordProtocol:
     def moved(self, endpoint: Endpoint, now: float, *, ipv6: bool) -> None:
         """Begin again on another path: the peer's endpoint has changed."""
         self._is_stream = endpoint.is_stream
+        self._taken_until = now  # the session may be another, too, which is confirmed only after this
         self._prober.moved(endpoint, now, ipv6=ipv6)
         self._follow_path(now)
         self.span.moved(now)
@@ -155,13 +156,16 @@ class RecordProtocol:
     @property
     def refresh_due(self) -> float:
         """When to call `refresh`, before the next record with packets."""
+        if not self._largest_taken:  # nothing follows from the span while no records are sent
+            return self._taken_until
         return min(self._taken_until, self.span.deadline)
 
     def refresh(self, session: Session, now: float) -> bool:
         """Apply what the peer's HELLO and the passing of time have changed, for the records that follow.
 
-        Returns whether `deadline` may be nearer than before.
+        Returns whether `deadline` may be nearer than before: who takes records for the first time is probed.
         """
+        taken_before = self.takes
         taken = self._hellos.taken(session, now)
         self._taken_until = self._hellos.taken_until(session, now)
         if taken is None:
@@ -174,7 +178,7 @@ class RecordProtocol:
             self.span.handle_deadline(now)
             self._prober.conclude(now)
         self._follow_path(now)
-        return True
+        return self.takes != taken_before
 
     @property
     def room(self) -> int:
