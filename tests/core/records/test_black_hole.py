@@ -133,6 +133,13 @@ def test_a_burst_that_comes_through_after_all_ends_the_block_and_the_next_pause_
     assert blocked.at_deadline(100 + FIRST_RETRY)
 
 
+def test_bursts_from_before_a_block_do_not_count_when_they_are_tried_again(blocked: Sender) -> None:
+    assert blocked.at_deadline(SILENCE + FIRST_RETRY)
+    blocked.send(3, 4000, 10)
+    assert not blocked.at_deadline(20), "one may simply be lost"
+    assert blocked.detector.passes
+
+
 def test_on_another_path_nothing_is_blocked(blocked: Sender) -> None:
     blocked.detector.moved()
     assert blocked.detector.passes

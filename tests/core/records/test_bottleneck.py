@@ -61,13 +61,31 @@ def test_no_records_or_no_time_since_the_last_change_nothing(counter: int, now: 
     assert (bottleneck.slept, bottleneck.backlogged) == (10.0, 7)
 
 
+def add(bottleneck: Bottleneck, *, backlogged: int, slept: float) -> None:
+    """What the host does while it sends."""
+    bottleneck.backlogged += backlogged
+    bottleneck.slept += slept
+
+
+def test_each_share_of_time_counts_from_the_measurement_before_it() -> None:
+    bottleneck = measured(backlogged=100, slept=0.9)
+    assert not bottleneck.is_here
+    add(bottleneck, backlogged=100, slept=0.4)
+    bottleneck.measure(200, 0.0, NOW + 2)
+    assert bottleneck.is_here, "0.4 s of the last second"
+    add(bottleneck, backlogged=100, slept=0.6)
+    bottleneck.measure(300, 0.0, NOW + 3)
+    assert not bottleneck.is_here
+
+
 def test_a_rest_is_no_sleep() -> None:
     bottleneck = measured(backlogged=100)
-    bottleneck.slept = 9.9
+    add(bottleneck, backlogged=0, slept=9.9)
     bottleneck.rested(100, NOW + 11)
-    bottleneck.backlogged, bottleneck.slept = 80, 0.1
+    add(bottleneck, backlogged=80, slept=0.4)
     bottleneck.measure(200, 0.0, NOW + 12)
     assert bottleneck.is_here
-    bottleneck.backlogged, bottleneck.slept = 80, 0.6
-    bottleneck.measure(300, 0.0, NOW + 13)
-    assert not bottleneck.is_here
+    bottleneck.rested(200, NOW + 22)
+    add(bottleneck, backlogged=80, slept=0.6)
+    bottleneck.measure(300, 0.0, NOW + 23)
+    assert not bottleneck.is_here, "0.6 s of the second since the rest"

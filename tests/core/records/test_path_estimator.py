@@ -127,6 +127,8 @@ def test_idleness_forgets_what_limited_the_link_but_not_the_loss(path: Path) -> 
     assert path.estimator.path_rate(path.now) == 0
     assert path.estimator.has_room(path.now)
     assert path.estimator.loss > 0
+    path.report(9)
+    assert path.estimator.rate == pytest.approx(10 * SIZE / 0.1), "the rates before are forgotten"
 
 
 # The round trip
@@ -230,12 +232,22 @@ def test_what_was_sent_before_a_change_of_the_path_is_in_no_sample(counting: Pat
     assert counting.estimator.loss == 0
 
 
-def test_a_new_session_begins_to_count_anew_and_keeps_what_was_learned(counting: Path) -> None:
+def test_a_new_session_keeps_what_was_learned_and_counts_from_its_own_beginning(counting: Path) -> None:
+    counting.report(FEWEST_DATAGRAMS - 1, lost=20)
+    counting.report(FEWEST_DATAGRAMS - 1, lost=FEWEST_DATAGRAMS)  # not judged before the session ends
+    counting.estimator.length_changed(counting.sent_log.next)
+    loss, rate = counting.estimator.loss, counting.estimator.rate
+    assert loss > 0
+    counting.estimator.begin(counting.now)
+    counting.sent_log.begin()
+    counting.base, counting.lost = ReportSample(counting.now), 0
+    for _ in range(3):
+        counting.report(9)
+    assert (counting.estimator.loss, counting.estimator.rate) == (loss, rate)
     counting.report(FEWEST_DATAGRAMS - 1, lost=20)
     counting.report(9)
-    loss, rate = counting.estimator.loss, counting.estimator.rate
-    counting.estimator.begin(counting.now)
-    assert (counting.estimator.loss, counting.estimator.rate) == (loss, rate)
+    sent = FEWEST_DATAGRAMS + 10
+    assert counting.estimator.loss == pytest.approx(loss + (20 / sent - loss) / 4)
 
 
 def test_of_another_path_nothing_is_known(counting: Path) -> None:
@@ -245,6 +257,8 @@ def test_of_another_path_nothing_is_known(counting: Path) -> None:
     assert (counting.estimator.rate, counting.estimator.loss, counting.estimator.loss_is_known) == (0, 0, False)
     assert counting.estimator.has_room(counting.now)
     assert counting.estimator.path_rate(counting.now) == 0
+    counting.report(9)
+    assert counting.estimator.rate == pytest.approx(10 * SIZE / 0.1), "the rates before are another path's"
 
 
 # Sums that fade
