@@ -114,7 +114,7 @@ def test_a_port_of_the_systems_is_a_question_of_permission() -> None:
     if not lowest:
         pytest.skip("this kernel gives every port to everybody")
     new = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with ordinary_user(), pytest.raises(PrivilegeError, match="choose one above 1023, or be root"):
+    with ordinary_user(), pytest.raises(PrivilegeError, match="choose a port above 1023, or run as root"):
         bind(new, min(lowest, 1024) - 1, "UDP")
     assert new.fileno() == -1
 

@@ -263,7 +263,7 @@ def test_a_reload_that_adds_an_endpoint_is_refused_without_a_socket_for_calls(la
     server.wait_for("waiting for")
     path.write_text(path.read_text() + f"[Peer]\nPublicKey = {public}\nEndpoint = {lab.a.four}:1\nTransport = tcp\n")
     server.process.send_signal(signal.SIGHUP)
-    server.wait_for("to call one, stop the tunnel and start it again; nothing has changed")
+    server.wait_for("restart the tunnel to add an Endpoint; nothing has changed")
     assert server.running
 
 
@@ -274,7 +274,7 @@ def test_a_reload_that_changes_table_asks_for_a_restart_and_keeps_the_routes(lab
     assert until(lambda: "192.168.50.0/24" in lab.a.run("ip", "route").stdout, 10), client
     path.write_text(path.read_text().replace("auto", "off"))
     client.process.send_signal(signal.SIGHUP)
-    client.wait_for("takes a restart")
+    client.wait_for("need a restart")
     client.wait_for("read the configuration again")
     assert "192.168.50.0/24" in lab.a.run("ip", "route").stdout
 
