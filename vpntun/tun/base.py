@@ -1,4 +1,4 @@
-"""What a device must do for the data path. tun/device.py has the kernel's, tun/fake.py one for tests."""
+"""Device protocol: what the data path needs of a device (tun/device.py, and tun/fake.py for tests)."""
 
 from __future__ import annotations
 

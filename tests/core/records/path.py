@@ -137,7 +137,7 @@ class Simulation:
         self._counter += 1
 
     def new_session(self) -> None:
-        """Begin anew, at both ends."""
+        """Begin a new session at both ends."""
         self._events.clear()
         self._unfinished.clear()
         self._opened.clear()

@@ -125,7 +125,7 @@ class SentLog:
         return sum(step <= size for step in self._steps(self._bytes_to, after, until))
 
     def _steps(self, column: array[int], after: int, until: int) -> list[int]:
-        """What each known counter after `after`, up to `until`, added to the totals of a column."""
+        """Return what each known counter after `after`, up to `until`, added to the totals of a column."""
         oldest = self.next - self._mask - 1  # how much it added is unknown, since the one before it is gone
         first = max(after + 1, oldest + 1 if oldest > 0 else 0)
         if first > until:
