@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ExpectedErrors
+from tests.control.socket_client import SocketClient, sleeps
 from tests.machine import HandLoop
 from vpntun.control.server import ControlServer, socket_path
 from vpntun.control.unix_server import MOST_CLIENTS
@@ -66,77 +66,25 @@ def control_socket(loop: Loop, folder: Path, **acts: Any) -> ControlServer:
     return ControlServer("tun3", loop, **{**usual, **acts}, folder=folder)
 
 
-Connect = Callable[[], "Client"]
-
-
-class Client:
-    """A connection to the control socket."""
+class Client(SocketClient[tuple[int, Any]]):
+    """A connection to the control socket. An answer is its status and its content."""
 
     def __init__(self, loop: HandLoop, folder: Path) -> None:
-        self.loop = loop
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(str(socket_path("tun3", folder)))
-        self.socket.setblocking(False)
-        self.got = b""
-        self.ended = False
-        loop.poll()
-
-    def send(self, text: str | bytes) -> None:
-        self.socket.send(text.encode() if isinstance(text, str) else text)
-        self.loop.settle(0.01)
-
-    def read(self) -> None:
-        """Read all that has arrived."""
-        while not self.ended:
-            try:
-                data = self.socket.recv(1 << 20)
-            except BlockingIOError:
-                return
-            except ConnectionResetError:
-                data = b""
-            self.got += data
-            self.ended = not data
-
-    def answers(self, count: int) -> list[tuple[int, Any]]:
-        """Wait for so many answers, and return each with its status."""
-        found: list[tuple[int, Any]] = []
-
-        def come() -> bool:
-            self.read()
-            while len(found) < count and (answer := self._take()) is not None:
-                found.append(answer)
-            return len(found) == count
-
-        self.loop.until(come, f"for {count} answers; {self.got!r}")
-        return found
-
-    def ask(self, text: str | bytes) -> tuple[int, Any]:
-        self.send(text)
-        return self.answers(1)[0]
-
-    def is_closed(self) -> bool:
-        self.loop.settle(0.01)
-        self.read()
-        return self.ended
-
-    def _take(self) -> tuple[int, Any] | None:
-        head, behind, rest = self.got.partition(b"\r\n\r\n")
-        lines = head.decode().split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in lines[1:])
-        size = int(headers.get("content-length", 0))
-        if not behind or len(rest) < size:
-            return None
-        self.got = rest[size:]
-        return int(lines[0].split()[1]), json.loads(rest[:size])
+        super().__init__(loop, socket_path("tun3", folder), take_http)
 
 
-def sleeps(loop: HandLoop, seconds: float = 0.05) -> bool:
-    """Whether the loop has nothing to do for that time."""
-    turns, end = 0, monotonic() + seconds
-    while monotonic() < end:
-        loop.poll(0.01)
-        turns += 1
-    return turns < 10
+Connect = Callable[[], Client]
+
+
+def take_http(got: bytearray) -> tuple[int, Any] | None:
+    head, behind, rest = got.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+    size = int(headers.get("content-length", 0))
+    if not behind or len(rest) < size:
+        return None
+    del got[: len(head) + len(behind) + size]
+    return int(lines[0].split()[1]), json.loads(rest[:size])
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
+from tests.control.socket_client import SocketClient, sleeps
 from tests.machine import NOBODY, HandLoop, logged, needs_root
 from vpntun.control.unix_server import (
     MOST_CLIENTS,
@@ -70,68 +70,25 @@ class LineExchange:
         return self._service.content + b"\n", self._service.finish
 
 
-class Client:
-    """A connection to the service."""
+class Client(SocketClient[bytes]):
+    """A connection to the service. An answer is a line."""
 
     def __init__(self, loop: HandLoop, path: Path) -> None:
-        self.loop = loop
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(str(path))
-        self.socket.setblocking(False)
-        self.got = bytearray()
-        self.ended = False
-        loop.poll()
+        super().__init__(loop, path, take_line)
 
-    def send(self, data: bytes) -> None:
-        self.socket.send(data)
-        self.loop.settle(0.01)
-
-    def read(self) -> None:
-        while not self.ended:
-            try:
-                data = self.socket.recv(1 << 20)
-            except BlockingIOError:
-                return
-            except ConnectionResetError:
-                data = b""
-            self.got += data
-            self.ended = not data
-
-    def answers(self, count: int) -> list[bytes]:
-        """Wait for so many more answers, and return them."""
-        found: list[bytes] = []
-
-        def come() -> bool:
-            self.read()
-            while len(found) < count and b"\n" in self.got:
-                answer, _, rest = self.got.partition(b"\n")
-                found.append(bytes(answer))
-                self.got = rest
-            return len(found) == count
-
-        self.loop.until(come, f"for {count} answers")
-        return found
-
-    def ask(self, data: bytes = REQUEST) -> bytes:
-        self.send(data)
-        return self.answers(1)[0]
-
-    def is_closed(self) -> bool:
-        self.loop.settle(0.01)
-        self.read()
-        return self.ended
+    def ask(self, data: str | bytes = REQUEST) -> bytes:
+        return super().ask(data)
 
 
 Connect = Callable[[], Client]
 
 
-def sleeps(loop: HandLoop, seconds: float = 0.05) -> bool:
-    """Whether the loop has nothing to do for that time."""
-    turns, end = 0, monotonic() + seconds
-    while monotonic() < end:
-        loop.poll(0.01)
-        turns += 1
-    return turns < 10
+def take_line(got: bytearray) -> bytes | None:
+    line, behind, _ = got.partition(b"\n")
+    if not behind:
+        return None
+    del got[: len(line) + 1]
+    return bytes(line)
 
 
 @pytest.fixture
