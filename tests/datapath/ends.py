@@ -21,8 +21,9 @@ from vpntun.core.selection.server import ServerCarriers
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.keys import KeyPair, clamp
 from vpntun.crypto.session import Session
-from vpntun.datapath.engine import Engine, LinkObserver
+from vpntun.datapath.engine import Engine
 from vpntun.datapath.link import Link
+from vpntun.datapath.link_monitor import LinkObserver
 from vpntun.errors import BadPacket
 from vpntun.netconf.addresses import OwnAddresses
 from vpntun.runtime.loop import Loop

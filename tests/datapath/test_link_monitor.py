@@ -26,12 +26,15 @@ class Watched:
         self.bob.know(ALICE.public)
         self.wire = Wire(self.alice, self.bob)
         self.alice.link.peer.endpoint = self.wire.to_right
-        self.monitor = LinkMonitor(loop, self._changed)
+        self.monitor = LinkMonitor(loop, self)
         for end in self.ends.values():
             end.engine.monitor = self.monitor
             self.monitor.follow(end.link)
 
-    def _changed(self, link: Link, up: bool) -> None:
+    def link_moved(self, link: Link) -> None:
+        """Not of interest here."""
+
+    def link_changed(self, link: Link, *, up: bool) -> None:
         name = "alice" if link is self.alice.link else "bob"
         self.changes.append((name, up))
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
 
 from vpntun.carriers.base import Carrier, ConnectionOwner, DatagramSource, Stream
 from vpntun.core.endpoint import Endpoint, Flow, Reachable
@@ -22,7 +21,7 @@ from vpntun.datapath.bundler import Bundler
 from vpntun.datapath.delivery import Delivery
 from vpntun.datapath.inbound import Inbound
 from vpntun.datapath.link import Link
-from vpntun.datapath.link_monitor import LinkMonitor
+from vpntun.datapath.link_monitor import LinkMonitor, LinkObserver, NoObserver
 from vpntun.datapath.loopguard import LoopGuard
 from vpntun.datapath.outbound import Outbound
 from vpntun.datapath.plain import PlainSender
@@ -38,26 +37,6 @@ from vpntun.wire.stream_framing import SharedBuffer
 
 SECONDS_TO_RECOVER = 1.0
 """Delay after an internal error before packets are sent that an interrupted callback left waiting."""
-
-
-class LinkObserver(Protocol):
-    """Observer of an engine's links."""
-
-    def link_moved(self, link: Link) -> None:
-        """Note that the peer is reached at another endpoint now."""
-
-    def link_changed(self, link: Link, *, up: bool) -> None:
-        """Note that the link came up, or went down."""
-
-
-class NoObserver:
-    """Observer that does nothing."""
-
-    def link_moved(self, link: Link) -> None:
-        """Do nothing."""
-
-    def link_changed(self, link: Link, *, up: bool) -> None:
-        """Do nothing."""
 
 
 class Engine:
@@ -96,7 +75,7 @@ class Engine:
         self.received = SharedBuffer()
         self.guard = LoopGuard(loop, self.routes, leads_inside)
         self._observer = observer or NoObserver()
-        self.monitor = LinkMonitor(loop, lambda link, up: self._observer.link_changed(link, up=up))
+        self.monitor = LinkMonitor(loop, self._observer)
         self._carriers = carriers
         self._bundler = Bundler(PlainSender(device.mtu, self.seal_buffer), self.seal_buffer)
         self._own_addresses = own_addresses

@@ -7,19 +7,39 @@ is up, when its session becomes too old.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from vpntun.crypto.session import REJECT_AFTER_TIME, Session
 from vpntun.datapath.link import Link
 from vpntun.runtime.loop import Loop
 
 
-class LinkMonitor:
-    """Monitor that calls `on_change` with each link that has come up (True) or gone down (False)."""
+class LinkObserver(Protocol):
+    """Observer of an engine's links."""
 
-    def __init__(self, loop: Loop, on_change: Callable[[Link, bool], None]) -> None:
+    def link_moved(self, link: Link) -> None:
+        """Note that the peer is reached at another endpoint now."""
+
+    def link_changed(self, link: Link, *, up: bool) -> None:
+        """Note that the link came up, or went down."""
+
+
+class NoObserver:
+    """Observer that does nothing."""
+
+    def link_moved(self, link: Link) -> None:
+        """Do nothing."""
+
+    def link_changed(self, link: Link, *, up: bool) -> None:
+        """Do nothing."""
+
+
+class LinkMonitor:
+    """Monitor that tells the observer of each link that has come up or gone down."""
+
+    def __init__(self, loop: Loop, observer: LinkObserver) -> None:
         self._loop = loop
-        self._on_change = on_change
+        self._observer = observer
         self._is_up: dict[Link, bool] = {}
         self._timed: set[Link] = set()
 
@@ -38,7 +58,7 @@ class LinkMonitor:
     def forget(self, link: Link) -> None:
         """Stop monitoring a removed link. If it was up, it counts as having gone down."""
         if self._is_up.pop(link, False):
-            self._on_change(link, False)
+            self._observer.link_changed(link, up=False)
 
     def look(self, link: Link) -> None:
         """Check a link for which the core has decided something."""
@@ -50,7 +70,7 @@ class LinkMonitor:
             self._is_up[link] = up
             if up:
                 self._look_again(link)
-            self._on_change(link, up)
+            self._observer.link_changed(link, up=up)
 
     def _look_again(self, link: Link) -> None:
         """Check the link again when its session will have become too old, unless that is scheduled already."""
