@@ -24,7 +24,7 @@ from vpntun.types import SocketAddress
 from vpntun.wire.stream_framing import SharedBuffer
 
 MARK = 0xFFFF_CA6C  # more than 31 bits
-OWNER = ConnectionOwner(SharedBuffer())
+OWNER = ConnectionOwner()
 
 
 def mark_of(descriptor: int) -> int:
@@ -42,7 +42,7 @@ def test_every_socket_of_a_tunnel_carries_its_mark(loop: HandLoop) -> None:
     with socket.socket(fileno=os.dup(listener.fileno())) as same:
         address = ("127.0.0.1", same.getsockname()[1])
     dialled: list[TcpConnection | None] = []
-    Dialling(socket.AF_INET, address, loop, dialled.append, OWNER, datagrams.mark)
+    Dialling(address, loop, dialled.append, OWNER, SharedBuffer(), datagrams.mark)
     loop.until(lambda: dialled)
     accepted = next(listener.accept(loop, new_accepted(loop)))
     assert dialled[0] is not None
@@ -67,9 +67,7 @@ def test_no_mark_is_set_without_a_full_tunnel(loop: HandLoop) -> None:
     [
         lambda loop: udp(loop, MARK),
         lambda loop: TcpListener(socket.AF_INET, 0, MARK),
-        lambda loop: Dialling(
-            socket.AF_INET, ("127.0.0.1", 9), loop, lambda _: None, ConnectionOwner(SharedBuffer()), MARK
-        ),
+        lambda loop: Dialling(("127.0.0.1", 9), loop, lambda _: None, ConnectionOwner(), SharedBuffer(), MARK),
     ],
 )
 def test_without_the_privilege_marking_is_an_error_that_leaves_no_descriptor(

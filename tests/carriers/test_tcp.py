@@ -17,7 +17,7 @@ from vpntun.wire.stream_framing import SharedBuffer
 
 def dial(loop: HandLoop, address: tuple[str, int]) -> list[TcpConnection | None]:
     answers: list[TcpConnection | None] = []
-    Dialling(socket.AF_INET, address, loop, answers.append, ConnectionOwner(SharedBuffer()))
+    Dialling(address, loop, answers.append, ConnectionOwner(), SharedBuffer())
     return answers
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.carriers.tcp_server import TcpServer, frame
 from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.core.endpoint import Outcome
+from vpntun.wire.stream_framing import SharedBuffer
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -193,6 +194,6 @@ def test_a_connection_prints_as_an_operator_writes_it(server: TcpServer) -> None
     assert str(client.connection) == f"{host}:{port} over TCP"
     with socket.socket() as new:
         assert (
-            str(TcpConnection(new, ("2001:db8::1", 7, 0, 0), server.loop, server.accepted))
+            str(TcpConnection(new, ("2001:db8::1", 7, 0, 0), server.loop, server.accepted, SharedBuffer()))
             == "[2001:db8::1]:7 over TCP"
         )

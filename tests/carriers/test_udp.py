@@ -11,7 +11,6 @@ from tests.machine import HandLoop
 from vpntun.carriers.base import ConnectionOwner
 from vpntun.carriers.sockets import families
 from vpntun.carriers.udp import UdpCarrier
-from vpntun.wire.stream_framing import SharedBuffer
 
 HERE = ("127.0.0.1", 4242)
 SIX = ("::1", 4242, 0, 0)
@@ -76,6 +75,6 @@ def test_the_user_learns_when_a_socket_accepts_data_again(carrier: UdpCarrier, l
 
 def test_a_dial_fails_since_udp_has_no_connections(carrier: UdpCarrier) -> None:
     answers: list[object] = []
-    carrier.dial(HERE, ConnectionOwner(SharedBuffer()), answers.append)
+    carrier.dial(HERE, ConnectionOwner(), answers.append)
     assert answers == [None]
     carrier.close()

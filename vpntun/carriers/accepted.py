@@ -49,8 +49,8 @@ class AcceptedConnections(ConnectionOwner):
         on_ready: Callable[[Stream], None],
         on_closed: Callable[[Stream], None],
     ) -> None:
-        super().__init__(received)
         self._loop = loop
+        self._received = received
         self._on_ready = on_ready
         self._on_closed = on_closed
         self._silent = _ByNetwork()
@@ -63,7 +63,7 @@ class AcceptedConnections(ConnectionOwner):
     def admit(self, new: socket.socket, address: SocketAddress) -> TcpConnection:
         """Admit an accepted socket. The loop must watch the connection before the next one is admitted."""
         self._make_room(_network_of(address[0]))
-        connection = TcpConnection(new, address, self._loop, self)
+        connection = TcpConnection(new, address, self._loop, self, self._received)
         self._silent.add(connection)
         self._begin_probation(connection)
         return connection

@@ -11,7 +11,6 @@ from typing import Protocol, TypeAlias
 
 from vpntun.core.endpoint import Endpoint, Reachable
 from vpntun.types import SocketAddress
-from vpntun.wire.stream_framing import SharedBuffer
 
 Arrival: TypeAlias = tuple[memoryview, int, int, Endpoint]
 """One read of datagrams: its bytes, the segment size, the number of datagrams that it arrived in, and the sender.
@@ -64,13 +63,7 @@ class Stream(Endpoint, Protocol):
 
 
 class ConnectionOwner:
-    """Owner of connections, which is called at their events. A subclass overrides the events that it needs.
-
-    `received`: the buffer that the connections receive into.
-    """
-
-    def __init__(self, received: SharedBuffer) -> None:
-        self.received = received
+    """Owner of connections, which is called at their events. A subclass overrides the events that it needs."""
 
     def expected(self, connection: Stream, peer: Reachable) -> None:
         """Note that the connection's first initiation was accepted. The peer made it, but it may be a replay."""

@@ -40,7 +40,8 @@ class TcpCarrier:
         self._loop = loop
         self._mark = mark
         self._user: CarrierUser | None = None
-        self.accepted = AcceptedConnections(loop, SharedBuffer(), on_ready=self._ready, on_closed=self._closed)
+        self._received = SharedBuffer()
+        self.accepted = AcceptedConnections(loop, self._received, on_ready=self._ready, on_closed=self._closed)
         self._listeners: list[TcpListener] = []
         try:
             for family in (families() if versions is None else versions) if port is not None else ():
@@ -78,7 +79,7 @@ class TcpCarrier:
                     raise
             on_done(connection)
 
-        Dialling(family_of(address), address, self._loop, done, owner, self._mark)
+        Dialling(address, self._loop, done, owner, self._received, self._mark)
 
     def close_all_of(self, peer: Reachable) -> None:
         """Close every connection that this peer has opened."""
@@ -117,16 +118,16 @@ class TcpCarrier:
 class Dialling:
     """A connection being opened. `on_done` is called once, with the connection, or with None on failure.
 
-    `owner` will own the connection. `mark`: the mark of every packet, 0 for none.
+    `owner` will own the connection, which receives into `received`. `mark`: the mark of every packet, 0 for none.
     """
 
     def __init__(
         self,
-        family: int,
         address: SocketAddress,
         loop: Loop,
         on_done: Callable[[TcpConnection | None], None],
         owner: ConnectionOwner,
+        received: SharedBuffer,
         mark: int = 0,
     ) -> None:
         self._socket: socket.socket | None = None
@@ -134,8 +135,9 @@ class Dialling:
         self._loop = loop
         self._on_done = on_done
         self._owner = owner
+        self._received = received
         try:
-            new = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            new = socket.socket(family_of(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             log.info("no socket for a TCP connection could be opened: %s", error.strerror)
             loop.call_later(0.0, lambda: on_done(None))
@@ -157,7 +159,7 @@ class Dialling:
             new.close()
             self._on_done(None)
         else:
-            self._on_done(TcpConnection(new, self._address, self._loop, self._owner))
+            self._on_done(TcpConnection(new, self._address, self._loop, self._owner, self._received))
 
     def _give_up(self) -> None:
         if self._socket is not None:

@@ -22,7 +22,7 @@ from vpntun.runtime.loop import Loop
 from vpntun.types import CarrierName, SocketAddress
 from vpntun.wire.checksum import TCP
 from vpntun.wire.message import LARGEST, Buffer
-from vpntun.wire.stream_framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, prefix
+from vpntun.wire.stream_framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, SharedBuffer, prefix
 
 SECONDS_TO_HANG_UP = 2.0
 MOST_WAITING = 4
@@ -41,13 +41,20 @@ class TcpConnection:
     carrier: CarrierName = "tcp"
     is_stream = True
 
-    def __init__(self, new: socket.socket, address: SocketAddress, loop: Loop, owner: ConnectionOwner) -> None:
+    def __init__(
+        self,
+        new: socket.socket,
+        address: SocketAddress,
+        loop: Loop,
+        owner: ConnectionOwner,
+        received: SharedBuffer,
+    ) -> None:
         self._socket = new
         self.address = address
         self._own_address = new.getsockname()
         self._loop = loop
         self._owner = owner
-        self._reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION, owner.received)
+        self._reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION, received)
         self._unsent = _NOTHING
         self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
         self._open = True

@@ -15,15 +15,10 @@ from vpntun.core.wireguard.peer import Peer
 from vpntun.datapath.link import Link, LinkOwner
 from vpntun.runtime.resolver import Resolver
 from vpntun.types import CarrierName, SocketAddress
-from vpntun.wire.stream_framing import SharedBuffer
 
 
 class Dialler(LinkOwner, Protocol):
     """Calls of a client's link to the engine."""
-
-    @property
-    def received(self) -> SharedBuffer:
-        """The buffer that connections receive into."""
 
     def dial(
         self,
@@ -49,7 +44,6 @@ class ClientLink(Link, ConnectionOwner):
         drops: Counter[str] | None = None,
     ) -> None:
         super().__init__(owner, peer, selector, records, name, drops)
-        ConnectionOwner.__init__(self, owner.received)
         self._dialler = owner
         self._client = selector
         self._resolver = resolver
@@ -70,9 +64,9 @@ class ClientLink(Link, ConnectionOwner):
         """Send the waiting packets: a connection accepts data again."""
         self.drain_queue()
 
-    def closed(self, connection: Endpoint) -> None:
+    def closed(self, connection: Stream) -> None:
         """Forget a connection that has closed."""
-        self._connections = {each for each in self._connections if each is not connection}
+        self._connections.discard(connection)
         super().closed(connection)
 
     def resolve(self) -> None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from logging import INFO
 
+from vpntun.carriers.base import Stream
 from vpntun.core.endpoint import Endpoint, Outcome
 from vpntun.core.events import Event, SendRecord
 from vpntun.core.queue import PacketQueue
@@ -160,7 +161,7 @@ class ControlledPeer(ABC):
             self._executor.act(events, self._loop.now)
             self._acted()
 
-    def closed(self, connection: Endpoint) -> None:
+    def closed(self, connection: Stream) -> None:
         """Note that a connection of this peer has closed."""
         if not self._stopped:
             self.lines.log(INFO, "the connection with %s has closed", self.at(connection))

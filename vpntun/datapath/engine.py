@@ -33,7 +33,6 @@ from vpntun.runtime.schedule import Schedule
 from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Network, SocketAddress
 from vpntun.wire import record
-from vpntun.wire.stream_framing import SharedBuffer
 
 SECONDS_TO_RECOVER = 1.0
 """Delay after an internal error before packets are sent that an interrupted callback left waiting."""
@@ -44,7 +43,6 @@ class Engine:
 
     links       every link, by its peer
     routes      table from allowed IPs to links
-    received    the buffer that dialled connections receive into
     takes       what this end can receive, a sum of record.TAKES_*: the offloads of its device among them
 
     `leads_inside`: whether the kernel routes a flow to the device. `own_addresses`: this machine's addresses, if the
@@ -72,7 +70,6 @@ class Engine:
         self.routes: RouteTable[Link] = RouteTable()
         self.schedule = Schedule(loop.internal_errors)
         self.seal_buffer = SealBuffer()
-        self.received = SharedBuffer()
         self.guard = LoopGuard(loop, self.routes, leads_inside)
         self._observer = observer or NoObserver()
         self.monitor = LinkMonitor(loop, self._observer)
