@@ -31,8 +31,7 @@ def two(loop: HandLoop, request: pytest.FixtureRequest) -> Iterator[Two]:
     """Alice, and Bob as another vpntun or as a plain WireGuard."""
     made = Two(loop, bob_is_plain=request.param == "WireGuard")
     yield made
-    made.alice.close()
-    made.bob.close()
+    made.close()
 
 
 @pytest.fixture

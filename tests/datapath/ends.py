@@ -302,6 +302,21 @@ class Wire:
         assert link.peer.sending_session(self.left.loop.now) is not None
 
 
+class TwoEnds:
+    """Alice and Bob, who know each other, and the wire between them. Close them at the end of the test."""
+
+    def __init__(self, alice: End, bob: End, carrier: CarrierName = "udp") -> None:
+        self.loop = alice.loop
+        self.alice, self.bob = alice, bob
+        alice.know(bob.identity.public)
+        bob.know(alice.identity.public)
+        self.wire = Wire(alice, bob, carrier=carrier)
+
+    def close(self) -> None:
+        self.alice.close()
+        self.bob.close()
+
+
 def send_long_records(link: Link) -> None:
     """Make the link send long records, as after four REPORTs without loss that found this program the bottleneck."""
     span = link.records.span

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.datapath.ends import ALICE, BOB, CAROL, End, Wire, ipv4
+from tests.datapath.ends import ALICE, BOB, CAROL, End, TwoEnds, Wire, ipv4
 from tests.machine import HandLoop
 from tests.wire.packets import (
     ACK,
@@ -34,7 +34,7 @@ from vpntun.wire.vnet import NO_OFFLOAD
 Given = bytes | tuple[bytes, int]
 
 
-class Two:
+class Two(TwoEnds):
     """Alice and Bob, both vpntuns, who have met over `carrier`."""
 
     def __init__(
@@ -45,19 +45,11 @@ class Two:
         *,
         meet: bool = True,
     ) -> None:
-        self.loop = loop
-        self.alice = End(ALICE, loop, knows_vpntun=True)
-        self.bob = End(BOB, loop, offloads=offloads, knows_vpntun=True)
-        self.alice.know(BOB.public)
-        self.bob.know(ALICE.public)
-        self.wire = Wire(self.alice, self.bob, carrier=carrier)
+        bob = End(BOB, loop, offloads=offloads, knows_vpntun=True)
+        super().__init__(End(ALICE, loop, knows_vpntun=True), bob, carrier)
         if meet:
             self.wire.shake_hands()
             self.wire.to_right.calls.clear()
-
-    def close(self) -> None:
-        self.alice.close()
-        self.bob.close()
 
 
 @pytest.fixture(params=["udp", "tcp"])

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.datapath.ends import ALICE, BOB, End, Wire, sealed, send_long_records
+from tests.datapath.ends import ALICE, BOB, End, TwoEnds, sealed, send_long_records
 from tests.machine import HandLoop
 from tests.wire.packets import tcp, tcp_run, tcp_superpacket
 from vpntun.carriers.base import Arrival
@@ -51,15 +51,11 @@ class FakeSocket:
         self.whole += datagrams > 1
 
 
-class Two:
+class Two(TwoEnds):
     """Alice and Bob over UDP, after HELLO. `evil` is another address."""
 
     def __init__(self, loop: HandLoop, *, alice_is_plain: bool = False) -> None:
-        self.loop = loop
-        self.alice, self.bob = End(ALICE, loop, plain=alice_is_plain), End(BOB, loop)
-        self.alice.know(BOB.public)
-        self.bob.know(ALICE.public)
-        self.wire = Wire(self.alice, self.bob)
+        super().__init__(End(ALICE, loop, plain=alice_is_plain), End(BOB, loop))
         self.wire.shake_hands()
         send_long_records(self.alice.link)
         self.bob.drops.clear()
@@ -119,10 +115,6 @@ class Two:
         self.alice.send(GOOD)
         self.wire.run()
         return whole and self.arrived == [GOOD] and self.endpoint is self.wire.to_left
-
-    def close(self) -> None:
-        self.alice.close()
-        self.bob.close()
 
 
 @pytest.fixture

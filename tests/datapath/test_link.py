@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.datapath.ends import ALICE, BOB, CAROL, End, Wire, ipv4, ipv6
+from tests.datapath.ends import ALICE, BOB, CAROL, End, TwoEnds, Wire, ipv4, ipv6
 from tests.machine import HandLoop, logged
 from vpntun.carriers.fake import FakeEndpoint
 from vpntun.core.queue import UNKNOWN_RATE_BYTES
@@ -21,15 +21,11 @@ MOST_WAITING = UNKNOWN_RATE_BYTES // 1020
 """Packets of 1,020 bytes."""
 
 
-class Two:
+class Two(TwoEnds):
     """Alice and Bob, and the wire between them. Alice knows where Bob is."""
 
     def __init__(self, loop: HandLoop, mtu: int = 1420, *, bob_is_plain: bool = False) -> None:
-        self.loop = loop
-        self.alice, self.bob = End(ALICE, loop, mtu), End(BOB, loop, mtu, plain=bob_is_plain)
-        self.alice.know(BOB.public)
-        self.bob.know(ALICE.public)
-        self.wire = Wire(self.alice, self.bob)
+        super().__init__(End(ALICE, loop, mtu), End(BOB, loop, mtu, plain=bob_is_plain))
         self.alice.link.peer.endpoint = self.wire.to_right
 
 
@@ -38,8 +34,7 @@ def two(loop: HandLoop, request: pytest.FixtureRequest) -> Iterator[Two]:
     """Alice and Bob, where Bob is a vpntun, or a plain WireGuard."""
     made = Two(loop, bob_is_plain=request.param == "WireGuard")
     yield made
-    made.alice.close()
-    made.bob.close()
+    made.close()
 
 
 @pytest.fixture
@@ -53,8 +48,7 @@ def wireguard(loop: HandLoop) -> Iterator[Two]:
     """Alice and Bob with a session, where Bob is a plain WireGuard."""
     made = after_the_handshake(Two(loop, bob_is_plain=True))
     yield made
-    made.alice.close()
-    made.bob.close()
+    made.close()
 
 
 def after_the_handshake(two: Two) -> Two:
@@ -262,8 +256,7 @@ def test_a_packet_of_any_size_that_the_device_can_give_does_no_harm(
         assert sum(two.alice.drops.values()) == 1
     else:
         assert two.bob.device.packets == [packet, ipv4(HERE, THERE, b"next")]
-    two.alice.close()
-    two.bob.close()
+    two.close()
 
 
 def test_a_device_that_has_gone_ends_the_program_with_its_error(met: Two) -> None:

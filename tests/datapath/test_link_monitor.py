@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4
+from tests.datapath.ends import ALICE, BOB, End, TwoEnds, ipv4
 from tests.machine import HandLoop
 from vpntun.datapath.link import Link
 from vpntun.datapath.link_monitor import LinkMonitor
@@ -14,20 +14,15 @@ from vpntun.datapath.link_monitor import LinkMonitor
 PACKET = ipv4("10.0.0.1", "10.0.0.2", b"x")
 
 
-class Watched:
+class Watched(TwoEnds):
     """Alice, who calls Bob, and the reported changes of both links."""
 
     def __init__(self, loop: HandLoop) -> None:
-        self.loop = loop
+        super().__init__(End(ALICE, loop), End(BOB, loop))
         self.changes: list[tuple[str, bool]] = []
-        self.ends = {"alice": End(ALICE, loop), "bob": End(BOB, loop)}
-        self.alice, self.bob = self.ends.values()
-        self.alice.know(BOB.public)
-        self.bob.know(ALICE.public)
-        self.wire = Wire(self.alice, self.bob)
         self.alice.link.peer.endpoint = self.wire.to_right
         self.monitor = LinkMonitor(loop, self)
-        for end in self.ends.values():
+        for end in (self.alice, self.bob):
             end.engine.monitor = self.monitor
             self.monitor.follow(end.link)
 
@@ -48,7 +43,7 @@ class Watched:
         """Let time pass and handle the deadlines. `carried`: deliver the sent messages."""
         for _ in range(round(seconds / step)):
             self.loop.pass_time(step)
-            for end in self.ends.values():
+            for end in (self.alice, self.bob):
                 end.schedule.deadline()
                 end.schedule.handle(self.loop.now)
             if carried:
@@ -59,8 +54,7 @@ class Watched:
 def watched(loop: HandLoop) -> Iterator[Watched]:
     made = Watched(loop)
     yield made
-    made.alice.close()
-    made.bob.close()
+    made.close()
 
 
 @pytest.fixture

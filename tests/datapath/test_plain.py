@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4, sealed
+from tests.datapath.ends import ALICE, BOB, End, TwoEnds, Wire, ipv4, sealed
 from tests.machine import HandLoop
 from tests.wire.packets import (
     ACK,
@@ -35,25 +35,17 @@ from vpntun.wire.record import LAST_KIND
 from vpntun.wire.vnet import NO_OFFLOAD
 
 
-class Two:
+class Two(TwoEnds):
     """Alice, a vpntun, and Bob, a WireGuard whose device takes only single packets, with a session."""
 
     def __init__(
         self, loop: HandLoop, carrier: CarrierName = "udp", offloads: int = TCP_OFFLOADS | UDP_OFFLOADS, mtu: int = 1420
     ) -> None:
-        self.loop = loop
-        self.alice = End(ALICE, loop, mtu, offloads=offloads)
-        self.bob = End(BOB, loop, mtu, offloads=0, plain=True)
-        self.alice.know(BOB.public)
-        self.bob.know(ALICE.public)
-        self.wire = Wire(self.alice, self.bob, carrier=carrier)
+        alice = End(ALICE, loop, mtu, offloads=offloads)
+        super().__init__(alice, End(BOB, loop, mtu, offloads=0, plain=True), carrier)
         self.wire.shake_hands()
         self.bob.drops.clear()
         self.wire.to_right.calls.clear()
-
-    def close(self) -> None:
-        self.alice.close()
-        self.bob.close()
 
 
 @pytest.fixture

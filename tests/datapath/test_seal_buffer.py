@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4
+from tests.datapath.ends import ALICE, BOB, End, TwoEnds, ipv4
 from tests.machine import HandLoop
 from tests.wire.packets import but_for_what_df_frees, payload, tcp_run, tcp_superpacket, udp
 from vpntun.core.records.span import LARGEST_SEND
@@ -152,14 +152,11 @@ def test_all_messages_are_sent_once_in_the_order_of_their_counters(messages: lis
 # With two ends
 
 
-class Two:
+class Two(TwoEnds):
     """Alice and Bob, vpntuns on a path of 1,500 bytes; `protected`: Alice sends parities."""
 
     def __init__(self, loop: HandLoop, *, protected: bool = False) -> None:
-        self.alice, self.bob = End(ALICE, loop, 1400), End(BOB, loop, 1400)
-        self.alice.know(BOB.public)
-        self.bob.know(ALICE.public)
-        self.wire = Wire(self.alice, self.bob)
+        super().__init__(End(ALICE, loop, 1400), End(BOB, loop, 1400))
         self.wire.shake_hands()
         records = self.alice.link.records
         records.payload = 1472
@@ -174,10 +171,6 @@ class Two:
     @property
     def calls(self) -> list[list[bytes]]:
         return self.wire.to_right.calls
-
-    def close(self) -> None:
-        self.alice.close()
-        self.bob.close()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.datapath.ends import ALICE, BOB, End, EndDevice, Wire, ipv4
+from tests.datapath.ends import ALICE, BOB, End, EndDevice, TwoEnds, ipv4
 from tests.machine import HandLoop
 from vpntun.runtime.single_read import HABIT, SingleReadHint
 
@@ -52,28 +52,20 @@ class CountedReads(EndDevice):
         return super().read_into(header, packet)
 
 
-class Pair:
-    """Two ends and the wire between them; the left one's reads are counted."""
+class Pair(TwoEnds):
+    """Two ends and the wire between them; Alice's reads are counted."""
 
     def __init__(self, loop: HandLoop) -> None:
-        self.loop = loop
         self.device = CountedReads()
-        self.left, self.right = End(ALICE, loop, device=self.device), End(BOB, loop)
-        self.left.know(BOB.public)
-        self.right.know(ALICE.public)
-        self.wire = Wire(self.left, self.right)
+        super().__init__(End(ALICE, loop, device=self.device), End(BOB, loop))
         self.wire.shake_hands()
 
     def reads_for(self, packets: int) -> int:
         """Return the number of reads in a turn with so many packets, after a turn without any."""
         self.loop.poll()
         before = self.device.reads
-        self.left.send(*[PACKET] * packets)
+        self.alice.send(*[PACKET] * packets)
         return self.device.reads - before
-
-    def close(self) -> None:
-        self.left.close()
-        self.right.close()
 
 
 @pytest.fixture
@@ -92,7 +84,7 @@ def test_packets_beyond_the_single_read_leave_in_the_next_turn(pair: Pair) -> No
         pair.reads_for(1)
     assert pair.reads_for(5) == 1
     pair.wire.run()
-    assert len(pair.right.device.arrived) == HABIT + 2
+    assert len(pair.bob.device.arrived) == HABIT + 2
     pair.loop.poll()
     pair.wire.run()
-    assert len(pair.right.device.arrived) == HABIT + 6
+    assert len(pair.bob.device.arrived) == HABIT + 6
