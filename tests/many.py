@@ -111,6 +111,7 @@ class Server:
         self.device = EndDevice()
         self.inside: set[bytes] = set()
         self.drops: Counter[str] = Counter()
+        self.moves: Counter[Link] = Counter()
         self.udp = UdpCarrier(loop, port, answers_from_where_asked=True, versions=[socket.AF_INET])
         self.tcp = RecordedTcp(loop, port if tcp else None, versions=[socket.AF_INET])
         self.lookups = Lookups(loop)
@@ -128,7 +129,8 @@ class Server:
         self.engine.start()
 
     def link_moved(self, link: Link) -> None:
-        """Remember the endpoint, as the daemon does."""
+        """Count it, and remember the endpoint, as the daemon does."""
+        self.moves[link] += 1
         self.links.remember(link)
 
     def link_changed(self, link: Link, *, up: bool) -> None:

@@ -66,7 +66,7 @@ class Town:
         return renewals
 
     def talk(self) -> None:
-        """Send a packet from every member and one to every member, and check that they arrive."""
+        """Send a packet from every member and one to every member, and check that they arrive and nobody moved."""
         members = self.crowd.members
         got = [member.got for member in members]
         self.server.device.packets.clear()
@@ -78,6 +78,7 @@ class Town:
         assert sorted(self.server.device.packets) == sorted(member.packet(HELLO) for member in members)
         assert [member.got - before for member, before in zip(members, got, strict=True)] == [1] * self.count
         assert not self.server.all_drops()
+        assert sorted(self.server.moves.values()) == [1] * self.count, "each member has one address"
 
     def close(self) -> None:
         self.crowd.close()

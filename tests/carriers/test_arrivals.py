@@ -40,10 +40,12 @@ class Loopback:
         self.outside = socket.socket(family, socket.SOCK_DGRAM)
         self.outside.bind((host, 0))
         self.sources: list[SocketAddress] = []
+        self.locals: list[Ancillary] = []
         self.receiver = Receiver(self.inside, loop, self._endpoint, answers_from_where_asked=True)
 
     def _endpoint(self, address: SocketAddress, local: Ancillary) -> UdpEndpoint:
         self.sources.append(address)
+        self.locals.append(local)
         assert local
         return cast(UdpEndpoint, address)
 
@@ -206,3 +208,18 @@ def test_waiting_datagrams_that_are_read_one_by_one_begin_a_batch(loopback: Loop
     for _ in range(SCATTERED_RECORDS):
         loopback.receiver.note_whole_message(SIZE, 1)
     assert reads_batches(loopback)
+
+
+@pytest.mark.parametrize("in_batches", [False, True])
+def test_each_datagram_is_answered_from_the_address_that_it_was_sent_to(loop: HandLoop, in_batches: bool) -> None:
+    loopback = Loopback(loop, socket.AF_INET, "0.0.0.0")
+    if in_batches:
+        opened_one_by_one(loopback)
+        loopback.locals.clear()
+    asked = ["127.0.0.2", "127.0.0.3", "127.0.0.3", "127.0.0.2"]
+    for host in asked:
+        loopback.outside.sendto(sealed(50, 3), (host, loopback.inside.getsockname()[1]))
+    assert len(loopback.received()) == 4
+    answered_from = [socket.inet_ntoa(data[4:8]) for [(_, _, data)] in loopback.locals]
+    assert answered_from == ["127.0.0.2", "127.0.0.3", "127.0.0.2"], "asked once for each change of address"
+    loopback.close()

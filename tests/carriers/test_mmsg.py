@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
 
-from vpntun.carriers.mmsg import AVAILABLE, ManyReader
+from vpntun.carriers.arrivals import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO
+from vpntun.carriers.mmsg import ANCILLARY_AT, AVAILABLE, ManyReader, ancillary_of
 from vpntun.wire.datagram_batch import SLOTS, DatagramBatch
 from vpntun.wire.message import DATA, DATA_HEADER
 
 SIZE = 1472
-IP_PKTINFO = 8
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="recvmmsg's structures are known for 64-bit Linux alone")
 
@@ -35,7 +36,7 @@ class Post:
             self.outside.sendto(each, self.inside.getsockname())
 
     def came(self) -> list[tuple[bytes, bytes]]:
-        """Each datagram, and the sockaddr that it came from."""
+        """Each datagram, and its origin."""
         return [(bytes(message), source) for message, _, _, source in self.batch.arrivals(bytes)]
 
 
@@ -101,11 +102,36 @@ def test_an_icmp_error_of_an_earlier_datagram_is_nothing_read(post: Post) -> Non
     assert post.came() == []
 
 
-def test_the_ancillary_data_is_the_last_datagrams(post: Post) -> None:
-    assert post.reader.ancillary() == []
-    post.inside.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+def test_a_datagram_without_ancillary_data_has_none(post: Post) -> None:
     post.send(message(0, 64))
     post.reader.read()
-    ((level, kind, data),) = post.reader.ancillary()
-    assert (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO)
-    assert data[-4:] == socket.inet_aton("127.0.0.1")
+    assert [ancillary_of(origin) for _, origin in post.came()] == [[]]
+
+
+@pytest.mark.parametrize(
+    ("family", "hosts", "level", "option", "kind", "size"),
+    [
+        (socket.AF_INET, ["127.0.0.1", "127.0.0.2"], socket.IPPROTO_IP, IP_PKTINFO, IP_PKTINFO, 12),
+        (socket.AF_INET6, ["::1"], socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, IPV6_PKTINFO, 20),
+    ],
+)
+def test_each_datagram_has_its_own_ancillary_data(
+    family: int, hosts: list[str], level: int, option: int, kind: int, size: int
+) -> None:
+    with socket.socket(family, socket.SOCK_DGRAM) as inside, socket.socket(family, socket.SOCK_DGRAM) as outside:
+        inside.bind(("", 0))
+        inside.setsockopt(level, option, 1)
+        for host in hosts:
+            outside.sendto(b"x", (host, inside.getsockname()[1]))
+        reader = ManyReader(inside.fileno(), DatagramBatch(SIZE))
+        reader.read()
+        found = [ancillary_of(origin) for *_, origin in reader.batch.arrivals(bytes)]
+    assert [(at, what, len(data)) for [(at, what, data)] in found] == [(level, kind, size)] * len(hosts)
+    for host, [(_, _, data)] in zip(hosts, found, strict=True):
+        assert socket.inet_pton(family, host) in data
+
+
+@pytest.mark.parametrize("length", [0, 1, 15, 41, 2**63])
+def test_nothing_is_read_beyond_the_ancillary_data(length: int) -> None:
+    origin = bytes(ANCILLARY_AT) + struct.pack("=QII", length, 1, 2) + b"x" * 24
+    assert ancillary_of(origin) == []

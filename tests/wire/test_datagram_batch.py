@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.wire.test_burst import datagrams, sealed
-from vpntun.wire.datagram_batch import NAME_SIZE, SLOTS, DatagramBatch
+from vpntun.wire.datagram_batch import ORIGIN_SIZE, SLOTS, DatagramBatch
 
 SIZE = 100
-HERE, THERE = b"here".ljust(NAME_SIZE, b"\0"), b"there".ljust(NAME_SIZE, b"\0")
+HERE, THERE = b"here".ljust(ORIGIN_SIZE, b"\0"), b"there".ljust(ORIGIN_SIZE, b"\0")
 
 Datagram = tuple[bytes, bytes]
 
@@ -20,13 +20,13 @@ def read(batch: DatagramBatch, *waiting: Datagram) -> list[Datagram]:
     """Fill the slots as the kernel would in one call; return the datagrams that found no slot."""
     slot = first = batch.room()
     lengths = []
-    for data, name in waiting[: SLOTS - first]:
+    for data, origin in waiting[: SLOTS - first]:
         batch.headers[slot * 16 : slot * 16 + len(data[:16])] = data[:16]
         piece, tail = data[16 : batch.size], data[batch.size : batch.size + batch.tail]
         begin = 16 + slot * batch.step
         batch.pieces[begin : begin + len(piece)] = piece
         batch.tails[slot * batch.tail : slot * batch.tail + len(tail)] = tail
-        batch.names[slot * NAME_SIZE : (slot + 1) * NAME_SIZE] = name
+        batch.origins[slot * ORIGIN_SIZE : (slot + 1) * ORIGIN_SIZE] = origin
         lengths.append(len(data))
         slot += 1
     batch.received(lengths)
@@ -34,11 +34,11 @@ def read(batch: DatagramBatch, *waiting: Datagram) -> list[Datagram]:
 
 
 def got(batch: DatagramBatch) -> list[tuple[bytes, int, bytes]]:
-    return [(bytes(message), count, name) for message, _, count, name in batch.arrivals(bytes)]
+    return [(bytes(message), count, origin) for message, _, count, origin in batch.arrivals(bytes)]
 
 
-def burst(length: int, counter: int = 7, name: bytes = HERE) -> list[Datagram]:
-    return [(data, name) for data in datagrams(sealed(length, counter), SIZE)]
+def burst(length: int, counter: int = 7, origin: bytes = HERE) -> list[Datagram]:
+    return [(data, origin) for data in datagrams(sealed(length, counter), SIZE)]
 
 
 def test_bursts_and_whole_messages_in_one_read_come_out_one_after_the_other() -> None:
@@ -80,7 +80,7 @@ def test_pieces_out_of_order_or_from_two_sources_or_of_odd_sizes_are_not_joined(
     ):
         batch = DatagramBatch(SIZE)
         read(batch, *waiting)
-        assert [(message, name) for message, _, name in got(batch)] == waiting
+        assert [(message, origin) for message, _, origin in got(batch)] == waiting
     batch = DatagramBatch(SIZE + 10)
     read(batch, a, b, c)
     assert [count for _, count, _ in got(batch)] == [1, 1, 1]

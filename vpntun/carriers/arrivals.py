@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from vpntun.carriers.base import Arrival
-from vpntun.carriers.mmsg import AVAILABLE, ManyReader
+from vpntun.carriers.mmsg import AVAILABLE, ManyReader, ancillary_of
 from vpntun.carriers.sockets import Ancillary
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.records.pathmtu import BASE
@@ -43,7 +43,7 @@ IPV6_PKTINFO = 50
 ANCILLARY_SIZE = 128
 MOST_PER_TURN = 64
 MOST_MISSES = 4
-MOST_KNOWN_NAMES = 1024
+MOST_KNOWN_ORIGINS = 1024
 SCATTERED_RECORDS = 16
 SECONDS_OF_A_BATCH = 60.0
 SECONDS_BETWEEN_BATCHES = 0.1
@@ -65,7 +65,6 @@ class Receiver:
         self._socket = bound
         self._loop = loop
         self._endpoint = endpoint
-        self._answers_from_where_asked = answers_from_where_asked
         self._buffer = memoryview(bytearray(LARGEST))
         self._flat = [self._buffer]
         self._bursts = BurstReader(self._buffer)
@@ -132,8 +131,7 @@ class Receiver:
         """Return the datagrams that one call reads. If more wait, the socket stays readable."""
         if not many.read():
             return ()
-        local = _read_ancillary(many.ancillary())[1] if self._answers_from_where_asked else ()
-        return many.batch.arrivals(lambda name: self._endpoint(_address_from(name), local))
+        return many.batch.arrivals(lambda origin: self._endpoint(*_read_origin(origin)))
 
     def expect_bursts(self, size: int) -> None:
         """Prepare for more bursts: one in datagrams of `size` bytes was read as one, and opened.
@@ -194,7 +192,12 @@ def _read_ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[int, Ancill
     return segment, local
 
 
-@functools.lru_cache(maxsize=MOST_KNOWN_NAMES)
+@functools.lru_cache(maxsize=MOST_KNOWN_ORIGINS)
+def _read_origin(origin: bytes) -> tuple[SocketAddress, Ancillary]:
+    """Return the sender's address, and the address to answer from."""
+    return _address_from(origin), _read_ancillary(ancillary_of(origin))[1]
+
+
 def _address_from(name: bytes) -> SocketAddress:
     """Return the address in a sockaddr_in or sockaddr_in6."""
     family, port = struct.unpack_from("=H", name)[0], int.from_bytes(name[2:4], "big")

@@ -16,13 +16,16 @@ import os
 import struct
 from array import array
 
-from vpntun.wire.datagram_batch import NAME_SIZE, SLOTS, DatagramBatch
+from vpntun.wire.datagram_batch import ORIGIN_SIZE, SLOTS, DatagramBatch
 from vpntun.wire.message import HEADER_SIZE
 
 AVAILABLE = ctypes.sizeof(ctypes.c_void_p) == 8 and os.uname().sysname == "Linux"
 
 MSG_DONTWAIT = 0x40
-ANCILLARY_SIZE = 128
+NAME_SIZE = 28
+ANCILLARY_AT = 32
+ANCILLARY_SIZE = ORIGIN_SIZE - ANCILLARY_AT
+"""Enough for an in6_pktinfo: cmsg(3) aligns it to 8 bytes, as ANCILLARY_AT does."""
 _HEADER = struct.Struct("=QIxxxxQQQQIxxxxIxxxx")
 _IOVECS = struct.Struct("=QQQQQQ")
 _IOVECS_PER_SLOT = 3
@@ -35,27 +38,26 @@ class ManyReader:
     def __init__(self, descriptor: int, batch: DatagramBatch) -> None:
         self._descriptor = descriptor
         self.batch = batch
-        self._ancillary = bytearray(ANCILLARY_SIZE)
         self._iovecs = bytearray(SLOTS * _IOVECS.size)
         self._messages = bytearray(SLOTS * _HEADER.size)
         headers, pieces = _address_of(batch.headers), _address_of(batch.pieces)
-        tails, names = _address_of(batch.tails), _address_of(batch.names)
-        iovecs, ancillary = _address_of(self._iovecs), _address_of(self._ancillary)
+        tails, origins = _address_of(batch.tails), _address_of(batch.origins)
+        iovecs = _address_of(self._iovecs)
         for slot in range(SLOTS):
             header, piece = headers + slot * HEADER_SIZE, pieces + HEADER_SIZE + slot * batch.step
             tail = tails + slot * batch.tail
             _IOVECS.pack_into(
                 self._iovecs, slot * _IOVECS.size, header, HEADER_SIZE, piece, batch.step, tail, batch.tail
             )
-            name, first = names + slot * NAME_SIZE, iovecs + slot * _IOVECS.size
+            origin, first = origins + slot * ORIGIN_SIZE, iovecs + slot * _IOVECS.size
             _HEADER.pack_into(
                 self._messages,
                 slot * _HEADER.size,
-                name,
+                origin,
                 NAME_SIZE,
                 first,
                 _IOVECS_PER_SLOT,
-                ancillary,
+                origin + ANCILLARY_AT,
                 ANCILLARY_SIZE,
                 0,
                 0,
@@ -82,17 +84,18 @@ class ManyReader:
         self.batch.received(self._lengths[first : first + read].tolist())
         return True
 
-    def ancillary(self) -> list[tuple[int, int, bytes]]:
-        """Return the ancillary data of the last datagram: (level, type, data) of each message."""
-        found: list[tuple[int, int, bytes]] = []
-        at, end = 0, ANCILLARY_SIZE
-        while at + _CMSG.size <= end:
-            length, level, kind = _CMSG.unpack_from(self._ancillary, at)
-            if length < _CMSG.size or at + length > end:
-                break
-            found.append((level, kind, bytes(self._ancillary[at + _CMSG.size : at + length])))
-            at += length + 7 & ~7
-        return found
+
+def ancillary_of(origin: bytes) -> list[tuple[int, int, bytes]]:
+    """Return the ancillary data of a datagram with this origin: (level, type, data) of each control message."""
+    found: list[tuple[int, int, bytes]] = []
+    at = ANCILLARY_AT
+    while at + _CMSG.size <= ORIGIN_SIZE:
+        length, level, kind = _CMSG.unpack_from(origin, at)
+        if length < _CMSG.size or at + length > ORIGIN_SIZE:
+            break
+        found.append((level, kind, origin[at + _CMSG.size : at + length]))
+        at += length + 7 & ~7
+    return found
 
 
 def _address_of(buffer: bytearray | mmap.mmap) -> int:

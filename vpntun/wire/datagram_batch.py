@@ -7,7 +7,7 @@ copying. If a datagram is longer than a slot, its remaining bytes go to the slot
 datagram. So no sender's datagram is cut short because another sender's are short.
 
     slot k      headers[16 k : 16 k + 16]   pieces[16 + k step : 16 + k step + step]   tails[k tail : k tail + tail]
-                names[28 k : 28 k + 28]
+                origins[72 k : 72 k + 72]
 
     1. `room()` returns the first slot of the next read
     2. the carrier reads, and reports each datagram's length: `received(lengths)`
@@ -15,7 +15,7 @@ datagram. So no sender's datagram is cut short because another sender's are shor
        arrived. A burst of which only the first pieces have arrived waits in place for the rest
 
 Untrusted bytes; raises nothing. When a burst is yielded whole, all its headers belong to one message and are in order,
-all its datagrams but the last have the full size, and they have the same source and at most 65,535 bytes in all. Only
+all its datagrams but the last have the full size, and they have the same origin and at most 65,535 bytes in all. Only
 opening the message proves it genuine.
 """
 
@@ -29,8 +29,8 @@ from vpntun.wire.burst import MOST_DATAGRAMS, headers_of
 from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, LARGEST
 
 SLOTS = 256
-NAME_SIZE = 28
-"""The size of a sockaddr_in6, the longer of the two kinds of address."""
+ORIGIN_SIZE = 72
+"""A sockaddr of at most 28 bytes, 4 unused ones, and 40 of ancillary data: which address the datagram was sent to."""
 
 Source = TypeVar("Source")
 
@@ -38,7 +38,8 @@ _unpack = DATA_HEADER.unpack_from
 
 
 class DatagramBatch:
-    """Slots for bursts in datagrams of `size` bytes; the carrier reads into `headers`, `pieces`, `tails` and `names`.
+    """Slots for bursts in datagrams of `size` bytes; the carrier reads into `headers`, `pieces`, `tails` and
+    `origins`.
 
     `tail` is the size of a slot's tail in bytes. Tails are mapped, not allocated: a page becomes resident when a long
     datagram first uses it.
@@ -51,7 +52,7 @@ class DatagramBatch:
         self.headers = bytearray(SLOTS * HEADER_SIZE)
         self.pieces = bytearray(HEADER_SIZE + SLOTS * self.step)
         self.tails = mmap.mmap(-1, SLOTS * self.tail)
-        self.names = bytearray(SLOTS * NAME_SIZE)
+        self.origins = bytearray(SLOTS * ORIGIN_SIZE)
         self._view = memoryview(self.pieces)
         self._long = memoryview(bytearray(LARGEST))
         self._lengths: list[int] = []
@@ -76,7 +77,7 @@ class DatagramBatch:
             del self._lengths[:begin]
             kept = end - begin
             self.headers[: kept * HEADER_SIZE] = self.headers[begin * HEADER_SIZE : end * HEADER_SIZE]
-            self.names[: kept * NAME_SIZE] = self.names[begin * NAME_SIZE : end * NAME_SIZE]
+            self.origins[: kept * ORIGIN_SIZE] = self.origins[begin * ORIGIN_SIZE : end * ORIGIN_SIZE]
             self._view[HEADER_SIZE : HEADER_SIZE + kept * self.step] = self._view[
                 HEADER_SIZE + begin * self.step : HEADER_SIZE + end * self.step
             ]
@@ -89,17 +90,17 @@ class DatagramBatch:
     def arrivals(self, source_of: Callable[[bytes], Source]) -> Iterator[tuple[memoryview, int, int, Source]]:
         """Yield (message or piece with its header, 0, number of datagrams that carried it, its source), in order.
 
-        Each is valid until the next is yielded. `source_of` converts a sockaddr to a source.
+        Each is valid until the next is yielded. `source_of` converts an origin, of ORIGIN_SIZE bytes, to a source.
         """
-        last_name = b""
-        lengths, view, step, headers, names = self._lengths, self._view, self.step, self.headers, self.names
+        last_origin = b""
+        lengths, view, step, headers, origins = self._lengths, self._view, self.step, self.headers, self.origins
         self._is_yielding = True
         while self._begin < len(lengths):
             slot = self._begin
             length = lengths[slot]
-            name = bytes(names[slot * NAME_SIZE : (slot + 1) * NAME_SIZE])
-            if name != last_name:
-                last_name, source = name, source_of(name)
+            origin = bytes(origins[slot * ORIGIN_SIZE : (slot + 1) * ORIGIN_SIZE])
+            if origin != last_origin:
+                last_origin, source = origin, source_of(origin)
             begin = slot * step  # of the message, once its header has been written before its piece
             if length >= HEADER_SIZE:
                 word, receiver, counter = _unpack(headers, slot * HEADER_SIZE)
@@ -108,7 +109,7 @@ class DatagramBatch:
                     view[begin : begin + HEADER_SIZE] = headers[slot * HEADER_SIZE : (slot + 1) * HEADER_SIZE]
                     yield view[begin : begin + length], 0, 1, source
                     continue
-                count = self._count(slot, word, receiver, counter, name)
+                count = self._count(slot, word, receiver, counter, origin)
                 if count < 0:
                     break
                 if count:
@@ -134,7 +135,7 @@ class DatagramBatch:
         long[size:length] = self.tails[tail : tail + length - size]
         return long[:length]
 
-    def _count(self, slot: int, word: int, receiver: int, counter: int, name: bytes) -> int:
+    def _count(self, slot: int, word: int, receiver: int, counter: int, origin: bytes) -> int:
         """Return how many datagrams from `slot` on form one whole burst.
 
         0: no burst begins there in order. -1: one may, once the rest of it has arrived.
@@ -148,7 +149,7 @@ class DatagramBatch:
         if (
             self.headers[slot * HEADER_SIZE : end * HEADER_SIZE] != headers
             or self._lengths[slot : slot + full] != [self.size] * full
-            or self.names[slot * NAME_SIZE : end * NAME_SIZE] != name * there
+            or self.origins[slot * ORIGIN_SIZE : end * ORIGIN_SIZE] != origin * there
         ):
             return 0
         if there <= rest:
