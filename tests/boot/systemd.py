@@ -137,11 +137,12 @@ class Systemd:
         return done
 
     def _process_1(self) -> int | None:
-        """Return the ID of process 1 as seen from outside, or None."""
+        """Return the ID of systemd as seen from outside, or None before it has taken the place of the set-up."""
         unshare = self._process.process.pid
         children = Path(f"/proc/{unshare}/task/{unshare}/children")
         try:
-            return int(children.read_text().split()[0])
+            process_1 = children.read_text().split()[0]
+            return int(process_1) if Path(f"/proc/{process_1}/comm").read_text().strip() == SYSTEMD.name else None
         except (OSError, IndexError):
             return None
 
