@@ -30,7 +30,8 @@ from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, LARGEST
 
 SLOTS = 256
 ORIGIN_SIZE = 72
-"""A sockaddr of at most 28 bytes, 4 unused ones, and 40 of ancillary data: which address the datagram was sent to."""
+"""An origin tells where a datagram came from: a sockaddr of at most 28 bytes, 4 unused ones, and 40 of ancillary data,
+which has the address that it was sent to."""
 
 Source = TypeVar("Source")
 
