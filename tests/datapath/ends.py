@@ -215,9 +215,14 @@ class End:
         may_be_at = self.guard.for_a_peer()
         peer = Peer(self.identity, public, psk, self.node.indices, self._stamps, rng, may_be_at=may_be_at)
         self.node.add(peer)
-        link = Link(self.engine, peer, ServerCarriers(peer, rng), self.records(), drops=self.drops)
-        self.engine.add(link, map(ip_network, allowed))
+        link = Link(self.engine, peer, ServerCarriers(peer, rng), self.records())
+        self.add(link, allowed)
         return link
+
+    def add(self, link: Link, allowed: Iterable[str] = EVERYTHING) -> None:
+        """Add a link, and count its drops together with the engine's."""
+        link.drops = self.drops
+        self.engine.add(link, map(ip_network, allowed))
 
     def _own_addresses(self, addresses: tuple[str, ...]) -> OwnAddresses:
         own = [(ip_address(address).packed, self.device.name) for address in addresses]

@@ -6,12 +6,11 @@ import random
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from ipaddress import ip_network
 
 import pytest
 
 from tests.carriers.test_udp_socket import free_port
-from tests.datapath.ends import ALICE, BOB, EVERYTHING, PSK, End, RecordedTcp, Stamps, ipv4
+from tests.datapath.ends import ALICE, BOB, PSK, End, RecordedTcp, Stamps, ipv4
 from tests.machine import HandLoop
 from tests.wire.packets import tcp_run, tcp_superpacket, udp_run, udp_superpacket
 from vpntun.carriers.base import Carrier
@@ -73,8 +72,8 @@ class Client(End):
         self.lookups = Lookups(loop)
         resolver = Resolver(self.lookups, LOCALHOST[family], port, self._resolved)
         selector = ClientCarriers(peer, transport, rng)
-        self.calling = ClientLink(self.engine, peer, selector, self.records(), resolver, drops=self.drops)
-        self.engine.add(self.calling, map(ip_network, EVERYTHING))
+        self.calling = ClientLink(self.engine, peer, selector, self.records(), resolver)
+        self.add(self.calling)
 
     def _resolved(self, found: Found) -> None:
         candidates = [self.engine.candidate(address) for _, address in found]

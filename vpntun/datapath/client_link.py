@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from logging import INFO
 from typing import Protocol
@@ -41,9 +40,8 @@ class ClientLink(Link, ConnectionOwner):
         records: RecordProtocol,
         resolver: Resolver,
         name: str = "",
-        drops: Counter[str] | None = None,
     ) -> None:
-        super().__init__(owner, peer, selector, records, name, drops)
+        super().__init__(owner, peer, selector, records, name)
         self._dialler = owner
         self._client = selector
         self._resolver = resolver

@@ -49,13 +49,12 @@ class ControlledPeer(ABC):
         selector: CarrierSelector,
         records: RecordProtocol,
         name: str,
-        drops: Counter[str],
     ) -> None:
         self.peer = peer
         self.records = records
         self.queue = PacketQueue()
         self.name = name
-        self.drops = drops
+        self.drops: Counter[str] = Counter()
         self.touched = False
         self.lines = LineLimit(MOST_LINES)
         self._loop = loop

@@ -14,7 +14,6 @@ bundle, or a bare packet. controlled_peer.py carries out the core's decisions.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Protocol
 
 from vpntun.core.endpoint import Endpoint, Outcome
@@ -80,15 +79,13 @@ class Link(ControlledPeer):
         selector: CarrierSelector,
         records: RecordProtocol,
         name: str = "",
-        drops: Counter[str] | None = None,
     ) -> None:
         self._owner = owner
         self._seal_buffer = owner.seal_buffer
         self._warnings = Warnings()
         self._slept = 0.0
         self._check_at = 0.0
-        counter: Counter[str] = Counter() if drops is None else drops
-        super().__init__(owner.loop, owner.schedule, peer, selector, records, name, counter)
+        super().__init__(owner.loop, owner.schedule, peer, selector, records, name)
 
     # Out
 
