@@ -21,6 +21,7 @@ from vpntun.config.file import interface_of
 from vpntun.control.client import PATIENCE, ControlClient, running_interfaces
 from vpntun.errors import NotInTime, PrivilegeError, VpntunError
 from vpntun.netconf.cleanup import clean_up
+from vpntun.runtime.clock import boottime
 from vpntun.runtime.log import open_log
 from vpntun.runtime.logform import escape
 
@@ -89,9 +90,9 @@ def down(name: str) -> None:
 
 def _wait_for_link(interface: str, seconds: float) -> None:
     """Wait until a peer is connected, also if the tunnel is not running yet. Raises NotInTime."""
-    end = time.monotonic() + seconds
-    while not _has_link(interface, max(end - time.monotonic(), SECONDS_BETWEEN)):
-        left = end - time.monotonic()
+    end = boottime() + seconds
+    while not _has_link(interface, max(end - boottime(), SECONDS_BETWEEN)):
+        left = end - boottime()
         if left <= 0:
             raise NotInTime(f"{interface} has no link after {seconds:g} s")
         time.sleep(min(left, SECONDS_BETWEEN))

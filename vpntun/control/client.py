@@ -9,7 +9,6 @@ import json
 import os
 import select
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
@@ -19,6 +18,7 @@ from typing import Any
 from vpntun.control.server import socket_path
 from vpntun.control.unix_server import other_end
 from vpntun.errors import PrivilegeError, VpntunError
+from vpntun.runtime.clock import boottime
 from vpntun.runtime.folders import run_folder
 
 PATIENCE = 10.0
@@ -67,11 +67,11 @@ class ControlClient:
 
     def stop(self) -> None:
         """Stop the tunnel, and wait until it has ended. Raises VpntunError after 20 s."""
-        end = time.monotonic() + SECONDS_TO_END
+        end = boottime() + SECONDS_TO_END
         with _watched(self.process) as process:
             self.ask("POST", "/v1/stop")
             for each in (self._socket.fileno(), process):  # the tunnel closes its connections when it ends
-                if each is not None and not _ended(each, end - time.monotonic()):
+                if each is not None and not _ended(each, end - boottime()):
                     raise VpntunError(
                         f"{self.interface} (process {self.process}) has not ended within {SECONDS_TO_END:.0f} s: "
                         f"'kill -KILL {self.process}' ends it at once, and the next 'vpntun up' cleans up after it"

@@ -16,7 +16,6 @@ firewall do not see forwarded packets.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
@@ -26,6 +25,7 @@ from vpntun.datapath.bundler import Bundler
 from vpntun.datapath.link import Link
 from vpntun.errors import BadPacket
 from vpntun.netconf.addresses import OwnAddresses
+from vpntun.runtime.clock import boottime
 from vpntun.wire.icmp import TIME_EXCEEDED, TOO_BIG, IcmpError, error_about, may_be_told_of
 from vpntun.wire.ip import destination_of, hops_left, is_link_local, is_one_host, source_of, take_hop
 from vpntun.wire.message import Buffer
@@ -46,7 +46,7 @@ class Relay:
         routes: RouteTable[Link],
         bundler: Bundler,
         own: OwnAddresses,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = boottime,
     ) -> None:
         self._mtu = mtu
         self._routes = routes

@@ -7,12 +7,12 @@ the previous addresses stay valid, and the kernel is asked again a second later.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
 
 from vpntun.netconf.netlink import Netlink, netlink_error
+from vpntun.runtime.clock import boottime
 from vpntun.wire.ip import is_link_local
 
 SECONDS_BETWEEN = 1.0
@@ -38,7 +38,7 @@ class OwnAddresses:
         device: str,
         has_changed: Callable[[], bool],
         read: Callable[[], list[AddressOnDevice]] = read_all,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = boottime,
     ) -> None:
         self._device = device
         self._has_changed = has_changed

@@ -17,12 +17,12 @@ import os
 import select
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 from vpntun.errors import NotInTime, VpntunError
+from vpntun.runtime.clock import boottime
 from vpntun.runtime.loop import Loop
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -35,7 +35,7 @@ class Background:
     def __init__(self, caller: int, wait: float | None) -> None:
         self._caller: int | None = caller
         self._wait = wait
-        self._until = time.monotonic() + (wait or 0.0)
+        self._until = boottime() + (wait or 0.0)
 
     @classmethod
     def enter(cls, wait: float | None = None) -> Background:
@@ -59,7 +59,7 @@ class Background:
         if self._wait is None:
             self._release(_UP)
         else:
-            loop.call_later(max(0.0, self._until - time.monotonic()), lambda: self._release(_LATE))
+            loop.call_later(max(0.0, self._until - boottime()), lambda: self._release(_LATE))
 
     def link_is_up(self) -> None:
         """Report that a link is up, which releases the caller."""

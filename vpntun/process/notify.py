@@ -17,6 +17,7 @@ import socket
 from collections.abc import MutableMapping
 from contextlib import suppress
 
+from vpntun.runtime.clock import awake_time
 from vpntun.runtime.logform import escape
 from vpntun.runtime.loop import Loop
 
@@ -49,9 +50,9 @@ class Notifier:
         """Report a line of text to show."""
         self._send(_status(text))
 
-    def reloading(self, now: float) -> None:
-        """Report that a reload began at `now`, in seconds of the monotonic clock; `ready` ends it."""
-        self._send("RELOADING=1", f"MONOTONIC_USEC={int(now * 1e6)}")
+    def reloading(self) -> None:
+        """Report that a reload begins now, by the clock that systemd compares (CLOCK_MONOTONIC); `ready` ends it."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={int(awake_time() * 1e6)}")
 
     def stopping(self) -> None:
         """Report that the tunnel is ending."""

@@ -123,7 +123,7 @@ class Service:
     def reloading(self) -> None:
         """Report that the configuration is being read again; `reloaded` follows in any case."""
         if self._is_ready:
-            self._notifier.reloading(self._loop.now)
+            self._notifier.reloading()
 
     def reloaded(self, status: str) -> None:
         """Report that the reload has ended, with or without success."""

@@ -11,10 +11,10 @@ message for the operator.
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 
+from vpntun.runtime.clock import boottime
 from vpntun.runtime.log import LineLimit
 
 NAME = "internal error"
@@ -24,7 +24,7 @@ MOST_TRACEBACKS = 3
 class InternalErrors:
     """Counter and logger of unexpected exceptions; they are counted in `drops`."""
 
-    def __init__(self, drops: Counter[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, drops: Counter[str] | None = None, clock: Callable[[], float] = boottime) -> None:
         self._recovery: list[Callable[[], object]] = []
         self._drops: Counter[str] = Counter() if drops is None else drops
         self._limit = LineLimit(MOST_TRACEBACKS, clock)

@@ -17,13 +17,13 @@ import select
 import socket
 import stat
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 from vpntun.errors import ConfigurationError, PrivilegeError
+from vpntun.runtime.clock import boottime
 from vpntun.runtime.logform import NOTICE as NOTICE
 from vpntun.runtime.logform import Form, formatter, priority
 
@@ -175,7 +175,7 @@ class ToSyslog(logging.Handler):
 class LineLimit:
     """Limit of `most` lines in ten seconds about one subject, such as a peer, or all strangers together."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, clock: Callable[[], float] = boottime) -> None:
         self._most = self._left = most
         self._clock = clock
         self._refilled_at = -float("inf")
@@ -208,7 +208,7 @@ class LineLimit:
 class Warnings:
     """Limit of one line in ten seconds for each kind of notice about one subject."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = boottime) -> None:
         self._clock = clock
         self._limits: dict[str, LineLimit] = {}
 
@@ -222,7 +222,7 @@ class Warnings:
 class Limited:
     """Log function for one kind of line, limited to `most` lines in ten seconds."""
 
-    def __init__(self, level: int, text: str, clock: Callable[[], float] = time.monotonic, *, most: int = 1) -> None:
+    def __init__(self, level: int, text: str, clock: Callable[[], float] = boottime, *, most: int = 1) -> None:
         self._level = level
         self._text = text
         self._limit = LineLimit(most, clock)

@@ -18,7 +18,6 @@ import os
 import resource
 import signal
 import socket
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from types import FrameType
 from typing import Any
 
 from vpntun.errors import VpntunError
+from vpntun.runtime.clock import boottime
 from vpntun.runtime.internal_errors import InternalErrors
 from vpntun.runtime.log import NOTICE, Limited
 
@@ -43,9 +43,7 @@ MOST_DESCRIPTORS = 65536
 class Loop:
     """Event loop on epoll; every callback runs to its end before the next one starts."""
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, internal_errors: InternalErrors | None = None
-    ) -> None:
+    def __init__(self, clock: Callable[[], float] = boottime, internal_errors: InternalErrors | None = None) -> None:
         self.internal_errors = internal_errors or InternalErrors(clock=clock)
         self._clock = clock
         self._epoll = epoll()

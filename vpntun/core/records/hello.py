@@ -14,7 +14,7 @@ handshakes at the same time seal with different sessions, each with its own. Unt
 session before holds for this session's first second, so that a rekey does not fall back to single packets. A HELLO
 whose largest record holds no ordinary packet takes nothing.
 
-A session is known here by any hashable, such as its object. Times are seconds of the caller's monotonic clock.
+A session is known here by any hashable, such as its object. Times are seconds of the caller's clock.
 Source: the design, "Records between two vpntuns".
 """
 

@@ -73,7 +73,7 @@ class Peer:
 
     `keepalive` is the interval of the persistent keepalive in seconds, 0 for none. `chooses_carrier` tells that this
     end is the client. `may_be_at` tells whether the peer's endpoint may be there. All times are seconds of the caller's
-    monotonic clock.
+    clock.
     """
 
     def __init__(

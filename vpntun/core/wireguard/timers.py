@@ -28,7 +28,7 @@ LARGEST_JITTER = 1 / 3
 
 
 class Timers:
-    """One peer's deadlines, in seconds of the caller's monotonic clock.
+    """One peer's deadlines, in seconds of the caller's clock.
 
     The argument `persistent` is the persistent keepalive's interval in seconds, 0 for none.
     """
