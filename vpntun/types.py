@@ -11,7 +11,10 @@ Interface = IPv4Interface | IPv6Interface
 """An address with its prefix length, as in 10.0.0.1/24."""
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
-"""An address as the socket module takes it: host and port; for IPv6 also flow label and scope."""
+"""An address as the socket module spells it: host and port; for IPv6 also flow label and scope.
+
+The scope, a device's number, is the zone of a link-local address; the host never contains the zone.
+"""
 
 CarrierName = Literal["udp", "tcp"]
 CARRIERS: tuple[CarrierName, ...] = ("udp", "tcp")

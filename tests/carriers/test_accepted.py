@@ -129,7 +129,7 @@ def test_each_stranger_has_its_own_ten_seconds(registry: Registry) -> None:
     [
         ["192.0.2.1"] * 17,
         [f"2001:db8:0:0:{number:x}00::1" for number in range(17)],
-        [f"fe80::{number:x}%lo" for number in range(17)],
+        [f"fe80::{number:x}" for number in range(17)],
     ],
     ids=["an IPv4 address", "an IPv6 network", "link-local addresses"],
 )

@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 
+from tests.carriers.own_network import run_in_own_network
 from tests.machine import HandLoop
 from tests.wire.test_burst import datagrams, sealed
 from vpntun.carriers.arrivals import (
@@ -223,3 +224,35 @@ def test_each_datagram_is_answered_from_the_address_that_it_was_sent_to(loop: Ha
     answered_from = [socket.inet_ntoa(data[4:8]) for [(_, _, data)] in loopback.locals]
     assert answered_from == ["127.0.0.2", "127.0.0.3", "127.0.0.2"], "asked once for each change of address"
     loopback.close()
+
+
+LINK_LOCAL = """
+from vpntun.carriers.arrivals import SCATTERED_RECORDS
+from vpntun.carriers.udp_socket import UdpSocket
+from vpntun.runtime.resolver import lookup
+
+ip("address", "add", "fe80::1/64", "dev", "lo", "nodad")
+udp = UdpSocket(socket.AF_INET6, 4242, loop, answers_from_where_asked=True)
+peer = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+zone = socket.if_nametoindex("lo")
+peer.bind(("fe80::1", 4243, 0, zone))
+
+def read():
+    got = []
+    peer.sendto(b"x", ("fe80::1", 4242, 0, zone))
+    loop.until(lambda: got.extend(source for _, _, _, source in udp.receive()) or got)
+    return got[0]
+
+alone = read()
+for _ in range(SCATTERED_RECORDS):
+    udp.expect_pieces(1472)
+in_a_batch = read()
+[(_, configured)] = lookup("fe80::1%lo", 4243, socket.AI_NUMERICHOST)
+assert alone == in_a_batch == udp.endpoint(configured), (alone, in_a_batch, configured)
+assert {each.where for each in (alone, in_a_batch)} == {"[fe80::1%lo]:4243"}
+print("done")
+"""
+
+
+def test_a_link_local_sender_is_one_endpoint_however_it_is_read() -> None:
+    run_in_own_network(LINK_LOCAL)

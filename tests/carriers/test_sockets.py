@@ -15,7 +15,7 @@ from tests.datapath.ends import new_accepted
 from tests.machine import HandLoop, needs_root, ordinary_user
 from vpntun.carriers.base import ConnectionOwner
 from vpntun.carriers.listening import TcpListener
-from vpntun.carriers.sockets import bind, families, packed, scope_of
+from vpntun.carriers.sockets import address_at, bind, families, host_of, packed, scope_of, where_of
 from vpntun.carriers.tcp import Dialling
 from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.carriers.udp_socket import UdpSocket
@@ -144,9 +144,28 @@ def test_the_ip_versions_are_those_that_this_kernel_has_sockets_for(monkeypatch:
         (("203.0.113.2", 1), b"\xcb\x00\x71\x02", 0),
         (("2001:db8::2", 1, 0, 0), b"\x20\x01\x0d\xb8" + bytes(11) + b"\x02", 0),
         (("fe80::1", 1, 0, 3), b"\xfe\x80" + bytes(13) + b"\x01", 3),
-        (("fe80::1%eth0", 1, 0, 3), b"\xfe\x80" + bytes(13) + b"\x01", 3),
     ],
 )
 def test_an_address_is_its_bytes_and_its_scope(address: SocketAddress, host: bytes, scope: int) -> None:
     assert packed(address) == host
     assert scope_of(address) == scope
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        (("203.0.113.2", 1), "203.0.113.2"),
+        (("2001:db8::2", 1, 0, 0), "2001:db8::2"),
+        (("fe80::1", 1, 0, socket.if_nametoindex("lo")), "fe80::1%lo"),
+    ],
+)
+def test_an_address_is_written_with_its_zone_and_read_back(address: SocketAddress, text: str) -> None:
+    assert host_of(address) == text
+    assert address_at(text, 1) == address
+    assert where_of(address) == (f"[{text}]:1" if ":" in text else f"{text}:1")
+
+
+def test_the_zone_of_a_device_that_is_gone_is_its_number_and_a_name_that_no_device_has_is_no_address() -> None:
+    assert where_of(("fe80::1", 1, 0, 999_999)) == "[fe80::1%999999]:1"
+    for text in ("fe80::1%gone9", "remote.example.org", "", "\udc80"):
+        assert address_at(text, 1) is None

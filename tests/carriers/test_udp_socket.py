@@ -6,17 +6,15 @@ import errno
 import itertools
 import os
 import random
-import shutil
 import socket
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
 
+from tests.carriers.own_network import run_in_own_network
 from tests.machine import HandLoop
 from vpntun.carriers.arrivals import IP_PKTINFO, IPV6_PKTINFO
 from vpntun.carriers.listening import TcpListener
@@ -264,23 +262,16 @@ def test_a_tcp_port_in_use_raises_port_in_use(family: int) -> None:
 
 
 HELD = """
-import socket, subprocess, sys
-from tests.machine import HandLoop
 from vpntun.core.endpoint import Outcome
 from vpntun.carriers.udp_socket import UdpSocket
 
-def ip(*words):
-    subprocess.run(["ip", *words], check=True)
-
-ip("link", "set", "lo", "up")
 ip("link", "add", "near", "type", "veth", "peer", "name", "far")
 ip("address", "add", "192.0.2.1/24", "dev", "near")
 ip("link", "set", "near", "up")
 ip("link", "set", "far", "up")
 
-loop = HandLoop()
 udp = UdpSocket(socket.AF_INET, 4242, loop, answers_from_where_asked=False)
-with socket.socket(fileno=__import__("os").dup(udp.fileno())) as same:
+with socket.socket(fileno=os.dup(udp.fileno())) as same:
     same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
 woken = []
 loop.watch(udp.fileno(), lambda: list(udp.receive()), lambda: udp.flush() and woken.append(True))
@@ -311,14 +302,5 @@ print("done")
 """
 
 
-@pytest.mark.skipif(not (shutil.which("unshare") and shutil.which("ip")), reason="needs unshare(1) and ip(8)")
 def test_a_datagram_without_room_in_the_kernel_is_held_and_sent_first_later() -> None:
-    with_own_network = ["unshare", "--user", "--map-root-user", "--net"]
-    if subprocess.run([*with_own_network, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("this user cannot have a network namespace of its own")
-    done = subprocess.run(
-        [*with_own_network, sys.executable, "-c", HELD], check=False, capture_output=True, text=True, timeout=60
-    )
-    if "type veth" in done.stderr or "Unknown device type" in done.stderr:
-        pytest.skip("this kernel has no veth")
-    assert done.stdout == "done\n", done.stderr
+    run_in_own_network(HELD)

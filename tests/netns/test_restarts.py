@@ -53,6 +53,19 @@ def test_the_server_is_away_for_a_while(lab: Lab, transport: str) -> None:
     lab.ping(lab.a, address, within=20)
 
 
+def test_a_restarted_server_calls_its_client_at_a_link_local_address(lab: Lab) -> None:
+    for machine, address in ((lab.a, "fe80::a"), (lab.b, "fe80::b")):
+        machine.run("ip", "address", "add", f"{address}/64", "dev", "veth0", "nodad")
+    server = start_server(lab)
+    start_client(lab, host="fe80::b%veth0").wait_for(f"connected to [fe80::b%veth0]:{PORT} over UDP")
+    server.stop()
+    start_server(lab)
+    lab.ping(lab.b, lab.a.address_of("tun11"), within=5)
+    (peer,) = json.loads(lab.b.ask("show", "tun3", "--json")[1])["peers"]
+    assert peer["endpoint"].startswith("[fe80::")
+    assert "%veth0]:" in peer["endpoint"]
+
+
 @pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("transport", ["udp", "tcp", "auto"])

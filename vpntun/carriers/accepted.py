@@ -195,5 +195,5 @@ class _ByNetwork:
 def _network_of(host: str) -> bytes:
     """Return the IPv4 address, or the first 64 bits of the IPv6 address."""
     if ":" in host:
-        return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
+        return socket.inet_pton(socket.AF_INET6, host)[:8]
     return socket.inet_aton(host)

@@ -199,13 +199,9 @@ def _read_origin(origin: bytes) -> tuple[SocketAddress, Ancillary]:
 
 
 def _address_from(name: bytes) -> SocketAddress:
-    """Return the address in a sockaddr_in or sockaddr_in6."""
+    """Return the address in a sockaddr_in or sockaddr_in6, spelled as the socket module spells it."""
     family, port = struct.unpack_from("=H", name)[0], int.from_bytes(name[2:4], "big")
     if family == socket.AF_INET:
         return socket.inet_ntop(socket.AF_INET, name[4:8]), port
     flow, scope = int.from_bytes(name[4:8], "big"), int.from_bytes(name[24:28], sys.byteorder)
-    host = socket.inet_ntop(socket.AF_INET6, name[8:24])
-    if scope:
-        with suppress(OSError):  # the device may be gone by now
-            host = f"{host}%{socket.if_indextoname(scope)}"
-    return host, port, flow, scope
+    return socket.inet_ntop(socket.AF_INET6, name[8:24]), port, flow, scope

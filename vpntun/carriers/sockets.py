@@ -67,13 +67,41 @@ def families() -> list[int]:
 
 def packed(address: SocketAddress) -> bytes:
     """Return the 4 or 16 bytes of a socket address's host."""
-    host = address[0].partition("%")[0]
-    return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    return socket.inet_pton(family_of(address), address[0])
 
 
 def scope_of(address: SocketAddress) -> int:
     """Return the number of the device that a link-local socket address belongs to; 0 for other addresses."""
     return address[3] if len(address) == 4 else 0
+
+
+def host_of(address: SocketAddress) -> str:
+    """Return a socket address's host for people and files: a link-local one with its zone, as in fe80::1%eth0.
+
+    The zone is the device's name, or its number once the device is gone.
+    """
+    scope = scope_of(address)
+    if not scope:
+        return address[0]
+    try:
+        return f"{address[0]}%{socket.if_indextoname(scope)}"
+    except OSError:
+        return f"{address[0]}%{scope}"
+
+
+def where_of(address: SocketAddress) -> str:
+    """Return host and port for people, as in 203.0.113.2:55555, [2001:db8::2]:55555 and [fe80::1%eth0]:55555."""
+    host = host_of(address)
+    return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+
+
+def address_at(host: str, port: int) -> SocketAddress | None:
+    """Return the socket address of a host as `host_of` writes it; None for other texts, or if its device is gone."""
+    try:
+        (*_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, ValueError):
+        return None
+    return address  # type: ignore[return-value]  # numeric hosts are IPv4 or IPv6
 
 
 def family_of(address: SocketAddress) -> int:

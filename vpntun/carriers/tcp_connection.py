@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from vpntun.carriers.base import ConnectionOwner
-from vpntun.carriers.sockets import packed, scope_of
+from vpntun.carriers.sockets import packed, scope_of, where_of
 from vpntun.core.endpoint import Flow, Outcome, Reachable
 from vpntun.errors import BadPacket
 from vpntun.runtime.loop import Loop
@@ -69,8 +69,7 @@ class TcpConnection:
     @property
     def where(self) -> str:
         """The other end's address and port."""
-        host = f"[{self.address[0]}]" if ":" in self.address[0] else self.address[0]
-        return f"{host}:{self.address[1]}"
+        return where_of(self.address)
 
     def __str__(self) -> str:
         return f"{self.where} over TCP"

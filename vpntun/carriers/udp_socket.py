@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from vpntun.carriers.arrivals import SOL_UDP, Receiver
 from vpntun.carriers.base import Arrival
-from vpntun.carriers.sockets import Ancillary, bind, marked, packed, scope_of
+from vpntun.carriers.sockets import Ancillary, bind, marked, packed, scope_of, where_of
 from vpntun.core.endpoint import Flow, Outcome, Reachable
 from vpntun.runtime.loop import Loop
 from vpntun.types import CarrierName, SocketAddress
@@ -63,8 +63,7 @@ class UdpEndpoint:
     @property
     def where(self) -> str:
         """The peer's address and port."""
-        host = f"[{self.address[0]}]" if self.family == socket.AF_INET6 else self.address[0]
-        return f"{host}:{self.address[1]}"
+        return where_of(self.address)
 
     @property
     def flow(self) -> Flow:

@@ -66,7 +66,7 @@ class Endpoint(Protocol):
 
     @property
     def where(self) -> str:
-        """The other end's address and port, as in 203.0.113.2:55555 and [2001:db8::2]:55555."""
+        """The other end's address and port for people, as in 203.0.113.2:55555 and [fe80::2%eth0]:55555."""
 
     @property
     def ipv6(self) -> bool:

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+from vpntun.carriers.sockets import address_at, host_of
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel, explain_covering
 from vpntun.core.endpoint import Endpoint
@@ -33,7 +34,7 @@ from vpntun.datapath.link import Link
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.resolver import Found, Lookups, Resolver
 from vpntun.runtime.state import Endpoints, TimestampFile
-from vpntun.types import DIALLED, SocketAddress
+from vpntun.types import DIALLED
 
 SHOWN_OF_A_KEY = 8
 """Characters of a key that stand for a peer without a name in the log."""
@@ -86,7 +87,7 @@ class Links:
         """Remember, for a restart, where a peer that calls is reached. Connections would not outlive this process."""
         endpoint = link.endpoint
         if endpoint is not None and endpoint.carrier not in DIALLED and not isinstance(link, ClientLink):
-            self._endpoints.remember(link.peer.public, endpoint.address[0], endpoint.address[1])
+            self._endpoints.remember(link.peer.public, host_of(endpoint.address), endpoint.address[1])
 
     def hold_state(self) -> None:
         """Open the state files for writing, before privileges are given up."""
@@ -180,7 +181,7 @@ class Links:
         """Return the endpoints of a name's addresses, except addresses that the tunnel itself covers."""
         candidates = []
         for _, address in found:
-            covering = self._tunnel.covering(ipaddress.ip_address(address[0].partition("%")[0]))
+            covering = self._tunnel.covering(ipaddress.ip_address(address[0]))
             if covering is not None:
                 self._refused(explain_covering(covering, address[0]))
             elif (endpoint := self._engine.candidate(address)) is not None:
@@ -189,12 +190,6 @@ class Links:
 
     def _last_endpoint(self, public: bytes) -> Endpoint | None:
         """Return the endpoint at which a peer was reached before this program was restarted."""
-        host, port = self._endpoints.recall(public) or (None, 0)
-        if host is None:
-            return None
-        try:
-            version = ipaddress.ip_address(host).version
-        except ValueError:
-            return None
-        address: SocketAddress = (host, port) if version == 4 else (host, port, 0, 0)
-        return self._engine.candidate(address)
+        place = self._endpoints.recall(public)
+        address = address_at(*place) if place is not None else None
+        return self._engine.candidate(address) if address is not None else None
