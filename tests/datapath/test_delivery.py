@@ -242,6 +242,41 @@ def test_extension_headers_within_bounds_are_accepted(town: Town) -> None:
     assert VNET_HEADER.unpack(town.bob.device.headers[0]) == (1, GSO_TCPV6, 40 + 32 + 32, 1428, 72, 16)
 
 
+ROUTER_MESSAGES = [
+    (ip(6, 58, bytes([134]) + bytes(15)), "router message"),
+    (ip(6, 58, bytes([137]) + bytes(39)), "router message"),
+    (ip(4, 1, bytes([5]) + bytes(90)), "router message"),
+    (ip(6, 60, bytes([58, 0]) + bytes(6) + bytes([134]) + bytes(90)), "router message"),
+    (ip(6, 44, bytes([58, 0, 0, 1]) + bytes(4) + bytes([134]) + bytes(7)), "router message"),
+    (ip(6, 58, bytes([135]) + bytes(23)), "neighbor discovery"),
+]
+
+
+@pytest.mark.parametrize(("packet", "reason"), ROUTER_MESSAGES)
+def test_a_peer_cannot_steer_this_host_by_the_messages_of_a_router(town: Town, packet: bytes, reason: str) -> None:
+    assert town.reason(packet, 0) == reason
+    messages = [sealed(town.from_alice, each) for each in (GOOD, packet, GOOD)]
+    town.bob.device.packets.clear()
+    town.bob.take_together(messages, town.wire.to_left)
+    assert town.bob.device.packets == [GOOD, GOOD]
+    assert town.bob.drops[reason] == 2
+
+
+@pytest.mark.parametrize("packet", [ip(4, 1, bytes([8]) + bytes(63)), ip(6, 58, bytes([128]) + bytes(1300))])
+def test_pings_are_delivered(town: Town, packet: bytes) -> None:
+    town.send_bundle((packet, 0))
+    town.bob.take_together([sealed(town.from_alice, packet)], town.wire.to_left)
+    assert town.bob.device.packets == [packet, packet]
+
+
+def test_an_advertisement_is_logged_once_and_a_solicitation_never(town: Town) -> None:
+    with logged(25) as lines:
+        for _ in range(3):
+            town.send_bundle(*((packet, 0) for packet, _ in ROUTER_MESSAGES))
+    assert len(lines) == 1
+    assert "router advertisements or redirects" in lines[0]
+
+
 def test_a_source_that_is_not_allowed_is_logged_once(town: Town) -> None:
     with logged(25) as lines:
         for _ in range(10):

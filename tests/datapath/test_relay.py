@@ -14,6 +14,7 @@ from tests.datapath.test_delivery import ENTRIES, bundle
 from tests.machine import HandLoop
 from tests.wire.packets import (
     but_for_what_df_frees,
+    ip,
     is_right,
     payload,
     slow_sum,
@@ -312,6 +313,13 @@ def test_a_packet_from_an_address_that_is_not_the_peers_is_not_relayed(hub: Hub,
     hub.send(between(source, "10.1.2.3"), udp(4, b"good"))
     assert hub.carol.device.packets == [one_hop_on(udp(4, b"good"))]
     assert hub.bob.drops == {"source not allowed": 1}
+
+
+def test_a_redirect_is_neither_relayed_to_another_peers_host_nor_delivered(hub: Hub) -> None:
+    hub.send(ip(4, 1, bytes([5]) + bytes(35)), ip(6, 58, bytes([137]) + bytes(39)), udp(4, b"good"))
+    assert hub.carol.device.packets == [one_hop_on(udp(4, b"good"))]
+    assert hub.bob.device.packets == []
+    assert hub.bob.drops == {"router message": 2}
 
 
 # Dropped packets

@@ -3,9 +3,10 @@
     bundle    each of its packets is delivered independently of the others
     packet    one IP packet, as WireGuard sends it. Consecutive segments of a flow are joined (wire/gro_coalescer.py)
 
-Every packet is checked here before it is written to the device: its version and length must be right, its padding is
-removed, and its source address must belong to the link. A superpacket gets a new virtio_net_hdr, made from the packet;
-one of the peer's making is never passed on.
+Every packet is checked here before it is written to the device or relayed: its version and length must be right, its
+padding is removed, its source address must belong to the link, and it must not be a message by which routers steer the
+hosts on their own link (wire/router_messages.py). A superpacket gets a new virtio_net_hdr, made from the packet; one of
+the peer's making is never passed on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from vpntun.tun.base import Device
 from vpntun.wire.gro_coalescer import GroCoalescer
 from vpntun.wire.ip import length_of, source_of
 from vpntun.wire.record import BUNDLE_START, ENTRY, ENTRY_SIZE, packets_of
+from vpntun.wire.router_messages import MAY_BE_ROUTER_MESSAGE, refuse_router_message
 from vpntun.wire.vnet import NO_OFFLOAD, UNFINISHED, VNET_HEADER_SIZE, header_for
 
 SHORTEST_JOINED = 88
@@ -50,6 +52,8 @@ class Delivery:
         length = length_of(packet)
         if self._routes.find(source_of(packet)) is not link:
             raise BadPacket("source not allowed")
+        if packet[9 if packet[0] < 0x50 else 6] in MAY_BE_ROUTER_MESSAGE:
+            refuse_router_message(packet, length)
         if self._coalescer is not None:
             if link is not self._joined_link:
                 self._flush_joined()
@@ -90,6 +94,8 @@ class Delivery:
                 length = length_of(packet)
                 if find(source_of(packet)) is not link:
                     raise BadPacket("source not allowed")
+                if packet[9 if packet[0] < 0x50 else 6] in MAY_BE_ROUTER_MESSAGE:
+                    refuse_router_message(packet, length)
                 if coalescer is not None and length >= SHORTEST_JOINED and not field & ~UNFINISHED:
                     self._joined_link = link
                     coalescer.add(packet, length, finished=not field)

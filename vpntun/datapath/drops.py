@@ -13,6 +13,8 @@ ADVICE = {
     "key, or a clock that was set back; 'vpntun reset' forgets the last timestamp",
     "own key": "%s sends with this end's own key: are both ends started in the same role?",
     "source not allowed": "packets from %s have a source address that the peer is not allowed to use (see --allowed)",
+    "router message": "%s sends router advertisements or redirects, which would change this host's routes: if the peer "
+    "means no harm, let it send none on the tunnel's device",
 }
 """Log lines for the reasons that an operator can do something about, with a placeholder for the endpoint."""
 

@@ -23,6 +23,7 @@ import pytun
 
 from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
 from vpntun.runtime.log import log
+from vpntun.tun.router_settings import ignore_routers
 from vpntun.wire.message import Buffer
 from vpntun.wire.vnet import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6
 
@@ -54,6 +55,8 @@ class TunDevice:
         self.created = not interface_exists(name)
         self._former_flags = 0 if self.created else _flags_of(name)
         self._tun = open_tun(name)
+        if self.created:
+            ignore_routers(name)
         self._descriptor: int = self._tun.fileno()
         os.set_inheritable(self._descriptor, False)
         os.set_blocking(self._descriptor, False)
