@@ -23,7 +23,6 @@ runs first, PostDown last.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -80,10 +79,10 @@ class _Daemon:
         self._tunnel = tunnel
         self._reread = reread
         self._stack = stack
-        self._started = time.time()
         self._failed: Exception | None = None
         self._drops: Counter[str] = Counter()
         self._loop = Loop(internal_errors=InternalErrors(self._drops))
+        self._started = self._loop.now
         stack.callback(self._loop.close)
         handles_sighup = reread is not None or log_is_a_file() or run_options.background is not None
         stack.enter_context(self._loop.ending_on_signals(self._handle_sighup if handles_sighup else None))
@@ -312,7 +311,7 @@ class _Daemon:
             mtu=self._device.mtu,
             addresses=self._addresses,
             drops=self._drops,
-            started=self._started,
+            uptime=self._loop.now - self._started,
         )
 
     def _link_of(self, public: bytes) -> Link:

@@ -47,7 +47,7 @@ SETTINGS = PeerSettings(
 TUNNEL = Tunnel("tun3", ALICE, (SETTINGS,), 55555, "auto", relay=True)
 
 
-def reported(two: Two) -> dict[str, Any]:
+def reported(two: Two, wall: float = WALL) -> dict[str, Any]:
     """Return Alice's status as a client receives it."""
     status = status_of(
         TUNNEL,
@@ -55,15 +55,15 @@ def reported(two: Two) -> dict[str, Any]:
         mtu=1420,
         addresses=[ip_interface("10.0.0.1/24")],
         drops={"unknown peer": 2},
-        started=WALL - 60,
-        clock=lambda: WALL,
+        uptime=60.5,
+        clock=lambda: wall,
     )
     taken: dict[str, Any] = json.loads(json.dumps(status))
     return taken
 
 
-def peer_of(two: Two) -> dict[str, Any]:
-    [peer] = reported(two)["peers"]
+def peer_of(two: Two, wall: float = WALL) -> dict[str, Any]:
+    [peer] = reported(two, wall)["peers"]
     assert isinstance(peer, dict)
     return peer
 
@@ -95,6 +95,7 @@ def test_the_tunnel_is_reported_as_configured(two: Two) -> None:
         "version": __version__,
         "pid": os.getpid(),
         "started": int(WALL) - 60,
+        "uptime": 60,
         "public_key": format_key(ALICE.public),
         "listen_port": 55555,
         "waits": "auto",
@@ -141,11 +142,22 @@ def test_the_results_of_a_handshake_are_reported(two: Two) -> None:
     peer = peer_of(two)
     assert peer["endpoint"] == "right:55555"
     assert peer["carrier"] == "udp"
-    assert peer["latest_handshake"] == int(WALL) - 7
-    assert peer["latest_received"] == int(WALL) - 7
+    assert peer["latest_handshake"] == peer["latest_received"] == int(WALL) - 7
+    assert peer["latest_handshake_age"] == peer["latest_received_age"] == 7
     assert peer["round_trip"] == 0.25
     assert peer["received_bytes"] >= 92
     assert peer["sent_bytes"] >= 148
+
+
+@pytest.mark.parametrize("set_by", [-10 * 365 * 86400, -86400, 7200])
+def test_a_clock_that_was_set_changes_no_age(met: Two, set_by: int) -> None:
+    met.loop.pass_time(7.0)
+    before, after = reported(met), reported(met, WALL + set_by)
+    assert after["uptime"] == before["uptime"] == 60
+    assert after["started"] == before["started"] + set_by
+    peer = peer_of(met, WALL + set_by)
+    assert peer["latest_handshake_age"] == peer["latest_received_age"] == 7
+    assert peer["latest_handshake"] == peer["latest_received"] == int(WALL) + set_by - 7
 
 
 def test_what_two_vpntuns_measure_is_reported_for_vpntuns_only(met: Two) -> None:

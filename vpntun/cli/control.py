@@ -127,12 +127,12 @@ def _print(status: dict[str, Any] | list[dict[str, Any]], as_json: bool) -> None
     for number, each in enumerate(status if isinstance(status, list) else [status]):
         if number:
             click.echo()
-        for line in describe(each, time.time()):
+        for line in describe(each):
             click.echo(escape(line))
 
 
-def describe(status: Mapping[str, Any], now: float) -> Iterator[str]:
-    """Write a status line by line, without lines for unknown values. `now` is in seconds since 1970."""
+def describe(status: Mapping[str, Any]) -> Iterator[str]:
+    """Write a status line by line, without lines for unknown values."""
     yield f"interface: {status['interface']}"
     yield from _titled(
         {
@@ -141,17 +141,17 @@ def describe(status: Mapping[str, Any], now: float) -> Iterator[str]:
             "mtu": status["mtu"],
             "addresses": ", ".join(status["addresses"]),
             "relay": "from peer to peer" if status["relay"] else None,
-            "up for": _duration(now - status["started"]),
+            "up for": _duration(status["uptime"]),
             "dropped": _drops(status["drops"]),
         }
     )
     for peer in status["peers"]:
         yield ""
         yield f"peer: {peer['public_key']}"
-        yield from _titled(_peer(peer, now))
+        yield from _titled(_peer(peer))
 
 
-def _peer(peer: Mapping[str, Any], now: float) -> dict[str, Any]:
+def _peer(peer: Mapping[str, Any]) -> dict[str, Any]:
     carrier, interval, seconds, loss = (
         peer[name] for name in ("carrier", "persistent_keepalive", "round_trip", "loss")
     )
@@ -163,8 +163,8 @@ def _peer(peer: Mapping[str, Any], now: float) -> dict[str, Any]:
         "carrier": carrier and carrier.upper(),
         "state": peer["state"],
         "allowed ips": ", ".join(peer["allowed_ips"]) or "(none)",
-        "latest handshake": _ago(peer["latest_handshake"], now),
-        "latest received": _ago(peer["latest_received"], now),
+        "latest handshake": _ago(peer["latest_handshake_age"]),
+        "latest received": _ago(peer["latest_received_age"]),
         "transfer": exchanged if peer["received_bytes"] or peer["sent_bytes"] else None,
         "persistent keepalive": interval and f"every {_count(interval, 'second')}",
         "round trip": seconds and f"{seconds * 1000:.2f} ms",
@@ -186,10 +186,8 @@ def _titled(lines: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {title}: {text}"
 
 
-def _ago(moment: int | None, now: float) -> str | None:
-    if moment is None:
-        return None
-    return f"{_duration(now - moment)} ago" if now >= moment else "in the future: this machine's clock was set back"
+def _ago(age: float | None) -> str | None:
+    return None if age is None else f"{_duration(age)} ago"
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,8 @@ they do not arrive:
     connecting    otherwise, while this end asks for a handshake, or waits for the first HELLO of a vpntun
     waiting       otherwise: the peer has to call, or there was nothing to send for so long that the session ended
 
-Times of the loop's clock are converted to seconds since 1970.
+Ages are measured by the loop's clock, which nobody can set. The wall clock only turns them into seconds since 1970, as
+of the answer: a clock that was set right after the start corrects these times, too.
 """
 
 from __future__ import annotations
@@ -41,18 +42,21 @@ def status_of(
     mtu: int,
     addresses: Iterable[Interface],
     drops: Mapping[str, int],
-    started: float,
+    uptime: float,
     clock: Callable[[], float] = time.time,
 ) -> dict[str, Any]:
     """Return the complete status.
 
-    `link_of`: the link of a public key. `drops`: those that belong to no peer. `started`: in seconds since 1970.
+    `link_of`: the link of a public key. `drops`: those that belong to no peer. `uptime`: seconds since the start.
+    `clock`: the wall clock.
     """
+    wall = clock()
     return {
         "interface": tunnel.interface,
         "version": __version__,
         "pid": os.getpid(),
-        "started": int(started),
+        "started": int(wall - uptime),
+        "uptime": int(uptime),
         "public_key": format_key(tunnel.identity.public),
         "listen_port": tunnel.port,
         "waits": tunnel.listen_on,
@@ -60,7 +64,7 @@ def status_of(
         "addresses": [str(address) for address in addresses],
         "relay": tunnel.relay,
         "drops": dict(drops),
-        "peers": [_peer(settings, link_of(settings.public), clock()) for settings in tunnel.peers],
+        "peers": [_peer(settings, link_of(settings.public), wall) for settings in tunnel.peers],
     }
 
 
@@ -74,7 +78,7 @@ def state_of(link: Link) -> State:
 
 def _peer(settings: PeerSettings, link: Link, wall: float) -> dict[str, Any]:
     peer, path = link.peer, link.endpoint
-    heard_at = peer.timers.heard_at
+    handshake_age, received_age = _age(link, peer.last_handshake), _age(link, peer.timers.heard_at)
     return {
         "public_key": format_key(settings.public),
         "name": settings.name,
@@ -83,8 +87,10 @@ def _peer(settings: PeerSettings, link: Link, wall: float) -> dict[str, Any]:
         "carrier": path.carrier if path is not None else None,
         "state": state_of(link),
         "allowed_ips": settings.allowed_as_text,
-        "latest_handshake": None if peer.last_handshake is None else int(wall - link.now + peer.last_handshake),
-        "latest_received": None if heard_at == -NEVER else int(wall - link.now + heard_at),
+        "latest_handshake": _moment(wall, handshake_age),
+        "latest_handshake_age": _whole(handshake_age),
+        "latest_received": _moment(wall, received_age),
+        "latest_received_age": _whole(received_age),
         "received_bytes": peer.received_bytes,
         "sent_bytes": peer.sent_bytes,
         "persistent_keepalive": settings.keepalive or None,
@@ -92,6 +98,19 @@ def _peer(settings: PeerSettings, link: Link, wall: float) -> dict[str, Any]:
         "queue": {"packets": len(link.queue), "bytes": link.queue.size},
         "drops": _drops(link),
     }
+
+
+def _age(link: Link, moment: float | None) -> float | None:
+    """Return the seconds since a moment of the loop's clock; None if it never came."""
+    return None if moment is None or moment == -NEVER else link.now - moment
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)
+
+
+def _moment(wall: float, age: float | None) -> int | None:
+    return None if age is None else int(wall - age)
 
 
 def _path(link: Link) -> dict[str, Any]:
