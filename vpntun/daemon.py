@@ -44,10 +44,10 @@ from vpntun.netconf.addresses import OwnAddresses
 from vpntun.netconf.cleanup import clean_up
 from vpntun.netconf.dns import HostDns
 from vpntun.netconf.journal import Journal
-from vpntun.netconf.localnets import AddressWatch
 from vpntun.netconf.nextdevice import NextDevice
 from vpntun.netconf.routing import HostRoutes
 from vpntun.netconf.settings import DeviceSettings
+from vpntun.netconf.watch import Changed, NetworkWatch
 from vpntun.process.service import RunOptions, Service
 from vpntun.process.shell import ShellLines
 from vpntun.runtime.internal_errors import InternalErrors
@@ -97,6 +97,8 @@ class _Daemon:
         self._open_control()
         clean_up(tunnel.interface)
         self._journal = Journal(tunnel.interface)
+        self._watch = NetworkWatch(self._loop)
+        stack.callback(self._watch.close)
         stack.callback(ShellLines("PostDown", tunnel.hooks.post_down).run)
         ShellLines("PreUp", tunnel.hooks.pre_up).run()
         self._device = TunDevice(tunnel.interface)
@@ -171,9 +173,7 @@ class _Daemon:
         self._stack.callback(next_device.close)
         own_addresses = None
         if self._tunnel.relay:
-            watch = AddressWatch()
-            self._stack.callback(watch.close)
-            own_addresses = OwnAddresses(self._device.name, watch.drain)
+            own_addresses = OwnAddresses(self._device.name, self._watch.since_last_asked(Changed.ADDRESSES))
         return Engine(
             self._tunnel.identity,
             self._device,
@@ -195,7 +195,7 @@ class _Daemon:
         dns.apply()
         if tunnel.routing.table != "off":
             self._routes.apply(_routed(tunnel))
-            self._loop.watch(self._routes.fileno(), self._routes.follow)
+            self._watch.subscribe(Changed.ADDRESSES, self._routes.follow)
 
     def _give_up_privileges(self) -> None:
         """Run PostUp, which needs the privileges, and become the user.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_interface, ip_network
-from select import select
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.netconf.kernel import in_own_network
-from vpntun.netconf.localnets import PRIVATE, AddressWatch, own_networks
+from vpntun.netconf.localnets import PRIVATE, own_networks
 from vpntun.netconf.netlink import InterfaceAddress, Netlink
 
 
@@ -89,36 +87,3 @@ def test_loopback_does_not_count() -> None:
         addresses = list(netlink.addresses())
     assert InterfaceAddress("lo", "127.0.0.1", ip_network("127.0.0.0/8")) in addresses
     assert "127.0.0.0/8" not in map(str, own_networks(addresses, but_of="tun3"))
-
-
-def test_a_watch_without_changes_has_no_announcements() -> None:
-    watch = AddressWatch()
-    assert watch.drain() is False
-    watch.close()
-
-
-@in_own_network
-def test_a_watch_tells_once_that_addresses_have_come_or_gone() -> None:
-    watch = AddressWatch()
-    with Netlink() as netlink:
-        index = netlink.index_of("lo")
-        for action in ("add", "del"):
-            netlink.requests.addr(action, index=index, address="10.9.0.1", prefixlen=24)
-            assert select([watch], [], [], 1)[0] == [watch]
-            assert watch.drain() is True
-            assert select([watch], [], [], 0)[0] == []
-            assert watch.drain() is False
-    watch.close()
-
-
-@in_own_network
-def test_a_watch_that_was_told_more_than_it_has_room_for_still_tells_that_something_changed() -> None:
-    watch = AddressWatch()
-    with Netlink() as netlink:
-        index = netlink.index_of("lo")
-        for number in range(1500):
-            address = f"10.{number >> 8}.{number & 255}.1"
-            netlink.requests.addr("add", index=index, address=address, prefixlen=32)
-    assert watch.drain() is True
-    assert watch.drain() is False
-    watch.close()

@@ -7,8 +7,6 @@ answers DHCP requests can hand out any route.
 
 from __future__ import annotations
 
-import errno
-import socket
 from collections.abc import Iterable
 from ipaddress import ip_network
 
@@ -27,41 +25,12 @@ PRIVATE = tuple(
         ),
     )
 )
-RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x10, 0x100
 
 
 def own_networks(addresses: Iterable[InterfaceAddress], but_of: str) -> list[Network]:
     """List the private networks of all devices except the tunnel's own, each once, in order."""
     found = {each.network for each in addresses if each.device != but_of and each.is_somewhere_else}
     return sorted(filter(_is_private, found), key=lambda network: (network.version, network))
-
-
-class AddressWatch:
-    """Becomes readable when an address of this host comes or goes."""
-
-    def __init__(self) -> None:
-        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-        self._socket.bind((0, RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
-
-    def fileno(self) -> int:
-        """Return the descriptor, for the loop."""
-        return self._socket.fileno()
-
-    def drain(self) -> bool:
-        """Discard all announcements, and return whether there were any. The kernel's list has all of them anyway."""
-        announced = False
-        while True:
-            try:
-                self._socket.recv(65536)
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:  # ENOBUFS: some announcements were lost for lack of room
-                    return announced
-            announced = True
-
-    def close(self) -> None:
-        """Stop watching."""
-        self._socket.close()
 
 
 def _is_private(network: Network) -> bool:

@@ -15,7 +15,6 @@ from vpntun.errors import ConfigurationError, DeviceError, VpntunError
 from vpntun.netconf.change_kinds import LooseFilter, Route, filter_is_strict, filter_setting
 from vpntun.netconf.changes import Change, Changes
 from vpntun.netconf.journal import Journal
-from vpntun.netconf.localnets import AddressWatch
 from vpntun.netconf.netlink import MAIN, InterfaceAddress, Netlink
 from vpntun.netconf.route_plan import (
     EVERYTHING,
@@ -47,7 +46,6 @@ class HostRoutes:
         self._table = table
         self._mark = mark
         self._changes = Changes(journal, device_is_ephemeral=ephemeral)
-        self._watch = AddressWatch()
         self._mark_is_ours = False
         self._full: tuple[int, ...] = ()
         self._settled: list[Change] = []
@@ -104,13 +102,8 @@ class HostRoutes:
             self._changes.reconcile([*settled, *rules], netlink)
         self._full, self._settled, self._rules = plan.full, settled, rules
 
-    def fileno(self) -> int:
-        """Return a descriptor that becomes readable when `follow` has something to do."""
-        return self._watch.fileno()
-
     def follow(self) -> None:
         """Adapt the rules to this host's own networks, after its addresses have changed."""
-        self._watch.drain()
         if not self._full:
             return
         try:
@@ -125,7 +118,6 @@ class HostRoutes:
 
     def undo(self) -> None:
         """Take everything back, the last change first."""
-        self._watch.close()
         self._changes.undo()
 
     def _plan(self, networks: Iterable[Network]) -> RoutePlan:
