@@ -14,6 +14,7 @@ from time import monotonic
 
 import pytest
 
+from vpntun.runtime.clock import PauseDetector
 from vpntun.runtime.loop import Loop
 
 NOBODY = 65534
@@ -32,13 +33,13 @@ class Clock:
 
 
 class HandLoop(Loop):
-    """The real loop, with real descriptors, under a clock that only `pass_time` advances."""
+    """The real loop, with real descriptors, under a clock that only the test advances."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock, self._asleep = Clock(), 0.0
         self.deadline: Callable[[], float] = lambda: float("inf")
         self.on_deadline: Callable[[], None] = lambda: None
-        super().__init__(self.clock)
+        super().__init__(self.clock, pauses=PauseDetector(self.clock, lambda: self.clock() - self._asleep, self.clock))
 
     def poll(self, wait: float = 0.0) -> None:
         """Turn once: wait at most `wait` seconds, and do everything that is due."""
@@ -61,6 +62,11 @@ class HandLoop(Loop):
         """Advance the clock, and call everything that became due."""
         self.clock.now += seconds
         self.poll()
+
+    def suspend(self, seconds: float) -> None:
+        """Advance the clock while the machine is suspended, and wake."""
+        self._asleep += seconds
+        self.pass_time(seconds)
 
     def _look_at_deadline(self, _: float) -> None:
         if self.deadline() <= self.clock():

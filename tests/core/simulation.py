@@ -386,6 +386,16 @@ class World:
         self.stop_server()
         self.start_server()
 
+    def pause(self, end: End, seconds: float) -> None:
+        """Stop an end's program and let it go on later: meanwhile it does nothing, and its datagrams are lost."""
+        end.alive = False
+        self.run(seconds)
+        end.alive = True
+        end.executor.woken(self.now)
+        for connection in self.network.connections:
+            if connection.owner is end and not connection.open:
+                end.closed(connection)
+
     def restart_client(self) -> None:
         """End the client's program and start it again."""
         self.client.alive = False

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4
-from tests.machine import HandLoop
+from tests.machine import HandLoop, logged
 from vpntun.carriers.udp import UdpCarrier
 from vpntun.datapath.engine import takes_of
 from vpntun.datapath.link import Link
@@ -103,3 +103,24 @@ def test_an_end_announces_what_its_device_takes(offloads: int, takes: int) -> No
     assert takes_of(device) & ~(record.TAKES_BURSTS | record.TAKES_PARITY) == takes & ~record.TAKES_PARITY
     assert takes_of(device) & record.TAKES_BURSTS
     device.close()
+
+
+def test_after_a_suspend_both_ends_ask_for_sessions_at_once_and_the_log_says_why(two: Two, loop: HandLoop) -> None:
+    two.alice.link.peer.endpoint = two.wire.to_right
+    two.wire.shake_hands()
+    two.wire.run()
+    former = two.alice.link.peer.keys.current
+    with logged() as lines:
+        loop.suspend(200)
+    two.wire.run()
+    current = two.alice.link.peer.keys.current
+    assert current is not None
+    assert current is not former
+    assert current.created == loop.now
+    assert "this machine was suspended for 200 s; asking for new sessions" in lines
+
+
+def test_after_a_suspend_a_link_that_never_was_asks_nobody(two: Two, loop: HandLoop) -> None:
+    two.alice.link.peer.endpoint = two.wire.to_right
+    loop.suspend(200)
+    assert two.wire.to_right.sent == []

@@ -160,6 +160,12 @@ class ControlledPeer(ABC):
             self._executor.act(events, self._loop.now)
             self._acted()
 
+    def woken(self) -> None:
+        """Ask the peer for a handshake at once if there was a link: this process did not run for a while."""
+        if not self._stopped:
+            self._executor.woken(self._loop.now)
+            self._acted()
+
     def closed(self, connection: Stream) -> None:
         """Note that a connection of this peer has closed."""
         if not self._stopped:

@@ -28,6 +28,8 @@ from vpntun.datapath.plain import PlainSender
 from vpntun.datapath.relay import Relay
 from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.netconf.addresses import OwnAddresses
+from vpntun.runtime.clock import Pause
+from vpntun.runtime.log import notice
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.schedule import Schedule
 from vpntun.tun.base import Device
@@ -82,6 +84,7 @@ class Engine:
         self.deliver_bundle = self._delivery.take_bundle
         self.deliver_packet = self._delivery.take_packet
         self.drain = self._bundler.drain
+        loop.call_after_pauses(self._woken)
         loop.internal_errors.recover_by(self._bundler.discard, self._delivery.discard, self._drain_later)
 
     def start(self) -> None:
@@ -176,6 +179,12 @@ class Engine:
         """Tell the peer's link that a connection has closed."""
         if (link := self.links.get(peer)) is not None:
             link.closed(connection)
+
+    def _woken(self, pause: Pause) -> None:
+        """Ask all peers for handshakes: keys and paths from before the pause may be of no use now."""
+        notice("%s; asking for new sessions", pause)
+        for link in list(self.links.values()):
+            link.woken()
 
     def _drain_later(self) -> None:
         self.loop.call_later(SECONDS_TO_RECOVER, self._bundler.drain_all)

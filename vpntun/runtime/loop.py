@@ -4,6 +4,8 @@ Each turn waits for a descriptor or for the earliest deadline, whichever comes f
 with nothing to do the loop sleeps until the next deadline. When the process has no room for another connection, the
 loop ignores the listener for a second; otherwise it would wake all the time, since the listener stays readable.
 
+After a pause in which the process did not run (clock.py) the loop calls back those who asked for it, before all else.
+
 A callback that raises VpntunError ends the loop. Any other exception is a bug: internal_errors.py counts it, and the
 loop keeps running. A descriptor whose callback fails in eight consecutive turns is ignored for 50 ms, so that a bug
 cannot take the whole processor.
@@ -16,19 +18,20 @@ import heapq
 import itertools
 import os
 import resource
-import signal
 import socket
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from select import EPOLLIN, EPOLLOUT, epoll
-from types import FrameType
 from typing import Any
 
 from vpntun.errors import VpntunError
-from vpntun.runtime.clock import boottime
+from vpntun.runtime.clock import SHORTEST_PAUSE, ClockWatch, Pause, PauseDetector, boottime
 from vpntun.runtime.internal_errors import InternalErrors
 from vpntun.runtime.log import NOTICE, Limited
+from vpntun.runtime.signals import ServiceSignals
+from vpntun.types import NEVER
 
 Callback = Callable[[], None]
 LONGEST_SLEEP = 3600.0
@@ -43,9 +46,18 @@ MOST_DESCRIPTORS = 65536
 class Loop:
     """Event loop on epoll; every callback runs to its end before the next one starts."""
 
-    def __init__(self, clock: Callable[[], float] = boottime, internal_errors: InternalErrors | None = None) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = boottime,
+        internal_errors: InternalErrors | None = None,
+        pauses: PauseDetector | None = None,
+    ) -> None:
         self.internal_errors = internal_errors or InternalErrors(clock=clock)
         self._clock = clock
+        self._pauses = pauses or PauseDetector(clock)
+        self._was_continued = False
+        self._clock_watch: ClockWatch | None = None
+        self._after_pauses: list[Callable[[Pause], None]] = []
         self._epoll = epoll()
         self._watched: dict[int, _Watched] = {}
         self._later: list[tuple[float, int, Callback]] = []
@@ -104,6 +116,18 @@ class Loop:
         """Call back once, after `seconds`. It cannot be cancelled: the callback checks whether it is still needed."""
         heapq.heappush(self._later, (self._clock() + seconds, next(self._order), callback))
 
+    def call_after_pauses(self, callback: Callable[[Pause], None]) -> None:
+        """Call back after each pause of at least 5 s in which the process did not run; wake up for that if possible."""
+        self._after_pauses.append(callback)
+        if self._clock_watch is None:
+            with suppress(OSError):
+                self._clock_watch = ClockWatch()
+                self.watch(self._clock_watch.fileno(), self._clock_has_changed)
+
+    def note_continued(self) -> None:
+        """Note that SIGCONT came, which ends a stop of the process."""
+        self._was_continued = True
+
     def rest(self, seconds: float) -> bool:
         """Serve for `seconds`, before `run` is called. Return False once `stop` was called."""
         end = self._clock() + seconds
@@ -126,7 +150,7 @@ class Loop:
 
     def turn(self, deadline: Callable[[float], float], on_deadline: Callable[[float], None]) -> None:
         """Wait once for a descriptor or a deadline, then call back."""
-        clock, watched, later = self._clock, self._watched, self._later
+        clock, watched, later, former = self._clock, self._watched, self._later, self.now
         try:
             due = deadline(self.now)
         except VpntunError:
@@ -141,6 +165,9 @@ class Loop:
         self.now = now = clock()
         self.slept += now - before
         self.turns = turn = self.turns + 1
+        if now - former >= SHORTEST_PAUSE:
+            self._look_for_pause(max(before, earliest))
+        self._was_continued = False
         for descriptor, events in ready:
             callbacks = watched.get(descriptor)
             if callbacks is None or callbacks.since == turn:  # the event belongs to a former owner of this number
@@ -164,18 +191,26 @@ class Loop:
                 self._call_safely(lambda: on_deadline(self.now))
 
     def close(self) -> None:
-        """Close the epoll descriptor."""
+        """Close the loop's own descriptors."""
+        if self._clock_watch is not None:
+            self._clock_watch.close()
         self._epoll.close()
 
     def ending_on_signals(self, on_hangup: Callback | None = None) -> AbstractContextManager[None]:
-        """Handle the signals of a service inside a `with` block.
+        """Handle the signals of a service inside a `with` block (signals.py). `on_hangup` is called at SIGHUP."""
+        return ServiceSignals(self, on_hangup)
 
-        SIGINT, SIGTERM    the first one stops the loop, even before it runs; the second ends the process
-        SIGHUP             calls `on_hangup` from the loop. Without `on_hangup` it stops the loop, and further ones do
-                           no more; but if SIGHUP was ignored before, as under nohup(1), it stays ignored
-        SIGUSR1, SIGUSR2   do nothing
-        """
-        return _Signals(self, on_hangup)
+    def _look_for_pause(self, due: float) -> None:
+        """Call back if a pause has just ended. `due`: when this turn should have begun at the latest."""
+        pause = self._pauses.look(due, continued=self._was_continued)
+        if pause is not None and self._running:
+            for callback in self._after_pauses:
+                self._call_safely(partial(callback, pause))
+
+    def _clock_has_changed(self) -> None:
+        if self._clock_watch is not None:
+            self._clock_watch.rearm()
+        self._look_for_pause(NEVER)
 
     def _call_safely(self, callback: Callback) -> None:
         """Call back; if that fails because of a bug, note it and continue."""
@@ -234,53 +269,3 @@ class _Watched:
     is_ignored: bool = False
     failures: int = 0
     failed_in: int = -1
-
-
-class _Signals(AbstractContextManager[None]):
-    def __init__(self, loop: Loop, on_hangup: Callback | None) -> None:
-        self._loop = loop
-        self._on_hangup = on_hangup
-        self._hung_up = False
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-
-    def __enter__(self) -> None:
-        self._loop.watch(self._reader.fileno(), self._drain)
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stop_on_first)
-        if self._on_hangup is not None:
-            signal.signal(signal.SIGHUP, self._hangup)
-        elif signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, self._terminal_closed)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, _do_nothing)
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(-1)
-        self._loop.forget(self._reader.fileno())
-        self._reader.close()
-        self._writer.close()
-
-    def _stop_on_first(self, _number: int, _frame: FrameType | None) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        self._loop.stop()
-
-    def _terminal_closed(self, _number: int, _frame: FrameType | None) -> None:
-        """Stop, and keep all handlers: kernel, shell and systemd may each send SIGHUP for the same closed terminal."""
-        self._loop.stop()
-
-    def _hangup(self, _number: int, _frame: FrameType | None) -> None:
-        self._hung_up = True  # the callback that is running finishes first
-
-    def _drain(self) -> None:
-        self._reader.recv(64)
-        if self._hung_up and self._on_hangup is not None:
-            self._hung_up = False
-            self._on_hangup()
-
-
-def _do_nothing(_number: int, _frame: FrameType | None) -> None:
-    """Ignore a signal. Unlike SIG_IGN, a handler is not inherited: child processes get the default action."""

@@ -70,6 +70,9 @@ class Selector:
     def lost(self, connection: Endpoint, now: float) -> list[Event]:
         return self._answer("lost")
 
+    def woken(self, now: float) -> list[Event]:
+        return self._answer("woken")
+
 
 class World:
     """Actions that only note what they are asked to do."""

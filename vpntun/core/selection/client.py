@@ -8,6 +8,7 @@
                         link.
     silence             no session, or no answer for 15 s: a search, while the path in use stays in use.
     connection closed   a search.
+    woken               after a pause of this end, a search that dials again: the connection in use may be dead.
 
 Pauses follow backoff.py. Every attempt also looks the name up; until that answers, the known addresses serve.
 """
@@ -139,6 +140,16 @@ class ClientCarriers:
         self._peer.endpoint = None
         self._trial_at = NEVER
         return self._search(carrier, now)
+
+    def woken(self, now: float) -> list[Event]:
+        """Search as at the start: this end did not run for a while, so another network or address may be in use."""
+        unused = [each for each in self._connections.values() if each != self._peer.endpoint]
+        self._connections.clear()
+        for carrier in self._allowed:
+            self._peer.forget_handshake(carrier)
+        endpoint = self._peer.endpoint
+        first = endpoint.carrier if endpoint is not None else self._allowed[0]
+        return [*map(CloseConnection, unused), Resolve(), *self._search(first, now)]
 
     def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
         """Settle on `source`, which works in both directions. As the initiator this end confirms with a keepalive."""

@@ -69,6 +69,9 @@ class CarrierSelector(Protocol):
     def lost(self, connection: Endpoint, now: float) -> list[Event]:
         """Give up a connection that has closed."""
 
+    def woken(self, now: float) -> list[Event]:
+        """Ask for a handshake at once, although one may be asked for already: this end did not run for a while."""
+
 
 class Actions(Protocol):
     """Actions on the world on behalf of one peer."""
@@ -122,6 +125,13 @@ class Executor:
         self.act(self.peer.handle_timers(now), now)
         self.act(self.selector.handle_timer(now), now)
         self.act(self.records.handle_timer(now, slept), now)
+
+    def woken(self, now: float) -> None:
+        """Ask for a handshake at once if there was a session or a search: this end did not run for a while."""
+        is_wanted = self.peer.keys.current is not None or self.selector.searching
+        self.peer.wipe_old_keys(now)  # which would end the handshake, too, if it began before
+        if is_wanted:
+            self.act(self.selector.woken(now), now)
 
     def act(self, events: Iterable[Event], now: float) -> None:
         """Carry out events in order. Those of a nested call are queued behind the current one."""

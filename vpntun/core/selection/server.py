@@ -3,6 +3,7 @@
     handshake needed, endpoint known      it sends an initiation every 5 s, for 90 s; then queued packets are dropped
     handshake needed, endpoint unknown    it waits for the client; after 90 s queued packets are dropped
     the TCP connection closes             the endpoint becomes unknown
+    woken after a pause of this end       as if a handshake were needed
 
 A server never dials.
 """
@@ -43,6 +44,13 @@ class ServerCarriers:
         elif self.deadline != self._gives_up_at or self._peer.endpoint is None:
             return []
         return self._ask(now)
+
+    def woken(self, now: float) -> list[Event]:
+        """Ask at once, and for 90 s from now: this end did not run for a while, and its peer may have given up."""
+        if self._peer.endpoint is not None:
+            self._peer.forget_handshake(self._peer.endpoint.carrier)
+        self.deadline = NEVER
+        return self.want(now)
 
     def handle_timer(self, now: float) -> list[Event]:
         """Ask again, or give up after 90 s."""

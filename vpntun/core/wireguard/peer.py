@@ -277,9 +277,13 @@ class Peer:
             events.append(HandshakeWanted())
         if self.timers.persistent_is_due(now):
             events += self.keepalive(self.endpoint, now) or [HandshakeWanted()]
+        self.wipe_old_keys(now)
+        return events
+
+    def wipe_old_keys(self, now: float) -> None:
+        """Drop every session and handshake if no session was derived for 540 s."""
         if self.timers.keys_are_due_for_wiping(now):
             self.forget()
-        return events
 
     def forget(self) -> None:
         """Drop every session and handshake, and free their indices."""
