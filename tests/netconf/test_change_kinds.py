@@ -25,7 +25,7 @@ from vpntun.netconf.change_kinds import (
     filter_setting,
 )
 from vpntun.netconf.changes import Change
-from vpntun.netconf.netlink import MAIN, Netlink
+from vpntun.netconf.netlink import MAIN, Netlink, family_of
 
 DEVICE = "test0"
 NO_PREFIX_LENGTH = 0xFFFFFFFF
@@ -35,8 +35,8 @@ def state_of(netlink: Netlink) -> dict[str, object]:
     """All that a change of one device or of the rules can touch, without what the kernel adds by itself."""
     link = netlink.link(DEVICE)
     return {
-        "mtu": link.get_attr("IFLA_MTU"),
-        "up": bool(link["flags"] & 1),
+        "mtu": link.mtu,
+        "up": link.is_up,
         "addresses": {
             (each.device, each.address, each.network) for each in netlink.addresses() if "fe80" not in each.address
         },
@@ -44,9 +44,7 @@ def state_of(netlink: Netlink) -> dict[str, object]:
             (table, each) for version in (4, 6) for table in (7, MAIN) for each in netlink.routes(version, table)
         }
         - {(MAIN, ip_network("fe80::/64"))},
-        "rules": sorted(
-            (version, rule.get_attr("FRA_PRIORITY") or 0) for version in (4, 6) for rule in netlink.rules(version)
-        ),
+        "rules": sorted((version, rule.priority) for version in (4, 6) for rule in netlink.rules(version)),
     }
 
 
@@ -61,7 +59,7 @@ class Case:
 def rules(netlink: Netlink, version: int, priority: int) -> list[dict[str, object]]:
     """The rules of this priority, as far as the kernel says something of them."""
     found = []
-    for rule in netlink.rules(version):
+    for rule in netlink.requests.get_rules(family=family_of(version)):
         if rule.get_attr("FRA_PRIORITY") == priority:
             attributes = ("FRA_TABLE", "FRA_FWMARK", "FRA_DST")
             found.append({name: rule.get_attr(name) for name in attributes if rule.get_attr(name) is not None})
@@ -72,8 +70,8 @@ def rules(netlink: Netlink, version: int, priority: int) -> list[dict[str, objec
 
 
 CASES = {
-    "mtu": Case(Mtu(DEVICE, 1500, 1380), lambda netlink: netlink.link(DEVICE).get_attr("IFLA_MTU") == 1380),
-    "up": Case(Up(DEVICE), lambda netlink: bool(netlink.link(DEVICE)["flags"] & 1)),
+    "mtu": Case(Mtu(DEVICE, 1500, 1380), lambda netlink: netlink.link(DEVICE).mtu == 1380),
+    "up": Case(Up(DEVICE), lambda netlink: netlink.link(DEVICE).is_up),
     "IPv4 address": Case(
         Address(DEVICE, ip_interface("192.168.0.1/24")),
         lambda netlink: any(each.address == "192.168.0.1" for each in netlink.addresses()),

@@ -35,8 +35,8 @@ def test_an_address_alone_makes_nothing_reachable(address: str, network: str, so
 def test_devices_have_numbers_and_one_that_is_not_there_has_gone() -> None:
     with Netlink() as netlink:
         add_up(netlink, "test0")
-        assert netlink.link("test0").get_attr("IFLA_IFNAME") == "test0"
-        assert netlink.index_of("test0") == netlink.link("test0")["index"] != netlink.index_of("lo")
+        assert netlink.link("test0").name == "test0"
+        assert netlink.index_of("test0") == netlink.link("test0").number != netlink.index_of("lo")
         with pytest.raises(DeviceError, match="gone0 is gone"):
             netlink.index_of("gone0")
 
@@ -80,7 +80,7 @@ def test_the_rules_are_those_of_one_ip_version() -> None:
     with Netlink() as netlink:
         netlink.requests.rule("add", family=AF_INET, priority=5000, table=7)
         netlink.requests.rule("add", family=AF_INET6, priority=6000, table=7)
-        priorities = {version: [rule.get_attr("FRA_PRIORITY") for rule in netlink.rules(version)] for version in (4, 6)}
+        priorities = {version: [rule.priority for rule in netlink.rules(version)] for version in (4, 6)}
     assert 5000 in priorities[4]
     assert 6000 not in priorities[4]
     assert 6000 in priorities[6]

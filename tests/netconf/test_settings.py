@@ -32,8 +32,8 @@ def monitor() -> tuple[int, bool, set[str], set[str]]:
         }
         routes = {str(each) for version in (4, 6) for each in netlink.routes(version, MAIN, DEVICE)}
     return (
-        link.get_attr("IFLA_MTU"),
-        bool(link["flags"] & 1),
+        link.mtu,
+        link.is_up,
         {each for each in addresses if not each.startswith("fe80")},
         {each for each in routes if not each.startswith("fe80")},
     )

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from vpntun.errors import ConfigurationError, PrivilegeError
-from vpntun.netconf.netlink import Netlink, family_of
+from vpntun.netconf.netlink import FIB_RULE_INVERT, Netlink, family_of
 from vpntun.types import Interface, Network
 
 IFA_F_NODAD = 0x02
-IFF_UP = 0x1
-FIB_RULE_INVERT = 0x2
 FR_ACT_UNREACHABLE = 7
 CONF = Path("/proc/sys/net/ipv4/conf")
 STRICT, LOOSE = 1, 2
@@ -51,7 +49,7 @@ class Up:
 
     def make(self, netlink: Netlink) -> bool:
         """Bring the device up. Raises DeviceError or PrivilegeError."""
-        if netlink.link(self.device)["flags"] & IFF_UP:
+        if netlink.link(self.device).is_up:
             return False
         link, index = netlink.requests.link, netlink.index_of(self.device)
         return netlink.attempt(f"the state of {self.device}", link, "set", index=index, state="up")

@@ -8,6 +8,7 @@ answers DHCP requests can hand out any route.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_network
 
 from vpntun.netconf.netlink import InterfaceAddress
@@ -33,5 +34,6 @@ def own_networks(addresses: Iterable[InterfaceAddress], but_of: str) -> list[Net
     return sorted(filter(_is_private, found), key=lambda network: (network.version, network))
 
 
+@lru_cache(maxsize=4096)
 def _is_private(network: Network) -> bool:
     return any(network.version == each.version and network.subnet_of(each) for each in PRIVATE)  # type: ignore[arg-type]

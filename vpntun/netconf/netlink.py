@@ -1,22 +1,54 @@
-"""Netlink socket that reads and changes the kernel's network settings, open only while it is used.
+"""Netlink sockets that read and change the kernel's network settings, open only while they are used.
 
-pyroute2 is imported only when it is used, since it takes more memory than the rest of the program together.
+Lists are read by rtnetlink.py. pyroute2 makes the changes; it is imported only when it is used, since it takes more
+memory than the rest of the program together.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import os
-from collections.abc import Callable, Iterator
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from ipaddress import ip_network
-from typing import Any, NamedTuple
+from ipaddress import ip_address, ip_network
+from typing import Any, NamedTuple, TypeVar
 
 from vpntun.errors import DeviceError, PrivilegeError
+from vpntun.netconf.rtnetlink import Interrupted, Message, Questions, attributes_in
 from vpntun.types import Network
 
-AF_INET, AF_INET6 = 2, 10
+AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
 MAIN = 254
+ANY = {4: bytes(4), 6: bytes(16)}
+MOST_TRIES = 20
+SECONDS_BETWEEN_TRIES = 0.01
+
+RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETRULE = 18, 22, 26, 34
+IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_EXT_MASK = 3, 4, 18, 29
+IFLA_INFO_KIND = 1
+WITHOUT_STATISTICS = ((IFLA_EXT_MASK, struct.pack("=I", 1 << 3)),)
+IFF_UP = 0x1
+IFA_ADDRESS, IFA_LOCAL = 1, 2
+RTA_DST, RTA_OIF, RTA_TABLE = 1, 4, 15
+RTN_UNICAST = 1
+RTM_F_CLONED = 0x200
+FRA_DST, FRA_PRIORITY, FRA_FWMARK, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, FRA_FWMASK = 1, 6, 10, 14, 15, 16
+FIB_RULE_INVERT = 0x2
+OUR_ATTRIBUTES = frozenset({1, 6, 10, 14, 15, 16, 18, 21})
+"""Those above, padding, and FRA_PROTOCOL; with any other a rule is not like this program's."""
+
+NO_SUPPRESSION = ALL_BITS = 0xFFFFFFFF
+
+_LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
+_ADDRESS = struct.Struct("=BBxxI")  # family, prefix length, index
+_ROUTE = struct.Struct("=BBxxBxxBI")  # family, prefix length, table, type, flags
+_RULE = struct.Struct("=BBxxBxxBI")  # family, prefix length, table, action, flags
+_u32 = struct.Struct("=I")
+
+Found = TypeVar("Found")
 
 
 class InterfaceAddress(NamedTuple):
@@ -32,30 +64,86 @@ class InterfaceAddress(NamedTuple):
         return str(self.network.network_address) != self.address or self.network.num_addresses > 1
 
 
+class Link(NamedTuple):
+    """A device. `kind`: the kernel's word for a virtual device, such as tun, wireguard or veth; "" for others."""
+
+    number: int
+    name: str
+    flags: int
+    mtu: int
+    kind: str
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the device is administratively up."""
+        return bool(self.flags & IFF_UP)
+
+
+class FoundRoute(NamedTuple):
+    """A route in the kernel. `device`: the number of its device, 0 if it has none or several."""
+
+    network: Network
+    table: int
+    device: int
+
+
+class FoundRule(NamedTuple):
+    """A policy rule in the kernel, as far as this program makes such rules.
+
+    `mark`: the mark that it selects by, 0 for none. `to`: the network that the packets go to, "" for any. `shortest`:
+    the prefix length below which routes in the table do not count. `is_like_ours`: it selects packets without the mark,
+    and by nothing else.
+    """
+
+    version: int
+    priority: int
+    action: int
+    table: int
+    mark: int
+    to: str
+    shortest: int
+    is_like_ours: bool
+
+
 class Netlink(AbstractContextManager["Netlink"]):
-    """An open netlink socket; `requests` is pyroute2's object for it."""
+    """Netlink sockets for questions and changes, open from the first use on until `close`.
+
+    Lists that change while they are read are read again, `MOST_TRIES` times at most; the last is used in any case.
+    """
 
     def __init__(self) -> None:
-        from pyroute2 import IPRoute
-
-        self.requests = IPRoute()
-        self._indices: dict[str, int] = {}
+        self._questions = Questions()
+        self._requests: Any = None
 
     def __exit__(self, *_: object) -> None:
-        self.requests.close()
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._questions.close()
+        if self._requests is not None:
+            self._requests.close()
+
+    @property
+    def requests(self) -> Any:
+        """pyroute2's object for changes."""
+        if self._requests is None:
+            from pyroute2 import IPRoute
+
+            self._requests = IPRoute()
+        return self._requests
 
     def index_of(self, device: str) -> int:
         """Return the kernel's number of a device. Raises DeviceError if there is no such device."""
-        if device not in self._indices:
-            found = self.requests.link_lookup(ifname=device)
-            if not found:
-                raise DeviceError(f"the device {device} is gone: it was deleted; start again")
-            self._indices[device] = found[0]
-        return self._indices[device]
+        try:
+            return self._questions.index_of(device)
+        except OSError:
+            raise DeviceError(f"the device {device} is gone: it was deleted; start again") from None
 
-    def link(self, device: str) -> Any:
+    def link(self, device: str) -> Link:
         """Return the kernel's description of a device. Raises DeviceError if there is no such device."""
-        return self.requests.get_links(self.index_of(device))[0]
+        body = _LINK.pack(AF_UNSPEC, 0, self.index_of(device), 0, 0)
+        return _link_in(self._questions.ask(RTM_GETLINK, body, WITHOUT_STATISTICS))
 
     def attempt(self, what: str, request: Callable[..., Any], *words: str, **fields: Any) -> bool:
         """Make a request that sets `what`. Returns False if it is set already. Raises PrivilegeError or DeviceError."""
@@ -72,26 +160,80 @@ class Netlink(AbstractContextManager["Netlink"]):
             raise DeviceError(f"{what} cannot be set: {_reason(error)}") from error
         return True
 
-    def routes(self, version: int, table: int, device: str | None = None) -> Iterator[Network]:
+    def links(self) -> Iterator[Link]:
+        """Yield all devices. Raises OSError, or Interrupted at the end."""
+        body = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0)
+        for message in self._questions.dump(RTM_GETLINK, body, WITHOUT_STATISTICS):
+            yield _link_in(message)
+
+    def found_addresses(self, names: Mapping[int, str]) -> Iterator[InterfaceAddress]:
+        """Yield this host's addresses; `names`: the devices' by number. Raises OSError, or Interrupted at the end."""
+        for body, found in self._questions.dump(RTM_GETADDR, bytes(8)):
+            family, length, index = _ADDRESS.unpack(body)
+            other = found.get(IFA_ADDRESS, b"")
+            own = found.get(IFA_LOCAL, other)
+            if family in (AF_INET, AF_INET6) and other:
+                yield InterfaceAddress(names.get(index, ""), _text_of(own), _network_of(other, length))
+
+    def found_routes(self, version: int, table: int, index: int = 0) -> Iterator[FoundRoute]:
+        """Yield the unicast routes in a table, through one device or all. Raises OSError, or Interrupted at the end."""
+        wanted = [(RTA_TABLE, _u32.pack(table))]
+        if index:
+            wanted.append((RTA_OIF, _u32.pack(index)))
+        body = _ROUTE.pack(family_of(version), 0, 0, 0, 0)
+        for head, found in self._questions.dump(RTM_GETROUTE, body, wanted):
+            family, length, short_table, kind, flags = _ROUTE.unpack(head)
+            number = _number_in(found, RTA_TABLE) or short_table
+            device = _number_in(found, RTA_OIF)
+            is_wanted = number == table and (not index or device == index) and family == family_of(version)
+            if is_wanted and kind == RTN_UNICAST and not flags & RTM_F_CLONED:
+                yield FoundRoute(_network_of(found.get(RTA_DST) or ANY[version], length), number, device)
+
+    def found_rules(self, version: int) -> Iterator[FoundRule]:
+        """Yield the policy rules of an IP version. Raises OSError, or Interrupted at the end."""
+        for body, found in self._questions.dump(RTM_GETRULE, _RULE.pack(family_of(version), 0, 0, 0, 0)):
+            family, length, short_table, action, flags = _RULE.unpack(body)
+            if family == family_of(version):
+                suppressed = _number_in(found, FRA_SUPPRESS_PREFIXLEN, NO_SUPPRESSION)
+                mark = _number_in(found, FRA_FWMARK)
+                yield FoundRule(
+                    version,
+                    _number_in(found, FRA_PRIORITY),
+                    action,
+                    _number_in(found, FRA_TABLE) or short_table,
+                    mark,
+                    str(_network_of(found[FRA_DST], length)) if FRA_DST in found else "",
+                    0 if suppressed == NO_SUPPRESSION else suppressed + 1,
+                    bool(flags & FIB_RULE_INVERT) == bool(mark)
+                    and _number_in(found, FRA_FWMASK, ALL_BITS) == ALL_BITS
+                    and found.keys() <= OUR_ATTRIBUTES,
+                )
+
+    def routes(self, version: int, table: int, device: str | None = None) -> list[Network]:
         """List the destinations of the routes in a table, through one device or all."""
-        wanted = {"oif": self.index_of(device)} if device is not None else {}
-        for route in self.requests.get_routes(family=family_of(version), table=table, **wanted):
-            address = route.get_attr("RTA_DST") or ("0.0.0.0" if version == 4 else "::")
-            yield ip_network(f"{address}/{route['dst_len']}")
+        index = self.index_of(device) if device is not None else 0
+        return [each.network for each in whole(lambda: self.found_routes(version, table, index))]
 
-    def rules(self, version: int) -> Iterator[Any]:
-        """List the policy rules of an IP version, as pyroute2's messages."""
-        yield from self.requests.get_rules(family=family_of(version))
+    def rules(self, version: int) -> list[FoundRule]:
+        """List the policy rules of an IP version."""
+        return whole(lambda: self.found_rules(version))
 
-    def addresses(self) -> Iterator[InterfaceAddress]:
+    def addresses(self) -> list[InterfaceAddress]:
         """List this host's addresses, each with the network that it makes reachable."""
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in self.requests.get_links()}
-        for found in self.requests.get_addr():
-            if found["family"] in (AF_INET, AF_INET6):
-                other = found.get_attr("IFA_ADDRESS")
-                own = found.get_attr("IFA_LOCAL") or other
-                network = ip_network(f"{other}/{found['prefixlen']}", strict=False)
-                yield InterfaceAddress(names.get(found["index"], ""), own, network)
+        names = {link.number: link.name for link in whole(self.links)}
+        return whole(lambda: self.found_addresses(names))
+
+
+def whole(read: Callable[[], Iterator[Found]]) -> list[Found]:
+    """Read a list, again if it has changed meanwhile. Raises OSError."""
+    for _ in range(MOST_TRIES):
+        found: list[Found] = []
+        try:
+            found.extend(read())
+            break
+        except Interrupted:
+            time.sleep(SECONDS_BETWEEN_TRIES)
+    return found
 
 
 def family_of(version: int) -> int:
@@ -109,3 +251,27 @@ def netlink_error() -> type[Any]:
 
 def _reason(error: Any) -> str:
     return os.strerror(error.code) if error.code else str(error)
+
+
+def _link_in(message: Message) -> Link:
+    body, found = message
+    _, _, index, flags, _ = _LINK.unpack(body)
+    information = found.get(IFLA_LINKINFO, b"")
+    kind = attributes_in(information, 0, len(information)).get(IFLA_INFO_KIND, b"")
+    name, mtu = found.get(IFLA_IFNAME, b""), _number_in(found, IFLA_MTU)
+    return Link(index, os.fsdecode(name.rstrip(b"\0")), flags, mtu, kind.rstrip(b"\0").decode("ascii", "replace"))
+
+
+def _number_in(found: Mapping[int, bytes], kind: int, default: int = 0) -> int:
+    value = found.get(kind)
+    return int(_u32.unpack(value)[0]) if value is not None else default
+
+
+@functools.lru_cache(maxsize=4096)
+def _text_of(address: bytes) -> str:
+    return str(ip_address(address))
+
+
+@functools.lru_cache(maxsize=4096)
+def _network_of(address: bytes, length: int) -> Network:
+    return ip_network((address, length), strict=False)

@@ -145,10 +145,9 @@ class HostRoutes:
 
     def _refuse_a_second(self, netlink: Netlink, version: int) -> None:
         for rule in netlink.rules(version):
-            mark = rule.get_attr("FRA_FWMARK")
-            if rule.get_attr("FRA_PRIORITY") == TUNNEL and mark != self._mark:
+            if rule.priority == TUNNEL and rule.mark != self._mark:
                 raise DeviceError(
-                    f"another full tunnel of IPv{version} (table {mark}) is up, or was killed and blocks traffic: "
+                    f"another full tunnel of IPv{version} (table {rule.mark}) is up, or was killed and blocks traffic: "
                     "two would lead into each other. End it first, with 'vpntun down NAME'"
                 )
 
@@ -162,9 +161,9 @@ def _free_number() -> int:
     """Return a number that no rule uses as mark or table, and whose table holds no route."""
     with Netlink() as netlink:
         rules = [rule for version in (4, 6) for rule in netlink.rules(version)]
-        taken = {rule.get_attr(name) for rule in rules for name in ("FRA_FWMARK", "FRA_TABLE")}
+        taken = {number for rule in rules for number in (rule.mark, rule.table)}
         return next(
             number
             for number in count(FIRST_MARK)
-            if number not in taken and not any(any(netlink.routes(version, number)) for version in (4, 6))
+            if number not in taken and not any(netlink.routes(version, number) for version in (4, 6))
         )

@@ -28,7 +28,7 @@ class DeviceSettings:
         device = self._device
         with Netlink() as netlink:
             wanted: list[Change] = []
-            former = netlink.link(device).get_attr("IFLA_MTU")
+            former = netlink.link(device).mtu
             if mtu is not None and mtu != former:
                 wanted.append(Mtu(device, former, mtu))
             wanted += (Address(device, each) for each in addresses)
