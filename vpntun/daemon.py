@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -39,7 +39,7 @@ from vpntun.crypto.aead import BACKEND
 from vpntun.datapath.engine import Engine
 from vpntun.datapath.link import Link
 from vpntun.datapath.links import Links
-from vpntun.errors import ConfigurationError, InterfaceInUse, VpntunError
+from vpntun.errors import ConfigurationError, DeviceError, InterfaceInUse, VpntunError
 from vpntun.netconf.addresses import OwnAddresses
 from vpntun.netconf.cleanup import clean_up
 from vpntun.netconf.dns import HostDns
@@ -305,10 +305,13 @@ class _Daemon:
             self._service.reloaded(self._engine.monitor.summary)
 
     def _status(self) -> dict[str, Any]:
+        mtu = None
+        with suppress(DeviceError):  # the device may be in another network namespace, or have another name
+            mtu = self._device.mtu
         return status_of(
             self._tunnel,
             self._link_of,
-            mtu=self._device.mtu,
+            mtu=mtu,
             addresses=self._addresses,
             drops=self._drops,
             uptime=self._loop.now - self._started,

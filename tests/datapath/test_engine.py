@@ -72,6 +72,13 @@ def test_nothing_leads_to_a_removed_link(two: Two) -> None:
     assert two.bob.links == {}
 
 
+def test_a_device_that_was_moved_away_has_the_last_mtu_known(two: Two) -> None:
+    two.bob.device.mtu = 1300
+    assert two.bob.engine.mtu == 1300
+    two.bob.device.elsewhere = True
+    assert two.bob.engine.mtu == 1300
+
+
 def test_a_candidate_whose_route_leads_into_the_tunnel_is_refused(loop: HandLoop) -> None:
     udp = UdpCarrier(loop, 0, answers_from_where_asked=False, versions=[socket.AF_INET])
     end = End(ALICE, loop, carriers={"udp": udp})

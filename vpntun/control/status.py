@@ -39,7 +39,7 @@ def status_of(
     tunnel: Tunnel,
     link_of: Callable[[bytes], Link],
     *,
-    mtu: int,
+    mtu: int | None,
     addresses: Iterable[Interface],
     drops: Mapping[str, int],
     uptime: float,
@@ -47,8 +47,8 @@ def status_of(
 ) -> dict[str, Any]:
     """Return the complete status.
 
-    `link_of`: the link of a public key. `drops`: those that belong to no peer. `uptime`: seconds since the start.
-    `clock`: the wall clock.
+    `link_of`: the link of a public key. `mtu`: None if it is not known. `drops`: those that belong to no peer.
+    `uptime`: seconds since the start. `clock`: the wall clock.
     """
     wall = clock()
     return {

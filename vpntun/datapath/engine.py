@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 from vpntun.carriers.base import Carrier, ConnectionOwner, DatagramSource, Stream
 from vpntun.core.endpoint import Endpoint, Flow, Reachable
@@ -27,6 +28,7 @@ from vpntun.datapath.outbound import Outbound
 from vpntun.datapath.plain import PlainSender
 from vpntun.datapath.relay import Relay
 from vpntun.datapath.seal_buffer import SealBuffer
+from vpntun.errors import DeviceError
 from vpntun.netconf.addresses import OwnAddresses
 from vpntun.runtime.clock import Pause
 from vpntun.runtime.log import notice
@@ -76,7 +78,8 @@ class Engine:
         self._observer = observer or NoObserver()
         self.monitor = LinkMonitor(loop, self._observer)
         self._carriers = carriers
-        self._bundler = Bundler(PlainSender(device.mtu, self.seal_buffer), self.seal_buffer)
+        self._last_mtu = device.mtu
+        self._bundler = Bundler(PlainSender(self._last_mtu, self.seal_buffer), self.seal_buffer)
         self._own_addresses = own_addresses
         self._delivery = Delivery(device, self.routes, self.drops)
         self._inbound = Inbound(self.node, self.links, loop, self.drops)
@@ -97,8 +100,13 @@ class Engine:
 
     @property
     def mtu(self) -> int:
-        """The device's MTU at this moment, in bytes: operators change it. Raises DeviceError if the device is gone."""
-        return self.device.mtu
+        """The device's MTU at this moment, in bytes: operators change it.
+
+        It is the last one known if the device was moved to another network namespace.
+        """
+        with suppress(DeviceError):
+            self._last_mtu = self.device.mtu
+        return self._last_mtu
 
     # Links
 

@@ -27,7 +27,7 @@ class Device(Protocol):
 
     @property
     def mtu(self) -> int:
-        """The MTU, in bytes. Raises DeviceError once no device has this name."""
+        """The MTU, in bytes. Raises DeviceError if no device in this network namespace has this name any more."""
 
     @property
     def takes_tcp(self) -> bool:

@@ -32,24 +32,37 @@ class FakeDevice:
     headers          the virtio_net_hdr of each
     takes_packets    whether writes are accepted
     gone             whether somebody has deleted it
+    elsewhere        whether somebody has moved it to another network namespace, or renamed it
     """
 
     def __init__(self, mtu: int = 1420, offloads: int = TCP_OFFLOADS | UDP_OFFLOADS) -> None:
         self.name = "fake0"
         self.created = True
         self.is_up = True
-        self.mtu = mtu
+        self._mtu = mtu
         self.takes_tcp = offloads & TCP_OFFLOADS == TCP_OFFLOADS
         self.takes_udp = offloads & UDP_OFFLOADS == UDP_OFFLOADS
         self.packets: list[bytes] = []
         self.headers: list[bytes] = []
         self.takes_packets = True
         self.gone = False
+        self.elsewhere = False
         self._near, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._near, self._far):
             option = SO_SNDBUFFORCE if os.geteuid() == 0 else socket.SO_SNDBUF
             end.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
             end.setblocking(False)
+
+    @property
+    def mtu(self) -> int:
+        """The MTU, as Device.mtu."""
+        if self.elsewhere:
+            raise DeviceError(f"the device {self.name} cannot be queried")
+        return self._mtu
+
+    @mtu.setter
+    def mtu(self, mtu: int) -> None:
+        self._mtu = mtu
 
     def fileno(self) -> int:
         """Return the descriptor that is readable while packets wait."""
