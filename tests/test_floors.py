@@ -26,6 +26,7 @@ ROOMS = (
     "config",
     "tun",
     "carriers",
+    "firewall",
     "netconf",
     "process",
     "datapath",

@@ -147,7 +147,14 @@ class _Daemon:
     def _make_routes(self) -> HostRoutes:
         """Return the object that keeps this host's routes in step with the allowed IPs; they are removed at the end."""
         routing, device = self._tunnel.routing, self._device
-        routes = HostRoutes(device.name, routing.table, routing.fwmark, self._journal, ephemeral=device.created)
+        routes = HostRoutes(
+            device.name,
+            routing.table,
+            routing.fwmark,
+            self._journal,
+            ephemeral=device.created,
+            tcp_port=self._tunnel.tcp_port,
+        )
         self._stack.callback(routes.undo)
         return routes
 

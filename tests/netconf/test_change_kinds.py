@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.netconf.kernel import add, add_up, in_own_network
-from vpntun.errors import ConfigurationError, DeviceError
+from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
 from vpntun.netconf import change_kinds
 from vpntun.netconf.change_kinds import (
     LOOSE,
@@ -21,6 +21,7 @@ from vpntun.netconf.change_kinds import (
     Route,
     Rule,
     Up,
+    ValidMark,
     filter_is_strict,
     filter_setting,
 )
@@ -214,6 +215,48 @@ def test_a_filter_that_somebody_else_has_set_meanwhile_is_left_alone() -> None:
         set_filters(0)
         LooseFilter(STRICT).take_back(netlink)
     assert filter_setting() == 0
+
+
+@in_own_network
+def test_marks_are_made_valid_once_and_invalid_again() -> None:
+    setting = change_kinds.CONF / "all" / "src_valid_mark"
+    with Netlink() as netlink:
+        assert ValidMark().make(netlink)
+        assert setting.read_text() == "1\n"
+        assert not ValidMark().make(netlink)
+        ValidMark().take_back(netlink)
+    assert setting.read_text() == "0\n"
+
+
+@in_own_network
+def test_marks_stay_valid_until_the_last_tunnel_ends() -> None:
+    setting, first, second = (change_kinds.CONF / "all" / "src_valid_mark", Rule(4, 5182, 7, 7), Rule(4, 5201, 8, 8))
+    with Netlink() as netlink:
+        for change in (ValidMark(), first, ValidMark(), second):
+            assert change.make(netlink)
+        first.take_back(netlink)
+        ValidMark().take_back(netlink)
+        assert setting.read_text() == "1\n"
+        second.take_back(netlink)
+        ValidMark().take_back(netlink)
+    assert setting.read_text() == "0\n"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_setting_that_cannot_be_written_matters_only_to_a_strict_filter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strict: bool
+) -> None:
+    monkeypatch.setattr(change_kinds, "CONF", tmp_path)
+    for name in ("all", "eth0"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rp_filter").write_text(f"{int(strict)}\n")
+    (tmp_path / "all" / "src_valid_mark").mkdir()  # not even root can write there, as in a container
+    with Netlink() as netlink:
+        if strict:
+            with pytest.raises(PrivilegeError, match="Set it before starting vpntun"):
+                ValidMark().make(netlink)
+        else:
+            assert not ValidMark().make(netlink)
 
 
 def test_the_filter_is_read_where_the_kernel_has_it() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.machine import logged
 from vpntun.netconf import change_kinds, cleanup, dns
-from vpntun.netconf.change_kinds import Address, LooseFilter, Mtu, Route, Rule, Up
+from vpntun.netconf.change_kinds import Address, LooseFilter, Mtu, Route, Rule, Up, ValidMark
 from vpntun.netconf.changes import Change, entry_of
 from vpntun.netconf.cleanup import KINDS, change_of, clean_up
 from vpntun.netconf.dns import NameServers, entry_for
@@ -29,6 +29,7 @@ EVERY_KIND: list[Change] = [
     Route("tun3", ip_network("::/0"), 51820, "fd77::1"),
     Rule(4, 5182, 51820, 51820),
     Rule(6, 5181, 254, to="fd01::/64", shortest=64),
+    ValidMark(),
     LooseFilter(1),
     NameServers(entry_for("tun3"), "nameserver 192.0.2.1\nsearch example.org\n"),
 ]
@@ -104,6 +105,9 @@ class FakeNetlink:
         self.devices.add(device)
         return 1
 
+    def rules(self, _: int) -> list[object]:
+        return []
+
     def rule(self, *_: str, **fields: object) -> None:
         self.fields.append(fields)
 
@@ -116,7 +120,8 @@ def test_no_entry_raises_and_none_touches_anything_but_this_interface(entries: l
     with tempfile.TemporaryDirectory() as made, logged(), pytest.MonkeyPatch.context() as patched:
         folder = Path(made)
         (folder / "all").mkdir()
-        (folder / "all" / "rp_filter").write_text("2\n")
+        for setting in ("rp_filter", "src_valid_mark"):
+            (folder / "all" / setting).write_text("2\n")
         patched.setattr(change_kinds, "CONF", folder)
         patched.setattr(cleanup, "Netlink", lambda: netlink)
         patched.setattr(dns, "_resolvconf", lambda *arguments, **_: names.append(arguments[1]))
@@ -131,7 +136,7 @@ def test_no_entry_raises_and_none_touches_anything_but_this_interface(entries: l
     for fields in netlink.fields:
         assert all(0 <= each < 1 << 32 for each in fields.values() if isinstance(each, int))
         assert fields.get("family", 2) in (2, 10)
-        assert fields.get("priority", 5180) in cleanup.PRIORITIES
+        assert fields.get("priority", 5180) in change_kinds.PRIORITIES
 
 
 @pytest.mark.parametrize(

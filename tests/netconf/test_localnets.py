@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.netconf.localnets import PRIVATE, own_networks
+from vpntun.netconf.localnets import PRIVATE, addresses_only_of, own_networks
 from vpntun.netconf.netlink import InterfaceAddress, Netlink
 
 
@@ -80,6 +80,12 @@ def test_no_own_network_contains_a_public_address(address: int, length: int, oth
     for network in map(ip_network, found):
         picked = network[other % network.num_addresses]
         assert any(each.version == 4 and picked in each for each in PRIVATE)
+
+
+def test_only_addresses_that_no_other_device_has_are_the_devices_alone() -> None:
+    addresses = [address_on("tun3", each) for each in ("192.168.1.2/32", "fd09::2/64", "10.9.0.2/24", "fe80::1/64")]
+    addresses += [address_on("eth0", each) for each in ("192.168.1.2/24", "10.9.0.77/24")]
+    assert addresses_only_of("tun3", addresses) == ["10.9.0.2", "fd09::2"]
 
 
 def test_loopback_does_not_count() -> None:

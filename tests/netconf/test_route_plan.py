@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.netconf.change_kinds import Route, Rule
+from vpntun.netconf.change_kinds import PRIORITIES, Route, Rule
 from vpntun.netconf.netlink import InterfaceAddress
 from vpntun.netconf.route_plan import (
     RoutePlan,
@@ -138,6 +138,7 @@ def test_the_longest_prefix_of_two_merged_tables_wins(
 
     rules = [each for each in merging_rules(mine, 7) if isinstance(each, Rule)]
     assert rules == sorted(rules, key=lambda each: each.priority)
+    assert all(each.priority in PRIORITIES for each in rules)
     chosen = next((each.table for each in rules if longest(each.table) >= each.shortest), 254)
     assert chosen == (7 if longest(7) >= longest(254) and longest(7) >= 0 else 254)
 

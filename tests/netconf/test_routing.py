@@ -1,4 +1,7 @@
-"""Marks of one tunnel, and the refusal to become a full tunnel later; the plan itself is in test_route_plan.py."""
+"""Marks of one tunnel, the kernel's filter, and the refusal to become a full tunnel later.
+
+The plan of routes and rules is in test_route_plan.py.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine import logged
+from tests.netconf.kernel import add_up, in_own_network
 from vpntun.errors import ConfigurationError
+from vpntun.firewall.arrivals import Arrivals
+from vpntun.netconf import change_kinds
 from vpntun.netconf.journal import Journal
+from vpntun.netconf.netlink import Netlink
 from vpntun.netconf.route_plan import Table
 from vpntun.netconf.routing import HostRoutes
 from vpntun.types import Network
@@ -73,3 +81,28 @@ def test_becoming_a_full_tunnel_takes_a_restart(tmp_path: Path, of: list[HostRou
     assert of[0].choose_mark(networks("10.0.0.0/9")) == 0
     with pytest.raises(ConfigurationError, match="start it again"):
         of[0].apply(networks("10.0.0.0/9 ::/0"))
+
+
+@pytest.mark.parametrize(("marked", "during"), [(True, (1, 1)), (False, (2, 0))], ids=["marked", "unmarked"])
+@in_own_network
+def test_a_strict_filter_stays_strict_where_arriving_packets_can_be_marked(
+    tmp_path: Path, marked: bool, during: tuple[int, int]
+) -> None:
+    def settings() -> tuple[int, ...]:
+        return tuple(int((change_kinds.CONF / "all" / name).read_text()) for name in ("rp_filter", "src_valid_mark"))
+
+    with Netlink() as netlink:
+        add_up(netlink, "tun3", "10.9.0.2/24")
+    (change_kinds.CONF / "all" / "rp_filter").write_text("1\n")
+    other = Arrivals("tun3")
+    if not marked:
+        other.mark(7, [])  # so that the name is taken
+    routes = tunnel(tmp_path, "auto")
+    routes.choose_mark(networks("0.0.0.0/0"))
+    with logged() as lines:
+        routes.apply(networks("0.0.0.0/0"))
+        routes.follow()
+    assert settings() == during
+    assert len(lines) == (0 if marked else 1)
+    routes.undo()
+    assert settings() == (1, 0)

@@ -21,7 +21,7 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.core.endpoint import Endpoint, Reachable
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
-from vpntun.types import SocketAddress, carriers_of
+from vpntun.types import SocketAddress
 from vpntun.wire.stream_framing import SharedBuffer
 
 SECONDS_TO_CONNECT = 10.0
@@ -53,8 +53,7 @@ class TcpCarrier:
     @classmethod
     def open(cls, tunnel: Tunnel, mark: int, loop: Loop) -> TcpCarrier:
         """Open the listeners that this tunnel needs."""
-        listens = tunnel.listen_on is not None and "tcp" in carriers_of(tunnel.listen_on)
-        return cls(loop, tunnel.port if listens else None, mark)
+        return cls(loop, tunnel.tcp_port, mark)
 
     def start(self, user: CarrierUser) -> None:
         """Accept connections from now on."""

@@ -23,7 +23,7 @@ from vpntun.crypto.keys import KeyPair, agree, parse_key
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.errors import BadPacket, ConfigurationError, KeyFileError
 from vpntun.runtime.log import notice
-from vpntun.types import Interface, IpAddress, Network, Transport
+from vpntun.types import Interface, IpAddress, Network, Transport, carriers_of
 
 Role = Literal["server", "client"]
 
@@ -110,6 +110,11 @@ class Tunnel:
         """Return a route, or an address's network, that would lead packets to `endpoint` into the tunnel itself."""
         networks = (*self.routes, *(address.network for address in self.addresses))
         return next((each for each in networks if each.version == endpoint.version and endpoint in each), None)
+
+    @property
+    def tcp_port(self) -> int | None:
+        """The port where peers connect by TCP, None if they do not."""
+        return self.port if self.listen_on is not None and "tcp" in carriers_of(self.listen_on) else None
 
     @property
     def default_mtu(self) -> int:

@@ -17,6 +17,8 @@ IFA_F_NODAD = 0x02
 FR_ACT_UNREACHABLE = 7
 CONF = Path("/proc/sys/net/ipv4/conf")
 STRICT, LOOSE = 1, 2
+PRIORITIES = range(5180, 5200 + 2 * 128 + 2)
+"""Priorities of all rules in route_plan.py; merging_rules makes the last one."""
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,44 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class ValidMark:
+    """The kernel's setting by which its IPv4 reverse path filter minds marks (src_valid_mark in ip-sysctl).
+
+    Arriving packets that carry the tunnel's mark (firewall/arrivals.py) then pass a strict filter, which stays strict.
+    Several tunnels share the setting, and the last one to end switches it off.
+    """
+
+    on_device: ClassVar[bool] = False
+
+    def make(self, netlink: Netlink) -> bool:
+        """Switch it on. Raises PrivilegeError if that is not possible and the filter is strict on any device."""
+        setting = CONF / "all" / "src_valid_mark"
+        try:
+            if int(setting.read_text()):
+                return _others_have_rules(netlink)
+            setting.write_text("1\n")
+        except OSError as error:
+            if not filter_is_strict():
+                return False
+            raise PrivilegeError(
+                f"net.ipv4.conf.all.src_valid_mark cannot be set to 1 ({error.strerror}): while rp_filter is strict, "
+                "a full tunnel receives nothing from its peers over IPv4 without it. Set it before starting vpntun"
+            ) from error
+        return True
+
+    def take_back(self, netlink: Netlink) -> None:
+        """Switch it off, unless another tunnel has rules that mind marks."""
+        if not _others_have_rules(netlink):
+            (CONF / "all" / "src_valid_mark").write_text("0\n")
+
+
+@dataclass(frozen=True)
 class LooseFilter:
     """The IPv4 reverse path filter (rp_filter in the kernel's ip-sysctl documentation), set from strict to loose.
 
-    A strict filter drops a packet unless an answer without the mark would leave through the device that it came in by.
-    In a full tunnel, that drops everything from the peers. The kernel applies the greater of the settings for `all` and
-    for the device, and loose is the greatest.
+    It is made loose where arriving packets cannot be marked. A strict filter drops a packet unless an answer without
+    the mark would leave through the device that it came in by. In a full tunnel, that drops everything from the peers.
+    The kernel applies the greater of the settings for `all` and for the device, and loose is the greatest.
     """
 
     former: int
@@ -192,6 +226,11 @@ class LooseFilter:
         """Restore the former setting, unless somebody else has changed it meanwhile."""
         if filter_setting() == LOOSE:
             _filter_of("all").write_text(f"{self.former}\n")
+
+
+def _others_have_rules(netlink: Netlink) -> bool:
+    """Whether there are rules of IPv4 that a tunnel makes. Its own come after the setting and go before it."""
+    return any(rule.priority in PRIORITIES for rule in netlink.rules(4))
 
 
 def filter_setting() -> int:

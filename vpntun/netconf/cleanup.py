@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from vpntun.errors import PrivilegeError
-from vpntun.netconf.change_kinds import LOOSE, Address, LooseFilter, Mtu, Route, Rule, Up
+from vpntun.netconf.change_kinds import LOOSE, PRIORITIES, Address, LooseFilter, Mtu, Route, Rule, Up, ValidMark
 from vpntun.netconf.changes import Change, take_back
 from vpntun.netconf.dns import NameServers, entry_for
 from vpntun.netconf.journal import Entry, entries_of, forget, path_of
 from vpntun.netconf.netlink import Netlink
-from vpntun.netconf.route_plan import EVERYTHING, MERGED, NAMED
+from vpntun.netconf.route_plan import EVERYTHING
 from vpntun.runtime.log import notice
 from vpntun.tun.device import TunDevice, interface_exists
 
-KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Mtu, Up, Address, Route, Rule, LooseFilter, NameServers)}
-PRIORITIES = range(NAMED, MERGED + 2 * 128 + 2)
-"""Priorities of all rules in route_plan.py; merging_rules makes the last one."""
+KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Mtu, Up, Address, Route, Rule, ValidMark, LooseFilter, NameServers)
+}
 
 
 def clean_up(interface: str, folder: Path | None = None) -> bool:
@@ -85,6 +85,8 @@ def _can_be_of(interface: str, change: Change) -> bool:
                 and change.priority in PRIORITIES
                 and change.shortest <= network.max_prefixlen
             )
+        case ValidMark():
+            return True
         case LooseFilter():
             return change.former < LOOSE
         case NameServers():

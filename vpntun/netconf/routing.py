@@ -12,9 +12,11 @@ from itertools import count
 from pathlib import Path
 
 from vpntun.errors import ConfigurationError, DeviceError, VpntunError
-from vpntun.netconf.change_kinds import LooseFilter, Route, filter_is_strict, filter_setting
+from vpntun.firewall.arrivals import Arrivals
+from vpntun.netconf.change_kinds import LooseFilter, Route, ValidMark, filter_is_strict, filter_setting
 from vpntun.netconf.changes import Change, Changes
 from vpntun.netconf.journal import Journal
+from vpntun.netconf.localnets import addresses_only_of
 from vpntun.netconf.netlink import MAIN, InterfaceAddress, Netlink
 from vpntun.netconf.route_plan import (
     EVERYTHING,
@@ -38,14 +40,25 @@ IPV6 = Path("/proc/sys/net/ipv6")
 class HostRoutes:
     """The routes and rules of one tunnel. `mark`: the operator's FwMark, 0 without one.
 
-    `ephemeral`: this process made the device, whose routes disappear with it.
+    `ephemeral`: this process made the device, whose routes disappear with it. `tcp_port`: where peers connect by TCP,
+    None if they do not.
     """
 
-    def __init__(self, device: str, table: Table, mark: int, journal: Journal, *, ephemeral: bool) -> None:
+    def __init__(
+        self,
+        device: str,
+        table: Table,
+        mark: int,
+        journal: Journal,
+        *,
+        ephemeral: bool,
+        tcp_port: int | None = None,
+    ) -> None:
         self._device = device
         self._table = table
         self._mark = mark
         self._changes = Changes(journal, device_is_ephemeral=ephemeral)
+        self._arrivals = Arrivals(device, tcp_port)
         self._mark_is_ours = False
         self._full: tuple[int, ...] = ()
         self._settled: list[Change] = []
@@ -93,11 +106,12 @@ class HostRoutes:
                 self._refuse_a_second(netlink, version)
             addresses = list(netlink.addresses())
             routes = self._routes(plan, merged, addresses, netlink)
-            loosens = 4 in (*plan.full, *merged)
-            if loosens and not self._filter and filter_is_strict():
-                self._filter = [LooseFilter(filter_setting())]
+            marked = self._mark_arrivals(plan.full, merged, addresses)
+            filtered = 4 in (*plan.full, *merged)
+            if filtered and not self._filter:
+                self._filter = _filter_that_passes(marked=marked)
             merging = merging_rules([each.network for each in routes if each.network.version in merged], self._mark)
-            settled = [*routes, *(self._filter if loosens else []), *merging]
+            settled = [*routes, *(self._filter if filtered else []), *merging]
             rules = full_tunnel_rules(self._device, plan.full, self._mark, addresses)
             self._changes.reconcile([*settled, *rules], netlink)
         self._full, self._settled, self._rules = plan.full, settled, rules
@@ -108,7 +122,9 @@ class HostRoutes:
             return
         try:
             with Netlink() as netlink:
-                rules = full_tunnel_rules(self._device, self._full, self._mark, netlink.addresses())
+                addresses = list(netlink.addresses())
+                self._mark_arrivals(self._full, (), addresses)
+                rules = full_tunnel_rules(self._device, self._full, self._mark, addresses)
                 if rules != self._rules:
                     self._changes.reconcile([*self._settled, *rules], netlink)
         except VpntunError as error:
@@ -119,6 +135,7 @@ class HostRoutes:
     def undo(self) -> None:
         """Take everything back, the last change first."""
         self._changes.undo()
+        self._arrivals.close()
 
     def _plan(self, networks: Iterable[Network]) -> RoutePlan:
         return RoutePlan.of(networks, self._table, ipv6=kernel_has_ipv6())
@@ -143,6 +160,15 @@ class HostRoutes:
             existing={each for each in there if Route(self._device, each, MAIN) not in self._changes},
         )
 
+    def _mark_arrivals(
+        self, full: Collection[int], merged: Collection[int], addresses: Iterable[InterfaceAddress]
+    ) -> bool:
+        """Mark what arrives if this tunnel has rules for marks, and return whether that worked."""
+        if full or merged:
+            return self._arrivals.mark(self._mark, addresses_only_of(self._device, addresses) if full else ())
+        self._arrivals.close()
+        return False
+
     def _refuse_a_second(self, netlink: Netlink, version: int) -> None:
         for rule in netlink.rules(version):
             if rule.priority == TUNNEL and rule.mark != self._mark:
@@ -155,6 +181,13 @@ class HostRoutes:
 def kernel_has_ipv6() -> bool:
     """Whether this kernel has IPv6 at all."""
     return IPV6.exists()
+
+
+def _filter_that_passes(*, marked: bool) -> list[Change]:
+    """Return the change by which the kernel's reverse path filter passes what the peers send."""
+    if marked:
+        return [ValidMark()]
+    return [LooseFilter(filter_setting())] if filter_is_strict() else []
 
 
 def _free_number() -> int:
