@@ -12,8 +12,9 @@ status; `vpntun.cli` maps one to the other in one place.
     6       PrivilegeError      a capability or a permission is missing
     7       PortInUse           another process listens on the port
     8       InterfaceInUse      another vpntun runs the interface
-    9       NotInTime           the link was not up within the time given to wait for it
+    9       NotInTime           the link was not up, or the daemon had not ended, within the time to wait for it
     10      HookFailed          one of the operator's commands failed, so the tunnel was not started
+    11      NotRunning          no daemon holds the pid file
 
 `BadPacket` is separate: parsers of untrusted bytes raise it and nothing else. It never leaves the event loop. It
 carries the name of the counter under which the packet is dropped.
@@ -65,7 +66,7 @@ class InterfaceInUse(VpntunError):
 
 
 class NotInTime(VpntunError):
-    """The link was not up within the time given to wait for it; the tunnel keeps trying."""
+    """What the command waited for has not happened in time: a link that comes up, or a daemon that ends."""
 
     exit_status = 9
 
@@ -82,6 +83,12 @@ class HookFailed(VpntunError):
     """A command that the operator set to run before the tunnel is used has failed."""
 
     exit_status = 10
+
+
+class NotRunning(VpntunError):
+    """No daemon holds the pid file: it has ended, or was killed and left the file behind."""
+
+    exit_status = 11
 
 
 class BadPacket(Exception):

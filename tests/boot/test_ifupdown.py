@@ -69,6 +69,22 @@ def test_ifup_fails_and_leaves_nothing_if_the_link_is_not_up_in_time(lab: Lab, h
     assert until(lambda: not lab.a.has_device("tun12"), 5)
 
 
+def test_a_pid_file_that_was_left_behind_leads_to_no_stranger(lab: Lab, host: Host) -> None:
+    stranger = host.popen("tail", "-f", "/etc/vpntun/vpntun.key")
+    leave = "sh", "-c", f"echo {stranger.process.pid} >/run/vpntun/tun3.pid"
+    host.run(*leave)
+    ifup(host, "tun3")
+    assert lab.a.has_device("tun3")
+    ifdown(host, "tun3")
+    assert not lab.a.has_device("tun3")
+    host.run(*leave)
+    ifup(host, "tun3")
+    host.run("vpntun", "down", "tun3")
+    host.run(*leave)
+    ifdown(host, "tun3")
+    assert stranger.running
+
+
 def test_a_file_with_two_stanzas_and_a_server(lab: Lab, host: Host) -> None:
     ifup(host, "office", "tun3")
     assert lab.a.has_device("office")

@@ -17,7 +17,8 @@ from tests.documents import blocks
 from tests.netns.lab import CHECKOUT, Lab, until
 
 SCRIPT = "/etc/init.d/vpntun"
-RUNS, DEAD, STOPPED = 0, 1, 3  # the Linux Standard Base's
+RUNS, DEAD, STOPPED, UNKNOWN = 0, 1, 3, 4  # the Linux Standard Base's
+FAILED, NOT_RUNNING = 1, 7
 
 pytestmark = pytest.mark.netns
 
@@ -99,6 +100,44 @@ def test_a_killed_tunnel_is_reported_as_dead_and_can_be_started_again(server: Ho
     server.run(SCRIPT, "start", "server@tun3")
     assert status(server, "server@tun3") == RUNS
     stop(server)
+
+
+def test_a_file_that_was_left_behind_leads_to_no_stranger(lab: Lab, server: Host) -> None:
+    stranger = server.popen("tail", "-f", "/etc/vpntun/vpntun.key")
+    server.run("sh", "-c", f"echo {stranger.process.pid} >/run/vpntun/tun3.pid")
+    assert status(server, "server@tun3") == DEAD
+    assert server.run(SCRIPT, "reload", "server@tun3", check=False).returncode == NOT_RUNNING
+    stop(server)
+    server.run(SCRIPT, "start", "server@tun3")
+    assert lab.b.has_device("tun3")
+    stop(server)
+    assert stranger.running
+
+
+def test_a_file_with_the_number_of_another_tunnel_does_not_lead_to_it(server: Host) -> None:
+    server.run(SCRIPT, "start", "server@tun3")
+    server.run("cp", "/run/vpntun/tun3.pid", "/run/vpntun/office.pid")
+    server.run(SCRIPT, "stop", "office")
+    assert (status(server, "office"), status(server, "server@tun3")) == (DEAD, RUNS)
+    stop(server)
+
+
+def test_a_tunnel_outside_this_container_is_reported_and_left_alone(server: Host) -> None:
+    server.run(SCRIPT, "start", "server@tun3")
+    for action, result in (("status", UNKNOWN), ("stop", FAILED)):
+        done = server.run("unshare", "-pf", "--mount-proc", SCRIPT, action, "server@tun3", check=False)
+        assert done.returncode == result, done
+        assert "is held by a process of another PID namespace" in done.stderr
+    assert status(server, "server@tun3") == RUNS
+    stop(server)
+
+
+@pytest.mark.long
+def test_a_tunnel_that_hangs_is_killed(server: Host) -> None:
+    server.run(SCRIPT, "start", "server@tun3")
+    server.run("kill", "-STOP", str(pid(server, "tun3")))
+    assert server.run(SCRIPT, "stop", "server@tun3", check=False).returncode == FAILED
+    assert status(server, "server@tun3") == DEAD
 
 
 def test_a_reload_reads_files_again_and_keeps_the_processes(server: Host) -> None:

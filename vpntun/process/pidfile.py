@@ -4,6 +4,10 @@ The lock tells whether the daemon lives. The number does not, since another proc
 is refused, and any other was left behind and is replaced. A new file appears under its name complete and locked. No
 other program's file is overwritten: an existing file is replaced only while this process holds its lock, and only if it
 contains nothing but a number.
+
+The daemon holds two locks. That of flock(2) excludes a second daemon. That of fcntl(2) names its holder: F_GETLK
+returns the process id as the asking process's namespace counts it, or 0 if the holder is in another namespace
+(locks_translate_pid, fs/locks.c). holder.py finds the daemon by it.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ class Pidfile:
             self._descriptor = os.open(fresh, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644)
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
                 os.write(self._descriptor, f"{os.getpid()}\n".encode())
                 while not (_link(fresh, self._path) or _replace(fresh, self._path)):
                     pass
