@@ -31,7 +31,7 @@ from functools import partial
 from typing import Any
 
 from vpntun.carriers.opening import open_carriers
-from vpntun.config.tunnel import SMALLEST_MTU_FOR_IPV6, Tunnel
+from vpntun.config.tunnel import Tunnel
 from vpntun.control.reset import forget_timestamp
 from vpntun.control.server import ControlServer
 from vpntun.control.status import status_of
@@ -54,7 +54,8 @@ from vpntun.runtime.internal_errors import InternalErrors
 from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
-from vpntun.tun.device import TunDevice, ipv6_is_on
+from vpntun.tun.device import TunDevice
+from vpntun.tun.ipv6 import carried_addresses, carried_networks, carries_ipv6
 from vpntun.types import Interface, Network, carriers_of
 
 
@@ -161,16 +162,16 @@ class _Daemon:
     def _configure_device(self) -> list[Interface]:
         """Set addresses, routes and MTU of the device, and bring it up; return its addresses."""
         tunnel, device = self._tunnel, self._device
-        addresses, mtu = list(tunnel.addresses), tunnel.mtu
-        if device.created:
-            mtu = mtu or tunnel.default_mtu
-            if not addresses:
-                ipv6 = mtu >= SMALLEST_MTU_FOR_IPV6 and ipv6_is_on(device.name)
-                addresses = [each for each in tunnel.derived_addresses if each.version == 4 or ipv6]
-        if addresses or tunnel.routes or mtu is not None:
+        mtu = tunnel.mtu or (tunnel.default_mtu if device.created else None)
+        addresses = carried_addresses(device.name, mtu or device.mtu, tunnel.addresses)
+        routes = carried_networks(device.name, mtu or device.mtu, tunnel.routes)
+        if device.created and not tunnel.addresses:
+            ipv6 = carries_ipv6(device.name, mtu or device.mtu)
+            addresses = [each for each in tunnel.derived_addresses if each.version == 4 or ipv6]
+        if addresses or routes or mtu is not None:
             settings = DeviceSettings(device.name, self._journal, ephemeral=device.created)
             self._stack.callback(settings.undo)
-            settings.apply(addresses, list(tunnel.routes), mtu)
+            settings.apply(addresses, routes, mtu)
         elif not device.is_up:
             notice("the device is down and is left as it was found: 'ip link set %s up' brings it up", device.name)
         return addresses

@@ -8,7 +8,10 @@ from vpntun.config.tunnel import DEFAULT_MTU, check_mtu, parse_interface
 from vpntun.errors import VpntunError
 from vpntun.netconf.settings import DeviceSettings
 from vpntun.runtime.accounts import gid_of, uid_of
+from vpntun.runtime.log import open_log
 from vpntun.tun import persistent
+from vpntun.tun.device import mtu_of
+from vpntun.tun.ipv6 import carried_addresses
 
 
 @click.command()
@@ -31,9 +34,12 @@ def mktun(name: str, user: str | None, group: str | None, addresses: tuple[str, 
     if mtu is not None:
         check_mtu(mtu, wanted)
     made = persistent.make(name, owner, members)
+    open_log(name, 0)
     settings = DeviceSettings(name)
     try:
-        settings.apply(list(wanted), [], DEFAULT_MTU if made and mtu is None else mtu)
+        if made and mtu is None:
+            mtu = DEFAULT_MTU
+        settings.apply(carried_addresses(name, mtu or mtu_of(name), wanted), [], mtu)
     except VpntunError:
         if made:
             persistent.remove(name)

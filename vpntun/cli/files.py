@@ -16,7 +16,8 @@ from vpntun.crypto.keys import format_key
 from vpntun.netconf.route_plan import collapse_to_default, full_tunnel_versions, versions_with_endpoints
 from vpntun.netconf.routing import kernel_has_ipv6
 from vpntun.runtime.log import open_log
-from vpntun.types import Network, Transport, carriers_of
+from vpntun.tun.ipv6 import carried_addresses, carried_networks, carries_ipv6
+from vpntun.types import Interface, Network, Transport, carriers_of
 
 
 @click.command()
@@ -52,9 +53,10 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
         yield f"  listening: on {_named(tunnel.listen_on, ' and ')} port {tunnel.port}"
     else:
         yield f"  listening: no, this end calls{f' from port {tunnel.port}' if tunnel.port is not None else ''}"
-    yield f"  addresses: {_listed(tunnel.addresses or tunnel.derived_addresses)}"
-    yield f"  mtu: {tunnel.mtu or tunnel.default_mtu}"
-    yield from _routes(tunnel)
+    addresses = _addresses(tunnel)
+    yield f"  addresses: {_listed(addresses)}"
+    yield f"  mtu: {_mtu(tunnel)}"
+    yield from _routes(tunnel, addresses)
     if tunnel.dns:
         yield f"  dns: {_listed(tunnel.dns)}"
     if tunnel.user is not None:
@@ -74,17 +76,30 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
         yield from _peer(peer)
 
 
-def _routes(tunnel: Tunnel) -> Iterator[str]:
+def _mtu(tunnel: Tunnel) -> int:
+    return tunnel.mtu or tunnel.default_mtu
+
+
+def _addresses(tunnel: Tunnel) -> list[Interface]:
+    """Return the addresses that the device gets, without those of IPv6 where this host has none."""
+    if tunnel.addresses:
+        return carried_addresses(tunnel.interface, _mtu(tunnel), tunnel.addresses)
+    ipv6 = carries_ipv6(tunnel.interface, _mtu(tunnel))
+    return [each for each in tunnel.derived_addresses if each.version == 4 or ipv6]
+
+
+def _routes(tunnel: Tunnel, addresses: list[Interface]) -> Iterator[str]:
     """Describe the routes and the mark that netconf/routing.py derives from the allowed IPs."""
     table, mark = tunnel.routing.table, f"0x{tunnel.routing.fwmark:x}" if tunnel.routing.fwmark else ""
     networks = list(dict.fromkeys(network for peer in tunnel.peers for network in peer.allowed))
+    reachable = [] if table == "off" else carried_networks(tunnel.interface, _mtu(tunnel), networks)
     if table == "off":
         yield "  routes: none"
     elif table != "auto":
-        yield f"  routes: {_listed(networks)}, in table {table}"
+        yield f"  routes: {_listed(reachable)}, in table {table}"
     else:
-        connected = [address.network for address in tunnel.addresses or tunnel.derived_addresses]
-        missing = [each for each in networks if each.prefixlen and not any(_covers(net, each) for net in connected)]
+        connected = [address.network for address in addresses]
+        missing = [each for each in reachable if each.prefixlen and not any(_covers(net, each) for net in connected)]
         yield f"  routes: {_listed(missing)}"
         full = full_tunnel_versions(collapse_to_default(networks), ipv6=kernel_has_ipv6())
         if full:

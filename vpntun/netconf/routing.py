@@ -28,8 +28,9 @@ from vpntun.netconf.route_plan import (
     merging_rules,
     routes_by,
 )
-from vpntun.runtime.log import NOTICE, Limited, notice
-from vpntun.tun.device import ipv6_is_on
+from vpntun.runtime.log import NOTICE, Limited
+from vpntun.tun.device import mtu_of
+from vpntun.tun.ipv6 import carried_networks
 from vpntun.types import Network
 
 FIRST_MARK = 51820
@@ -143,10 +144,7 @@ class HostRoutes:
     def _routes(
         self, plan: RoutePlan, merged: Collection[int], addresses: list[InterfaceAddress], netlink: Netlink
     ) -> list[Route]:
-        ipv6 = ipv6_is_on(self._device)
-        reachable = [each for each in plan.networks if each.version == 4 or ipv6]
-        if len(reachable) < len(plan.networks):
-            notice("IPv6 is disabled on %s, or its MTU is below 1280: the tunnel carries no IPv6", self._device)
+        reachable = carried_networks(self._device, mtu_of(self._device), plan.networks)
         if isinstance(self._table, int):
             return routes_by(self._device, reachable, self._table)
         there = [each for version in (4, 6) for each in netlink.routes(version, MAIN, self._device)]

@@ -189,14 +189,6 @@ def _flags_of(name: str) -> int:
     return flags & int(pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR)
 
 
-def ipv6_is_on(name: str) -> bool:
-    """Whether the kernel has IPv6, and IPv6 is enabled on this device."""
-    try:
-        return Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").read_text().strip() == "0"
-    except OSError:
-        return False
-
-
 def open_tun(name: str) -> pytun.TunTapDevice:
     """Create or attach a TUN device with the flags that a tunnel uses. Raises PrivilegeError or DeviceError."""
     try:

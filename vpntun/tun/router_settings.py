@@ -33,5 +33,6 @@ def ignore_routers(device: str, conf: Path = CONF) -> None:
         except FileNotFoundError:  # this kernel has no IPv6, or the device's MTU is too small for it
             continue
         except OSError as error:
-            log.info("%s cannot be set to 0 (%s); router messages from peers are dropped all the same", setting, error)
+            why = error.strerror
+            log.info("%s cannot be set to 0 (%s); router messages from peers are dropped all the same", setting, why)
             return
