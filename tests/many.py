@@ -23,7 +23,7 @@ from vpntun.carriers.udp import UdpCarrier
 from vpntun.carriers.udp_socket import UdpEndpoint
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
-from vpntun.core.endpoint import Endpoint, Flow, Reachable
+from vpntun.core.endpoint import Endpoint, Flow, Outcome, Reachable
 from vpntun.core.events import Event
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.server import ServerCarriers
@@ -285,6 +285,9 @@ class Crowd:
 
     def read_stream(self, connection: Stream) -> None:
         """Do nothing: there are no connections."""
+
+    def held_sent(self, endpoint: Endpoint, outcome: Outcome, datagrams: int, size: int) -> None:
+        """Do nothing: the members send too little for datagrams to be held."""
 
     def can_send(self, peer: Reachable | None) -> None:
         """Send the waiting packets of all members."""

@@ -16,7 +16,6 @@ ELSEWHERE = {
     "daemon.py": "netns/test_two_commands.py",  # puts all rooms together, and needs a device and a peer
     "cli/devices.py": "netns/test_persistent.py",  # needs a network of its own, and a second user
     "control/client.py": "cli/test_control.py",  # asked by the commands, over real sockets
-    "datapath/controlled_peer.py": "datapath/test_link.py",  # the half of a link that the core controls
     "datapath/client_link.py": "datapath/test_two_ends.py",  # needs somebody to call
 }
 NO_BEHAVIOUR = {

@@ -149,27 +149,41 @@ def test_two_senders_are_two_endpoints_and_one_sender_is_one(loop: HandLoop, fam
         assert seen[0] == seen[2] != seen[1]
 
 
-@pytest.mark.parametrize(
-    ("family", "local"),
-    [
-        (
-            socket.AF_INET,
-            (socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4x", 0, socket.inet_aton("192.0.2.77"))),
-        ),
-        (
-            socket.AF_INET6,
-            (socket.IPPROTO_IPV6, IPV6_PKTINFO, socket.inet_pton(socket.AF_INET6, "2001:db8::77") + bytes(4)),
-        ),
-    ],
-)
-def test_a_source_address_that_this_host_has_lost_is_left_out(
-    loop: HandLoop, family: int, local: tuple[int, int, bytes]
+LOST: dict[int, tuple[int, int, bytes]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4x", 0, socket.inet_aton("192.0.2.77"))),
+    socket.AF_INET6: (
+        socket.IPPROTO_IPV6,
+        IPV6_PKTINFO,
+        socket.inet_pton(socket.AF_INET6, "2001:db8::77") + bytes(4),
+    ),
+}
+
+
+@both_versions
+@pytest.mark.parametrize("segment", [0, 1300])
+def test_a_source_address_that_this_host_has_lost_is_left_out_and_forgotten(
+    loop: HandLoop, family: int, segment: int
 ) -> None:
     with bound(family, loop) as (udp, _), stranger(family) as other:
         other.bind((LOCALHOST[family], 0))
-        endpoint = udp.endpoint(other.getsockname(), (local,))
-        assert endpoint.send([memoryview(b"still")]) is Outcome.SENT
-        assert other.recv(100) == b"still"
+        endpoint = udp.endpoint(other.getsockname(), (LOST[family],))
+        outcomes = [endpoint.send([memoryview(bytes([each]) * 2000)], segment) for each in range(2)]
+        assert outcomes == [Outcome.REROUTED, Outcome.SENT]
+        wanted = [bytes([each]) * size for each in range(2) for size in ([1300, 700] if segment else [2000])]
+        assert [other.recv(5000) for _ in wanted] == wanted
+        assert not endpoint.local
+        assert udp.endpoint(other.getsockname(), (LOST[family],)) is not endpoint, "it may come back"
+
+
+@pytest.mark.parametrize(("size", "outcome"), [(100, Outcome.UNDELIVERABLE), (65508, Outcome.TOO_BIG)])
+def test_a_source_address_is_kept_if_the_datagram_is_refused_for_another_reason(
+    loop: HandLoop, size: int, outcome: Outcome
+) -> None:
+    with bound(socket.AF_INET, loop) as (udp, _):
+        local = (socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4x", 0, socket.inet_aton("127.0.0.1")))
+        endpoint = udp.endpoint(("127.0.0.1", 0 if size == 100 else 9), (local,))
+        assert endpoint.send([memoryview(bytes(size))]) is outcome
+        assert endpoint.local == (local,)
 
 
 @pytest.mark.parametrize("address", [("255.255.255.255", 9), ("127.0.0.1", 0)])
@@ -273,8 +287,9 @@ ip("link", "set", "far", "up")
 udp = UdpSocket(socket.AF_INET, 4242, loop, answers_from_where_asked=False)
 with socket.socket(fileno=os.dup(udp.fileno())) as same:
     same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-woken = []
-loop.watch(udp.fileno(), lambda: list(udp.receive()), lambda: udp.flush() and woken.append(True))
+woken, outcomes = [], []
+late = lambda endpoint, *outcome: outcomes.append(outcome)
+loop.watch(udp.fileno(), lambda: list(udp.receive()), lambda: udp.flush(late) and woken.append(True))
 silent = udp.endpoint(("192.0.2.9", 1))  # nobody answers ARP: datagrams wait in the kernel
 sent = 0
 while silent.send([memoryview(b"%4d" % sent + bytes(1000))]) is Outcome.SENT:
@@ -292,9 +307,32 @@ loop.until(lambda: woken, "for room in the socket")
 assert silent.ready()
 got = [int(watch.recv(2000)[28:32]) for _ in range(sent + 1)]
 assert got == list(range(sent + 1)), got
+assert not outcomes
 calls = len(woken)
 loop.settle()
 assert len(woken) == calls, "the loop spins"
+
+def hold():
+    ip("neighbour", "del", "192.0.2.9", "dev", "near")
+    for number in range(100):
+        if silent.send([memoryview(bytes(1000))]) is not Outcome.SENT:
+            return
+    assert False, "there is always room"
+
+def release():
+    del woken[:], outcomes[:]
+    ip("neighbour", "replace", "192.0.2.9", "lladdr", "02:00:00:00:00:09", "dev", "near")
+    loop.until(lambda: woken, "for room in the socket")
+    return outcomes
+
+hold()
+ip("link", "set", "near", "mtu", "700")
+assert release() == [(Outcome.TOO_BIG, 1, 1000)], outcomes
+ip("link", "set", "near", "mtu", "1500")
+hold()
+ip("route", "add", "blackhole", "192.0.2.9")
+assert release() == [(Outcome.UNDELIVERABLE, 1, 1000)], outcomes
+ip("route", "del", "blackhole", "192.0.2.9")
 
 ip("address", "del", "192.0.2.1/24", "dev", "near")
 assert udp.endpoint(("198.51.100.1", 1)).send([memoryview(b"x")]) is Outcome.UNDELIVERABLE

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from vpntun.carriers.base import DatagramSource, Stream
-from vpntun.core.endpoint import Reachable
+from vpntun.core.endpoint import Endpoint, Outcome, Reachable
 
 
 class RecordingUser:
-    """Keeps messages, in `received`; peers that can be sent to again; and connections that have closed."""
+    """Keeps messages, in `received`; peers that can be sent to again; and connections that have closed.
+
+    `held_sent_later`: what became of held datagrams.
+    """
 
     def __init__(self) -> None:
         self.received: list[bytes] = []
         self.can_send_again: list[Reachable | None] = []
+        self.held_sent_later: list[tuple[str, Outcome, int, int]] = []
         self.closed: list[Stream] = []
 
     def read_datagrams(self, source: DatagramSource) -> None:
@@ -22,6 +26,9 @@ class RecordingUser:
 
     def can_send(self, peer: Reachable | None) -> None:
         self.can_send_again.append(peer)
+
+    def held_sent(self, endpoint: Endpoint, outcome: Outcome, datagrams: int, size: int) -> None:
+        self.held_sent_later.append((endpoint.where, outcome, datagrams, size))
 
     def connection_closed(self, connection: Stream, peer: Reachable) -> None:
         self.closed.append(connection)

@@ -157,6 +157,10 @@ class Receiver:
             self._scattered += 1
             self._scattered_size = size
 
+    def forget_last(self) -> None:
+        """Ask for the endpoint of the next datagram, even if that comes from the same sender as the last one."""
+        self._address = None
+
     def _choose_way(self) -> None:
         """Begin a batch, or one for another size; or after a minute try again whether the kernel coalesces."""
         age = self._loop.now - self._begun_at

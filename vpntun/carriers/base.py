@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeAlias
 
-from vpntun.core.endpoint import Endpoint, Reachable
+from vpntun.core.endpoint import Endpoint, Outcome, Reachable
 from vpntun.types import SocketAddress
 
 Arrival: TypeAlias = tuple[memoryview, int, int, Endpoint]
@@ -89,6 +89,9 @@ class CarrierUser(Protocol):
 
     def can_send(self, peer: Reachable | None) -> None:
         """Note that data can be sent again to a peer; None: to every peer on this carrier."""
+
+    def held_sent(self, endpoint: Endpoint, outcome: Outcome, datagrams: int, size: int) -> None:
+        """Note that held datagrams, of which the longest has `size` bytes, were refused or rerouted in the end."""
 
     def connection_closed(self, connection: Stream, peer: Reachable) -> None:
         """Note that a connection which a peer had opened has closed."""

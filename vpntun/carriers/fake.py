@@ -48,6 +48,7 @@ class FakeEndpoint:
     is_ready        whether data is accepted; `opens` sets it
     can_deliver     whether this host can send to the endpoint at all
     largest         bytes of the longest datagram that this host sends unfragmented
+    is_rerouted     whether the next message leaves from another address of this host, since the former one is lost
     blocks_after    calls of `send` until the endpoint accepts no more data; None: it never blocks
     refuses         a peer whose messages `belongs_to` rejects
     incoming        messages that `receive` yields next, if the endpoint is a stream
@@ -67,6 +68,7 @@ class FakeEndpoint:
         self.is_clogged = False
         self.can_deliver = True
         self.largest = LARGEST
+        self.is_rerouted = False
         self.blocks_after: int | None = None
         self.hangs_up = False
         self.peer: Reachable | None = None
@@ -108,7 +110,7 @@ class FakeEndpoint:
         if self.blocks_after is not None:
             self.blocks_after -= 1
             self.is_ready = self.blocks_after > 0
-        return Outcome.SENT if self.is_ready else Outcome.HELD
+        return self._accepted()
 
     def send_first(self, message: Buffer) -> Outcome:
         """Record a message that is sent ahead of data."""
@@ -116,7 +118,7 @@ class FakeEndpoint:
         if not self.can_deliver:
             return Outcome.UNDELIVERABLE
         self.sent.append(bytes(message))
-        return Outcome.SENT
+        return self._accepted()
 
     def expect(self, peer: Reachable) -> None:
         """Remember the peer whose initiation was accepted."""
@@ -146,6 +148,12 @@ class FakeEndpoint:
     def close(self) -> None:
         """Remember that the endpoint was closed."""
         self.is_open = False
+
+    def _accepted(self) -> Outcome:
+        if self.is_rerouted:
+            self.is_rerouted = False
+            return Outcome.REROUTED
+        return Outcome.SENT if self.is_ready else Outcome.HELD
 
     def opens(self, blocks_after: int | None = None) -> None:
         """Accept data again, for `blocks_after` calls of `send`."""

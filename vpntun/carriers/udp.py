@@ -63,7 +63,7 @@ class UdpCarrier:
         """Read datagrams from now on."""
 
         def write(udp: UdpSocket) -> None:
-            if udp.flush():
+            if udp.flush(user.held_sent):
                 user.can_send(None)
 
         for udp in self.sockets.values():

@@ -6,7 +6,8 @@
 
 Datagrams for which the kernel has no room are held until it has, and nothing is sealed meanwhile; so the newest message
 is never lost between here and the wire. Datagrams that this host cannot send at all (no route, a firewall) are dropped
-and counted, and the link stays up. A server answers from the address to which the peer sent.
+and counted, and the link stays up. A server answers from the address to which the peer sent, until this host loses that
+address.
 """
 
 from __future__ import annotations
@@ -37,15 +38,20 @@ IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
 PMTUDISC_DONT, PMTUDISC_PROBE = 0, 3
 MOST_HELD = 8
 STALE_SOURCE = frozenset({errno.ENETUNREACH, errno.EINVAL, errno.EADDRNOTAVAIL})
+"""Errors by which the kernel may refuse a source address. EINVAL has other reasons too, so only another try tells."""
+REFUSED = frozenset({Outcome.TOO_BIG, Outcome.UNDELIVERABLE})
+
+OnOutcome = Callable[["UdpEndpoint", Outcome, int, int], None]
+"""Called with the outcome of held datagrams: endpoint, outcome, number of datagrams, bytes of the longest."""
 
 _u16 = struct.Struct("=H").pack
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class UdpEndpoint:
-    """A UDP address of a peer. `local`: the address of this host that the peer sends to.
+    """A UDP address of a peer. `local`: the address of this host to send from; empty: the kernel chooses one.
 
-    `local` is left out of comparisons: it tells how to answer the peer, not which endpoint this is.
+    Only `local` changes. It is left out of comparisons: it tells how to answer the peer, not which endpoint this is.
     """
 
     family: int
@@ -130,11 +136,12 @@ class UdpSocket:
                 self._socket.setsockopt(socket.SOL_SOCKET, allowed, BUFFER_SIZE)
 
         receiver = Receiver(self._socket, loop, self.endpoint, answers_from_where_asked=answers_from_where_asked)
+        self._forget_last = receiver.forget_last
         self.receive: Callable[[], Iterable[Arrival]] = receiver.receive
         self.expect_bursts: Callable[[int], None] = receiver.expect_bursts
         self.expect_pieces: Callable[[int], None] = receiver.expect_pieces
         self.note_whole_message: Callable[[int, int], None] = receiver.note_whole_message
-        """These four are the receiver's own, as DatagramSource describes them: a look-up less for each read."""
+        """The last four are the receiver's own, as DatagramSource describes them: a look-up less for each read."""
 
     @property
     def port(self) -> int:
@@ -175,15 +182,23 @@ class UdpSocket:
             return self._send_otherwise(error, buffers, segment, endpoint, dont_fragment)
         return Outcome.SENT
 
-    def flush(self) -> bool:
-        """Send the held datagrams, now that the socket is writable; return whether it accepts more."""
+    def flush(self, on_outcome: OnOutcome) -> bool:
+        """Send the held datagrams, now that the socket is writable; return whether it accepts more.
+
+        `on_outcome` is called for those that were refused or rerouted: their senders know only that they were held.
+        """
         while self.held:
             held = self.held.popleft()
             behind = list(self.held)
             self.held.clear()
             outcome = self.send(*held)
+            is_held = bool(self.held)
             self.held.extend(behind)
-            if outcome is Outcome.HELD:
+            if outcome in REFUSED or outcome is Outcome.REROUTED:
+                [burst], segment, endpoint, _ = held
+                size = min(segment or len(burst), len(burst))
+                on_outcome(endpoint, outcome, -(-len(burst) // max(1, size)), size)
+            if is_held:
                 return False
         self._loop.await_writable(self.fileno(), False)
         return True
@@ -196,8 +211,8 @@ class UdpSocket:
         self, error: OSError, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
     ) -> Outcome:
         """Send datagrams that the kernel has refused in another way, if there is one; return the outcome."""
-        if endpoint.local and error.errno in STALE_SOURCE and not self._is_too_big(error, segment):
-            return self.send(buffers, segment, self.endpoint(endpoint.address), dont_fragment)
+        if endpoint.local and error.errno in STALE_SOURCE:
+            return self._send_from_elsewhere(buffers, segment, endpoint, dont_fragment)
         if error.errno == errno.EIO and segment:
             self._has_segmentation = False
             return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
@@ -206,6 +221,19 @@ class UdpSocket:
         if not dont_fragment and segment:  # the kernel fragments datagrams, but not those of UDP_SEGMENT
             return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
         return Outcome.TOO_BIG if dont_fragment else Outcome.UNDELIVERABLE
+
+    def _send_from_elsewhere(
+        self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
+    ) -> Outcome:
+        """Send datagrams from an address of the kernel's choice. If they leave, the former address is forgotten."""
+        former, endpoint.local = endpoint.local, ()
+        outcome = self.send(buffers, segment, endpoint, dont_fragment)
+        if outcome in REFUSED:  # the address was not the reason
+            endpoint.local = former
+            return outcome
+        self._known.pop((endpoint.address, former), None)
+        self._forget_last()
+        return Outcome.REROUTED
 
     def _hold(
         self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
@@ -219,15 +247,17 @@ class UdpSocket:
     ) -> Outcome:
         """Send each datagram by a call of its own, for a device without UDP_SEGMENT."""
         burst = memoryview(b"".join(buffers))
-        outcome = Outcome.SENT
+        outcome, is_rerouted = Outcome.SENT, False
         for at in range(0, len(burst), segment):
             outcome = self.send([burst[at : at + segment]], 0, endpoint, dont_fragment)
-            if outcome is Outcome.HELD:
+            is_rerouted |= outcome is Outcome.REROUTED
+            if self.held:
                 self.held.clear()
                 self._hold([burst[at:]], segment, endpoint, dont_fragment)
-            if outcome is not Outcome.SENT:
                 break
-        return outcome
+            if outcome in REFUSED:
+                return outcome
+        return Outcome.REROUTED if is_rerouted else outcome
 
     def _allow_fragmentation(self, allowed: bool) -> None:
         self._dont_fragment = not allowed

@@ -14,10 +14,11 @@ from vpntun.wire.message import Buffer
 
 
 class Outcome(enum.Enum):
-    """Result of a send."""
+    """Result of a send. REROUTED: sent or held, but from another address, because this host has lost the former one."""
 
     SENT = enum.auto()
     HELD = enum.auto()
+    REROUTED = enum.auto()
     TOO_BIG = enum.auto()
     UNDELIVERABLE = enum.auto()
 

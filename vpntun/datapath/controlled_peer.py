@@ -145,6 +145,12 @@ class ControlledPeer(ABC):
             self._traffic_noted_until = self._look_again_at = now + SOONEST
             self.touch()
 
+    def begin_path_again(self) -> None:
+        """Forget what was learned about the path to the peer: packets take another one now."""
+        if self.peer.endpoint is not None:
+            self.records.moved(self.peer.endpoint, self._loop.now, ipv6=self.peer.endpoint.ipv6)
+            self.touch()
+
     def handle_deadline(self) -> None:
         """Do everything that is due now."""
         now = self._loop.now
@@ -178,9 +184,11 @@ class ControlledPeer(ABC):
         """Send a handshake or keepalive message; return False if this host cannot send to the endpoint."""
         if self._leads_inside(endpoint):
             return False
-        if endpoint.send_first(message) is Outcome.UNDELIVERABLE:
+        outcome = endpoint.send_first(message)
+        if outcome is Outcome.UNDELIVERABLE:
             self.drops["undeliverable"] += 1
             return False
+        self._note_rerouted(outcome, endpoint)
         self.peer.sent_bytes += len(message)
         return True
 
@@ -196,11 +204,13 @@ class ControlledPeer(ABC):
         self.peer.timers.authenticated_sent(now)
         if wanted.size_matters:
             self.records.probe_sent(session.send_counter - 1)
-            if endpoint.send([message], dont_fragment=True) is Outcome.TOO_BIG:
+            outcome = endpoint.send([message], dont_fragment=True)
+            if outcome is Outcome.TOO_BIG:
                 return self.records.probe_refused(len(message), now)
         else:
-            endpoint.send_first(message)
+            outcome = endpoint.send_first(message)
         self.peer.sent_bytes += len(message)
+        self._note_rerouted(outcome, endpoint)
         return []
 
     def established(self, source: Endpoint, *, initiator: bool) -> None:
@@ -229,6 +239,10 @@ class ControlledPeer(ABC):
     def _acted(self) -> None:
         self.touch()
         self._has_acted()
+
+    def _note_rerouted(self, outcome: Outcome, endpoint: Endpoint) -> None:
+        if outcome is Outcome.REROUTED and endpoint is self.peer.endpoint:
+            self.begin_path_again()
 
     def _leads_inside(self, endpoint: Endpoint) -> bool:
         """Return whether a message to this endpoint would come out of the device again, and count it if so.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from vpntun.carriers.base import Carrier, ConnectionOwner, DatagramSource, Stream
-from vpntun.core.endpoint import Endpoint, Flow, Reachable
+from vpntun.core.endpoint import Endpoint, Flow, Outcome, Reachable
 from vpntun.core.routes import RouteTable
 from vpntun.core.wireguard.node import Node
 from vpntun.crypto.keys import KeyPair
@@ -182,6 +182,12 @@ class Engine:
             self._bundler.drain_all()
         elif (link := self.links.get(peer)) is not None:
             self._bundler.drain(link)
+
+    def held_sent(self, endpoint: Endpoint, outcome: Outcome, datagrams: int, size: int) -> None:
+        """Tell the links of an endpoint what became of datagrams that were held."""
+        for link in self.links.values():
+            if link.endpoint == endpoint:
+                link.note_outcome(outcome, datagrams, size)
 
     def connection_closed(self, connection: Stream, peer: Reachable) -> None:
         """Tell the peer's link that a connection has closed."""

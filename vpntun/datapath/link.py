@@ -183,17 +183,26 @@ class Link(ControlledPeer):
 
         `datagram`: bytes of their longest datagram.
         """
-        if outcome is Outcome.TOO_BIG:
-            self.drops["too big for the path"] += messages
-            self.records.refused(datagram, now)
-            self.touch()
-        elif outcome is Outcome.UNDELIVERABLE:
-            self.drops["undeliverable"] += messages
-        else:
+        if outcome is Outcome.SENT or outcome is Outcome.HELD:
             self.peer.sent_bytes += size
+        else:
+            self.note_outcome(outcome, messages, datagram)
+            if outcome is Outcome.REROUTED:
+                self.peer.sent_bytes += size
         self.peer.timers.data_sent(now)
         if now >= self._check_at:
             self._check_path_and_session(session, now)
+
+    def note_outcome(self, outcome: Outcome, messages: int, datagram: int) -> None:
+        """Note that messages, whose longest datagram has `datagram` bytes, were refused or rerouted."""
+        if outcome is Outcome.TOO_BIG:
+            self.drops["too big for the path"] += messages
+            self.records.refused(datagram, self._loop.now)
+            self.touch()
+        elif outcome is Outcome.UNDELIVERABLE:
+            self.drops["undeliverable"] += messages
+        elif outcome is Outcome.REROUTED:
+            self.begin_path_again()
 
     def _check_path_and_session(self, session: Session, now: float) -> None:
         """Check, at most every 50 ms of traffic, for black holes, due reports, and a session due for renewal."""
