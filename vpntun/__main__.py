@@ -13,9 +13,14 @@ def main() -> None:
 
     Until the tunnel handles SIGINT itself, SIGINT ends the process at once, without a traceback. The handler is set
     before the imports, which take a third of a second. If the parent process ignored SIGINT, it stays ignored.
+
+    Two things are not taken over from the parent. An ignored SIGCHLD would hide the exit statuses of hooks (wait(2)).
+    Blocked signals could not end the tunnel, and would stay blocked in hooks.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     from vpntun.cli import main as run
 
     run()

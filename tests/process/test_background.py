@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -43,17 +45,24 @@ class Caller:
         self.folder = folder
         self.children: list[subprocess.Popen[str]] = []
 
-    def start(self, wait: float | None, daemon: str, before: str = "") -> subprocess.Popen[str]:
+    def start(
+        self, wait: float | None, daemon: str, before: str = "", descriptors: Sequence[int] = ()
+    ) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", before + PROGRAM + daemon, str(wait), str(self.folder)]
         started = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=descriptors,
         )
         self.children.append(started)
         return started
 
-    def run(self, wait: float | None, daemon: str) -> tuple[int, str]:
+    def run(self, wait: float | None, daemon: str, before: str = "") -> tuple[int, str]:
         """Return the exit status, and the output up to the moment when the daemon gives up the terminal."""
-        started = self.start(wait, daemon)
+        started = self.start(wait, daemon, before)
         _, said = started.communicate(timeout=20)
         return started.returncode, said
 
@@ -115,6 +124,58 @@ note(str(os.getsid(0) == os.getpid()))
     assert caller.run(None, daemon)[0] == 0
     until(lambda: len(caller.notes) == 3)
     assert caller.notes == ["/dev/null /dev/null /dev/null", "/", "True"]
+
+
+def test_the_daemon_keeps_no_descriptor_of_its_caller(caller: Caller) -> None:
+    reader, writer = os.pipe()
+    with (caller.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        started = caller.start(None, "background.device_is_up(loop)" + SERVE, descriptors=(lock.fileno(), writer))
+        os.close(writer)
+        assert started.wait(10) == 0
+    assert select.select([reader], [], [], 10)[0], "the pipe is still open"
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    with (caller.folder / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert lives(caller.daemon)
+
+
+def test_the_daemon_keeps_its_own_files_and_what_systemd_hands_over(caller: Caller) -> None:
+    before = """
+import os
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"}
+for number in (3, 4, 50):
+    os.dup2(1, number)
+log = open("/dev/null")
+"""
+    daemon = "note(' '.join(sorted(os.listdir('/proc/self/fd')))); note(str(log.fileno()))"
+    caller.run(None, daemon, before)
+    open_ones = caller.notes[0].split()
+    assert {"3", "4", caller.notes[1]} <= set(open_ones)
+    assert "50" not in open_ones
+
+
+@pytest.mark.parametrize(("inherited", "its"), [(0, 0o022), (0o077, 0o077), (0o027, 0o027), (0o777, 0o077)])
+def test_the_daemon_leaves_files_open_to_nobody_whose_umask_it_inherits(
+    caller: Caller, inherited: int, its: int
+) -> None:
+    caller.run(None, "note(oct(os.umask(0)))", f"import os; os.umask({inherited})")
+    (caller.folder / "notes").chmod(0o600)
+    assert caller.notes == [oct(its)]
+
+
+def test_the_daemon_inherits_no_ignored_and_no_blocked_signal(caller: Caller) -> None:
+    before = """
+import signal
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1])
+"""
+    daemon = "[note(line) for line in open('/proc/self/status') if line[:6] in ('SigBlk', 'SigIgn')]"
+    caller.run(None, daemon, before)
+    python = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
+    assert [int(line.split()[1], 16) for line in caller.notes if line] == [0, python]
 
 
 def test_with_wait_the_caller_stays_until_the_link_is_up(caller: Caller) -> None:

@@ -1,7 +1,8 @@
 """Move to the background: the caller waits for the result of the start, and reports it as exit status.
 
     the caller                           the daemon
-    forks, and waits                     has its own session, no stdin, and the caller's stderr for now
+    forks, and waits                     has its own session, no stdin, and the caller's stderr for now; keeps none of
+                                         the caller's other descriptors, ignored or blocked signals, or open umask
     exits with the daemon's status   <-  the set-up fails: writes the error to stderr, and exits
     exits with 0                     <-  the set-up is done and, with --wait, the link is up
     exits with 9                     <-  the time of --wait is over; the daemon keeps trying
@@ -9,15 +10,19 @@
                                          from then on: no terminal, / as working folder, and only the log for output
 
 SIGINT or SIGTERM to the caller ends the daemon first, then the caller.
+
+A descriptor that the daemon kept would hold the caller's locks, and let the readers of its pipes wait forever. Those
+that systemd hands over ($LISTEN_FDS, sd_listen_fds(3)) stay open.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -26,6 +31,7 @@ from vpntun.runtime.clock import boottime
 from vpntun.runtime.loop import Loop
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_IGNORED_BY_PYTHON = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 _UP, _LATE = b"u", b"l"
 
 
@@ -44,13 +50,16 @@ class Background:
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)  # until the caller can end the daemon, too
+        kept = _descriptors_from_systemd(os.environ)
         daemon = os.fork()
         if daemon:
             os.close(writer)
             _wait_for(daemon, reader, wait)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING_SIGNALS)
         os.close(reader)
         os.setsid()
+        _close_inherited(kept)
+        _reset_umask()
+        _reset_signals()
         _redirect_to_null(0)
         return cls(writer, wait)
 
@@ -110,6 +119,37 @@ def _signals_end_both(daemon: int) -> Iterator[None]:
     yield
     for number, handler in former.items():
         signal.signal(number, handler)
+
+
+def _descriptors_from_systemd(environment: Mapping[str, str]) -> range:
+    """Return the descriptors that systemd has handed over to this process."""
+    number = environment.get("LISTEN_FDS", "")
+    if environment.get("LISTEN_PID") != str(os.getpid()) or not number.isdecimal():
+        return range(0)
+    return range(3, 3 + int(number))
+
+
+def _close_inherited(kept: range) -> None:
+    """Close the descriptors above stderr that came from the caller: Python opens its own with close-on-exec."""
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > 2 and descriptor not in kept:
+            with suppress(OSError):  # the one of the list itself, which is closed by now
+                if not fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
+                    os.close(descriptor)
+
+
+def _reset_umask() -> None:
+    """Let nobody else write what the daemon and its hooks create; a stricter umask is kept."""
+    inherited = os.umask(0o077)
+    os.umask(inherited & 0o077 | 0o022)
+
+
+def _reset_signals() -> None:
+    """Give all signals their default action, and block none."""
+    for number in signal.valid_signals() - _IGNORED_BY_PYTHON:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def _redirect_to_null(descriptor: int) -> None:
