@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +71,59 @@ def test_a_background_process_may_still_write_after_the_next_command_has_started
     assert time.monotonic() - began < 5
     second[0].stop(0)
     os.close(other[0])
+
+
+WRITE_ON = """(
+    for number in 1 2 3; do sleep 0.1; echo tick; done
+    head -c 200000 /dev/zero
+    echo lives >{file}
+) &"""
+RUN_AND_EXIT = """
+import sys
+from vpntun.runtime.child import run_and_wait
+assert run_and_wait("test", ["/bin/sh", "-c", sys.argv[1]], {"PATH": "/usr/bin:/bin"}) is None
+"""
+
+
+def lives_on(file: Path) -> bool:
+    end = time.monotonic() + 10
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    return file.exists()
+
+
+def test_what_a_command_leaves_in_the_background_can_write_on(loop: HandLoop, tmp_path: Path) -> None:
+    ends: list[str | None] = []
+    start(loop, WRITE_ON.format(file=tmp_path / "out"), ends.append)
+    loop.until(lambda: ends)
+    assert ends == [None]
+    assert lives_on(tmp_path / "out")
+
+
+def test_what_a_command_leaves_in_the_background_outlives_the_program(tmp_path: Path) -> None:
+    script = WRITE_ON.format(file=tmp_path / "out")
+    subprocess.run([sys.executable, "-c", RUN_AND_EXIT, script], check=True, timeout=10)
+    assert lives_on(tmp_path / "out")
+
+
+def test_a_background_process_that_holds_the_output_open_is_not_waited_for(loop: HandLoop) -> None:
+    ends: list[str | None] = []
+    before = time.monotonic()
+    start(loop, "echo $$; sleep 10 & echo left", ends.append)
+    with logged() as lines:
+        loop.until(lambda: ends)
+    assert time.monotonic() - before < 5
+    assert lines[1:] == ["test: left"]
+    os.killpg(int(lines[0].split()[1]), signal.SIGKILL)
+
+
+def test_nothing_reads_on_for_a_command_that_leaves_nothing_behind(loop: HandLoop) -> None:
+    ends: list[str | None] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(child, "_keep_reading", lambda _: pytest.fail("somebody holds the pipe"))
+        start(loop, "head -c 60000 /dev/zero", ends.append)
+        loop.until(lambda: ends)
+    assert ends == [None]
 
 
 def test_a_command_that_cannot_be_killed_is_given_up(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:

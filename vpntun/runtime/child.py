@@ -1,9 +1,11 @@
 """Child processes that run beside the loop, with a time limit and their output in the log.
 
 A pidfd reports the end of the command, and a pipe carries its output, which is logged line by line up to a limit. The
-command gets a session of its own: when its time is up, it is killed together with the processes it started. If it ends
-in time, processes that it left in the background live on. A command that cannot be killed, such as one that became root
-through sudo, is given up: the program stops waiting for it.
+command gets a session of its own: when its time is up, it is killed together with the processes it started. A command
+that cannot be killed, such as one that became root through sudo, is given up: the program stops waiting for it.
+
+If the command ends in time, processes that it left in the background live on, even after this program. They must not
+die by SIGPIPE or block when they write, so a `cat` reads the pipe from then on, for as long as one of them holds it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ SECONDS_TO_DIE = 5.0
 MOST_LINES = 50
 LONGEST_LINE = 500
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+KEEP_READING = "exec 3<&0; cat <&3 >/dev/null 3<&- &"
+"""Shell line that reads its input in the background. A shell gives commands in the background no input of their own."""
 PASSED_ON = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TERM", "TZ")
 
 
@@ -135,6 +139,9 @@ class Child:
         self._loop.forget(self._pidfd)
         os.close(self._pidfd)
         self._read()
+        self._read()  # the second one finds the end of the output, unless another process holds the pipe
+        if not self._output.closed:
+            _keep_reading(self._output.fileno())
         self._stop_reading()
         self._transcript.end()
 
@@ -144,6 +151,21 @@ class Child:
         if status < 0:
             return f"was ended by signal {-status}"
         return f"failed with status {status}" if status else None
+
+
+def _keep_reading(pipe: int) -> None:
+    """Leave a process in the background that reads the pipe to its end, so that its writers can go on."""
+    os.set_blocking(pipe, True)
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.Popen(
+            ["/bin/sh", "-c", KEEP_READING],
+            stdin=pipe,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": SYSTEM_PATH},
+            cwd="/",
+            start_new_session=True,
+        ).wait(SECONDS_TO_DIE)
 
 
 def run_and_wait(
