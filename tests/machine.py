@@ -23,12 +23,14 @@ LONGEST_WAIT = 5.0
 
 
 class Clock:
-    """A clock that a test sets."""
+    """A clock that a test sets; it also advances by `ticks` each time that it is read."""
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.ticks = 0.0
 
     def __call__(self) -> float:
+        self.now += self.ticks
         return self.now
 
 

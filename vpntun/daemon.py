@@ -47,7 +47,8 @@ from vpntun.netconf.journal import Journal
 from vpntun.netconf.nextdevice import NextDevice
 from vpntun.netconf.routing import HostRoutes
 from vpntun.netconf.settings import DeviceSettings
-from vpntun.netconf.watch import Changed, NetworkWatch
+from vpntun.netconf.upkeep import Part, Upkeep
+from vpntun.netconf.watch import EVERYTHING, Changed, NetworkWatch
 from vpntun.process.service import RunOptions, Service
 from vpntun.process.shell import ShellLines
 from vpntun.runtime.internal_errors import InternalErrors
@@ -82,6 +83,7 @@ class _Daemon:
         self._stack = stack
         self._failed: Exception | None = None
         self._drops: Counter[str] = Counter()
+        self._kept: list[Part] = []
         self._loop = Loop(internal_errors=InternalErrors(self._drops))
         self._started = self._loop.now
         stack.callback(self._loop.close)
@@ -172,6 +174,7 @@ class _Daemon:
             settings = DeviceSettings(device.name, self._journal, ephemeral=device.created)
             self._stack.callback(settings.undo)
             settings.apply(addresses, routes, mtu)
+            self._kept.append(settings)
         elif not device.is_up:
             notice("the device is down and is left as it was found: 'ip link set %s up' brings it up", device.name)
         return addresses
@@ -194,7 +197,10 @@ class _Daemon:
         )
 
     def _configure_host(self) -> None:
-        """Set name servers and routes. If these may lead name lookups into the tunnel, look the peers up first."""
+        """Set name servers and routes. If these may lead name lookups into the tunnel, look the peers up first.
+
+        From then on routes, rules and the device's settings are kept as they are.
+        """
         tunnel = self._tunnel
         if tunnel.dns or self._mark:
             self._lookups.look_all_up_ahead([(peer.host, peer.port) for peer in tunnel.peers if peer.host is not None])
@@ -203,7 +209,11 @@ class _Daemon:
         dns.apply()
         if tunnel.routing.table != "off":
             self._routes.apply(_routed(tunnel))
-            self._watch.subscribe(Changed.ADDRESSES, self._routes.follow)
+            self._kept.append(self._routes)
+        self._upkeep = Upkeep(self._device.name, self._loop, self._kept)
+        self._stack.callback(self._upkeep.close)
+        if self._kept:
+            self._watch.subscribe(EVERYTHING, self._upkeep.look)
 
     def _give_up_privileges(self) -> None:
         """Run PostUp, which needs the privileges, and become the user.
@@ -248,6 +258,7 @@ class _Daemon:
         if not self._engine.can_call and any(peer.host for peer in fresh.peers):
             raise ConfigurationError("no UDP socket is open for outgoing calls; restart the tunnel to add an Endpoint")
         self._routes.apply(_routed(replace(self._tunnel, peers=fresh.peers)))
+        self._upkeep.look_again()
         added, removed, changed = self._links.change(fresh.peers)
         self._tunnel = replace(self._tunnel, peers=fresh.peers)
         notice("read the configuration again; peers: %d added, %d removed, %d changed", added, removed, changed)

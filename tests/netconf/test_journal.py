@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.machine import NOBODY, logged, needs_root, ordinary_user
+from tests.machine import NOBODY, logged, needs_root, no_more_descriptors, ordinary_user
+from tests.netconf.kernel import in_own_network
 from vpntun.netconf.journal import Entry, Journal, entries_of, path_of
 
 ONE: Entry = {"kind": "Rule", "version": 4}
@@ -58,6 +60,36 @@ def test_a_journal_that_cannot_be_written_is_one_notice(tmp_path: Path) -> None:
         journal.taken_back(TWO)
         journal.taken_back(ONE)
     assert len([line for line in lines if "cannot be written" in line]) == 1
+
+
+@in_own_network
+def test_a_full_file_system_is_a_notice_at_the_first_change_and_the_journal_is_whole_once_there_is_room(
+    tmp_path: Path,
+) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "none", tmp_path], check=True)
+    filler = tmp_path / "filler"
+    filler.write_bytes(bytes(8192))
+    journal = Journal("tun3", tmp_path)
+    with logged() as lines:
+        for entry in (ONE, TWO, THREE):
+            journal.made(entry)
+        journal.taken_back(TWO)
+    assert len([line for line in lines if "cannot be written (No space left on device)" in line]) == len(lines) == 1
+    assert entries_of(path_of("tun3", tmp_path)) == []
+    filler.unlink()
+    with logged() as lines:
+        journal.made(TWO)
+        assert entries_of(path_of("tun3", tmp_path)) == [ONE, THREE, TWO]
+    assert lines == []
+
+
+def test_a_process_that_is_out_of_descriptors_notes_its_changes_all_the_same(tmp_path: Path) -> None:
+    journal = Journal("tun3", tmp_path)
+    journal.made(ONE)
+    with no_more_descriptors(), logged() as lines:
+        journal.made(TWO)
+    assert lines == []
+    assert entries_of(path_of("tun3", tmp_path)) == [ONE, TWO]
 
 
 def test_a_line_that_cannot_be_read_is_ignored_and_the_others_count(tmp_path: Path) -> None:

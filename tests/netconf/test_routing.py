@@ -20,6 +20,7 @@ from vpntun.netconf.journal import Journal
 from vpntun.netconf.netlink import Netlink
 from vpntun.netconf.route_plan import Table
 from vpntun.netconf.routing import HostRoutes
+from vpntun.netconf.upkeep import Host
 from vpntun.types import Network
 
 
@@ -101,7 +102,8 @@ def test_a_strict_filter_stays_strict_where_arriving_packets_can_be_marked(
     routes.choose_mark(networks("0.0.0.0/0"))
     with logged() as lines:
         routes.apply(networks("0.0.0.0/0"))
-        routes.follow()
+        with Netlink() as netlink:
+            routes.follow(Host(netlink, addresses=netlink.addresses()))
     assert settings() == during
     assert len(lines) == (0 if marked else 1)
     routes.undo()

@@ -425,7 +425,7 @@ def test_a_tunnel_that_cannot_start_leaves_nothing_and_does_not_harm_a_running_o
         second = world.a.vpntun("up", file)
         assert second.wait(SECONDS) == status, second.log
         assert says in second.log
-        assert world.state() == during
+        assert until(lambda: world.state() == during, SECONDS)
     world.through(WORLD)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
 
-from vpntun.netconf.netlink import Netlink, netlink_error
+from vpntun.errors import DeviceError
+from vpntun.netconf.netlink import Netlink
 from vpntun.runtime.clock import boottime
 from vpntun.wire.ip import is_link_local
 
@@ -22,7 +23,7 @@ AddressOnDevice = tuple[bytes, str]
 
 
 def read_all() -> list[AddressOnDevice]:
-    """Ask the kernel for all addresses. Raises OSError, or `netlink_error()`."""
+    """Ask the kernel for all addresses. Raises OSError or DeviceError."""
     with Netlink() as netlink:
         return [(ip_address(each.address).packed, each.device) for each in netlink.addresses()]
 
@@ -65,7 +66,7 @@ class OwnAddresses:
 
     def _refresh(self) -> None:
         self._is_known = False
-        with suppress(OSError, netlink_error()):
+        with suppress(OSError, DeviceError):
             found = self._read()
             self._all = frozenset(address for address, _ in found)
             own = [address for address, device in found if device == self._device and not is_link_local(address)]

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict
 from typing import Any, ClassVar, Protocol
 
@@ -64,6 +64,21 @@ class Changes:
             self._take_back(fresh, netlink)
             raise
         self._take_back([each for each in self._made if each not in wanted], netlink)
+
+    def make(self, change: Change, netlink: Netlink) -> bool:
+        """Make one change, again if it was made before and others have undone it. Returns False if it is so already.
+
+        Raises VpntunError.
+        """
+        return change.make(netlink) if change in self._made else self._make(change, netlink)
+
+    def other_than(self, wanted: Container[Change]) -> list[Change]:
+        """List the changes that were made and are not wanted, in the order in which to drop them."""
+        return [each for each in reversed(self._made) if each not in wanted]
+
+    def drop(self, change: Change, netlink: Netlink) -> None:
+        """Take one change back."""
+        self._take_back([change], netlink)
 
     def undo(self) -> None:
         """Take everything back, except what vanishes with the device anyway."""

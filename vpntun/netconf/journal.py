@@ -6,17 +6,19 @@
 
 A line is written before a change is made, and another after it was taken back. The file is removed when nothing is left
 to take back. So a journal of an interface that no process runs tells what to take back, the last change first. It is
-trusted only if root or this user owns it and nobody else can write to it. If it cannot be written, a notice says so,
-and the tunnel comes up anyway. A process that gives up its privileges keeps the journal open, and empties it at the
-end, since the folder still belongs to root.
+trusted only if root or this user owns it and nobody else can write to it. If it cannot be written, for example because
+the file system is full, a notice says so, and the tunnel comes up anyway; it is written as a whole as soon as that is
+possible. It stays open from the first change on: a process may be out of descriptors later, or give up its privileges,
+and then it empties the file at the end, since the folder still belongs to root.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,8 +37,10 @@ class Journal:
     def __init__(self, interface: str, folder: Path | None = None) -> None:
         self._path = path_of(interface, folder)
         self._entries: list[Entry] = []
-        self._writable = True
-        self._held: int | None = None
+        self._descriptor: int | None = None
+        self._is_held = False
+        self._is_complete = True
+        self._said = False
 
     @property
     def is_empty(self) -> bool:
@@ -44,9 +48,10 @@ class Journal:
         return not self._entries
 
     def hold(self) -> None:
-        """Keep the file open, before giving up privileges, if changes are made or taken back after that."""
+        """Keep the file, before giving up privileges, if changes are made or taken back after that."""
+        self._is_held = True
         with suppress(OSError):  # the first change that cannot be noted logs it
-            self._held = self._open()
+            self._open()
 
     def made(self, entry: Entry) -> None:
         """Note a change that is about to be made."""
@@ -58,31 +63,43 @@ class Journal:
         self._entries.remove(entry)
         if self._entries:
             self._append("taken back", entry)
-        elif self._held is not None:
-            os.ftruncate(self._held, 0)
+        elif self._is_held and self._descriptor is not None:
+            os.ftruncate(self._descriptor, 0)
         else:
+            self._close()
             forget(self._path)
 
     def _append(self, what: str, entry: Entry) -> None:
-        if not self._writable:
-            return
         try:
-            descriptor = os.dup(self._held) if self._held is not None else self._open()
+            descriptor = self._open()
+            if self._is_complete:
+                self._is_complete = False
+                _write(descriptor, [(what, entry)])
+            else:
+                os.ftruncate(descriptor, 0)
+                _write(descriptor, [("made", each) for each in self._entries])
+            self._is_complete = True
         except OSError as error:
-            self._writable = False
-            notice(
-                "%s cannot be written (%s): if this process is killed, the next one cannot clean up after it",
-                self._path,
-                error.strerror,
-            )
-            return
-        with suppress(OSError), os.fdopen(descriptor, "w") as file:
-            file.write(json.dumps([what, entry]) + "\n")
+            self._is_complete = False
+            if not self._said:
+                self._said = True
+                notice(
+                    "%s cannot be written (%s): if this process is killed, the next one cannot clean up after it",
+                    self._path,
+                    error.strerror,
+                )
 
     def _open(self) -> int:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        return os.open(self._path, flags, 0o600)
+        if self._descriptor is None:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o600)
+        return self._descriptor
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def path_of(interface: str, folder: Path | None = None) -> Path:
@@ -136,3 +153,10 @@ def _lines_of(path: Path) -> list[bytes]:
         notice("%s is ignored: it is too large to be a journal", path)
         return []
     return content.splitlines()
+
+
+def _write(descriptor: int, lines: Iterable[tuple[str, Entry]]) -> None:
+    """Write lines at once. Raises OSError, also if there is room for a part of them only."""
+    text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    if os.write(descriptor, text) < len(text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

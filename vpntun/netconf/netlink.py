@@ -109,10 +109,14 @@ class Netlink(AbstractContextManager["Netlink"]):
     """Netlink sockets for questions and changes, open from the first use on until `close`.
 
     Lists that change while they are read are read again, `MOST_TRIES` times at most; the last is used in any case.
+    Raises DeviceError if there is no room for a socket.
     """
 
     def __init__(self) -> None:
-        self._questions = Questions()
+        try:
+            self._questions = Questions()
+        except OSError as error:
+            raise _no_socket(error) from error
         self._requests: Any = None
 
     def __exit__(self, *_: object) -> None:
@@ -126,12 +130,19 @@ class Netlink(AbstractContextManager["Netlink"]):
 
     @property
     def requests(self) -> Any:
-        """pyroute2's object for changes."""
+        """pyroute2's object for changes. Raises DeviceError if there is no room for its sockets."""
         if self._requests is None:
             from pyroute2 import IPRoute
 
-            self._requests = IPRoute()
+            try:
+                self._requests = IPRoute()
+            except OSError as error:
+                raise _no_socket(error) from error
         return self._requests
+
+    def open_for_changes(self) -> None:
+        """Open what changes need now, for a process that may be out of descriptors later. Raises DeviceError."""
+        self.requests  # noqa: B018
 
     def index_of(self, device: str) -> int:
         """Return the kernel's number of a device. Raises DeviceError if there is no such device."""
@@ -251,6 +262,10 @@ def netlink_error() -> type[Any]:
 
 def _reason(error: Any) -> str:
     return os.strerror(error.code) if error.code else str(error)
+
+
+def _no_socket(error: OSError) -> DeviceError:
+    return DeviceError(f"this host's network settings cannot be read or changed: {error.strerror}")
 
 
 def _link_in(message: Message) -> Link:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from itertools import count
 from pathlib import Path
 
-from vpntun.errors import ConfigurationError, DeviceError, VpntunError
+from vpntun.errors import ConfigurationError, DeviceError
 from vpntun.firewall.arrivals import Arrivals
 from vpntun.netconf.change_kinds import LooseFilter, Route, ValidMark, filter_is_strict, filter_setting
 from vpntun.netconf.changes import Change, Changes
@@ -28,7 +28,7 @@ from vpntun.netconf.route_plan import (
     merging_rules,
     routes_by,
 )
-from vpntun.runtime.log import NOTICE, Limited
+from vpntun.netconf.upkeep import Host
 from vpntun.tun.device import mtu_of
 from vpntun.tun.ipv6 import carried_networks
 from vpntun.types import Network
@@ -58,14 +58,13 @@ class HostRoutes:
         self._device = device
         self._table = table
         self._mark = mark
-        self._changes = Changes(journal, device_is_ephemeral=ephemeral)
+        self.changes = Changes(journal, device_is_ephemeral=ephemeral)
         self._arrivals = Arrivals(device, tcp_port)
         self._mark_is_ours = False
         self._full: tuple[int, ...] = ()
         self._settled: list[Change] = []
         self._rules: list[Change] = []
         self._filter: list[Change] = []
-        self._cannot_follow = Limited(NOTICE, "the rules for this host's own networks cannot be updated: %s")
 
     def choose_mark(self, networks: Iterable[Network]) -> int:
         """Return the mark that the tunnel's sockets must carry, 0 for none; call this before making the sockets.
@@ -114,28 +113,24 @@ class HostRoutes:
             merging = merging_rules([each.network for each in routes if each.network.version in merged], self._mark)
             settled = [*routes, *(self._filter if filtered else []), *merging]
             rules = full_tunnel_rules(self._device, plan.full, self._mark, addresses)
-            self._changes.reconcile([*settled, *rules], netlink)
+            self.changes.reconcile([*settled, *rules], netlink)
         self._full, self._settled, self._rules = plan.full, settled, rules
 
-    def follow(self) -> None:
-        """Adapt the rules to this host's own networks, after its addresses have changed."""
-        if not self._full:
-            return
-        try:
-            with Netlink() as netlink:
-                addresses = list(netlink.addresses())
-                self._mark_arrivals(self._full, (), addresses)
-                rules = full_tunnel_rules(self._device, self._full, self._mark, addresses)
-                if rules != self._rules:
-                    self._changes.reconcile([*self._settled, *rules], netlink)
-        except VpntunError as error:
-            self._cannot_follow(error)
-        else:
-            self._rules = rules
+    @property
+    def current(self) -> list[Change]:
+        """The routes and rules that are set."""
+        return [*self._settled, *self._rules]
+
+    def follow(self, host: Host) -> list[Change]:
+        """Adapt the rules to this host's own networks, and return all routes and rules."""
+        if self._full:
+            self._mark_arrivals(self._full, (), host.addresses)
+            self._rules = full_tunnel_rules(self._device, self._full, self._mark, host.addresses)
+        return self.current
 
     def undo(self) -> None:
         """Take everything back, the last change first."""
-        self._changes.undo()
+        self.changes.undo()
         self._arrivals.close()
 
     def _plan(self, networks: Iterable[Network]) -> RoutePlan:
@@ -155,7 +150,7 @@ class HostRoutes:
             merged=merged,
             mark=self._mark,
             addresses=addresses,
-            existing={each for each in there if Route(self._device, each, MAIN) not in self._changes},
+            existing={each for each in there if Route(self._device, each, MAIN) not in self.changes},
         )
 
     def _mark_arrivals(

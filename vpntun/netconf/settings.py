@@ -6,6 +6,7 @@ from vpntun.netconf.change_kinds import Address, Mtu, Route, Up
 from vpntun.netconf.changes import Change, Changes
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.netlink import MAIN, Netlink
+from vpntun.netconf.upkeep import Host
 from vpntun.types import Interface, Network
 
 
@@ -18,7 +19,8 @@ class DeviceSettings:
 
     def __init__(self, device: str, journal: Journal | None = None, *, ephemeral: bool = False) -> None:
         self._device = device
-        self._changes = Changes(journal, device_is_ephemeral=ephemeral)
+        self.changes = Changes(journal, device_is_ephemeral=ephemeral)
+        self.current: list[Change] = []
 
     def apply(self, addresses: list[Interface], routes: list[Network], mtu: int | None) -> None:
         """Make the settings that are missing. Raises DeviceError, PrivilegeError or ConfigurationError.
@@ -34,8 +36,13 @@ class DeviceSettings:
             wanted += (Address(device, each) for each in addresses)
             wanted.append(Up(device))
             wanted += (Route(device, each, MAIN) for each in routes)
-            self._changes.reconcile(wanted, netlink)
+            self.changes.reconcile(wanted, netlink)
+        self.current = wanted
+
+    def follow(self, _: Host) -> list[Change]:
+        """Return what `apply` has set, which depends on nothing else of this host."""
+        return self.current
 
     def undo(self) -> None:
         """Take back what `apply` changed, the last change first."""
-        self._changes.undo()
+        self.changes.undo()

@@ -1,0 +1,58 @@
+"""A tunnel whose settings others remove, on a host whose network changes all the time. The rest is in tests/netconf."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.netns.lab import Lab, until
+from tests.netns.test_routing import WORLD, WORLD6, World
+
+
+@pytest.fixture
+def world(lab: Lab) -> World:
+    return World(lab)
+
+
+def test_a_full_tunnel_whose_device_was_down_and_whose_rules_were_deleted_is_whole_at_once(world: World) -> None:
+    client = world.up()
+    during = world.state()
+    world.a.run("ip", "link", "set", "cli", "down")
+    client.wait_for("taken down")
+    world.nowhere(WORLD, WORLD6)
+    world.a.run("ip", "link", "set", "cli", "up")
+    client.wait_for("put back what had been removed: the address fd09::2/64", 2)
+    assert until(lambda: world.state() == during, 2)
+    world.through(WORLD, WORLD6)
+    world.a.run("sh", "-ec", "ip rule flush; ip rule add prio 32766 table main; ip rule add prio 32767 table default")
+    client.wait_for("packets may have left beside the tunnel", 2)
+    assert until(lambda: world.state() == during, 2)
+    world.seen()
+    world.through(WORLD, WORLD6)
+    assert client.stop() == 0
+    assert world.state() == world.before
+
+
+CHURN = """
+for i in $(seq 120); do echo "addr add 10.100.$i.1/24 dev lo"; echo "addr add fd44:$i::1/64 dev lo"; done | ip -batch -
+while :; do
+    echo "link add one type veth peer name two"; echo "link set one up"; echo "addr add 172.20.7.1/24 dev one"
+    echo "link del one"
+done | timeout 4 ip -force -batch -
+ip link del one
+:
+"""
+
+
+def test_traffic_does_not_wait_while_a_host_with_many_addresses_starts_and_ends_containers(world: World) -> None:
+    client = world.up()
+    churn = world.a.popen("sh", "-c", CHURN)
+    assert until(lambda: "10.100.120.0/24" in world.rules(), 5)
+    said = world.a.run("ping", "-n", "-i0.05", "-c30", WORLD).stdout
+    [middle] = re.findall(r"mdev = [\d.]+/([\d.]+)/", said)
+    assert float(middle) < 40, said
+    assert "30 received" in said
+    assert churn.wait(20) == 0
+    assert until(lambda: "172.20.7.0/24" not in world.rules(), 5)
+    assert client.stop() == 0
