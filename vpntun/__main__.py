@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import signal
 
+from vpntun.runtime.process_one import ending_action
+
 
 def main() -> None:
     """Run the program and exit.
 
-    Until the tunnel handles SIGINT itself, SIGINT ends the process at once, without a traceback. The handler is set
-    before the imports, which take a third of a second. If the parent process ignored SIGINT, it stays ignored.
+    Until the tunnel handles SIGINT and SIGTERM itself, they end the process at once, without a traceback, and also as
+    process 1 of a container. The actions are set before the imports, which take a third of a second. If the parent
+    process ignored one of them, it stays ignored.
 
     Two things are not taken over from the parent. An ignored SIGCHLD would hide the exit statuses of hooks (wait(2)).
     Blocked signals could not end the tunnel, and would stay blocked in hooks.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, ending_action())
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, ending_action())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     from vpntun.cli import main as run

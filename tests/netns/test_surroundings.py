@@ -73,3 +73,19 @@ def test_a_tunnel_in_the_foreground_starts_with_its_standard_streams_closed(lab:
     streams = [f"/proc/{server.process.pid}/fd/{number}" for number in range(3)]
     assert lab.b.run("readlink", *streams).stdout.split() == ["/dev/null"] * 3
     assert server.stop() == 0
+
+
+def test_process_1_of_a_container_collects_the_orphans_of_its_hooks_and_ends_at_sigterm(lab: Lab) -> None:
+    pids = lab.folder / "pids"
+    orphans = f"(sleep 0.2; exit 3) >/dev/null 2>&1 & echo $! >>{pids}"
+    path = configured(lab, f"PreUp = {orphans}", f"PostUp = {orphans}", "PostDown = exec sleep 60")
+    contained = "unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-m", "vpntun"
+    server = lab.b.popen(*contained, "up", path)
+    server.wait_for("waiting for the peer")
+    [inner] = lab.b.run("pgrep", "--parent", str(server.process.pid)).stdout.split()
+    assert until(lambda: len(pids.read_text().split()) == 2, 5)
+    assert until(lambda: not lab.b.run("pgrep", "--parent", inner, check=False).stdout, 5)
+    for _ in range(2):  # the second one does not wait for PostDown
+        lab.b.run("kill", inner)
+        until(lambda: not lab.b.has_device("office"), 5)
+    assert server.wait() == 143

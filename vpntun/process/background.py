@@ -29,6 +29,7 @@ from types import FrameType
 from vpntun.errors import NotInTime, VpntunError
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.loop import Loop
+from vpntun.runtime.process_one import ending_action
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _IGNORED_BY_PYTHON = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
@@ -110,7 +111,7 @@ def _signals_end_both(daemon: int) -> Iterator[None]:
     def end(number: int, _frame: FrameType | None) -> None:
         os.kill(daemon, signal.SIGTERM)
         os.waitpid(daemon, 0)
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, ending_action())
         os.kill(os.getpid(), number)
 
     handled = [each for each in _ENDING_SIGNALS if signal.getsignal(each) != signal.SIG_IGN]

@@ -19,6 +19,7 @@ from contextlib import suppress
 
 from vpntun.runtime.log import log, notice
 from vpntun.runtime.loop import Loop
+from vpntun.runtime.process_one import awaited
 
 SECONDS_TO_RUN = 30.0
 SECONDS_TO_DIE = 5.0
@@ -63,6 +64,7 @@ class Child:
             cwd="/",
             start_new_session=True,
         )
+        awaited[self._process.pid] = self._process.poll
         assert self._process.stdout is not None
         self._output = self._process.stdout
         try:
@@ -72,6 +74,7 @@ class Child:
             self._kill()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(SECONDS_TO_DIE)
+                awaited.pop(self._process.pid, None)
             raise
         os.set_blocking(self._output.fileno(), False)
         loop.watch(self._output.fileno(), self._read)
@@ -116,6 +119,8 @@ class Child:
             self._loop.call_later(SECONDS_TO_DIE, self._give_up)
 
     def _kill(self) -> None:
+        if self._process.returncode is not None:  # its number may be another's by now
+            return
         with suppress(PermissionError, ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -131,6 +136,7 @@ class Child:
 
     def _ended(self) -> None:
         status = self._process.wait()
+        awaited.pop(self._process.pid, None)
         self._stop_waiting()
         self._on_end(self._problem(status))
 

@@ -4,6 +4,7 @@ SIGINT, SIGTERM    the first one stops the loop, even before it runs; the second
 SIGHUP             calls back from the loop. Without a callback it stops the loop, and further ones do no more; but
                    if SIGHUP was ignored before, as under nohup(1), it stays ignored
 SIGUSR1, SIGUSR2   do nothing
+SIGCHLD            collects children that this process did not start itself (process_one.py)
 SIGCONT            ends a pause, if the loop has not turned for long (clock.py)
 """
 
@@ -16,6 +17,8 @@ from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Protocol
 
+from vpntun.runtime.process_one import collect_orphans, ending_action
+
 
 class SignalledLoop(Protocol):
     """The loop, as far as signals concern it."""
@@ -25,6 +28,9 @@ class SignalledLoop(Protocol):
 
     def forget(self, descriptor: int) -> None:
         """Stop watching a descriptor."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call back once, after `seconds`."""
 
     def stop(self) -> None:
         """End after this turn."""
@@ -53,7 +59,7 @@ class ServiceSignals(AbstractContextManager[None]):
             signal.signal(signal.SIGHUP, self._hangup)
         elif signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self._terminal_closed)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
             signal.signal(number, _do_nothing)
         signal.signal(signal.SIGCONT, self._continue)
 
@@ -65,7 +71,7 @@ class ServiceSignals(AbstractContextManager[None]):
 
     def _stop_on_first(self, _number: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, ending_action())
         self._loop.stop()
 
     def _terminal_closed(self, _number: int, _frame: FrameType | None) -> None:
@@ -83,6 +89,11 @@ class ServiceSignals(AbstractContextManager[None]):
         if self._hung_up and self._on_hangup is not None:
             self._hung_up = False
             self._on_hangup()
+        self._collect_orphans()
+
+    def _collect_orphans(self) -> None:
+        if collect_orphans():
+            self._loop.call_later(0.0, self._collect_orphans)
 
 
 def _do_nothing(_number: int, _frame: FrameType | None) -> None:
