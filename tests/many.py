@@ -16,14 +16,14 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from tests.datapath.ends import EndDevice, RecordedTcp, Stamps, WireGuardsRecordProtocol, ipv4
+from tests.datapath.ends import EndDevice, InsideNetwork, RecordedTcp, Stamps, WireGuardsRecordProtocol, ipv4
 from vpntun.carriers.arrivals import IP_PKTINFO
 from vpntun.carriers.base import DatagramSource, Stream
 from vpntun.carriers.udp import UdpCarrier
 from vpntun.carriers.udp_socket import UdpEndpoint
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
-from vpntun.core.endpoint import Endpoint, Flow, Outcome, Reachable
+from vpntun.core.endpoint import Endpoint, Outcome, Reachable
 from vpntun.core.events import Event
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.server import ServerCarriers
@@ -120,7 +120,7 @@ class Server:
             self.device,
             {"udp": self.udp, "tcp": self.tcp},
             loop,
-            leads_inside=self._leads_inside,
+            network=InsideNetwork(self.inside),
             drops=self.drops,
             observer=self,
         )
@@ -171,9 +171,6 @@ class Server:
         self.tcp.close()
         self.loop.forget(self.device.fileno())
         self.device.close()
-
-    def _leads_inside(self, flow: Flow) -> bool:
-        return flow.destination in self.inside
 
 
 class Member(Link):

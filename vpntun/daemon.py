@@ -44,7 +44,7 @@ from vpntun.netconf.addresses import OwnAddresses
 from vpntun.netconf.cleanup import clean_up
 from vpntun.netconf.dns import HostDns
 from vpntun.netconf.journal import Journal
-from vpntun.netconf.nextdevice import NextDevice
+from vpntun.netconf.outer_routes import OuterRoutes
 from vpntun.netconf.routing import HostRoutes
 from vpntun.netconf.settings import DeviceSettings
 from vpntun.netconf.upkeep import Part, Upkeep
@@ -118,6 +118,7 @@ class _Daemon:
         self._configure_host()
         self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, self._addresses)))
         self._engine.start()
+        self._watch.subscribe(EVERYTHING, self._engine.network_changed)
         if self._service.gives_up_privileges:
             self._give_up_privileges()
 
@@ -180,8 +181,8 @@ class _Daemon:
         return addresses
 
     def _make_engine(self) -> Engine:
-        next_device = NextDevice(self._tunnel.interface, self._mark)
-        self._stack.callback(next_device.close)
+        network = OuterRoutes(self._tunnel.interface, self._mark)
+        self._stack.callback(network.close)
         own_addresses = None
         if self._tunnel.relay:
             own_addresses = OwnAddresses(self._device.name, self._watch.since_last_asked(Changed.ADDRESSES))
@@ -190,7 +191,7 @@ class _Daemon:
             self._device,
             self._carriers,
             self._loop,
-            leads_inside=next_device.is_for,
+            network=network,
             own_addresses=own_addresses,
             drops=self._drops,
             observer=self,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 
+import pytest
+
 from tests.carriers.tcp_server import TcpServer, a_peer, frame
 from tests.carriers.test_udp_socket import free_port
 from tests.carriers.user import RecordingUser
 from tests.machine import HandLoop, no_more_descriptors
-from vpntun.carriers.base import ConnectionOwner
+from vpntun.carriers.base import ConnectionOwner, Stream
 from vpntun.carriers.tcp import Dialling, TcpCarrier
 from vpntun.carriers.tcp_connection import TcpConnection
+from vpntun.carriers.udp_socket import UdpSocket
 from vpntun.wire.stream_framing import SharedBuffer
 
 
@@ -49,6 +52,26 @@ def test_a_dialled_connection_carries_messages_both_ways(server: TcpServer) -> N
     assert len(answers) == 1
     accepted.close()
     dialled.close()
+
+
+@pytest.mark.parametrize(("source", "seen"), [("127.0.0.7", "127.0.0.7"), ("192.0.2.77", "127.0.0.1")])
+def test_a_connection_is_dialled_from_the_candidates_source_if_this_host_has_it(
+    server: TcpServer, source: str, seen: str
+) -> None:
+    udp = UdpSocket(socket.AF_INET, 0, server.loop, answers_from_where_asked=False)
+    candidate = udp.endpoint(("127.0.0.1", server.port))
+    candidate.send_from(socket.inet_aton(source))
+    answers: list[Stream | None] = []
+    TcpCarrier(server.loop, None).dial(candidate, ConnectionOwner(), answers.append)
+    server.loop.until(lambda: answers)
+    accepted = server.accept()
+    assert accepted is not None
+    assert accepted.address[0] == seen
+    (dialled,) = answers
+    assert dialled is not None
+    dialled.close()
+    accepted.close()
+    udp.close()
 
 
 def test_a_refused_connection_is_reported_once(loop: HandLoop) -> None:

@@ -75,6 +75,6 @@ def test_the_user_learns_when_a_socket_accepts_data_again(carrier: UdpCarrier, l
 
 def test_a_dial_fails_since_udp_has_no_connections(carrier: UdpCarrier) -> None:
     answers: list[object] = []
-    carrier.dial(HERE, ConnectionOwner(), answers.append)
+    carrier.dial(carrier.sockets[socket.AF_INET].endpoint(HERE), ConnectionOwner(), answers.append)
     assert answers == [None]
     carrier.close()

@@ -175,6 +175,32 @@ def test_a_source_address_that_this_host_has_lost_is_left_out_and_forgotten(
         assert udp.endpoint(other.getsockname(), (LOST[family],)) is not endpoint, "it may come back"
 
 
+@pytest.mark.parametrize("source", ["127.0.0.2", "127.9.8.7", ""])
+def test_an_endpoint_sends_from_the_address_that_it_is_told_and_stays_the_same(loop: HandLoop, source: str) -> None:
+    with bound(socket.AF_INET, loop) as (udp, _), stranger(socket.AF_INET) as other:
+        other.bind(("127.0.0.1", 0))
+        endpoint = udp.endpoint(other.getsockname())
+        endpoint.send_from(socket.inet_aton("127.3.3.3"))
+        endpoint.send_from(socket.inet_aton(source) if source else b"")
+        for port in range(1, 1100):  # as many strangers as are remembered
+            udp.endpoint(("192.0.2.2", port))
+        assert (udp.endpoint(other.getsockname()) is endpoint) == bool(source)
+        assert endpoint.send([memoryview(b"x")]) is Outcome.SENT
+        assert other.recvfrom(10)[1][0] == (source or "127.0.0.1")
+        assert endpoint.flow.source == (socket.inet_aton(source) if source else b"")
+
+
+def test_a_remembered_address_is_forgotten_until_a_datagram_arrives_there_again(loop: HandLoop) -> None:
+    with bound(socket.AF_INET, loop) as (udp, (_, port)), stranger(socket.AF_INET) as other:
+        for _ in range(2):
+            other.sendto(b"x", ("127.0.0.5", port))
+            _, endpoint = receive_one(udp, loop)
+            assert endpoint.flow.source == socket.inet_aton("127.0.0.5")
+            endpoint.send_from(b"")
+            endpoint.send([memoryview(b"y")])
+            assert other.recvfrom(10)[1][0] == "127.0.0.1"
+
+
 @pytest.mark.parametrize(("size", "outcome"), [(100, Outcome.UNDELIVERABLE), (65508, Outcome.TOO_BIG)])
 def test_a_source_address_is_kept_if_the_datagram_is_refused_for_another_reason(
     loop: HandLoop, size: int, outcome: Outcome

@@ -49,6 +49,9 @@ class NamedEndpoint:
     def is_stream(self) -> bool:
         return self.carrier != "udp"
 
+    def send_from(self, source: bytes) -> None:
+        pass
+
     def ready(self) -> bool:
         return True
 

@@ -14,8 +14,9 @@ from vpntun.carriers.base import Carrier, Stream
 from vpntun.carriers.fake import FakeEndpoint, FakeSource
 from vpntun.carriers.tcp import TcpCarrier
 from vpntun.carriers.tcp_connection import TcpConnection
-from vpntun.core.endpoint import Endpoint
+from vpntun.core.endpoint import Endpoint, Flow
 from vpntun.core.events import Event
+from vpntun.core.outer_paths import OuterRoute, UnknownNetwork
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.server import ServerCarriers
 from vpntun.core.wireguard.peer import Peer
@@ -163,6 +164,27 @@ class Stamps:
         return self._last.to_bytes(12, "big")
 
 
+class InsideNetwork(UnknownNetwork):
+    """This host's routes. `inside`: the addresses that are routed to the tunnel's device.
+
+    `routes`: the others, by address and source address; b"" for the source that the kernel chooses.
+    """
+
+    def __init__(self, inside: set[bytes]) -> None:
+        self.inside = inside
+        self.routes: dict[tuple[bytes, bytes], OuterRoute] = {}
+        self.better = b""
+
+    def leads_inside(self, flow: Flow) -> bool:
+        return flow.destination in self.inside
+
+    def find(self, flow: Flow) -> OuterRoute | None:
+        return self.routes.get((flow.destination, flow.source))
+
+    def better_source(self, flow: Flow) -> bytes:
+        return self.better
+
+
 class End:
     """One machine: an identity, and an engine on a fake device, with a link to each peer it knows.
 
@@ -190,13 +212,14 @@ class End:
         self.mtu = mtu
         self.drops: Counter[str] = Counter()
         self.inside: set[bytes] = set()
+        self.network = InsideNetwork(self.inside)
         self.device = device or EndDevice(mtu, offloads)
         self.engine = Engine(
             identity,
             self.device,
             carriers or {},
             loop,
-            leads_inside=lambda flow: flow.destination in self.inside,
+            network=self.network,
             own_addresses=None if relays_as is None else self._own_addresses(relays_as),
             drops=self.drops,
             observer=observer,

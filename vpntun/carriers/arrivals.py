@@ -181,6 +181,16 @@ class Receiver:
             self._socket.setsockopt(SOL_UDP, UDP_GRO, int(wanted))
 
 
+def sent_from(source: bytes, device: bytes = bytes(4)) -> Ancillary:
+    """Return the ancillary data that has a datagram sent from an address (ip(7), ipv6(7)).
+
+    `device`: the number of the address's device in native byte order, which a link-local address needs.
+    """
+    if len(source) == 4:
+        return ((socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + source + bytes(4)),)
+    return ((socket.IPPROTO_IPV6, IPV6_PKTINFO, source + device),)
+
+
 def _read_ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[int, Ancillary]:
     """Return the size of the datagrams of a coalesced read, 0 for a single one, and the address to answer from."""
     segment = 0
@@ -189,10 +199,10 @@ def _read_ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[int, Ancill
         if level == SOL_UDP and kind == UDP_GRO and len(data) >= 4:
             segment = int.from_bytes(data[:4], sys.byteorder)
         elif kind == IP_PKTINFO and level == socket.IPPROTO_IP and len(data) >= 12:
-            local = ((level, kind, b"\0\0\0\0" + data[4:8] + b"\0\0\0\0"),)
+            local = sent_from(data[4:8])
         elif kind == IPV6_PKTINFO and level == socket.IPPROTO_IPV6 and len(data) >= 20:
             link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80
-            local = ((level, kind, data[:16] + (data[16:20] if link_local else bytes(4))),)
+            local = sent_from(data[:16], data[16:20] if link_local else bytes(4))
     return segment, local
 
 

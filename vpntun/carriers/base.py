@@ -113,8 +113,11 @@ class Carrier(Protocol):
         Also None where this host lacks the address's IP version.
         """
 
-    def dial(self, address: SocketAddress, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
-        """Open a connection to an address. `on_done` is called once, with the connection, or with None on failure."""
+    def dial(self, candidate: Endpoint, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
+        """Open a connection to the address of a candidate, from the source address that the candidate sends from.
+
+        `on_done` is called once, with the connection, or with None on failure.
+        """
 
     def close_all_of(self, peer: Reachable) -> None:
         """Close every connection that this peer has opened."""

@@ -83,6 +83,11 @@ class FakeEndpoint:
     def __str__(self) -> str:
         return self._name
 
+    def send_from(self, source: bytes) -> None:
+        """Remember the source address, except on a stream."""
+        if not self.is_stream:
+            self.flow = self.flow._replace(source=source)
+
     def clogged(self) -> bool:
         """Return the value that the test has set."""
         return self.is_clogged

@@ -25,6 +25,7 @@ from vpntun.types import SocketAddress
 from vpntun.wire.stream_framing import SharedBuffer
 
 SECONDS_TO_CONNECT = 10.0
+IP_BIND_ADDRESS_NO_PORT = 24
 
 
 class TcpCarrier:
@@ -65,7 +66,7 @@ class TcpCarrier:
         """Return None: a TCP endpoint is a connection."""
         return None
 
-    def dial(self, address: SocketAddress, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
+    def dial(self, candidate: Endpoint, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
         """Open a connection, as Carrier.dial; give up after ten seconds."""
 
         def done(connection: TcpConnection | None) -> None:
@@ -78,7 +79,8 @@ class TcpCarrier:
                     raise
             on_done(connection)
 
-        Dialling(address, self._loop, done, owner, self._received, self._mark)
+        source = candidate.flow.source
+        Dialling(candidate.address, self._loop, done, owner, self._received, self._mark, source)
 
     def close_all_of(self, peer: Reachable) -> None:
         """Close every connection that this peer has opened."""
@@ -118,6 +120,7 @@ class Dialling:
     """A connection being opened. `on_done` is called once, with the connection, or with None on failure.
 
     `owner` will own the connection, which receives into `received`. `mark`: the mark of every packet, 0 for none.
+    `source`: the address of this host to dial from; empty: the kernel chooses one.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class Dialling:
         owner: ConnectionOwner,
         received: SharedBuffer,
         mark: int = 0,
+        source: bytes = b"",
     ) -> None:
         self._socket: socket.socket | None = None
         self._address = address
@@ -142,6 +146,8 @@ class Dialling:
             loop.call_later(0.0, lambda: on_done(None))
             return
         self._socket = marked(new, mark)
+        if source:
+            _bind_to(new, source)
         new.connect_ex(address)
         loop.watch(new.fileno(), self._finish, self._finish)
         loop.await_writable(new.fileno(), True)
@@ -167,3 +173,10 @@ class Dialling:
                 self._socket.close()
             self._socket = None
             self._on_done(None)
+
+
+def _bind_to(new: socket.socket, source: bytes) -> None:
+    """Bind a socket to a source address, if this host still has it. Its port is free for other destinations."""
+    with suppress(OSError):
+        new.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+        new.bind((socket.inet_ntop(new.family, source), 0))

@@ -90,6 +90,9 @@ class TcpConnection:
         own, other = self._own_address, self.address
         return Flow(TCP, packed(own), own[1], packed(other), other[1], scope_of(other))
 
+    def send_from(self, source: bytes) -> None:
+        """Do nothing: a connection keeps its address."""
+
     def fileno(self) -> int:
         """Return the descriptor, for the loop."""
         return self._socket.fileno()

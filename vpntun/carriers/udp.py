@@ -74,7 +74,7 @@ class UdpCarrier:
         udp = self.sockets.get(family_of(address))
         return udp.endpoint(address) if udp is not None else None
 
-    def dial(self, address: SocketAddress, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
+    def dial(self, candidate: Endpoint, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
         """Fail: UDP has no connections."""
         on_done(None)
 

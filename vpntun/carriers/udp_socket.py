@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from vpntun.carriers.arrivals import SOL_UDP, Receiver
+from vpntun.carriers.arrivals import SOL_UDP, Receiver, sent_from
 from vpntun.carriers.base import Arrival
 from vpntun.carriers.sockets import Ancillary, bind, marked, packed, scope_of, where_of
 from vpntun.core.endpoint import Flow, Outcome, Reachable
@@ -79,6 +79,11 @@ class UdpEndpoint:
             source = self.local[0][2][:16] if self.ipv6 else self.local[0][2][4:8]
         address = self.address
         return Flow(UDP, source, self.socket.port, packed(address), address[1], scope_of(address))
+
+    def send_from(self, source: bytes) -> None:
+        """Send from this address from now on; empty: from the one that the kernel chooses."""
+        self.socket.forget(self)
+        self.local = sent_from(source) if source else ()
 
     def __str__(self) -> str:
         return f"{self.where} over UDP"
@@ -156,8 +161,8 @@ class UdpSocket:
         """Return the endpoint of an address, usually the same object for the same address."""
         known = self._known.get((address, local))
         if known is None:
-            if len(self._known) >= MOST_KNOWN_ENDPOINTS:
-                self._known.clear()
+            if len(self._known) >= MOST_KNOWN_ENDPOINTS:  # keep those whose source address was chosen by this end
+                self._known = {key: each for key, each in self._known.items() if key != (each.address, each.local)}
             known = self._known[address, local] = UdpEndpoint(self._family, address, self, local)
         return known
 
@@ -181,6 +186,12 @@ class UdpSocket:
         except OSError as error:
             return self._send_otherwise(error, buffers, segment, endpoint, dont_fragment)
         return Outcome.SENT
+
+    def forget(self, endpoint: UdpEndpoint) -> None:
+        """Make a new endpoint for the address, and for the local one, of this one, when a datagram arrives."""
+        if endpoint.local and self._known.get((endpoint.address, endpoint.local)) is endpoint:
+            del self._known[endpoint.address, endpoint.local]
+        self._forget_last()
 
     def flush(self, on_outcome: OnOutcome) -> bool:
         """Send the held datagrams, now that the socket is writable; return whether it accepts more.
@@ -226,13 +237,11 @@ class UdpSocket:
         self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
     ) -> Outcome:
         """Send datagrams from an address of the kernel's choice. If they leave, the former address is forgotten."""
-        former, endpoint.local = endpoint.local, ()
-        outcome = self.send(buffers, segment, endpoint, dont_fragment)
+        other = UdpEndpoint(endpoint.family, endpoint.address, self)
+        outcome = self.send(buffers, segment, other, dont_fragment)
         if outcome in REFUSED:  # the address was not the reason
-            endpoint.local = former
             return outcome
-        self._known.pop((endpoint.address, former), None)
-        self._forget_last()
+        endpoint.send_from(b"")
         return Outcome.REROUTED
 
     def _hold(

@@ -80,6 +80,12 @@ class Endpoint(Protocol):
     def __hash__(self) -> int:
         """Return the same hash for equal endpoints."""
 
+    def send_from(self, source: bytes) -> None:
+        """Send from this address of this host, of 4 or 16 bytes; empty: the kernel chooses. A connection keeps its own.
+
+        The endpoint stays the same one: comparisons leave the source address out.
+        """
+
     def clogged(self) -> bool:
         """Whether bytes passed to it earlier have still not left this host (never so over UDP)."""
 

@@ -13,7 +13,7 @@ from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.wireguard.peer import Peer
 from vpntun.datapath.link import Link, LinkOwner
 from vpntun.runtime.resolver import Resolver
-from vpntun.types import CarrierName, SocketAddress
+from vpntun.types import CarrierName
 
 
 class Dialler(LinkOwner, Protocol):
@@ -22,7 +22,7 @@ class Dialler(LinkOwner, Protocol):
     def dial(
         self,
         carrier: CarrierName,
-        address: SocketAddress,
+        candidate: Endpoint,
         owner: ConnectionOwner,
         on_done: Callable[[Stream | None], None],
     ) -> None:
@@ -46,6 +46,11 @@ class ClientLink(Link, ConnectionOwner):
         self._client = selector
         self._resolver = resolver
         self._connections: set[Stream] = set()
+
+    @property
+    def destinations(self) -> list[Endpoint]:
+        """The endpoints that messages may be sent to now: while the peer is searched for, all its addresses."""
+        return [*super().destinations, *(self._client.candidates if self.searching else ())]
 
     def stop(self) -> None:
         """Stop for good: close the connections, and stop looking up the name."""
@@ -77,7 +82,7 @@ class ClientLink(Link, ConnectionOwner):
         def done(connection: Stream | None) -> None:
             self._dialled(carrier, connection)
 
-        self._dialler.dial(carrier, candidate.address, self, done)
+        self._dialler.dial(carrier, candidate, self, done)
 
     def _dialled(self, carrier: CarrierName, connection: Stream | None) -> None:
         if self._stopped:

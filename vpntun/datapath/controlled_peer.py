@@ -111,6 +111,11 @@ class ControlledPeer(ABC):
         """Return the peer and an endpoint, for the log."""
         return f"{self.name} at {endpoint}" if self.name else str(endpoint)
 
+    @property
+    def destinations(self) -> list[Endpoint]:
+        """The endpoints that messages may be sent to now."""
+        return [] if self.peer.endpoint is None else [self.peer.endpoint]
+
     # Life
 
     def start(self) -> None:
@@ -150,6 +155,11 @@ class ControlledPeer(ABC):
         if self.peer.endpoint is not None:
             self.records.moved(self.peer.endpoint, self._loop.now, ipv6=self.peer.endpoint.ipv6)
             self.touch()
+
+    def rerouted(self, *, lost: bool) -> None:
+        """Note that packets to the peer take another route; `lost`: this host has lost their source address."""
+        self.begin_path_again()
+        self.act(self._executor.selector.rerouted(self._loop.now, lost=lost))
 
     def handle_deadline(self) -> None:
         """Do everything that is due now."""

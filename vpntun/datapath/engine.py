@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from vpntun.carriers.base import Carrier, ConnectionOwner, DatagramSource, Stream
-from vpntun.core.endpoint import Endpoint, Flow, Outcome, Reachable
+from vpntun.core.endpoint import Endpoint, Outcome, Reachable
+from vpntun.core.outer_paths import OuterNetwork, OuterPaths, Rerouting, UnknownNetwork
 from vpntun.core.routes import RouteTable
 from vpntun.core.wireguard.node import Node
 from vpntun.crypto.keys import KeyPair
@@ -38,6 +39,8 @@ from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Network, SocketAddress
 from vpntun.wire import record
 
+ROUTES_PER_TURN = 50
+"""Links whose routes are looked at in one turn of the loop, at some 20 us each."""
 SECONDS_TO_RECOVER = 1.0
 """Delay after an internal error before packets are sent that an interrupted callback left waiting."""
 
@@ -49,8 +52,8 @@ class Engine:
     routes      table from allowed IPs to links
     takes       what this end can receive, a sum of record.TAKES_*: the offloads of its device among them
 
-    `leads_inside`: whether the kernel routes a flow to the device. `own_addresses`: this machine's addresses, if the
-    engine relays between peers. `drops`: counter of drops that cannot be ascribed to a peer, by reason.
+    `network`: this host's routes for the packets that the engine sends. `own_addresses`: this machine's addresses, if
+    the engine relays between peers. `drops`: counter of drops that cannot be ascribed to a peer, by reason.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class Engine:
         carriers: Mapping[CarrierName, Carrier],
         loop: Loop,
         *,
-        leads_inside: Callable[[Flow], bool] = lambda flow: False,
+        network: OuterNetwork | None = None,
         own_addresses: OwnAddresses | None = None,
         drops: Counter[str] | None = None,
         observer: LinkObserver | None = None,
@@ -74,7 +77,10 @@ class Engine:
         self.routes: RouteTable[Link] = RouteTable()
         self.schedule = Schedule(loop.internal_errors)
         self.seal_buffer = SealBuffer()
-        self.guard = LoopGuard(loop, self.routes, leads_inside)
+        network = network or UnknownNetwork()
+        self.guard = LoopGuard(loop, self.routes, network.leads_inside)
+        self._paths = OuterPaths(network)
+        self._unchecked: dict[Link, None] = {}
         self._observer = observer or NoObserver()
         self.monitor = LinkMonitor(loop, self._observer)
         self._carriers = carriers
@@ -130,6 +136,8 @@ class Engine:
         self._bundler.forget(link)
         self.schedule.forget(link)
         self.guard.forget(link)
+        self._paths.forget(link)
+        self._unchecked.pop(link, None)
         self.node.remove(link.peer)
         del self.links[link.peer]
         for carrier in self._carriers.values():
@@ -140,14 +148,26 @@ class Engine:
         for carrier in self._carriers.values():
             endpoint = carrier.candidate(address)
             if endpoint is not None:
-                return None if self.guard.refuses(endpoint) else endpoint
+                if self.guard.refuses(endpoint):
+                    return None
+                self._paths.settle(endpoint)
+                return endpoint
         return None
+
+    def network_changed(self) -> None:
+        """Look, a few links a turn, whether packets to the peers take other routes now."""
+        is_looking = bool(self._unchecked)
+        self._unchecked |= dict.fromkeys(self.links.values())
+        if not is_looking:
+            self._look_at_routes()
 
     # For the links (datapath/link.py, datapath/client_link.py)
 
     def has_moved(self, link: Link) -> None:
-        """Note that a peer has moved: update the loop guard, and call the observer."""
+        """Note that a peer has moved: update the loop guard and the routes, and call the observer."""
         self.guard.follow(link)
+        if link.endpoint is not None:
+            self._paths.follow(link, link.endpoint)
         self._observer.link_moved(link)
 
     def has_acted(self, link: Link) -> None:
@@ -157,12 +177,12 @@ class Engine:
     def dial(
         self,
         carrier: CarrierName,
-        address: SocketAddress,
+        candidate: Endpoint,
         owner: ConnectionOwner,
         on_done: Callable[[Stream | None], None],
     ) -> None:
         """Open a connection of a carrier, as Carrier.dial."""
-        self._carriers[carrier].dial(address, owner, on_done)
+        self._carriers[carrier].dial(candidate, owner, on_done)
 
     # For the carriers (carriers/base.py)
 
@@ -193,6 +213,15 @@ class Engine:
         """Tell the peer's link that a connection has closed."""
         if (link := self.links.get(peer)) is not None:
             link.closed(connection)
+
+    def _look_at_routes(self) -> None:
+        for link in list(self._unchecked)[:ROUTES_PER_TURN]:
+            del self._unchecked[link]
+            rerouting = self._paths.look_again(link, link.destinations)
+            if rerouting is not Rerouting.NONE:
+                link.rerouted(lost=rerouting is Rerouting.LOST)
+        if self._unchecked:
+            self.loop.call_later(0.0, self._look_at_routes)
 
     def _woken(self, pause: Pause) -> None:
         """Ask all peers for handshakes: keys and paths from before the pause may be of no use now."""

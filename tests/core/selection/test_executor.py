@@ -70,6 +70,9 @@ class Selector:
     def lost(self, connection: Endpoint, now: float) -> list[Event]:
         return self._answer("lost")
 
+    def rerouted(self, now: float, *, lost: bool) -> list[Event]:
+        return self._answer("rerouted")
+
     def woken(self, now: float) -> list[Event]:
         return self._answer("woken")
 

@@ -8,6 +8,8 @@
                         link.
     silence             no session, or no answer for 15 s: a search, while the path in use stays in use.
     connection closed   a search.
+    rerouted            packets leave this host by another route, or from another address: a keepalive
+                        tells it. Over a connection, or while searching, a search.
     woken               after a pause of this end, a search that dials again: the connection in use may be dead.
 
 Pauses follow backoff.py. Every attempt also looks the name up; until that answers, the known addresses serve.
@@ -53,6 +55,11 @@ class ClientCarriers:
     def deadline(self) -> float:
         """When `handle_timer` is due."""
         return min(*self._due.values(), self._trial_at)
+
+    @property
+    def candidates(self) -> list[Endpoint]:
+        """The addresses that the peer's name had last, as UDP endpoints."""
+        return self._candidates
 
     @property
     def searching(self) -> bool:
@@ -140,6 +147,15 @@ class ClientCarriers:
         self._peer.endpoint = None
         self._trial_at = NEVER
         return self._search(carrier, now)
+
+    def rerouted(self, now: float, *, lost: bool) -> list[Event]:
+        """Tell the peer this end's new address by a keepalive; search at once over a connection, or if searching."""
+        endpoint = self._peer.endpoint
+        if endpoint is not None and endpoint.is_stream and lost:
+            return [CloseConnection(endpoint), *self.lost(endpoint, now)]
+        if self.searching or (endpoint is not None and endpoint.is_stream):
+            return self.woken(now)
+        return self._peer.keepalive(endpoint, now)
 
     def woken(self, now: float) -> list[Event]:
         """Search as at the start: this end did not run for a while, so another network or address may be in use."""

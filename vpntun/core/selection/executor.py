@@ -69,6 +69,12 @@ class CarrierSelector(Protocol):
     def lost(self, connection: Endpoint, now: float) -> list[Event]:
         """Give up a connection that has closed."""
 
+    def rerouted(self, now: float, *, lost: bool) -> list[Event]:
+        """Tell the peer this end's new address, or ask at once where it is asked for a handshake already.
+
+        `lost`: the former address is gone, so a connection is of no use any more.
+        """
+
     def woken(self, now: float) -> list[Event]:
         """Ask for a handshake at once, although one may be asked for already: this end did not run for a while."""
 

@@ -3,6 +3,7 @@
     handshake needed, endpoint known      it sends an initiation every 5 s, for 90 s; then queued packets are dropped
     handshake needed, endpoint unknown    it waits for the client; after 90 s queued packets are dropped
     the TCP connection closes             the endpoint becomes unknown
+    another route, or address, here       a keepalive, or if the peer is being asked another initiation at once
     woken after a pause of this end       as if a handshake were needed
 
 A server never dials.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import random
 
 from vpntun.core.endpoint import Endpoint
-from vpntun.core.events import DropQueued, Event
+from vpntun.core.events import CloseConnection, DropQueued, Event
 from vpntun.core.wireguard.peer import Peer
 from vpntun.core.wireguard.timers import LARGEST_JITTER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
 from vpntun.types import NEVER
@@ -51,6 +52,13 @@ class ServerCarriers:
             self._peer.forget_handshake(self._peer.endpoint.carrier)
         self.deadline = NEVER
         return self.want(now)
+
+    def rerouted(self, now: float, *, lost: bool) -> list[Event]:
+        """Send the peer a keepalive from the new address, or ask at once; give up a connection if that is `lost`."""
+        endpoint = self._peer.endpoint
+        if endpoint is not None and endpoint.is_stream and lost:
+            return [CloseConnection(endpoint), *self.lost(endpoint, now)]
+        return self.woken(now) if self.searching else self._peer.keepalive(endpoint, now)
 
     def handle_timer(self, now: float) -> list[Event]:
         """Ask again, or give up after 90 s."""

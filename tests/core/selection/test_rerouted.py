@@ -1,0 +1,106 @@
+"""Either end after its packets have taken another route or source address: its peer follows at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.core.fakes import Address
+from tests.core.simulation import World
+from vpntun.types import Transport
+
+SOON = 1.0
+"""Seconds within which a packet must have got through in each direction. The simulation sends one every 0.5 s."""
+
+
+def connected(transport: Transport = "auto", *blocked: str) -> World:
+    """A simulation in which both ends have just exchanged packets."""
+    world = World(transport)
+    world.network.block(*blocked)  # type: ignore[arg-type]
+    world.start()
+    world.until_through(5)
+    return world
+
+
+def reroute(world: World, *, lost: bool = False) -> None:
+    """Tell the client that its packets take another route."""
+    world.client.act(world.client.selector.rerouted(world.now, lost=lost))
+
+
+def test_a_server_with_packets_for_a_client_that_has_none_follows_it_at_once() -> None:
+    world = connected("udp")
+    world.move_client("elsewhere")
+    reroute(world)
+    world.run(0.1)
+    received = len(world.client.received)
+    world.server.send(b"a packet for the client")
+    world.run(0.1)
+    assert len(world.client.received) == received + 1
+    assert world.times("client", "asks", "udp") == world.times("client", "asks", "udp")[:1], "the session continues"
+
+
+def test_a_client_that_searches_asks_at_once_though_the_pauses_have_become_long() -> None:
+    world = connected("udp")
+    world.network.block("udp")
+    world.run(600)
+    world.network.unblock("udp")
+    reroute(world)
+    assert world.until_through(60) <= SOON
+
+
+def test_a_client_whose_connection_has_lost_its_address_dials_at_once() -> None:
+    world = connected("tcp")
+    (dialled,) = world.times("client", "dials", "tcp")
+    world.network.connections[0].carry = lambda message: None  # type: ignore[method-assign]
+    reroute(world, lost=True)
+    assert world.until_through(60) <= SOON
+    assert world.times("client", "dials", "tcp", since=dialled + 0.1) == [world.times("client", "hangs up", "tcp")[0]]
+
+
+def test_a_connection_by_another_route_is_kept_until_a_new_one_answers() -> None:
+    world = connected("tcp")
+    kept = world.client.peer.endpoint
+    world.network.block("tcp")
+    reroute(world)
+    world.run(5)
+    assert world.client.peer.endpoint == kept
+    world.network.unblock("tcp")
+    assert world.until_through(60) <= 12
+    world.run(5)
+    assert sum(each.open for each in world.network.connections) == 2
+
+
+def test_a_client_follows_a_server_whose_address_changes_at_once() -> None:
+    world = connected("udp")
+    world.network.hosts["elsewhere"] = world.network.hosts.pop("server")
+    server = world.server
+    server.address = "elsewhere"
+    server.peer.endpoint = Address("client")  # which has been called from an address that is gone
+    server.act(server.selector.rerouted(world.now, lost=True))
+    assert world.until_through(60) <= SOON
+
+
+def test_a_server_that_asks_asks_again_at_once() -> None:
+    world = connected("udp")
+    world.network.block("udp")
+    world.run(200)
+    asked = world.now
+    world.server.act(world.server.selector.want(asked))
+    world.run(1)
+    world.server.act(world.server.selector.rerouted(world.now, lost=False))
+    assert world.times("server", "asks", "udp", since=asked) == [asked, asked + 1]
+
+
+def test_a_server_gives_up_a_connection_that_has_lost_its_address() -> None:
+    world = connected("tcp")
+    world.server.act(world.server.selector.rerouted(world.now, lost=True))
+    assert world.server.peer.endpoint is None
+    assert world.until_through(60) <= 4
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_an_end_that_never_had_a_session_has_nobody_to_tell(transport: Transport) -> None:
+    world = World(transport, running=False)
+    world.start_server()
+    world.server.act(world.server.selector.rerouted(world.now, lost=True))
+    world.run(1)
+    assert world.notes == []

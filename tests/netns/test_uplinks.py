@@ -1,0 +1,66 @@
+"""A client with several uplinks or addresses: its packets leave where they can be answered, and the link recovers.
+
+a  10.0.0.1, 10.0.1.1  == veth0, veth1 ==  b  10.0.0.2, 10.0.1.2; the server is at 10.99.0.1 and fd99::1
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.netns.lab import PORT, STARTED, Daemon, Lab, far, firewall, start_client, start_server
+
+SERVER, SERVER6 = "10.99.0.1", "fd99::1"
+
+
+def start_configured_pair(lab: Lab, endpoint: str, *client: str) -> Daemon:
+    """Start both ends with configuration files, in which the client has a port of its own; return the server."""
+    identities = {name: lab.new_identity(f"{name}.key") for name in ("here", "there")}
+    daemons = []
+    for machine, name, other, lines, peer in (
+        (lab.b, "there", "here", ("Address = 10.9.0.1/24", f"ListenPort = {PORT}", "Transport = auto"), ()),
+        (lab.a, "here", "there", ("Address = 10.9.0.2/24", "ListenPort = 4242"), (f"Endpoint = {endpoint}", *client)),
+    ):
+        file = lab.folder / f"{name}.conf"
+        file.touch(mode=0o600)
+        own, allowed = f"PrivateKey = {identities[name][0].read_text()}", "AllowedIPs = 10.9.0.0/24"
+        public = f"PublicKey = {identities[other][1]}"
+        file.write_text("\n".join(["[Interface]", own, *lines, "[Peer]", public, allowed, *peer]))
+        daemons.append(machine.vpntun("up", file))
+        daemons[-1].wait_for(STARTED)
+    lab.ping(lab.a, "10.9.0.1")
+    return daemons[0]
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_the_route_moves_to_another_uplink_and_back(lab: Lab, transport: str) -> None:
+    lab.cable(lab.a, "veth1", lab.b, "veth1")
+    lab.a.run("sh", "-ec", f"ip addr add 10.0.1.1/24 dev veth1; ip route add {SERVER} via 10.0.0.2")
+    lab.b.run("sh", "-ec", f"ip addr add 10.0.1.2/24 dev veth1; ip addr add {SERVER}/32 dev lo")
+    for device, network in (("veth0", "10.0.0.0/24"), ("veth1", "10.0.1.0/24")):
+        lab.b.run(firewall()[0], "-w", "-A", "INPUT", "-i", device, "!", "-s", network, "-j", "DROP")
+    server = start_configured_pair(lab, f"{SERVER}:{PORT}", f"Transport = {transport}")
+    for gateway in ("10.0.1.2", "10.0.0.2"):
+        lab.a.run("ip", "route", "replace", SERVER, "via", gateway)
+        lab.ping(lab.b, "10.9.0.2", within=3)
+        lab.ping(lab.a, "10.9.0.1", within=1)
+    assert server.log.count(" now (it was at ") == 2
+
+
+def test_the_address_in_use_is_replaced_by_another(lab: Lab) -> None:
+    start_configured_pair(lab, f"[{lab.b.six}]:{PORT}")
+    lab.a.run("sh", "-ec", "ip addr add fd01::7/64 dev veth0 nodad; ip addr del fd01::1/64 dev veth0")
+    lab.ping(lab.b, "10.9.0.2", within=3)
+    lab.ping(lab.a, "10.9.0.1", within=1)
+
+
+def test_an_uplink_without_an_address_of_its_own_does_not_borrow_the_tunnels(lab: Lab) -> None:
+    lan = "ip link add lan type veth peer name its-end; ip link set its-end up; ip link set lan up"
+    local = "ip addr flush dev veth0; ip addr add fe80::{}/64 dev veth0 nodad"
+    to_server = f"ip addr add 2001:db8:f00::1/64 dev lan nodad; ip route add {SERVER6} via fe80::b dev veth0"
+    lab.a.run("sh", "-ec", f"{lan}; {local.format('a')}; {to_server}")
+    to_lan = f"ip addr add {SERVER6}/128 dev lo nodad; ip route add 2001:db8:f00::/48 via fe80::a dev veth0"
+    lab.b.run("sh", "-ec", f"{local.format('b')}; {to_lan}")
+    server = start_server(lab)
+    start_client(lab, host=SERVER6)  # its address in the tunnel has more bits in common with the server's
+    lab.ping(lab.a, far(lab), within=3)
+    server.wait_for("connected to [2001:db8:f00::1]:")
