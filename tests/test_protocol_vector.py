@@ -282,6 +282,13 @@ CONSTANTS = {
     "record over TCP at least": f"{span.LEAST_OF_STREAM}",
     "UDP payload at first": f"{pathmtu.BASE}",
     "PROBEs of one length": f"{pathmtu.TRIES}, {pathmtu.PAUSE:g} s apart",
+    "a REPORT is late after": (
+        f"{black_hole.REPORTS_ARE_LATE_AFTER:g} s; then a PROBE every {black_hole.PROBE_EVERY:g} s"
+    ),
+    "nothing arrives after": (
+        f"{black_hole.NOTHING_ARRIVES_AFTER:g} s; then a PROBE every {black_hole.PROBE_EVERY_LATER:g} s"
+    ),
+    "a client's path is quiet after": f"{black_hole.QUIET:g} s",
     "lengths left in question": f"{pathmtu.GRAIN}",
     "path searched again after": f"{pathmtu.AGAIN_AFTER:g} s",
     "queue of a link, at first": f"{queue.UNKNOWN_RATE_BYTES // 1024} KiB",

@@ -250,6 +250,23 @@ def test_a_peer_that_does_not_answer_is_not_connected_despite_a_session(met: Two
     assert state_of(link) == "connected"
 
 
+def test_a_vpntun_that_is_heard_but_reports_nothing_is_one_way(met: Two) -> None:
+    link = met.alice.link
+    session = link.peer.keys.current
+    assert session is not None
+    is_vpntun = link.records.takes_records(session, met.loop.now)
+    for _ in range(17):
+        met.alice.send(ipv4(HERE, THERE))
+        met.wire.to_right.take()
+        met.bob.send(ipv4(THERE, HERE))
+        met.wire.run()
+        met.loop.pass_time(1.0)
+        link.handle_deadline()
+    assert state_of(link) == ("one-way" if is_vpntun else "connected")
+    link.peer.endpoint = None
+    assert state_of(link) == "waiting"
+
+
 def test_a_session_without_a_path_is_not_connected(met: Two) -> None:
     met.alice.link.peer.endpoint = None
     assert state_of(met.alice.link) == "waiting"

@@ -124,6 +124,8 @@ class Connection(NamedEndpoint):
     def __init__(self, network: Network, owner: Host) -> None:
         self.open = True
         self.authenticated = False
+        self.swallows = False
+        """Whether a middlebox acknowledges what is sent here, and forwards nothing."""
         self.other: Connection = self
         self._network = network
         self.owner = owner
@@ -135,7 +137,7 @@ class Connection(NamedEndpoint):
 
     def carry(self, message: bytes) -> None:
         """Deliver in order, or hold while the path is blocked."""
-        if not self.open:
+        if not self.open or self.swallows:
             return
         if self._network.tcp.blocked or self._stalled:
             self._stalled.append(message)
@@ -190,6 +192,8 @@ class Network:
         self.hosts: dict[str, Host] = {}
         self.swallowed: set[str] = set()
         """Hosts that receive no datagrams and answer no dials."""
+        self.deaf: set[str] = set()
+        """Hosts that receive no datagrams, though those that they send arrive."""
         self.without_way: set[str] = set()
         """Hosts to which the sender's own kernel refuses to send."""
         self._rng = rng
@@ -230,7 +234,8 @@ class Network:
             return False
         copies = 1 + (self._rng.random() < self.udp.duplicates)
         for _ in range(copies):
-            if self.udp.blocked or {origin, target} & self.swallowed or self._rng.random() < self.udp.loss:
+            lost = self.udp.blocked or target in self.deaf or bool({origin, target} & self.swallowed)
+            if lost or self._rng.random() < self.udp.loss:
                 continue
             self.after(
                 self.udp.latency + self._rng.uniform(0, self.udp.jitter),

@@ -57,7 +57,9 @@ class End(Side):
         self.name = name
         self.address = name
         self.speaks = not (world.plain and name == "server")
-        self.records = RecordProtocol(TAKES_BURSTS, 1420, world.now, peer_is_vpntun=not world.plain)
+        self.records = RecordProtocol(
+            TAKES_BURSTS, 1420, world.now, peer_is_vpntun=not world.plain, asks_when_quiet=calls
+        )
         self.queue = PacketQueue()
         self.drops: Counter[str] = Counter()
         self.gave_up = 0
@@ -110,6 +112,7 @@ class End(Side):
                 self._give(self.peer.endpoint, seal(session, plaintext))
             self.peer.timers.data_sent(now)
             if self.speaks:
+                self.records.note_packets_sent(now)
                 self.act(self.records.on_traffic(session, now))
             if self.peer.is_due_for_renewal(session, now):
                 self.act([HandshakeWanted()])
@@ -194,6 +197,9 @@ class End(Side):
         if former is not None:
             former.hang_up_later()
         self._remember(endpoint)
+
+    def nothing_arrives(self, endpoint: Endpoint) -> None:
+        self.note("misses reports", endpoint.carrier)
 
     def close_connection(self, endpoint: Endpoint) -> None:
         self.note("hangs up", endpoint.carrier)

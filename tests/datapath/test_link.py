@@ -377,4 +377,7 @@ def test_the_deadline_of_an_idle_link_is_read_once_more_after_traffic(met: Two) 
         met.loop.pass_time(due - met.loop.now)
         alice.schedule.handle(met.loop.now)
         woken.append(due)
+        met.bob.schedule.deadline()
+        met.bob.schedule.handle(met.loop.now)
+        met.wire.run()  # Bob's REPORT
     assert len(woken) <= 3

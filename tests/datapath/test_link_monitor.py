@@ -103,6 +103,18 @@ def test_a_link_that_answers_again_up_again(up: Watched) -> None:
     assert up.new_changes() == {("alice", False)} | {("alice", True)}
 
 
+def test_a_link_on_which_nothing_arrives_is_down_though_the_peer_is_heard_until_something_does(up: Watched) -> None:
+    for _ in range(40):
+        up.bob.send(ipv4("10.0.0.2", "10.0.0.1", b"x"))
+        up.alice.send(PACKET)
+        up.wire.to_right.take()
+        up.wire.run()
+        up.pass_time(0.5)
+    assert ("alice", False) in up.new_changes()
+    up.pass_time(6, carried=True)
+    assert ("alice", True) in up.new_changes()
+
+
 def test_a_peer_that_falls_silent_is_down_when_its_session_is_too_old(up: Watched) -> None:
     up.pass_time(179, step=1)
     assert up.new_changes() == set()

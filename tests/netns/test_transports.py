@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.netns.lab import PORT, Lab, far, start_client_and_ping, start_pair, start_server, until
+from tests.netns.lab import PORT, Lab, far, firewall, start_client_and_ping, start_pair, start_server, until
 
 
 @pytest.mark.parametrize(("transport", "other"), [("udp", "tcp"), ("tcp", "udp")])
@@ -70,6 +70,36 @@ def test_auto_leaves_udp_when_it_is_blocked_later_and_loses_no_connection(lab: L
     lab.ping(lab.a, far(lab), within=25)
     assert _connected(lab)
     lab.transfer(20_000_000, lab.a.address_of("tun11"), source=lab.b)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("deaf", ["a", "b"])
+def test_auto_leaves_udp_when_it_is_lost_one_way_whatever_comes_the_other_way(lab: Lab, deaf: str) -> None:
+    start_pair(lab)
+    lab.ping(lab.a, far(lab))
+    stream = lab.b.popen("ping", "-q", "-i0.2", lab.a.address_of("tun11"))
+    machine = lab.a if deaf == "a" else lab.b
+    for tool in firewall():
+        machine.run(tool, "-A", "INPUT", "-i", "veth0", "-p", "udp", "-j", "DROP")
+    lab.no_ping(lab.a, far(lab))
+    lab.ping(lab.a, far(lab), within=25)
+    assert _connected(lab)
+    stream.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("deaf", ["a", "b"])
+def test_a_connection_that_is_lost_one_way_is_replaced_by_a_new_one(lab: Lab, deaf: str) -> None:
+    lab.block("udp")
+    start_pair(lab)
+    lab.ping(lab.a, far(lab), within=8)
+    machine, side = (lab.a, "--dport") if deaf == "a" else (lab.b, "--sport")
+    connection = lab.a.run("ss", "--tcp", "--numeric", "--no-header", "state", "established", f"( dport = :{PORT} )")
+    port = connection.stdout.split()[2].rpartition(":")[2]
+    for tool in firewall():
+        machine.run(tool, "-A", "INPUT", "-p", "tcp", side, port, "-j", "DROP")
+    lab.no_ping(lab.a, far(lab))
+    lab.ping(lab.a, far(lab), within=25)
 
 
 def test_a_blocked_link_ends_no_daemon_and_carries_again_once_unblocked(lab: Lab) -> None:

@@ -4,8 +4,9 @@ docs/control.rst explains each field. A peer is "connected" if packets can leave
 they do not arrive:
 
     connected     there is a session (under 180 s old) and a path to the peer; a peer known to be a vpntun has said what
-                  it accepts; and no data sent has waited 15 s for a sign of life (after 15 s WireGuard starts a new
-                  handshake)
+                  it accepts; no data sent has waited 15 s for a sign of life (after 15 s WireGuard starts a new
+                  handshake); and what was sent does arrive, as far as the peer reports
+    one-way       otherwise, if the peer is heard, but nothing that was sent to it for 15 s has arrived
     connecting    otherwise, while this end asks for a handshake, or waits for the first HELLO of a vpntun
     waiting       otherwise: the peer has to call, or there was nothing to send for so long that the session ended
 
@@ -29,7 +30,7 @@ from vpntun.datapath.link import Link
 from vpntun.datapath.link_monitor import live_session
 from vpntun.types import NEVER, Interface
 
-State = Literal["connected", "connecting", "waiting"]
+State = Literal["connected", "one-way", "connecting", "waiting"]
 
 HEADERS_V4, HEADERS_V6 = 28, 48
 """Bytes of the IP and UDP headers of a datagram."""
@@ -73,6 +74,8 @@ def state_of(link: Link) -> State:
     session = live_session(link)
     if session is not None:
         return "connecting" if link.records.awaits_hello(session, link.now) else "connected"
+    if link.records.nothing_arrives and link.endpoint is not None and not link.peer.timers.is_silent(link.now):
+        return "one-way"
     return "connecting" if link.searching else "waiting"
 
 

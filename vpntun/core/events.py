@@ -60,6 +60,16 @@ class HandshakeWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptAlive:
+    """A persistent keepalive was sent, since the path was quiet: only an ECHO can show that anything arrives."""
+
+
+@dataclass(frozen=True, slots=True)
+class NothingArrives:
+    """Nothing that was sent for 15 s has arrived at the peer, whatever comes from there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Established:
     """A session is confirmed in both directions.
 
@@ -114,6 +124,8 @@ Event = (
     | Dial
     | CloseConnection
     | HandshakeWanted
+    | KeptAlive
+    | NothingArrives
     | Established
     | Confirmed
     | Moved

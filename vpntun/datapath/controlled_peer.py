@@ -238,6 +238,10 @@ class ControlledPeer(ABC):
             former.hang_up_later()
         self._has_moved()
 
+    def nothing_arrives(self, endpoint: Endpoint) -> None:
+        """Log that the path is dead towards the peer, whatever comes from there."""
+        self.lines.log(NOTICE, "nothing that was sent to %s in the last 15 s has arrived", self.at(endpoint))
+
     def close_connection(self, endpoint: Endpoint) -> None:
         """Close a connection soon."""
         endpoint.hang_up_later()

@@ -208,6 +208,7 @@ class Link(ControlledPeer):
         """Check, at most every 50 ms of traffic, for black holes, due reports, and a session due for renewal."""
         self._check_at = now + SECONDS_BETWEEN_CHECKS
         self.touched_by_traffic(now)
+        self.records.note_packets_sent(now)
         events = self.records.look_for_black_hole(now) + self.records.on_traffic(session, now)
         if self.peer.is_due_for_renewal(session, now):
             events.append(HandshakeWanted())

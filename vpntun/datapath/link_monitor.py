@@ -1,8 +1,8 @@
 """Monitor of links, which reports changes of up and down to hooks, systemd and waiting commands.
 
-A link is up while its session is under 180 s old, the peer's endpoint is known, and no data that was sent has waited
-15 s for a sign of life. Nothing is polled: a link is checked after the core has decided something for it, and, while it
-is up, when its session becomes too old.
+A link is up while its session is under 180 s old, the peer's endpoint is known, no data that was sent has waited 15 s
+for a sign of life, and a vpntun has reported some of what was sent in the last 15 s. Nothing is polled: a link is
+checked after the core has decided something for it, and, while it is up, when its session becomes too old.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class LinkMonitor:
 def live_session(link: Link) -> Session | None:
     """Return the session in which packets can be sent, if there is one and nothing suggests that they do not arrive."""
     peer, now = link.peer, link.now
-    return None if peer.endpoint is None or peer.timers.is_silent(now) else peer.sending_session(now)
+    if peer.endpoint is None or peer.timers.is_silent(now) or link.records.nothing_arrives:
+        return None
+    return peer.sending_session(now)
 
 
 def is_up(link: Link) -> bool:

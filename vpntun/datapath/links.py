@@ -169,7 +169,13 @@ class Links:
 
     def _records(self, settings: PeerSettings) -> RecordProtocol:
         engine = self._engine
-        return RecordProtocol(engine.takes, engine.mtu, engine.loop.now, peer_is_vpntun=settings.is_vpntun)
+        return RecordProtocol(
+            engine.takes,
+            engine.mtu,
+            engine.loop.now,
+            peer_is_vpntun=settings.is_vpntun,
+            asks_when_quiet=settings.host is not None,
+        )
 
     def _name(self, settings: PeerSettings) -> str:
         """Return what the log calls a peer: its name, or the beginning of its key; empty for the only peer."""

@@ -17,7 +17,9 @@ from vpntun.core.events import (
     Established,
     Event,
     HandshakeWanted,
+    KeptAlive,
     Moved,
+    NothingArrives,
     PathVerified,
     Resolve,
     SendRecord,
@@ -73,6 +75,9 @@ class Selector:
     def rerouted(self, now: float, *, lost: bool) -> list[Event]:
         return self._answer("rerouted")
 
+    def nothing_arrives(self, now: float) -> list[Event]:
+        return self._answer("nothing_arrives")
+
     def woken(self, now: float) -> list[Event]:
         return self._answer("woken")
 
@@ -107,6 +112,9 @@ class World:
 
     def moved(self, endpoint: Endpoint, former: Endpoint | None) -> None:
         self.done.append("moved")
+
+    def nothing_arrives(self, endpoint: Endpoint) -> None:
+        self.done.append("nothing arrives")
 
     def close_connection(self, endpoint: Endpoint) -> None:
         self.done.append("close")
@@ -151,6 +159,24 @@ def world() -> World:
 )
 def test_an_event_is_an_action_or_a_question_to_the_selector(world: World, event: Event, done: list[str]) -> None:
     assert world.act(event) == done
+
+
+def test_a_dead_path_is_noted_and_the_selector_is_asked_for_another(world: World) -> None:
+    assert world.act(NothingArrives()) == []  # without an endpoint nothing was sent either
+    world.peer.endpoint = THERE
+    assert world.act(NothingArrives()) == ["nothing arrives", "selector nothing_arrives"]
+
+
+def test_behind_a_keepalive_a_peer_that_takes_no_records_gets_no_probe(world: World) -> None:
+    assert world.act(KeptAlive()) == []
+
+
+def test_after_a_pause_the_selector_is_woken_if_there_was_a_session_or_a_search(world: World) -> None:
+    world.executor.woken(NOW)
+    assert world.done == []
+    world.selector.searching = True
+    world.executor.woken(NOW)
+    assert world.done == ["selector woken"]
 
 
 def test_consequences_come_before_the_events_behind_their_cause(world: World) -> None:

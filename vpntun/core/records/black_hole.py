@@ -1,4 +1,4 @@
-"""Detection of bursts or long datagrams that vanish although smaller datagrams get through.
+"""Detection of what vanishes on the way: bursts or long datagrams while smaller ones get through, or everything.
 
     bursts            two or more were sent and none was completed within 1 s of the first, while a datagram of their
                       length is echoed: a middlebox drops what it does not know (a single burst may just be lost). Then
@@ -6,11 +6,16 @@
     long datagrams    no single datagram of over 1,200 bytes has arrived for 1 s: the path has become narrower, and
                       nothing has reported it
 
+    everything        packets were sent, and for 15 s the peer has reported none and echoed none of a dozen PROBEs,
+                      whatever else comes from it: the path is lost one way, or both
+
 Long datagrams alone, or both together, may be a black hole for the length in use. PROBEs tell
 (`PathProber.look_for_black_hole`). Times are seconds of the caller's clock.
 """
 
 from __future__ import annotations
+
+import secrets
 
 from vpntun.core.records.path_estimator import ReportSample
 from vpntun.core.records.pathmtu import BASE
@@ -21,6 +26,13 @@ SILENCE = 1.0
 FEWEST_BURSTS = 2
 FIRST_RETRY = 5.0
 LAST_RETRY = 600.0
+
+REPORTS_ARE_LATE_AFTER = 3.0
+PROBE_EVERY = 1.0
+PROBE_EVERY_LATER = 5.0
+FEWEST_UNANSWERED = 10
+NOTHING_ARRIVES_AFTER = 15.0
+QUIET = 5.0
 
 
 class BlackHoleDetector:
@@ -114,3 +126,65 @@ class BlackHoleDetector:
 
     def _bursts_vanish(self, now: float) -> bool:
         return self._bursts >= FEWEST_BURSTS and now - self._burst_since >= SILENCE
+
+
+class ArrivalWatch:
+    """Watch over whether anything that is sent to the peer arrives there.
+
+    1. Packets are sent, or the path has become quiet: now something is awaited that shows an arrival.
+    2. That is a REPORT that counts more messages than the one before, or the ECHO of one of the PROBEs below, however
+       late. Nothing is awaited from then on.
+    3. If none came for 3 s, a PROBE is sent every second: neither sparse traffic nor loss must look like a dead path.
+    4. If none came for 15 s, `nothing_arrives`. PROBEs go on, every 5 s, for the case that the path heals.
+
+    The path is quiet 5 s after the last packets from the peer: an end that only receives cannot know otherwise whether
+    the peer has stopped sending.
+    """
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin in a new session, or on another path."""
+        self._since = self._probe_at = self._quiet_at = NEVER
+        self._tokens: set[int] = set()
+        self.nothing_arrives = False
+        """Whether nothing has arrived for 15 s, as far as is known."""
+
+    @property
+    def deadline(self) -> float:
+        """When to call `ask`."""
+        return min(self._probe_at, self._quiet_at)
+
+    def sent(self, now: float) -> None:
+        """Note that packets were sent, which the peer is to report."""
+        if self._since == NEVER:
+            self._since, self._probe_at = now, now + REPORTS_ARE_LATE_AFTER
+
+    def received(self, now: float) -> None:
+        """Note that packets have come from the peer."""
+        self._quiet_at = now + QUIET
+
+    def arrived(self) -> None:
+        """Note that something has arrived at the peer."""
+        self._since = self._probe_at = NEVER
+        self._tokens.clear()
+        self.nothing_arrives = False
+
+    def ask(self, now: float) -> int:
+        """Return the token of a PROBE to send now."""
+        self._quiet_at = NEVER
+        self._since = min(self._since, now)
+        if now - self._since >= NOTHING_ARRIVES_AFTER and len(self._tokens) >= FEWEST_UNANSWERED:
+            self.nothing_arrives = True
+        self._probe_at = now + (PROBE_EVERY_LATER if self.nothing_arrives else PROBE_EVERY)
+        token = secrets.randbits(64)
+        self._tokens.add(token)
+        return token
+
+    def echoed(self, token: int) -> bool:
+        """Learn from an ECHO. Return whether it answers one of these PROBEs."""
+        if token not in self._tokens:
+            return False
+        self.begin()
+        return True

@@ -1,4 +1,4 @@
-"""PROBEs to one peer: the path's length, black holes, round trips, and trials of other carriers.
+"""PROBEs to one peer: the path's length, black holes, dead paths, round trips, and trials of other carriers.
 
     purpose    sent                                           its ECHO shows
     size       while the longest datagram is searched for     a datagram of this length gets through (pathmtu.py)
@@ -6,6 +6,8 @@
     doubt      when sent records seem to vanish               datagrams of the length in use get through
     health     together with a doubt probe                    the peer answers. If the doubt probe is still unanswered,
                                                               the length in use is a black hole
+    (arrival)  when nothing was reported, or at a keepalive   what this end sends arrives (ArrivalWatch, black_hole.py,
+                                                              which keeps these tokens itself: an ECHO may be late)
 
     asked      a PROBE is sent to some place; its token, time, length and purpose are noted
     echoed     the ECHO with that token came from the place the PROBE was sent to: it is answered, once, and the round
@@ -26,7 +28,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vpntun.core.endpoint import Endpoint
-from vpntun.core.events import Event, SendRecord
+from vpntun.core.events import Event, NothingArrives, SendRecord
+from vpntun.core.records.black_hole import ArrivalWatch
 from vpntun.core.records.pathmtu import PathMtu
 from vpntun.core.records.span import Span
 from vpntun.types import NEVER
@@ -117,9 +120,10 @@ class Probes:
 
 
 class PathProber:
-    """Prober of the paths to one peer. It tells `path_mtu` and `span` what the ECHOes show."""
+    """Prober of the paths to one peer. It tells `path_mtu`, `span` and `arrivals` what the ECHOes show."""
 
     def __init__(self, path_mtu: PathMtu, span: Span) -> None:
+        self.arrivals = ArrivalWatch()
         self._path_mtu = path_mtu
         self._span = span
         self._probes = Probes()
@@ -133,12 +137,13 @@ class PathProber:
 
     def deadline(self, *, search: bool) -> float:
         """When `handle_timer` is due. `search`: whether to search for the longest datagram."""
-        return min(self._probes.deadline, self._search_deadline(search=search))
+        return min(self._probes.deadline, self.arrivals.deadline, self._search_deadline(search=search))
 
     def moved(self, endpoint: Endpoint, now: float, *, ipv6: bool) -> None:
         """Begin again on another path."""
         self._endpoint = endpoint
         self._length_passed_at = NEVER
+        self.arrivals.begin()
         self._path_mtu.moved(now, ipv6=ipv6)
         self._probes.moved()
 
@@ -153,6 +158,12 @@ class PathProber:
         if size is None or self._endpoint is None:
             return []
         return [self._probe(self._endpoint, "size", size - DATA_OVERHEAD, now)]
+
+    def ask_whether_anything_arrives(self, now: float) -> list[Event]:
+        """Test whether anything that is sent on the path in use arrives; say so once if nothing does."""
+        known = self.arrivals.nothing_arrives
+        probe = SendRecord(Probe(self.arrivals.ask(now), SMALLEST_PROBE).pack())
+        return [probe, NothingArrives()] if self.arrivals.nothing_arrives and not known else [probe]
 
     def try_path(self, endpoint: Endpoint, now: float) -> list[Event]:
         """Test whether another path works in both directions."""
@@ -175,6 +186,7 @@ class PathProber:
         """Learn from an ECHO. Return the purpose of the PROBE that it answers, None if it answers none."""
         asked = self._probes.echoed(echo.token, source, now)
         if asked is None:
+            self.arrivals.echoed(echo.token)
             return None
         black_hole = self._span.black_hole
         if source == self._endpoint:

@@ -4,13 +4,13 @@
                                        plain WireGuard, unless it is known to be a vpntun (a shared key): then packets
                                        wait for its HELLO
     REPORT         receive_stats.py    what has arrived; the sender's span.py learns from it
-    PROBE, ECHO    probes.py           the path's MTU, trials of another carrier, black holes
+    PROBE, ECHO    probes.py           the path's MTU, trials of another carrier, black holes, dead paths
     PARITY         parity.py           restores a record that was lost at random
     bursts         span.py             how long a record may be, and in how many datagrams it is sent
 
 Decisions are returned as events (`SendRecord`). The link seals and sends them, asks for `room` before a record with
 packets, and reports each record that was sent or opened. No record decided here starts WireGuard's data timers. On an
-idle link, only the MTU search sends records, and it ends.
+idle link, only the MTU search sends records, and it ends, and a PROBE follows each persistent keepalive.
 """
 
 from __future__ import annotations
@@ -69,8 +69,11 @@ class RecordProtocol:
     unfinished       bursts given up because a piece never came
     """
 
-    def __init__(self, takes: int, mtu: int, now: float, *, peer_is_vpntun: bool) -> None:
-        """`takes`: what this end can take. `mtu`: the inner MTU, in bytes."""
+    def __init__(
+        self, takes: int, mtu: int, now: float, *, peer_is_vpntun: bool, asks_when_quiet: bool = False
+    ) -> None:
+        """`takes`: what this end can take. `mtu`: the inner MTU, in bytes. `asks_when_quiet`: for a client."""
+        self._asks_when_quiet = asks_when_quiet
         self._peer_is_vpntun = peer_is_vpntun
         self._mtu = mtu
         self._hellos = HelloExchange(takes)
@@ -115,6 +118,11 @@ class RecordProtocol:
         return self._prober.last_round_trip
 
     @property
+    def nothing_arrives(self) -> bool:
+        """Whether nothing that was sent for 15 s has arrived at the peer, as far as is known."""
+        return self._prober.arrivals.nothing_arrives
+
+    @property
     def deadline(self) -> float:
         """When `handle_timer` is due."""
         return min(self._receive_stats.deadline, self._prober.deadline(search=self.cuts), self._hello_deadline())
@@ -132,6 +140,7 @@ class RecordProtocol:
             self._parities.begin()
             self._restorer.forget()
             self.span.new_session(now)
+            self._prober.arrivals.begin()
         self._taken_until = now
         return self._hello(session) if self._hellos.confirmed(session, now) else []
 
@@ -300,8 +309,8 @@ class RecordProtocol:
             return []
         if kind == REPORT:
             report = Report.parse(record)
-            if session is self._session:
-                self.span.reported(report, session.send_counter, now)
+            if session is self._session and self.span.reported(report, session.send_counter, now):
+                self._prober.arrivals.arrived()
             return []
         raise BadPacket("unknown record")
 
@@ -310,6 +319,14 @@ class RecordProtocol:
         if self._session is None or not self.takes_records(self._session, now):
             return []
         return self._prober.try_path(endpoint, now)
+
+    def ask_whether_anything_arrives(self, now: float) -> list[Event]:
+        """Send a PROBE and await its ECHO; empty if the peer cannot answer one."""
+        session = self._session
+        if session is None or not (session.may_send(now) and self.takes_records(session, now)):
+            self._prober.arrivals.begin()
+            return []
+        return self._prober.ask_whether_anything_arrives(now)
 
     def probe_refused(self, size: int, now: float) -> list[Event]:
         """Probe another length at once: this host refused to send a PROBE whose message has `size` bytes."""
@@ -332,11 +349,20 @@ class RecordProtocol:
             report = stats.report(now, self.reassembly.waiting(session, stats.settled), busy)
             if report is not None and self.takes_records(session, now):
                 events.append(SendRecord(report.pack()))
+                if self._asks_when_quiet:
+                    self._prober.arrivals.received(now)
         if now >= self._hello_deadline():
             events += self.on_traffic(session, now)
             if now - self._confirmed_at >= REKEY_TIMEOUT:  # packets wait, and nothing else would notice the silence
                 events.append(HandshakeWanted())
+        if now >= self._prober.arrivals.deadline:
+            events += self.ask_whether_anything_arrives(now)
         return events + self._prober.handle_timer(now, search=self.cuts)
+
+    def note_packets_sent(self, now: float) -> None:
+        """Note that packets were sent, of which the peer must report some. Once in 50 ms is often enough."""
+        if self.takes:
+            self._prober.arrivals.sent(now)
 
     def look_for_black_hole(self, now: float) -> list[Event]:
         """If sent records seem to vanish, test whether their length gets through, and whether anything does."""

@@ -167,20 +167,20 @@ class Span:
 
     # Reports
 
-    def reported(self, report: Report, counters: int, now: float) -> None:
+    def reported(self, report: Report, counters: int, now: float) -> bool:
         """Learn from the peer's REPORT. `counters`: number of counters used so far in the session used for sealing.
 
-        An impossible REPORT, or one that a later REPORT has overtaken, is ignored.
+        An impossible REPORT, or one that a later REPORT has overtaken, is ignored, and the result is False.
         """
         highest, opened = report.highest, report.opened
         previous, sent_log = self._previous, self._sent_log
         if not (previous.highest <= highest < counters and previous.opened < opened <= highest + 1):
-            return
+            return False
         sent_log.fill(highest + 1, now)  # no further: records that wait in a batch have counters, too
         self._unreported_since = NEVER if highest >= self._last_noted else now
         self.bottleneck.measure(sent_log.next, report.busy, now)
         if not sent_log.knows(highest):
-            return
+            return True
         sent = sent_log.datagrams_to(highest)
         while self._probes and self._probes[0] <= highest:
             self._probes.popleft()
@@ -201,6 +201,7 @@ class Span:
             self._judge(previous, sample)
         sent_log.forget_below(highest - 1)
         self._follow(now)
+        return True
 
     # Sessions and paths
 

@@ -10,7 +10,9 @@
     connection closed   a search.
     rerouted            packets leave this host by another route, or from another address: a keepalive
                         tells it. Over a connection, or while searching, a search.
-    woken               after a pause of this end, a search that dials again: the connection in use may be dead.
+    nothing arrives     of what this end has sent for 15 s, though the peer may be heard: a search that dials again,
+                        since a connection in use may be dead.
+    woken               after a pause of this end: the same, and the name is looked up.
 
 Pauses follow backoff.py. Every attempt also looks the name up; until that answers, the known addresses serve.
 """
@@ -157,15 +159,15 @@ class ClientCarriers:
             return self.woken(now)
         return self._peer.keepalive(endpoint, now)
 
+    def nothing_arrives(self, now: float) -> list[Event]:
+        """Search, while the path in use stays in use: nothing that this end has sent for 15 s has arrived."""
+        return [] if self.searching else self._search_elsewhere(now)
+
     def woken(self, now: float) -> list[Event]:
         """Search as at the start: this end did not run for a while, so another network or address may be in use."""
-        unused = [each for each in self._connections.values() if each != self._peer.endpoint]
-        self._connections.clear()
         for carrier in self._allowed:
             self._peer.forget_handshake(carrier)
-        endpoint = self._peer.endpoint
-        first = endpoint.carrier if endpoint is not None else self._allowed[0]
-        return [*map(CloseConnection, unused), Resolve(), *self._search(first, now)]
+        return [Resolve(), *self._search_elsewhere(now)]
 
     def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
         """Settle on `source`, which works in both directions. As the initiator this end confirms with a keepalive."""
@@ -204,6 +206,14 @@ class ClientCarriers:
         for carrier in self._allowed:
             self._due[carrier] = now if carrier == first else now + BESIDE_AFTER
         return self.handle_timer(now)
+
+    def _search_elsewhere(self, now: float) -> list[Event]:
+        """Search, but dial instead of asking on a connection that is open: it may be dead."""
+        endpoint = self._peer.endpoint
+        unused = [each for each in self._connections.values() if each != endpoint]
+        self._connections.clear()
+        first = endpoint.carrier if endpoint is not None else self._allowed[0]
+        return [*map(CloseConnection, unused), *self._search(first, now)]
 
     def _ask(self, carrier: CarrierName, now: float) -> list[Event]:
         """Send an initiation over a carrier that needs no dialling."""

@@ -25,7 +25,9 @@ from vpntun.core.events import (
     Established,
     Event,
     HandshakeWanted,
+    KeptAlive,
     Moved,
+    NothingArrives,
     PathVerified,
     ProbePath,
     Resolve,
@@ -75,6 +77,9 @@ class CarrierSelector(Protocol):
         `lost`: the former address is gone, so a connection is of no use any more.
         """
 
+    def nothing_arrives(self, now: float) -> list[Event]:
+        """Look for another path: nothing that this end has sent for 15 s has arrived."""
+
     def woken(self, now: float) -> list[Event]:
         """Ask for a handshake at once, although one may be asked for already: this end did not run for a while."""
 
@@ -93,6 +98,9 @@ class Actions(Protocol):
 
     def moved(self, endpoint: Endpoint, former: Endpoint | None) -> None:
         """Note that the peer's endpoint has changed."""
+
+    def nothing_arrives(self, endpoint: Endpoint) -> None:
+        """Note that nothing which was sent to the endpoint for 15 s has arrived."""
 
     def close_connection(self, endpoint: Endpoint) -> None:
         """Close a connection that another endpoint has replaced."""
@@ -164,6 +172,13 @@ class Executor:
                 return actions.send_record_alone(event)
             case HandshakeWanted():
                 return self.selector.want(now)
+            case KeptAlive():
+                return self.records.ask_whether_anything_arrives(now)
+            case NothingArrives():
+                if self.peer.endpoint is None:  # nothing was sent either
+                    return []
+                actions.nothing_arrives(self.peer.endpoint)
+                return self.selector.nothing_arrives(now)
             case Established(source, initiator):
                 actions.established(source, initiator=initiator)
                 return [*self.selector.established(source, now, initiator=initiator), Confirmed(), DrainQueue()]

@@ -4,6 +4,7 @@
     handshake needed, endpoint unknown    it waits for the client; after 90 s queued packets are dropped
     the TCP connection closes             the endpoint becomes unknown
     another route, or address, here       a keepalive, or if the peer is being asked another initiation at once
+    nothing that is sent arrives          as if a handshake were needed; the endpoint stays
     woken after a pause of this end       as if a handshake were needed
 
 A server never dials.
@@ -45,6 +46,10 @@ class ServerCarriers:
         elif self.deadline != self._gives_up_at or self._peer.endpoint is None:
             return []
         return self._ask(now)
+
+    def nothing_arrives(self, now: float) -> list[Event]:
+        """Ask where the peer was last seen; only the client can find another path."""
+        return self.want(now)
 
     def woken(self, now: float) -> list[Event]:
         """Ask at once, and for 90 s from now: this end did not run for a while, and its peer may have given up."""

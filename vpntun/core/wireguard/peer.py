@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vpntun.core.endpoint import Endpoint
-from vpntun.core.events import Established, Event, HandshakeWanted, Moved, Transmit
+from vpntun.core.events import Established, Event, HandshakeWanted, KeptAlive, Moved, Transmit
 from vpntun.core.wireguard.indices import Indices
 from vpntun.core.wireguard.keyring import Keyring
 from vpntun.core.wireguard.timers import REKEY_TIMEOUT, Timers
@@ -276,7 +276,8 @@ class Peer:
         if self.timers.handshake_is_due(now):
             events.append(HandshakeWanted())
         if self.timers.persistent_is_due(now):
-            events += self.keepalive(self.endpoint, now) or [HandshakeWanted()]
+            sent = self.keepalive(self.endpoint, now)
+            events += [*sent, KeptAlive()] if sent else [HandshakeWanted()]
         self.wipe_old_keys(now)
         return events
 
