@@ -61,7 +61,7 @@ class HandshakeWanted:
 
 @dataclass(frozen=True, slots=True)
 class KeptAlive:
-    """A persistent keepalive was sent, since the path was quiet: only an ECHO can show that anything arrives."""
+    """A keepalive was sent on a path that was quiet, or is new: only an ECHO can show that anything arrives there."""
 
 
 @dataclass(frozen=True, slots=True)

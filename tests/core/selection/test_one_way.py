@@ -65,6 +65,14 @@ def test_an_idle_client_notices_by_its_keepalive() -> None:
     assert until(world, lambda: world.client.carrier == "tcp", 60) < 25 + 15 + 3
 
 
+def test_an_idle_client_whose_new_route_leads_nowhere_notices_at_once() -> None:
+    world = connected()
+    world.run(10)
+    world.network.deaf.add("server")
+    world.client.act(world.client.selector.rerouted(world.now, lost=False))
+    assert until(world, lambda: world.client.carrier == "tcp", 60) < 15 + 3
+
+
 @pytest.mark.parametrize("name", ["client", "server"])
 def test_a_connection_that_forwards_nothing_one_way_is_replaced(name: str) -> None:
     world = connected("udp")

@@ -9,7 +9,7 @@
     silence             no session, or no answer for 15 s: a search, while the path in use stays in use.
     connection closed   a search.
     rerouted            packets leave this host by another route, or from another address: a keepalive
-                        tells it. Over a connection, or while searching, a search.
+                        tells it, and a PROBE shows whether it arrives. Over a connection, or while searching, a search.
     nothing arrives     of what this end has sent for 15 s, though the peer may be heard: a search that dials again,
                         since a connection in use may be dead.
     woken               after a pause of this end: the same, and the name is looked up.
@@ -22,7 +22,7 @@ from __future__ import annotations
 import random
 
 from vpntun.core.endpoint import Endpoint
-from vpntun.core.events import CloseConnection, Dial, DropQueued, Event, ProbePath, Resolve
+from vpntun.core.events import CloseConnection, Dial, DropQueued, Event, KeptAlive, ProbePath, Resolve
 from vpntun.core.selection.backoff import pause
 from vpntun.core.wireguard.peer import Peer
 from vpntun.core.wireguard.timers import LARGEST_JITTER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
@@ -157,7 +157,7 @@ class ClientCarriers:
             return [CloseConnection(endpoint), *self.lost(endpoint, now)]
         if self.searching or (endpoint is not None and endpoint.is_stream):
             return self.woken(now)
-        return self._peer.keepalive(endpoint, now)
+        return [*self._peer.keepalive(endpoint, now), KeptAlive()]
 
     def nothing_arrives(self, now: float) -> list[Event]:
         """Search, while the path in use stays in use: nothing that this end has sent for 15 s has arrived."""
