@@ -29,6 +29,7 @@ PEER: dict[str, Any] = {
     "name": "office",
     "preshared_key": True,
     "endpoint": "203.0.113.2:55555",
+    "unresolved": None,
     "carrier": "udp",
     "state": "connected",
     "allowed_ips": ["10.0.0.0/24", "fd00::/64"],
@@ -60,6 +61,7 @@ STATUS: dict[str, Any] = {
     "pid": 4242,
     "started": NOW - 2 * 86400 - 3602,
     "uptime": 2 * 86400 + 3602,
+    "starting": None,
     "public_key": "b3Vyc291cnNvdXJzb3Vyc291cnNvdXJzb3Vyc291cnM=",
     "listen_port": 55555,
     "waits": "auto",
@@ -148,6 +150,12 @@ def test_an_unknown_value_has_no_line() -> None:
         "mtu",
         "up for",
     ]
+
+
+def test_the_name_that_a_peer_or_the_start_waits_for_is_printed() -> None:
+    waiting = {**STATUS, "starting": "the name nx.invalid", "peers": []}
+    assert "  starting: waiting for the name nx.invalid" in describe(waiting)
+    assert lines(state="connecting", unresolved="nx.invalid")["state"] == "connecting, waiting for the name nx.invalid"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import ExpectedErrors
 from tests.control.socket_client import SocketClient, sleeps
-from tests.machine import HandLoop
+from tests.machine import HandLoop, logged
 from vpntun.control.server import ControlServer, socket_path
 from vpntun.control.unix_server import MOST_CLIENTS
 from vpntun.errors import AmbiguousPeer, DeviceError, InterfaceInUse, NoSuchPeer, VpntunError
@@ -176,7 +176,20 @@ def test_a_status_that_fails_is_a_server_error(
         raise kind("the device tun3 has gone")
 
     control = control_socket(loop, folder, status=fail)
-    assert connect().ask(GET) == (500, {"error": "the device tun3 has gone"})
+    with logged() as lines:
+        assert connect().ask(GET) == (500, {"error": "the device tun3 has gone"})
+    assert lines == ["the request GET /v1/status could not be answered: the device tun3 has gone"]
+    control.close()
+
+
+def test_an_answer_that_cannot_be_written_is_a_bug_that_ends_nothing(
+    loop: HandLoop, folder: Path, connect: Connect, expected_errors: ExpectedErrors
+) -> None:
+    control = control_socket(loop, folder, status=lambda: {"interface": b"bytes"})
+    client = connect()
+    assert client.ask(GET)[0] == 500
+    assert client.ask(RELOAD) == (200, {"reloaded": True})
+    assert len(expected_errors.take()) == 1
     control.close()
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,13 @@ SETTINGS = PeerSettings(
 TUNNEL = Tunnel("tun3", ALICE, (SETTINGS,), 55555, "auto", relay=True)
 
 
-def reported(two: Two, wall: float = WALL) -> dict[str, Any]:
-    """Return Alice's status as a client receives it."""
+def reported(two: Two, wall: float = WALL, *, starting: str | None = None, tunnel: Tunnel = TUNNEL) -> dict[str, Any]:
+    """Return Alice's status as a client receives it. `starting`: what the start waits for, before there are links."""
     status = status_of(
-        TUNNEL,
-        lambda public: two.alice.links[two.alice.node.peers[public]],
+        tunnel,
+        lambda public: two.alice.links[two.alice.node.peers[public]] if starting is None else None,
+        starting=starting,
+        is_resolved=lambda settings: starting is None or settings.host is None,
         mtu=1420,
         addresses=[ip_interface("10.0.0.1/24")],
         drops={"unknown peer": 2},
@@ -96,6 +99,7 @@ def test_the_tunnel_is_reported_as_configured(two: Two) -> None:
         "pid": os.getpid(),
         "started": int(WALL) - 60,
         "uptime": 60,
+        "starting": None,
         "public_key": format_key(ALICE.public),
         "listen_port": 55555,
         "waits": "auto",
@@ -129,6 +133,18 @@ def test_only_the_configuration_is_known_before_the_first_handshake(two: Two) ->
         "queue": {"packets": 0, "bytes": 0},
         "drops": {},
     }
+
+
+def test_only_the_configuration_is_known_while_the_start_waits_for_a_name(two: Two) -> None:
+    called = replace(SETTINGS, host="nx.invalid", port=51820)
+    status = reported(two, starting="the name nx.invalid", tunnel=replace(TUNNEL, peers=(called,)))
+    assert status["starting"] == "the name nx.invalid"
+    [peer] = status["peers"]
+    assert list(peer) == documented("fields of a peer")
+    assert (peer["state"], peer["unresolved"], peer["endpoint"]) == ("connecting", "nx.invalid", None)
+    assert (peer["allowed_ips"], peer["sent_bytes"], peer["round_trip"]) == (["10.0.0.0/24", "fd00::/64"], 0, None)
+    [caller] = reported(two, starting="PreUp")["peers"]
+    assert (caller["state"], caller["unresolved"]) == ("waiting", None)
 
 
 def test_the_results_of_a_handshake_are_reported(two: Two) -> None:

@@ -26,7 +26,7 @@ from vpntun.datapath.engine import Engine
 from vpntun.datapath.link import Link
 from vpntun.datapath.link_monitor import LinkObserver
 from vpntun.errors import BadPacket
-from vpntun.netconf.addresses import OwnAddresses
+from vpntun.netconf.localnets import OwnAddresses
 from vpntun.runtime.loop import Loop
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
 from vpntun.tun.fake import FakeDevice

@@ -178,42 +178,6 @@ def test_a_full_tunnel_carries_everything_except_the_hosts_own_networks_and_leav
     world.beside(WORLD, WORLD6)
 
 
-NAME_SERVER = """
-import socket
-serves = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-serves.bind(("198.51.100.53", 53))
-print("serves", flush=True)
-while True:
-    asked, who = serves.recvfrom(512)
-    end = asked.index(0, 12) + 5
-    of_four = asked[end - 4 : end - 2] == bytes((0, 1))
-    answer = bytes((0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 51, 100, 1)) if of_four else b""
-    serves.sendto(asked[:2] + bytes((0x81, 0x80, 0, 1, 0, of_four, 0, 0, 0, 0)) + asked[12:end] + answer, who)
-"""
-
-
-def test_the_servers_name_resolves_though_the_name_server_is_behind_the_tunnel(world: World) -> None:
-    resolv = world.lab.folder / "resolv.conf"
-    resolv.write_text("nameserver 198.51.100.53\noptions timeout:1 attempts:1\n")
-    binds = {"/etc/resolv.conf": resolv}
-    client = world.a.vpntun("up", world.write(endpoint="vpn.example.org"), binds=binds)
-    client.wait_for("vpn.example.org does not resolve", SECONDS)
-    world.beside(WORLD)
-    lend(world.b, "198.51.100.53")
-    world.b.popen(sys.executable, "-c", NAME_SERVER).wait_for("serves")
-    client.wait_for(STARTED, SECONDS)
-    world.lab.ping(world.a, "10.9.0.1", SECONDS)
-    world.through(WORLD)
-    assert client.stop() == 0
-    assert world.state() == world.before
-    client = world.a.vpntun(
-        "up", world.write(endpoint="nobody.example.org"), binds={"/etc/resolv.conf": Path("/dev/null")}
-    )
-    client.wait_for("nobody.example.org does not resolve", SECONDS)
-    assert client.stop() == 0
-    assert world.state() == world.before
-
-
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_the_tunnels_own_packets_go_beside_it_over_both_carriers_and_ip_versions(world: World, transport: str) -> None:
     world.up(transport=transport, endpoint=SERVER6)

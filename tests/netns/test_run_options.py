@@ -400,16 +400,6 @@ def test_show_lists_the_tunnels_that_answer_beside_one_that_does_not(lab: Lab) -
     hung.kill()
 
 
-def test_show_and_reset_report_a_tunnel_that_is_still_resolving_its_peers_name(lab: Lab) -> None:
-    peer = "Endpoint = nobody.invalid:1\nAllowedIPs = 0.0.0.0/0"
-    client = lab.a.vpntun("up", configured(lab, lab.a, "client", peer=peer))
-    client.wait_for("does not resolve")
-    for command in ("show", "reset"):
-        status, said = lab.a.ask(command, "office")
-        assert (status, "office is still being set up" in said) == (1, True), said
-    assert client.stop() == 0
-
-
 def test_an_ordinary_user_waits_for_a_tunnel_that_does_not_run_yet(lab: Lab) -> None:
     started = time.monotonic()
     show = sys.executable, "-m", "vpntun", "show", "tun3", "--wait", "1"

@@ -128,6 +128,34 @@ def test_a_link_that_is_up_before_the_set_up_ends_counts_when_it_does(run: Run) 
     assert "READY=1\nSTATUS=connected" in run.heard()
 
 
+def test_a_set_up_that_waits_keeps_neither_systemd_nor_the_caller_for_longer_than_patience(run: Run) -> None:
+    service = run.service()
+    service.waits("waiting for the name a")
+    run.loop.pass_time(PATIENCE - 1.0)
+    assert run.heard() == ["STATUS=waiting for the name a"]
+    assert run.caller.told == []
+    run.loop.pass_time(1.0)
+    assert run.heard() == ["READY=1\nSTATUS=waiting for the name a"]
+    assert run.caller.told == ["device"]
+    service.waits_no_more()
+    service.is_set_up("connected", can_be_called=True)
+    run.loop.poll()
+    assert run.heard() == ["STATUS=connected"]
+
+
+def test_a_set_up_that_goes_on_in_time_is_ready_when_it_is_complete(run: Run) -> None:
+    service = run.service()
+    service.waits("waiting for the name a")
+    service.waits_no_more()
+    run.link(service, up=True)
+    run.loop.pass_time(PATIENCE)
+    assert not any("READY" in each for each in run.heard())
+    assert run.caller.told == []
+    service.waits("waiting for the name b")
+    assert "READY=1\nSTATUS=waiting for the name b" in run.heard()
+    assert run.caller.told == ["device"]
+
+
 def test_systemd_is_not_told_of_a_reload_before_it_was_told_of_the_start(run: Run) -> None:
     service = run.service()
     service.reloading()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,15 @@ from tests.machine import HandLoop, logged
 from vpntun.errors import HookFailed
 from vpntun.process.shell import ShellLines, When
 from vpntun.runtime import child
+from vpntun.runtime.loop import Loop
 
 Run = Callable[[ShellLines], None]
 
 
-@pytest.fixture(params=["waiting", "beside the loop"])
-def run(request: pytest.FixtureRequest, loop: HandLoop) -> Run:
-    """Both ways to run lines, `run` and `start`, which must do the same."""
+@pytest.fixture(params=["waiting", "beside the loop", "before the loop"])
+def run(request: pytest.FixtureRequest, loop: HandLoop) -> Iterator[Run]:
+    """All ways to run lines, `run`, `start` and `serve`, which must do the same."""
+    clocked = Loop()
 
     def beside(lines: ShellLines) -> None:
         ends: list[HookFailed | None] = []
@@ -33,7 +35,11 @@ def run(request: pytest.FixtureRequest, loop: HandLoop) -> Run:
         if error is not None:
             raise error
 
-    return ShellLines.run if request.param == "waiting" else beside
+    def before(lines: ShellLines) -> None:
+        assert lines.serve(clocked)
+
+    yield {"waiting": ShellLines.run, "beside the loop": beside, "before the loop": before}[request.param]
+    clocked.close()
 
 
 def test_lines_run_in_order(tmp_path: Path, run: Run) -> None:
@@ -134,3 +140,11 @@ def test_the_output_of_a_line_is_logged(run: Run) -> None:
 def test_a_line_that_cannot_be_run_at_all_is_an_error(run: Run) -> None:
     with pytest.raises(HookFailed, match="cannot be run"):
         run(ShellLines("PreUp", ["echo \0"]))
+
+
+def test_a_loop_that_is_stopped_ends_the_line_that_is_running(tmp_path: Path) -> None:
+    loop, out = Loop(), tmp_path / "out"
+    loop.call_later(0.1, loop.stop)
+    assert not ShellLines("PreUp", [f"sleep 0.3; echo one >> {out}", f"echo two >> {out}"]).serve(loop)
+    loop.close()
+    assert out.read_text() == "one\n"

@@ -191,15 +191,17 @@ def test_the_loop_wakes_for_a_callback_before_a_far_deadline() -> None:
     assert 0.02 <= boottime() - started < 5
 
 
-def test_rest_serves_callbacks_and_returns_whether_the_loop_still_runs() -> None:
+def test_the_loop_serves_until_a_condition_holds_or_the_time_is_over_and_tells_whether_it_still_runs() -> None:
     loop, called = Loop(), list[str]()
     loop.call_later(0.0, lambda: called.append("now"))
     loop.call_later(60.0, lambda: called.append("later"))
-    assert loop.rest(0.01)
+    assert loop.serve(lambda: False, 0.01)
     assert called == ["now"]
+    loop.call_later(0.01, lambda: called.append("soon"))
+    assert loop.serve(lambda: len(called) == 2)
     loop.call_later(0.01, loop.stop)
-    assert not loop.rest(60.0)
-    assert not loop.rest(60.0)
+    assert not loop.serve(lambda: False, 60.0)
+    assert not loop.serve(lambda: False, 60.0)
     loop.close()
 
 

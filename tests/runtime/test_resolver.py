@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from tests.machine import HandLoop, logged
-from vpntun.runtime.resolver import MOST_THREADS, SECONDS_WITHOUT_THREAD, Found, Lookups, Resolver, lookup
+from vpntun.runtime.loop import Loop
+from vpntun.runtime.resolver import (
+    MOST_THREADS,
+    SECONDS_BETWEEN,
+    SECONDS_WITHOUT_THREAD,
+    TASKS,
+    Found,
+    Lookups,
+    Resolver,
+    lookup,
+)
 
 
 @pytest.fixture
@@ -19,14 +30,44 @@ def lookups(loop: HandLoop) -> Iterator[Lookups]:
     made.close()
 
 
+@pytest.fixture
+def real_loop() -> Iterator[Loop]:
+    """A loop under the real clock, for look-ups that serve it themselves."""
+    made = Loop()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def real(real_loop: Loop) -> Iterator[Lookups]:
+    made = Lookups(real_loop)
+    yield made
+    made.close()
+
+
+FOUND: Found = [(socket.AF_INET, ("192.0.2.7", 1))]
+
+
+def scripted(answers: dict[str, list[Any]]) -> Callable[[str, int, int], Found]:
+    """A look-up that gives each name's answers in order."""
+
+    def look_up(host: str, port: int, flags: int) -> Found:
+        answer = answers[host].pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        found: Found = answer
+        return found
+
+    return look_up
+
+
 def resolver_threads() -> int:
     return sum(thread.name == "resolver" for thread in threading.enumerate())
 
 
 def resolved(loop: HandLoop, lookups: Lookups, host: str) -> Found:
     answers: list[Found] = []
-    resolver = Resolver(lookups, host, 55555, answers.append)
-    resolver.look_up()
+    Resolver(lookups, host, 55555, answers.append).look_up()
     loop.until(lambda: answers)
     return answers[0]
 
@@ -84,42 +125,75 @@ def test_a_name_that_does_not_resolve_is_logged_and_not_fatal(loop: HandLoop, lo
     assert f"{name} does not resolve" in lines[0]
 
 
-def test_addresses_found_in_advance_answer_the_first_look_up_only(loop: HandLoop, lookups: Lookups) -> None:
-    lookups.look_up_ahead("localhost", 55555)
-    threads = threading.active_count()
-    found = resolved(loop, lookups, "localhost")
-    assert threading.active_count() <= threads
-    assert {address[0] for _, address in found} <= {"127.0.0.1", "::1"}
-    assert resolved(loop, lookups, "localhost")
+def test_addresses_found_in_advance_answer_the_first_look_up_only(real: Lookups, real_loop: Loop) -> None:
+    assert real.look_up_ahead([("localhost", 55555)], 5.0) == {}
+    assert real.has_found("localhost", 55555)
+    answers: list[Found] = []
+    for expected in (1, 2):
+        real.ask("localhost", 55555, lambda found, _: answers.append(found))
+        assert real_loop.serve(lambda: len(answers) == expected, 5.0)  # noqa: B023
+    assert {address[0] for found in answers for _, address in found} <= {"127.0.0.1", "::1"}
+    assert all(answers)
 
 
-def test_looking_up_in_advance_skips_literal_addresses_and_raises_for_unknown_names(
-    loop: HandLoop, lookups: Lookups
-) -> None:
-    lookups.look_up_ahead("2001:db8::7", 55555)
-    for name in ("no-such-host.invalid", "null\x00byte", "x" * 5000):
-        with pytest.raises((OSError, ValueError)):
-            lookups.look_up_ahead(name, 55555)
-        assert resolved(loop, lookups, name) == []
+def test_looking_up_in_advance_skips_literal_addresses_and_returns_the_names_that_do_not_exist(real: Lookups) -> None:
+    unknown = ["two..dots", "null\x00byte", "x" * 5000]
+    missing = real.look_up_ahead([(each, 55555) for each in ("2001:db8::7", "localhost", *unknown)], 5.0)
+    assert sorted(missing) == sorted(unknown)
+    assert all(isinstance(error, (OSError, ValueError)) for error in missing.values())
+    assert not any(real.has_found(each, 55555) for each in unknown)
+    assert real.has_found("2001:db8::7", 55555)
+
+
+def test_looking_up_in_advance_repeats_what_may_succeed_later_until_the_time_is_over(real_loop: Loop) -> None:
+    fails = socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
+    lookups = Lookups(real_loop, find=scripted({"late.example": [fails, FOUND], "never.example": [fails] * 9}))
+    [(host, error)] = lookups.look_up_ahead([("late.example", 1), ("never.example", 1)], SECONDS_BETWEEN + 0.5).items()
+    assert (host, error) == ("never.example", fails)
+    assert lookups.has_found("late.example", 1)
+    lookups.close()
+
+
+def test_the_first_time_that_a_name_is_found_is_reported(real_loop: Loop) -> None:
+    reports: list[str] = []
+    find = scripted({"a.example": [OSError("no"), FOUND, FOUND]})
+    lookups = Lookups(real_loop, lambda: reports.append("found"), find)
+    for expected in ([], ["found"], ["found"]):
+        answers: list[Found] = []
+        lookups.ask("a.example", 1, lambda found, _: answers.append(found))  # noqa: B023
+        assert real_loop.serve(lambda: bool(answers), 5.0)  # noqa: B023
+        real_loop.serve(lambda: False, 0.01)
+        assert reports == expected
+    lookups.close()
+
+
+def test_after_its_threads_have_ended_it_starts_new_ones(real: Lookups) -> None:
+    former = threading.enumerate()
+    for _ in range(2):
+        assert real.look_up_ahead([("two..dots", 1)], 5.0)
+        new = [TASKS / str(each.native_id) for each in threading.enumerate() if each not in former]
+        assert new
+        real.end_threads()
+        assert not any(task.exists() for task in new)
 
 
 def test_a_second_request_during_a_look_up_starts_no_other(loop: HandLoop, lookups: Lookups) -> None:
     answers: list[Found] = []
-    resolver = Resolver(lookups, "192.0.2.7", 55555, answers.append)
-    resolver.look_up()
-    resolver.look_up()
+    asked = Resolver(lookups, "192.0.2.7", 55555, answers.append)
+    asked.look_up()
+    asked.look_up()
     loop.settle()
     assert len(answers) == 1
-    resolver.look_up()
+    asked.look_up()
     loop.poll()
     assert len(answers) == 2
 
 
 def test_a_name_that_failed_can_be_looked_up_again(loop: HandLoop, lookups: Lookups) -> None:
     answers: list[Found] = []
-    resolver = Resolver(lookups, "two..dots", 55555, answers.append)
+    asked = Resolver(lookups, "two..dots", 55555, answers.append)
     for expected in (1, 2, 3):
-        resolver.look_up()
+        asked.look_up()
         loop.until(lambda: len(answers) == expected)  # noqa: B023
 
 

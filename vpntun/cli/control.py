@@ -142,6 +142,7 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
             "addresses": ", ".join(status["addresses"]),
             "relay": "from peer to peer" if status["relay"] else None,
             "up for": _duration(status["uptime"]),
+            "starting": status["starting"] and f"waiting for {status['starting']}",
             "dropped": _drops(status["drops"]),
         }
     )
@@ -161,7 +162,7 @@ def _peer(peer: Mapping[str, Any]) -> dict[str, Any]:
         "preshared key": "(hidden)" if peer["preshared_key"] else None,
         "endpoint": peer["endpoint"],
         "carrier": carrier and carrier.upper(),
-        "state": peer["state"],
+        "state": _state(**{name: peer[name] for name in ("state", "unresolved")}),
         "allowed ips": ", ".join(peer["allowed_ips"]) or "(none)",
         "latest handshake": _ago(peer["latest_handshake_age"]),
         "latest received": _ago(peer["latest_received_age"]),
@@ -178,6 +179,10 @@ def _peer(peer: Mapping[str, Any]) -> dict[str, Any]:
         "queue": _queue(**peer["queue"]),
         "dropped": _drops(peer["drops"]),
     }
+
+
+def _state(state: str, unresolved: str | None) -> str:
+    return state if unresolved is None else f"{state}, waiting for the name {unresolved}"
 
 
 def _titled(lines: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
@@ -30,12 +30,20 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer: status, JSON object, headers, and what to do once it has left."""
+    """An answer: status, JSON object, headers, and what to do once it has left. `body`: the object as text.
+
+    Raises TypeError or ValueError if the object cannot be written as JSON.
+    """
 
     status: HTTPStatus
     content: Mapping[str, Any]
     headers: tuple[tuple[str, str], ...] = ()
     then: Callable[[], None] = _nothing
+    body: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Write the object at once, so that content which cannot be written fails where the answer is made."""
+        object.__setattr__(self, "body", json.dumps(self.content).encode())
 
 
 def refusal(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> Answer:
@@ -114,7 +122,7 @@ class HttpExchange:
 
     def _pack(self, answer: Answer) -> tuple[bytes, Callable[[], None]]:
         http, request, status = self._http, self._request, answer.status
-        body = json.dumps(answer.content).encode()
+        body = answer.body
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *answer.headers]
         if http.their_state is not h11.DONE:  # the request is incomplete, or not HTTP
             headers.append(("Connection", "close"))

@@ -5,6 +5,9 @@
     POST /v1/reload    read the configuration file again; 409 and the reason if that fails, and nothing changes
     POST /v1/reset     forget the last timestamp of ?peer=; 404 if no peer matches, 409 if several do
 
+A request that fails is answered with 500, and logged. It never ends the tunnel, whatever phase of its start or end the
+tunnel is in.
+
 unix_server.py decides who may connect and how much a client may ask for at once. It also makes the socket the lock of
 the interface: InterfaceInUse where another vpntun already answers on it.
 """
@@ -20,6 +23,7 @@ from vpntun.control.http import Answer, HttpExchange, Route, follow, refusal
 from vpntun.control.unix_server import SocketInUse, UnixServer
 from vpntun.errors import AmbiguousPeer, InterfaceInUse, NoSuchPeer, VpntunError
 from vpntun.runtime.folders import run_folder
+from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
 
 
@@ -51,6 +55,7 @@ class ControlServer:
         self._loop = loop
         self._reload = reload
         self._reset = reset
+        self._failed = Limited(NOTICE, "the request %s could not be answered: %s")
         self._routes = {
             "/v1/status": Route("GET", lambda: Answer(HTTPStatus.OK, status())),
             "/v1/stop": Route("POST", lambda: Answer(HTTPStatus.ACCEPTED, {"stopping": True}, then=stop)),
@@ -75,6 +80,7 @@ class ControlServer:
         try:
             return follow(self._routes, method, target)
         except (VpntunError, OSError) as error:
+            self._failed(f"{method} {target.partition('?')[0]}", error)
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
         except Exception:
             self._loop.internal_errors.note()

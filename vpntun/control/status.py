@@ -10,6 +10,8 @@ they do not arrive:
     connecting    otherwise, while this end asks for a handshake, or waits for the first HELLO of a vpntun
     waiting       otherwise: the peer has to call, or there was nothing to send for so long that the session ended
 
+While the tunnel is being set up, only the configuration is known of a peer.
+
 Ages are measured by the loop's clock, which nobody can set. The wall clock only turns them into seconds since 1970, as
 of the answer: a clock that was set right after the start corrects these times, too.
 """
@@ -36,10 +38,21 @@ HEADERS_V4, HEADERS_V6 = 28, 48
 """Bytes of the IP and UDP headers of a datagram."""
 
 
+FIELDS_OF_A_PEER = (
+    *("public_key", "name", "preshared_key", "endpoint", "unresolved", "carrier", "state", "allowed_ips"),
+    *("latest_handshake", "latest_handshake_age", "latest_received", "latest_received_age"),
+    *("received_bytes", "sent_bytes", "persistent_keepalive", "vpntun", "round_trip", "loss", "span", "protected"),
+    *("record_bytes", "path_mtu", "delivered_rate", "datagrams_sent", "datagrams_lost"),
+    *("records_restored", "records_unfinished", "queue", "drops"),
+)
+
+
 def status_of(
     tunnel: Tunnel,
-    link_of: Callable[[bytes], Link],
+    link_of: Callable[[bytes], Link | None],
     *,
+    starting: str | None,
+    is_resolved: Callable[[PeerSettings], bool],
     mtu: int | None,
     addresses: Iterable[Interface],
     drops: Mapping[str, int],
@@ -48,8 +61,9 @@ def status_of(
 ) -> dict[str, Any]:
     """Return the complete status.
 
-    `link_of`: the link of a public key. `mtu`: None if it is not known. `drops`: those that belong to no peer.
-    `uptime`: seconds since the start. `clock`: the wall clock.
+    `link_of`: the link of a public key; None while it has not been made. `starting`: what the start waits for, None
+    once the tunnel is set up. `is_resolved`: whether the name in a peer's Endpoint has ever been found. `mtu`: None if
+    it is not known. `drops`: those that belong to no peer. `uptime`: seconds since the start. `clock`: the wall clock.
     """
     wall = clock()
     return {
@@ -58,6 +72,7 @@ def status_of(
         "pid": os.getpid(),
         "started": int(wall - uptime),
         "uptime": int(uptime),
+        "starting": starting,
         "public_key": format_key(tunnel.identity.public),
         "listen_port": tunnel.port,
         "waits": tunnel.listen_on,
@@ -65,7 +80,10 @@ def status_of(
         "addresses": [str(address) for address in addresses],
         "relay": tunnel.relay,
         "drops": dict(drops),
-        "peers": [_peer(settings, link_of(settings.public), wall) for settings in tunnel.peers],
+        "peers": [
+            _peer(settings, link_of(settings.public), wall, unresolved=not is_resolved(settings))
+            for settings in tunnel.peers
+        ],
     }
 
 
@@ -79,24 +97,40 @@ def state_of(link: Link) -> State:
     return "connecting" if link.searching else "waiting"
 
 
-def _peer(settings: PeerSettings, link: Link, wall: float) -> dict[str, Any]:
-    peer, path = link.peer, link.endpoint
-    handshake_age, received_age = _age(link, peer.last_handshake), _age(link, peer.timers.heard_at)
-    return {
+def _peer(settings: PeerSettings, link: Link | None, wall: float, *, unresolved: bool) -> dict[str, Any]:
+    known = {
         "public_key": format_key(settings.public),
         "name": settings.name,
         "preshared_key": settings.psk != NO_PSK,
+        "unresolved": settings.host if unresolved else None,
+        "state": "waiting" if settings.host is None else "connecting",
+        "allowed_ips": settings.allowed_as_text,
+        "persistent_keepalive": settings.keepalive or None,
+        "received_bytes": 0,
+        "sent_bytes": 0,
+        "vpntun": False,
+        "queue": {"packets": 0, "bytes": 0},
+        "drops": {},
+    }
+    if link is not None:
+        known |= _link(link, wall)
+    return {field: known.get(field) for field in FIELDS_OF_A_PEER}
+
+
+def _link(link: Link, wall: float) -> dict[str, Any]:
+    """Return what a link knows of its peer."""
+    peer, path = link.peer, link.endpoint
+    handshake_age, received_age = _age(link, peer.last_handshake), _age(link, peer.timers.heard_at)
+    return {
         "endpoint": path.where if path is not None else None,
         "carrier": path.carrier if path is not None else None,
         "state": state_of(link),
-        "allowed_ips": settings.allowed_as_text,
         "latest_handshake": _moment(wall, handshake_age),
         "latest_handshake_age": _whole(handshake_age),
         "latest_received": _moment(wall, received_age),
         "latest_received_age": _whole(received_age),
         "received_bytes": peer.received_bytes,
         "sent_bytes": peer.sent_bytes,
-        "persistent_keepalive": settings.keepalive or None,
         **_path(link),
         "queue": {"packets": len(link.queue), "bytes": link.queue.size},
         "drops": _drops(link),

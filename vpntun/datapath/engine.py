@@ -30,7 +30,7 @@ from vpntun.datapath.plain import PlainSender
 from vpntun.datapath.relay import Relay
 from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.errors import DeviceError
-from vpntun.netconf.addresses import OwnAddresses
+from vpntun.netconf.localnets import OwnAddresses
 from vpntun.runtime.clock import Pause
 from vpntun.runtime.log import notice
 from vpntun.runtime.loop import Loop

@@ -24,7 +24,7 @@ from vpntun.core.routes import RouteTable
 from vpntun.datapath.bundler import Bundler
 from vpntun.datapath.link import Link
 from vpntun.errors import BadPacket
-from vpntun.netconf.addresses import OwnAddresses
+from vpntun.netconf.localnets import OwnAddresses
 from vpntun.runtime.clock import boottime
 from vpntun.wire.icmp import TIME_EXCEEDED, TOO_BIG, IcmpError, error_about, may_be_told_of
 from vpntun.wire.ip import destination_of, hops_left, is_link_local, is_one_host, source_of, take_hop

@@ -11,7 +11,8 @@ At the start, in this order:
 From then on, each link that comes up or goes down runs --link-up or --link-down and changes systemd's status line; the
 first to come up releases a caller with --wait. systemd gets READY once the set-up is complete, if peers can call this
 end. If this end only makes calls, READY waits for the first link, so that units ordered after this one have it, but at
-most for PATIENCE: a machine without a network must still boot. At the end, systemd gets STOPPING, --down runs, and the
+most for PATIENCE: a machine without a network must still boot. For the same reason neither systemd nor a caller waits
+longer than that for a set-up that waits for a name. At the end, systemd gets STOPPING, --down runs, and the
 pid file is removed.
 """
 
@@ -65,7 +66,8 @@ class Service:
         self._stack = stack
         self._notifier = Notifier.from_environment(os.environ)
         self._status = ""
-        self._is_set_up = self._has_link = self._is_ready = False
+        self._is_waiting = self._is_set_up = self._has_link = self._is_ready = False
+        self._patience_until: float | None = None
         self._hooks: Hooks | None = None
         self._account: Account | None = None
         if run_options.user or user:
@@ -95,12 +97,28 @@ class Service:
         if self._run_options.file is not None and not os.access(self._run_options.file, os.R_OK):
             notice("%s cannot read %s again at SIGHUP", self._account.name, self._run_options.file)
 
+    def waits(self, status: str) -> None:
+        """Note that the set-up waits for something that may never come: neither a boot nor a caller waits for ever."""
+        self._status = status
+        self._notifier.status(status)
+        self._is_waiting = True
+        if self._patience_until is None:
+            self._patience_until = self._loop.now + PATIENCE
+            self._notifier.keep_alive(self._loop)
+            self._loop.call_later(PATIENCE, self._look_at_patience)
+        self._look_at_patience()
+
+    def waits_no_more(self) -> None:
+        """Note that the set-up goes on."""
+        self._is_waiting = False
+
     def is_set_up(self, status: str, *, can_be_called: bool) -> None:
         """Note that the set-up is complete, including PostUp; the loop is running already."""
         self._is_set_up = True
         self._status = status
         self._notifier.status(status)
-        self._notifier.keep_alive(self._loop)
+        if self._patience_until is None:
+            self._notifier.keep_alive(self._loop)
         if self._run_options.background is not None:
             self._run_options.background.device_is_up(self._loop)
         self._loop.call_later(0.0 if can_be_called else PATIENCE, self._ready)
@@ -141,6 +159,13 @@ class Service:
             self._ready()
             if self._run_options.background is not None:
                 self._run_options.background.link_is_up()
+
+    def _look_at_patience(self) -> None:
+        """Release those who wait for a set-up that itself waits, if it has done so for long enough."""
+        if self._is_waiting and self._patience_until is not None and self._loop.now >= self._patience_until:
+            self._ready()
+            if self._run_options.background is not None:
+                self._run_options.background.device_is_up(self._loop)
 
     def _ready(self) -> None:
         if not self._is_ready:

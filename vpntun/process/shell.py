@@ -6,8 +6,9 @@
    started. Its output is logged. The line itself never is, since it may contain a secret.
 3. A PreUp or PostUp line that fails ends the start, and the lines after it are not run. After a PreDown or PostDown
    line that fails, a notice is logged and the next line runs.
-4. `run` waits for the lines. `start` runs them beside the loop, for PostUp lines, which may use the tunnel. If the
-   tunnel ends while a line is running, it gets a few seconds more, and is then killed.
+4. `run` waits for the lines. `start` runs them beside the loop, for PostUp lines, which may use the tunnel. `serve`
+   waits for them before the loop runs, and serves it. If the tunnel ends while a line is running, it gets a few seconds
+   more, and is then killed.
 """
 
 from __future__ import annotations
@@ -48,6 +49,17 @@ class ShellLines:
     def start(self, loop: Loop, on_end: Callable[[HookFailed | None], None]) -> None:
         """Run all lines beside the loop. `on_end` is called once, with the error that `run` would raise, or None."""
         self._start_from(0, loop, on_end)
+
+    def serve(self, loop: Loop) -> bool:
+        """Run all lines, and serve the loop meanwhile. Return False if it was stopped. Raises HookFailed as `run`."""
+        ends: list[HookFailed | None] = []
+        self.start(loop, ends.append)
+        if not loop.serve(lambda: bool(ends)):
+            self.stop()
+            return False
+        if ends[0] is not None:
+            raise ends[0]
+        return True
 
     def stop(self) -> None:
         """End the line that `start` is running, after a few seconds of patience, and run no other."""

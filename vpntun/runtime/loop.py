@@ -128,11 +128,19 @@ class Loop:
         """Note that SIGCONT came, which ends a stop of the process."""
         self._was_continued = True
 
-    def rest(self, seconds: float) -> bool:
-        """Serve for `seconds`, before `run` is called. Return False once `stop` was called."""
+    def serve(self, until: Callable[[], bool], seconds: float = NEVER) -> bool:
+        """Serve until the condition holds, before `run` is called, but at most for `seconds`.
+
+        Return False once `stop` was called.
+        """
         end = self._clock() + seconds
-        while self._running and self._clock() < end:
+        while self._running and not until() and self._clock() < end:
             self.turn(lambda _: end, lambda _: None)
+        return self._running
+
+    @property
+    def running(self) -> bool:
+        """Whether `stop` was not called yet."""
         return self._running
 
     def stop(self) -> None:

@@ -1,0 +1,59 @@
+"""The state of a tunnel while its parts are made, and for as long as they cannot be asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from ipaddress import ip_interface, ip_network
+
+import pytest
+
+from tests.machine import HandLoop
+from vpntun.config.peer import PeerSettings
+from vpntun.config.tunnel import HookLines, Tunnel
+from vpntun.control.state import TunnelState
+from vpntun.crypto.keys import KeyPair, format_key
+from vpntun.errors import VpntunError
+from vpntun.process.service import RunOptions, Service
+from vpntun.process.start import Start
+from vpntun.runtime.resolver import Lookups
+from vpntun.tun.fake import FakeDevice
+
+CALLED = PeerSettings(KeyPair.generate().public, (ip_network("10.0.0.0/24"),), host="office.example", port=1)
+LITERAL = PeerSettings(KeyPair.generate().public, (ip_network("10.0.1.0/24"),), host="192.0.2.1", port=1)
+
+
+@pytest.fixture
+def state(loop: HandLoop) -> TunnelState:
+    with ExitStack() as stack:
+        start = Start(HookLines(), Service(RunOptions(), None, loop, stack), loop, lambda _: None)
+        tunnel = Tunnel("tun3", KeyPair.generate(), (CALLED, LITERAL), None, None)
+        return TunnelState(tunnel, start, loop, Counter({"unknown peer": 2}))
+
+
+def test_before_anything_is_made_the_configuration_is_reported(loop: HandLoop, state: TunnelState) -> None:
+    loop.pass_time(7.0)
+    status = state.status()
+    assert (status["starting"], status["mtu"], status["addresses"], status["uptime"]) == ("the set-up", None, [], 7)
+    assert status["drops"] == {"unknown peer": 2}
+    assert [peer["public_key"] for peer in status["peers"]] == [format_key(each.public) for each in (CALLED, LITERAL)]
+    assert {peer["state"] for peer in status["peers"]} == {"connecting"}
+
+
+def test_parts_are_reported_once_they_are_made_and_only_while_they_can_be_asked(
+    loop: HandLoop, state: TunnelState
+) -> None:
+    device, lookups = FakeDevice(1300), Lookups(loop)
+    state.device, state.addresses, state.lookups = device, [ip_interface("10.0.0.1/24")], lookups
+    status = state.status()
+    assert (status["mtu"], status["addresses"]) == (1300, ["10.0.0.1/24"])
+    assert [peer["unresolved"] for peer in status["peers"]] == ["office.example", None]
+    device.elsewhere = True
+    assert state.status()["mtu"] is None
+    lookups.close()
+    device.close()
+
+
+def test_a_reset_before_there_are_links_is_refused(state: TunnelState) -> None:
+    with pytest.raises(VpntunError, match="tun3 is still being set up"):
+        state.forget_timestamp(format_key(LITERAL.public))

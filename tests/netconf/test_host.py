@@ -1,0 +1,90 @@
+"""This host's network: which allowed IPs and name servers wait for a peer's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from vpntun.config.peer import PeerSettings
+from vpntun.config.tunnel import Routing, Tunnel
+from vpntun.crypto.keys import KeyPair
+from vpntun.netconf.host import HostNetwork
+from vpntun.netconf.journal import Journal
+from vpntun.netconf.route_plan import Table
+from vpntun.tun.fake import FakeDevice
+
+FULL, OFFICE, PUBLIC = "0.0.0.0/0", "10.9.0.0/24", "198.51.100.0/24"
+
+
+def peer(name: str, allowed: str, host: str | None = "") -> PeerSettings:
+    """A peer that is called by its name, unless another host, or None for a peer that calls, is given."""
+    networks = tuple(ip_network(each) for each in allowed.split())
+    return PeerSettings(name.encode(), networks, host=name if host == "" else host, port=1, name=name)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
+
+
+class Bench:
+    """Answers which peers are awaited. The names in `found` were found."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder, self._stack = folder, stack
+
+    def awaited(
+        self, *peers: PeerSettings, found: str = "", dns: str = "", table: Table = "auto", mark: int = 0
+    ) -> str:
+        routing = Routing(table, mark)
+        tunnel = Tunnel("tun3", KeyPair.generate(), peers, None, None, routing=routing, dns=tuple(dns.split()))
+        device = FakeDevice()
+        self._stack.callback(device.close)
+        host = HostNetwork(tunnel, device, Journal("tun3", self._folder), self._stack)
+        return " ".join(each.name for each in host.awaited(peers, lambda name, _: name in found.split()))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, stack: ExitStack) -> Bench:
+    return Bench(tmp_path, stack)
+
+
+@pytest.mark.parametrize("allowed", [FULL, "::/0", "0.0.0.0/1 128.0.0.0/1", PUBLIC, f"{OFFICE} {PUBLIC}"])
+def test_a_peer_with_a_default_route_or_a_public_network_is_awaited_until_its_name_is_found(
+    bench: Bench, allowed: str
+) -> None:
+    assert bench.awaited(peer("home", allowed), peer("office", OFFICE, "192.0.2.1"), found="192.0.2.1") == "home"
+    assert bench.awaited(peer("home", allowed), peer("office", OFFICE, "192.0.2.1"), found="192.0.2.1 home") == ""
+
+
+def test_a_peer_with_private_networks_is_not_awaited_beside_one_whose_name_is_known(bench: Bench) -> None:
+    assert bench.awaited(peer("home", FULL), peer("office", OFFICE), found="home") == ""
+    assert bench.awaited(peer("home", FULL, None), peer("office", OFFICE)) == ""
+
+
+def test_if_all_names_are_unknown_all_are_awaited(bench: Bench) -> None:
+    assert bench.awaited(peer("home", FULL), peer("office", OFFICE)) == "home office"
+    assert bench.awaited(peer("office", OFFICE), dns="10.9.0.1") == "office"
+
+
+def test_a_peer_behind_which_a_name_server_of_the_tunnel_is_is_awaited(bench: Bench) -> None:
+    office, lab = peer("office", OFFICE), peer("lab", "10.44.0.0/16", "192.0.2.1")
+    assert bench.awaited(office, lab, found="192.0.2.1", dns="10.9.0.1 corp.example") == "office"
+    assert bench.awaited(office, lab, found="192.0.2.1", dns="10.44.0.1") == ""
+
+
+def test_nothing_is_awaited_where_nothing_leads_look_ups_into_the_tunnel(bench: Bench) -> None:
+    assert bench.awaited(peer("office", OFFICE)) == ""
+    assert bench.awaited(peer("home", FULL), table="off") == ""
+    assert bench.awaited(peer("home", FULL), table=99) == ""
+
+
+def test_with_rules_of_the_operators_own_only_the_last_name_is_awaited(bench: Bench) -> None:
+    home, office = peer("home", FULL), peer("office", OFFICE)
+    assert bench.awaited(home, office, table="off", mark=7) == "home office"
+    assert bench.awaited(home, office, table="off", mark=7, found="office") == ""

@@ -1,0 +1,88 @@
+"""State of a tunnel as the control socket sees it, from the first step of the set-up to the end.
+
+The control socket answers before anything else is set up, since it is also the lock of the interface. So every part of
+the tunnel may still be missing here: the daemon fills them in as it makes them, and whatever is missing is reported as
+unknown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from vpntun.config.peer import PeerSettings
+from vpntun.config.tunnel import Tunnel
+from vpntun.control.reset import forget_timestamp
+from vpntun.control.status import status_of
+from vpntun.datapath.link import Link
+from vpntun.datapath.links import Links
+from vpntun.errors import DeviceError, VpntunError
+from vpntun.process.start import Start
+from vpntun.runtime.loop import Loop
+from vpntun.runtime.resolver import Lookups
+from vpntun.tun.base import Device
+from vpntun.types import Interface
+
+
+class TunnelState:
+    """A tunnel, and the parts of it that have been made so far.
+
+    tunnel       the configuration
+    start        the start, which may still be waiting for something
+    device       the device; None before it is opened
+    addresses    the addresses that the device was given
+    lookups      the look-ups of the peers' names; None before they begin
+    links        the links, once there is one for each peer
+    """
+
+    def __init__(self, tunnel: Tunnel, start: Start, loop: Loop, drops: Counter[str]) -> None:
+        self.tunnel = tunnel
+        self.start = start
+        self.device: Device | None = None
+        self.addresses: Sequence[Interface] = ()
+        self.lookups: Lookups | None = None
+        self.links: Links | None = None
+        self._loop = loop
+        self._drops = drops
+        self._began = loop.now
+
+    def status(self) -> dict[str, Any]:
+        """Return the complete status."""
+        return status_of(
+            self.tunnel,
+            self._link_of,
+            starting=self.start.waits_for,
+            is_resolved=self._is_resolved,
+            mtu=self._mtu(),
+            addresses=self.addresses,
+            drops=self._drops,
+            uptime=self._loop.now - self._began,
+        )
+
+    def forget_timestamp(self, called: str | None) -> str:
+        """Forget the last timestamp of a peer, as control/reset.py. Raises VpntunError before there are links."""
+        return forget_timestamp(self.tunnel.peers, self.link_of, called)
+
+    def link_of(self, public: bytes) -> Link:
+        """Return the link of a peer. Raises VpntunError before there are links."""
+        link = self._link_of(public)
+        if link is None:
+            raise VpntunError(f"{self.tunnel.interface} is still being set up")
+        return link
+
+    def _link_of(self, public: bytes) -> Link | None:
+        if self.links is None:
+            return None
+        with suppress(KeyError):  # a peer that a reload is about to add or remove
+            return self.links.of(public)
+        return None
+
+    def _is_resolved(self, peer: PeerSettings) -> bool:
+        return peer.host is None or (self.lookups is not None and self.lookups.has_found(peer.host, peer.port))
+
+    def _mtu(self) -> int | None:
+        with suppress(DeviceError):  # the device may be in another network namespace, or have another name
+            return self.device.mtu if self.device is not None else None
+        return None

@@ -1,0 +1,101 @@
+"""This host's network as one tunnel changes it: routes, rules and name servers, which may have to wait for names.
+
+A full tunnel, a network that may contain a name server, and name servers of the tunnel's own may lead look-ups into the
+tunnel. As long as the peer behind them has a name that was never found, such a look-up can never be answered: the peer
+would be needed to find the peer. So these wait, and meanwhile this host's network stays as it was:
+
+    allowed IPs of a peer whose name is unknown    wait, if they may contain a name server, or one of DNS is among them
+    DNS                                            waits for all peers for which allowed IPs wait
+    everything else                                is set at once
+
+If no peer can be reached yet, because the names of all are unknown, the allowed IPs of all of them wait. Where neither
+DNS nor a mark is needed, nothing waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack
+from ipaddress import ip_address
+
+from vpntun.config.peer import PeerSettings
+from vpntun.config.tunnel import Tunnel
+from vpntun.netconf.dns import HostDns
+from vpntun.netconf.journal import Journal
+from vpntun.netconf.route_plan import versions_with_endpoints
+from vpntun.netconf.routing import HostRoutes
+from vpntun.netconf.upkeep import Part
+from vpntun.tun.base import Device
+from vpntun.types import IpAddress, Network
+
+
+class HostNetwork:
+    """The routes, rules and name servers of one tunnel. They are taken back at the end, by `stack`.
+
+    `mark`: the mark that the tunnel's sockets must carry, 0 for none.
+    """
+
+    def __init__(self, tunnel: Tunnel, device: Device, journal: Journal, stack: ExitStack) -> None:
+        """Choose the mark. Raises ConfigurationError."""
+        routing = tunnel.routing
+        self._table = routing.table
+        self._name_servers = [each for each in map(_address, tunnel.dns) if each is not None]
+        self._routes = HostRoutes(
+            device.name,
+            routing.table,
+            routing.fwmark,
+            journal,
+            ephemeral=device.created,
+            tcp_port=tunnel.tcp_port,
+        )
+        stack.callback(self._routes.undo)
+        self._dns: HostDns | None = HostDns(tunnel.interface, tunnel.dns, journal)
+        stack.callback(self._dns.undo)
+        self.mark = self._routes.choose_mark(self._routed(tunnel.peers))
+        self.may_lead_look_ups_inside = bool(tunnel.dns or self.mark)
+
+    @property
+    def parts(self) -> list[Part]:
+        """What has to be kept as it was set."""
+        return [self._routes] if self._table != "off" else []
+
+    def apply(self, peers: Collection[PeerSettings], is_found: Callable[[str, int], bool]) -> list[PeerSettings]:
+        """Set what can be set for these peers, take back the routes to all others; return the peers that it waits for.
+
+        The device must have its addresses and be up. `is_found`: whether a name was ever found. Raises VpntunError, and
+        then no route has changed.
+        """
+        awaited = self.awaited(peers, is_found)
+        if self._dns is not None and not awaited:
+            self._dns.apply()
+            self._dns = None
+        if self._table != "off":
+            self._routes.apply(self._routed(peer for peer in peers if peer not in awaited))
+        return awaited
+
+    def awaited(self, peers: Collection[PeerSettings], is_found: Callable[[str, int], bool]) -> list[PeerSettings]:
+        """List the peers whose names are unknown, and must be found before anything may lead to them."""
+        if not self.may_lead_look_ups_inside:
+            return []
+        unknown = [peer for peer in peers if peer.host is not None and not is_found(peer.host, peer.port)]
+        if len(unknown) == len(peers):
+            return unknown
+        return [peer for peer in unknown if self._may_contain_name_server(peer.allowed)]
+
+    def _may_contain_name_server(self, allowed: Collection[Network]) -> bool:
+        if any(server in network for server in self._name_servers for network in allowed):
+            return True
+        return self._table == "auto" and bool(versions_with_endpoints(allowed))
+
+    def _routed(self, peers: Iterable[PeerSettings]) -> set[Network]:
+        """Return the networks that this host is to route into the tunnel."""
+        if self._table == "off":
+            return set()
+        return {network for peer in peers for network in peer.allowed}
+
+
+def _address(text: str) -> IpAddress | None:
+    try:
+        return ip_address(text.partition("%")[0])
+    except ValueError:  # a search domain
+        return None
