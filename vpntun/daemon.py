@@ -9,13 +9,15 @@ The steps, in order, once the configuration has been read:
     5. create or open the device
     6. open the carriers' sockets, with the mark of a full tunnel
     7. set the device's addresses and MTU
-    8. give the peers' names a few seconds to be found, if the tunnel may prevent that later
+    8. bind the socket for wg(8), and give the peers' names a few seconds to be found, if the tunnel may prevent that later
     9. set name servers and routes, except those that wait for a name (netconf/host.py)
     10. run --up
     11. start the engine: packets flow from here on
     12. run PostUp and give up privileges, if they are to be given up
     13. make the links
     14. run the loop, and in it PostUp if privileges are kept, once no route or name server waits for a name any more
+
+If the file leaves the private key to PostUp, the links are made when PostUp gives it, by the socket for wg(8).
 
 While lines run and names are looked up, the loop is served, so that the control socket answers (process/start.py). If a
 step fails, the steps before it are undone in the opposite order. The same happens at the end of a run: PreDown runs
@@ -24,17 +26,21 @@ first, PostDown last.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from logging import INFO
 
 from vpntun.carriers.opening import open_carriers
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.server import ControlServer
 from vpntun.control.state import TunnelState
+from vpntun.control.uapi import UapiServer
 from vpntun.crypto.aead import BACKEND
+from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.datapath.engine import Engine
 from vpntun.datapath.link import Link
 from vpntun.datapath.links import Links
@@ -51,7 +57,7 @@ from vpntun.process.service import RunOptions, Service
 from vpntun.process.shell import ShellLines
 from vpntun.process.start import Start
 from vpntun.runtime.internal_errors import InternalErrors
-from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
+from vpntun.runtime.log import NOTICE, log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
 from vpntun.tun.device import TunDevice
@@ -83,6 +89,8 @@ class _Daemon:
         self._failed: Exception | None = None
         self._drops: Counter[str] = Counter()
         self._kept: list[Part] = []
+        self._links: Links | None = None
+        self._is_running = False
         self._loop = Loop(internal_errors=InternalErrors(self._drops))
         stack.callback(self._loop.close)
         handles_sighup = reread is not None or log_is_a_file() or run_options.background is not None
@@ -109,13 +117,15 @@ class _Daemon:
         self._device = state.device = TunDevice(tunnel.interface)
         stack.callback(self._device.close)
         self._host = HostNetwork(tunnel, self._device, self._journal, stack)
-        self._carriers = open_carriers(tunnel, self._host.mark, self._loop, stack)
+        state.mark = self._host.mark
+        self._carriers = state.carriers = open_carriers(tunnel, self._host.mark, self._loop, stack)
         self._addresses = state.addresses = self._configure_device()
         self._lookups = state.lookups = Lookups(self._loop, self._name_found)
         stack.callback(self._lookups.close)
         self._engine = self._make_engine()
-        self._links = Links(tunnel, self._engine, self._lookups)
-        stack.callback(self._links.close)
+        if tunnel.identity is not None:
+            self._make_links()
+        self._open_uapi()
         if self._host.may_lead_look_ups_inside:
             self._start.find_names(self._lookups, tunnel.peers)
         self._awaited = self._host.apply(tunnel.peers, self._lookups.has_found)
@@ -153,6 +163,17 @@ class _Daemon:
         else:
             self._stack.callback(control.close)
 
+    def _open_uapi(self) -> None:
+        try:
+            uapi = UapiServer(
+                self._tunnel.interface, self._loop, get=self._state.lines_for_wg, give_key=self._take_key
+            )
+        except VpntunError as error:
+            level = NOTICE if os.geteuid() == 0 else INFO  # the folder is root's
+            log.log(level, "wg(8) will not find this tunnel: %s", error)
+        else:
+            self._stack.callback(uapi.close)
+
     def _configure_device(self) -> list[Interface]:
         """Set addresses, routes and MTU of the device, and bring it up; return its addresses."""
         tunnel, device = self._tunnel, self._device
@@ -188,6 +209,32 @@ class _Daemon:
             observer=self,
         )
 
+    def _make_links(self) -> None:
+        self._links = Links(self._tunnel, self._engine, self._lookups)
+        self._stack.callback(self._links.close)
+
+    def _take_key(self, keys: KeyPair) -> bool:
+        """Make the links with these keys, if the file has left them to PostUp. Returns False if there are others."""
+        if self._tunnel.identity is None:
+            self._tunnel = self._state.tunnel = self._tunnel.identified(keys)
+            self._engine.node.identity = keys
+            self._make_links()
+            if self._is_running:
+                self._add_peers()
+            log.info("PostUp has given the private key; the public key is %s", format_key(keys.public))
+        return keys == self._tunnel.identity
+
+    def _made_links(self) -> Links:
+        """Return the links. Raises ConfigurationError while there is no private key to make them with."""
+        _ = self._tunnel.keys
+        assert self._links is not None
+        return self._links
+
+    def _add_peers(self) -> None:
+        links = self._made_links()
+        links.change(self._tunnel.peers)
+        self._state.links = links
+
     def _keep_up(self) -> None:
         """Keep routes, rules and the device's settings as they are from now on."""
         parts = [*self._kept, *self._host.parts]
@@ -203,7 +250,9 @@ class _Daemon:
         connections have to be marked.
         """
         self._start.run_post_up()
-        self._links.hold_state()
+        links = self._made_links() if self._loop.running else self._links
+        if links is not None:
+            links.hold_state()
         follows = self._tunnel.routing.table != "off"
         keeps = follows or bool(self._host.mark) or not self._journal.is_empty
         if keeps:
@@ -215,8 +264,9 @@ class _Daemon:
     def run(self) -> None:
         """Announce the tunnel, make the links, and serve until stopped. Raises the error of a failed start."""
         self._announce()
-        self._links.change(self._tunnel.peers)
-        self._state.links = self._links
+        self._is_running = True
+        if self._links is not None:
+            self._add_peers()
         self._loop.call_later(0.0, self._proceed)  # not called if the loop is stopped before
         schedule = self._engine.schedule
         try:
@@ -224,7 +274,7 @@ class _Daemon:
         finally:
             self._service.ends()
             self._start.stop()
-            ShellLines("PreDown", self._tunnel.hooks.pre_down).run()
+            ShellLines("PreDown", self._tunnel.hooks.pre_down).run(self._loop)
         if self._failed is not None:
             raise self._failed
         self._sum_up()
@@ -236,24 +286,26 @@ class _Daemon:
         if self._state.links is None:
             raise ConfigurationError(f"{self._tunnel.interface} is still being set up: reload it later")
         fresh = self._reread()
+        if fresh.identity is None:
+            fresh = fresh.identified(self._tunnel.keys)
         if replace(fresh, peers=()) != replace(self._tunnel, peers=()):
             notice("changes in the [Interface] section need a restart; changes of peers are applied now")
         if not self._engine.can_call and any(peer.host for peer in fresh.peers):
             raise ConfigurationError("no UDP socket is open for outgoing calls; restart the tunnel to add an Endpoint")
         self._awaited = self._host.apply(fresh.peers, self._lookups.has_found)
         self._upkeep.look_again()
-        added, removed, changed = self._links.change(fresh.peers)
+        added, removed, changed = self._made_links().change(fresh.peers)
         self._tunnel = self._state.tunnel = replace(self._tunnel, peers=fresh.peers)
         notice("read the configuration again; peers: %d added, %d removed, %d changed", added, removed, changed)
         self._proceed()
 
     def link_moved(self, link: Link) -> None:
         """Remember where a peer is reached."""
-        self._links.remember(link)
+        self._made_links().remember(link)
 
     def link_changed(self, link: Link, *, up: bool) -> None:
         """Tell the service, which runs hooks, and informs systemd and commands that wait for a link."""
-        settings = self._links.settings_of(link)
+        settings = self._made_links().settings_of(link)
         endpoint = link.endpoint.where if link.endpoint is not None else ""
         self._service.link_changed(settings.public, settings.name, endpoint, self._summary, link.lines, up=up)
 
@@ -292,6 +344,7 @@ class _Daemon:
         if failed is not None:
             self._fail(failed)
         else:
+            self._made_links()
             self._service.is_set_up(self._summary, can_be_called=self._tunnel.listen_on is not None)
 
     def _fail(self, error: Exception) -> None:
@@ -323,6 +376,6 @@ class _Daemon:
         """Log the measured state of each link's path, and the numbers of drops."""
         for link in self._engine.links.values():
             log.info("path at the end: %s", f"{link.name}: {link.records}" if link.name else link.records)
-        drops = self._drops + self._links.drops()
+        drops = self._drops + (self._links.drops() if self._links is not None else Counter())
         if drops:
             log.info("dropped: %s", ", ".join(f"{count} {reason}" for reason, count in drops.most_common()))

@@ -71,6 +71,7 @@ def test_there_is_one_socket_for_each_ip_version_where_the_tunnel_needs_it(
     each = [port] * len(families())
     assert ports_of(carriers) == {"udp": each if udp else [], "tcp": each if tcp else []}
     assert carriers["udp"].can_call == udp
+    assert (carriers["udp"].port, carriers["tcp"].port) == (port if udp else 0, port if tcp and listen_on else 0)
 
 
 def test_without_a_port_there_is_no_listener_and_udp_has_any(loop: HandLoop, stack: ExitStack) -> None:

@@ -112,6 +112,14 @@ def test_check_prints_what_would_be_done_and_no_secret(run: Run, hub: Path) -> N
         assert format_key(secret) not in said.out
 
 
+def test_check_says_that_the_private_key_is_left_to_post_up(check: Callable[[str], Said]) -> None:
+    said = check("[Interface]\nPostUp = wg set %i private-key /etc/wireguard/t0.key\n" + peer())
+    assert said.status == 0
+    assert "t0.conf has no PrivateKey: PostUp has to give one, as in 'wg set %i private-key FILE'" in said.err
+    assert "public key: unknown until PostUp gives the private key\n" in said.out
+    assert "after up: wg set t0 private-key /etc/wireguard/t0.key\n" in said.out
+
+
 def test_check_and_up_find_a_file_by_its_name_in_the_usual_folders(
     run: Run, hub: Path, ran: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,26 @@ def test_a_file_that_sends_everything_through_the_tunnel(read: Callable[..., Tun
     )
 
 
+def test_the_private_key_may_be_left_to_post_up(read: Callable[..., Tunnel]) -> None:
+    tunnel = read("[Interface]", "PostUp = wg set %i private-key /etc/wireguard/%i.key", *PEER)
+    assert tunnel.identity is None
+    assert [peer.public for peer in tunnel.peers] == [LAPTOP]
+    with pytest.raises(ConfigurationError, match="wg7 has no private key: put PrivateKey into"):
+        _ = tunnel.keys
+    given = tunnel.identified(OWN)
+    assert (given.keys, given.peers) == (OWN, tunnel.peers)
+
+
+def test_a_peer_with_the_key_that_post_up_gives_is_ignored_as_one_with_the_files_own(
+    read: Callable[..., Tunnel],
+) -> None:
+    tunnel = read("[Interface]", "PostUp = true", *PEER, "[Peer]", f"PublicKey = {format_key(OWN.public)}")
+    with logged() as lines:
+        given = tunnel.identified(OWN)
+    assert [peer.public for peer in given.peers] == [LAPTOP]
+    assert lines == ["a PublicKey is this machine's own; the peer is ignored"]
+
+
 def test_a_hubs_file_with_repeated_lines_and_several_peers(read: Callable[..., Tunnel]) -> None:
     tunnel = read(
         *INTERFACE,

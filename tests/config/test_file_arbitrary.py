@@ -119,7 +119,7 @@ def tunnels(draw: st.DrawFn) -> Tunnel:
 
 def written(tunnel: Tunnel) -> str:
     """Write the configuration file of a tunnel."""
-    lines = ["[Interface]", f"PrivateKey = {format_key(tunnel.identity.private)}"]
+    lines = ["[Interface]", f"PrivateKey = {format_key(tunnel.keys.private)}"]
     lines += [f"ListenPort = {tunnel.port}", f"Transport = {tunnel.listen_on}"] if tunnel.port is not None else []
     lines += [f"MTU = {tunnel.mtu}"] if tunnel.mtu is not None else []
     lines += [f"Address = {', '.join(map(str, tunnel.addresses))}", f"DNS = {', '.join(tunnel.dns)}"]

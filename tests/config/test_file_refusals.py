@@ -100,6 +100,7 @@ def test_a_bad_line_of_a_peer_is_refused_with_its_line_number_and_a_hint(
         (PEER, "wg7.conf: there is no [Interface]"),
         (["Address = 10.0.0.1"], "wg7.conf:1: this line comes before any section; begin with [Interface]"),
         (["", "[Interface]", "MTU = 1280"], "wg7.conf:2: [Interface] has no PrivateKey; 'vpntun genkey' makes one"),
+        (["[Interface]", "PreUp = true", "PostDown = true"], "wg7.conf:1: [Interface] has no PrivateKey;"),
         ([*INTERFACE, "Address = fd00::1/64", "MTU = 1000"], "wg7.conf:1: an MTU of 1000 is too small for IPv6"),
         (
             [*INTERFACE, "Address = 192.0.2.9/24", *PEER, "Endpoint = 192.0.2.1:5"],
@@ -149,6 +150,6 @@ def test_no_message_holds_a_secret(refusal: Callable[..., str], lines: list[str]
 
 def test_the_repr_of_a_tunnel_holds_no_secret(read: Callable[..., Tunnel]) -> None:
     for tunnel in (read(*INTERFACE, *PEER, f"PresharedKey = {format_key(PSK)}"), read(*SERVER)):
-        for secret in (OWN.private, PSK, SHARED, tunnel.identity.private, derived_keys("server", SHARED).psk):
+        for secret in (OWN.private, PSK, SHARED, tunnel.keys.private, derived_keys("server", SHARED).psk):
             assert repr(secret)[2:-1] not in repr(tunnel)
             assert format_key(secret) not in repr(tunnel)

@@ -110,6 +110,10 @@ def test_the_tunnel_is_reported_as_configured(two: Two) -> None:
     }
 
 
+def test_no_public_key_is_reported_until_there_is_a_private_key(two: Two) -> None:
+    assert reported(two, tunnel=replace(TUNNEL, identity=None))["public_key"] is None
+
+
 def test_no_secret_is_reported(met: Two) -> None:
     text = json.dumps(reported(met))
     for secret in (ALICE.private, BOB.private, PSK):

@@ -7,6 +7,7 @@ import shlex
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.machine import HandLoop, logged
 from vpntun.errors import ConfigurationError, HookFailed
 from vpntun.process.hooks import PATH, Command, HookEvent, Hooks, LinkEvent
 from vpntun.runtime import child
+from vpntun.runtime.loop import Loop
 
 LINK_EVENTS: tuple[HookEvent, HookEvent] = ("link-up", "link-down")
 
@@ -142,14 +144,24 @@ def test_a_command_that_takes_too_long_is_killed_with_all_that_it_started(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child, "SECONDS_TO_RUN", 0.3)
-    hooks = bench.hooks(up=bench.script(f"sleep 60 & echo $! > {bench.book}; wait"))
-    with pytest.raises(HookFailed, match="did not end within 0 s, and was killed"):
-        hooks.up()
+    command = bench.script(f"sleep 60 & echo $! > {bench.book}; wait")
+    loop = Loop()
+    with closing(loop), pytest.raises(HookFailed, match="did not end within 0 s, and was killed"):
+        Hooks({"up": command}, loop, "tun3", 1400, (), os.geteuid()).up()
     killed = int(bench.book.read_text())
     until = time.monotonic() + 5.0
     while not is_gone(killed) and time.monotonic() < until:
         time.sleep(0.05)
     assert is_gone(killed)
+
+
+@pytest.mark.parametrize("event", ["up", "down"])
+def test_the_loop_is_served_while_a_command_for_up_or_down_runs(bench: Bench, event: HookEvent) -> None:
+    answer = bench.folder / "answer"
+    hooks = bench.hooks(**{event: bench.script(f"until test -e {answer}; do sleep 0.02; done; echo ok > {bench.book}")})
+    bench.loop.call_later(0.0, answer.touch)
+    getattr(hooks, event)()
+    assert bench.lines == ["ok"]
 
 
 def is_gone(pid: int) -> bool:

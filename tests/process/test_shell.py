@@ -54,6 +54,14 @@ def test_without_lines_nothing_is_run(run: Run) -> None:
     assert lines == []
 
 
+def test_a_loop_is_served_while_lines_are_waited_for(tmp_path: Path, loop: HandLoop) -> None:
+    answer = tmp_path / "answer"
+    loop.stop()
+    loop.call_later(0.0, answer.touch)
+    ShellLines("PreDown", [f"until test -e {answer}; do sleep 0.02; done"]).run(loop)
+    assert answer.exists()
+
+
 @pytest.mark.parametrize("when", ["PreUp", "PostUp"])
 def test_a_line_that_fails_ends_the_start(tmp_path: Path, run: Run, when: When) -> None:
     out = tmp_path / "out"

@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 
 from tests.machine import HandLoop
+from vpntun.errors import DeviceError
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.loop import MOST_DESCRIPTORS, Loop, allow_many_descriptors
 
@@ -203,6 +204,34 @@ def test_the_loop_serves_until_a_condition_holds_or_the_time_is_over_and_tells_w
     assert not loop.serve(lambda: False, 60.0)
     assert not loop.serve(lambda: False, 60.0)
     loop.close()
+
+
+def test_after_its_end_the_loop_can_be_served_on_with_the_same_deadlines() -> None:
+    loop, called = Loop(), list[str]()
+    loop.call_later(0.0, loop.stop)
+    loop.run(lambda _: NEVER if called else 0.0, lambda _: called.append("deadline"))
+    called.clear()
+    loop.call_later(0.01, lambda: called.append("later"))
+    loop.finish(lambda: len(called) == 2)
+    assert called == ["deadline", "later"]
+    loop.close()
+
+
+def test_an_error_that_ends_the_loop_does_not_end_what_it_is_served_on_for(loop: HandLoop, pair: Pair) -> None:
+    def fail() -> None:
+        raise DeviceError("the device is gone")
+
+    def deadline(_: float) -> float:
+        raise DeviceError("the device is gone")
+
+    loop.watch(pair[0].fileno(), fail)
+    pair[1].send(b"a")
+    with pytest.raises(DeviceError):
+        loop.run(deadline, lambda _: None)
+    tries: list[int] = []
+    loop.finish(lambda: tries.append(1) or len(tries) > 2)  # type: ignore[func-returns-value]
+    with pytest.raises(KeyError):
+        loop.await_writable(pair[0].fileno(), False)  # it was forgotten, so that it does not take all turns
 
 
 def test_a_deadline_in_the_past_does_not_starve_descriptors(loop: HandLoop, pair: Pair) -> None:

@@ -104,6 +104,10 @@ class Carrier(Protocol):
     def can_call(self) -> bool:
         """Whether `candidate` can return endpoints."""
 
+    @property
+    def port(self) -> int:
+        """The local port of its sockets; 0 without any, or if each connection has its own."""
+
     def start(self, user: CarrierUser) -> None:
         """Watch the sockets from now on, and hand arriving messages to `user`."""
 

@@ -29,7 +29,7 @@ IP_BIND_ADDRESS_NO_PORT = 24
 
 
 class TcpCarrier:
-    """TCP for one tunnel. `accepted` owns the connections that peers have opened.
+    """TCP for one tunnel. `accepted` owns the connections that peers have opened; `port` is 0 if no peer calls.
 
     `port`: the port to listen on, None if no peer calls. `mark`: the mark of every packet, 0 for none. Raises
     PortInUse, PrivilegeError or VpntunError.
@@ -39,6 +39,7 @@ class TcpCarrier:
 
     def __init__(self, loop: Loop, port: int | None, mark: int = 0, versions: list[int] | None = None) -> None:
         self._loop = loop
+        self.port = port or 0
         self._mark = mark
         self._user: CarrierUser | None = None
         self._received = SharedBuffer()

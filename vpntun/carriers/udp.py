@@ -59,6 +59,11 @@ class UdpCarrier:
         """Whether a socket is open."""
         return bool(self.sockets)
 
+    @property
+    def port(self) -> int:
+        """The port of the socket of the first IP version; 0 without a socket."""
+        return next((udp.port for udp in self.sockets.values()), 0)
+
     def start(self, user: CarrierUser) -> None:
         """Read datagrams from now on."""
 

@@ -15,7 +15,7 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
 from vpntun.netconf.route_plan import collapse_to_default, full_tunnel_versions, versions_with_endpoints
 from vpntun.netconf.routing import kernel_has_ipv6
-from vpntun.runtime.log import open_log
+from vpntun.runtime.log import notice, open_log
 from vpntun.tun.ipv6 import carried_addresses, carried_networks, carries_ipv6
 from vpntun.types import Interface, Network, Transport, carriers_of
 
@@ -41,14 +41,20 @@ def check(name: str) -> None:
     path = find_file(name)
     interface = interface_of(path)
     open_log(interface, 0)
-    for line in describe(read_file(path, interface)):
+    tunnel = read_file(path, interface)
+    if tunnel.identity is None:
+        notice("%s has no PrivateKey: PostUp has to give one, as in 'wg set %%i private-key FILE'", path)
+    for line in describe(tunnel):
         click.echo("".join(each if each.isprintable() else ascii(each)[1:-1] for each in line))
 
 
 def describe(tunnel: Tunnel) -> Iterator[str]:
     """Describe a tunnel line by line, with the titles of wg(8) and without secrets."""
     yield f"interface: {tunnel.interface}"
-    yield f"  public key: {format_key(tunnel.identity.public)}"
+    if tunnel.identity is not None:
+        yield f"  public key: {format_key(tunnel.identity.public)}"
+    else:
+        yield "  public key: unknown until PostUp gives the private key"
     if tunnel.listen_on is not None:
         yield f"  listening: on {_named(tunnel.listen_on, ' and ')} port {tunnel.port}"
     else:

@@ -14,6 +14,8 @@
    and the first one's allowed IPs are dropped in any case. A [Peer] with this machine's own public key is ignored, as
    by the kernel, so that all machines can share one list of peers.
 
+5. PrivateKey may be missing if there is a PostUp, which can give it: `wg set %i private-key FILE`.
+
 This end waits for peers if it has a port to listen on: ListenPort, or 55555 as the server of a shared key.
 """
 
@@ -41,7 +43,7 @@ from vpntun.config.tunnel import (
     Tunnel,
     derived_keys,
 )
-from vpntun.crypto.keys import KeyPair, agree
+from vpntun.crypto.keys import KeyPair, agree, generate_private
 from vpntun.errors import BadPacket, ConfigurationError, PrivilegeError
 from vpntun.runtime.log import notice
 from vpntun.types import Transport
@@ -105,7 +107,7 @@ def read_file(path: Path, interface: str) -> Tunnel:
     routes = own.last("Table", _unless_empty(values.table)) or "auto"
     if "SharedKey" in own and not any("AllowedIPs" in peer for peer in peers):
         routes = "off"  # everything is allowed, but a route for everything must be asked for
-    tunnel = _tunnel(own, peers, interface)
+    tunnel = _tunnel(own, peers, interface, leaves_key_to_hooks="PostUp" in own)
     added: dict[str, Any] = {
         "addresses": _flat(own.every("Address", values.addresses)),
         "mtu": own.last("MTU", _unless_empty(values.mtu)),
@@ -140,9 +142,15 @@ def _sections(path: Path) -> tuple[Section, list[Section]]:
     return own, peers
 
 
-def _tunnel(own: Section, peers: list[Section], interface: str) -> Tunnel:
-    """Make a tunnel of the keys that wg(8) reads and of vpntun's own."""
-    made = _with_shared_key(own, peers, interface) if "SharedKey" in own else _with_key_pairs(own, peers, interface)
+def _tunnel(own: Section, peers: list[Section], interface: str, *, leaves_key_to_hooks: bool = False) -> Tunnel:
+    """Make a tunnel of the keys that wg(8) reads and of vpntun's own.
+
+    `leaves_key_to_hooks`: PrivateKey may be missing, since hooks can give it.
+    """
+    if "SharedKey" in own:
+        made = _with_shared_key(own, peers, interface)
+    else:
+        made = _with_key_pairs(own, peers, interface, leaves_key_to_hooks=leaves_key_to_hooks)
     return replace(
         made,
         routing=Routing("off", own.last("FwMark", values.mark) or 0),
@@ -151,13 +159,13 @@ def _tunnel(own: Section, peers: list[Section], interface: str) -> Tunnel:
     )
 
 
-def _with_key_pairs(own: Section, peers: list[Section], interface: str) -> Tunnel:
+def _with_key_pairs(own: Section, peers: list[Section], interface: str, *, leaves_key_to_hooks: bool) -> Tunnel:
     private = own.last("PrivateKey", values.key)
-    if private is None:
+    if private is None and not leaves_key_to_hooks:
         raise own.error("[Interface] has no PrivateKey; 'vpntun genkey' makes one (or give a SharedKey and a Role)")
     if "Role" in own:
         raise own.error("Role requires SharedKey; with key pairs, the end that has an Endpoint calls the other", "Role")
-    identity = KeyPair.of(private)
+    identity = KeyPair.of(private) if private is not None else None
     transport = own.last("Transport", values.transport) or "udp"
     port = own.last("ListenPort", values.port) or None
     settings = tuple(
@@ -219,18 +227,19 @@ def _peer(section: Section, transport: Transport, **known: Any) -> PeerSettings:
     )
 
 
-def _by_key(peers: list[Section], identity: KeyPair) -> dict[bytes, Section]:
+def _by_key(peers: list[Section], identity: KeyPair | None) -> dict[bytes, Section]:
     """Return the sections by public key, with repeated keys merged and this machine's own key left out."""
     by_key: dict[bytes, Section] = {}
+    private = identity.private if identity is not None else generate_private()  # any does to recognise unsafe keys
     for peer in peers:
         public = peer.last("PublicKey", values.key)
         if public is None:
             raise peer.error("[Peer] has no PublicKey; 'vpntun pubkey' prints it on the other machine")
-        if public == identity.public:
+        if identity is not None and public == identity.public:
             notice("%s:%d: this PublicKey is this machine's own; the peer is ignored", peer.file, peer.line)
             continue
         try:
-            agree(identity.private, public)
+            agree(private, public)
         except BadPacket:
             raise peer.error(
                 "this PublicKey is unsafe: anybody could compute the secrets of its tunnel", "PublicKey"

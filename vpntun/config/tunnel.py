@@ -6,7 +6,7 @@ Settings that cannot work are refused before any file, socket or device is opene
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Interface,
     IPv6Interface,
@@ -76,10 +76,11 @@ class Tunnel:
     `port`: local port, None for any. `listen_on`: carriers on which peers may call, None if this end only calls.
     `mtu`: None for the default, which is set only on a device that vpntun creates. `derived_addresses`,
     `derived_peer_addresses`: derived from a shared key. `user`: user that the process becomes after the set-up.
+    `identity`: None if the file leaves the private key to PostUp.
     """
 
     interface: str
-    identity: KeyPair
+    identity: KeyPair | None
     peers: tuple[PeerSettings, ...]
     port: int | None
     listen_on: Transport | None
@@ -101,10 +102,27 @@ class Tunnel:
         if self.mtu is not None:
             check_mtu(self.mtu, self.addresses)
         for peer in self.peers:
-            if peer.public == self.identity.public:
+            if self.identity is not None and peer.public == self.identity.public:
                 raise ConfigurationError("a peer has this end's own public key: give the other machine's")
             if peer.host is not None:
                 self._check_host(peer.host)
+
+    @property
+    def keys(self) -> KeyPair:
+        """This end's keys. Raises ConfigurationError while it has none."""
+        if self.identity is None:
+            raise ConfigurationError(
+                f"{self.interface} has no private key: put PrivateKey into [Interface], or let PostUp give it, as in "
+                f"'wg set %i private-key FILE'"
+            )
+        return self.identity
+
+    def identified(self, identity: KeyPair) -> Tunnel:
+        """Return this tunnel with its keys, and without a peer that has this end's own key, as a file is read."""
+        peers = tuple(peer for peer in self.peers if peer.public != identity.public)
+        if len(peers) < len(self.peers):
+            notice("a PublicKey is this machine's own; the peer is ignored")
+        return replace(self, identity=identity, peers=peers)
 
     def covering(self, endpoint: IpAddress) -> Network | None:
         """Return a route, or an address's network, that would lead packets to `endpoint` into the tunnel itself."""

@@ -8,14 +8,16 @@ unknown.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from vpntun.carriers.base import Carrier
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.reset import forget_timestamp
 from vpntun.control.status import status_of
+from vpntun.control.uapi import describe
 from vpntun.datapath.link import Link
 from vpntun.datapath.links import Links
 from vpntun.errors import DeviceError, VpntunError
@@ -23,7 +25,7 @@ from vpntun.process.start import Start
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Lookups
 from vpntun.tun.base import Device
-from vpntun.types import Interface
+from vpntun.types import CarrierName, Interface
 
 
 class TunnelState:
@@ -33,6 +35,8 @@ class TunnelState:
     start        the start, which may still be waiting for something
     device       the device; None before it is opened
     addresses    the addresses that the device was given
+    carriers     the carriers of the tunnel; empty before they are opened
+    mark         the mark of what the tunnel sends, 0 for none
     lookups      the look-ups of the peers' names; None before they begin
     links        the links, once there is one for each peer
     """
@@ -42,6 +46,8 @@ class TunnelState:
         self.start = start
         self.device: Device | None = None
         self.addresses: Sequence[Interface] = ()
+        self.carriers: Mapping[CarrierName, Carrier] = {}
+        self.mark = 0
         self.lookups: Lookups | None = None
         self.links: Links | None = None
         self._loop = loop
@@ -60,6 +66,11 @@ class TunnelState:
             drops=self._drops,
             uptime=self._loop.now - self._began,
         )
+
+    def lines_for_wg(self) -> Iterator[str]:
+        """Yield the lines of the answer to wg(8), as in control/uapi.py."""
+        port = next(filter(None, (carrier.port for carrier in self.carriers.values())), 0)
+        return describe(self.tunnel, self._link_of, port=port, mark=self.mark)
 
     def forget_timestamp(self, called: str | None) -> str:
         """Forget the last timestamp of a peer, as control/reset.py. Raises VpntunError before there are links."""

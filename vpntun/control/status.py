@@ -73,7 +73,7 @@ def status_of(
         "started": int(wall - uptime),
         "uptime": int(uptime),
         "starting": starting,
-        "public_key": format_key(tunnel.identity.public),
+        "public_key": format_key(tunnel.identity.public) if tunnel.identity is not None else None,
         "listen_port": tunnel.port,
         "waits": tunnel.listen_on,
         "mtu": mtu,

@@ -52,13 +52,14 @@ class Engine:
     routes      table from allowed IPs to links
     takes       what this end can receive, a sum of record.TAKES_*: the offloads of its device among them
 
-    `network`: this host's routes for the packets that the engine sends. `own_addresses`: this machine's addresses, if
-    the engine relays between peers. `drops`: counter of drops that cannot be ascribed to a peer, by reason.
+    `identity`: None while this end has no private key; `node.identity` is set later. `network`: this host's routes for
+    the packets that the engine sends. `own_addresses`: this machine's addresses, if the engine relays between peers.
+    `drops`: counter of drops that cannot be ascribed to a peer, by reason.
     """
 
     def __init__(
         self,
-        identity: KeyPair,
+        identity: KeyPair | None,
         device: Device,
         carriers: Mapping[CarrierName, Carrier],
         loop: Loop,

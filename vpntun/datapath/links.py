@@ -49,7 +49,8 @@ class Links:
         self._lookups = lookups
         self._rng = random.Random()
         self._endpoints = Endpoints(tunnel.interface, engine.loop, state)
-        self._timestamps = TimestampFile(tunnel.identity.public, state)
+        self._identity = tunnel.keys
+        self._timestamps = TimestampFile(self._identity.public, state)
         self._alone = False
         self._settings: dict[bytes, PeerSettings] = {}
         self._refused = Limited(NOTICE, "%s")
@@ -101,7 +102,7 @@ class Links:
     def _add(self, settings: PeerSettings) -> None:
         engine = self._engine
         peer = Peer(
-            self._tunnel.identity,
+            self._identity,
             settings.public,
             settings.psk,
             engine.node.indices,

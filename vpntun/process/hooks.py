@@ -145,7 +145,7 @@ class Hooks:
             return None
         try:
             command.check(os.geteuid())
-            problem = run_and_wait(occasion.event, command.words, occasion.environment())
+            problem = run_and_wait(occasion.event, command.words, occasion.environment(), loop=self._loop)
         except (ConfigurationError, OSError, ValueError) as error:
             problem = f"cannot be run: {error}"
         return problem and f"{command.words[0]} (--{occasion.event}) {problem}"

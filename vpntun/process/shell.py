@@ -37,11 +37,16 @@ class ShellLines:
         self._seconds = seconds
         self._child: Child | None = None
 
-    def run(self) -> None:
-        """Run all lines, and wait for them. Raises HookFailed if a PreUp or PostUp line fails."""
+    def run(self, loop: Loop | None = None) -> None:
+        """Run all lines, and wait for them. Raises HookFailed if a PreUp or PostUp line fails.
+
+        `loop`: served meanwhile, so that a line can ask the tunnel something, also after the loop's end.
+        """
         for number in range(len(self._lines)):
             try:
-                problem = run_and_wait(self._when, self._command(number), child_environment(), seconds=self._seconds)
+                problem = run_and_wait(
+                    self._when, self._command(number), child_environment(), seconds=self._seconds, loop=loop
+                )
             except (OSError, ValueError) as error:
                 problem = f"cannot be run: {error}"
             self._judge(number, problem)

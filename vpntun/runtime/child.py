@@ -181,16 +181,20 @@ def run_and_wait(
     *,
     seconds: float | None = None,
     stdin: int = subprocess.DEVNULL,
+    loop: Loop | None = None,
 ) -> str | None:
-    """Run a command to its end; return None for success, else what went wrong. Raises OSError if it cannot start."""
-    loop = Loop()
+    """Run a command to its end; return None for success, else what went wrong. Raises OSError if it cannot start.
+
+    `loop`: served meanwhile, as by `Loop.finish`, so that the command can ask this process something.
+    """
     problems: list[str | None] = []
+    served = loop or Loop()
     try:
-        Child(name, arguments, environment, loop, problems.append, seconds=seconds, stdin=stdin)
-        while not problems:
-            loop.turn(lambda _: float("inf"), lambda _: None)
+        Child(name, arguments, environment, served, problems.append, seconds=seconds, stdin=stdin)
+        served.finish(lambda: problems)
     finally:
-        loop.close()
+        if loop is None:
+            served.close()
     return problems[0]
 
 

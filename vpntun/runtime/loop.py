@@ -42,6 +42,10 @@ MOST_FAILURES_IN_A_ROW = 8
 SECONDS_AFTER_FAILURES = 0.05
 MOST_DESCRIPTORS = 65536
 
+Deadlines = tuple[Callable[[float], float], Callable[[float], None]]
+"""Returns the next deadline, and what to do then; both are given the time."""
+NO_DEADLINES: Deadlines = (lambda _: NEVER, lambda _: None)
+
 
 class Loop:
     """Event loop on epoll; every callback runs to its end before the next one starts."""
@@ -63,6 +67,8 @@ class Loop:
         self._later: list[tuple[float, int, Callback]] = []
         self._order = itertools.count()
         self._running = True
+        self._is_finishing = False
+        self._deadlines = NO_DEADLINES
         self.now = clock()
         self.turns = 0
         """Number of turns so far."""
@@ -149,8 +155,24 @@ class Loop:
 
     def run(self, deadline: Callable[[float], float], on_deadline: Callable[[float], None]) -> None:
         """Serve until `stop`. `deadline` returns the control plane's next deadline; both functions are given `now`."""
+        self._deadlines = deadline, on_deadline
         while self._running:
             self.turn(deadline, on_deadline)
+
+    def finish(self, until: Callable[[], object]) -> None:
+        """Serve until the condition holds, before `run`, or after it with the same deadlines, even after `stop`.
+
+        An error that would end `run` ends only what raises it: a descriptor is forgotten, and deadlines are.
+        """
+        self._is_finishing = True
+        try:
+            while not until():
+                try:
+                    self.turn(*self._deadlines)
+                except VpntunError:
+                    self._deadlines = NO_DEADLINES
+        finally:
+            self._is_finishing = False
 
     def time(self) -> float:
         """Read the clock. `now` is cheaper: the time at which this turn last read it."""
@@ -188,7 +210,9 @@ class Loop:
                         continue
                 callbacks.on_readable()
             except VpntunError:
-                raise
+                if not self._is_finishing:
+                    raise
+                self.forget(descriptor)
             except Exception:
                 self._failed(descriptor, callbacks)
         if earliest <= now:

@@ -139,6 +139,16 @@ def test_a_peer_that_was_removed_leaves_nothing_behind(pair: Pair) -> None:
     assert reason(pair, asking) == "unknown peer"
 
 
+def test_without_a_private_key_no_initiation_is_accepted(pair: Pair) -> None:
+    initiation = pair.initiation()
+    node = Node(None)
+    with pytest.raises(BadPacket, match="no private key yet"):
+        node.receive_handshake(initiation, AT_LEFT, pair.now)
+    node.identity = SERVER_KEYS
+    with pytest.raises(BadPacket, match="unknown peer"):
+        node.receive_handshake(initiation, AT_LEFT, pair.now)
+
+
 def test_the_own_key_is_no_peers() -> None:
     node = Node(SERVER_KEYS)
     itself = Side(CLIENT_KEYS, SERVER_KEYS.public, Pair().rng).peer

@@ -17,16 +17,19 @@ from vpntun.wire.message import DATA, INITIATION, RESPONSE, Buffer, kind_of, rec
 
 
 class Node:
-    """This end, which finds peers by their public keys and by the indices given to them."""
+    """This end, which finds peers by their public keys and by the indices given to them.
 
-    def __init__(self, identity: KeyPair) -> None:
+    `identity`: None while this end has no private key. Until it is given, no handshake is accepted.
+    """
+
+    def __init__(self, identity: KeyPair | None) -> None:
         self.identity = identity
         self.indices: Indices[Handshake | SessionOwner] = Indices()
         self.peers: dict[bytes, Peer] = {}
 
     def add(self, peer: Peer) -> None:
         """Add a peer. Raises ConfigurationError if its public key is this end's own."""
-        if peer.public == self.identity.public:
+        if self.identity is not None and peer.public == self.identity.public:
             raise ConfigurationError("the peer's public key is this end's own: give the key of the other machine")
         self.peers[peer.public] = peer
 
@@ -42,6 +45,8 @@ class Node:
         """
         kind = kind_of(message)
         if kind == INITIATION:
+            if self.identity is None:
+                raise BadPacket("no private key yet")
             received = consume_initiation(self.identity, message)
             peer = self.peers.get(received.peer)
             if peer is None:
