@@ -9,13 +9,14 @@ The steps, in order, once the configuration has been read:
     5. create or open the device
     6. open the carriers' sockets, with the mark of a full tunnel
     7. set the device's addresses and MTU
-    8. bind the socket for wg(8), and give the peers' names a few seconds to be found, if the tunnel may prevent that later
-    9. set name servers and routes, except those that wait for a name (netconf/host.py)
-    10. run --up
-    11. start the engine: packets flow from here on
-    12. run PostUp and give up privileges, if they are to be given up
-    13. make the links
-    14. run the loop, and in it PostUp if privileges are kept, once no route or name server waits for a name any more
+    8. bind the socket for wg(8)
+    9. give the peers' names a few seconds to be found, if the tunnel may prevent that later
+    10. set name servers and routes, except those that wait for a name (netconf/host.py)
+    11. run --up
+    12. start the engine: packets flow from here on
+    13. run PostUp and give up privileges, if they are to be given up
+    14. make the links
+    15. run the loop, and in it PostUp if privileges are kept, once no route or name server waits for a name any more
 
 If the file leaves the private key to PostUp, the links are made when PostUp gives it, by the socket for wg(8).
 
@@ -165,9 +166,7 @@ class _Daemon:
 
     def _open_uapi(self) -> None:
         try:
-            uapi = UapiServer(
-                self._tunnel.interface, self._loop, get=self._state.lines_for_wg, give_key=self._take_key
-            )
+            uapi = UapiServer(self._tunnel.interface, self._loop, get=self._state.lines_for_wg, give_key=self._take_key)
         except VpntunError as error:
             level = NOTICE if os.geteuid() == 0 else INFO  # the folder is root's
             log.log(level, "wg(8) will not find this tunnel: %s", error)
@@ -324,11 +323,12 @@ class _Daemon:
         log.debug("ChaCha20-Poly1305 by %s", BACKEND)
 
     def _proceed(self) -> None:
-        self._start.proceed(self._awaited)
+        """Run PostUp if nothing waits for a name; at once if PostUp has to give the key, since links look names up."""
+        self._start.proceed(self._awaited if self._links is not None else ())
 
     def _name_found(self) -> None:
         """Set what waited for a name. An error ends the start, but not a tunnel that is set up."""
-        if self._state.links is None:
+        if not self._is_running:
             return
         try:
             self._awaited = self._host.apply(self._tunnel.peers, self._lookups.has_found)

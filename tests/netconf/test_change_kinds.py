@@ -221,10 +221,10 @@ def test_a_filter_that_somebody_else_has_set_meanwhile_is_left_alone() -> None:
 def test_marks_are_made_valid_once_and_invalid_again() -> None:
     setting = change_kinds.CONF / "all" / "src_valid_mark"
     with Netlink() as netlink:
-        assert ValidMark().make(netlink)
+        assert ValidMark(7).make(netlink)
         assert setting.read_text() == "1\n"
-        assert not ValidMark().make(netlink)
-        ValidMark().take_back(netlink)
+        assert not ValidMark(7).make(netlink)
+        ValidMark(7).take_back(netlink)
     assert setting.read_text() == "0\n"
 
 
@@ -232,13 +232,13 @@ def test_marks_are_made_valid_once_and_invalid_again() -> None:
 def test_marks_stay_valid_until_the_last_tunnel_ends() -> None:
     setting, first, second = (change_kinds.CONF / "all" / "src_valid_mark", Rule(4, 5182, 7, 7), Rule(4, 5201, 8, 8))
     with Netlink() as netlink:
-        for change in (ValidMark(), first, ValidMark(), second):
+        for change in (ValidMark(7), first, ValidMark(8), second):
             assert change.make(netlink)
         first.take_back(netlink)
-        ValidMark().take_back(netlink)
+        ValidMark(7).take_back(netlink)
         assert setting.read_text() == "1\n"
         second.take_back(netlink)
-        ValidMark().take_back(netlink)
+        ValidMark(8).take_back(netlink)
     assert setting.read_text() == "0\n"
 
 
@@ -254,9 +254,9 @@ def test_a_setting_that_cannot_be_written_matters_only_to_a_strict_filter(
     with Netlink() as netlink:
         if strict:
             with pytest.raises(PrivilegeError, match="Set it before starting vpntun"):
-                ValidMark().make(netlink)
+                ValidMark(7).make(netlink)
         else:
-            assert not ValidMark().make(netlink)
+            assert not ValidMark(7).make(netlink)
 
 
 def test_the_filter_is_read_where_the_kernel_has_it() -> None:

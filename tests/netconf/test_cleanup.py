@@ -29,7 +29,7 @@ EVERY_KIND: list[Change] = [
     Route("tun3", ip_network("::/0"), 51820, "fd77::1"),
     Rule(4, 5182, 51820, 51820),
     Rule(6, 5181, 254, to="fd01::/64", shortest=64),
-    ValidMark(),
+    ValidMark(51820),
     LooseFilter(1),
     NameServers(entry_for("tun3"), "nameserver 192.0.2.1\nsearch example.org\n"),
 ]

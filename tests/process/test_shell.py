@@ -38,7 +38,10 @@ def run(request: pytest.FixtureRequest, loop: HandLoop) -> Iterator[Run]:
     def before(lines: ShellLines) -> None:
         assert lines.serve(clocked)
 
-    yield {"waiting": ShellLines.run, "beside the loop": beside, "before the loop": before}[request.param]
+    def waiting(lines: ShellLines) -> None:
+        lines.run()
+
+    yield {"waiting": waiting, "beside the loop": beside, "before the loop": before}[request.param]
     clocked.close()
 
 

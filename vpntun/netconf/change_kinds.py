@@ -169,8 +169,10 @@ class ValidMark:
     """The kernel's setting by which its IPv4 reverse path filter minds marks (src_valid_mark in ip-sysctl).
 
     Arriving packets that carry the tunnel's mark (firewall/arrivals.py) then pass a strict filter, which stays strict.
-    Several tunnels share the setting, and the last one to end switches it off.
+    Several tunnels share the setting, and the last one to end switches it off. `mark`: this tunnel's.
     """
+
+    mark: int
 
     on_device: ClassVar[bool] = False
 
@@ -179,7 +181,7 @@ class ValidMark:
         setting = CONF / "all" / "src_valid_mark"
         try:
             if int(setting.read_text()):
-                return _others_have_rules(netlink)
+                return self._is_shared(netlink)
             setting.write_text("1\n")
         except OSError as error:
             if not filter_is_strict():
@@ -192,8 +194,12 @@ class ValidMark:
 
     def take_back(self, netlink: Netlink) -> None:
         """Switch it off, unless another tunnel has rules that mind marks."""
-        if not _others_have_rules(netlink):
+        if not self._is_shared(netlink):
             (CONF / "all" / "src_valid_mark").write_text("0\n")
+
+    def _is_shared(self, netlink: Netlink) -> bool:
+        """Whether another tunnel has rules of IPv4 for its mark."""
+        return any(rule.priority in PRIORITIES and rule.mark not in (0, self.mark) for rule in netlink.rules(4))
 
 
 @dataclass(frozen=True)
@@ -226,11 +232,6 @@ class LooseFilter:
         """Restore the former setting, unless somebody else has changed it meanwhile."""
         if filter_setting() == LOOSE:
             _filter_of("all").write_text(f"{self.former}\n")
-
-
-def _others_have_rules(netlink: Netlink) -> bool:
-    """Whether there are rules of IPv4 that a tunnel makes. Its own come after the setting and go before it."""
-    return any(rule.priority in PRIORITIES for rule in netlink.rules(4))
 
 
 def filter_setting() -> int:

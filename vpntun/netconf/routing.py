@@ -109,7 +109,7 @@ class HostRoutes:
             marked = self._mark_arrivals(plan.full, merged, addresses)
             filtered = 4 in (*plan.full, *merged)
             if filtered and not self._filter:
-                self._filter = _filter_that_passes(marked=marked)
+                self._filter = _filter_that_passes(self._mark if marked else 0)
             merging = merging_rules([each.network for each in routes if each.network.version in merged], self._mark)
             settled = [*routes, *(self._filter if filtered else []), *merging]
             rules = full_tunnel_rules(self._device, plan.full, self._mark, addresses)
@@ -176,10 +176,10 @@ def kernel_has_ipv6() -> bool:
     return IPV6.exists()
 
 
-def _filter_that_passes(*, marked: bool) -> list[Change]:
-    """Return the change by which the kernel's reverse path filter passes what the peers send."""
-    if marked:
-        return [ValidMark()]
+def _filter_that_passes(mark: int) -> list[Change]:
+    """Return the change by which the kernel's reverse path filter passes what the peers send, with a mark or 0."""
+    if mark:
+        return [ValidMark(mark)]
     return [LooseFilter(filter_setting())] if filter_is_strict() else []
 
 
