@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from pathlib import Path
 
@@ -64,6 +65,19 @@ def test_a_restarted_server_calls_its_client_at_a_link_local_address(lab: Lab) -
     (peer,) = json.loads(lab.b.ask("show", "tun3", "--json")[1])["peers"]
     assert peer["endpoint"].startswith("[fe80::")
     assert "%veth0]:" in peer["endpoint"]
+
+
+@pytest.mark.parametrize("which", ["client", pytest.param("server", marks=pytest.mark.long)])
+def test_an_end_that_was_stopped_asks_for_a_new_session_as_soon_as_it_goes_on(lab: Lab, which: str) -> None:
+    server, client = start_pair(lab, "-v")
+    lab.ping(lab.a, far(lab))
+    daemon = server if which == "server" else client
+    daemon.process.send_signal(signal.SIGSTOP)
+    lab.no_ping(lab.a, far(lab), seconds=6)
+    daemon.process.send_signal(signal.SIGCONT)
+    lab.ping(lab.a, far(lab), within=2)
+    daemon.wait_for("asking for new sessions", 2)
+    daemon.wait_for("session with ", 2, count=2)
 
 
 @pytest.mark.long
