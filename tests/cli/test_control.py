@@ -308,7 +308,12 @@ def test_a_reset_of_the_only_peer_needs_no_name(run: Run, user: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("called", "why"), [("cellar", "the peers are: office (abc)\\x1b[2J"), ("attic", "attic (one), attic (two)")]
+    ("called", "why"),
+    [
+        ("cellar", "the peers are: office (abc)\\x1b[2J"),
+        ("attic", "attic (one), attic (two)"),
+        ("b\udcfcro", "the peers are"),
+    ],
 )
 def test_a_reset_of_an_unknown_or_ambiguous_peer_lists_the_peers(run: Run, user: Path, called: str, why: str) -> None:
     with running(STATUS):

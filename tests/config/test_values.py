@@ -1,4 +1,4 @@
-"""Networks in text: accepted as the ipaddress module accepts them, with host bits but without a scope."""
+"""Networks in text, as the ipaddress module accepts them, with host bits but without a scope; and hosts."""
 
 from __future__ import annotations
 
@@ -45,6 +45,45 @@ def test_the_networks_of_a_repeated_line_are_cached() -> None:
         values.networks("10.0.0.0/8, fd00::/8"), values.networks("10.0.0.0/8, fd00::/8"), strict=True
     ):
         assert first is second
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("vpn.example.org", "vpn.example.org"),
+        ("vpn.example.org.", "vpn.example.org."),
+        ("gate_1", "gate_1"),
+        ("b\u00fccher.example", "b\u00fccher.example"),
+        ("10.0.0.2", "10.0.0.2"),
+        ("10.1", "10.0.0.1"),
+        ("FD01::1", "fd01::1"),
+        ("[fd01:0::1]", "fd01::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("[fe80::1%eth0]", "fe80::1%eth0"),
+    ],
+)
+def test_a_host_is_a_name_or_an_address_in_its_canonical_form(text: str, host: str) -> None:
+    assert values.host(text) == host
+    assert values.endpoint(f"{text}:51820") == (host, 51820)
+
+
+NO_HOSTS = [
+    *("10.0.0.2:55555", "[fd01::1]:55555", "vpn.example.org:55555", "[fd01::1", "fd01::1]", "[]", "::g"),
+    *("https://vpn.example.org/", "vpn.example.org/", "alice@vpn.example.org", "a,b", "vpn?", "*", "b\udcfcro"),
+    *("vpn..example.org", ".example.org", "x" * 64 + ".org", "ab." * 90 + "org", "10.0.0.256", "1.2.3.4.5", ""),
+]
+
+
+@pytest.mark.parametrize("text", [*NO_HOSTS, " 10.0.0.2", "10.0.0.2\n", "vpn example.org", "\t", "vpn\u00a0x"])
+def test_what_no_look_up_can_find_is_refused_and_not_tried_for_ever(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not a host: give a name or an address"):
+        values.host(text)
+
+
+@pytest.mark.parametrize("text", [each for each in NO_HOSTS if ":" not in each])
+def test_the_host_of_an_endpoint_is_parsed_the_same(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not HOST:PORT"):
+        values.endpoint(f"{text}:51820")
 
 
 networks = st.one_of(

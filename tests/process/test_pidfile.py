@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,14 @@ def test_a_file_left_behind_is_replaced_whichever_process_has_its_number_now(pat
     held = Pidfile(path)
     assert path.read_text() == f"{os.getpid()}\n"
     held.remove()
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, pytest.param(stat.S_IFCHR, marks=needs_root)], ids=["pipe", "null"])
+def test_what_is_not_a_regular_file_is_never_replaced(path: Path, kind: int) -> None:
+    os.mknod(path, kind | 0o600, os.makedev(1, 3))  # as if the option were --pidfile /dev/null
+    with pytest.raises(ConfigurationError, match="is not a pid file"):
+        Pidfile(path)
+    assert stat.S_IFMT(path.stat().st_mode) == kind
 
 
 @pytest.mark.parametrize("content", ["root:x:0:0::/root:/bin/sh\n", "12 13\n", "-1\n", "1" * 100, "\xff"])

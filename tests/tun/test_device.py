@@ -1,37 +1,43 @@
-"""Queries about a device; tests/netns tests the TUN devices themselves."""
+"""A TUN device as the data path uses it, in a network of the test's own; tests/netns has the rest."""
 
 from __future__ import annotations
 
-import errno
-import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.netconf.kernel import in_own_network
+from tests.wire.packets import udp
 from vpntun.errors import DeviceError
-from vpntun.tun.device import is_up, mtu_of
+from vpntun.netconf.netlink import Netlink
+from vpntun.tun.device import TunDevice
+from vpntun.tun.queries import interface_exists, is_running
+from vpntun.wire.vnet import NO_OFFLOAD
+
+NAME = "test0"
+
+pytestmark = pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="there is no /dev/net/tun")
 
 
-def test_mtu_and_state_are_what_the_kernel_says() -> None:
-    for _, name in socket.if_nameindex():
-        folder = Path("/sys/class/net", name)
-        if folder.exists():
-            assert mtu_of(name) == int((folder / "mtu").read_text())
-            assert is_up(name) == bool(int((folder / "flags").read_text(), 16) & 1)
+@in_own_network
+def test_a_device_takes_packets_while_it_is_up_and_vanishes_when_it_is_closed() -> None:
+    device = TunDevice(NAME)
+    assert device.created
+    assert not device.is_up
+    assert not device.write(NO_OFFLOAD, udp(4, b"hello"))
+    with Netlink() as netlink:
+        netlink.requests.link("set", index=netlink.index_of(NAME), state="up")
+    assert device.is_up
+    assert is_running(NAME)
+    assert device.write(NO_OFFLOAD, udp(4, b"hello"))
+    device.close()
+    assert not interface_exists(NAME)
 
 
-def test_mtu_and_state_need_no_sysfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = mtu_of("lo"), is_up("lo")
-
-    def refuse(path: Path, *_: object, **__: object) -> str:
-        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
-
-    monkeypatch.setattr(Path, "read_text", refuse)
-    assert (mtu_of("lo"), is_up("lo")) == before
-
-
-@pytest.mark.parametrize("ask", [mtu_of, is_up])
-def test_a_renamed_device_is_a_device_error_with_advice(ask: Callable[[str], object]) -> None:
-    with pytest.raises(DeviceError, match=r"renamed.* name gone0"):
-        ask("gone0")
+@in_own_network
+def test_a_deleted_device_is_an_error_that_says_so() -> None:
+    device = TunDevice(NAME)
+    with Netlink() as netlink:
+        netlink.requests.link("del", index=netlink.index_of(NAME))
+    with pytest.raises(DeviceError, match="was deleted"):
+        device.write(NO_OFFLOAD, udp(4, b"hello"))

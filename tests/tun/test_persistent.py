@@ -10,8 +10,9 @@ from tests.machine import NOBODY, needs_root, ordinary_user
 from tests.netconf.kernel import add, in_own_network
 from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
 from vpntun.netconf.netlink import Netlink
-from vpntun.tun.device import interface_exists, open_tun
+from vpntun.tun.opening import open_tun
 from vpntun.tun.persistent import IFF_PERSIST, make, remove
+from vpntun.tun.queries import interface_exists
 
 NAME = "test0"
 OTHERS = 2**32 - 2

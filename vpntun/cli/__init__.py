@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -32,16 +34,37 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     try:
         sys.exit(vpntun.main(arguments, prog_name="vpntun", standalone_mode=False))
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(1)
     except VpntunError as error:
         complain(error)
         sys.exit(error.exit_status)
+    except OSError as error:
+        if not _was_raised_by_echo(error):
+            note_crash()
+            raise
+        _give_up_stdout()
+        complain(VpntunError(f"the output cannot be written: {error.strerror}"))
+        sys.exit(VpntunError.exit_status)
     except Exception:
         note_crash()
         raise
+
+
+def _was_raised_by_echo(error: OSError) -> bool:
+    """Whether an error came from click, which prints everything, and so means that the output cannot be written."""
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    return str(innermost.f_globals.get("__name__")).startswith("click.")
+
+
+def _give_up_stdout() -> None:
+    """Redirect stdout to /dev/null: otherwise the interpreter would fail to write it once more when it exits."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, STDOUT)
+    os.close(null)
 
 
 def _have_standard_streams() -> None:

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from vpntun import __version__
 from vpntun.cli.run_options import FILE, add_run_options, serve
+from vpntun.config import values
 from vpntun.config.file import read_peers
 from vpntun.config.tunnel import (
     DEFAULT_MTU,
@@ -28,6 +29,8 @@ from vpntun.config.tunnel import (
     to_one_peer,
     wireguard_keys,
 )
+from vpntun.errors import ConfigurationError
+from vpntun.runtime.folders import absolute
 from vpntun.types import TRANSPORTS, Transport
 
 NOT_BESIDE_A_FILE = {
@@ -80,7 +83,8 @@ def vpntun(context: click.Context, /, **options: Any) -> None:
     if file is None:
         serve(interface, partial(_tunnel, **options), options)
     else:
-        serve(interface, partial(read_peers, file.absolute(), interface), options, file.absolute())
+        path = absolute(file)
+        serve(interface, partial(read_peers, path, interface), options, path)
 
 
 def _refuse_options_of_the_tunnel(context: click.Context) -> None:
@@ -120,7 +124,15 @@ def _check_usage(interface: str | None, server: bool, host: str | None, tun: boo
         raise click.UsageError("--private-key requires --peer, the other machine's public key")
 
 
+def _host(text: str) -> str:
+    try:
+        return values.host(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"-c: {error}; -p sets the port") from None
+
+
 def _tunnel(interface: str, host: str | None, port: int, mtu: int | None, **options: Any) -> Tunnel:
+    host = _host(host) if host else None
     role: Role = "client" if host else "server"
     keys: Keys
     if options["private_key"] is None:

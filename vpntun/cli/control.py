@@ -61,7 +61,7 @@ def reset(interface: str, peer: str | None) -> None:
     The tunnel forgets the peer's last timestamp. The peer's public key is printed. PEER is its name, its public key or
     the start of its key; it can be omitted if there is only one peer.
     """
-    query = "" if peer is None else f"?peer={quote(peer, safe='')}"
+    query = "" if peer is None else f"?peer={quote(peer, safe='', errors='surrogateescape')}"
     with ControlClient(interface) as tunnel:
         click.echo(tunnel.ask("POST", f"/v1/reset{query}")["public_key"])
 

@@ -10,8 +10,8 @@ from vpntun.netconf.settings import DeviceSettings
 from vpntun.runtime.accounts import gid_of, uid_of
 from vpntun.runtime.log import open_log
 from vpntun.tun import persistent
-from vpntun.tun.device import mtu_of
 from vpntun.tun.ipv6 import carried_addresses
+from vpntun.tun.queries import mtu_of
 
 
 @click.command()

@@ -15,6 +15,7 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
 from vpntun.netconf.route_plan import collapse_to_default, full_tunnel_versions, versions_with_endpoints
 from vpntun.netconf.routing import kernel_has_ipv6
+from vpntun.runtime.folders import absolute
 from vpntun.runtime.log import notice, open_log
 from vpntun.tun.ipv6 import carried_addresses, carried_networks, carries_ipv6
 from vpntun.types import Interface, Network, Transport, carriers_of
@@ -29,7 +30,7 @@ def up(name: str, **options: Any) -> None:
     FILE is /path/NAME.conf. NAME alone means /etc/vpntun/NAME.conf or, if that does not exist,
     /etc/wireguard/NAME.conf.
     """
-    path = find_file(name).absolute()
+    path = absolute(find_file(name))
     interface = interface_of(path)
     serve(interface, partial(read_file, path, interface), options, path)
 

@@ -12,6 +12,7 @@ import click
 
 from vpntun.config.keyfile import create_shared
 from vpntun.crypto.keys import format_key, generate_private, generate_secret, parse_key, public_of
+from vpntun.errors import ConfigurationError
 
 
 @click.command()
@@ -23,7 +24,12 @@ def genkey() -> None:
 @click.command()
 def pubkey() -> None:
     """Read a private key from stdin and write its public key to stdout."""
-    text = sys.stdin.buffer.read(4096).decode("utf-8", "replace")
+    try:
+        text = sys.stdin.buffer.read(4096).decode("utf-8", "replace")
+    except OSError as error:
+        raise ConfigurationError(
+            f"stdin cannot be read ({error.strerror or error}): give the private key on it"
+        ) from None
     click.echo(format_key(public_of(parse_key(text.strip()))))
 
 

@@ -14,6 +14,7 @@ from vpntun.process.hooks import Command, HookEvent
 from vpntun.process.service import RunOptions
 from vpntun.runtime.log import open_log
 from vpntun.runtime.logform import Form
+from vpntun.tun.opening import check_name
 
 FILE = click.Path(path_type=Path)
 MOST_SECONDS = 1_000_000.0
@@ -75,6 +76,7 @@ def serve(interface: str, read: Callable[[], Tunnel], options: dict[str, Any], f
 
     `file`: the file that `read` reads, which is read again at SIGHUP; None if there is none.
     """
+    check_name(interface)
     if options["wait"] is not None and not options["daemon"]:
         raise click.UsageError("--wait requires --daemon")
     commands = {event: Command.parse(line) for event in HOOKS if (line := options[event.replace("-", "_")]) is not None}

@@ -97,7 +97,10 @@ def _read(path: Path) -> str:
             raise KeyFileError(f"{path} belongs to another user (uid {status.st_uid}): chown it to root or to yourself")
         if status.st_mode & 0o077:
             raise KeyFileError(f"{path} is open to others (mode {status.st_mode & 0o777:04o}): chmod 600 {path}")
-        content = file.read(LARGEST + 1)
+        try:
+            content = file.read(LARGEST + 1)
+        except OSError as error:
+            raise KeyFileError(f"{path} cannot be read: {error.strerror}") from error
     if len(content) > LARGEST:
         raise KeyFileError(f"{path} is too large to be a key file")
     return content.decode("utf-8", "replace")

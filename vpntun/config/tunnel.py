@@ -244,7 +244,7 @@ def wireguard_keys(private_key: Path, peer: str, psk: Path | None) -> Keys:
 def parse_interface(text: str) -> Interface:
     """Parse an address with its prefix length. Raises ConfigurationError."""
     try:
-        if "/" not in text:
+        if "/" not in text or "%" in text:  # a scope, which the ipaddress module would accept
             raise ValueError
         return ip_interface(text)
     except ValueError:
@@ -254,6 +254,8 @@ def parse_interface(text: str) -> Interface:
 def parse_network(text: str) -> Network:
     """Parse a network in CIDR notation; host bits are masked off, as in WireGuard. Raises ConfigurationError."""
     try:
+        if "%" in text:
+            raise ValueError
         return ip_network(text, strict=False)
     except ValueError:
         raise ConfigurationError(f"{text!r} is not a network, such as 192.168.0.0/24 or fd00:1::/64") from None

@@ -62,23 +62,31 @@ def port(text: str) -> int:
         raise ConfigurationError(f"{_shown(text)} is not a port: ports are 1 to 65535") from None
 
 
+def host(text: str) -> str:
+    """Parse the name or address of a peer; an IPv6 address may be in brackets. An address becomes canonical."""
+    try:
+        return _host(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
+    except (OSError, ValueError):
+        raise ConfigurationError(
+            f"{_shown(text)} is not a host: give a name or an address, such as vpn.example.org or 2001:db8::1"
+        ) from None
+
+
 def endpoint(text: str) -> tuple[str, int]:
     """Parse host and port from NAME:PORT, ADDRESS:PORT or [ADDRESS]:PORT."""
-    host, _, behind = _without_blanks(text).rpartition(":")
-    if not host or not behind or behind.endswith("]"):
+    written, _, behind = _without_blanks(text).rpartition(":")
+    if not written or not behind or behind.endswith("]"):
         raise ConfigurationError(f"{_shown(text)} is not HOST:PORT; a peer has no default port, WireGuard's use 51820")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
     try:
-        host = _host(host)
-    except (OSError, ValueError):
+        found = host(written)
+    except ConfigurationError:
         raise ConfigurationError(
             f"{_shown(text)} is not HOST:PORT; brackets go round an IPv6 address, such as [2001:db8::1]:51820"
         ) from None
     number = port(behind)
     if number == 0:
         raise ConfigurationError("port 0 cannot be called; give the port that the peer listens on")
-    return host, number
+    return found, number
 
 
 def keepalive(text: str) -> float:
@@ -159,15 +167,19 @@ def one_of(*words: str) -> Callable[[str], str]:
     return take
 
 
-def _host(host: str) -> str:
-    """Return a host name unchanged, or an address in its canonical form. Raises ValueError or OSError."""
-    if ":" in host:
-        return str(ip_address(host))
-    if re.fullmatch(r"[0-9.]*", host):
-        return socket.inet_ntoa(socket.inet_aton(host))
-    if len(host) > _LONGEST_HOST or not host.isprintable() or re.search(r"[][/,]", host):
+def _host(text: str) -> str:
+    """Return a host name unchanged, or an address in its canonical form. Raises ValueError or OSError.
+
+    A name that no look-up can find is refused: one with other characters, or with a label that is empty or too long.
+    """
+    if ":" in text:
+        return str(ip_address(text))
+    if re.fullmatch(r"[0-9.]*", text):
+        return socket.inet_ntoa(socket.inet_aton(text))
+    if len(text) > _LONGEST_HOST or not re.fullmatch(r"[\w.-]+", text):
         raise ValueError
-    return host
+    text.encode("idna")
+    return text
 
 
 def _address(text: str) -> Interface:

@@ -20,7 +20,8 @@ from vpntun.netconf.journal import Entry, entries_of, forget, path_of
 from vpntun.netconf.netlink import Netlink
 from vpntun.netconf.route_plan import EVERYTHING
 from vpntun.runtime.log import notice
-from vpntun.tun.device import TunDevice, interface_exists
+from vpntun.tun.device import TunDevice
+from vpntun.tun.queries import interface_exists
 
 KINDS: dict[str, Any] = {
     kind.__name__: kind for kind in (Mtu, Up, Address, Route, Rule, ValidMark, LooseFilter, NameServers)

@@ -29,8 +29,8 @@ from vpntun.netconf.route_plan import (
     routes_by,
 )
 from vpntun.netconf.upkeep import Host
-from vpntun.tun.device import mtu_of
 from vpntun.tun.ipv6 import carried_networks
+from vpntun.tun.queries import mtu_of
 from vpntun.types import Network
 
 FIRST_MARK = 51820

@@ -3,7 +3,7 @@
 The lock tells whether the daemon lives. The number does not, since another process may have it by now. So a locked file
 is refused, and any other was left behind and is replaced. A new file appears under its name complete and locked. No
 other program's file is overwritten: an existing file is replaced only while this process holds its lock, and only if it
-contains nothing but a number.
+is a regular file that contains nothing but a number.
 
 The daemon holds two locks. That of flock(2) excludes a second daemon. That of fcntl(2) names its holder: F_GETLK
 returns the process id as the asking process's namespace counts it, or 0 if the holder is in another namespace
@@ -15,11 +15,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vpntun.errors import ConfigurationError, InterfaceInUse, PrivilegeError
+from vpntun.runtime.folders import absolute
 
 LONGEST = 32
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -32,7 +34,7 @@ class Pidfile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path.absolute()
+        self._path = absolute(path)
         if not path.name:
             raise ConfigurationError(f"{path} is a folder: name the pid file in it")
         fresh = self._path.with_name(f".{path.name}.{os.getpid()}")
@@ -77,8 +79,9 @@ def _replace(fresh: Path, path: Path) -> bool:
     with _opened(path) as descriptor:
         if descriptor is None:
             return False
-        content = os.read(descriptor, LONGEST + 1)
-        if content.strip() and not (content.strip().isdigit() and len(content) <= LONGEST):
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        content = os.read(descriptor, LONGEST + 1) if is_file else b""
+        if not is_file or (content.strip() and not (content.strip().isdigit() and len(content) <= LONGEST)):
             raise ConfigurationError(f"{path} exists and is not a pid file: name another file")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

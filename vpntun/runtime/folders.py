@@ -34,6 +34,16 @@ def users_folder(variable: str, in_home: str) -> Path:
         ) from None
 
 
+def absolute(path: Path) -> Path:
+    """Return the path as an absolute one. Raises ConfigurationError if it is relative to a folder that is gone."""
+    try:
+        return path.absolute()
+    except OSError:
+        raise ConfigurationError(
+            f"{path} is relative to the current folder, which does not exist any more: give an absolute path"
+        ) from None
+
+
 def _folder(of_the_machine: str, variable: str, of_the_user: str) -> Path:
     if os.geteuid() == 0:
         return Path(of_the_machine) / "vpntun"

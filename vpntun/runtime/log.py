@@ -24,6 +24,7 @@ from typing import TextIO
 
 from vpntun.errors import ConfigurationError, PrivilegeError
 from vpntun.runtime.clock import boottime
+from vpntun.runtime.folders import absolute
 from vpntun.runtime.logform import NOTICE as NOTICE
 from vpntun.runtime.logform import Form, formatter, priority
 
@@ -122,7 +123,7 @@ class ToFile(logging.Handler):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._path = path.absolute()
+        self._path = absolute(path)
         self._descriptor = _open(self._path)
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -13,33 +13,22 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
-import socket
-import struct
 from contextlib import suppress
-from pathlib import Path
 
 import pytun
 
-from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
+from vpntun.errors import DeviceError
 from vpntun.runtime.log import log
+from vpntun.tun.opening import check_name, flags_of, open_tun
+from vpntun.tun.queries import interface_exists, is_up, mtu_of
 from vpntun.tun.router_settings import ignore_routers
 from vpntun.wire.message import Buffer
 from vpntun.wire.vnet import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6
 
-CLONE = "/dev/net/tun"
-IFF_UP = 1
-VALID_NAME = re.compile(r"[^\s/:%]{1,15}")
-SIOCGIFFLAGS = 0x8913
-SIOCGIFMTU = 0x8921
 TUNSETOFFLOAD = 0x400454D0
 TCP_OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
 UDP_OFFLOADS = TUN_F_USO4 | TUN_F_USO6
 REFUSED = frozenset({errno.EIO, errno.EINVAL, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
-
-_IFREQ = struct.Struct("16s24x")
-_IFREQ_FLAGS = struct.Struct("16sH22x")
-_IFREQ_MTU = struct.Struct("16si20x")
 
 
 class TunDevice:
@@ -53,7 +42,7 @@ class TunDevice:
         check_name(name)
         self.name = name
         self.created = not interface_exists(name)
-        self._former_flags = 0 if self.created else _flags_of(name)
+        self._former_flags = 0 if self.created else flags_of(name)
         self._tun = open_tun(name)
         if self.created:
             ignore_routers(name)
@@ -138,78 +127,3 @@ class TunDevice:
 
     def _gone(self, error: OSError) -> DeviceError:
         return DeviceError(f"the device {self.name} is gone ({error.strerror}): it was deleted; start again")
-
-
-def check_name(name: str) -> None:
-    """Raise ConfigurationError if no interface can have this name."""
-    if not VALID_NAME.fullmatch(name) or name in (".", ".."):
-        raise ConfigurationError(
-            f"{name!r} cannot be an interface's name: use up to 15 characters, without spaces, '/', ':' and '%'"
-        )
-
-
-def interface_exists(name: str) -> bool:
-    """Whether a device of any kind has this name."""
-    try:
-        socket.if_nametoindex(name)
-    except OSError:
-        return False
-    return True
-
-
-def mtu_of(name: str) -> int:
-    """Return the MTU of a device of any kind, in bytes. Raises DeviceError."""
-    mtu: int = _IFREQ_MTU.unpack(_ask(name, SIOCGIFMTU))[1]
-    return mtu
-
-
-def is_up(name: str) -> bool:
-    """Whether a device of any kind is administratively up. Raises DeviceError."""
-    return bool(_IFREQ_FLAGS.unpack(_ask(name, SIOCGIFFLAGS))[1] & IFF_UP)
-
-
-def _ask(name: str, request: int) -> bytes:
-    """Query a device of this network namespace (netdevice(7)); /sys may show the devices of another."""
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as query:
-            return fcntl.ioctl(query, request, _IFREQ.pack(os.fsencode(name)))
-    except OSError as error:
-        raise DeviceError(
-            f"the device {name} cannot be queried ({error.strerror}): if it was renamed, give it its name back "
-            f"('ip link set OTHER name {name}'); if it was deleted, start again"
-        ) from error
-
-
-def _flags_of(name: str) -> int:
-    """Return the flags that a TUN device was last attached with, or 0 if there is no TUN device of this name."""
-    try:
-        flags = int(Path(f"/sys/class/net/{name}/tun_flags").read_text(), 16)
-    except OSError:
-        return 0
-    return flags & int(pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR)
-
-
-def open_tun(name: str) -> pytun.TunTapDevice:
-    """Create or attach a TUN device with the flags that a tunnel uses. Raises PrivilegeError or DeviceError."""
-    try:
-        return pytun.TunTapDevice(name=name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR)
-    except OSError as error:
-        code = error.args[0]
-        if code in (errno.EPERM, errno.EACCES):
-            if os.access(CLONE, os.R_OK | os.W_OK):
-                raise PrivilegeError(
-                    f"no right to create or attach the device {name}: run as root or with CAP_NET_ADMIN, or have root "
-                    f"create it for you ('vpntun mktun {name} --user {os.geteuid()}')"
-                ) from error
-            raise PrivilegeError(f"no access to {CLONE}: run as root, or have root change its mode to 0666") from error
-        if code in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-            raise DeviceError(
-                f"there is no {CLONE}: load the module ('modprobe tun'), or give the container access to it"
-            ) from error
-        if code == errno.EBUSY:
-            raise DeviceError(
-                f"the device {name} is busy: another program has it open; stop that program, or choose another name"
-            ) from error
-        if code == errno.EINVAL:
-            raise DeviceError(f"{name} exists and is not a TUN device: choose another name with -i") from error
-        raise DeviceError(f"the device {name} cannot be opened: {os.strerror(code)}") from error

@@ -19,7 +19,8 @@ import pytun
 
 from vpntun.errors import DeviceError
 from vpntun.runtime.accounts import group_name, user_name
-from vpntun.tun.device import check_name, interface_exists, open_tun
+from vpntun.tun.opening import check_name, open_tun
+from vpntun.tun.queries import interface_exists
 from vpntun.tun.router_settings import ignore_routers
 
 TUNSETOWNER = 0x400454CC

@@ -1,0 +1,37 @@
+"""Queries about a device by name; tests/netns tests the TUN devices themselves."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vpntun.errors import DeviceError
+from vpntun.tun.queries import is_up, mtu_of
+
+
+def test_mtu_and_state_are_what_the_kernel_says() -> None:
+    for _, name in socket.if_nameindex():
+        folder = Path("/sys/class/net", name)
+        if folder.exists():
+            assert mtu_of(name) == int((folder / "mtu").read_text())
+            assert is_up(name) == bool(int((folder / "flags").read_text(), 16) & 1)
+
+
+def test_mtu_and_state_need_no_sysfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = mtu_of("lo"), is_up("lo")
+
+    def refuse(path: Path, *_: object, **__: object) -> str:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert (mtu_of("lo"), is_up("lo")) == before
+
+
+@pytest.mark.parametrize("ask", [mtu_of, is_up])
+def test_a_renamed_device_is_a_device_error_with_advice(ask: Callable[[str], object]) -> None:
+    with pytest.raises(DeviceError, match=r"renamed.* name gone0"):
+        ask("gone0")

@@ -1,0 +1,60 @@
+"""Queries about a device of any kind, by name: whether it exists, its MTU, its state."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+
+from vpntun.errors import DeviceError
+
+SIOCGIFFLAGS = 0x8913
+SIOCGIFMTU = 0x8921
+IFF_UP, IFF_RUNNING = 0x1, 0x40
+
+_IFREQ = struct.Struct("16s24x")
+_IFREQ_FLAGS = struct.Struct("16sH22x")
+_IFREQ_MTU = struct.Struct("16si20x")
+
+
+def interface_exists(name: str) -> bool:
+    """Whether a device of any kind has this name."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
+def mtu_of(name: str) -> int:
+    """Return the MTU of a device of any kind, in bytes. Raises DeviceError."""
+    mtu: int = _IFREQ_MTU.unpack(_ask(name, SIOCGIFMTU))[1]
+    return mtu
+
+
+def is_up(name: str) -> bool:
+    """Whether a device of any kind is administratively up. Raises DeviceError."""
+    return bool(_flags(name) & IFF_UP)
+
+
+def is_running(name: str) -> bool:
+    """Whether a device of any kind is up and has a carrier; a TUN device has one while a program has it open."""
+    return bool(_flags(name) & IFF_RUNNING)
+
+
+def _flags(name: str) -> int:
+    flags: int = _IFREQ_FLAGS.unpack(_ask(name, SIOCGIFFLAGS))[1]
+    return flags
+
+
+def _ask(name: str, request: int) -> bytes:
+    """Query a device of this network namespace (netdevice(7)); /sys may show the devices of another."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as query:
+            return fcntl.ioctl(query, request, _IFREQ.pack(os.fsencode(name)))
+    except OSError as error:
+        raise DeviceError(
+            f"the device {name} cannot be queried ({error.strerror}): if it was renamed, give it its name back "
+            f"('ip link set OTHER name {name}'); if it was deleted, start again"
+        ) from error
