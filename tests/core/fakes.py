@@ -71,7 +71,7 @@ class NamedEndpoint:
         pass
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class FakeEndpoint(NamedEndpoint):
     """An endpoint that is identified by its name."""
 
@@ -194,6 +194,8 @@ class Network:
         """Hosts that receive no datagrams and answer no dials."""
         self.deaf: set[str] = set()
         """Hosts that receive no datagrams, though those that they send arrive."""
+        self.mute: set[str] = set()
+        """Hosts from which no datagrams arrive, though they receive."""
         self.without_way: set[str] = set()
         """Hosts to which the sender's own kernel refuses to send."""
         self._rng = rng
@@ -234,7 +236,12 @@ class Network:
             return False
         copies = 1 + (self._rng.random() < self.udp.duplicates)
         for _ in range(copies):
-            lost = self.udp.blocked or target in self.deaf or bool({origin, target} & self.swallowed)
+            lost = (
+                self.udp.blocked
+                or target in self.deaf
+                or origin in self.mute
+                or bool({origin, target} & self.swallowed)
+            )
             if lost or self._rng.random() < self.udp.loss:
                 continue
             self.after(

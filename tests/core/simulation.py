@@ -421,7 +421,7 @@ class World:
 
     def _new_server(self) -> Server:
         server = Server(self, self._timestamps[1], self.remembered)
-        for name in {"server", "server-v4", "server-v6"}:
+        for name in {"server", "server-v4", "server-v6", *self.names}:
             self.network.hosts[name] = server
         return server
 

@@ -7,7 +7,7 @@ import pytest
 from tests.core.fakes import FakeEndpoint, FakeTimestamps
 from tests.core.pair import AT_LEFT, AT_RIGHT, CLIENT_KEYS, SERVER_KEYS, Pair, Side, only, refusal, sent
 from vpntun.core.endpoint import Endpoint
-from vpntun.core.events import Established, Event, HandshakeWanted, Moved
+from vpntun.core.events import Established, Event, HandshakeWanted, Moved, Transmit
 from vpntun.core.wireguard.timers import LARGEST_JITTER
 from vpntun.crypto.session import REJECT_AFTER_MESSAGES
 from vpntun.types import NEVER
@@ -349,6 +349,22 @@ def test_a_new_initiation_supersedes_the_last_on_its_carrier() -> None:
     pair.initiation()
     assert refusal(pair.left, first, AT_RIGHT, pair.now) == "unknown index"
     assert len(pair.left.node.indices) == 1
+
+
+def test_copies_of_an_initiation_are_one_handshake_and_the_round_trip_is_that_of_the_copy_answered() -> None:
+    pair = Pair()
+    elsewhere = FakeEndpoint("right, at another address")
+    assert pair.left.peer.initiate_also(elsewhere, pair.now) == []
+    first = only(pair.left.peer.initiate(AT_RIGHT, pair.now))
+    pair.now += 0.25
+    [copy] = pair.left.peer.initiate_also(elsewhere, pair.now)
+    assert copy == Transmit(elsewhere, first)
+    pair.now += 0.125
+    response = only(pair.to_right(first))
+    assert refusal(pair.right, first, AT_LEFT, pair.now) == "old timestamp"
+    assert pair.to_left(response, elsewhere) == [Established(elsewhere, initiator=True)]
+    assert pair.left.peer.round_trip == 0.125
+    assert pair.left.peer.initiate_also(elsewhere, pair.now) == []
 
 
 def test_no_second_initiation_goes_into_a_connection_that_has_not_sent_the_first() -> None:

@@ -1,8 +1,9 @@
 """The client's choice of carriers: find a path, keep it, and prefer the first carrier. It never gives up.
 
     search              the carrier that worked last at once, the others 2 s later; the first to authenticate ends it.
-                        Over UDP an initiation goes to each address in turn. A carrier that needs dialling is dialled at
-                        each address in turn, and initiations go over the connection.
+                        Over UDP an initiation goes to one address after the other, a quarter of a second apart. A
+                        carrier that needs dialling is dialled in the same way, and initiations go over the first
+                        connection that opens (round.py).
     on UDP              connections are closed.
     on a connection     UDP is tried after 30 s, doubling to 10 min, with a PROBE or a handshake; its answer moves the
                         link.
@@ -24,6 +25,7 @@ import random
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.events import CloseConnection, Dial, DropQueued, Event, KeptAlive, ProbePath, Resolve
 from vpntun.core.selection.backoff import pause
+from vpntun.core.selection.round import MOST_AT_ONCE, Round
 from vpntun.core.wireguard.peer import Peer
 from vpntun.core.wireguard.timers import LARGEST_JITTER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
 from vpntun.types import DIALLED, NEVER, CarrierName, Transport, carriers_of
@@ -43,20 +45,19 @@ class ClientCarriers:
         self._rng = rng
         self._allowed = carriers_of(transport)
         self._candidates: list[Endpoint] = []
-        self._turn: dict[CarrierName, int] = dict.fromkeys(self._allowed, 0)
         self._due: dict[CarrierName, float] = dict.fromkeys(self._allowed, NEVER)
         self._searching_since = NEVER
         self._trial_at = NEVER
         self._trial_pause = FIRST_TRIAL
-        self._passed_over = 0
-        self._dialling: set[CarrierName] = set()
+        self._rounds = {carrier: Round() for carrier in self._allowed}
+        self._dials = dict.fromkeys(self._allowed, 0)
         self._connections: dict[CarrierName, Endpoint] = {}
         self._asked_on: dict[CarrierName, int] = {}
 
     @property
     def deadline(self) -> float:
         """When `handle_timer` is due."""
-        return min(*self._due.values(), self._trial_at)
+        return min(*self._due.values(), *(each.next_at for each in self._rounds.values()), self._trial_at)
 
     @property
     def candidates(self) -> list[Endpoint]:
@@ -95,45 +96,44 @@ class ClientCarriers:
         if now - self._searching_since > REKEY_ATTEMPT_TIME:
             events.append(DropQueued())
         for carrier in self._allowed:
-            if now < self._due[carrier]:
-                continue
-            if carrier in DIALLED:
-                events += self._ask_over_connection(carrier, now)
-            else:
-                self._passed_over = 0
-                events += self._ask(carrier, now)
+            ask, ask_another = (
+                (self._ask_over_connection, self._dial) if carrier in DIALLED else (self._ask, self._ask_another)
+            )
+            if now >= self._due[carrier]:
+                events += ask(carrier, now)
+            elif now >= self._rounds[carrier].next_at:
+                events += ask_another(carrier, now)
         if now >= self._trial_at:
             events += self._try_first_carrier(now)
         return events
 
     def undeliverable(self, endpoint: Endpoint, now: float) -> list[Event]:
-        """Try the next address at once, since this host cannot send to this one; each address once a turn."""
+        """Ask the next address at once, since this host cannot send to this one; each address once a round."""
         carrier = endpoint.carrier
-        if carrier in DIALLED or not self.searching or self._passed_over + 1 >= len(self._candidates):
+        if carrier in DIALLED or not self.searching or not self._rounds[carrier].left:
             return []
-        self._passed_over += 1
-        self._peer.forget_handshake(carrier)
-        candidate = self._next_candidate(carrier)
-        if candidate == endpoint:
-            candidate = self._next_candidate(carrier)
-        return [*self._peer.initiate(candidate, now), Resolve()]
+        return [*self._ask_another(carrier, now, but=endpoint), Resolve()]
 
     def dialled(self, connection: Endpoint, now: float) -> list[Event]:
         """Use a new connection: continue the live session there at once, and ask for a new one."""
         carrier = connection.carrier
-        self._dialling.discard(carrier)
-        if not self.searching:
+        self._dials[carrier] -= 1
+        if not self.searching or carrier in self._connections:
             return [CloseConnection(connection)]
+        self._rounds[carrier].end()
         self._connections[carrier] = connection
         self._asked_on[carrier] = 0
         self._peer.forget_handshake(carrier)
         return self._peer.keepalive(connection, now) + self._ask_over_connection(carrier, now)
 
     def dial_failed(self, carrier: CarrierName, now: float) -> list[Event]:
-        """Dial again later: the connection was refused, unreachable or too slow."""
-        self._dialling.discard(carrier)
-        if self.searching:
-            self._due[carrier] = now + self._pause(SHORTEST_PAUSE, now)
+        """Dial the next address, or all again later: the connection was refused, unreachable or too slow."""
+        self._dials[carrier] -= 1
+        if self.searching and carrier not in self._connections:
+            if self._rounds[carrier].left:
+                self._rounds[carrier].next_at = now
+            elif not self._dials[carrier]:
+                self._due[carrier] = now + self._pause(SHORTEST_PAUSE, now)
         return []
 
     def lost(self, connection: Endpoint, now: float) -> list[Event]:
@@ -145,7 +145,9 @@ class ClientCarriers:
         elif connection != self._peer.endpoint:  # it may be the endpoint though it was given up: it answered late
             return []
         if self._peer.endpoint != connection:
-            return self.dial_failed(carrier, now)
+            if self.searching:
+                self._due[carrier] = now + self._pause(SHORTEST_PAUSE, now)
+            return []
         self._peer.endpoint = None
         self._trial_at = NEVER
         return self._search(carrier, now)
@@ -190,6 +192,8 @@ class ClientCarriers:
     def _settle_on(self, source: Endpoint, now: float) -> list[Event]:
         self._searching_since = NEVER
         self._due = dict.fromkeys(self._allowed, NEVER)
+        for each in self._rounds.values():
+            each.end()
         events = self._peer.move_to(source)
         self._asked_on.clear()
         if source.carrier not in DIALLED:
@@ -204,6 +208,7 @@ class ClientCarriers:
     def _search(self, first: CarrierName, now: float) -> list[Event]:
         self._searching_since = now
         for carrier in self._allowed:
+            self._rounds[carrier].end()
             self._due[carrier] = now if carrier == first else now + BESIDE_AFTER
         return self.handle_timer(now)
 
@@ -216,15 +221,28 @@ class ClientCarriers:
         return [*map(CloseConnection, unused), *self._search(first, now)]
 
     def _ask(self, carrier: CarrierName, now: float) -> list[Event]:
-        """Send an initiation over a carrier that needs no dialling."""
-        if not self._candidates:
+        """Begin a round of initiations over a carrier that needs no dialling."""
+        count = len(self._candidates)
+        if not count:
             self._due[carrier] = now + self._pause(SHORTEST_PAUSE, now)
             return [Resolve()]
         self._due[carrier] = now + self._pause(REKEY_TIMEOUT + self._jitter(), now)
-        endpoint = self._peer.endpoint
+        endpoint, its_round = self._peer.endpoint, self._rounds[carrier]
+        its_round.begin(count, min(count, MOST_AT_ONCE))
         if endpoint is not None and endpoint.carrier == carrier and now - self._searching_since < REKEY_TIMEOUT:
             return self._peer.initiate(endpoint, now)
-        return [*self._peer.initiate(self._next_candidate(carrier), now), Resolve()]
+        events = self._peer.initiate(self._next_candidate(carrier), now)
+        if events:
+            its_round.asked(now, self._peer.round_trip)
+        return [*events, Resolve()]
+
+    def _ask_another(self, carrier: CarrierName, now: float, but: Endpoint | None = None) -> list[Event]:
+        """Send the initiation to the next address too, or to the one after it if that is `but`."""
+        candidate = self._next_candidate(carrier)
+        if candidate == but:
+            candidate = self._next_candidate(carrier)
+        self._rounds[carrier].asked(now, self._peer.round_trip)
+        return self._peer.initiate_also(candidate, now)
 
     def _try_first_carrier(self, now: float) -> list[Event]:
         self._trial_pause = min(LAST_TRIAL, 2 * self._trial_pause)
@@ -248,18 +266,26 @@ class ClientCarriers:
             self._due[carrier] = now + self._pause(SHORTEST_PAUSE, now)
             return [Resolve()]
         self._due[carrier] = NEVER
-        if carrier in self._dialling:
+        self._rounds[carrier].begin(len(self._candidates), len(self._candidates))
+        return self._dial(carrier, now)
+
+    def _dial(self, carrier: CarrierName, now: float) -> list[Event]:
+        """Dial the next address of a round, unless enough dials are under way: the end of one is awaited then."""
+        its_round = self._rounds[carrier]
+        if self._dials[carrier] >= min(MOST_AT_ONCE, len(self._candidates)):
+            its_round.next_at = NEVER
             return []
-        self._dialling.add(carrier)
-        return [Dial(carrier, self._next_candidate(carrier)), Resolve()]
+        self._dials[carrier] += 1
+        candidate = self._next_candidate(carrier)
+        its_round.asked(now, self._peer.round_trip)
+        return [Dial(carrier, candidate), Resolve()]
 
     def _next_candidate(self, carrier: CarrierName) -> Endpoint:
-        turn = self._turn[carrier]
-        self._turn[carrier] = turn + 1
-        return self._candidates[turn % len(self._candidates)]
+        return self._candidates[self._rounds[carrier].next(len(self._candidates))]
 
     def _pause(self, least: float, now: float) -> float:
-        return pause(now - self._searching_since, least, self._rng, addresses=len(self._candidates))
+        rounds = -(-len(self._candidates) // MOST_AT_ONCE)
+        return pause(now - self._searching_since, least, self._rng, rounds=rounds)
 
     def _jitter(self) -> float:
         return self._rng.uniform(0, LARGEST_JITTER)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from vpntun.core.endpoint import Endpoint
@@ -49,7 +49,7 @@ class Handshake:
     """One carrier's handshake.
 
     `sent_at` is the time of the last handshake message sent, `asked_at` that of the last initiation. `initiator` is set
-    while the response to it is awaited.
+    while the response to it is awaited. `sent_to`: when the initiation was sent to which endpoint.
     """
 
     peer: Peer
@@ -58,6 +58,8 @@ class Handshake:
     asked_at: float = -NEVER
     index: int = 0
     initiator: Initiator | None = None
+    initiation: bytes = b""
+    sent_to: dict[Endpoint, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,23 @@ class Peer:
         handshake.sent_at = handshake.asked_at = now
         handshake.index = self._indices.reserve(handshake)
         handshake.initiator = Initiator(self._identity, self.public, self._psk)
-        message = handshake.initiator.initiation(handshake.index, self._timestamps.next())
+        handshake.initiation = handshake.initiator.initiation(handshake.index, self._timestamps.next())
+        handshake.sent_to = {endpoint: now}
         self.timers.authenticated_sent(now)
-        return [Transmit(endpoint, message)]
+        return [Transmit(endpoint, handshake.initiation)]
+
+    def initiate_also(self, endpoint: Endpoint, now: float) -> list[Event]:
+        """Send the initiation that awaits its response to another address of the peer, too.
+
+        The copies are of one handshake: the peer answers the first to arrive, and drops the others as replays. With a
+        handshake for each address, every initiation would supersede the one before it.
+        """
+        handshake = self._handshakes[endpoint.carrier]
+        if handshake.initiator is None:
+            return []
+        handshake.sent_to.setdefault(endpoint, now)
+        self.timers.authenticated_sent(now)
+        return [Transmit(endpoint, handshake.initiation)]
 
     def forget_handshake(self, carrier: CarrierName) -> None:
         """Drop a carrier's handshake and its 5 s limit, because the carrier's path has changed."""
@@ -189,7 +205,7 @@ class Peer:
         self._release(self.keys.initiated(session, late=late))
         self.timers.authenticated_received(now)
         self.last_handshake = now
-        self.round_trip = now - handshake.asked_at
+        self.round_trip = now - handshake.sent_to.get(source, handshake.asked_at)
         return [Established(source, initiator=True)]
 
     def opened(
