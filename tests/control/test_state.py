@@ -54,6 +54,15 @@ def test_parts_are_reported_once_they_are_made_and_only_while_they_can_be_asked(
     device.close()
 
 
+def test_wg_is_told_the_port_and_the_mark_as_soon_as_they_are_known(state: TunnelState) -> None:
+    assert not any(line.startswith(("listen_port=", "fwmark=")) for line in state.lines_for_wg())
+    state.mark = 51820
+    assert "fwmark=51820" in state.lines_for_wg()
+    assert [line for line in state.lines_for_wg() if line.startswith("public_key=")] == [
+        f"public_key={peer.public.hex()}" for peer in (CALLED, LITERAL)
+    ]
+
+
 def test_a_reset_before_there_are_links_is_refused(state: TunnelState) -> None:
     with pytest.raises(VpntunError, match="tun3 is still being set up"):
         state.forget_timestamp(format_key(LITERAL.public))

@@ -132,6 +132,21 @@ def test_without_a_private_key_at_the_end_of_post_up_the_start_fails_and_says_wh
     assert not ends.a.has_device("cli")
 
 
+@pytest.mark.long  # the look-ups take some seconds to fail
+def test_a_name_that_nobody_finds_does_not_keep_post_up_from_giving_the_key(ends: Ends) -> None:
+    text = ends.text(f"PostUp = wg set %i private-key {ends.key}", allowed="0.0.0.0/0")
+    file = ends.write("cli", text.replace(ends.b.four, "vpn.example.org"))
+    resolv, hosts = ends.lab.folder / "resolv.conf", ends.lab.folder / "hosts"
+    resolv.touch()
+    hosts.touch()
+    ends.serve()
+    client = ends.a.vpntun("up", file, "-v", binds={"/etc/resolv.conf": resolv, "/etc/hosts": hosts})
+    client.wait_for("PostUp has given the private key", SECONDS)
+    hosts.write_text(f"{ends.b.four} vpn.example.org\n")
+    ends.lab.ping(ends.a, "10.9.0.1", SECONDS)
+    assert client.stop() == 0
+
+
 def test_post_up_can_give_the_key_although_privileges_are_given_up_then(served: Ends) -> None:
     client = served.client(f"PostUp = wg set %i private-key {served.key}", "User = nobody")
     client.wait_for(STARTED, SECONDS)
