@@ -15,6 +15,7 @@ ELSEWHERE = {
     "__main__.py": "cli/test_command.py",  # run as a program
     "daemon.py": "netns/test_two_commands.py",  # puts all rooms together, and needs a device and a peer
     "cli/devices.py": "netns/test_persistent.py",  # needs a network of its own, and a second user
+    "control/opening.py": "netns/test_wg_tool.py",  # needs the machine's own folders
     "control/client.py": "cli/test_control.py",  # asked by the commands, over real sockets
     "datapath/client_link.py": "datapath/test_two_ends.py",  # needs somebody to call
 }

@@ -27,25 +27,22 @@ first, PostDown last.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from logging import INFO
 
 from vpntun.carriers.opening import open_carriers
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
-from vpntun.control.server import ControlServer
+from vpntun.control.opening import open_control, open_uapi
 from vpntun.control.state import TunnelState
-from vpntun.control.uapi import UapiServer
 from vpntun.crypto.aead import BACKEND
 from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.datapath.engine import Engine
 from vpntun.datapath.link import Link
 from vpntun.datapath.links import Links
-from vpntun.errors import ConfigurationError, InterfaceInUse, VpntunError
+from vpntun.errors import ConfigurationError, VpntunError
 from vpntun.netconf.cleanup import clean_up
 from vpntun.netconf.host import HostNetwork
 from vpntun.netconf.journal import Journal
@@ -58,7 +55,7 @@ from vpntun.process.service import RunOptions, Service
 from vpntun.process.shell import ShellLines
 from vpntun.process.start import Start
 from vpntun.runtime.internal_errors import InternalErrors
-from vpntun.runtime.log import NOTICE, log, log_is_a_file, notice, reopen_log
+from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
 from vpntun.tun.device import TunDevice
@@ -107,7 +104,7 @@ class _Daemon:
     def set_up(self) -> bool:
         """Set up everything except the links. Return False if told to stop before the device. Raises VpntunError."""
         tunnel, stack, state = self._tunnel, self._stack, self._state
-        self._open_control()
+        open_control(state, self._loop, self.reload, stack)
         clean_up(tunnel.interface)
         self._journal = Journal(tunnel.interface)
         self._watch = NetworkWatch(self._loop)
@@ -126,7 +123,7 @@ class _Daemon:
         self._engine = self._make_engine()
         if tunnel.identity is not None:
             self._make_links()
-        self._open_uapi()
+        open_uapi(state, self._loop, self._take_key, stack)
         if self._host.may_lead_look_ups_inside:
             self._start.find_names(self._lookups, tunnel.peers)
         self._awaited = self._host.apply(tunnel.peers, self._lookups.has_found)
@@ -146,32 +143,6 @@ class _Daemon:
             raise ConfigurationError("name servers are set and removed as root: leave out either the user or DNS")
         if self._tunnel.hooks.pre_down or self._tunnel.hooks.post_down:
             notice("PreDown and PostDown will run without root's privileges")
-
-    def _open_control(self) -> None:
-        try:
-            control = ControlServer(
-                self._tunnel.interface,
-                self._loop,
-                status=self._state.status,
-                stop=self._loop.stop,
-                reload=self.reload,
-                reset=self._state.forget_timestamp,
-            )
-        except InterfaceInUse:
-            raise
-        except VpntunError as error:
-            notice("'vpntun show' and 'vpntun down' will not find this tunnel: %s", error)
-        else:
-            self._stack.callback(control.close)
-
-    def _open_uapi(self) -> None:
-        try:
-            uapi = UapiServer(self._tunnel.interface, self._loop, get=self._state.lines_for_wg, give_key=self._take_key)
-        except VpntunError as error:
-            level = NOTICE if os.geteuid() == 0 else INFO  # the folder is root's
-            log.log(level, "wg(8) will not find this tunnel: %s", error)
-        else:
-            self._stack.callback(uapi.close)
 
     def _configure_device(self) -> list[Interface]:
         """Set addresses, routes and MTU of the device, and bring it up; return its addresses."""

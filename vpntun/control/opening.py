@@ -1,0 +1,49 @@
+"""Opening of a tunnel's two sockets: the control socket, which is also its lock, and the one for wg(8).
+
+A tunnel works without either; a notice says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from logging import INFO
+
+from vpntun.control.server import ControlServer
+from vpntun.control.state import TunnelState
+from vpntun.control.uapi import UapiServer
+from vpntun.crypto.keys import KeyPair
+from vpntun.errors import InterfaceInUse, VpntunError
+from vpntun.runtime.log import NOTICE, log, notice
+from vpntun.runtime.loop import Loop
+
+
+def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], stack: ExitStack) -> None:
+    """Bind the control socket; `stack` closes it. Raises InterfaceInUse where another vpntun runs the interface."""
+    try:
+        control = ControlServer(
+            state.tunnel.interface,
+            loop,
+            status=state.status,
+            stop=loop.stop,
+            reload=reload,
+            reset=state.forget_timestamp,
+        )
+    except InterfaceInUse:
+        raise
+    except VpntunError as error:
+        notice("'vpntun show' and 'vpntun down' will not find this tunnel: %s", error)
+    else:
+        stack.callback(control.close)
+
+
+def open_uapi(state: TunnelState, loop: Loop, give_key: Callable[[KeyPair], bool], stack: ExitStack) -> None:
+    """Bind the socket for wg(8); `stack` closes it. `give_key`: as UapiServer takes it."""
+    try:
+        uapi = UapiServer(state.tunnel.interface, loop, get=state.lines_for_wg, give_key=give_key)
+    except VpntunError as error:
+        level = NOTICE if os.geteuid() == 0 else INFO  # the folder is root's, and nobody expects more of a user
+        log.log(level, "wg(8) will not find this tunnel: %s", error)
+    else:
+        stack.callback(uapi.close)
