@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Iterable
 
 import pytest
 
+from tests.carriers.test_udp_socket import free_port
 from tests.carriers.user import RecordingUser
-from tests.machine import HandLoop
+from tests.machine import HandLoop, no_more_descriptors
 from vpntun.carriers.base import ConnectionOwner
 from vpntun.carriers.sockets import families
-from vpntun.carriers.udp import UdpCarrier
+from vpntun.carriers.udp import MOST_FORMER, SECONDS_BETWEEN, UdpCarrier
+from vpntun.core.endpoint import Endpoint, Outcome
 
 HERE = ("127.0.0.1", 4242)
 SIX = ("::1", 4242, 0, 0)
@@ -78,3 +82,129 @@ def test_a_dial_fails_since_udp_has_no_connections(carrier: UdpCarrier) -> None:
     carrier.dial(carrier.sockets[socket.AF_INET].endpoint(HERE), ConnectionOwner(), answers.append)
     assert answers == [None]
     carrier.close()
+
+
+# Fresh ports
+
+
+def started(
+    loop: HandLoop, port: int = 0, *, serving: bool = False, versions: Iterable[int] | None = None
+) -> UdpCarrier:
+    """A carrier that has just been started."""
+    carrier = UdpCarrier(
+        loop, port, answers_from_where_asked=serving, versions=[socket.AF_INET] if versions is None else versions
+    )
+    carrier.start(RecordingUser())
+    return carrier
+
+
+def renewed(carrier: UdpCarrier, loop: HandLoop, *in_use: Endpoint) -> bool:
+    loop.pass_time(SECONDS_BETWEEN)
+    return carrier.renew(in_use)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def port_seen(endpoint: Endpoint | None, other: socket.socket) -> int:
+    """Return the port from which a datagram to this endpoint arrives at the other socket."""
+    assert endpoint is not None
+    assert endpoint.send([memoryview(b"x")]) is Outcome.SENT
+    return int(other.recvfrom(10)[1][1])
+
+
+def test_later_candidates_are_called_from_a_fresh_port_and_endpoints_in_use_keep_theirs(loop: HandLoop) -> None:
+    carrier = started(loop)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        other.settimeout(5)
+        in_use = carrier.candidate(other.getsockname())
+        assert in_use is not None
+        ports = [port_seen(in_use, other)]
+        for _ in range(4):
+            assert renewed(carrier, loop, in_use)
+            candidate = carrier.candidate(other.getsockname())
+            assert candidate == in_use
+            ports.append(port_seen(candidate, other))
+            assert port_seen(in_use, other) == ports[0]
+        assert len(set(ports)) == 5
+    carrier.close()
+
+
+def test_a_former_port_receives_until_another_has_followed_and_for_as_long_as_it_is_in_use(loop: HandLoop) -> None:
+    carrier, user = UdpCarrier(loop, 0, answers_from_where_asked=False, versions=[socket.AF_INET]), RecordingUser()
+    carrier.start(user)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        other.settimeout(5)
+        in_use = carrier.candidate(other.getsockname())
+        assert in_use is not None
+        first = port_seen(in_use, other)
+        assert renewed(carrier, loop, in_use)
+        second = port_seen(carrier.candidate(other.getsockname()), other)
+        assert renewed(carrier, loop, in_use)
+        before = descriptors()
+        for port in (first, second):
+            other.sendto(b"%d" % port, ("127.0.0.1", port))
+        loop.until(lambda: len(user.received) == 2, "for both")
+        assert renewed(carrier, loop, in_use)
+        assert descriptors() == before, "the second port is closed"
+        assert renewed(carrier, loop)
+        assert renewed(carrier, loop)
+        assert descriptors() == before - 1, "the first port is closed"
+    carrier.close()
+
+
+def test_a_fresh_port_has_the_mark_and_every_ip_version(loop: HandLoop) -> None:
+    carrier = UdpCarrier(loop, 0, answers_from_where_asked=False)
+    carrier.start(RecordingUser())
+    former = dict(carrier.sockets)
+    for udp in former.values():
+        udp.mark = 0  # what a later change has set
+    assert renewed(carrier, loop)
+    assert list(carrier.sockets) == list(former)
+    assert not set(carrier.sockets.values()) & set(former.values())
+    carrier.close()
+
+
+@pytest.mark.parametrize("serving", [False, True])
+def test_a_port_that_was_asked_for_or_that_peers_call_is_kept(loop: HandLoop, serving: bool) -> None:
+    carrier = started(loop, 0 if serving else free_port(socket.AF_INET), serving=serving)
+    kept = carrier.sockets[socket.AF_INET]
+    assert not renewed(carrier, loop)
+    assert carrier.sockets == {socket.AF_INET: kept}
+    carrier.close()
+
+
+def test_peers_that_search_at_the_same_time_share_a_fresh_port(loop: HandLoop) -> None:
+    carrier = started(loop)
+    assert renewed(carrier, loop)
+    shared = carrier.sockets[socket.AF_INET]
+    loop.pass_time(SECONDS_BETWEEN - 0.1)
+    assert not carrier.renew([])
+    assert carrier.sockets == {socket.AF_INET: shared}
+    carrier.close()
+
+
+def test_without_descriptors_the_port_is_kept_and_nothing_is_left_behind(loop: HandLoop) -> None:
+    carrier = started(loop)
+    before = descriptors()
+    with no_more_descriptors():
+        assert not renewed(carrier, loop)
+    assert carrier.renew([])
+    assert descriptors() == before + 1
+    carrier.close()
+
+
+def test_the_ports_in_use_by_many_peers_are_bounded(loop: HandLoop) -> None:
+    carrier = started(loop)
+    before, in_use = descriptors(), []
+    for _ in range(100):
+        endpoint = carrier.candidate(HERE)
+        assert endpoint is not None
+        in_use.append(endpoint)
+        renewed(carrier, loop, *in_use)
+    assert descriptors() - before == MOST_FORMER + 1
+    carrier.close()
+    assert descriptors() == before - 1

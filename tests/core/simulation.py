@@ -218,6 +218,9 @@ class End(Side):
     def resolve(self) -> None:
         raise AssertionError("a server does not resolve")
 
+    def renew_port(self) -> None:
+        raise AssertionError("a server keeps its port")
+
     def _give(self, endpoint: Endpoint, message: bytes) -> bool:
         if isinstance(endpoint, Connection):
             endpoint.carry(message)
@@ -238,6 +241,7 @@ class Client(End):
 
     def __init__(self, world: World, transport: Transport, timestamps: FakeTimestamps) -> None:
         super().__init__(world, "client", timestamps, keepalive=25.0)
+        self.ports = 1
         self.selector = ClientCarriers(self.peer, transport, world.rng)
         self.executor = NotedExecutor(self, self.selector)
 
@@ -252,6 +256,16 @@ class Client(End):
                 self.act(self.selector.dialled(connection, self._world.now))
 
         self._world.network.dial(self, candidate.host, done)
+
+    def renew_port(self) -> None:
+        self.ports += 1
+        self.note("renews port", "udp")
+        self.address = f"client's port {self.ports}"
+        self._world.network.hosts[self.address] = self
+
+    def _name_for(self, endpoint: Address) -> str:
+        """An endpoint is called from the port that it has answered to; the others from the newest one."""
+        return endpoint.local if self._world.network.hosts.get(endpoint.local) is self else self.address
 
     def resolve(self) -> None:
         if not self._resolving:
@@ -415,7 +429,7 @@ class World:
 
     def move_client(self, address: str) -> None:
         """Change the source address of the client's datagrams."""
-        del self.network.hosts[self.client.address]
+        self.network.hosts = {name: host for name, host in self.network.hosts.items() if host is not self.client}
         self.client.address = address
         self.network.hosts[address] = self.client
 

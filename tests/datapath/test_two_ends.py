@@ -6,6 +6,7 @@ import random
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.machine import HandLoop
 from tests.wire.packets import tcp_run, tcp_superpacket, udp_run, udp_superpacket
 from vpntun.carriers.base import Carrier
 from vpntun.carriers.udp import UdpCarrier
+from vpntun.core.events import HandshakeWanted
 from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.wireguard.peer import Peer
 from vpntun.datapath.client_link import ClientLink
@@ -252,3 +254,32 @@ def test_a_stranger_on_tcp_gets_no_reply_and_the_peer_is_not_disturbed(loop: Han
             assert stranger.recv(1) == b""
         exchange(client, server)
         assert sum(server.drops.values()) >= 1
+
+
+def test_a_client_whose_port_is_spoilt_calls_from_a_fresh_one_and_its_own_packets_are_still_known(
+    loop: HandLoop,
+) -> None:
+    with meeting(loop, socket.AF_INET, "udp") as (client, server):
+        client.calling.start()
+        loop.until(lambda: client.calling.peer.sending_session(loop.now), "for the first session")
+        spoilt = client.udp.sockets[socket.AF_INET].port
+        receive = server.udp.sockets[socket.AF_INET].receive
+        server.udp.sockets[socket.AF_INET].receive = lambda: (
+            each for each in receive() if each[3].address[1] != spoilt
+        )
+        session = client.calling.peer.keys.current
+        client.calling.act([HandshakeWanted()])
+
+        def is_back() -> bool:
+            loop.pass_time(0.5)
+            loop.settle(0.01)
+            return client.calling.peer.keys.current is not session
+
+        loop.until(is_back, "for a session from another port")
+        fresh = client.udp.sockets[socket.AF_INET].port
+        assert client.calling.peer.endpoint is not None
+        assert client.calling.peer.endpoint.flow.source_port == fresh != spoilt
+        packet = ipv4(HERE, THERE, b"hello")
+        client.send(packet)
+        loop.until(lambda: packet in server.device.packets, "for a packet from the fresh port")
+        assert client.guard.endpoints[ip_address("127.0.0.1").packed] == [client.calling.peer.endpoint.flow.ports]

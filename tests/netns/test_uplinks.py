@@ -5,6 +5,8 @@ a  10.0.0.1, 10.0.1.1  == veth0, veth1 ==  b  10.0.0.2, 10.0.1.2; the server is 
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.netns.lab import PORT, STARTED, Daemon, Lab, far, firewall, start_client, start_server
@@ -64,3 +66,16 @@ def test_an_uplink_without_an_address_of_its_own_does_not_borrow_the_tunnels(lab
     start_client(lab, host=SERVER6)  # its address in the tunnel has more bits in common with the server's
     lab.ping(lab.a, far(lab), within=3)
     server.wait_for("connected to [2001:db8:f00::1]:")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+def test_a_port_whose_packets_a_router_loses_is_replaced(lab: Lab) -> None:
+    server = start_server(lab)
+    start_client(lab, "--transport", "udp")
+    lab.ping(lab.a, far(lab))
+    port = re.search(r"connected to 10\.0\.0\.1:(\d+)", server.log)
+    assert port
+    lab.b.run(firewall()[0], "-w", "-A", "INPUT", "-p", "udp", "--sport", port[1], "-j", "DROP")
+    assert lab.ping(lab.a, far(lab), within=45) > 5
+    assert server.log.count(" now (it was at ") == 1

@@ -117,6 +117,12 @@ class Carrier(Protocol):
         Also None where this host lacks the address's IP version.
         """
 
+    def renew(self, in_use: Iterable[Endpoint]) -> bool:
+        """Send from another port to all candidates that are made from now on; return whether that is so.
+
+        The ports of the endpoints in use are kept. Candidates made before must be made again.
+        """
+
     def dial(self, candidate: Endpoint, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
         """Open a connection to the address of a candidate, from the source address that the candidate sends from.
 

@@ -8,7 +8,7 @@ accepted.py          limits: how many connections of strangers may stay open, an
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
@@ -66,6 +66,10 @@ class TcpCarrier:
     def candidate(self, address: SocketAddress) -> Endpoint | None:
         """Return None: a TCP endpoint is a connection."""
         return None
+
+    def renew(self, in_use: Iterable[Endpoint]) -> bool:
+        """Return False: each connection has its own port."""
+        return False
 
     def dial(self, candidate: Endpoint, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
         """Open a connection, as Carrier.dial; give up after ten seconds."""

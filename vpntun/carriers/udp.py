@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from vpntun.carriers.base import CarrierUser, ConnectionOwner, Stream
 from vpntun.carriers.sockets import families, family_of
-from vpntun.carriers.udp_socket import UdpSocket
+from vpntun.carriers.udp_socket import UdpEndpoint, UdpSocket
 from vpntun.config.tunnel import Tunnel
 from vpntun.core.endpoint import Endpoint, Reachable
+from vpntun.errors import VpntunError
+from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
 from vpntun.types import SocketAddress, carriers_of
+
+SECONDS_BETWEEN = 10.0
+MOST_FORMER = 16
+"""Former sockets, still in use by peers, with which no more fresh ones are opened."""
 
 
 class UdpCarrier:
     """UDP for one tunnel: a socket for each IP version of this host, which all peers share.
+
+    While a peer that is called does not answer, it may be called from fresh sockets (`renew`). Peers whose links work
+    stay at the former ones.
 
     `port`: the port of every socket, 0 for any. `mark`: the mark of every packet, 0 for none. Raises PortInUse,
     PrivilegeError or VpntunError.
@@ -31,15 +41,12 @@ class UdpCarrier:
         versions: Iterable[int] | None = None,
     ) -> None:
         self._loop = loop
-        self.sockets: dict[int, UdpSocket] = {}
-        try:
-            for family in families() if versions is None else versions:
-                self.sockets[family] = UdpSocket(
-                    family, port, loop, answers_from_where_asked=answers_from_where_asked, mark=mark
-                )
-        except BaseException:
-            self.close()
-            raise
+        self._port = port
+        self._answers_from_where_asked = answers_from_where_asked
+        self._user: CarrierUser | None = None
+        self._former: list[UdpSocket] = []
+        self._renewed_at = -math.inf
+        self.sockets = self._open(families() if versions is None else versions, mark)
 
     @classmethod
     def open(cls, tunnel: Tunnel, mark: int, loop: Loop) -> UdpCarrier:
@@ -66,18 +73,42 @@ class UdpCarrier:
 
     def start(self, user: CarrierUser) -> None:
         """Read datagrams from now on."""
-
-        def write(udp: UdpSocket) -> None:
-            if udp.flush(user.held_sent):
-                user.can_send(None)
-
+        self._user = user
         for udp in self.sockets.values():
-            self._loop.watch(udp.fileno(), partial(user.read_datagrams, udp), partial(write, udp))
+            self._watch(udp, user)
 
     def candidate(self, address: SocketAddress) -> Endpoint | None:
         """Return the endpoint of an address; None if this host lacks its IP version."""
         udp = self.sockets.get(family_of(address))
         return udp.endpoint(address) if udp is not None else None
+
+    def renew(self, in_use: Iterable[Endpoint]) -> bool:
+        """Open sockets on fresh ports for all later candidates, as Carrier.renew; the mark stays.
+
+        False where a port was asked for, where peers call, less than 10 s after the last time, and if none can be
+        opened. The last sockets still receive until the next time: an answer may be on its way.
+        """
+        now, user = self._loop.now, self._user
+        if user is None or self._port or self._answers_from_where_asked or now - self._renewed_at < SECONDS_BETWEEN:
+            return False
+        used = {endpoint.socket for endpoint in in_use if isinstance(endpoint, UdpEndpoint)}
+        kept = [udp for udp in self._former if udp in used]
+        if len(kept) > MOST_FORMER:
+            return False
+        try:
+            fresh = self._open(self.sockets, next((udp.mark for udp in self.sockets.values()), 0))
+            for udp in fresh.values():
+                self._watch(udp, user)
+        except (OSError, VpntunError) as error:
+            log.info("no fresh UDP port could be opened: %s", error)
+            return False
+        for udp in self._former:
+            if udp not in used:
+                self._close(udp)
+        self._former = [*kept, *self.sockets.values()]
+        self.sockets = fresh
+        self._renewed_at = now
+        return True
 
     def dial(self, candidate: Endpoint, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
         """Fail: UDP has no connections."""
@@ -88,6 +119,33 @@ class UdpCarrier:
 
     def close(self) -> None:
         """Close the sockets."""
-        for udp in self.sockets.values():
-            self._loop.forget(udp.fileno())
-            udp.close()
+        for udp in (*self._former, *self.sockets.values()):
+            self._close(udp)
+
+    def _open(self, versions: Iterable[int], mark: int) -> dict[int, UdpSocket]:
+        opened: dict[int, UdpSocket] = {}
+        try:
+            for family in versions:
+                opened[family] = UdpSocket(
+                    family,
+                    self._port,
+                    self._loop,
+                    answers_from_where_asked=self._answers_from_where_asked,
+                    mark=mark,
+                )
+        except BaseException:
+            for udp in opened.values():
+                udp.close()
+            raise
+        return opened
+
+    def _watch(self, udp: UdpSocket, user: CarrierUser) -> None:
+        def write() -> None:
+            if udp.flush(user.held_sent):
+                user.can_send(None)
+
+        self._loop.watch(udp.fileno(), partial(user.read_datagrams, udp), write)
+
+    def _close(self, udp: UdpSocket) -> None:
+        self._loop.forget(udp.fileno())
+        udp.close()

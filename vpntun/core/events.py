@@ -45,6 +45,11 @@ class Dial:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewPort:
+    """Call from another local port from now on, if none was asked for: a router may have spoilt the one in use."""
+
+
+@dataclass(frozen=True, slots=True)
 class CloseConnection:
     """Close a connection that another endpoint has replaced."""
 
@@ -122,6 +127,7 @@ Event = (
     | SendRecord
     | Resolve
     | Dial
+    | RenewPort
     | CloseConnection
     | HandshakeWanted
     | KeptAlive

@@ -13,7 +13,7 @@ from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.wireguard.peer import Peer
 from vpntun.datapath.link import Link, LinkOwner
 from vpntun.runtime.resolver import Resolver
-from vpntun.types import CarrierName
+from vpntun.types import CarrierName, SocketAddress
 
 
 class Dialler(LinkOwner, Protocol):
@@ -27,6 +27,12 @@ class Dialler(LinkOwner, Protocol):
         on_done: Callable[[Stream | None], None],
     ) -> None:
         """Open a connection of a carrier, as Carrier.dial."""
+
+    def candidate(self, address: SocketAddress) -> Endpoint | None:
+        """Return the endpoint of an address, as Engine.candidate."""
+
+    def renew_port(self) -> None:
+        """Call from another local port from now on, if that is possible."""
 
 
 class ClientLink(Link, ConnectionOwner):
@@ -71,6 +77,15 @@ class ClientLink(Link, ConnectionOwner):
         """Forget a connection that has closed."""
         self._connections.discard(connection)
         super().closed(connection)
+
+    def renew_candidates(self) -> None:
+        """Call the peer's addresses from the local port that is used from now on."""
+        renewed = [self._dialler.candidate(each.address) for each in self._client.candidates]
+        self._client.replace_candidates([each for each in renewed if each is not None])
+
+    def renew_port(self) -> None:
+        """Call from another local port from now on, if that is possible."""
+        self._dialler.renew_port()
 
     def resolve(self) -> None:
         """Look up the name again."""

@@ -74,6 +74,10 @@ class ControlledPeer(ABC):
         """Open a connection of a carrier to the address of a candidate."""
 
     @abstractmethod
+    def renew_port(self) -> None:
+        """Call from another local port from now on, if that is possible."""
+
+    @abstractmethod
     def drain_queue(self) -> None:
         """Send the waiting packets until the path accepts no more."""
 

@@ -81,6 +81,7 @@ class Engine:
         network = network or UnknownNetwork()
         self.guard = LoopGuard(loop, self.routes, network.leads_inside)
         self._paths = OuterPaths(network)
+        self._followed: dict[Link, Endpoint | None] = {}
         self._unchecked: dict[Link, None] = {}
         self._observer = observer or NoObserver()
         self.monitor = LinkMonitor(loop, self._observer)
@@ -138,6 +139,7 @@ class Engine:
         self.schedule.forget(link)
         self.guard.forget(link)
         self._paths.forget(link)
+        self._followed.pop(link, None)
         self._unchecked.pop(link, None)
         self.node.remove(link.peer)
         del self.links[link.peer]
@@ -155,6 +157,14 @@ class Engine:
                 return endpoint
         return None
 
+    def renew_port(self) -> None:
+        """Call peers from another local port from now on. The endpoints in use keep theirs."""
+        in_use = [link.endpoint for link in self.links.values() if link.endpoint is not None]
+        renewed = [carrier.renew(in_use) for carrier in self._carriers.values()]
+        if any(renewed):
+            for link in self.links.values():
+                link.renew_candidates()
+
     def network_changed(self) -> None:
         """Look, a few links a turn, whether packets to the peers take other routes now."""
         is_looking = bool(self._unchecked)
@@ -166,13 +176,13 @@ class Engine:
 
     def has_moved(self, link: Link) -> None:
         """Note that a peer has moved: update the loop guard and the routes, and call the observer."""
-        self.guard.follow(link)
-        if link.endpoint is not None:
-            self._paths.follow(link, link.endpoint)
+        self._follow(link)
         self._observer.link_moved(link)
 
     def has_acted(self, link: Link) -> None:
-        """Check whether the link is up now."""
+        """Check whether the link is up now, and whether the peer is reached from another port."""
+        if link.endpoint is not self._followed.get(link):
+            self._follow(link)
         self.monitor.look(link)
 
     def dial(
@@ -214,6 +224,12 @@ class Engine:
         """Tell the peer's link that a connection has closed."""
         if (link := self.links.get(peer)) is not None:
             link.closed(connection)
+
+    def _follow(self, link: Link) -> None:
+        self._followed[link] = link.endpoint
+        self.guard.follow(link)
+        if link.endpoint is not None:
+            self._paths.follow(link, link.endpoint)
 
     def _look_at_routes(self) -> None:
         for link in list(self._unchecked)[:ROUTES_PER_TURN]:

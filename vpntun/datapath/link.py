@@ -283,6 +283,12 @@ class Link(ControlledPeer):
     def resolve(self) -> None:
         """Do nothing: a server has no name to look up."""
 
+    def renew_candidates(self) -> None:
+        """Do nothing: a server calls nobody."""
+
+    def renew_port(self) -> None:
+        """Do nothing: peers call a server at its port."""
+
     def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:
         """Do nothing: a server does not dial."""
 

@@ -21,6 +21,7 @@ from vpntun.core.events import (
     Moved,
     NothingArrives,
     PathVerified,
+    RenewPort,
     Resolve,
     SendRecord,
     Transmit,
@@ -125,6 +126,9 @@ class World:
     def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:
         self.done.append(f"dial {carrier}")
 
+    def renew_port(self) -> None:
+        self.done.append("renew port")
+
     def drain_queue(self) -> None:
         self.done.append("drain")
         if self.fails:
@@ -151,6 +155,7 @@ def world() -> World:
         (CloseConnection(THERE), ["close"]),
         (Resolve(), ["resolve"]),
         (Dial("tcp", THERE), ["dial tcp"]),
+        (RenewPort(), ["renew port"]),
         (DrainQueue(), ["drain", "drained"]),
         (DropQueued(), ["drop"]),
         (PathVerified(THERE), ["selector verified"]),

@@ -7,6 +7,8 @@
     on UDP              connections are closed.
     on a connection     UDP is tried after 30 s, doubling to 10 min, with a PROBE or a handshake; its answer moves the
                         link.
+    ports               over UDP, the fourth round comes from a fresh port, and so on (ports.py). On a connection each
+                        trial of UDP does.
     silence             no session, or no answer for 15 s: a search, while the path in use stays in use.
     connection closed   a search.
     rerouted            packets leave this host by another route, or from another address: a keepalive
@@ -23,8 +25,9 @@ from __future__ import annotations
 import random
 
 from vpntun.core.endpoint import Endpoint
-from vpntun.core.events import CloseConnection, Dial, DropQueued, Event, KeptAlive, ProbePath, Resolve
+from vpntun.core.events import CloseConnection, Dial, DropQueued, Event, KeptAlive, ProbePath, RenewPort, Resolve
 from vpntun.core.selection.backoff import pause
+from vpntun.core.selection.ports import Ports
 from vpntun.core.selection.round import MOST_AT_ONCE, Round
 from vpntun.core.wireguard.peer import Peer
 from vpntun.core.wireguard.timers import LARGEST_JITTER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
@@ -51,6 +54,7 @@ class ClientCarriers:
         self._trial_pause = FIRST_TRIAL
         self._rounds = {carrier: Round() for carrier in self._allowed}
         self._dials = dict.fromkeys(self._allowed, 0)
+        self._ports = Ports()
         self._connections: dict[CarrierName, Endpoint] = {}
         self._asked_on: dict[CarrierName, int] = {}
 
@@ -89,6 +93,10 @@ class ClientCarriers:
         if first and self.searching:
             self._due[self._allowed[0]] = now
         return self.handle_timer(now)
+
+    def replace_candidates(self, candidates: list[Endpoint]) -> None:
+        """Call the same addresses from another local port."""
+        self._candidates = candidates
 
     def handle_timer(self, now: float) -> list[Event]:
         """Take the next step on each carrier whose time has come."""
@@ -207,6 +215,7 @@ class ClientCarriers:
 
     def _search(self, first: CarrierName, now: float) -> list[Event]:
         self._searching_since = now
+        self._ports.begin(now)
         for carrier in self._allowed:
             self._rounds[carrier].end()
             self._due[carrier] = now if carrier == first else now + BESIDE_AFTER
@@ -231,25 +240,35 @@ class ClientCarriers:
         its_round.begin(count, min(count, MOST_AT_ONCE))
         if endpoint is not None and endpoint.carrier == carrier and now - self._searching_since < REKEY_TIMEOUT:
             return self._peer.initiate(endpoint, now)
-        events = self._peer.initiate(self._next_candidate(carrier), now)
+        self._ports.next_round()
+        if (
+            self._ports.is_fresh
+        ):  # answers to a peer that asks at the other port, and may not hear them, don't hold it up
+            self._peer.forget_handshake(carrier)
+        events = self._peer.initiate(self._next_to_ask(carrier), now)
         if events:
             its_round.asked(now, self._peer.round_trip)
-        return [*events, Resolve()]
+        return [*events, *([RenewPort()] if self._ports.renews(now) else ()), Resolve()]
 
     def _ask_another(self, carrier: CarrierName, now: float, but: Endpoint | None = None) -> list[Event]:
         """Send the initiation to the next address too, or to the one after it if that is `but`."""
-        candidate = self._next_candidate(carrier)
+        candidate = self._next_to_ask(carrier)
         if candidate == but:
-            candidate = self._next_candidate(carrier)
+            candidate = self._next_to_ask(carrier)
         self._rounds[carrier].asked(now, self._peer.round_trip)
         return self._peer.initiate_also(candidate, now)
+
+    def _next_to_ask(self, carrier: CarrierName) -> Endpoint:
+        """Return the next address to ask: from the port that worked last there, unless a fresh one has its turn."""
+        candidate, endpoint = self._next_candidate(carrier), self._peer.endpoint
+        return candidate if self._ports.is_fresh or endpoint is None or candidate != endpoint else endpoint
 
     def _try_first_carrier(self, now: float) -> list[Event]:
         self._trial_pause = min(LAST_TRIAL, 2 * self._trial_pause)
         self._trial_at = now + self._trial_pause
         if self.searching or not self._candidates:
             return [Resolve()]
-        return [ProbePath(self._next_candidate(self._allowed[0])), Resolve()]
+        return [ProbePath(self._next_candidate(self._allowed[0])), RenewPort(), Resolve()]
 
     def _ask_over_connection(self, carrier: CarrierName, now: float) -> list[Event]:
         """Send an initiation over this carrier's connection, or dial one."""

@@ -30,6 +30,7 @@ from vpntun.core.events import (
     NothingArrives,
     PathVerified,
     ProbePath,
+    RenewPort,
     Resolve,
     SendRecord,
     Transmit,
@@ -110,6 +111,9 @@ class Actions(Protocol):
 
     def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:
         """Open a connection of a carrier to the address of this candidate."""
+
+    def renew_port(self) -> None:
+        """Call from another local port from now on, if that is possible."""
 
     def drain_queue(self) -> None:
         """Send the packets that wait, as many as possible."""
@@ -199,6 +203,8 @@ class Executor:
                 actions.resolve()
             case Dial(carrier, candidate):
                 actions.dial(carrier, candidate)
+            case RenewPort():
+                actions.renew_port()
             case DrainQueue():
                 actions.drain_queue()
             case DropQueued():
