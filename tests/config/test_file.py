@@ -150,6 +150,8 @@ def test_keys_and_sections_in_any_case(read: Callable[..., Tunnel]) -> None:
         ("DNS =", "dns", ()),
         ("DNS = 10.0.0.1,fd00::1 example.org  lan", "dns", ("10.0.0.1", "fd00::1", "example.org", "lan")),
         ("DNS = 10.0.0.1\nDNS = example.org", "dns", ("10.0.0.1", "example.org")),
+        ("DNS = 10.0.0.1:53, [fd00::1]:53, [fd00::2]", "dns", ("10.0.0.1", "fd00::1", "fd00::2")),
+        ("DNS = 10.0.0.1:5353, [fd00::1]:5353", "dns", ("10.0.0.1:5353", "[fd00::1]:5353")),
         ("Address =", "addresses", ()),
         ("Address = 10.0.0.1 fd00::1", "addresses", (ip_interface("10.0.0.1/32"), ip_interface("fd00::1/128"))),
         ("Table = auto", "routing", Routing("auto")),
@@ -163,6 +165,7 @@ def test_keys_and_sections_in_any_case(read: Callable[..., Tunnel]) -> None:
         ("FwMark = 0", "routing", Routing("auto", 0)),
         ("FwMark = 51820", "routing", Routing("auto", 51820)),
         ("FwMark = 0xFFffFFff", "routing", Routing("auto", 0xFFFFFFFF)),
+        ("FwMark = 0XCA6C", "routing", Routing("auto", 51820)),  # refused by wg(8), but it can mean nothing else
         ("Relay = yes", "relay", True),
         ("Relay = No", "relay", False),
         ("Transport = tcp", "listen_on", None),
@@ -178,7 +181,7 @@ def test_a_line_of_interface(read: Callable[..., Tunnel], line: str, what: str, 
     ("line", "what", "value"),
     [
         ("", "allowed", ()),
-        ("AllowedIPs =", "allowed", ()),
+        ("AllowedIPs =", "allowed", ()),  # refused by wg(8), which takes a peer without the line
         ("AllowedIPs = 10.0.0.1", "allowed", networks("10.0.0.1/32")),
         ("AllowedIPs = fd00::1", "allowed", networks("fd00::1/128")),
         ("AllowedIPs = 10.1.2.3/8,fd00::1 / 64", "allowed", networks("10.0.0.0/8", "fd00::/64")),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from tests.machine import logged
 from vpntun.netconf import dns
-from vpntun.netconf.dns import HostDns, entry_for, lines_of
+from vpntun.netconf.dns import HostDns, entry_for, lines_of, server_of
 from vpntun.netconf.journal import Journal, entries_of, path_of
 from vpntun.runtime import child
 
@@ -100,6 +101,36 @@ def test_a_resolvconf_that_fails_is_a_notice_and_is_still_called_to_take_back(
     assert len(lines) == 1
     assert said in lines[0]
     assert calls()[-1] == "resolvconf -d tun3 -f"
+
+
+def test_a_port_goes_to_resolvconf_with_a_notice_about_who_minds_it(
+    tmp_path: Path, resolvconf: Callable[[str], Calls]
+) -> None:
+    resolvconf("")
+    servers = HostDns("tun3", ["10.9.0.1:5353", "[fd09::1]:5353", "192.0.2.1", "lan"], Journal("tun3", tmp_path))
+    with logged() as lines:
+        servers.apply()
+        servers.undo()
+    assert lines == [
+        "few resolvers ask name servers at other ports than 53 (systemd-resolved does): 10.9.0.1:5353, [fd09::1]:5353"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("10.9.0.1", "10.9.0.1"),
+        ("fd09::1", "fd09::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("10.9.0.1:5353", "10.9.0.1"),
+        ("[fd09::1]:5353", "fd09::1"),
+        ("example.org", None),
+        ("~.", None),
+    ],
+)
+def test_a_name_server_is_told_from_a_domain(text: str, address: str | None) -> None:
+    assert server_of(text) == (address and ip_address(address))
+    assert lines_of([text]) == f"{'search' if address is None else 'nameserver'} {text}\n"
 
 
 def test_domains_may_be_set_without_servers() -> None:

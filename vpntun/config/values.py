@@ -22,6 +22,7 @@ from vpntun.errors import ConfigurationError
 from vpntun.types import TRANSPORTS, Interface, Network, Transport
 
 LONGEST_NAME = 64  # characters
+DNS_PORT = 53
 
 MOST_CACHED = 4096
 """Number of AllowedIPs lines to cache: a reload holds up the loop, and so parses only the lines that changed."""
@@ -140,7 +141,10 @@ def networks(text: str) -> list[Network]:
 
 
 def dns(text: str) -> list[str]:
-    """Parse addresses of name servers and search domains, separated by commas or blanks."""
+    """Parse addresses of name servers and search domains, separated by commas or blanks.
+
+    A name server may have a port, as in 10.0.0.1:5353 and [fd00::1]:5353. Port 53 is the usual one, and left out.
+    """
     return [_server_or_domain(each) for each in text.replace(",", " ").split()]
 
 
@@ -211,12 +215,26 @@ def _network(text: str) -> Network:
 def _server_or_domain(text: str) -> str:
     try:
         if re.fullmatch(r"[0-9.]+", text) or ":" in text:
-            ip_address(text)
-        elif not re.fullmatch(r"[\w.~-]+", text):
+            return _server(text)
+        if not re.fullmatch(r"[\w.~-]+", text):
             raise ValueError
     except ValueError:
         raise ConfigurationError(f"{_shown(text)} is neither a name server's address nor a search domain") from None
     return text
+
+
+def _server(text: str) -> str:
+    with_port = re.fullmatch(r"(?:\[(.+)\]|([0-9.]+))(?::([0-9]{1,5}))?", text)
+    if with_port is None:
+        ip_address(text)
+        return text
+    address, number = with_port[1] or with_port[2], int(with_port[3] or DNS_PORT)
+    version = ip_address(address).version
+    if not 1 <= number <= 65535:
+        raise ValueError
+    if number == DNS_PORT:
+        return address
+    return f"[{address}]:{number}" if version == 6 else f"{address}:{number}"
 
 
 def _number(text: str, lowest: int, highest: int) -> int:

@@ -21,6 +21,7 @@ from vpntun.netconf.journal import Journal
 from vpntun.netconf.netlink import Netlink
 from vpntun.runtime.child import child_environment, run_and_wait, search_path
 from vpntun.runtime.log import notice
+from vpntun.types import IpAddress
 
 SECONDS = 10.0
 DEBIANS_ORDER = Path("/etc/resolvconf/interface-order")
@@ -49,7 +50,10 @@ class NameServers:
 
 
 class HostDns:
-    """The values of `DNS`: addresses are name servers, all others are search domains, in order."""
+    """The values of `DNS`: addresses are name servers, all others are search domains, in order.
+
+    A port goes to resolvconf as wg-quick hands it over; in the C library's resolv.conf it would be ignored.
+    """
 
     def __init__(self, interface: str, servers: Sequence[str], journal: Journal) -> None:
         self._interface = interface
@@ -58,6 +62,11 @@ class HostDns:
 
     def apply(self) -> None:
         """Set the name servers and search domains, if there are any."""
+        if with_port := [each for each in self._servers if _has_port(each)]:
+            notice(
+                "few resolvers ask name servers at other ports than 53 (systemd-resolved does): %s",
+                ", ".join(with_port),
+            )
         if self._servers:
             with Netlink() as netlink:
                 self._changes.reconcile([NameServers(entry_for(self._interface), lines_of(self._servers))], netlink)
@@ -69,10 +78,22 @@ class HostDns:
 
 def lines_of(servers: Sequence[str]) -> str:
     """Return the lines of a resolv.conf (resolv.conf(5)). Without name servers only the search domains change."""
-    addresses = [each for each in servers if _is_address(each)]
-    domains = [each for each in servers if not _is_address(each)]
+    addresses = [each for each in servers if server_of(each) is not None]
+    domains = [each for each in servers if server_of(each) is None]
     search = [f"search {' '.join(domains)}"] if domains else []
     return "".join(f"{line}\n" for line in [*(f"nameserver {each}" for each in addresses), *search])
+
+
+def server_of(text: str) -> IpAddress | None:
+    """Return the address in a value of `DNS`, which may have a port and a scope; None for a search domain."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif _has_port(text):
+        text = text.partition(":")[0]
+    try:
+        return ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
 
 
 def entry_for(interface: str, order: Path = DEBIANS_ORDER) -> str:
@@ -103,9 +124,5 @@ def _resolvconf(*arguments: str, lines: str = "") -> bool:
     return True
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    return True
+def _has_port(text: str) -> bool:
+    return text.startswith("[") or text.count(":") == 1

@@ -16,17 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
-from ipaddress import ip_address
 
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
-from vpntun.netconf.dns import HostDns
+from vpntun.netconf.dns import HostDns, server_of
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.route_plan import versions_with_endpoints
 from vpntun.netconf.routing import HostRoutes
 from vpntun.netconf.upkeep import Part
 from vpntun.tun.base import Device
-from vpntun.types import IpAddress, Network
+from vpntun.types import Network
 
 
 class HostNetwork:
@@ -39,7 +38,7 @@ class HostNetwork:
         """Choose the mark. Raises ConfigurationError."""
         routing = tunnel.routing
         self._table = routing.table
-        self._name_servers = [each for each in map(_address, tunnel.dns) if each is not None]
+        self._name_servers = [each for each in map(server_of, tunnel.dns) if each is not None]
         self._routes = HostRoutes(
             device.name,
             routing.table,
@@ -92,10 +91,3 @@ class HostNetwork:
         if self._table == "off":
             return set()
         return {network for peer in peers for network in peer.allowed}
-
-
-def _address(text: str) -> IpAddress | None:
-    try:
-        return ip_address(text.partition("%")[0])
-    except ValueError:  # a search domain
-        return None
