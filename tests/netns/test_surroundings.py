@@ -89,3 +89,21 @@ def test_process_1_of_a_container_collects_the_orphans_of_its_hooks_and_ends_at_
         lab.b.run("kill", inner)
         until(lambda: not lab.b.has_device("office"), 5)
     assert server.wait() == 143
+
+
+def test_a_tunnel_whose_start_waits_for_pre_up_ends_at_sigterm(lab: Lab) -> None:
+    path = configured(lab, "PreUp = echo begun; sleep 60", "PreUp = echo too late", "PostDown = echo undone")
+    server = lab.b.popen(sys.executable, "-c", IMPATIENT, "up", path)
+    server.wait_for("begun")
+    assert server.stop() == 0
+    assert "undone" in server.log
+    assert "too late" not in server.log
+    assert not lab.b.has_device("office")
+
+
+IMPATIENT = """
+import vpntun.process.shell
+from vpntun.__main__ import main
+vpntun.process.shell.PATIENCE_AT_THE_END = 0.1
+main()
+"""
