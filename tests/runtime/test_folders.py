@@ -10,7 +10,8 @@ import pytest
 from tests.machine import needs_root, ordinary_user
 from vpntun.config.keyfile import default_path
 from vpntun.errors import ConfigurationError
-from vpntun.runtime.folders import lasting_folder, run_folder
+from vpntun.runtime.folders import lasting_folder, make_folder, run_folder
+from vpntun.runtime.state import TimestampFile
 
 
 def test_an_ordinary_user_has_folders_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +25,19 @@ def test_an_ordinary_user_has_folders_of_its_own(monkeypatch: pytest.MonkeyPatch
 @needs_root
 def test_root_has_the_machines_folders() -> None:
     assert (run_folder(), lasting_folder()) == (Path("/run/vpntun"), Path("/var/lib/vpntun"))
+
+
+def test_folders_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    former = os.umask(0)
+    try:
+        make_folder(tmp_path / "one" / "two")
+        TimestampFile(bytes(32), tmp_path / "one" / "three").next()
+    finally:
+        os.umask(former)
+    made = list((tmp_path / "one").rglob("*"))
+    assert len(made) == 3
+    assert all(each.stat().st_mode & 0o077 == 0 for each in (tmp_path / "one", *made))
+    make_folder(tmp_path / "one" / "two")
 
 
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vpntun.crypto.keys import format_key, generate_secret, parse_key
 from vpntun.errors import ConfigurationError, KeyFileError, PrivilegeError
-from vpntun.runtime.folders import users_folder
+from vpntun.runtime.folders import make_folder, users_folder
 
 TAG = "vpntun shared key 1"
 LARGEST = 4096
@@ -54,7 +54,7 @@ def create_shared(path: Path) -> bytes:
     secret = generate_secret()
     temporary = path.parent / f".vpntun.key.{os.urandom(8).hex()}"
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             _write_new(temporary, f"{TAG}\n{format_key(secret)}\n")
             os.link(temporary, path)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vpntun.errors import PrivilegeError, VpntunError
+from vpntun.runtime.folders import make_folder
 from vpntun.runtime.log import Limited
 from vpntun.runtime.loop import Loop
 
@@ -211,7 +212,7 @@ def _listen(name: str, path: Path) -> tuple[socket.socket, tuple[int, int]]:
     """Return a listening socket of mode 0600, and the identity of its file."""
     new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         with _locked(path.parent):
             _free_name(path)
             os.fchmod(new.fileno(), 0o600)  # bind gives the file this mode (unix_bind, net/unix/af_unix.c)

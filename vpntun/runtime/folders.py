@@ -44,6 +44,13 @@ def absolute(path: Path) -> Path:
         ) from None
 
 
+def make_folder(path: Path) -> None:
+    """Create a folder and those above it that are missing, with mode 0700 whatever the umask. Raises OSError."""
+    if not path.parent.exists():
+        make_folder(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
 def _folder(of_the_machine: str, variable: str, of_the_user: str) -> Path:
     if os.geteuid() == 0:
         return Path(of_the_machine) / "vpntun"

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 from vpntun.crypto.timestamp import tai64n
-from vpntun.runtime.folders import lasting_folder, run_folder
+from vpntun.runtime.folders import lasting_folder, make_folder, run_folder
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
 
@@ -159,11 +159,12 @@ class StateFile:
     def _replace(self, text: str) -> None:
         self._make_folder()
         fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        fresh.write_text(text)
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
+            file.write(text)
         fresh.replace(self._path)
 
     def _make_folder(self) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._path.parent)
 
 
 def is_timestamp(stamp: bytes) -> bool:
