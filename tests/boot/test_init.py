@@ -83,6 +83,13 @@ def test_a_second_start_and_a_second_stop_change_nothing(server: Host) -> None:
     stop(server)
 
 
+def test_of_two_starts_at_once_both_succeed_and_one_tunnel_runs(server: Host) -> None:
+    starts = [server.popen(SCRIPT, "start", "server@tun3") for _ in range(2)]
+    assert [start.wait(30) for start in starts] == [0, 0]
+    assert status(server, "server@tun3") == RUNS
+    stop(server)
+
+
 def test_an_action_on_one_tunnel_leaves_the_other_alone(server: Host) -> None:
     server.run(SCRIPT, "start", "office")
     assert (status(server, "office"), status(server, "server@tun3")) == (RUNS, STOPPED)
