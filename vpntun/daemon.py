@@ -114,7 +114,7 @@ class _Daemon:
             return False
         self._device = state.device = TunDevice(tunnel.interface)
         stack.callback(self._device.close)
-        self._host = HostNetwork(tunnel, self._device, self._journal, stack)
+        self._host = HostNetwork(tunnel, self._device, self._journal, stack, self._set_mark)
         state.mark = self._host.mark
         self._carriers = state.carriers = open_carriers(tunnel, self._host.mark, self._loop, stack)
         self._addresses = state.addresses = self._configure_device()
@@ -144,6 +144,13 @@ class _Daemon:
         if self._tunnel.hooks.pre_down or self._tunnel.hooks.post_down:
             notice("PreDown and PostDown will run without root's privileges")
 
+    def _set_mark(self, mark: int) -> None:
+        """Give the tunnel's own packets another mark from now on. Raises PrivilegeError."""
+        for carrier in self._carriers.values():
+            carrier.set_mark(mark)
+        self._outer_routes.set_mark(mark)
+        self._state.mark = mark
+
     def _configure_device(self) -> list[Interface]:
         """Set addresses, routes and MTU of the device, and bring it up; return its addresses."""
         tunnel, device = self._tunnel, self._device
@@ -163,8 +170,8 @@ class _Daemon:
         return addresses
 
     def _make_engine(self) -> Engine:
-        network = OuterRoutes(self._tunnel.interface, self._host.mark)
-        self._stack.callback(network.close)
+        self._outer_routes = OuterRoutes(self._tunnel.interface, self._host.mark)
+        self._stack.callback(self._outer_routes.close)
         own_addresses = None
         if self._tunnel.relay:
             own_addresses = OwnAddresses(self._device.name, self._watch.since_last_asked(Changed.ADDRESSES))
@@ -173,7 +180,7 @@ class _Daemon:
             self._device,
             self._carriers,
             self._loop,
-            network=network,
+            network=self._outer_routes,
             own_addresses=own_addresses,
             drops=self._drops,
             observer=self,
@@ -210,8 +217,8 @@ class _Daemon:
         parts = [*self._kept, *self._host.parts]
         self._upkeep = Upkeep(self._device.name, self._loop, parts)
         self._stack.callback(self._upkeep.close)
-        if parts:
-            self._watch.subscribe(EVERYTHING, self._upkeep.look)
+        self._watch.subscribe(EVERYTHING, self._upkeep.look)
+        self._upkeep.look()
 
     def _give_up_privileges(self) -> None:
         """Run PostUp, which needs the privileges, and become the user.

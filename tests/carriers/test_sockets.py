@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.carriers.test_udp_socket import free_port
+from tests.carriers.user import RecordingUser
 from tests.datapath.ends import new_accepted
 from tests.machine import HandLoop, needs_root, ordinary_user
-from vpntun.carriers.base import ConnectionOwner
+from vpntun.carriers.base import ConnectionOwner, Stream
 from vpntun.carriers.listening import TcpListener
 from vpntun.carriers.sockets import address_at, bind, families, host_of, packed, scope_of, where_of
-from vpntun.carriers.tcp import Dialling
+from vpntun.carriers.tcp import Dialling, TcpCarrier
 from vpntun.carriers.tcp_connection import TcpConnection
+from vpntun.carriers.udp import UdpCarrier
 from vpntun.carriers.udp_socket import UdpSocket
 from vpntun.errors import PortInUse, PrivilegeError, VpntunError
 from vpntun.types import SocketAddress
@@ -54,6 +56,30 @@ def test_every_socket_of_a_tunnel_carries_its_mark(loop: HandLoop) -> None:
     loop.watch(dialled[0].fileno(), lambda: None)
     dialled[0].close()
     accepted.close()
+
+
+@needs_root
+def test_a_mark_can_be_changed_and_removed_while_the_sockets_are_in_use(loop: HandLoop) -> None:
+    carriers = UdpCarrier(loop, 0, answers_from_where_asked=False), TcpCarrier(loop, None)
+    listening = socket.create_server(("127.0.0.1", 0))
+    dialled: list[Stream | None] = []
+    carriers[1].start(RecordingUser())
+    for count, mark in enumerate((0, MARK, 7, 0), 1):
+        for carrier in carriers:
+            carrier.set_mark(mark)
+        carriers[1].dial(carriers[0].sockets[socket.AF_INET].endpoint(listening.getsockname()), OWNER, dialled.append)
+        while len(dialled) < count:
+            loop.poll(0.01)
+        used = [each.fileno() for each in carriers[0].sockets.values()]
+        used += [each.fileno() for each in dialled if isinstance(each, TcpConnection)]
+        assert {mark_of(descriptor) for descriptor in used} == {mark}
+    for each in dialled:
+        assert each is not None
+        each.close()
+    carriers[1].set_mark(MARK)  # those that were closed are left alone
+    for carrier in carriers:
+        carrier.close()
+    listening.close()
 
 
 def test_no_mark_is_set_without_a_full_tunnel(loop: HandLoop) -> None:

@@ -82,23 +82,23 @@ CASES = {
         lambda netlink: any(each.address == "fd77::1" for each in netlink.addresses()),
     ),
     "rule": Case(
-        Rule(4, 5182, 7, 51820),
+        Rule(4, 32402, 7, 51820),
         lambda netlink: (
-            rules(netlink, 4, 5182)
+            rules(netlink, 4, 32402)
             == [{"FRA_TABLE": 7, "FRA_FWMARK": 51820, "action": 1, "inverted": True, "length": 0}]
         ),
     ),
     "rule to a network": Case(
-        Rule(6, 5181, 7, to="fd01::/64"),
+        Rule(6, 32401, 7, to="fd01::/64"),
         lambda netlink: (
-            rules(netlink, 6, 5181)
+            rules(netlink, 6, 32401)
             == [{"FRA_TABLE": 7, "FRA_DST": "fd01::", "action": 1, "inverted": False, "length": 64}]
         ),
     ),
     "rule of a length": Case(
-        Rule(4, 5200, 7, shortest=9),
+        Rule(4, 32420, 7, shortest=9),
         lambda netlink: (
-            rules(netlink, 4, 5200) == [{"FRA_TABLE": 7, "action": 1, "inverted": False, "length": 0, "suppressed": 8}]
+            rules(netlink, 4, 32420) == [{"FRA_TABLE": 7, "action": 1, "inverted": False, "length": 0, "suppressed": 8}]
         ),
     ),
     "rule that refuses": Case(
@@ -230,7 +230,7 @@ def test_marks_are_made_valid_once_and_invalid_again() -> None:
 
 @in_own_network
 def test_marks_stay_valid_until_the_last_tunnel_ends() -> None:
-    setting, first, second = (change_kinds.CONF / "all" / "src_valid_mark", Rule(4, 5182, 7, 7), Rule(4, 5201, 8, 8))
+    setting, first, second = (change_kinds.CONF / "all" / "src_valid_mark", Rule(4, 32402, 7, 7), Rule(4, 32421, 8, 8))
     with Netlink() as netlink:
         for change in (ValidMark(7), first, ValidMark(8), second):
             assert change.make(netlink)

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from tests.machine import logged
 from vpntun.netconf import change_kinds, cleanup, dns
-from vpntun.netconf.change_kinds import Address, LooseFilter, Mtu, Route, Rule, Up, ValidMark
+from vpntun.netconf.change_kinds import Address, LooseFilter, Mtu, OtherRoute, Route, Rule, Up, ValidMark
 from vpntun.netconf.changes import Change, entry_of
 from vpntun.netconf.cleanup import KINDS, change_of, clean_up
 from vpntun.netconf.dns import NameServers, entry_for
 from vpntun.netconf.journal import Journal, path_of
+from vpntun.netconf.netlink import KERNELS_TABLES
 
 EVERY_KIND: list[Change] = [
     Mtu("tun3", 1500, 1380),
@@ -27,8 +28,9 @@ EVERY_KIND: list[Change] = [
     Address("tun3", ip_interface("fd77::1/64")),
     Route("tun3", ip_network("10.0.0.0/8"), 254),
     Route("tun3", ip_network("::/0"), 51820, "fd77::1"),
-    Rule(4, 5182, 51820, 51820),
-    Rule(6, 5181, 254, to="fd01::/64", shortest=64),
+    OtherRoute("tun4", ip_network("10.0.0.0/8"), 51820, "10.9.0.1"),
+    Rule(4, 32402, 51820, 51820),
+    Rule(6, 32401, 254, to="fd01::/64", shortest=64),
     ValidMark(51820),
     LooseFilter(1),
     NameServers(entry_for("tun3"), "nameserver 192.0.2.1\nsearch example.org\n"),
@@ -66,7 +68,7 @@ def test_an_entry_that_is_not_a_change_is_ignored(entry: dict[str, str | int]) -
     assert change_of(entry, "tun3") is None
 
 
-NUMBERS = st.integers(-2, 5200) | st.sampled_from([2**31, 2**32 - 1, 2**32, 2**63, 2**70])
+NUMBERS = st.integers(-2, 32420) | st.sampled_from([2**31, 2**32 - 1, 2**32, 2**63, 2**70])
 NAMES = st.sampled_from(["gone0", "eth0", "", "x" * 40, "a\0b", "\ud800"])
 PLACES = st.sampled_from(
     ["10.0.0.0/8", "fd00::/8", "::/0", "fe80::%1/64", "10.1.1.1", "10.0.0.1/8", "1/2", "/", "x", ""]
@@ -93,6 +95,7 @@ class FakeNetlink:
     def __init__(self) -> None:
         self.requests = self
         self.devices: set[str] = set()
+        self.asked = ""
         self.fields: list[dict[str, object]] = []
 
     def __enter__(self) -> FakeNetlink:
@@ -102,7 +105,7 @@ class FakeNetlink:
         pass
 
     def index_of(self, device: str) -> int:
-        self.devices.add(device)
+        self.asked = device
         return 1
 
     def rules(self, _: int) -> list[object]:
@@ -110,6 +113,8 @@ class FakeNetlink:
 
     def rule(self, *_: str, **fields: object) -> None:
         self.fields.append(fields)
+        if fields.get("table") in (None, *KERNELS_TABLES):  # in other tables there are routes of other tunnels
+            self.devices.add(self.asked or "gone0")
 
     link = addr = route = rule
 
@@ -136,7 +141,7 @@ def test_no_entry_raises_and_none_touches_anything_but_this_interface(entries: l
     for fields in netlink.fields:
         assert all(0 <= each < 1 << 32 for each in fields.values() if isinstance(each, int))
         assert fields.get("family", 2) in (2, 10)
-        assert fields.get("priority", 5180) in change_kinds.PRIORITIES
+        assert fields.get("priority", 32400) in change_kinds.PRIORITIES
 
 
 @pytest.mark.parametrize(
@@ -149,12 +154,12 @@ def test_no_entry_raises_and_none_touches_anything_but_this_interface(entries: l
         Route("tun3", ip_network("10.0.0.0/8"), 254, "fd77::1"),
         Rule(4, 0, 255),
         Rule(4, 32766, 254),
-        Rule(9, 5182, 51820),
-        Rule(4, 5182, 2**70),
-        Rule(4, 5182, -1),
-        Rule(4, 5181, 254, to="fd01::/64"),
-        Rule(6, 5181, 254, to="fe80::%1/64"),
-        Rule(4, 5181, 254, to="10.0.0.1"),
+        Rule(9, 32402, 51820),
+        Rule(4, 32402, 2**70),
+        Rule(4, 32402, -1),
+        Rule(4, 32401, 254, to="fd01::/64"),
+        Rule(6, 32401, 254, to="fe80::%1/64"),
+        Rule(4, 32401, 254, to="10.0.0.1"),
         LooseFilter(2),
         NameServers("eth0", ""),
     ],

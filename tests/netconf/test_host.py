@@ -45,7 +45,7 @@ class Bench:
         tunnel = Tunnel("tun3", KeyPair.generate(), peers, None, None, routing=routing, dns=tuple(dns.split()))
         device = FakeDevice()
         self._stack.callback(device.close)
-        host = HostNetwork(tunnel, device, Journal("tun3", self._folder), self._stack)
+        host = HostNetwork(tunnel, device, Journal("tun3", self._folder), self._stack, lambda _: None)
         return " ".join(each.name for each in host.awaited(peers, lambda name, _: name in found.split()))
 
 

@@ -8,16 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.netconf.change_kinds import PRIORITIES, Route, Rule
-from vpntun.netconf.netlink import InterfaceAddress
+from vpntun.netconf.change_kinds import PRIORITIES, OtherRoute, Route, Rule
+from vpntun.netconf.netlink import IFF_NOARP, IFF_UP, FoundRoute, FoundRule, InterfaceAddress, Link
 from vpntun.netconf.route_plan import (
     RoutePlan,
     Table,
     automatic_routes,
     collapse_to_default,
     connected_routes,
+    copied_routes,
     full_tunnel_rules,
     full_tunnel_versions,
+    is_of_a_vpntun,
     merging_rules,
     routes_by,
     uncovered,
@@ -117,12 +119,12 @@ def test_an_endpoint_may_be_anywhere_except_in_a_part_of_a_private_network(allow
 
 
 def test_rules_merge_a_table_with_main_one_prefix_length_at_a_time() -> None:
-    assert merging_rules(networks("10.0.0.0/8 192.0.2.1/32 11.0.0.0/8 fd00::/8"), 7) == [
-        Rule(4, 5201, 7, 7, shortest=32),
-        Rule(4, 5248, 254, 7, shortest=9),
-        Rule(4, 5249, 7, 7, shortest=8),
-        Rule(6, 5440, 254, 7, shortest=9),
-        Rule(6, 5441, 7, 7, shortest=8),
+    assert merging_rules(networks("10.0.0.0/8 192.0.2.1/32 11.0.0.0/8 fd00::/8"), 7, 7) == [
+        Rule(4, 32421, 7, 7, shortest=32),
+        Rule(4, 32468, 254, 7, shortest=9),
+        Rule(4, 32469, 7, 7, shortest=8),
+        Rule(6, 32660, 254, 7, shortest=9),
+        Rule(6, 32661, 7, 7, shortest=8),
     ]
 
 
@@ -136,7 +138,7 @@ def test_the_longest_prefix_of_two_merged_tables_wins(
     def longest(table: int) -> int:
         return max((each.prefixlen for each in tables[table] if to.subnet_of(each)), default=-1)  # type: ignore[arg-type]
 
-    rules = [each for each in merging_rules(mine, 7) if isinstance(each, Rule)]
+    rules = [each for each in merging_rules(mine, 7, 7) if isinstance(each, Rule)]
     assert rules == sorted(rules, key=lambda each: each.priority)
     assert all(each.priority in PRIORITIES for each in rules)
     chosen = next((each.table for each in rules if longest(each.table) >= each.shortest), 254)
@@ -168,7 +170,7 @@ def test_allowed_ips_of_a_full_tunnel_go_into_its_table_and_the_others_into_main
         [whole, connected, wide, there],
         full=[4],
         merged=[],
-        mark=7,
+        table=7,
         addresses=addresses,
         existing={there},
     )
@@ -177,7 +179,7 @@ def test_allowed_ips_of_a_full_tunnel_go_into_its_table_and_the_others_into_main
 
 def test_allowed_ips_of_a_merged_version_go_into_the_table_of_the_mark() -> None:
     wide, private = networks("8.0.0.0/6 fd07::/64")
-    routes = automatic_routes("tun3", [wide, private], full=[], merged=[4], mark=7, addresses=[], existing=())
+    routes = automatic_routes("tun3", [wide, private], full=[], merged=[4], table=7, addresses=[], existing=())
     assert routes == [Route("tun3", wide, 7), Route("tun3", private, 254)]
 
 
@@ -188,10 +190,59 @@ def test_a_full_tunnel_leaves_this_hosts_private_networks_to_main() -> None:
         address_on("eth0", "fd00::7/64"),
         address_on("tun3", "10.9.0.1/24"),
     ]
-    assert full_tunnel_rules("tun3", [4], 7, addresses) == [
-        Rule(4, 5180, 7, 7, shortest=1),
-        Rule(4, 5181, 254, to="192.168.1.0/24", shortest=24),
-        Rule(4, 5182, 7, 7),
-        Rule(4, 5183, 0, 7),
+    assert full_tunnel_rules("tun3", [4], 7, 8, addresses) == [
+        Rule(4, 32400, 7, 8, shortest=1),
+        Rule(4, 32401, 254, to="192.168.1.0/24", shortest=24),
+        Rule(4, 32402, 7, 8),
+        Rule(4, 32403, 0, 8),
     ]
-    assert full_tunnel_rules("tun3", [], 7, addresses) == []
+    assert full_tunnel_rules("tun3", [], 7, 8, addresses) == []
+
+
+def link(number: int, name: str, kind: str, flags: int = IFF_UP | IFF_NOARP) -> Link:
+    return Link(number, name, flags, 1420, kind)
+
+
+def test_a_full_tunnel_copies_the_routes_that_lead_to_other_tunnels_and_none_that_dhcp_can_hand_out() -> None:
+    links = {
+        each.number: each
+        for each in (
+            link(2, "eth0", "", IFF_UP),
+            link(3, "veth0", "veth", IFF_UP),
+            link(4, "tap0", "tun", IFF_UP),
+            link(5, "tun3", "tun"),
+            link(6, "office", "tun"),
+            link(7, "wg0", "wireguard"),
+            link(8, "down0", "wireguard", IFF_NOARP),
+            link(9, "vpn0", "tun"),
+        )
+    }
+    office, inner, shared, own = networks("10.20.0.0/16 10.20.1.0/24 10.30.0.0/16 10.40.0.0/16")
+    halves = networks("0.0.0.0/1 128.0.0.0/1")
+    found = [
+        *(FoundRoute(inner, 254, number, "") for number in (2, 3, 4, 5, 8)),
+        FoundRoute(office, 254, 6, "10.8.0.2"),
+        FoundRoute(shared, 254, 6, ""),
+        FoundRoute(shared, 254, 7, ""),
+        FoundRoute(own, 254, 7, ""),
+        FoundRoute(ip_network("0.0.0.0/0"), 254, 7, ""),
+        FoundRoute(ip_network("fe80::/64"), 254, 7, ""),
+        *(FoundRoute(half, 254, 9, "") for half in halves),
+    ]
+    assert copied_routes(links, found, 7, {own}, "tun3") == [
+        OtherRoute("office", office, 7, "10.8.0.2"),
+        OtherRoute("office", shared, 7),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "ours"),
+    [
+        (FoundRule(4, 32402, 1, 7, 7, "", 0, True), True),
+        (FoundRule(4, 32402, 1, 7, 7, "", 0, False), False),
+        (FoundRule(4, 32402, 1, 7, 0, "", 0, True), False),
+        (FoundRule(4, 5270, 1, 52, 7, "", 0, True), False),
+    ],
+)
+def test_a_vpntuns_rules_are_known_by_priority_and_mark(rule: FoundRule, ours: bool) -> None:
+    assert is_of_a_vpntun(rule) is ours

@@ -38,7 +38,7 @@ def change(netlink: Netlink, kind: Changed) -> None:
         case Changed.LINKS:
             netlink.requests.link("set", index=index, mtu=1400)
         case Changed.ADDRESSES:
-            netlink.requests.addr("add", index=index, address="fd09::1", prefixlen=128)
+            netlink.requests.addr("add", index=index, address="10.9.0.1", prefixlen=32)
         case Changed.ROUTES:
             netlink.requests.route("add", dst="10.9.0.0/24", oif=index, table=77)
         case Changed.RULES:

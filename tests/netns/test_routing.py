@@ -62,10 +62,10 @@ class World:
             f"ListenPort = {PORT}\nTransport = auto\n"
             f"[Peer]\nPublicKey = {format_key(self._client.public)}\nAllowedIPs = 10.9.0.2, fd09::2\n",
         )
-        server = self.b.vpntun("up", file)
+        self.server = self.b.vpntun("up", file)
         self.before = self.state()
         self._watch.wait_for("watching", SECONDS)
-        server.wait_for(STARTED, SECONDS)
+        self.server.wait_for(STARTED, SECONDS)
 
     def write(
         self,
@@ -353,11 +353,11 @@ def test_a_full_tunnel_uses_the_configured_mark_and_avoids_numbers_in_use(world:
 
 
 def test_rules_that_the_operator_added_are_not_duplicated_and_stay(world: World) -> None:
-    world.a.run("sh", "-c", "ip rule add prio 5182 not fwmark 4242 table 4242")
-    world.a.run("sh", "-c", "ip rule add prio 5181 to 10.0.0.0/24 table main suppress_prefixlength 23")
+    world.a.run("sh", "-c", "ip rule add prio 32402 not fwmark 4242 table 4242")
+    world.a.run("sh", "-c", "ip rule add prio 32401 to 10.0.0.0/24 table main suppress_prefixlength 23")
     before = world.state()
     client = world.up(FULL, "FwMark = 4242")
-    assert (world.rules().count("5181:"), world.rules().count("5182:")) == (3, 2)
+    assert (world.rules().count("32401:"), world.rules().count("32402:")) == (3, 2)
     assert client.stop() == 0
     assert world.state() == before
 
@@ -484,7 +484,7 @@ def test_without_resolvconf_the_tunnel_is_up_and_logs_one_warning(world: World) 
 
 def test_hook_lines_run_before_and_after_everything_that_is_set_up(world: World) -> None:
     recorded = world.lab.folder / "recorded"
-    state = "$(ip -o link show %i 2>/dev/null | wc -l) $(ip rule | grep -c 5182:)"
+    state = "$(ip -o link show %i 2>/dev/null | wc -l) $(ip rule | grep -c 32402:)"
     lines = [f"{when} = echo {when} %i {state} >>{recorded}" for when in ("PostDown", "PreDown", "PostUp", "PreUp")]
     client = world.up(FULL, *lines, "PostUp = ping -c1 -w20 10.9.0.1", f"PostUp = echo and again >>{recorded}")
     assert until(lambda: "again" in recorded.read_text(), SECONDS)

@@ -129,6 +129,9 @@ class Carrier(Protocol):
         `on_done` is called once, with the connection, or with None on failure.
         """
 
+    def set_mark(self, mark: int) -> None:
+        """Give every packet that leaves from now on this mark, 0 for none. Raises PrivilegeError."""
+
     def close_all_of(self, peer: Reachable) -> None:
         """Close every connection that this peer has opened."""
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 
 from vpntun.carriers.accepted import AcceptedConnections
-from vpntun.carriers.sockets import bind, marked
+from vpntun.carriers.sockets import bind, marked, set_mark
 from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.runtime.loop import Loop
 
@@ -26,6 +26,10 @@ class TcpListener:
         new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket = bind(new, port, "TCP")
         self._socket.listen(MOST_WAITING_TO_BE_ACCEPTED)
+
+    def set_mark(self, mark: int) -> None:
+        """Give the connections that are accepted from now on this mark. Raises PrivilegeError."""
+        set_mark(self._socket, mark)
 
     def fileno(self) -> int:
         """Return the descriptor, for the loop."""

@@ -21,14 +21,22 @@ def marked(new: socket.socket, mark: int) -> socket.socket:
     """Set SO_MARK on a fresh socket, unless `mark` is 0, and return the socket. PrivilegeError closes it."""
     if mark:
         try:
-            new.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _u32(mark))
-        except PermissionError as error:
+            set_mark(new, mark)
+        except PrivilegeError:
             new.close()
-            raise PrivilegeError(
-                f"no right to set the packet mark {mark}, which keeps the tunnel's own packets out of the tunnel: run "
-                "as root or with CAP_NET_ADMIN"
-            ) from error
+            raise
     return new
+
+
+def set_mark(used: socket.socket, mark: int) -> None:
+    """Set SO_MARK on a socket: the mark of every packet that it sends from now on. Raises PrivilegeError."""
+    try:
+        used.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _u32(mark))
+    except PermissionError as error:
+        raise PrivilegeError(
+            f"no right to set the packet mark {mark}, which keeps the tunnel's own packets out of the tunnel: run "
+            "as root or with CAP_NET_ADMIN"
+        ) from error
 
 
 def bind(new: socket.socket, port: int, protocol: str) -> socket.socket:

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from weakref import WeakSet
 
 from vpntun.carriers.accepted import AcceptedConnections
 from vpntun.carriers.base import CarrierUser, ConnectionOwner, Stream
@@ -45,6 +46,7 @@ class TcpCarrier:
         self._received = SharedBuffer()
         self.accepted = AcceptedConnections(loop, self._received, on_ready=self._ready, on_closed=self._closed)
         self._listeners: list[TcpListener] = []
+        self._connections: WeakSet[TcpConnection] = WeakSet()
         try:
             for family in (families() if versions is None else versions) if port is not None else ():
                 self._listeners.append(TcpListener(family, port or 0, mark))
@@ -87,6 +89,14 @@ class TcpCarrier:
         source = candidate.flow.source
         Dialling(candidate.address, self._loop, done, owner, self._received, self._mark, source)
 
+    def set_mark(self, mark: int) -> None:
+        """Set the mark of the listeners, and of all connections, as Carrier.set_mark."""
+        for listener in self._listeners:
+            listener.set_mark(mark)
+        for connection in self._connections:
+            connection.set_mark(mark)
+        self._mark = mark
+
     def close_all_of(self, peer: Reachable) -> None:
         """Close every connection that this peer has opened."""
         self.accepted.close_all_of(peer)
@@ -109,6 +119,7 @@ class TcpCarrier:
 
     def _watch(self, connection: TcpConnection) -> None:
         if self._user is not None:
+            self._connections.add(connection)
             read = partial(self._user.read_stream, connection)
             self._loop.watch(connection.fileno(), read, connection.flush, on_failure=connection.close)
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from vpntun.carriers.base import ConnectionOwner
-from vpntun.carriers.sockets import packed, scope_of, where_of
+from vpntun.carriers.sockets import packed, scope_of, set_mark, where_of
 from vpntun.core.endpoint import Flow, Outcome, Reachable
 from vpntun.errors import BadPacket
 from vpntun.runtime.loop import Loop
@@ -92,6 +92,11 @@ class TcpConnection:
 
     def send_from(self, source: bytes) -> None:
         """Do nothing: a connection keeps its address."""
+
+    def set_mark(self, mark: int) -> None:
+        """Give every packet that leaves from now on this mark. Raises PrivilegeError."""
+        if self._socket.fileno() >= 0:  # else it is closed
+            set_mark(self._socket, mark)
 
     def fileno(self) -> int:
         """Return the descriptor, for the loop."""

@@ -114,6 +114,11 @@ class UdpCarrier:
         """Fail: UDP has no connections."""
         on_done(None)
 
+    def set_mark(self, mark: int) -> None:
+        """Set the mark of every socket, as Carrier.set_mark."""
+        for udp in self.sockets.values():
+            udp.set_mark(mark)
+
     def close_all_of(self, peer: Reachable) -> None:
         """Do nothing: UDP has no connections."""
 

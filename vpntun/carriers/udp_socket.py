@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from vpntun.carriers.arrivals import SOL_UDP, Receiver, sent_from
 from vpntun.carriers.base import Arrival
-from vpntun.carriers.sockets import Ancillary, bind, marked, packed, scope_of, where_of
+from vpntun.carriers.sockets import Ancillary, bind, marked, packed, scope_of, set_mark, where_of
 from vpntun.core.endpoint import Flow, Outcome, Reachable
 from vpntun.runtime.loop import Loop
 from vpntun.types import CarrierName, SocketAddress
@@ -147,6 +147,11 @@ class UdpSocket:
         self.expect_pieces: Callable[[int], None] = receiver.expect_pieces
         self.note_whole_message: Callable[[int, int], None] = receiver.note_whole_message
         """The last four are the receiver's own, as DatagramSource describes them: a look-up less for each read."""
+
+    def set_mark(self, mark: int) -> None:
+        """Give every datagram that leaves from now on this mark, 0 for none. Raises PrivilegeError."""
+        set_mark(self._socket, mark)
+        self.mark = mark
 
     @property
     def port(self) -> int:

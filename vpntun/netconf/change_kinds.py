@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import ClassVar
 
 from vpntun.errors import ConfigurationError, PrivilegeError
-from vpntun.netconf.netlink import FIB_RULE_INVERT, Netlink, family_of
+from vpntun.netconf.netlink import FIB_RULE_INVERT, KERNELS_TABLES, Netlink, family_of
 from vpntun.types import Interface, Network
 
 IFA_F_NODAD = 0x02
 FR_ACT_UNREACHABLE = 7
 CONF = Path("/proc/sys/net/ipv4/conf")
 STRICT, LOOSE = 1, 2
-PRIORITIES = range(5180, 5200 + 2 * 128 + 2)
-"""Priorities of all rules in route_plan.py; merging_rules makes the last one."""
+MERGED = 32420
+"""Priority of the first rule that merges a table with main (route_plan.py)."""
+PRIORITIES = range(32400, MERGED + 2 * 128 + 2)
+"""Priorities of all rules in route_plan.py; merging_rules makes the last one.
+
+They come late, just before main's 32766, so that rules of other programs keep their rank.
+"""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,13 @@ class Route:
 
 
 @dataclass(frozen=True)
+class OtherRoute(Route):
+    """A copy of a route through another virtual device in the table of a full tunnel."""
+
+    on_device: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
 class Rule:
     """A policy rule: which packets are looked up in which table. The rule with the lowest `priority` comes first.
 
@@ -169,10 +181,10 @@ class ValidMark:
     """The kernel's setting by which its IPv4 reverse path filter minds marks (src_valid_mark in ip-sysctl).
 
     Arriving packets that carry the tunnel's mark (firewall/arrivals.py) then pass a strict filter, which stays strict.
-    Several tunnels share the setting, and the last one to end switches it off. `mark`: this tunnel's.
+    Several tunnels share the setting, and the last one to end switches it off. `table`: this tunnel's.
     """
 
-    mark: int
+    table: int
 
     on_device: ClassVar[bool] = False
 
@@ -198,8 +210,9 @@ class ValidMark:
             (CONF / "all" / "src_valid_mark").write_text("0\n")
 
     def _is_shared(self, netlink: Netlink) -> bool:
-        """Whether another tunnel has rules of IPv4 for its mark."""
-        return any(rule.priority in PRIORITIES and rule.mark not in (0, self.mark) for rule in netlink.rules(4))
+        """Whether another tunnel has rules of IPv4 for its table."""
+        others = [rule for rule in netlink.rules(4) if rule.priority in PRIORITIES and rule.mark]
+        return any(rule.table not in (*KERNELS_TABLES, self.table) for rule in others)
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,29 @@ from pathlib import Path
 from typing import Any
 
 from vpntun.errors import PrivilegeError
-from vpntun.netconf.change_kinds import LOOSE, PRIORITIES, Address, LooseFilter, Mtu, Route, Rule, Up, ValidMark
+from vpntun.netconf.change_kinds import (
+    LOOSE,
+    PRIORITIES,
+    Address,
+    LooseFilter,
+    Mtu,
+    OtherRoute,
+    Route,
+    Rule,
+    Up,
+    ValidMark,
+)
 from vpntun.netconf.changes import Change, take_back
 from vpntun.netconf.dns import NameServers, entry_for
 from vpntun.netconf.journal import Entry, entries_of, forget, path_of
-from vpntun.netconf.netlink import Netlink
+from vpntun.netconf.netlink import KERNELS_TABLES, Netlink
 from vpntun.netconf.route_plan import EVERYTHING
 from vpntun.runtime.log import notice
 from vpntun.tun.device import TunDevice
 from vpntun.tun.queries import interface_exists
 
 KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Mtu, Up, Address, Route, Rule, ValidMark, LooseFilter, NameServers)
+    kind.__name__: kind for kind in (Mtu, Up, Address, Route, OtherRoute, Rule, ValidMark, LooseFilter, NameServers)
 }
 
 
@@ -74,9 +85,10 @@ def _can_be_of(interface: str, change: Change) -> bool:
     match change:
         case Mtu() | Up() | Address():
             return change.device == interface
+        case OtherRoute():
+            return change.device != interface and change.table not in KERNELS_TABLES and _is_of_one_version(change)
         case Route():
-            version = ip_address(_address(change.source)).version if change.source else change.network.version
-            return change.device == interface and version == change.network.version
+            return change.device == interface and _is_of_one_version(change)
         case Rule():
             network = ip_network(_address(change.to)) if change.to else EVERYTHING.get(change.version)
             return (
@@ -93,6 +105,11 @@ def _can_be_of(interface: str, change: Change) -> bool:
         case NameServers():
             return change.entry == entry_for(interface)
     return False
+
+
+def _is_of_one_version(route: Route) -> bool:
+    """Whether the source address fits the network. Raises ValueError for a bad one."""
+    return not route.source or ip_address(_address(route.source)).version == route.network.version
 
 
 def _text(value: object) -> str:

@@ -31,10 +31,12 @@ from vpntun.types import Network
 class HostNetwork:
     """The routes, rules and name servers of one tunnel. They are taken back at the end, by `stack`.
 
-    `mark`: the mark that the tunnel's sockets must carry, 0 for none.
+    `mark`: the mark that the tunnel's sockets must carry at first, 0 for none. `set_mark` gives them another.
     """
 
-    def __init__(self, tunnel: Tunnel, device: Device, journal: Journal, stack: ExitStack) -> None:
+    def __init__(
+        self, tunnel: Tunnel, device: Device, journal: Journal, stack: ExitStack, set_mark: Callable[[int], None]
+    ) -> None:
         """Choose the mark. Raises ConfigurationError."""
         routing = tunnel.routing
         self._table = routing.table
@@ -46,6 +48,7 @@ class HostNetwork:
             journal,
             ephemeral=device.created,
             tcp_port=tunnel.tcp_port,
+            set_mark=set_mark,
         )
         stack.callback(self._routes.undo)
         self._dns: HostDns | None = HostDns(tunnel.interface, tunnel.dns, journal)
@@ -56,7 +59,7 @@ class HostNetwork:
     @property
     def parts(self) -> list[Part]:
         """What has to be kept as it was set."""
-        return [self._routes] if self._table != "off" else []
+        return [self._routes]
 
     def apply(self, peers: Collection[PeerSettings], is_found: Callable[[str, int], bool]) -> list[PeerSettings]:
         """Set what can be set for these peers, take back the routes to all others; return the peers that it waits for.

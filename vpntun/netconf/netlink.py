@@ -22,6 +22,8 @@ from vpntun.types import Network
 
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
 MAIN = 254
+KERNELS_TABLES = frozenset({0, 253, 254, 255})
+"""None, default, main and local."""
 ANY = {4: bytes(4), 6: bytes(16)}
 MOST_TRIES = 20
 SECONDS_BETWEEN_TRIES = 0.01
@@ -30,15 +32,18 @@ RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETRULE = 18, 22, 26, 34
 IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_EXT_MASK = 3, 4, 18, 29
 IFLA_INFO_KIND = 1
 WITHOUT_STATISTICS = ((IFLA_EXT_MASK, struct.pack("=I", 1 << 3)),)
-IFF_UP = 0x1
+IFF_UP, IFF_NOARP = 0x1, 0x80
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-RTA_DST, RTA_OIF, RTA_TABLE = 1, 4, 15
+RTA_DST, RTA_OIF, RTA_PREFSRC, RTA_TABLE = 1, 4, 7, 15
 RTN_UNICAST = 1
 RTM_F_CLONED = 0x200
 FRA_DST, FRA_PRIORITY, FRA_FWMARK, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, FRA_FWMASK = 1, 6, 10, 14, 15, 16
 FIB_RULE_INVERT = 0x2
 OUR_ATTRIBUTES = frozenset({1, 6, 10, 14, 15, 16, 18, 21})
 """Those above, padding, and FRA_PROTOCOL; with any other a rule is not like this program's."""
+
+TUNNELS = frozenset({"tun", "wireguard", "ovpn", "ovpn-dco", "xfrm", "vti", "vti6", "ipip", "gre"})
+"""Kinds of devices. With ARP, as TAP devices have it, one may also be an uplink. sit and ip6tnl often are."""
 
 NO_SUPPRESSION = ALL_BITS = 0xFFFFFFFF
 
@@ -78,13 +83,22 @@ class Link(NamedTuple):
         """Whether the device is administratively up."""
         return bool(self.flags & IFF_UP)
 
+    @property
+    def leads_to_a_tunnel(self) -> bool:
+        """Whether it is the device of a tunnel of IP packets, on which nobody hands out routes by DHCP."""
+        return self.kind in TUNNELS and bool(self.flags & IFF_NOARP)
+
 
 class FoundRoute(NamedTuple):
-    """A route in the kernel. `device`: the number of its device, 0 if it has none or several."""
+    """A route in the kernel. `device`: the number of its device, 0 if it has none or several.
+
+    `source`: the address to send from, "" for the kernel's choice.
+    """
 
     network: Network
     table: int
     device: int
+    source: str
 
 
 class FoundRule(NamedTuple):
@@ -198,7 +212,8 @@ class Netlink(AbstractContextManager["Netlink"]):
             device = _number_in(found, RTA_OIF)
             is_wanted = number == table and (not index or device == index) and family == family_of(version)
             if is_wanted and kind == RTN_UNICAST and not flags & RTM_F_CLONED:
-                yield FoundRoute(_network_of(found.get(RTA_DST) or ANY[version], length), number, device)
+                source = _text_of(found[RTA_PREFSRC]) if RTA_PREFSRC in found else ""
+                yield FoundRoute(_network_of(found.get(RTA_DST) or ANY[version], length), number, device, source)
 
     def found_rules(self, version: int) -> Iterator[FoundRule]:
         """Yield the policy rules of an IP version. Raises OSError, or Interrupted at the end."""

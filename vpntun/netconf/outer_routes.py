@@ -87,6 +87,10 @@ class OuterRoutes:
         others = [each for each in addresses if each[0] not in tunnels]
         return min(others, key=rank)[1] if others else b""
 
+    def set_mark(self, mark: int) -> None:
+        """Ask for packets with this mark from now on."""
+        self._mark = mark
+
     def close(self) -> None:
         """Close the socket."""
         self._questions.close()

@@ -5,49 +5,50 @@ The key `Table` of wg-quick decides, but a full tunnel does not leak here:
     off    no routes
     N      each allowed IP becomes a route in table N
     auto   each allowed IP becomes a route in the main table, unless another route through the device covers it.
-           A /0, or networks that together cover everything, make a full tunnel of that IP version. T is the tunnel's
-           mark, and also the number of a table in which the allowed IPs, and the networks of the device's own
-           addresses, lead to the device:
+           A /0, or networks that together cover everything, make a full tunnel of that IP version. M is the mark of the
+           tunnel's own packets. T, the same number unless there are several full tunnels, is a table in which the
+           allowed IPs, and the networks of the device's own addresses, lead to the device. Beside them it has copies of
+           the routes that lead to other tunnels:
 
-           rule   5180   packets without the mark T:                table T, except for its default route
-           rule   5181   packets to one of this host's networks:    main, if it has a route to all or part of it
-           rule   5182   packets without the mark T:                table T
-           rule   5183   packets without the mark T:                unreachable
+           rule  32400   packets without the mark M:                table T, except for its default route
+           rule  32401   packets to one of this host's networks:    main, if it has a route to all or part of it
+           rule  32402   packets without the mark M:                table T
+           rule  32403   packets without the mark M:                unreachable
            rule  32766   the rest, so packets with the mark:        main
 
            Without a /0, a peer's endpoint may still lie in an allowed IP, unless that is part of a private network.
            The allowed IPs of that version then go into table T as well. In main, the tunnel's own packets would
            follow them. For each of their prefix lengths L, the longest first:
 
-           rule  from    packets without the mark T:                main, if it has a route longer than L
-           rule  5200    packets without the mark T:                table T, if it has one of length L or longer
+           rule  from    packets without the mark M:                main, if it has a route longer than L
+           rule  32420   packets without the mark M:                table T, if it has one of length L or longer
 
            So the longest prefix wins, as if all routes were in main. If the operator sets FwMark, they stay in main:
            routing packets with that mark is then the operator's task.
 
 wg-quick looks up every packet in main first and follows any route there except a default route. So whoever answers
-DHCP requests can divert a host's traffic by handing out routes. Here main's routes serve only two kinds of packets: the
-tunnel's own, recognized by their socket's mark and not by an address, and packets to the private networks in which this
-host has an address (localnets.py), unless the configuration names those networks.
+DHCP requests can divert a host's traffic by handing out routes. Here main's routes serve only three kinds of packets:
+the tunnel's own, recognized by their socket's mark and not by an address; packets to the private networks in which this
+host has an address (localnets.py), unless the configuration names those networks; and packets to other tunnels (the
+allowed IPs of another vpntun or WireGuard, say), since nobody hands out routes through the device of a tunnel of IP
+packets. These routes are copied, so that a longer one in main does not count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import collapse_addresses, ip_network
 from typing import Literal
 
-from vpntun.netconf.change_kinds import Route, Rule
+from vpntun.netconf.change_kinds import MERGED, PRIORITIES, OtherRoute, Route, Rule
 from vpntun.netconf.changes import Change
 from vpntun.netconf.localnets import PRIVATE, own_networks
-from vpntun.netconf.netlink import MAIN, InterfaceAddress
+from vpntun.netconf.netlink import MAIN, FoundRoute, FoundRule, InterfaceAddress, Link
 from vpntun.types import Network
 
-NAMED, OWN_NETWORKS, TUNNEL, CLOSED = range(5180, 5184)
+NAMED, OWN_NETWORKS, TUNNEL, CLOSED = range(32400, 32404)
 """Priorities of a full tunnel's rules, in the order of the table above."""
-MERGED = 5200
-"""Priority of the first rule that merges a table with main."""
 EVERYTHING: dict[int, Network] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 Table = Literal["auto", "off"] | int
@@ -117,47 +118,58 @@ def automatic_routes(
     *,
     full: Collection[int],
     merged: Collection[int],
-    mark: int,
+    table: int,
     addresses: Iterable[InterfaceAddress],
     existing: Collection[Network],
 ) -> list[Route]:
     """Plan the routes of `Table = auto`.
 
-    `full`: the IP versions that are full tunnels; `merged`: those whose routes go into the mark's table without being
-    one. `addresses`: all of this host's. `existing`: the networks that others already route through the device in main.
+    `full`: the IP versions that are full tunnels; `merged`: those whose routes go into `table` without being one.
+    `addresses`: all of this host's. `existing`: the networks that others already route through the device in main.
     """
     missing = uncovered([each for each in networks if each.version not in full], existing)
-    connected = connected_routes(device, addresses, full, mark)
+    connected = connected_routes(device, addresses, full, table)
     in_table = [each for each in networks if each.version in full and each not in connected]
     in_table += [each for each in missing if each.version in merged]
     in_main = [each for each in missing if each.version not in merged]
-    return [*connected.values(), *routes_by(device, in_table, mark), *routes_by(device, in_main, MAIN)]
+    return [*connected.values(), *routes_by(device, in_table, table), *routes_by(device, in_main, MAIN)]
 
 
 def full_tunnel_rules(
-    device: str, versions: Iterable[int], mark: int, addresses: Iterable[InterfaceAddress]
+    device: str, versions: Iterable[int], table: int, mark: int, addresses: Iterable[InterfaceAddress]
 ) -> list[Change]:
-    """Plan the rules of a full tunnel of these IP versions, for a host with these addresses."""
+    """Plan the rules of a full tunnel of these IP versions, for a host with these addresses.
+
+    `table`: where its routes are. `mark`: the mark of packets that do not follow them.
+    """
     own = own_networks(addresses, but_of=device)
     rules: list[Change] = []
     for version in versions:
         mine = [each for each in own if each.version == version]
-        rules.append(Rule(version, NAMED, mark, mark, shortest=1))
+        rules.append(Rule(version, NAMED, table, mark, shortest=1))
         rules += (Rule(version, OWN_NETWORKS, MAIN, to=str(each), shortest=each.prefixlen) for each in mine)
-        rules.append(Rule(version, TUNNEL, mark, mark))
+        rules.append(Rule(version, TUNNEL, table, mark))
         rules.append(Rule(version, CLOSED, 0, mark))
     return rules
 
 
-def merging_rules(networks: Iterable[Network], mark: int) -> list[Change]:
-    """Plan rules that make the routes to these networks, in the mark's table, count as if they were in main."""
+def is_of_a_vpntun(rule: FoundRule) -> bool:
+    """Whether a vpntun can have made the rule: by its priority, its mark, and that it selects by nothing else."""
+    return rule.priority in PRIORITIES and rule.is_like_ours and bool(rule.mark)
+
+
+def merging_rules(networks: Iterable[Network], table: int, mark: int) -> list[Change]:
+    """Plan rules that make the routes to these networks, in their table, count as if they were in main.
+
+    They do not hold for packets with the mark.
+    """
     lengths = {(each.version, each.max_prefixlen, each.prefixlen) for each in networks}
     rules: list[Change] = []
     for version, longest, length in sorted(lengths, key=lambda each: (each[0], -each[2])):
         priority = MERGED + 2 * (longest - length)
         if length < longest:
             rules.append(Rule(version, priority, MAIN, mark, shortest=length + 1))
-        rules.append(Rule(version, priority + 1, mark, mark, shortest=length))
+        rules.append(Rule(version, priority + 1, table, mark, shortest=length))
     return rules
 
 
@@ -172,6 +184,27 @@ def connected_routes(
             source = each.address if network.version == 4 else ""  # for IPv6 the kernel picks one of the device's
             routes.setdefault(network, Route(device, network, table, source))
     return {network: route for network, route in routes.items() if not network.is_link_local}
+
+
+def copied_routes(
+    links: Mapping[int, Link], found: Iterable[FoundRoute], table: int, taken: Collection[Network], but_of: str
+) -> list[OtherRoute]:
+    """Plan copies of the routes that lead to other tunnels, for the table of a full tunnel.
+
+    `links`: the devices by number. `taken`: networks that are routed there already. Routes that make their device a
+    full tunnel as well are left out.
+    """
+    by_device: dict[str, dict[Network, str]] = {}
+    for each in found:
+        link = links.get(each.device)
+        if link is not None and link.leads_to_a_tunnel and link.name != but_of and link.is_up:
+            by_device.setdefault(link.name, {}).setdefault(each.network, each.source)
+    copies: dict[Network, OtherRoute] = {}
+    for device, networks in by_device.items():
+        for network in collapse_to_default(networks):
+            if network.prefixlen and network not in taken and not network.is_link_local:
+                copies.setdefault(network, OtherRoute(device, network, table, networks[network]))
+    return list(copies.values())
 
 
 def routes_by(device: str, networks: Iterable[Network], table: int) -> list[Route]:

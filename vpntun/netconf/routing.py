@@ -7,42 +7,44 @@ process is killed, its full tunnel stays closed: table T has lost its device, so
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
-from vpntun.errors import ConfigurationError, DeviceError
+from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
 from vpntun.firewall.arrivals import Arrivals
-from vpntun.netconf.change_kinds import LooseFilter, Route, ValidMark, filter_is_strict, filter_setting
+from vpntun.netconf.change_kinds import MERGED, LooseFilter, Route, ValidMark, filter_is_strict, filter_setting
 from vpntun.netconf.changes import Change, Changes
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.localnets import addresses_only_of
-from vpntun.netconf.netlink import MAIN, InterfaceAddress, Netlink
+from vpntun.netconf.netlink import KERNELS_TABLES, MAIN, FoundRoute, InterfaceAddress, Netlink
 from vpntun.netconf.route_plan import (
     EVERYTHING,
     TUNNEL,
     RoutePlan,
     Table,
     automatic_routes,
+    copied_routes,
     full_tunnel_rules,
+    is_of_a_vpntun,
     merging_rules,
     routes_by,
 )
 from vpntun.netconf.upkeep import Host
+from vpntun.runtime.log import notice
 from vpntun.tun.ipv6 import carried_networks
 from vpntun.tun.queries import mtu_of
 from vpntun.types import Network
 
 FIRST_MARK = 51820
-KERNELS_TABLES = range(253, 256)
 IPV6 = Path("/proc/sys/net/ipv6")
 
 
 class HostRoutes:
     """The routes and rules of one tunnel. `mark`: the operator's FwMark, 0 without one.
 
-    `ephemeral`: this process made the device, whose routes disappear with it. `tcp_port`: where peers connect by TCP,
-    None if they do not.
+    `ephemeral`: this process made the device, whose routes disappear with it. `tcp_port`: where the peers connect by
+    TCP, if they do. `set_mark`: gives the tunnel's sockets another mark. Raises PrivilegeError.
     """
 
     def __init__(
@@ -54,16 +56,19 @@ class HostRoutes:
         *,
         ephemeral: bool,
         tcp_port: int | None = None,
+        set_mark: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._device = device
         self._table = table
-        self._mark = mark
+        self._fixed_mark = self._mark = self._number = mark
+        self._set_mark = set_mark
+        self._refused_mark: int | None = None
         self.changes = Changes(journal, device_is_ephemeral=ephemeral)
         self._arrivals = Arrivals(device, tcp_port)
-        self._mark_is_ours = False
         self._full: tuple[int, ...] = ()
+        self._merged: list[Network] = []
         self._settled: list[Change] = []
-        self._rules: list[Change] = []
+        self._following: list[Change] = []
         self._filter: list[Change] = []
 
     def choose_mark(self, networks: Iterable[Network]) -> int:
@@ -73,14 +78,13 @@ class HostRoutes:
         Raises ConfigurationError.
         """
         plan = self._plan(networks)
-        if plan.full and self._mark in KERNELS_TABLES:
+        if plan.full and self._fixed_mark and self._fixed_mark in KERNELS_TABLES:
             raise ConfigurationError(
-                f"FwMark {self._mark} is also the number of the full tunnel's table, and that table is the kernel's: "
-                "choose another FwMark, or leave it out"
+                f"FwMark {self._fixed_mark} is also the number of the full tunnel's table, and that table is the "
+                "kernel's: choose another FwMark, or leave it out"
             )
-        if not self._mark and plan.needs_mark:
-            self._mark = _free_number()
-            self._mark_is_ours = True
+        if not self._number and plan.needs_mark:
+            self._mark = self._number = _free_number()
         return self._mark
 
     def apply(self, networks: Iterable[Network]) -> None:
@@ -92,8 +96,8 @@ class HostRoutes:
         if self._table == "off":
             return
         plan = self._plan(networks)
-        merged = plan.wide if self._mark_is_ours else ()
-        if not self._mark and plan.needs_mark:
+        merged = plan.wide if not self._fixed_mark else ()
+        if not self._number and plan.needs_mark:
             if plan.full:
                 what = f"{EVERYTHING[plan.full[0]]} makes this a full tunnel"
             else:
@@ -102,30 +106,33 @@ class HostRoutes:
                 f"{what}, so its packets must carry a mark from the start: stop it, and start it again"
             )
         with Netlink() as netlink:
+            host = Host.of(netlink)
             for version in plan.full:
-                self._refuse_a_second(netlink, version)
-            addresses = list(netlink.addresses())
-            routes = self._routes(plan, merged, addresses, netlink)
-            marked = self._mark_arrivals(plan.full, merged, addresses)
+                self._refuse_a_second(host, version)
+            routes = self._routes(plan, merged, host)
+            self._share_mark(host, plan.full)
+            marked = self._mark_arrivals(plan.full, merged, host.addresses)
             filtered = 4 in (*plan.full, *merged)
             if filtered and not self._filter:
-                self._filter = _filter_that_passes(self._mark if marked else 0)
-            merging = merging_rules([each.network for each in routes if each.network.version in merged], self._mark)
-            settled = [*routes, *(self._filter if filtered else []), *merging]
-            rules = full_tunnel_rules(self._device, plan.full, self._mark, addresses)
-            self.changes.reconcile([*settled, *rules], netlink)
-        self._full, self._settled, self._rules = plan.full, settled, rules
+                self._filter = _filter_that_passes(self._number if marked else 0)
+            settled = [*routes, *(self._filter if filtered else [])]
+            merged_networks = [each.network for each in routes if each.network.version in merged]
+            following = self._follow(host, plan.full, merged_networks, routes)
+            self.changes.reconcile([*settled, *following], netlink)
+        self._full, self._merged, self._settled, self._following = plan.full, merged_networks, settled, following
 
     @property
     def current(self) -> list[Change]:
         """The routes and rules that are set."""
-        return [*self._settled, *self._rules]
+        return [*self._settled, *self._following]
 
     def follow(self, host: Host) -> list[Change]:
-        """Adapt the rules to this host's own networks, and return all routes and rules."""
-        if self._full:
-            self._mark_arrivals(self._full, (), host.addresses)
-            self._rules = full_tunnel_rules(self._device, self._full, self._mark, host.addresses)
+        """Adapt rules and copied routes to this host's networks and other tunnels. Return all routes and rules."""
+        self._share_mark(host, self._full)
+        if self._full or self._merged:
+            self._mark_arrivals(self._full, self._merged, host.addresses)
+            routes = [each for each in self._settled if isinstance(each, Route)]
+            self._following = self._follow(host, self._full, self._merged, routes)
         return self.current
 
     def undo(self) -> None:
@@ -136,25 +143,63 @@ class HostRoutes:
     def _plan(self, networks: Iterable[Network]) -> RoutePlan:
         return RoutePlan.of(networks, self._table, ipv6=kernel_has_ipv6())
 
-    def _routes(
-        self, plan: RoutePlan, merged: Collection[int], addresses: list[InterfaceAddress], netlink: Netlink
-    ) -> list[Route]:
+    def _routes(self, plan: RoutePlan, merged: Collection[int], host: Host) -> list[Route]:
         reachable = carried_networks(self._device, mtu_of(self._device), plan.networks)
         if isinstance(self._table, int):
             return routes_by(self._device, reachable, self._table)
-        there = [each for version in (4, 6) for each in netlink.routes(version, MAIN, self._device)]
+        there = [each for version in (4, 6) for each in host.netlink.routes(version, MAIN, self._device)]
         return automatic_routes(
             self._device,
             reachable,
             full=plan.full,
             merged=merged,
-            mark=self._mark,
-            addresses=addresses,
+            table=self._number,
+            addresses=host.addresses,
             existing={each for each in there if Route(self._device, each, MAIN) not in self.changes},
         )
 
+    def _follow(
+        self, host: Host, full: Collection[int], merged: Collection[Network], routes: Iterable[Route]
+    ) -> list[Change]:
+        """Plan what depends on more of this host than the tunnel's device."""
+        taken = {each.network for each in routes if each.table == self._number}
+        links = {link.number: link for link in host.links.values()}
+        copies = [
+            copy
+            for version in full
+            for copy in copied_routes(links, self._routes_of_others(host, version), self._number, taken, self._device)
+        ]
+        merging = merging_rules(merged, self._number, self._mark)
+        rules = full_tunnel_rules(self._device, full, self._number, self._mark, host.addresses)
+        return [*copies, *merging, *rules]
+
+    def _routes_of_others(self, host: Host, version: int) -> Iterator[FoundRoute]:
+        """Read the routes of main that lead to other tunnels, and those that other vpntuns have merged with main."""
+        for link in host.links.values():
+            if link.leads_to_a_tunnel and link.name != self._device:
+                yield from host.netlink.found_routes(version, MAIN, link.number)
+        merged = {rule.table for rule in host.rules if rule.priority >= MERGED and is_of_a_vpntun(rule)}
+        for table in sorted(merged - {0, MAIN, self._number}):
+            yield from host.netlink.found_routes(version, table)
+
+    def _share_mark(self, host: Host, full: Collection[int]) -> None:
+        """Let the tunnel's sockets carry the mark of the first full tunnel, so that their packets go beside it."""
+        if self._fixed_mark:
+            return
+        numbers = {rule.table for rule in host.rules if rule.priority == TUNNEL and is_of_a_vpntun(rule)}
+        mark = min(numbers.union([self._number] if full else ()), default=self._number)
+        if mark in (self._mark, self._refused_mark):
+            return
+        try:
+            self._set_mark(mark)
+        except PrivilegeError as error:
+            self._refused_mark = mark
+            notice("another full tunnel is up, and this tunnel's own packets go through it: %s", error)
+        else:
+            self._mark, self._refused_mark = mark, None
+
     def _mark_arrivals(
-        self, full: Collection[int], merged: Collection[int], addresses: Iterable[InterfaceAddress]
+        self, full: Collection[int], merged: Collection[object], addresses: Iterable[InterfaceAddress]
     ) -> bool:
         """Mark what arrives if this tunnel has rules for marks, and return whether that worked."""
         if full or merged:
@@ -162,12 +207,12 @@ class HostRoutes:
         self._arrivals.close()
         return False
 
-    def _refuse_a_second(self, netlink: Netlink, version: int) -> None:
-        for rule in netlink.rules(version):
-            if rule.priority == TUNNEL and rule.mark != self._mark:
+    def _refuse_a_second(self, host: Host, version: int) -> None:
+        for rule in host.rules:
+            if rule.version == version and rule.priority == TUNNEL and rule.table != self._number:
                 raise DeviceError(
-                    f"another full tunnel of IPv{version} (table {rule.mark}) is up, or was killed and blocks traffic: "
-                    "two would lead into each other. End it first, with 'vpntun down NAME'"
+                    f"another full tunnel of IPv{version} (table {rule.table}) is up, or was killed and blocks "
+                    "traffic: two would lead into each other. End it first, with 'vpntun down NAME'"
                 )
 
 
@@ -176,10 +221,13 @@ def kernel_has_ipv6() -> bool:
     return IPV6.exists()
 
 
-def _filter_that_passes(mark: int) -> list[Change]:
-    """Return the change by which the kernel's reverse path filter passes what the peers send, with a mark or 0."""
-    if mark:
-        return [ValidMark(mark)]
+def _filter_that_passes(table: int) -> list[Change]:
+    """Return the change by which the kernel's reverse path filter passes what the peers send.
+
+    `table`: the tunnel's, 0 if arriving packets cannot be marked.
+    """
+    if table:
+        return [ValidMark(table)]
     return [LooseFilter(filter_setting())] if filter_is_strict() else []
 
 

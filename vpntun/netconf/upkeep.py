@@ -22,7 +22,7 @@ from typing import Protocol, TypeVar
 from vpntun.errors import VpntunError
 from vpntun.netconf.change_kinds import Address, Route, Rule
 from vpntun.netconf.changes import Change, Changes
-from vpntun.netconf.netlink import MOST_TRIES, FoundRule, InterfaceAddress, Link, Netlink, netlink_error
+from vpntun.netconf.netlink import MOST_TRIES, FoundRule, InterfaceAddress, Link, Netlink, netlink_error, whole
 from vpntun.netconf.rtnetlink import Interrupted
 from vpntun.runtime.log import NOTICE, Limited, notice
 from vpntun.runtime.loop import Loop
@@ -50,6 +50,13 @@ class Host:
     links: dict[str, Link] = field(default_factory=dict)
     addresses: list[InterfaceAddress] = field(default_factory=list)
     rules: list[FoundRule] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, netlink: Netlink) -> Host:
+        """Ask the kernel for everything at once."""
+        links = {link.name: link for link in whole(netlink.links)}
+        rules = [rule for version in (4, 6) for rule in netlink.rules(version)]
+        return cls(netlink, links, netlink.addresses(), rules)
 
 
 class Part(Protocol):
@@ -123,6 +130,8 @@ class Upkeep:
                 if self._loop.time() >= until:
                     self._loop.call_later(PAUSE, lambda: self._continue(steps))
                     return
+        except Interrupted:
+            self._loop.call_later(SECONDS_BETWEEN, self.look)
         except (VpntunError, OSError, netlink_error()) as error:
             self._cannot("changes of this host's network cannot be followed", error)
         self._steps = None
@@ -140,6 +149,10 @@ class Upkeep:
             wanted = dict.fromkeys(part.follow(host))
             yield
             present = Present(host)
+            for change in part.changes.other_than(wanted):
+                if isinstance(change, Route):  # first, for another device may lead to the same network now
+                    part.changes.drop(change, self._netlink)
+                    yield
             for change in wanted:
                 if change not in known or present.lacks(change):
                     self._make(part.changes, change, is_new=change not in known)
