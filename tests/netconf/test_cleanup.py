@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import tempfile
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
@@ -12,14 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.machine import logged
+from tests.machine import logged, ordinary_user
+from tests.netconf.kernel import add_up, in_own_network
 from vpntun.netconf import change_kinds, cleanup, dns
 from vpntun.netconf.change_kinds import Address, LooseFilter, Mtu, OtherRoute, Route, Rule, Up, ValidMark
 from vpntun.netconf.changes import Change, entry_of
-from vpntun.netconf.cleanup import KINDS, change_of, clean_up
+from vpntun.netconf.cleanup import KINDS, change_of, clean_up, remove_leftovers
 from vpntun.netconf.dns import NameServers, entry_for
 from vpntun.netconf.journal import Journal, path_of
-from vpntun.netconf.netlink import KERNELS_TABLES
+from vpntun.netconf.netlink import KERNELS_TABLES, InterfaceAddress, Netlink
+from vpntun.netconf.route_plan import full_tunnel_rules, merging_rules
 
 EVERY_KIND: list[Change] = [
     Mtu("tun3", 1500, 1380),
@@ -192,3 +195,76 @@ def test_the_changes_of_a_deleted_device_count_as_taken_back(tmp_path: Path) -> 
         clean_up("gone0", tmp_path)
     assert len(lines) == 1
     assert not path_of("gone0", tmp_path).exists()
+
+
+def rules_left(netlink: Netlink) -> set[tuple[int, int, int]]:
+    """Version, priority and table of the rules that a vpntun can have made."""
+    rules = [rule for version in (4, 6) for rule in netlink.rules(version)]
+    return {(rule.version, rule.priority, rule.table) for rule in rules if rule.priority in change_kinds.PRIORITIES}
+
+
+def leave(netlink: Netlink, *changes: Change) -> None:
+    for change in changes:
+        assert change.make(netlink)
+
+
+FULL = full_tunnel_rules(
+    "gone0", [4, 6], 51820, 51820, [InterfaceAddress("eth0", "192.168.7.1", ip_network("192.168.7.0/24"))]
+)
+MERGED = merging_rules([ip_network("128.0.0.0/1")], 51821, 51821)
+
+
+@in_own_network
+def test_rules_and_routes_of_a_killed_tunnel_are_removed_without_a_journal(tmp_path: Path) -> None:
+    subprocess.run(["ip", "tuntap", "add", "mode", "tun", "name", "other"], check=True)
+    with Netlink() as netlink, logged() as lines:
+        leave(netlink, *FULL, *MERGED, Up("other"), OtherRoute("other", ip_network("10.20.0.0/16"), 51820))
+        assert len(rules_left(netlink)) == len({*FULL, *MERGED})
+        assert remove_leftovers("tun3", tmp_path)
+        assert rules_left(netlink) == set()
+        assert netlink.routes(4, 51820) == []
+        assert not remove_leftovers("tun3", tmp_path)
+    assert len(lines) == 1
+    assert "removed what a killed vpntun had left: 10 rules and routes" in lines[0]
+
+
+@in_own_network
+def test_rules_of_a_tunnel_whose_device_is_attached_stay(tmp_path: Path) -> None:
+    with Netlink() as netlink:
+        add_up(netlink, "test0")
+        everything = [ip_network("0.0.0.0/0"), ip_network("::/0")]
+        leave(netlink, *(Route("test0", each, 51820) for each in everything), *FULL, *MERGED)
+        assert remove_leftovers("tun3", tmp_path)
+        assert {table for _, _, table in rules_left(netlink)} == {0, 254, 51820}
+        assert len(rules_left(netlink)) == len(FULL)
+
+
+@in_own_network
+def test_rules_in_the_journal_of_another_interface_stay_until_that_one_is_cleaned_up(tmp_path: Path) -> None:
+    journal = Journal("home", tmp_path)
+    with Netlink() as netlink:
+        for change in FULL:
+            journal.made(entry_of(change))
+        leave(netlink, *FULL)
+        assert not remove_leftovers("tun3", tmp_path)
+        assert len(rules_left(netlink)) == len(FULL)
+        assert remove_leftovers("home", tmp_path)
+        assert rules_left(netlink) == set()
+
+
+@in_own_network
+def test_rules_that_block_nothing_may_be_the_operators_and_stay(tmp_path: Path) -> None:
+    with Netlink() as netlink:
+        leave(netlink, Rule(4, 32402, 4242, 4242), Rule(4, 32401, 254, to="10.0.0.0/24", shortest=24))
+        assert not remove_leftovers("tun3", tmp_path)
+        assert len(rules_left(netlink)) == 2
+
+
+@in_own_network
+def test_leftovers_that_this_user_may_not_remove_stay_without_a_word(tmp_path: Path) -> None:
+    with Netlink() as netlink:
+        leave(netlink, *FULL)
+        tmp_path.chmod(0o755)
+        with ordinary_user() as folder, logged() as lines:
+            assert not remove_leftovers("tun3", folder)
+        assert (len(rules_left(netlink)), lines) == (len(FULL), [])

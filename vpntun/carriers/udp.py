@@ -116,7 +116,7 @@ class UdpCarrier:
 
     def set_mark(self, mark: int) -> None:
         """Set the mark of every socket, as Carrier.set_mark."""
-        for udp in self.sockets.values():
+        for udp in (*self._former, *self.sockets.values()):
             udp.set_mark(mark)
 
     def close_all_of(self, peer: Reachable) -> None:

@@ -20,7 +20,7 @@ from vpntun.cli.run_options import SECONDS
 from vpntun.config.file import interface_of
 from vpntun.control.client import PATIENCE, ControlClient, running_interfaces
 from vpntun.errors import NotInTime, PrivilegeError, VpntunError
-from vpntun.netconf.cleanup import clean_up
+from vpntun.netconf.cleanup import clean_up, remove_leftovers
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.log import open_log
 from vpntun.runtime.logform import escape
@@ -81,7 +81,8 @@ def down(name: str) -> None:
         raise
     except VpntunError:
         open_log(interface, 0)
-        if not clean_up(interface):
+        cleaned = clean_up(interface)
+        if not remove_leftovers(interface) and not cleaned:
             raise
     else:
         with tunnel:

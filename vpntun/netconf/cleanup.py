@@ -1,20 +1,27 @@
-"""Clean-up after a killed process: the changes in its journal are taken back before a new start.
+"""Clean-up after a killed process, before a new start and by 'vpntun down'.
 
-An entry is trusted only if this program can have written it: any interface it names is this one, and all its values are
-possible for the kernel.
+The changes in its journal are taken back. An entry is trusted only if this program can have written it: any interface
+it names is this one, and all its values are possible for the kernel.
+
+A journal may be missing, since the file system was full, say. So rules of a vpntun, known by their priority and mark,
+are removed as well if nobody needs them: no attached device is behind their table, and no other interface's journal
+names it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
 from vpntun.errors import PrivilegeError
 from vpntun.netconf.change_kinds import (
+    FR_ACT_UNREACHABLE,
     LOOSE,
+    MERGED,
     PRIORITIES,
     Address,
     LooseFilter,
@@ -28,8 +35,8 @@ from vpntun.netconf.change_kinds import (
 from vpntun.netconf.changes import Change, take_back
 from vpntun.netconf.dns import NameServers, entry_for
 from vpntun.netconf.journal import Entry, entries_of, forget, path_of
-from vpntun.netconf.netlink import KERNELS_TABLES, Netlink
-from vpntun.netconf.route_plan import EVERYTHING
+from vpntun.netconf.netlink import KERNELS_TABLES, FoundRoute, FoundRule, Link, Netlink, whole
+from vpntun.netconf.route_plan import CLOSED, EVERYTHING, TUNNEL
 from vpntun.runtime.log import notice
 from vpntun.tun.device import TunDevice
 from vpntun.tun.queries import interface_exists
@@ -64,6 +71,77 @@ def clean_up(interface: str, folder: Path | None = None) -> bool:
         notice("took back what a killed vpntun had left: %d changes to this host's network", len(changes))
     forget(path)
     return bool(changes)
+
+
+def remove_leftovers(interface: str, folder: Path | None = None) -> bool:
+    """Remove the rules of killed tunnels that no journal of another interface names. Returns False if there are none.
+
+    The routes in their tables are removed as well. Raises OSError, or DeviceError without a netlink socket. If the
+    right is missing, they stay.
+    """
+    claimed = {rule for name in others_of(interface, folder) for rule in rules_of(name, folder)}
+    with Netlink() as netlink:
+        dead = [change for version in (4, 6) for change in _dead_changes(netlink, version, claimed)]
+        left = sum(not take_back(change, netlink) for change in dead)
+    if left < len(dead):
+        notice("removed what a killed vpntun had left: %d rules and routes", len(dead) - left)
+    return left < len(dead)
+
+
+def others_of(interface: str, folder: Path | None = None) -> list[str]:
+    """List the other interfaces that have a journal."""
+    own = path_of(interface, folder)
+    return sorted(path.stem for path in own.parent.glob(f"*{own.suffix}") if path != own)
+
+
+def rules_of(interface: str, folder: Path | None = None) -> list[Rule]:
+    """List the rules in the journal of an interface."""
+    changes = [change_of(entry, interface) for entry in entries_of(path_of(interface, folder))]
+    return [change for change in changes if isinstance(change, Rule)]
+
+
+def _dead_changes(netlink: Netlink, version: int, claimed: Collection[Rule]) -> Iterator[Change]:
+    """Yield what killed tunnels have left of one IP version: routes, then rules."""
+    links = {link.number: link for link in whole(netlink.links)}
+    rules = [rule for rule in netlink.rules(version) if rule.priority in PRIORITIES and rule.is_like_ours]
+    full = {rule.table for rule in rules if rule.priority == TUNNEL}
+    living = {rule.table for rule in claimed} - KERNELS_TABLES
+    routes: dict[int, list[FoundRoute]] = {}
+    for table in {rule.table for rule in rules if rule.mark} - KERNELS_TABLES:
+        routes[table] = whole(functools.partial(netlink.found_routes, version, table))
+        if _is_attached(table in full, routes[table], links):
+            living.add(table)
+    dead = [rule for rule in _dead_rules(rules, routes, living) if rule not in claimed]
+    for table in {rule.table for rule in dead} & routes.keys():
+        for route in routes[table]:
+            if links[route.device].leads_to_a_tunnel:
+                yield Route(links[route.device].name, route.network, table)
+    yield from dead
+
+
+def _is_attached(is_full: bool, routes: Iterable[FoundRoute], links: Mapping[int, Link]) -> bool:
+    """Whether a program has the device of a table open. A full tunnel's other routes may be those of other tunnels."""
+    counting = [links.get(route.device) for route in routes if not is_full or not route.network.prefixlen]
+    return any(link is not None and link.has_carrier for link in counting)
+
+
+def _dead_rules(rules: Collection[FoundRule], tables: Collection[int], living: Collection[int]) -> Iterator[Rule]:
+    """Yield the rules of one IP version that belong to none of the living tables.
+
+    A full tunnel without its last rule blocks nothing, and may be the operator's work.
+    """
+    is_closed = any(rule.priority == CLOSED and rule.action == FR_ACT_UNREACHABLE for rule in rules)
+    full_is_dead = is_closed and not any(rule.table in living for rule in rules if rule.priority < MERGED)
+    marks = {rule.mark for rule in rules if rule.table in living}
+    for rule in rules:
+        if rule.priority < MERGED:
+            is_dead = full_is_dead
+        elif rule.table in tables:
+            is_dead = rule.table not in living
+        else:
+            is_dead = rule.mark not in marks
+        if is_dead:
+            yield Rule(rule.version, rule.priority, rule.table, rule.mark, rule.to, rule.shortest)
 
 
 def change_of(entry: Entry, interface: str) -> Change | None:

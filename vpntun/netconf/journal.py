@@ -43,6 +43,11 @@ class Journal:
         self._said = False
 
     @property
+    def folder(self) -> Path:
+        """Where this journal is, and those of other interfaces."""
+        return self._path.parent
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing to take back."""
         return not self._entries
@@ -84,7 +89,8 @@ class Journal:
             if not self._said:
                 self._said = True
                 notice(
-                    "%s cannot be written (%s): if this process is killed, the next one cannot clean up after it",
+                    "%s cannot be written (%s): if this process is killed, the next one removes its rules alone, and what else "
+                    "it has changed stays",
                     self._path,
                     error.strerror,
                 )

@@ -32,7 +32,7 @@ RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETRULE = 18, 22, 26, 34
 IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_EXT_MASK = 3, 4, 18, 29
 IFLA_INFO_KIND = 1
 WITHOUT_STATISTICS = ((IFLA_EXT_MASK, struct.pack("=I", 1 << 3)),)
-IFF_UP, IFF_NOARP = 0x1, 0x80
+IFF_UP, IFF_NOARP, IFF_LOWER_UP = 0x1, 0x80, 0x10000
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_OIF, RTA_PREFSRC, RTA_TABLE = 1, 4, 7, 15
 RTN_UNICAST = 1
@@ -82,6 +82,11 @@ class Link(NamedTuple):
     def is_up(self) -> bool:
         """Whether the device is administratively up."""
         return bool(self.flags & IFF_UP)
+
+    @property
+    def has_carrier(self) -> bool:
+        """Whether the device can carry packets; a TUN device cannot while no program has it open."""
+        return bool(self.flags & IFF_LOWER_UP)
 
     @property
     def leads_to_a_tunnel(self) -> bool:

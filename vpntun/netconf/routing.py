@@ -15,6 +15,7 @@ from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
 from vpntun.firewall.arrivals import Arrivals
 from vpntun.netconf.change_kinds import MERGED, LooseFilter, Route, ValidMark, filter_is_strict, filter_setting
 from vpntun.netconf.changes import Change, Changes
+from vpntun.netconf.cleanup import others_of, remove_leftovers, rules_of
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.localnets import addresses_only_of
 from vpntun.netconf.netlink import KERNELS_TABLES, MAIN, FoundRoute, InterfaceAddress, Netlink
@@ -62,6 +63,7 @@ class HostRoutes:
         self._table = table
         self._fixed_mark = self._mark = self._number = mark
         self._set_mark = set_mark
+        self._journal = journal
         self._refused_mark: int | None = None
         self.changes = Changes(journal, device_is_ephemeral=ephemeral)
         self._arrivals = Arrivals(device, tcp_port)
@@ -83,6 +85,8 @@ class HostRoutes:
                 f"FwMark {self._fixed_mark} is also the number of the full tunnel's table, and that table is the "
                 "kernel's: choose another FwMark, or leave it out"
             )
+        if plan.needs_mark:
+            remove_leftovers(self._device, self._journal.folder)
         if not self._number and plan.needs_mark:
             self._mark = self._number = _free_number()
         return self._mark
@@ -208,12 +212,19 @@ class HostRoutes:
         return False
 
     def _refuse_a_second(self, host: Host, version: int) -> None:
+        folder = self._journal.folder
         for rule in host.rules:
             if rule.version == version and rule.priority == TUNNEL and rule.table != self._number:
+                owners = [name for name in others_of(self._device, folder) if rule.table in _tables_of(name, folder)]
                 raise DeviceError(
                     f"another full tunnel of IPv{version} (table {rule.table}) is up, or was killed and blocks "
-                    "traffic: two would lead into each other. End it first, with 'vpntun down NAME'"
+                    "traffic: two would lead into each other. End it first, with "
+                    f"'vpntun down {owners[0] if owners else 'NAME'}'"
                 )
+
+
+def _tables_of(interface: str, folder: Path) -> set[int]:
+    return {rule.table for rule in rules_of(interface, folder)}
 
 
 def kernel_has_ipv6() -> bool:
