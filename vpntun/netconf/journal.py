@@ -89,8 +89,8 @@ class Journal:
             if not self._said:
                 self._said = True
                 notice(
-                    "%s cannot be written (%s): if this process is killed, the next one removes its rules alone, and what else "
-                    "it has changed stays",
+                    "%s cannot be written (%s): if this process is killed, the next one removes its rules, but nothing "
+                    "else that it has changed",
                     self._path,
                     error.strerror,
                 )
