@@ -326,6 +326,15 @@ def test_at_the_end_the_running_command_is_waited_for_and_no_other_is_run(bench:
     assert bench.lines == ["link-up", "down "]
 
 
+def test_a_tunnel_that_is_told_to_end_does_not_wait_for_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpntun.process.hooks.PATIENCE_AT_THE_END", 0.1)
+    hooks = bench.hooks(up=bench.script("exec sleep 60"), down=bench.writer())
+    bench.loop.call_later(0.0, bench.loop.stop)
+    hooks.up()
+    hooks.down()
+    assert bench.lines == ["down "]
+
+
 def test_at_the_end_a_command_that_hangs_is_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vpntun.process.hooks.PATIENCE_AT_THE_END", 0.1)
     hooks = bench.hooks(link_up=bench.script("exec sleep 60"), down=bench.writer())

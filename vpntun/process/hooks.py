@@ -118,8 +118,8 @@ class Hooks:
             command.check(os.geteuid() if event == "up" else user)
 
     def up(self) -> None:
-        """Run the command for `up`, and wait for it. Raises HookFailed."""
-        problem = self._wait_for(Occasion("up", *self._facts))
+        """Run the command for `up`, and wait for it, but not for long once the loop is stopped. Raises HookFailed."""
+        problem = self._wait_for(Occasion("up", *self._facts), PATIENCE_AT_THE_END)
         if problem is not None:
             raise HookFailed(f"the tunnel is not started: {problem}")
 
@@ -139,13 +139,15 @@ class Hooks:
             self._waiting[public] = Occasion(event, *self._facts, peer, endpoint)
         self._next()
 
-    def _wait_for(self, occasion: Occasion) -> str | None:
+    def _wait_for(self, occasion: Occasion, patience: float | None = None) -> str | None:
         command = self._commands.get(occasion.event)
         if command is None:
             return None
         try:
             command.check(os.geteuid())
-            problem = run_and_wait(occasion.event, command.words, occasion.environment(), loop=self._loop)
+            problem = run_and_wait(
+                occasion.event, command.words, occasion.environment(), loop=self._loop, patience=patience
+            )
         except (ConfigurationError, OSError, ValueError) as error:
             problem = f"cannot be run: {error}"
         return problem and f"{command.words[0]} (--{occasion.event}) {problem}"

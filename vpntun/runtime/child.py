@@ -182,16 +182,22 @@ def run_and_wait(
     seconds: float | None = None,
     stdin: int = subprocess.DEVNULL,
     loop: Loop | None = None,
+    patience: float | None = None,
 ) -> str | None:
     """Run a command to its end; return None for success, else what went wrong. Raises OSError if it cannot start.
 
-    `loop`: served meanwhile, as by `Loop.finish`, so that the command can ask this process something.
+    `loop`: served meanwhile, as by `Loop.finish`, so that the command can ask this process something. `patience`: how
+    many seconds the command has left once the loop is stopped; then it is killed, and None is returned.
     """
     problems: list[str | None] = []
     served = loop or Loop()
     try:
-        Child(name, arguments, environment, served, problems.append, seconds=seconds, stdin=stdin)
-        served.finish(lambda: problems)
+        child = Child(name, arguments, environment, served, problems.append, seconds=seconds, stdin=stdin)
+        if patience is None:
+            served.finish(lambda: problems)
+        elif not served.serve(lambda: bool(problems)):
+            child.stop(patience)
+            return None
     finally:
         if loop is None:
             served.close()

@@ -62,6 +62,7 @@ class ServiceSignals(AbstractContextManager[None]):
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
             signal.signal(number, _do_nothing)
         signal.signal(signal.SIGCONT, self._continue)
+        self._loop.call_later(0.0, self._collect_orphans)  # some may have ended before
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(-1)
