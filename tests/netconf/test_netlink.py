@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,22 @@ def test_devices_have_numbers_and_one_that_is_not_there_has_gone() -> None:
         assert netlink.index_of("test0") == netlink.link("test0").number != netlink.index_of("lo")
         with pytest.raises(DeviceError, match="gone0 is gone"):
             netlink.index_of("gone0")
+
+
+@in_own_network
+def test_a_device_has_its_kind_its_state_and_ipv6_unless_that_is_disabled_or_its_mtu_is_too_small() -> None:
+    with Netlink() as netlink:
+        add_up(netlink, "test0")
+        one = netlink.link("test0")
+        assert (one.kind, one.mtu, one.is_up, one.has_carrier, one.has_ipv6) == ("veth", 1500, True, True, True)
+        assert one in list(netlink.links())
+        disable = Path("/proc/sys/net/ipv6/conf/test0/disable_ipv6")
+        disable.write_text("1")
+        assert not netlink.link("test0").has_ipv6
+        disable.write_text("0")
+        assert netlink.link("test0").has_ipv6
+        netlink.requests.link("set", index=one.number, mtu=1000)
+        assert not netlink.link("test0").has_ipv6
 
 
 @in_own_network
@@ -106,5 +123,7 @@ def test_a_request_is_done_is_so_already_or_says_what_could_not_be_set() -> None
 @in_own_network
 def test_without_the_right_the_operator_is_told_what_to_do() -> None:
     said = "no right to set the MTU: run as root"
-    with Netlink() as netlink, ordinary_user(), pytest.raises(PrivilegeError, match=said):
-        netlink.attempt("the MTU", netlink.requests.link, "set", index=1, mtu=1400)
+    with Netlink() as netlink:
+        netlink.open_for_changes()  # an ordinary user may not be able to read this Python's modules
+        with ordinary_user(), pytest.raises(PrivilegeError, match=said):
+            netlink.attempt("the MTU", netlink.requests.link, "set", index=1, mtu=1400)

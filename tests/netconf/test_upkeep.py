@@ -10,11 +10,12 @@ from pathlib import Path
 
 from tests.machine import HandLoop, logged, no_more_descriptors, ordinary_user
 from tests.netconf.kernel import add, add_up, in_own_network
+from vpntun.netconf.changes import Change, Changes
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.netlink import MAIN, Netlink
 from vpntun.netconf.routing import HostRoutes
 from vpntun.netconf.settings import DeviceSettings
-from vpntun.netconf.upkeep import Upkeep
+from vpntun.netconf.upkeep import Host, Upkeep
 
 DEVICE = "test0"
 
@@ -208,3 +209,45 @@ def test_a_look_is_divided_into_short_turns(tmp_path: Path) -> None:
             kept.loop.pass_time(0.01)
             turns += 1
         assert 50 < turns < 200
+
+
+@in_own_network
+def test_what_the_device_had_before_is_put_back_too_and_stays_at_the_end(tmp_path: Path) -> None:
+    with Netlink() as netlink:
+        add_up(netlink, DEVICE, "fd09::2/64")
+        settings = DeviceSettings(DEVICE, Journal(DEVICE, tmp_path))
+        settings.apply([ip_interface("fd09::2/64"), ip_interface("10.9.0.2/24")], [], None)
+        loop = HandLoop()
+        upkeep = Upkeep(DEVICE, loop, [settings])
+        ip(f"address flush dev {DEVICE}")
+        upkeep.look()
+        loop.pass_time(1)
+        upkeep.close()
+        settings.undo()
+        assert {str(each.address) for each in netlink.addresses() if each.device == DEVICE} == {"fd09::2"}
+
+
+@in_own_network
+def test_a_bug_in_a_look_does_not_prevent_the_next(tmp_path: Path) -> None:
+    class Faulty:
+        fails = True
+        looks = 0
+        changes = Changes(None, device_is_ephemeral=True)
+        current: tuple[Change, ...] = ()
+
+        def follow(self, _: Host) -> list[Change]:
+            self.looks += 1
+            if self.fails:
+                raise KeyError
+            return []
+
+    loop, part = HandLoop(), Faulty()
+    upkeep = Upkeep(DEVICE, loop, [part])
+    upkeep.look()
+    with logged():
+        loop.pass_time(1)
+    part.fails = False
+    upkeep.look()
+    loop.pass_time(1)
+    assert (part.looks, loop.internal_errors.count) == (2, 1)
+    upkeep.close()

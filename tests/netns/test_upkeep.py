@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import resource
+import signal
+from itertools import count
+from pathlib import Path
 
 import pytest
 
 from tests.netns.lab import Lab, until
-from tests.netns.test_routing import WORLD, WORLD6, World
+from tests.netns.test_routing import WORLD, WORLD6, World, reload
 
 
 @pytest.fixture
@@ -69,3 +73,23 @@ def test_a_full_tunnel_that_was_killed_without_a_journal_is_cleared_by_down_and_
             world.down()
         world.beside(WORLD, WORLD6)
         assert world.rules() == world.before[: len(world.rules())]
+
+
+def test_a_full_tunnel_without_a_free_descriptor_follows_the_network_and_survives_a_reload(world: World) -> None:
+    client = world.up()
+    pid = client.process.pid
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    lowest_free = next(number for number in count() if number not in used)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, hard))
+    world.a.run("ip", "address", "add", "192.168.7.1/24", "dev", "veth0")
+    assert until(lambda: "192.168.7.0/24" in world.rules(), 5)
+    world.a.run("sh", "-ec", "ip rule del prio 32402; ip link set cli down; ip link set cli up")
+    assert until(lambda: "32402" in world.rules() and "default" in world.routes("51820"), 5)
+    client.process.send_signal(signal.SIGHUP)
+    client.wait_for("nothing has changed")
+    world.through(WORLD, WORLD6)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+    reload(client)
+    assert client.stop() == 0
+    assert "192.168.7.0/24" not in world.rules()

@@ -45,6 +45,7 @@ class Changes:
         self._journal = journal
         self._device_is_ephemeral = device_is_ephemeral
         self._made: dict[Change, None] = {}
+        self._found: set[Change] = set()
 
     def __contains__(self, change: Change) -> bool:
         return change in self._made
@@ -66,11 +67,12 @@ class Changes:
         self._take_back([each for each in self._made if each not in wanted], netlink)
 
     def make(self, change: Change, netlink: Netlink) -> bool:
-        """Make one change, again if it was made before and others have undone it. Returns False if it is so already.
+        """Make one change, again if others have undone it. Returns False if it is so already. Raises VpntunError.
 
-        Raises VpntunError.
+        What the device had already at the first time, it keeps at the end.
         """
-        return change.make(netlink) if change in self._made else self._make(change, netlink)
+        is_known = change in self._made or change in self._found
+        return change.make(netlink) if is_known else self._make(change, netlink)
 
     def other_than(self, wanted: Container[Change]) -> list[Change]:
         """List the changes that were made and are not wanted, in the order in which to drop them."""
@@ -100,6 +102,8 @@ class Changes:
                 self._made[change] = None
             elif journal is not None:
                 journal.taken_back(entry_of(change))
+        if not made and change.on_device:
+            self._found.add(change)
         return made
 
     def _take_back(self, changes: list[Change], netlink: Netlink) -> None:

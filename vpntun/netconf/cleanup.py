@@ -114,8 +114,9 @@ def _dead_changes(netlink: Netlink, version: int, claimed: Collection[Rule]) -> 
     dead = [rule for rule in _dead_rules(rules, routes, living) if rule not in claimed]
     for table in {rule.table for rule in dead} & routes.keys():
         for route in routes[table]:
-            if links[route.device].leads_to_a_tunnel:
-                yield Route(links[route.device].name, route.network, table)
+            link = links.get(route.device)
+            if link is not None and link.leads_to_a_tunnel:
+                yield Route(link.name, route.network, table)
     yield from dead
 
 

@@ -29,7 +29,8 @@ MOST_TRIES = 20
 SECONDS_BETWEEN_TRIES = 0.01
 
 RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETRULE = 18, 22, 26, 34
-IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_EXT_MASK = 3, 4, 18, 29
+IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_EXT_MASK = 3, 4, 18, 26, 29
+IFLA_INET6_CONF, DEVCONF_DISABLE_IPV6 = 2, 26
 IFLA_INFO_KIND = 1
 WITHOUT_STATISTICS = ((IFLA_EXT_MASK, struct.pack("=I", 1 << 3)),)
 IFF_UP, IFF_NOARP, IFF_LOWER_UP = 0x1, 0x80, 0x10000
@@ -70,13 +71,17 @@ class InterfaceAddress(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A device. `kind`: the kernel's word for a virtual device, such as tun, wireguard or veth; "" for others."""
+    """A device. `kind`: the kernel's word for a virtual device, such as tun, wireguard or veth; "" for others.
+
+    `has_ipv6`: whether the kernel carries IPv6 on it, which it does not if the MTU is too small.
+    """
 
     number: int
     name: str
     flags: int
     mtu: int
     kind: str
+    has_ipv6: bool = True
 
     @property
     def is_up(self) -> bool:
@@ -291,10 +296,15 @@ def _no_socket(error: OSError) -> DeviceError:
 def _link_in(message: Message) -> Link:
     body, found = message
     _, _, index, flags, _ = _LINK.unpack(body)
-    information = found.get(IFLA_LINKINFO, b"")
-    kind = attributes_in(information, 0, len(information)).get(IFLA_INFO_KIND, b"")
-    name, mtu = found.get(IFLA_IFNAME, b""), _number_in(found, IFLA_MTU)
-    return Link(index, os.fsdecode(name.rstrip(b"\0")), flags, mtu, kind.rstrip(b"\0").decode("ascii", "replace"))
+    kind = _nested(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode("ascii", "replace")
+    name = os.fsdecode(found.get(IFLA_IFNAME, b"").rstrip(b"\0"))
+    settings = _nested(_nested(found.get(IFLA_AF_SPEC, b"")).get(AF_INET6, b"")).get(IFLA_INET6_CONF, b"")
+    disabled = settings[4 * DEVCONF_DISABLE_IPV6 :][:4]
+    return Link(index, name, flags, _number_in(found, IFLA_MTU), kind, bool(disabled) and not any(disabled))
+
+
+def _nested(attributes: bytes) -> dict[int, bytes]:
+    return attributes_in(attributes, 0, len(attributes))
 
 
 def _number_in(found: Mapping[int, bytes], kind: int, default: int = 0) -> int:

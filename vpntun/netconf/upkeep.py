@@ -26,7 +26,6 @@ from vpntun.netconf.netlink import MOST_TRIES, FoundRule, InterfaceAddress, Link
 from vpntun.netconf.rtnetlink import Interrupted
 from vpntun.runtime.log import NOTICE, Limited, notice
 from vpntun.runtime.loop import Loop
-from vpntun.tun.ipv6 import carries_ipv6
 
 SLICE = 0.002
 PAUSE = 0.01
@@ -124,21 +123,28 @@ class Upkeep:
         """Work for a while, and go on later."""
         if steps is not self._steps:
             return
-        until = self._loop.time() + SLICE
+        has_ended = True
         try:
-            for _ in steps:
-                if self._loop.time() >= until:
-                    self._loop.call_later(PAUSE, lambda: self._continue(steps))
-                    return
+            has_ended = self._work(steps)
         except Interrupted:
             self._loop.call_later(SECONDS_BETWEEN, self.look)
         except (VpntunError, OSError, netlink_error()) as error:
             self._cannot("changes of this host's network cannot be followed", error)
-        self._steps = None
+        finally:
+            if has_ended:
+                self._steps = None
+        if not has_ended:
+            self._loop.call_later(PAUSE, lambda: self._continue(steps))
+            return
         self._say_what_was_put_back()
         if self._is_due:
             self._is_due = False
             self.look()
+
+    def _work(self, steps: Iterator[None]) -> bool:
+        """Take steps for a while. Returns whether the last one is done."""
+        until = self._loop.time() + SLICE
+        return all(self._loop.time() < until for _ in steps)
 
     def _look(self) -> Iterator[None]:
         host = Host(self._netlink)
@@ -253,7 +259,7 @@ class Present:
 
     def _can_have(self, device: str, version: int) -> bool:
         link = self._links.get(device)
-        return link is not None and link.is_up and (version == 4 or carries_ipv6(device, link.mtu))
+        return link is not None and link.is_up and (version == 4 or link.has_ipv6)
 
     def _routes_of(self, version: int, table: int, device: int) -> set[object]:
         key = (version, table, device)
