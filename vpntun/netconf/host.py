@@ -72,7 +72,8 @@ class HostNetwork:
             self._dns.apply()
             self._dns = None
         if self._table != "off":
-            self._routes.apply(self._routed(peer for peer in peers if peer not in awaited))
+            waiting = {peer.public for peer in awaited}
+            self._routes.apply(self._routed(peer for peer in peers if peer.public not in waiting))
         return awaited
 
     def awaited(self, peers: Collection[PeerSettings], is_found: Callable[[str, int], bool]) -> list[PeerSettings]:
