@@ -89,6 +89,18 @@ def test_a_switch_forth_and_back_is_noticed_twice_though_the_peer_names_the_sour
     assert server.flow.source == CHOSEN
 
 
+@pytest.mark.parametrize("named", [CHOSEN, OURS])
+def test_a_switch_is_noticed_although_the_endpoint_is_followed_again_before_the_look(
+    host: Host, paths: OuterPaths, named: bytes
+) -> None:
+    paths.follow("peer", endpoint())
+    server = endpoint(named)  # as the peer's next datagram names it
+    host.prefer_the_other_uplink()
+    paths.follow("peer", server)
+    assert paths.look_again("peer", [server]) is Rerouting.OTHER_ROUTE
+    assert server.flow.source == CHOSEN
+
+
 def test_another_gateway_is_another_route_and_the_source_is_kept(host: Host, paths: OuterPaths) -> None:
     server = endpoint(OTHERS)
     paths.follow("peer", server)

@@ -76,10 +76,16 @@ class OuterPaths:
             endpoint.send_from(source)
 
     def follow(self, owner: Hashable, endpoint: Endpoint) -> None:
-        """Settle an owner's new endpoint, and remember its route."""
+        """Settle an owner's new endpoint, and remember its route.
+
+        Where that is known, it may have changed since: `look_again` compares.
+        """
         self.settle(endpoint)
         flow = endpoint.flow
-        self._known[owner] = {flow.destination: self._network.find(flow)}
+        known = self._known.get(owner, {}).get(flow.destination)
+        if known is None or flow.source not in (b"", known.source):
+            known = self._network.find(flow)
+        self._known[owner] = {flow.destination: known}
 
     def look_again(self, owner: Hashable, endpoints: Iterable[Endpoint]) -> Rerouting:
         """Compare the present routes with the last ones, and remember them. A route seen first, or lost, is none."""
