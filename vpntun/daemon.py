@@ -130,6 +130,7 @@ class _Daemon:
         self._keep_up()
         self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, self._addresses)))
         self._engine.start()
+        self._watch.subscribe(Changed.RULES, self._host.rules_changed)  # first, since it decides about routes
         self._watch.subscribe(EVERYTHING, self._engine.network_changed)
         if self._service.gives_up_privileges:
             self._give_up_privileges()
@@ -150,6 +151,7 @@ class _Daemon:
             carrier.set_mark(mark)
         self._outer_routes.set_mark(mark)
         self._state.mark = mark
+        self._engine.network_changed()
 
     def _configure_device(self) -> list[Interface]:
         """Set addresses, routes and MTU of the device, and bring it up; return its addresses."""

@@ -13,12 +13,12 @@ import pytest
 
 from tests.machine import logged
 from tests.netconf.kernel import add_up, in_own_network
-from vpntun.errors import ConfigurationError
+from vpntun.errors import ConfigurationError, PrivilegeError
 from vpntun.firewall.arrivals import Arrivals
 from vpntun.netconf import change_kinds
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.netlink import Netlink
-from vpntun.netconf.route_plan import Table
+from vpntun.netconf.route_plan import Table, full_tunnel_rules
 from vpntun.netconf.routing import HostRoutes
 from vpntun.netconf.upkeep import Host
 from vpntun.types import Network
@@ -108,3 +108,36 @@ def test_a_strict_filter_stays_strict_where_arriving_packets_can_be_marked(
     assert len(lines) == (0 if marked else 1)
     routes.undo()
     assert settings() == (1, 0)
+
+
+@pytest.mark.parametrize(("mark", "given"), [(0, [7, 0]), (9, [])])
+@in_own_network
+def test_sockets_carry_the_mark_of_another_full_tunnel_while_it_is_up_unless_the_operator_has_chosen_one(
+    tmp_path: Path, mark: int, given: list[int]
+) -> None:
+    marks: list[int] = []
+    routes = HostRoutes("tun3", "auto", mark, Journal("tun3", tmp_path), ephemeral=True, set_mark=marks.append)
+    with Netlink() as netlink:
+        rules = [each for number in (8, 7) for each in full_tunnel_rules("tun4", [4, 6], number, number, [])]
+        for rule in rules:
+            rule.make(netlink)
+        routes.rules_changed()
+        routes.rules_changed()
+        for rule in rules:
+            rule.take_back(netlink)
+        routes.rules_changed()
+    assert marks == given
+
+
+@in_own_network
+def test_a_user_who_may_not_set_marks_is_told_once_that_the_tunnel_goes_through_the_full_one(tmp_path: Path) -> None:
+    def refuse(_: int) -> None:
+        raise PrivilegeError("no right")
+
+    routes = HostRoutes("tun3", "auto", 0, Journal("tun3", tmp_path), ephemeral=True, set_mark=refuse)
+    with Netlink() as netlink, logged() as lines:
+        for rule in full_tunnel_rules("tun4", [4], 7, 7, []):
+            rule.make(netlink)
+        routes.rules_changed()
+        routes.rules_changed()
+    assert lines == ["another full tunnel is up, and this tunnel's own packets go through it: no right"]

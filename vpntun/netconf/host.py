@@ -15,10 +15,11 @@ DNS nor a mark is needed, nothing waits.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
+from vpntun.errors import DeviceError
 from vpntun.netconf.dns import HostDns, server_of
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.route_plan import versions_with_endpoints
@@ -75,6 +76,11 @@ class HostNetwork:
             waiting = {peer.public for peer in awaited}
             self._routes.apply(self._routed(peer for peer in peers if peer.public not in waiting))
         return awaited
+
+    def rules_changed(self) -> None:
+        """Note that rules of this host have changed."""
+        with suppress(DeviceError, OSError):  # the upkeep looks again
+            self._routes.rules_changed()
 
     def awaited(self, peers: Collection[PeerSettings], is_found: Callable[[str, int], bool]) -> list[PeerSettings]:
         """List the peers whose names are unknown, and must be found before anything may lead to them."""

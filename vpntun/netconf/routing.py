@@ -18,7 +18,7 @@ from vpntun.netconf.changes import Change, Changes
 from vpntun.netconf.cleanup import others_of, remove_leftovers, rules_of
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.localnets import addresses_only_of
-from vpntun.netconf.netlink import KERNELS_TABLES, MAIN, FoundRoute, InterfaceAddress, Netlink
+from vpntun.netconf.netlink import KERNELS_TABLES, MAIN, FoundRoute, FoundRule, InterfaceAddress, Netlink
 from vpntun.netconf.route_plan import (
     EVERYTHING,
     TUNNEL,
@@ -114,7 +114,7 @@ class HostRoutes:
             for version in plan.full:
                 self._refuse_a_second(host, version)
             routes = self._routes(plan, merged, host)
-            self._share_mark(host, plan.full)
+            self._share_mark(host.rules, plan.full)
             marked = self._mark_arrivals(plan.full, merged, host.addresses)
             filtered = 4 in (*plan.full, *merged)
             if filtered and not self._filter:
@@ -132,12 +132,21 @@ class HostRoutes:
 
     def follow(self, host: Host) -> list[Change]:
         """Adapt rules and copied routes to this host's networks and other tunnels. Return all routes and rules."""
-        self._share_mark(host, self._full)
+        self._share_mark(host.rules, self._full)
         if self._full or self._merged:
             self._mark_arrivals(self._full, self._merged, host.addresses)
             routes = [each for each in self._settled if isinstance(each, Route)]
             self._following = self._follow(host, self._full, self._merged, routes)
         return self.current
+
+    def rules_changed(self) -> None:
+        """Give the tunnel's packets the mark of another full tunnel at once, before a connection is dialled inside it.
+
+        If this tunnel has rules of its own, `follow` changes them together with the mark.
+        """
+        if not self._full and not self._merged:
+            with Netlink() as netlink:
+                self._share_mark([rule for version in (4, 6) for rule in netlink.rules(version)], ())
 
     def undo(self) -> None:
         """Take everything back, the last change first."""
@@ -186,11 +195,11 @@ class HostRoutes:
         for table in sorted(merged - {0, MAIN, self._number}):
             yield from host.netlink.found_routes(version, table)
 
-    def _share_mark(self, host: Host, full: Collection[int]) -> None:
+    def _share_mark(self, rules: Iterable[FoundRule], full: Collection[int]) -> None:
         """Let the tunnel's sockets carry the mark of the first full tunnel, so that their packets go beside it."""
         if self._fixed_mark:
             return
-        numbers = {rule.table for rule in host.rules if rule.priority == TUNNEL and is_of_a_vpntun(rule)}
+        numbers = {rule.table for rule in rules if rule.priority == TUNNEL and is_of_a_vpntun(rule)}
         mark = min(numbers.union([self._number] if full else ()), default=self._number)
         if mark in (self._mark, self._refused_mark):
             return
