@@ -26,14 +26,16 @@ print("serves", flush=True)
 while True:
     asked, who = serves.recvfrom(512)
     end = asked.index(0, 12) + 5
-    of_four = asked[end - 4 : end - 2] == bytes((0, 1))
+    known = asked[13:19] != b"nobody"
+    of_four = known and asked[end - 4 : end - 2] == bytes((0, 1))
     answer = bytes((0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 51, 100, 1)) if of_four else b""
-    serves.sendto(asked[:2] + bytes((0x81, 0x80, 0, 1, 0, of_four, 0, 0, 0, 0)) + asked[12:end] + answer, who)
+    head = asked[:2] + bytes((0x81, 0x80 if known else 0x83, 0, 1, 0, of_four, 0, 0, 0, 0))
+    serves.sendto(head + asked[12:end] + answer, who)
 """
 
 
 class Names(World):
-    """A world whose name server does not run yet. It knows every name, as that of the server."""
+    """A world whose name server does not run yet. To it, every name is the server's, but nobody.example.org is none."""
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)
@@ -78,11 +80,12 @@ def test_the_servers_name_is_found_though_the_name_server_is_behind_the_tunnel(n
 
 
 def test_a_dead_name_keeps_no_other_peer_down(names: Names) -> None:
-    client = names.run(names.beside_it(names.write(), "two..dots", "10.44.0.0/16"))
+    names.start_name_server()
+    client = names.run(names.beside_it(names.write(), "nobody.example.org", "10.44.0.0/16"))
     client.wait_for(STARTED, SECONDS)
     names.lab.ping(names.a, "10.9.0.1", SECONDS)
     names.through(WORLD)
-    assert "state: connecting, waiting for the name two..dots" in names.show()
+    assert "state: connecting, waiting for the name nobody.example.org" in names.show()
     assert "starting" not in names.show()
 
 
@@ -130,7 +133,7 @@ def test_a_name_that_a_reload_replaces_is_waited_for_no_more(names: Names) -> No
 def test_the_control_socket_answers_in_each_phase_of_the_start(lab: Lab) -> None:
     go = lab.folder / "go"
     wait = f"echo waits; until test -e {go}; do sleep 0.1; done"
-    peer = "Endpoint = two..dots:1\nAllowedIPs = 0.0.0.0/0"
+    peer = "Endpoint = nobody.invalid:1\nAllowedIPs = 0.0.0.0/0"
     client = lab.a.vpntun("up", configured(lab, lab.a, "client", f"PreUp = {wait}", peer=peer))
     client.wait_for("waits")
     status, said = lab.a.ask("show", "office")
@@ -139,9 +142,9 @@ def test_the_control_socket_answers_in_each_phase_of_the_start(lab: Lab) -> None
     client.wait_for("still being set up: reload it later; nothing has changed")
     assert lab.a.ask("reset", "office") == (1, "vpntun: office refuses: office is still being set up\n")
     go.touch()
-    client.wait_for("waiting for the name two..dots: until then")
+    client.wait_for("waiting for the name nobody.invalid: until then", SECONDS)
     [shown] = json.loads(lab.a.ask("show", "office", "--json")[1])["peers"]
-    assert (shown["state"], shown["unresolved"], shown["endpoint"]) == ("connecting", "two..dots", None)
+    assert (shown["state"], shown["unresolved"], shown["endpoint"]) == ("connecting", "nobody.invalid", None)
     assert lab.a.ask("show", "office", "--wait", "0.3")[0] == 9
     client.process.send_signal(signal.SIGHUP)
     client.wait_for("read the configuration again")
