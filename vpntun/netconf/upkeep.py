@@ -132,10 +132,13 @@ class Upkeep:
             self._cannot("changes of this host's network cannot be followed", error)
         finally:
             if has_ended:
-                self._steps = None
+                self._end_look()
         if not has_ended:
             self._loop.call_later(PAUSE, lambda: self._continue(steps))
-            return
+
+    def _end_look(self) -> None:
+        """Note that a look is over, also one that a bug has ended, and begin the next if the network has changed."""
+        self._steps = None
         self._say_what_was_put_back()
         if self._is_due:
             self._is_due = False
