@@ -55,3 +55,22 @@ def test_where_the_tables_cannot_be_made_one_notice_says_what_that_means() -> No
         assert not second.mark(7, [])
     [line] = lines
     assert "a firewall whose reverse path filter minds marks" in line
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
+@in_own_network
+def test_tables_that_cannot_be_updated_stay_and_each_failure_after_a_success_is_said() -> None:
+    arrivals = Arrivals("tun3")
+    too_many = [f"10.{number >> 8}.{number & 255}.1" for number in range(3000)]
+    for address in ("10.9.0.2", "10.9.0.3"):
+        assert arrivals.mark(7, [address])
+        before = ruleset()
+        with logged() as lines:
+            assert not arrivals.mark(7, too_many)
+            assert not arrivals.mark(7, too_many)
+        assert ruleset() == before
+        assert f"ip daddr {address}" in before
+        [line] = lines
+        assert "cannot be updated" in line
+    arrivals.close()
+    assert ruleset() == ""

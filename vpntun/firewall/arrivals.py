@@ -19,8 +19,8 @@ neighbour discovery are marked as well, for they concern the uplink, also where 
     table arp vpntun-IFACE
     priority     0  everything: marked, since the kernel's filter looks at ARP requests too
 
-The guard is wg-quick's: who shares a network with this host can otherwise find out the tunnel's address, and then the
-connections in the tunnel (CVE-2019-14899). Addresses that another device has as well stay reachable.
+wg-quick has the same guard. Without it, anyone on this host's network could find the tunnel's address by probing, and
+then the connections in the tunnel (CVE-2019-14899). Addresses that another device has as well stay reachable.
 """
 
 from __future__ import annotations
@@ -80,22 +80,26 @@ class Arrivals:
     def mark(self, mark: int, guarded: Iterable[str]) -> bool:
         """Mark what arrives for sockets with this mark, and guard these addresses of the device.
 
-        Returns False if the tables cannot be made; a notice says so, once for each reason.
+        Returns False if the tables cannot be made or updated; a notice says so, once for each reason. Tables that
+        cannot be updated stay as they were.
         """
         content = mark, tuple(guarded)
         if content == self._content:
             return True
         name = f"vpntun-{self._device}"
+        were_made = self._tables is not None
         try:
             if self._tables is None:
                 self._tables = OwnTables()
             self._tables.replace(INET, name, self._chains(*content))
             self._tables.replace(ARP, name, [Chain("input", ARP_INPUT, 0, (set_mark(mark),))])
         except OSError as error:
-            self.close()
+            self._content = None
+            if not were_made:
+                self.close()
             self._tell(error.strerror or str(error))
             return False
-        self._content = content
+        self._content, self._problem = content, ""
         return True
 
     def close(self) -> None:
@@ -105,8 +109,12 @@ class Arrivals:
         self._tables = self._content = None
 
     def _tell(self, problem: str) -> None:
-        if problem != self._problem:
-            self._problem = problem
+        if problem == self._problem:
+            return
+        self._problem = problem
+        if self._tables is not None:
+            notice("the tables of nftables cannot be updated (%s): they mark and guard what they did before", problem)
+        else:
             notice(
                 "no tables of nftables can be made (%s): a firewall whose reverse path filter minds marks drops what "
                 "the peers send, and other devices lead to the tunnel's addresses",
