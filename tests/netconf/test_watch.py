@@ -110,6 +110,20 @@ def test_what_a_subscriber_raises_is_logged_and_ends_nothing(error: Exception) -
 
 
 @in_own_network
+def test_a_bug_of_a_subscriber_is_counted_and_the_next_is_told_nevertheless() -> None:
+    def fail() -> None:
+        raise KeyError
+
+    with watching() as (loop, watch, told), Netlink() as netlink, logged():
+        watch.subscribe(EVERYTHING, fail)
+        watch.subscribe(Changed.RULES, lambda: told.append(EVERYTHING))
+        change(netlink, Changed.RULES)
+        loop.poll(1)
+        assert told == [Changed.RULES, EVERYTHING]
+        assert loop.internal_errors.count == 1
+
+
+@in_own_network
 def test_one_who_asks_is_told_once_of_each_change() -> None:
     with watching() as (loop, watch, _), Netlink() as netlink:
         has_changed: Callable[[], bool] = watch.since_last_asked(Changed.ADDRESSES)

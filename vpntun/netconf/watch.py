@@ -66,7 +66,8 @@ class NetworkWatch:
     def subscribe(self, kinds: Changed, callback: Callable[[], None]) -> None:
         """Call back, in the loop, after changes of these kinds: at once, and at most four times a second.
 
-        An error that the callback raises for the operator, or for lack of descriptors, is logged and ends nothing.
+        Nothing that the callback raises keeps a change from those who have subscribed after it. An error for the
+        operator, or for lack of descriptors, is logged; any other is a bug.
         """
         self._subscribers.append((kinds, callback))
 
@@ -108,6 +109,8 @@ class NetworkWatch:
                     callback()
                 except (VpntunError, OSError) as error:
                     self._failed(error)
+                except Exception:
+                    self._loop.internal_errors.note()
 
 
 def _announcements() -> socket.socket:
