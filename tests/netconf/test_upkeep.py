@@ -80,6 +80,7 @@ def ip(command: str) -> None:
 @in_own_network
 def test_a_device_that_was_taken_down_stays_down_and_is_whole_once_it_is_up_again(tmp_path: Path) -> None:
     with tunnel(tmp_path) as kept, logged() as lines:
+        kept.look()
         ip(f"link set {DEVICE} down")
         kept.look()
         kept.look()
@@ -91,6 +92,21 @@ def test_a_device_that_was_taken_down_stays_down_and_is_whole_once_it_is_up_agai
         assert kept.state() == kept.whole
         assert "put back what had been removed: the address fd09::2/64, the route to" in lines[-1]
         assert "beside" not in lines[-1]
+
+
+@in_own_network
+def test_a_device_that_was_found_down_was_not_taken_down(tmp_path: Path) -> None:
+    with Netlink() as netlink:
+        add(netlink, DEVICE)
+    loop = HandLoop()
+    upkeep = Upkeep(DEVICE, loop, [DeviceSettings(DEVICE, Journal(DEVICE, tmp_path))])
+    with logged() as lines:
+        for state, said in (("down", 0), ("up", 0), ("down", 1)):
+            ip(f"link set {DEVICE} {state}")
+            upkeep.look()
+            loop.pass_time(1)
+            assert len(lines) == said
+    upkeep.close()
 
 
 @in_own_network

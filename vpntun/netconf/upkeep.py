@@ -86,7 +86,7 @@ class Upkeep:
         self._steps: Iterator[None] | None = None
         self._is_due = self._is_closed = False
         self._begun_at = -SECONDS_BETWEEN
-        self._down = False
+        self._is_up: bool | None = None
         self._put_back: list[Change] = []
         self._times: dict[Change, list[float]] = {}
         self._failed = Limited(NOTICE, "%s: %s", loop.time)
@@ -209,8 +209,8 @@ class Upkeep:
 
     def _notice_down(self, host: Host) -> None:
         link = host.links.get(self._device)
-        was_down, self._down = self._down, link is not None and not link.is_up
-        if self._down and not was_down:
+        was_up, self._is_up = self._is_up, link is None or link.is_up
+        if was_up and not self._is_up:
             notice(
                 "the device was taken down, and nothing passes: 'ip link set %s up' brings it up, with its addresses "
                 "and routes",
