@@ -21,8 +21,8 @@ from vpntun.netconf.changes import Change, entry_of
 from vpntun.netconf.cleanup import KINDS, change_of, clean_up, remove_leftovers
 from vpntun.netconf.dns import NameServers, entry_for
 from vpntun.netconf.journal import Journal, path_of
-from vpntun.netconf.netlink import KERNELS_TABLES, InterfaceAddress, Netlink
-from vpntun.netconf.route_plan import full_tunnel_rules, merging_rules
+from vpntun.netconf.netlink import KERNELS_TABLES, FoundRule, InterfaceAddress, Netlink
+from vpntun.netconf.route_plan import full_tunnel_rules, is_of_a_vpntun, merging_rules
 
 EVERY_KIND: list[Change] = [
     Mtu("tun3", 1500, 1380),
@@ -197,10 +197,22 @@ def test_the_changes_of_a_deleted_device_count_as_taken_back(tmp_path: Path) -> 
     assert not path_of("gone0", tmp_path).exists()
 
 
+def every_rule(netlink: Netlink) -> list[FoundRule]:
+    return [rule for version in (4, 6) for rule in netlink.rules(version)]
+
+
+def made(rule: FoundRule) -> Rule:
+    """The change that makes such a rule."""
+    return Rule(rule.version, rule.priority, rule.table, rule.mark, rule.to, rule.shortest)
+
+
 def rules_left(netlink: Netlink) -> set[tuple[int, int, int]]:
     """Version, priority and table of the rules that a vpntun can have made."""
-    rules = [rule for version in (4, 6) for rule in netlink.rules(version)]
-    return {(rule.version, rule.priority, rule.table) for rule in rules if rule.priority in change_kinds.PRIORITIES}
+    return {
+        (rule.version, rule.priority, rule.table)
+        for rule in every_rule(netlink)
+        if rule.priority in change_kinds.PRIORITIES
+    }
 
 
 def leave(netlink: Netlink, *changes: Change) -> None:
@@ -258,6 +270,17 @@ def test_rules_that_block_nothing_may_be_the_operators_and_stay(tmp_path: Path) 
         leave(netlink, Rule(4, 32402, 4242, 4242), Rule(4, 32401, 254, to="10.0.0.0/24", shortest=24))
         assert not remove_leftovers("tun3", tmp_path)
         assert len(rules_left(netlink)) == 2
+
+
+@in_own_network
+def test_rules_of_other_programs_stay_beside_those_of_a_killed_tunnel(tmp_path: Path) -> None:
+    others = [Rule(4, 32410, 77), Rule(4, 32402, 78, to="10.1.0.0/16"), Rule(4, 32501, 100)]
+    others.append(Rule(4, 32600, 254, to="10.0.0.0/8"))
+    with Netlink() as netlink:
+        leave(netlink, *others, *FULL, *MERGED)
+        assert {*FULL, *MERGED} == {made(rule) for rule in every_rule(netlink) if is_of_a_vpntun(rule)}
+        assert remove_leftovers("tun3", tmp_path)
+        assert rules_left(netlink) == {(rule.version, rule.priority, rule.table) for rule in others}
 
 
 @in_own_network

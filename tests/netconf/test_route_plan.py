@@ -236,13 +236,20 @@ def test_a_full_tunnel_copies_the_routes_that_lead_to_other_tunnels_and_none_tha
 
 
 @pytest.mark.parametrize(
-    ("rule", "ours"),
+    "rule",
     [
-        (FoundRule(4, 32402, 1, 7, 7, "", 0, True), True),
-        (FoundRule(4, 32402, 1, 7, 7, "", 0, False), False),
-        (FoundRule(4, 32402, 1, 7, 0, "", 0, True), False),
-        (FoundRule(4, 5270, 1, 52, 7, "", 0, True), False),
+        FoundRule(4, 32402, 1, 7, 7, "", 0, False),
+        FoundRule(4, 32402, 1, 7, 0, "", 0, True),
+        FoundRule(4, 32402, 1, 77, 0, "10.1.1.1/32", 0, True),
+        FoundRule(4, 32403, 1, 7, 7, "", 0, True),
+        FoundRule(4, 32401, 1, 254, 0, "10.0.0.0/8", 0, True),
+        FoundRule(4, 32401, 1, 77, 0, "10.0.0.0/8", 8, True),
+        FoundRule(4, 32401, 1, 254, 0, "", 0, True),
+        FoundRule(4, 32410, 1, 7, 7, "", 0, True),
+        FoundRule(4, 32501, 1, 100, 0, "", 0, True),
+        FoundRule(4, 32600, 1, 254, 0, "10.0.0.0/8", 0, True),
+        FoundRule(4, 5270, 1, 52, 7, "", 0, True),
     ],
 )
-def test_a_vpntuns_rules_are_known_by_priority_and_mark(rule: FoundRule, ours: bool) -> None:
-    assert is_of_a_vpntun(rule) is ours
+def test_rules_that_no_vpntun_makes_are_others(rule: FoundRule) -> None:
+    assert not is_of_a_vpntun(rule)

@@ -16,6 +16,7 @@ from tests.netconf.kernel import add_up, in_own_network
 from vpntun.errors import ConfigurationError, PrivilegeError
 from vpntun.firewall.arrivals import Arrivals
 from vpntun.netconf import change_kinds
+from vpntun.netconf.change_kinds import Rule
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.netlink import Netlink
 from vpntun.netconf.route_plan import Table, full_tunnel_rules
@@ -141,3 +142,14 @@ def test_a_user_who_may_not_set_marks_is_told_once_that_the_tunnel_goes_through_
         routes.rules_changed()
         routes.rules_changed()
     assert lines == ["another full tunnel is up, and this tunnel's own packets go through it: no right"]
+
+
+@in_own_network
+def test_a_rule_of_another_program_does_not_prevent_a_full_tunnel(tmp_path: Path, of: list[HostRoutes]) -> None:
+    with Netlink() as netlink:
+        add_up(netlink, "tun3", "10.9.0.2/24")
+        Rule(4, 32402, 77, to="10.1.1.1/32").make(netlink)
+    of.append(tunnel(tmp_path, "auto"))
+    of[0].choose_mark(networks("0.0.0.0/0"))
+    of[0].apply(networks("0.0.0.0/0"))
+    assert of[0].current

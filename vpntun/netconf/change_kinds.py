@@ -14,7 +14,7 @@ from vpntun.netconf.netlink import FIB_RULE_INVERT, KERNELS_TABLES, Netlink, fam
 from vpntun.types import Interface, Network
 
 IFA_F_NODAD = 0x02
-FR_ACT_UNREACHABLE = 7
+FR_ACT_TO_TBL, FR_ACT_UNREACHABLE = 1, 7
 CONF = Path("/proc/sys/net/ipv4/conf")
 STRICT, LOOSE = 1, 2
 MERGED = 32420

@@ -3,7 +3,7 @@
 The changes in its journal are taken back. An entry is trusted only if this program can have written it: any interface
 it names is this one, and all its values are possible for the kernel.
 
-A journal may be missing, since the file system was full, say. So rules of a vpntun, known by their priority and mark,
+A journal may be missing, since the file system was full, say. So rules of a vpntun, known by their priority and shape,
 are removed as well if nobody needs them: no attached device is behind their table, and no other interface's journal
 names it.
 """
@@ -19,7 +19,6 @@ from typing import Any
 
 from vpntun.errors import PrivilegeError
 from vpntun.netconf.change_kinds import (
-    FR_ACT_UNREACHABLE,
     LOOSE,
     MERGED,
     PRIORITIES,
@@ -36,7 +35,7 @@ from vpntun.netconf.changes import Change, take_back
 from vpntun.netconf.dns import NameServers, entry_for
 from vpntun.netconf.journal import Entry, entries_of, forget, path_of
 from vpntun.netconf.netlink import KERNELS_TABLES, FoundRoute, FoundRule, Link, Netlink, whole
-from vpntun.netconf.route_plan import CLOSED, EVERYTHING, TUNNEL
+from vpntun.netconf.route_plan import CLOSED, EVERYTHING, TUNNEL, is_of_a_vpntun
 from vpntun.runtime.log import notice
 from vpntun.tun.device import TunDevice
 from vpntun.tun.queries import interface_exists
@@ -103,7 +102,7 @@ def rules_of(interface: str, folder: Path | None = None) -> list[Rule]:
 def _dead_changes(netlink: Netlink, version: int, claimed: Collection[Rule]) -> Iterator[Change]:
     """Yield what killed tunnels have left of one IP version: routes, then rules."""
     links = {link.number: link for link in whole(netlink.links)}
-    rules = [rule for rule in netlink.rules(version) if rule.priority in PRIORITIES and rule.is_like_ours]
+    rules = [rule for rule in netlink.rules(version) if is_of_a_vpntun(rule)]
     full = {rule.table for rule in rules if rule.priority == TUNNEL}
     living = {rule.table for rule in claimed} - KERNELS_TABLES
     routes: dict[int, list[FoundRoute]] = {}
@@ -131,7 +130,7 @@ def _dead_rules(rules: Collection[FoundRule], tables: Collection[int], living: C
 
     A full tunnel without its last rule blocks nothing, and may be the operator's work.
     """
-    is_closed = any(rule.priority == CLOSED and rule.action == FR_ACT_UNREACHABLE for rule in rules)
+    is_closed = any(rule.priority == CLOSED for rule in rules)
     full_is_dead = is_closed and not any(rule.table in living for rule in rules if rule.priority < MERGED)
     marks = {rule.mark for rule in rules if rule.table in living}
     for rule in rules:

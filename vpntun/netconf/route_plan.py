@@ -41,7 +41,15 @@ from dataclasses import dataclass
 from ipaddress import collapse_addresses, ip_network
 from typing import Literal
 
-from vpntun.netconf.change_kinds import MERGED, PRIORITIES, OtherRoute, Route, Rule
+from vpntun.netconf.change_kinds import (
+    FR_ACT_TO_TBL,
+    FR_ACT_UNREACHABLE,
+    MERGED,
+    PRIORITIES,
+    OtherRoute,
+    Route,
+    Rule,
+)
 from vpntun.netconf.changes import Change
 from vpntun.netconf.localnets import PRIVATE, own_networks
 from vpntun.netconf.netlink import MAIN, FoundRoute, FoundRule, InterfaceAddress, Link
@@ -154,8 +162,20 @@ def full_tunnel_rules(
 
 
 def is_of_a_vpntun(rule: FoundRule) -> bool:
-    """Whether a vpntun can have made the rule: by its priority, its mark, and that it selects by nothing else."""
-    return rule.priority in PRIORITIES and rule.is_like_ours and bool(rule.mark)
+    """Whether a vpntun can have made the rule: it has the priority and the shape of one in the table above."""
+    if rule.priority not in PRIORITIES or not rule.is_like_ours:
+        return False
+    looks_up = rule.action == FR_ACT_TO_TBL
+    if rule.priority == OWN_NETWORKS:
+        _, _, length = rule.to.partition("/")
+        return looks_up and not rule.mark and rule.table == MAIN and length == str(rule.shortest)
+    if not rule.mark or rule.to:
+        return False
+    if rule.priority == CLOSED:
+        return rule.action == FR_ACT_UNREACHABLE
+    if rule.priority < MERGED:
+        return looks_up and (rule.priority, rule.shortest) in ((NAMED, 1), (TUNNEL, 0))
+    return looks_up
 
 
 def merging_rules(networks: Iterable[Network], table: int, mark: int) -> list[Change]:

@@ -222,8 +222,9 @@ class HostRoutes:
 
     def _refuse_a_second(self, host: Host, version: int) -> None:
         folder = self._journal.folder
-        for rule in host.rules:
-            if rule.version == version and rule.priority == TUNNEL and rule.table != self._number:
+        tunnels = [rule for rule in host.rules if rule.priority == TUNNEL and is_of_a_vpntun(rule)]
+        for rule in tunnels:
+            if rule.version == version and rule.table != self._number:
                 owners = [name for name in others_of(self._device, folder) if rule.table in _tables_of(name, folder)]
                 raise DeviceError(
                     f"another full tunnel of IPv{version} (table {rule.table}) is up, or was killed and blocks "
