@@ -33,7 +33,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from vpntun.carriers.opening import open_carriers
-from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.opening import open_control, open_uapi
 from vpntun.control.state import TunnelState
@@ -51,6 +50,7 @@ from vpntun.netconf.outer_routes import OuterRoutes
 from vpntun.netconf.settings import DeviceSettings
 from vpntun.netconf.upkeep import Part, Upkeep
 from vpntun.netconf.watch import EVERYTHING, Changed, NetworkWatch
+from vpntun.process.awaited_names import AwaitedNames
 from vpntun.process.service import RunOptions, Service
 from vpntun.process.shell import ShellLines
 from vpntun.process.start import Start
@@ -97,7 +97,6 @@ class _Daemon:
         self._check_user()
         self._start = Start(tunnel.hooks, self._service, self._loop, self._start_ended)
         self._state = TunnelState(tunnel, self._start, self._loop, self._drops)
-        self._awaited: list[PeerSettings] = []
 
     # Setting up
 
@@ -118,7 +117,8 @@ class _Daemon:
         state.mark = self._host.mark
         self._carriers = state.carriers = open_carriers(tunnel, self._host.mark, self._loop, stack)
         self._addresses = state.addresses = self._configure_device()
-        self._lookups = state.lookups = Lookups(self._loop, self._name_found)
+        self._names = AwaitedNames(self._host, self._start, self._loop, self._proceed, self._fail)
+        self._lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(self._lookups.close)
         self._engine = self._make_engine()
         if tunnel.identity is not None:
@@ -126,7 +126,7 @@ class _Daemon:
         open_uapi(state, self._loop, self._take_key, stack)
         if self._host.may_lead_look_ups_inside:
             self._start.find_names(self._lookups, tunnel.peers)
-        self._awaited = self._host.apply(tunnel.peers, self._lookups.has_found)
+        self._names.apply(tunnel.peers, self._lookups.has_found)
         self._keep_up()
         self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, self._addresses)))
         self._engine.start()
@@ -246,7 +246,7 @@ class _Daemon:
         self._is_running = True
         if self._links is not None:
             self._add_peers()
-        self._loop.call_later(0.0, self._proceed)  # not called if the loop is stopped before
+        self._loop.call_later(0.0, self._names.begin)  # not called if the loop is stopped before
         schedule = self._engine.schedule
         try:
             self._loop.run(schedule.deadline, schedule.handle)
@@ -271,8 +271,7 @@ class _Daemon:
             notice("changes in the [Interface] section need a restart; changes of peers are applied now")
         if not self._engine.can_call and any(peer.host for peer in fresh.peers):
             raise ConfigurationError("no UDP socket is open for outgoing calls; restart the tunnel to add an Endpoint")
-        self._awaited = self._host.apply(fresh.peers, self._lookups.has_found)
-        self._upkeep.look_again()
+        self._names.apply(fresh.peers, self._lookups.has_found)
         added, removed, changed = self._made_links().change(fresh.peers)
         self._tunnel = self._state.tunnel = replace(self._tunnel, peers=fresh.peers)
         notice("read the configuration again; peers: %d added, %d removed, %d changed", added, removed, changed)
@@ -304,21 +303,8 @@ class _Daemon:
 
     def _proceed(self) -> None:
         """Run PostUp if nothing waits for a name; at once if PostUp has to give the key, since links look names up."""
-        self._start.proceed(self._awaited if self._links is not None else ())
-
-    def _name_found(self) -> None:
-        """Set what waited for a name. An error ends the start, but not a tunnel that is set up."""
-        if not self._is_running:
-            return
-        try:
-            self._awaited = self._host.apply(self._tunnel.peers, self._lookups.has_found)
-            self._upkeep.look_again()
-            self._proceed()
-        except VpntunError as error:
-            if self._start.waits_for is None:
-                log.error("%s", error)
-            else:
-                self._fail(error)
+        self._upkeep.look_again()
+        self._start.proceed(self._names.peers if self._links is not None else ())
 
     def _start_ended(self, failed: Exception | None) -> None:
         if failed is not None:
@@ -348,7 +334,7 @@ class _Daemon:
     @property
     def _summary(self) -> str:
         """What the start waits for, or the state of all links, in one line."""
-        if self._start.waits_for is not None and (self._awaited or self._state.links is None):
+        if self._start.waits_for is not None and (self._state.links is None or self._names.peers):
             return f"waiting for {self._start.waits_for}"
         return self._engine.monitor.summary
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import ip_network
@@ -9,12 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine import no_more_descriptors
+from tests.netconf.kernel import add_up, in_own_network
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Routing, Tunnel
 from vpntun.crypto.keys import KeyPair
+from vpntun.errors import DeviceError
+from vpntun.netconf import dns
 from vpntun.netconf.host import HostNetwork
 from vpntun.netconf.journal import Journal
+from vpntun.netconf.netlink import MAIN, Netlink
 from vpntun.netconf.route_plan import Table
+from vpntun.netconf.routing import HostRoutes
 from vpntun.tun.fake import FakeDevice
 
 FULL, OFFICE, PUBLIC = "0.0.0.0/0", "10.9.0.0/24", "198.51.100.0/24"
@@ -41,12 +48,16 @@ class Bench:
     def awaited(
         self, *peers: PeerSettings, found: str = "", dns: str = "", table: Table = "auto", mark: int = 0
     ) -> str:
-        routing = Routing(table, mark)
-        tunnel = Tunnel("tun3", KeyPair.generate(), peers, None, None, routing=routing, dns=tuple(dns.split()))
-        device = FakeDevice()
-        self._stack.callback(device.close)
-        host = HostNetwork(tunnel, device, Journal("tun3", self._folder), self._stack, lambda _: None)
+        host = self.host(*peers, dns=dns, routing=Routing(table, mark))
         return " ".join(each.name for each in host.awaited(peers, lambda name, _: name in found.split()))
+
+    def host(self, *peers: PeerSettings, dns: str = "", routing: Routing | None = None) -> HostNetwork:
+        tunnel = Tunnel(
+            "tun3", KeyPair.generate(), peers, None, None, routing=routing or Routing(), dns=tuple(dns.split())
+        )
+        self.device = FakeDevice()
+        self._stack.callback(self.device.close)
+        return HostNetwork(tunnel, self.device, Journal("tun3", self._folder), self._stack, lambda _: None)
 
 
 @pytest.fixture
@@ -88,3 +99,41 @@ def test_with_rules_of_the_operators_own_only_the_last_name_is_awaited(bench: Be
     home, office = peer("home", FULL), peer("office", OFFICE)
     assert bench.awaited(home, office, table="off", mark=7) == "home office"
     assert bench.awaited(home, office, table="off", mark=7, found="office") == ""
+
+
+@in_own_network
+def test_routes_and_name_servers_follow_names_and_a_set_up_that_fails_may_be_repeated(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(dns.HostDns, "apply", lambda _: calls.append("apply"))
+    peers = [peer("home", "10.44.0.0/16"), peer("office", OFFICE, "192.0.2.1")]
+    host = bench.host(*peers, dns="10.44.0.1", routing=Routing("auto"))
+    known = {"192.0.2.1"}
+
+    def awaited() -> str:
+        return " ".join(each.name for each in host.apply(peers, lambda name, _: name in known))
+
+    with Netlink() as netlink:
+        add_up(netlink, bench.device.name)
+        with no_more_descriptors(), pytest.raises(DeviceError):
+            awaited()
+        assert awaited() == "home"
+        assert calls == []
+        assert [str(each) for each in netlink.routes(4, MAIN, bench.device.name)] == [OFFICE]
+        known.add("home")
+        with no_more_descriptors(), pytest.raises(DeviceError):
+            awaited()
+        assert awaited() == ""
+        assert calls == ["apply"]
+        assert {str(each) for each in netlink.routes(4, MAIN, bench.device.name)} == {OFFICE, "10.44.0.0/16"}
+
+
+def test_a_kernel_that_cannot_be_asked_is_an_error_of_the_device(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: HostRoutes, networks: object) -> None:
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    monkeypatch.setattr(HostRoutes, "apply", refuse)
+    host = bench.host(peer("office", OFFICE))
+    with pytest.raises(DeviceError, match="No buffer space available"):
+        host.apply([peer("office", OFFICE)], lambda host, port: True)

@@ -22,6 +22,7 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.errors import DeviceError
 from vpntun.netconf.dns import HostDns, server_of
 from vpntun.netconf.journal import Journal
+from vpntun.netconf.netlink import netlink_error
 from vpntun.netconf.route_plan import versions_with_endpoints
 from vpntun.netconf.routing import HostRoutes
 from vpntun.netconf.upkeep import Part
@@ -54,7 +55,7 @@ class HostNetwork:
         stack.callback(self._routes.undo)
         self._dns: HostDns | None = HostDns(tunnel.interface, tunnel.dns, journal)
         stack.callback(self._dns.undo)
-        self.mark = self._routes.choose_mark(self._routed(tunnel.peers))
+        self.mark = self._routes.choose_mark(_routed(tunnel.peers))
         self.may_lead_look_ups_inside = bool(tunnel.dns or self.mark)
 
     @property
@@ -72,9 +73,11 @@ class HostNetwork:
         if self._dns is not None and not awaited:
             self._dns.apply()
             self._dns = None
-        if self._table != "off":
-            waiting = {peer.public for peer in awaited}
-            self._routes.apply(self._routed(peer for peer in peers if peer.public not in waiting))
+        waiting = {peer.public for peer in awaited}
+        try:
+            self._routes.apply(_routed(peer for peer in peers if peer.public not in waiting))
+        except (OSError, netlink_error()) as error:
+            raise DeviceError(f"the routes cannot be set, because the kernel cannot be asked: {error}") from error
         return awaited
 
     def rules_changed(self) -> None:
@@ -96,8 +99,7 @@ class HostNetwork:
             return True
         return self._table == "auto" and bool(versions_with_endpoints(allowed))
 
-    def _routed(self, peers: Iterable[PeerSettings]) -> set[Network]:
-        """Return the networks that this host is to route into the tunnel."""
-        if self._table == "off":
-            return set()
-        return {network for peer in peers for network in peer.allowed}
+
+def _routed(peers: Iterable[PeerSettings]) -> set[Network]:
+    """Return the networks that are to be routed to these peers."""
+    return {network for peer in peers for network in peer.allowed}

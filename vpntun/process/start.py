@@ -84,7 +84,8 @@ class Start:
             self._on_end(error)
 
     def stop(self) -> None:
-        """End a line of PostUp that is running, after a few seconds of patience."""
+        """End a line of PostUp that is running, after a few seconds of patience, and run none later."""
+        self._is_over = True
         self._post_up.stop()
 
     def _post_up_ended(self, failed: VpntunError | None) -> None:
