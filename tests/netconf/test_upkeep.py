@@ -199,6 +199,24 @@ def test_what_cannot_be_put_back_is_said_and_tried_again_later(tmp_path: Path) -
 
 
 @in_own_network
+def test_what_was_never_set_is_not_said_to_be_put_back(tmp_path: Path) -> None:
+    with tunnel(tmp_path) as kept:
+        ip("address add 10.66.0.1/24 dev uplink")
+        with ordinary_user(), logged() as lines:
+            kept.look()
+        assert "rule 32401 of IPv4 cannot be set: no right" in lines[0]
+        with logged() as lines:
+            kept.loop.pass_time(10)
+            kept.loop.pass_time(1)
+        assert any("10.66.0.0/24" in each for each in kept.state()[2])
+        assert lines == []
+        with logged() as lines:
+            ip("rule del to 10.66.0.0/24")
+            kept.look()
+        assert "put back what had been removed: rule 32401" in lines[0]
+
+
+@in_own_network
 def test_a_device_that_has_gone_or_has_no_ipv6_any_more_is_left_alone(tmp_path: Path) -> None:
     with tunnel(tmp_path) as kept, logged() as lines:
         ip(f"link set {DEVICE} mtu 1200")

@@ -88,6 +88,7 @@ class Upkeep:
         self._begun_at = -SECONDS_BETWEEN
         self._is_up: bool | None = None
         self._put_back: list[Change] = []
+        self._unset: set[Change] = set()
         self._times: dict[Change, list[float]] = {}
         self._failed = Limited(NOTICE, "%s: %s", loop.time)
         self._fights = Limited(NOTICE, FIGHT, loop.time, most=3)
@@ -104,6 +105,7 @@ class Upkeep:
         """Give up the look that is under way, since what is wanted has changed, and begin another."""
         self._steps = None
         self._is_due = False
+        self._unset.clear()
         self.look()
 
     def close(self) -> None:
@@ -156,6 +158,7 @@ class Upkeep:
         for part in self._parts:
             known = set(part.current)
             wanted = dict.fromkeys(part.follow(host))
+            self._unset |= wanted.keys() - known
             yield
             present = Present(host)
             for change in part.changes.other_than(wanted):
@@ -164,7 +167,7 @@ class Upkeep:
                     yield
             for change in wanted:
                 if change not in known or present.lacks(change):
-                    self._make(part.changes, change, is_new=change not in known)
+                    self._make(part.changes, change)
                     yield
             for change in part.changes.other_than(wanted):
                 part.changes.drop(change, self._netlink)
@@ -181,14 +184,17 @@ class Upkeep:
             yield from _gather(lambda version=version: self._netlink.found_rules(version), rules)  # type: ignore[misc]
             host.rules += rules
 
-    def _make(self, changes: Changes, change: Change, *, is_new: bool) -> None:
+    def _make(self, changes: Changes, change: Change) -> None:
+        is_new = change in self._unset
         if not is_new and not self._may_put_back(change):
             return
         try:
             if changes.make(change, self._netlink) and not is_new:
                 self._put_back.append(change)
         except (VpntunError, OSError, netlink_error()) as error:
-            self._cannot(f"{named(change)} cannot be put back", error)
+            self._cannot(f"{named(change)} cannot be {'set' if is_new else 'put back'}", error)
+        else:
+            self._unset.discard(change)
 
     def _may_put_back(self, change: Change) -> bool:
         now = self._loop.time()
