@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
+
+import pytest
 
 from tests.machine import HandLoop, logged, no_more_descriptors, ordinary_user
 from tests.netconf.kernel import add, add_up, in_own_network
@@ -214,6 +216,26 @@ def test_what_was_never_set_is_not_said_to_be_put_back(tmp_path: Path) -> None:
             ip("rule del to 10.66.0.0/24")
             kept.look()
         assert "put back what had been removed: rule 32401" in lines[0]
+
+
+@in_own_network
+def test_a_look_starts_one_timer_however_much_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tunnel(tmp_path) as kept:
+        timers: list[float] = []
+        later = kept.loop.call_later
+
+        def count(seconds: float, callback: Callable[[], None]) -> None:
+            timers.append(seconds)
+            later(seconds, callback)
+
+        monkeypatch.setattr(kept.loop, "call_later", count)
+        ip(f"link set {DEVICE} down; link set {DEVICE} up")
+        with ordinary_user(), logged():
+            kept.look()
+        assert timers.count(10.0) == 1
+        kept.loop.pass_time(10)
+        kept.loop.pass_time(1)
+        assert kept.state() == kept.whole
 
 
 @in_own_network

@@ -26,6 +26,7 @@ from vpntun.netconf.netlink import MOST_TRIES, FoundRule, InterfaceAddress, Link
 from vpntun.netconf.rtnetlink import Interrupted
 from vpntun.runtime.log import NOTICE, Limited, notice
 from vpntun.runtime.loop import Loop
+from vpntun.types import NEVER
 
 SLICE = 0.002
 PAUSE = 0.01
@@ -86,6 +87,7 @@ class Upkeep:
         self._steps: Iterator[None] | None = None
         self._is_due = self._is_closed = False
         self._begun_at = -SECONDS_BETWEEN
+        self._again_in = NEVER
         self._is_up: bool | None = None
         self._put_back: list[Change] = []
         self._unset: set[Change] = set()
@@ -129,7 +131,7 @@ class Upkeep:
         try:
             has_ended = self._work(steps)
         except Interrupted:
-            self._loop.call_later(SECONDS_BETWEEN, self.look)
+            self._look_again_in(SECONDS_BETWEEN)
         except (VpntunError, OSError, netlink_error()) as error:
             self._cannot("changes of this host's network cannot be followed", error)
         finally:
@@ -142,6 +144,9 @@ class Upkeep:
         """Note that a look is over, also one that a bug has ended, and begin the next if the network has changed."""
         self._steps = None
         self._say_what_was_put_back()
+        if self._again_in < NEVER:
+            self._loop.call_later(self._again_in, self.look)
+            self._again_in = NEVER
         if self._is_due:
             self._is_due = False
             self.look()
@@ -201,7 +206,7 @@ class Upkeep:
         times = [each for each in self._times.get(change, ()) if now - each < 60.0]
         pause = 1.0 if isinstance(change, Rule) else 60.0
         if len(times) >= MOST_IN_A_MINUTE and now - times[-1] < pause:
-            self._loop.call_later(pause, self.look)
+            self._look_again_in(pause)
             return False
         self._times[change] = [*times, now][-MOST_IN_A_MINUTE:]
         if len(times) == MOST_IN_A_MINUTE - 1:
@@ -211,7 +216,11 @@ class Upkeep:
 
     def _cannot(self, what: str, error: BaseException) -> None:
         self._failed(what, error)
-        self._loop.call_later(SECONDS_AFTER_FAILURE, self.look)
+        self._look_again_in(SECONDS_AFTER_FAILURE)
+
+    def _look_again_in(self, seconds: float) -> None:
+        """Have another look so long after this one, or earlier; one timer a look does for all that is missing."""
+        self._again_in = min(self._again_in, seconds)
 
     def _notice_down(self, host: Host) -> None:
         link = host.links.get(self._device)
