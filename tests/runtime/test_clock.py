@@ -113,6 +113,14 @@ def test_the_watch_of_the_clocks_is_quiet_while_nobody_sets_them() -> None:
     watch.close()
 
 
+def test_a_watch_that_is_refused_leaves_no_descriptor_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpntun.runtime.clock._FAR", -1)  # no time that a timer takes
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Invalid argument"):
+        ClockWatch()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_the_loop_calls_back_after_a_suspend_before_it_reads_anything(loop: HandLoop) -> None:
     order: list[str] = []
     reader, writer = os.pipe()

@@ -1,8 +1,8 @@
 """The program's clock, from which every age and every deadline is taken, and pauses that it went through.
 
     CLOCK_BOOTTIME    counts the time of a suspend, and nobody sets it: `boottime`
-    CLOCK_MONOTONIC   stands still while the machine is suspended. A laptop would still take the keys of last evening
-                      for seconds old in the morning. `awake_time` is for systemd, which asks for it
+    CLOCK_MONOTONIC   stands still while the machine is suspended. By it, a laptop would take last evening's keys for
+                      seconds old in the morning. `awake_time` is for systemd, which asks for it
     CLOCK_REALTIME    is set forwards and backwards, by people and by NTP: for dates alone
 
 In a pause this process did not run. Meanwhile the other ends may have given up, and the network may be another one.
@@ -13,7 +13,7 @@ In a pause this process did not run. Meanwhile the other ends may have given up,
     clock set    forward. The clocks of a paused virtual machine may all have stood still, and then its wall clock is
                  set, by the hypervisor's agent or by NTP
 
-epoll sleeps by CLOCK_MONOTONIC, so after a suspend it would sleep on for what was left before. `ClockWatch` wakes it.
+epoll sleeps by CLOCK_MONOTONIC, so after a suspend it would sleep on for the rest of its time; `ClockWatch` wakes it.
 Sources: clock_gettime(2), time_namespaces(7), timerfd_create(2).
 """
 
@@ -108,14 +108,18 @@ class ClockWatch:
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor: int = self._checked(self._libc.timerfd_create(_REALTIME, _TFD_FLAGS))
-        self._arm()
+        try:
+            self._arm()
+        except OSError:
+            self.close()
+            raise
 
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._descriptor
 
     def rearm(self) -> None:
-        """Watch on, after the descriptor has become readable."""
+        """Arm the timer again after the descriptor has become readable."""
         with suppress(OSError):  # ECANCELED
             os.read(self._descriptor, 8)
         self._arm()
