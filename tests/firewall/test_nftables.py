@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import struct
 import subprocess
 
 import pytest
@@ -36,7 +37,7 @@ from vpntun.firewall.nftables import (
 
 pytestmark = pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
 
-LOCAL = (2).to_bytes(4, "little")
+LOCAL, SEVEN = struct.pack("=I", 2), struct.pack("=I", 7)
 
 
 def nft(*words: str) -> str:
@@ -59,8 +60,8 @@ RULES = {
     ),
     "fib saddr type != local drop": (load_type(FIB_SADDR), compare(LOCAL, UNEQUAL), drop()),
     "fib daddr type local drop": (load_type(FIB_DADDR), compare(LOCAL), drop()),
-    "socket mark 0x00000007 meta mark set 0x00000008": (load_socket_mark(), compare(b"\7\0\0\0"), *set_mark(8)),
-    "meta mark != 0x00000007 drop": (load_meta(META_MARK), compare(b"\7\0\0\0", UNEQUAL), drop()),
+    "socket mark 0x00000007 meta mark set 0x00000008": (load_socket_mark(), compare(SEVEN), *set_mark(8)),
+    "meta mark != 0x00000007 drop": (load_meta(META_MARK), compare(SEVEN, UNEQUAL), drop()),
     "udp dport >= 5 drop": (
         load_meta(META_L4PROTO),
         compare(b"\x11"),

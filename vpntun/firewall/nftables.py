@@ -50,6 +50,7 @@ _GENERIC = struct.Struct("!BBH")
 _ATTRIBUTE = struct.Struct("=HH")
 _u32 = struct.Struct("!I")
 _s32 = struct.Struct("!i")
+_error = struct.Struct("=i")
 
 Expression = bytes
 
@@ -119,7 +120,7 @@ class OwnTables:
                 while at + _HEADER.size + 4 <= len(data):
                     length, kind, *_ = _HEADER.unpack_from(data, at)
                     if kind == NLMSG_ERROR:
-                        yield -int.from_bytes(data[at + _HEADER.size : at + _HEADER.size + 4], "little", signed=True)
+                        yield -_error.unpack_from(data, at + _HEADER.size)[0]
                     at += max(length + 3 & ~3, _HEADER.size)
 
 
