@@ -182,7 +182,7 @@ class Receiver:
 
 
 def sent_from(source: bytes, device: bytes = bytes(4)) -> Ancillary:
-    """Return the ancillary data that has a datagram sent from an address (ip(7), ipv6(7)).
+    """Return the ancillary data that sets a datagram's source address (ip(7), ipv6(7)).
 
     `device`: the number of the address's device in native byte order, which a link-local address needs.
     """

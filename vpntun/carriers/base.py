@@ -118,9 +118,9 @@ class Carrier(Protocol):
         """
 
     def renew(self, in_use: Iterable[Endpoint]) -> bool:
-        """Send from another port to all candidates that are made from now on; return whether that is so.
+        """Give later candidates a fresh local port; return whether one was opened.
 
-        The ports of the endpoints in use are kept. Candidates made before must be made again.
+        Endpoints in use keep their ports. Earlier candidates must be made again.
         """
 
     def dial(self, candidate: Endpoint, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:

@@ -230,7 +230,8 @@ def _peer(section: Section, transport: Transport, **known: Any) -> PeerSettings:
 def _by_key(peers: list[Section], identity: KeyPair | None) -> dict[bytes, Section]:
     """Return the sections by public key, with repeated keys merged and this machine's own key left out."""
     by_key: dict[bytes, Section] = {}
-    private = identity.private if identity is not None else generate_private()  # any does to recognise unsafe keys
+    # Any private key exposes an unsafe public one.
+    private = identity.private if identity is not None else generate_private()
     for peer in peers:
         public = peer.last("PublicKey", values.key)
         if public is None:

@@ -88,7 +88,10 @@ class OuterPaths:
         self._known[owner] = {flow.destination: known}
 
     def look_again(self, owner: Hashable, endpoints: Iterable[Endpoint]) -> Rerouting:
-        """Compare the present routes with the last ones, and remember them. A route seen first, or lost, is none."""
+        """Compare the present routes with the last ones, and remember them.
+
+        A new route, or none at all, does not count as a change.
+        """
         before, found = self._known.get(owner, {}), Rerouting.NONE
         now = self._known[owner] = {}
         for endpoint in endpoints:

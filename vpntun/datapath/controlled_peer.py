@@ -244,7 +244,7 @@ class ControlledPeer(ABC):
 
     def nothing_arrives(self, endpoint: Endpoint) -> None:
         """Log that the path is dead towards the peer, whatever comes from there."""
-        self.lines.log(NOTICE, "nothing that was sent to %s in the last 15 s has arrived", self.at(endpoint))
+        self.lines.log(NOTICE, "nothing sent to %s has arrived for 15 s", self.at(endpoint))
 
     def close_connection(self, endpoint: Endpoint) -> None:
         """Close a connection soon."""

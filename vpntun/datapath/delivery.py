@@ -4,9 +4,9 @@
     packet    one IP packet, as WireGuard sends it. Consecutive segments of a flow are joined (wire/gro_coalescer.py)
 
 Every packet is checked here before it is written to the device or relayed: its version and length must be right, its
-padding is removed, its source address must belong to the link, and it must not be a message by which routers steer the
-hosts on their own link (wire/router_messages.py). A superpacket gets a new virtio_net_hdr, made from the packet; one of
-the peer's making is never passed on.
+padding is removed, its source address must belong to the link, and router messages are dropped
+(wire/router_messages.py). A superpacket gets a new virtio_net_hdr, made from the packet; one of the peer's making is
+never passed on.
 """
 
 from __future__ import annotations

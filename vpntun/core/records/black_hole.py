@@ -1,4 +1,4 @@
-"""Detection of what vanishes on the way: bursts or long datagrams while smaller ones get through, or everything.
+"""Detection of losses: bursts or long datagrams while smaller ones get through, or everything.
 
     bursts            two or more were sent and none was completed within 1 s of the first, while a datagram of their
                       length is echoed: a middlebox drops what it does not know (a single burst may just be lost). Then
@@ -6,7 +6,7 @@
     long datagrams    no single datagram of over 1,200 bytes has arrived for 1 s: the path has become narrower, and
                       nothing has reported it
 
-    everything        packets were sent, and for 15 s the peer has reported none and echoed none of a dozen PROBEs,
+    everything        packets were sent, and for 15 s the peer has reported none and echoed none of 10 or more PROBEs,
                       whatever else comes from it: the path is lost one way, or both
 
 Long datagrams alone, or both together, may be a black hole for the length in use. PROBEs tell
@@ -131,9 +131,9 @@ class BlackHoleDetector:
 class ArrivalWatch:
     """Watch over whether anything that is sent to the peer arrives there.
 
-    1. Packets are sent, or the path has become quiet: now something is awaited that shows an arrival.
+    1. When packets are sent, or the path goes quiet, the watch waits for proof that something arrives.
     2. That is a REPORT that counts more messages than the one before, or the ECHO of one of the PROBEs below, however
-       late. Nothing is awaited from then on.
+       late. Either ends the watch.
     3. If none came for 3 s, a PROBE is sent every second: neither sparse traffic nor loss must look like a dead path.
     4. If none came for 15 s, `nothing_arrives`. PROBEs go on, every 5 s, for the case that the path heals.
 
