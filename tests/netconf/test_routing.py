@@ -16,9 +16,9 @@ from tests.netconf.kernel import add_up, in_own_network
 from vpntun.errors import ConfigurationError, PrivilegeError
 from vpntun.firewall.arrivals import Arrivals
 from vpntun.netconf import change_kinds
-from vpntun.netconf.change_kinds import Rule
+from vpntun.netconf.change_kinds import Route, Rule
 from vpntun.netconf.journal import Journal
-from vpntun.netconf.netlink import Netlink
+from vpntun.netconf.netlink import MAIN, Netlink
 from vpntun.netconf.route_plan import Table, full_tunnel_rules
 from vpntun.netconf.routing import HostRoutes
 from vpntun.netconf.upkeep import Host
@@ -31,6 +31,15 @@ def networks(text: str) -> list[Network]:
 
 def tunnel(folder: Path, table: Table, mark: int = 0) -> HostRoutes:
     return HostRoutes("tun3", table, mark, Journal("tun3", folder), ephemeral=True)
+
+
+def is_marking(device: str) -> bool:
+    """Whether a tunnel has the tables of this device's name, which then cannot be made again."""
+    second = Arrivals(device)
+    try:
+        return not second.mark(7, [])
+    finally:
+        second.close()
 
 
 @pytest.fixture
@@ -153,3 +162,33 @@ def test_a_rule_of_another_program_does_not_prevent_a_full_tunnel(tmp_path: Path
     of[0].choose_mark(networks("0.0.0.0/0"))
     of[0].apply(networks("0.0.0.0/0"))
     assert of[0].current
+
+
+@in_own_network
+def test_a_refused_change_leaves_a_full_tunnel_and_its_marks_as_they_were(tmp_path: Path, of: list[HostRoutes]) -> None:
+    with Netlink() as netlink:
+        add_up(netlink, "tun3", "10.9.0.2/24")
+        add_up(netlink, "uplink", "10.5.0.1/16")
+    of.append(tunnel(tmp_path, "auto"))
+    of[0].choose_mark(networks("0.0.0.0/0"))
+    of[0].apply(networks("0.0.0.0/0"))
+    before = of[0].current
+    with pytest.raises(ConfigurationError, match="through another device"):
+        of[0].apply(networks("10.5.0.0/16"))
+    assert of[0].current == before
+    assert is_marking("tun3")
+    of[0].apply(networks("10.6.0.0/16"))
+    assert not is_marking("tun3")
+
+
+@in_own_network
+def test_a_refused_start_leaves_no_marks(tmp_path: Path, of: list[HostRoutes]) -> None:
+    with Netlink() as netlink:
+        add_up(netlink, "tun3", "10.9.0.2/24")
+        add_up(netlink, "uplink")
+        Route("uplink", ip_network("fd05::/64"), MAIN).make(netlink)
+    of.append(tunnel(tmp_path, "auto"))
+    of[0].choose_mark(networks("0.0.0.0/0 fd05::/64"))
+    with pytest.raises(ConfigurationError, match="through another device"):
+        of[0].apply(networks("0.0.0.0/0 fd05::/64"))
+    assert not is_marking("tun3")

@@ -114,16 +114,15 @@ class HostRoutes:
             for version in plan.full:
                 self._refuse_a_second(host, version)
             routes = self._routes(plan, merged, host)
-            self._share_mark(host.rules, plan.full)
-            marked = self._mark_arrivals(plan.full, merged, host.addresses)
-            filtered = 4 in (*plan.full, *merged)
-            if filtered and not self._filter:
-                self._filter = _filter_that_passes(self._number if marked else 0)
-            settled = [*routes, *(self._filter if filtered else [])]
-            merged_networks = [each.network for each in routes if each.network.version in merged]
-            following = self._follow(host, plan.full, merged_networks, routes)
-            self.changes.reconcile([*settled, *following], netlink)
-        self._full, self._merged, self._settled, self._following = plan.full, merged_networks, settled, following
+            try:
+                self._set(netlink, host, plan, merged, routes)
+            except BaseException:
+                self._share_mark(host.rules, self._full)
+                self._mark_arrivals(self._full, self._merged, host.addresses)
+                raise
+            finally:
+                if not self._full and not self._merged:
+                    self._arrivals.close()
 
     @property
     def current(self) -> list[Change]:
@@ -155,6 +154,19 @@ class HostRoutes:
 
     def _plan(self, networks: Iterable[Network]) -> RoutePlan:
         return RoutePlan.of(networks, self._table, ipv6=kernel_has_ipv6())
+
+    def _set(self, netlink: Netlink, host: Host, plan: RoutePlan, merged: Collection[int], routes: list[Route]) -> None:
+        """Set these routes, and what follows from the plan. Raises VpntunError, and only marks have changed then."""
+        self._share_mark(host.rules, plan.full)
+        marked = self._mark_arrivals(plan.full, merged, host.addresses)
+        filtered = 4 in (*plan.full, *merged)
+        if filtered and not self._filter:
+            self._filter = _filter_that_passes(self._number if marked else 0)
+        settled = [*routes, *(self._filter if filtered else [])]
+        merged_networks = [each.network for each in routes if each.network.version in merged]
+        following = self._follow(host, plan.full, merged_networks, routes)
+        self.changes.reconcile([*settled, *following], netlink)
+        self._full, self._merged, self._settled, self._following = plan.full, merged_networks, settled, following
 
     def _routes(self, plan: RoutePlan, merged: Collection[int], host: Host) -> list[Route]:
         reachable = carried_networks(self._device, mtu_of(self._device), plan.networks)
@@ -215,10 +227,9 @@ class HostRoutes:
         self, full: Collection[int], merged: Collection[object], addresses: Iterable[InterfaceAddress]
     ) -> bool:
         """Mark what arrives if this tunnel has rules for marks, and return whether that worked."""
-        if full or merged:
-            return self._arrivals.mark(self._mark, addresses_only_of(self._device, addresses) if full else ())
-        self._arrivals.close()
-        return False
+        if not full and not merged:
+            return False
+        return self._arrivals.mark(self._mark, addresses_only_of(self._device, addresses) if full else ())
 
     def _refuse_a_second(self, host: Host, version: int) -> None:
         folder = self._journal.folder
