@@ -198,7 +198,7 @@ def test_the_greater_setting_of_all_and_of_a_device_counts(every: int, device: i
 @in_own_network
 def test_a_strict_filter_is_made_loose_once_and_set_back() -> None:
     set_filters(STRICT)
-    change = LooseFilter(filter_setting())
+    change = LooseFilter(filter_setting(), 7)
     with Netlink() as netlink:
         assert change.make(netlink)
         assert (filter_setting(), filter_is_strict()) == (LOOSE, False)
@@ -211,9 +211,9 @@ def test_a_strict_filter_is_made_loose_once_and_set_back() -> None:
 def test_a_filter_that_somebody_else_has_set_meanwhile_is_left_alone() -> None:
     set_filters(STRICT)
     with Netlink() as netlink:
-        LooseFilter(STRICT).make(netlink)
+        LooseFilter(STRICT, 7).make(netlink)
         set_filters(0)
-        LooseFilter(STRICT).take_back(netlink)
+        LooseFilter(STRICT, 7).take_back(netlink)
     assert filter_setting() == 0
 
 
@@ -240,6 +240,21 @@ def test_marks_stay_valid_until_the_last_tunnel_ends() -> None:
         second.take_back(netlink)
         ValidMark(8).take_back(netlink)
     assert setting.read_text() == "0\n"
+
+
+@in_own_network
+def test_a_filter_stays_loose_until_the_last_tunnel_ends() -> None:
+    set_filters(STRICT)
+    first, second = Rule(4, 32402, 7, 7), Rule(4, 32421, 8, 8)
+    with Netlink() as netlink:
+        for change in (LooseFilter(STRICT, 7), first, LooseFilter(STRICT, 8), second):
+            assert change.make(netlink)
+        first.take_back(netlink)
+        LooseFilter(STRICT, 7).take_back(netlink)
+        assert filter_setting() == LOOSE
+        second.take_back(netlink)
+        LooseFilter(STRICT, 8).take_back(netlink)
+    assert filter_setting() == STRICT
 
 
 @pytest.mark.parametrize("strict", [False, True])

@@ -35,7 +35,7 @@ EVERY_KIND: list[Change] = [
     Rule(4, 32402, 51820, 51820),
     Rule(6, 32401, 254, to="fd01::/64", shortest=64),
     ValidMark(51820),
-    LooseFilter(1),
+    LooseFilter(1, 51820),
     NameServers(entry_for("tun3"), "nameserver 192.0.2.1\nsearch example.org\n"),
 ]
 
@@ -61,7 +61,7 @@ def test_every_kind_of_change_is_tested() -> None:
         {"kind": "Up", "device": 3},
         {"kind": "Up", "device": "tun3", "more": 1},
         {"kind": "Mtu", "device": "tun3", "former": "1500", "mtu": 1380},
-        {"kind": "LooseFilter", "former": True},
+        {"kind": "LooseFilter", "former": True, "table": 51820},
         {"kind": "Address", "device": "tun3", "address": "192.168.0.300/24"},
         {"kind": "Address", "device": "tun3", "address": 3232235521},
         {"kind": "Route", "device": "tun3", "network": "10.0.0.1/8", "table": 254, "source": ""},
@@ -163,7 +163,7 @@ def test_no_entry_raises_and_none_touches_anything_but_this_interface(entries: l
         Rule(4, 32401, 254, to="fd01::/64"),
         Rule(6, 32401, 254, to="fe80::%1/64"),
         Rule(4, 32401, 254, to="10.0.0.1"),
-        LooseFilter(2),
+        LooseFilter(2, 51820),
         NameServers("eth0", ""),
     ],
 )

@@ -94,14 +94,15 @@ def test_becoming_a_full_tunnel_takes_a_restart(tmp_path: Path, of: list[HostRou
         of[0].apply(networks("10.0.0.0/9 ::/0"))
 
 
+def settings() -> tuple[int, ...]:
+    return tuple(int((change_kinds.CONF / "all" / name).read_text()) for name in ("rp_filter", "src_valid_mark"))
+
+
 @pytest.mark.parametrize(("marked", "during"), [(True, (1, 1)), (False, (2, 0))], ids=["marked", "unmarked"])
 @in_own_network
 def test_a_strict_filter_stays_strict_where_arriving_packets_can_be_marked(
     tmp_path: Path, marked: bool, during: tuple[int, int]
 ) -> None:
-    def settings() -> tuple[int, ...]:
-        return tuple(int((change_kinds.CONF / "all" / name).read_text()) for name in ("rp_filter", "src_valid_mark"))
-
     with Netlink() as netlink:
         add_up(netlink, "tun3", "10.9.0.2/24")
     (change_kinds.CONF / "all" / "rp_filter").write_text("1\n")
@@ -118,6 +119,32 @@ def test_a_strict_filter_stays_strict_where_arriving_packets_can_be_marked(
     assert len(lines) == (0 if marked else 1)
     routes.undo()
     assert settings() == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("marked", "before", "during"),
+    [(True, (1, 0), (1, 1)), (True, (1, 1), (1, 1)), (False, (1, 0), (2, 0)), (False, (2, 0), (2, 0))],
+)
+@in_own_network
+def test_the_last_of_two_tunnels_restores_what_the_operator_had_set(
+    tmp_path: Path, marked: bool, before: tuple[int, ...], during: tuple[int, ...]
+) -> None:
+    for name, setting in zip(("rp_filter", "src_valid_mark"), before, strict=True):
+        (change_kinds.CONF / "all" / name).write_text(f"{setting}\n")
+    tunnels, taken = [], []
+    for device, allowed in (("tun3", "0.0.0.0/0"), ("tun4", "8.0.0.0/6")):
+        with Netlink() as netlink:
+            add_up(netlink, device)
+        if not marked:
+            taken.append(Arrivals(device))
+            taken[-1].mark(7, [])
+        tunnels.append(HostRoutes(device, "auto", 0, Journal(device, tmp_path), ephemeral=True))
+        tunnels[-1].choose_mark(networks(allowed))
+        tunnels[-1].apply(networks(allowed))
+    tunnels[0].undo()
+    assert settings() == during
+    tunnels[1].undo()
+    assert settings() == before
 
 
 @pytest.mark.parametrize(("mark", "given"), [(0, [7, 0]), (9, [])])

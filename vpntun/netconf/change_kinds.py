@@ -5,6 +5,7 @@ The journal stores the names of the classes and their fields, so a rename would 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -181,7 +182,8 @@ class ValidMark:
     """The kernel's setting by which its IPv4 reverse path filter minds marks (src_valid_mark in ip-sysctl).
 
     Arriving packets that carry the tunnel's mark (firewall/arrivals.py) then pass a strict filter, which stays strict.
-    Several tunnels share the setting, and the last one to end switches it off. `table`: this tunnel's.
+    Several tunnels share the setting, and the last one to end switches it off; routing.py leaves it alone if the
+    operator has switched it on. `table`: this tunnel's.
     """
 
     table: int
@@ -190,11 +192,10 @@ class ValidMark:
 
     def make(self, netlink: Netlink) -> bool:
         """Switch it on. Raises PrivilegeError if that is not possible and the filter is strict on any device."""
-        setting = CONF / "all" / "src_valid_mark"
         try:
-            if int(setting.read_text()):
-                return self._is_shared(netlink)
-            setting.write_text("1\n")
+            if marks_are_valid():
+                return _is_shared(netlink, self.table)
+            _valid_mark().write_text("1\n")
         except OSError as error:
             if not filter_is_strict():
                 return False
@@ -206,13 +207,8 @@ class ValidMark:
 
     def take_back(self, netlink: Netlink) -> None:
         """Switch it off, unless another tunnel has rules that mind marks."""
-        if not self._is_shared(netlink):
-            (CONF / "all" / "src_valid_mark").write_text("0\n")
-
-    def _is_shared(self, netlink: Netlink) -> bool:
-        """Whether another tunnel has rules of IPv4 for its table."""
-        others = [rule for rule in netlink.rules(4) if rule.priority in PRIORITIES and rule.mark]
-        return any(rule.table not in (*KERNELS_TABLES, self.table) for rule in others)
+        if not _is_shared(netlink, self.table):
+            _valid_mark().write_text("0\n")
 
 
 @dataclass(frozen=True)
@@ -222,16 +218,18 @@ class LooseFilter:
     It is made loose where arriving packets cannot be marked. A strict filter drops a packet unless an answer without
     the mark would leave through the device that it came in by. In a full tunnel, that drops everything from the peers.
     The kernel applies the greater of the settings for `all` and for the device, and loose is the greatest.
+    Several tunnels share the setting, and the last one to end restores the former one. `table`: this tunnel's.
     """
 
     former: int
+    table: int
 
     on_device: ClassVar[bool] = False
 
     def make(self, netlink: Netlink) -> bool:
         """Make it loose if it is strict on any device. Raises PrivilegeError."""
         if not filter_is_strict():
-            return False
+            return _is_shared(netlink, self.table)
         try:
             _filter_of("all").write_text(f"{LOOSE}\n")
         except OSError as error:
@@ -242,9 +240,16 @@ class LooseFilter:
         return True
 
     def take_back(self, netlink: Netlink) -> None:
-        """Restore the former setting, unless somebody else has changed it meanwhile."""
-        if filter_setting() == LOOSE:
+        """Restore the former setting, unless another tunnel needs this one or somebody else has changed it."""
+        if filter_setting() == LOOSE and not _is_shared(netlink, self.table):
             _filter_of("all").write_text(f"{self.former}\n")
+
+
+def marks_are_valid() -> bool:
+    """Whether the reverse path filter minds marks, as far as can be read."""
+    with suppress(OSError):
+        return bool(int(_valid_mark().read_text()))
+    return False
 
 
 def filter_setting() -> int:
@@ -260,3 +265,13 @@ def filter_is_strict() -> bool:
 
 def _filter_of(device: str) -> Path:
     return CONF / device / "rp_filter"
+
+
+def _valid_mark() -> Path:
+    return CONF / "all" / "src_valid_mark"
+
+
+def _is_shared(netlink: Netlink, table: int) -> bool:
+    """Whether another tunnel than that of this table has rules of IPv4 that mind marks."""
+    others = [rule for rule in netlink.rules(4) if rule.priority in PRIORITIES and rule.mark]
+    return any(rule.table not in (*KERNELS_TABLES, table) for rule in others)

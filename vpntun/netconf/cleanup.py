@@ -93,10 +93,15 @@ def others_of(interface: str, folder: Path | None = None) -> list[str]:
     return sorted(path.stem for path in own.parent.glob(f"*{own.suffix}") if path != own)
 
 
+def changes_of(interface: str, folder: Path | None = None) -> list[Change]:
+    """List the changes in the journal of an interface, without what cannot belong to it."""
+    changes = [change_of(entry, interface) for entry in entries_of(path_of(interface, folder))]
+    return [change for change in changes if change is not None]
+
+
 def rules_of(interface: str, folder: Path | None = None) -> list[Rule]:
     """List the rules in the journal of an interface."""
-    changes = [change_of(entry, interface) for entry in entries_of(path_of(interface, folder))]
-    return [change for change in changes if isinstance(change, Rule)]
+    return [change for change in changes_of(interface, folder) if isinstance(change, Rule)]
 
 
 def _dead_changes(netlink: Netlink, version: int, claimed: Collection[Rule]) -> Iterator[Change]:

@@ -13,9 +13,17 @@ from pathlib import Path
 
 from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
 from vpntun.firewall.arrivals import Arrivals
-from vpntun.netconf.change_kinds import MERGED, LooseFilter, Route, ValidMark, filter_is_strict, filter_setting
+from vpntun.netconf.change_kinds import (
+    MERGED,
+    LooseFilter,
+    Route,
+    ValidMark,
+    filter_is_strict,
+    filter_setting,
+    marks_are_valid,
+)
 from vpntun.netconf.changes import Change, Changes
-from vpntun.netconf.cleanup import others_of, remove_leftovers, rules_of
+from vpntun.netconf.cleanup import changes_of, others_of, remove_leftovers, rules_of
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.localnets import addresses_only_of
 from vpntun.netconf.netlink import KERNELS_TABLES, MAIN, FoundRoute, FoundRule, InterfaceAddress, Netlink
@@ -161,7 +169,7 @@ class HostRoutes:
         marked = self._mark_arrivals(plan.full, merged, host.addresses)
         filtered = 4 in (*plan.full, *merged)
         if filtered and not self._filter:
-            self._filter = _filter_that_passes(self._number if marked else 0)
+            self._filter = self._filter_that_passes(marked=marked)
         settled = [*routes, *(self._filter if filtered else [])]
         merged_networks = [each.network for each in routes if each.network.version in merged]
         following = self._follow(host, plan.full, merged_networks, routes)
@@ -231,6 +239,22 @@ class HostRoutes:
             return False
         return self._arrivals.mark(self._mark, addresses_only_of(self._device, addresses) if full else ())
 
+    def _filter_that_passes(self, *, marked: bool) -> list[Change]:
+        """Return the change by which the kernel's reverse path filter passes what the peers send.
+
+        `marked`: whether arriving packets are. What another tunnel has changed is this one's change as well, so that
+        the last of them to end restores it; what the operator has set so stays.
+        """
+        folder = self._journal.folder
+        others = (change for name in others_of(self._device, folder) for change in changes_of(name, folder))
+        if marked:
+            is_left = marks_are_valid() and not any(isinstance(change, ValidMark) for change in others)
+            return [] if is_left else [ValidMark(self._number)]
+        if filter_is_strict():
+            return [LooseFilter(filter_setting(), self._number)]
+        made = next((change for change in others if isinstance(change, LooseFilter)), None)
+        return [LooseFilter(made.former, self._number)] if made is not None else []
+
     def _refuse_a_second(self, host: Host, version: int) -> None:
         folder = self._journal.folder
         tunnels = [rule for rule in host.rules if rule.priority == TUNNEL and is_of_a_vpntun(rule)]
@@ -251,16 +275,6 @@ def _tables_of(interface: str, folder: Path) -> set[int]:
 def kernel_has_ipv6() -> bool:
     """Whether this kernel has IPv6 at all."""
     return IPV6.exists()
-
-
-def _filter_that_passes(table: int) -> list[Change]:
-    """Return the change by which the kernel's reverse path filter passes what the peers send.
-
-    `table`: the tunnel's, 0 if arriving packets cannot be marked.
-    """
-    if table:
-        return [ValidMark(table)]
-    return [LooseFilter(filter_setting())] if filter_is_strict() else []
 
 
 def _free_number() -> int:
