@@ -6,11 +6,13 @@
        of a device with it, and other programs delete rules.
     4. Take back what is no longer wanted.
 
-A look takes at most 2 ms of a turn, and the next begins half a second after the last, so traffic does not wait for a
-host whose network changes all the time. Nothing that fails here ends the tunnel: a notice says what is missing, and a
-later look tries again. A device that the operator has taken down stays down, and gets its settings once it is up again.
-What another program keeps removing is put back once a minute after the fifth time; a rule once a second, because
-without it packets leave beside the tunnel.
+A look takes about 2 ms of a turn, and the next begins half a second after the last, so traffic does not wait for a host
+whose network changes all the time. Lists of routes take longer: each is read in one turn, because a list that changes
+while it is read has to be read again, and a routing daemon may change its routes all the time.
+
+Nothing that fails here ends the tunnel: a notice says what is missing, and a later look tries again. A device that the
+operator has taken down stays down, and gets its settings once it is up again. What another program keeps removing is
+put back once a minute after the fifth time; a rule once a second, because without it packets leave beside the tunnel.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Host:
 
     @classmethod
     def of(cls, netlink: Netlink) -> Host:
-        """Ask the kernel for everything at once."""
+        """Ask the kernel for everything at once. A list that keeps changing is used as it was read last."""
         links = {link.name: link for link in whole(netlink.links)}
         rules = [rule for version in (4, 6) for rule in netlink.rules(version)]
         return cls(netlink, links, netlink.addresses(), rules)
@@ -259,7 +261,10 @@ class Present:
         self._routes: dict[tuple[int, int, int], set[object]] = {}
 
     def lacks(self, change: Change) -> bool:
-        """Whether a setting has gone, and can be made again now. Kinds that others may change are never missed."""
+        """Whether a setting has gone, and can be made again now.
+
+        Always False for other kinds of settings, which other programs may change.
+        """
         match change:
             case Address():
                 interface = change.address
