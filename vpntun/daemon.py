@@ -113,7 +113,7 @@ class _Daemon:
             return False
         self._device = state.device = TunDevice(tunnel.interface)
         stack.callback(self._device.close)
-        self._host = HostNetwork(tunnel, self._device, self._journal, stack, self._set_mark)
+        self._host = HostNetwork(tunnel, self._device, self._journal, stack, self._set_mark, self._loop)
         state.mark = self._host.mark
         self._carriers = state.carriers = open_carriers(tunnel, self._host.mark, self._loop, stack)
         self._addresses = state.addresses = self._configure_device()
@@ -127,6 +127,7 @@ class _Daemon:
         if self._host.may_lead_look_ups_inside:
             self._start.find_names(self._lookups, tunnel.peers)
         self._names.apply(tunnel.peers, self._lookups.has_found)
+        self._host.wait()
         self._keep_up()
         self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, self._addresses)))
         self._engine.start()
@@ -275,7 +276,7 @@ class _Daemon:
         added, removed, changed = self._made_links().change(fresh.peers)
         self._tunnel = self._state.tunnel = replace(self._tunnel, peers=fresh.peers)
         notice("read the configuration again; peers: %d added, %d removed, %d changed", added, removed, changed)
-        self._proceed()
+        self._names.proceed()
 
     def link_moved(self, link: Link) -> None:
         """Remember where a peer is reached."""

@@ -124,7 +124,8 @@ class FakeNetlink:
 
 @given(st.lists(likely() | st.dictionaries(st.text(), JSON) | JSON, max_size=8))
 def test_no_entry_raises_and_none_touches_anything_but_this_interface(entries: list[object]) -> None:
-    netlink, names = FakeNetlink(), []
+    names: list[str] = []
+    netlink = FakeNetlink()
     with tempfile.TemporaryDirectory() as made, logged(), pytest.MonkeyPatch.context() as patched:
         folder = Path(made)
         (folder / "all").mkdir()
@@ -132,7 +133,7 @@ def test_no_entry_raises_and_none_touches_anything_but_this_interface(entries: l
             (folder / "all" / setting).write_text("2\n")
         patched.setattr(change_kinds, "CONF", folder)
         patched.setattr(cleanup, "Netlink", lambda: netlink)
-        patched.setattr(dns, "_resolvconf", lambda *arguments, **_: names.append(arguments[1]))
+        patched.setattr(dns, "_remove", names.append)
         path = path_of("gone0", folder)
         path.write_text("".join(f"{json.dumps(['made', entry])}\n" for entry in entries))
         path.chmod(0o600)

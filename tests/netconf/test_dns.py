@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,6 +14,7 @@ from vpntun.netconf import dns
 from vpntun.netconf.dns import HostDns, entry_for, lines_of, server_of
 from vpntun.netconf.journal import Journal, entries_of, path_of
 from vpntun.runtime import child
+from vpntun.runtime.loop import Loop
 
 Calls = Callable[[], list[str]]
 DEBIAN = """# interface-order(5)
@@ -22,6 +24,22 @@ lo
 vpn*
 tap*
 """
+
+
+class Dns(HostDns):
+    """Name servers of tun3, on a loop of their own."""
+
+    def __init__(self, folder: Path, *servers: str) -> None:
+        self.loop = Loop()
+        super().__init__("tun3", servers, Journal("tun3", folder), self.loop)
+
+    def set(self) -> None:
+        """Set them, and serve the loop until they are set."""
+        ends: list[bool] = []
+        self.apply()
+        self.when_set(lambda: ends.append(True))
+        self.loop.serve(lambda: bool(ends), 5.0)
+        assert ends == [True]
 
 
 @pytest.fixture
@@ -48,10 +66,8 @@ def resolvconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 
 def test_servers_and_domains_are_set_and_taken_back(tmp_path: Path, resolvconf: Callable[[str], Calls]) -> None:
     calls = resolvconf("")
-    servers = HostDns(
-        "tun3", ["192.0.2.1", "corp.example.org", "2001:db8::1", "example.org"], Journal("tun3", tmp_path)
-    )
-    servers.apply()
+    servers = Dns(tmp_path, "192.0.2.1", "corp.example.org", "2001:db8::1", "example.org")
+    servers.set()
     assert calls() == [
         "resolvconf -a tun3 -m 0 -x",
         "nameserver 192.0.2.1",
@@ -68,17 +84,17 @@ def test_servers_and_domains_are_set_and_taken_back(tmp_path: Path, resolvconf: 
 
 def test_without_name_servers_nothing_is_called(tmp_path: Path, resolvconf: Callable[[str], Calls]) -> None:
     resolvconf("")
-    servers = HostDns("tun3", [], Journal("tun3", tmp_path))
-    servers.apply()
+    servers = Dns(tmp_path)
+    servers.set()
     servers.undo()
     assert not (tmp_path / "told").exists()
 
 
 @pytest.mark.usefixtures("resolvconf")
 def test_a_missing_resolvconf_is_one_notice(tmp_path: Path) -> None:
-    servers = HostDns("tun3", ["192.0.2.1"], Journal("tun3", tmp_path))
+    servers = Dns(tmp_path, "192.0.2.1")
     with logged() as lines:
-        servers.apply()
+        servers.set()
         servers.undo()
     assert len(lines) == 1
     assert "no resolvconf" in lines[0]
@@ -94,22 +110,38 @@ def test_a_resolvconf_that_fails_is_a_notice_and_is_still_called_to_take_back(
 ) -> None:
     monkeypatch.setattr(dns, "SECONDS", 0.3)
     calls = resolvconf(f'PATH=/usr/bin:/bin\n[ "$1" = -d ] || {{ {ending}; }}')
-    servers = HostDns("tun3", ["192.0.2.1"], Journal("tun3", tmp_path))
+    servers = Dns(tmp_path, "192.0.2.1")
     with logged() as lines:
-        servers.apply()
+        servers.set()
         servers.undo()
     assert len(lines) == 1
     assert said in lines[0]
     assert calls()[-1] == "resolvconf -d tun3 -f"
 
 
+def test_the_loop_runs_on_while_resolvconf_does_and_the_end_waits_for_it(
+    tmp_path: Path, resolvconf: Callable[[str], Calls]
+) -> None:
+    calls = resolvconf('PATH=/usr/bin:/bin\n[ "$1" = -d ] || sleep 0.5\necho "done"')
+    servers = Dns(tmp_path, "192.0.2.1")
+    ends: list[bool] = []
+    began = time.monotonic()
+    servers.apply()
+    servers.when_set(lambda: ends.append(True))
+    assert time.monotonic() - began < 0.4
+    assert ends == []
+    servers.undo()
+    assert calls() == ["resolvconf -a tun3 -m 0 -x", "nameserver 192.0.2.1", "done", "resolvconf -d tun3 -f", "done"]
+    assert ends == []
+
+
 def test_a_port_goes_to_resolvconf_with_a_notice_about_who_minds_it(
     tmp_path: Path, resolvconf: Callable[[str], Calls]
 ) -> None:
     resolvconf("")
-    servers = HostDns("tun3", ["10.9.0.1:5353", "[fd09::1]:5353", "192.0.2.1", "lan"], Journal("tun3", tmp_path))
+    servers = Dns(tmp_path, "10.9.0.1:5353", "[fd09::1]:5353", "192.0.2.1", "lan")
     with logged() as lines:
-        servers.apply()
+        servers.set()
         servers.undo()
     assert lines == [
         "few resolvers ask name servers at other ports than 53 (systemd-resolved does): 10.9.0.1:5353, [fd09::1]:5353"

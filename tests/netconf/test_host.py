@@ -22,6 +22,7 @@ from vpntun.netconf.journal import Journal
 from vpntun.netconf.netlink import MAIN, Netlink
 from vpntun.netconf.route_plan import Table
 from vpntun.netconf.routing import HostRoutes
+from vpntun.runtime.loop import Loop
 from vpntun.tun.fake import FakeDevice
 
 FULL, OFFICE, PUBLIC = "0.0.0.0/0", "10.9.0.0/24", "198.51.100.0/24"
@@ -57,7 +58,9 @@ class Bench:
         )
         self.device = FakeDevice()
         self._stack.callback(self.device.close)
-        return HostNetwork(tunnel, self.device, Journal("tun3", self._folder), self._stack, lambda _: None)
+        loop = Loop()
+        self._stack.callback(loop.close)
+        return HostNetwork(tunnel, self.device, Journal("tun3", self._folder), self._stack, lambda _: None, loop)
 
 
 @pytest.fixture

@@ -25,6 +25,14 @@ class Network(HostNetwork):
     def __init__(self) -> None:
         self.fails: list[VpntunError] = []
         self.attempts = 0
+        self.is_busy = False
+        self.later: list[Callable[[], None]] = []
+
+    def when_set(self, callback: Callable[[], None]) -> None:
+        if self.is_busy:
+            self.later.append(callback)
+        else:
+            callback()
 
     def apply(self, peers: Collection[PeerSettings], is_found: Callable[[str, int], bool]) -> list[PeerSettings]:
         self.attempts += 1
@@ -86,6 +94,15 @@ def test_a_set_up_that_fails_is_tried_again_until_it_succeeds_and_ends_nothing(b
     assert bench.told == [[HOME], []]
     bench.loop.pass_time(SECONDS_AFTER_FAILURE)
     assert bench.network.attempts == 6
+
+
+def test_the_start_proceeds_once_the_name_servers_are_set(bench: Bench) -> None:
+    bench.names.begin()
+    bench.network.is_busy = True
+    bench.find()
+    assert bench.told == [[HOME]]
+    bench.network.later[0]()
+    assert bench.told == [[HOME], []]
 
 
 def test_a_reload_that_succeeds_meanwhile_ends_the_attempts(bench: Bench) -> None:

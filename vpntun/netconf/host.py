@@ -26,6 +26,7 @@ from vpntun.netconf.netlink import netlink_error
 from vpntun.netconf.route_plan import versions_with_endpoints
 from vpntun.netconf.routing import HostRoutes
 from vpntun.netconf.upkeep import Part
+from vpntun.runtime.loop import Loop
 from vpntun.tun.base import Device
 from vpntun.types import Network
 
@@ -37,7 +38,13 @@ class HostNetwork:
     """
 
     def __init__(
-        self, tunnel: Tunnel, device: Device, journal: Journal, stack: ExitStack, set_mark: Callable[[int], None]
+        self,
+        tunnel: Tunnel,
+        device: Device,
+        journal: Journal,
+        stack: ExitStack,
+        set_mark: Callable[[int], None],
+        loop: Loop,
     ) -> None:
         """Choose the mark. Raises ConfigurationError."""
         routing = tunnel.routing
@@ -53,7 +60,9 @@ class HostNetwork:
             set_mark=set_mark,
         )
         stack.callback(self._routes.undo)
-        self._dns: HostDns | None = HostDns(tunnel.interface, tunnel.dns, journal)
+        self._loop = loop
+        self._has_dns = False
+        self._dns = HostDns(tunnel.interface, tunnel.dns, journal, loop)
         stack.callback(self._dns.undo)
         self.mark = self._routes.choose_mark(_routed(tunnel.peers))
         self.may_lead_look_ups_inside = bool(tunnel.dns or self.mark)
@@ -70,15 +79,25 @@ class HostNetwork:
         then no route has changed.
         """
         awaited = self.awaited(peers, is_found)
-        if self._dns is not None and not awaited:
+        if not self._has_dns and not awaited:
             self._dns.apply()
-            self._dns = None
+            self._has_dns = True
         waiting = {peer.public for peer in awaited}
         try:
             self._routes.apply(_routed(peer for peer in peers if peer.public not in waiting))
         except (OSError, netlink_error()) as error:
             raise DeviceError(f"the routes cannot be set, because the kernel cannot be asked: {error}") from error
         return awaited
+
+    def when_set(self, callback: Callable[[], None]) -> None:
+        """Call back once what `apply` has begun to set is set: resolvconf may still be running."""
+        self._dns.when_set(callback)
+
+    def wait(self) -> None:
+        """Serve the loop, before it runs, until that is set. Returns earlier if the loop is stopped."""
+        ends: list[bool] = []
+        self.when_set(lambda: ends.append(True))
+        self._loop.serve(lambda: bool(ends))
 
     def rules_changed(self) -> None:
         """Note that rules of this host have changed."""

@@ -56,7 +56,11 @@ class AwaitedNames:
         if self._is_due:
             self._set()
         else:
-            self._on_set()
+            self.proceed()
+
+    def proceed(self) -> None:
+        """Proceed as soon as resolvconf has ended too."""
+        self._host.when_set(self._on_set)
 
     def found(self) -> None:
         """Set what waited for a name that was found for the first time."""
@@ -78,7 +82,7 @@ class AwaitedNames:
                 self._timer_runs = True
                 self._loop.call_later(SECONDS_AFTER_FAILURE, self._try_again)
         else:
-            self._on_set()
+            self.proceed()
 
     def _try_again(self) -> None:
         self._timer_runs = False
