@@ -262,6 +262,7 @@ class Client(End):
         self.note("renews port", "udp")
         self.address = f"client's port {self.ports}"
         self._world.network.hosts[self.address] = self
+        self.selector.renewed(self.selector.candidates, self._world.now)
 
     def _name_for(self, endpoint: Address) -> str:
         """An endpoint is called from the port that it has answered to; the others from the newest one."""

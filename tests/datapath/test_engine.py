@@ -11,6 +11,7 @@ from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4
 from tests.machine import HandLoop, logged
 from vpntun.carriers.fake import FakeEndpoint
 from vpntun.carriers.udp import UdpCarrier
+from vpntun.core.endpoint import Flow
 from vpntun.core.outer_paths import OuterRoute
 from vpntun.core.records.pathmtu import BASE
 from vpntun.datapath.engine import ROUTES_PER_TURN, takes_of
@@ -146,6 +147,26 @@ def test_the_routes_to_many_peers_are_looked_at_a_few_in_each_turn(two: Two, loo
     for _ in range(4):
         loop.poll()
     assert len(looked) == count - 1 + ROUTES_PER_TURN - 1, "the first ones twice, since it has changed twice"
+
+
+def test_a_bug_in_one_look_at_a_route_does_not_prevent_the_next_ones(two: Two, loop: HandLoop) -> None:
+    looked: list[int] = []
+
+    def find(flow: Flow) -> None:
+        looked.append(1)
+        if len(looked) == 1:
+            raise KeyError("a bug")
+
+    for number in range(2):
+        link = two.alice.know(bytes([number + 1]) * 32, [f"10.1.{number}.0/24"])
+        link.peer.endpoint = FakeEndpoint(f"peer {number}")
+    two.alice.network.find = find  # type: ignore[method-assign]
+    with pytest.raises(KeyError):
+        two.alice.engine.network_changed()
+    loop.poll()
+    assert len(looked) == 2
+    two.alice.engine.network_changed()
+    assert len(looked) == 4
 
 
 def test_without_a_carrier_nobody_can_be_called(two: Two) -> None:

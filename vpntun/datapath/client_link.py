@@ -81,7 +81,7 @@ class ClientLink(Link, ConnectionOwner):
     def renew_candidates(self) -> None:
         """Call the peer's addresses from the local port that is used from now on."""
         renewed = [self._dialler.candidate(each.address) for each in self._client.candidates]
-        self._client.replace_candidates([each for each in renewed if each is not None])
+        self._client.renewed([each for each in renewed if each is not None], self._loop.now)
 
     def renew_port(self) -> None:
         """Call from another local port from now on, if that is possible."""

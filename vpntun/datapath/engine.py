@@ -232,13 +232,15 @@ class Engine:
             self._paths.follow(link, link.endpoint)
 
     def _look_at_routes(self) -> None:
-        for link in list(self._unchecked)[:ROUTES_PER_TURN]:
-            del self._unchecked[link]
-            rerouting = self._paths.look_again(link, link.destinations)
-            if rerouting is not Rerouting.NONE:
-                link.rerouted(lost=rerouting is Rerouting.LOST)
-        if self._unchecked:
-            self.loop.call_later(0.0, self._look_at_routes)
+        try:
+            for link in list(self._unchecked)[:ROUTES_PER_TURN]:
+                del self._unchecked[link]
+                rerouting = self._paths.look_again(link, link.destinations)
+                if rerouting is not Rerouting.NONE:
+                    link.rerouted(lost=rerouting is Rerouting.LOST)
+        finally:  # a bug in one look must not end the others
+            if self._unchecked:
+                self.loop.call_later(0.0, self._look_at_routes)
 
     def _woken(self, pause: Pause) -> None:
         """Ask all peers for handshakes: keys and paths from before the pause may be of no use now."""

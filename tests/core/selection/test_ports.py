@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from tests.core.simulation import World
+from vpntun.core.selection.ports import Ports
 from vpntun.types import Transport
 
 
@@ -87,6 +88,27 @@ def test_on_tcp_each_trial_of_udp_has_a_fresh_port() -> None:
     before = world.now
     world.run(200)
     assert len(world.times("client", "moved", "udp", since=before)) == 1
+
+
+def test_where_no_fresh_port_can_be_had_every_round_comes_from_the_one_port() -> None:
+    ports = Ports()
+    ports.begin(0.0)
+    wanted = 0
+    for now in range(0, 1000, 5):
+        ports.next_round()
+        wanted += ports.wants_another(float(now))
+        assert not ports.is_fresh
+    assert wanted > 5
+
+
+def test_addresses_that_can_no_longer_be_called_from_a_fresh_port_are_looked_up_again() -> None:
+    world = connected("auto")
+    world.network.block("udp", "tcp")
+    world.run(30)
+    world.client.selector.renewed([], world.now)
+    world.run(30)
+    world.network.unblock("udp", "tcp")
+    assert world.until_through(60) < 45
 
 
 def test_a_server_that_asks_at_a_port_from_which_nothing_reaches_it_does_not_hold_up_the_fresh_one() -> None:

@@ -47,6 +47,16 @@ def test_a_client_that_searches_asks_at_once_though_the_pauses_have_become_long(
     assert world.until_through(60) <= SOON
 
 
+def test_a_route_that_changes_again_and_again_delays_neither_fresh_ports_nor_the_end_of_waiting() -> None:
+    world = connected("udp")
+    world.network.block("udp")
+    for _ in range(15):
+        world.run(8)
+        reroute(world)
+    assert world.client.gave_up, "what waits for over 90 s is dropped"
+    assert world.times("client", "renews port", "udp")
+
+
 def test_a_client_whose_connection_has_lost_its_address_dials_at_once() -> None:
     world = connected("tcp")
     (dialled,) = world.times("client", "dials", "tcp")

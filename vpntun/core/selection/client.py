@@ -8,11 +8,12 @@
     on a connection     UDP is tried after 30 s, doubling to 10 min, with a PROBE or a handshake; its answer moves the
                         link.
     ports               over UDP, the fourth round comes from a fresh port, and so on (ports.py). On a connection each
-                        trial of UDP does.
+                        trial of UDP after the first does.
     silence             no session, or no answer for 15 s: a search, while the path in use stays in use.
     connection closed   a search.
-    rerouted            packets leave this host by another route, or from another address: a keepalive
-                        tells it, and a PROBE shows whether it arrives. Over a connection, or while searching, a search.
+    rerouted            packets leave this host by another route, or from another address: a keepalive shows the peer
+                        the new address, and a PROBE tests whether it arrives. Over a connection, a search. While
+                        searching, the next tries come at once.
     nothing arrives     of what this end has sent for 15 s, though the peer may be heard: a search that dials again,
                         since a connection in use may be dead.
     woken               after a pause of this end: the same, and the name is looked up.
@@ -81,8 +82,7 @@ class ClientCarriers:
         """Ask for a handshake on the carrier in use, and on the others should that not answer."""
         if self.searching:
             return []
-        endpoint = self._peer.endpoint
-        return self._search(endpoint.carrier if endpoint is not None else self._allowed[0], now)
+        return self._search(self._carrier_in_use, now)
 
     def resolved(self, candidates: list[Endpoint], now: float) -> list[Event]:
         """Take in the addresses that the name has now, as UDP endpoints; where there are none, keep the old ones."""
@@ -94,9 +94,14 @@ class ClientCarriers:
             self._due[self._allowed[0]] = now
         return self.handle_timer(now)
 
-    def replace_candidates(self, candidates: list[Endpoint]) -> None:
-        """Call the same addresses from another local port."""
+    def renewed(self, candidates: list[Endpoint], now: float) -> None:
+        """Call the same addresses from a fresh local port. If none can be called any more, look the name up again."""
         self._candidates = candidates
+        self._ports.renewed()
+        if self.searching and not candidates:
+            for carrier in self._allowed:
+                self._rounds[carrier].end()
+                self._due[carrier] = min(self._due[carrier], now + self._pause(SHORTEST_PAUSE, now))
 
     def handle_timer(self, now: float) -> list[Event]:
         """Take the next step on each carrier whose time has come."""
@@ -161,23 +166,25 @@ class ClientCarriers:
         return self._search(carrier, now)
 
     def rerouted(self, now: float, *, lost: bool) -> list[Event]:
-        """Tell the peer this end's new address by a keepalive; search at once over a connection, or if searching."""
+        """Tell the peer this end's new address by a keepalive; search over a connection. If searching, try at once."""
         endpoint = self._peer.endpoint
         if endpoint is not None and endpoint.is_stream and lost:
             return [CloseConnection(endpoint), *self.lost(endpoint, now)]
-        if self.searching or (endpoint is not None and endpoint.is_stream):
+        if self.searching:
+            return [Resolve(), *self._forget_tries(), *self._try_all(self._carrier_in_use, now)]
+        if endpoint is not None and endpoint.is_stream:
             return self.woken(now)
         return [*self._peer.keepalive(endpoint, now), KeptAlive()]
 
     def nothing_arrives(self, now: float) -> list[Event]:
         """Search, while the path in use stays in use: nothing that this end has sent for 15 s has arrived."""
-        return [] if self.searching else self._search_elsewhere(now)
+        if self.searching:
+            return []
+        return [*self._leave_connections(), *self._search(self._carrier_in_use, now)]
 
     def woken(self, now: float) -> list[Event]:
         """Search as at the start: this end did not run for a while, so another network or address may be in use."""
-        for carrier in self._allowed:
-            self._peer.forget_handshake(carrier)
-        return [Resolve(), *self._search_elsewhere(now)]
+        return [Resolve(), *self._forget_tries(), *self._search(self._carrier_in_use, now)]
 
     def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
         """Settle on `source`, which works in both directions. As the initiator this end confirms with a keepalive."""
@@ -213,21 +220,34 @@ class ClientCarriers:
             self._trial_at = now + FIRST_TRIAL
         return events
 
+    @property
+    def _carrier_in_use(self) -> CarrierName:
+        endpoint = self._peer.endpoint
+        return endpoint.carrier if endpoint is not None else self._allowed[0]
+
     def _search(self, first: CarrierName, now: float) -> list[Event]:
         self._searching_since = now
         self._ports.begin(now)
+        return self._try_all(first, now)
+
+    def _try_all(self, first: CarrierName, now: float) -> list[Event]:
+        """Begin a new round on every carrier: on the first at once, on the others a bit later."""
         for carrier in self._allowed:
             self._rounds[carrier].end()
             self._due[carrier] = now if carrier == first else now + BESIDE_AFTER
         return self.handle_timer(now)
 
-    def _search_elsewhere(self, now: float) -> list[Event]:
-        """Search, but dial instead of asking on a connection that is open: it may be dead."""
-        endpoint = self._peer.endpoint
-        unused = [each for each in self._connections.values() if each != endpoint]
+    def _forget_tries(self) -> list[Event]:
+        """Forget handshakes under way, and connections: neither may reach the peer any more."""
+        for carrier in self._allowed:
+            self._peer.forget_handshake(carrier)
+        return self._leave_connections()
+
+    def _leave_connections(self) -> list[Event]:
+        """Have a connection dialled next, instead of asking on one that is open: it may be dead."""
+        unused = [each for each in self._connections.values() if each != self._peer.endpoint]
         self._connections.clear()
-        first = endpoint.carrier if endpoint is not None else self._allowed[0]
-        return [*map(CloseConnection, unused), *self._search(first, now)]
+        return list(map(CloseConnection, unused))
 
     def _ask(self, carrier: CarrierName, now: float) -> list[Event]:
         """Begin a round of initiations over a carrier that needs no dialling."""
@@ -241,14 +261,12 @@ class ClientCarriers:
         if endpoint is not None and endpoint.carrier == carrier and now - self._searching_since < REKEY_TIMEOUT:
             return self._peer.initiate(endpoint, now)
         self._ports.next_round()
-        if (
-            self._ports.is_fresh
-        ):  # answers to a peer that asks at the other port, and may not hear them, don't hold it up
+        if self._ports.is_fresh:  # an answer that the peer was sent from the other port must not delay this initiation
             self._peer.forget_handshake(carrier)
         events = self._peer.initiate(self._next_to_ask(carrier), now)
         if events:
             its_round.asked(now, self._peer.round_trip)
-        return [*events, *([RenewPort()] if self._ports.renews(now) else ()), Resolve()]
+        return [*events, *([RenewPort()] if self._ports.wants_another(now) else ()), Resolve()]
 
     def _ask_another(self, carrier: CarrierName, now: float, but: Endpoint | None = None) -> list[Event]:
         """Send the initiation to the next address too, or to the one after it if that is `but`."""

@@ -33,11 +33,14 @@ class Ports:
         """Change between the two ports, if there are two."""
         self.is_fresh = self._there_is_one and not self.is_fresh
 
-    def renews(self, now: float) -> bool:
-        """Whether the next round is to come from another fresh port: this one has had half of the outage so far."""
+    def wants_another(self, now: float) -> bool:
+        """Whether another fresh port is to be opened: this one has had half of the outage so far."""
         if now - self._renewed_at < max(SHORTEST, min(LONGEST, SHARE * (now - self._began))):
             return False
         self._renewed_at = now
+        return True
+
+    def renewed(self) -> None:
+        """Have the next round come from a fresh port, which was opened."""
         self._there_is_one = True
         self.is_fresh = False
-        return True
