@@ -44,7 +44,7 @@ def test_every_socket_of_a_tunnel_carries_its_mark(loop: HandLoop) -> None:
     with socket.socket(fileno=os.dup(listener.fileno())) as same:
         address = ("127.0.0.1", same.getsockname()[1])
     dialled: list[TcpConnection | None] = []
-    Dialling(address, loop, dialled.append, OWNER, SharedBuffer(), datagrams.mark)
+    Dialling(address, loop, dialled.append, OWNER, SharedBuffer(), MARK)
     loop.until(lambda: dialled)
     accepted = next(listener.accept(loop, new_accepted(loop)))
     assert dialled[0] is not None

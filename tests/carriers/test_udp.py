@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterable
 
 import pytest
 
+from tests.carriers.test_sockets import MARK, mark_of
 from tests.carriers.test_udp_socket import free_port
 from tests.carriers.user import RecordingUser
-from tests.machine import HandLoop, no_more_descriptors
+from tests.machine import HandLoop, needs_root, no_more_descriptors
 from vpntun.carriers.base import ConnectionOwner
 from vpntun.carriers.sockets import families
 from vpntun.carriers.udp import MOST_FORMER, SECONDS_BETWEEN, UdpCarrier
@@ -156,15 +158,49 @@ def test_a_former_port_receives_until_another_has_followed_and_for_as_long_as_it
     carrier.close()
 
 
-def test_a_fresh_port_has_the_mark_and_every_ip_version(loop: HandLoop) -> None:
+def test_fresh_ports_are_opened_for_every_ip_version(loop: HandLoop) -> None:
     carrier = UdpCarrier(loop, 0, answers_from_where_asked=False)
     carrier.start(RecordingUser())
     former = dict(carrier.sockets)
-    for udp in former.values():
-        udp.mark = 0  # what a later change has set
     assert renewed(carrier, loop)
     assert list(carrier.sockets) == list(former)
     assert not set(carrier.sockets.values()) & set(former.values())
+    carrier.close()
+
+
+def test_the_user_is_told_what_became_of_held_datagrams(loop: HandLoop) -> None:
+    carrier, user = UdpCarrier(loop, 0, answers_from_where_asked=False, versions=[socket.AF_INET]), RecordingUser()
+    carrier.start(user)
+    udp = carrier.sockets[socket.AF_INET]
+    udp.held.append(([memoryview(bytes(65508))], 0, udp.endpoint(HERE), True))
+    loop.await_writable(udp.fileno(), True)
+    loop.poll()
+    assert user.held_sent_later == [("127.0.0.1:4242", Outcome.TOO_BIG, 1, 65508)]
+    assert user.can_send_again == [None]
+    carrier.close()
+
+
+@needs_root
+def test_a_fresh_port_has_the_mark_that_was_set_last(loop: HandLoop) -> None:
+    carrier = started(loop)
+    carrier.set_mark(MARK)
+    assert renewed(carrier, loop)
+    assert mark_of(carrier.sockets[socket.AF_INET].fileno()) == MARK
+    carrier.close()
+
+
+def test_no_descriptor_is_left_open_if_a_fresh_port_cannot_be_watched(
+    loop: HandLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier = started(loop)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(loop, "watch", refuse)
+    before = descriptors()
+    assert not renewed(carrier, loop)
+    assert descriptors() == before
     carrier.close()
 
 

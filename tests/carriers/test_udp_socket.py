@@ -19,7 +19,7 @@ from tests.machine import HandLoop
 from vpntun.carriers.arrivals import IP_PKTINFO, IPV6_PKTINFO
 from vpntun.carriers.listening import TcpListener
 from vpntun.carriers.sockets import families
-from vpntun.carriers.udp_socket import UdpEndpoint, UdpSocket
+from vpntun.carriers.udp_socket import UDP_SEGMENT, UdpEndpoint, UdpSocket
 from vpntun.core.endpoint import Outcome
 from vpntun.errors import PortInUse
 
@@ -210,6 +210,32 @@ def test_a_source_address_is_kept_if_the_datagram_is_refused_for_another_reason(
         endpoint = udp.endpoint(("127.0.0.1", 0 if size == 100 else 9), (local,))
         assert endpoint.send([memoryview(bytes(size))]) is outcome
         assert endpoint.local == (local,)
+
+
+class RefusingSegments:
+    """A socket of a kernel that answers EINVAL where datagrams of UDP_SEGMENT are longer than the path's MTU."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    def sendmsg(self, buffers: list[memoryview], ancillary: list[tuple[int, int, bytes]], *rest: Any) -> int:
+        if any(kind == UDP_SEGMENT for _, kind, _ in ancillary):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return self._real.sendmsg(buffers, ancillary, *rest)
+
+
+def test_a_source_address_is_kept_if_only_the_segments_are_too_long(loop: HandLoop) -> None:
+    with bound(socket.AF_INET, loop) as (udp, _), stranger(socket.AF_INET) as other:
+        other.bind(("127.0.0.1", 0))
+        udp._socket = cast("socket.socket", RefusingSegments(udp._socket))
+        local = (socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4x", 0, socket.inet_aton("127.0.0.7")))
+        endpoint = udp.endpoint(other.getsockname(), (local,))
+        assert endpoint.send([memoryview(bytes(2000))], 1300, dont_fragment=False) is Outcome.SENT
+        assert endpoint.local == (local,)
+        assert [other.recvfrom(5000)[1][0] for _ in range(2)] == ["127.0.0.7"] * 2
 
 
 @pytest.mark.parametrize("address", [("255.255.255.255", 9), ("127.0.0.1", 0)])

@@ -18,7 +18,7 @@ from vpntun.types import SocketAddress, carriers_of
 
 SECONDS_BETWEEN = 10.0
 MOST_FORMER = 16
-"""Former sockets, still in use by peers, with which no more fresh ones are opened."""
+"""Most former sockets in use by peers; with more, no fresh port is opened."""
 
 
 class UdpCarrier:
@@ -43,10 +43,11 @@ class UdpCarrier:
         self._loop = loop
         self._port = port
         self._answers_from_where_asked = answers_from_where_asked
+        self._mark = mark
         self._user: CarrierUser | None = None
         self._former: list[UdpSocket] = []
         self._renewed_at = -math.inf
-        self.sockets = self._open(families() if versions is None else versions, mark)
+        self.sockets = self._open(families() if versions is None else versions)
 
     @classmethod
     def open(cls, tunnel: Tunnel, mark: int, loop: Loop) -> UdpCarrier:
@@ -95,11 +96,14 @@ class UdpCarrier:
         kept = [udp for udp in self._former if udp in used]
         if len(kept) > MOST_FORMER:
             return False
+        fresh: dict[int, UdpSocket] = {}
         try:
-            fresh = self._open(self.sockets, next((udp.mark for udp in self.sockets.values()), 0))
+            fresh = self._open(self.sockets)
             for udp in fresh.values():
                 self._watch(udp, user)
         except (OSError, VpntunError) as error:
+            for udp in fresh.values():
+                self._close(udp)
             log.info("no fresh UDP port could be opened: %s", error)
             return False
         for udp in self._former:
@@ -118,6 +122,7 @@ class UdpCarrier:
         """Set the mark of every socket, as Carrier.set_mark."""
         for udp in (*self._former, *self.sockets.values()):
             udp.set_mark(mark)
+        self._mark = mark
 
     def close_all_of(self, peer: Reachable) -> None:
         """Do nothing: UDP has no connections."""
@@ -127,7 +132,7 @@ class UdpCarrier:
         for udp in (*self._former, *self.sockets.values()):
             self._close(udp)
 
-    def _open(self, versions: Iterable[int], mark: int) -> dict[int, UdpSocket]:
+    def _open(self, versions: Iterable[int]) -> dict[int, UdpSocket]:
         opened: dict[int, UdpSocket] = {}
         try:
             for family in versions:
@@ -136,7 +141,7 @@ class UdpCarrier:
                     self._port,
                     self._loop,
                     answers_from_where_asked=self._answers_from_where_asked,
-                    mark=mark,
+                    mark=self._mark,
                 )
         except BaseException:
             for udp in opened.values():

@@ -126,7 +126,6 @@ class UdpSocket:
     def __init__(self, family: int, port: int, loop: Loop, *, answers_from_where_asked: bool, mark: int = 0) -> None:
         self._family = family
         self._loop = loop
-        self.mark = mark
         new = marked(socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK), mark)
         self._socket = bind(new, port, "UDP")
         self._known: dict[Any, UdpEndpoint] = {}
@@ -151,7 +150,6 @@ class UdpSocket:
     def set_mark(self, mark: int) -> None:
         """Give every datagram that leaves from now on this mark, 0 for none. Raises PrivilegeError."""
         set_mark(self._socket, mark)
-        self.mark = mark
 
     @property
     def port(self) -> int:
@@ -193,7 +191,7 @@ class UdpSocket:
         return Outcome.SENT
 
     def forget(self, endpoint: UdpEndpoint) -> None:
-        """Make a new endpoint for the address, and for the local one, of this one, when a datagram arrives."""
+        """Drop an endpoint from the cache, so that the peer's next datagram gets a new one."""
         if endpoint.local and self._known.get((endpoint.address, endpoint.local)) is endpoint:
             del self._known[endpoint.address, endpoint.local]
         self._forget_last()
@@ -226,17 +224,16 @@ class UdpSocket:
     def _send_otherwise(
         self, error: OSError, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
     ) -> Outcome:
-        """Send datagrams that the kernel has refused in another way, if there is one; return the outcome."""
+        """Retry refused datagrams in another way, if there is one; return the outcome."""
+        is_too_big = self._is_too_big(error, segment)
+        if is_too_big and segment and not dont_fragment:  # the kernel fragments datagrams, but not those of UDP_SEGMENT
+            return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
         if endpoint.local and error.errno in STALE_SOURCE:
             return self._send_from_elsewhere(buffers, segment, endpoint, dont_fragment)
         if error.errno == errno.EIO and segment:
             self._has_segmentation = False
             return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
-        if not self._is_too_big(error, segment):
-            return Outcome.UNDELIVERABLE
-        if not dont_fragment and segment:  # the kernel fragments datagrams, but not those of UDP_SEGMENT
-            return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
-        return Outcome.TOO_BIG if dont_fragment else Outcome.UNDELIVERABLE
+        return Outcome.TOO_BIG if is_too_big and dont_fragment else Outcome.UNDELIVERABLE
 
     def _send_from_elsewhere(
         self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
