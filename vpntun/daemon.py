@@ -59,7 +59,7 @@ from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
 from vpntun.tun.device import TunDevice
-from vpntun.tun.ipv6 import carried_addresses, carried_networks, carries_ipv6
+from vpntun.tun.ipv6 import addresses_of, carried_networks
 from vpntun.types import Interface, carriers_of
 
 
@@ -158,11 +158,8 @@ class _Daemon:
         """Set addresses, routes and MTU of the device, and bring it up; return its addresses."""
         tunnel, device = self._tunnel, self._device
         mtu = tunnel.mtu or (tunnel.default_mtu if device.created else None)
-        addresses = carried_addresses(device.name, mtu or device.mtu, tunnel.addresses)
+        addresses = addresses_of(tunnel, mtu or device.mtu) if tunnel.addresses or device.created else []
         routes = carried_networks(device.name, mtu or device.mtu, tunnel.routes)
-        if device.created and not tunnel.addresses:
-            ipv6 = carries_ipv6(device.name, mtu or device.mtu)
-            addresses = [each for each in tunnel.derived_addresses if each.version == 4 or ipv6]
         if addresses or routes or mtu is not None:
             settings = DeviceSettings(device.name, self._journal, ephemeral=device.created)
             self._stack.callback(settings.undo)

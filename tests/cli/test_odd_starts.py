@@ -12,6 +12,7 @@ import pytest
 from tests.cli.conftest import Run, Said, program
 from vpntun.crypto.keys import format_key
 
+ENTRANCE = Path(sys.executable).with_name("vpntun")
 NOT_UTF8 = "t\udcfcn"
 """What Python makes of an argument in Latin-1."""
 LEGACY = {"LC_ALL": "xx_YY.KOI8-R", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -20,10 +21,8 @@ LEGACY = {"LC_ALL": "xx_YY.KOI8-R", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0
 
 def by_shell(line: str, *arguments: str | Path) -> Said:
     """Run a line of shell in which "$@" is the program with its arguments."""
-    entrance = Path(sys.executable).with_name("vpntun")
-    done = subprocess.run(
-        ["sh", "-c", line, "sh", entrance, *arguments], capture_output=True, check=False, timeout=30, text=True
-    )
+    command = ["sh", "-c", line, "sh", ENTRANCE, *arguments]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=30, text=True)
     return Said(done.returncode, done.stdout, done.stderr)
 
 
@@ -125,8 +124,13 @@ def test_output_to_a_full_disk_is_an_error(tmp_path: Path, command: str, setting
 @pytest.mark.parametrize("command", ["genkey", "check FILE", "show --json"])
 def test_a_reader_that_has_gone_ends_the_command_silently(tmp_path: Path, command: str) -> None:
     file = conf(tmp_path / "t0.conf")
-    said = by_shell('{ sleep 0.5; "$@"; echo "status $?" >&2; } | true', *command.replace("FILE", str(file)).split())
-    assert said.err == "status 1\n"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [ENTRANCE, *command.replace("FILE", str(file)).split()], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_a_usage_error_keeps_its_status_where_stderr_is_full() -> None:

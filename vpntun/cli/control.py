@@ -163,7 +163,7 @@ def _peer(peer: Mapping[str, Any]) -> dict[str, Any]:
         "preshared key": "(hidden)" if peer["preshared_key"] else None,
         "endpoint": peer["endpoint"],
         "carrier": carrier and carrier.upper(),
-        "state": _state(**{name: peer[name] for name in ("state", "unresolved")}),
+        "state": _state(peer["state"], peer["unresolved"]),
         "allowed ips": ", ".join(peer["allowed_ips"]) or "(none)",
         "latest handshake": _ago(peer["latest_handshake_age"]),
         "latest received": _ago(peer["latest_received_age"]),

@@ -17,7 +17,7 @@ from vpntun.netconf.route_plan import collapse_to_default, full_tunnel_versions,
 from vpntun.netconf.routing import kernel_has_ipv6
 from vpntun.runtime.folders import absolute
 from vpntun.runtime.log import notice, open_log
-from vpntun.tun.ipv6 import carried_addresses, carried_networks, carries_ipv6
+from vpntun.tun.ipv6 import addresses_of, carried_networks
 from vpntun.types import Interface, Network, Transport, carriers_of
 
 
@@ -60,7 +60,7 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
         yield f"  listening: on {_named(tunnel.listen_on, ' and ')} port {tunnel.port}"
     else:
         yield f"  listening: no, this end calls{f' from port {tunnel.port}' if tunnel.port is not None else ''}"
-    addresses = _addresses(tunnel)
+    addresses = addresses_of(tunnel, _mtu(tunnel))
     yield f"  addresses: {_listed(addresses)}"
     yield f"  mtu: {_mtu(tunnel)}"
     yield from _routes(tunnel, addresses)
@@ -85,14 +85,6 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
 
 def _mtu(tunnel: Tunnel) -> int:
     return tunnel.mtu or tunnel.default_mtu
-
-
-def _addresses(tunnel: Tunnel) -> list[Interface]:
-    """Return the addresses that the device gets, without those of IPv6 where this host has none."""
-    if tunnel.addresses:
-        return carried_addresses(tunnel.interface, _mtu(tunnel), tunnel.addresses)
-    ipv6 = carries_ipv6(tunnel.interface, _mtu(tunnel))
-    return [each for each in tunnel.derived_addresses if each.version == 4 or ipv6]
 
 
 def _routes(tunnel: Tunnel, addresses: list[Interface]) -> Iterator[str]:

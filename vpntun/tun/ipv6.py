@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from vpntun.config.tunnel import SMALLEST_MTU_FOR_IPV6
+from vpntun.config.tunnel import SMALLEST_MTU_FOR_IPV6, Tunnel
 from vpntun.runtime.log import notice
 from vpntun.types import Interface, Network
 
@@ -23,6 +23,13 @@ _OFF = f"IPv6 is disabled on %s, or its MTU is below {SMALLEST_MTU_FOR_IPV6}: "
 def carries_ipv6(device: str, mtu: int, conf: Path = CONF) -> bool:
     """Whether the kernel carries IPv6 on a device of this name and MTU, which need not exist yet."""
     return mtu >= SMALLEST_MTU_FOR_IPV6 and _is_enabled(device, conf)
+
+
+def addresses_of(tunnel: Tunnel, mtu: int) -> list[Interface]:
+    """Return the addresses that a tunnel's device can have: those configured, otherwise those derived from its key."""
+    if tunnel.addresses:
+        return carried_addresses(tunnel.interface, mtu, tunnel.addresses)
+    return _carried(tunnel.interface, mtu, list(tunnel.derived_addresses))
 
 
 def carried_addresses(device: str, mtu: int, addresses: Iterable[Interface]) -> list[Interface]:
