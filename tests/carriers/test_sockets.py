@@ -73,6 +73,12 @@ def test_a_mark_can_be_changed_and_removed_while_the_sockets_are_in_use(loop: Ha
         used = [each.fileno() for each in carriers[0].sockets.values()]
         used += [each.fileno() for each in dialled if isinstance(each, TcpConnection)]
         assert {mark_of(descriptor) for descriptor in used} == {mark}
+    carriers[1].dial(carriers[0].sockets[socket.AF_INET].endpoint(listening.getsockname()), OWNER, dialled.append)
+    carriers[1].set_mark(MARK)
+    while len(dialled) < 5:
+        loop.poll(0.01)
+    assert isinstance(dialled[-1], TcpConnection)
+    assert mark_of(dialled[-1].fileno()) == MARK, "it was being dialled when the mark changed"
     for each in dialled:
         assert each is not None
         each.close()

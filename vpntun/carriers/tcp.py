@@ -75,10 +75,13 @@ class TcpCarrier:
 
     def dial(self, candidate: Endpoint, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
         """Open a connection, as Carrier.dial; give up after ten seconds."""
+        mark = self._mark
 
         def done(connection: TcpConnection | None) -> None:
             if connection is not None:
                 try:
+                    if self._mark != mark:
+                        connection.set_mark(self._mark)
                     self._watch(connection)
                 except OSError:
                     connection.close()
@@ -87,7 +90,7 @@ class TcpCarrier:
             on_done(connection)
 
         source = candidate.flow.source
-        Dialling(candidate.address, self._loop, done, owner, self._received, self._mark, source)
+        Dialling(candidate.address, self._loop, done, owner, self._received, mark, source)
 
     def set_mark(self, mark: int) -> None:
         """Set the mark of the listeners, and of all connections, as Carrier.set_mark."""
