@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
+from threading import Event
 
 import pytest
 
@@ -12,9 +14,11 @@ from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import HookLines
 from vpntun.errors import ConfigurationError, DeviceError, VpntunError
 from vpntun.netconf.host import HostNetwork
+from vpntun.process import start
 from vpntun.process.awaited_names import SECONDS_AFTER_FAILURE, AwaitedNames
 from vpntun.process.service import RunOptions, Service
 from vpntun.process.start import Start
+from vpntun.runtime.resolver import Found, Lookups
 
 HOME = PeerSettings(b"home", (), host="home.example", port=1)
 
@@ -77,6 +81,29 @@ def test_a_name_that_is_found_before_the_loop_runs_is_not_lost(bench: Bench) -> 
     assert bench.told == []
     bench.names.begin()
     assert bench.told == [[]]
+
+
+def test_an_answer_that_comes_while_a_command_of_the_start_runs_is_not_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Event()
+
+    def find(host: str, port: int, flags: int) -> Found:
+        answers.wait(5.0)
+        return [(socket.AF_INET, ("192.0.2.7", port))]
+
+    monkeypatch.setattr(start, "SECONDS_FOR_NAMES", 0.0)
+    lookups = Lookups(bench.loop, bench.names.found, find)
+    bench.start.find_names(lookups, [HOME])
+    bench.names.apply([HOME], lookups.has_found)
+    lookups.ask("home.example", 1, lambda found, error: None)
+    answers.set()
+    bench.loop.until(lambda: lookups.has_found("home.example", 1), "as --up would")
+    bench.loop.settle()
+    assert bench.told == []
+    bench.names.begin()
+    assert bench.told == [[]]
+    lookups.close()
 
 
 def test_a_set_up_that_fails_is_tried_again_until_it_succeeds_and_ends_nothing(bench: Bench) -> None:
