@@ -94,8 +94,10 @@ def test_the_answer_says_what_to_do_once_it_has_left() -> None:
     exchange.take(GET)
     answer = exchange.next_answer()
     assert answer is not None
+    _, then = answer
+    assert then is not None
     assert done == []
-    answer[1]()
+    then()
     assert done == ["/a"]
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import ExitStack
 from ipaddress import ip_interface, ip_network
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from tests.machine import HandLoop
+from vpntun.carriers.base import Carrier
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import HookLines, Tunnel
 from vpntun.control.state import TunnelState
@@ -57,7 +60,8 @@ def test_parts_are_reported_once_they_are_made_and_only_while_they_can_be_asked(
 def test_wg_is_told_the_port_and_the_mark_as_soon_as_they_are_known(state: TunnelState) -> None:
     assert not any(line.startswith(("listen_port=", "fwmark=")) for line in state.lines_for_wg())
     state.mark = 51820
-    assert "fwmark=51820" in state.lines_for_wg()
+    state.carriers = {"tcp": cast(Carrier, SimpleNamespace(port=0)), "udp": cast(Carrier, SimpleNamespace(port=1194))}
+    assert {"listen_port=1194", "fwmark=51820"} <= set(state.lines_for_wg())
     assert [line for line in state.lines_for_wg() if line.startswith("public_key=")] == [
         f"public_key={peer.public.hex()}" for peer in (CALLED, LITERAL)
     ]

@@ -6,6 +6,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
+from time import monotonic
 
 import pytest
 
@@ -114,9 +116,19 @@ def test_a_stopped_loop_ends_the_wait_for_pre_up_and_for_names(bench: Bench) -> 
     start = bench.start(pre_up="sleep 0.2")
     bench.loop.call_later(0.1, bench.loop.stop)
     assert not start.run_pre_up()
-    lookups = Lookups(bench.loop)
+    answers = Event()
+
+    def find(host: str, port: int, flags: int) -> Found:
+        answers.wait(5.0)
+        return []
+
+    lookups = Lookups(bench.loop, find=find)
     bench.stack.callback(lookups.close)
+    bench.stack.callback(answers.set)
+    began = monotonic()
     start.find_names(lookups, [HOME])
+    assert monotonic() - began < 2.0
+    assert not bench.loop.running
 
 
 def test_names_that_are_not_found_are_logged(bench: Bench) -> None:

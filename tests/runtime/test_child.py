@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,29 @@ def nothing_can_be_killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]
         each.wait()
 
 
+@contextmanager
+def watched_by(loop: HandLoop) -> Iterator[list[int]]:
+    """Yield the descriptors that the loop begins to watch in this block."""
+    descriptors: list[int] = []
+    watch = loop.watch
+
+    def remember(descriptor: int, *callbacks: Any) -> None:
+        descriptors.append(descriptor)
+        watch(descriptor, *callbacks)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "watch", remember)
+        yield descriptors
+
+
+def wait_for_all(descriptors: Iterable[int]) -> None:
+    """Wait until each of these descriptors is readable."""
+    for each in descriptors:
+        poller = select.poll()
+        poller.register(each, select.POLLIN)
+        assert poller.poll(5000)
+
+
 def test_a_background_process_may_still_write_after_the_next_command_has_started(loop: HandLoop) -> None:
     other: list[int] = []
     second: list[Child] = []
@@ -61,8 +85,10 @@ def test_a_background_process_may_still_write_after_the_next_command_has_started
         second.append(start(loop, "exec sleep 10", lambda problem: None))
 
     with logged() as lines:
-        start(loop, "(sleep 0.2; echo late; sleep 1) &", go_on)
-        time.sleep(0.6)  # so that the end and the output are found in the same turn
+        with watched_by(loop) as descriptors:
+            start(loop, "(sleep 0.2; echo late; sleep 1) &", go_on)
+        assert len(descriptors) == 2
+        wait_for_all(descriptors)  # so that the end and the output are found in the same turn
         began = time.monotonic()
         loop.until(lambda: second)
         loop.settle()

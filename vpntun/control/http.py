@@ -24,10 +24,6 @@ MOST_HEADERS = 32
 LARGEST_BODY = 4 * 1024
 
 
-def _nothing() -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class Answer:
     """An answer: status, JSON object, headers, and what to do once it has left. `body`: the object as text.
@@ -38,7 +34,7 @@ class Answer:
     status: HTTPStatus
     content: Mapping[str, Any]
     headers: tuple[tuple[str, str], ...] = ()
-    then: Callable[[], None] = _nothing
+    then: Callable[[], None] | None = None
     body: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +92,7 @@ class HttpExchange:
         """Take bytes that arrived; b"" is the end of the stream. Do not call this after that, or once `ended`."""
         self._http.receive_data(data)
 
-    def next_answer(self) -> tuple[bytes, Callable[[], None]] | None:
+    def next_answer(self) -> tuple[bytes, Callable[[], None] | None] | None:
         """Return the next answer, and what to do once it has left; None if more bytes are needed, or once `ended`."""
         while not self.ended:
             try:
@@ -120,7 +116,7 @@ class HttpExchange:
                 break
         return None
 
-    def _pack(self, answer: Answer) -> tuple[bytes, Callable[[], None]]:
+    def _pack(self, answer: Answer) -> tuple[bytes, Callable[[], None] | None]:
         http, request, status = self._http, self._request, answer.status
         body = answer.body
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *answer.headers]

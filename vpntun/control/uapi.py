@@ -149,8 +149,8 @@ class UapiExchange:
         if parsed is None:
             self.ended = True
             self._received.clear()
-            return _ended(errno.EINVAL).encode(), _nothing
-        return self._answer(*parsed).encode(), _nothing
+            return _ended(errno.EINVAL).encode(), None
+        return self._answer(*parsed).encode(), None
 
 
 def describe(
@@ -217,7 +217,3 @@ def _key(text: str) -> bytes | None:
 
 def _ended(number: int) -> str:
     return f"errno={-number}\n\n"
-
-
-def _nothing() -> None:
-    pass

@@ -36,8 +36,8 @@ READ_SIZE = 4096
 _CREDENTIALS = struct.Struct("iII")
 """Linux's struct ucred: process, user, group."""
 
-Reply = tuple[bytes, Callable[[], None]]
-"""The bytes of an answer, and what to do once they have left."""
+Reply = tuple[bytes, Callable[[], None] | None]
+"""The bytes of an answer, and what to do once they have left, if anything."""
 
 
 class Exchange(Protocol):
