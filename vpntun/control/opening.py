@@ -39,7 +39,10 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
 
 
 def open_uapi(state: TunnelState, loop: Loop, give_key: Callable[[KeyPair], bool], stack: ExitStack) -> None:
-    """Bind the socket for wg(8); `stack` closes it. `give_key`: as UapiServer takes it."""
+    """Bind the socket for wg(8); `stack` closes it.
+
+    `give_key` takes this end's keys, and returns False if the tunnel has others already.
+    """
     try:
         uapi = UapiServer(state.tunnel.interface, loop, get=state.lines_for_wg, give_key=give_key)
     except VpntunError as error:

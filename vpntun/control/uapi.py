@@ -6,8 +6,8 @@ negative, and an empty line (https://www.wireguard.com/xplatform/). Keys are in 
     get=1    everything that wg(8) shows, with this end's private key and the preshared keys
     set=1    private_key, while the tunnel has none: a file may leave it to PostUp, as in `wg set %i private-key FILE`
 
-Whatever else is to be set is refused as a whole: the file says what a tunnel is, and a reload changes it. Values are
-never logged. unix_server.py decides who may connect and how much a client may ask for at once.
+A request that sets anything else is refused as a whole: change the file, and reload it. Values are never logged.
+unix_server.py decides who may connect and how much a client may ask for at once.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ class UapiServer:
 class UapiExchange:
     """The requests and answers of one connection, as the `Exchange` of unix_server.py.
 
-    `answer` gets the first line of a request and its other lines. A request that is too long, or no text of this
-    protocol, is the last one.
+    `answer` gets the first line of a request and its other lines. The connection closes after a
+    request that is too long or malformed.
     """
 
     def __init__(self, answer: Callable[[str, Lines], str]) -> None:
@@ -197,7 +197,7 @@ def _peer(settings: PeerSettings, link: Link | None, wall: float) -> Iterator[st
 
 
 def _parsed(request: bytes) -> tuple[str, Lines] | None:
-    """Return the first line of a request and the others, split; None if it is no text of this protocol."""
+    """Return the first line of a request and the others, split; None if it is malformed."""
     try:
         operation, *lines = request.decode("ascii").split("\n")
     except UnicodeDecodeError:

@@ -133,7 +133,7 @@ class Netlink(AbstractContextManager["Netlink"]):
     """Netlink sockets for questions and changes, open from the first use on until `close`.
 
     Lists that change while they are read are read again, `MOST_TRIES` times at most; the last is used in any case.
-    Raises DeviceError if there is no room for a socket.
+    Raises DeviceError if no socket can be opened.
     """
 
     def __init__(self) -> None:

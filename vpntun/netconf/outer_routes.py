@@ -63,9 +63,9 @@ class OuterRoutes:
             return None
 
     def better_source(self, flow: Flow) -> bytes:
-        """Return the address to send a flow from, where the kernel would choose one inside a tunnel; else nothing.
+        """Return the address to send a flow from, where the kernel would choose one inside a tunnel.
 
-        Nothing, too, if this host has no other address that fits.
+        Empty if the kernel's choice is good, or if this host has no other address that fits.
         """
         try:
             chosen = self._ask(flow)

@@ -1,7 +1,7 @@
 """Rtnetlink (rtnetlink(7)): questions to the kernel, and its lists of links, addresses, routes and rules.
 
-pyroute2 makes changes; it does not read lists here. It takes 150 us for each message of a list, in which no packet
-passes, against some 5 us here, and some of its versions fail when the list changes while it is read.
+pyroute2 makes the changes, but does not read lists: it takes 150 us a message, during which no packet passes, and some
+of its versions fail if the list changes meanwhile. This code takes 5 us.
 
     nlmsghdr    length (u32), type, flags (u16 each), sequence, port (u32 each)
     body        ifinfomsg, ifaddrmsg, rtmsg or fib_rule_hdr

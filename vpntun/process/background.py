@@ -7,7 +7,7 @@
     exits with 0                     <-  the set-up is done and, with --wait, the link is up
     exits with 0                     <-  without --wait: the set-up has waited for a name for 10 s
     exits with 9                     <-  the time of --wait is over; the daemon keeps trying
-    exits with 1                     <-  was told to stop before that
+    exits with 1                     <-  the daemon was told to stop before that
                                          from then on: no terminal, / as working folder, and only the log for output
 
 SIGINT or SIGTERM to the caller ends the daemon first, then the caller.

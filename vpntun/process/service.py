@@ -98,7 +98,10 @@ class Service:
             notice("%s cannot read %s again at SIGHUP", self._account.name, self._run_options.file)
 
     def waits(self, status: str) -> None:
-        """Note that the set-up waits for something that may never come: neither a boot nor a caller waits for ever."""
+        """Note that the set-up waits for something that may never come.
+
+        After PATIENCE, systemd and a caller that waits are told to go on.
+        """
         self._status = status
         self._notifier.status(status)
         self._is_waiting = True

@@ -1,8 +1,8 @@
 """Signals of a service, handled by its loop.
 
 SIGINT, SIGTERM    the first one stops the loop, even before it runs; the second ends the process
-SIGHUP             calls back from the loop. Without a callback it stops the loop, and further ones do no more; but
-                   if SIGHUP was ignored before, as under nohup(1), it stays ignored
+SIGHUP             calls back from the loop. Without a callback it stops the loop, and further ones have no effect;
+                   but if SIGHUP was ignored before, as under nohup(1), it stays ignored
 SIGUSR1, SIGUSR2   do nothing
 SIGCHLD            collects children that this process did not start itself (process_one.py)
 SIGCONT            ends a pause, if the loop has not turned for long (clock.py)
