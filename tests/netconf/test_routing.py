@@ -5,6 +5,7 @@ The plan of routes and rules is in test_route_plan.py.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.netconf.kernel import add_up, in_own_network
 from vpntun.errors import ConfigurationError, PrivilegeError
 from vpntun.firewall.arrivals import Arrivals
 from vpntun.netconf import change_kinds
-from vpntun.netconf.change_kinds import Route, Rule
+from vpntun.netconf.change_kinds import Route, Rule, Up
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.netlink import MAIN, Netlink
 from vpntun.netconf.route_plan import Table, full_tunnel_rules
@@ -219,3 +220,33 @@ def test_a_refused_start_leaves_no_marks(tmp_path: Path, of: list[HostRoutes]) -
     with pytest.raises(ConfigurationError, match="through another device"):
         of[0].apply(networks("0.0.0.0/0 fd05::/64"))
     assert not is_marking("tun3")
+
+
+def routed(netlink: Netlink, network: str, table: int) -> set[int]:
+    """The numbers of the devices to which the network is routed in a table."""
+    return {each.device for each in netlink.found_routes(4, table) if each.network == ip_network(network)}
+
+
+@in_own_network
+def test_a_new_allowed_ip_replaces_the_copy_of_another_tunnels_route_unless_it_is_refused(
+    tmp_path: Path, of: list[HostRoutes]
+) -> None:
+    subprocess.run(["ip", "tuntap", "add", "mode", "tun", "name", "other"], check=True)
+    with Netlink() as netlink:
+        add_up(netlink, "tun3", "10.9.0.2/24")
+        add_up(netlink, "uplink")
+        for change in (Up("other"), Route("other", ip_network("10.5.0.0/16"), MAIN)):
+            change.make(netlink)
+        Route("uplink", ip_network("fd05::/64"), MAIN).make(netlink)
+        own, other = (netlink.index_of(device) for device in ("tun3", "other"))
+        of.append(tunnel(tmp_path, "auto"))
+        table = of[0].choose_mark(networks("0.0.0.0/0"))
+        of[0].apply(networks("0.0.0.0/0"))
+        assert routed(netlink, "10.5.0.0/16", table) == {other}
+        with pytest.raises(ConfigurationError, match="fd05"):
+            of[0].apply(networks("0.0.0.0/0 10.5.0.0/16 fd05::/64"))
+        assert routed(netlink, "10.5.0.0/16", table) == {other}
+        of[0].apply(networks("0.0.0.0/0 10.5.0.0/16"))
+        assert routed(netlink, "10.5.0.0/16", table) == {own}
+        of[0].apply(networks("0.0.0.0/0"))
+        assert routed(netlink, "10.5.0.0/16", table) == {other}

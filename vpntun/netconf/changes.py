@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Container, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, ClassVar, Protocol
 
-from vpntun.errors import DeviceError
+from vpntun.errors import DeviceError, VpntunError
+from vpntun.netconf.change_kinds import Route
 from vpntun.netconf.journal import Entry, Journal
 from vpntun.netconf.netlink import Netlink, netlink_error
 from vpntun.runtime.log import notice
@@ -53,16 +55,28 @@ class Changes:
     def reconcile(self, wanted: Iterable[Change], netlink: Netlink) -> None:
         """Make the missing changes in this order, then take back the unwanted ones, the last first.
 
+        An unwanted route that another to the same network replaces is taken back just before that one is made.
         Raises VpntunError; then everything is as it was before the call.
         """
         wanted = dict.fromkeys(wanted)
+        routes = [each for each in self._made if isinstance(each, Route) and each not in wanted]
+        unwanted = {(each.network, each.table): each for each in routes}
+        replaced: list[Change] = []
         fresh: list[Change] = []
         try:
             for change in wanted:
-                if change not in self._made and self._make(change, netlink):
+                if change in self._made:
+                    continue
+                if isinstance(change, Route) and (change.network, change.table) in unwanted:
+                    replaced.append(unwanted.pop((change.network, change.table)))
+                    self._take_back(replaced[-1:], netlink)
+                if self._make(change, netlink):
                     fresh.append(change)
         except BaseException:
             self._take_back(fresh, netlink)
+            for change in replaced:
+                with suppress(VpntunError):  # the upkeep tries again
+                    self._make(change, netlink)
             raise
         self._take_back([each for each in self._made if each not in wanted], netlink)
 
