@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from ipaddress import ip_address, ip_interface
@@ -81,6 +83,8 @@ def test_a_query_needs_no_free_descriptor(device: Callable[..., OuterRoutes]) ->
 
 UPLINK, LAN, TUNNEL, OTHER_TUNNEL = "up9", "lan9", "tun9", "tun8"
 SERVER = "2001:db8:1::2"
+IFF_TUN, IFF_NO_PI = 0x1, 0x1000
+TUNSETIFF, TUNSETLINK, ARPHRD_TUNNEL = 0x400454CA, 0x400454CD, 768
 
 
 def address_on(netlink: Netlink, device: str, text: str, **more: int) -> None:
@@ -132,6 +136,22 @@ def test_over_ipv4_too_an_uplink_without_an_address_does_not_borrow_the_tunnels(
         assert _source(routes, flow) == "10.9.0.2"
         assert not routes.better_source(flow), "there is no other address"
         add_up(netlink, LAN, "192.168.7.1/24")
+        assert _source(routes, flow) == "10.9.0.2"
+        assert routes.better_source(flow) == ip_address("192.168.7.1").packed
+
+
+@in_own_network
+def test_a_tunnel_is_known_by_the_kind_of_its_device_whatever_link_layer_that_claims() -> None:
+    with Netlink() as netlink, closing(OuterRoutes(TUNNEL, 0)) as routes, open("/dev/net/tun", "r+b", 0) as opened:
+        tunnel(netlink, TUNNEL)
+        fcntl.ioctl(opened, TUNSETIFF, struct.pack("16sH22x", OTHER_TUNNEL.encode(), IFF_TUN | IFF_NO_PI))
+        fcntl.ioctl(opened, TUNSETLINK, ARPHRD_TUNNEL)  # as the kernel's ipip devices have it
+        netlink.requests.link("set", index=netlink.index_of(OTHER_TUNNEL), state="up")
+        address_on(netlink, OTHER_TUNNEL, "10.9.0.2/24")
+        add_up(netlink, UPLINK)
+        default_route(netlink, UPLINK, 4)
+        add_up(netlink, LAN, "192.168.7.1/24")
+        flow = to(socket.AF_INET, "203.0.113.2")
         assert _source(routes, flow) == "10.9.0.2"
         assert routes.better_source(flow) == ip_address("192.168.7.1").packed
 

@@ -196,10 +196,8 @@ class Netlink(AbstractContextManager["Netlink"]):
         return True
 
     def links(self) -> Iterator[Link]:
-        """Yield all devices. Raises OSError, or Interrupted at the end."""
-        body = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0)
-        for message in self._questions.dump(RTM_GETLINK, body, WITHOUT_STATISTICS):
-            yield _link_in(message)
+        """Yield all devices. The iterator raises OSError, or Interrupted at the end."""
+        return links_by(self._questions)
 
     def found_addresses(self, names: Mapping[int, str]) -> Iterator[InterfaceAddress]:
         """Yield this host's addresses; `names`: the devices' by number. Raises OSError, or Interrupted at the end."""
@@ -258,6 +256,12 @@ class Netlink(AbstractContextManager["Netlink"]):
         """List this host's addresses, each with the network that it makes reachable."""
         names = {link.number: link.name for link in whole(self.links)}
         return whole(lambda: self.found_addresses(names))
+
+
+def links_by(questions: Questions) -> Iterator[Link]:
+    """Yield all devices. Raises OSError, or Interrupted at the end."""
+    for message in questions.dump(RTM_GETLINK, _LINK.pack(AF_UNSPEC, 0, 0, 0, 0), WITHOUT_STATISTICS):
+        yield _link_in(message)
 
 
 def whole(read: Callable[[], Iterator[Found]]) -> list[Found]:

@@ -18,21 +18,26 @@ from collections.abc import Iterator
 
 from vpntun.core.endpoint import Flow
 from vpntun.core.outer_paths import OuterRoute
+from vpntun.netconf.netlink import (
+    IFA_ADDRESS,
+    IFA_LOCAL,
+    RTA_DST,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTM_GETADDR,
+    RTM_GETROUTE,
+    links_by,
+)
 from vpntun.netconf.rtnetlink import Questions
 
-RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE = 18, 22, 26
-RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_MARK = 1, 2, 4, 5, 7, 16
-RTA_VIA, RTA_IP_PROTO, RTA_SPORT, RTA_DPORT = 18, 27, 28, 29
-IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
+RTA_SRC, RTA_GATEWAY, RTA_MARK, RTA_VIA = 2, 5, 16, 18
+RTA_IP_PROTO, RTA_SPORT, RTA_DPORT = 27, 28, 29
+IFA_FLAGS = 8
 IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x08, 0x20, 0x40
-IFLA_EXT_MASK, WITHOUT_STATISTICS = 29, 1 << 3
-ARPHRD_NONE = 0xFFFE
-"""The type of devices without a link layer: TUN and WireGuard devices among them."""
 GLOBAL_SCOPE = 0
 
 _ROUTE = struct.Struct("=BBB5xI")  # family, bits of destination and source, flags
 _ADDRESS = struct.Struct("=BxBBI")  # family, flags, scope, index
-_LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _u32 = struct.Struct("=I")
 _port = struct.Struct("!H")
 
@@ -117,7 +122,7 @@ class OuterRoutes:
     def _addresses(self, size: int, device: int = 0) -> Iterator[tuple[int, bytes, int]]:
         """List device, address and flags of usable addresses of global scope, of one device or all. Raises OSError."""
         for body, found in self._questions.dump(RTM_GETADDR, _ADDRESS.pack(_family(size), 0, 0, device)):
-            _, flags, scope, index = struct.unpack("=BxBBI", body)
+            _, flags, scope, index = _ADDRESS.unpack(body)
             flags = _u32.unpack(found[IFA_FLAGS])[0] if IFA_FLAGS in found else flags
             address = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")
             usable = not flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
@@ -125,13 +130,9 @@ class OuterRoutes:
                 yield index, address, flags
 
     def _tunnels(self) -> Iterator[int]:
-        """List the numbers of the tunnel's device and of all others that look like a tunnel's. Raises OSError."""
+        """List the numbers of the tunnel's device and of all other tunnels'. Raises OSError."""
         yield self._questions.index_of(self._name)
-        mask = [(IFLA_EXT_MASK, _u32.pack(WITHOUT_STATISTICS))]
-        for body, _ in self._questions.dump(RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0), mask):
-            _, kind, number, _, _ = _LINK.unpack(body)
-            if kind == ARPHRD_NONE:
-                yield number
+        yield from (link.number for link in links_by(self._questions) if link.leads_to_a_tunnel)
 
 
 def _family(size: int) -> int:
