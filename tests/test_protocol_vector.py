@@ -27,7 +27,7 @@ from vpntun.core.records import (
     span,
 )
 from vpntun.core.records.parity import ParityMaker, Restorer
-from vpntun.core.selection import backoff, client
+from vpntun.core.selection import backoff, client, ports
 from vpntun.core.wireguard import peer, timers
 from vpntun.crypto import replay, session
 from vpntun.crypto.keys import KeyPair
@@ -288,7 +288,7 @@ CONSTANTS = {
     "nothing arrives after": (
         f"{black_hole.NOTHING_ARRIVES_AFTER:g} s; then a PROBE every {black_hole.PROBE_EVERY_LATER:g} s"
     ),
-    "a client's path is quiet after": f"{black_hole.QUIET:g} s",
+    "a client asks whether anything arrives after": f"{black_hole.QUIET:g} s without a REPORT",
     "lengths left in question": f"{pathmtu.GRAIN}",
     "path searched again after": f"{pathmtu.AGAIN_AFTER:g} s",
     "queue of a link, at first": f"{queue.UNKNOWN_RATE_BYTES // 1024} KiB",
@@ -303,6 +303,7 @@ CONSTANTS = {
     "TCP connection that was replaced closes after": f"{tcp_connection.SECONDS_TO_HANG_UP:g} s",
     "TCP initiations on one connection": f"{client.ASKED_PER_CONNECTION}",
     "TCP data unacknowledged": f"{tcp_connection.USER_TIMEOUT_MS / 1000:g} s",
+    "a fresh UDP port is used after": f"{ports.SHORTEST:g} to {ports.LONGEST:g} s",
     "the other carrier is tried after": f"{client.BESIDE_AFTER:g} s",
     "UDP is tried again after": f"{client.FIRST_TRIAL:g} s, doubling to {client.LAST_TRIAL:g} s",
     "longest pause": f"{backoff.CAP:g} s, and a quarter at most",
