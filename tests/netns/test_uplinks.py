@@ -6,6 +6,7 @@ a  10.0.0.1, 10.0.1.1  == veth0, veth1 ==  b  10.0.0.2, 10.0.1.2; the server is 
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -66,6 +67,18 @@ def test_an_uplink_without_an_address_of_its_own_does_not_borrow_the_tunnels(lab
     start_client(lab, host=SERVER6)  # its address in the tunnel has more bits in common with the server's
     lab.ping(lab.a, far(lab), within=3)
     server.wait_for("connected to [2001:db8:f00::1]:")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+def test_the_network_of_this_host_was_down(lab: Lab) -> None:
+    start_server(lab)
+    start_client(lab, "--transport", "udp")
+    lab.ping(lab.a, far(lab))
+    lab.a.run("ip", "link", "set", "veth0", "down")
+    time.sleep(40)  # so long that the client searches, and its pauses have grown
+    lab.a.run("ip", "link", "set", "veth0", "up")
+    lab.ping(lab.a, far(lab), within=2)
 
 
 @pytest.mark.long
