@@ -444,3 +444,12 @@ class World:
         client = Client(self, self.transport, self._timestamps[0])
         self.network.hosts["client"] = client
         return client
+
+
+def connected(transport: Transport = "auto", *blocked: str, plain: bool = False) -> World:
+    """A simulation in which both ends have just exchanged packets, with these carriers blocked."""
+    world = World(transport, plain=plain)
+    world.network.block(*blocked)  # type: ignore[arg-type]
+    world.start()
+    world.until_through(5)
+    return world

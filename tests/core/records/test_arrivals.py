@@ -1,4 +1,4 @@
-"""Whether what is sent arrives, by the REPORTs and ECHOes that a watch is told of, at times that the test sets."""
+"""The watch for arrivals learns from REPORTs and ECHOes whether what is sent arrives. The tests set the time."""
 
 from __future__ import annotations
 

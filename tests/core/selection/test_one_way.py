@@ -7,19 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.core.fakes import Connection
-from tests.core.simulation import End, World
+from tests.core.simulation import End, World, connected
 
 PROMISED = 25.0
 """Seconds within which traffic flows again."""
-
-
-def connected(*blocked: str, plain: bool = False) -> World:
-    """A simulation in which both ends have just exchanged packets."""
-    world = World(plain=plain)
-    world.network.block(*blocked)  # type: ignore[arg-type]
-    world.start()
-    world.until_through(5)
-    return world
 
 
 def connection_of(world: World, name: str) -> Connection:
@@ -75,14 +66,14 @@ def test_an_idle_client_whose_new_route_leads_nowhere_notices_at_once() -> None:
 
 @pytest.mark.parametrize("name", ["client", "server"])
 def test_a_connection_that_forwards_nothing_one_way_is_replaced(name: str) -> None:
-    world = connected("udp")
+    world = connected("auto", "udp")
     connection_of(world, name).swallows = True
     assert world.until_through(60) < PROMISED
 
 
 @pytest.mark.parametrize("deaf", ["client", "server"])
 def test_the_end_whose_data_vanishes_says_so_until_some_arrives_again(deaf: str) -> None:
-    world = connected("tcp")
+    world = connected("auto", "tcp")
     end, other = (world.client, world.server) if deaf == "server" else (world.server, world.client)
     world.network.deaf.add(deaf)
     until(world, lambda: end.records.nothing_arrives, 20, says=end)
@@ -92,7 +83,7 @@ def test_the_end_whose_data_vanishes_says_so_until_some_arrives_again(deaf: str)
 
 
 def test_a_plain_wireguard_is_judged_by_what_comes_as_wireguard_does() -> None:
-    world = connected("tcp", plain=True)
+    world = connected("auto", "tcp", plain=True)
     asked = len(world.times("client", "asks", "udp"))
     world.network.deaf.add("server")
     for _ in range(60):
@@ -159,7 +150,7 @@ def test_a_client_that_roams_keeps_its_session() -> None:
 
 @pytest.mark.parametrize("blocked", ["tcp", "udp"])
 def test_an_idle_link_sends_a_keepalive_a_probe_and_its_echo_every_25_seconds(blocked: str) -> None:
-    world = connected(blocked)
+    world = connected("auto", blocked)
     world.run(20)
     before = messages(world)
     assert asked_meanwhile(world, lambda: world.run(90)) == 0
@@ -172,7 +163,7 @@ def messages(world: World) -> int:
 
 
 def test_a_restart_of_the_server_costs_no_more_than_its_handshake() -> None:
-    world = connected("tcp")
+    world = connected("auto", "tcp")
     world.restart_server()
     assert world.until_through(5) < 2
     assert asked_meanwhile(world, sparse(world, 2.0)) == 0

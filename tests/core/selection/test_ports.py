@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from tests.core.simulation import World
+from tests.core.simulation import World, connected
 from vpntun.core.selection.ports import Ports
-from vpntun.types import Transport
-
-
-def connected(transport: Transport = "udp") -> World:
-    """A simulation in which both ends have just exchanged packets."""
-    world = World(transport)
-    world.start()
-    world.until_through(5)
-    return world
 
 
 def spoil(world: World) -> None:
@@ -23,7 +14,7 @@ def spoil(world: World) -> None:
 
 
 def test_a_spoilt_port_is_replaced_by_a_fresh_one() -> None:
-    world = connected()
+    world = connected("udp")
     spoil(world)
     assert world.until_through(60) < 45
     assert len(world.times("client", "renews port", "udp")) == 1
@@ -37,7 +28,7 @@ def test_a_spoilt_port_at_the_first_connection_is_replaced_too() -> None:
 
 
 def test_a_port_that_is_spoilt_while_the_outage_lasts_is_replaced_by_the_next() -> None:
-    world = connected()
+    world = connected("udp")
     spoil(world)
     while len(world.times("client", "renews port", "udp")) < 3:
         world.run(0.5)
@@ -47,7 +38,7 @@ def test_a_port_that_is_spoilt_while_the_outage_lasts_is_replaced_by_the_next() 
 
 
 def test_where_fresh_ports_do_not_work_the_port_that_worked_last_is_tried_in_turn() -> None:
-    world = connected()
+    world = connected("udp")
     worked = world.client.address
     world.network.block("udp")
     world.run(100)
@@ -59,7 +50,7 @@ def test_where_fresh_ports_do_not_work_the_port_that_worked_last_is_tried_in_tur
 
 
 def test_an_answer_in_time_keeps_the_port() -> None:
-    world = connected()
+    world = connected("udp")
     for _ in range(3):
         world.network.block("udp")
         world.run(8)
@@ -69,7 +60,7 @@ def test_an_answer_in_time_keeps_the_port() -> None:
 
 
 def test_in_a_long_outage_ports_are_renewed_ever_more_rarely_down_to_every_two_minutes() -> None:
-    world = connected()
+    world = connected("udp")
     world.network.block("udp")
     world.run(6 * 3600)
     renewed = world.times("client", "renews port", "udp")
@@ -112,7 +103,7 @@ def test_addresses_that_can_no_longer_be_called_from_a_fresh_port_are_looked_up_
 
 
 def test_a_server_that_asks_at_a_port_from_which_nothing_reaches_it_does_not_hold_up_the_fresh_one() -> None:
-    world = connected()
+    world = connected("udp")
     spoilt, datagram = world.client.address, world.network.datagram
 
     def one_way(origin: str, target: str, message: bytes) -> bool:

@@ -5,20 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.core.fakes import Address
-from tests.core.simulation import World
+from tests.core.simulation import World, connected
 from vpntun.types import Transport
 
 SOON = 1.0
 """Seconds within which a packet must have got through in each direction. The simulation sends one every 0.5 s."""
-
-
-def connected(transport: Transport = "auto", *blocked: str) -> World:
-    """A simulation in which both ends have just exchanged packets."""
-    world = World(transport)
-    world.network.block(*blocked)  # type: ignore[arg-type]
-    world.start()
-    world.until_through(5)
-    return world
 
 
 def reroute(world: World, *, lost: bool = False) -> None:
