@@ -35,7 +35,7 @@ class OuterNetwork(Protocol):
         """Return the route of a flow; None if there is none, or the host does not have the flow's source address."""
 
     def better_source(self, flow: Flow) -> bytes:
-        """Return the address to send a flow from if the kernel's own choice is no use; else nothing."""
+        """Return the address to send a flow from; empty if the kernel's own choice is good, or there is no better."""
 
 
 class UnknownNetwork:
@@ -70,7 +70,7 @@ class OuterPaths:
         self._known: dict[Hashable, dict[bytes, OuterRoute | None]] = {}
 
     def settle(self, endpoint: Endpoint) -> None:
-        """Choose the source address of an endpoint that has none, if the kernel's choice would be no use."""
+        """Choose the source address of an endpoint that has none, unless the kernel's choice is good."""
         flow = endpoint.flow
         if not flow.source and (source := self._network.better_source(flow)):
             endpoint.send_from(source)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import signal
 import struct
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vpntun.errors import ConfigurationError, InterfaceInUse, NotInTime, NotRunning, PrivilegeError
+from vpntun.runtime.child import ends_within
 
 _LOCK = struct.Struct("hhqqi0q")
 """Linux's struct flock: type, whence, start, length, process."""
@@ -48,7 +48,7 @@ def send_signal(path: Path, number: signal.Signals, seconds: float | None = None
             raise NotRunning(f"no vpntun holds {path} any more") from None
         except PermissionError:
             raise PrivilegeError(f"process {process} belongs to another user: only root may end or reload it") from None
-        if seconds is not None and not _ends_within(pidfd, seconds):
+        if seconds is not None and not ends_within(pidfd, seconds):
             raise NotInTime(f"process {process} has not ended within {seconds:g} s: end it by KILL")
         return process
 
@@ -92,9 +92,3 @@ def _opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _ends_within(pidfd: int, seconds: float) -> bool:
-    waiting = select.poll()
-    waiting.register(pidfd, select.POLLIN)
-    return bool(waiting.poll(seconds * 1000))

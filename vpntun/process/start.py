@@ -1,4 +1,4 @@
-"""Start of a tunnel, as far as it may take long: hook lines, and names that nobody finds.
+"""The slow part of a tunnel's start: hook lines, and look-ups of names.
 
     before the loop runs    PreUp; a few seconds for the peers' names; PostUp if privileges are given up then
     in the loop             PostUp otherwise: at once or, if routes or name servers wait for a name, once it is found

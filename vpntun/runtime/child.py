@@ -90,9 +90,9 @@ class Child:
         """Give the command `patience` seconds to end, then kill it. `on_end` is not called."""
         if self.running:
             self._on_end = lambda problem: None
-            if not self._ends_within(patience):
+            if not ends_within(self._pidfd, patience):
                 self._kill()
-                if not self._ends_within(SECONDS_TO_DIE):
+                if not ends_within(self._pidfd, SECONDS_TO_DIE):
                     log.warning("process %d cannot be killed and is left running", self._process.pid)
                     self._stop_waiting()
                     return
@@ -129,11 +129,6 @@ class Child:
             self._stop_waiting()
             self._on_end(f"did not end within {self._seconds:.0f} s, and cannot be killed")
 
-    def _ends_within(self, seconds: float) -> bool:
-        poller = select.poll()  # unlike select(2), poll(2) accepts descriptors above 1023
-        poller.register(self._pidfd, select.POLLIN)
-        return bool(poller.poll(seconds * 1000))
-
     def _ended(self) -> None:
         status = self._process.wait()
         awaited.pop(self._process.pid, None)
@@ -157,6 +152,13 @@ class Child:
         if status < 0:
             return f"was ended by signal {-status}"
         return f"failed with status {status}" if status else None
+
+
+def ends_within(pidfd: int, seconds: float) -> bool:
+    """Wait for a process to end, for `seconds` at most, and return whether it has ended."""
+    poller = select.poll()  # unlike select(2), poll(2) accepts descriptors above 1023
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(seconds * 1000))
 
 
 def _keep_reading(pipe: int) -> None:

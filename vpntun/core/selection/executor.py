@@ -75,7 +75,7 @@ class CarrierSelector(Protocol):
     def rerouted(self, now: float, *, lost: bool) -> list[Event]:
         """Tell the peer this end's new address, or ask at once where it is asked for a handshake already.
 
-        `lost`: the former address is gone, so a connection is of no use any more.
+        `lost`: this host no longer has the former source address, so a connection from it is dead.
         """
 
     def nothing_arrives(self, now: float) -> list[Event]:
