@@ -12,7 +12,7 @@ import pytest
 from tests.machine import no_more_descriptors
 from tests.netconf.kernel import in_own_network
 from vpntun.netconf.netlink import RTM_GETADDR, RTM_GETROUTE, Netlink, whole
-from vpntun.netconf.rtnetlink import Interrupted, Message, Questions, attributes_in
+from vpntun.netconf.rtnetlink import Interrupted, Message, Questions
 
 MANY = 2000  # addresses: their list is longer than the kernel prepares ahead
 
@@ -81,8 +81,3 @@ def test_a_list_that_changes_without_end_is_used_as_it_is() -> None:
     always = True
     assert len(whole(read)) == 1
     assert tries > 10
-
-
-def test_attributes_with_impossible_lengths_end() -> None:
-    assert attributes_in(bytes(64), 0, 64) == {0: b""}
-    assert attributes_in(bytes((255, 0, 1, 0, 7)), 0, 5) == {1: b"\7"}

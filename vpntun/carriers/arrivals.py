@@ -27,9 +27,9 @@ from vpntun.carriers.mmsg import AVAILABLE, ManyReader, ancillary_of
 from vpntun.carriers.sockets import Ancillary
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.records.pathmtu import BASE
+from vpntun.core.single_read import SingleReadHint
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
-from vpntun.runtime.single_read import SingleReadHint
 from vpntun.types import SocketAddress
 from vpntun.wire.burst import BurstReader, datagrams_for
 from vpntun.wire.datagram_batch import DatagramBatch

@@ -18,12 +18,12 @@ from collections import Counter
 
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.routes import RouteTable
+from vpntun.core.single_read import SingleReadHint
 from vpntun.datapath.bundler import Bundler
 from vpntun.datapath.link import Link
 from vpntun.datapath.loopguard import LoopGuard
 from vpntun.errors import BadPacket
 from vpntun.runtime.loop import Loop
-from vpntun.runtime.single_read import SingleReadHint
 from vpntun.tun.base import Device
 from vpntun.wire.icmp import UNREACHABLE, error_about, may_be_told_of
 from vpntun.wire.ip import destination_of, length_of

@@ -4,9 +4,8 @@ Each request is a batch, which the kernel carries out as a whole or not at all. 
 (Linux 5.12): no other process can change it, and `nft flush ruleset` leaves it alone. So neither a journal nor a
 privilege is needed to take it away.
 
-    nlmsghdr    length (u32), type: subsystem and message (u16), flags (u16), sequence, port (u32 each)
-    nfgenmsg    family, version (u8 each), subsystem (u16, big-endian)
-    attributes  length, type (u16 each), value, zeros up to the next multiple of 4; numbers are big-endian
+The body of a message (netlink_messages.py) is nfgenmsg: family, version (u8 each), subsystem (u16, big-endian). Numbers
+in attributes are big-endian.
 
 The layouts are those of linux/netfilter/nf_tables.h. A rule is a list of expressions, which load a value into register
 1, compare it, and end the rule where it differs; `nft --debug=netlink list ruleset` shows them.
@@ -16,18 +15,25 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from vpntun.runtime.netlink_messages import (
+    NLMSG_ERROR,
+    attribute,
+    error_in,
+    message,
+    messages_in,
+    netlink_socket,
+)
+
 NETLINK_NETFILTER = 12
 NFNL_SUBSYS_NFTABLES = 10
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
 NEWTABLE, DELTABLE, NEWCHAIN, NEWRULE = 0, 2, 3, 6
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND = 1, 4, 0x400, 0x800
-NLMSG_ERROR = 2
+NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND = 4, 0x400, 0x800
 NESTED = 0x8000
 TABLE_OWNER = 2
 LARGEST_ANSWER = 65536
@@ -45,12 +51,9 @@ _FIB_ADDRTYPE = 3
 _SOCKET_MARK = 1
 _NF_DROP = 0
 _VERDICT, _REGISTER = 0, 1
-_HEADER = struct.Struct("=IHHII")
 _GENERIC = struct.Struct("!BBH")
-_ATTRIBUTE = struct.Struct("=HH")
 _u32 = struct.Struct("!I")
 _s32 = struct.Struct("!i")
-_error = struct.Struct("=i")
 
 Expression = bytes
 
@@ -68,8 +71,7 @@ class OwnTables:
     """Tables of this process, which exist until `close`. The constructor raises OSError if there is no netlink."""
 
     def __init__(self) -> None:
-        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
+        self._socket = netlink_socket(NETLINK_NETFILTER)
         self._sequence = 0
 
     def replace(self, family: int, name: str, chains: Iterable[Chain]) -> None:
@@ -82,7 +84,7 @@ class OwnTables:
         made = (NEWTABLE, NLM_F_CREATE, table + _number(2, TABLE_OWNER))
         requests = [made, (DELTABLE, 0, table), made]
         for chain in chains:
-            hook = _nest(4, _number(1, chain.hook), _attribute(2, _s32.pack(chain.priority)))
+            hook = _nest(4, _number(1, chain.hook), attribute(2, _s32.pack(chain.priority)))
             requests.append((NEWCHAIN, NLM_F_CREATE, table + _text(3, chain.name) + hook + _text(7, "filter")))
             for rule in chain.rules:
                 where = table + _text(2, chain.name)
@@ -110,18 +112,16 @@ class OwnTables:
 
     def _message(self, kind: int, flags: int, body: bytes) -> bytes:
         self._sequence += 1
-        return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | flags, self._sequence, 0) + body
+        return message(kind, flags, self._sequence, body)
 
     def _answers(self) -> Iterator[int]:
         """Yield the error number in each answer that waits, 0 for none."""
         with suppress(BlockingIOError):
             while True:
-                data, at = self._socket.recv(LARGEST_ANSWER), 0
-                while at + _HEADER.size + 4 <= len(data):
-                    length, kind, *_ = _HEADER.unpack_from(data, at)
-                    if kind == NLMSG_ERROR:
-                        yield -_error.unpack_from(data, at + _HEADER.size)[0]
-                    at += max(length + 3 & ~3, _HEADER.size)
+                data = self._socket.recv(LARGEST_ANSWER)
+                for place in messages_in(data):
+                    if place.kind == NLMSG_ERROR and place.begin + 4 <= len(data):
+                        yield error_in(data, place.begin)
 
 
 def load_meta(key: int) -> Expression:
@@ -147,12 +147,12 @@ def load_socket_mark() -> Expression:
 
 def compare(data: bytes, how: int = EQUAL) -> Expression:
     """End the rule here unless the register compares so to `data`: EQUAL, UNEQUAL, AT_MOST or AT_LEAST."""
-    return _expression("cmp", _number(1, _REGISTER), _number(2, how), _nest(3, _attribute(1, data)))
+    return _expression("cmp", _number(1, _REGISTER), _number(2, how), _nest(3, attribute(1, data)))
 
 
 def set_mark(mark: int) -> tuple[Expression, Expression]:
     """Give the packet a mark."""
-    value = _nest(2, _attribute(1, struct.pack("=I", mark)))
+    value = _nest(2, attribute(1, struct.pack("=I", mark)))
     return (
         _expression("immediate", _number(1, _REGISTER), value),
         _expression("meta", _number(2, META_MARK), _number(3, _REGISTER)),
@@ -169,16 +169,12 @@ def _expression(name: str, *attributes: bytes) -> Expression:
 
 
 def _nest(kind: int, *attributes: bytes) -> bytes:
-    return _attribute(kind | NESTED, b"".join(attributes))
+    return attribute(kind | NESTED, b"".join(attributes))
 
 
 def _number(kind: int, value: int) -> bytes:
-    return _attribute(kind, _u32.pack(value))
+    return attribute(kind, _u32.pack(value))
 
 
 def _text(kind: int, text: str) -> bytes:
-    return _attribute(kind, text.encode() + b"\0")
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+    return attribute(kind, text.encode() + b"\0")

@@ -80,7 +80,8 @@ def remove_leftovers(interface: str, folder: Path | None = None) -> bool:
     """
     claimed = {rule for name in others_of(interface, folder) for rule in rules_of(name, folder)}
     with Netlink() as netlink:
-        dead = [change for version in (4, 6) for change in _dead_changes(netlink, version, claimed)]
+        links = {link.number: link for link in whole(netlink.links)}
+        dead = [change for version in (4, 6) for change in _dead_changes(netlink, links, version, claimed)]
         left = sum(not take_back(change, netlink) for change in dead)
     if left < len(dead):
         notice("removed what a killed vpntun had left: %d rules and routes", len(dead) - left)
@@ -104,9 +105,10 @@ def rules_of(interface: str, folder: Path | None = None) -> list[Rule]:
     return [change for change in changes_of(interface, folder) if isinstance(change, Rule)]
 
 
-def _dead_changes(netlink: Netlink, version: int, claimed: Collection[Rule]) -> Iterator[Change]:
-    """Yield what killed tunnels have left of one IP version: routes, then rules."""
-    links = {link.number: link for link in whole(netlink.links)}
+def _dead_changes(
+    netlink: Netlink, links: Mapping[int, Link], version: int, claimed: Collection[Rule]
+) -> Iterator[Change]:
+    """Yield what killed tunnels have left of one IP version: routes, then rules. `links`: the devices by number."""
     rules = [rule for rule in netlink.rules(version) if is_of_a_vpntun(rule)]
     full = {rule.table for rule in rules if rule.priority == TUNNEL}
     living = {rule.table for rule in claimed} - KERNELS_TABLES

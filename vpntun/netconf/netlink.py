@@ -17,7 +17,8 @@ from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple, TypeVar
 
 from vpntun.errors import DeviceError, PrivilegeError
-from vpntun.netconf.rtnetlink import Interrupted, Message, Questions, attributes_in
+from vpntun.netconf.rtnetlink import Interrupted, Message, Questions
+from vpntun.runtime.netlink_messages import attributes_in
 from vpntun.types import Network
 
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
@@ -251,6 +252,10 @@ class Netlink(AbstractContextManager["Netlink"]):
     def rules(self, version: int) -> list[FoundRule]:
         """List the policy rules of an IP version."""
         return whole(lambda: self.found_rules(version))
+
+    def all_rules(self) -> list[FoundRule]:
+        """List the policy rules of both IP versions."""
+        return [*self.rules(4), *self.rules(6)]
 
     def addresses(self) -> list[InterfaceAddress]:
         """List this host's addresses, each with the network that it makes reachable."""

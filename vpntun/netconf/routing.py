@@ -153,7 +153,7 @@ class HostRoutes:
         """
         if not self._full and not self._merged:
             with Netlink() as netlink:
-                self._share_mark([rule for version in (4, 6) for rule in netlink.rules(version)], ())
+                self._share_mark(netlink.all_rules(), ())
 
     def undo(self) -> None:
         """Take everything back, the last change first."""
@@ -280,8 +280,7 @@ def kernel_has_ipv6() -> bool:
 def _free_number() -> int:
     """Return a number that no rule uses as mark or table, and whose table holds no route."""
     with Netlink() as netlink:
-        rules = [rule for version in (4, 6) for rule in netlink.rules(version)]
-        taken = {number for rule in rules for number in (rule.mark, rule.table)}
+        taken = {number for rule in netlink.all_rules() for number in (rule.mark, rule.table)}
         return next(
             number
             for number in count(FIRST_MARK)

@@ -1,11 +1,8 @@
 """Rtnetlink (rtnetlink(7)): questions to the kernel, and its lists of links, addresses, routes and rules.
 
 pyroute2 makes the changes, but does not read lists: it takes 150 us a message, during which no packet passes, and some
-of its versions fail if the list changes meanwhile. This code takes 5 us.
-
-    nlmsghdr    length (u32), type, flags (u16 each), sequence, port (u32 each)
-    body        ifinfomsg, ifaddrmsg, rtmsg or fib_rule_hdr
-    attributes  length, type (u16 each), value, zeros up to the next multiple of 4
+of its versions fail if the list changes meanwhile. This code takes 5 us. The body of a message (netlink_messages.py) is
+ifinfomsg, ifaddrmsg, rtmsg or fib_rule_hdr.
 
 One socket stays open as long as it is needed, so that a process without descriptors can still ask.
 """
@@ -21,17 +18,23 @@ import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-NLM_F_REQUEST, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x10, 0x300
-NLMSG_ERROR, NLMSG_DONE = 2, 3
+from vpntun.runtime.netlink_messages import (
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    attribute,
+    attributes_in,
+    error_in,
+    message,
+    messages_in,
+    netlink_socket,
+)
+
+NLM_F_DUMP_INTR, NLM_F_DUMP = 0x10, 0x300
 SOL_NETLINK, NETLINK_GET_STRICT_CHK = 270, 12
-TYPE_OF_ATTRIBUTE = 0x3FFF  # the other two bits are flags (NLA_TYPE_MASK)
 SIOCGIFINDEX = 0x8933
 LARGEST_ANSWER = 32768
 
-_HEADER = struct.Struct("=IHHII")
-_ATTRIBUTE = struct.Struct("=HH")
 _IFREQ = struct.Struct("=16si20x")
-_error = struct.Struct("=i")
 
 Message = tuple[bytes, dict[int, bytes]]
 """A message's body, as long as the question's, and the values of its attributes by type."""
@@ -47,8 +50,7 @@ class Questions:
     def __init__(self) -> None:
         self._sequence = itertools.count(1)
         self._list_is_open = False
-        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._socket = netlink_socket(socket.NETLINK_ROUTE)
         with suppress(OSError):  # before Linux 4.20 a list has more than the question asks for
             self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
 
@@ -58,9 +60,10 @@ class Questions:
 
     def ask(self, kind: int, body: bytes, attributes: Iterable[tuple[int, bytes]] = ()) -> Message:
         """Return the answer to a question that has one. Raises OSError."""
-        sequence = self._send(kind, NLM_F_REQUEST, body, attributes)
+        sequence = self._send(kind, 0, body, attributes)
         while True:
-            for answered, answer, _, data, begin, end in self._receive():
+            data = self._socket.recv(LARGEST_ANSWER)
+            for answered, answer, _, begin, end in messages_in(data):
                 if answered == sequence:
                     if answer == NLMSG_ERROR:
                         raise _refusal(data, begin)
@@ -72,11 +75,12 @@ class Questions:
         Raises Interrupted after the last message, if the list has changed meanwhile. The caller may pause between two
         messages, and may also stop; then the next question discards the rest.
         """
-        sequence = self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body, attributes)
+        sequence = self._send(kind, NLM_F_DUMP, body, attributes)
         self._list_is_open = True
         interrupted = False
         while True:
-            for answered, answer, flags, data, begin, end in self._receive():
+            data = self._socket.recv(LARGEST_ANSWER)
+            for answered, answer, flags, begin, end in messages_in(data):
                 if answered != sequence:
                     continue
                 interrupted |= bool(flags & NLM_F_DUMP_INTR)
@@ -98,8 +102,8 @@ class Questions:
         if self._list_is_open:
             self._discard()
         sequence = next(self._sequence)
-        content = body + b"".join(_packed(each, value) for each, value in attributes)
-        self._socket.send(_HEADER.pack(_HEADER.size + len(content), kind, flags, sequence, 0) + content)
+        content = body + b"".join(attribute(each, value) for each, value in attributes)
+        self._socket.send(message(kind, flags, sequence, content))
         return sequence
 
     def _discard(self) -> None:
@@ -111,34 +115,11 @@ class Questions:
                 self._list_is_open = False
                 return
 
-    def _receive(self) -> Iterator[tuple[int, int, int, bytes, int, int]]:
-        """Yield sequence, type and flags of each message in one read, with where its body begins and it ends."""
-        data = self._socket.recv(LARGEST_ANSWER)
-        at = 0
-        while at + _HEADER.size <= len(data):
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
-            yield sequence, kind, flags, data, at + _HEADER.size, at + length
-            at += max(length + 3 & ~3, _HEADER.size)
-
-
-def _packed(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def attributes_in(data: bytes, at: int, end: int) -> dict[int, bytes]:
-    """Return the values of attributes by type; those between `at` and `end`, which may also be nested in another."""
-    found: dict[int, bytes] = {}
-    while at + _ATTRIBUTE.size <= end:
-        size, kind = _ATTRIBUTE.unpack_from(data, at)
-        found[kind & TYPE_OF_ATTRIBUTE] = data[at + _ATTRIBUTE.size : at + size]
-        at += max(size + 3 & ~3, _ATTRIBUTE.size)
-    return found
-
 
 def _message(data: bytes, begin: int, end: int, body: int) -> Message:
     return data[begin : begin + body], attributes_in(data, begin + body, end)
 
 
 def _refusal(data: bytes, begin: int) -> OSError:
-    number = -int(_error.unpack_from(data, begin)[0])
+    number = error_in(data, begin)
     return OSError(number, os.strerror(number))

@@ -56,9 +56,10 @@ class Host:
     @classmethod
     def of(cls, netlink: Netlink) -> Host:
         """Ask the kernel for everything at once. A list that keeps changing is used as it was read last."""
-        links = {link.name: link for link in whole(netlink.links)}
-        rules = [rule for version in (4, 6) for rule in netlink.rules(version)]
-        return cls(netlink, links, netlink.addresses(), rules)
+        links = whole(netlink.links)
+        names = {link.number: link.name for link in links}
+        addresses = whole(lambda: netlink.found_addresses(names))
+        return cls(netlink, {link.name: link for link in links}, addresses, netlink.all_rules())
 
 
 class Part(Protocol):

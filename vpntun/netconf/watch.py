@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections.abc import Callable
 from enum import Flag, auto
 
 from vpntun.errors import VpntunError
 from vpntun.runtime.log import NOTICE, Limited, notice
 from vpntun.runtime.loop import Loop
+from vpntun.runtime.netlink_messages import HEADER, netlink_socket
 
 SECONDS_BETWEEN = 0.25
 MOST_READS = 512
 """Announcements read in one turn, at some microseconds each; the default buffer has room for fewer."""
-
-_HEADER = struct.Struct("=IH")  # the beginning of nlmsghdr: length and type
 
 
 class Changed(Flag):
@@ -114,8 +112,7 @@ class NetworkWatch:
 
 
 def _announcements() -> socket.socket:
-    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    opened = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+    opened = netlink_socket(socket.NETLINK_ROUTE)
     try:
         opened.bind((0, sum(1 << (group - 1) for group in GROUPS)))
     except OSError:
@@ -129,11 +126,11 @@ def _kinds_waiting(announcements: socket.socket) -> Changed:
     changed = NOTHING
     for _ in range(MOST_READS):
         try:
-            start = announcements.recv(_HEADER.size)  # the rest of the announcement is discarded
+            start = announcements.recv(HEADER.size)  # the rest of the announcement is discarded
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 return changed
             changed = EVERYTHING  # announcements were lost for lack of room
         else:
-            changed |= ANNOUNCEMENTS.get(_HEADER.unpack(start)[1], NOTHING)
+            changed |= ANNOUNCEMENTS.get(HEADER.unpack(start)[1], NOTHING)
     return changed

@@ -8,7 +8,7 @@ import pytest
 
 from tests.datapath.ends import ALICE, BOB, End, EndDevice, TwoEnds, ipv4
 from tests.machine import HandLoop
-from vpntun.runtime.single_read import HABIT, SingleReadHint
+from vpntun.core.single_read import HABIT, SingleReadHint
 
 HERE, THERE = "10.0.0.1", "10.0.0.2"
 PACKET = ipv4(HERE, THERE, bytes(64))
