@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmark.errors import BenchError
 from benchmark.machines import Machine
-from benchmark.subjects import Site, Subject
-from namespaces import until
+from benchmark.subjects import Site, Subject, configure
 
 
 def _openvpn(proto: str) -> Callable[[Site], None]:
@@ -63,7 +61,7 @@ def _tinc(site: Site) -> None:
         own = f"Interface = {site.device(machine)}"
         _write(folder / "tinc.conf", *base, own, *calls, f"PrivateKeyFile = {folder / 'rsa_key.priv'}")
         site.start(machine, "tincd", "--config", folder, "--no-detach", "--pidfile", folder / "pid", "--debug=1")
-        _configure(site, machine)
+        configure(site, machine)
 
 
 def _fastd(site: Site) -> None:
@@ -85,7 +83,7 @@ def _fastd(site: Site) -> None:
             f'peer "{other.name}" {{ key "{keys[other.name][1]}";{remote} }}',
         )
         site.start(machine, "fastd", "--config", config)
-        _configure(site, machine)
+        configure(site, machine)
 
 
 def _write(path: Path, *lines: str) -> None:
@@ -93,14 +91,6 @@ def _write(path: Path, *lines: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_text("\n".join(lines) + "\n")
-
-
-def _configure(site: Site, machine: Machine) -> None:
-    """Wait for the device, then set the address and the link up, which the program leaves to its operator."""
-    if not until(lambda: machine.run("ip", "link", "show", site.device(machine), check=False).returncode == 0, 5):
-        raise BenchError(f"{site.name} did not make its device")
-    machine.ip("address", "add", site.prefix(machine), "dev", site.device(machine))
-    machine.ip("link", "set", site.device(machine), "up")
 
 
 OTHERS = (

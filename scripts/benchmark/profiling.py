@@ -96,9 +96,9 @@ def take(transport: str, options: argparse.Namespace) -> tuple[float, list[Profi
             time.sleep(LEAD)
             ends = tunnel.processes[::-1]  # the server was started first
             with _perf(b, ends) as reports:
-                before = _order(ends, signal.SIGUSR1)
+                before = _order(ends, sampler.START)
                 time.sleep(options.seconds)
-                after = _order(ends, signal.SIGUSR2)
+                after = _order(ends, sampler.STOP)
             transfer = flow()
         profiles = []
         for number, machine in enumerate((a, b)):
@@ -111,7 +111,7 @@ def take(transport: str, options: argparse.Namespace) -> tuple[float, list[Profi
         return transfer.mbits, profiles
 
 
-def _order(ends: Sequence[Process], number: signal.Signals) -> list[float]:
+def _order(ends: Sequence[Process], number: int) -> list[float]:
     """Send a signal to both samplers, and return their processor seconds so far."""
     for end in ends:
         os.kill(end.pid, number)

@@ -1,4 +1,4 @@
-"""The subjects of the comparison: the bare path, vpntun in several variants, and other tunnels that are installed.
+"""The subjects of the comparison: the bare path, vpntun in several variants, its bound, and other tunnels.
 
 A subject's function starts both ends in a `Site` and returns once the commands have been given. `Tunnel` then waits for
 the first answer to a ping. In tunnel number n, a has the address 10.10.n.1 and calls; b has 10.10.n.2 and serves. The
@@ -23,6 +23,7 @@ from benchmark.machines import TOOLS, WORK, Machine, Process
 from namespaces import until
 
 VPNTUN = (sys.executable, "-m", "vpntun")
+BOUND = Path(__file__).with_name("bound.py")
 WIREGUARD_GO = "wireguard-go"
 TWIN = 100  # added to a tunnel's number for a second tunnel of the same kind
 
@@ -196,6 +197,24 @@ def vpntun(transport: str, program: Callable[[Machine], Sequence[str | Path]] = 
     return start
 
 
+def _bound(site: Site) -> None:
+    """Set up the loop that checks nothing (bound.py)."""
+    site.start(site.b, sys.executable, BOUND, site.device(site.b), str(site.port))
+    if not until(lambda: site.b.listens(site.port), 5):
+        raise BenchError("bound.py does not listen")
+    site.start(site.a, sys.executable, BOUND, site.device(site.a), str(site.port), site.b.outer)
+    for machine in (site.a, site.b):
+        configure(site, machine)
+
+
+def configure(site: Site, machine: Machine) -> None:
+    """Wait for the device, then set the address and the link up, which a program leaves to its operator."""
+    if not until(lambda: machine.run("ip", "link", "show", site.device(machine), check=False).returncode == 0, 5):
+        raise BenchError(f"{site.name} did not make its device")
+    machine.ip("address", "add", site.prefix(machine), "dev", site.device(machine))
+    machine.ip("link", "set", site.device(machine), "up")
+
+
 def wireguard_keys(site: Site, machine: Machine) -> tuple[Path, str]:
     """Return the file of a machine's private key, made on the first call, and the public key."""
     path = site.folder / f"{machine.name}.key"
@@ -243,6 +262,7 @@ def own(wireguard: str = WIREGUARD_GO) -> Sequence[Subject]:
         Subject(BARE, _bare),
         Subject("vpntun-udp", vpntun("udp"), grid=True),
         Subject("vpntun-tcp", vpntun("tcp"), grid=True),
+        Subject("bound", _bound),
         Subject("vpntun-wg", vpntun_to_wireguard, needs=(wireguard, "wg")),
         Subject(WIREGUARD_GO, wireguard_to_itself, needs=(wireguard, "wg"), grid=True),
     )
