@@ -20,6 +20,7 @@ import sys
 from contextlib import suppress
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
 from vpntun.tun.device import TunDevice
 
 LARGEST = 70_000

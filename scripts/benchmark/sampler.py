@@ -3,8 +3,9 @@
     sampler.py FILE VPNTUN'S ARGUMENTS...
 
 `START` starts the sampling. `STOP` ends it and writes FILE: a JSON list of [count, file, line, function]. Both are
-real-time signals, because vpntun handles all others that could be used. Python runs a signal handler after the interrupted system call or AEAD has returned, so their time counts at the line that called
-them. Sampling costs hardly anything, whereas cProfile doubles the cost of every call.
+real-time signals, because vpntun handles all others that could be used. Python runs a signal handler after the
+interrupted system call or AEAD has returned, so their time counts at the line that called them. Sampling costs hardly
+anything, whereas cProfile doubles the cost of every call.
 """
 
 from __future__ import annotations
