@@ -217,7 +217,7 @@ def test_padding_of_a_record_does_not_overwrite_the_first_packet_for_another_pee
     bundler.turn_to(link)
     for number in range(2):
         bundler.add(memoryview(tcp(4, bytes((number,)) * 1300)), 0)
-    behind = bundler._record[bundler._at : bundler._at + 1300]
+    behind = bundler._buffer[bundler._at : bundler._at + 1300]
     behind[:] = b"n" * 1300
     bundler.turn_to(link)
     assert bytes(behind) == b"n" * 1300

@@ -117,6 +117,10 @@ class FakeEndpoint:
             self.is_ready = self.blocks_after > 0
         return self._accepted()
 
+    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True) -> Outcome:
+        """Record the message, as `send`."""
+        return self.send([frame[2:]], dont_fragment=dont_fragment)
+
     def send_first(self, message: Buffer) -> Outcome:
         """Record a message that is sent ahead of data."""
         self.urgent.append(bytes(message))

@@ -22,7 +22,14 @@ from vpntun.runtime.loop import Loop
 from vpntun.types import CarrierName, SocketAddress
 from vpntun.wire.checksum import TCP
 from vpntun.wire.message import LARGEST, Buffer
-from vpntun.wire.stream_framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, SharedBuffer, prefix
+from vpntun.wire.stream_framing import (
+    LARGEST_BEFORE_AUTHENTICATION,
+    PREFIX_SIZE,
+    FrameReader,
+    SharedBuffer,
+    prefix,
+    write_prefix,
+)
 
 SECONDS_TO_HANG_UP = 2.0
 MOST_WAITING = 4
@@ -129,8 +136,9 @@ class TcpConnection:
         a frame, after closing.
         """
         for _ in range(MOST_READS_PER_TURN):
+            room = self._reader.writable()
             try:
-                taken = self._socket.recv_into(self._reader.writable())
+                taken = self._socket.recv_into(room)
             except BlockingIOError:
                 return
             except OSError:
@@ -144,7 +152,7 @@ class TcpConnection:
             except BadPacket:
                 self.close()
                 raise
-            if not self._open:
+            if taken < len(room) or not self._open:  # a short read has emptied the kernel's buffer
                 return
 
     def clogged(self) -> bool:
@@ -181,8 +189,24 @@ class TcpConnection:
             return Outcome.UNDELIVERABLE
         if sent == size:
             return Outcome.SENT
-        self._unsent = memoryview(b"".join(frames))[sent:]
-        self._loop.await_writable(self.fileno(), True)
+        self._hold(b"".join(frames)[sent:])
+        return Outcome.HELD
+
+    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True) -> Outcome:
+        """Send one message, which begins at frame[2], behind its length. Else as `send`."""
+        if self._unsent or not self._open:
+            return self.send([frame[PREFIX_SIZE:]])
+        write_prefix(frame, 0, len(frame) - PREFIX_SIZE)
+        try:
+            sent = self._socket.send(frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close()
+            return Outcome.UNDELIVERABLE
+        if sent == len(frame):
+            return Outcome.SENT
+        self._hold(frame[sent:])
         return Outcome.HELD
 
     def send_first(self, message: Buffer) -> Outcome:
@@ -207,6 +231,11 @@ class TcpConnection:
         if self.ready():
             self._loop.await_writable(self.fileno(), False)
             self._owner.ready(self)
+
+    def _hold(self, rest: Buffer) -> None:
+        """Keep the bytes that the kernel has not accepted, and send them when it does."""
+        self._unsent = memoryview(bytes(rest))
+        self._loop.await_writable(self.fileno(), True)
 
     def hang_up_later(self) -> None:
         """Close the connection in two seconds; until then it still receives."""

@@ -28,6 +28,7 @@ from vpntun.runtime.loop import Loop
 from vpntun.types import CarrierName, SocketAddress
 from vpntun.wire.checksum import UDP
 from vpntun.wire.message import Buffer
+from vpntun.wire.stream_framing import PREFIX_SIZE
 
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
@@ -99,6 +100,10 @@ class UdpEndpoint:
     def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
         """Send one message, or datagrams of `segment` bytes. Call it when `ready`."""
         return self.socket.send(buffers, segment, self, dont_fragment)
+
+    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True) -> Outcome:
+        """Send one message, without a length before it: a datagram has one of its own."""
+        return self.socket.send([frame[PREFIX_SIZE:]], 0, self, dont_fragment)
 
     def send_first(self, message: Buffer) -> Outcome:
         """Send one handshake or keepalive message."""

@@ -99,6 +99,9 @@ class Endpoint(Protocol):
         `dont_fragment`: routers must not fragment a datagram. If this host would have to, the result is TOO_BIG.
         """
 
+    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True) -> Outcome:
+        """Send one message, which begins at frame[2]: the bytes before it are room for its length. Else as `send`."""
+
     def send_first(self, message: Buffer) -> Outcome:
         """Send a handshake or keepalive message ahead of all data, ready or not."""
 

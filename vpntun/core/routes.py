@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from vpntun.types import Network
 
@@ -32,11 +32,21 @@ class RouteTable(Generic[Link]):
 
     def __init__(self) -> None:
         self._recent: dict[bytes, Link | None] = _RecentAnswers(self._search)
+        self._caches: list[dict[Any, Any]] = [self._recent]
         self.find: Callable[[bytes], Link | None] = self._recent.__getitem__
         """Return the link to which the longest prefix that covers an address (4 or 16 bytes) leads, or None."""
         # By address size in bytes, then by the number of host bits, the fewest first.
         self._levels: dict[int, dict[int, dict[int, Link]]] = {4: {}, 16: {}}
         self._by_link: dict[Link, dict[tuple[int, int], set[int]]] = {}
+
+    def empty_on_change(self, cache: dict[Any, Any]) -> None:
+        """Empty a cache of what was concluded from this table whenever the table changes."""
+        self._caches.append(cache)
+
+    def forget_answers(self) -> None:
+        """Empty every cache."""
+        for cache in self._caches:
+            cache.clear()
 
     def __len__(self) -> int:
         """The number of prefixes."""
@@ -44,7 +54,7 @@ class RouteTable(Generic[Link]):
 
     def add(self, network: Network, link: Link) -> None:
         """Route `network` to `link`; an identical prefix that led to another link moves."""
-        self._recent.clear()
+        self.forget_answers()
         size, shift, prefix = _key_of(network)
         prefixes = self._levels[size].get(shift)
         if prefixes is None:
@@ -58,7 +68,7 @@ class RouteTable(Generic[Link]):
 
     def remove(self, network: Network) -> None:
         """Remove exactly this prefix, if it is there; wider ones that cover it remain."""
-        self._recent.clear()
+        self.forget_answers()
         size, shift, prefix = _key_of(network)
         link = self._levels[size].get(shift, {}).get(prefix)
         if link is not None:
@@ -67,7 +77,7 @@ class RouteTable(Generic[Link]):
 
     def remove_all(self, link: Link) -> None:
         """Remove every prefix that leads to `link`."""
-        self._recent.clear()
+        self.forget_answers()
         for (size, shift), prefixes in self._by_link.pop(link, {}).items():
             self._drop(size, shift, prefixes)
 

@@ -1,11 +1,12 @@
 """Bundler of packets to a peer that takes records: a BUNDLE is sealed once and sent by one call.
     1. The packet is already at its place in the record, because the device was read into it; or it is copied there.
-    2. If it does not fit in the rest of the record, the record is sent, and the packet begins the next one.
+    2. If it does not fit in the rest of the record, the record is sent, and the packet begins the next one where it is.
     3. If it is a superpacket and fits in no record, it is cut so that this record and the following ones are filled.
     4. If it needs an offload that the peer lacks, it is split into packets with finished checksums.
     5. If no record can be sent now, it is sent as a plain packet, or waits.
 
-No record waits for more packets: it is sent as soon as no more are at hand, or the next packet is for another link. One
+No record waits for more packets: it is sent as soon as no more are at hand, another superpacket like its last one would
+not fit, or the next packet is for another link. One
 bundler serves all links, so that its buffers are few and stay in the processor's cache.
 """
 
@@ -19,6 +20,7 @@ from vpntun.tun.base import LARGEST_PACKET
 from vpntun.wire.gso import Splitter
 from vpntun.wire.message import LARGEST
 from vpntun.wire.record import (
+    BUNDLE,
     BUNDLE_START,
     ENTRY,
     ENTRY_SIZE,
@@ -29,12 +31,15 @@ from vpntun.wire.record import (
     put_entry,
 )
 from vpntun.wire.udp_coalescer import UdpCoalescer
-from vpntun.wire.vnet import SEGMENT_SIZE, SPLIT_FIRST, UNFINISHED, segment_field_of
+from vpntun.wire.vnet import SEGMENT_SIZE, SPLIT_FIRST, UNFINISHED
 
 WORTH_BEGINNING = 4
 """A superpacket is begun in the rest of a record if that has room for a fourth of what an empty record holds."""
 SMALL = 32 * 1024
 """Bytes. A packet up to this size does not suggest that the following ones will have to be cut."""
+
+FIRST_PACKET = BUNDLE_START + ENTRY_SIZE
+"""Offset of a record's first packet."""
 
 _put_entry = ENTRY.pack_into
 
@@ -48,18 +53,23 @@ class Bundler:
 
     def __init__(self, plain: PlainSender, seal_buffer: SealBuffer) -> None:
         self.link: Link | None = None
-        self._record = memoryview(bytearray(LARGEST + ENTRY_SIZE + LARGEST_PACKET))
-        self._at = begin_bundle(self._record)
+        self._buffer = memoryview(bytearray(2 * LARGEST + ENTRY_SIZE + LARGEST_PACKET))
+        self._start = 0
+        """Offset of the record in the buffer."""
+        self._at = begin_bundle(self._buffer)
+        """Offset of the record's end, and of its next entry."""
         self._packets = 0
         self._room = 0
-        """Bytes that the record may have; 0: no record can be sent."""
-        self._run = UdpCoalescer(self._record)
+        """Bytes that a record may have; 0: none can be sent."""
+        self._end = 0
+        """Offset in the buffer at which this record must end."""
+        self._run = UdpCoalescer(self._buffer)
         self._apart = memoryview(bytearray(LARGEST_PACKET))
         """Buffer for reads of the device while superpackets have to be cut: their pieces are written to the record."""
         self._cuts = False
         """Whether superpackets have to be cut."""
         self._read_at = 0
-        """Offset in the record to which the last packet was read; 0: it was read to `_apart`."""
+        """Offset in the buffer to which the last packet was read; 0: it was read to `_apart`."""
         self._plain = plain
         self._seal_buffer = seal_buffer
         self._splitter = Splitter()
@@ -67,6 +77,8 @@ class Bundler:
         self._waiting: dict[Link, None] = {}  # in the order in which they are drained
         self._sent = 0
         """Records sent since the device was last read."""
+        self._sender: Link | None = None
+        """The link that sent them."""
 
     def place(self) -> memoryview:
         """Return the buffer for the next packet: directly behind the record, or `_apart`."""
@@ -74,44 +86,52 @@ class Bundler:
             self._read_at = 0
             return self._apart
         begin = self._read_at = self._at + ENTRY_SIZE
-        return self._record[begin : begin + LARGEST_PACKET]
+        return self._buffer[begin : begin + LARGEST_PACKET]
 
-    def joins(self, header: memoryview, size: int) -> bool:
+    def joins(self, header: bytearray, size: int) -> bool:
         """Join the packet of `size` bytes at `place` to the UDP datagrams at the record's end, if it continues them.
 
         `header`: its virtio_net_hdr. Returns whether it was joined; then its addresses and ports need no check.
         """
-        if self._sent and self.link is not None:
-            self.link.note_backlog(self._sent)
+        if self._sent:
+            if self._sender is not None:
+                self._sender.note_backlog(self._sent)
             self._sent = 0
         if self._cuts:
             self._cuts = size > SMALL or size > self._room > 0
             return False
         run = self._run
-        if run.start and (end := run.extend(header, self._read_at, size, self._room)):
+        if run.start and (end := run.extend(header, self._read_at, size, self._end)):
             self._at = end
             return True
         return False
 
-    def enter(self, link: Link, header: memoryview, packet: memoryview) -> None:
-        """Send the packet at `place` to a link, or let it wait. Raises BadPacket if it cannot be split."""
-        field = segment_field_of(header, packet) if header[0] or header[1] else 0
+    def enter(self, link: Link, header: bytearray, packet: memoryview, field: int) -> None:
+        """Send the packet at `place` to a link, or let it wait. Raises BadPacket if it cannot be split.
+
+        `field`: its segment field, and SPLIT_FIRST if no peer would take it whole.
+        """
         if link is not self.link:
             self.turn_to(link)
-        at, size = self._at, len(packet)
-        begin = at + ENTRY_SIZE
-        fits = begin == self._read_at and begin + size <= self._room and not field & SPLIT_FIRST
-        if fits and self._packets < MOST_PACKETS and (not field or link.records.takes == TAKES_ALL):
-            run = self._run
-            if run.start:
-                run.finish()
-            _put_entry(self._record, at, size, field)
-            if field == UNFINISHED:
-                run.begin(header, at, size)
-            self._at = begin + size
-            self._packets += 1
-        else:
-            self.add(packet, field)
+        begin, size = self._read_at, len(packet)
+        if begin and not field & SPLIT_FIRST and (not field or link.records.takes == TAKES_ALL):
+            end = begin + size
+            if self._packets and (end > self._end or self._packets == MOST_PACKETS):
+                self._send_record()
+            if not self._packets and FIRST_PACKET + size <= self._room and begin <= LARGEST:
+                self._begin_at(begin - FIRST_PACKET)
+            if end <= self._end:
+                if self._run.start:
+                    self._run.finish()
+                _put_entry(self._buffer, begin - ENTRY_SIZE, size, field)
+                if field == UNFINISHED:
+                    self._run.begin(header, begin - ENTRY_SIZE, size)
+                self._at = end
+                self._packets += 1
+                if size > SMALL and end + ENTRY_SIZE + size > self._end:
+                    self._send_last()
+                return
+        self.add(packet, field)
 
     def drained(self) -> None:
         """Note that the device, or the relay, has no more packets for now."""
@@ -120,7 +140,7 @@ class Bundler:
     def note_more(self, link: Link) -> None:
         """Note that another packet for `link` was at hand after the records that have been sent."""
         if self._sent:
-            if self.link is link:
+            if self._sender is link:
                 link.note_backlog(self._sent)
             self._sent = 0
 
@@ -129,12 +149,12 @@ class Bundler:
         if self.link is not None or self._seal_buffer.pending:
             self.flush()
         self.link = link
-        self._room = 0 if link.queue.size and self._aside is None else link.room_for_record()
+        self._allow(0 if link.queue.size and self._aside is None else link.room_for_record())
 
     def add(self, packet: memoryview, field: int) -> None:
         """Send a packet to the selected link, or let it wait. Raises BadPacket if it cannot be split.
 
-        `packet` may be in the record's buffer, from `_at + ENTRY_SIZE` on.
+        `packet` may be in the bundler's buffer, from `_at + ENTRY_SIZE` on.
         """
         link = self.link
         if link is None:
@@ -142,7 +162,7 @@ class Bundler:
         takes = link.records.takes
         if field & SPLIT_FIRST or (field and self._room and takes != TAKES_ALL and needs_of(packet, field) & ~takes):
             self._add_single_packets(link, packet, field & ~SPLIT_FIRST)
-        elif field & SEGMENT_SIZE and self._room and self._at + ENTRY_SIZE + len(packet) > self._room:
+        elif field & SEGMENT_SIZE and 0 < self._room < FIRST_PACKET + len(packet):
             self._add_pieces(link, packet, field)
         else:
             self._place(link, packet, field)
@@ -188,18 +208,19 @@ class Bundler:
     def discard(self) -> None:
         """Drop the record that an error has interrupted."""
         self.link = None
-        self._at, self._packets, self._room = BUNDLE_START, 0, 0
+        self._begin_again()
+        self._allow(0)
         self._run.start = self._sent = 0
         self._seal_buffer.discard()
 
     def flush(self) -> None:
         """Send the record, and the messages that are sealed and not sent."""
         link, self.link = self.link, None
-        if link is not None and self._at > BUNDLE_START:
+        if link is not None and self._packets:
             self._seal_record(link, is_last=True)
         if self._seal_buffer.pending:
             self._seal_buffer.flush()
-        self._room = 0
+        self._allow(0)
 
     def _place(self, link: Link, packet: memoryview, field: int) -> None:
         """Enter a packet in this record or the next, send it plain, or let it wait."""
@@ -212,23 +233,38 @@ class Bundler:
                     self._let_wait(link, packet, field)
                 else:
                     self._plain.send(link, session, packet, field)
-                    self._room = link.room_for_record()
+                    self._allow(link.room_for_record())
                 return
         self._run.finish()
         begin = self._at + ENTRY_SIZE
-        self._record[begin : begin + length] = packet
+        self._buffer[begin : begin + length] = packet
         self._enter(length, field)
 
     def _has_room(self, length: int) -> bool:
-        return self._packets < MOST_PACKETS and self._at + ENTRY_SIZE + length <= self._room
+        return self._packets < MOST_PACKETS and self._at + ENTRY_SIZE + length <= self._end
+
+    def _allow(self, room: int) -> None:
+        """Let records have this many bytes; 0: none can be sent."""
+        self._room = room
+        self._end = self._start + room if room else 0
+
+    def _begin_at(self, start: int) -> None:
+        """Begin a record at this offset, since its first packet is already in the buffer."""
+        if start != self._start:
+            self._start, self._at, self._end = start, start + BUNDLE_START, start + self._room
+            self._buffer[start] = BUNDLE
+
+    def _begin_again(self) -> None:
+        """Begin a record at the start of the buffer."""
+        self._start, self._at, self._packets, self._end = 0, BUNDLE_START, 0, self._room
 
     def _enter(self, length: int, field: int) -> None:
         """Write the entry of a packet that is already at its place in the record."""
-        self._at = put_entry(self._record, self._at, length, field)
+        self._at = put_entry(self._buffer, self._at, length, field)
         self._packets += 1
 
     def _let_wait(self, link: Link, packet: memoryview, field: int) -> None:
-        self._room = 0  # no later packet may overtake this one
+        self._allow(0)  # no later packet may overtake this one
         if self._aside is None:
             link.enqueue(packet, field)
             self._waiting[link] = None
@@ -237,32 +273,40 @@ class Bundler:
 
     def _send_record(self) -> None:
         """Send the record. If the path may be blocked now, ask again how long the next record may be."""
-        if self.link is not None and self._at > BUNDLE_START and self._seal_record(self.link):
-            self._room = self.link.room_for_record()
+        if self.link is not None and self._packets and self._seal_record(self.link):
+            self._allow(self.link.room_for_record())
+
+    def _send_last(self) -> None:
+        """Send the record and turn away from its link: usually no packet follows at once."""
+        link, self.link = self.link, None
+        if link is not None:
+            self._seal_record(link)
 
     def _seal_record(self, link: Link, *, is_last: bool = False) -> bool:
         if self._run.start:
             self._run.finish()
-        end, self._at, self._packets = self._at, BUNDLE_START, 0
+        record = self._buffer[self._start : self._at]
+        self._begin_again()
+        self._sender = link
         self._sent += 1
-        return link.send_record(self._record[:end], is_last=is_last)
+        return link.send_record(record, is_last=is_last)
 
     def _add_pieces(self, link: Link, packet: memoryview, field: int) -> None:
         """Cut a superpacket so that each record is filled. The last piece's record stays open for the next packets."""
         self._cuts = True
         splitter = self._splitter
         count = splitter.cut(self._set_apart(packet), field)
-        most = splitter.fitting(self._room - BUNDLE_START - ENTRY_SIZE)
+        most = splitter.fitting(self._room - FIRST_PACKET)
         first = self._add_segments(link, count) if most == 1 else 0
         worth = most // WORTH_BEGINNING
         while first < count:
-            fit = splitter.fitting(self._room - self._at - ENTRY_SIZE) if self._packets < MOST_PACKETS else 0
-            if fit < min(count - first, max(1, worth)) and self._at > BUNDLE_START:
+            fit = splitter.fitting(self._end - self._at - ENTRY_SIZE) if self._packets < MOST_PACKETS else 0
+            if fit < min(count - first, max(1, worth)) and self._packets:
                 self._send_record()
             elif fit > 0:
                 taken = min(fit, count - first)
                 self._run.finish()
-                length = splitter.write_run(first, taken, self._record, self._at + ENTRY_SIZE)
+                length = splitter.write_run(first, taken, self._buffer, self._at + ENTRY_SIZE)
                 self._enter(length, splitter.field_of(first, taken))
                 first += taken
             else:  # the path is blocked now, or its datagrams are too short for a record
@@ -274,14 +318,15 @@ class Bundler:
     def _add_segments(self, link: Link, count: int) -> int:
         """Send each segment of a superpacket in its own record while the path is ready; return how many were sent."""
         self._send_record()
-        record, splitter, at = self._record, self._splitter, BUNDLE_START + ENTRY_SIZE
+        record, splitter, at = self._buffer, self._splitter, FIRST_PACKET
         for index in range(count):
             if not self._room:
                 return index
             length = splitter.write_run(index, 1, record, at)
+            self._sender = link
             self._sent += 1
             if link.send_record(record[: put_entry(record, BUNDLE_START, length, UNFINISHED)]):
-                self._room = link.room_for_record()
+                self._allow(link.room_for_record())
         return count
 
     def _add_single_packets(self, link: Link, packet: memoryview, field: int) -> None:

@@ -12,6 +12,7 @@ never passed on.
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.routes import RouteTable
@@ -21,14 +22,40 @@ from vpntun.errors import BadPacket
 from vpntun.tun.base import Device
 from vpntun.wire.gro_coalescer import GroCoalescer
 from vpntun.wire.ip import length_of, source_of
+from vpntun.wire.likeness import Likeness, likeness_of
 from vpntun.wire.record import BUNDLE_START, ENTRY, ENTRY_SIZE, packets_of
 from vpntun.wire.router_messages import MAY_BE_ROUTER_MESSAGE, refuse_router_message
-from vpntun.wire.vnet import NO_OFFLOAD, UNFINISHED, VNET_HEADER_SIZE, header_for
+from vpntun.wire.vnet import (
+    GSO_NONE,
+    NO_OFFLOAD,
+    UNFINISHED,
+    VNET_HEADER,
+    VNET_HEADER_SIZE,
+    header_for,
+)
 
 SHORTEST_JOINED = 88
 """Bytes. Joining shorter packets, most of which are acknowledgements, would cost more than it saves."""
+MOST_REMEMBERED = 64
+SMALLEST_REMEMBERED = 256
+"""Segment size in bytes, from which on no superpacket has too many segments."""
 _ONE_PACKET = BUNDLE_START + ENTRY_SIZE
 """Offset of a bundle's first packet."""
+
+
+class _Known(NamedTuple):
+    """Header of the superpackets, or packets, from one link that are like one which was checked."""
+
+    likeness: Likeness
+    link: Link
+    header: bytes
+    longer_than: int
+    """Bytes of a packet that is no superpacket; 0 for the header of ordinary packets."""
+
+    def covers(self, packet: memoryview) -> bool:
+        """Return whether the packet is like the one that was checked."""
+        length = len(packet)
+        return length > self.longer_than and self.likeness.covers(packet, length)
 
 
 class Delivery:
@@ -43,6 +70,9 @@ class Delivery:
         self._drops = drops
         self.relay: Relay | None = None
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
+        self._known: dict[int, _Known] = {}
+        """By segment field."""
+        routes.empty_on_change(self._known)
         self._joined_link: Link | None = None
         """The link whose packets wait to be joined. Packets of another link are never joined to them unchecked."""
         self._coalescer = GroCoalescer(self._write_joined, udp=device.takes_udp) if device.takes_tcp else None
@@ -81,7 +111,7 @@ class Delivery:
 
     def take_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
         """Deliver the packets of a BUNDLE. Raises BadPacket."""
-        coalescer, find = self._coalescer, self._routes.find
+        known, coalescer = self._known, self._coalescer
         if coalescer is None or link is not self._joined_link:
             self._flush_joined()
         elif len(record) > _ONE_PACKET:
@@ -90,24 +120,47 @@ class Delivery:
             if is_alone and coalescer.extend(record[_ONE_PACKET:], length, finished=not field):
                 return
         for packet, field in packets_of(record):
+            alike = known.get(field)
+            if alike is not None and alike.link is link and alike.covers(packet):
+                if coalescer is not None and coalescer.length:
+                    coalescer.flush()
+                self._write(alike.header, packet)
+                continue
             try:
-                length = length_of(packet)
-                if find(source_of(packet)) is not link:
-                    raise BadPacket("source not allowed")
-                if packet[9 if packet[0] < 0x50 else 6] in MAY_BE_ROUTER_MESSAGE:
-                    refuse_router_message(packet, length)
-                if coalescer is not None and length >= SHORTEST_JOINED and not field & ~UNFINISHED:
-                    self._joined_link = link
-                    coalescer.add(packet, length, finished=not field)
-                    continue
-                self._flush_joined()  # packets that arrived earlier are written earlier
-                if field:
-                    header_for(packet, length, field, self._header)
-                    self._write(self._header, packet)
-                else:
-                    self._write(NO_OFFLOAD, packet[:length])
+                self._take(link, packet, field)
             except BadPacket as bad:
                 link.drop(bad, source)
+
+    def _take(self, link: Link, packet: memoryview, field: int) -> None:
+        """Check and deliver one packet of a BUNDLE. Raises BadPacket."""
+        length = length_of(packet)
+        if self._routes.find(source_of(packet)) is not link:
+            raise BadPacket("source not allowed")
+        if packet[9 if packet[0] < 0x50 else 6] in MAY_BE_ROUTER_MESSAGE:
+            refuse_router_message(packet, length)
+        coalescer = self._coalescer
+        if coalescer is not None and length >= SHORTEST_JOINED and not field & ~UNFINISHED:
+            self._joined_link = link
+            coalescer.add(packet, length, finished=not field)
+            return
+        self._flush_joined()  # packets that arrived earlier are written earlier
+        if not field:
+            self._write(NO_OFFLOAD, packet[:length])
+            return
+        header_for(packet, length, field, self._header)
+        self._remember(link, packet, field)
+        self._write(self._header, packet)
+
+    def _remember(self, link: Link, packet: memoryview, field: int) -> None:
+        """Remember the header of a TCP packet with this field, for those that are like it."""
+        _, gso_type, headers, size, _, _ = VNET_HEADER.unpack_from(self._header)
+        if gso_type != GSO_NONE and size < SMALLEST_REMEMBERED:
+            return
+        likeness = likeness_of(packet)
+        if likeness is not None:
+            if len(self._known) >= MOST_REMEMBERED:
+                self._known.clear()
+            self._known[field] = _Known(likeness, link, bytes(self._header), headers + size)
 
     def _write(self, header: memoryview | bytes, packet: memoryview) -> None:
         if self.relay is not None and self.relay.take(header, packet):

@@ -22,7 +22,7 @@ from vpntun.carriers.base import Arrival, DatagramSource, Stream
 from vpntun.core.endpoint import Endpoint, Reachable
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
-from vpntun.crypto.session import Session
+from vpntun.crypto.session import REKEY_ON_RECEIVE_AFTER, Session
 from vpntun.datapath.drops import note_drop
 from vpntun.datapath.link import Link
 from vpntun.errors import BadPacket
@@ -36,12 +36,13 @@ _read_header = DATA_HEADER.unpack_from
 
 
 class _Origin(NamedTuple):
-    """Origin of a message: the session, by its index at this end, and the endpoint."""
+    """Origin of a message: the session, by its index at this end, and the endpoint. `until`: it needs checks again."""
 
     receiver: int
     link: Link
     session: Session
     source: Endpoint
+    until: float
 
 
 class Inbound:
@@ -56,11 +57,10 @@ class Inbound:
         self._joined = memoryview(bytearray(LARGEST))
         self._warnings = Warnings()
         self._last: _Origin | None = None
-        """Origin of the previous message of this read, if the next one may skip checks."""
+        """Origin of the previous message, if the next one may skip checks."""
 
     def read_datagrams(self, socket: DatagramSource) -> None:
         """Process the datagrams that wait at a socket."""
-        self._last = None
         for arrival in socket.receive():
             message, segment, datagrams, source = arrival
             if not segment and len(message) >= SMALLEST and not message[2]:
@@ -74,7 +74,6 @@ class Inbound:
 
     def read_stream(self, connection: Stream) -> None:
         """Process the messages that wait at a connection."""
-        self._last = None
         try:
             for message in connection.receive():
                 self.take(message, connection)
@@ -101,10 +100,13 @@ class Inbound:
                 word, receiver, counter = _read_header(message)
                 if word == DATA:  # the word includes the reserved bytes
                     last = self._last
-                    if last is not None and receiver == last.receiver and source is last.source and datagrams == 1:
-                        self._take_next(message, counter, last)
-                    else:
-                        self._take_data(message, receiver, counter, source, datagrams)
+                    if last is not None and receiver == last.receiver and source is last.source:
+                        peer = last.link.peer
+                        is_settled = peer.keys.current is last.session and peer.endpoint is source
+                        if is_settled and self._loop.now < last.until:
+                            self._take_next(message, counter, datagrams, last)
+                            return True
+                    self._take_data(message, receiver, counter, source, datagrams)
                     return True
             self._take_handshake(kind_of(message), message, source)
         except BadPacket as bad:
@@ -171,27 +173,29 @@ class Inbound:
             raise BadPacket("bad reserved")
         size = session.open_into(message, self._plaintext)
         source.belongs_to(peer)
-        self._opened(message, counter, size, datagrams, _Origin(receiver, link, session, source))
+        until = session.created + REKEY_ON_RECEIVE_AFTER
+        self._opened(message, counter, size, datagrams, _Origin(receiver, link, session, source, until))
 
-    def _take_next(self, message: memoryview, counter: int, origin: _Origin) -> None:
-        """Process a message with the same origin as the previous one, in the session that this end sends with.
+    def _take_next(self, message: memoryview, counter: int, datagrams: int, origin: _Origin) -> None:
+        """Process a message with the same origin as the one before, in the session and at the endpoint in use.
 
-        Only the AEAD, the replay window and the packets themselves are checked: the previous message passed the rest.
+        Only the AEAD, the replay window and the packets themselves are checked: that message passed the rest.
         """
-        plaintext = self._plaintext
-        size = origin.session.open_into(message, plaintext)
+        link, session, plaintext = origin.link, origin.session, self._plaintext
+        if datagrams > 1 and not link.records.takes_records(session, self._loop.now):
+            raise BadPacket("bad reserved")
+        size = session.open_into(message, plaintext)
         if size and plaintext[0] == BUNDLE:
-            origin.link.bundle_opened(origin.session, counter, plaintext[:size], origin.source, len(message))
+            link.bundle_opened(session, counter, datagrams, plaintext[:size], origin.source, len(message))
         else:
-            self._opened(message, counter, size, 1, origin)
+            self._opened(message, counter, size, datagrams, origin)
 
     def _opened(self, message: memoryview, counter: int, size: int, datagrams: int, origin: _Origin) -> None:
         """Pass a genuine message, which is not a replay, to its link. Its plaintext has `size` bytes."""
-        link, session, source = origin.link, origin.session, origin.source
         self._last = None
-        carried = link.opened(session, counter, datagrams, source, self._plaintext[:size], len(message))
-        if carried and session is link.peer.keys.current and source is link.peer.endpoint:
-            self._last = origin
+        plaintext = self._plaintext[:size]
+        origin.link.opened(origin.session, counter, datagrams, origin.source, plaintext, len(message))
+        self._last = origin
 
     def _drop(self, bad: BadPacket, source: Endpoint) -> None:
         """Count a dropped message: for the peer whose key it proves, else for all strangers together."""

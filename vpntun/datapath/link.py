@@ -131,32 +131,42 @@ class Link(ControlledPeer):
         A record that fits in a datagram is sent with the batch, unless it is the last one and the batch is empty.
         Returns whether anything was sent, after which the endpoint may no longer be ready.
         """
-        session, endpoint, records = self.peer.keys.current, self.peer.endpoint, self.records
+        peer, records, buffer, now = self.peer, self.records, self._seal_buffer, self._loop.now
+        session, endpoint = peer.keys.current, peer.endpoint
         if session is None or endpoint is None:
             return True
-        buffer, payload = self._seal_buffer, records.payload
-        is_single = not endpoint.is_stream and len(record) + DATA_OVERHEAD <= payload
-        if is_single and not (is_last and not buffer.pending):
-            left = buffer.add(self, session, record, is_record=True)
-            if parity := records.parity_of(session, buffer.last_counter, record):
-                left |= buffer.add(self, session, memoryview(parity), is_record=True)
-            return left
-        buffer.flush()
-        padded = 0 if is_single else records.protected_size(len(record))
-        message = buffer.seal(session, record, padded)
-        counter, size, count = session.send_counter - 1, len(message), 1
-        buffers = [message]
-        if not endpoint.is_stream:
+        payload, size = records.payload, len(record) + DATA_OVERHEAD
+        is_stream = endpoint.is_stream
+        if not is_stream and size <= payload and not (is_last and not buffer.pending):
+            return self._send_with_batch(session, record)
+        if buffer.pending:
+            buffer.flush()
+        counter, count = session.send_counter, 1
+        if is_stream:
+            outcome = endpoint.send_frame(buffer.seal_frame(session, record))
+        elif size <= payload:
+            outcome = endpoint.send_frame(buffer.seal_frame(session, record), dont_fragment=records.dont_fragment)
+        else:
+            padded = records.protected_size(len(record))
+            size = max(size, padded + DATA_OVERHEAD)
             count = datagrams_for(size, payload)
-            buffers = buffer.cut(size, payload, protected=padded > 0)
-        outcome = endpoint.send(buffers, payload if count > 1 else 0, dont_fragment=records.dont_fragment)
-        self._note_sleep()
-        now = self._loop.now
+            buffers = buffer.seal_burst(session, record, payload, padded)
+            outcome = endpoint.send(buffers, payload, dont_fragment=records.dont_fragment)
+        if now >= self._check_at:
+            self._note_sleep()
         records.sent(session, counter, size, count, now)
         self._account(session, outcome, 1, size, min(size, payload), now)
-        if is_single and (parity := records.parity_of(session, counter, record)):
+        if not is_stream and count == 1 and (parity := records.parity_of(session, counter, record)):
             buffer.add(self, session, memoryview(parity), is_record=True)
         return True
+
+    def _send_with_batch(self, session: Session, record: memoryview) -> bool:
+        """Seal a record of one datagram, and its parity if one is due. Return whether a batch was sent."""
+        buffer = self._seal_buffer
+        left = buffer.add(self, session, record, is_record=True)
+        if parity := self.records.parity_of(session, buffer.last_counter, record):
+            left |= buffer.add(self, session, memoryview(parity), is_record=True)
+        return left
 
     def send_batch(
         self, session: Session, messages: memoryview, size: int, first: int, count: int, *, are_records: bool
@@ -168,12 +178,16 @@ class Link(ControlledPeer):
         dont_fragment = are_records and records.dont_fragment
         outcome = endpoint.send([messages], size if count > 1 else 0, dont_fragment=dont_fragment)
         if are_records:
-            self._note_sleep()
+            if now >= self._check_at:
+                self._note_sleep()
             records.sent_singles(session, first, count, size, len(messages), now)
         self._account(session, outcome, count, len(messages), size, now)
 
     def _note_sleep(self) -> None:
-        """Report to the records how long the loop has slept since the last report."""
+        """Report to the records how long the loop has slept since the last report.
+
+        A REPORT from the peer needs the sum, and so does the first record after a rest.
+        """
         slept = self._loop.slept
         self.records.note_sleep(slept - self._slept)
         self._slept = slept
@@ -219,8 +233,8 @@ class Link(ControlledPeer):
 
     def opened(
         self, session: Session, counter: int, datagrams: int, source: Endpoint, plaintext: memoryview, size: int
-    ) -> bool:
-        """Process an authenticated message, which is not a replay; return whether it carried packets.
+    ) -> None:
+        """Process an authenticated message, which is not a replay.
 
         `datagrams`: the number of datagrams that it arrived in. `size`: bytes of the sealed message.
         """
@@ -239,7 +253,7 @@ class Link(ControlledPeer):
                     self._owner.deliver_packet(self, plaintext)
             except BadPacket as bad:
                 self.drop(bad, source)
-            return True
+            return
         follow = kind not in (PROBE, ECHO)
         if events := peer.opened(session, counter, source, now, keepalive=True, follow=follow):
             self.act(events)
@@ -247,15 +261,19 @@ class Link(ControlledPeer):
         self.touched_by_traffic(now)
         if plaintext:
             self._take_record(session, plaintext, source)
-        return False
 
-    def bundle_opened(self, session: Session, counter: int, record: memoryview, source: Endpoint, size: int) -> None:
-        """Process a bundle of one datagram from the source and in the session of the previous message.
+    def bundle_opened(
+        self, session: Session, counter: int, datagrams: int, record: memoryview, source: Endpoint, size: int
+    ) -> None:
+        """Process a bundle in the session that this end sends with, from the peer's endpoint.
 
-        `opened` has processed that message in this turn; its other checks need not be repeated.
+        It needs none of the checks by which `opened` notices another session, another endpoint, or an old key.
         """
-        self.peer.received_bytes += size
-        self.records.opened(session, counter, 1, self._loop.now, record)
+        peer, now = self.peer, self._loop.now
+        peer.received_bytes += size
+        peer.timers.data_received(now)
+        self.records.opened(session, counter, datagrams, now, record)
+        self.touched_by_traffic(now)
         try:
             self._owner.deliver_bundle(self, record, source)
         except BadPacket as bad:
@@ -271,6 +289,7 @@ class Link(ControlledPeer):
             if not record[0]:  # neither a record nor an IP packet begins with 0
                 raise BadPacket("bad inner packet")
             if record[0] != PARITY:
+                self._note_sleep()
                 self.act(self.records.received(session, record, source, self._loop.time()))
             elif (restored := self.records.restore(session, record, self._loop.now)) is not None:
                 # A relay changes packets in place, so they must be writable.

@@ -3,11 +3,13 @@
     1. A packet or superpacket is read directly to its place in the record (bundler.py).
     2. If it continues the run of UDP datagrams that the record ends with, it is joined to them
        (wire/udp_coalescer.py). It has the addresses and ports of the first, so nothing else is checked.
-    3. Its destination selects the link, by the longest prefix. Without a link it is dropped and counted, and its sender
-       gets an ICMP error, at a limited rate. The tunnel's own packets are dropped too (loopguard.py).
-    4. Usually it is for the same link as the packet before, and fits: only its entry is written.
-    5. Else the bundler begins another record, cuts the packet, sends it plain, or lets it wait.
-    6. When the device is empty, or the limit of a turn is reached, the record is sent.
+    3. If the kernel gave it the same virtio_net_hdr as a TCP packet before it, and both begin alike (wire/likeness.py),
+       it goes to the same link with the same segment field.
+    4. Else its destination selects the link, by the longest prefix. Without a link it is dropped and counted, and its
+       sender gets an ICMP error, at a limited rate. The tunnel's own packets are dropped too (loopguard.py).
+    5. Usually it is for the same link as the packet before, and fits: only its entry is written.
+    6. Else the bundler begins another record, cuts the packet, sends it plain, or lets it wait.
+    7. When the device is empty, or the limit of a turn is reached, the record is sent.
 
 In the usual case no memory is allocated for a packet.
 """
@@ -15,6 +17,7 @@ In the usual case no memory is allocated for a packet.
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.routes import RouteTable
@@ -27,12 +30,24 @@ from vpntun.runtime.loop import Loop
 from vpntun.tun.base import Device
 from vpntun.wire.icmp import UNREACHABLE, error_about, may_be_told_of
 from vpntun.wire.ip import destination_of, length_of
-from vpntun.wire.vnet import NO_OFFLOAD, VNET_HEADER_SIZE
+from vpntun.wire.likeness import Likeness, likeness_of
+from vpntun.wire.vnet import NO_OFFLOAD, SEGMENT_SIZE, SPLIT_FIRST, VNET_HEADER_SIZE, segment_field_of
 
 MOST_BYTES_PER_TURN = 512 * 1024
 MOST_PACKETS_PER_TURN = 256
+MOST_REMEMBERED = 64
+SMALLEST_REMEMBERED = 256
+"""Segment size in bytes, from which on no superpacket has too many segments."""
 ERRORS_PER_SECOND, ERRORS_AT_ONCE = 10, 20
 """Limits on ICMP errors about packets without a route."""
+
+
+class _Known(NamedTuple):
+    """Link and segment field of the packets that are like one which was checked."""
+
+    likeness: Likeness
+    link: Link
+    field: int
 
 
 class Outbound:
@@ -55,17 +70,18 @@ class Outbound:
         self._single_read = SingleReadHint()
         self._drops = drops
         self._errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_AT_ONCE)
-        self._header = memoryview(bytearray(VNET_HEADER_SIZE))
+        self._header = bytearray(VNET_HEADER_SIZE)
+        self._known: dict[bytes, _Known] = {}
+        """By virtio_net_hdr."""
+        routes.empty_on_change(self._known)
 
     def read_device(self) -> None:
         """Read and send the packets that wait at the device. Raises DeviceError if it has gone."""
-        bundler, header, read_into, find = self._bundler, self._header, self._device.read_into, self._routes.find
-        place, joins, enter, endpoints = bundler.place, bundler.joins, bundler.enter, self._guard.endpoints
+        bundler, header, known = self._bundler, self._header, self._known
+        place, read_into, joins, enter = bundler.place, self._device.read_into, bundler.joins, bundler.enter
         taken = 0
         single = self._single_read.expected(self._loop.turns)
         for number in range(1 if single else MOST_PACKETS_PER_TURN):
-            if taken > MOST_BYTES_PER_TURN:
-                break
             room = place()
             size = read_into(header, room)
             if size <= 0:
@@ -77,21 +93,44 @@ class Outbound:
                 continue
             packet = room[:size]
             try:
-                length_of(packet)
-                destination = destination_of(packet)
-                if destination in endpoints and self._guard.catches(packet, destination):
-                    self._drops["routing loop"] += 1
-                    continue
-                link = find(destination)
-                if link is None:
-                    self._refuse(packet)
+                alike = known.get(bytes(header))
+                if alike is not None and alike.likeness.covers(packet, size):
+                    enter(alike.link, header, packet, alike.field)
                 else:
-                    enter(link, header, packet)
+                    self._take(packet)
             except BadPacket as bad:
                 self._drops[bad.reason] += 1
+            if taken > MOST_BYTES_PER_TURN:
+                break
         if single:
             bundler.drained()
         bundler.flush()
+
+    def _take(self, packet: memoryview) -> None:
+        """Find the packet's link, and enter it there. Raises BadPacket."""
+        length_of(packet)
+        destination = destination_of(packet)
+        is_watched = destination in self._guard.endpoints
+        if is_watched and self._guard.catches(packet, destination):
+            raise BadPacket("routing loop")
+        link = self._routes.find(destination)
+        if link is None:
+            self._refuse(packet)
+            return
+        header = self._header
+        field = segment_field_of(header, packet) if header[0] or header[1] else 0
+        if field and not is_watched:
+            self._remember(packet, link, field)
+        self._bundler.enter(link, header, packet, field)
+
+    def _remember(self, packet: memoryview, link: Link, field: int) -> None:
+        """Remember a TCP packet's link and segment field, for those that are like it."""
+        if not field & SPLIT_FIRST and not 0 < field & SEGMENT_SIZE < SMALLEST_REMEMBERED:
+            likeness = likeness_of(packet)
+            if likeness is not None:
+                if len(self._known) >= MOST_REMEMBERED:
+                    self._known.clear()
+                self._known[bytes(self._header)] = _Known(likeness, link, field)
 
     def _refuse(self, packet: memoryview) -> None:
         """Drop a packet whose destination belongs to no peer, and send an ICMP error to its sender, as WireGuard does.

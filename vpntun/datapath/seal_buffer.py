@@ -15,6 +15,7 @@ from vpntun.core.records.span import LARGEST_SEND
 from vpntun.crypto.session import Session
 from vpntun.wire.burst import BurstCutter
 from vpntun.wire.message import DATA_OVERHEAD, LARGEST
+from vpntun.wire.stream_framing import PREFIX_SIZE
 
 MOST_MESSAGES = 64
 
@@ -42,7 +43,8 @@ class SealBuffer:
         self.last_counter = 0
         """Counter of the message that was added last."""
         self._are_records = False
-        self._message = memoryview(bytearray(LARGEST))
+        self._frame = memoryview(bytearray(PREFIX_SIZE + LARGEST))
+        self._message = self._frame[PREFIX_SIZE:]
         self._padded = memoryview(bytearray(LARGEST))
         self._cutter = BurstCutter(self._message)
 
@@ -92,18 +94,19 @@ class SealBuffer:
         self._link = self._session = None
         self.pending = self._size = self._end = 0
 
-    def seal(self, session: Session, plaintext: memoryview, size: int) -> memoryview:
-        """Seal one message alone, its plaintext padded with zeros to `size` bytes. It is valid until the next call."""
+    def seal_frame(self, session: Session, plaintext: memoryview) -> memoryview:
+        """Seal one message alone; return it with room for its length before it, for `Endpoint.send_frame`."""
+        return self._frame[: PREFIX_SIZE + session.seal_into(plaintext, self._message)]
+
+    def seal_burst(self, session: Session, plaintext: memoryview, datagram: int, size: int) -> list[memoryview]:
+        """Seal one message alone, and cut it into datagrams of at most `datagram` bytes.
+
+        `size`: if it is not 0, the plaintext is padded with zeros to so many bytes, and a parity is added if the
+        message then fills its pieces. The result is valid until the next call.
+        """
         length = len(plaintext)
         if length < size:  # padded in a copy, because the next packet follows the record in its buffer
             self._padded[:length] = plaintext
             self._padded[length:size] = bytes(size - length)
             plaintext = self._padded[:size]
-        return self._message[: session.seal_into(plaintext, self._message)]
-
-    def cut(self, length: int, datagram: int, *, protected: bool) -> list[memoryview]:
-        """Cut the message of `length` bytes that `seal` returned into datagrams of at most `datagram` bytes.
-
-        `protected`: add a parity, if the message fills its pieces.
-        """
-        return self._cutter.cut(length, datagram, protected=protected)
+        return self._cutter.cut(session.seal_into(plaintext, self._message), datagram, protected=size > 0)

@@ -75,7 +75,7 @@ class TunDevice:
         """Return the descriptor, for the loop."""
         return self._descriptor
 
-    def read_into(self, header: memoryview, packet: memoryview) -> int:
+    def read_into(self, header: bytearray, packet: memoryview) -> int:
         """Read one packet and its virtio_net_hdr (10 bytes). Returns the packet's length in bytes, 0 if there is none.
 
         `packet` has room for LARGEST_PACKET bytes. Raises DeviceError if the device is gone.

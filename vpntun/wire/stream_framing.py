@@ -17,6 +17,7 @@ causes an allocation. simpletun and Mullvad's udp-over-tcp use the same framing.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 from vpntun.errors import BadPacket
@@ -29,6 +30,10 @@ LARGEST_BEFORE_AUTHENTICATION = 256
 def prefix(length: int) -> bytes:
     """The two bytes that go before a message of `length` bytes (at most 65,535)."""
     return length.to_bytes(PREFIX_SIZE, "big")
+
+
+write_prefix = struct.Struct(">H").pack_into
+"""Write the prefix for a message of so many bytes into a buffer, at an offset: (buffer, offset, length)."""
 
 
 class SharedBuffer:

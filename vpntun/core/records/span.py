@@ -114,7 +114,10 @@ class Span:
 
     def sent(self, counter: int, datagrams: int, size: int, now: float) -> None:
         """Note that a record with packets was sent. `datagrams`: their number; `size`: bytes of the message."""
-        self._note_sent(counter, now)
+        if now - self._last_sent >= IDLENESS or self._unreported_since == NEVER:
+            self._begin_to_send(now)
+        self._last_sent = now
+        self._last_noted = counter
         self._sent_log.sent(counter, datagrams, size, now)
         self.black_hole.sent(datagrams, size, now)
 
@@ -123,15 +126,17 @@ class Span:
 
         `each`: bytes of all but the last, which may be shorter; `size`: bytes of all together.
         """
-        self._note_sent(first + count - 1, now)
+        if now - self._last_sent >= IDLENESS or self._unreported_since == NEVER:
+            self._begin_to_send(now)
+        self._last_sent = now
+        self._last_noted = first + count - 1
         self._sent_log.sent_singles(first, count, each, size, now)
         self.black_hole.sent(1, each, now)
 
-    def _note_sent(self, counter: int, now: float) -> None:
+    def _begin_to_send(self, now: float) -> None:
+        """Note that the next record is the first for a while, or since everything was reported."""
         if now - self._last_sent >= IDLENESS:
             self.bottleneck.rested(self._sent_log.next, now)
-        self._last_sent = now
-        self._last_noted = counter
         if self._unreported_since == NEVER:
             self._unreported_since = now
             if self.deadline == NEVER:
