@@ -22,6 +22,7 @@ from vpntun.runtime.log import log
 from vpntun.tun.opening import check_name, flags_of, open_tun
 from vpntun.tun.queries import interface_exists, is_up, mtu_of
 from vpntun.tun.router_settings import ignore_routers
+from vpntun.tun.superpackets import limit_superpackets
 from vpntun.wire.message import Buffer
 from vpntun.wire.vnet import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6
 
@@ -46,6 +47,7 @@ class TunDevice:
         self._tun = open_tun(name)
         if self.created:
             ignore_routers(name)
+            limit_superpackets(name)
         self._descriptor: int = self._tun.fileno()
         os.set_inheritable(self._descriptor, False)
         os.set_blocking(self._descriptor, False)

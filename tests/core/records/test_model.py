@@ -111,7 +111,7 @@ def test_records_are_long_within_half_a_second_where_the_program_is_the_limit_an
     plain = run(line, control, 1.0, plain=True, processor=slow)
     outcome = run(line, control, 2.0, processor=slow)
     (tunnel,) = outcome.tunnels
-    assert {span for time, span in tunnel.spans if time >= 0.5} == {44}
+    assert {span for time, span in tunnel.spans if time >= 0.5} == {45}
     assert outcome.throughput[0] >= 4 * plain.throughput[0]
     assert outcome.dropped == 0
 

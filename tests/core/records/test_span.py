@@ -61,7 +61,7 @@ def test_records_become_long_when_four_reports_in_a_row_found_this_program_to_be
     began = simulation.spans.index(MOST) / 1000
     assert set(simulation.spans) == {1, MOST}
     assert began == pytest.approx(2 * simulation.delay + (REPORTS_BEFORE_LONG + 2) * INTERVAL, abs=0.03)
-    assert simulation.span.largest_record == MOST * (PAYLOAD - 16) - 16
+    assert simulation.span.largest_record == 65_507 - MOST * 16 - 16
     assert simulation.span.estimator.rate == pytest.approx(LOAD, rel=0.1)
 
 
@@ -190,10 +190,12 @@ def test_another_path_begins_anew() -> None:
 
 
 def test_one_send_holds_no_more_than_the_kernel_takes() -> None:
-    for payload, most in ((1200, MOST), (1472, MOST), (8972, 7), (65_507, 1)):
-        simulation = long_records(Simulation(payload=payload))
-        assert simulation.span.span == most
-        assert most * payload <= 65_507
+    for payload, most in ((1200, MOST), (1472, MOST), (8972, 8), (65_507, 1)):
+        span = long_records(Simulation(payload=payload)).span
+        assert span.span == most
+        message = span.largest_record + 32
+        assert datagrams_for(message, payload) == most
+        assert message + (most - 1) * 16 <= 65_507
 
 
 # Paths that drop what they do not know

@@ -4,10 +4,11 @@ A long record makes a fast path fast. But one lost datagram loses its whole reco
 path's queue.
 
     single       one datagram, or as many as one packet needs (`smallest`): while the path limits the link
-    long         44 datagrams. This begins once this program limits the link rather than the path (bottleneck.py) and no
-                 more than 0.05% of the datagrams are lost, for three REPORTs in a row, or for one if twenty in a row
-                 have shown it before. It ends when over 0.05% are lost, or any while the program is not the limit; when
-                 nothing was reported for 1 s while sending; or when no record was sent for 1 s
+    long         45 datagrams, or as many as one send takes (65,507 bytes). This begins once this program limits the
+                 link rather than the path (bottleneck.py) and no more than 0.05% of the datagrams are lost, for three
+                 REPORTs in a row, or for one if twenty in a row have shown it before. It ends when over 0.05% are lost,
+                 or any while the program is not the limit; when nothing was reported for 1 s while sending; or when no
+                 record was sent for 1 s
     protected    while datagrams are lost at random (protection.py). If PROBEs come back within 5 ms, records are long
                  whatever limits the link, and each burst is sent with a parity (wire/burst.py): on such a path, a
                  record restored by a PARITY (parity.py) comes so late that TCP has taken it for lost. On longer paths,
@@ -50,7 +51,7 @@ from vpntun.types import NEVER
 from vpntun.wire.message import HEADER_SIZE, TAG_SIZE
 from vpntun.wire.record import LARGEST_RECORD, PARITY_SIZE, Report
 
-MOST = 44
+MOST = 45
 LARGEST_SEND = 65_507
 
 AIM, AIM_PROTECTED = 0.01, 0.16
@@ -278,7 +279,8 @@ class Span:
         if self._payload:
             step = self._payload - HEADER_SIZE
             least = self._smallest * step - TAG_SIZE - PARITY_SIZE * self.protection.active
-            largest = max(least, self.span * step - TAG_SIZE) if self.span > 1 else least
+            largest = min(self.span * step, LARGEST_SEND - self.span * HEADER_SIZE) - TAG_SIZE
+            largest = max(least, largest) if self.span > 1 else least
         else:
             least, largest = LEAST_OF_STREAM, LARGEST_RECORD
         if rate := self.estimator.path_rate(now):
@@ -293,6 +295,6 @@ class Span:
 
     def _most(self, aim: float) -> int:
         """Datagrams of the longest record that loss and the size of one send allow."""
-        most = min(MOST, LARGEST_SEND // self._payload) if self._payload else MOST
+        most = min(MOST, -(-LARGEST_SEND // self._payload)) if self._payload else MOST
         loss = self.estimator.loss
         return min(most, int(aim / loss)) if loss else most
