@@ -248,7 +248,7 @@ CONSTANTS = {
     "PROBE is given up after": f"{probes.SHORTEST_TIMEOUT:g} s to {probes.LONGEST_TIMEOUT:g} s",
     "PROBEs out": f"{probes.MOST_OUT}",
     "datagrams of a burst": f"{burst.MOST_DATAGRAMS}",
-    "bytes of a burst": f"{span.LARGEST_SEND}",
+    "bytes of a burst": f"{pathmtu.LARGEST}",
     "unfinished burst is given up after": f"{reassembly.AGE:g} s",
     "unfinished bursts, of the endpoint and of others": f"{reassembly.ENDPOINT_SLOTS}, {reassembly.OTHER_SLOTS}",
     "smallest gso_size of TCP": f"{vnet.SMALLEST_TCP_SEGMENT}",

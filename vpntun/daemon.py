@@ -60,6 +60,7 @@ from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
 from vpntun.tun.device import TunDevice
 from vpntun.tun.ipv6 import addresses_of, carried_networks
+from vpntun.tun.superpackets import limit_superpackets
 from vpntun.types import Interface, carriers_of
 
 
@@ -165,6 +166,8 @@ class _Daemon:
             self._stack.callback(settings.undo)
             settings.apply(addresses, routes, mtu)
             self._kept.append(settings)
+            if device.created:
+                limit_superpackets(device.name, device.mtu)
         elif not device.is_up:
             notice("the device is down and is left as it was found: 'ip link set %s up' brings it up", device.name)
         return addresses

@@ -58,6 +58,9 @@ class NamedEndpoint:
     def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
         raise AssertionError("the simulator sends whole messages")
 
+    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True) -> Outcome:
+        raise AssertionError("the simulator sends whole messages")
+
     def send_first(self, message: Buffer) -> Outcome:
         raise AssertionError("the simulator sends whole messages")
 

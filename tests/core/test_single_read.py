@@ -47,7 +47,7 @@ class CountedReads(EndDevice):
 
     reads = 0
 
-    def read_into(self, header: memoryview, packet: memoryview) -> int:
+    def read_into(self, header: bytearray | memoryview, packet: memoryview) -> int:
         self.reads += 1
         return super().read_into(header, packet)
 

@@ -22,6 +22,7 @@ from vpntun.carriers.fake import FakeEndpoint
 from vpntun.carriers.udp_socket import UdpEndpoint, UdpSocket
 from vpntun.core.records.protection import FIRST_LOOK
 from vpntun.core.records.reassembly import AGE, ENDPOINT_SLOTS, OTHER_SLOTS
+from vpntun.core.records.span import LARGEST_SEND
 from vpntun.wire.burst import BurstCutter
 
 GOOD = tcp(4, b"good")
@@ -241,7 +242,7 @@ def test_a_packet_whose_datagrams_leave_no_room_for_a_parity_in_the_send_has_non
     records._mtu = mtu
     records._follow_path(two.loop.now)
     count = -(-(mtu + 37 - 16) // 1184)
-    assert (records.protected_size(mtu + 5) > 0) == ((count + 1) * 1200 <= 65_507)
+    assert (records.protected_size(mtu + 5) > 0) == ((count + 1) * 1200 <= LARGEST_SEND)
 
 
 def test_a_record_restored_by_a_forged_parity_does_not_open(two: Two) -> None:

@@ -1,4 +1,4 @@
-"""A device that is made here gets superpackets that fit in one record; others keep their limit."""
+"""A device that is made here gets superpackets that fit in one record, unless this host forwards."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from pathlib import Path
 import pytest
 
 from tests.netconf.kernel import in_own_network
-from vpntun.core.records.span import LARGEST_SEND
+from vpntun.core.records.span import LARGEST_SEND, MOST
 from vpntun.tun.device import TunDevice
-from vpntun.tun.persistent import make
-from vpntun.tun.superpackets import LIMIT, limit_superpackets
-from vpntun.wire.message import DATA_OVERHEAD, HEADER_SIZE
+from vpntun.tun.superpackets import (
+    HEADERS,
+    KERNELS_LIMIT,
+    LARGEST_OF_A_BURST,
+    limit_for,
+    limit_superpackets,
+)
+from vpntun.wire.message import HEADER_SIZE, TAG_SIZE
 from vpntun.wire.record import BUNDLE_START, ENTRY_SIZE
 
 NAME = "test0"
-SEGMENT, HEADERS = 1448, 52
-"""Bytes of a TCP segment's payload and of its headers, with timestamps and an MTU of 1500."""
+FORWARDING = ("/proc/sys/net/ipv4/conf/all/forwarding", "/proc/sys/net/ipv6/conf/all/forwarding")
 
 needs_tun = pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="there is no /dev/net/tun")
 
@@ -28,31 +32,50 @@ def limit() -> int:
     return int(json.loads(shown)[0]["gso_max_size"])
 
 
+def forward(*values: str) -> None:
+    for setting, value in zip(FORWARDING, values, strict=True):
+        Path(setting).write_text(value)
+
+
 @needs_tun
 @in_own_network
-def test_a_new_device_gets_smaller_superpackets() -> None:
+def test_a_device_of_a_host_that_does_not_forward_gets_smaller_superpackets() -> None:
+    forward("0", "0")
     device = TunDevice(NAME)
-    assert limit() == LIMIT
+    limit_superpackets(NAME, 1400)
+    assert limit() == limit_for(1400) < KERNELS_LIMIT
     device.close()
 
 
 @needs_tun
 @in_own_network
-def test_a_device_that_existed_before_keeps_its_limit() -> None:
-    make(NAME, None, None)
-    before = limit()
+@pytest.mark.parametrize("values", [("1", "0"), ("0", "1")], ids=["IPv4", "IPv6"])
+def test_a_device_of_a_host_that_forwards_keeps_the_kernels_limit(values: tuple[str, str]) -> None:
+    forward(*values)
     device = TunDevice(NAME)
-    assert limit() == before != LIMIT
+    limit_superpackets(NAME, 1400)
+    assert limit() == KERNELS_LIMIT
     device.close()
 
 
-def test_the_limit_makes_superpackets_that_fit_in_a_burst_and_passes_forwarded_ones_whole() -> None:
-    made_by_tcp = (LIMIT - 320 - 1) // SEGMENT
-    burst = 45
-    record = BUNDLE_START + ENTRY_SIZE + HEADERS + made_by_tcp * SEGMENT
-    assert record + DATA_OVERHEAD + (burst - 1) * HEADER_SIZE <= LARGEST_SEND
-    assert HEADERS + 45 * SEGMENT < LIMIT
+@pytest.mark.parametrize("datagram", [1472, 1452], ids=["IPv4", "IPv6"])
+def test_what_the_limit_is_made_for_fits_in_a_burst(datagram: int) -> None:
+    message = BUNDLE_START + ENTRY_SIZE + LARGEST_OF_A_BURST + TAG_SIZE
+    assert message <= MOST * (datagram - HEADER_SIZE)
+    assert message + MOST * HEADER_SIZE <= LARGEST_SEND
+
+
+@pytest.mark.parametrize("mtu", [68, 576, 1280, 1400, 1420, 1500])
+@pytest.mark.parametrize("subtracted", [257, 321])
+def test_tcp_fills_a_burst_with_whole_segments_as_far_as_they_fit(mtu: int, subtracted: int) -> None:
+    segment = mtu - HEADERS
+    payload = (limit_for(mtu) - subtracted) // segment * segment
+    assert LARGEST_OF_A_BURST - 5 * segment - 64 < HEADERS + payload <= LARGEST_OF_A_BURST
+
+
+def test_a_jumbo_frames_superpackets_fit_anyway() -> None:
+    assert limit_for(9000) == KERNELS_LIMIT
 
 
 def test_a_device_that_is_gone_is_no_error() -> None:
-    limit_superpackets("gone0")
+    limit_superpackets("gone0", 1400)

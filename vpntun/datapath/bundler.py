@@ -88,7 +88,7 @@ class Bundler:
         begin = self._read_at = self._at + ENTRY_SIZE
         return self._buffer[begin : begin + LARGEST_PACKET]
 
-    def joins(self, header: bytearray, size: int) -> bool:
+    def joins(self, header: bytearray | memoryview, size: int) -> bool:
         """Join the packet of `size` bytes at `place` to the UDP datagrams at the record's end, if it continues them.
 
         `header`: its virtio_net_hdr. Returns whether it was joined; then its addresses and ports need no check.
@@ -106,7 +106,7 @@ class Bundler:
             return True
         return False
 
-    def enter(self, link: Link, header: bytearray, packet: memoryview, field: int) -> None:
+    def enter(self, link: Link, header: bytearray | memoryview, packet: memoryview, field: int) -> None:
         """Send the packet at `place` to a link, or let it wait. Raises BadPacket if it cannot be split.
 
         `field`: its segment field, and SPLIT_FIRST if no peer would take it whole.

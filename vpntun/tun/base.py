@@ -44,7 +44,7 @@ class Device(Protocol):
     def fileno(self) -> int:
         """Return the descriptor that is readable while packets wait."""
 
-    def read_into(self, header: bytearray, packet: memoryview) -> int:
+    def read_into(self, header: bytearray | memoryview, packet: memoryview) -> int:
         """Read one packet and its header; return the packet's length in bytes, 0 where none waits.
 
         `packet` has room for LARGEST_PACKET bytes.

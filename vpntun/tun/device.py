@@ -22,7 +22,6 @@ from vpntun.runtime.log import log
 from vpntun.tun.opening import check_name, flags_of, open_tun
 from vpntun.tun.queries import interface_exists, is_up, mtu_of
 from vpntun.tun.router_settings import ignore_routers
-from vpntun.tun.superpackets import limit_superpackets
 from vpntun.wire.message import Buffer
 from vpntun.wire.vnet import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6
 
@@ -47,7 +46,6 @@ class TunDevice:
         self._tun = open_tun(name)
         if self.created:
             ignore_routers(name)
-            limit_superpackets(name)
         self._descriptor: int = self._tun.fileno()
         os.set_inheritable(self._descriptor, False)
         os.set_blocking(self._descriptor, False)
@@ -77,7 +75,7 @@ class TunDevice:
         """Return the descriptor, for the loop."""
         return self._descriptor
 
-    def read_into(self, header: bytearray, packet: memoryview) -> int:
+    def read_into(self, header: bytearray | memoryview, packet: memoryview) -> int:
         """Read one packet and its virtio_net_hdr (10 bytes). Returns the packet's length in bytes, 0 if there is none.
 
         `packet` has room for LARGEST_PACKET bytes. Raises DeviceError if the device is gone.

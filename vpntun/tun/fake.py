@@ -68,7 +68,7 @@ class FakeDevice:
         """Return the descriptor that is readable while packets wait."""
         return self._near.fileno()
 
-    def read_into(self, header: bytearray, packet: memoryview) -> int:
+    def read_into(self, header: bytearray | memoryview, packet: memoryview) -> int:
         """Read one packet and its header, as Device.read_into."""
         if self.gone:
             raise DeviceError(f"the device {self.name} has gone")

@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 
 from vpntun.wire.checksum import UDP, UDP_CHECKSUM, pseudo_sum, set_ipv4_header
+from vpntun.wire.message import Buffer
 from vpntun.wire.record import ENTRY, ENTRY_SIZE
 from vpntun.wire.transport_header import UDP_HEADER_SIZE
 from vpntun.wire.vnet import MOST_UDP_SEGMENTS, UNFINISHED
@@ -41,9 +42,9 @@ class UdpCoalescer:
         self._size = 0  # of each packet, in bytes
         self._count = 0
         self._key = self._mask = 0
-        self._header = b""
+        self._header: Buffer = b""
 
-    def begin(self, header: bytearray, entry: int, size: int) -> None:
+    def begin(self, header: bytearray | memoryview, entry: int, size: int) -> None:
         """Begin a run, if possible, with the packet that was entered at `entry`.
 
         It has `size` bytes and an unfinished checksum, and has been checked.
@@ -62,7 +63,7 @@ class UdpCoalescer:
         self._entry, self._begin, self._end, self._size, self._count = entry, begin, begin + size, size, 1
         self._key = int.from_bytes(record[begin : begin + self.start + UDP_HEADER_SIZE], "big") & self._mask
 
-    def extend(self, header: bytearray, begin: int, size: int, room: int) -> int:
+    def extend(self, header: bytearray | memoryview, begin: int, size: int, room: int) -> int:
         """Add the packet at `begin` to the run before it; return the run's new end, or 0 if it does not belong there.
 
         The record may become at most `room` bytes long.

@@ -379,7 +379,7 @@ class RecordProtocol:
 
     def _smallest_span(self) -> int:
         """Datagrams that one packet needs. A packet that needs more than one send takes is sent without a record."""
-        return min(datagrams_for(self._mtu + OVERHEAD, self.payload), LARGEST_SEND // self.payload)
+        return min(datagrams_for(self._mtu + OVERHEAD, self.payload), max(1, LARGEST_SEND // self.payload))
 
     def _follow_path(self, now: float) -> None:
         """Adapt the cutting of records to the path and to what the peer takes."""

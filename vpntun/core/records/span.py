@@ -4,7 +4,7 @@ A long record makes a fast path fast. But one lost datagram loses its whole reco
 path's queue.
 
     single       one datagram, or as many as one packet needs (`smallest`): while the path limits the link
-    long         45 datagrams, or as many as one send takes (65,507 bytes). This begins once this program limits the
+    long         45 datagrams, or as many as one send takes (65,469 bytes). This begins once this program limits the
                  link rather than the path (bottleneck.py) and no more than 0.05% of the datagrams are lost, for three
                  REPORTs in a row, or for one if twenty in a row have shown it before. It ends when over 0.05% are lost,
                  or any while the program is not the limit; when nothing was reported for 1 s while sending; or when no
@@ -17,7 +17,7 @@ path's queue.
     at most      0.01 / p datagrams, protected 0.16 / p. p is the smoothed loss of single datagrams, each sample over at
                  least 2,000 of them
     smallest     while bursts don't get through (black_hole.py)
-    never        longer than one UDP_SEGMENT send (65,507 bytes), nor than 3 ms of the delivered rate while the path
+    never        longer than one UDP_SEGMENT send (65,469 bytes), nor than 3 ms of the delivered rate while the path
                  delays packets
 
 Losses come from REPORTs: of the counters up to the highest one named, those not opened are lost (receive_stats.py
@@ -52,7 +52,9 @@ from vpntun.wire.message import HEADER_SIZE, TAG_SIZE
 from vpntun.wire.record import LARGEST_RECORD, PARITY_SIZE, Report
 
 MOST = 45
-LARGEST_SEND = 65_507
+LARGEST_SEND = 65_469
+"""Bytes that one UDP_SEGMENT send may have. With headers of IPv6, Ethernet and a VLAN, longer ones reach 65,536 bytes,
+and the kernel itself cuts them into datagrams, which is slow (gso_features_check in net/core/dev.c)."""
 
 AIM, AIM_PROTECTED = 0.01, 0.16
 MOST_LOSS = 0.0005
