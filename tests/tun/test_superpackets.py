@@ -66,7 +66,7 @@ def test_what_the_limit_is_made_for_fits_in_a_burst(datagram: int) -> None:
 
 
 @pytest.mark.parametrize("mtu", [68, 576, 1280, 1400, 1420, 1500])
-@pytest.mark.parametrize("subtracted", [257, 321])
+@pytest.mark.parametrize("subtracted", [193, 257, 321])
 def test_tcp_fills_a_burst_with_whole_segments_as_far_as_they_fit(mtu: int, subtracted: int) -> None:
     segment = mtu - HEADERS
     payload = (limit_for(mtu) - subtracted) // segment * segment

@@ -2,7 +2,7 @@
 
 The kernel's limit is 65,536 bytes. With an MTU of 1400 its TCP then makes superpackets of 48 segments, a little more
 than fit in one burst of datagrams (core/records/span.py). Each would have to be cut, and take two records. With the
-limit set here it makes them of 47 (sk_setup_caps in net/core/sock.c subtracts up to 321 bytes for headers).
+limit set here it makes them of 47 (sk_setup_caps in net/core/sock.c subtracts 193 to 321 bytes for headers).
 
 The kernel cuts a forwarded superpacket that reaches the limit into single packets, which is much slower. So on a host
 that forwards, the kernel's limit stays. A device that existed before keeps its limit, too.
@@ -22,7 +22,7 @@ LARGEST_OF_A_BURST = 64_599
 """Bytes of the longest packet that fits in a burst of 45 datagrams on an ordinary path of either IP version."""
 HEADERS = 52
 """Bytes of the headers of IPv4, and of TCP with timestamps."""
-LEAST_SUBTRACTED = 257
+LEAST_SUBTRACTED = 193
 
 RTM_NEWLINK = 16
 IFLA_GSO_MAX_SIZE = 41
