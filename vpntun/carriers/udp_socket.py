@@ -13,6 +13,7 @@ address.
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 import struct
 from collections import deque
@@ -45,7 +46,11 @@ REFUSED = frozenset({Outcome.TOO_BIG, Outcome.UNDELIVERABLE})
 OnOutcome = Callable[["UdpEndpoint", Outcome, int, int], None]
 """Called with the outcome of held datagrams: endpoint, outcome, number of datagrams, bytes of the longest."""
 
-_u16 = struct.Struct("=H").pack
+
+@functools.lru_cache(maxsize=64)
+def _segmented(size: int) -> tuple[int, int, bytes]:
+    """Return the ancillary data by which the kernel cuts a send into datagrams of this size (udp(7))."""
+    return SOL_UDP, UDP_SEGMENT, struct.pack("=H", size)
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -186,7 +191,7 @@ class UdpSocket:
         if segment:
             if not self._has_segmentation:
                 return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
-            ancillary = (*ancillary, (SOL_UDP, UDP_SEGMENT, _u16(segment)))
+            ancillary = (*ancillary, _segmented(segment))
         try:
             self._socket.sendmsg(buffers, ancillary, 0, endpoint.address)
         except BlockingIOError:

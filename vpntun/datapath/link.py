@@ -123,7 +123,7 @@ class Link(ControlledPeer):
 
     def note_backlog(self, count: int) -> None:
         """Note that the device had more to read after `count` records had been sent."""
-        self.records.note_backlog(count)
+        self.records.span.bottleneck.backlogged += count
 
     def send_record(self, record: memoryview, *, is_last: bool = False) -> bool:
         """Seal and send a record with packets, of a length that `room_for_record` has just allowed.
@@ -189,7 +189,7 @@ class Link(ControlledPeer):
         A REPORT from the peer needs the sum, and so does the first record after a rest.
         """
         slept = self._loop.slept
-        self.records.note_sleep(slept - self._slept)
+        self.records.span.bottleneck.slept += slept - self._slept
         self._slept = slept
 
     def _account(self, session: Session, outcome: Outcome, messages: int, size: int, datagram: int, now: float) -> None:

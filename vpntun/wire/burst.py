@@ -78,8 +78,10 @@ class BurstCutter:
         self._buffer = buffer
         self._block = bytearray(MOST_DATAGRAMS * HEADER_SIZE)
         self._headers = _pieces_of(memoryview(self._block), HEADER_SIZE)
-        self._size = 0
+        self._size = self._length = 0
         self._laid_out: list[memoryview] = []
+        self._cut: list[memoryview] = []
+        """The last result without a parity, for a message of `_length` bytes."""
 
     def cut(self, length: int, size: int, *, protected: bool = False) -> list[memoryview]:
         """Return header, piece, header, piece...: for one UDP_SEGMENT send of segment `size`, or one send per pair.
@@ -96,17 +98,20 @@ class BurstCutter:
             raise ValueError(f"{length} bytes do not fit in {MOST_DATAGRAMS} datagrams of {size}")
         step = size - HEADER_SIZE
         if size != self._size:
-            self._size = size
+            self._size, self._length = size, 0
             pieces = _pieces_of(buffer[HEADER_SIZE:], step)[:MOST_DATAGRAMS]
             self._laid_out = [each for pair in zip(self._headers, pieces) for each in pair]  # noqa: B905, a short buffer
         kind, receiver, counter = DATA_HEADER.unpack_from(buffer)
         end = count * HEADER_SIZE
         self._block[:end] = headers_of(kind, receiver, counter, count)
-        if not protected or length != HEADER_SIZE + count * step or count == MOST_DATAGRAMS:
-            return [*self._laid_out[: 2 * count - 1], buffer[HEADER_SIZE + (count - 1) * step : length]]
-        self._block[end : end + HEADER_SIZE] = parity_header(receiver, counter, count)
-        buffers = self._laid_out[: 2 * count]
-        return [*buffers, self._headers[count], memoryview(parity_of(buffers[1::2], step))]
+        if protected and length == HEADER_SIZE + count * step and count < MOST_DATAGRAMS:
+            self._block[end : end + HEADER_SIZE] = parity_header(receiver, counter, count)
+            buffers = self._laid_out[: 2 * count]
+            return [*buffers, self._headers[count], memoryview(parity_of(buffers[1::2], step))]
+        if length != self._length:
+            self._length = length
+            self._cut = [*self._laid_out[: 2 * count - 1], buffer[HEADER_SIZE + (count - 1) * step : length]]
+        return self._cut
 
 
 class BurstReader:

@@ -200,14 +200,6 @@ class RecordProtocol:
         """The rate that the path delivers, in bytes a second; 0 if the path is not known to be the limit."""
         return self.span.estimator.path_rate(now)
 
-    def note_backlog(self, count: int) -> None:
-        """Note that the device had more to read after `count` records had been sent."""
-        self.span.bottleneck.backlogged += count
-
-    def note_sleep(self, seconds: float) -> None:
-        """Note how long the loop has waited since the last call."""
-        self.span.bottleneck.slept += seconds
-
     def probe_sent(self, counter: int) -> None:
         """Note that a padded PROBE was sent with this counter: its loss does not count as loss on the path."""
         self.span.probed(counter)
