@@ -100,16 +100,23 @@ def until_long(simulation: Simulation) -> int:
     return simulation.spans[former:].index(MOST)
 
 
-def test_a_second_of_long_records_is_remembered_so_that_one_report_is_enough_after_a_rest() -> None:
+def test_a_second_of_long_records_is_remembered_so_that_a_flow_after_a_rest_has_them_at_once() -> None:
     simulation = Simulation(1000 * MBIT)
-    first = until_long(simulation)
+    until_long(simulation)
     simulation.run(REPORTS_OF_A_SECOND * INTERVAL, LOAD, saturated=True)
     simulation.rest(1.5)
     simulation.span.bottleneck.slept += 1.5
     former = len(simulation.spans)
-    again = until_long(simulation)
-    assert simulation.spans[former] == 1
-    assert again < first - 2 * INTERVAL * 1000
+    simulation.run(0.1, LOAD, saturated=True)
+    assert set(simulation.spans[former:]) == {MOST}
+
+
+def test_a_loss_after_a_rest_ends_long_records_that_were_remembered() -> None:
+    simulation = long_records()
+    simulation.rest(1.5)
+    simulation.loss = 0.01
+    simulation.run(1.0, LOAD)
+    assert simulation.span.span == 1
 
 
 def test_control_messages_between_are_not_taken_for_losses() -> None:
@@ -167,8 +174,10 @@ def test_a_second_without_a_report_ends_long_records() -> None:
     assert simulation.span.span == 1
 
 
-def test_idleness_ends_long_records() -> None:
-    simulation = long_records()
+def test_idleness_ends_long_records_of_less_than_a_second() -> None:
+    simulation = Simulation()
+    simulation.run(0.6, LOAD, saturated=True)
+    assert simulation.span.span == MOST
     simulation.rest(1.5)
     assert simulation.now >= simulation.span.deadline
     simulation.run(0.001, 1400.0)

@@ -8,7 +8,7 @@ path's queue.
                  link rather than the path (bottleneck.py) and no more than 0.05% of the datagrams are lost, for three
                  REPORTs in a row, or for one if twenty in a row have shown it before. It ends when over 0.05% are lost,
                  or any while the program is not the limit; when nothing was reported for 1 s while sending; or when no
-                 record was sent for 1 s
+                 record was sent for 1 s, unless twenty REPORTs in a row have shown it
     protected    while datagrams are lost at random (protection.py). If PROBEs come back within 5 ms, records are long
                  whatever limits the link, and each burst is sent with a parity (wire/burst.py): on such a path, a
                  record restored by a PARITY (parity.py) comes so late that TCP has taken it for lost. On longer paths,
@@ -164,8 +164,9 @@ class Span:
             self._give_up_long()
         elif idle:  # earlier records may be unreported: a flow that backs off sends more and more rarely
             self._unreported_since = NEVER
+            was_delayed = self._last_sent - self.estimator.delay.seen_at < DELAY_HOLDS
+            self._is_long &= self._has_been_long and not was_delayed
             self.estimator.idle()
-            self._is_long = False
             self._busy_reports = 0
             self.deadline = NEVER
         elif now - self._unreported_since >= SILENCE:
