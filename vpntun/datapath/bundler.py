@@ -118,9 +118,9 @@ class Bundler:
             end = begin + size
             if self._packets and (end > self._end or self._packets == MOST_PACKETS):
                 self._send_record()
-            if not self._packets and FIRST_PACKET + size <= self._room and begin <= LARGEST:
-                self._begin_at(begin - FIRST_PACKET)
-            if end <= self._end:
+            if not self._packets and begin - FIRST_PACKET != self._start:
+                self._begin_at(begin - FIRST_PACKET, size)
+            if end <= self._end and self._at + ENTRY_SIZE == begin:
                 if self._run.start:
                     self._run.finish()
                 _put_entry(self._buffer, begin - ENTRY_SIZE, size, field)
@@ -149,7 +149,7 @@ class Bundler:
         if self.link is not None or self._seal_buffer.pending:
             self.flush()
         self.link = link
-        self._allow(0 if link.queue.size and self._aside is None else link.room_for_record())
+        self._room = self._end = 0 if link.queue.size and self._aside is None else link.room_for_record()
 
     def add(self, packet: memoryview, field: int) -> None:
         """Send a packet to the selected link, or let it wait. Raises BadPacket if it cannot be split.
@@ -220,7 +220,7 @@ class Bundler:
             self._seal_record(link, is_last=True)
         if self._seal_buffer.pending:
             self._seal_buffer.flush()
-        self._allow(0)
+        self._room = self._end = 0
 
     def _place(self, link: Link, packet: memoryview, field: int) -> None:
         """Enter a packet in this record or the next, send it plain, or let it wait."""
@@ -248,9 +248,12 @@ class Bundler:
         self._room = room
         self._end = self._start + room if room else 0
 
-    def _begin_at(self, start: int) -> None:
-        """Begin a record at this offset, since its first packet is already in the buffer."""
-        if start != self._start:
+    def _begin_at(self, start: int, size: int) -> None:
+        """Begin a record at this offset if its first packet, which is already in the buffer, fits in it.
+
+        The offset is limited, so that the buffer has room behind the record.
+        """
+        if start <= LARGEST and FIRST_PACKET + size <= self._room:
             self._start, self._at, self._end = start, start + BUNDLE_START, start + self._room
             self._buffer[start] = BUNDLE
 

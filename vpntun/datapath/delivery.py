@@ -112,8 +112,10 @@ class Delivery:
     def take_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
         """Deliver the packets of a BUNDLE. Raises BadPacket."""
         known, coalescer = self._known, self._coalescer
-        if coalescer is None or link is not self._joined_link:
-            self._flush_joined()
+        if coalescer is None or not coalescer.length:
+            pass
+        elif link is not self._joined_link:
+            coalescer.flush()
         elif len(record) > _ONE_PACKET:
             length, field = ENTRY.unpack_from(record, BUNDLE_START)
             is_alone = length == len(record) - _ONE_PACKET and not field & ~UNFINISHED

@@ -101,10 +101,9 @@ class Link(ControlledPeer):
 
     def room_for_record(self) -> int:
         """Return how many bytes of plaintext a record may have; 0: none can be sent now, or the peer takes none."""
-        now, records = self._loop.now, self.records
-        session = self.peer.sending_session(now)
-        endpoint = self.peer.endpoint
-        if session is None:
+        now, records, peer = self._loop.now, self.records, self.peer
+        session, endpoint = peer.keys.current, peer.endpoint
+        if session is None or not session.may_send(now):
             self.act([HandshakeWanted()])
             return 0
         if endpoint is None or not endpoint.ready():
@@ -155,7 +154,7 @@ class Link(ControlledPeer):
         if now >= self._check_at:
             self._note_sleep()
         records.sent(session, counter, size, count, now)
-        self._account(session, outcome, 1, size, min(size, payload), now)
+        self._account(session, outcome, 1, size, payload, now)
         if not is_stream and count == 1 and (parity := records.parity_of(session, counter, record)):
             buffer.add(self, session, memoryview(parity), is_record=True)
         return True
@@ -195,12 +194,12 @@ class Link(ControlledPeer):
     def _account(self, session: Session, outcome: Outcome, messages: int, size: int, datagram: int, now: float) -> None:
         """Account for messages with packets, of `size` bytes in all, that were sealed and then sent or dropped.
 
-        `datagram`: bytes of their longest datagram.
+        `datagram`: the most bytes that one datagram of them has.
         """
         if outcome is Outcome.SENT or outcome is Outcome.HELD:
             self.peer.sent_bytes += size
         else:
-            self.note_outcome(outcome, messages, datagram)
+            self.note_outcome(outcome, messages, min(size, datagram))
             if outcome is Outcome.REROUTED:
                 self.peer.sent_bytes += size
         self.peer.timers.data_sent(now)
@@ -273,7 +272,8 @@ class Link(ControlledPeer):
         peer.received_bytes += size
         peer.timers.data_received(now)
         self.records.opened(session, counter, datagrams, now, record)
-        self.touched_by_traffic(now)
+        if now >= self._traffic_noted_until:
+            self.touched_by_traffic(now)
         try:
             self._owner.deliver_bundle(self, record, source)
         except BadPacket as bad:

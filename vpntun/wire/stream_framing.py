@@ -39,23 +39,22 @@ write_prefix = struct.Struct(">H").pack_into
 class SharedBuffer:
     """The 256 KiB receive buffer that readers on one event loop share, lent to one reader at a time."""
 
-    __slots__ = ("_borrower", "view")
+    __slots__ = ("borrower", "view")
 
     def __init__(self) -> None:
         self.view = memoryview(bytearray(_room_for(LARGEST)))
-        self._borrower: FrameReader | None = None
+        self.borrower: FrameReader | None = None
 
-    def lend(self, reader: FrameReader) -> bool:
-        """Lend the buffer to `reader`; return whether it already had it. Another borrower first saves its rest."""
-        former, self._borrower = self._borrower, reader
-        if former is not None and former is not reader:
+    def lend(self, reader: FrameReader) -> None:
+        """Lend the buffer to `reader`, which does not have it. Another borrower first saves its rest."""
+        former, self.borrower = self.borrower, reader
+        if former is not None:
             former.save_rest()
-        return former is reader
 
     def take_back(self, reader: FrameReader) -> None:
         """End the loan to `reader`, if there is one."""
-        if self._borrower is reader:
-            self._borrower = None
+        if self.borrower is reader:
+            self.borrower = None
 
 
 class FrameReader:
@@ -64,10 +63,10 @@ class FrameReader:
     One receive takes at most about four times `largest`.
     """
 
-    __slots__ = ("_broken", "_buffer", "_end", "_largest", "_saved", "_start", "_view")
+    __slots__ = ("_broken", "_buffer", "_end", "_largest", "_room", "_saved", "_start", "_view")
 
     def __init__(self, largest: int, buffer: SharedBuffer) -> None:
-        self._largest = largest
+        self.admit(largest)
         self._buffer = buffer
         self._view = buffer.view
         self._saved = b""
@@ -78,6 +77,7 @@ class FrameReader:
     def admit(self, largest: int) -> None:
         """Allow lengths up to `largest` from the next frame on. Frames already yielded stay where they are."""
         self._largest = largest
+        self._room = _room_for(largest)
 
     def writable(self) -> memoryview:
         """Borrow the buffer and return the room for the stream's next bytes; the room is never empty.
@@ -85,14 +85,15 @@ class FrameReader:
         `frames()` must have run to its end since the last call.
         """
         rest = self._end - self._start
-        if not self._buffer.lend(self):
+        if self._buffer.borrower is not self:
+            self._buffer.lend(self)
             self._view[:rest] = self._saved
             self._saved = b""
         elif rest and self._start:
             self._view[:rest] = self._view[self._start : self._end]
         self._start = 0
         self._end = rest
-        return self._view[rest : _room_for(self._largest)]
+        return self._view[rest : self._room]
 
     def filled(self, count: int) -> None:
         """Note that the first `count` bytes of the room from `writable()` now hold the stream's next bytes."""

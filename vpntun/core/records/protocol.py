@@ -165,9 +165,10 @@ class RecordProtocol:
     @property
     def refresh_due(self) -> float:
         """When to call `refresh`, before the next record with packets."""
-        if not self._largest_taken:  # nothing follows from the span while no records are sent
-            return self._taken_until
-        return min(self._taken_until, self.span.deadline)
+        until, deadline = self._taken_until, self.span.deadline
+        if deadline < until and self._largest_taken:  # nothing follows from the span while no records are sent
+            return deadline
+        return until
 
     def refresh(self, session: Session, now: float) -> bool:
         """Apply what the peer's HELLO and the passing of time have changed, for the records that follow.
@@ -193,7 +194,8 @@ class RecordProtocol:
     def room(self) -> int:
         """Bytes of plaintext that the next record with packets may have; 0 if the peer takes no records."""
         if self._is_stream or self.dont_fragment:
-            return min(self.span.largest_record, self._largest_taken)
+            room, taken = self.span.largest_record, self._largest_taken
+            return room if room < taken else taken
         return min(max(self._mtu + OVERHEAD, self._path.payload) - DATA_OVERHEAD, self._largest_taken)
 
     def path_rate(self, now: float) -> float:

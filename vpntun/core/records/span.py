@@ -45,6 +45,7 @@ from collections import deque
 from vpntun.core.records.black_hole import SILENCE, BlackHoleDetector
 from vpntun.core.records.bottleneck import Bottleneck
 from vpntun.core.records.path_estimator import PathEstimator, ReportSample
+from vpntun.core.records.pathmtu import BASE
 from vpntun.core.records.protection import DELAY_HOLDS, Protection
 from vpntun.core.records.sent_log import SentLog
 from vpntun.types import NEVER
@@ -122,7 +123,8 @@ class Span:
         self._last_sent = now
         self._last_noted = counter
         self._sent_log.sent(counter, datagrams, size, now)
-        self.black_hole.sent(datagrams, size, now)
+        if datagrams > 1 or size > BASE:
+            self.black_hole.sent(datagrams, size, now)
 
     def sent_singles(self, first: int, count: int, each: int, size: int, now: float) -> None:
         """Note that `count` records with packets were sent from the counter `first` on, each in one datagram.
@@ -134,7 +136,8 @@ class Span:
         self._last_sent = now
         self._last_noted = first + count - 1
         self._sent_log.sent_singles(first, count, each, size, now)
-        self.black_hole.sent(1, each, now)
+        if each > BASE:
+            self.black_hole.sent(1, each, now)
 
     def _begin_to_send(self, now: float) -> None:
         """Note that the next record is the first for a while, or since everything was reported."""
