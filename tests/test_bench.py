@@ -203,7 +203,7 @@ def test_a_subject_names_the_program_that_is_not_installed() -> None:
 
 def test_a_plan_is_limited_to_the_options() -> None:
     chosen = plan.QUICK.limited(["veth", "loss-0.1"], []).timed(7, None)
-    assert chosen.parts["loss-0.1"] == plan.Part(plan.EVERYTHING, 7)
+    assert chosen.parts["loss-0.1"] == plan.Part(plan.LOSING, 7)
     assert chosen.seconds == plan.QUICK.seconds
     assert plan.WHOLE.limited([], ["up"]).parts["50-10-100"].measurements == ["up"]
     assert "bbr" not in plan.WHOLE.without("bbr").parts["50-10-100"].measurements

@@ -9,6 +9,8 @@ from benchmark.grid import POINTS
 
 FLOWS = ("up", "down", "four")
 EVERYTHING = (*FLOWS, "idle", "loaded", "pps", "rss", "rest")
+WITHOUT_OFFLOADS = (*FLOWS, "pps")
+LOSING = ("up", "down", "cubic", "bbr")
 BESIDE = ("up", "down", "idle", "loaded")
 ON_GRID = ("cubic", "bbr", "two", "eight", "both", "share")
 POINT_NAMES = tuple(point.name for point in POINTS)
@@ -60,11 +62,11 @@ class Plan:
 
 WHOLE = Plan(
     {
-        "veth": Part(EVERYTHING, 3),
+        "veth": Part(EVERYTHING, 7),
         "hub": Part(BESIDE, 5),
-        "no-offloads": Part(EVERYTHING, 3),
-        "loss-0.1": Part(EVERYTHING, 3),
-        "loss-1": Part(EVERYTHING, 3),
+        "no-offloads": Part(WITHOUT_OFFLOADS, 7),
+        "loss-0.1": Part(LOSING, 7),
+        "loss-1": Part(LOSING, 7),
         **{name: Part(ON_GRID, 5) for name in POINT_NAMES},
     },
     seconds=3,

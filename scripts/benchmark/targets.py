@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from benchmark.grid import CONGESTIONS
 from benchmark.results import Results
 from benchmark.subjects import BARE
 
 UDP, TCP, MIXED = "vpntun-udp", "vpntun-tcp", "vpntun-wg"
 OPENVPN = {UDP: "openvpn-udp", TCP: "openvpn-tcp"}
 WIREGUARD = "wireguard-go"
+BOUND = "bound"
 NOISE = 1.2  # factor by which medians of round trips may differ by chance
 HUB, BLOCKED = "hub", "hub-blocked"
 COMPARED = (
     (UDP, BARE),
     (TCP, BARE),
+    (UDP, BOUND),
+    (TCP, BOUND),
     (UDP, OPENVPN[UDP]),
     (TCP, OPENVPN[TCP]),
     (UDP, WIREGUARD),
+    (TCP, WIREGUARD),
     (MIXED, WIREGUARD),
     (BLOCKED, HUB),
 )
@@ -59,8 +64,8 @@ def _all() -> Iterator[Target]:
             yield Target("no-offloads", flow, subject, OPENVPN[subject], 6)
     for flow in ("up", "down"):
         yield Target("loss-1", flow, UDP, OPENVPN[UDP], 2)
-    for flow in ("up", "down"):
-        yield Target("veth", flow, MIXED, WIREGUARD, 1.5)
+    yield from _to_the_bound()
+    yield from _to_wireguard()
     for flow in ("up", "down"):
         yield Target("hub", flow, BLOCKED, HUB, 0.9)
     for trip in ("idle", "loaded"):
@@ -75,6 +80,30 @@ def _all() -> Iterator[Target]:
         yield Target("veth", "rss", subject, None, 64, at_most=True)
     for subject in (UDP, TCP):
         yield Target("veth", "wakes", subject, None, 1, at_most=True)
+
+
+def _to_the_bound() -> Iterator[Target]:
+    """The targets beside a loop in Python that checks nothing (bound.py)."""
+    for subject, least, most in ((TCP, 0.9, 1.15), (UDP, 0.85, 1.25)):
+        for flow in ("up", "down"):
+            yield Target("veth", flow, subject, BOUND, least)
+        yield Target("veth", "cpu", subject, BOUND, most, at_most=True)
+        yield Target("veth", "idle", subject, BOUND, 1.15, at_most=True)
+
+
+def _to_wireguard() -> Iterator[Target]:
+    """The targets beside the newest wireguard-go."""
+    for path in ("veth", "no-offloads"):
+        for subject in (UDP, TCP):
+            for flow in ("up", "down"):
+                yield Target(path, flow, subject, WIREGUARD, 2)
+    for subject in (UDP, TCP):
+        yield Target("veth", "pps", subject, WIREGUARD, 4)
+    for path in ("loss-0.1", "loss-1"):
+        for congestion in CONGESTIONS:
+            yield Target(path, congestion, UDP, WIREGUARD, 1)
+    for flow in ("up", "down"):
+        yield Target("veth", flow, MIXED, WIREGUARD, 1)
 
 
 TARGETS = tuple(_all())
