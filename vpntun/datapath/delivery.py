@@ -112,15 +112,14 @@ class Delivery:
     def take_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
         """Deliver the packets of a BUNDLE. Raises BadPacket."""
         known, coalescer = self._known, self._coalescer
-        if coalescer is None or not coalescer.length:
-            pass
-        elif link is not self._joined_link:
-            coalescer.flush()
-        elif len(record) > _ONE_PACKET:
-            length, field = ENTRY.unpack_from(record, BUNDLE_START)
-            is_alone = length == len(record) - _ONE_PACKET and not field & ~UNFINISHED
-            if is_alone and coalescer.extend(record[_ONE_PACKET:], length, finished=not field):
-                return
+        if coalescer is not None and coalescer.length:
+            if link is not self._joined_link:
+                coalescer.flush()
+            elif len(record) > _ONE_PACKET:
+                length, field = ENTRY.unpack_from(record, BUNDLE_START)
+                is_alone = length == len(record) - _ONE_PACKET and not field & ~UNFINISHED
+                if is_alone and coalescer.extend(record[_ONE_PACKET:], length, finished=not field):
+                    return
         for packet, field in packets_of(record):
             alike = known.get(field)
             if alike is not None and alike.link is link and alike.covers(packet):
