@@ -32,7 +32,7 @@ WORKERS = 4  # as in scripts/test
 NETNS = {
     "moving": ["offloads", "wireguard"],
     "waiting": ["restarts", "transports", "bad_input"],
-    "measuring": ["steadiness", "two_commands", "many", "wan", "soak", "kernel", "upkeep"],
+    "measuring": ["steadiness", "two_commands", "many", "wan", "soak", "kernel", "upkeep", "narrow_paths"],
     "routing": ["routing", "names", "routing_loops", "beside", "vandals", "relay"],
 }
 GROUPS = [*NETNS, "running", "installed", "model", "sockets"]

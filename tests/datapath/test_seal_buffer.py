@@ -254,9 +254,10 @@ def test_messages_sealed_for_a_size_that_no_longer_fits_reduce_the_size_once(loo
     two = Two(loop, protected=True)
     records = two.alice.link.records
     records._path.payload = records.payload
+    records._path.is_proven = records.dont_fragment = True
     two.wire.to_right.largest = 1300
     two.alice.send((tcp_superpacket(4, payload(1348 * segments)), 1348))
-    assert (records.payload, records.dont_fragment) == (1200, True)
+    assert (records.payload, records.path_payload) == (1200, 1200)
     two.close()
 
 

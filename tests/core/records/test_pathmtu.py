@@ -129,6 +129,48 @@ def test_a_path_below_the_base_takes_whole_messages_and_is_asked_again_after_a_w
         assert mtu.payload == 1472
 
 
+def test_the_base_is_probed_after_the_first_length_that_does_not_pass() -> None:
+    mtu = PathMtu(0.0)
+    assert [mtu.probe(each) for each in (0.0, 1.0, 2.0, 3.0)] == [1472, 1472, 1472, BASE]
+    assert not mtu.is_proven
+    mtu.echoed(BASE, 3.1)
+    assert mtu.is_proven
+    assert mtu.probe(3.1) == 1464, "and no more of the base"
+
+
+def test_a_path_where_only_small_probes_pass_needs_fragmentation() -> None:
+    mtu = PathMtu(0.0)
+    for second in range(6):
+        assert mtu.probe(second) == (1472 if second < 3 else BASE)
+        assert mtu.probes_base == (second >= 3)
+        if mtu.probes_base:
+            mtu.echoed(41, second + 0.1)
+    assert mtu.probe(6.0) is None
+    assert mtu.needs_fragmentation
+    assert not mtu.probes_base
+
+
+def test_a_path_where_nothing_passes_is_not_taken_for_a_short_one() -> None:
+    mtu = PathMtu(0.0)
+    mtu.probe(0.0)
+    mtu.echoed(41, 0.1)  # before the base is probed
+    now = APath(LARGEST, 0).run(mtu, 0.1, 12.0)
+    assert not mtu.needs_fragmentation
+    assert not mtu.is_proven
+    APath(1400, 1400).run(mtu, now, now + 60)
+    assert 1400 - GRAIN < mtu.payload <= 1400
+    assert mtu.is_proven
+
+
+def test_after_a_fall_the_base_is_proven_first() -> None:
+    mtu = PathMtu(0.0)
+    now = APath(1472, 1472).run(mtu, 0.0, 10.0)
+    assert mtu.is_proven
+    mtu.vanished(now)
+    assert not mtu.is_proven
+    assert mtu.probe(now) == BASE
+
+
 def test_a_path_that_becomes_wider_is_found_out_in_ten_minutes() -> None:
     mtu = PathMtu(0.0)
     now = APath(1392, 1392).run(mtu, 0.0, 100.0)

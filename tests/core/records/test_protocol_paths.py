@@ -51,6 +51,32 @@ def test_what_was_found_of_the_path_is_said_where_records_go_over_it_in_datagram
     assert records.path_payload is None
 
 
+def test_on_a_path_of_576_bytes_nothing_is_lost_before_and_after_it_is_known(met: Two) -> None:
+    def passes(record: bytes, to: Endpoint) -> bool:
+        length = len(record) + DATA_OVERHEAD
+        return length <= 548 if record[0] == PROBE else not (records.dont_fragment and length > 548)
+
+    met.passes = passes
+    records, sent = met.left.records, 0
+    for _ in range(40):
+        sent += met.packets(met.left, size=1425)
+        met.run(0.2)
+    assert sent == 40
+    assert records.span.reported_sent > 40
+    assert records.span.reported_lost <= 0, "PROBEs do not count"
+    assert (records.payload, records.dont_fragment) == (UNCUT, False)
+    assert records.path_payload is None
+
+
+def test_routers_may_fragment_datagrams_until_some_of_their_length_have_passed(met: Two) -> None:
+    records = met.left.records
+    met.packets(met.left)
+    assert (records.payload, records.dont_fragment) == (BASE, False)
+    met.refuses_above = 1472
+    met.run(0.1)
+    assert (records.payload, records.dont_fragment) == (1472, True)
+
+
 def test_lengths_that_this_host_refuses_are_left_out_at_once(met: Two) -> None:
     met.refuses_above = 1472
     met.packets(met.left)
@@ -87,10 +113,11 @@ def test_a_burst_that_this_host_refuses_brings_the_length_down_at_once(met: Two)
     assert met.left.records.payload == BASE
     met.left.records.refused(long, met.now)  # it was sealed before the first was refused
     assert met.left.records.payload == BASE
-    assert met.left.records.dont_fragment
+    assert not met.left.records.dont_fragment, "nothing is known of shorter ones"
     met.passes = passing_up_to(1400)
     met.run(60)
     assert 1392 <= met.left.records.payload <= 1400
+    assert met.left.records.dont_fragment
 
 
 def test_a_black_hole_is_found_by_a_small_probe_and_brings_the_length_down(met: Two) -> None:

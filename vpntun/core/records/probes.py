@@ -2,6 +2,7 @@
 
     purpose    sent                                           its ECHO shows
     size       while the longest datagram is searched for     a datagram of this length gets through (pathmtu.py)
+    small      together with a size probe of 1,200 bytes      smaller ones get through
     carrier    to try another path                            that path works in both directions
     doubt      when sent records seem to vanish               datagrams of the length in use get through
     health     together with a doubt probe                    the peer answers. If the doubt probe is still unanswered,
@@ -36,7 +37,7 @@ from vpntun.types import NEVER
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.record import SMALLEST_PROBE, Echo, Probe
 
-Purpose = Literal["size", "doubt", "carrier", "health"]
+Purpose = Literal["size", "small", "doubt", "carrier", "health"]
 """Purpose of a probe, from the first table above."""
 
 MOST_OUT = 16
@@ -157,7 +158,10 @@ class PathProber:
         size = self._path_mtu.probe(now)
         if size is None or self._endpoint is None:
             return []
-        return [self._probe(self._endpoint, "size", size - DATA_OVERHEAD, now)]
+        probe = self._probe(self._endpoint, "size", size - DATA_OVERHEAD, now)
+        if self._path_mtu.probes_base:
+            return [probe, self._probe(self._endpoint, "small", SMALLEST_PROBE, now)]
+        return [probe]
 
     def ask_whether_anything_arrives(self, now: float) -> list[Event]:
         """Test whether anything that is sent on the path in use arrives; say so once if nothing does."""
@@ -193,7 +197,7 @@ class PathProber:
             self._span.estimator.delay.note_probe(self._probes.last, now)
         if asked.purpose == "doubt":
             self._length_passed_at = now
-        elif asked.purpose == "size":
+        elif asked.purpose in ("size", "small"):
             self._path_mtu.echoed(asked.size, now)
         elif asked.purpose == "health" and self._probes.waiting("doubt") and black_hole.is_seen(now):
             self._path_mtu.vanished(now)

@@ -62,7 +62,7 @@ class RecordProtocol:
 
     takes            what the peer takes now, a sum of TAKES_*; 0 for plain WireGuard
     payload          size of the datagrams that records are cut into, in bytes
-    dont_fragment    whether routers must not fragment them
+    dont_fragment    whether routers must not fragment them; not before some of that size are known to pass
     span             the span towards the peer
     reassembly       bursts from the peer that are incomplete
     restored         records restored by parity after they, or one of their datagrams, were lost on the way here
@@ -91,7 +91,8 @@ class RecordProtocol:
         self.restored = self.unfinished = 0
         self.takes = 0
         self.payload = self._path.payload
-        self.dont_fragment = True
+        self.dont_fragment = False
+        self._is_cut = True  # by this end, and not by IP
         self.span = Span(self.payload, self._smallest_span(), now)
         self._prober = PathProber(self._path, self.span)
 
@@ -193,7 +194,7 @@ class RecordProtocol:
     @property
     def room(self) -> int:
         """Bytes of plaintext that the next record with packets may have; 0 if the peer takes no records."""
-        if self._is_stream or self.dont_fragment:
+        if self._is_stream or self._is_cut:
             room, taken = self.span.largest_record, self._largest_taken
             return room if room < taken else taken
         return min(max(self._mtu + OVERHEAD, self._path.payload) - DATA_OVERHEAD, self._largest_taken)
@@ -212,7 +213,7 @@ class RecordProtocol:
         Over a stream the result is 0.
         """
         span, payload = self.span, self.payload
-        if not (span.protects_bursts and span.protection.possible and self.dont_fragment):
+        if not (span.protects_bursts and span.protection.possible and self._is_cut):
             return 0
         count = datagrams_for(size + DATA_OVERHEAD, payload)
         padded = count * (payload - HEADER_SIZE) - TAG_SIZE
@@ -278,7 +279,7 @@ class RecordProtocol:
         Other records may already be sealed for that length. That they are refused too tells nothing about a shorter
         one.
         """
-        if self.dont_fragment and size <= self.payload:
+        if self._is_cut and size <= self.payload:
             self._path.refused(self.payload, now)
             self._follow_path(now)
 
@@ -360,7 +361,7 @@ class RecordProtocol:
 
     def look_for_black_hole(self, now: float) -> list[Event]:
         """If sent records seem to vanish, test whether their length gets through, and whether anything does."""
-        return self._prober.look_for_black_hole(self.payload, now) if self.dont_fragment and not self._is_stream else []
+        return self._prober.look_for_black_hole(self.payload, now) if self._is_cut and not self._is_stream else []
 
     # Inside
 
@@ -378,11 +379,12 @@ class RecordProtocol:
     def _follow_path(self, now: float) -> None:
         """Adapt the cutting of records to the path and to what the peer takes."""
         bursts = self.span.black_hole.passes and (not self.takes or bool(self.takes & TAKES_BURSTS))
-        self.dont_fragment = bursts and not self._path.needs_fragmentation
-        payload = self._path.payload if self.dont_fragment else UNCUT
+        self._is_cut = bursts and not self._path.needs_fragmentation
+        self.dont_fragment = self._is_cut and self._path.is_proven
+        payload = self._path.payload if self._is_cut else UNCUT
         if payload != self.payload:
             self.payload = payload
             self._parities.begin()  # a parity of records sealed for the former length might not fit the new one
         room = self.payload - self._mtu - OVERHEAD - PARITY_SIZE
-        protectable = self.dont_fragment and room >= 0 and self.payload - DATA_OVERHEAD <= LARGEST_KEPT
+        protectable = self._is_cut and room >= 0 and self.payload - DATA_OVERHEAD <= LARGEST_KEPT
         self.span.path(0 if self._is_stream else self.payload, self._smallest_span(), now, protectable=protectable)
