@@ -275,6 +275,7 @@ CONSTANTS = {
     "datagrams in a sample of loss": f"{path_estimator.FEWEST_DATAGRAMS}",
     "silence that ends long records": f"{black_hole.SILENCE:g} s",
     "idleness that ends long records": f"{span.IDLENESS:g} s",
+    "bursts are looked into after": f"{black_hole.BURST_SILENCE:g} s",
     "bursts that vanish are tried again after": (
         f"{black_hole.FIRST_RETRY:g} s, doubling to {black_hole.LAST_RETRY:g} s"
     ),

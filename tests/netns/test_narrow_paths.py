@@ -12,7 +12,7 @@ import re
 import pytest
 
 from tests.netns.lab import Lab, Machine, far, firewall, start_pair
-from tests.netns.test_offloads import switch_off
+from tests.netns.test_offloads import drop_pieces, switch_off
 
 INNER_MTU = 1400
 FULL = INNER_MTU - 28
@@ -76,3 +76,19 @@ def test_on_a_path_of_576_bytes_no_ping_is_lost_when_that_has_become_known(lab: 
     for daemon in (client, server):
         assert daemon.stop() == 0
         assert "datagrams of 65507 bytes" in daemon.log, "uncut"
+
+
+@pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.long)], ids=["from the start", "later"])
+def test_a_firewall_that_drops_pieces_costs_at_most_three_seconds_of_long_packets(lab: Lab, late: bool) -> None:
+    lay(lab, 1400)
+    if not late:
+        drop_pieces(lab.a)
+        drop_pieces(lab.b)
+    start_pair(lab, "--transport", "udp")
+    if late:
+        assert len(answers(lab, 20, FULL)) == 20, lab.logs()
+        drop_pieces(lab.a)
+        drop_pieces(lab.b)
+    lost = set(range(1, 41)) - set(answers(lab, 40, FULL))  # bursts are tried again meanwhile
+    assert lost, "the firewall has dropped no pieces"
+    assert max(lost) <= 3.0 / 0.2, lab.logs()

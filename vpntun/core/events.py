@@ -24,11 +24,13 @@ class SendRecord:
     """Seal and send a record without packets, to `endpoint` or, if that is None, to the peer's endpoint.
 
     With `size_matters`, routers must not fragment its datagram: the record tests whether one of that size gets through.
+    With `datagram` as well, it is sent as a burst of datagrams of that many bytes, and tests whether bursts do.
     """
 
     record: bytes
     endpoint: Endpoint | None = None
     size_matters: bool = False
+    datagram: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from vpntun.runtime.log import NOTICE, LineLimit
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.schedule import Schedule
 from vpntun.types import NEVER, CarrierName
+from vpntun.wire.burst import BurstCutter
 from vpntun.wire.message import DATA_OVERHEAD
 
 SOONEST = INTERVAL
@@ -218,9 +219,11 @@ class ControlledPeer(ABC):
         self.peer.timers.authenticated_sent(now)
         if wanted.size_matters:
             self.records.probe_sent(session.send_counter - 1)
-            outcome = endpoint.send([message], dont_fragment=True)
+            size = wanted.datagram or len(message)
+            datagrams = BurstCutter(message).cut(len(message), size)
+            outcome = endpoint.send(datagrams, wanted.datagram, dont_fragment=True)
             if outcome is Outcome.TOO_BIG:
-                return self.records.probe_refused(len(message), now)
+                return self.records.probe_refused(size, now)
         else:
             outcome = endpoint.send_first(message)
         self.peer.sent_bytes += len(message)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from vpntun.core.records.black_hole import FIRST_RETRY, LAST_RETRY, SILENCE, BlackHoleDetector
+from vpntun.core.records.black_hole import BURST_SILENCE, FIRST_RETRY, LAST_RETRY, SILENCE, BlackHoleDetector
 from vpntun.core.records.path_estimator import ReportSample
 from vpntun.core.records.pathmtu import BASE
 from vpntun.core.records.sent_log import SentLog
+from vpntun.types import NEVER
 
 NOW = 1000.0
 LONG = BASE + 1
@@ -31,8 +32,10 @@ class Sender:
             base, self.sent_log.next - 1 if highest is None else highest, opened, self.sent_log
         )
 
-    def at_deadline(self, at: float, *, idle: bool = False) -> bool:
-        return self.detector.handle_deadline(NOW + at, idle=idle)
+    def conclude(self, at: float, *, probe_vanished: bool = False) -> bool:
+        """A datagram of the length in use has been echoed. Return whether bursts may be sent from then on."""
+        self.detector.length_passes(NOW + at, probe_vanished=probe_vanished)
+        return self.detector.passes
 
 
 @pytest.fixture
@@ -42,10 +45,10 @@ def sender() -> Sender:
 
 @pytest.fixture
 def blocked(sender: Sender) -> Sender:
-    """Bursts have vanished, and are blocked since `SILENCE`."""
+    """Bursts have vanished, and are blocked since `BURST_SILENCE`."""
     sender.send(3, 4000, 0)
     sender.send(3, 4000, 0.1)
-    assert sender.at_deadline(SILENCE)
+    assert not sender.conclude(BURST_SILENCE)
     return sender
 
 
@@ -54,73 +57,76 @@ def blocked(sender: Sender) -> Sender:
 
 def test_a_fresh_path_is_taken_to_pass_bursts(sender: Sender) -> None:
     assert sender.detector.passes
+    assert not sender.detector.burst_waits
     assert not sender.detector.is_seen(NOW + 1e6)
-    assert not sender.at_deadline(1e6)
+    assert sender.detector.deadline == NEVER
 
 
-def test_two_bursts_of_which_nothing_comes_within_a_second_of_the_first_are_blocked(sender: Sender) -> None:
+def test_bursts_are_looked_into_half_a_second_after_the_first_even_if_no_more_are_sent(sender: Sender) -> None:
     sender.send(3, 4000, 0)
-    sender.send(3, 4000, 0.9)
-    assert not sender.at_deadline(SILENCE - 0.01)
-    assert sender.detector.passes
-    assert sender.at_deadline(SILENCE)
-    assert not sender.detector.passes
+    sender.send(3, 4000, 0.4)
+    assert sender.detector.deadline == NOW + BURST_SILENCE
+    assert not sender.detector.is_seen(NOW + BURST_SILENCE - 0.01)
+    assert sender.detector.is_seen(sender.detector.deadline)
+    assert not sender.detector.is_seen(sender.detector.deadline, patience=0.1)
+    assert sender.detector.is_seen(sender.detector.deadline + 0.1, patience=0.1)
+    sender.detector.looked_into()
+    assert sender.detector.deadline == NEVER
+    assert sender.detector.burst_waits
 
 
-def test_a_single_burst_may_simply_be_lost(sender: Sender) -> None:
+def test_two_bursts_of_which_nothing_comes_are_blocked_when_a_datagram_of_their_length_comes_back(
+    sender: Sender,
+) -> None:
     sender.send(3, 4000, 0)
-    assert not sender.at_deadline(10)
-    assert sender.detector.passes
+    sender.send(3, 4000, 0.4)
+    assert not sender.conclude(BURST_SILENCE)
 
 
-def test_a_sender_that_is_idle_is_not_judged(sender: Sender) -> None:
+def test_a_single_burst_may_simply_be_lost_and_is_not_waited_for_any_longer(sender: Sender) -> None:
     sender.send(3, 4000, 0)
+    assert sender.conclude(10)
+    assert not sender.detector.burst_waits
+    assert not sender.detector.is_seen(NOW + 20)
+    sender.send(3, 4000, 30)
+    assert sender.conclude(40), "each was lost alone"
+
+
+def test_a_single_burst_and_a_probe_that_was_sent_as_one_are_two(sender: Sender) -> None:
     sender.send(3, 4000, 0)
-    assert not sender.at_deadline(10, idle=True)
-    assert sender.detector.passes
+    assert not sender.conclude(BURST_SILENCE, probe_vanished=True)
 
 
-def test_a_burst_that_was_reported_proves_the_path_so_that_silence_alone_blocks_nothing(sender: Sender) -> None:
+def test_a_probe_alone_blocks_nothing_after_bursts_have_arrived(sender: Sender) -> None:
     sender.send(3, 4000, 0)
     assert sender.report(opened=1)
-    sender.send(3, 4000, 0.2)
-    sender.send(3, 4000, 0.3)
-    assert not sender.at_deadline(10)
-    assert sender.detector.passes
+    assert sender.conclude(10, probe_vanished=True)
 
 
-def test_on_a_proven_path_bursts_are_blocked_when_a_datagram_of_their_length_comes_back(sender: Sender) -> None:
+def test_bursts_sent_just_before_the_conclusion_may_still_arrive(sender: Sender) -> None:
     sender.send(3, 4000, 0)
-    sender.report(opened=1)
-    sender.send(3, 4000, 0.2)
-    sender.send(3, 4000, 0.3)
-    assert sender.detector.is_seen(NOW + 0.2 + SILENCE)
-    sender.detector.length_passes(NOW + 0.2 + SILENCE)
-    assert not sender.detector.passes
-
-
-def test_a_datagram_that_comes_back_does_not_block_a_single_burst_but_ends_the_waiting_for_it(sender: Sender) -> None:
     sender.send(3, 4000, 0)
-    assert sender.detector.is_seen(NOW + SILENCE)
-    sender.detector.length_passes(NOW + SILENCE)
-    assert sender.detector.passes
-    assert not sender.detector.is_seen(NOW + 10)
+    assert sender.conclude(BURST_SILENCE - 0.01, probe_vanished=True)
 
 
 def test_blocked_bursts_are_tried_again_after_five_seconds_doubling_to_ten_minutes(blocked: Sender) -> None:
-    now, pauses = SILENCE, []
+    pauses, now = [], NOW + BURST_SILENCE
     for _ in range(9):
-        pause = next(each for each in range(1, 1000) if blocked.at_deadline(now + each))
-        assert blocked.detector.passes
-        now += pause
-        pauses.append(pause)
-        blocked.send(3, 4000, now)
-        blocked.send(3, 4000, now)
-        now += SILENCE
-        assert blocked.at_deadline(now)
-        assert not blocked.detector.passes
+        pauses.append(round(blocked.detector.retry_at - now))
+        now = blocked.detector.retry_at
+        blocked.detector.retried(now)
+        assert not blocked.detector.passes, "before a PROBE has come back"
     assert pauses == [5, 10, 20, 40, 80, 160, 320, 600, 600]
     assert (FIRST_RETRY, LAST_RETRY) == (5, 600)
+
+
+def test_a_probe_that_comes_back_as_a_burst_ends_the_block_but_not_the_growth_of_the_pause(blocked: Sender) -> None:
+    blocked.detector.burst_echoed()
+    assert blocked.detector.passes
+    blocked.send(3, 4000, 10)
+    blocked.send(3, 4000, 10)
+    assert not blocked.conclude(11)
+    assert blocked.detector.retry_at == NOW + 11 + 2 * FIRST_RETRY
 
 
 def test_a_burst_that_comes_through_after_all_ends_the_block_and_the_next_pause_is_short_again(
@@ -128,33 +134,33 @@ def test_a_burst_that_comes_through_after_all_ends_the_block_and_the_next_pause_
 ) -> None:
     assert blocked.report(opened=2)
     assert blocked.detector.passes
-    blocked.detector.block(NOW + 100)
-    assert not blocked.at_deadline(100 + FIRST_RETRY - 0.01)
-    assert blocked.at_deadline(100 + FIRST_RETRY)
+    blocked.send(3, 4000, 10)
+    blocked.send(3, 4000, 10)
+    assert not blocked.conclude(11)
+    assert blocked.detector.retry_at == NOW + 11 + FIRST_RETRY
 
 
 def test_bursts_from_before_a_block_do_not_count_when_they_are_tried_again(blocked: Sender) -> None:
-    assert blocked.at_deadline(SILENCE + FIRST_RETRY)
+    blocked.detector.burst_echoed()
     blocked.send(3, 4000, 10)
-    assert not blocked.at_deadline(20), "one may simply be lost"
-    assert blocked.detector.passes
+    assert blocked.conclude(20), "one may simply be lost"
 
 
 def test_on_another_path_nothing_is_blocked(blocked: Sender) -> None:
     blocked.detector.moved()
     assert blocked.detector.passes
-    assert not blocked.at_deadline(1e6)
+    assert blocked.detector.retry_at == NEVER
 
 
-def test_what_was_sent_in_another_length_or_session_is_not_waited_for(sender: Sender) -> None:
-    for forget in (sender.detector.length_changed, sender.detector.begin):
-        sender.send(3, 4000, 0)
-        sender.send(3, 4000, 0)
-        sender.send(1, LONG, 0)
-        assert sender.detector.is_seen(NOW + SILENCE)
-        forget()
-        assert not sender.detector.is_seen(NOW + 10)
-        assert not sender.at_deadline(10)
+def test_what_was_sent_in_longer_datagrams_or_another_session_is_not_waited_for(sender: Sender) -> None:
+    sender.send(3, 4000, 0)
+    sender.send(3, 4000, 0)
+    sender.send(1, LONG, 0)
+    assert sender.detector.is_seen(NOW + SILENCE)
+    sender.detector.begin()
+    assert not sender.detector.is_seen(NOW + 10)
+    assert sender.detector.deadline == NEVER
+    assert sender.conclude(10)
 
 
 # Long datagrams
@@ -172,8 +178,8 @@ def test_a_long_datagram_of_which_nothing_is_heard_for_a_second_is_seen_and_a_sh
 def test_long_datagrams_that_vanish_block_no_bursts(sender: Sender) -> None:
     for _ in range(5):
         sender.send(1, LONG, 0)
-    assert not sender.at_deadline(10)
-    assert sender.detector.passes
+    assert sender.detector.deadline == NEVER
+    assert sender.conclude(10)
 
 
 def test_a_report_of_a_long_datagram_ends_the_waiting(sender: Sender) -> None:

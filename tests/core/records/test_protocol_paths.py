@@ -10,16 +10,14 @@ from tests.core.fakes import FakeEndpoint
 from tests.core.records.room import room_of
 from tests.core.records.two import TCP, Two
 from vpntun.core.endpoint import Endpoint
+from vpntun.core.events import Event, SendRecord
 from vpntun.core.records.black_hole import SILENCE
 from vpntun.core.records.pathmtu import BASE
 from vpntun.core.records.protocol import UNCUT
 from vpntun.types import NEVER
 from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
-from vpntun.wire.record import (
-    LARGEST_RECORD,
-    PROBE,
-)
+from vpntun.wire.record import LARGEST_RECORD, PROBE, SMALLEST_PROBE
 
 # Path MTU
 
@@ -156,7 +154,7 @@ def test_bursts_that_vanish_with_everything_else_are_no_black_hole(met: Two) -> 
 def test_fragments_that_a_middlebox_drops_are_replaced_by_the_smallest_records(met: Two) -> None:
     records = met.left.records
     met.refuses_above = 1200
-    met.passes = lambda record, to: record[0] != 2 or datagrams_for(len(record) + 31, records.payload) == 1
+    met.drops_pieces = True
     for _ in range(300):
         met.packets(met.left)
         if records.span.black_hole.is_seen(met.now):
@@ -177,10 +175,7 @@ def test_fragments_that_a_middlebox_drops_later_are_recognised_by_a_flow_that_ba
         met.packets(met.left)
         met.run(0.05)
 
-    def passes(record: bytes, to: Endpoint) -> bool:
-        return record[0] != 2 or datagrams_for(len(record) + 31, records.payload) == 1
-
-    met.passes = passes
+    met.drops_pieces = True
     for pause in (0.0, *pauses):
         met.run(pause)
         met.packets(met.left, size=1425)
@@ -219,10 +214,98 @@ def test_over_a_stream_records_are_as_long_as_they_can_be(met: Two) -> None:
     assert room_of(met.left.records, met.left.session, met.now) == LARGEST_RECORD
 
 
+def sizes(event: Event) -> tuple[int, int]:
+    """Return a PROBE's bytes, and the number of datagrams that it is sent in."""
+    assert isinstance(event, SendRecord)
+    size = len(event.record) + DATA_OVERHEAD
+    return size, datagrams_for(size, event.datagram or size)
+
+
+@pytest.fixture
+def narrow(met: Two) -> Two:
+    """Two ends on a path whose datagrams are too short for the packets that left sends; their length is known."""
+    met.refuses_above = 1232
+    met.packets(met.left)
+    met.run(60)
+    return met
+
+
+def lost_in(met: Two, seconds: float, every: float) -> list[float]:
+    """Send packets from the left end at this interval. Return the seconds after which packets were lost."""
+    since, lost = met.now, []
+    while met.now < since + seconds:
+        counter = met.left.session.send_counter
+        met.packets(met.left, size=1425)
+        if not any(each[4] == counter for each in met._under_way):
+            lost.append(met.now - since)
+        met.act(met.left, met.left.records.look_for_black_hole(met.now))
+        met.run(every)
+    return lost
+
+
+@pytest.mark.parametrize("every", [0.02, 0.2, 0.4, 1.0, 3.0])
+@pytest.mark.parametrize("was_used", [True, False], ids=["in use", "at first"])
+def test_a_firewall_that_drops_pieces_costs_less_than_a_second_of_packets_in_ten_minutes(
+    narrow: Two, every: float, was_used: bool
+) -> None:
+    if was_used:
+        assert lost_in(narrow, 3.0, every) == []
+    narrow.drops_pieces = True
+    lost = lost_in(narrow, 600.0, every)
+    assert lost
+    assert max(lost) < 1
+    assert not narrow.left.records.dont_fragment
+
+
+def test_bursts_are_sent_again_once_the_firewall_lets_a_probe_pass(narrow: Two) -> None:
+    records = narrow.left.records
+    narrow.drops_pieces = True
+    lost_in(narrow, 30.0, 0.2)
+    assert not records.span.black_hole.passes
+    narrow.drops_pieces = False
+    assert lost_in(narrow, 30.0, 0.2) == []
+    assert records.span.black_hole.passes
+    assert 1220 < records.payload <= 1232
+
+
+def test_while_nothing_is_sent_bursts_are_not_tried_again(narrow: Two) -> None:
+    narrow.drops_pieces = True
+    lost_in(narrow, 2.0, 0.2)
+    narrow.run(5)
+    since = narrow.now
+    narrow.run(300)
+    assert narrow.left.kinds(since) == []
+
+
+def test_a_lone_burst_that_is_lost_is_looked_into_once(narrow: Two) -> None:
+    narrow.passes = lambda record, to: False
+    narrow.packets(narrow.left, size=1425)
+    narrow.passes = lambda record, to: True
+    since = narrow.now
+    narrow.run(300)
+    looked = [sizes(event)[1] for at, event in narrow.left.said if at >= since and event.record[0] == PROBE]
+    assert looked == [1, 2, 1]
+    assert narrow.left.records.span.black_hole.passes
+
+
+def test_on_a_path_with_a_long_round_trip_reports_are_waited_for(narrow: Two) -> None:
+    narrow.latency = 0.4
+    for _ in range(30):
+        narrow.packets(narrow.left)
+        narrow.run(0.5)
+    since = narrow.now
+    for _ in range(30):
+        narrow.packets(narrow.left, size=1425)
+        narrow.act(narrow.left, narrow.left.records.look_for_black_hole(narrow.now))
+        narrow.run(0.5)
+    assert PROBE not in narrow.left.kinds(since)
+
+
 def test_silence_of_bursts_is_looked_into_by_one_probe_at_a_time(met: Two) -> None:
     met.passes = lambda record, to: False
     met.packets(met.left, datagrams=4)
     met.now += SILENCE
     assert met.left.records.span.black_hole.is_seen(met.now)
-    assert len(met.left.records.look_for_black_hole(met.now)) == 2  # one of that length, one small
+    looked = met.left.records.look_for_black_hole(met.now)
+    assert [sizes(each) for each in looked] == [(BASE, 1), (BASE + 1, 2), (SMALLEST_PROBE + DATA_OVERHEAD, 1)]
     assert met.left.records.look_for_black_hole(met.now) == []

@@ -49,12 +49,14 @@ class Two:
     """Two ends and what is under way between them, delivered after `latency`; every path leads to the other end.
 
     `passes` says which messages do: (record, the endpoint it is sent to) -> bool. Sizes are of whole messages.
+    `drops_pieces`: whether those in several datagrams are lost.
     """
 
     def __init__(self, *, known: bool = True, takes: tuple[int, int] = (TAKES, TAKES), mtu: int = 1420) -> None:
         self.now = START
         self.latency = 0.01
         self.passes: Callable[[bytes, Endpoint], bool] = lambda record, to: True
+        self.drops_pieces = False
         self.refuses_above = 1 << 20
         self.left, self.right = (End(RecordProtocol(each, mtu, self.now, peer_is_vpntun=known)) for each in takes)
         for end in (self.left, self.right):
@@ -90,17 +92,17 @@ class Two:
             assert say.endpoint is not None
             end.session.send_counter += 1
             end.records.span.probed(end.session.send_counter - 1)
-            if size > self.refuses_above:
+            if (say.datagram or size) > self.refuses_above:
                 self.act(end, end.records.probe_refused(size, self.now))
                 return
             end.session.send_counter -= 1
-        self.send(end, say.record, say.endpoint or UDP, 1)
+        self.send(end, say.record, say.endpoint or UDP, datagrams_for(size, say.datagram or size))
 
     def send(self, end: End, record: bytes, to: Endpoint = UDP, datagrams: int = 1) -> None:
         """A message leaves; it may be lost."""
         counter = end.session.send_counter
         end.session.send_counter += 1
-        if self.passes(record, to):
+        if self.passes(record, to) and not (self.drops_pieces and datagrams > 1):
             other = self.other(end)
             number = end.session.local_index
             self._under_way.append((self.now + self.latency, other, record, to, counter, datagrams, number))

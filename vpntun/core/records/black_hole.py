@@ -1,8 +1,9 @@
 """Detection of losses: bursts or long datagrams while smaller ones get through, or everything.
 
-    bursts            two or more were sent and none was completed within 1 s of the first, while a datagram of their
-                      length is echoed: a middlebox drops what it does not know (a single burst may just be lost). Then
-                      none is sent; they are tried again after 5 s, doubling to 10 min
+    bursts            two or more were sent and none was completed, while a datagram of their length is echoed: a
+                      middlebox drops what it does not know (a single burst may just be lost). One of the two may be a
+                      PROBE, which is sent as a burst 0.5 s after the first. Then none is sent. With traffic, such a
+                      PROBE tries them again after 5 s, doubling to 10 min, so that no packet is lost by it
     long datagrams    no single datagram of over 1,200 bytes has arrived for 1 s: the path has become narrower, and
                       nothing has reported it
 
@@ -23,6 +24,7 @@ from vpntun.core.records.sent_log import SentLog
 from vpntun.types import NEVER
 
 SILENCE = 1.0
+BURST_SILENCE = 0.5
 FEWEST_BURSTS = 2
 FIRST_RETRY = 5.0
 LAST_RETRY = 600.0
@@ -36,27 +38,27 @@ QUIET = 5.0
 
 
 class BlackHoleDetector:
-    """Detector for one path. `passes`: whether bursts may be sent, as far as is known."""
+    """Detector for one path. Attributes:
+
+    passes        whether bursts may be sent, as far as is known
+    retry_at      when to try them again, if they may not
+    deadline      when to look into bursts of which nothing is heard, even if no more are sent
+    """
 
     def __init__(self) -> None:
         self._bursts = 0  # sent since one was completed
-        self._burst_since = NEVER
+        self._burst_since = self.deadline = NEVER
         self.moved()
-
-    def begin(self) -> None:
-        """Begin in a new session."""
-        self.length_changed()
-        self._proven = False
 
     def moved(self) -> None:
         """Forget everything: it is another path."""
         self.passes = True
-        self._retry_at = NEVER
+        self.retry_at = NEVER
         self._retry_pause = FIRST_RETRY
         self.begin()
 
-    def length_changed(self) -> None:
-        """Start watching again: datagrams have another length from now on."""
+    def begin(self) -> None:
+        """Start watching again: in a new session, or because datagrams are shorter from now on."""
         self._long_since = NEVER
         self._forget_bursts()
 
@@ -64,38 +66,49 @@ class BlackHoleDetector:
         """Note that a record was sent. `size`: bytes of it, if it is one datagram."""
         if datagrams > 1:
             self._bursts += 1
-            self._burst_since = min(self._burst_since, now)
+            if now < self._burst_since:
+                self._burst_since, self.deadline = now, now + BURST_SILENCE
         elif size > BASE:
             self._long_since = min(self._long_since, now)
 
-    def is_seen(self, now: float) -> bool:
-        """Whether bursts or long datagrams were sent and none of their kind has arrived for a second."""
-        return now - min(self._burst_since, self._long_since) >= SILENCE
+    @property
+    def burst_waits(self) -> bool:
+        """Whether bursts were sent of which nothing has been heard so far."""
+        return self._burst_since != NEVER
 
-    def length_passes(self, now: float) -> None:
-        """Conclude that the length in use gets through: the path drops bursts, or records were only lost."""
+    def is_seen(self, now: float, patience: float = 0.0) -> bool:
+        """Whether bursts or long datagrams were sent, of which none has arrived for half a second, or a second.
+
+        `patience`: seconds to wait in addition.
+        """
+        return now >= min(self._burst_since + BURST_SILENCE, self._long_since + SILENCE) + patience
+
+    def looked_into(self) -> None:
+        """Note that the bursts sent so far are being looked into, so that the deadline has passed."""
+        self.deadline = NEVER
+
+    def length_passes(self, now: float, *, probe_vanished: bool = False) -> None:
+        """Conclude that the length in use gets through: the path drops bursts, or records were only lost.
+
+        `probe_vanished`: a PROBE that was sent as a burst was not echoed.
+        """
         self._long_since = NEVER
-        if self._bursts_vanish(now):
-            self.block(now)
-        self._burst_since = NEVER
-
-    def block(self, now: float) -> None:
-        """Stop bursts for a while: they don't get through, though single datagrams of their length do."""
-        self.passes = self._proven = False
+        silent = now >= self._burst_since + BURST_SILENCE
+        if silent and self._bursts + probe_vanished >= FEWEST_BURSTS:
+            self.passes = False
+            self.retried(now)
         self._forget_bursts()
-        self._retry_at = now + self._retry_pause
+
+    def retried(self, now: float) -> None:
+        """Wait until the next try, longer than before: bursts have vanished, or are being tried again."""
+        self.retry_at = now + self._retry_pause
         self._retry_pause = min(LAST_RETRY, 2 * self._retry_pause)
 
-    def handle_deadline(self, now: float, *, idle: bool) -> bool:
-        """Block bursts, or try them again, if it is time to. Return whether either was done."""
-        if self.passes and not self._proven and not idle and self._bursts_vanish(now):
-            self.block(now)
-        elif not self.passes and now >= self._retry_at:
+    def burst_echoed(self) -> None:
+        """Note that a PROBE that was sent as a burst was echoed. Later pauses stay long until packets have arrived."""
+        if not self.passes:
             self.passes = True
             self._forget_bursts()
-        else:
-            return False
-        return True
 
     def reported(self, previous: ReportSample, highest: int, opened: int, sent_log: SentLog) -> bool:
         """Learn from a REPORT. Return whether its losses count as loss, rather than as an outage or a black hole.
@@ -115,17 +128,14 @@ class BlackHoleDetector:
         is_single = sent_log.singles(highest - 1, highest) == 1
         if is_single and opened - previous.opened <= sent_log.singles(previous.highest, highest):
             return False
-        self._proven = self.passes = True
+        self.passes = True
         self._retry_pause = FIRST_RETRY
         self._forget_bursts()
         return True
 
     def _forget_bursts(self) -> None:
-        self._burst_since = NEVER
+        self._burst_since = self.deadline = NEVER
         self._bursts = 0
-
-    def _bursts_vanish(self, now: float) -> bool:
-        return self._bursts >= FEWEST_BURSTS and now - self._burst_since >= SILENCE
 
 
 class ArrivalWatch:

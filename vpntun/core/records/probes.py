@@ -7,6 +7,8 @@
     doubt      when sent records seem to vanish               datagrams of the length in use get through
     health     together with a doubt probe                    the peer answers. If the doubt probe is still unanswered,
                                                               the length in use is a black hole
+    burst      together with a doubt probe if bursts seem to  bursts get through. It is sent as one, in two datagrams
+               vanish, and to try them again
     (arrival)  when nothing was reported, or at a keepalive   what this end sends arrives (ArrivalWatch, black_hole.py,
                                                               which keeps these tokens itself: an ECHO may be late)
 
@@ -31,13 +33,13 @@ from typing import Literal
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.events import Event, NothingArrives, SendRecord
 from vpntun.core.records.black_hole import ArrivalWatch
-from vpntun.core.records.pathmtu import PathMtu
+from vpntun.core.records.pathmtu import BASE, PathMtu
 from vpntun.core.records.span import Span
 from vpntun.types import NEVER
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.record import SMALLEST_PROBE, Echo, Probe
 
-Purpose = Literal["size", "small", "doubt", "carrier", "health"]
+Purpose = Literal["size", "small", "doubt", "carrier", "health", "burst"]
 """Purpose of a probe, from the first table above."""
 
 MOST_OUT = 16
@@ -46,6 +48,9 @@ LONGEST_TIMEOUT = 5.0
 
 HINDSIGHT = 0.25
 """Seconds after which the peer must have reported the bursts that have arrived."""
+
+MOST_PATIENCE = 0.5
+"""Seconds of a round trip that a REPORT is waited for at most, beside the silence that lets bursts seem to vanish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +143,18 @@ class PathProber:
 
     def deadline(self, *, search: bool) -> float:
         """When `handle_timer` is due. `search`: whether to search for the longest datagram."""
-        return min(self._probes.deadline, self.arrivals.deadline, self._search_deadline(search=search))
+        doubts = min(self.doubt_deadline, self.conclusion_deadline)
+        return min(self._probes.deadline, self.arrivals.deadline, self._search_deadline(search=search), doubts)
+
+    @property
+    def doubt_deadline(self) -> float:
+        """When `look_for_black_hole` is due, even if nothing is sent: records seem to vanish."""
+        return self._span.black_hole.deadline + self._patience
+
+    @property
+    def conclusion_deadline(self) -> float:
+        """When `conclude` is due."""
+        return self._length_passed_at + HINDSIGHT
 
     def moved(self, endpoint: Endpoint, now: float, *, ipv6: bool) -> None:
         """Begin again on another path."""
@@ -174,17 +190,30 @@ class PathProber:
         return [self._probe(endpoint, "carrier", SMALLEST_PROBE, now)]
 
     def look_for_black_hole(self, payload: int, now: float) -> list[Event]:
-        """If sent records seem to vanish, test whether datagrams of `payload` bytes get through, and small ones.
+        """If sent records seem to vanish, test whether datagrams of `payload` bytes, bursts and small ones get through.
 
-        If both are echoed, the length is not the reason (see `conclude`). If only the small probe is
+        If the first and the last are echoed, the length is not the reason (see `conclude`). If only the last is
         echoed, the length in use is too long.
         """
-        if self._endpoint is None or not self._span.black_hole.is_seen(now) or self._probes.waiting("health"):
+        black_hole = self._span.black_hole
+        is_tested = self._probes.waiting("health") or self._length_passed_at != NEVER
+        if self._endpoint is None or is_tested or not black_hole.is_seen(now, self._patience):
             return []
+        black_hole.looked_into()
+        bursts = [self._probe_by_burst(self._endpoint, now)] if black_hole.burst_waits else []
         return [
             self._probe(self._endpoint, "doubt", payload - DATA_OVERHEAD, now),
+            *bursts,
             self._probe(self._endpoint, "health", SMALLEST_PROBE, now),
         ]
+
+    def try_bursts(self, now: float) -> list[Event]:
+        """Test whether bursts get through again, if it is time to."""
+        black_hole = self._span.black_hole
+        if self._endpoint is None or black_hole.passes or now < black_hole.retry_at:
+            return []
+        black_hole.retried(now)
+        return [self._probe_by_burst(self._endpoint, now)]
 
     def echoed(self, echo: Echo, source: Endpoint, now: float) -> Purpose | None:
         """Learn from an ECHO. Return the purpose of the PROBE that it answers, None if it answers none."""
@@ -199,7 +228,9 @@ class PathProber:
             self._length_passed_at = now
         elif asked.purpose in ("size", "small"):
             self._path_mtu.echoed(asked.size, now)
-        elif asked.purpose == "health" and self._probes.waiting("doubt") and black_hole.is_seen(now):
+        elif asked.purpose == "burst":
+            black_hole.burst_echoed()
+        elif asked.purpose == "health" and self._probes.waiting("doubt") and black_hole.is_seen(now, self._patience):
             self._path_mtu.vanished(now)
         return asked.purpose
 
@@ -209,9 +240,15 @@ class PathProber:
         It is certain if they still seem to vanish 0.25 s after a doubt probe was echoed: had bursts only been late, a
         REPORT would have come by then. They are dropped because they are bursts, or were only lost.
         """
-        if now - self._length_passed_at >= HINDSIGHT and self._span.black_hole.is_seen(now):
-            self._span.length_passes(now)
-            self._length_passed_at = NEVER
+        if now < self.conclusion_deadline:
+            return
+        self._length_passed_at = NEVER
+        if self._span.black_hole.is_seen(now):
+            self._span.length_passes(now, probe_vanished=self._probes.waiting("burst"))
+
+    @property
+    def _patience(self) -> float:
+        return min(MOST_PATIENCE, self._probes.round_trip)
 
     def _search_deadline(self, *, search: bool) -> float:
         return self._path_mtu.deadline if search and self._endpoint is not None else NEVER
@@ -219,3 +256,8 @@ class PathProber:
     def _probe(self, endpoint: Endpoint, purpose: Purpose, size: int, now: float) -> SendRecord:
         token = self._probes.asked(endpoint, purpose, size + DATA_OVERHEAD, now)
         return SendRecord(Probe(token, size).pack(), endpoint, size_matters=purpose in ("size", "doubt"))
+
+    def _probe_by_burst(self, endpoint: Endpoint, now: float) -> SendRecord:
+        """Make a PROBE that is one byte too long for a datagram of 1,200 bytes, so that it takes two."""
+        token = self._probes.asked(endpoint, "burst", BASE + 1, now)
+        return SendRecord(Probe(token, BASE + 1 - DATA_OVERHEAD).pack(), endpoint, size_matters=True, datagram=BASE)

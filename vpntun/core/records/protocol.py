@@ -187,7 +187,6 @@ class RecordProtocol:
         self.span.protection.possible = taken.takes & TAKES_PARITY > 0
         if now >= self.span.deadline:
             self.span.handle_deadline(now)
-            self._prober.conclude(now)
         self._follow_path(now)
         return self.takes != taken_before
 
@@ -352,6 +351,12 @@ class RecordProtocol:
                 events.append(HandshakeWanted())
         if now >= self._prober.arrivals.deadline:
             events += self.ask_whether_anything_arrives(now)
+        if now >= self._prober.doubt_deadline:
+            events += self.look_for_black_hole(now)
+            self.span.black_hole.looked_into()
+        if now >= self._prober.conclusion_deadline:
+            self._prober.conclude(now)
+            self._follow_path(now)
         return events + self._prober.handle_timer(now, search=self.cuts)
 
     def note_packets_sent(self, now: float) -> None:
@@ -360,8 +365,15 @@ class RecordProtocol:
             self._prober.arrivals.sent(now)
 
     def look_for_black_hole(self, now: float) -> list[Event]:
-        """If sent records seem to vanish, test whether their length gets through, and whether anything does."""
-        return self._prober.look_for_black_hole(self.payload, now) if self._is_cut and not self._is_stream else []
+        """If sent records seem to vanish, test whether their length gets through, bursts do, and whether anything does.
+
+        If bursts are known to vanish, test from time to time whether they still do.
+        """
+        if self._is_stream:
+            return []
+        if self._is_cut:
+            return self._prober.look_for_black_hole(self.payload, now)
+        return self._prober.try_bursts(now) if self.takes & TAKES_BURSTS else []
 
     # Inside
 

@@ -152,20 +152,23 @@ class Span:
         """Note that a padded PROBE was sent with this counter: its loss does not count."""
         self._probes.append(counter)
 
-    def length_passes(self, now: float) -> None:
-        """Conclude that records which seem to vanish do so for another reason than their length."""
-        self.black_hole.length_passes(now)
+    def length_passes(self, now: float, *, probe_vanished: bool = False) -> None:
+        """Conclude that records which seem to vanish do so for another reason than their length.
+
+        `probe_vanished`: a PROBE that was sent as a burst was not echoed.
+        """
+        self.black_hole.length_passes(now, probe_vanished=probe_vanished)
+        if not self.black_hole.passes:
+            self._give_up_long()
         self._follow(now)
 
     # Time
 
     def handle_deadline(self, now: float) -> None:
-        """Apply the passing of time: idleness, silence, bursts that don't get through."""
+        """Apply the passing of time: idleness, silence."""
         self.deadline = now + TICK
-        idle = now - self._last_sent >= IDLENESS
-        if self.black_hole.handle_deadline(now, idle=idle):
-            self._give_up_long()
-        elif idle:  # earlier records may be unreported: a flow that backs off sends more and more rarely
+        if now - self._last_sent >= IDLENESS:
+            # Earlier records may be unreported: a flow that backs off sends more and more rarely.
             self._unreported_since = NEVER
             was_delayed = self._last_sent - self.estimator.delay.seen_at < DELAY_HOLDS
             self._is_long &= self._has_been_long and not was_delayed
@@ -244,9 +247,10 @@ class Span:
         `smallest`: datagrams that one packet needs. `protectable`: whether a parity of any packet fits in one datagram.
         """
         self._protectable = protectable and smallest == 1 and payload > 0
+        if payload < self._payload:
+            self.black_hole.begin()
         if payload != self._payload:
             self._payload = payload
-            self.black_hole.length_changed()
             self.estimator.length_changed(self._sent_log.next)
         self._smallest = smallest
         self._follow(now)
