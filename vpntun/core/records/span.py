@@ -6,9 +6,9 @@ path's queue.
     single       one datagram, or as many as one packet needs (`smallest`): while the path limits the link
     long         45 datagrams, or as many as one send takes (65,469 bytes). This begins once this program limits the
                  link rather than the path (bottleneck.py) and no more than 0.05% of the datagrams are lost, for three
-                 REPORTs in a row, or for one if twenty in a row have shown it before. It ends when over 0.05% are lost,
+                 REPORTs in a row, or for one if records were long for twenty before. It ends when over 0.05% are lost,
                  or any while the program is not the limit; when nothing was reported for 1 s while sending; or when no
-                 record was sent for 1 s, unless twenty REPORTs in a row have shown it
+                 record was sent for 1 s, unless they were long for twenty REPORTs and the path did not delay them
     protected    while datagrams are lost at random (protection.py). If PROBEs come back within 5 ms, records are long
                  whatever limits the link, and each burst is sent with a parity (wire/burst.py): on such a path, a
                  record restored by a PARITY (parity.py) comes so late that TCP has taken it for lost. On longer paths,
@@ -111,6 +111,7 @@ class Span:
         # about this path
         self._is_long = False
         self._busy_reports = 0  # consecutive ones: this program was the bottleneck, and the path lost next to nothing
+        self._long_reports = 0  # in which long records got through
         self._has_been_long = False  # for about a second
         self._follow(now)
 
@@ -264,16 +265,16 @@ class Span:
         lost, is_here = sample.missing - previous.missing, self.bottleneck.is_here
         if self.estimator.loss > MOST_LOSS or (lost > 0 and not is_here):
             self._give_up_long()
-        elif is_here and lost <= MOST_LOSS * (sample.sent - previous.sent):
-            self._busy_reports += 1
-            self._is_long |= self._busy_reports >= REPORTS_BEFORE_LONG or self._has_been_long
-            self._has_been_long |= self._busy_reports >= REPORTS_OF_A_SECOND
-        else:
-            self._busy_reports = 0
+            return
+        is_busy = is_here and lost <= MOST_LOSS * (sample.sent - previous.sent)
+        self._busy_reports = self._busy_reports + 1 if is_busy else 0
+        self._is_long |= is_busy and (self._busy_reports >= REPORTS_BEFORE_LONG or self._has_been_long)
+        self._long_reports += self._is_long
+        self._has_been_long |= self._long_reports >= REPORTS_OF_A_SECOND
 
     def _give_up_long(self) -> None:
         self._is_long = self._has_been_long = False
-        self._busy_reports = 0
+        self._busy_reports = self._long_reports = 0
 
     def _follow(self, now: float) -> None:
         """Decide from everything known how long records may be, and how they are protected."""
