@@ -26,7 +26,7 @@ _counts: Counter[tuple[CodeType, int]] = Counter()
 
 def _note(_number: int, frame: FrameType | None) -> None:
     if frame is not None:
-        _counts[frame.f_code, frame.f_lineno] += 1
+        _counts[frame.f_code, frame.f_lineno or frame.f_code.co_firstlineno] += 1
 
 
 def _start(_number: int, _frame: FrameType | None) -> None:
