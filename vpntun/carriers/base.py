@@ -6,7 +6,7 @@ sockets, watches them, and makes the endpoints that links send to (core/endpoint
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias
 
 from vpntun.core.endpoint import Endpoint, Outcome, Reachable
@@ -55,7 +55,7 @@ class Stream(Endpoint, Protocol):
     def host(self) -> str:
         """The other end's address, without the port."""
 
-    def receive(self) -> Iterator[memoryview]:
+    def receive(self) -> Iterable[memoryview]:
         """Yield the messages that have arrived, each valid until the next. Raises BadPacket for an impossible frame."""
 
     def close(self) -> None:

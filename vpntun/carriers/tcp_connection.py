@@ -12,7 +12,7 @@ import fcntl
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vpntun.carriers.base import ConnectionOwner
 from vpntun.carriers.sockets import packed, scope_of, set_mark, where_of
@@ -61,7 +61,7 @@ class TcpConnection:
         self._own_address = new.getsockname()
         self._loop = loop
         self._owner = owner
-        self._reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION, received)
+        self._reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION, received, self.close)
         self._unsent = _NOTHING
         self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
         self._open = True
@@ -129,31 +129,39 @@ class TcpConnection:
         elif self.peer is not peer:
             raise BadPacket("another peer's connection")
 
-    def receive(self) -> Iterator[memoryview]:
+    def receive(self) -> Iterable[memoryview]:
         """Yield the messages that have arrived, each valid until the next.
 
         Closes the connection when the other end has closed it, or sends an impossible frame. Raises BadPacket for such
         a frame, after closing.
         """
-        for _ in range(MOST_READS_PER_TURN):
-            room = self._reader.writable()
-            try:
-                taken = self._socket.recv_into(room)
-            except BlockingIOError:
+        return self._receive_more() if self._read() else self._reader.frames()
+
+    def _receive_more(self) -> Iterator[memoryview]:
+        """Yield the messages of a read that filled the buffer, and of those after it."""
+        yield from self._reader.frames()
+        for _ in range(MOST_READS_PER_TURN - 1):
+            if not self._open:
                 return
-            except OSError:
-                taken = 0
-            if not taken:
-                self.close()
+            is_full = self._read()
+            yield from self._reader.frames()
+            if not is_full:
                 return
-            self._reader.filled(taken)
-            try:
-                yield from self._reader.frames()
-            except BadPacket:
-                self.close()
-                raise
-            if taken < len(room) or not self._open:  # a short read has emptied the kernel's buffer
-                return
+
+    def _read(self) -> bool:
+        """Read from the socket once; return whether that filled the buffer. Else it has emptied the kernel's."""
+        room = self._reader.writable()
+        try:
+            taken = self._socket.recv_into(room)
+        except BlockingIOError:
+            return False
+        except OSError:
+            taken = 0
+        if not taken:
+            self.close()
+            return False
+        self._reader.filled(taken)
+        return taken == len(room)
 
     def clogged(self) -> bool:
         """Return whether bytes wait, here or in the kernel, that were never sent, or the connection is closed."""

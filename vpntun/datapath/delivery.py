@@ -23,7 +23,7 @@ from vpntun.tun.base import Device
 from vpntun.wire.gro_coalescer import GroCoalescer
 from vpntun.wire.ip import length_of, source_of
 from vpntun.wire.likeness import Likeness, likeness_of
-from vpntun.wire.record import BUNDLE_START, ENTRY, ENTRY_SIZE, packets_of
+from vpntun.wire.record import BUNDLE_START, ENTRY, ENTRY_SIZE, SMALLEST_PACKET, packets_of
 from vpntun.wire.router_messages import MAY_BE_ROUTER_MESSAGE, refuse_router_message
 from vpntun.wire.vnet import (
     GSO_NONE,
@@ -111,26 +111,31 @@ class Delivery:
 
     def take_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
         """Deliver the packets of a BUNDLE. Raises BadPacket."""
-        known, coalescer = self._known, self._coalescer
-        if coalescer is not None and coalescer.length:
-            if link is not self._joined_link:
-                coalescer.flush()
-            elif len(record) > _ONE_PACKET:
-                length, field = ENTRY.unpack_from(record, BUNDLE_START)
-                is_alone = length == len(record) - _ONE_PACKET and not field & ~UNFINISHED
-                if is_alone and coalescer.extend(record[_ONE_PACKET:], length, finished=not field):
-                    return
+        coalescer, size = self._coalescer, len(record) - _ONE_PACKET
+        if coalescer is not None and coalescer.length and link is not self._joined_link:
+            coalescer.flush()
+        if size >= SMALLEST_PACKET:
+            length, field = ENTRY.unpack_from(record, BUNDLE_START)
+            if length == size:  # it is alone
+                packet = record[_ONE_PACKET:]
+                may_join = coalescer is not None and coalescer.length > 0 and not field & ~UNFINISHED
+                if coalescer is None or not (may_join and coalescer.extend(packet, length, finished=not field)):
+                    self._take_one(link, packet, field, source)
+                return
         for packet, field in packets_of(record):
-            alike = known.get(field)
+            self._take_one(link, packet, field, source)
+
+    def _take_one(self, link: Link, packet: memoryview, field: int, source: Endpoint) -> None:
+        """Deliver or drop one packet of a BUNDLE."""
+        alike = self._known.get(field)
+        try:
             if alike is not None and alike.link is link and alike.covers(packet):
-                if coalescer is not None and coalescer.length:
-                    coalescer.flush()
+                self._flush_joined()
                 self._write(alike.header, packet)
-                continue
-            try:
+            else:
                 self._take(link, packet, field)
-            except BadPacket as bad:
-                link.drop(bad, source)
+        except BadPacket as bad:
+            link.drop(bad, source)
 
     def _take(self, link: Link, packet: memoryview, field: int) -> None:
         """Check and deliver one packet of a BUNDLE. Raises BadPacket."""

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 SHORTEST_PAUSE = 5.0
@@ -39,9 +40,8 @@ _FAR = min(1 << 40, sys.maxsize)
 """Seconds since 1970 to a time that nobody will see: the largest number that any machine takes, or year 36812."""
 
 
-def boottime() -> float:
-    """Return the seconds since the machine was started, those of suspends included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+boottime: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+"""Return the seconds since the machine was started, those of suspends included."""
 
 
 def awake_time() -> float:

@@ -18,7 +18,7 @@ causes an allocation. simpletun and Mullvad's udp-over-tcp use the same framing.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from vpntun.errors import BadPacket
 from vpntun.wire.message import LARGEST, SMALLEST
@@ -60,13 +60,14 @@ class SharedBuffer:
 class FrameReader:
     """Reader that cuts a byte stream into messages of 32 to `largest` bytes.
 
-    One receive takes at most about four times `largest`.
+    One receive takes at most about four times `largest`. `on_broken` is called at the first length that is illegal.
     """
 
-    __slots__ = ("_broken", "_buffer", "_end", "_largest", "_room", "_saved", "_start", "_view")
+    __slots__ = ("_broken", "_buffer", "_end", "_largest", "_on_broken", "_room", "_saved", "_start", "_view")
 
-    def __init__(self, largest: int, buffer: SharedBuffer) -> None:
+    def __init__(self, largest: int, buffer: SharedBuffer, on_broken: Callable[[], None] | None = None) -> None:
         self.admit(largest)
+        self._on_broken = on_broken
         self._buffer = buffer
         self._view = buffer.view
         self._saved = b""
@@ -112,6 +113,8 @@ class FrameReader:
             length = self._view[body - 2] << 8 | self._view[body - 1]
             if not SMALLEST <= length <= self._largest:
                 self._broken = True
+                if self._on_broken is not None:
+                    self._on_broken()
                 break
             after = body + length
             if after > self._end:
@@ -130,6 +133,7 @@ class FrameReader:
     def close(self) -> None:
         """Return the buffer and drop unread bytes; an iteration of `frames()` under way ends."""
         self._buffer.take_back(self)
+        self._on_broken = None
         self._saved = b""
         self._start = self._end = 0
 

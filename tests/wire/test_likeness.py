@@ -1,0 +1,104 @@
+"""Likeness of TCP packets: whatever it covers, the full checks would have found the same."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.wire.packets import ACK, CWR, FIN, PSH, tcp, udp
+from vpntun.errors import BadPacket
+from vpntun.wire.ip import destination_of, length_of, source_of
+from vpntun.wire.likeness import Likeness, likeness_of
+from vpntun.wire.transport_header import shape_of
+
+versions = pytest.mark.parametrize("version", [4, 6])
+
+
+def likeness(packet: bytes) -> Likeness:
+    found = likeness_of(packet)
+    assert found is not None
+    return found
+
+
+def covers(first: bytes, second: bytes) -> bool:
+    return likeness(first).covers(memoryview(second), len(second))
+
+
+@versions
+def test_packets_of_one_flow_of_any_length_are_alike(version: int) -> None:
+    first = tcp(version, bytes(1000))
+    assert covers(first, first)
+    assert covers(first, tcp(version, b"", seq=77, flags=ACK | PSH))
+    assert covers(first, tcp(version, bytes(60_000), seq=1, flags=ACK | FIN))
+
+
+@versions
+def test_another_flow_between_the_same_hosts_is_alike(version: int) -> None:
+    start = 20 if version == 4 else 40
+    other = bytearray(tcp(version, b"other"))
+    other[start : start + 4] = b"\x01\x02\x03\x04"
+    assert covers(tcp(version, b""), bytes(other))
+
+
+@versions
+@pytest.mark.parametrize("change", ["version", "source", "destination", "protocol", "options", "cwr"])
+def test_what_would_change_the_checks_is_not_alike(version: int, change: str) -> None:
+    first = tcp(version, bytes(100))
+    start = 20 if version == 4 else 40
+    changed = bytearray(first)
+    at, bits = {
+        "version": (0, 0x20),
+        "source": (12 if version == 4 else 8, 1),
+        "destination": (start - 1, 1),
+        "protocol": (9 if version == 4 else 6, 1),
+        "options": (start + 12, 0x10),
+        "cwr": (start + 13, CWR),
+    }[change]
+    changed[at] ^= bits
+    assert not covers(first, bytes(changed))
+
+
+def test_a_fragment_is_not_alike() -> None:
+    first = tcp(4, bytes(100))
+    for at, value in ((6, 0x60), (7, 1)):
+        changed = bytearray(first)
+        changed[at] = value
+        assert not covers(first, bytes(changed))
+
+
+@versions
+def test_a_packet_longer_or_shorter_than_it_says_is_not_alike(version: int) -> None:
+    first = tcp(version, bytes(100))
+    assert not covers(first, first + b"\0")
+    assert not covers(first, first[:-1])
+
+
+@versions
+def test_only_tcp_has_a_likeness(version: int) -> None:
+    assert likeness_of(udp(version, b"payload")) is None
+
+
+@given(st.sampled_from([4, 6]), st.integers(0, 200), st.data())
+def test_whatever_is_alike_passes_the_full_checks_with_the_same_result(
+    version: int, size: int, data: st.DataObject
+) -> None:
+    first = tcp(version, bytes(50))
+    changed = bytearray(tcp(version, bytes(size)))
+    for _ in range(data.draw(st.integers(0, 3))):
+        changed[data.draw(st.integers(0, min(len(changed), 80) - 1))] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(0, len(changed)))
+    packet = bytes(changed[:end])
+    if covers(first, packet):
+        assert length_of(packet) == len(packet)
+        assert shape_of(packet, len(packet)) == shape_of(first, len(first))
+        assert (source_of(packet), destination_of(packet)) == (source_of(first), destination_of(first))
+
+
+@given(st.binary(max_size=100))
+def test_random_bytes_are_alike_only_if_they_are_a_packet(packet: bytes) -> None:
+    if likeness(tcp(4, b"")).covers(memoryview(packet), len(packet)):
+        try:
+            shape_of(packet, length_of(packet))
+        except BadPacket as bad:
+            raise AssertionError from bad
