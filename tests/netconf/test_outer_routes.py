@@ -173,6 +173,21 @@ def test_a_route_is_its_device_gateway_and_source() -> None:
         assert routes.find(to(socket.AF_INET6, SERVER)) is None
 
 
+@in_own_network
+def test_a_route_of_ipv6_from_an_address_that_this_host_has_lost_is_none() -> None:
+    with Netlink() as netlink, closing(OuterRoutes(TUNNEL, 0)) as routes:
+        add_up(netlink, UPLINK, "2001:db8:7::2/64")
+        address_on(netlink, UPLINK, "2001:db8:7::1/64", flags=IFA_F_NODAD)
+        default_route(netlink, UPLINK)
+        kept, lost = (to(socket.AF_INET6, SERVER, source=f"2001:db8:7::{number}", protocol=TCP) for number in (2, 1))
+        uplink = netlink.index_of(UPLINK)
+        for flow in (kept, lost):
+            assert routes.find(flow) == OuterRoute(uplink, b"", flow.source)
+        netlink.requests.addr("del", index=uplink, address="2001:db8:7::1", prefixlen=64)
+        assert routes.find(kept) == OuterRoute(uplink, b"", kept.source)
+        assert routes.find(lost) is None
+
+
 def _source(routes: OuterRoutes, flow: Flow) -> str:
     route = routes.find(flow)
     assert route

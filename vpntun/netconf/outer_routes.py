@@ -2,7 +2,8 @@
 
 The questions are RTM_GETROUTE and, for a choice of the source, RTM_GETADDR and RTM_GETLINK (rtnetlink.py). One socket
 stays open while the tunnel is up, so that a process that has no descriptors left can still ask. An answer takes some
-15 us.
+15 us. Whether this host still has the source address of an IPv6 flow takes another question: for IPv4 the kernel checks
+it, for IPv6 it does not.
 
 If the device that packets leave by has no address of its own, the kernel takes one of another device (RFC 6724, section
 5; ipv6_dev_get_saddr in net/ipv6/addrconf.c, inet_select_addr in net/ipv4/devinet.c): for IPv6 often the one that has
@@ -34,9 +35,10 @@ RTA_SRC, RTA_GATEWAY, RTA_MARK, RTA_VIA = 2, 5, 16, 18
 RTA_IP_PROTO, RTA_SPORT, RTA_DPORT = 27, 28, 29
 IFA_FLAGS = 8
 IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x08, 0x20, 0x40
-GLOBAL_SCOPE = 0
+GLOBAL_SCOPE, RTN_LOCAL = 0, 2
+IPV6_SIZE = 16
 
-_ROUTE = struct.Struct("=BBB5xI")  # family, bits of destination and source, flags
+_ROUTE = struct.Struct("=BBB4xBI")  # family, bits of destination and source, type, flags
 _ADDRESS = struct.Struct("=BxBBI")  # family, flags, scope, index
 _u32 = struct.Struct("=I")
 _port = struct.Struct("!H")
@@ -101,7 +103,9 @@ class OuterRoutes:
         self._questions.close()
 
     def _ask(self, flow: Flow) -> OuterRoute:
-        """Ask for the route of a flow. Raises OSError."""
+        """Ask for the route of a flow. Raises OSError, also if this host does not have the flow's source address."""
+        if len(flow.source) == IPV6_SIZE and not self._has(flow.source):
+            raise OSError("this host does not have the source address")
         attributes = (
             (RTA_DST, flow.destination),
             (RTA_SRC, flow.source),
@@ -112,12 +116,17 @@ class OuterRoutes:
             (RTA_DPORT, _port.pack(flow.destination_port)),
         )
         family = _family(len(flow.destination))
-        body = _ROUTE.pack(family, 8 * len(flow.destination), 8 * len(flow.source), 0)
+        body = _ROUTE.pack(family, 8 * len(flow.destination), 8 * len(flow.source), 0, 0)
         _, found = self._questions.ask(RTM_GETROUTE, body, [each for each in attributes if any(each[1])])
         if RTA_OIF not in found:
             raise OSError("the route has no device")
         gateway = found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"")
         return OuterRoute(_u32.unpack(found[RTA_OIF])[0], gateway, flow.source or found.get(RTA_PREFSRC, b""))
+
+    def _has(self, address: bytes) -> bool:
+        """Return whether packets to this IPv6 address stay on this host. Raises OSError."""
+        body, _ = self._questions.ask(RTM_GETROUTE, _ROUTE.pack(socket.AF_INET6, 128, 0, 0, 0), [(RTA_DST, address)])
+        return bool(_ROUTE.unpack(body)[3] == RTN_LOCAL)
 
     def _addresses(self, size: int, device: int = 0) -> Iterator[tuple[int, bytes, int]]:
         """List device, address and flags of usable addresses of global scope, of one device or all. Raises OSError."""
