@@ -170,3 +170,31 @@ def test_when_a_chosen_source_is_lost_the_next_one_is_chosen(host: Host, paths: 
     host.better = OURS
     assert paths.look_again("peer", [server]) is Rerouting.LOST
     assert server.flow.source == OURS
+
+
+def test_a_chosen_source_is_left_once_the_kernels_choice_is_good(host: Host, paths: OuterPaths) -> None:
+    host.devices[INSIDE], host.preferred, host.better = ETH0, INSIDE, OTHERS
+    server = endpoint()
+    paths.follow("peer", server)
+    assert paths.look_again("peer", [server]) is Rerouting.NONE, "there is no better one yet"
+    assert server.flow.source == OTHERS
+    host.preferred, host.better = OURS, b""
+    assert paths.look_again("peer", [server]) is Rerouting.OTHER_ROUTE
+    assert server.flow.source == CHOSEN
+    assert paths.look_again("peer", [server]) is Rerouting.NONE
+
+
+def test_a_chosen_source_outlasts_a_network_that_goes_away(host: Host, paths: OuterPaths) -> None:
+    host.devices[INSIDE], host.preferred, host.better = ETH0, INSIDE, OTHERS
+    server = endpoint()
+    paths.follow("peer", server)
+    host.has_route, host.better = False, b""
+    assert paths.look_again("peer", [server]) is Rerouting.NONE
+    assert server.flow.source == OTHERS
+
+
+def test_a_connection_that_has_lost_its_address_leaves_the_route_of_the_next_one(host: Host, paths: OuterPaths) -> None:
+    paths.follow("peer", endpoint(OTHERS, is_stream=True))
+    del host.devices[OTHERS]
+    assert paths.look_again("peer", [endpoint(OTHERS, is_stream=True)]) is Rerouting.LOST
+    assert paths.look_again("peer", [endpoint()]) is Rerouting.NONE

@@ -2,7 +2,8 @@
 
     new endpoint        where the kernel would send from an address inside a tunnel, another one is chosen
     network changed     each endpoint's route is asked for again. If another device takes its packets, or this host has
-                        lost its source address, the source is forgotten: the kernel chooses
+                        lost its source address, the source is forgotten: the kernel chooses. So is a source that was
+                        chosen here, for want of a better one, once the kernel's own choice is good
 
 The kernel's answers come from an `OuterNetwork` (netconf/outer_routes.py). A source address that a peer has sent to is
 kept as long as the same device takes the packets from it: the peer, or a firewall before it, may expect that address.
@@ -68,12 +69,15 @@ class OuterPaths:
     def __init__(self, network: OuterNetwork) -> None:
         self._network = network
         self._known: dict[Hashable, dict[bytes, OuterRoute | None]] = {}
+        self._chosen: set[bytes] = set()
+        """Source addresses that were chosen here, which a later network may make unnecessary."""
 
     def settle(self, endpoint: Endpoint) -> None:
         """Choose the source address of an endpoint that has none, unless the kernel's choice is good."""
         flow = endpoint.flow
         if not flow.source and (source := self._network.better_source(flow)):
             endpoint.send_from(source)
+            self._chosen.add(source)
 
     def follow(self, owner: Hashable, endpoint: Endpoint) -> None:
         """Settle an owner's new endpoint, and remember its route.
@@ -97,13 +101,18 @@ class OuterPaths:
         for endpoint in endpoints:
             flow = endpoint.flow
             last, route = before.get(flow.destination), self._network.find(flow)
-            if flow.source and self._is_misplaced(flow, last, route):
-                found = Rerouting.LOST if route is None else Rerouting.OTHER_ROUTE
+            is_misplaced = bool(flow.source) and self._is_misplaced(flow, last, route)
+            is_another = route is not None and flow.destination in before and _is_another(flow, last, route)
+            if is_misplaced or (route is not None and flow.source in self._chosen):
                 endpoint.send_from(b"")
                 self.settle(endpoint)
-                route = self._network.find(endpoint.flow)
-            elif route is not None and flow.destination in before and _is_another(flow, last, route):
-                found = Rerouting.OTHER_ROUTE if found is Rerouting.NONE else found
+            moves = is_misplaced or endpoint.flow.source != flow.source
+            if is_misplaced and route is None:
+                found = Rerouting.LOST
+            elif (moves or is_another) and found is Rerouting.NONE:
+                found = Rerouting.OTHER_ROUTE
+            if moves:  # a connection keeps its source, but the next one leaves by the route from another
+                route = self._network.find(endpoint.flow) or self._network.find(flow._replace(source=b""))
             now[flow.destination] = route
         return found
 
