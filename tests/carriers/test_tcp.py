@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -88,7 +89,9 @@ def test_an_unreachable_address_is_reported_once(loop: HandLoop) -> None:
     assert answers == [None]
 
 
-def test_a_host_that_never_answers_is_given_up_after_ten_seconds(loop: HandLoop) -> None:
+@contextmanager
+def deaf_address() -> Iterator[tuple[str, int]]:
+    """An address at which no connection is answered."""
     with ExitStack() as stack:
         full = stack.enter_context(socket.socket())
         full.bind(("127.0.0.1", 0))
@@ -97,12 +100,34 @@ def test_a_host_that_never_answers_is_given_up_after_ten_seconds(loop: HandLoop)
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
-        answers = dial(loop, full.getsockname())
+        yield full.getsockname()
+
+
+def test_a_host_that_never_answers_is_given_up_after_ten_seconds(loop: HandLoop) -> None:
+    with deaf_address() as address:
+        answers = dial(loop, address)
         loop.pass_time(9.9)
         loop.settle()
         assert answers == []
         loop.pass_time(0.2)
         assert answers == [None]
+
+
+def test_the_dials_of_one_owner_are_given_up_and_nobody_hears_of_them(loop: HandLoop) -> None:
+    carrier, answers = TcpCarrier(loop, None), dict[str, list[Stream | None]](mine=[], others=[])
+    mine, other = ConnectionOwner(), ConnectionOwner()
+    udp = UdpSocket(socket.AF_INET, 0, loop, answers_from_where_asked=False)
+    with deaf_address() as address:
+        for _ in range(2):
+            carrier.dial(udp.endpoint(address), mine, answers["mine"].append)
+        carrier.dial(udp.endpoint(address), other, answers["others"].append)
+        with no_more_descriptors():
+            carrier.dial(udp.endpoint(address), mine, answers["mine"].append)
+        carrier.give_up_dials(mine)
+        loop.pass_time(11.0)
+        loop.settle()
+        assert answers == {"mine": [], "others": [None]}
+    udp.close()
 
 
 def test_closing_the_carrier_closes_its_connections_and_tells_nobody(loop: HandLoop) -> None:

@@ -215,6 +215,9 @@ class End(Side):
     def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:
         raise AssertionError("a server does not dial")
 
+    def give_up_dials(self) -> None:
+        raise AssertionError("a server has nothing to give up")
+
     def resolve(self) -> None:
         raise AssertionError("a server does not resolve")
 
@@ -242,20 +245,28 @@ class Client(End):
     def __init__(self, world: World, transport: Transport, timestamps: FakeTimestamps) -> None:
         super().__init__(world, "client", timestamps, keepalive=25.0)
         self.ports = 1
+        self._dials_given_up = 0
         self.selector = ClientCarriers(self.peer, transport, world.rng)
         self.executor = NotedExecutor(self, self.selector)
 
     def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:
         assert isinstance(candidate, Address)
         self.note("dials", carrier)
+        given_up = self._dials_given_up
 
         def done(connection: Connection | None) -> None:
-            if connection is None:
+            if given_up != self._dials_given_up:
+                if connection is not None:
+                    connection.close()
+            elif connection is None:
                 self.act(self.selector.dial_failed(carrier, self._world.now) if self.alive else [])
             elif self.alive:
                 self.act(self.selector.dialled(connection, self._world.now))
 
         self._world.network.dial(self, candidate.host, done)
+
+    def give_up_dials(self) -> None:
+        self._dials_given_up += 1
 
     def renew_port(self) -> None:
         self.ports += 1

@@ -126,8 +126,11 @@ class Carrier(Protocol):
     def dial(self, candidate: Endpoint, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
         """Open a connection to the address of a candidate, from the source address that the candidate sends from.
 
-        `on_done` is called once, with the connection, or with None on failure.
+        `on_done` is called once, with the connection, or with None on failure, unless the dial is given up before.
         """
+
+    def give_up_dials(self, owner: ConnectionOwner) -> None:
+        """Give up the connections that are being opened for an owner."""
 
     def set_mark(self, mark: int) -> None:
         """Give every packet that leaves from now on this mark, 0 for none. Raises PrivilegeError."""

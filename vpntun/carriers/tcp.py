@@ -47,6 +47,7 @@ class TcpCarrier:
         self.accepted = AcceptedConnections(loop, self._received, on_ready=self._ready, on_closed=self._closed)
         self._listeners: list[TcpListener] = []
         self._connections: WeakSet[TcpConnection] = WeakSet()
+        self._dials: WeakSet[Dialling] = WeakSet()
         try:
             for family in (families() if versions is None else versions) if port is not None else ():
                 self._listeners.append(TcpListener(family, port or 0, mark))
@@ -90,7 +91,13 @@ class TcpCarrier:
             on_done(connection)
 
         source = candidate.flow.source
-        Dialling(candidate.address, self._loop, done, owner, self._received, mark, source)
+        self._dials.add(Dialling(candidate.address, self._loop, done, owner, self._received, mark, source))
+
+    def give_up_dials(self, owner: ConnectionOwner) -> None:
+        """Give up the connections that are being opened for an owner, and tell it nothing."""
+        for dial in list(self._dials):
+            if dial.owner is owner:
+                dial.cancel()
 
     def set_mark(self, mark: int) -> None:
         """Set the mark of the listeners, and of all connections, as Carrier.set_mark."""
@@ -138,8 +145,8 @@ class TcpCarrier:
 class Dialling:
     """A connection being opened. `on_done` is called once, with the connection, or with None on failure.
 
-    `owner` will own the connection, which receives into `received`. `mark`: the mark of every packet, 0 for none.
-    `source`: the address of this host to dial from; empty: the kernel chooses one.
+    `cancel` prevents that. `owner` will own the connection, which receives into `received`. `mark`: the mark of every
+    packet, 0 for none. `source`: the address of this host to dial from; empty: the kernel chooses one.
     """
 
     def __init__(
@@ -153,16 +160,17 @@ class Dialling:
         source: bytes = b"",
     ) -> None:
         self._socket: socket.socket | None = None
+        self._is_cancelled = False
         self._address = address
         self._loop = loop
         self._on_done = on_done
-        self._owner = owner
+        self.owner = owner
         self._received = received
         try:
             new = socket.socket(family_of(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             log.info("no socket for a TCP connection could be opened: %s", error.strerror)
-            loop.call_later(0.0, lambda: on_done(None))
+            loop.call_later(0.0, self._fail)
             return
         self._socket = marked(new, mark)
         if source:
@@ -171,6 +179,15 @@ class Dialling:
         loop.watch(new.fileno(), self._finish, self._finish)
         loop.await_writable(new.fileno(), True)
         loop.call_later(SECONDS_TO_CONNECT, self._give_up)
+
+    def cancel(self) -> None:
+        """Give up, and call nobody."""
+        self._is_cancelled = True
+        self._close()
+
+    def _fail(self) -> None:
+        if not self._is_cancelled:
+            self._on_done(None)
 
     def _finish(self) -> None:
         new, self._socket = self._socket, None
@@ -183,15 +200,19 @@ class Dialling:
             new.close()
             self._on_done(None)
         else:
-            self._on_done(TcpConnection(new, self._address, self._loop, self._owner, self._received))
+            self._on_done(TcpConnection(new, self._address, self._loop, self.owner, self._received))
 
     def _give_up(self) -> None:
+        if self._socket is not None:
+            self._close()
+            self._on_done(None)
+
+    def _close(self) -> None:
         if self._socket is not None:
             self._loop.forget(self._socket.fileno())
             with suppress(OSError):
                 self._socket.close()
             self._socket = None
-            self._on_done(None)
 
 
 def _bind_to(new: socket.socket, source: bytes) -> None:

@@ -118,6 +118,9 @@ class UdpCarrier:
         """Fail: UDP has no connections."""
         on_done(None)
 
+    def give_up_dials(self, owner: ConnectionOwner) -> None:
+        """Do nothing: UDP has no connections."""
+
     def set_mark(self, mark: int) -> None:
         """Set the mark of every socket, as Carrier.set_mark."""
         for udp in (*self._former, *self.sockets.values()):

@@ -47,6 +47,11 @@ class Dial:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveUpDials:
+    """Give up the connections that are being opened: the address that they are opened from may be of no use now."""
+
+
+@dataclass(frozen=True, slots=True)
 class RenewPort:
     """Call from another local port from now on, if none was asked for: a router may have spoilt the one in use."""
 
@@ -129,6 +134,7 @@ Event = (
     | SendRecord
     | Resolve
     | Dial
+    | GiveUpDials
     | RenewPort
     | CloseConnection
     | HandshakeWanted

@@ -28,6 +28,9 @@ class Dialler(LinkOwner, Protocol):
     ) -> None:
         """Open a connection of a carrier, as Carrier.dial."""
 
+    def give_up_dials(self, owner: ConnectionOwner) -> None:
+        """Give up the connections that are being opened for an owner."""
+
     def candidate(self, address: SocketAddress) -> Endpoint | None:
         """Return the endpoint of an address, as Engine.candidate."""
 
@@ -98,6 +101,10 @@ class ClientLink(Link, ConnectionOwner):
             self._dialled(carrier, connection)
 
         self._dialler.dial(carrier, candidate, self, done)
+
+    def give_up_dials(self) -> None:
+        """Give up every connection that is being opened."""
+        self._dialler.give_up_dials(self)
 
     def _dialled(self, carrier: CarrierName, connection: Stream | None) -> None:
         if self._stopped:

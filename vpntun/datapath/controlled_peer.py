@@ -75,6 +75,10 @@ class ControlledPeer(ABC):
         """Open a connection of a carrier to the address of a candidate."""
 
     @abstractmethod
+    def give_up_dials(self) -> None:
+        """Give up every connection that is being opened."""
+
+    @abstractmethod
     def renew_port(self) -> None:
         """Call from another local port from now on, if that is possible."""
 

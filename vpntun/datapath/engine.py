@@ -195,6 +195,11 @@ class Engine:
         """Open a connection of a carrier, as Carrier.dial."""
         self._carriers[carrier].dial(candidate, owner, on_done)
 
+    def give_up_dials(self, owner: ConnectionOwner) -> None:
+        """Give up the connections that are being opened for an owner."""
+        for carrier in self._carriers.values():
+            carrier.give_up_dials(owner)
+
     # For the carriers (carriers/base.py)
 
     def read_datagrams(self, source: DatagramSource) -> None:

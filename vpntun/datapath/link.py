@@ -311,6 +311,9 @@ class Link(ControlledPeer):
     def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:
         """Do nothing: a server does not dial."""
 
+    def give_up_dials(self) -> None:
+        """Do nothing: a server does not dial."""
+
     def drain_queue(self) -> None:
         """Send the waiting packets until the path accepts no more."""
         self._owner.drain(self)

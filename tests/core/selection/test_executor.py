@@ -16,6 +16,7 @@ from vpntun.core.events import (
     DropQueued,
     Established,
     Event,
+    GiveUpDials,
     HandshakeWanted,
     KeptAlive,
     Moved,
@@ -126,6 +127,9 @@ class World:
     def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:
         self.done.append(f"dial {carrier}")
 
+    def give_up_dials(self) -> None:
+        self.done.append("give up dials")
+
     def renew_port(self) -> None:
         self.done.append("renew port")
 
@@ -155,6 +159,7 @@ def world() -> World:
         (CloseConnection(THERE), ["close"]),
         (Resolve(), ["resolve"]),
         (Dial("tcp", THERE), ["dial tcp"]),
+        (GiveUpDials(), ["give up dials"]),
         (RenewPort(), ["renew port"]),
         (DrainQueue(), ["drain", "drained"]),
         (DropQueued(), ["drop"]),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.core.fakes import Address
 from tests.core.simulation import World, connected
-from vpntun.types import Transport
+from vpntun.types import CarrierName, Transport
 
 SOON = 1.0
 """Seconds within which a packet must have got through in each direction. The simulation sends one every 0.5 s."""
@@ -68,6 +68,64 @@ def test_a_connection_by_another_route_is_kept_until_a_new_one_answers() -> None
     assert world.until_through(60) <= 12
     world.run(5)
     assert sum(each.open for each in world.network.connections) == 2
+
+
+def silence(world: World) -> None:
+    """Have nothing of what either end sends over a connection arrive, as after the loss of its address."""
+    for each in world.network.connections:
+        each.carry = lambda message: None  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("pause", [5.0, 16.0, 200.0])
+@pytest.mark.parametrize("blocked", [(), ("udp",)])
+def test_a_dial_that_hangs_does_not_delay_the_one_from_the_new_address(
+    blocked: tuple[CarrierName, ...], pause: float
+) -> None:
+    world = connected("auto" if blocked else "tcp", *blocked)
+    world.network.block("tcp")
+    reroute(world, lost=True)
+    world.run(pause)
+    world.network.unblock("tcp")
+    reroute(world)
+    assert world.until_through(60) <= SOON
+
+
+def test_a_dial_that_hangs_when_the_address_is_lost_is_given_up() -> None:
+    world = connected("tcp")
+    world.network.block("tcp")
+    reroute(world)
+    world.run(5)
+    world.network.unblock("tcp")
+    silence(world)
+    reroute(world, lost=True)
+    assert world.until_through(60) <= SOON
+
+
+def test_routes_that_change_again_and_again_leave_one_dial_under_way() -> None:
+    world = connected("tcp")
+    world.network.block("tcp")
+    for _ in range(8):
+        reroute(world, lost=True)
+        world.run(0.25)
+    world.network.unblock("tcp")
+    reroute(world)
+    assert world.until_through(60) <= SOON
+    world.run(20)
+    assert sum(each.open for each in world.network.connections) == 2
+
+
+def test_tcp_is_dialled_at_once_where_it_worked_last_though_its_connection_was_lost_long_ago() -> None:
+    world = connected("auto", "udp")
+    world.network.without_way.add("server")
+    silence(world)
+    reroute(world, lost=True)
+    world.run(60)
+    world.network.without_way.clear()
+    began = world.now
+    reroute(world)
+    world.run(SOON)
+    assert world.times("client", "dials", "tcp", since=began)[0] == began
+    assert world.until_through(60) <= SOON
 
 
 def test_a_client_follows_a_server_whose_address_changes_at_once() -> None:

@@ -13,7 +13,8 @@
     connection closed   a search.
     rerouted            packets leave this host by another route, or from another address: a keepalive shows the peer
                         the new address, and a PROBE tests whether it arrives. Over a connection, a search. While
-                        searching, the next tries come at once.
+                        searching, the next tries come at once. Dials under way are given up, because they are made
+                        from the former address.
     nothing arrives     of what this end has sent for 15 s, though the peer may be heard: a search that dials again,
                         since a connection in use may be dead.
     woken               after a pause of this end: the same, and the name is looked up.
@@ -26,7 +27,17 @@ from __future__ import annotations
 import random
 
 from vpntun.core.endpoint import Endpoint
-from vpntun.core.events import CloseConnection, Dial, DropQueued, Event, KeptAlive, ProbePath, RenewPort, Resolve
+from vpntun.core.events import (
+    CloseConnection,
+    Dial,
+    DropQueued,
+    Event,
+    GiveUpDials,
+    KeptAlive,
+    ProbePath,
+    RenewPort,
+    Resolve,
+)
 from vpntun.core.selection.backoff import pause
 from vpntun.core.selection.ports import Ports
 from vpntun.core.selection.round import MOST_AT_ONCE, Round
@@ -48,6 +59,7 @@ class ClientCarriers:
         self._peer = peer
         self._rng = rng
         self._allowed = carriers_of(transport)
+        self._worked_last = self._allowed[0]
         self._candidates: list[Endpoint] = []
         self._due: dict[CarrierName, float] = dict.fromkeys(self._allowed, NEVER)
         self._searching_since = NEVER
@@ -82,7 +94,7 @@ class ClientCarriers:
         """Ask for a handshake on the carrier in use, and on the others should that not answer."""
         if self.searching:
             return []
-        return self._search(self._carrier_in_use, now)
+        return self._search(self._worked_last, now)
 
     def resolved(self, candidates: list[Endpoint], now: float) -> list[Event]:
         """Take in the addresses that the name has now, as UDP endpoints; where there are none, keep the old ones."""
@@ -169,9 +181,9 @@ class ClientCarriers:
         """Tell the peer this end's new address by a keepalive; search over a connection. If searching, try at once."""
         endpoint = self._peer.endpoint
         if endpoint is not None and endpoint.is_stream and lost:
-            return [CloseConnection(endpoint), *self.lost(endpoint, now)]
+            return [CloseConnection(endpoint), *self._forget_tries(), *self.lost(endpoint, now)]
         if self.searching:
-            return [Resolve(), *self._forget_tries(), *self._try_all(self._carrier_in_use, now)]
+            return [Resolve(), *self._forget_tries(), *self._try_all(self._worked_last, now)]
         if endpoint is not None and endpoint.is_stream:
             return self.woken(now)
         return [*self._peer.keepalive(endpoint, now), KeptAlive()]
@@ -180,11 +192,11 @@ class ClientCarriers:
         """Search, while the path in use stays in use: nothing that this end has sent for 15 s has arrived."""
         if self.searching:
             return []
-        return [*self._leave_connections(), *self._search(self._carrier_in_use, now)]
+        return [*self._leave_connections(), *self._search(self._worked_last, now)]
 
     def woken(self, now: float) -> list[Event]:
         """Search as at the start: this end did not run for a while, so another network or address may be in use."""
-        return [Resolve(), *self._forget_tries(), *self._search(self._carrier_in_use, now)]
+        return [Resolve(), *self._forget_tries(), *self._search(self._worked_last, now)]
 
     def established(self, source: Endpoint, now: float, *, initiator: bool) -> list[Event]:
         """Settle on `source`, which works in both directions. As the initiator this end confirms with a keepalive."""
@@ -210,6 +222,7 @@ class ClientCarriers:
         for each in self._rounds.values():
             each.end()
         events = self._peer.move_to(source)
+        self._worked_last = source.carrier
         self._asked_on.clear()
         if source.carrier not in DIALLED:
             self._trial_at = NEVER
@@ -219,11 +232,6 @@ class ClientCarriers:
             self._trial_pause = FIRST_TRIAL
             self._trial_at = now + FIRST_TRIAL
         return events
-
-    @property
-    def _carrier_in_use(self) -> CarrierName:
-        endpoint = self._peer.endpoint
-        return endpoint.carrier if endpoint is not None else self._allowed[0]
 
     def _search(self, first: CarrierName, now: float) -> list[Event]:
         self._searching_since = now
@@ -238,10 +246,11 @@ class ClientCarriers:
         return self.handle_timer(now)
 
     def _forget_tries(self) -> list[Event]:
-        """Forget handshakes under way, and connections: neither may reach the peer any more."""
+        """Forget handshakes and dials under way, and connections: none of them may reach the peer any more."""
         for carrier in self._allowed:
             self._peer.forget_handshake(carrier)
-        return self._leave_connections()
+            self._dials[carrier] = 0
+        return [GiveUpDials(), *self._leave_connections()]
 
     def _leave_connections(self) -> list[Event]:
         """Have a connection dialled next, instead of asking on one that is open: it may be dead."""

@@ -24,6 +24,7 @@ from vpntun.core.events import (
     DropQueued,
     Established,
     Event,
+    GiveUpDials,
     HandshakeWanted,
     KeptAlive,
     Moved,
@@ -111,6 +112,9 @@ class Actions(Protocol):
 
     def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:
         """Open a connection of a carrier to the address of this candidate."""
+
+    def give_up_dials(self) -> None:
+        """Give up every connection that is being opened."""
 
     def renew_port(self) -> None:
         """Call from another local port from now on, if that is possible."""
@@ -203,6 +207,8 @@ class Executor:
                 actions.resolve()
             case Dial(carrier, candidate):
                 actions.dial(carrier, candidate)
+            case GiveUpDials():
+                actions.give_up_dials()
             case RenewPort():
                 actions.renew_port()
             case DrainQueue():
