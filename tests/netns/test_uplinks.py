@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.netns.lab import PORT, STARTED, Daemon, Lab, far, firewall, start_client, start_server
+from tests.netns.lab import PORT, STARTED, Daemon, Lab, far, firewall, start_client, start_server, until
 
 SERVER, SERVER6 = "10.99.0.1", "fd99::1"
 
@@ -49,11 +49,59 @@ def test_the_route_moves_to_another_uplink_and_back(lab: Lab, transport: str) ->
     assert server.log.count(" now (it was at ") == 2
 
 
-def test_the_address_in_use_is_replaced_by_another(lab: Lab) -> None:
-    start_configured_pair(lab, f"[{lab.b.six}]:{PORT}")
-    lab.a.run("sh", "-ec", "ip addr add fd01::7/64 dev veth0 nodad; ip addr del fd01::1/64 dev veth0")
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_address_in_use_is_replaced_by_another(lab: Lab, transport: str, version: int) -> None:
+    start_configured_pair(
+        lab, f"[{lab.b.six}]:{PORT}" if version == 6 else f"{lab.b.four}:{PORT}", f"Transport = {transport}"
+    )
+    former, new = ("fd01::1/64", "fd01::7/64") if version == 6 else ("10.0.0.1/24", "10.0.0.7/24")
+    lab.a.run("sh", "-ec", f"ip addr del {former} dev veth0; ip addr add {new} dev veth0{' nodad' * (version == 6)}")
     lab.ping(lab.b, "10.9.0.2", within=3)
     lab.ping(lab.a, "10.9.0.1", within=1)
+
+
+def start_over_tcp(lab: Lab, transport: str, host: str) -> str:
+    """Start both ends where TCP alone can be used, and return the client's address in the tunnel."""
+    if transport == "auto":
+        lab.block("udp")
+    start_server(lab)
+    start_client(lab, "--transport", transport, host=host)
+    lab.ping(lab.a, far(lab))
+    return lab.a.address_of("tun11")
+
+
+def wait_for_a_dial(lab: Lab) -> None:
+    """Wait until the client is dialling, and gets no answer."""
+    until(lambda: "SYN-SENT" in lab.a.run("ss", "--tcp", "--numeric").stdout, 10)
+
+
+@pytest.mark.parametrize("transport", ["auto", "tcp"])
+def test_a_dial_by_an_uplink_that_leads_nowhere_does_not_delay_the_one_from_a_new_address(
+    lab: Lab, transport: str
+) -> None:
+    lab.cable(lab.a, "veth1", lab.b, "veth1")
+    client = start_over_tcp(lab, transport, lab.b.four)
+    neighbour = "ip addr add 10.0.1.1/24 dev veth1; ip neigh add 10.0.1.2 dev veth1 lladdr 02:00:00:00:00:01"
+    lab.a.run("sh", "-ec", f"{neighbour}; ip route add {lab.b.four} via 10.0.1.2; ip addr flush dev veth0")
+    wait_for_a_dial(lab)
+    lab.a.run("sh", "-ec", f"ip addr add 10.0.0.7/24 dev veth0; ip route del {lab.b.four} via 10.0.1.2")
+    lab.ping(lab.b, client, within=3)
+    lab.ping(lab.a, far(lab), within=1)
+
+
+@pytest.mark.parametrize("transport", ["auto", "tcp"])
+def test_an_uplink_that_gets_an_address_of_its_own_no_longer_borrows_that_of_another(lab: Lab, transport: str) -> None:
+    lab.cable(lab.a, "veth1", lab.b, "veth1")
+    lab.a.run("sh", "-ec", f"ip addr add fd11::1/64 dev veth1 nodad; ip -6 route add {SERVER6} via fd01::2 dev veth0")
+    lab.b.run("ip", "addr", "add", f"{SERVER6}/128", "dev", "lo")
+    client = start_over_tcp(lab, transport, SERVER6)
+    lab.b.run(firewall()[1], "-w", "-A", "INPUT", "-p", "tcp", "!", "-s", "fd01::/64", "-j", "DROP")
+    lab.a.run("ip", "addr", "del", "fd01::1/64", "dev", "veth0")
+    wait_for_a_dial(lab)
+    lab.a.run("ip", "addr", "add", "fd01::7/64", "dev", "veth0")
+    lab.ping(lab.b, client, within=5)  # two seconds of them before the address is no longer tentative
+    lab.ping(lab.a, far(lab), within=1)
 
 
 def test_an_uplink_without_an_address_of_its_own_does_not_borrow_the_tunnels(lab: Lab) -> None:
