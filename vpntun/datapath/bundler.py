@@ -111,9 +111,15 @@ class Bundler:
 
         `field`: its segment field, and SPLIT_FIRST if no peer would take it whole.
         """
-        if link is not self.link:
-            self.turn_to(link)
         begin, size = self._read_at, len(packet)
+        if link is not self.link:
+            if size > SMALL and self.link is None and begin == FIRST_PACKET and not field & SPLIT_FIRST:
+                _put_entry(self._buffer, BUNDLE_START, size, field)
+                if link.send_straight(self._buffer[: begin + size]):
+                    self._sender = link
+                    self._sent += 1
+                    return
+            self.turn_to(link)
         if begin and not field & SPLIT_FIRST and (not field or link.records.takes == TAKES_ALL):
             end = begin + size
             if self._packets and (end > self._end or self._packets == MOST_PACKETS):

@@ -21,7 +21,7 @@ from vpntun.core.events import HandshakeWanted
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.executor import CarrierSelector
 from vpntun.core.wireguard.peer import Peer
-from vpntun.crypto.session import Session
+from vpntun.crypto.session import REJECT_AFTER_TIME, Session
 from vpntun.datapath.controlled_peer import ControlledPeer
 from vpntun.datapath.drops import note_drop
 from vpntun.datapath.seal_buffer import SealBuffer
@@ -85,6 +85,10 @@ class Link(ControlledPeer):
         self._warnings = Warnings()
         self._slept = 0.0
         self._check_at = 0.0
+        self._straight_until = 0.0
+        """When `send_straight` has to leave a record to `send_record`. Whatever happens to the link ends it earlier."""
+        self._straight_session: Session | None = None
+        self._straight_room = 0
         super().__init__(owner.loop, owner.schedule, peer, selector, records, name)
 
     # Out
@@ -124,6 +128,45 @@ class Link(ControlledPeer):
         """Note that the device had more to read after `count` records had been sent."""
         self.records.span.bottleneck.backlogged += count
 
+    def touch(self) -> None:
+        """Make the schedule read the deadline again, and the next record pass all checks."""
+        self._straight_until = 0.0
+        super().touch()
+
+    def send_straight(self, record: memoryview) -> bool:
+        """Send a record of one superpacket as `send_record` does, if the one before it has passed all checks lately.
+
+        Returns False if it has to pass them itself.
+        """
+        now, peer, buffer = self._loop.now, self.peer, self._seal_buffer
+        session, endpoint = peer.keys.current, peer.endpoint
+        if (
+            now >= self._straight_until
+            or session is not self._straight_session
+            or session is None
+            or endpoint is None
+            or len(record) > self._straight_room
+            or self.queue.size
+            or buffer.pending
+            or not endpoint.ready()
+        ):
+            return False
+        counter, size, payload = session.send_counter, len(record) + DATA_OVERHEAD, self.records.payload
+        if endpoint.is_stream:
+            count = 1
+            outcome = endpoint.send_frame(buffer.seal_frame(session, record))
+        else:
+            buffers = buffer.seal_burst(session, record, payload, 0)
+            count = len(buffers) + 1 >> 1
+            outcome = endpoint.send(buffers, payload)
+        self.records.span.sent(counter, count, size, now)
+        if outcome is Outcome.SENT:
+            peer.sent_bytes += size
+            peer.timers.data_sent(now)
+        else:
+            self._account(session, outcome, 1, size, payload, now)
+        return True
+
     def send_record(self, record: memoryview, *, is_last: bool = False) -> bool:
         """Seal and send a record with packets, of a length that `room_for_record` has just allowed.
 
@@ -155,9 +198,18 @@ class Link(ControlledPeer):
             self._note_sleep()
         records.sent(session, counter, size, count, now)
         self._account(session, outcome, 1, size, payload, now)
-        if not is_stream and count == 1 and (parity := records.parity_of(session, counter, record)):
+        if is_stream or count > 1:
+            self._go_straight(session, now)
+        elif parity := records.parity_of(session, counter, record):
             buffer.add(self, session, memoryview(parity), is_record=True)
         return True
+
+    def _go_straight(self, session: Session, now: float) -> None:
+        """Let `send_straight` send the superpackets that follow, until something is due."""
+        records = self.records
+        if records.has_one_form(session):
+            self._straight_session, self._straight_room = session, records.room
+            self._straight_until = min(self._check_at, records.refresh_due, session.created + REJECT_AFTER_TIME)
 
     def _send_with_batch(self, session: Session, record: memoryview) -> bool:
         """Seal a record of one datagram, and its parity if one is due. Return whether a batch was sent."""
