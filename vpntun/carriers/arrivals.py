@@ -31,7 +31,7 @@ from vpntun.core.single_read import SingleReadHint
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
 from vpntun.types import SocketAddress
-from vpntun.wire.burst import BurstReader, datagrams_for
+from vpntun.wire.burst import BurstReader
 from vpntun.wire.datagram_batch import DatagramBatch
 from vpntun.wire.message import LARGEST
 
@@ -123,7 +123,7 @@ class Receiver:
             return self._buffer[:read], segment, 1, source
         if length := self._bursts.message(read, segment):
             self._misses = 0
-            return self._buffer[:length], 0, datagrams_for(length, segment), source
+            return self._buffer[:length], 0, self._bursts.datagrams, source
         self._misses += 1
         return self._bursts.flat(read), segment, 1, source
 

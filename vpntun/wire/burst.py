@@ -78,10 +78,10 @@ class BurstCutter:
         self._buffer = buffer
         self._block = bytearray(MOST_DATAGRAMS * HEADER_SIZE)
         self._headers = _pieces_of(memoryview(self._block), HEADER_SIZE)
-        self._size = self._length = 0
+        self._size = self._length = self._count = 0
         self._laid_out: list[memoryview] = []
         self._cut: list[memoryview] = []
-        """The last result without a parity, for a message of `_length` bytes."""
+        """The last result without its parity, for a message of `_length` bytes in `_count` datagrams of `_size`."""
 
     def cut(self, length: int, size: int, *, protected: bool = False) -> list[memoryview]:
         """Return header, piece, header, piece...: for one UDP_SEGMENT send of segment `size`, or one send per pair.
@@ -90,28 +90,33 @@ class BurstCutter:
         if the message fills all its pieces. Raises ValueError for more than 64 datagrams: the caller chose the record's
         length.
         """
-        buffer = self._buffer
-        count = datagrams_for(length, size)
+        if length != self._length or size != self._size:
+            self._lay_out(length, size)
+        count = self._count
         if count == 1:
-            return [buffer[:length]]
+            return self._cut
+        kind, receiver, counter = DATA_HEADER.unpack_from(self._buffer)
+        end = count * HEADER_SIZE
+        self._block[:end] = headers_of(kind, receiver, counter, count)
+        step = size - HEADER_SIZE
+        if not protected or length != HEADER_SIZE + count * step or count == MOST_DATAGRAMS:
+            return self._cut
+        self._block[end : end + HEADER_SIZE] = parity_header(receiver, counter, count)
+        return [*self._cut, self._headers[count], memoryview(parity_of(self._cut[1::2], step))]
+
+    def _lay_out(self, length: int, size: int) -> None:
+        """Lay out the result for a message of this length; usually the next one is as long."""
+        count = datagrams_for(length, size)
         if count > MOST_DATAGRAMS:
             raise ValueError(f"{length} bytes do not fit in {MOST_DATAGRAMS} datagrams of {size}")
         step = size - HEADER_SIZE
         if size != self._size:
-            self._size, self._length = size, 0
-            pieces = _pieces_of(buffer[HEADER_SIZE:], step)[:MOST_DATAGRAMS]
+            pieces = _pieces_of(self._buffer[HEADER_SIZE:], step)[:MOST_DATAGRAMS]
             self._laid_out = [each for pair in zip(self._headers, pieces) for each in pair]  # noqa: B905, a short buffer
-        kind, receiver, counter = DATA_HEADER.unpack_from(buffer)
-        end = count * HEADER_SIZE
-        self._block[:end] = headers_of(kind, receiver, counter, count)
-        if protected and length == HEADER_SIZE + count * step and count < MOST_DATAGRAMS:
-            self._block[end : end + HEADER_SIZE] = parity_header(receiver, counter, count)
-            buffers = self._laid_out[: 2 * count]
-            return [*buffers, self._headers[count], memoryview(parity_of(buffers[1::2], step))]
-        if length != self._length:
-            self._length = length
-            self._cut = [*self._laid_out[: 2 * count - 1], buffer[HEADER_SIZE + (count - 1) * step : length]]
-        return self._cut
+        self._cut = [self._buffer[:length]]
+        if count > 1:
+            self._cut = [*self._laid_out[: 2 * count - 1], self._buffer[HEADER_SIZE + (count - 1) * step : length]]
+        self._length, self._size, self._count = length, size, count
 
 
 class BurstReader:
@@ -127,6 +132,8 @@ class BurstReader:
         self._headers = _pieces_of(self._block, HEADER_SIZE)[1:]
         self._size = len(buffer)
         self.buffers: list[memoryview] = [buffer]
+        self.datagrams = 0
+        """Number of datagrams, without a parity, of the last message."""
 
     def expect(self, size: int) -> None:
         """Lay the buffers out for datagrams of `size` bytes (above 16)."""
@@ -171,6 +178,7 @@ class BurstReader:
         if length < SMALLEST:
             return 0
         buffer[2] = 0
+        self.datagrams = rest + 1
         return length
 
     def flat(self, read: int) -> memoryview:
