@@ -21,6 +21,7 @@ from pathlib import Path
 from benchmark.errors import BenchError
 from benchmark.machines import TOOLS, WORK, Machine, Process
 from namespaces import until
+from vpntun.crypto.aead import WHY_NOT_OPENSSL
 
 VPNTUN = (sys.executable, "-m", "vpntun")
 BOUND = Path(__file__).with_name("bound.py")
@@ -199,6 +200,8 @@ def vpntun(transport: str, program: Callable[[Machine], Sequence[str | Path]] = 
 
 def _bound(site: Site) -> None:
     """Set up the loop that checks nothing (bound.py)."""
+    if WHY_NOT_OPENSSL:
+        raise BenchError(f"bound needs the extra 'fast': {WHY_NOT_OPENSSL}")
     site.start(site.b, sys.executable, BOUND, site.device(site.b), str(site.port))
     if not until(lambda: site.b.listens(site.port), 5):
         raise BenchError("bound.py does not listen")

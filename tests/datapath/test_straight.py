@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
+from contextlib import closing
 from ipaddress import ip_network
 
 import pytest
 
-from tests.datapath.ends import ALICE, BOB, CAROL, End, TwoEnds, Wire, sealed
+from tests.datapath.ends import ALICE, BOB, CAROL, End, TwoEnds, Wire, sealed, send_long_records
 from tests.datapath.test_delivery import bundle
 from tests.machine import HandLoop
-from tests.wire.packets import A4, B4, payload, tcp, tcp_run, tcp_superpacket
+from tests.wire.packets import A4, B4, payload, tcp, tcp_run, tcp_superpacket, unfinished
 from vpntun.carriers.fake import FakeEndpoint
 from vpntun.core.endpoint import Flow
 from vpntun.crypto.session import REJECT_AFTER_TIME
+from vpntun.tun.fake import kernels_header
+from vpntun.types import CarrierName
 from vpntun.wire.record import Hello
 from vpntun.wire.vnet import UNFINISHED
 
@@ -24,10 +29,10 @@ SINGLES = tcp_run(4, payload(40 * SEGMENT), SEGMENT)
 
 
 class Two(TwoEnds):
-    """Alice and Bob, vpntuns with a session over a stream."""
+    """Alice and Bob, vpntuns with a session, over a stream unless another carrier is named."""
 
-    def __init__(self, loop: HandLoop) -> None:
-        super().__init__(End(ALICE, loop), End(BOB, loop), carrier="tcp")
+    def __init__(self, loop: HandLoop, carrier: CarrierName = "tcp") -> None:
+        super().__init__(End(ALICE, loop), End(BOB, loop), carrier)
         self.wire.shake_hands()
 
     def send(self, *packets: bytes | tuple[bytes, int]) -> None:
@@ -42,6 +47,16 @@ class Two(TwoEnds):
         assert self.alice.link._straight_until > self.loop.now
         self.bob.device.packets.clear()
         self.bob.device.headers.clear()
+
+
+def over_udp(loop: HandLoop) -> Two:
+    """Return Alice and Bob on a path that is known to take datagrams of 1,472 bytes."""
+    two = Two(loop, "udp")
+    for end in (two.alice, two.bob):
+        records = end.link.records
+        records._path.payload, records._path.is_proven = 1472, True
+        records._follow_path(loop.now)
+    return two
 
 
 @pytest.fixture
@@ -134,7 +149,67 @@ def test_it_asks_for_a_handshake_when_nothing_comes_back_for_fifteen_seconds(two
     assert two.loop.now + 15 <= two.alice.link.peer.timers.new_handshake < two.loop.now + 16
 
 
+def test_they_go_straight_again_once_a_record_holds_one_that_had_to_be_cut(loop: HandLoop) -> None:
+    with closing(over_udp(loop)) as two:
+        two.send(BIG)  # cut into single records, and read apart from then on
+        send_long_records(two.alice.link)
+        two.send(BIG, BIG, BIG)
+        before = two.alice.link.records.span._sent_log.next
+        two.send(BIG)
+        assert two.alice.link.records.span._sent_log.next == before + 1, "one record"
+        assert two.alice.bundler._read_at > 0
+        assert two.bob.device.arrived == 5 * SINGLES
+
+
+@pytest.mark.parametrize(("outcome", "drops"), [("blocked", {}), ("too big", {"too big for the path": 1})])
+def test_over_udp_a_burst_that_does_not_leave_is_held_or_counted(
+    loop: HandLoop, outcome: str, drops: dict[str, int]
+) -> None:
+    with closing(over_udp(loop)) as two:
+        send_long_records(two.alice.link)
+        two.run_straight()
+        if outcome == "blocked":
+            two.wire.to_right.opens(1)
+        else:
+            two.wire.to_right.largest = 1000
+        two.alice.send(BIG)
+        assert two.alice.drops == drops
+        two.alice.send(BIG)
+        assert bool(two.alice.link.queue) is (outcome == "blocked")
+
+
+def test_over_udp_the_next_one_is_cut_as_soon_as_records_are_to_be_short(loop: HandLoop) -> None:
+    with closing(over_udp(loop)) as two:
+        send_long_records(two.alice.link)
+        two.run_straight()
+        two.alice.link.records.span._give_up_long()
+        two.alice.link.records.span._follow(loop.now)
+        two.alice.link.act([])  # as after the REPORT that said so
+        two.alice.send(BIG)
+        assert max(map(len, two.wire.to_right.sent)) <= two.alice.link.records.payload
+        assert len(two.wire.to_right.sent) >= 40
+
+
+def test_only_records_after_which_the_device_had_another_packet_are_a_backlog(two: Two) -> None:
+    bottleneck = two.alice.link.records.span.bottleneck
+    for _ in range(20):
+        two.send(tcp(4, b"alone"))
+    assert bottleneck.backlogged == 0
+    two.run_straight()
+    two.send(BIG, BIG, BIG)
+    assert bottleneck.backlogged == 2
+
+
 # What is known about a flow, at the sender
+
+
+def test_a_superpacket_behind_one_that_is_an_ordinary_packet_stays_a_superpacket(two: Two) -> None:
+    short = tcp_superpacket(4, payload(SEGMENT))
+    header = bytearray(kernels_header(BIG[0], SEGMENT))
+    two.alice.device._far.sendmsg([header, short])
+    two.loop.poll()
+    two.send(BIG)
+    assert two.bob.device.arrived == [*tcp_run(4, payload(SEGMENT), SEGMENT), *SINGLES]
 
 
 def test_a_flow_goes_to_another_peer_as_soon_as_the_allowed_ips_say_so(loop: HandLoop) -> None:
@@ -206,4 +281,66 @@ def test_a_packet_that_is_no_superpacket_gets_the_header_of_an_ordinary_one(two:
     two.bob.device.packets.clear()
     two.bob.device.headers.clear()
     two.bob.take(sealed(two.alice.link, bundle((short, UNFINISHED | SEGMENT))), two.wire.to_left)
-    assert two.bob.device.arrived == tcp_run(4, payload(SEGMENT), SEGMENT)
+    two.bob.take(sealed(two.alice.link, bundle((BIG[0], UNFINISHED | SEGMENT))), two.wire.to_left)
+    assert two.bob.device.arrived == [*tcp_run(4, payload(SEGMENT), SEGMENT), *SINGLES]
+
+
+def test_an_acknowledgement_does_not_keep_segments_from_being_joined(two: Two) -> None:
+    two.bob.take(sealed(two.alice.link, bundle((unfinished(tcp(4, b""), 6, 20), UNFINISHED))), two.wire.to_left)
+    segments = [unfinished(each, 6, 20) for each in SINGLES]
+    messages = [sealed(two.alice.link, bundle((each, UNFINISHED))) for each in segments]
+    two.bob.take_together(messages, two.wire.to_left)
+    assert len(two.bob.device.packets) == 2
+    assert two.bob.device.arrived == [tcp(4, b""), *SINGLES]
+
+
+# What is known about the sender of a message
+
+
+def take_straight(two: Two, plaintext: bytes) -> None:
+    """Let Bob receive a message that skips the checks which the message before it has passed."""
+    assert two.bob.inbound._last is not None
+    two.bob.take(sealed(two.alice.link, plaintext), two.wire.to_left)
+
+
+def test_a_message_on_keys_of_180_seconds_is_dropped_behind_one_that_was_accepted(two: Two) -> None:
+    two.run_straight()
+    session = two.bob.link.peer.keys.current
+    assert session is not None
+    two.loop.clock.now = session.created + REJECT_AFTER_TIME
+    two.loop.poll()
+    take_straight(two, bundle((BIG[0], UNFINISHED | SEGMENT)))
+    assert two.bob.device.packets == []
+    assert two.bob.drops == {"expired session": 1}
+
+
+def test_a_replay_of_a_message_is_dropped_behind_it(two: Two) -> None:
+    two.run_straight()
+    message = sealed(two.alice.link, bundle((BIG[0], UNFINISHED | SEGMENT)))
+    for _ in range(3):
+        two.bob.take(message, two.wire.to_left)
+    assert two.bob.device.arrived == SINGLES
+    assert two.bob.drops == {"replayed": 2}
+
+
+def test_nothing_of_a_removed_peer_is_accepted_or_kept(two: Two) -> None:
+    two.run_straight()
+    message = sealed(two.alice.link, bundle((BIG[0], UNFINISHED | SEGMENT)))
+    link = weakref.ref(two.bob.link)
+    two.bob.engine.remove(two.bob.link)
+    two.bob.take(message, two.wire.to_left)
+    assert two.bob.device.packets == []
+    two.wire.to_left.peer = None
+    two.loop.pass_time(60.0)  # for what was to be looked at later
+    gc.collect()
+    assert link() is None
+
+
+def test_a_message_from_another_place_moves_the_peer_there(two: Two) -> None:
+    two.run_straight()
+    elsewhere = FakeEndpoint("elsewhere", "tcp")
+    two.bob.take(sealed(two.alice.link, bundle((BIG[0], UNFINISHED | SEGMENT))), elsewhere)
+    assert two.bob.link.endpoint is elsewhere
+    two.bob.take(sealed(two.alice.link, bundle((BIG[0], UNFINISHED | SEGMENT))), two.wire.to_left)
+    assert two.bob.link.endpoint is two.wire.to_left
+    assert two.bob.device.arrived == 2 * SINGLES

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wire.packets import ACK, CWR, FIN, PSH, tcp, udp
+from tests.wire.packets import ACK, CWR, FIN, PSH, tcp, tcp_superpacket, udp
 from vpntun.errors import BadPacket
 from vpntun.wire.ip import destination_of, length_of, source_of
-from vpntun.wire.likeness import Likeness, likeness_of
+from vpntun.wire.likeness import MOST_KINDS, Likeness, LikenessCache, likeness_of
 from vpntun.wire.transport_header import shape_of
 
 versions = pytest.mark.parametrize("version", [4, 6])
@@ -22,7 +22,7 @@ def likeness(packet: bytes) -> Likeness:
 
 
 def covers(first: bytes, second: bytes) -> bool:
-    return likeness(first).covers(memoryview(second), len(second))
+    return likeness(first).covers(memoryview(second))
 
 
 @versions
@@ -75,6 +75,50 @@ def test_a_packet_longer_or_shorter_than_it_says_is_not_alike(version: int) -> N
 
 
 @versions
+def test_a_packet_that_ends_within_its_tcp_header_is_not_alike(version: int) -> None:
+    first = tcp(version, bytes(100))
+    start = 20 if version == 4 else 40
+    short = bytearray(first[: start + 16])
+    at, counted = (2, len(short)) if version == 4 else (4, 16)
+    short[at : at + 2] = counted.to_bytes(2, "big")
+    assert not covers(first, bytes(short))
+
+
+@versions
+def test_of_a_superpacket_only_superpackets_are_alike(version: int) -> None:
+    found = likeness_of(tcp_superpacket(version, bytes(3000)), 1348)
+    assert found is not None
+    for size, is_alike in ((0, False), (1348, False), (1349, True), (60_000, True)):
+        assert found.covers(memoryview(tcp_superpacket(version, bytes(size)))) is is_alike
+
+
+def test_superpackets_of_small_segments_have_no_likeness() -> None:
+    assert likeness_of(tcp_superpacket(4, bytes(3000)), 255) is None
+    assert likeness_of(tcp_superpacket(4, bytes(3000)), 256) is not None
+
+
+def test_a_cache_keeps_one_likeness_of_each_kind_until_it_is_emptied() -> None:
+    cache: LikenessCache[str, int] = LikenessCache()
+    four, six = memoryview(tcp(4, b"")), memoryview(tcp(6, b""))
+    cache.keep("a", likeness_of(four), 4)
+    assert (cache.find("a", four), cache.find("a", six), cache.find("b", four)) == (4, None, None)
+    cache.keep("a", likeness_of(six), 6)
+    assert (cache.find("a", four), cache.find("a", six)) == (None, 6)
+    cache.keep("a", None, 7)
+    assert cache.find("a", six) == 6
+    cache.clear()
+    assert cache.find("a", six) is None
+
+
+def test_a_cache_is_bounded() -> None:
+    cache: LikenessCache[int, int] = LikenessCache()
+    packet = memoryview(tcp(4, b""))
+    for kind in range(10 * MOST_KINDS):
+        cache.keep(kind, likeness_of(packet), kind)
+    assert sum(cache.find(kind, packet) is not None for kind in range(10 * MOST_KINDS)) <= MOST_KINDS
+
+
+@versions
 def test_only_tcp_has_a_likeness(version: int) -> None:
     assert likeness_of(udp(version, b"payload")) is None
 
@@ -87,7 +131,10 @@ def test_whatever_is_alike_passes_the_full_checks_with_the_same_result(
     changed = bytearray(tcp(version, bytes(size)))
     for _ in range(data.draw(st.integers(0, 3))):
         changed[data.draw(st.integers(0, min(len(changed), 80) - 1))] = data.draw(st.integers(0, 255))
-    end = data.draw(st.integers(0, len(changed)))
+    end = data.draw(st.integers(24, len(changed)))
+    if data.draw(st.booleans()):  # make the length right again
+        at, counted = (2, end) if version == 4 else (4, max(0, end - 40))
+        changed[at : at + 2] = counted.to_bytes(2, "big")
     packet = bytes(changed[:end])
     if covers(first, packet):
         assert length_of(packet) == len(packet)
@@ -97,7 +144,7 @@ def test_whatever_is_alike_passes_the_full_checks_with_the_same_result(
 
 @given(st.binary(max_size=100))
 def test_random_bytes_are_alike_only_if_they_are_a_packet(packet: bytes) -> None:
-    if likeness(tcp(4, b"")).covers(memoryview(packet), len(packet)):
+    if likeness(tcp(4, b"")).covers(memoryview(packet)):
         try:
             shape_of(packet, length_of(packet))
         except BadPacket as bad:

@@ -130,7 +130,7 @@ class TcpConnection:
             raise BadPacket("another peer's connection")
 
     def receive(self) -> Iterable[memoryview]:
-        """Yield the messages that have arrived, each valid until the next.
+        """Read, and return the messages that have arrived, each valid until the next.
 
         Closes the connection when the other end has closed it, or sends an impossible frame. Raises BadPacket for such
         a frame, after closing.

@@ -5,8 +5,9 @@ a link must lead back to that link.
 
     levels     one dictionary per prefix length: a look-up takes at most as many steps as there are different lengths in
                use, whatever the number of prefixes
-    recent     a cache of a bounded number of answers, cleared when the table changes. One peer's look-ups cannot change
-               another's answer; a flood of different addresses only makes look-ups cost what they cost without a cache
+    recent     a cache of a bounded number of answers, emptied when the table changes, like the caches of others that
+               follow from it (`empty_on_change`). One peer's look-ups cannot change another's answer; a flood of
+               different addresses only makes look-ups cost what they cost without a cache
     by link    the prefixes that lead to each link, so that removing a link does not visit the others' prefixes
 
 `scripts/routes` measures it. A cached answer takes about 50 ns. A search takes 1 to 2 us with the dozen lengths that
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from vpntun.types import Network
 
@@ -27,23 +28,30 @@ Link = TypeVar("Link")
 MOST_KNOWN = 4096
 
 
+class Cache(Protocol):
+    """A cache that can be emptied."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+
 class RouteTable(Generic[Link]):
     """Prefixes of both IP versions, told apart by the length of an address: 4 or 16 bytes."""
 
     def __init__(self) -> None:
         self._recent: dict[bytes, Link | None] = _RecentAnswers(self._search)
-        self._caches: list[dict[Any, Any]] = [self._recent]
+        self._caches: list[Cache] = [self._recent]
         self.find: Callable[[bytes], Link | None] = self._recent.__getitem__
         """Return the link to which the longest prefix that covers an address (4 or 16 bytes) leads, or None."""
         # By address size in bytes, then by the number of host bits, the fewest first.
         self._levels: dict[int, dict[int, dict[int, Link]]] = {4: {}, 16: {}}
         self._by_link: dict[Link, dict[tuple[int, int], set[int]]] = {}
 
-    def empty_on_change(self, cache: dict[Any, Any]) -> None:
+    def empty_on_change(self, cache: Cache) -> None:
         """Empty a cache of what was concluded from this table whenever the table changes."""
         self._caches.append(cache)
 
-    def forget_answers(self) -> None:
+    def empty_caches(self) -> None:
         """Empty every cache."""
         for cache in self._caches:
             cache.clear()
@@ -54,7 +62,7 @@ class RouteTable(Generic[Link]):
 
     def add(self, network: Network, link: Link) -> None:
         """Route `network` to `link`; an identical prefix that led to another link moves."""
-        self.forget_answers()
+        self.empty_caches()
         size, shift, prefix = _key_of(network)
         prefixes = self._levels[size].get(shift)
         if prefixes is None:
@@ -68,7 +76,7 @@ class RouteTable(Generic[Link]):
 
     def remove(self, network: Network) -> None:
         """Remove exactly this prefix, if it is there; wider ones that cover it remain."""
-        self.forget_answers()
+        self.empty_caches()
         size, shift, prefix = _key_of(network)
         link = self._levels[size].get(shift, {}).get(prefix)
         if link is not None:
@@ -77,7 +85,7 @@ class RouteTable(Generic[Link]):
 
     def remove_all(self, link: Link) -> None:
         """Remove every prefix that leads to `link`."""
-        self.forget_answers()
+        self.empty_caches()
         for (size, shift), prefixes in self._by_link.pop(link, {}).items():
             self._drop(size, shift, prefixes)
 

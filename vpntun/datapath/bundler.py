@@ -1,13 +1,16 @@
 """Bundler of packets to a peer that takes records: a BUNDLE is sealed once and sent by one call.
-    1. The packet is already at its place in the record, because the device was read into it; or it is copied there.
-    2. If it does not fit in the rest of the record, the record is sent, and the packet begins the next one where it is.
-    3. If it is a superpacket and fits in no record, it is cut so that this record and the following ones are filled.
-    4. If it needs an offload that the peer lacks, it is split into packets with finished checksums.
-    5. If no record can be sent now, it is sent as a plain packet, or waits.
 
-No record waits for more packets: it is sent as soon as no more are at hand, another superpacket like its last one would
-not fit, or the next packet is for another link. One
-bundler serves all links, so that its buffers are few and stay in the processor's cache.
+    1. The packet is already at its place in the record, because the device was read into it; or it is copied there.
+    2. A superpacket that fills a record by itself goes straight to its link (`Link.send_straight`).
+    3. If a packet does not fit in the rest of the record, the record is sent, and the packet begins the next one where
+       it is.
+    4. If it is a superpacket and fits in no record, it is cut so that this record and the following ones are filled.
+    5. If it needs an offload that the peer lacks, it is split into packets with finished checksums.
+    6. If no record can be sent now, it is sent as a plain packet, or waits.
+
+No record waits for more packets. It is sent as soon as no more are at hand, the next packet is for another link, or
+another superpacket like its last one would not fit. One bundler serves all links, so that its buffers are few and stay
+in the processor's cache.
 """
 
 from __future__ import annotations
@@ -113,12 +116,8 @@ class Bundler:
         """
         begin, size = self._read_at, len(packet)
         if link is not self.link:
-            if size > SMALL and self.link is None and begin == FIRST_PACKET and not field & SPLIT_FIRST:
-                _put_entry(self._buffer, BUNDLE_START, size, field)
-                if link.send_straight(self._buffer[: begin + size]):
-                    self._sender = link
-                    self._sent += 1
-                    return
+            if size > SMALL and self.link is None and self._went_straight(link, begin, size, field):
+                return
             self.turn_to(link)
         if begin and not field & SPLIT_FIRST and (not field or link.records.takes == TAKES_ALL):
             end = begin + size
@@ -138,6 +137,17 @@ class Bundler:
                     self._send_last()
                 return
         self.add(packet, field)
+
+    def _went_straight(self, link: Link, begin: int, size: int, field: int) -> bool:
+        """Send a superpacket as a record of its own, if it is at its place and the link needs no check."""
+        if begin != FIRST_PACKET or field & SPLIT_FIRST:
+            return False
+        _put_entry(self._buffer, BUNDLE_START, size, field)
+        if not link.send_straight(self._buffer[: begin + size]):
+            return False
+        self._sender = link
+        self._sent += 1
+        return True
 
     def drained(self) -> None:
         """Note that the device, or the relay, has no more packets for now."""
@@ -165,6 +175,8 @@ class Bundler:
         link = self.link
         if link is None:
             return
+        if self._cuts and FIRST_PACKET + len(packet) <= self._room:
+            self._cuts = False
         takes = link.records.takes
         if field & SPLIT_FIRST or (field and self._room and takes != TAKES_ALL and needs_of(packet, field) & ~takes):
             self._add_single_packets(link, packet, field & ~SPLIT_FIRST)
@@ -192,6 +204,7 @@ class Bundler:
                 except BadPacket as bad:
                     link.drops[bad.reason] += 1
             self.flush()
+            self.drained()
         finally:
             aside, self._aside = self._aside, None
             for packet, field in reversed(aside):
@@ -210,6 +223,8 @@ class Bundler:
     def forget(self, link: Link) -> None:
         """Forget a removed link."""
         self._waiting.pop(link, None)
+        if self._sender is link:
+            self._sender = None
 
     def discard(self) -> None:
         """Drop the record that an error has interrupted."""

@@ -5,14 +5,14 @@
 
 Every packet is checked here before it is written to the device or relayed: its version and length must be right, its
 padding is removed, its source address must belong to the link, and router messages are dropped
-(wire/router_messages.py). A superpacket gets a new virtio_net_hdr, made from the packet; one of the peer's making is
-never passed on.
+(wire/router_messages.py). A TCP packet of a bundle that is like one which was checked needs no other check
+(wire/likeness.py). A superpacket gets a new virtio_net_hdr, made from the packet; one of the peer's making is never
+passed on.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
 
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.routes import RouteTable
@@ -22,40 +22,22 @@ from vpntun.errors import BadPacket
 from vpntun.tun.base import Device
 from vpntun.wire.gro_coalescer import GroCoalescer
 from vpntun.wire.ip import length_of, source_of
-from vpntun.wire.likeness import Likeness, likeness_of
+from vpntun.wire.likeness import LikenessCache, likeness_of
 from vpntun.wire.record import BUNDLE_START, ENTRY, ENTRY_SIZE, SMALLEST_PACKET, packets_of
 from vpntun.wire.router_messages import MAY_BE_ROUTER_MESSAGE, refuse_router_message
 from vpntun.wire.vnet import (
     GSO_NONE,
     NO_OFFLOAD,
+    SEGMENT_SIZE,
     UNFINISHED,
-    VNET_HEADER,
     VNET_HEADER_SIZE,
     header_for,
 )
 
 SHORTEST_JOINED = 88
 """Bytes. Joining shorter packets, most of which are acknowledgements, would cost more than it saves."""
-MOST_REMEMBERED = 64
-SMALLEST_REMEMBERED = 256
-"""Segment size in bytes, from which on no superpacket has too many segments."""
 _ONE_PACKET = BUNDLE_START + ENTRY_SIZE
 """Offset of a bundle's first packet."""
-
-
-class _Known(NamedTuple):
-    """Header of the superpackets, or packets, from one link that are like one which was checked."""
-
-    likeness: Likeness
-    link: Link
-    header: bytes
-    longer_than: int
-    """Bytes of a packet that is no superpacket; 0 for the header of ordinary packets."""
-
-    def covers(self, packet: memoryview) -> bool:
-        """Return whether the packet is like the one that was checked."""
-        length = len(packet)
-        return length > self.longer_than and self.likeness.covers(packet, length)
 
 
 class Delivery:
@@ -70,8 +52,8 @@ class Delivery:
         self._drops = drops
         self.relay: Relay | None = None
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
-        self._known: dict[int, _Known] = {}
-        """By segment field."""
+        self._known: LikenessCache[int, tuple[Link, bytes]] = LikenessCache()
+        """Link and virtio_net_hdr of packets with a segment field."""
         routes.empty_on_change(self._known)
         self._joined_link: Link | None = None
         """The link whose packets wait to be joined. Packets of another link are never joined to them unchecked."""
@@ -127,11 +109,11 @@ class Delivery:
 
     def _take_one(self, link: Link, packet: memoryview, field: int, source: Endpoint) -> None:
         """Deliver or drop one packet of a BUNDLE."""
-        alike = self._known.get(field)
+        known = self._known.find(field, packet) if field else None
         try:
-            if alike is not None and alike.link is link and alike.covers(packet):
+            if known is not None and known[0] is link:
                 self._flush_joined()
-                self._write(alike.header, packet)
+                self._write(known[1], packet)
             else:
                 self._take(link, packet, field)
         except BadPacket as bad:
@@ -153,20 +135,13 @@ class Delivery:
         if not field:
             self._write(NO_OFFLOAD, packet[:length])
             return
-        header_for(packet, length, field, self._header)
-        self._remember(link, packet, field)
-        self._write(self._header, packet)
-
-    def _remember(self, link: Link, packet: memoryview, field: int) -> None:
-        """Remember the header of a TCP packet with this field, for those that are like it."""
-        _, gso_type, headers, size, _, _ = VNET_HEADER.unpack_from(self._header)
-        if gso_type != GSO_NONE and size < SMALLEST_REMEMBERED:
-            return
-        likeness = likeness_of(packet)
-        if likeness is not None:
-            if len(self._known) >= MOST_REMEMBERED:
-                self._known.clear()
-            self._known[field] = _Known(likeness, link, bytes(self._header), headers + size)
+        header = self._header
+        header_for(packet, length, field, header)
+        if header[1] != GSO_NONE:
+            self._known.keep(field, likeness_of(packet, field & SEGMENT_SIZE), (link, bytes(header)))
+        elif field == UNFINISHED:
+            self._known.keep(field, likeness_of(packet, longest=SHORTEST_JOINED - 1), (link, bytes(header)))
+        self._write(header, packet)
 
     def _write(self, header: memoryview | bytes, packet: memoryview) -> None:
         if self.relay is not None and self.relay.take(header, packet):

@@ -136,6 +136,7 @@ class Engine:
         link.stop()
         self.routes.remove_all(link)
         self._bundler.forget(link)
+        self._inbound.forget(link)
         self.schedule.forget(link)
         self.guard.forget(link)
         self._paths.forget(link)

@@ -7,6 +7,8 @@
     4. Data messages are checked: receiver index, age of the key, AEAD, replay window.
     5. The connection must belong to this peer.
     6. The link does the rest (Link.opened): key confirmation, roaming, timers, records, delivery.
+    7. A data message in the session and from the endpoint in use, like the message before it, needs only the AEAD and
+       the replay window; then the link takes a bundle without those other steps (Link.bundle_opened).
 
 A message that fails a check is dropped, and counted by its reason. It gets no reply. Nothing is raised but DeviceError,
 if the device has gone.
@@ -36,7 +38,10 @@ _read_header = DATA_HEADER.unpack_from
 
 
 class _Origin(NamedTuple):
-    """Origin of a message: the session, by its index at this end, and the endpoint. `until`: it needs checks again."""
+    """Origin of a message: the session, by its index at this end, and the endpoint.
+
+    `until`: when a message from there needs all checks again, because its key has become old.
+    """
 
     receiver: int
     link: Link
@@ -58,6 +63,11 @@ class Inbound:
         self._warnings = Warnings()
         self._last: _Origin | None = None
         """Origin of the previous message, if the next one may skip checks."""
+
+    def forget(self, link: Link) -> None:
+        """Forget a removed link."""
+        if self._last is not None and self._last.link is link:
+            self._last = None
 
     def read_datagrams(self, socket: DatagramSource) -> None:
         """Process the datagrams that wait at a socket."""

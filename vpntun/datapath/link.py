@@ -8,8 +8,11 @@ A packet from the device
 
 Waiting packets are sent once there is a session, the HELLO has arrived, or the endpoint is ready again.
 
+A superpacket that fills a record is sent by `send_straight`, without the checks that the record before it has passed.
+
 Every authenticated message enters by `opened`, which classifies it once: a keepalive, a record without packets, a
-bundle, or a bare packet. controlled_peer.py carries out the core's decisions.
+bundle, or a bare packet. A bundle in the session and from the endpoint in use enters by `bundle_opened`.
+controlled_peer.py carries out the core's decisions.
 """
 
 from __future__ import annotations
@@ -86,9 +89,11 @@ class Link(ControlledPeer):
         self._slept = 0.0
         self._check_at = 0.0
         self._straight_until = 0.0
-        """When `send_straight` has to leave a record to `send_record`. Whatever happens to the link ends it earlier."""
+        """When `send_straight` must leave a record to `send_record`. Whatever changes how records are sent calls
+        `touch`, which sets this to 0. What time alone changes is looked up when this is set."""
         self._straight_session: Session | None = None
         self._straight_room = 0
+        self._span = records.span
         super().__init__(owner.loop, owner.schedule, peer, selector, records, name)
 
     # Out
@@ -106,8 +111,8 @@ class Link(ControlledPeer):
     def room_for_record(self) -> int:
         """Return how many bytes of plaintext a record may have; 0: none can be sent now, or the peer takes none."""
         now, records, peer = self._loop.now, self.records, self.peer
-        session, endpoint = peer.keys.current, peer.endpoint
-        if session is None or not session.may_send(now):
+        session, endpoint = peer.sending_session(now), peer.endpoint
+        if session is None:
             self.act([HandshakeWanted()])
             return 0
         if endpoint is None or not endpoint.ready():
@@ -126,7 +131,7 @@ class Link(ControlledPeer):
 
     def note_backlog(self, count: int) -> None:
         """Note that the device had more to read after `count` records had been sent."""
-        self.records.span.bottleneck.backlogged += count
+        self._span.bottleneck.backlogged += count
 
     def touch(self) -> None:
         """Make the schedule read the deadline again, and the next record pass all checks."""
@@ -158,8 +163,8 @@ class Link(ControlledPeer):
         else:
             buffers = buffer.seal_burst(session, record, payload, 0)
             count = len(buffers) + 1 >> 1
-            outcome = endpoint.send(buffers, payload)
-        self.records.span.sent(counter, count, size, now)
+            outcome = endpoint.send(buffers, payload, dont_fragment=True)
+        self._span.sent(counter, count, size, now)
         if outcome is Outcome.SENT:
             peer.sent_bytes += size
             peer.timers.data_sent(now)
@@ -207,7 +212,7 @@ class Link(ControlledPeer):
     def _go_straight(self, session: Session, now: float) -> None:
         """Let `send_straight` send the superpackets that follow, until something is due."""
         records = self.records
-        if records.has_one_form(session):
+        if records.may_go_straight(session):
             self._straight_session, self._straight_room = session, records.room
             self._straight_until = min(self._check_at, records.refresh_due, session.created + REJECT_AFTER_TIME)
 
@@ -240,7 +245,7 @@ class Link(ControlledPeer):
         A REPORT from the peer needs the sum, and so does the first record after a rest.
         """
         slept = self._loop.slept
-        self.records.span.bottleneck.slept += slept - self._slept
+        self._span.bottleneck.slept += slept - self._slept
         self._slept = slept
 
     def _account(self, session: Session, outcome: Outcome, messages: int, size: int, datagram: int, now: float) -> None:

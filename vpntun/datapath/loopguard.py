@@ -73,7 +73,7 @@ class LoopGuard:
             flow = link.endpoint.flow
             if self._routes.find(flow.destination) is not None:
                 self._flows[link] = flow
-                self._routes.forget_answers()  # outbound.py remembers which packets need not be looked at
+                self._routes.empty_caches()  # that of outbound.py follows from `endpoints`, too
                 self.endpoints.setdefault(flow.destination, []).append(flow.ports)
 
     def forget(self, link: Link) -> None:

@@ -17,7 +17,6 @@ In the usual case no memory is allocated for a packet.
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
 
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.routes import RouteTable
@@ -30,24 +29,13 @@ from vpntun.runtime.loop import Loop
 from vpntun.tun.base import Device
 from vpntun.wire.icmp import UNREACHABLE, error_about, may_be_told_of
 from vpntun.wire.ip import destination_of, length_of
-from vpntun.wire.likeness import Likeness, likeness_of
-from vpntun.wire.vnet import NO_OFFLOAD, SEGMENT_SIZE, SPLIT_FIRST, VNET_HEADER_SIZE, segment_field_of
+from vpntun.wire.likeness import LikenessCache, likeness_of
+from vpntun.wire.vnet import GSO_NONE, NO_OFFLOAD, SEGMENT_SIZE, SPLIT_FIRST, VNET_HEADER_SIZE, segment_field_of
 
 MOST_BYTES_PER_TURN = 512 * 1024
 MOST_PACKETS_PER_TURN = 256
-MOST_REMEMBERED = 64
-SMALLEST_REMEMBERED = 256
-"""Segment size in bytes, from which on no superpacket has too many segments."""
 ERRORS_PER_SECOND, ERRORS_AT_ONCE = 10, 20
 """Limits on ICMP errors about packets without a route."""
-
-
-class _Known(NamedTuple):
-    """Link and segment field of the packets that are like one which was checked."""
-
-    likeness: Likeness
-    link: Link
-    field: int
 
 
 class Outbound:
@@ -71,21 +59,23 @@ class Outbound:
         self._drops = drops
         self._errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_AT_ONCE)
         self._header = bytearray(VNET_HEADER_SIZE)
-        self._known: dict[bytes, _Known] = {}
-        """By virtio_net_hdr."""
+        self._known: LikenessCache[bytes, tuple[Link, int]] = LikenessCache()
+        """Link and segment field of packets with a virtio_net_hdr."""
         routes.empty_on_change(self._known)
 
     def read_device(self) -> None:
         """Read and send the packets that wait at the device. Raises DeviceError if it has gone."""
-        bundler, header, known = self._bundler, self._header, self._known
+        bundler, header, find = self._bundler, self._header, self._known.find
         place, read_into, joins, enter = bundler.place, self._device.read_into, bundler.joins, bundler.enter
         taken = 0
-        single = self._single_read.expected(self._loop.turns)
+        is_empty = single = self._single_read.expected(self._loop.turns)
         for number in range(1 if single else MOST_PACKETS_PER_TURN):
+            if taken > MOST_BYTES_PER_TURN:
+                break
             room = place()
             size = read_into(header, room)
             if size <= 0:
-                bundler.drained()
+                is_empty = True
                 self._single_read.drained(number)
                 break
             taken += size
@@ -93,18 +83,15 @@ class Outbound:
                 continue
             packet = room[:size]
             try:
-                alike = known.get(bytes(header))
-                if alike is not None and alike.likeness.covers(packet, size):
-                    enter(alike.link, header, packet, alike.field)
+                if (known := find(bytes(header), packet)) is not None:
+                    enter(known[0], header, packet, known[1])
                 else:
                     self._take(packet)
             except BadPacket as bad:
                 self._drops[bad.reason] += 1
-            if taken > MOST_BYTES_PER_TURN:
-                break
-        if single:
-            bundler.drained()
         bundler.flush()
+        if is_empty:
+            bundler.drained()
 
     def _take(self, packet: memoryview) -> None:
         """Find the packet's link, and enter it there. Raises BadPacket."""
@@ -119,18 +106,10 @@ class Outbound:
             return
         header = self._header
         field = segment_field_of(header, packet) if header[0] or header[1] else 0
-        if field and not is_watched:
-            self._remember(packet, link, field)
+        is_superpacket = header[1] != GSO_NONE
+        if field and not field & SPLIT_FIRST and not is_watched and is_superpacket == bool(field & SEGMENT_SIZE):
+            self._known.keep(bytes(header), likeness_of(packet, field & SEGMENT_SIZE), (link, field))
         self._bundler.enter(link, header, packet, field)
-
-    def _remember(self, packet: memoryview, link: Link, field: int) -> None:
-        """Remember a TCP packet's link and segment field, for those that are like it."""
-        if not field & SPLIT_FIRST and not 0 < field & SEGMENT_SIZE < SMALLEST_REMEMBERED:
-            likeness = likeness_of(packet)
-            if likeness is not None:
-                if len(self._known) >= MOST_REMEMBERED:
-                    self._known.clear()
-                self._known[bytes(self._header)] = _Known(likeness, link, field)
 
     def _refuse(self, packet: memoryview) -> None:
         """Drop a packet whose destination belongs to no peer, and send an ICMP error to its sender, as WireGuard does.

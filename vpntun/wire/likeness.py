@@ -1,43 +1,83 @@
 """Likeness of TCP packets: what was found out about one packet holds for others that begin like it.
 
 Two packets are alike if their first bytes agree in the IP version, the addresses, and all that tells where the TCP
-header and the payload begin: header lengths, no fragment, protocol TCP, CWR. Then `length_of`, `source_of`,
-`destination_of` and `shape_of` return the same for both, except for the length, which is compared too. The packets of
+header and the payload begin: header lengths, no fragment, protocol TCP, CWR. If each has the length that its IP header
+says, and a whole TCP header, then `source_of`, `destination_of` and `shape_of` return the same for both. The packets of
 one direction between two hosts are alike, whatever their ports.
 
-Interface:
-    likeness_of(packet, start) -> Likeness | None
-    Likeness.covers(packet, length) -> bool
+`LikenessCache` keeps a conclusion about packets of a kind, for the last likeness in which one of this kind came. It
+must be emptied whenever the conclusion may change.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Generic, NamedTuple, TypeVar
+
 from vpntun.wire.checksum import TCP
 from vpntun.wire.ip import IPV4_HEADER_SIZE, IPV6_HEADER_SIZE
 from vpntun.wire.message import Buffer
+from vpntun.wire.vnet import MOST_TCP_SEGMENTS
+
+MOST_KINDS = 64
+SMALLEST_SEGMENT = 256
+"""Bytes. A superpacket of smaller segments might have too many of them (`MOST_TCP_SEGMENTS`)."""
+LARGEST_PACKET = 65535
+assert SMALLEST_SEGMENT * MOST_TCP_SEGMENTS > LARGEST_PACKET
 
 _COMPARED_OF_TCP = 14
 """Bytes of the TCP header that are compared, up to the flags."""
 
-
-class Likeness:
-    """Bytes that a packet and another one must have in common."""
-
-    __slots__ = ("_common", "_mask", "_shift", "_size")
-
-    def __init__(self, common: int, mask: int, shift: int, size: int) -> None:
-        self._common = common
-        self._mask = mask
-        self._shift = shift
-        self._size = size
-
-    def covers(self, packet: memoryview, length: int) -> bool:
-        """Return whether the packet is alike, and `length` bytes long by its own IP header. Untrusted bytes."""
-        return int.from_bytes(packet[: self._size], "big") & self._mask == self._common + (length << self._shift)
+Kind = TypeVar("Kind", bound=Hashable)
+Conclusion = TypeVar("Conclusion")
 
 
-def likeness_of(packet: Buffer) -> Likeness | None:
-    """Return the likeness of a packet that `shape_of` accepted; None unless it is TCP without extension headers."""
+class Likeness(NamedTuple):
+    """What a packet must have in common with another, and the shortest and the longest that it may be, in bytes."""
+
+    common: int
+    mask: int
+    shift: int
+    size: int
+    shortest: int
+    longest: int
+
+    def covers(self, packet: memoryview) -> bool:
+        """Return whether the packet is alike, and exactly as long as its own IP header says. Untrusted bytes."""
+        length = len(packet)
+        beginning = int.from_bytes(packet[: self.size], "big") & self.mask
+        return beginning == self.common + (length << self.shift) and self.shortest <= length <= self.longest
+
+
+class LikenessCache(Generic[Kind, Conclusion]):
+    """Conclusions about packets, by their kind. At most 64 kinds are kept."""
+
+    def __init__(self) -> None:
+        self._known: dict[Kind, tuple[Likeness, Conclusion]] = {}
+
+    def find(self, kind: Kind, packet: memoryview) -> Conclusion | None:
+        """Return the conclusion about packets of this kind, if it holds for this one. Untrusted bytes."""
+        known = self._known.get(kind)
+        return known[1] if known is not None and known[0].covers(packet) else None
+
+    def keep(self, kind: Kind, likeness: Likeness | None, conclusion: Conclusion) -> None:
+        """Keep a conclusion, in place of the former one about this kind; None: it holds for one packet alone."""
+        if likeness is not None:
+            if len(self._known) >= MOST_KINDS:
+                self._known.clear()
+            self._known[kind] = likeness, conclusion
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._known.clear()
+
+
+def likeness_of(packet: Buffer, segment: int = 0, longest: int = LARGEST_PACKET) -> Likeness | None:
+    """Return the likeness of a packet that `shape_of` accepted. `longest`: bytes that those like it may have.
+
+    `segment`: bytes of a superpacket's segments; those like it are superpackets too. None unless the packet is TCP
+    without extension headers, and for small segments.
+    """
     if packet[0] < 0x50:
         start = (packet[0] & 15) << 2
         mask = bytearray(start + _COMPARED_OF_TCP)
@@ -51,11 +91,12 @@ def likeness_of(packet: Buffer) -> Likeness | None:
         mask[0], mask[6] = 0xF0, 0xFF
         mask[8:IPV6_HEADER_SIZE] = b"\xff" * 32
         protocol, length_at, uncounted = packet[6], 4, IPV6_HEADER_SIZE
-    if protocol != TCP:
+    if protocol != TCP or 0 < segment < SMALLEST_SEGMENT:
         return None
     mask[start + 12 : start + 14] = b"\xf0\x80"
     size = len(mask)
     shift = (size - length_at - 2) * 8
     common = int.from_bytes(packet[:size], "big") & int.from_bytes(mask, "big")
     mask[length_at : length_at + 2] = b"\xff\xff"
-    return Likeness(common - (uncounted << shift), int.from_bytes(mask, "big"), shift, size)
+    shortest = start + (packet[start + 12] >> 4 << 2) + (segment + 1 if segment else 0)
+    return Likeness(common - (uncounted << shift), int.from_bytes(mask, "big"), shift, size, shortest, longest)

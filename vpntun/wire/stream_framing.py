@@ -37,7 +37,7 @@ write_prefix = struct.Struct(">H").pack_into
 
 
 class SharedBuffer:
-    """The 256 KiB receive buffer that readers on one event loop share, lent to one reader at a time."""
+    """The 256 KiB receive buffer that readers on one event loop share, lent to one reader at a time: `borrower`."""
 
     __slots__ = ("borrower", "view")
 

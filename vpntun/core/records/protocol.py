@@ -219,13 +219,10 @@ class RecordProtocol:
         fits = count < MOST_DATAGRAMS and (count + 1) * payload <= LARGEST_SEND and padded <= self._largest_taken
         return padded if fits else 0
 
-    def has_one_form(self, session: Session) -> bool:
-        """Whether each record with a superpacket, if it has room for that, is sent in the same way as the last one.
-
-        So it is if the peer takes every superpacket, and records have no parities or travel over a stream.
-        """
-        plain = self._is_stream or (self.dont_fragment and not self.span.protects_bursts)
-        return plain and self.takes == TAKES_ALL and session is self._session
+    def may_go_straight(self, session: Session) -> bool:
+        """Whether superpackets need neither splitting nor a parity, so that they can be sent without asking again."""
+        has_no_parity = self._is_stream or (self.dont_fragment and not self.span.protects_bursts)
+        return has_no_parity and self.takes == TAKES_ALL and session is self._session
 
     def sent(self, session: Session, counter: int, size: int, datagrams: int, now: float) -> None:
         """Note that a record with packets was sealed and sent. `size`: bytes of its message."""

@@ -45,7 +45,6 @@ from collections import deque
 from vpntun.core.records.black_hole import SILENCE, BlackHoleDetector
 from vpntun.core.records.bottleneck import Bottleneck
 from vpntun.core.records.path_estimator import PathEstimator, ReportSample
-from vpntun.core.records.pathmtu import BASE
 from vpntun.core.records.protection import DELAY_HOLDS, Protection
 from vpntun.core.records.sent_log import SentLog
 from vpntun.types import NEVER
@@ -119,31 +118,24 @@ class Span:
 
     def sent(self, counter: int, datagrams: int, size: int, now: float) -> None:
         """Note that a record with packets was sent. `datagrams`: their number; `size`: bytes of the message."""
-        if now - self._last_sent >= IDLENESS or self._unreported_since == NEVER:
-            self._begin_to_send(now)
-        self._last_sent = now
-        self._last_noted = counter
+        self._note_sent(counter, now)
         self._sent_log.sent(counter, datagrams, size, now)
-        if datagrams > 1 or size > BASE:
-            self.black_hole.sent(datagrams, size, now)
+        self.black_hole.sent(datagrams, size, now)
 
     def sent_singles(self, first: int, count: int, each: int, size: int, now: float) -> None:
         """Note that `count` records with packets were sent from the counter `first` on, each in one datagram.
 
         `each`: bytes of all but the last, which may be shorter; `size`: bytes of all together.
         """
-        if now - self._last_sent >= IDLENESS or self._unreported_since == NEVER:
-            self._begin_to_send(now)
-        self._last_sent = now
-        self._last_noted = first + count - 1
+        self._note_sent(first + count - 1, now)
         self._sent_log.sent_singles(first, count, each, size, now)
-        if each > BASE:
-            self.black_hole.sent(1, each, now)
+        self.black_hole.sent(1, each, now)
 
-    def _begin_to_send(self, now: float) -> None:
-        """Note that the next record is the first for a while, or since everything was reported."""
+    def _note_sent(self, counter: int, now: float) -> None:
         if now - self._last_sent >= IDLENESS:
             self.bottleneck.rested(self._sent_log.next, now)
+        self._last_sent = now
+        self._last_noted = counter
         if self._unreported_since == NEVER:
             self._unreported_since = now
             if self.deadline == NEVER:
