@@ -331,7 +331,7 @@ def test_nothing_of_a_removed_peer_is_accepted_or_kept(two: Two) -> None:
     two.bob.take(message, two.wire.to_left)
     assert two.bob.device.packets == []
     two.wire.to_left.peer = None
-    two.loop.pass_time(60.0)  # for what was to be looked at later
+    two.loop.pass_time(REJECT_AFTER_TIME + 10)  # the monitor looks at each session when it ends
     gc.collect()
     assert link() is None
 
