@@ -1,7 +1,7 @@
 """Compare vpntun with the bare path and with the other tunnels that are installed, all on this machine. Needs root.
 
     scripts/bench --quick               the main figures, in less than 5 minutes
-    scripts/bench                       all figures, in two and a half hours
+    scripts/bench                       all figures, in three hours
     scripts/bench --json FILE           also write every reading of every round to FILE
     scripts/bench --paths veth --measure up,down --subjects bare,vpntun-udp,openvpn-udp --rounds 3 --seconds 1
     scripts/bench --paths grid          the grid of ordinary paths, in an hour and a half
