@@ -260,7 +260,8 @@ class Span:
             return
         is_busy = is_here and lost <= MOST_LOSS * (sample.sent - previous.sent)
         self._busy_reports = self._busy_reports + 1 if is_busy else 0
-        self._is_long |= is_busy and (self._busy_reports >= REPORTS_BEFORE_LONG or self._has_been_long)
+        enough = 1 if self._has_been_long or self.estimator.delay.is_short else REPORTS_BEFORE_LONG
+        self._is_long |= self._busy_reports >= enough
         self._long_reports += self._is_long
         self._has_been_long |= self._long_reports >= REPORTS_OF_A_SECOND
 
