@@ -65,6 +65,12 @@ def test_records_become_long_when_four_reports_in_a_row_found_this_program_to_be
     assert simulation.span.estimator.rate == pytest.approx(LOAD, rel=0.1)
 
 
+def test_where_probes_come_back_at_once_one_report_is_enough() -> None:
+    simulation, near = Simulation(1000 * MBIT), Simulation(1000 * MBIT)
+    near.span.estimator.delay.note_probe(0.001, near.now)
+    assert until_long(near) <= until_long(simulation) - (REPORTS_BEFORE_LONG - 1) * INTERVAL * 1000 + 20
+
+
 def test_a_report_of_the_path_between_begins_the_row_anew() -> None:
     simulation = Simulation()
     for _ in range(8):

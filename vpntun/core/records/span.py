@@ -6,9 +6,10 @@ path's queue.
     single       one datagram, or as many as one packet needs (`smallest`): while the path limits the link
     long         45 datagrams, or as many as one send takes (65,469 bytes). This begins once this program limits the
                  link rather than the path (bottleneck.py) and no more than 0.05% of the datagrams are lost, for three
-                 REPORTs in a row, or for one if records were long for twenty before. It ends when over 0.05% are lost,
-                 or any while the program is not the limit; when nothing was reported for 1 s while sending; or when no
-                 record was sent for 1 s, unless they were long for twenty REPORTs and the path did not delay them
+                 REPORTs in a row, or for one if records were long for twenty before, or PROBEs come back within 5 ms.
+                 It ends when over 0.05% are lost, or any while the program is not the limit; when nothing was reported
+                 for 1 s while sending; or when no record was sent for 1 s, unless they were long for twenty REPORTs and
+                 the path did not delay them
     protected    while datagrams are lost at random (protection.py). If PROBEs come back within 5 ms, records are long
                  whatever limits the link, and each burst is sent with a parity (wire/burst.py): on such a path, a
                  record restored by a PARITY (parity.py) comes so late that TCP has taken it for lost. On longer paths,
