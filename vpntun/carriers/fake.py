@@ -9,6 +9,7 @@ from vpntun.core.endpoint import Flow, Outcome, Reachable
 from vpntun.errors import BadPacket
 from vpntun.types import CarrierName, SocketAddress
 from vpntun.wire.message import LARGEST, Buffer
+from vpntun.wire.stream_framing import PREFIX_SIZE
 
 UDP, TCP = 17, 6
 LARGEST_SEND = 65_507
@@ -119,7 +120,7 @@ class FakeEndpoint:
 
     def send_frame(self, frame: memoryview, *, dont_fragment: bool = True) -> Outcome:
         """Record the message, as `send`."""
-        return self.send([frame[2:]], dont_fragment=dont_fragment)
+        return self.send([frame[PREFIX_SIZE:]], dont_fragment=dont_fragment)
 
     def send_first(self, message: Buffer) -> Outcome:
         """Record a message that is sent ahead of data."""

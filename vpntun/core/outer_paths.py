@@ -36,7 +36,7 @@ class OuterNetwork(Protocol):
         """Return the route of a flow; None if there is none, or the host does not have the flow's source address."""
 
     def better_source(self, flow: Flow) -> bytes:
-        """Return the address to send a flow from; empty if the kernel's own choice is good, or there is no better."""
+        """Return the address to send a flow from; empty if the kernel's own choice is good, or the only one."""
 
 
 class UnknownNetwork:

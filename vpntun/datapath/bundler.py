@@ -39,7 +39,7 @@ from vpntun.wire.vnet import SEGMENT_SIZE, SPLIT_FIRST, UNFINISHED
 WORTH_BEGINNING = 4
 """A superpacket is begun in the rest of a record if that has room for a fourth of what an empty record holds."""
 SMALL = 32 * 1024
-"""Bytes. A packet up to this size does not suggest that the following ones will have to be cut."""
+"""Bytes. A packet up to this size may share its record with others like it."""
 
 FIRST_PACKET = BUNDLE_START + ENTRY_SIZE
 """Offset of a record's first packet."""
@@ -70,7 +70,7 @@ class Bundler:
         self._apart = memoryview(bytearray(LARGEST_PACKET))
         """Buffer for reads of the device while superpackets have to be cut: their pieces are written to the record."""
         self._cuts = False
-        """Whether superpackets have to be cut."""
+        """Whether superpackets have to be cut: one was, and since then none came that fits in a record."""
         self._read_at = 0
         """Offset in the buffer to which the last packet was read; 0: it was read to `_apart`."""
         self._plain = plain
@@ -100,11 +100,8 @@ class Bundler:
             if self._sender is not None:
                 self._sender.note_backlog(self._sent)
             self._sent = 0
-        if self._cuts:
-            self._cuts = size > SMALL or size > self._room > 0
-            return False
         run = self._run
-        if run.start and (end := run.extend(header, self._read_at, size, self._end)):
+        if run.start and self._read_at and (end := run.extend(header, self._read_at, size, self._end)):
             self._at = end
             return True
         return False

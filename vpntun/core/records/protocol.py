@@ -92,7 +92,7 @@ class RecordProtocol:
         self.takes = 0
         self.payload = self._path.payload
         self.dont_fragment = False
-        self._is_cut = True  # by this end, and not by IP
+        self._is_cut = True  # whether this end cuts long records, rather than IP
         self.span = Span(self.payload, self._smallest_span(), now)
         self._prober = PathProber(self._path, self.span)
 
