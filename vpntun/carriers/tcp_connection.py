@@ -207,11 +207,8 @@ class TcpConnection:
         write_prefix(frame, 0, len(frame) - PREFIX_SIZE)
         try:
             sent = self._socket.send(frame)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.close()
-            return Outcome.UNDELIVERABLE
+        except OSError:  # `send` meets it again, and holds the message or closes the connection
+            return self.send([frame[PREFIX_SIZE:]])
         if sent == len(frame):
             return Outcome.SENT
         self._hold(frame[sent:])
