@@ -1,4 +1,4 @@
-"""The straight path of a flow's superpackets: whatever happens between two of them takes effect on the next one."""
+"""The straight path of records with one packet: whatever happens between two of them takes effect on the next one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.machine import HandLoop
 from tests.wire.packets import A4, B4, payload, tcp, tcp_run, tcp_superpacket, unfinished
 from vpntun.carriers.fake import FakeEndpoint
 from vpntun.core.endpoint import Flow
+from vpntun.core.single_read import HABIT
 from vpntun.crypto.session import REJECT_AFTER_TIME
 from vpntun.tun.fake import kernels_header
 from vpntun.types import CarrierName
@@ -45,6 +46,22 @@ class Two(TwoEnds):
         self.send(BIG)
         self.send(BIG)
         assert self.alice.link._straight_until > self.loop.now
+        self.bob.device.packets.clear()
+        self.bob.device.headers.clear()
+
+    def send_one_at_a_time(self, *packets: bytes | tuple[bytes, int]) -> None:
+        """Send packets with pauses, in which the loop turns."""
+        for packet in packets:
+            self.send(packet)
+            self.loop.poll()
+
+    def run_straight_one_at_a_time(self) -> None:
+        """Send small packets with pauses until they go straight."""
+        self.alice.link.records.span.protection.wanted = False
+        self.alice.link.records.span._follow(self.loop.now)
+        self.send_one_at_a_time(*[tcp(4, b"begin")] * (HABIT + 1))
+        assert self.alice.link._straight_until > self.loop.now
+        assert self.alice.outbound._single_read._in_a_row == HABIT
         self.bob.device.packets.clear()
         self.bob.device.headers.clear()
 
@@ -188,6 +205,53 @@ def test_over_udp_the_next_one_is_cut_as_soon_as_records_are_to_be_short(loop: H
         two.alice.send(BIG)
         assert max(map(len, two.wire.to_right.sent)) <= two.alice.link.records.payload
         assert len(two.wire.to_right.sent) >= 40
+
+
+@pytest.mark.parametrize("carrier", ["udp", "tcp"])
+def test_packets_that_come_one_at_a_time_arrive_as_they_were_and_are_counted(
+    loop: HandLoop, carrier: CarrierName
+) -> None:
+    with closing(over_udp(loop) if carrier == "udp" else Two(loop)) as two:
+        two.run_straight_one_at_a_time()
+        alice, bob = two.alice.link, two.bob.link
+        sent, received, records = alice.peer.sent_bytes, bob.peer.received_bytes, alice.records.span._sent_log.next
+        small = [tcp(4, bytes([number]) * 20 * number) for number in range(5)]
+        two.send_one_at_a_time(*small[:3], BIG, *small[3:])
+        assert two.bob.device.arrived == [*small[:3], *SINGLES, *small[3:]]
+        assert alice.peer.sent_bytes - sent == bob.peer.received_bytes - received > sum(map(len, small)) + len(BIG[0])
+        assert alice.records.span._sent_log.next >= records + 6
+        assert not two.alice.drops
+
+
+def test_packets_that_come_one_at_a_time_get_a_parity_as_soon_as_losses_ask_for_it(loop: HandLoop) -> None:
+    with closing(over_udp(loop)) as two:
+        two.run_straight_one_at_a_time()
+        span = two.alice.link.records.span
+        span.protection.wanted = span.protection.possible = True
+        span._follow(loop.now)
+        assert span.protection.active
+        two.alice.link.act([])  # as after the REPORT that said so
+        two.send_one_at_a_time(*[tcp(4, b"first")] * span.protection.group)
+        two.alice.send(tcp(4, b"lost"))
+        two.wire.to_right.take()
+        two.send_one_at_a_time(*[tcp(4, b"more")] * span.protection.group)
+        assert tcp(4, b"lost") in two.bob.device.arrived
+
+
+@pytest.mark.parametrize(("outcome", "drops"), [("blocked", {}), ("too big", {"too big for the path": 1})])
+def test_a_packet_that_comes_alone_and_does_not_leave_is_held_or_counted(
+    loop: HandLoop, outcome: str, drops: dict[str, int]
+) -> None:
+    with closing(over_udp(loop)) as two:
+        two.run_straight_one_at_a_time()
+        if outcome == "blocked":
+            two.wire.to_right.opens(1)
+        else:
+            two.wire.to_right.largest = 60
+        two.alice.send(tcp(4, payload(1000)))
+        assert two.alice.drops == drops
+        two.alice.send(tcp(4, payload(1000)))
+        assert bool(two.alice.link.queue) is (outcome == "blocked")
 
 
 def test_only_records_after_which_the_device_had_another_packet_are_a_backlog(two: Two) -> None:

@@ -1,7 +1,8 @@
 """Bundler of packets to a peer that takes records: a BUNDLE is sealed once and sent by one call.
 
     1. The packet is already at its place in the record, because the device was read into it; or it is copied there.
-    2. A superpacket that fills a record by itself goes straight to its link (`Link.send_straight`).
+    2. A superpacket that fills a record by itself goes straight to its link (`Link.send_straight`). So does a packet
+       after which no other is expected.
     3. If a packet does not fit in the rest of the record, the record is sent, and the packet begins the next one where
        it is.
     4. If it is a superpacket and fits in no record, it is cut so that this record and the following ones are filled.
@@ -106,14 +107,17 @@ class Bundler:
             return True
         return False
 
-    def enter(self, link: Link, header: bytearray | memoryview, packet: memoryview, field: int) -> None:
+    def enter(
+        self, link: Link, header: bytearray | memoryview, packet: memoryview, field: int, is_last: bool = False
+    ) -> None:
         """Send the packet at `place` to a link, or let it wait. Raises BadPacket if it cannot be split.
 
-        `field`: its segment field, and SPLIT_FIRST if no peer would take it whole.
+        `field`: its segment field, and SPLIT_FIRST if no peer would take it whole. `is_last`: the device is expected to
+        have no other packet.
         """
         begin, size = self._read_at, len(packet)
         if link is not self.link:
-            if size > SMALL and self.link is None and self._went_straight(link, begin, size, field):
+            if (size > SMALL or is_last) and self.link is None and self._went_straight(link, begin, size, field):
                 return
             self.turn_to(link)
         if begin and not field & SPLIT_FIRST and (not field or link.records.takes == TAKES_ALL):
@@ -136,7 +140,7 @@ class Bundler:
         self.add(packet, field)
 
     def _went_straight(self, link: Link, begin: int, size: int, field: int) -> bool:
-        """Send a superpacket as a record of its own, if it is at its place and the link needs no check."""
+        """Send a packet as a record of its own, if it is at its place and the link needs no check."""
         if begin != FIRST_PACKET or field & SPLIT_FIRST:
             return False
         _put_entry(self._buffer, BUNDLE_START, size, field)

@@ -8,7 +8,7 @@ A packet from the device
 
 Waiting packets are sent once there is a session, the HELLO has arrived, or the endpoint is ready again.
 
-A superpacket that fills a record is sent by `send_straight`, without the checks that the record before it has passed.
+A record of one packet is sent by `send_straight`, without the checks that the record before it has passed lately.
 
 Every authenticated message enters by `opened`, which classifies it once: a keepalive, a record without packets, a
 bundle, or a bare packet. A bundle in the session and from the endpoint in use enters by `bundle_opened`.
@@ -139,7 +139,7 @@ class Link(ControlledPeer):
         super().touch()
 
     def send_straight(self, record: memoryview) -> bool:
-        """Send a record of one superpacket as `send_record` does, if the one before it has passed all checks lately.
+        """Send a record of one packet as `send_record` does, if the one before it has passed all checks lately.
 
         Returns False if it has to pass them itself.
         """
@@ -157,9 +157,9 @@ class Link(ControlledPeer):
         ):
             return False
         counter, size, payload = session.send_counter, len(record) + DATA_OVERHEAD, self.records.payload
-        if endpoint.is_stream:
+        if endpoint.is_stream or size <= payload:
             count = 1
-            outcome = endpoint.send_frame(buffer.seal_frame(session, record))
+            outcome = endpoint.send_frame(buffer.seal_frame(session, record), dont_fragment=True)
         else:
             buffers = buffer.seal_burst(session, record, payload, 0)
             count = len(buffers) + 1 >> 1
@@ -189,9 +189,7 @@ class Link(ControlledPeer):
         if buffer.pending:
             buffer.flush()
         counter, count = session.send_counter, 1
-        if is_stream:
-            outcome = endpoint.send_frame(buffer.seal_frame(session, record))
-        elif size <= payload:
+        if is_stream or size <= payload:
             outcome = endpoint.send_frame(buffer.seal_frame(session, record), dont_fragment=records.dont_fragment)
         else:
             padded = records.protected_size(len(record))
@@ -203,14 +201,13 @@ class Link(ControlledPeer):
             self._note_sleep()
         records.sent(session, counter, size, count, now)
         self._account(session, outcome, 1, size, payload, now)
-        if is_stream or count > 1:
-            self._go_straight(session, now)
-        elif parity := records.parity_of(session, counter, record):
+        if count == 1 and (parity := records.parity_of(session, counter, record)):
             buffer.add(self, session, memoryview(parity), is_record=True)
+        self._go_straight(session, now)
         return True
 
     def _go_straight(self, session: Session, now: float) -> None:
-        """Let `send_straight` send the superpackets that follow, until something is due."""
+        """Let `send_straight` send the records that follow, until something is due."""
         records = self.records
         if records.may_go_straight(session):
             self._straight_session, self._straight_room = session, records.room

@@ -84,17 +84,17 @@ class Outbound:
             packet = room[:size]
             try:
                 if (known := find(bytes(header), packet)) is not None:
-                    enter(known[0], header, packet, known[1])
+                    enter(known[0], header, packet, known[1], single)
                 else:
-                    self._take(packet)
+                    self._take(packet, is_last=single)
             except BadPacket as bad:
                 self._drops[bad.reason] += 1
         bundler.flush()
         if is_empty:
             bundler.drained()
 
-    def _take(self, packet: memoryview) -> None:
-        """Find the packet's link, and enter it there. Raises BadPacket."""
+    def _take(self, packet: memoryview, *, is_last: bool) -> None:
+        """Find the packet's link, and enter it there, as Bundler.enter. Raises BadPacket."""
         length_of(packet)
         destination = destination_of(packet)
         is_watched = destination in self._guard.endpoints
@@ -109,7 +109,7 @@ class Outbound:
         is_superpacket = header[1] != GSO_NONE
         if field and not field & SPLIT_FIRST and not is_watched and is_superpacket == bool(field & SEGMENT_SIZE):
             self._known.keep(bytes(header), likeness_of(packet, field & SEGMENT_SIZE), (link, field))
-        self._bundler.enter(link, header, packet, field)
+        self._bundler.enter(link, header, packet, field, is_last)
 
     def _refuse(self, packet: memoryview) -> None:
         """Drop a packet whose destination belongs to no peer, and send an ICMP error to its sender, as WireGuard does.

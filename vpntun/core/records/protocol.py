@@ -220,9 +220,11 @@ class RecordProtocol:
         return padded if fits else 0
 
     def may_go_straight(self, session: Session) -> bool:
-        """Whether superpackets need neither splitting nor a parity, so that they can be sent without asking again."""
-        has_no_parity = self._is_stream or (self.dont_fragment and not self.span.protects_bursts)
-        return has_no_parity and self.takes == TAKES_ALL and session is self._session
+        """Whether packets need neither splitting nor a parity, so that they can be sent without asking again."""
+        if self.takes != TAKES_ALL or session is not self._session:
+            return False
+        span = self.span
+        return self._is_stream or (self.dont_fragment and not span.protects_bursts and not span.protection.active)
 
     def sent(self, session: Session, counter: int, size: int, datagrams: int, now: float) -> None:
         """Note that a record with packets was sealed and sent. `size`: bytes of its message."""
