@@ -24,7 +24,8 @@ from namespaces import until
 from vpntun.crypto.aead import WHY_NOT_OPENSSL
 
 VPNTUN = (sys.executable, "-m", "vpntun")
-BOUND = Path(__file__).with_name("bound.py")
+BOUND = "scripts.benchmark.bound"
+"""Module of the bound (bound.py), found from the checkout, as vpntun is."""
 WIREGUARD_GO = "wireguard-go"
 TWIN = 100  # added to a tunnel's number for a second tunnel of the same kind
 
@@ -202,10 +203,10 @@ def _bound(site: Site) -> None:
     """Set up the loop that checks nothing (bound.py)."""
     if WHY_NOT_OPENSSL:
         raise BenchError(f"bound needs the extra 'fast': {WHY_NOT_OPENSSL}")
-    site.start(site.b, sys.executable, BOUND, site.device(site.b), str(site.port))
+    site.start(site.b, sys.executable, "-m", BOUND, site.device(site.b), str(site.port))
     if not until(lambda: site.b.listens(site.port), 5):
         raise BenchError("bound.py does not listen")
-    site.start(site.a, sys.executable, BOUND, site.device(site.a), str(site.port), site.b.outer)
+    site.start(site.a, sys.executable, "-m", BOUND, site.device(site.a), str(site.port), site.b.outer)
     for machine in (site.a, site.b):
         configure(site, machine)
 
