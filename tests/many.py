@@ -34,10 +34,10 @@ from vpntun.crypto.symmetric import blake2s
 from vpntun.datapath.bundler import Bundler
 from vpntun.datapath.engine import Engine, takes_of
 from vpntun.datapath.inbound import Inbound
-from vpntun.datapath.link import Link
 from vpntun.datapath.links import Links
 from vpntun.datapath.plain import PlainSender
-from vpntun.datapath.seal_buffer import SealBuffer
+from vpntun.link.link import Link
+from vpntun.link.seal_buffer import SealBuffer
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Lookups
 from vpntun.runtime.schedule import Schedule

@@ -29,6 +29,7 @@ ROOMS = (
     "firewall",
     "netconf",
     "process",
+    "link",
     "datapath",
     "control",
     "daemon",

@@ -17,7 +17,8 @@ ELSEWHERE = {
     "cli/devices.py": "netns/test_persistent.py",  # needs a network of its own, and a second user
     "control/opening.py": "netns/test_wg_tool.py",  # needs the machine's own folders
     "control/client.py": "cli/test_control.py",  # asked by the commands, over real sockets
-    "datapath/client_link.py": "datapath/test_two_ends.py",  # needs somebody to call
+    "link/client_link.py": "datapath/test_two_ends.py",  # needs somebody to call
+    "link/sending_link.py": "link/test_link.py",  # a link's two halves work together
 }
 NO_BEHAVIOUR = {
     "carriers/base.py",  # protocols, and an owner whose methods do nothing

@@ -39,9 +39,9 @@ from vpntun.control.state import TunnelState
 from vpntun.crypto.aead import BACKEND
 from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.datapath.engine import Engine
-from vpntun.datapath.link import Link
 from vpntun.datapath.links import Links
 from vpntun.errors import ConfigurationError, VpntunError
+from vpntun.link.link import Link
 from vpntun.netconf.cleanup import clean_up
 from vpntun.netconf.host import HostNetwork
 from vpntun.netconf.journal import Journal

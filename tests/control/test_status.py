@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.datapath.ends import ALICE, BOB, PSK, End, Wire, ipv4
-from tests.datapath.test_link import HERE, THERE, Two
+from tests.link.test_link import HERE, THERE, Two
 from tests.machine import HandLoop
 from vpntun import __version__
 from vpntun.config.peer import PeerSettings

@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from tests.conftest import ExpectedErrors
 from tests.control.socket_client import SocketClient, sleeps
 from tests.datapath.ends import ALICE, BOB, CAROL, PSK
-from tests.datapath.test_link import Two
+from tests.link.test_link import Two
 from tests.machine import HandLoop, logged
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.uapi import LARGEST_REQUEST, SETTABLE, UapiExchange, UapiServer, describe
 from vpntun.crypto.keys import KeyPair
-from vpntun.datapath.link import Link
 from vpntun.errors import VpntunError
+from vpntun.link.link import Link
 
 GET = "get=1\n\n"
 WALL = 1_700_000_000.5

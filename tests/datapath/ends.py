@@ -23,9 +23,9 @@ from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.keys import KeyPair, clamp
 from vpntun.crypto.session import Session
 from vpntun.datapath.engine import Engine
-from vpntun.datapath.link import Link
-from vpntun.datapath.link_monitor import LinkObserver
 from vpntun.errors import BadPacket
+from vpntun.link.link import Link
+from vpntun.link.link_monitor import LinkObserver
 from vpntun.netconf.localnets import OwnAddresses
 from vpntun.runtime.loop import Loop
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS

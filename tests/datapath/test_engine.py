@@ -15,7 +15,7 @@ from vpntun.core.endpoint import Flow
 from vpntun.core.outer_paths import OuterRoute
 from vpntun.core.records.pathmtu import BASE
 from vpntun.datapath.engine import ROUTES_PER_TURN, takes_of
-from vpntun.datapath.link import Link
+from vpntun.link.link import Link
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
 from vpntun.tun.fake import FakeDevice
 from vpntun.wire import record

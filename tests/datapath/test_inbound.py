@@ -17,8 +17,8 @@ from tests.machine import HandLoop, logged
 from vpntun.carriers.fake import FakeEndpoint
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator
-from vpntun.datapath.controlled_peer import MOST_LINES
 from vpntun.errors import DeviceError
+from vpntun.link.controlled_peer import MOST_LINES
 from vpntun.wire.message import COOKIE_REPLY, DATA, INITIATION, RESPONSE
 
 HERE, THERE, ELSEWHERE = "10.0.1.1", "10.0.2.2", "10.0.9.9"

@@ -19,9 +19,9 @@ from tests.machine import HandLoop, logged
 from tests.many import Crowd, Member, Server, key_of, network_of, settings_of
 from vpntun.config.peer import PeerSettings
 from vpntun.crypto.keys import format_key
-from vpntun.datapath.client_link import ClientLink
-from vpntun.datapath.link import Link
 from vpntun.errors import ConfigurationError
+from vpntun.link.client_link import ClientLink
+from vpntun.link.link import Link
 from vpntun.runtime.state import Endpoints
 
 HELLO = b"hello"

@@ -19,7 +19,7 @@ from vpntun.carriers.udp import UdpCarrier
 from vpntun.core.events import HandshakeWanted
 from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.wireguard.peer import Peer
-from vpntun.datapath.client_link import ClientLink
+from vpntun.link.client_link import ClientLink
 from vpntun.runtime.resolver import Found, Lookups, Resolver
 from vpntun.types import CarrierName, Transport
 

@@ -14,8 +14,8 @@ from tests.conftest import ExpectedErrors
 from tests.datapath.ends import ALICE, BOB, CAROL, End, Wire, ipv4
 from tests.machine import Clock, HandLoop
 from vpntun.core.queue import Entry, PacketQueue
-from vpntun.datapath.link import Link
 from vpntun.errors import DeviceError
+from vpntun.link.link import Link
 from vpntun.runtime.internal_errors import MOST_TRACEBACKS, InternalErrors
 from vpntun.runtime.loop import MOST_FAILURES_IN_A_ROW, SECONDS_AFTER_FAILURES
 from vpntun.runtime.schedule import REST, Schedule

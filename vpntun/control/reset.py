@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from vpntun.config.peer import PeerSettings
 from vpntun.crypto.keys import format_key
-from vpntun.datapath.link import Link
 from vpntun.errors import AmbiguousPeer, NoSuchPeer
+from vpntun.link.link import Link
 from vpntun.runtime.log import notice
 
 MOST_LISTED = 10

@@ -18,9 +18,9 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.control.reset import forget_timestamp
 from vpntun.control.status import status_of
 from vpntun.control.uapi import describe
-from vpntun.datapath.link import Link
 from vpntun.datapath.links import Links
 from vpntun.errors import DeviceError, VpntunError
+from vpntun.link.link import Link
 from vpntun.process.start import Start
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Lookups

@@ -28,8 +28,8 @@ from vpntun import __version__
 from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
-from vpntun.datapath.link import Link
-from vpntun.datapath.link_monitor import live_session
+from vpntun.link.link import Link
+from vpntun.link.link_monitor import live_session
 from vpntun.types import NEVER, Interface
 
 State = Literal["connected", "one-way", "connecting", "waiting"]

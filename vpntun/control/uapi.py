@@ -22,8 +22,8 @@ from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.unix_server import Reply, SocketInUse, UnixServer
 from vpntun.crypto.keys import KEY_SIZE, KeyPair
-from vpntun.datapath.link import Link
 from vpntun.errors import VpntunError
+from vpntun.link.link import Link
 from vpntun.runtime.log import NOTICE, LineLimit
 from vpntun.runtime.loop import Loop
 

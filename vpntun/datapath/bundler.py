@@ -16,10 +16,10 @@ in the processor's cache.
 
 from __future__ import annotations
 
-from vpntun.datapath.link import Link
 from vpntun.datapath.plain import PlainSender
-from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.errors import BadPacket
+from vpntun.link.link import Link
+from vpntun.link.seal_buffer import SealBuffer
 from vpntun.tun.base import LARGEST_PACKET
 from vpntun.wire.gso import Splitter
 from vpntun.wire.message import LARGEST

@@ -16,9 +16,9 @@ from collections import Counter
 
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.routes import RouteTable
-from vpntun.datapath.link import Link
 from vpntun.datapath.relay import Relay
 from vpntun.errors import BadPacket
+from vpntun.link.link import Link
 from vpntun.tun.base import Device
 from vpntun.wire.gro_coalescer import GroCoalescer
 from vpntun.wire.ip import length_of, source_of

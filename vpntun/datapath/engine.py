@@ -1,7 +1,7 @@
 """Data path of one device: everything between the device, the carriers and the links.
 
-    outbound    device -> outbound.py -> bundler.py or plain.py -> seal_buffer.py -> link.py -> an endpoint of a carrier
-    inbound     a carrier -> inbound.py -> link.py -> delivery.py, with Relay relay.py -> device
+    outbound    device -> outbound.py -> bundler.py or plain.py -> link/ -> an endpoint of a carrier
+    inbound     a carrier -> inbound.py -> link/ -> delivery.py, with Relay relay.py -> device
 
 The daemon, the tests and the benchmarks build the same engine, on a real device and real carriers (tun/device.py,
 carriers/), or on fake ones (tun/fake.py, carriers/fake.py).
@@ -22,14 +22,14 @@ from vpntun.crypto.keys import KeyPair
 from vpntun.datapath.bundler import Bundler
 from vpntun.datapath.delivery import Delivery
 from vpntun.datapath.inbound import Inbound
-from vpntun.datapath.link import Link
-from vpntun.datapath.link_monitor import LinkMonitor, LinkObserver, NoObserver
 from vpntun.datapath.loopguard import LoopGuard
 from vpntun.datapath.outbound import Outbound
 from vpntun.datapath.plain import PlainSender
 from vpntun.datapath.relay import Relay
-from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.errors import DeviceError
+from vpntun.link.link import Link
+from vpntun.link.link_monitor import LinkMonitor, LinkObserver, NoObserver
+from vpntun.link.seal_buffer import SealBuffer
 from vpntun.netconf.localnets import OwnAddresses
 from vpntun.runtime.clock import Pause
 from vpntun.runtime.log import notice
@@ -173,7 +173,7 @@ class Engine:
         if not is_looking:
             self._look_at_routes()
 
-    # For the links (datapath/link.py, datapath/client_link.py)
+    # For the links (LinkOwner of link/link.py, Dialler of link/client_link.py)
 
     def has_moved(self, link: Link) -> None:
         """Note that a peer has moved: update the loop guard and the routes, and call the observer."""

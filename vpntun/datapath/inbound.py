@@ -25,9 +25,9 @@ from vpntun.core.endpoint import Endpoint, Reachable
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.session import REKEY_ON_RECEIVE_AFTER, Session
-from vpntun.datapath.drops import note_drop
-from vpntun.datapath.link import Link
 from vpntun.errors import BadPacket
+from vpntun.link.drops import note_drop
+from vpntun.link.link import Link
 from vpntun.runtime.log import Warnings
 from vpntun.runtime.loop import Loop
 from vpntun.wire.burst import join_in_order

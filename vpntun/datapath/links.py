@@ -28,9 +28,9 @@ from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.selection.server import ServerCarriers
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.keys import format_key
-from vpntun.datapath.client_link import ClientLink
 from vpntun.datapath.engine import Engine
-from vpntun.datapath.link import Link
+from vpntun.link.client_link import ClientLink
+from vpntun.link.link import Link
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.resolver import Found, Lookups, Resolver
 from vpntun.runtime.state import Endpoints, TimestampFile

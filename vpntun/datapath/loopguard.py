@@ -21,7 +21,7 @@ from ipaddress import ip_address
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.endpoint import Endpoint, Flow
 from vpntun.core.routes import RouteTable
-from vpntun.datapath.link import Link
+from vpntun.link.link import Link
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
 from vpntun.wire.message import Buffer

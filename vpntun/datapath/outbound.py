@@ -22,9 +22,9 @@ from vpntun.core.bucket import TokenBucket
 from vpntun.core.routes import RouteTable
 from vpntun.core.single_read import SingleReadHint
 from vpntun.datapath.bundler import Bundler
-from vpntun.datapath.link import Link
 from vpntun.datapath.loopguard import LoopGuard
 from vpntun.errors import BadPacket
+from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
 from vpntun.tun.base import Device
 from vpntun.wire.icmp import UNREACHABLE, error_about, may_be_told_of

@@ -2,15 +2,15 @@
 
 1. A superpacket is split into packets with finished checksums.
 2. Each packet is padded to a multiple of 16 bytes, but not beyond the MTU.
-3. It is sealed into the batch, which is sent when no more packets are at hand (seal_buffer.py).
+3. It is sealed into the batch, which is sent when no more packets are at hand (link/seal_buffer.py).
 """
 
 from __future__ import annotations
 
 from vpntun.crypto.session import Session
-from vpntun.datapath.link import Link
-from vpntun.datapath.seal_buffer import SealBuffer
 from vpntun.errors import BadPacket
+from vpntun.link.link import Link
+from vpntun.link.seal_buffer import SealBuffer
 from vpntun.wire.gso import Splitter
 from vpntun.wire.message import DATA_OVERHEAD, LARGEST
 

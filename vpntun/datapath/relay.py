@@ -22,8 +22,8 @@ from weakref import WeakKeyDictionary
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.routes import RouteTable
 from vpntun.datapath.bundler import Bundler
-from vpntun.datapath.link import Link
 from vpntun.errors import BadPacket
+from vpntun.link.link import Link
 from vpntun.netconf.localnets import OwnAddresses
 from vpntun.runtime.clock import boottime
 from vpntun.wire.icmp import TIME_EXCEEDED, TOO_BIG, IcmpError, error_about, may_be_told_of

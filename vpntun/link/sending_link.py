@@ -1,91 +1,49 @@
-"""Link to one peer: decides how packets are sent now, and processes everything that the peer sends.
+"""Sending half of a link: decides how packets are sent to its peer now, and sends its sealed messages.
 
 A packet from the device
     waits            in the link's queue, unsealed, if there is no session or no endpoint, the endpoint is not ready,
                      others wait already, or the peer's HELLO is awaited. Without a session a handshake is asked for
-    is bundled       if the peer is a vpntun that takes records (bundler.py)
-    is sent plain    to any other WireGuard, one packet a message (plain.py)
+    is bundled       if the peer is a vpntun that takes records (datapath/bundler.py)
+    is sent plain    to any other WireGuard, one packet a message (datapath/plain.py)
 
 Waiting packets are sent once there is a session, the HELLO has arrived, or the endpoint is ready again.
 
 A record of one packet is sent by `send_straight`, without the checks that the record before it has passed lately.
-
-Every authenticated message enters by `opened`, which classifies it once: a keepalive, a record without packets, a
-bundle, or a bare packet. A bundle in the session and from the endpoint in use enters by `bundle_opened`.
-controlled_peer.py carries out the core's decisions.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from vpntun.core.endpoint import Endpoint, Outcome
+from vpntun.core.endpoint import Outcome
 from vpntun.core.events import HandshakeWanted
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.executor import CarrierSelector
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.session import REJECT_AFTER_TIME, Session
-from vpntun.datapath.controlled_peer import ControlledPeer
-from vpntun.datapath.drops import note_drop
-from vpntun.datapath.seal_buffer import SealBuffer
-from vpntun.errors import BadPacket
-from vpntun.runtime.log import Warnings
+from vpntun.link.controlled_peer import ControlledPeer
+from vpntun.link.seal_buffer import SealBuffer
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.schedule import Schedule
-from vpntun.types import CarrierName
 from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
-from vpntun.wire.record import BUNDLE, ECHO, LAST_KIND, PARITY, PROBE
 
 SECONDS_BETWEEN_CHECKS = 0.05
 """Seconds between two checks of state that takes seconds to change."""
 
 
-class LinkOwner(Protocol):
-    """Parts and calls of the engine that a link uses."""
-
-    @property
-    def loop(self) -> Loop:
-        """The loop that all links share."""
-
-    @property
-    def schedule(self) -> Schedule:
-        """The deadlines of all links."""
-
-    @property
-    def seal_buffer(self) -> SealBuffer:
-        """The buffer that messages are sealed into."""
-
-    def deliver_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
-        """Deliver the packets of a bundle. Raises BadPacket."""
-
-    def deliver_packet(self, link: Link, packet: memoryview) -> None:
-        """Deliver one packet, with its padding. Raises BadPacket."""
-
-    def drain(self, link: Link) -> None:
-        """Send the waiting packets until the path accepts no more."""
-
-    def has_moved(self, link: Link) -> None:
-        """Note that the peer's endpoint has changed."""
-
-    def has_acted(self, link: Link) -> None:
-        """Note that the core has decided something, which may change whether packets can be sent."""
-
-
-class Link(ControlledPeer):
-    """The link of a server, and the common part of a client's (client_link.py)."""
+class SendingLink(ControlledPeer):
+    """The sending half of a link (link.py). It seals into `seal_buffer`, which all links share."""
 
     def __init__(
         self,
-        owner: LinkOwner,
+        loop: Loop,
+        schedule: Schedule,
+        seal_buffer: SealBuffer,
         peer: Peer,
         selector: CarrierSelector,
         records: RecordProtocol,
-        name: str = "",
+        name: str,
     ) -> None:
-        self._owner = owner
-        self._seal_buffer = owner.seal_buffer
-        self._warnings = Warnings()
+        self._seal_buffer = seal_buffer
         self._slept = 0.0
         self._check_at = 0.0
         self._straight_until = 0.0
@@ -94,9 +52,7 @@ class Link(ControlledPeer):
         self._straight_session: Session | None = None
         self._straight_room = 0
         self._span = records.span
-        super().__init__(owner.loop, owner.schedule, peer, selector, records, name)
-
-    # Out
+        super().__init__(loop, schedule, peer, selector, records, name)
 
     def session_to_send_with(self) -> Session | None:
         """Return the session if a data message can be sent now. Without a session, ask for a handshake."""
@@ -281,99 +237,3 @@ class Link(ControlledPeer):
             events.append(HandshakeWanted())
         if events:
             self.act(events)
-
-    # In
-
-    def opened(
-        self, session: Session, counter: int, datagrams: int, source: Endpoint, plaintext: memoryview, size: int
-    ) -> None:
-        """Process an authenticated message, which is not a replay.
-
-        `datagrams`: the number of datagrams that it arrived in. `size`: bytes of the sealed message.
-        """
-        peer, records, now = self.peer, self.records, self._loop.now
-        peer.received_bytes += size
-        kind = plaintext[0] if plaintext else 0
-        if kind == BUNDLE or kind > LAST_KIND:
-            if events := peer.opened(session, counter, source, now, keepalive=False):
-                self.act(events)
-            records.opened(session, counter, datagrams, now, plaintext)
-            self.touched_by_traffic(now)
-            try:
-                if kind == BUNDLE:
-                    self._owner.deliver_bundle(self, plaintext, source)
-                else:
-                    self._owner.deliver_packet(self, plaintext)
-            except BadPacket as bad:
-                self.drop(bad, source)
-            return
-        follow = kind not in (PROBE, ECHO)
-        if events := peer.opened(session, counter, source, now, keepalive=True, follow=follow):
-            self.act(events)
-        records.opened_control(session, counter, datagrams)
-        self.touched_by_traffic(now)
-        if plaintext:
-            self._take_record(session, plaintext, source)
-
-    def bundle_opened(
-        self, session: Session, counter: int, datagrams: int, record: memoryview, source: Endpoint, size: int
-    ) -> None:
-        """Process a bundle in the session that this end sends with, from the peer's endpoint.
-
-        It needs none of the checks by which `opened` notices another session, another endpoint, or an old key.
-        """
-        peer, now = self.peer, self._loop.now
-        peer.received_bytes += size
-        peer.timers.data_received(now)
-        self.records.opened(session, counter, datagrams, now, record)
-        if now >= self._traffic_noted_until:
-            self.touched_by_traffic(now)
-        try:
-            self._owner.deliver_bundle(self, record, source)
-        except BadPacket as bad:
-            self.drop(bad, source)
-
-    def drop(self, bad: BadPacket, source: Endpoint) -> None:
-        """Count a dropped message or packet of this peer."""
-        note_drop(self.drops, self._warnings, bad, source)
-
-    def _take_record(self, session: Session, record: memoryview, source: Endpoint) -> None:
-        """Process a record without packets. The clock is read again: a round trip may end late in a long turn."""
-        try:
-            if not record[0]:  # neither a record nor an IP packet begins with 0
-                raise BadPacket("bad inner packet")
-            if record[0] != PARITY:
-                self._note_sleep()
-                self.act(self.records.received(session, record, source, self._loop.time()))
-            elif (restored := self.records.restore(session, record, self._loop.now)) is not None:
-                # A relay changes packets in place, so they must be writable.
-                self._owner.deliver_bundle(self, memoryview(bytearray(restored)), source)
-        except BadPacket as bad:
-            self.drop(bad, source)
-
-    # For the core
-
-    def resolve(self) -> None:
-        """Do nothing: a server has no name to look up."""
-
-    def renew_candidates(self) -> None:
-        """Do nothing: a server calls nobody."""
-
-    def renew_port(self) -> None:
-        """Do nothing: peers call a server at its port."""
-
-    def dial(self, carrier: CarrierName, candidate: Endpoint) -> None:
-        """Do nothing: a server does not dial."""
-
-    def give_up_dials(self) -> None:
-        """Do nothing: a server does not dial."""
-
-    def drain_queue(self) -> None:
-        """Send the waiting packets until the path accepts no more."""
-        self._owner.drain(self)
-
-    def _has_moved(self) -> None:
-        self._owner.has_moved(self)
-
-    def _has_acted(self) -> None:
-        self._owner.has_acted(self)

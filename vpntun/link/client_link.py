@@ -11,7 +11,7 @@ from vpntun.core.endpoint import Endpoint
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.wireguard.peer import Peer
-from vpntun.datapath.link import Link, LinkOwner
+from vpntun.link.link import Link, LinkOwner
 from vpntun.runtime.resolver import Resolver
 from vpntun.types import CarrierName, SocketAddress
 

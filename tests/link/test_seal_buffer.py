@@ -16,8 +16,8 @@ from tests.wire.packets import but_for_what_df_frees, payload, tcp_run, tcp_supe
 from vpntun.core.records.span import LARGEST_SEND
 from vpntun.crypto.noise import SessionKeys
 from vpntun.crypto.session import Session
-from vpntun.datapath.link import Link
-from vpntun.datapath.seal_buffer import MOST_MESSAGES, SealBuffer
+from vpntun.link.link import Link
+from vpntun.link.seal_buffer import MOST_MESSAGES, SealBuffer
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.record import LARGEST_RECORD, PARITY, TAKES_ALL, Parity
 

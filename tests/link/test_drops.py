@@ -6,8 +6,8 @@ from collections import Counter
 
 from tests.machine import logged
 from vpntun.carriers.fake import FakeEndpoint
-from vpntun.datapath.drops import ADVICE, note_drop
 from vpntun.errors import BadPacket
+from vpntun.link.drops import ADVICE, note_drop
 from vpntun.runtime.log import Warnings
 
 THERE = FakeEndpoint("there")

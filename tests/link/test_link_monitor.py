@@ -8,8 +8,8 @@ import pytest
 
 from tests.datapath.ends import ALICE, BOB, End, TwoEnds, ipv4
 from tests.machine import HandLoop
-from vpntun.datapath.link import Link
-from vpntun.datapath.link_monitor import LinkMonitor
+from vpntun.link.link import Link
+from vpntun.link.link_monitor import LinkMonitor
 
 PACKET = ipv4("10.0.0.1", "10.0.0.2", b"x")
 
@@ -150,7 +150,7 @@ def test_a_link_that_flaps_sets_no_additional_timers(up: Watched, monkeypatch: p
     monkeypatch.setattr(up.loop, "call_later", lambda seconds, callback: asked.append(seconds))
     link = up.alice.link
     for state in [False, True] * 20:
-        monkeypatch.setattr("vpntun.datapath.link_monitor.is_up", lambda _, state=state: state)
+        monkeypatch.setattr("vpntun.link.link_monitor.is_up", lambda _, state=state: state)
         up.monitor.look(link)
     assert asked == []
     assert len(up.changes) == 40

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from vpntun.crypto.session import REJECT_AFTER_TIME, Session
-from vpntun.datapath.link import Link
+from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
 
 
