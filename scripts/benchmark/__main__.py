@@ -91,7 +91,7 @@ def _options() -> argparse.Namespace:
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="only the main figures, fewer rounds, shorter loads")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds on each path (7, or 5; quick: 2 or 1)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds (7; hub, grid 5; quick: veth 2, else 1)")
     usual = "; ".join(
         f"{name}{plan.seconds:g}, grid {plan.grid_seconds:g}" for name, plan in (("", WHOLE), ("quick: ", QUICK))
     )

@@ -1,7 +1,9 @@
 """Bound: how fast a tunnel in Python could be on this machine if it checked nothing. Never use it as a tunnel.
 
-    bound.py DEVICE PORT            waits for a connection
-    bound.py DEVICE PORT ADDRESS    opens one
+    python -m scripts.benchmark.bound DEVICE PORT            waits for a connection
+    python -m scripts.benchmark.bound DEVICE PORT ADDRESS    opens one
+
+Run it in the checkout, whose vpntun opens the device.
 
 It has one TUN device with offloads, one TCP connection, one loop. It seals each superpacket with a key of zeros and
 sends it behind its length; the other end opens it and writes it to its device. It has no handshake, allowed IPs, replay

@@ -223,6 +223,18 @@ def test_packets_that_come_one_at_a_time_arrive_as_they_were_and_are_counted(
         assert not two.alice.drops
 
 
+def test_packets_that_come_one_at_a_time_need_no_full_check(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    two.run_straight_one_at_a_time()
+    checked: list[memoryview] = []
+    monkeypatch.setattr(two.alice.link, "send_record", lambda record, **_: checked.append(record))
+    two.send_one_at_a_time(tcp(4, b"one"), tcp(4, b"two"))
+    assert two.bob.device.arrived == [tcp(4, b"one"), tcp(4, b"two")]
+    assert not checked
+    two.alice.link.touch()
+    two.send_one_at_a_time(tcp(4, b"three"))
+    assert len(checked) == 1
+
+
 def test_packets_that_come_one_at_a_time_get_a_parity_as_soon_as_losses_ask_for_it(loop: HandLoop) -> None:
     with closing(over_udp(loop)) as two:
         two.run_straight_one_at_a_time()

@@ -7,9 +7,10 @@
        it goes to the same link with the same segment field.
     4. Else its destination selects the link, by the longest prefix. Without a link it is dropped and counted, and its
        sender gets an ICMP error, at a limited rate. The tunnel's own packets are dropped too (loopguard.py).
-    5. Usually it is for the same link as the packet before, and fits: only its entry is written.
-    6. Else the bundler begins another record, cuts the packet, sends it plain, or lets it wait.
-    7. When the device is empty, or the limit of a turn is reached, the record is sent.
+    5. If the device is read only once in this turn (core/single_read.py), the packet usually goes straight to its link.
+    6. Usually it is for the same link as the packet before, and fits: only its entry is written.
+    7. Else the bundler begins another record, cuts the packet, sends it plain, or lets it wait.
+    8. When the device is empty, or the limit of a turn is reached, the record is sent.
 
 In the usual case no memory is allocated for a packet.
 """
@@ -94,7 +95,7 @@ class Outbound:
             bundler.drained()
 
     def _take(self, packet: memoryview, *, is_last: bool) -> None:
-        """Find the packet's link, and enter it there, as Bundler.enter. Raises BadPacket."""
+        """Find the packet's link, and enter the packet there. `is_last`: as in Bundler.enter. Raises BadPacket."""
         length_of(packet)
         destination = destination_of(packet)
         is_watched = destination in self._guard.endpoints

@@ -1,7 +1,7 @@
 """Base class of links: start and stop, deadlines, and the actions that carry out the core's decisions.
 
 The core decides and returns events. The executor (core/selection/executor.py) carries them out by calling the actions
-of this class. The link (link.py) handles packets.
+of this class. SendingLink (sending_link.py) sends packets, and Link (link.py) processes what arrives.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ A packet from the device
 
 Waiting packets are sent once there is a session, the HELLO has arrived, or the endpoint is ready again.
 
-A record of one packet is sent by `send_straight`, without the checks that the record before it has passed lately.
+A packet that fills a record or comes alone is sent by `send_straight`, without the checks that an earlier record has
+passed in the last 50 ms.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class SendingLink(ControlledPeer):
         super().touch()
 
     def send_straight(self, record: memoryview) -> bool:
-        """Send a record of one packet as `send_record` does, if the one before it has passed all checks lately.
+        """Send a record of one packet as `send_record` does, if an earlier one has passed all checks lately.
 
         Returns False if it has to pass them itself.
         """
