@@ -134,7 +134,8 @@ class PathProber:
         self._span = span
         self._probes = Probes()
         self._endpoint: Endpoint | None = None
-        self._length_passed_at = NEVER
+        self.conclusion_deadline = NEVER
+        """When `conclude` is due."""
 
     @property
     def last_round_trip(self) -> tuple[float, float]:
@@ -143,23 +144,19 @@ class PathProber:
 
     def deadline(self, *, search: bool) -> float:
         """When `handle_timer` is due. `search`: whether to search for the longest datagram."""
-        doubts = min(self.doubt_deadline, self.conclusion_deadline)
-        return min(self._probes.deadline, self.arrivals.deadline, self._search_deadline(search=search), doubts)
+        due = self._search_deadline(search=search)
+        due = min(due, self._probes.deadline, self.arrivals.deadline, self.conclusion_deadline)
+        return due if due <= self._span.black_hole.deadline else min(due, self.doubt_deadline)
 
     @property
     def doubt_deadline(self) -> float:
         """When `look_for_black_hole` is due, even if nothing is sent: records seem to vanish."""
         return self._span.black_hole.deadline + self._patience
 
-    @property
-    def conclusion_deadline(self) -> float:
-        """When `conclude` is due."""
-        return self._length_passed_at + HINDSIGHT
-
     def moved(self, endpoint: Endpoint, now: float, *, ipv6: bool) -> None:
         """Begin again on another path."""
         self._endpoint = endpoint
-        self._length_passed_at = NEVER
+        self.conclusion_deadline = NEVER
         self.arrivals.begin()
         self._path_mtu.moved(now, ipv6=ipv6)
         self._probes.moved()
@@ -196,8 +193,9 @@ class PathProber:
         echoed, the length in use is too long.
         """
         black_hole = self._span.black_hole
-        is_tested = self._probes.waiting("health") or self._length_passed_at != NEVER
-        if self._endpoint is None or is_tested or not black_hole.is_seen(now, self._patience):
+        if self._endpoint is None or not black_hole.is_seen(now, self._patience):
+            return []
+        if self._probes.waiting("health") or self.conclusion_deadline != NEVER:  # they are being tested
             return []
         black_hole.looked_into()
         bursts = [self._probe_by_burst(self._endpoint, now)] if black_hole.burst_waits else []
@@ -225,7 +223,7 @@ class PathProber:
         if source == self._endpoint:
             self._span.estimator.delay.note_probe(self._probes.last, now)
         if asked.purpose == "doubt":
-            self._length_passed_at = now
+            self.conclusion_deadline = now + HINDSIGHT
         elif asked.purpose in ("size", "small"):
             self._path_mtu.echoed(asked.size, now)
         elif asked.purpose == "burst":
@@ -242,7 +240,7 @@ class PathProber:
         """
         if now < self.conclusion_deadline:
             return
-        self._length_passed_at = NEVER
+        self.conclusion_deadline = NEVER
         if self._span.black_hole.is_seen(now):
             self._span.length_passes(now, probe_vanished=self._probes.waiting("burst"))
 
