@@ -157,8 +157,7 @@ class BusyServer(Server):
         packets = self.device.packets
         self.answered += len(packets)
         self.send([(packet[13] << 8) + packet[14] for packet in packets], PAYLOAD)
-        packets.clear()
-        self.device.headers.clear()
+        self.device.clear()
         return False
 
 

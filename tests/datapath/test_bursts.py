@@ -96,8 +96,7 @@ class Two(TwoEnds):
     @property
     def arrived(self) -> list[bytes]:
         arrived = self.bob.device.arrived
-        self.bob.device.packets.clear()
-        self.bob.device.headers.clear()
+        self.bob.device.clear()
         return arrived
 
     @property

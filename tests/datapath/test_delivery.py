@@ -72,8 +72,7 @@ class Town:
     def reason(self, packet: bytes, field: int) -> str:
         """Return the reason why Bob drops a packet of a bundle; check that he delivers the packets around it."""
         before = self.bob.drops.copy()
-        self.bob.device.packets.clear()
-        self.bob.device.headers.clear()
+        self.bob.device.clear()
         self.send_bundle((GOOD, 0), (packet, field), (GOOD, 0))
         assert self.bob.device.packets == [GOOD, GOOD]
         (reason,) = (self.bob.drops - before).elements()

@@ -46,8 +46,7 @@ class Two(TwoEnds):
         self.send(BIG)
         self.send(BIG)
         assert self.alice.link._straight_until > self.loop.now
-        self.bob.device.packets.clear()
-        self.bob.device.headers.clear()
+        self.bob.device.clear()
 
     def send_one_at_a_time(self, *packets: bytes | tuple[bytes, int]) -> None:
         """Send packets with pauses, in which the loop turns."""
@@ -62,8 +61,7 @@ class Two(TwoEnds):
         self.send_one_at_a_time(*[tcp(4, b"begin")] * (HABIT + 1))
         assert self.alice.link._straight_until > self.loop.now
         assert self.alice.outbound._single_read._in_a_row == HABIT
-        self.bob.device.packets.clear()
-        self.bob.device.headers.clear()
+        self.bob.device.clear()
 
 
 def over_udp(loop: HandLoop) -> Two:
@@ -178,20 +176,24 @@ def test_they_go_straight_again_once_a_record_holds_one_that_had_to_be_cut(loop:
         assert two.bob.device.arrived == 5 * SINGLES
 
 
+@pytest.mark.parametrize("packet", [BIG, tcp(4, payload(1000))], ids=["a burst", "a packet that comes alone"])
 @pytest.mark.parametrize(("outcome", "drops"), [("blocked", {}), ("too big", {"too big for the path": 1})])
-def test_over_udp_a_burst_that_does_not_leave_is_held_or_counted(
-    loop: HandLoop, outcome: str, drops: dict[str, int]
+def test_over_udp_what_does_not_leave_is_held_or_counted(
+    loop: HandLoop, outcome: str, drops: dict[str, int], packet: bytes | tuple[bytes, int]
 ) -> None:
     with closing(over_udp(loop)) as two:
-        send_long_records(two.alice.link)
-        two.run_straight()
+        if packet is BIG:
+            send_long_records(two.alice.link)
+            two.run_straight()
+        else:
+            two.run_straight_one_at_a_time()
         if outcome == "blocked":
             two.wire.to_right.opens(1)
         else:
             two.wire.to_right.largest = 1000
-        two.alice.send(BIG)
+        two.alice.send(packet)
         assert two.alice.drops == drops
-        two.alice.send(BIG)
+        two.alice.send(packet)
         assert bool(two.alice.link.queue) is (outcome == "blocked")
 
 
@@ -248,22 +250,6 @@ def test_packets_that_come_one_at_a_time_get_a_parity_as_soon_as_losses_ask_for_
         two.wire.to_right.take()
         two.send_one_at_a_time(*[tcp(4, b"more")] * span.protection.group)
         assert tcp(4, b"lost") in two.bob.device.arrived
-
-
-@pytest.mark.parametrize(("outcome", "drops"), [("blocked", {}), ("too big", {"too big for the path": 1})])
-def test_a_packet_that_comes_alone_and_does_not_leave_is_held_or_counted(
-    loop: HandLoop, outcome: str, drops: dict[str, int]
-) -> None:
-    with closing(over_udp(loop)) as two:
-        two.run_straight_one_at_a_time()
-        if outcome == "blocked":
-            two.wire.to_right.opens(1)
-        else:
-            two.wire.to_right.largest = 60
-        two.alice.send(tcp(4, payload(1000)))
-        assert two.alice.drops == drops
-        two.alice.send(tcp(4, payload(1000)))
-        assert bool(two.alice.link.queue) is (outcome == "blocked")
 
 
 def test_only_records_after_which_the_device_had_another_packet_are_a_backlog(two: Two) -> None:
@@ -354,8 +340,7 @@ def test_a_packet_that_is_no_superpacket_gets_the_header_of_an_ordinary_one(two:
     two.run_straight()
     short = tcp_superpacket(4, payload(SEGMENT))
     two.send(BIG, BIG)
-    two.bob.device.packets.clear()
-    two.bob.device.headers.clear()
+    two.bob.device.clear()
     two.bob.take(sealed(two.alice.link, bundle((short, UNFINISHED | SEGMENT))), two.wire.to_left)
     two.bob.take(sealed(two.alice.link, bundle((BIG[0], UNFINISHED | SEGMENT))), two.wire.to_left)
     assert two.bob.device.arrived == [*tcp_run(4, payload(SEGMENT), SEGMENT), *SINGLES]

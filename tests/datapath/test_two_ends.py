@@ -168,8 +168,7 @@ def test_superpackets_arrive_as_the_packets_that_they_are_made_of(
             for end in (server, client):
                 loop.until(lambda: len(end.device.arrived) >= len(expected), "for the packets")  # noqa: B023
                 assert end.device.arrived == expected
-                end.device.packets.clear()
-                end.device.headers.clear()
+                end.device.clear()
         assert not client.drops
         assert not server.drops
 

@@ -233,8 +233,7 @@ def test_a_lost_record_of_a_group_is_restored_by_the_parity(loop: HandLoop, lost
     assert len(datagrams) == 17
     two.wire.to_right.take()
     two.bob.take_together(datagrams, two.wire.to_left)  # from here on Bob keeps records
-    two.bob.device.packets.clear()
-    two.bob.device.headers.clear()
+    two.bob.device.clear()
     two.calls.clear()
     two.alice.send((tcp_superpacket(4, payload(1348 * 16)), 1348))
     datagrams = [datagram for call in two.calls for datagram in call]

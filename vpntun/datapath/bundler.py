@@ -107,9 +107,7 @@ class Bundler:
             return True
         return False
 
-    def enter(
-        self, link: Link, header: bytearray | memoryview, packet: memoryview, field: int, is_last: bool = False
-    ) -> None:
+    def enter(self, link: Link, header: bytearray | memoryview, packet: memoryview, field: int, is_last: bool) -> None:
         """Send the packet at `place` to a link, or let it wait. Raises BadPacket if it cannot be split.
 
         `field`: its segment field, and SPLIT_FIRST if no peer would take it whole. `is_last`: the device is expected to

@@ -87,6 +87,11 @@ class FakeDevice:
             self.headers.append(bytes(header))
         return self.takes_packets
 
+    def clear(self) -> None:
+        """Forget what was written."""
+        self.packets.clear()
+        self.headers.clear()
+
     def close(self) -> None:
         """Close both sides."""
         self._near.close()

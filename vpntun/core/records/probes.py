@@ -146,7 +146,9 @@ class PathProber:
         """When `handle_timer` is due. `search`: whether to search for the longest datagram."""
         due = self._search_deadline(search=search)
         due = min(due, self._probes.deadline, self.arrivals.deadline, self.conclusion_deadline)
-        return due if due <= self._span.black_hole.deadline else min(due, self.doubt_deadline)
+        if self._span.black_hole.deadline < due:  # usually there are no doubts, and this is asked for each packet
+            due = min(due, self.doubt_deadline)
+        return due
 
     @property
     def doubt_deadline(self) -> float:
