@@ -232,6 +232,8 @@ from vpntun.carriers.udp_socket import UdpSocket
 from vpntun.runtime.resolver import lookup
 
 ip("address", "add", "fe80::1/64", "dev", "lo", "nodad")
+local = ["ip", "-6", "route", "show", "table", "local", "fe80::1"]  # the kernel adds it later, from a work queue
+loop.until(lambda: subprocess.run(local, check=True, capture_output=True).stdout, "for the address's local route")
 udp = UdpSocket(socket.AF_INET6, 4242, loop, answers_from_where_asked=True)
 peer = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 zone = socket.if_nametoindex("lo")
