@@ -18,6 +18,7 @@ from vpntun.runtime.clock import PauseDetector
 from vpntun.runtime.loop import Loop
 
 NOBODY = 65534
+FEWEST_TURNS = 3
 LONGEST_WAIT = 5.0
 """Seconds of the real clock. A condition that takes longer has failed."""
 
@@ -55,10 +56,14 @@ class HandLoop(Loop):
             self.poll(0.01)
 
     def settle(self, quiet: float = 0.05) -> None:
-        """Turn for `quiet` real seconds, in which everything sent on this host arrives."""
-        end = monotonic() + quiet
-        while monotonic() < end:
+        """Turn for `quiet` real seconds, in which everything sent on this host arrives.
+
+        It turns a few times in any case: on a busy machine the time may be over before the first turn.
+        """
+        end, turns = monotonic() + quiet, 0
+        while monotonic() < end or turns < FEWEST_TURNS:
             self.poll(0.005)
+            turns += 1
 
     def pass_time(self, seconds: float) -> None:
         """Advance the clock, and call everything that became due."""
