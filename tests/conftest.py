@@ -17,7 +17,6 @@ Groups are handed out in this order: the longest first, and single tests fill wh
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,9 +139,5 @@ def expected_errors() -> Iterator[ExpectedErrors]:
 
 
 def pytest_unconfigure() -> None:
-    """Remove the folders that the labs bind over, unless a worker of this run or of an outer one may still use them.
-
-    The kernel detaches whatever is mounted on a removed folder, in all mount namespaces.
-    """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        remove_state_folders()
+    """Remove what a run leaves outside its own folders."""
+    remove_state_folders()

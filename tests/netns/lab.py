@@ -370,12 +370,16 @@ def state_folders() -> Iterator[None]:
     for path in STATE:
         path.mkdir(mode=0o700, exist_ok=True)
     yield
-    if "PYTEST_XDIST_WORKER" not in os.environ:  # another worker may still use them
-        remove_state_folders()
+    remove_state_folders()
 
 
 def remove_state_folders() -> None:
-    """Remove the folders of `STATE` that are empty."""
+    """Remove the folders of `STATE` that are empty, unless another worker of this run or an outer one may use them.
+
+    The kernel detaches what is mounted on a removed folder, in all mount namespaces.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     for path in STATE:
         with contextlib.suppress(OSError):
             path.rmdir()

@@ -146,7 +146,7 @@ class PathProber:
         """When `handle_timer` is due. `search`: whether to search for the longest datagram."""
         due = self._search_deadline(search=search)
         due = min(due, self._probes.deadline, self.arrivals.deadline, self.conclusion_deadline)
-        if self._span.black_hole.deadline < due:  # usually there are no doubts, and this is asked for each packet
+        if self._span.black_hole.deadline < due:  # spare each packet the slower property while there are no doubts
             due = min(due, self.doubt_deadline)
         return due
 
