@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.netns.daemons import NET_ADMIN, configured, runs_as_nobody
 from tests.netns.lab import PORT, STARTED, Daemon, Lab, until
 from tests.netns.test_routing import SECONDS, SERVER, WORLD, World, lend
-from tests.netns.test_run_options import configured, runs_as_nobody
 from vpntun.crypto.keys import KeyPair, format_key
 
-NET_ADMIN = 1 << 12
 NAME_SERVER = """
 import socket
 serves = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
