@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.core.records.hello import ANSWERS_AT_ONCE, HelloExchange
+from vpntun.core.records.hello import ANSWERS_AT_ONCE, MOST_UNANSWERED, SECONDS_BETWEEN_LATER, HelloExchange
 from vpntun.types import NEVER
 from vpntun.wire.record import TAKES_BURSTS, TAKES_TSO4, Hello
 
@@ -55,6 +55,92 @@ def test_an_unheard_peer_is_greeted_again_with_traffic_ever_more_seldom() -> Non
     said = [tenth for tenth in range(1200) if greeting.on_traffic("a", tenth / 10)]
     assert said == [10, 30, 70, 150, 310, 470, 630, 790, 950, 1110]
     assert greeting.due("a") == 111.0 + 16.0
+
+
+class Talk:
+    """Traffic in both directions with a peer that answers no HELLO: one message of it arrives in each second."""
+
+    def __init__(self, *, peer_is_vpntun: bool = False) -> None:
+        self.greeting = HelloExchange(TAKES, peer_is_vpntun=peer_is_vpntun)
+        self.now = self.highest = 0
+        self.session = 0
+        self.greeting.moved("there", 0.0)
+
+    def rekey(self) -> int:
+        """Begin a session; return the number of HELLOs sent for it at once."""
+        self.session += 1
+        self.highest = -1
+        return int(self.greeting.confirmed(self.session, self.now))
+
+    def go_on(self, seconds: int, *, arrives: bool = True) -> int:
+        """Talk; return the number of HELLOs sent."""
+        sent = 0
+        for _ in range(seconds):
+            self.now += 1
+            self.highest += arrives
+            sent += self.greeting.on_traffic(self.session, self.now, self.highest)
+        return sent
+
+
+def test_a_peer_that_has_answered_five_hellos_with_other_messages_alone_gets_another_only_after_hours() -> None:
+    talk = Talk()
+    sent = sum(talk.rekey() + talk.go_on(120) for _ in range(60))
+    assert sent == MOST_UNANSWERED
+    talk.now += int(SECONDS_BETWEEN_LATER) - 7200
+    assert talk.go_on(600) == 1
+    assert talk.rekey() + talk.go_on(120) == 0
+
+
+def test_rekeys_alone_use_the_five_up() -> None:
+    talk = Talk()
+    sent = 0
+    for _ in range(20):
+        sent += talk.rekey()
+        talk.now += 120
+    assert sent == MOST_UNANSWERED
+
+
+def test_hellos_during_an_outage_do_not_count() -> None:
+    talk = Talk()
+    assert talk.rekey() + talk.go_on(120, arrives=False) > MOST_UNANSWERED
+    assert talk.go_on(60) > 0
+
+
+def test_a_peer_that_is_known_to_be_a_vpntun_is_asked_for_ever() -> None:
+    talk = Talk(peer_is_vpntun=True)
+    assert talk.rekey() + talk.go_on(3600) > 200
+
+
+def test_a_seeming_wireguard_at_another_host_gets_one_more_hello() -> None:
+    talk = Talk()
+    talk.rekey()
+    talk.go_on(120)
+    talk.greeting.moved("there", talk.now)
+    assert talk.go_on(120) == 0
+    talk.greeting.moved("elsewhere", talk.now)
+    assert talk.go_on(120) == 1
+    talk.greeting.moved("there", talk.now)
+    assert talk.rekey() + talk.go_on(120) == 1
+
+
+def test_the_hello_of_a_vpntun_that_replaces_a_wireguard_is_answered_at_once_and_each_session_has_its_hello_again() -> (
+    None
+):
+    talk = Talk()
+    talk.rekey()
+    talk.go_on(120)
+    assert talk.rekey() == 0
+    assert talk.greeting.received(talk.session, THEIRS, talk.now)
+    assert talk.greeting.taken(talk.session, talk.now) == THEIRS
+    assert talk.rekey() == 1
+
+
+def test_any_other_record_shows_that_a_peer_is_a_vpntun_and_asks_it_again() -> None:
+    talk = Talk()
+    talk.rekey()
+    talk.go_on(120)
+    talk.greeting.recognised(talk.now)
+    assert talk.go_on(1) == 1
 
 
 def test_a_hello_that_came_in_another_session_since_this_one_began_counts_for_this_one() -> None:
@@ -123,24 +209,30 @@ def test_sessions_are_bounded() -> None:
 
 @given(st.lists(st.booleans(), max_size=60))
 def test_two_ends_find_each_other_over_any_loss_and_then_fall_silent(losses: list[bool]) -> None:
+    """A packet travels in each direction each second. It may be lost, as each HELLO may."""
     ends = HelloExchange(TAKES), HelloExchange(TAKES)
     fate = iter(losses)
+    arrived = [-1, -1]
     sent = 0
 
     def deliver(sender: int, now: float) -> None:
         nonlocal sent
         sent += 1
         hello = ends[sender].hello("a")
-        if not next(fate, False) and ends[1 - sender].received("a", hello, now):
-            deliver(1 - sender, now)
+        if not next(fate, False):
+            arrived[1 - sender] += 1
+            if ends[1 - sender].received("a", hello, now):
+                deliver(1 - sender, now)
 
     for end in (0, 1):
         if ends[end].confirmed("a", 0.0):
             deliver(end, 0.0)
-    for second in range(1, 2000):
+    # Packets may arrive while all HELLOs are lost, however unlikely; then the ends find each other hours later.
+    for second in (*range(1, 300), *range(int(SECONDS_BETWEEN_LATER), int(SECONDS_BETWEEN_LATER) + 2000)):
         for end in (0, 1):
-            if ends[end].on_traffic("a", second):
+            arrived[1 - end] += not next(fate, False)
+            if ends[end].on_traffic("a", second, arrived[end]):
                 deliver(end, second)
-    assert all(end.taken("a", 2000.0) is not None for end in ends)
+    assert all(end.taken("a", 1e6) is not None for end in ends)
     assert all(end.due("a") == NEVER for end in ends)
     assert sent <= 6 + 2 * len(losses)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.core.records.room import room_of
 from tests.core.records.two import START, TAKES, TCP, UDP, Two, new_session
 from vpntun.core.events import HandshakeWanted, PathVerified, SendRecord
+from vpntun.core.records.hello import MOST_UNANSWERED
 from vpntun.core.records.pathmtu import BASE
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.records.span import MOST
@@ -18,6 +19,7 @@ from vpntun.errors import BadPacket
 from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.record import (
+    BUNDLE,
     ECHO,
     HELLO,
     LARGEST_RECORD,
@@ -82,6 +84,27 @@ def test_to_who_may_be_a_plain_wireguard_packets_do_not_wait_and_the_hello_is_re
     assert two.packets(two.left)
     assert two.left.kinds() == [HELLO, HELLO]
     assert two.left.records.takes == 0
+
+
+@pytest.mark.parametrize("reports", [True, False])
+def test_an_end_that_no_hello_reaches_asks_on_as_long_as_other_records_come(reports: bool) -> None:
+    two = Two(known=False)
+    hellos = 0
+
+    def passes(record: bytes, to: object) -> bool:
+        nonlocal hellos
+        if record[0] != HELLO:
+            return record[0] == BUNDLE or reports
+        hellos += 1
+        return hellos != 2 and not Hello.parse(record).seen_yours
+
+    two.passes = passes
+    two.confirm()
+    for _ in range(200):
+        two.packets(two.left)
+        two.packets(two.right)
+        two.run(1)
+    assert (two.left.kinds().count(HELLO) > MOST_UNANSWERED) == reports
 
 
 def test_a_rekey_inherits_what_the_peer_takes_for_one_second(met: Two) -> None:

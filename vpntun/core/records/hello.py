@@ -5,9 +5,13 @@
     the peer's HELLO lacks "seen yours"        at once, at most 3 times a session; then with traffic, once a second
     no HELLO of the peer has come              with traffic: after 1 s, then doubling to 16 s
     the peer's HELLO has "seen yours"          no more
+    5 HELLOs stayed unanswered                 with traffic: one in 4 hours, and one when the peer's host changes
 
 Each end repeats its own HELLO until the other's comes, so neither needs to know whether its own has arrived. A plain
-WireGuard peer gets a handful of records a session, which it drops.
+WireGuard drops each as an error. So unanswered HELLOs are counted, over all sessions, and after five the peer is taken
+for one. A HELLO counts only if something has arrived from the peer since, because an outage may have lost it. Any
+record from the peer starts the count again: a vpntun that replaces a plain WireGuard sends its own HELLO, and an end
+that missed it sees that other records come. A peer that is known to be a vpntun is never taken for a WireGuard.
 
 The peer takes what it announced in this session or, since this session began, in another: two ends that have started
 handshakes at the same time seal with different sessions, each with its own. Until a HELLO comes, the one from the
@@ -28,6 +32,9 @@ from vpntun.wire.record import LARGEST_RECORD, Hello
 ANSWERS_AT_ONCE = 3
 SHORTEST_PAUSE = 1.0
 LONGEST_PAUSE = 16.0
+MOST_UNANSWERED = 5
+SECONDS_BETWEEN_LATER = 4 * 3600.0
+"""Pause between HELLOs to a peer that seems to be a plain WireGuard."""
 INHERITED_FOR = 1.0
 SMALLEST_LARGEST = 1600
 """Bytes of record below which a peer's "largest record" is of no use: no bundle of an ordinary packet fits."""
@@ -37,23 +44,47 @@ MOST_SESSIONS = 4
 
 
 class HelloExchange:
-    """The HELLOs of one peer. `takes` is a sum of record.TAKES_*, `largest` the longest record taken, in bytes."""
+    """The HELLOs of one peer.
 
-    def __init__(self, takes: int, largest: int = LARGEST_RECORD) -> None:
+    `takes` is a sum of record.TAKES_*, `largest` the longest record taken, in bytes. `peer_is_vpntun`: the peer is
+    known to be one, so HELLO is repeated until it answers.
+    """
+
+    def __init__(self, takes: int, largest: int = LARGEST_RECORD, *, peer_is_vpntun: bool = False) -> None:
         self._takes = takes
         self._largest = largest
+        self._peer_is_vpntun = peer_is_vpntun
         self._sessions: dict[Hashable, _SessionHello] = {}
+        self._unanswered = 0
+        self._asked_at = -NEVER
+        self._heard_when_asked: tuple[Hashable, int] | None = None
+        """The session and its greatest counter received when the last HELLO was sent; None if that has been counted."""
+        self._host: Hashable = None
 
     def confirmed(self, session: Hashable, now: float) -> bool:
-        """Note that the session is confirmed both ways. Return whether to send a HELLO now: yes, the first time."""
+        """Note that the session is confirmed both ways. Return whether to send a HELLO now, which is the usual case."""
         exchange = self._exchange(session, now)
-        if exchange.is_sent:
+        if exchange.is_begun:
             return False
-        exchange.note_sent(now)
-        return True
+        exchange.is_begun = True
+        return self._may_send(exchange, (session, -1), now)
+
+    def moved(self, host: Hashable, now: float) -> None:
+        """Note that the peer is at this host now: another one deserves another HELLO."""
+        if host != self._host:
+            self._host = host
+            if self._seems_plain:
+                self._ask_again(now)
+
+    def recognised(self, now: float) -> None:
+        """Note that a record other than HELLO has come, which only a vpntun sends."""
+        if self._seems_plain:
+            self._ask_again(now)
+        self._answered()
 
     def received(self, session: Hashable, hello: Hello, now: float) -> bool:
         """Note that the peer's HELLO came in this session. Return whether to answer now."""
+        self._answered()
         exchange = self._exchange(session, now)
         exchange.received = hello
         exchange.due = NEVER
@@ -70,16 +101,15 @@ class HelloExchange:
         exchange.note_sent(now)
         return True
 
-    def on_traffic(self, session: Hashable, now: float) -> bool:
+    def on_traffic(self, session: Hashable, now: float, highest: int = -1) -> bool:
         """Return whether to send a HELLO now: packets were sent, came or wait in this session.
 
-        The usual cost is one comparison.
+        `highest`: the greatest counter received in it, -1 for none. The usual cost is one comparison.
         """
         exchange = self._sessions.get(session)
         if exchange is None or now < exchange.due:
             return False
-        exchange.note_sent(now)
-        return True
+        return self._may_send(exchange, (session, highest), now)
 
     def due(self, session: Hashable) -> float:
         """When `on_traffic` begins to return True; NEVER if not at all. For callers that let packets wait."""
@@ -113,6 +143,41 @@ class HelloExchange:
             return NEVER
         return exchange.inherited_until
 
+    @property
+    def _seems_plain(self) -> bool:
+        """Whether the peer seems to be a plain WireGuard."""
+        return self._unanswered >= MOST_UNANSWERED and not self._peer_is_vpntun
+
+    def _may_send(self, exchange: _SessionHello, heard: tuple[Hashable, int], now: float) -> bool:
+        """Return whether a HELLO that is due is sent, and set when the next one is due.
+
+        `heard`: the session, and its greatest counter received.
+        """
+        if exchange.received is not None:
+            exchange.note_sent(now)
+            return True
+        if self._heard_when_asked is not None and self._heard_when_asked != heard:
+            self._unanswered += 1
+            self._heard_when_asked = None
+        if self._seems_plain and now < self._asked_at + SECONDS_BETWEEN_LATER:
+            exchange.due = self._asked_at + SECONDS_BETWEEN_LATER
+            return False
+        self._asked_at = now
+        self._heard_when_asked = heard
+        exchange.note_sent(now)
+        return True
+
+    def _answered(self) -> None:
+        self._unanswered = 0
+        self._heard_when_asked = None
+
+    def _ask_again(self, now: float) -> None:
+        """Let the next traffic, or the next session, send a HELLO."""
+        self._asked_at = -NEVER
+        for exchange in self._sessions.values():
+            if exchange.received is None:
+                exchange.due = min(exchange.due, now)
+
     def _exchange(self, session: Hashable, now: float) -> _SessionHello:
         exchange = self._sessions.get(session)
         if exchange is None:
@@ -128,13 +193,13 @@ class HelloExchange:
 class _SessionHello:
     """HELLOs sent and received in one session."""
 
-    __slots__ = ("answers", "due", "inherited", "inherited_until", "is_sent", "pause", "received", "sent_at")
+    __slots__ = ("answers", "due", "inherited", "inherited_until", "is_begun", "pause", "received", "sent_at")
 
     def __init__(self, now: float) -> None:
         self.received: Hello | None = None
         self.inherited: Hello | None = None
         self.inherited_until = now + INHERITED_FOR
-        self.is_sent = False
+        self.is_begun = False
         self.sent_at = -NEVER
         self.answers = 0
         self.pause = SHORTEST_PAUSE
@@ -142,7 +207,7 @@ class _SessionHello:
 
     def note_sent(self, now: float) -> None:
         """Note that a HELLO is sent, and when to repeat it."""
-        self.is_sent = True
+        self.is_begun = True
         self.sent_at = now
         if self.received is not None:
             self.due = NEVER

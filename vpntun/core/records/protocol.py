@@ -76,7 +76,7 @@ class RecordProtocol:
         self._asks_when_quiet = asks_when_quiet
         self._peer_is_vpntun = peer_is_vpntun
         self._mtu = mtu
-        self._hellos = HelloExchange(takes)
+        self._hellos = HelloExchange(takes, peer_is_vpntun=peer_is_vpntun)
         self._receive_stats = ReceiveStats()
         self._path = PathMtu(now)
         self._is_stream = False
@@ -148,6 +148,7 @@ class RecordProtocol:
     def moved(self, endpoint: Endpoint, now: float, *, ipv6: bool) -> None:
         """Begin again on another path: the peer's endpoint has changed."""
         self._is_stream = endpoint.is_stream
+        self._hellos.moved((endpoint.carrier, endpoint.address[0]), now)
         self._taken_until = now  # the session may be another, too, which is confirmed only after this
         self._prober.moved(endpoint, now, ipv6=ipv6)
         self._follow_path(now)
@@ -250,7 +251,7 @@ class RecordProtocol:
 
     def on_traffic(self, session: Session, now: float) -> list[Event]:
         """Send a HELLO if one is due: packets go to the peer, in records or not."""
-        return self._hello(session) if self._hellos.on_traffic(session, now) else []
+        return self._hello(session) if self._hellos.on_traffic(session, now, self._receive_stats.highest) else []
 
     def opened(self, session: Session, counter: int, datagrams: int, now: float, plaintext: memoryview) -> None:
         """Note that a message with packets was opened, which came in this many datagrams."""
@@ -298,6 +299,8 @@ class RecordProtocol:
             answer = self._hellos.received(session, Hello.parse(record), now)
             self._taken_until = now
             return [*(self._hello(session) if answer else []), DrainQueue()]
+        if kind in (REPORT, PROBE, ECHO):
+            self._hellos.recognised(now)
         if kind == PROBE:
             probe = Probe.parse(record)
             return [SendRecord(Echo(probe.token, probe.size).pack(), source)]
