@@ -33,7 +33,7 @@ NETNS = {
     "moving": ["offloads", "wireguard"],
     "waiting": ["restarts", "transports", "bad_input"],
     "measuring": ["steadiness", "two_commands", "many", "wan", "soak", "kernel", "upkeep", "narrow_paths"],
-    "routing": ["routing", "names", "routing_loops", "beside", "vandals", "relay"],
+    "routing": ["routing", "names", "routing_loops", "beside", "vandals", "relay", "udp_over_tcp"],
 }
 GROUPS = [*NETNS, "running", "installed", "model", "sockets"]
 GROUP_OF = {f"test_{name}": group for group, names in NETNS.items() for name in names}

@@ -290,5 +290,9 @@ class Crowd:
         """Send the waiting packets of all members."""
         self.bundler.drain_all()
 
+    def fits_session(self, header: Buffer) -> bool:
+        """Return False: there are no connections."""
+        return False
+
     def connection_closed(self, connection: Stream, peer: Reachable) -> None:
         """Do nothing: there are no connections."""

@@ -130,6 +130,32 @@ def test_the_dials_of_one_owner_are_given_up_and_nobody_hears_of_them(loop: Hand
     udp.close()
 
 
+@pytest.mark.parametrize("which", ["dialled", "accepted"])
+def test_a_stranger_may_send_a_longer_frame_if_its_header_fits_a_session_of_the_carriers_user(
+    loop: HandLoop, which: str
+) -> None:
+    port = free_port(socket.AF_INET, socket.SOCK_STREAM)
+    carrier, user = TcpCarrier(loop, port, versions=[socket.AF_INET]), RecordingUser()
+    carrier.start(user)
+    message = bytes(range(16)).ljust(1452, b".")
+    user.fitting.add(message[:16])
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        stack.callback(carrier.close)
+        if which == "dialled":
+            udp = UdpSocket(socket.AF_INET, 0, loop, answers_from_where_asked=False)
+            stack.callback(udp.close)
+            answers: list[Stream | None] = []
+            carrier.dial(udp.endpoint(listener.getsockname()), ConnectionOwner(), answers.append)
+            loop.until(lambda: answers)
+            assert answers[0] is not None
+            stack.callback(answers[0].close)
+            other = stack.enter_context(listener.accept()[0])
+        else:
+            other = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        other.sendall(frame(message))
+        loop.until(lambda: user.received == [message])
+
+
 def test_closing_the_carrier_closes_its_connections_and_tells_nobody(loop: HandLoop) -> None:
     port = free_port(socket.AF_INET, socket.SOCK_STREAM)
     carrier, user = TcpCarrier(loop, port, versions=[socket.AF_INET]), RecordingUser()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from vpntun.carriers.base import DatagramSource, Stream
 from vpntun.core.endpoint import Endpoint, Outcome, Reachable
+from vpntun.wire.message import Buffer
 
 
 class RecordingUser:
     """Keeps messages, in `received`; peers that can be sent to again; and connections that have closed.
 
-    `held_sent_later`: what became of held datagrams.
+    `held_sent_later`: what became of held datagrams. `fitting`: headers that fit a session.
     """
 
     def __init__(self) -> None:
@@ -17,6 +18,7 @@ class RecordingUser:
         self.can_send_again: list[Reachable | None] = []
         self.held_sent_later: list[tuple[str, Outcome, int, int]] = []
         self.closed: list[Stream] = []
+        self.fitting: set[bytes] = set()
 
     def read_datagrams(self, source: DatagramSource) -> None:
         self.received += [bytes(message) for message, _, _, _ in source.receive()]
@@ -29,6 +31,9 @@ class RecordingUser:
 
     def held_sent(self, endpoint: Endpoint, outcome: Outcome, datagrams: int, size: int) -> None:
         self.held_sent_later.append((endpoint.where, outcome, datagrams, size))
+
+    def fits_session(self, header: Buffer) -> bool:
+        return bytes(header) in self.fitting
 
     def connection_closed(self, connection: Stream, peer: Reachable) -> None:
         self.closed.append(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
@@ -11,7 +12,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.carriers.test_udp_socket import free_port
-from tests.datapath.ends import ALICE, BOB, PSK, End, RecordedTcp, Stamps, ipv4
+from tests.datapath.ends import ALICE, BOB, PSK, End, RecordedTcp, Stamps, ipv4, sealed
 from tests.machine import HandLoop
 from tests.wire.packets import tcp_run, tcp_superpacket, udp_run, udp_superpacket
 from vpntun.carriers.base import Carrier
@@ -22,6 +23,7 @@ from vpntun.core.wireguard.peer import Peer
 from vpntun.link.client_link import ClientLink
 from vpntun.runtime.resolver import Found, Lookups, Resolver
 from vpntun.types import CarrierName, Transport
+from vpntun.wire.stream_framing import prefix
 
 HERE, THERE = "10.0.0.1", "10.0.0.2"
 LOCALHOST: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -253,6 +255,35 @@ def test_a_stranger_on_tcp_gets_no_reply_and_the_peer_is_not_disturbed(loop: Han
             assert stranger.recv(1) == b""
         exchange(client, server)
         assert sum(server.drops.values()) >= 1
+
+
+def test_a_full_packet_of_a_live_session_authenticates_a_new_connection(loop: HandLoop) -> None:
+    # A relay before a plain WireGuard has connected again in mid-session, and this happens to come first.
+    packet = ipv4(HERE, THERE, bytes(1372))
+    with meeting(loop, socket.AF_INET, "tcp") as (client, server), socket.socket() as relay:
+        client.calling.start()
+        loop.until(lambda: client.carrier == "tcp")
+        message = sealed(client.link, packet)
+        relay.connect(("127.0.0.1", server.port))
+        relay.sendall(prefix(len(message)) + message)
+        loop.until(lambda: server.device.packets == [packet])
+        assert server.tcp.connections[1].is_endpoint
+        assert not server.drops
+
+
+@pytest.mark.parametrize("fault", ["replayed", "of no session"])
+def test_a_full_packet_that_fits_no_live_session_closes_the_connection(loop: HandLoop, fault: str) -> None:
+    with meeting(loop, socket.AF_INET, "tcp") as (client, server), socket.socket() as stranger:
+        client.calling.start()
+        loop.until(lambda: client.carrier == "tcp")
+        exchange(client, server)
+        counter = 0 if fault == "replayed" else 10_000
+        index = client.link.peer.keys.current.remote_index ^ (fault != "replayed")  # type: ignore[union-attr]
+        stranger.connect(("127.0.0.1", server.port))
+        stranger.sendall(prefix(1452) + struct.pack("<IIQ", 4, index, counter) + bytes(1436))
+        loop.until(lambda: server.drops["bad frame length"])
+        assert server.tcp.connections[1].fileno() < 0
+        exchange(client, server)
 
 
 def test_a_client_whose_port_is_spoilt_calls_from_a_fresh_one_and_its_own_packets_are_still_known(

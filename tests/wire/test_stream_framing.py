@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpntun.errors import BadPacket
-from vpntun.wire.stream_framing import LARGEST_BEFORE_AUTHENTICATION, FrameReader, SharedBuffer, prefix
+from vpntun.wire.stream_framing import (
+    LARGEST_BEFORE_AUTHENTICATION,
+    LARGEST_THAT_FITS,
+    FrameReader,
+    SharedBuffer,
+    prefix,
+)
 
 
 def framed(*messages: bytes) -> bytes:
@@ -116,6 +122,62 @@ def test_little_is_read_at_once_before_authentication() -> None:
     assert len(reader.writable()) < 2048
     receive(reader, framed(b"a" * 256)[:-1])
     assert len(reader.writable()) < 2048
+
+
+HEADER = bytes(range(16))
+
+
+def stranger_with_a_session() -> FrameReader:
+    """A reader before authentication; one header fits a live session."""
+    return FrameReader(LARGEST_BEFORE_AUTHENTICATION, SharedBuffer(), fits_session=lambda header: header == HEADER)
+
+
+@pytest.mark.parametrize("size", [257, 1452, LARGEST_THAT_FITS])
+@pytest.mark.parametrize("step", [1, 17, 1000, 10**6])
+def test_a_longer_frame_passes_before_authentication_if_its_header_fits_a_session(size: int, step: int) -> None:
+    message = HEADER.ljust(size, b".")
+    stream = framed(b"a" * 148, message, b"b" * 32, message)
+    reader = stranger_with_a_session()
+    got = [each for at in range(0, len(stream), step) for each in receive(reader, stream[at : at + step])]
+    assert got == [b"a" * 148, message, b"b" * 32, message]
+
+
+@pytest.mark.parametrize("start", [HEADER[:15] + b"?", bytes(16)])
+def test_a_longer_frame_whose_header_fits_no_session_breaks_the_stream_as_soon_as_the_header_is_there(
+    start: bytes,
+) -> None:
+    reader = stranger_with_a_session()
+    assert receive(reader, prefix(1452) + start[:15]) == []
+    with pytest.raises(BadPacket, match="bad frame length"):
+        receive(reader, start[15:])
+
+
+def test_a_frame_longer_than_any_that_fits_breaks_the_stream_whatever_its_header() -> None:
+    with pytest.raises(BadPacket, match="bad frame length"):
+        receive(stranger_with_a_session(), prefix(LARGEST_THAT_FITS + 1) + HEADER)
+
+
+def test_the_room_grows_only_for_a_header_that_fits_and_only_by_its_frame() -> None:
+    reader = stranger_with_a_session()
+    receive(reader, prefix(LARGEST_THAT_FITS) + HEADER[:15])
+    assert len(reader.writable()) < 2048
+    receive(reader, HEADER[15:])
+    assert len(reader.writable()) == LARGEST_THAT_FITS - len(HEADER)
+
+
+def test_strangers_with_headers_that_fit_make_this_end_keep_no_more_than_their_frames() -> None:
+    buffer = SharedBuffer()
+    tracemalloc.start()
+    try:
+        readers = [
+            FrameReader(LARGEST_BEFORE_AUTHENTICATION, buffer, fits_session=lambda header: True) for _ in range(256)
+        ]
+        for reader in readers:
+            receive(reader, framed(HEADER.ljust(LARGEST_THAT_FITS, b"."))[:-1])
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < 256 * (LARGEST_THAT_FITS + 500)
 
 
 def test_the_room_for_authenticated_frames_is_256_kib() -> None:

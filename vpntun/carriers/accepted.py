@@ -25,7 +25,8 @@ from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.core.endpoint import Reachable
 from vpntun.runtime.loop import Loop
 from vpntun.types import SocketAddress
-from vpntun.wire.stream_framing import SharedBuffer
+from vpntun.wire.message import Buffer
+from vpntun.wire.stream_framing import SharedBuffer, fits_none
 
 MOST_STRANGERS = 256
 MOST_STRANGERS_PER_NETWORK = 16
@@ -39,7 +40,8 @@ Connections = dict[Stream, None]
 class AcceptedConnections(ConnectionOwner):
     """Owner of every accepted connection.
 
-    Calls `on_ready` when a connection accepts data again, and `on_closed` when one closes.
+    Calls `on_ready` when a connection accepts data again, and `on_closed` when one closes. `fits_session`: whether the
+    header of a data message fits a live session.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class AcceptedConnections(ConnectionOwner):
         received: SharedBuffer,
         on_ready: Callable[[Stream], None],
         on_closed: Callable[[Stream], None],
+        fits_session: Callable[[Buffer], bool] = fits_none,
     ) -> None:
         self._loop = loop
+        self._fits_session = fits_session
         self._received = received
         self._on_ready = on_ready
         self._on_closed = on_closed
@@ -63,7 +67,7 @@ class AcceptedConnections(ConnectionOwner):
     def admit(self, new: socket.socket, address: SocketAddress) -> TcpConnection:
         """Admit an accepted socket. The loop must watch the connection before the next one is admitted."""
         self._make_room(_network_of(address[0]))
-        connection = TcpConnection(new, address, self._loop, self, self._received)
+        connection = TcpConnection(new, address, self._loop, self, self._received, self._fits_session)
         self._silent.add(connection)
         self._begin_probation(connection)
         return connection

@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 
 from vpntun.core.endpoint import Endpoint, Outcome, Reachable
 from vpntun.types import SocketAddress
+from vpntun.wire.message import Buffer
 
 Arrival: TypeAlias = tuple[memoryview, int, int, Endpoint]
 """One read of datagrams: its bytes, the segment size, the number of datagrams that it arrived in, and the sender.
@@ -92,6 +93,9 @@ class CarrierUser(Protocol):
 
     def held_sent(self, endpoint: Endpoint, outcome: Outcome, datagrams: int, size: int) -> None:
         """Note that held datagrams, of which the longest has `size` bytes, were refused or rerouted in the end."""
+
+    def fits_session(self, header: Buffer) -> bool:
+        """Return whether the 16 bytes of a data message's header name a live session and a counter not seen in it."""
 
     def connection_closed(self, connection: Stream, peer: Reachable) -> None:
         """Note that a connection which a peer had opened has closed."""

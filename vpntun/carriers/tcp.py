@@ -23,7 +23,8 @@ from vpntun.core.endpoint import Endpoint, Reachable
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
 from vpntun.types import SocketAddress
-from vpntun.wire.stream_framing import SharedBuffer
+from vpntun.wire.message import Buffer
+from vpntun.wire.stream_framing import SharedBuffer, fits_none
 
 SECONDS_TO_CONNECT = 10.0
 IP_BIND_ADDRESS_NO_PORT = 24
@@ -44,7 +45,9 @@ class TcpCarrier:
         self._mark = mark
         self._user: CarrierUser | None = None
         self._received = SharedBuffer()
-        self.accepted = AcceptedConnections(loop, self._received, on_ready=self._ready, on_closed=self._closed)
+        self.accepted = AcceptedConnections(
+            loop, self._received, on_ready=self._ready, on_closed=self._closed, fits_session=self._fits_session
+        )
         self._listeners: list[TcpListener] = []
         self._connections: WeakSet[TcpConnection] = WeakSet()
         self._dials: WeakSet[Dialling] = WeakSet()
@@ -91,7 +94,10 @@ class TcpCarrier:
             on_done(connection)
 
         source = candidate.flow.source
-        self._dials.add(Dialling(candidate.address, self._loop, done, owner, self._received, mark, source))
+        dial = Dialling(
+            candidate.address, self._loop, done, owner, self._received, mark, source, fits_session=self._fits_session
+        )
+        self._dials.add(dial)
 
     def give_up_dials(self, owner: ConnectionOwner) -> None:
         """Give up the connections that are being opened for an owner, and tell it nothing."""
@@ -133,6 +139,9 @@ class TcpCarrier:
             read = partial(self._user.read_stream, connection)
             self._loop.watch(connection.fileno(), read, connection.flush, on_failure=connection.close)
 
+    def _fits_session(self, header: Buffer) -> bool:
+        return self._user is not None and self._user.fits_session(header)
+
     def _ready(self, connection: Stream) -> None:
         if self._user is not None and connection.peer is not None:
             self._user.can_send(connection.peer)
@@ -146,7 +155,8 @@ class Dialling:
     """A connection being opened. `on_done` is called once, with the connection, or with None on failure.
 
     `cancel` prevents that. `owner` will own the connection, which receives into `received`. `mark`: the mark of every
-    packet, 0 for none. `source`: the address of this host to dial from; empty: the kernel chooses one.
+    packet, 0 for none. `source`: the address of this host to dial from; empty: the kernel chooses one. `fits_session`:
+    whether the header of a data message fits a live session.
     """
 
     def __init__(
@@ -158,6 +168,7 @@ class Dialling:
         received: SharedBuffer,
         mark: int = 0,
         source: bytes = b"",
+        fits_session: Callable[[Buffer], bool] = fits_none,
     ) -> None:
         self._socket: socket.socket | None = None
         self._is_cancelled = False
@@ -166,6 +177,7 @@ class Dialling:
         self._on_done = on_done
         self.owner = owner
         self._received = received
+        self._fits_session = fits_session
         try:
             new = socket.socket(family_of(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
@@ -200,7 +212,8 @@ class Dialling:
             new.close()
             self._on_done(None)
         else:
-            self._on_done(TcpConnection(new, self._address, self._loop, self.owner, self._received))
+            connection = TcpConnection(new, self._address, self._loop, self.owner, self._received, self._fits_session)
+            self._on_done(connection)
 
     def _give_up(self) -> None:
         if self._socket is not None:

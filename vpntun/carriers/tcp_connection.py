@@ -2,7 +2,8 @@
 
 * A frame that the kernel accepted in part is finished before the next one begins.
 * Handshake and keepalive messages are sent before data. At most four of them wait; a fifth replaces the oldest.
-* Until a message on the connection was authenticated, the other end may send frames of at most 256 bytes.
+* Until a message on the connection was authenticated, the other end may send frames of at most 256 bytes, or of 9,216
+  if they begin like a data message of a live session.
 * The connection belongs to the first peer that is authenticated on it.
 """
 
@@ -12,7 +13,7 @@ import fcntl
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from vpntun.carriers.base import ConnectionOwner
 from vpntun.carriers.sockets import packed, scope_of, set_mark, where_of
@@ -27,6 +28,7 @@ from vpntun.wire.stream_framing import (
     PREFIX_SIZE,
     FrameReader,
     SharedBuffer,
+    fits_none,
     prefix,
     write_prefix,
 )
@@ -43,7 +45,10 @@ _NOTHING = memoryview(b"")
 
 
 class TcpConnection:
-    """One connection, dialled or accepted, which is its own endpoint."""
+    """One connection, dialled or accepted, which is its own endpoint.
+
+    `fits_session`: whether the header of a data message fits a live session.
+    """
 
     carrier: CarrierName = "tcp"
     is_stream = True
@@ -55,13 +60,14 @@ class TcpConnection:
         loop: Loop,
         owner: ConnectionOwner,
         received: SharedBuffer,
+        fits_session: Callable[[Buffer], bool] = fits_none,
     ) -> None:
         self._socket = new
         self.address = address
         self._own_address = new.getsockname()
         self._loop = loop
         self._owner = owner
-        self._reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION, received, self.close)
+        self._reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION, received, self.close, fits_session)
         self._unsent = _NOTHING
         self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
         self._open = True

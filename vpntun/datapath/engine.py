@@ -38,6 +38,7 @@ from vpntun.runtime.schedule import Schedule
 from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Network, SocketAddress
 from vpntun.wire import record
+from vpntun.wire.message import Buffer
 
 ROUTES_PER_TURN = 50
 """Links whose routes are looked at in one turn of the loop, at some 20 us each."""
@@ -225,6 +226,10 @@ class Engine:
         for link in self.links.values():
             if link.endpoint == endpoint:
                 link.note_outcome(outcome, datagrams, size)
+
+    def fits_session(self, header: Buffer) -> bool:
+        """Return whether a data message's header names a live session and a counter not seen in it."""
+        return self._inbound.fits_session(header)
 
     def connection_closed(self, connection: Stream, peer: Reachable) -> None:
         """Tell the peer's link that a connection has closed."""

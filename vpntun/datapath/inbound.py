@@ -90,6 +90,18 @@ class Inbound:
         except BadPacket as bad:
             self._drop(bad, connection)
 
+    def fits_session(self, header: Buffer) -> bool:
+        """Return whether the 16 bytes of a data message's header name a live session and a counter not seen in it.
+
+        This proves nothing: headers are visible on the path.
+        """
+        word, receiver, counter = _read_header(header)
+        try:
+            owner = self._node.session_at(receiver, self._loop.now)
+        except BadPacket:
+            return False
+        return word == DATA and not owner.session.replay.seen(counter)
+
     def take_datagram(self, datagram: memoryview, source: Endpoint, datagrams: int = 1) -> int:
         """Process a message or a piece of a burst, in one datagram or joined from `datagrams` of them.
         Returns the size of a record's datagrams if this was the last piece that the record needed to open, else 0.

@@ -11,8 +11,15 @@ Flow of a read:
     4. When a connection has been authenticated, `admit()` raises the largest legal frame size: at once for the frames
        still to be parsed, and at the next `writable()` for the room.
 
-Between two reads, a reader keeps the received bytes of at most one unfinished frame. A length announced by a peer never
-causes an allocation. simpletun and Mullvad's udp-over-tcp use the same framing.
+A frame may also be longer than the largest legal one, up to 9,216 bytes, if its first 16 bytes are the header of a data
+message that fits a live session: a relay before a plain WireGuard, which connects again in mid-session, begins with
+whatever comes, and that may be a full packet. Such a header is visible on the path, but a stranger elsewhere cannot
+guess it.
+
+Between two reads, a reader keeps the received bytes of at most one unfinished frame: before authentication 258 bytes,
+or 9,218 behind a header that fits. So the 256 strangers that may be connected (carriers/accepted.py) can make this end
+keep 66 kB, or 2.4 MB if all of them see packets on the path. A length announced by a peer never causes an allocation.
+simpletun and Mullvad's udp-over-tcp use the same framing.
 """
 
 from __future__ import annotations
@@ -21,10 +28,12 @@ import struct
 from collections.abc import Callable, Iterator
 
 from vpntun.errors import BadPacket
-from vpntun.wire.message import LARGEST, SMALLEST
+from vpntun.wire.message import HEADER_SIZE, LARGEST, SMALLEST, Buffer
 
 PREFIX_SIZE = 2
 LARGEST_BEFORE_AUTHENTICATION = 256
+LARGEST_THAT_FITS = 9216
+"""Largest frame before authentication whose header fits a live session: a packet of 9,000 bytes, sealed, is smaller."""
 
 
 def prefix(length: int) -> bytes:
@@ -34,6 +43,11 @@ def prefix(length: int) -> bytes:
 
 write_prefix = struct.Struct(">H").pack_into
 """Write the prefix for a message of so many bytes into a buffer, at an offset: (buffer, offset, length)."""
+
+
+def fits_none(header: Buffer) -> bool:
+    """Return False: there is no session that the header of a data message could fit."""
+    return False
 
 
 class SharedBuffer:
@@ -61,13 +75,32 @@ class FrameReader:
     """Reader that cuts a byte stream into messages of 32 to `largest` bytes.
 
     One receive takes at most about four times `largest`. `on_broken` is called at the first length that is illegal.
+    `fits_session`: whether the 16 bytes of a data message's header fit a live session; then the frame may be longer.
     """
 
-    __slots__ = ("_broken", "_buffer", "_end", "_largest", "_on_broken", "_room", "_saved", "_start", "_view")
+    __slots__ = (
+        "_broken",
+        "_buffer",
+        "_end",
+        "_fits_session",
+        "_largest",
+        "_on_broken",
+        "_room",
+        "_saved",
+        "_start",
+        "_view",
+    )
 
-    def __init__(self, largest: int, buffer: SharedBuffer, on_broken: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        largest: int,
+        buffer: SharedBuffer,
+        on_broken: Callable[[], None] | None = None,
+        fits_session: Callable[[Buffer], bool] = fits_none,
+    ) -> None:
         self.admit(largest)
         self._on_broken = on_broken
+        self._fits_session = fits_session
         self._buffer = buffer
         self._view = buffer.view
         self._saved = b""
@@ -103,15 +136,16 @@ class FrameReader:
     def frames(self) -> Iterator[memoryview]:
         """Yield each whole message in order, without its length; each is valid until any reader's next `writable()`.
 
-        Untrusted bytes. Raises BadPacket("bad frame length") at a length below 32 or above the largest, and again at
-        every later call: nothing that follows in this stream can be trusted.
+        Untrusted bytes. Raises BadPacket("bad frame length") at a length below 32 or above the largest, unless the
+        frame's header fits a session, and again at every later call: nothing that follows in this stream can be
+        trusted.
         """
         while not self._broken:
             body = self._start + PREFIX_SIZE
             if body > self._end:
                 return
             length = self._view[body - 2] << 8 | self._view[body - 1]
-            if not SMALLEST <= length <= self._largest:
+            if not SMALLEST <= length <= self._largest and not self._may_be_longer(body, length):
                 self._broken = True
                 if self._on_broken is not None:
                     self._on_broken()
@@ -123,6 +157,17 @@ class FrameReader:
             yield self._view[body:after]
         self._start = self._end  # drop the broken stream's bytes, so that `writable()` is never without room
         raise BadPacket("bad frame length")
+
+    def _may_be_longer(self, body: int, length: int) -> bool:
+        """Return whether a frame of illegal length is accepted all the same, or its header has not arrived yet."""
+        if not self._largest < length <= LARGEST_THAT_FITS:
+            return False
+        if self._end < body + HEADER_SIZE:
+            return True
+        if not self._fits_session(self._view[body : body + HEADER_SIZE]):
+            return False
+        self._room = max(self._room, PREFIX_SIZE + length)
+        return True
 
     def save_rest(self) -> None:
         """Copy the unfinished frame out of the buffer, because another reader borrows it now."""
