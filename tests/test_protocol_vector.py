@@ -235,6 +235,7 @@ CONSTANTS = {
     "keys are wiped after": f"{timers.ZERO_KEYS_AFTER:g} s",
     "giving up, dropping what waits": f"{timers.REKEY_ATTEMPT_TIME:g} s",
     "shortest time between initiations consumed": f"{peer.SHORTEST_BETWEEN_CONSUMED * 1000:g} ms",
+    "silence before a peer is asked in return": f"{peer.SILENT_AFTER:g} s",
     "replay window": f"{replay.WINDOW}",
     "record kinds, HELLO's version": f"1 to {record.LAST_KIND}, {record.VERSION}",
     "largest record": f"{record.LARGEST_RECORD}",

@@ -101,3 +101,10 @@ class BadPacket(Exception):
         super().__init__(reason)
         self.reason = reason
         self.sender: object = None
+
+
+class OldTimestamp(BadPacket):
+    """Authentic initiation, older than the newest of its sender: a replay, or the sender's clock was set back."""
+
+    def __init__(self) -> None:
+        super().__init__("old timestamp")

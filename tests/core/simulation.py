@@ -21,7 +21,7 @@ from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.selection.executor import CarrierSelector, Executor
 from vpntun.core.selection.server import ServerCarriers
 from vpntun.crypto.session import Session
-from vpntun.errors import BadPacket
+from vpntun.errors import BadPacket, OldTimestamp
 from vpntun.types import CarrierName, Transport
 from vpntun.wire.message import DATA_OVERHEAD, INITIATION, kind_of
 from vpntun.wire.record import BUNDLE, ECHO, LAST_KIND, PROBE, TAKES_BURSTS, packets_of
@@ -155,6 +155,8 @@ class End(Side):
             events = self.take(message, path, self._world.now)
         except BadPacket as bad:
             self.drops[bad.reason] += 1
+            if isinstance(bad, OldTimestamp):
+                self.act(self.peer.ask_in_return(path, self._world.now))
             return
         if isinstance(path, Connection) and kind_of(message) != INITIATION:
             path.authenticated = True

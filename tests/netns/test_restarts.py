@@ -128,8 +128,8 @@ def test_the_cable_is_pulled_and_plugged_in_again(lab: Lab, transport: str) -> N
     assert client.running
 
 
-def test_a_client_whose_clock_was_a_day_ahead_is_locked_out_until_a_reset(lab: Lab) -> None:
-    server = start_server(lab)
+def run_client_a_day_ahead(lab: Lab) -> None:
+    """Let a client connect whose clock is a day ahead, end it, and remove what it remembers of that."""
     first = start_client(lab)
     first.wait_for("connected to")  # by then it has remembered the time of its handshake
     first.stop()
@@ -140,6 +140,20 @@ def test_a_client_whose_clock_was_a_day_ahead_is_locked_out_until_a_reset(lab: L
     assert ahead.stop() == 0
     remembered.unlink()
 
+
+@pytest.mark.long
+def test_a_client_whose_clock_was_a_day_ahead_is_asked_by_the_server_once_it_has_been_silent(lab: Lab) -> None:
+    server = start_server(lab)
+    run_client_a_day_ahead(lab)
+    client = start_client(lab)
+    server.wait_for("an older timestamp than the last")
+    client.wait_for("connected to", seconds=25)
+    lab.ping(lab.a, far(lab), within=1)
+
+
+def test_a_client_whose_clock_was_a_day_ahead_gets_in_sooner_by_a_reset(lab: Lab) -> None:
+    server = start_server(lab)
+    run_client_a_day_ahead(lab)
     client = start_client(lab)
     server.wait_for("an older timestamp than the last")
     assert "connected to" not in client.log

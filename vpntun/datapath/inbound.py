@@ -10,8 +10,8 @@
     7. A data message in the session and from the endpoint in use, like the message before it, needs only the AEAD and
        the replay window; then the link takes a bundle without those other steps (Link.bundle_opened).
 
-A message that fails a check is dropped, and counted by its reason. It gets no reply. Nothing is raised but DeviceError,
-if the device has gone.
+A message that fails a check is dropped, and counted by its reason. It gets no reply, except that a peer whose clock was
+set back is asked for a handshake (Peer.ask_in_return). Nothing is raised but DeviceError, if the device has gone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vpntun.core.endpoint import Endpoint, Reachable
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.session import REKEY_ON_RECEIVE_AFTER, Session
-from vpntun.errors import BadPacket
+from vpntun.errors import BadPacket, OldTimestamp
 from vpntun.link.drops import note_drop
 from vpntun.link.link import Link
 from vpntun.runtime.log import Warnings
@@ -222,7 +222,9 @@ class Inbound:
     def _drop(self, bad: BadPacket, source: Endpoint) -> None:
         """Count a dropped message: for the peer whose key it proves, else for all strangers together."""
         link = self._links.get(bad.sender) if isinstance(bad.sender, Peer) else None
-        if link is not None:
-            link.drop(bad, source)
-        else:
+        if link is None:
             note_drop(self._drops, self._warnings, bad, source)
+            return
+        link.drop(bad, source)
+        if isinstance(bad, OldTimestamp):
+            link.act(link.peer.ask_in_return(source, self._loop.now))

@@ -13,6 +13,9 @@ moves there. A handshake message from there is dropped; data from there is accep
 Two things differ from WireGuard, because there are two carriers. Each carrier has its own handshake, with its own
 ephemeral and timestamp. And the endpoint moves only on the newest message of the newest session, never on an
 initiation: late messages from an old TCP queue do not move it back, and a replayed initiation moves nothing.
+
+A server lets in a peer whose clock was set back, by its own initiation (`ask_in_return`): with its own, the peer would
+be refused until its clock has caught up.
 """
 
 from __future__ import annotations
@@ -26,15 +29,17 @@ from vpntun.core.endpoint import Endpoint
 from vpntun.core.events import Established, Event, HandshakeWanted, KeptAlive, Moved, Transmit
 from vpntun.core.wireguard.indices import Indices
 from vpntun.core.wireguard.keyring import Keyring
-from vpntun.core.wireguard.timers import REKEY_TIMEOUT, Timers
+from vpntun.core.wireguard.timers import KEEPALIVE_TIMEOUT, REKEY_TIMEOUT, Timers
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator, ReceivedInitiation, SessionKeys
 from vpntun.crypto.session import REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME, REKEY_ON_RECEIVE_AFTER, Session
-from vpntun.errors import BadPacket
+from vpntun.errors import BadPacket, OldTimestamp
 from vpntun.types import CARRIERS, DIALLED, NEVER, CarrierName
 from vpntun.wire.message import DATA_OVERHEAD, Buffer, Response
 
 SHORTEST_BETWEEN_CONSUMED = 0.02
+SILENT_AFTER = KEEPALIVE_TIMEOUT + REKEY_TIMEOUT
+"""Seconds without a message after which a session may be dead. A live one with traffic has sent a keepalive by then."""
 
 
 class Timestamps(Protocol):
@@ -46,14 +51,13 @@ class Timestamps(Protocol):
 
 @dataclass(slots=True)
 class Handshake:
-    """One carrier's handshake.
+    """One handshake: that of a carrier, or the one that is asked for in return.
 
     `sent_at` is the time of the last handshake message sent, `asked_at` that of the last initiation. `initiator` is set
     while the response to it is awaited. `sent_to`: when the initiation was sent to which endpoint.
     """
 
     peer: Peer
-    carrier: CarrierName
     sent_at: float = -NEVER
     asked_at: float = -NEVER
     index: int = 0
@@ -106,7 +110,8 @@ class Peer:
         self._psk = psk
         self._indices = indices
         self._timestamps = timestamps
-        self._handshakes = {carrier: Handshake(self, carrier) for carrier in CARRIERS}
+        self._handshakes = {carrier: Handshake(self) for carrier in CARRIERS}
+        self._return_handshake = Handshake(self)
         self._greatest_timestamp = b""
         self._consumed_at = -NEVER
         self._current_asked_at = -NEVER
@@ -123,14 +128,25 @@ class Peer:
         # A second initiation would supersede the first, and on a slow path every answer would be to a superseded one.
         if handshake.initiator is not None and endpoint.clogged():
             return []
-        self.forget_handshake(endpoint.carrier)
-        handshake.sent_at = handshake.asked_at = now
-        handshake.index = self._indices.reserve(handshake)
-        handshake.initiator = Initiator(self._identity, self.public, self._psk)
-        handshake.initiation = handshake.initiator.initiation(handshake.index, self._timestamps.next())
-        handshake.sent_to = {endpoint: now}
         self.timers.authenticated_sent(now)
-        return [Transmit(endpoint, handshake.initiation)]
+        return self._begin(handshake, endpoint, now)
+
+    def ask_in_return(self, source: Endpoint, now: float) -> list[Event]:
+        """Ask for a session where an authentic initiation with an old timestamp came from: send one of this end's own.
+
+        Only the peer can answer it, and its answer moves the endpoint. A replay gets one message for a message, at most
+        one in 5 s, and none while the peer is heard. The initiation has a slot of its own and affects no timer, so
+        replays do not keep this end from asking its peer. A client returns nothing: it asks its server by itself.
+        """
+        handshake = self._return_handshake
+        if (
+            self._chooses_carrier
+            or now - self.timers.heard_at < SILENT_AFTER
+            or now - handshake.sent_at < REKEY_TIMEOUT
+            or not self.may_move_to(source)
+        ):
+            return []
+        return self._begin(handshake, source, now)
 
     def initiate_also(self, endpoint: Endpoint, now: float) -> list[Event]:
         """Send the initiation that awaits its response to another address of the peer, too.
@@ -147,19 +163,17 @@ class Peer:
 
     def forget_handshake(self, carrier: CarrierName) -> None:
         """Drop a carrier's handshake and its 5 s limit, because the carrier's path has changed."""
-        handshake = self._handshakes[carrier]
-        if handshake.initiator is not None:
-            self._indices.free(handshake.index)
-            handshake.initiator = None
-        handshake.sent_at = -NEVER
+        self._forget(self._handshakes[carrier])
 
     def receive_initiation(self, received: ReceivedInitiation, source: Endpoint, now: float) -> list[Event]:
         """Answer an initiation from this peer, on the path by which it arrived.
 
-        Raises BadPacket for a timestamp that is not the greatest yet, for a second initiation within 20 ms, and if the
-        answer would enter the tunnel.
+        Raises BadPacket for a timestamp that is not the greatest yet (OldTimestamp if it is not a copy of the newest
+        initiation either), for a second initiation within 20 ms, and if the answer would enter the tunnel.
         """
-        if received.timestamp <= self._greatest_timestamp:
+        if received.timestamp < self._greatest_timestamp:
+            raise OldTimestamp
+        if received.timestamp == self._greatest_timestamp:
             raise BadPacket("old timestamp")
         if now - self._consumed_at < SHORTEST_BETWEEN_CONSUMED:
             raise BadPacket("initiations too fast")
@@ -305,8 +319,25 @@ class Peer:
     def forget(self) -> None:
         """Drop every session and handshake, and free their indices."""
         self._release(self.keys.wipe())
-        for carrier in CARRIERS:
-            self.forget_handshake(carrier)
+        for handshake in (*self._handshakes.values(), self._return_handshake):
+            self._forget(handshake)
+
+    def _begin(self, handshake: Handshake, endpoint: Endpoint, now: float) -> list[Event]:
+        """Send a new initiation, which replaces the handshake's former one."""
+        self._forget(handshake)
+        handshake.sent_at = handshake.asked_at = now
+        handshake.index = self._indices.reserve(handshake)
+        handshake.initiator = Initiator(self._identity, self.public, self._psk)
+        handshake.initiation = handshake.initiator.initiation(handshake.index, self._timestamps.next())
+        handshake.sent_to = {endpoint: now}
+        return [Transmit(endpoint, handshake.initiation)]
+
+    def _forget(self, handshake: Handshake) -> None:
+        """Drop a handshake and its 5 s limit."""
+        if handshake.initiator is not None:
+            self._indices.free(handshake.index)
+            handshake.initiator = None
+        handshake.sent_at = -NEVER
 
     def _current_began(self) -> float:
         """The time at which the current session was requested, by either end."""
