@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,25 @@ def test_a_new_device_is_up_with_the_mtu_and_gone_at_the_end(lab: Lab) -> None:
         assert daemon.stop() == 0
     assert not lab.a.has_device("tun11")
     assert not lab.b.has_device("tun3")
+
+
+def sent_into(machine: Machine, device: str) -> int:
+    """The number of packets that the kernel has given to the device since it was made."""
+    shown = json.loads(machine.run("ip", "-json", "-statistics", "link", "show", "dev", device).stdout)[0]
+    return int(shown["stats64"]["tx"]["packets"])
+
+
+def test_the_kernel_sends_nothing_of_its_own_into_an_idle_tunnel(lab: Lab) -> None:
+    lab.a.run("sysctl", "-qw", "net.ipv6.conf.default.accept_ra=2")
+    start_pair(lab)
+    time.sleep(1.5)  # the kernel would report its multicast groups at once, and again within a second
+    assert (sent_into(lab.a, "tun11"), sent_into(lab.b, "tun3")) == (0, 0)
+    assert "fe80" not in lab.a.run("ip", "address", "show", "dev", "tun11").stdout
+
+
+def test_a_link_local_address_that_is_asked_for_is_there(lab: Lab) -> None:
+    start_pair(lab, server=["--address", "fe80::2/64"], client=["--address", "fe80::1/64"])
+    lab.ping(lab.a, "fe80::2%tun11", within=10)
 
 
 def test_a_persistent_device_is_used_and_left_as_it_was_found(lab: Lab) -> None:

@@ -19,6 +19,7 @@ import pytun
 
 from vpntun.errors import DeviceError
 from vpntun.runtime.log import log
+from vpntun.tun.link_local import make_no_link_local
 from vpntun.tun.opening import check_name, flags_of, open_tun
 from vpntun.tun.queries import interface_exists, is_up, mtu_of
 from vpntun.tun.router_settings import ignore_routers
@@ -46,6 +47,7 @@ class TunDevice:
         self._tun = open_tun(name)
         if self.created:
             ignore_routers(name)
+            make_no_link_local(name)
         self._descriptor: int = self._tun.fileno()
         os.set_inheritable(self._descriptor, False)
         os.set_blocking(self._descriptor, False)

@@ -1,6 +1,7 @@
 """Persistent TUN devices: created once, kept while no program has them open, removed by name.
 
-    make      attach with the flags that a tunnel uses; ignore routers; set owner and group; make it persistent; close
+    make      attach with the flags that a tunnel uses; ignore routers; have no link-local address; set owner and
+              group; make it persistent; close
     remove    attach, which fails while a program has it open; make it non-persistent; close, which deletes it
 
 The kernel lets an unprivileged user attach who is the device's owner, if it has one, and in its group, if it has one
@@ -19,6 +20,7 @@ import pytun
 
 from vpntun.errors import DeviceError
 from vpntun.runtime.accounts import group_name, user_name
+from vpntun.tun.link_local import make_no_link_local
 from vpntun.tun.opening import check_name, open_tun
 from vpntun.tun.queries import interface_exists
 from vpntun.tun.router_settings import ignore_routers
@@ -43,6 +45,7 @@ def make(name: str, owner: int | None = None, group: int | None = None) -> bool:
     device = open_tun(name)
     try:
         ignore_routers(name)
+        make_no_link_local(name)
         if owner is not None:
             fcntl.ioctl(device.fileno(), TUNSETOWNER, _as_int(owner))
         if group is not None:
