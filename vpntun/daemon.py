@@ -9,7 +9,7 @@ The steps, in order, once the configuration has been read:
     5. create or open the device
     6. open the carriers' sockets, with the mark of a full tunnel
     7. set the device's addresses and MTU
-    8. bind the socket for wg(8)
+    8. bind the socket for wg(8), unless --no-uapi leaves it out
     9. give the peers' names a few seconds to be found, if the tunnel may prevent that later
     10. set name servers and routes, except those that wait for a name (netconf/host.py)
     11. run --up
@@ -83,6 +83,7 @@ class _Daemon:
         self, tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None, stack: ExitStack
     ) -> None:
         self._tunnel = tunnel
+        self._has_uapi = run_options.uapi
         self._reread = reread
         self._stack = stack
         self._failed: Exception | None = None
@@ -96,6 +97,10 @@ class _Daemon:
         stack.enter_context(self._loop.ending_on_signals(self._handle_sighup if handles_sighup else None))
         self._service = Service(run_options, tunnel.user, self._loop, stack)
         self._check_user()
+        if tunnel.identity is None and not self._has_uapi:
+            raise ConfigurationError(
+                "PostUp can give the private key by wg(8) only: put PrivateKey into [Interface], or leave out --no-uapi"
+            )
         self._start = Start(tunnel.hooks, self._service, self._loop, self._start_ended)
         self._state = TunnelState(tunnel, self._start, self._loop, self._drops)
 
@@ -104,7 +109,7 @@ class _Daemon:
     def set_up(self) -> bool:
         """Set up everything except the links. Return False if told to stop before the device. Raises VpntunError."""
         tunnel, stack, state = self._tunnel, self._stack, self._state
-        open_control(state, self._loop, self.reload, stack)
+        self._name = open_control(state, self._loop, self.reload, stack)
         clean_up(tunnel.interface)
         self._journal = Journal(tunnel.interface)
         self._watch = NetworkWatch(self._loop)
@@ -124,7 +129,8 @@ class _Daemon:
         self._engine = self._make_engine()
         if tunnel.identity is not None:
             self._make_links()
-        open_uapi(state, self._loop, self._take_key, stack)
+        if self._has_uapi:
+            open_uapi(state, self._loop, self._take_key, stack)
         if self._host.may_lead_look_ups_inside:
             self._start.find_names(self._lookups, tunnel.peers)
         self._names.apply(tunnel.peers, self._lookups.has_found)
@@ -190,7 +196,7 @@ class _Daemon:
         )
 
     def _make_links(self) -> None:
-        self._links = Links(self._tunnel, self._engine, self._lookups)
+        self._links = Links(self._tunnel, self._engine, self._lookups, name=self._name)
         self._stack.callback(self._links.close)
 
     def _take_key(self, keys: KeyPair) -> bool:

@@ -11,7 +11,7 @@ status; `vpntun.cli` maps one to the other in one place.
     5       DeviceError         the TUN device cannot be created, attached or configured, or it has disappeared
     6       PrivilegeError      a capability or a permission is missing
     7       PortInUse           another process listens on the port
-    8       InterfaceInUse      another vpntun runs the interface
+    8       InterfaceInUse      another vpntun runs the interface, or another program has its socket for wg(8)
     9       NotInTime           the link was not up, or the daemon had not ended, within the time to wait for it
     10      HookFailed          one of the operator's commands failed, so the tunnel was not started
     11      NotRunning          no daemon holds the pid file
@@ -65,10 +65,18 @@ class InterfaceInUse(VpntunError):
     exit_status = 8
 
 
+class UapiInUse(InterfaceInUse):
+    """Another process listens on the interface's socket for wg(8)."""
+
+
 class NotInTime(VpntunError):
     """What the command waited for has not happened in time: a link that comes up, or a daemon that ends."""
 
     exit_status = 9
+
+
+class NoSuchTunnel(VpntunError):
+    """No vpntun of this user runs the interface in this network namespace."""
 
 
 class NoSuchPeer(VpntunError):

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from tests.machine import needs_root, ordinary_user
 from vpntun.cli.control import describe
 from vpntun.control import client
 from vpntun.control.server import ControlServer, socket_path
-from vpntun.errors import AmbiguousPeer, NoSuchPeer
+from vpntun.errors import AmbiguousPeer, NoSuchPeer, VpntunError
 from vpntun.runtime.loop import Loop
 
 NOW = 1_700_000_000.0
@@ -275,6 +276,33 @@ def test_all_tunnels_are_shown_by_name_except_dead_ones(run: Run, user: Path) ->
             "interface: tun3",
         ]
         assert json.loads(run("show", "--json").out) == [other, STATUS]
+
+
+def test_a_tunnel_whose_queue_of_connections_is_full_runs_all_the_same(user: Path) -> None:
+    path = socket_path("tun3")
+    path.parent.mkdir(mode=0o700)
+    with contextlib.ExitStack() as stack:
+        listener, waiting = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+        listener.bind(str(path))
+        listener.listen(0)
+        waiting.connect(str(path))
+        assert client.running_interfaces() == ["tun3"]
+        with pytest.raises(VpntunError, match=r"tun3 has taken no connection within 0\.2 s: is its vpntun suspended\?"):
+            client.ControlClient("tun3", 0.2)
+
+
+def test_a_client_waits_for_room_in_a_tunnels_queue(user: Path) -> None:
+    path = socket_path("tun3")
+    path.parent.mkdir(mode=0o700)
+    with contextlib.ExitStack() as stack:
+        listener, waiting = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+        listener.bind(str(path))
+        listener.listen(0)
+        waiting.connect(str(path))
+        accepting = threading.Timer(0.1, lambda: stack.enter_context(listener.accept()[0]))
+        accepting.start()
+        client.ControlClient("tun3", 5.0).__exit__()
+        accepting.join()
 
 
 def test_without_tunnels_only_stderr_has_a_line(run: Run, user: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.control.socket_client import SocketClient, sleeps
 from tests.machine import NOBODY, HandLoop, logged, needs_root
+from tests.netconf.kernel import in_own_network
 from vpntun.control.unix_server import (
     MOST_CLIENTS,
     SECONDS_TO_FINISH,
@@ -36,7 +37,10 @@ class Service:
         self.content = b"answer"
         self.asked = 0
         self.finished = 0
-        self.server = UnixServer("the test socket", path, loop, lambda: LineExchange(self))
+        self.server = UnixServer("the test socket", path, loop, self.new_exchange)
+
+    def new_exchange(self) -> LineExchange:
+        return LineExchange(self)
 
     def finish(self) -> None:
         self.finished += 1
@@ -315,6 +319,63 @@ def test_a_socket_whose_owner_is_too_busy_to_accept_is_not_taken(loop: HandLoop,
     assert caught.value.process is None
     for each in waiting:
         each.close()
+
+
+# The second name
+
+
+@pytest.fixture
+def beside(path: Path) -> Path:
+    return path.with_name("test:7.sock")
+
+
+@in_own_network
+def test_where_another_namespace_has_the_name_the_second_is_taken_and_locks_as_well(
+    service: Service, path: Path, beside: Path
+) -> None:
+    loop = HandLoop()
+    server = UnixServer("the test socket", path, loop, service.new_exchange, path_beside=beside)
+    assert server.path == beside
+    with pytest.raises(SocketInUse) as caught:
+        UnixServer("the test socket", path, loop, service.new_exchange, path_beside=beside)
+    assert (caught.value.process, caught.value.is_here) == (os.getpid(), True)
+    server.close()
+    assert sorted(path.parent.iterdir()) == [path]
+
+
+@in_own_network
+def test_without_a_second_name_the_error_says_that_another_namespace_has_it(service: Service, path: Path) -> None:
+    with pytest.raises(SocketInUse) as caught:
+        UnixServer("the test socket", path, HandLoop(), service.new_exchange)
+    assert (caught.value.process, caught.value.is_here) == (os.getppid(), False)
+
+
+def test_a_process_of_the_same_namespace_leaves_no_second_name(
+    loop: HandLoop, service: Service, path: Path, beside: Path
+) -> None:
+    with pytest.raises(SocketInUse) as caught:
+        UnixServer("the test socket", path, loop, service.new_exchange, path_beside=beside)
+    assert caught.value.is_here
+
+
+def test_a_dead_socket_under_the_second_name_is_removed_and_the_first_is_taken(
+    loop: HandLoop, path: Path, beside: Path
+) -> None:
+    path.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(beside))
+    server = UnixServer("the test socket", path, loop, lambda: pytest.fail("nobody connects"), path_beside=beside)
+    assert server.path == path
+    assert not beside.exists()
+    server.close()
+
+
+def test_the_first_name_is_not_taken_while_a_process_has_the_second(loop: HandLoop, path: Path, beside: Path) -> None:
+    other = Service(loop, beside).server
+    with pytest.raises(SocketInUse):
+        UnixServer("the test socket", path, loop, lambda: pytest.fail("nobody connects"), path_beside=beside)
+    assert not path.exists()
+    other.close()
 
 
 def test_the_socket_of_a_killed_process_is_replaced(loop: HandLoop, path: Path, connect: Connect) -> None:

@@ -65,7 +65,7 @@ def test_traffic_does_not_wait_while_a_host_with_many_addresses_starts_and_ends_
 def test_a_full_tunnel_that_was_killed_without_a_journal_is_cleared_by_down_and_by_the_next_up(world: World) -> None:
     for again in (False, True):
         world.up().kill()
-        world.a.run("sh", "-c", "rm /run/vpntun/cli.journal")
+        world.a.run("sh", "-c", "rm /run/vpntun/cli:*.journal")
         world.nowhere(WORLD, WORLD6)
         if again:
             assert world.up().stop() == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents import blocks
-from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, firewall
+from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, firewall, until
 from vpntun.crypto.keys import KeyPair, format_key
 
 pytestmark = pytest.mark.skipif(shutil.which("wg") is None, reason="wg is not installed")
@@ -81,7 +81,7 @@ def test_wg_quicks_kill_switch_works_unchanged_and_is_taken_away_again(served: E
     client = served.client(served.private, *lines, carries, allowed="0.0.0.0/0")
     client.wait_for(STARTED, SECONDS)
     served.lab.ping(served.a, "10.9.0.1", SECONDS)
-    assert "REJECT" in served.a.run(tool, "-S", "OUTPUT").stdout
+    assert until(lambda: "REJECT" in served.a.run(tool, "-S", "OUTPUT").stdout, SECONDS)
     assert client.stop() == 0
     assert "PreDown: it carries until PreDown has run" in client.log
     assert "REJECT" not in served.a.run(tool, "-S", "OUTPUT").stdout
@@ -195,5 +195,21 @@ def test_a_name_that_another_process_has_is_left_to_it_and_the_tunnel_goes_on(en
     client = ends.client(ends.private)
     client.wait_for(f"wg(8) will not find this tunnel: process {other.process.pid} answers at")
     client.wait_for(STARTED, SECONDS)
+    assert "or start with --no-uapi" in client.log
     assert client.stop() == 0
     assert other.running
+
+
+def test_without_the_socket_a_tunnel_leaves_the_name_to_others_and_says_nothing(served: Ends) -> None:
+    client = served.a.vpntun("up", served.write("cli", served.text(served.private)), "--no-uapi")
+    client.wait_for(STARTED, SECONDS)
+    served.lab.ping(served.a, "10.9.0.1", SECONDS)
+    assert served.wg("show", "interfaces").strip() == ""
+    assert "wg(8)" not in client.log
+    assert client.stop() == 0
+
+
+def test_a_key_that_only_wg_could_give_needs_the_socket(ends: Ends) -> None:
+    client = ends.a.vpntun("up", ends.write("cli", ends.text("PostUp = true")), "--no-uapi")
+    assert client.wait(SECONDS) == 3
+    assert "PostUp can give the private key by wg(8) only" in client.log

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.machine import needs_root, ordinary_user
+from tests.netconf.kernel import in_own_network
 from vpntun.config.keyfile import default_path
 from vpntun.errors import ConfigurationError
-from vpntun.runtime.folders import lasting_folder, make_folder, run_folder
+from vpntun.runtime.folders import lasting_folder, make_folder, own_namespace, run_folder
 from vpntun.runtime.state import TimestampFile
+
+OWN_NAMESPACE = own_namespace()
 
 
 def test_an_ordinary_user_has_folders_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +55,12 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     ):
         with pytest.raises(ConfigurationError, match=f"set HOME, or {variable}"):
             ask()
+
+
+def test_the_number_stays_the_same() -> None:
+    assert own_namespace() == OWN_NAMESPACE > 0
+
+
+@in_own_network
+def test_another_namespace_has_another_number() -> None:
+    assert own_namespace() not in (OWN_NAMESPACE, 0)

@@ -19,7 +19,7 @@ import click
 from vpntun.cli.run_options import SECONDS
 from vpntun.config.file import interface_of
 from vpntun.control.client import PATIENCE, ControlClient, running_interfaces
-from vpntun.errors import NotInTime, PrivilegeError, VpntunError
+from vpntun.errors import NoSuchTunnel, NotInTime, VpntunError
 from vpntun.netconf.cleanup import clean_up, remove_leftovers
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.log import open_log
@@ -36,7 +36,7 @@ UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), 
     "--wait", type=SECONDS, metavar="SECONDS", help="Wait for a link; exit with status 9 if there is none in time."
 )
 def show(interface: str | None, as_json: bool, wait: float | None) -> None:
-    """Show the status of the tunnel of INTERFACE, or of all tunnels."""
+    """Show the status of the tunnel of INTERFACE, or of all tunnels in this network namespace."""
     if wait is not None:
         if interface is None:
             raise click.UsageError("--wait requires an INTERFACE")
@@ -46,7 +46,7 @@ def show(interface: str | None, as_json: bool, wait: float | None) -> None:
         return
     found, failed = _status_of_all()
     if not found and failed is None and not as_json:
-        click.echo("no tunnel of this user is running", err=True)
+        click.echo("no tunnel of this user is running in this network namespace", err=True)
     _print(found, as_json)
     if failed is not None:
         raise failed
@@ -77,9 +77,7 @@ def down(name: str) -> None:
     interface = interface_of(Path(name)) if is_file else name
     try:
         tunnel = ControlClient(interface)
-    except PrivilegeError:
-        raise
-    except VpntunError:
+    except NoSuchTunnel:
         open_log(interface, 0)
         cleaned = clean_up(interface)
         if not remove_leftovers(interface) and not cleaned:

@@ -50,6 +50,7 @@ _OPTIONS = (
         metavar="SECONDS",
         help="With --daemon: wait for a link; exit with status 9 if there is none in time.",
     ),
+    click.option("--no-uapi", is_flag=True, help="Open no socket for wg(8)."),
     click.option("--pidfile", type=FILE, metavar="FILE", help="Write the process ID to a file."),
     click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to a file; SIGHUP reopens it."),
     click.option(
@@ -91,5 +92,5 @@ def serve(interface: str, read: Callable[[], Tunnel], options: dict[str, Any], f
     from vpntun.daemon import run  # takes 60 ms to load, and only a command that runs a tunnel needs it
 
     background = Background.enter(options["wait"]) if options["daemon"] else None
-    run_options = RunOptions(options["user"], commands, options["pidfile"], background, file)
+    run_options = RunOptions(options["user"], commands, options["pidfile"], background, file, not options["no_uapi"])
     run(tunnel, run_options, read if file is not None else None)

@@ -1,6 +1,7 @@
 """Client of the control socket, with which the command line queries and stops running tunnels.
 
-Root finds its tunnels in /run/vpntun. Other users find their own tunnels, and get a clear error for root's.
+Root finds its tunnels in /run/vpntun. Other users find their own tunnels, and get a clear error for root's. Everybody
+finds the tunnels of this network namespace alone: those of others may have interfaces of the same names.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ import json
 import os
 import select
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from vpntun.control.server import socket_path
+from vpntun.control.listening import listens_here
+from vpntun.control.server import path_beside, socket_path
 from vpntun.control.unix_server import other_end
-from vpntun.errors import PrivilegeError, VpntunError
+from vpntun.errors import NoSuchTunnel, PrivilegeError, VpntunError
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.folders import run_folder
 
@@ -26,12 +29,14 @@ PATIENCE = 10.0
 SECONDS_TO_END = 20.0
 OF_THE_MACHINE = Path("/run/vpntun")
 
+_timeval = struct.Struct("@ll")
+
 
 class ControlClient:
     """A connection to the tunnel of an interface, for use in a `with` statement. `process`: the tunnel's process id.
 
-    `patience`: how many seconds to wait for an answer. Raises VpntunError if no tunnel runs there, PrivilegeError if it
-    belongs to another user.
+    `patience`: how many seconds to wait for an answer. Raises NoSuchTunnel if none runs there, PrivilegeError if it
+    belongs to another user, and VpntunError if it takes no connections.
     """
 
     def __init__(self, interface: str, patience: float = PATIENCE) -> None:
@@ -79,34 +84,78 @@ class ControlClient:
 
 
 def running_interfaces() -> list[str]:
-    """List the interfaces of this user's running tunnels."""
-    return sorted(path.stem for path in run_folder().glob("*.sock") if _answers(path))
+    """List the interfaces of this user's running tunnels in this network namespace."""
+    here = {path.stem.partition(":")[0] for path in run_folder().glob("*.sock")}
+    return sorted(interface for interface in here if _runs_here(interface))
 
 
 def _connect(interface: str, patience: float) -> socket.socket:
+    elsewhere = None
     for folder in dict.fromkeys((run_folder(), OF_THE_MACHINE)):
-        new = socket.socket(socket.AF_UNIX)
-        new.settimeout(patience)
-        try:
-            new.connect(str(socket_path(interface, folder)))
-        except PermissionError:
+        for path in _paths(interface, folder):
+            try:
+                new = _connected(path, interface, patience)
+            except PermissionError:
+                raise PrivilegeError(
+                    f"this user has no tunnel called {interface}, and only root may control root's: use sudo"
+                ) from None
+            except OSError:
+                continue
+            if listens_here(path):
+                return new
+            elsewhere = other_end(new)[0]
             new.close()
-            raise PrivilegeError(
-                f"this user has no tunnel called {interface}, and only root may control root's: use sudo"
-            ) from None
-        except OSError:
-            new.close()
-        else:
-            return new
-    raise VpntunError(f"no vpntun runs {interface}: 'vpntun show' lists the running interfaces")
+    if elsewhere is not None:
+        raise NoSuchTunnel(_explain_elsewhere(interface, elsewhere))
+    raise NoSuchTunnel(f"no vpntun runs {interface}: 'vpntun show' lists the running interfaces")
+
+
+def _paths(interface: str, folder: Path) -> tuple[Path, Path]:
+    """Return where a tunnel of this network namespace may listen."""
+    return path_beside(interface, folder), socket_path(interface, folder)
+
+
+def _connected(path: Path, interface: str, patience: float) -> socket.socket:
+    """Return a connection to a tunnel. Raises OSError where none listens, and VpntunError where it takes no more."""
+    new = socket.socket(socket.AF_UNIX)
+    # Unlike Python's own timeout, this one waits for room in the tunnel's queue of new connections.
+    new.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval.pack(int(patience), int(patience % 1 * 1e6)))
+    try:
+        new.connect(str(path))
+    except BlockingIOError:
+        new.close()
+        raise VpntunError(
+            f"{interface} has taken no connection within {patience:g} s: is its vpntun suspended?"
+        ) from None
+    except OSError:
+        new.close()
+        raise
+    new.settimeout(patience)
+    return new
+
+
+def _explain_elsewhere(interface: str, process: int) -> str:
+    if not process:
+        return f"no vpntun runs {interface} in this network namespace, but one does in that of another container"
+    return (
+        f"no vpntun runs {interface} in this network namespace, but process {process} does in another: "
+        f"'nsenter --net=/proc/{process}/ns/net vpntun show {interface}' shows it"
+    )
+
+
+def _runs_here(interface: str) -> bool:
+    return any(_answers(path) and listens_here(path) for path in _paths(interface, run_folder()))
 
 
 def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-        probe.settimeout(PATIENCE)
-        probe.connect(str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:  # its queue of new connections is full
+            return True
+        except OSError:
+            return False
         return True
-    return False
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Opening of a tunnel's two sockets: the control socket, which is also its lock, and the one for wg(8).
 
-A tunnel works without either; a notice says so.
+A tunnel works without either; a notice says so. --no-uapi leaves the second out.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from vpntun.runtime.log import NOTICE, log, notice
 from vpntun.runtime.loop import Loop
 
 
-def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], stack: ExitStack) -> None:
-    """Bind the control socket; `stack` closes it. Raises InterfaceInUse where another vpntun runs the interface."""
+def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], stack: ExitStack) -> str:
+    """Bind the control socket; `stack` closes it. Returns the name that the tunnel's files have from now on.
+
+    Raises InterfaceInUse where another vpntun runs the interface.
+    """
     try:
         control = ControlServer(
             state.tunnel.interface,
@@ -34,8 +37,9 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
         raise
     except VpntunError as error:
         notice("'vpntun show' and 'vpntun down' will not find this tunnel: %s", error)
-    else:
-        stack.callback(control.close)
+        return state.tunnel.interface
+    stack.callback(control.close)
+    return control.name
 
 
 def open_uapi(state: TunnelState, loop: Loop, give_key: Callable[[KeyPair], bool], stack: ExitStack) -> None:

@@ -9,7 +9,8 @@ A request that fails is answered with 500, and logged. It never ends the tunnel,
 tunnel is in.
 
 unix_server.py decides who may connect and how much a client may ask for at once. It also makes the socket the lock of
-the interface: InterfaceInUse where another vpntun already answers on it.
+the interface: InterfaceInUse where another vpntun of this network namespace already answers on it. Where one of another
+namespace has the name, the socket is /run/vpntun/INTERFACE:NAMESPACE.sock (runtime/folders.py).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 from vpntun.control.http import Answer, HttpExchange, Route, follow, refusal
 from vpntun.control.unix_server import SocketInUse, UnixServer
 from vpntun.errors import AmbiguousPeer, InterfaceInUse, NoSuchPeer, VpntunError
-from vpntun.runtime.folders import run_folder
+from vpntun.runtime.folders import own_namespace, run_folder
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
 
@@ -30,6 +31,11 @@ from vpntun.runtime.loop import Loop
 def socket_path(interface: str, folder: Path | None = None) -> Path:
     """Return the path of an interface's control socket; `folder` None is this user's own."""
     return (folder or run_folder()) / f"{interface}.sock"
+
+
+def path_beside(interface: str, folder: Path | None = None) -> Path:
+    """Return the path of the control socket where another network namespace has the first; no name contains a colon."""
+    return socket_path(f"{interface}:{own_namespace()}", folder)
 
 
 class ControlServer:
@@ -62,15 +68,25 @@ class ControlServer:
             "/v1/reload": Route("POST", self._answer_to_reload),
             "/v1/reset": Route("POST", self._answer_to_reset, frozenset({"peer"})),
         }
-        path = socket_path(interface, folder)
         try:
-            self._server = UnixServer("the control socket", path, loop, lambda: HttpExchange(self._answer))
+            self._server = UnixServer(
+                "the control socket",
+                socket_path(interface, folder),
+                loop,
+                lambda: HttpExchange(self._answer),
+                path_beside=path_beside(interface, folder),
+            )
         except SocketInUse as taken:
             who = "" if taken.process is None else f", process {taken.process}"
             raise InterfaceInUse(
                 f"another vpntun runs {interface} already{who}: 'vpntun show {interface}' says what it does, "
                 f"'vpntun down {interface}' ends it"
             ) from None
+
+    @property
+    def name(self) -> str:
+        """The name that this tunnel has among all that share the folder: the interface's, or one beside it."""
+        return self._server.path.stem
 
     def close(self) -> None:
         """Close all connections, and remove the socket unless its name belongs to another by now."""

@@ -22,7 +22,7 @@ from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.unix_server import Reply, SocketInUse, UnixServer
 from vpntun.crypto.keys import KEY_SIZE, KeyPair
-from vpntun.errors import VpntunError
+from vpntun.errors import UapiInUse, VpntunError
 from vpntun.link.link import Link
 from vpntun.runtime.log import NOTICE, LineLimit
 from vpntun.runtime.loop import Loop
@@ -59,7 +59,7 @@ class UapiServer:
         give_key: Callable[[KeyPair], bool],
         folder: Path = FOLDER,
     ) -> None:
-        """Raises VpntunError or PrivilegeError if the socket cannot be made, or another process listens there."""
+        """Raises UapiInUse where another process listens, and VpntunError or PrivilegeError for other failures."""
         self._loop = loop
         self._get = get
         self._give_key = give_key
@@ -68,8 +68,7 @@ class UapiServer:
         try:
             self._server = UnixServer("the socket for wg(8)", path, loop, lambda: UapiExchange(self._answer))
         except SocketInUse as taken:
-            who = "another process" if taken.process is None else f"process {taken.process}"
-            raise VpntunError(f"{who} answers at {path}") from None
+            raise UapiInUse(_explain(taken, path)) from None
 
     def close(self) -> None:
         """Close all connections, and remove the socket unless its name belongs to another by now."""
@@ -194,6 +193,17 @@ def _peer(settings: PeerSettings, link: Link | None, wall: float) -> Iterator[st
     yield f"persistent_keepalive_interval={int(settings.keepalive)}"
     for network in settings.allowed_as_text:
         yield f"allowed_ip={network}"
+
+
+def _explain(taken: SocketInUse, path: Path) -> str:
+    """Explain to the operator that the socket's name is taken, and what to do."""
+    who = "another process" if taken.process is None else f"process {taken.process}"
+    if taken.is_here:
+        return f"{who} answers at {path}: end it if it is not meant to, or start with --no-uapi"
+    return (
+        f"{who} of another network namespace answers at {path}, a name that all namespaces share: give this interface "
+        "another name, or start with --no-uapi"
+    )
 
 
 def _parsed(request: bytes) -> tuple[str, Lines] | None:

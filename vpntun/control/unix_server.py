@@ -9,7 +9,8 @@ connect. They are served a little at a time, and the loop never waits for them.
     8 clients; one more replaces the one that was idle for the longest, or the oldest if all are busy
 
 Two processes may want the socket's name at the same time, so they take it with the folder locked. If a process answers
-behind the name, it keeps it (SocketInUse). If nobody does, a killed process left it, and it is replaced.
+behind the name, it keeps it (SocketInUse). If nobody does, a killed process left it, and it is replaced. A server may
+have a second name, which it takes where a process of another network namespace has the first.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from logging import INFO
 from pathlib import Path
 from typing import Protocol
 
+from vpntun.control.listening import listens_here
 from vpntun.errors import PrivilegeError, VpntunError
 from vpntun.runtime.folders import make_folder
 from vpntun.runtime.log import Limited
@@ -59,25 +61,39 @@ class Exchange(Protocol):
 
 
 class SocketInUse(Exception):
-    """Another process listens under the name. `process`: its id, None where it is too busy to tell."""
+    """Another process listens under the name. `process`: its id, None where it cannot be told.
 
-    def __init__(self, process: int | None) -> None:
+    `is_here`: the socket is of this network namespace.
+    """
+
+    def __init__(self, process: int | None, *, is_here: bool) -> None:
         super().__init__(process)
         self.process = process
+        self.is_here = is_here
 
 
 class UnixServer:
-    """A listening socket and its clients. `name` is what the log and errors call it."""
+    """A listening socket and its clients. `name` is what the log and errors call it. `path`: where it listens."""
 
-    def __init__(self, name: str, path: Path, loop: Loop, new_exchange: Callable[[], Exchange]) -> None:
-        """Bind the name and listen. Raises SocketInUse, PrivilegeError or VpntunError."""
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        loop: Loop,
+        new_exchange: Callable[[], Exchange],
+        *,
+        path_beside: Path | None = None,
+    ) -> None:
+        """Bind the name and listen. Raises SocketInUse, PrivilegeError or VpntunError.
+
+        `path_beside`: in the same folder, used where a process of another network namespace listens at `path`.
+        """
         self._name = name
-        self._path = path
         self._loop = loop
         self._new_exchange = new_exchange
         self._clients: list[_Client] = []
         self._refused = Limited(INFO, "process %d of user %d may not use %s")
-        self._listener, self._identity = _listen(name, path)
+        self._listener, self.path, self._identity = _listen(name, path, path_beside)
         loop.watch(self._listener.fileno(), self._accept)
 
     def close(self) -> None:
@@ -86,9 +102,9 @@ class UnixServer:
             client.close()
         self._loop.forget(self._listener.fileno())
         # Without its former privileges this process may fail here: the socket it leaves is dead, and gets replaced.
-        with suppress(OSError), _locked(self._path.parent):
-            if _identity_of(self._path) == self._identity:
-                self._path.unlink()
+        with suppress(OSError), _locked(self.path.parent):
+            if _identity_of(self.path) == self._identity:
+                self.path.unlink()
         self._listener.close()
 
     def _accept(self) -> None:
@@ -208,17 +224,17 @@ class _Client:
             self._loop.call_later(left, self._check_time)
 
 
-def _listen(name: str, path: Path) -> tuple[socket.socket, tuple[int, int]]:
-    """Return a listening socket of mode 0600, and the identity of its file."""
+def _listen(name: str, path: Path, beside: Path | None) -> tuple[socket.socket, Path, tuple[int, int]]:
+    """Return a listening socket of mode 0600, its path, and the identity of its file."""
     new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         make_folder(path.parent)
         with _locked(path.parent):
-            _free_name(path)
+            path = _free_path(path, beside)
             os.fchmod(new.fileno(), 0o600)  # bind gives the file this mode (unix_bind, net/unix/af_unix.c)
             new.bind(str(path))
             new.listen(MOST_CLIENTS)
-            return new, _identity_of(path)
+            return new, path, _identity_of(path)
     except SocketInUse:
         new.close()
         raise
@@ -229,6 +245,19 @@ def _listen(name: str, path: Path) -> tuple[socket.socket, tuple[int, int]]:
             f"{name} {path} cannot be made: {error.strerror or error}; "
             f"{path.parent} must be a folder of this user's own"
         ) from error
+
+
+def _free_path(path: Path, beside: Path | None) -> Path:
+    """Return the path to bind, free of dead sockets. Raises SocketInUse where none of the two is for this process."""
+    if beside is not None:
+        _free_name(beside)
+    try:
+        _free_name(path)
+    except SocketInUse as taken:
+        if beside is None or taken.is_here:
+            raise
+        return beside
+    return path
 
 
 def _free_name(path: Path) -> None:
@@ -242,8 +271,9 @@ def _free_name(path: Path) -> None:
             path.unlink()
             return
         except BlockingIOError:  # its queue of new connections is full, so a process does listen
-            raise SocketInUse(None) from None
-        raise SocketInUse(other_end(probe)[0])
+            raise SocketInUse(None, is_here=listens_here(path)) from None
+        # The kernel says 0 for a process of another PID namespace.
+        raise SocketInUse(other_end(probe)[0] or None, is_here=listens_here(path))
 
 
 def _identity_of(path: Path) -> tuple[int, int]:

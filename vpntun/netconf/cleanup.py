@@ -33,7 +33,7 @@ from vpntun.netconf.change_kinds import (
 )
 from vpntun.netconf.changes import Change, take_back
 from vpntun.netconf.dns import NameServers, entry_for
-from vpntun.netconf.journal import Entry, entries_of, forget, path_of
+from vpntun.netconf.journal import Entry, entries_of, forget, interfaces_in, path_of
 from vpntun.netconf.netlink import KERNELS_TABLES, FoundRoute, FoundRule, Link, Netlink, whole
 from vpntun.netconf.route_plan import CLOSED, EVERYTHING, TUNNEL, is_of_a_vpntun
 from vpntun.runtime.log import notice
@@ -89,9 +89,8 @@ def remove_leftovers(interface: str, folder: Path | None = None) -> bool:
 
 
 def others_of(interface: str, folder: Path | None = None) -> list[str]:
-    """List the other interfaces that have a journal."""
-    own = path_of(interface, folder)
-    return sorted(path.stem for path in own.parent.glob(f"*{own.suffix}") if path != own)
+    """List the other interfaces of this network namespace that have a journal."""
+    return [each for each in interfaces_in(path_of(interface, folder).parent) if each != interface]
 
 
 def changes_of(interface: str, folder: Path | None = None) -> list[Change]:

@@ -1,8 +1,11 @@
 """Journal of one interface: changes to this host that would outlive a killed process.
 
-    /run/vpntun/tun11.journal
+    /run/vpntun/tun11:4097.journal
     ["made", {"kind": "Rule", "version": 4, "priority": 5182, "table": 51820, ...}]
     ["taken back", {"kind": "Rule", ...}]
+
+The number is that of the network namespace (runtime/folders.py): the changes are its own, and another one may have a
+tun11, too.
 
 A line is written before a change is made, and another after it was taken back. The file is removed when nothing is left
 to take back. So a journal of an interface that no process runs tells what to take back, the last change first. It is
@@ -22,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from vpntun.runtime.folders import make_folder, run_folder
+from vpntun.runtime.folders import make_folder, own_namespace, run_folder
 from vpntun.runtime.log import log, notice
 
 LARGEST = 1 << 24
@@ -110,7 +113,17 @@ class Journal:
 
 def path_of(interface: str, folder: Path | None = None) -> Path:
     """Return the path of an interface's journal."""
-    return (folder or run_folder()) / f"{interface}.journal"
+    return (folder or run_folder()) / f"{interface}{ending()}"
+
+
+def interfaces_in(folder: Path) -> list[str]:
+    """List the interfaces of this network namespace that have a journal in a folder."""
+    return sorted(path.name.removesuffix(ending()) for path in folder.glob(f"*{ending()}"))
+
+
+def ending() -> str:
+    """Return what follows the interface in the name of a journal. An interface's name contains no colon."""
+    return f":{own_namespace()}.journal"
 
 
 def entries_of(path: Path) -> list[Entry]:

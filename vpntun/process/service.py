@@ -43,7 +43,8 @@ PATIENCE = 10.0
 class RunOptions:
     """The operator's options for running a tunnel.
 
-    `background`: set if a caller waits for a report. `file`: the configuration file, which SIGHUP reads again.
+    `background`: set if a caller waits for a report. `file`: the configuration file, which SIGHUP reads again. `uapi`:
+    whether wg(8) gets a socket.
     """
 
     user: str | None = None
@@ -51,6 +52,7 @@ class RunOptions:
     pidfile: Path | None = None
     background: Background | None = None
     file: Path | None = None
+    uapi: bool = True
 
 
 class Service:

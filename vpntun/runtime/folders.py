@@ -1,11 +1,23 @@
-"""Folders for this program's files: the machine's own for root, else the user's (XDG Base Directory Specification)."""
+"""Folders for this program's files: the machine's own for root, else the user's (XDG Base Directory Specification).
+
+Several network namespaces may share a folder, and have interfaces of the same name. The names of their files then
+contain the namespace's cookie. The kernel uses none twice until the machine reboots, in contrast to the inode number
+that lsns(8) shows, so a file that was left behind never passes for that of a later namespace.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from pathlib import Path
 
 from vpntun.errors import ConfigurationError
+
+SO_NETNS_COOKIE = 71
+OWN_NAMESPACE = Path("/proc/self/ns/net")
+
+_cookie = struct.Struct("=Q")
 
 
 def run_folder() -> Path:
@@ -16,6 +28,15 @@ def run_folder() -> Path:
 def lasting_folder() -> Path:
     """Return the folder for state that outlasts a boot."""
     return _folder("/var/lib", "XDG_STATE_HOME", ".local/state")
+
+
+def own_namespace() -> int:
+    """Return the cookie of this process's network namespace; before Linux 5.14, its inode number."""
+    with socket.socket(socket.AF_UNIX) as asked:
+        try:
+            return int(_cookie.unpack(asked.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, _cookie.size))[0])
+        except OSError:
+            return OWN_NAMESPACE.stat().st_ino
 
 
 def users_folder(variable: str, in_home: str) -> Path:

@@ -33,10 +33,10 @@ SECONDS_AHEAD = 10.0
 
 
 class Endpoints:
-    """Last UDP address of each peer of one interface: public key in hexadecimal -> [host, port]."""
+    """Last UDP address of each peer of one tunnel: public key in hexadecimal -> [host, port]."""
 
-    def __init__(self, interface: str, loop: Loop, folder: Path | None = None) -> None:
-        self._file = StateFile((folder or run_folder()) / f"{interface}.endpoints.json")
+    def __init__(self, name: str, loop: Loop, folder: Path | None = None) -> None:
+        self._file = StateFile((folder or run_folder()) / f"{name}.endpoints.json")
         self._loop = loop
         self._places = self._read()
         self._unwritten = False
