@@ -40,7 +40,7 @@ from vpntun.crypto.aead import BACKEND
 from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.datapath.engine import Engine
 from vpntun.datapath.links import Links
-from vpntun.errors import ConfigurationError, VpntunError
+from vpntun.errors import ConfigurationError, DeviceError, VpntunError
 from vpntun.link.link import Link
 from vpntun.netconf.cleanup import clean_up
 from vpntun.netconf.host import HostNetwork
@@ -60,6 +60,7 @@ from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
 from vpntun.tun.device import TunDevice
 from vpntun.tun.ipv6 import addresses_of, carried_networks
+from vpntun.tun.queries import interface_exists
 from vpntun.tun.superpackets import limit_superpackets
 from vpntun.types import Interface, carriers_of
 
@@ -164,6 +165,9 @@ class _Daemon:
     def _configure_device(self) -> list[Interface]:
         """Set addresses, routes and MTU of the device, and bring it up; return its addresses."""
         tunnel, device = self._tunnel, self._device
+        if tunnel.is_set_by_wg:
+            self._prepare_device()
+            return []
         mtu = tunnel.mtu or (tunnel.default_mtu if device.created else None)
         addresses = addresses_of(tunnel, mtu or device.mtu) if tunnel.addresses or device.created else []
         routes = carried_networks(device.name, mtu or device.mtu, tunnel.routes)
@@ -177,6 +181,13 @@ class _Daemon:
         elif not device.is_up:
             notice("the device is down and is left as it was found: 'ip link set %s up' brings it up", device.name)
         return addresses
+
+    def _prepare_device(self) -> None:
+        """Give the device the usual MTU and leave the rest to whoever sets the tunnel up, as WireGuard does."""
+        device = self._device
+        if device.created:
+            DeviceSettings(device.name, ephemeral=True).apply([], [], self._tunnel.default_mtu, up=False)
+            limit_superpackets(device.name, device.mtu)
 
     def _make_engine(self) -> Engine:
         self._outer_routes = OuterRoutes(self._tunnel.interface, self._host.mark)
@@ -257,6 +268,10 @@ class _Daemon:
         schedule = self._engine.schedule
         try:
             self._loop.run(schedule.deadline, schedule.handle)
+        except DeviceError:
+            if not self._tunnel.is_set_by_wg or interface_exists(self._device.name):
+                raise
+            notice("the device was deleted: ending")
         finally:
             self._service.ends()
             self._start.stop()
@@ -317,7 +332,8 @@ class _Daemon:
         if failed is not None:
             self._fail(failed)
         else:
-            self._made_links()
+            if not self._tunnel.is_set_by_wg:
+                self._made_links()
             self._service.is_set_up(self._summary, can_be_called=self._tunnel.listen_on is not None)
 
     def _fail(self, error: Exception) -> None:

@@ -60,6 +60,13 @@ def test_without_an_mtu_the_devices_stays() -> None:
 
 
 @in_own_network
+def test_a_device_may_be_left_down() -> None:
+    make_device()
+    DeviceSettings(DEVICE).apply([], [], 1380, up=False)
+    assert monitor()[:2] == (1380, False)
+
+
+@in_own_network
 def test_where_one_step_fails_nothing_has_changed() -> None:
     make_device()
     before = monitor()

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from vpntun import __version__
 from vpntun.cli.run_options import FILE, add_run_options, serve
+from vpntun.cli.wg_quick import Commands
 from vpntun.config import values
 from vpntun.config.file import read_peers
 from vpntun.config.tunnel import (
@@ -40,7 +41,7 @@ NOT_BESIDE_A_FILE = {
 }
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-i", "--interface", metavar="NAME", help="Device to create or attach.")
 @click.option("-s", "--server", is_flag=True, help="Wait for the peer.")
 @click.option("-c", "--client", "host", metavar="HOST", help="Call the peer at HOST, a name or an address.")

@@ -76,7 +76,8 @@ class Tunnel:
     `port`: local port, None for any. `listen_on`: carriers on which peers may call, None if this end only calls.
     `mtu`: None for the default, which is set only on a device that vpntun creates. `derived_addresses`,
     `derived_peer_addresses`: derived from a shared key. `user`: user that the process becomes after the set-up.
-    `identity`: None if the file leaves the private key to PostUp.
+    `identity`: None if the file leaves the private key to PostUp. `is_set_by_wg`: all settings come by wg(8), from
+    wg-quick say, and the tunnel ends when somebody removes its device or its socket for wg(8).
     """
 
     interface: str
@@ -94,6 +95,7 @@ class Tunnel:
     hooks: HookLines = HookLines()
     relay: bool = False
     user: str | None = None
+    is_set_by_wg: bool = False
 
     def __post_init__(self) -> None:
         for port in (self.port, *(peer.port for peer in self.peers if peer.host is not None)):
@@ -151,6 +153,11 @@ class Tunnel:
         covering = self.covering(endpoint)
         if covering is not None:
             raise ConfigurationError(explain_covering(covering, host))
+
+
+def to_be_set_by_wg(interface: str) -> Tunnel:
+    """Make a tunnel without keys, peers and addresses, which wg(8) and ip(8) give it."""
+    return Tunnel(interface, identity=None, peers=(), port=None, listen_on=None, is_set_by_wg=True)
 
 
 def to_one_peer(

@@ -1,6 +1,7 @@
 """Opening of a tunnel's two sockets: the control socket, which is also its lock, and the one for wg(8).
 
-A tunnel works without either; a notice says so. --no-uapi leaves the second out.
+A tunnel works without either; a notice says so. --no-uapi leaves the second out. A tunnel that has its settings by
+wg(8) needs the second, and ends when somebody removes it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from logging import INFO
+from pathlib import Path
 
+from vpntun.control.removal import RemovalWatch
 from vpntun.control.server import ControlServer
 from vpntun.control.state import TunnelState
 from vpntun.control.uapi import UapiServer
@@ -45,12 +48,30 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
 def open_uapi(state: TunnelState, loop: Loop, give_key: Callable[[KeyPair], bool], stack: ExitStack) -> None:
     """Bind the socket for wg(8); `stack` closes it.
 
-    `give_key` takes this end's keys, and returns False if the tunnel has others already.
+    `give_key` takes this end's keys, and returns False if the tunnel has others already. Raises VpntunError if a tunnel
+    that needs the socket cannot have it.
     """
     try:
         uapi = UapiServer(state.tunnel.interface, loop, get=state.lines_for_wg, give_key=give_key)
     except VpntunError as error:
+        if state.tunnel.is_set_by_wg:
+            raise
         level = NOTICE if os.geteuid() == 0 else INFO  # the folder is root's, and nobody expects more of a user
         log.log(level, "wg(8) will not find this tunnel: %s", error)
-    else:
-        stack.callback(uapi.close)
+        return
+    stack.callback(uapi.close)
+    if state.tunnel.is_set_by_wg:
+        _end_without(uapi.path, loop, stack)
+
+
+def _end_without(path: Path, loop: Loop, stack: ExitStack) -> None:
+    """End the tunnel when its socket is removed. Raises VpntunError."""
+
+    def end() -> None:
+        notice("%s was removed: ending", path)
+        loop.stop()
+
+    try:
+        stack.callback(RemovalWatch(path, loop, end).close)
+    except OSError as error:
+        raise VpntunError(f"{path} cannot be watched: {error.strerror}") from error

@@ -70,6 +70,11 @@ class UapiServer:
         except SocketInUse as taken:
             raise UapiInUse(_explain(taken, path)) from None
 
+    @property
+    def path(self) -> Path:
+        """Where it listens."""
+        return self._server.path
+
     def close(self) -> None:
         """Close all connections, and remove the socket unless its name belongs to another by now."""
         self._server.close()

@@ -22,10 +22,10 @@ class DeviceSettings:
         self.changes = Changes(journal, device_is_ephemeral=ephemeral)
         self.current: list[Change] = []
 
-    def apply(self, addresses: list[Interface], routes: list[Network], mtu: int | None) -> None:
+    def apply(self, addresses: list[Interface], routes: list[Network], mtu: int | None, *, up: bool = True) -> None:
         """Make the settings that are missing. Raises DeviceError, PrivilegeError or ConfigurationError.
 
-        If it fails, nothing has changed.
+        `up`: whether to bring the device up. If it fails, nothing has changed.
         """
         device = self._device
         with Netlink() as netlink:
@@ -34,7 +34,8 @@ class DeviceSettings:
             if mtu is not None and mtu != former:
                 wanted.append(Mtu(device, former, mtu))
             wanted += (Address(device, each) for each in addresses)
-            wanted.append(Up(device))
+            if up:
+                wanted.append(Up(device))
             wanted += (Route(device, each, MAIN) for each in routes)
             self.changes.reconcile(wanted, netlink)
         self.current = wanted
