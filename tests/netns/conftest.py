@@ -13,6 +13,7 @@ import pytest
 
 from tests.netns.lab import Lab, state_folders, sweep, why_not
 from tests.netns.place import Place
+from tests.netns.wireguard import Keys, make_keys, missing_tool
 
 HERE = Path(__file__).parent
 
@@ -53,3 +54,11 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 @pytest.fixture
 def place(lab: Lab) -> Place:
     return Place(lab)
+
+
+@pytest.fixture
+def keys(lab: Lab) -> Keys:
+    """Keys of vpntun and of wireguard-go, which is installed if this does not skip the test."""
+    if tool := missing_tool():
+        pytest.skip(f"{tool} is not installed")
+    return make_keys(lab)
