@@ -93,13 +93,18 @@ class WireGuard:
 
 
 def start_wireguard(
-    lab: Lab, keys: Keys, *peer: str, allowed: str = f"{OURS}/32,{OURS6}/128", psk: Path | None = None
+    lab: Lab,
+    keys: Keys,
+    *peer: str,
+    allowed: str = f"{OURS}/32,{OURS6}/128",
+    psk: Path | None = None,
+    mtu: int | None = None,
 ) -> WireGuard:
     """Start wireguard-go in b with vpntun as its only peer."""
     wireguard = WireGuard(lab.b, keys.theirs.file)
     secret = ("preshared-key", psk) if psk else ()
     wireguard.set("peer", keys.ours.public, *secret, "allowed-ips", allowed, *peer)
-    wireguard.up(f"{THEIRS}/24", f"{THEIRS6}/64")
+    wireguard.up(f"{THEIRS}/24", f"{THEIRS6}/64", mtu=mtu)
     return wireguard
 
 
