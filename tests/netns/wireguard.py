@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,14 +109,21 @@ def start_wireguard(
     return wireguard
 
 
-def start_vpntun(lab: Lab, keys: Keys, *role: str, allowed: tuple[str, ...] = (), psk: Path | None = None) -> Daemon:
+def start_vpntun(
+    lab: Lab,
+    keys: Keys,
+    *role: str,
+    allowed: tuple[str, ...] = (),
+    psk: Path | None = None,
+    binds: Mapping[str, Path] | None = None,
+) -> Daemon:
     """Start vpntun in a with wireguard-go as its only peer."""
     identity = ["--private-key", str(keys.ours.file), "--peer", keys.theirs.public]
     identity += ["--psk", str(psk)] if psk else []
     for network in allowed:
         identity += ["--allowed", network]
     addresses = ["--address", f"{OURS}/24", "--address", f"{OURS6}/64"]
-    daemon = lab.a.vpntun(*role, "-i", OURS_DEVICE, *identity, *addresses)
+    daemon = lab.a.vpntun(*role, "-i", OURS_DEVICE, *identity, *addresses, binds=binds)
     assert until(lambda: f"{OURS6}/64" in lab.a.addresses(OURS_DEVICE) or not daemon.running, 10), str(daemon)
     assert daemon.running, str(daemon)
     return daemon
