@@ -28,6 +28,7 @@ from tests.core.pair import (
     seal,
     sent,
 )
+from tests.crypto.pair import LOW_ORDER_POINTS
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.wireguard.node import Node
 from vpntun.crypto.keys import KeyPair
@@ -71,6 +72,16 @@ def test_case_6_a_low_order_ephemeral_is_dropped_and_the_genuine_message_still_w
     pair.to_left(response)
     pair.confirm()
     pair.assert_data_flows()
+
+
+@pytest.mark.parametrize("point", LOW_ORDER_POINTS, ids=bytes.hex)
+def test_case_6_a_peer_whose_key_is_a_low_order_point_is_sent_nothing(point: bytes) -> None:
+    pair = Pair()
+    side = Side(CLIENT_KEYS, point, pair.rng)
+    assert side.peer.initiate(AT_RIGHT, pair.now) == []
+    assert side.peer.initiate_also(ELSEWHERE, pair.now) == []
+    assert side.peer.handle_timers(pair.now + 600) == []
+    assert len(side.node.indices) == 0
 
 
 def test_case_7_an_initiation_with_the_same_timestamp_is_not_answered() -> None:

@@ -120,7 +120,8 @@ class Peer:
     def initiate(self, endpoint: Endpoint, now: float) -> list[Event]:
         """Ask for a session at `endpoint`: send an initiation, at most one in 5 s on each carrier.
 
-        While one awaits its response, no other follows on a connection whose bytes have not yet left this host.
+        While one awaits its response, no other follows on a connection whose bytes have not yet left this host. None is
+        sent to a peer whose key is a low-order point: everybody would know the secrets of its sessions.
         """
         handshake = self._handshakes[endpoint.carrier]
         if now - handshake.sent_at < REKEY_TIMEOUT:
@@ -326,9 +327,13 @@ class Peer:
         """Send a new initiation, which replaces the handshake's former one."""
         self._forget(handshake)
         handshake.sent_at = handshake.asked_at = now
-        handshake.index = self._indices.reserve(handshake)
-        handshake.initiator = Initiator(self._identity, self.public, self._psk)
-        handshake.initiation = handshake.initiator.initiation(handshake.index, self._timestamps.next())
+        initiator, index = Initiator(self._identity, self.public, self._psk), self._indices.reserve(handshake)
+        try:
+            handshake.initiation = initiator.initiation(index, self._timestamps.next())
+        except BadPacket:
+            self._indices.free(index)
+            return []
+        handshake.initiator, handshake.index = initiator, index
         handshake.sent_to = {endpoint: now}
         return [Transmit(endpoint, handshake.initiation)]
 
