@@ -30,8 +30,8 @@ from vpntun.runtime.log import log
 HERE = Path(__file__).parent
 WORKERS = 4  # as in scripts/test
 NETNS = {
-    "moving": ["offloads", "wireguard"],
-    "waiting": ["restarts", "transports", "bad_input"],
+    "moving": ["offloads", "wireguard", "wireguard_sizes"],
+    "waiting": ["restarts", "transports", "bad_input", "wireguard_nat", "wireguard_clients"],
     "measuring": ["steadiness", "two_commands", "many", "wan", "soak", "kernel", "upkeep", "narrow_paths"],
     "routing": ["routing", "names", "routing_loops", "beside", "vandals", "relay", "udp_over_tcp"],
 }

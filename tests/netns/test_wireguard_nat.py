@@ -59,15 +59,16 @@ class Router:
         else:
             own = f"[Interface]\nPrivateKey = {file.read_text()}\nAddress = {net}.2/24\n"
             peer = f"[Peer]\nPublicKey = {self.keys.theirs.public}\nAllowedIPs = {net}.0/24\n"
-            settings = f"Endpoint = 10.0.1.2:{WG_PORT}", f"PersistentKeepalive = {keepalive}"
-            start_from_file(self.lab.a, name, "\n".join((own, peer, *settings, "")))
+            called = f"Endpoint = 10.0.1.2:{WG_PORT}\nPersistentKeepalive = {keepalive}\n"
+            start_from_file(self.lab.a, name, own + peer + called)
         self.lab.ping(self.lab.a, f"{net}.1")
 
     def seen_at(self, name: str) -> str:
         """Where the server of a client sees it."""
         public = self.identities[name][1]
         if name.startswith("wg"):
-            return next(p["endpoint"] for p in status(self.lab.b, "server")["peers"] if p["public_key"] == public)
+            peers = status(self.lab.b, "server")["peers"]
+            return next(str(peer["endpoint"]) for peer in peers if peer["public_key"] == public)
         return self.wireguard.shown("endpoints", public)
 
     def reached(self) -> set[str]:

@@ -63,7 +63,7 @@ def whole_pings(source: Machine, address: str, size: int) -> Any:
 def fragments(machine: Machine) -> int:
     """How many fragments this machine has made of packets of both IP versions."""
     counters = machine.run("nstat", "-asz").stdout
-    return sum(float(line.split()[1]) for line in counters.splitlines() if "FragCreates" in line)
+    return sum(int(line.split()[1]) for line in counters.splitlines() if "FragCreates" in line)
 
 
 def iperf3(client: Machine, *options: str) -> Any:
