@@ -1,15 +1,26 @@
-"""vpntun calls wireguard-go with a wrong clock, and by a name whose address changes."""
+"""vpntun calls wireguard-go: with a wrong clock, by a name whose address changes, and with its device elsewhere."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.netns.lab import Daemon, Lab, firewall
-from tests.netns.wireguard import OURS, THEIRS, WG_PORT, Keys, WireGuard, start_vpntun, start_wireguard
+from tests.netns.lab import Daemon, Lab, firewall, until
+from tests.netns.wireguard import (
+    OURS,
+    THEIRS,
+    WG_PORT,
+    Keys,
+    WireGuard,
+    start_from_file,
+    start_vpntun,
+    start_wireguard,
+    status,
+)
 
 TEN_YEARS = 315_360_000
 
@@ -70,3 +81,21 @@ def test_the_name_is_looked_up_again_when_a_session_is_no_longer_answered(lab: L
     lab.b.run("sh", "-ec", f"ip addr del {lab.b.four}/24 dev veth0; ip addr add 10.0.0.7/24 dev veth0")
     hosts.write_text("10.0.0.7 server.example.org\n")
     assert lab.ping(lab.a, THEIRS, within=30) > 10
+
+
+def test_post_up_moves_the_device_to_another_namespace_and_the_sockets_stay(lab: Lab, keys: Keys) -> None:
+    other = lab.add("c", "10.0.1.3", "fd02::3")
+    start_wireguard(lab, keys)
+    moved = f"PostUp = ip link set %i netns {other.name}", f"PostUp = ip -n {other.name} addr add {OURS}/24 dev %i"
+    up = f"PostUp = ip -n {other.name} link set %i up"
+    own = "\n".join(("[Interface]", f"PrivateKey = {keys.ours.file.read_text()}", "Table = off", *moved, up))
+    peer = f"[Peer]\nPublicKey = {keys.theirs.public}\nEndpoint = {lab.b.four}:{WG_PORT}\nAllowedIPs = 0.0.0.0/0\n"
+    client = start_from_file(lab.a, "tun11", f"{own}\n{peer}", "running line 3 of PostUp")
+    lab.ping(other, THEIRS)
+    assert until(lambda: status(lab.a, "tun11")["starting"] is None, 5)
+    client.process.send_signal(signal.SIGHUP)
+    client.wait_for("read the configuration again")
+    lab.ping(other, THEIRS, within=1)
+    assert lab.a.ask("down", "tun11") == (0, "")
+    assert client.wait() == 0
+    assert not other.has_device("tun11")

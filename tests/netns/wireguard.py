@@ -143,13 +143,13 @@ def latest_handshake(lab: Lab) -> int:
     return int(lab.b.run("wg", "show", DEVICE, "latest-handshakes").stdout.split()[-1])
 
 
-def start_from_file(machine: Machine, name: str, text: str) -> Daemon:
-    """Write vpntun's configuration file, start a tunnel named after it, and wait until its device is up."""
+def start_from_file(machine: Machine, name: str, text: str, says: str = STARTED) -> Daemon:
+    """Write vpntun's configuration file, start a tunnel named after it, and wait until it says that it is up."""
     file = machine.lab.folder / f"{name}.conf"
     file.touch(mode=0o600)
     file.write_text(text)
     daemon = machine.vpntun("up", file, "-v")
-    daemon.wait_for(STARTED)
+    daemon.wait_for(says)
     return daemon
 
 
