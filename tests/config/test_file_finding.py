@@ -14,7 +14,7 @@ from tests.config.examples import (
 )
 from tests.machine import logged, ordinary_user
 from vpntun.config import file as subject
-from vpntun.config.file import LARGEST, find_file, interface_of, read_file
+from vpntun.config.file import LARGEST, find_file, interface_of, is_for_wg_quick, only_file, read_file
 from vpntun.config.tunnel import Tunnel
 from vpntun.errors import ConfigurationError, PrivilegeError
 
@@ -64,6 +64,41 @@ def test_a_name_is_looked_for_in_vpntuns_folder_and_then_in_wireguards(
         write(folder / "hub.conf", b"")
         assert find_file("hub") == folder / "hub.conf"
     assert interface_of(find_file("hub")) == "hub"
+
+
+def test_the_only_file_of_both_folders_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = (tmp_path / "vpntun", tmp_path / "wireguard")
+    monkeypatch.setattr(subject, "FOLDERS", folders)
+    with pytest.raises(ConfigurationError, match=r"there is no configuration file in .*/vpntun or .*/wireguard: write"):
+        only_file()
+    for folder in reversed(folders):
+        folder.mkdir()
+        write(folder / "hub.conf", b"")
+        write(folder / "vpntun.key", b"")
+        assert only_file() == folder / "hub.conf"
+    write(folders[1] / "office.conf", b"")
+    with pytest.raises(ConfigurationError, match="files of several tunnels, hub, office: name one with -f"):
+        only_file()
+
+
+def test_a_folder_that_this_user_may_not_look_into_is_not_taken_for_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ordinary_user() as folder:
+        (folder / "closed").mkdir(mode=0)
+        monkeypatch.setattr(subject, "FOLDERS", (folder / "closed", folder))
+        with pytest.raises(PrivilegeError, match="may not look into"):
+            only_file()
+
+
+def test_a_file_in_wireguards_folder_is_for_wg_quick_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = (tmp_path / "vpntun", tmp_path / "wireguard")
+    monkeypatch.setattr(subject, "FOLDERS", folders)
+    for folder in folders:
+        folder.mkdir()
+        write(folder / "hub.conf", b"")
+    (folders[0] / "link.conf").symlink_to(folders[1] / "hub.conf")
+    (folders[1] / "link.conf").symlink_to(folders[0] / "hub.conf")
+    found = [is_for_wg_quick(folder / name) for folder in folders for name in ("hub.conf", "link.conf")]
+    assert found == [False, True, True, True]
 
 
 def test_a_path_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from functools import partial
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
@@ -9,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.machine import Clock
+from tests.netconf.kernel import add_up, in_own_network
 from vpntun.netconf.localnets import (
     PRIVATE,
     AddressOnDevice,
     OwnAddresses,
     addresses_only_of,
     own_networks,
+    public_address,
     read_all,
 )
 from vpntun.netconf.netlink import InterfaceAddress, Netlink
@@ -180,3 +184,19 @@ def test_the_devices_address_is_the_first_that_is_not_link_local() -> None:
 
 def test_the_kernel_lists_the_loopback_address() -> None:
     assert (bytes([127, 0, 0, 1]), "lo") in read_all()
+
+
+@in_own_network
+def test_the_public_address_is_the_one_on_the_way_to_the_internet() -> None:
+    assert public_address() is None
+    with Netlink() as netlink:
+        add_up(netlink, "eth0", "192.168.1.2/24", "2a00:1::2/64")
+        assert public_address() is None  # there is no way to the internet
+        route = partial(netlink.requests.route, dst="default")
+        route("add", family=socket.AF_INET, oif=netlink.index_of("eth0"))
+        assert public_address() is None
+        route("add", family=socket.AF_INET6, oif=netlink.index_of("eth0"))
+        assert public_address() == ip_address("2a00:1::2")
+        add_up(netlink, "eth1", "11.0.0.2/24")
+        route("replace", family=socket.AF_INET, oif=netlink.index_of("eth1"))
+        assert public_address() == ip_address("11.0.0.2")

@@ -85,6 +85,31 @@ def find_file(name: str) -> Path:
     raise ConfigurationError(f"there is no configuration file {' or '.join(map(str, candidates))}")
 
 
+def only_file() -> Path:
+    """Return the one configuration file in FOLDERS. Raises ConfigurationError if there is none, or several."""
+    found: dict[str, Path] = {}
+    for folder in reversed(FOLDERS):
+        try:
+            found.update({name: folder / name for name in os.listdir(folder) if name.endswith(_ENDING)})
+        except PermissionError:
+            raise PrivilegeError(f"this user may not look into {folder}: run as root, or name a file") from None
+        except OSError:
+            continue
+    if len(found) == 1:
+        return next(iter(found.values()))
+    names = ", ".join(sorted(name.removesuffix(_ENDING) for name in found))
+    raise ConfigurationError(
+        f"there are files of several tunnels, {names}: name one with -f"
+        if found
+        else f"there is no configuration file in {' or '.join(map(str, FOLDERS))}: write one, or name one with -f"
+    )
+
+
+def is_for_wg_quick(path: Path) -> bool:
+    """Return whether wg-quick(8) reads this file too, which refuses the keys that are vpntun's own."""
+    return FOLDERS[-1] in (path.absolute().parent, path.resolve().parent)
+
+
 def interface_of(path: Path) -> str:
     """Return the name of a file's interface: the file's name without its ending. Raises ConfigurationError."""
     interface = path.name.removesuffix(_ENDING)

@@ -12,6 +12,7 @@ valid, and the kernel is asked again a second later.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -20,10 +21,12 @@ from ipaddress import ip_address, ip_network
 from vpntun.errors import DeviceError
 from vpntun.netconf.netlink import InterfaceAddress, Netlink
 from vpntun.runtime.clock import boottime
-from vpntun.types import Network
+from vpntun.types import IpAddress, Network
 from vpntun.wire.ip import is_link_local
 
 SECONDS_BETWEEN = 1.0
+DISCARD = 9
+IPV6_ADDR_PREFERENCES, IPV6_PREFER_SRC_PUBLIC = 72, 0x0002  # linux/in6.h; RFC 5014
 
 AddressOnDevice = tuple[bytes, str]
 """An address of 4 or 16 bytes, and the name of its device."""
@@ -54,6 +57,22 @@ def addresses_only_of(device: str, addresses: Iterable[InterfaceAddress]) -> lis
     others = {each.address for each in addresses if each.device != device}
     own = {each.address for each in addresses if each.device == device and not ip_address(each.address).is_link_local}
     return sorted(own - others)
+
+
+def public_address() -> IpAddress | None:
+    """Return the public address that this host sends from to the internet, IPv4 if it has one; None if it has none.
+
+    The kernel chooses it by its routes; nothing is sent. Of several IPv6 addresses it takes a lasting one (RFC 8981).
+    """
+    for family, anywhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, IPV6_PREFER_SRC_PUBLIC)
+            probe.connect((anywhere, DISCARD))
+            address = ip_address(probe.getsockname()[0])
+            if address.is_global:
+                return address
+    return None
 
 
 def read_all() -> list[AddressOnDevice]:
