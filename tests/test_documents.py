@@ -176,10 +176,11 @@ def test_the_commands_of_a_developer_exist() -> None:
             assert os.access(CHECKOUT / words[0], os.X_OK), words
 
 
-def test_the_extra_that_is_installed_exists() -> None:
-    extra = re.search(r"\$\{work\}\[(\w+)\]", (CHECKOUT / "scripts" / "install").read_text())
-    assert extra
-    assert f"\n{extra[1]} =\n" in (CHECKOUT / "setup.cfg").read_text()
+def test_the_extras_that_are_installed_exist() -> None:
+    extras = re.search(r"\$\{work\}\[([\w,]+)\]", (CHECKOUT / "scripts" / "install").read_text())
+    assert extras
+    for extra in extras[1].split(","):
+        assert f"\n{extra} =\n" in (CHECKOUT / "setup.cfg").read_text()
 
 
 # Form.

@@ -114,6 +114,17 @@ def test_peers_alone(reader: Reader) -> None:
     reader.follow("peers-alone")
 
 
+@pytest.mark.netns
+def test_a_phone(reader: Reader) -> None:
+    reader.type(blocks("configuration-files")[0])
+    reader.put_offices_files()
+    up, phone = steps(blocks("phone")[0])
+    reader.take(up)
+    said = reader.run(reader.lab.b, "remote", f"{phone.command} 2>&1 >/dev/null")
+    assert said.splitlines() == phone.output
+    reader.follow("phone-as-text")
+
+
 SOMETIMES = ("loss", "delivered", "queue", "dropped")
 CHANGING = ("public key", "peer", "up for", "latest", "transfer", "round trip", "records", "path mtu")
 

@@ -40,7 +40,7 @@ def test_the_environment_holds_the_program_and_no_installer(installed: Path) -> 
     environment = installed / PREFIX.lstrip("/") / "lib" / "vpntun"
     [packages] = environment.glob("lib/python*/site-packages")
     there = {path.name.partition("-")[0] for path in packages.iterdir()}
-    assert {"vpntun", "click", "pyroute2", "cryptography"} <= there
+    assert {"vpntun", "click", "pyroute2", "cryptography", "segno"} <= there
     assert not there & {"pip", "setuptools", "wheel", "pkg_resources"}
     assert {path.name for path in (environment / "bin").iterdir() if not path.name.startswith("python")} == {"vpntun"}
 

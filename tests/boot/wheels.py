@@ -35,7 +35,8 @@ def pack(folder: Path) -> None:
 def _asked_for() -> list[str]:
     setup = configparser.ConfigParser()
     setup.read(CHECKOUT / "setup.cfg")
-    return _names(setup["options"]["install_requires"] + setup["options.extras_require"]["fast"])
+    extras = setup["options.extras_require"]
+    return _names(setup["options"]["install_requires"] + extras["fast"] + extras["phone"])
 
 
 def _names(requirements: str) -> list[str]:

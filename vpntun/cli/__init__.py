@@ -18,13 +18,14 @@ from vpntun.cli.control import down, reset, show
 from vpntun.cli.devices import mktun, rmtun
 from vpntun.cli.files import check, up
 from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
+from vpntun.cli.phone import phone
 from vpntun.cli.signals import signal
 from vpntun.errors import VpntunError
 from vpntun.runtime.log import complain, note_crash
 
 STDIN, STDOUT, STDERR = range(3)
 
-for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, reset, down, signal):
+for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, reset, down, signal, phone):
     vpntun.add_command(command)
 
 
