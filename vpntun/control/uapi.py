@@ -68,7 +68,9 @@ class UapiServer:
         try:
             self._server = UnixServer("the socket for wg(8)", path, loop, lambda: UapiExchange(self._answer))
         except SocketInUse as taken:
-            raise UapiInUse(_explain(taken, path)) from None
+            raise UapiInUse(
+                f"{taken} answers at {path}: end it, give this interface another name, or start with --no-uapi"
+            ) from None
 
     @property
     def path(self) -> Path:
@@ -198,17 +200,6 @@ def _peer(settings: PeerSettings, link: Link | None, wall: float) -> Iterator[st
     yield f"persistent_keepalive_interval={int(settings.keepalive)}"
     for network in settings.allowed_as_text:
         yield f"allowed_ip={network}"
-
-
-def _explain(taken: SocketInUse, path: Path) -> str:
-    """Explain to the operator that the socket's name is taken, and what to do."""
-    who = "another process" if taken.process is None else f"process {taken.process}"
-    if taken.is_here:
-        return f"{who} answers at {path}: end it if it is not meant to, or start with --no-uapi"
-    return (
-        f"{who} of another network namespace answers at {path}, a name that all namespaces share: give this interface "
-        "another name, or start with --no-uapi"
-    )
 
 
 def _parsed(request: bytes) -> tuple[str, Lines] | None:

@@ -63,13 +63,17 @@ class Exchange(Protocol):
 class SocketInUse(Exception):
     """Another process listens under the name. `process`: its id, None where it cannot be told.
 
-    `is_here`: the socket is of this network namespace.
+    `is_here`: the socket is of this network namespace. The text names the process.
     """
 
     def __init__(self, process: int | None, *, is_here: bool) -> None:
         super().__init__(process)
         self.process = process
         self.is_here = is_here
+
+    def __str__(self) -> str:
+        who = "another process" if self.process is None else f"process {self.process}"
+        return who if self.is_here else f"{who} of another network namespace"
 
 
 class UnixServer:
