@@ -77,6 +77,17 @@ def test_nothing_leads_to_a_removed_link(two: Two) -> None:
     assert two.bob.links == {}
 
 
+def test_a_changed_mtu_is_followed_by_records_of_all_links(two: Two) -> None:
+    two.wire.shake_hands()
+    two.bob.device.mtu = 4000
+    former = two.bob.link.records.span._smallest
+    two.bob.engine.follow_mtu()
+    assert two.bob.link.records.span._smallest > former
+    two.bob.device.mtu = 1420
+    two.bob.engine.follow_mtu()
+    assert two.bob.link.records.span._smallest == former
+
+
 def test_a_device_that_was_moved_away_has_the_last_mtu_known(two: Two) -> None:
     two.bob.device.mtu = 1300
     assert two.bob.engine.mtu == 1300

@@ -92,6 +92,13 @@ def test_each_message_is_padded_to_sixteen_bytes_but_not_beyond_the_mtu(met: Two
     assert lengths == [1420 + 32] * 7 + [10000 - 7 * 1368 + 52 + 32 + -(10000 - 7 * 1368 + 52) % 16]
 
 
+def test_a_changed_mtu_limits_the_padding(met: Two) -> None:
+    met.alice.device.mtu = 1380
+    met.alice.engine.follow_mtu()
+    met.alice.send(ipv4("10.0.0.1", "10.0.0.2", payload(1380 - 20)))
+    assert [len(message) for call in met.wire.to_right.calls for message in call] == [1380 + 32]
+
+
 def test_no_record_but_hello_is_ever_sent_to_a_wireguard(met: Two) -> None:
     met.loop.deadline = lambda: met.alice.link.deadline
     met.loop.on_deadline = met.alice.link.handle_deadline

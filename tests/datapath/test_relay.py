@@ -385,6 +385,16 @@ def test_a_packet_above_the_mtu_that_must_not_be_fragmented_is_dropped_with_an_e
     hub.close()
 
 
+def test_a_changed_mtu_is_followed(loop: HandLoop) -> None:
+    hub = Hub(loop, ("tcp", "tcp"))
+    hub.bob.device.mtu = 1300
+    hub.bob.engine.follow_mtu()
+    packet = udp(4, payload(1350))
+    hub.send_bundle((packet, 0))
+    assert hub.alice.device.packets == [error_about(packet, TOO_BIG, ip_address(HUB4).packed, 1300)]
+    hub.close()
+
+
 def test_a_packet_above_the_mtu_that_may_be_fragmented_is_forwarded_whole(loop: HandLoop) -> None:
     for plain in (False, True):
         hub = Hub(loop, plain=(False, plain))

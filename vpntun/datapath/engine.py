@@ -87,8 +87,9 @@ class Engine:
         self._observer = observer or NoObserver()
         self.monitor = LinkMonitor(loop, self._observer)
         self._carriers = carriers
-        self._last_mtu = device.mtu
-        self._bundler = Bundler(PlainSender(self._last_mtu, self.seal_buffer), self.seal_buffer)
+        self._last_mtu = self._followed_mtu = device.mtu
+        self._plain = PlainSender(self._last_mtu, self.seal_buffer)
+        self._bundler = Bundler(self._plain, self.seal_buffer)
         self._own_addresses = own_addresses
         self._delivery = Delivery(device, self.routes, self.drops)
         self._inbound = Inbound(self.node, self.links, loop, self.drops)
@@ -116,6 +117,18 @@ class Engine:
         with suppress(DeviceError):
             self._last_mtu = self.device.mtu
         return self._last_mtu
+
+    def follow_mtu(self) -> None:
+        """Adapt what is sent to the device's MTU, if that has changed: wg-quick sets it after the peers."""
+        mtu = self.mtu
+        if mtu == self._followed_mtu:
+            return
+        self._followed_mtu = mtu
+        self._plain.follow_mtu(mtu)
+        if self._delivery.relay is not None:
+            self._delivery.relay.follow_mtu(mtu)
+        for link in self.links.values():
+            link.follow_mtu(mtu)
 
     # Links
 

@@ -22,10 +22,14 @@ class PlainSender:
     """Sender of any link's packets, through the batch of the seal buffer."""
 
     def __init__(self, mtu: int, seal_buffer: SealBuffer) -> None:
-        self._mtu = min(mtu, LARGEST_CARRIED)
+        self.follow_mtu(mtu)
         self._seal_buffer = seal_buffer
         self._splitter = Splitter()
         self._plaintext = memoryview(bytearray(LARGEST + PADDING))
+
+    def follow_mtu(self, mtu: int) -> None:
+        """Pad packets no further than another MTU of the device, in bytes."""
+        self._mtu = min(mtu, LARGEST_CARRIED)
 
     def send(self, link: Link, session: Session, packet: memoryview, field: int) -> None:
         """Send a packet or superpacket. Raises BadPacket if it cannot be split, or is too long for a message."""

@@ -57,6 +57,10 @@ class Relay:
         self._aside: dict[Link, list[tuple[bytes, int]]] = {}
         """Packets for links other than the one whose record the bundler builds now. Their records are built later."""
 
+    def follow_mtu(self, mtu: int) -> None:
+        """Forward no packets longer than another MTU of the device, in bytes."""
+        self._mtu = mtu
+
     def take(self, header: Buffer, packet: memoryview) -> bool:
         """Forward or drop a packet; return False if it is for the device instead.
 

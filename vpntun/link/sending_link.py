@@ -90,6 +90,11 @@ class SendingLink(ControlledPeer):
         """Note that the device had more to read after `count` records had been sent."""
         self._span.bottleneck.backlogged += count
 
+    def follow_mtu(self, mtu: int) -> None:
+        """Adapt records to another MTU of the device, in bytes."""
+        self.records.follow_mtu(mtu, self._loop.now)
+        self.touch()
+
     def touch(self) -> None:
         """Make the schedule read the deadline again, and the next record pass all checks."""
         self._straight_until = 0.0

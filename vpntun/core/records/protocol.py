@@ -290,6 +290,11 @@ class RecordProtocol:
             self._path.refused(self.payload, now)
             self._follow_path(now)
 
+    def follow_mtu(self, mtu: int, now: float) -> None:
+        """Adapt records to another inner MTU, in bytes."""
+        self._mtu = mtu
+        self._follow_path(now)
+
     # Records without packets
 
     def received(self, session: Session, record: memoryview, source: Endpoint, now: float) -> list[Event]:
