@@ -254,12 +254,12 @@ class Crowd:
 
     # LinkOwner
 
-    def deliver_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
+    def deliver_bundle(self, link: Link, record: memoryview, source: Endpoint, ecn: int) -> None:
         """Count packets for a member."""
         assert isinstance(link, Member)
         link.got += sum(1 for _ in packets_of(record))
 
-    def deliver_packet(self, link: Link, packet: memoryview) -> None:
+    def deliver_packet(self, link: Link, packet: memoryview, ecn: int) -> None:
         """Count packets for a member."""
         assert isinstance(link, Member)
         link.got += 1

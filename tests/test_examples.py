@@ -17,7 +17,9 @@ import pytest
 
 from tests.documents import Step, blocks, steps
 from tests.netns.lab import STARTED, Lab, far, state_folders, sweep, why_not
+from tests.netns.test_ecn import watching
 from tests.reader import WIREGUARD, Reader
+from vpntun.wire.ip import tos_of
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,14 @@ def test_addresses_and_routes(reader: Reader) -> None:
     reader.share_a_key()
     reader.lab.b.run("ip", "address", "add", "10.20.0.1/16", "dev", "lo")
     reader.follow("addresses-and-routes")
+
+
+@pytest.mark.netns
+def test_copied_dscp(reader: Reader) -> None:
+    reader.share_a_key()
+    with watching(reader.lab.b, "veth0") as outside:
+        reader.follow("copied-dscp")
+        assert [tos_of(packet) for packet in outside.look()].count(0xB8) == 3
 
 
 @pytest.mark.netns

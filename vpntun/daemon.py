@@ -203,6 +203,7 @@ class _Daemon:
             self._loop,
             network=self._outer_routes,
             own_addresses=own_addresses,
+            copies_dscp=self._tunnel.copies_dscp,
             drops=self._drops,
             observer=self,
         )

@@ -54,8 +54,15 @@ class Loopback:
         for datagram in datagrams(message, size):
             self.outside.sendto(datagram, self.inside.getsockname())
 
+    def send_with(self, tos: int) -> None:
+        """Give what is sent from now on this TOS byte or traffic class."""
+        if self.outside.family == socket.AF_INET:
+            self.outside.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
+        else:
+            self.outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, tos)
+
     def received(self) -> list[tuple[bytes, int]]:
-        return [(bytes(message), datagrams) for message, _, datagrams, _ in self._all()]
+        return [(bytes(message), datagrams) for message, _, datagrams, _, _ in self._all()]
 
     def _all(self) -> Iterator[Arrival]:
         while True:
@@ -226,6 +233,28 @@ def test_each_datagram_is_answered_from_the_address_that_it_was_sent_to(loop: Ha
     loopback.close()
 
 
+@pytest.mark.parametrize("in_batches", [False, True])
+def test_the_ecn_field_of_each_datagram_is_read(loopback: Loopback, in_batches: bool) -> None:
+    if in_batches:
+        opened_one_by_one(loopback)
+        loopback.received()
+    fields = [0, 2, 2, 3, 1, 0]
+    for ecn in fields:
+        loopback.send_with(0xB8 | ecn)
+        loopback.send(sealed(50, 3))
+    assert [ecn for *_, ecn in loopback._all()] == fields
+
+
+def test_a_burst_is_joined_in_place_only_if_no_router_has_marked_a_part_of_it(loopback: Loopback) -> None:
+    opened_one_by_one(loopback)
+    pieces = datagrams(sealed(4000, 3), SIZE)
+    for marked, expected in ((None, [(len(pieces), 2)]), (1, [(1, 2), (1, 3), (1, 2)])):
+        for number, piece in enumerate(pieces):
+            loopback.send_with(3 if number == marked else 2)
+            loopback.outside.sendto(piece, loopback.inside.getsockname())
+        assert [(count, ecn) for _, _, count, _, ecn in loopback._all()] == expected
+
+
 LINK_LOCAL = """
 from vpntun.carriers.arrivals import SCATTERED_RECORDS
 from vpntun.carriers.udp_socket import UdpSocket
@@ -242,7 +271,7 @@ peer.bind(("fe80::1", 4243, 0, zone))
 def read():
     got = []
     peer.sendto(b"x", ("fe80::1", 4242, 0, zone))
-    loop.until(lambda: got.extend(source for _, _, _, source in udp.receive()) or got)
+    loop.until(lambda: got.extend(source for _, _, _, source, _ in udp.receive()) or got)
     return got[0]
 
 alone = read()

@@ -24,6 +24,15 @@ def test_a_send_is_kept_datagram_by_datagram_until_it_is_taken() -> None:
     assert endpoint.take() == []
 
 
+def test_the_tos_byte_of_each_datagram_is_kept_as_long_as_the_datagram() -> None:
+    endpoint = FakeEndpoint("right")
+    endpoint.send([memoryview(b"aab")], 2, tos=2)
+    endpoint.send_first(b"c")
+    assert endpoint.tos == [2, 2, 0]
+    endpoint.take()
+    assert endpoint.tos == []
+
+
 def test_it_blocks_after_as_many_sends_as_asked_and_opens_again() -> None:
     endpoint = FakeEndpoint("right")
     endpoint.opens(blocks_after=2)

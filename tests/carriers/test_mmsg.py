@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from vpntun.carriers.arrivals import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO
-from vpntun.carriers.mmsg import ANCILLARY_AT, AVAILABLE, ManyReader, ancillary_of
+from vpntun.carriers.mmsg import ANCILLARY_AT, ANCILLARY_SIZE, AVAILABLE, ManyReader, ancillary_of
 from vpntun.wire.datagram_batch import SLOTS, DatagramBatch
 from vpntun.wire.message import DATA, DATA_HEADER
 
@@ -37,7 +37,8 @@ class Post:
 
     def came(self) -> list[tuple[bytes, bytes]]:
         """Each datagram, and its origin."""
-        return [(bytes(message), source) for message, _, _, source in self.batch.arrivals(bytes)]
+        arrivals = self.batch.arrivals(lambda origin: (bytes(origin), 0))
+        return [(bytes(message), source) for message, _, _, source, _ in arrivals]
 
 
 @pytest.fixture
@@ -125,13 +126,13 @@ def test_each_datagram_has_its_own_ancillary_data(
             outside.sendto(b"x", (host, inside.getsockname()[1]))
         reader = ManyReader(inside.fileno(), DatagramBatch(SIZE))
         reader.read()
-        found = [ancillary_of(origin) for *_, origin in reader.batch.arrivals(bytes)]
+        found = [ancillary for *_, ancillary, _ in reader.batch.arrivals(lambda origin: (ancillary_of(origin), 0))]
     assert [(at, what, len(data)) for [(at, what, data)] in found] == [(level, kind, size)] * len(hosts)
     for host, [(_, _, data)] in zip(hosts, found, strict=True):
         assert socket.inet_pton(family, host) in data
 
 
-@pytest.mark.parametrize("length", [0, 1, 15, 41, 2**63])
+@pytest.mark.parametrize("length", [0, 1, 15, ANCILLARY_SIZE + 1, 2**63])
 def test_nothing_is_read_beyond_the_ancillary_data(length: int) -> None:
-    origin = bytes(ANCILLARY_AT) + struct.pack("=QII", length, 1, 2) + b"x" * 24
+    origin = bytes(ANCILLARY_AT) + struct.pack("=QII", length, 1, 2) + b"x" * (ANCILLARY_SIZE - 16)
     assert ancillary_of(origin) == []

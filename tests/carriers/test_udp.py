@@ -70,7 +70,7 @@ def test_the_user_learns_when_a_socket_accepts_data_again(carrier: UdpCarrier, l
     carrier.start(user)
     udp = carrier.sockets[socket.AF_INET]
     endpoint = udp.endpoint(HERE)
-    udp.held.append(([memoryview(b"late")], 0, endpoint, None))
+    udp.held.append(([memoryview(b"late")], 0, endpoint, None, 0))
     assert not endpoint.ready()
     loop.await_writable(udp.fileno(), True)
     loop.until(lambda: user.can_send_again, "for the socket to be writable")
@@ -172,7 +172,7 @@ def test_the_user_is_told_what_became_of_held_datagrams(loop: HandLoop) -> None:
     carrier, user = UdpCarrier(loop, 0, answers_from_where_asked=False, versions=[socket.AF_INET]), RecordingUser()
     carrier.start(user)
     udp = carrier.sockets[socket.AF_INET]
-    udp.held.append(([memoryview(bytes(65508))], 0, udp.endpoint(HERE), True))
+    udp.held.append(([memoryview(bytes(65508))], 0, udp.endpoint(HERE), True, 0))
     loop.await_writable(udp.fileno(), True)
     loop.poll()
     assert user.held_sent_later == [("127.0.0.1:4242", Outcome.TOO_BIG, 1, 65508)]

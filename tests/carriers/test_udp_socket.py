@@ -9,7 +9,7 @@ import random
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import pytest
@@ -26,6 +26,8 @@ from vpntun.errors import PortInUse
 FAMILIES = [socket.AF_INET, socket.AF_INET6]
 LOCALHOST: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 both_versions = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
+SENT_TOS = [(b"\1" + bytes(147), 0x88), (b"\2" + bytes(91), 0x88), (b"\3" + bytes(63), 0x88), (b"\4" + bytes(31), 0)]
+"""Messages sent ahead of data, and their TOS bytes, as WireGuard's."""
 
 
 _ports = itertools.cycle(random.sample(range(10_000, 32_000), 1000))
@@ -70,7 +72,7 @@ def receive_one(udp: UdpSocket, loop: HandLoop) -> tuple[bytes, UdpEndpoint]:
     got: list[tuple[bytes, UdpEndpoint]] = []
 
     def look() -> bool:
-        got.extend((bytes(message), cast(UdpEndpoint, source)) for message, _, _, source in udp.receive())
+        got.extend((bytes(message), cast(UdpEndpoint, source)) for message, _, _, source, _ in udp.receive())
         return bool(got)
 
     loop.until(look, "for a datagram")
@@ -107,6 +109,53 @@ def test_a_client_needs_no_fixed_port(loop: HandLoop, family: int) -> None:
         endpoint.send_first(b"answer")
         assert receive_one(client, loop)[0] == b"answer"
         client.close()
+
+
+def tos_received(other: socket.socket) -> list[int]:
+    """Return the TOS byte of each datagram that waits at a socket."""
+    found = []
+    other.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            [(_, _, data)] = other.recvmsg(2000, 100)[1]
+            found.append(data[0])
+    return found
+
+
+@both_versions
+def test_datagrams_have_the_tos_byte_that_is_asked_for(loop: HandLoop, family: int) -> None:
+    with bound(family, loop) as (udp, _), stranger(family) as other:
+        other.bind((LOCALHOST[family], 0))
+        if family == socket.AF_INET:
+            other.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        else:
+            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        endpoint = udp.endpoint(other.getsockname()[:2])
+        for tos in (0, 1, 2, 3, 0xB8, 0xFF, 0):
+            assert endpoint.send([memoryview(bytes(100))], tos=tos) is Outcome.SENT
+            assert endpoint.send_frame(memoryview(bytes(100)), tos=tos) is Outcome.SENT
+            assert endpoint.send([memoryview(bytes(300))], 100, tos=tos) is Outcome.SENT
+            assert tos_received(other) == [tos] * 5
+        udp._has_segmentation = False
+        assert endpoint.send([memoryview(bytes(300))], 100, tos=2) is Outcome.SENT
+        assert tos_received(other) == [2] * 3
+        for message, _ in SENT_TOS:
+            endpoint.send_first(message)
+        assert tos_received(other) == [tos for _, tos in SENT_TOS]
+
+
+@both_versions
+def test_the_ecn_field_of_each_datagram_is_read(loop: HandLoop, family: int) -> None:
+    with bound(family, loop) as (udp, address), bound(family, loop, serving=False) as (client, _):
+        fields = [0, 2, 3, 1, 2, 0]
+        for ecn in fields:
+            client.endpoint(address).send([memoryview(bytes(100))], tos=0xB8 | ecn)
+        arrivals = [(source, ecn) for _, _, _, source, ecn in udp.receive()]
+        assert [ecn for _, ecn in arrivals] == fields
+        assert len({id(source) for source, _ in arrivals}) == 1, "the field does not make another endpoint"
+        answered = cast(UdpEndpoint, arrivals[0][0])
+        answered.send([memoryview(bytes(3000))], 1000, tos=3)  # in its turn
+        assert {ecn for *_, ecn in client.receive()} == {3}
 
 
 @pytest.mark.parametrize("asked_at", ["127.0.0.1", "127.0.0.2", "127.9.8.7"])

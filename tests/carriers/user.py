@@ -21,7 +21,7 @@ class RecordingUser:
         self.fitting: set[bytes] = set()
 
     def read_datagrams(self, source: DatagramSource) -> None:
-        self.received += [bytes(message) for message, _, _, _ in source.receive()]
+        self.received += [bytes(message) for message, *_ in source.receive()]
 
     def read_stream(self, connection: Stream) -> None:
         self.received += [bytes(message) for message in connection.receive()]

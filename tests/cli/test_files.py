@@ -31,6 +31,7 @@ Transport = auto
 Address = 10.9.0.1/24, fd09::1/64
 DNS = 10.9.0.1, example.org
 Relay = yes
+DSCP = inherit
 PreUp = true
 PostUp = echo %i is up
 PreDown = echo caf\u00e9 \t bell
@@ -59,6 +60,7 @@ interface: hub
   routes: 192.168.3.0/24, 10.20.0.0/16
   dns: 10.9.0.1, example.org
   relay: yes, from peer to peer
+  dscp: copied to the outer packets
   before up: true
   after up: echo hub is up
   before down: echo caf\u00e9 \\t bell

@@ -168,6 +168,8 @@ def test_keys_and_sections_in_any_case(read: Callable[..., Tunnel]) -> None:
         ("FwMark = 0XCA6C", "routing", Routing("auto", 51820)),  # refused by wg(8), but it can mean nothing else
         ("Relay = yes", "relay", True),
         ("Relay = No", "relay", False),
+        ("DSCP = inherit", "copies_dscp", True),
+        ("DSCP = None", "copies_dscp", False),
         ("Transport = tcp", "listen_on", None),
         ("Transport = tcp\nListenPort = 5", "listen_on", "tcp"),
         ("[Interface]\nListenPort = 5", "port", 5),

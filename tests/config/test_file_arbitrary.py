@@ -114,6 +114,7 @@ def tunnels(draw: st.DrawFn) -> Tunnel:
             *(tuple(draw(st.lists(WORDS.map(str.strip).filter(lambda t: "%i" not in t), max_size=2))) for _ in range(4))
         ),
         relay=draw(st.booleans()),
+        copies_dscp=draw(st.booleans()),
     )
 
 
@@ -125,6 +126,7 @@ def written(tunnel: Tunnel) -> str:
     lines += [f"Address = {', '.join(map(str, tunnel.addresses))}", f"DNS = {', '.join(tunnel.dns)}"]
     lines += [f"Table = {tunnel.routing.table}", f"FwMark = {tunnel.routing.fwmark}"]
     lines += [f"Relay = {'yes' if tunnel.relay else 'no'}"]
+    lines += [f"DSCP = {'inherit' if tunnel.copies_dscp else 'none'}"]
     for key, hooks in (("PreUp", tunnel.hooks.pre_up), ("PostUp", tunnel.hooks.post_up)):
         lines += [f"{key} = {hook}" for hook in hooks]
     for key, hooks in (("PreDown", tunnel.hooks.pre_down), ("PostDown", tunnel.hooks.post_down)):

@@ -47,6 +47,7 @@ from vpntun.crypto.keys import format_key
         ("SaveConfig = yes", "SaveConfig: 'yes' is not true or false"),
         ("Transport = sctp", "Transport: 'sctp' is not auto, udp or tcp"),
         ("Relay = maybe", "Relay: 'maybe' is not yes or no"),
+        ("DSCP = EF", "DSCP: 'EF' is not inherit or none"),
         ("PrivateKey = short", "PrivateKey: this is not a key: a key is 32 bytes in base64"),
         ("Role = server", "Role requires SharedKey"),
         ("PublicKey = x", "PublicKey is not a key of [Interface]; it belongs in [Peer]"),

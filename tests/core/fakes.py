@@ -55,10 +55,10 @@ class NamedEndpoint:
     def ready(self) -> bool:
         return True
 
-    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
+    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True, tos: int = 0) -> Outcome:
         raise AssertionError("the simulator sends whole messages")
 
-    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True) -> Outcome:
+    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True, tos: int = 0) -> Outcome:
         raise AssertionError("the simulator sends whole messages")
 
     def send_first(self, message: Buffer) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 
 from tests.machine import HandLoop
@@ -31,6 +31,7 @@ from vpntun.runtime.loop import Loop
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
 from vpntun.tun.fake import FakeDevice
 from vpntun.types import NEVER, CarrierName
+from vpntun.wire.ip import CE, ECN
 from vpntun.wire.stream_framing import SharedBuffer
 from vpntun.wire.vnet import NO_OFFLOAD, VNET_HEADER
 
@@ -189,7 +190,8 @@ class End:
     """One machine: an identity, and an engine on a fake device, with a link to each peer it knows.
 
     `plain`: it is a WireGuard, without records. `knows_vpntun`: its peers are vpntuns, and it waits for their HELLO.
-    `relays_as`: its own addresses, if it relays. `carriers`: real carriers, for an end on real sockets.
+    `relays_as`: its own addresses, if it relays. `copies_dscp`: its outer packets get the DSCP of the packets inside.
+    `carriers`: real carriers, for an end on real sockets.
     """
 
     def __init__(
@@ -203,6 +205,7 @@ class End:
         plain: bool = False,
         knows_vpntun: bool = False,
         relays_as: tuple[str, ...] | None = None,
+        copies_dscp: bool = False,
         device: EndDevice | None = None,
         carriers: Mapping[CarrierName, Carrier] | None = None,
         observer: LinkObserver | None = None,
@@ -221,6 +224,7 @@ class End:
             loop,
             network=self.network,
             own_addresses=None if relays_as is None else self._own_addresses(relays_as),
+            copies_dscp=copies_dscp,
             drops=self.drops,
             observer=observer,
         )
@@ -267,17 +271,17 @@ class End:
         (only,) = self.links.values()
         return only
 
-    def take(self, message: bytes, path: FakeEndpoint) -> None:
-        """Receive a message, or a piece of one, from `path`."""
-        self.take_together([message], path)
+    def take(self, message: bytes, path: FakeEndpoint, ecn: int = 0) -> None:
+        """Receive a message, or a piece of one, from `path`. `ecn`: the ECN field of its IP header."""
+        self.take_together([message], path, ecn)
 
-    def take_together(self, messages: Iterable[bytes], path: FakeEndpoint) -> None:
+    def take_together(self, messages: Iterable[bytes], path: FakeEndpoint, ecn: int = 0) -> None:
         """Receive messages by one read."""
         if path.is_stream:
             path.incoming += messages
             self.engine.read_stream(path)
         else:
-            arrivals = [(memoryview(bytearray(message)), 0, 1, path) for message in messages]
+            arrivals = [(memoryview(bytearray(message)), 0, 1, path, ecn) for message in messages]
             self.engine.read_datagrams(FakeSource(*arrivals))
 
     def send(self, *packets: bytes | tuple[bytes, int]) -> None:
@@ -291,24 +295,34 @@ class End:
 
 
 class Wire:
-    """The path between two ends, with an endpoint at each. `run` delivers sent messages to the other end."""
+    """The path between two ends, with an endpoint at each. `run` delivers sent messages to the other end.
+
+    `is_congested`: its routers mark each datagram whose IP header says that it may be marked.
+    """
 
     def __init__(self, left: End, right: End, name: str = "", carrier: CarrierName = "udp") -> None:
         self.left, self.right = left, right
         self.to_right = FakeEndpoint(f"right{name}", carrier)
         self.to_left = FakeEndpoint(f"left{name}", carrier)
+        self.is_congested = False
 
     def run(self) -> int:
         """Carry messages until none is under way; return their number."""
         count = 0
         while self.to_right.sent or self.to_left.sent:
-            for message in self.to_right.take():
-                self.right.take(message, self.to_left)
+            for message, ecn in self._taken_from(self.to_right):
+                self.right.take(message, self.to_left, ecn)
                 count += 1
-            for message in self.to_left.take():
-                self.left.take(message, self.to_right)
+            for message, ecn in self._taken_from(self.to_left):
+                self.left.take(message, self.to_right, ecn)
                 count += 1
         return count
+
+    def _taken_from(self, endpoint: FakeEndpoint) -> Iterator[tuple[bytes, int]]:
+        """Yield the messages sent to an endpoint, and the ECN fields with which they arrive."""
+        fields = [tos & ECN for tos in endpoint.tos]
+        for message, ecn in zip(endpoint.take(), fields, strict=True):
+            yield message, CE if ecn and self.is_congested else ecn
 
     def carry_blocking(self, calls: int, *packets: bytes | tuple[bytes, int]) -> None:
         """Let the left end send over a path that blocks after each `calls` calls, until no packet waits."""

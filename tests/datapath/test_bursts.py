@@ -85,11 +85,11 @@ class Two(TwoEnds):
         for datagram in datagrams:
             self.bob.take(datagram, path or self.wire.to_left)
 
-    def read(self, *datagrams: bytes, path: FakeEndpoint | None = None) -> FakeSocket:
+    def read(self, *datagrams: bytes, path: FakeEndpoint | None = None, ecn: int = 0) -> FakeSocket:
         """Let Bob receive the datagrams by one read, as from UDP_GRO: of one size, but the last may be shorter."""
         source = cast(UdpEndpoint, path or self.wire.to_left)
         joined = memoryview(bytearray(b"".join(datagrams)))
-        socket = FakeSocket([(joined, len(datagrams[0]), 1, source)])
+        socket = FakeSocket([(joined, len(datagrams[0]), 1, source, ecn)])
         self.bob.inbound.read_datagrams(cast(UdpSocket, socket))
         return socket
 
@@ -478,7 +478,7 @@ def test_no_datagrams_raise_or_are_answered_or_stop_the_link(
     if together and datagrams:
         joined = memoryview(bytearray(b"".join(datagrams)[:65535]))
         source = cast(UdpEndpoint, two.evil)
-        two.bob.inbound.read_datagrams(cast(UdpSocket, FakeSocket([(joined, segment, 1, source)])))
+        two.bob.inbound.read_datagrams(cast(UdpSocket, FakeSocket([(joined, segment, 1, source, 0)])))
     else:
         for datagram, (_, _, from_peer, _) in zip(datagrams, data, strict=True):
             two.give(datagram, path=two.wire.to_left if from_peer else two.evil)

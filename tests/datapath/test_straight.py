@@ -140,7 +140,7 @@ def test_the_next_one_goes_to_the_peers_new_endpoint(two: Two) -> None:
     two.run_straight()
     elsewhere = FakeEndpoint("elsewhere", "tcp")
     two.alice.link.act(two.alice.link.peer.move_to(elsewhere))
-    two.wire.to_right.sent.clear()
+    two.wire.to_right.take()
     two.alice.send(BIG)
     assert not two.wire.to_right.sent
     assert elsewhere.sent
@@ -228,7 +228,7 @@ def test_packets_that_come_one_at_a_time_arrive_as_they_were_and_are_counted(
 def test_packets_that_come_one_at_a_time_need_no_full_check(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     two.run_straight_one_at_a_time()
     checked: list[memoryview] = []
-    monkeypatch.setattr(two.alice.link, "send_record", lambda record, **_: checked.append(record))
+    monkeypatch.setattr(two.alice.link, "send_record", lambda record, *_, **__: checked.append(record))
     two.send_one_at_a_time(tcp(4, b"one"), tcp(4, b"two"))
     assert two.bob.device.arrived == [tcp(4, b"one"), tcp(4, b"two")]
     assert not checked

@@ -35,6 +35,7 @@ class Batch:
     messages: list[bytes]
     first: int
     are_records: bool
+    tos: int
 
 
 @dataclass
@@ -44,13 +45,13 @@ class FakeLink:
     batches: list[Batch] = field(default_factory=list)
 
     def send_batch(
-        self, session: Session, messages: memoryview, size: int, first: int, count: int, *, are_records: bool
+        self, session: Session, messages: memoryview, size: int, first: int, count: int, tos: int, *, are_records: bool
     ) -> None:
         opener, plaintext = new_session(), memoryview(bytearray(65535))
         cut = [messages[at : at + size] for at in range(0, len(messages), size)]
         assert len(cut) == count
         opened = [bytes(plaintext[: opener.open_into(message, plaintext)]) for message in cut]
-        self.batches.append(Batch(opened, first, are_records))
+        self.batches.append(Batch(opened, first, are_records, tos))
 
     @property
     def sizes(self) -> list[list[int]]:
@@ -115,6 +116,13 @@ def test_a_message_of_another_link_session_or_kind_begins_another_batch(sealing:
     sealing.add(100, is_record=False)
     sealing.seal_buffer.flush()
     assert [batch.are_records for batch in sealing.link.batches] == [True, True, False]
+
+
+def test_a_message_with_another_tos_byte_begins_another_batch(sealing: Sealing) -> None:
+    for tos in (0, 2, 2, 3, 0):
+        sealing.seal_buffer.add(cast(Link, sealing.link), sealing.session, memoryview(bytes(100)), tos, is_record=True)
+    sealing.seal_buffer.flush()
+    assert [(batch.tos, len(batch.messages)) for batch in sealing.link.batches] == [(0, 1), (2, 2), (3, 1), (0, 1)]
 
 
 def test_a_gap_in_the_counters_begins_another_batch(sealing: Sealing) -> None:

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.netns.lab import Lab, until
+from tests.netns.test_ecn import ECT, HANDSHAKES, mark, needs_nft, ping, watching
 from tests.netns.test_offloads import OFFLOADS, datagrams
 from tests.netns.wireguard import (
     DEVICE,
@@ -15,6 +16,7 @@ from tests.netns.wireguard import (
     OURS6,
     THEIRS,
     THEIRS6,
+    WG_PORT,
     Keys,
     as_client,
     endpoint_in_a,
@@ -22,6 +24,7 @@ from tests.netns.wireguard import (
     start_vpntun,
     start_wireguard,
 )
+from vpntun.wire.ip import CE, ECT_0, ECT_1, NOT_ECT, tos_of
 
 BOTH = pytest.mark.parametrize(("version", "has_psk"), [(4, False), (6, True)], ids=["v4", "v6 and psk"])
 
@@ -66,6 +69,20 @@ def test_a_wrong_or_missing_preshared_key_prevents_the_session(lab: Lab, keys: K
     wireguard.set("peer", keys.ours.public, "preshared-key", keys.wrong_psk if caller == "vpntun" else keys.psk)
     lab.ping(lab.b, OURS, within=15)
     assert daemon.running
+
+
+@needs_nft
+def test_a_wireguard_that_ignores_ecn_gets_each_packet_as_it_is(lab: Lab, keys: Keys) -> None:
+    start_wireguard(lab, keys)
+    with watching(lab.b, "veth0") as outside:
+        start_vpntun(lab, keys, *as_client(lab))
+        lab.ping(lab.a, THEIRS)
+        assert any(tos_of(packet) == HANDSHAKES for packet in outside.look())
+        mark(lab.b, ECT, WG_PORT)
+        with watching(lab.b, DEVICE) as within:
+            for tos in (NOT_ECT, ECT_0, ECT_1, CE):
+                ping(lab, THEIRS, tos)
+            assert within.pings() == outside.pings() == [NOT_ECT, ECT_0, ECT_1, CE]
 
 
 @pytest.mark.parametrize("mtu", [1500, 1400])

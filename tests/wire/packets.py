@@ -90,9 +90,11 @@ def tcp(
     return finished(packet, 6, start_of(packet))
 
 
-def udp(version: int, payload: bytes, *, identification: int = 5, port: int = 53, df: bool = True) -> bytes:
+def udp(
+    version: int, payload: bytes, *, identification: int = 5, port: int = 53, tos: int = 0, df: bool = True
+) -> bytes:
     header = struct.pack("!HHHH", 40000, port, 8 + len(payload), 0)
-    packet = ip(version, 17, header + payload, identification=identification, df=df)
+    packet = ip(version, 17, header + payload, identification=identification, tos=tos, df=df)
     return finished(packet, 17, start_of(packet))
 
 
@@ -117,9 +119,9 @@ def udp_run(version: int, payload: bytes, size: int, *, identification: int = 5)
 
 
 def tcp_superpacket(
-    version: int, payload: bytes, *, flags: int = ACK, seq: int = 1000, identification: int = 5
+    version: int, payload: bytes, *, flags: int = ACK, seq: int = 1000, identification: int = 5, tos: int = 0
 ) -> bytes:
-    packet = tcp(version, payload, flags=flags, seq=seq, identification=identification)
+    packet = tcp(version, payload, flags=flags, seq=seq, identification=identification, tos=tos)
     return unfinished(packet, 6, start_of(packet))
 
 

@@ -34,7 +34,8 @@ def read(batch: DatagramBatch, *waiting: Datagram) -> list[Datagram]:
 
 
 def got(batch: DatagramBatch) -> list[tuple[bytes, int, bytes]]:
-    return [(bytes(message), count, origin) for message, _, count, origin in batch.arrivals(bytes)]
+    arrivals = batch.arrivals(lambda origin: (bytes(origin), 0))
+    return [(bytes(message), count, origin) for message, _, count, origin, _ in arrivals]
 
 
 def burst(length: int, counter: int = 7, origin: bytes = HERE) -> list[Datagram]:

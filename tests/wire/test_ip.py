@@ -1,4 +1,4 @@
-"""Inner packets: their length and addresses, and bytes that are not a packet."""
+"""Inner packets: their length, addresses and TOS byte, and bytes that are not a packet."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.wire import packets
+from tests.wire.packets import is_right
 from vpntun.errors import BadPacket
 from vpntun.wire import ip
 from vpntun.wire.checksum import ones_sum, set_ipv4_header
+from vpntun.wire.ip import CE, CHANGES_INNER, DSCP, ECN, ECT_0, ECT_1, MAY_HAVE_ECN, NOT_ECT
 
 A4, B4 = ipaddress.ip_address("100.64.0.1").packed, ipaddress.ip_address("10.1.2.3").packed
 A6, B6 = ipaddress.ip_address("fd00::1").packed, ipaddress.ip_address("2001:db8::2").packed
@@ -150,3 +153,61 @@ def test_an_unspecified_multicast_broadcast_or_loopback_address_is_not_one_host(
 def test_link_local_is_what_the_standard_library_says_it_is(address: bytes) -> None:
     for each in (address, b"\xa9\xfe" + address[2:], b"\xfe\x80" + address[2:], b"\xfe\xc0" + address[2:]):
         assert ip.is_link_local(each) == ipaddress.ip_address(each).is_link_local
+
+
+# TOS byte
+
+DROPPED = None
+
+RFC_6040: dict[int, dict[int, int | None]] = {
+    NOT_ECT: {NOT_ECT: NOT_ECT, ECT_0: NOT_ECT, ECT_1: NOT_ECT, CE: DROPPED},
+    ECT_0: {NOT_ECT: ECT_0, ECT_0: ECT_0, ECT_1: ECT_1, CE: CE},
+    ECT_1: {NOT_ECT: ECT_1, ECT_0: ECT_1, ECT_1: ECT_1, CE: CE},
+    CE: {NOT_ECT: CE, ECT_0: CE, ECT_1: CE, CE: CE},
+}
+"""Figure 4 of RFC 6040: the forwarded packet's ECN field, by the inner and the outer one."""
+
+
+def with_tos(version: int, tos: int) -> bytes:
+    return packets.tcp(version, b"data", tos=tos)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("dscp", [0, 0xB8, 0xFC])
+@pytest.mark.parametrize("outer", RFC_6040)
+@pytest.mark.parametrize("inner", RFC_6040)
+def test_the_forwarded_field_is_that_of_rfc_6040(version: int, dscp: int, inner: int, outer: int) -> None:
+    forwarded = bytearray(with_tos(version, dscp | inner))
+    expected = RFC_6040[inner][outer]
+    assert ip.decapsulate(memoryview(forwarded), outer) is (expected is not DROPPED)
+    if expected is not DROPPED:
+        assert forwarded == with_tos(version, dscp | expected)
+        assert is_right(bytes(forwarded))
+
+
+def test_an_outer_field_that_need_not_be_looked_at_changes_nothing() -> None:
+    for outer in (each for each in RFC_6040 if not each & CHANGES_INNER):
+        assert all(RFC_6040[inner][outer] == inner for inner in RFC_6040)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_whole_tos_byte_is_read(version: int) -> None:
+    assert [ip.tos_of(with_tos(version, tos)) for tos in range(256)] == list(range(256))
+    assert ECN | DSCP == 0xFF
+
+
+@given(st.sampled_from([4, 6]), st.integers(0, 255), st.integers(0, 15))
+def test_a_packet_without_any_of_the_suspect_bits_is_not_ect(version: int, tos: int, flow: int) -> None:
+    made = bytearray(with_tos(version, tos))
+    if version == 6:
+        made[1] |= flow  # the beginning of the flow label
+    assert made[1] & MAY_HAVE_ECN or not ip.tos_of(made) & ECN
+
+
+@given(st.binary(min_size=20, max_size=60), st.sampled_from([NOT_ECT, ECT_0, ECT_1, CE]))
+def test_arbitrary_bytes_raise_nothing_and_keep_all_but_the_field(data: bytes, outer: int) -> None:
+    changed = bytearray(data)
+    if ip.decapsulate(memoryview(changed), outer):
+        after = ip.tos_of(changed) & ECN
+        assert ip.tos_of(changed) & DSCP == ip.tos_of(data) & DSCP
+        assert after == RFC_6040[ip.tos_of(data) & ECN][outer]

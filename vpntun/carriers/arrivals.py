@@ -33,6 +33,7 @@ from vpntun.runtime.loop import Loop
 from vpntun.types import SocketAddress
 from vpntun.wire.burst import BurstReader
 from vpntun.wire.datagram_batch import DatagramBatch
+from vpntun.wire.ip import ECN
 from vpntun.wire.message import LARGEST
 
 SOL_UDP = 17
@@ -75,16 +76,19 @@ class Receiver:
         self._scattered_size = 0
         self._in_turn = 0  # reads in this turn of the loop before the last
         self._single_read = SingleReadHint()
-        self._address: SocketAddress | None = None  # these four: metadata of the last read, and the results
+        self._address: SocketAddress | None = None  # these five: metadata of the last read, and the results
         self._ancillary: list[tuple[int, int, bytes]] = []
         self._segment = 0
         self._source: Endpoint
+        self._ecn = 0
         self._coalesce(True)
+        if bound.family == socket.AF_INET:
+            level, tos, local_address = socket.IPPROTO_IP, socket.IP_RECVTOS, IP_PKTINFO
+        else:
+            level, tos, local_address = socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, IPV6_RECVPKTINFO
+        bound.setsockopt(level, tos, 1)
         if answers_from_where_asked:
-            if bound.family == socket.AF_INET:
-                bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-            else:
-                bound.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+            bound.setsockopt(level, local_address, 1)
 
     def receive(self) -> Iterable[Arrival]:
         """Yield or return waiting datagrams, by a bounded number of reads. Each arrival is valid until the next."""
@@ -114,24 +118,29 @@ class Receiver:
         except OSError:  # nothing waits, or the kernel reports an ICMP error about an earlier datagram
             return None
         if address == self._address and ancillary == self._ancillary:
-            segment, source = self._segment, self._source
+            segment, source, ecn = self._segment, self._source, self._ecn
         else:
-            segment, local = _read_ancillary(ancillary) if ancillary else (0, ())
+            segment, local, ecn = _read_ancillary(ancillary)
             source = self._endpoint(address, local)
-            self._address, self._ancillary, self._segment, self._source = address, ancillary, segment, source
+            self._address, self._ancillary = address, ancillary
+            self._segment, self._source, self._ecn = segment, source, ecn
         if not burst_expected:
-            return self._buffer[:read], segment, 1, source
+            return self._buffer[:read], segment, 1, source, ecn
         if length := self._bursts.message(read, segment):
             self._misses = 0
-            return self._buffer[:length], 0, self._bursts.datagrams, source
+            return self._buffer[:length], 0, self._bursts.datagrams, source, ecn
         self._misses += 1
-        return self._bursts.flat(read), segment, 1, source
+        return self._bursts.flat(read), segment, 1, source, ecn
 
     def _receive_batch(self, many: ManyReader) -> Iterable[Arrival]:
         """Return the datagrams that one call reads. If more wait, the socket stays readable."""
         if not many.read():
             return ()
-        return many.batch.arrivals(lambda origin: self._endpoint(*_read_origin(origin)))
+        return many.batch.arrivals(self._read_origin)
+
+    def _read_origin(self, origin: bytes) -> tuple[Endpoint, int]:
+        address, local, ecn = _read_origin(origin)
+        return self._endpoint(address, local), ecn
 
     def expect_bursts(self, size: int) -> None:
         """Prepare for more bursts: one in datagrams of `size` bytes was read as one, and opened.
@@ -191,9 +200,9 @@ def sent_from(source: bytes, device: bytes = bytes(4)) -> Ancillary:
     return ((socket.IPPROTO_IPV6, IPV6_PKTINFO, source + device),)
 
 
-def _read_ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[int, Ancillary]:
-    """Return the size of the datagrams of a coalesced read, 0 for a single one, and the address to answer from."""
-    segment = 0
+def _read_ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[int, Ancillary, int]:
+    """Return the size of the datagrams of a coalesced read, 0 for a single one, the address to answer from, and ECN."""
+    segment = ecn = 0
     local: Ancillary = ()
     for level, kind, data in messages:
         if level == SOL_UDP and kind == UDP_GRO and len(data) >= 4:
@@ -203,13 +212,18 @@ def _read_ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[int, Ancill
         elif kind == IPV6_PKTINFO and level == socket.IPPROTO_IPV6 and len(data) >= 20:
             link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80
             local = sent_from(data[:16], data[16:20] if link_local else bytes(4))
-    return segment, local
+        elif kind == socket.IP_TOS and level == socket.IPPROTO_IP and data:
+            ecn = data[0] & ECN
+        elif kind == socket.IPV6_TCLASS and level == socket.IPPROTO_IPV6 and len(data) >= 4:
+            ecn = int.from_bytes(data[:4], sys.byteorder) & ECN
+    return segment, local, ecn
 
 
 @functools.lru_cache(maxsize=MOST_KNOWN_ORIGINS)
-def _read_origin(origin: bytes) -> tuple[SocketAddress, Ancillary]:
-    """Return the sender's address, and the address to answer from."""
-    return _address_from(origin), _read_ancillary(ancillary_of(origin))[1]
+def _read_origin(origin: bytes) -> tuple[SocketAddress, Ancillary, int]:
+    """Return the sender's address, the address to answer from, and ECN."""
+    _, local, ecn = _read_ancillary(ancillary_of(origin))
+    return _address_from(origin), local, ecn
 
 
 def _address_from(name: bytes) -> SocketAddress:

@@ -13,8 +13,9 @@ from vpntun.core.endpoint import Endpoint, Outcome, Reachable
 from vpntun.types import SocketAddress
 from vpntun.wire.message import Buffer
 
-Arrival: TypeAlias = tuple[memoryview, int, int, Endpoint]
-"""One read of datagrams: its bytes, the segment size, the number of datagrams that it arrived in, and the sender.
+Arrival: TypeAlias = tuple[memoryview, int, int, Endpoint, int]
+"""One read of datagrams: its bytes, the segment size, the number of datagrams that it arrived in, the sender, and the
+ECN field of their IP headers, which is the same in all.
 
 If the segment size is 0, the bytes are one message; else they are datagrams of that size, and the last may be shorter.
 They are valid until the next read.

@@ -44,6 +44,7 @@ class FakeEndpoint:
     """An endpoint that records each datagram, or each message of a stream, that is sent to it.
 
     sent            messages, oldest first; `take` empties it
+    tos             the TOS byte of each message in `sent`
     urgent          messages that were sent ahead of data
     calls           messages of each call of `send`
     is_ready        whether data is accepted; `opens` sets it
@@ -63,6 +64,7 @@ class FakeEndpoint:
         self.ipv6 = False
         self.flow = Flow(TCP if self.is_stream else UDP, b"", 55555, bytes((192, 0, 2, 1)), 55555)
         self.sent: list[bytes] = []
+        self.tos: list[int] = []
         self.urgent: list[bytes] = []
         self.calls: list[list[bytes]] = []
         self.is_ready = True
@@ -97,7 +99,7 @@ class FakeEndpoint:
         """Return whether data is accepted."""
         return self.is_ready
 
-    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
+    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True, tos: int = 0) -> Outcome:
         """Record the messages. Sending while not ready is a fault of the caller and fails the test."""
         if not self.is_ready:  # a superpacket for a plain WireGuard may leave as two batches, of which one is held
             self._sends_while_blocked += 1
@@ -112,15 +114,16 @@ class FakeEndpoint:
         if not self.is_stream and (is_too_long or len(sent) > LARGEST_SEND):
             return Outcome.TOO_BIG if dont_fragment else Outcome.UNDELIVERABLE
         self.sent += messages
+        self.tos += [tos] * len(messages)
         self.calls.append(messages)
         if self.blocks_after is not None:
             self.blocks_after -= 1
             self.is_ready = self.blocks_after > 0
         return self._accepted()
 
-    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True) -> Outcome:
+    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True, tos: int = 0) -> Outcome:
         """Record the message, as `send`."""
-        return self.send([frame[PREFIX_SIZE:]], dont_fragment=dont_fragment)
+        return self.send([frame[PREFIX_SIZE:]], dont_fragment=dont_fragment, tos=tos)
 
     def send_first(self, message: Buffer) -> Outcome:
         """Record a message that is sent ahead of data."""
@@ -128,6 +131,7 @@ class FakeEndpoint:
         if not self.can_deliver:
             return Outcome.UNDELIVERABLE
         self.sent.append(bytes(message))
+        self.tos.append(0)
         return self._accepted()
 
     def expect(self, peer: Reachable) -> None:
@@ -171,5 +175,5 @@ class FakeEndpoint:
 
     def take(self) -> list[bytes]:
         """Return and forget the messages sent since the last call."""
-        sent, self.sent = self.sent, []
+        sent, self.sent, self.tos = self.sent, [], []
         return sent

@@ -25,7 +25,7 @@ MSG_DONTWAIT = 0x40
 NAME_SIZE = 28
 ANCILLARY_AT = 32
 ANCILLARY_SIZE = ORIGIN_SIZE - ANCILLARY_AT
-"""Enough for an in6_pktinfo: cmsg(3) aligns it to 8 bytes, as ANCILLARY_AT does."""
+"""Enough for an in6_pktinfo and a traffic class: cmsg(3) aligns each to 8 bytes, as ANCILLARY_AT does."""
 _HEADER = struct.Struct("=QIxxxxQQQQIxxxxIxxxx")
 _IOVECS = struct.Struct("=QQQQQQ")
 _IOVECS_PER_SLOT = 3

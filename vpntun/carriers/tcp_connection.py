@@ -180,7 +180,7 @@ class TcpConnection:
         """Return whether the kernel has accepted every frame completely, so that data can be sent."""
         return self._open and not self._unsent and not self._waiting
 
-    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
+    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True, tos: int = 0) -> Outcome:
         """Send one frame, or one for each `segment` bytes. Call it when `ready`, or directly after another call.
 
         Bytes that the kernel does not accept now are kept, and sent before any other frame.
@@ -206,7 +206,7 @@ class TcpConnection:
         self._hold(b"".join(frames)[sent:])
         return Outcome.HELD
 
-    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True) -> Outcome:
+    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True, tos: int = 0) -> Outcome:
         """Send one message, which begins at frame[2], behind its length. Else as `send`."""
         if self._unsent or not self._open:
             return self.send([frame[PREFIX_SIZE:]])

@@ -28,7 +28,7 @@ from vpntun.core.endpoint import Flow, Outcome, Reachable
 from vpntun.runtime.loop import Loop
 from vpntun.types import CarrierName, SocketAddress
 from vpntun.wire.checksum import UDP
-from vpntun.wire.message import Buffer
+from vpntun.wire.message import DATA, HANDSHAKE_TOS, Buffer
 from vpntun.wire.stream_framing import PREFIX_SIZE
 
 SO_SNDBUFFORCE = 32
@@ -51,6 +51,14 @@ OnOutcome = Callable[["UdpEndpoint", Outcome, int, int], None]
 def _segmented(size: int) -> tuple[int, int, bytes]:
     """Return the ancillary data by which the kernel cuts a send into datagrams of this size (udp(7))."""
     return SOL_UDP, UDP_SEGMENT, struct.pack("=H", size)
+
+
+@functools.cache
+def _with_tos(family: int, tos: int) -> tuple[int, int, bytes]:
+    """Return the ancillary data that sets the TOS byte or traffic class of a send (ip(7), RFC 3542 section 6.5)."""
+    if family == socket.AF_INET:
+        return socket.IPPROTO_IP, socket.IP_TOS, struct.pack("=i", tos)
+    return socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", tos)
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -102,17 +110,17 @@ class UdpEndpoint:
         """Return whether the socket accepts a datagram now."""
         return not self.socket.held
 
-    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
+    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True, tos: int = 0) -> Outcome:
         """Send one message, or datagrams of `segment` bytes. Call it when `ready`."""
-        return self.socket.send(buffers, segment, self, dont_fragment)
+        return self.socket.send(buffers, segment, self, dont_fragment, tos)
 
-    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True) -> Outcome:
+    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True, tos: int = 0) -> Outcome:
         """Send one message, without a length before it: a datagram has one of its own."""
-        return self.socket.send([frame[PREFIX_SIZE:]], 0, self, dont_fragment)
+        return self.socket.send([frame[PREFIX_SIZE:]], 0, self, dont_fragment, tos)
 
     def send_first(self, message: Buffer) -> Outcome:
-        """Send one handshake or keepalive message."""
-        return self.socket.send([memoryview(message)], 0, self, None)
+        """Send one handshake or keepalive message. Handshakes get the DSCP that WireGuard gives them."""
+        return self.socket.send([memoryview(message)], 0, self, None, 0 if message[0] == DATA else HANDSHAKE_TOS)
 
     def expect(self, peer: Reachable) -> None:
         """Do nothing: there is no connection to keep."""
@@ -124,7 +132,8 @@ class UdpEndpoint:
         """Do nothing: there is no connection to close."""
 
 
-_Held = tuple[list[memoryview], int, UdpEndpoint, bool | None]
+_Held = tuple[list[memoryview], int, UdpEndpoint, bool | None, int]
+"""The arguments of a send."""
 
 
 class UdpSocket:
@@ -180,24 +189,26 @@ class UdpSocket:
         return known
 
     def send(
-        self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
+        self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None, tos: int
     ) -> Outcome:
         """Send or hold datagrams, as Endpoint.send. `dont_fragment` None: leave the socket as it is set."""
         if self.held:
-            return self._hold(buffers, segment, endpoint, dont_fragment)
+            return self._hold(buffers, segment, endpoint, dont_fragment, tos)
         if dont_fragment is not self._dont_fragment and dont_fragment is not None:
             self._allow_fragmentation(not dont_fragment)
         ancillary = endpoint.local
         if segment:
             if not self._has_segmentation:
-                return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
+                return self._send_one_by_one(buffers, segment, endpoint, dont_fragment, tos)
             ancillary = (*ancillary, _segmented(segment))
+        if tos:
+            ancillary = (*ancillary, _with_tos(self._family, tos))
         try:
             self._socket.sendmsg(buffers, ancillary, 0, endpoint.address)
         except BlockingIOError:
-            return self._hold(buffers, segment, endpoint, dont_fragment)
+            return self._hold(buffers, segment, endpoint, dont_fragment, tos)
         except OSError as error:
-            return self._send_otherwise(error, buffers, segment, endpoint, dont_fragment)
+            return self._send_otherwise(error, (buffers, segment, endpoint, dont_fragment, tos))
         return Outcome.SENT
 
     def forget(self, endpoint: UdpEndpoint) -> None:
@@ -219,7 +230,7 @@ class UdpSocket:
             is_held = bool(self.held)
             self.held.extend(behind)
             if outcome in REFUSED or outcome is Outcome.REROUTED:
-                [burst], segment, endpoint, _ = held
+                [burst], segment, endpoint, _, _ = held
                 size = min(segment or len(burst), len(burst))
                 on_outcome(endpoint, outcome, -(-len(burst) // max(1, size)), size)
             if is_held:
@@ -231,50 +242,49 @@ class UdpSocket:
         """Close the socket."""
         self._socket.close()
 
-    def _send_otherwise(
-        self, error: OSError, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
-    ) -> Outcome:
+    def _send_otherwise(self, error: OSError, refused: _Held) -> Outcome:
         """Retry refused datagrams in another way, if there is one; return the outcome."""
+        _, segment, endpoint, dont_fragment, _ = refused
         is_too_big = self._is_too_big(error, segment)
         if is_too_big and segment and not dont_fragment:  # the kernel fragments datagrams, but not those of UDP_SEGMENT
-            return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
+            return self._send_one_by_one(*refused)
         if endpoint.local and error.errno in STALE_SOURCE:
-            return self._send_from_elsewhere(buffers, segment, endpoint, dont_fragment)
+            return self._send_from_elsewhere(*refused)
         if error.errno == errno.EIO and segment:
             self._has_segmentation = False
-            return self._send_one_by_one(buffers, segment, endpoint, dont_fragment)
+            return self._send_one_by_one(*refused)
         return Outcome.TOO_BIG if is_too_big and dont_fragment else Outcome.UNDELIVERABLE
 
     def _send_from_elsewhere(
-        self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
+        self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None, tos: int
     ) -> Outcome:
         """Send datagrams from an address of the kernel's choice. If they leave, the former address is forgotten."""
         other = UdpEndpoint(endpoint.family, endpoint.address, self)
-        outcome = self.send(buffers, segment, other, dont_fragment)
+        outcome = self.send(buffers, segment, other, dont_fragment, tos)
         if outcome in REFUSED:  # the address was not the reason
             return outcome
         endpoint.send_from(b"")
         return Outcome.REROUTED
 
     def _hold(
-        self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
+        self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None, tos: int
     ) -> Outcome:
-        self.held.append(([memoryview(b"".join(buffers))], segment, endpoint, dont_fragment))
+        self.held.append(([memoryview(b"".join(buffers))], segment, endpoint, dont_fragment, tos))
         self._loop.await_writable(self.fileno(), True)
         return Outcome.HELD
 
     def _send_one_by_one(
-        self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None
+        self, buffers: list[memoryview], segment: int, endpoint: UdpEndpoint, dont_fragment: bool | None, tos: int
     ) -> Outcome:
         """Send each datagram by a call of its own, for a device without UDP_SEGMENT."""
         burst = memoryview(b"".join(buffers))
         outcome, is_rerouted = Outcome.SENT, False
         for at in range(0, len(burst), segment):
-            outcome = self.send([burst[at : at + segment]], 0, endpoint, dont_fragment)
+            outcome = self.send([burst[at : at + segment]], 0, endpoint, dont_fragment, tos)
             is_rerouted |= outcome is Outcome.REROUTED
             if self.held:
                 self.held.clear()
-                self._hold([burst[at:]], segment, endpoint, dont_fragment)
+                self._hold([burst[at:]], segment, endpoint, dont_fragment, tos)
                 break
             if outcome in REFUSED:
                 return outcome

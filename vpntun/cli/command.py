@@ -37,7 +37,7 @@ from vpntun.types import TRANSPORTS, Transport
 NOT_BESIDE_A_FILE = {
     *("server", "host", "port", "transport"),
     *("key", "private_key", "peer", "psk", "allowed"),
-    *("addresses", "routes", "mtu"),
+    *("addresses", "routes", "mtu", "dscp"),
 }
 
 
@@ -68,6 +68,13 @@ NOT_BESIDE_A_FILE = {
     "--transport",
     type=click.Choice(TRANSPORTS),
     help="Default: auto, or udp with WireGuard keys. auto: a server listens on both, a client tries UDP first.",
+)
+@click.option(
+    "--dscp",
+    type=click.Choice(["none", "inherit"]),
+    default="none",
+    show_default=True,
+    help="DSCP of the outer packets. inherit: that of the packets inside, over UDP.",
 )
 @add_run_options
 @click.version_option(__version__, "-V", "--version", prog_name="vpntun")
@@ -132,7 +139,7 @@ def _host(text: str) -> str:
         raise ConfigurationError(f"-c: {error}; -p sets the port") from None
 
 
-def _tunnel(interface: str, host: str | None, port: int, mtu: int | None, **options: Any) -> Tunnel:
+def _tunnel(interface: str, host: str | None, port: int, mtu: int | None, dscp: str, **options: Any) -> Tunnel:
     host = _host(host) if host else None
     role: Role = "client" if host else "server"
     keys: Keys
@@ -150,4 +157,5 @@ def _tunnel(interface: str, host: str | None, port: int, mtu: int | None, **opti
         addresses=tuple(map(parse_interface, options["addresses"])),
         routes=tuple(map(parse_network, options["routes"])),
         mtu=mtu,
+        copies_dscp=dscp == "inherit",
     )

@@ -70,6 +70,8 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
         yield f"  user: {tunnel.user}, once it is set up"
     if tunnel.relay:
         yield "  relay: yes, from peer to peer"
+    if tunnel.copies_dscp:
+        yield "  dscp: copied to the outer packets"
     for title, lines in (
         ("before up", tunnel.hooks.pre_up),
         ("after up", tunnel.hooks.post_up),

@@ -75,9 +75,10 @@ class Tunnel:
 
     `port`: local port, None for any. `listen_on`: carriers on which peers may call, None if this end only calls.
     `mtu`: None for the default, which is set only on a device that vpntun creates. `derived_addresses`,
-    `derived_peer_addresses`: derived from a shared key. `user`: user that the process becomes after the set-up.
-    `identity`: None if the file leaves the private key to PostUp. `is_set_by_wg`: all settings come by wg(8), from
-    wg-quick say, and the tunnel ends when somebody removes its device or its socket for wg(8).
+    `derived_peer_addresses`: derived from a shared key. `copies_dscp`: outer packets get the DSCP of the packets
+    inside. `user`: user that the process becomes after the set-up. `identity`: None if the file leaves the private key
+    to PostUp. `is_set_by_wg`: all settings come by wg(8), from wg-quick say, and the tunnel ends when somebody removes
+    its device or its socket for wg(8).
     """
 
     interface: str
@@ -94,6 +95,7 @@ class Tunnel:
     dns: tuple[str, ...] = ()
     hooks: HookLines = HookLines()
     relay: bool = False
+    copies_dscp: bool = False
     user: str | None = None
     is_set_by_wg: bool = False
 
@@ -171,6 +173,7 @@ def to_one_peer(
     addresses: tuple[Interface, ...] = (),
     routes: tuple[Network, ...] = (),
     mtu: int | None = None,
+    copies_dscp: bool = False,
 ) -> Tunnel:
     """Make a tunnel with one peer: call `host`, or wait for the peer if `host` is None. Raises ConfigurationError."""
     peer = PeerSettings(
@@ -194,6 +197,7 @@ def to_one_peer(
         mtu=mtu,
         derived_addresses=keys.derived_addresses,
         derived_peer_addresses=keys.derived_peer_addresses,
+        copies_dscp=copies_dscp,
     )
 
 

@@ -92,14 +92,15 @@ class Endpoint(Protocol):
     def ready(self) -> bool:
         """Whether a data message would be accepted now. Data is sealed only then."""
 
-    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True) -> Outcome:
+    def send(self, buffers: list[memoryview], segment: int = 0, *, dont_fragment: bool = True, tos: int = 0) -> Outcome:
         """Send the data in `buffers`, one after the other. When `ready`, all of it is sent or held.
 
         `segment`: 0 for one message, else the size of each datagram or message but the last, which may be shorter.
         `dont_fragment`: routers must not fragment a datagram. If this host would have to, the result is TOO_BIG.
+        `tos`: the TOS byte of datagrams. A stream ignores it: its packets are not those that carry one message.
         """
 
-    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True) -> Outcome:
+    def send_frame(self, frame: memoryview, *, dont_fragment: bool = True, tos: int = 0) -> Outcome:
         """Send one message, which begins at frame[2]: the bytes before it are room for its length. Else as `send`."""
 
     def send_first(self, message: Buffer) -> Outcome:

@@ -9,6 +9,9 @@
     5. If it needs an offload that the peer lacks, it is split into packets with finished checksums.
     6. If no record can be sent now, it is sent as a plain packet, or waits.
 
+All packets of a record have the same ECN field, which its datagrams get too; a packet with another one begins the next
+record. If DSCP is copied as well, the same holds for that (wire/ip.py).
+
 No record waits for more packets. It is sent as soon as no more are at hand, the next packet is for another link, or
 another superpacket like its last one would not fit. One bundler serves all links, so that its buffers are few and stay
 in the processor's cache.
@@ -22,6 +25,7 @@ from vpntun.link.link import Link
 from vpntun.link.seal_buffer import SealBuffer
 from vpntun.tun.base import LARGEST_PACKET
 from vpntun.wire.gso import Splitter
+from vpntun.wire.ip import DSCP, ECN, MAY_HAVE_ECN, tos_of
 from vpntun.wire.message import LARGEST
 from vpntun.wire.record import (
     BUNDLE,
@@ -52,10 +56,10 @@ class Bundler:
     """Builder of one record at a time, for `link`, which is None between records.
 
     The outbound loop reads each packet to `place`, then joins it to the datagrams before it (`joins`), or enters it for
-    a link (`enter`). All other callers use `turn_to` and `add`.
+    a link (`enter`). All other callers use `turn_to` and `add`. `copies_dscp`: datagrams get the packets' DSCP.
     """
 
-    def __init__(self, plain: PlainSender, seal_buffer: SealBuffer) -> None:
+    def __init__(self, plain: PlainSender, seal_buffer: SealBuffer, *, copies_dscp: bool = False) -> None:
         self.link: Link | None = None
         self._buffer = memoryview(bytearray(2 * LARGEST + ENTRY_SIZE + LARGEST_PACKET))
         self._start = 0
@@ -67,6 +71,12 @@ class Bundler:
         """Bytes that a record may have; 0: none can be sent."""
         self._end = 0
         """Offset in the buffer at which this record must end."""
+        self._tos = 0
+        """TOS byte of the record's datagrams."""
+        self._copied = ECN | DSCP if copies_dscp else ECN
+        """Bits of the TOS byte that are copied from packets."""
+        self._reads_tos = self._always_reads_tos = copies_dscp
+        """Whether the next packet's TOS byte may differ from the record's although it cannot have an ECN field."""
         self._run = UdpCoalescer(self._buffer)
         self._apart = memoryview(bytearray(LARGEST_PACKET))
         """Buffer for reads of the device while superpackets have to be cut: their pieces are written to the record."""
@@ -114,6 +124,8 @@ class Bundler:
         have no other packet.
         """
         begin, size = self._read_at, len(packet)
+        if packet[1] & MAY_HAVE_ECN or self._reads_tos:
+            self._follow_tos(packet)
         if link is not self.link:
             if (size > SMALL or is_last) and self.link is None and self._went_straight(link, begin, size, field):
                 return
@@ -142,7 +154,7 @@ class Bundler:
         if begin != FIRST_PACKET or field & SPLIT_FIRST:
             return False
         _put_entry(self._buffer, BUNDLE_START, size, field)
-        if not link.send_straight(self._buffer[: begin + size]):
+        if not link.send_straight(self._buffer[: begin + size], self._tos):
             return False
         self._sender = link
         self._sent += 1
@@ -174,6 +186,8 @@ class Bundler:
         link = self.link
         if link is None:
             return
+        if packet[1] & MAY_HAVE_ECN or self._reads_tos:
+            self._follow_tos(packet)
         if self._cuts and FIRST_PACKET + len(packet) <= self._room:
             self._cuts = False
         takes = link.records.takes
@@ -242,6 +256,14 @@ class Bundler:
             self._seal_buffer.flush()
         self._room = self._end = 0
 
+    def _follow_tos(self, packet: memoryview) -> None:
+        """Send the record if the packet needs another TOS byte, and give that to the next record."""
+        tos = tos_of(packet) & self._copied
+        if tos != self._tos:
+            self._send_record()
+            self._tos = tos
+            self._reads_tos = self._always_reads_tos or tos != 0
+
     def _place(self, link: Link, packet: memoryview, field: int) -> None:
         """Enter a packet in this record or the next, send it plain, or let it wait."""
         length = len(packet)
@@ -252,7 +274,7 @@ class Bundler:
                 if session is None:
                     self._let_wait(link, packet, field)
                 else:
-                    self._plain.send(link, session, packet, field)
+                    self._plain.send(link, session, packet, field, self._tos)
                     self._allow(link.room_for_record())
                 return
         self._run.finish()
@@ -312,7 +334,7 @@ class Bundler:
         self._begin_again()
         self._sender = link
         self._sent += 1
-        return link.send_record(record, is_last=is_last)
+        return link.send_record(record, self._tos, is_last=is_last)
 
     def _add_pieces(self, link: Link, packet: memoryview, field: int) -> None:
         """Cut a superpacket so that each record is filled. The last piece's record stays open for the next packets."""
@@ -348,7 +370,7 @@ class Bundler:
             length = splitter.write_run(index, 1, record, at)
             self._sender = link
             self._sent += 1
-            if link.send_record(record[: put_entry(record, BUNDLE_START, length, UNFINISHED)]):
+            if link.send_record(record[: put_entry(record, BUNDLE_START, length, UNFINISHED)], self._tos):
                 self._allow(link.room_for_record())
         return count
 

@@ -7,7 +7,7 @@ Every packet is checked here before it is written to the device or relayed: its 
 padding is removed, its source address must belong to the link, and router messages are dropped
 (wire/router_messages.py). A TCP packet of a bundle that is like one which was checked needs no other check
 (wire/likeness.py). A superpacket gets a new virtio_net_hdr, made from the packet; one of the peer's making is never
-passed on.
+passed on. A congestion mark of the outer header is copied into the packet (wire/ip.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vpntun.errors import BadPacket
 from vpntun.link.link import Link
 from vpntun.tun.base import Device
 from vpntun.wire.gro_coalescer import GroCoalescer
-from vpntun.wire.ip import length_of, source_of
+from vpntun.wire.ip import CHANGES_INNER, decapsulate, length_of, source_of
 from vpntun.wire.likeness import LikenessCache, likeness_of
 from vpntun.wire.record import BUNDLE_START, ENTRY, ENTRY_SIZE, SMALLEST_PACKET, packets_of
 from vpntun.wire.router_messages import MAY_BE_ROUTER_MESSAGE, refuse_router_message
@@ -36,6 +36,7 @@ from vpntun.wire.vnet import (
 
 SHORTEST_JOINED = 88
 """Bytes. Joining shorter packets, most of which are acknowledgements, would cost more than it saves."""
+CE_REFUSED = "bad congestion mark"
 _ONE_PACKET = BUNDLE_START + ENTRY_SIZE
 """Offset of a bundle's first packet."""
 
@@ -59,9 +60,11 @@ class Delivery:
         """The link whose packets wait to be joined. Packets of another link are never joined to them unchecked."""
         self._coalescer = GroCoalescer(self._write_joined, udp=device.takes_udp) if device.takes_tcp else None
 
-    def take_packet(self, link: Link, packet: memoryview) -> None:
-        """Deliver one packet as WireGuard sends it, with its padding. Raises BadPacket."""
+    def take_packet(self, link: Link, packet: memoryview, ecn: int = 0) -> None:
+        """Deliver one packet as WireGuard sends it, with its padding. `ecn`: as in `take_bundle`. Raises BadPacket."""
         length = length_of(packet)
+        if ecn & CHANGES_INNER and not decapsulate(packet, ecn):
+            raise BadPacket(CE_REFUSED)
         if self._routes.find(source_of(packet)) is not link:
             raise BadPacket("source not allowed")
         if packet[9 if packet[0] < 0x50 else 6] in MAY_BE_ROUTER_MESSAGE:
@@ -91,11 +94,14 @@ class Delivery:
         if self._coalescer is not None and self._coalescer.length:
             self._coalescer.flush()
 
-    def take_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
-        """Deliver the packets of a BUNDLE. Raises BadPacket."""
+    def take_bundle(self, link: Link, record: memoryview, source: Endpoint, ecn: int = 0) -> None:
+        """Deliver the packets of a BUNDLE. `ecn`: the ECN field of the outer headers. Raises BadPacket."""
         coalescer, size = self._coalescer, len(record) - _ONE_PACKET
         if coalescer is not None and coalescer.length and link is not self._joined_link:
             coalescer.flush()
+        if ecn & CHANGES_INNER:
+            self._take_marked(link, record, source, ecn)
+            return
         if size >= SMALLEST_PACKET:
             length, field = ENTRY.unpack_from(record, BUNDLE_START)
             if length == size:  # it is alone
@@ -106,6 +112,14 @@ class Delivery:
                 return
         for packet, field in packets_of(record):
             self._take_one(link, packet, field, source)
+
+    def _take_marked(self, link: Link, record: memoryview, source: Endpoint, ecn: int) -> None:
+        """Deliver the packets of a BUNDLE whose outer ECN field may change theirs."""
+        for packet, field in packets_of(record):
+            if decapsulate(packet, ecn):
+                self._take_one(link, packet, field, source)
+            else:
+                link.drop(BadPacket(CE_REFUSED), source)
 
     def _take_one(self, link: Link, packet: memoryview, field: int, source: Endpoint) -> None:
         """Deliver or drop one packet of a BUNDLE."""

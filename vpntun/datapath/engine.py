@@ -55,7 +55,8 @@ class Engine:
 
     `identity`: None while this end has no private key; `node.identity` is set later. `network`: this host's routes for
     the packets that the engine sends. `own_addresses`: this machine's addresses, if the engine relays between peers.
-    `drops`: counter of drops that cannot be ascribed to a peer, by reason.
+    `copies_dscp`: outer packets get the DSCP of the packets inside. `drops`: counter of drops that cannot be ascribed
+    to a peer, by reason.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Engine:
         *,
         network: OuterNetwork | None = None,
         own_addresses: OwnAddresses | None = None,
+        copies_dscp: bool = False,
         drops: Counter[str] | None = None,
         observer: LinkObserver | None = None,
     ) -> None:
@@ -89,7 +91,7 @@ class Engine:
         self._carriers = carriers
         self._last_mtu = self._followed_mtu = device.mtu
         self._plain = PlainSender(self._last_mtu, self.seal_buffer)
-        self._bundler = Bundler(self._plain, self.seal_buffer)
+        self._bundler = Bundler(self._plain, self.seal_buffer, copies_dscp=copies_dscp)
         self._own_addresses = own_addresses
         self._delivery = Delivery(device, self.routes, self.drops)
         self._inbound = Inbound(self.node, self.links, loop, self.drops)

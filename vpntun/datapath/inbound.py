@@ -72,12 +72,12 @@ class Inbound:
     def read_datagrams(self, socket: DatagramSource) -> None:
         """Process the datagrams that wait at a socket."""
         for arrival in socket.receive():
-            message, segment, datagrams, source = arrival
+            message, segment, datagrams, source, ecn = arrival
             if not segment and len(message) >= SMALLEST and not message[2]:
-                if self.take(message, source, datagrams):
+                if self.take(message, source, datagrams, ecn):
                     socket.note_whole_message(len(message), datagrams)
             elif not segment or len(message) <= segment:
-                if size := self.take_datagram(message, source, datagrams):
+                if size := self.take_datagram(message, source, datagrams, ecn):
                     socket.expect_pieces(size)
             else:
                 self._take_apart(arrival, socket)
@@ -102,21 +102,26 @@ class Inbound:
             return False
         return word == DATA and not owner.session.replay.seen(counter)
 
-    def take_datagram(self, datagram: memoryview, source: Endpoint, datagrams: int = 1) -> int:
+    def take_datagram(self, datagram: memoryview, source: Endpoint, datagrams: int = 1, ecn: int = 0) -> int:
         """Process a message or a piece of a burst, in one datagram or joined from `datagrams` of them.
-        Returns the size of a record's datagrams if this was the last piece that the record needed to open, else 0.
+
+        `ecn`: the ECN field of their IP headers. Returns the size of a record's datagrams if this was the last piece
+        that the record needed to open, else 0.
         """
         if len(datagram) <= HEADER_SIZE or not datagram[2] or datagram[0] != DATA:
-            self.take(datagram, source, datagrams)
+            self.take(datagram, source, datagrams, ecn)
             return 0
         try:
-            return self._take_piece(datagram, source)
+            return self._take_piece(datagram, source, ecn)
         except BadPacket as bad:
             self._drop(bad, source)
             return 0
 
-    def take(self, message: memoryview, source: Endpoint, datagrams: int = 1) -> bool:
-        """Process one message, which may be anybody's; return whether it was genuine and accepted."""
+    def take(self, message: memoryview, source: Endpoint, datagrams: int = 1, ecn: int = 0) -> bool:
+        """Process one message, which may be anybody's; return whether it was genuine and accepted.
+
+        `datagrams`: the number that it arrived in. `ecn`: the ECN field of their IP headers.
+        """
         try:
             if len(message) >= SMALLEST:
                 word, receiver, counter = _read_header(message)
@@ -126,9 +131,9 @@ class Inbound:
                         peer = last.link.peer
                         is_settled = peer.keys.current is last.session and peer.endpoint is source
                         if is_settled and self._loop.now < last.until:
-                            self._take_next(message, counter, datagrams, last)
+                            self._take_next(message, counter, datagrams, last, ecn)
                             return True
-                    self._take_data(message, receiver, counter, source, datagrams)
+                    self._take_data(message, receiver, counter, source, datagrams, ecn)
                     return True
             self._take_handshake(kind_of(message), message, source)
         except BadPacket as bad:
@@ -138,41 +143,41 @@ class Inbound:
 
     def _take_apart(self, arrival: Arrival, socket: DatagramSource) -> None:
         """Process several datagrams of one size, of which the last may be shorter."""
-        read, size, _, source = arrival
+        read, size, _, source, ecn = arrival
         at = 0
         whole = False
         while at < len(read):
             if at + HEADER_SIZE < len(read) and not read[at + 2]:  # a whole message
-                whole |= self.take(read[at : at + size], source)
+                whole |= self.take(read[at : at + size], source, 1, ecn)
                 at += size
                 continue
             length, behind = join_in_order(read, at, size, self._joined)
             if length:
-                if self.take(self._joined[:length], source, -(-(behind - at) // size)):
+                if self.take(self._joined[:length], source, -(-(behind - at) // size), ecn):
                     socket.expect_bursts(size)
                 else:  # it did not open: a datagram between the first and the last may be out of place
                     for piece in range(at, behind, size):
-                        self.take_datagram(read[piece : min(piece + size, behind)], source)
+                        self.take_datagram(read[piece : min(piece + size, behind)], source, 1, ecn)
                 at = behind
             else:
-                if self.take_datagram(read[at : at + size], source):
+                if self.take_datagram(read[at : at + size], source, 1, ecn):
                     socket.expect_bursts(size)
                 at += size
         if whole:
             socket.note_whole_message(size, -(-len(read) // size))
 
-    def _take_piece(self, datagram: memoryview, source: Endpoint) -> int:
+    def _take_piece(self, datagram: memoryview, source: Endpoint, ecn: int) -> int:
         now = self._loop.now
         owner = self._node.session_for(datagram, now)
         records = self._links[owner.peer].records
         if not records.takes_records(owner.session, now):
             raise BadPacket("bad reserved")
         at_endpoint = source == owner.peer.endpoint
-        joined = records.reassembly.take(datagram, owner.session, source, now, from_endpoint=at_endpoint)
+        joined = records.reassembly.take(datagram, owner.session, source, now, from_endpoint=at_endpoint, ecn=ecn)
         if joined is None:
             return 0
         _, receiver, counter = _read_header(joined.message)
-        self._take_data(joined.message, receiver, counter, source, joined.pieces)
+        self._take_data(joined.message, receiver, counter, source, joined.pieces, joined.ecn)
         records.restored += joined.is_restored
         return joined.datagram_size
 
@@ -186,7 +191,9 @@ class Inbound:
         peer.received_bytes += len(message)
         self._links[peer].act(events)
 
-    def _take_data(self, message: memoryview, receiver: int, counter: int, source: Endpoint, datagrams: int) -> None:
+    def _take_data(
+        self, message: memoryview, receiver: int, counter: int, source: Endpoint, datagrams: int, ecn: int
+    ) -> None:
         now = self._loop.now
         owner = self._node.session_at(receiver, now)
         peer, session = owner.peer, owner.session
@@ -196,9 +203,9 @@ class Inbound:
         size = session.open_into(message, self._plaintext)
         source.belongs_to(peer)
         until = session.created + REKEY_ON_RECEIVE_AFTER
-        self._opened(message, counter, size, datagrams, _Origin(receiver, link, session, source, until))
+        self._opened(message, counter, size, datagrams, _Origin(receiver, link, session, source, until), ecn)
 
-    def _take_next(self, message: memoryview, counter: int, datagrams: int, origin: _Origin) -> None:
+    def _take_next(self, message: memoryview, counter: int, datagrams: int, origin: _Origin, ecn: int) -> None:
         """Process a message with the same origin as the one before, in the session and at the endpoint in use.
 
         Only the AEAD, the replay window and the packets themselves are checked: that message passed the rest.
@@ -208,15 +215,15 @@ class Inbound:
             raise BadPacket("bad reserved")
         size = session.open_into(message, plaintext)
         if size and plaintext[0] == BUNDLE:
-            link.bundle_opened(session, counter, datagrams, plaintext[:size], origin.source, len(message))
+            link.bundle_opened(session, counter, datagrams, plaintext[:size], origin.source, len(message), ecn)
         else:
-            self._opened(message, counter, size, datagrams, origin)
+            self._opened(message, counter, size, datagrams, origin, ecn)
 
-    def _opened(self, message: memoryview, counter: int, size: int, datagrams: int, origin: _Origin) -> None:
+    def _opened(self, message: memoryview, counter: int, size: int, datagrams: int, origin: _Origin, ecn: int) -> None:
         """Pass a genuine message, which is not a replay, to its link. Its plaintext has `size` bytes."""
         self._last = None
         plaintext = self._plaintext[:size]
-        origin.link.opened(origin.session, counter, datagrams, origin.source, plaintext, len(message))
+        origin.link.opened(origin.session, counter, datagrams, origin.source, plaintext, len(message), ecn)
         self._last = origin
 
     def _drop(self, bad: BadPacket, source: Endpoint) -> None:

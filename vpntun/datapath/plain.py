@@ -31,21 +31,24 @@ class PlainSender:
         """Pad packets no further than another MTU of the device, in bytes."""
         self._mtu = min(mtu, LARGEST_CARRIED)
 
-    def send(self, link: Link, session: Session, packet: memoryview, field: int) -> None:
-        """Send a packet or superpacket. Raises BadPacket if it cannot be split, or is too long for a message."""
+    def send(self, link: Link, session: Session, packet: memoryview, field: int, tos: int = 0) -> None:
+        """Send a packet or superpacket, in datagrams with this TOS byte.
+
+        Raises BadPacket if it cannot be split, or is too long for a message.
+        """
         if not field:
             self._plaintext[: len(packet)] = packet
-            self._seal(link, session, len(packet))
+            self._seal(link, session, len(packet), tos)
             return
         splitter = self._splitter
         for index in range(splitter.split(packet, field)):
-            self._seal(link, session, splitter.write_run(index, 1, self._plaintext, 0))
+            self._seal(link, session, splitter.write_run(index, 1, self._plaintext, 0), tos)
 
-    def _seal(self, link: Link, session: Session, length: int) -> None:
+    def _seal(self, link: Link, session: Session, length: int, tos: int) -> None:
         """Pad and seal the packet of `length` bytes at the start of the plaintext."""
         if length > LARGEST_CARRIED:
             raise BadPacket("too large")
         padded = max(length, min(length + -length % PADDING, self._mtu))
         plaintext = self._plaintext[:padded]
         plaintext[length:] = bytes(padded - length)
-        self._seal_buffer.add(link, session, plaintext, is_record=False)
+        self._seal_buffer.add(link, session, plaintext, tos, is_record=False)

@@ -40,11 +40,11 @@ class LinkOwner(Protocol):
     def seal_buffer(self) -> SealBuffer:
         """The buffer that messages are sealed into."""
 
-    def deliver_bundle(self, link: Link, record: memoryview, source: Endpoint) -> None:
-        """Deliver the packets of a bundle. Raises BadPacket."""
+    def deliver_bundle(self, link: Link, record: memoryview, source: Endpoint, ecn: int) -> None:
+        """Deliver the packets of a bundle. `ecn`: the ECN field of the outer headers. Raises BadPacket."""
 
-    def deliver_packet(self, link: Link, packet: memoryview) -> None:
-        """Deliver one packet, with its padding. Raises BadPacket."""
+    def deliver_packet(self, link: Link, packet: memoryview, ecn: int) -> None:
+        """Deliver one packet, with its padding. `ecn`: as in `deliver_bundle`. Raises BadPacket."""
 
     def drain(self, link: Link) -> None:
         """Send the waiting packets until the path accepts no more."""
@@ -72,11 +72,19 @@ class Link(SendingLink):
         super().__init__(owner.loop, owner.schedule, owner.seal_buffer, peer, selector, records, name)
 
     def opened(
-        self, session: Session, counter: int, datagrams: int, source: Endpoint, plaintext: memoryview, size: int
+        self,
+        session: Session,
+        counter: int,
+        datagrams: int,
+        source: Endpoint,
+        plaintext: memoryview,
+        size: int,
+        ecn: int = 0,
     ) -> None:
         """Process an authenticated message, which is not a replay.
 
-        `datagrams`: the number of datagrams that it arrived in. `size`: bytes of the sealed message.
+        `datagrams`: the number of datagrams that it arrived in. `size`: bytes of the sealed message. `ecn`: the ECN
+        field of the datagrams.
         """
         peer, records, now = self.peer, self.records, self._loop.now
         peer.received_bytes += size
@@ -88,9 +96,9 @@ class Link(SendingLink):
             self.touched_by_traffic(now)
             try:
                 if kind == BUNDLE:
-                    self._owner.deliver_bundle(self, plaintext, source)
+                    self._owner.deliver_bundle(self, plaintext, source, ecn)
                 else:
-                    self._owner.deliver_packet(self, plaintext)
+                    self._owner.deliver_packet(self, plaintext, ecn)
             except BadPacket as bad:
                 self.drop(bad, source)
             return
@@ -100,10 +108,10 @@ class Link(SendingLink):
         records.opened_control(session, counter, datagrams)
         self.touched_by_traffic(now)
         if plaintext:
-            self._take_record(session, plaintext, source)
+            self._take_record(session, plaintext, source, ecn)
 
     def bundle_opened(
-        self, session: Session, counter: int, datagrams: int, record: memoryview, source: Endpoint, size: int
+        self, session: Session, counter: int, datagrams: int, record: memoryview, source: Endpoint, size: int, ecn: int
     ) -> None:
         """Process a bundle in the session that this end sends with, from the peer's endpoint.
 
@@ -116,7 +124,7 @@ class Link(SendingLink):
         if now >= self._traffic_noted_until:
             self.touched_by_traffic(now)
         try:
-            self._owner.deliver_bundle(self, record, source)
+            self._owner.deliver_bundle(self, record, source, ecn)
         except BadPacket as bad:
             self.drop(bad, source)
 
@@ -124,7 +132,7 @@ class Link(SendingLink):
         """Count a dropped message or packet of this peer."""
         note_drop(self.drops, self._warnings, bad, source)
 
-    def _take_record(self, session: Session, record: memoryview, source: Endpoint) -> None:
+    def _take_record(self, session: Session, record: memoryview, source: Endpoint, ecn: int) -> None:
         """Process a record without packets. The clock is read again: a round trip may end late in a long turn."""
         try:
             if not record[0]:  # neither a record nor an IP packet begins with 0
@@ -134,7 +142,7 @@ class Link(SendingLink):
                 self.act(self.records.received(session, record, source, self._loop.time()))
             elif (restored := self.records.restore(session, record, self._loop.now)) is not None:
                 # A relay changes packets in place, so they must be writable.
-                self._owner.deliver_bundle(self, memoryview(bytearray(restored)), source)
+                self._owner.deliver_bundle(self, memoryview(bytearray(restored)), source, ecn)
         except BadPacket as bad:
             self.drop(bad, source)
 

@@ -1,7 +1,8 @@
 """Buffers in which every link's messages are sealed, to be sent by as few system calls as possible.
 
-    batch    Messages of one size, each fitting in one datagram; the last may be shorter. They are sent together: by one
-             UDP_SEGMENT call, or over TCP each behind its length. Call `flush` when no more are at hand.
+    batch    Messages of one size and TOS byte, each fitting in one datagram; the last may be shorter. They are sent
+             together: by one UDP_SEGMENT call, or over TCP each behind its length. Call `flush` when no more are at
+             hand.
     burst    A record that needs several datagrams (wire/burst.py). It is sent at once.
 
 One seal buffer serves all links, so that its buffers are few and stay in the processor's cache.
@@ -24,9 +25,12 @@ class BatchSender(Protocol):
     """Sender of a batch, which is a link."""
 
     def send_batch(
-        self, session: Session, messages: memoryview, size: int, first: int, count: int, *, are_records: bool
+        self, session: Session, messages: memoryview, size: int, first: int, count: int, tos: int, *, are_records: bool
     ) -> None:
-        """Send `count` messages of `size` bytes, of which the last may be shorter. `first`: the first one's counter."""
+        """Send `count` messages of `size` bytes, of which the last may be shorter. `first`: the first one's counter.
+
+        `tos`: the TOS byte of their datagrams.
+        """
 
 
 class SealBuffer:
@@ -43,16 +47,17 @@ class SealBuffer:
         self.last_counter = 0
         """Counter of the message that was added last."""
         self._are_records = False
+        self._tos = 0
         self._frame = memoryview(bytearray(PREFIX_SIZE + LARGEST))
         self._message = self._frame[PREFIX_SIZE:]
         self._padded = memoryview(bytearray(LARGEST))
         self._cutter = BurstCutter(self._message)
 
-    def add(self, link: BatchSender, session: Session, plaintext: memoryview, *, is_record: bool) -> bool:
+    def add(self, link: BatchSender, session: Session, plaintext: memoryview, tos: int = 0, *, is_record: bool) -> bool:
         """Seal one message into the batch; return whether a batch was sent, after which the path may be blocked.
 
-        `is_record`: the message is a BUNDLE or a PARITY. The other end accounts for it, and no router may cut its
-        datagram.
+        `tos`: the TOS byte of its datagram. `is_record`: the message is a BUNDLE or a PARITY. The other end accounts
+        for it, and no router may cut its datagram.
         """
         size = len(plaintext) + DATA_OVERHEAD
         count = self.pending
@@ -63,6 +68,7 @@ class SealBuffer:
             or count == MOST_MESSAGES
             or link is not self._link
             or is_record is not self._are_records
+            or tos != self._tos
             or session.send_counter != self._first_counter + count
             or session is not self._session
         ):
@@ -71,7 +77,7 @@ class SealBuffer:
             left = True
         if not count:
             self._link, self._session, self._are_records = link, session, is_record
-            self._size, self._first_counter = size, session.send_counter
+            self._size, self._first_counter, self._tos = size, session.send_counter, tos
         self.last_counter = session.send_counter
         self._end += session.seal_into(plaintext, self._batch[self._end :])
         self.pending = count + 1
@@ -87,7 +93,7 @@ class SealBuffer:
             return
         size, first, are_records = self._size, self._first_counter, self._are_records
         self.discard()
-        link.send_batch(session, self._batch[:end], size, first, count, are_records=are_records)
+        link.send_batch(session, self._batch[:end], size, first, count, self._tos, are_records=are_records)
 
     def discard(self) -> None:
         """Forget the batch: it was handed over, or an error has interrupted it."""

@@ -25,6 +25,7 @@ from vpntun.link.seal_buffer import SealBuffer
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.schedule import Schedule
 from vpntun.wire.burst import datagrams_for
+from vpntun.wire.ip import DSCP
 from vpntun.wire.message import DATA_OVERHEAD
 
 SECONDS_BETWEEN_CHECKS = 0.05
@@ -100,7 +101,7 @@ class SendingLink(ControlledPeer):
         self._straight_until = 0.0
         super().touch()
 
-    def send_straight(self, record: memoryview) -> bool:
+    def send_straight(self, record: memoryview, tos: int = 0) -> bool:
         """Send a record of one packet as `send_record` does, if an earlier one has passed all checks lately.
 
         Returns False if it has to pass them itself.
@@ -121,11 +122,11 @@ class SendingLink(ControlledPeer):
         counter, size, payload = session.send_counter, len(record) + DATA_OVERHEAD, self.records.payload
         if endpoint.is_stream or size <= payload:
             count = 1
-            outcome = endpoint.send_frame(buffer.seal_frame(session, record), dont_fragment=True)
+            outcome = endpoint.send_frame(buffer.seal_frame(session, record), dont_fragment=True, tos=tos)
         else:
             buffers = buffer.seal_burst(session, record, payload, 0)
             count = len(buffers) + 1 >> 1
-            outcome = endpoint.send(buffers, payload, dont_fragment=True)
+            outcome = endpoint.send(buffers, payload, dont_fragment=True, tos=tos)
         self._span.sent(counter, count, size, now)
         if outcome is Outcome.SENT:
             peer.sent_bytes += size
@@ -134,8 +135,10 @@ class SendingLink(ControlledPeer):
             self._account(session, outcome, 1, size, payload, now)
         return True
 
-    def send_record(self, record: memoryview, *, is_last: bool = False) -> bool:
+    def send_record(self, record: memoryview, tos: int = 0, *, is_last: bool = False) -> bool:
         """Seal and send a record with packets, of a length that `room_for_record` has just allowed.
+
+        `tos`: the TOS byte of its datagrams.
 
         A record that fits in a datagram is sent with the batch, unless it is the last one and the batch is empty.
         Returns whether anything was sent, after which the endpoint may no longer be ready.
@@ -147,24 +150,25 @@ class SendingLink(ControlledPeer):
         payload, size = records.payload, len(record) + DATA_OVERHEAD
         is_stream = endpoint.is_stream
         if not is_stream and size <= payload and not (is_last and not buffer.pending):
-            return self._send_with_batch(session, record)
+            return self._send_with_batch(session, record, tos)
         if buffer.pending:
             buffer.flush()
         counter, count = session.send_counter, 1
         if is_stream or size <= payload:
-            outcome = endpoint.send_frame(buffer.seal_frame(session, record), dont_fragment=records.dont_fragment)
+            frame = buffer.seal_frame(session, record)
+            outcome = endpoint.send_frame(frame, dont_fragment=records.dont_fragment, tos=tos)
         else:
             padded = records.protected_size(len(record))
             size = max(size, padded + DATA_OVERHEAD)
             count = datagrams_for(size, payload)
             buffers = buffer.seal_burst(session, record, payload, padded)
-            outcome = endpoint.send(buffers, payload, dont_fragment=records.dont_fragment)
+            outcome = endpoint.send(buffers, payload, dont_fragment=records.dont_fragment, tos=tos)
         if now >= self._check_at:
             self._note_sleep()
         records.sent(session, counter, size, count, now)
         self._account(session, outcome, 1, size, payload, now)
         if count == 1 and (parity := records.parity_of(session, counter, record)):
-            buffer.add(self, session, memoryview(parity), is_record=True)
+            buffer.add(self, session, memoryview(parity), tos & DSCP, is_record=True)
         self._go_straight(session, now)
         return True
 
@@ -175,23 +179,26 @@ class SendingLink(ControlledPeer):
             self._straight_session, self._straight_room = session, records.room
             self._straight_until = min(self._check_at, records.refresh_due, session.created + REJECT_AFTER_TIME)
 
-    def _send_with_batch(self, session: Session, record: memoryview) -> bool:
-        """Seal a record of one datagram, and its parity if one is due. Return whether a batch was sent."""
+    def _send_with_batch(self, session: Session, record: memoryview, tos: int) -> bool:
+        """Seal a record of one datagram, and its parity if one is due. Return whether a batch was sent.
+
+        The parity is Not-ECT, because its group may have records that are.
+        """
         buffer = self._seal_buffer
-        left = buffer.add(self, session, record, is_record=True)
+        left = buffer.add(self, session, record, tos, is_record=True)
         if parity := self.records.parity_of(session, buffer.last_counter, record):
-            left |= buffer.add(self, session, memoryview(parity), is_record=True)
+            left |= buffer.add(self, session, memoryview(parity), tos & DSCP, is_record=True)
         return left
 
     def send_batch(
-        self, session: Session, messages: memoryview, size: int, first: int, count: int, *, are_records: bool
+        self, session: Session, messages: memoryview, size: int, first: int, count: int, tos: int, *, are_records: bool
     ) -> None:
-        """Send `count` messages of `size` bytes, of which the last may be shorter. `first`: the first one's counter."""
+        """Send messages, as BatchSender.send_batch."""
         endpoint, records, now = self.peer.endpoint, self.records, self._loop.now
         if endpoint is None:
             return
         dont_fragment = are_records and records.dont_fragment
-        outcome = endpoint.send([messages], size if count > 1 else 0, dont_fragment=dont_fragment)
+        outcome = endpoint.send([messages], size if count > 1 else 0, dont_fragment=dont_fragment, tos=tos)
         if are_records:
             if now >= self._check_at:
                 self._note_sleep()

@@ -7,7 +7,7 @@ copying. If a datagram is longer than a slot, its remaining bytes go to the slot
 datagram. So no sender's datagram is cut short because another sender's are short.
 
     slot k      headers[16 k : 16 k + 16]   pieces[16 + k step : 16 + k step + step]   tails[k tail : k tail + tail]
-                origins[72 k : 72 k + 72]
+                origins[96 k : 96 k + 96]
 
     1. `room()` returns the first slot of the next read
     2. the carrier reads, and reports each datagram's length: `received(lengths)`
@@ -29,9 +29,9 @@ from vpntun.wire.burst import MOST_DATAGRAMS, headers_of
 from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, LARGEST
 
 SLOTS = 256
-ORIGIN_SIZE = 72
-"""An origin tells where a datagram came from: a sockaddr of at most 28 bytes, 4 unused ones, and 40 of ancillary data,
-which has the address that it was sent to."""
+ORIGIN_SIZE = 96
+"""An origin tells where a datagram came from: a sockaddr of at most 28 bytes, 4 unused ones, and 64 of ancillary data,
+which has the address that it was sent to, and its TOS byte or traffic class."""
 
 Source = TypeVar("Source")
 
@@ -88,10 +88,13 @@ class DatagramBatch:
         """Note the lengths of the datagrams just read into the slots from `room()` on."""
         self._lengths += lengths
 
-    def arrivals(self, source_of: Callable[[bytes], Source]) -> Iterator[tuple[memoryview, int, int, Source]]:
-        """Yield (message or piece with its header, 0, number of datagrams that carried it, its source), in order.
+    def arrivals(
+        self, read_origin: Callable[[bytes], tuple[Source, int]]
+    ) -> Iterator[tuple[memoryview, int, int, Source, int]]:
+        """Yield (message or piece with its header, 0, number of datagrams that carried it, source, ECN), in order.
 
-        Each is valid until the next is yielded. `source_of` converts an origin, of ORIGIN_SIZE bytes, to a source.
+        Each is valid until the next is yielded. `read_origin` converts an origin, of ORIGIN_SIZE bytes, to a source and
+        an ECN field.
         """
         last_origin = b""
         lengths, view, step, headers, origins = self._lengths, self._view, self.step, self.headers, self.origins
@@ -101,14 +104,14 @@ class DatagramBatch:
             length = lengths[slot]
             origin = bytes(origins[slot * ORIGIN_SIZE : (slot + 1) * ORIGIN_SIZE])
             if origin != last_origin:
-                last_origin, source = origin, source_of(origin)
+                last_origin, (source, ecn) = origin, read_origin(origin)
             begin = slot * step  # of the message, once its header has been written before its piece
             if length >= HEADER_SIZE:
                 word, receiver, counter = _unpack(headers, slot * HEADER_SIZE)
                 if word == DATA and length <= self.size:
                     self._begin = slot + 1
                     view[begin : begin + HEADER_SIZE] = headers[slot * HEADER_SIZE : (slot + 1) * HEADER_SIZE]
-                    yield view[begin : begin + length], 0, 1, source
+                    yield view[begin : begin + length], 0, 1, source, ecn
                     continue
                 count = self._count(slot, word, receiver, counter, origin)
                 if count < 0:
@@ -117,14 +120,14 @@ class DatagramBatch:
                     self._begin = slot + count
                     DATA_HEADER.pack_into(view, begin, DATA, receiver, counter)
                     end = begin + (count - 1) * step + lengths[slot + count - 1]
-                    yield view[begin:end], 0, count, source
+                    yield view[begin:end], 0, count, source, ecn
                     continue
             self._begin = slot + 1
             if length > self.size:
-                yield self._with_tail(slot, length), 0, 1, source
+                yield self._with_tail(slot, length), 0, 1, source, ecn
                 continue
             view[begin : begin + HEADER_SIZE] = headers[slot * HEADER_SIZE : (slot + 1) * HEADER_SIZE]
-            yield view[begin : begin + length], 0, 1, source
+            yield view[begin : begin + length], 0, 1, source, ecn
         self._is_yielding = False
 
     def _with_tail(self, slot: int, length: int) -> memoryview:

@@ -1,9 +1,18 @@
-"""Fields of an inner IP packet: length, addresses and hop limit.
+"""Fields of an inner IP packet: length, addresses, hop limit, and TOS byte.
 
 A data message carries an IP packet and perhaps zeros behind it, WireGuard's padding. Call `length_of` first: it returns
 where the packet ends, or refuses it. The other functions expect a packet that it accepted. IPv4: RFC 791 section 3.1.
 IPv6: RFC 8200 section 3. These functions run once per packet, so they read single bytes and call no other function of
 this program.
+
+The TOS byte, IPv6's traffic class, has DSCP in its upper six bits (RFC 2474) and ECN in its lower two (RFC 3168). The
+outer packet gets the inner one's ECN field. On arrival the outer field changes the inner one, by RFC 6040 section 4.2:
+
+    inner \\ outer   Not-ECT    ECT(0)     ECT(1)     CE
+    Not-ECT         Not-ECT    Not-ECT    Not-ECT    dropped
+    ECT(0)          ECT(0)     ECT(0)     ECT(1)     CE
+    ECT(1)          ECT(1)     ECT(1)     ECT(1)     CE
+    CE              CE         CE         CE         CE
 """
 
 from __future__ import annotations
@@ -15,6 +24,14 @@ from vpntun.wire.message import Buffer
 
 IPV4_HEADER_SIZE = 20
 IPV6_HEADER_SIZE = 40
+
+NOT_ECT, ECT_1, ECT_0, CE = 0, 1, 2, 3
+ECN, DSCP = 0x03, 0xFC
+"""The bits of each field in the TOS byte."""
+CHANGES_INNER = 0x01
+"""The bit that tells the outer fields that may change inner ones, ECT(1) and CE, from the others."""
+MAY_HAVE_ECN = 0x33
+"""A packet whose second byte has none of these bits is Not-ECT: IPv4 has ECN in 0x03 there, IPv6 in 0x30."""
 
 _ZEROS = bytes(15)
 _read_beginning = struct.Struct("!BxH").unpack_from
@@ -71,6 +88,33 @@ def take_hop(packet: memoryview) -> None:
         packet[10], packet[11] = checksum >> 8, checksum & 0xFF
     else:
         packet[7] -= 1
+
+
+def tos_of(packet: Buffer) -> int:
+    """The TOS byte or traffic class of a packet that `length_of` accepted."""
+    if packet[0] < 0x50:
+        return packet[1]
+    return (packet[0] & 0x0F) << 4 | packet[1] >> 4
+
+
+def decapsulate(packet: memoryview, outer: int) -> bool:
+    """Update a packet's ECN field, in place, from the outer header's; return False if the packet must be dropped.
+
+    IPv4's header checksum is adjusted to match (RFC 1624); one that was wrong stays wrong. Untrusted bytes, at least
+    20 of them; raises nothing.
+    """
+    is_ipv4 = packet[0] < 0x50
+    inner = packet[1] & ECN if is_ipv4 else packet[1] >> 4 & ECN
+    if inner == NOT_ECT:
+        return outer != CE
+    if outer == CE or (outer == ECT_1 and inner == ECT_0):
+        if is_ipv4:
+            packet[1] += outer - inner
+            checksum = ((packet[10] << 8 | packet[11]) + inner - outer) % 0xFFFF
+            packet[10], packet[11] = checksum >> 8, checksum & 0xFF
+        else:
+            packet[1] += (outer - inner) << 4
+    return True
 
 
 def is_one_host(address: bytes) -> bool:

@@ -25,6 +25,8 @@ from vpntun.errors import BadPacket
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 INITIATION, RESPONSE, COOKIE_REPLY, DATA = 1, 2, 3, 4
+HANDSHAKE_TOS = 0x88
+"""TOS byte of the packets that carry the first three, as in WireGuard: DSCP AF41."""
 
 INITIATION_SIZE = 148
 RESPONSE_SIZE = 92

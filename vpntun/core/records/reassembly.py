@@ -48,12 +48,14 @@ class Joined(NamedTuple):
     pieces           number of pieces that came, all from one source
     datagram_size    bytes of each datagram but the last
     is_restored      whether the parity replaced a piece that did not come
+    ecn              the ECN field of the pieces' IP headers: CE if any has it
     """
 
     message: memoryview
     pieces: int
     datagram_size: int
     is_restored: bool
+    ecn: int
 
 
 class Reassembly(Generic[AnySession]):
@@ -66,10 +68,18 @@ class Reassembly(Generic[AnySession]):
         self._other_slots: list[Slot[AnySession]] = []
 
     def take(
-        self, datagram: memoryview, session: AnySession, source: Hashable, now: float, *, from_endpoint: bool
+        self,
+        datagram: memoryview,
+        session: AnySession,
+        source: Hashable,
+        now: float,
+        *,
+        from_endpoint: bool,
+        ecn: int = 0,
     ) -> Joined | None:
         """Take in one piece of a burst of this session, or its parity. Return None until the record is complete.
 
+        `ecn`: the ECN field of its IP header.
         A parity that comes after its record was not needed.
         """
         index, count = place_of(datagram)
@@ -87,6 +97,7 @@ class Reassembly(Generic[AnySession]):
             slot.begin(session, counter, source, count, now)
         self._uses = slot.last_use = self._uses + 1
         size = slot.put(index, count, datagram[HEADER_SIZE:])
+        slot.ecn = max(slot.ecn, ecn)
         if not size:
             return None
         slot.session = None
@@ -94,7 +105,7 @@ class Reassembly(Generic[AnySession]):
             raise BadPacket("bad size")
         message = slot.buffer[:size]
         DATA_HEADER.pack_into(message, 0, DATA, receiver, counter)
-        return Joined(message, slot.pieces, slot.datagram_size, is_restored=slot.pieces < count)
+        return Joined(message, slot.pieces, slot.datagram_size, is_restored=slot.pieces < count, ecn=slot.ecn)
 
     def waiting(self, session: AnySession, highest: int) -> int:
         """Return the number of datagrams held for this session's records up to counter `highest`.

@@ -48,6 +48,7 @@ class Slot(Generic[AnySession]):
         "began",
         "buffer",
         "counter",
+        "ecn",
         "last_use",
         "pieces",
         "session",
@@ -61,6 +62,8 @@ class Slot(Generic[AnySession]):
         self.began = 0.0
         self.pieces = 0
         self.last_use = 0
+        self.ecn = 0
+        """The greatest ECN field of the pieces. CE is the greatest, and then ECT(0), which changes nothing."""
         self.buffer = memoryview(bytearray(LARGEST))
         self._begin(0)
 
@@ -70,7 +73,7 @@ class Slot(Generic[AnySession]):
         self.counter = counter
         self.source = source
         self.began = now
-        self.pieces = 0
+        self.pieces = self.ecn = 0
         self._begin(count)
 
     @property

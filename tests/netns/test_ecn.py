@@ -1,0 +1,163 @@
+"""ECN and DSCP on real kernels: what the network sees of the packets inside, and what its marks do to them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from namespaces import inside
+from tests.netns.lab import PORT, Lab, Machine, far, start_client, start_pair, start_server
+from vpntun.wire.ip import CE, ECN, ECT_0, ECT_1, NOT_ECT, tos_of
+
+EXPEDITED = 0xB8
+HANDSHAKES = 0x88
+SIZE = 600
+"""Bytes in a ping: more than any message without packets has, but for PROBEs, which have twice as many."""
+LONGEST = 800
+ETH_P_ALL = 3
+
+needs_nft = pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
+
+
+class Watch:
+    """The IP packets that arrive at a device, as they are before any firewall."""
+
+    def __init__(self, sniffer: socket.socket) -> None:
+        self._sniffer = sniffer
+
+    def look(self) -> Iterator[bytes]:
+        """Yield the packets that have arrived since the last look."""
+        with suppress(BlockingIOError):
+            while True:
+                packet, (_, _, kind, *_) = self._sniffer.recvfrom(65535)
+                if kind != socket.PACKET_OUTGOING and packet[0] >> 4 in (4, 6):
+                    yield packet
+
+    def pings(self) -> list[int]:
+        """Return the TOS bytes of the pings, or of the messages with one."""
+        return [tos_of(packet) for packet in self.look() if SIZE < len(packet) < LONGEST]
+
+
+@contextmanager
+def watching(machine: Machine, device: str) -> Iterator[Watch]:
+    with inside(machine.name):
+        sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+    with sniffer:
+        sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        sniffer.setblocking(False)
+        sniffer.bind((device, ETH_P_ALL))
+        yield Watch(sniffer)
+
+
+def ping(lab: Lab, address: str, tos: int, *, answers: bool = True) -> None:
+    command = ["ping", "-n", "-c1", f"-W{5 if answers else 1}", f"-s{SIZE}", f"-Q{tos:#x}", address]
+    done = lab.a.run(*command, check=False)
+    assert (done.returncode == 0) is answers, f"{done.stdout}\n{lab.logs()}"
+
+
+def mark(machine: Machine, which: str, port: int = PORT) -> None:
+    """Let a router before this machine set CE on the tunnel's datagrams that match an expression of nft."""
+    rules = "".join(
+        f"add rule inet marks in udp dport {port} {which.format(ip=ip)} {ip} ecn set ce\n" for ip in ("ip", "ip6")
+    )
+    chain = "add table inet marks\nadd chain inet marks in { type filter hook prerouting priority -300; }\n"
+    machine.run("nft", "-f", "-", input=chain + rules)
+
+
+ECT = "{ip} ecn {{ ect0, ect1 }}"
+ALL = "{ip} version 0-15"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_network_sees_the_ecn_field_of_each_packet_and_no_dscp(lab: Lab, version: int) -> None:
+    start_server(lab)
+    start_client(lab, host=lab.b.four if version == 4 else lab.b.six)
+    for inner in (4, 6):
+        lab.ping(lab.a, far(lab, inner))
+        with watching(lab.b, "veth0") as outside:
+            for tos in (NOT_ECT, ECT_0, ECT_1, CE, EXPEDITED, EXPEDITED | ECT_0):
+                ping(lab, far(lab, inner), tos)
+            assert outside.pings() == [NOT_ECT, ECT_0, ECT_1, CE, NOT_ECT, ECT_0]
+
+
+def test_handshakes_have_the_dscp_that_wireguard_gives_them(lab: Lab) -> None:
+    start_server(lab)
+    with watching(lab.b, "veth0") as outside:
+        start_client(lab)
+        lab.ping(lab.a, far(lab))
+        kinds = {packet[28]: tos_of(packet) for packet in outside.look() if packet[0] == 0x45 and packet[9] == 17}
+    assert kinds == {1: HANDSHAKES, 4: NOT_ECT}
+
+
+def test_the_dscp_is_copied_if_that_was_asked_for(lab: Lab) -> None:
+    start_pair(lab, "--dscp", "inherit")
+    lab.ping(lab.a, far(lab))
+    with watching(lab.b, "veth0") as outside, watching(lab.b, "tun3") as within:
+        for tos in (EXPEDITED, EXPEDITED | ECT_0, 0):
+            ping(lab, far(lab), tos)
+        assert outside.pings() == within.pings() == [EXPEDITED, EXPEDITED | ECT_0, 0]
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_mark_of_a_router_reaches_the_packet(lab: Lab, version: int) -> None:
+    start_server(lab)
+    start_client(lab, host=lab.b.four if version == 4 else lab.b.six)
+    mark(lab.b, ECT)
+    for inner in (4, 6):
+        lab.ping(lab.a, far(lab, inner))
+        with watching(lab.b, "tun3") as within:
+            for tos in (NOT_ECT, ECT_0, ECT_1, CE, EXPEDITED, EXPEDITED | ECT_0):
+                ping(lab, far(lab, inner), tos)
+            assert within.pings() == [NOT_ECT, CE, CE, CE, EXPEDITED, EXPEDITED | CE]
+
+
+@needs_nft
+def test_a_packet_that_must_not_be_marked_is_dropped_and_counted_if_it_is(lab: Lab) -> None:
+    start_pair(lab)
+    lab.ping(lab.a, far(lab))
+    mark(lab.b, ALL)
+    ping(lab, far(lab), NOT_ECT, answers=False)
+    ping(lab, far(lab), ECT_0)
+    _, said = lab.b.ask("show", "--json", "tun3")
+    (peer,) = json.loads(said)["peers"]
+    assert peer["drops"]["bad congestion mark"] == 1
+
+
+def test_a_flow_with_ecn_stays_in_large_records_and_its_acknowledgements_are_not_ect(lab: Lab) -> None:
+    for machine in lab.machines:
+        machine.run("sysctl", "-qw", "net.ipv4.tcp_ecn=1")
+    start_pair(lab)
+    lab.ping(lab.a, far(lab))
+    sizes: dict[int, list[int]] = {}
+    lab.transfer(20_000_000, far(lab))  # records become long
+    with watching(lab.b, "veth0") as outside, watching(lab.a, "veth0") as back:
+        lab.transfer(20_000_000, far(lab))
+        for packet in outside.look():
+            sizes.setdefault(tos_of(packet) & ECN, []).append(len(packet))
+        answers = Counter(tos_of(packet) & ECN for packet in back.look())
+    assert set(sizes) <= {NOT_ECT, ECT_0}
+    assert sum(sizes[ECT_0]) > 5 * sum(sizes[NOT_ECT])
+    assert sum(sizes[ECT_0]) / len(sizes[ECT_0]) > 5_000
+    assert set(answers) == {NOT_ECT}
+
+
+@needs_nft
+def test_a_flow_whose_datagrams_are_marked_now_and_then_slows_down_and_arrives(lab: Lab) -> None:
+    for machine in lab.machines:
+        machine.run("sysctl", "-qw", "net.ipv4.tcp_ecn=1")
+    start_pair(lab)
+    lab.ping(lab.a, far(lab))
+    mark(lab.b, "{ip} ecn ect0 numgen inc mod 50 0")
+    with watching(lab.b, "tun3") as within, watching(lab.a, "tun11") as back:
+        lab.transfer(10_000_000, far(lab))
+        marked = sum(tos_of(packet) == CE for packet in within.look())
+        echoes = sum(bool(packet[33] & 0x40) for packet in back.look() if packet[0] == 0x45 and packet[9] == 6)
+    assert marked > 0
+    assert echoes > 0, "TCP inside has not seen the marks"
