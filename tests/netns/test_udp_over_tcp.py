@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
 
-import pytest
-
 from tests.netns.lab import PORT, Lab
-from tests.netns.test_wireguard import OURS, Identity, Keys, start_vpntun, start_wireguard
-
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("wireguard-go") and shutil.which("wg")), reason="wireguard-go or wg is not installed"
-)
+from tests.netns.wireguard import OURS, Keys, start_vpntun, start_wireguard
 
 RELAY_PORT = 51900
 FULL = 1392
 """Bytes of ping's payload in a packet of the device's MTU."""
 
 
-def test_full_packets_pass_as_soon_as_the_relay_has_connected_again(lab: Lab) -> None:
-    ours, theirs = (Identity(*lab.new_identity(name)) for name in ("ours", "theirs"))
-    keys = Keys(ours, theirs, psk=lab.folder)
+def test_full_packets_pass_as_soon_as_the_relay_has_connected_again(lab: Lab, keys: Keys) -> None:
     server = start_vpntun(lab, keys, "-s", "--transport", "tcp")
     relay = lab.b.popen(sys.executable, "-m", "tests.netns.udp_over_tcp", str(RELAY_PORT), lab.a.four, str(PORT))
     relay.wait_for("connected")
