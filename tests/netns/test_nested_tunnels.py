@@ -1,8 +1,10 @@
 """A tunnel inside a tunnel: the inner one's ends call each other at addresses of the outer one.
 
-a  10.0.0.1 ==========  10.0.0.2   b
-a  10.9.0.1 ==outer===  10.9.0.2   b
-a  10.10.0.1 ==inner==  10.10.0.2  b
+    a  10.0.0.1 ==========  10.0.0.2   b
+    a  10.9.0.1 ==outer===  10.9.0.2   b
+    a  10.10.0.1 ==inner==  10.10.0.2  b
+
+Each end of either tunnel runs vpntun or wireguard-go.
 """
 
 from __future__ import annotations

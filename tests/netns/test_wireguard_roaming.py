@@ -88,8 +88,10 @@ def test_vpntun_answers_from_the_address_that_was_called_until_its_host_loses_th
     lab: Lab, keys: Keys, version: int
 ) -> None:
     called = "10.0.0.99/24" if version == 4 else "fd01::99/64"
-    nodad = ("nodad",) if version == 6 else ()
-    lab.a.run("ip", "addr", "add", called, "dev", "veth0", *nodad)
+    never_chosen = (
+        ("preferred_lft", "0", "nodad") if version == 6 else ()
+    )  # by the kernel; a second IPv4 address is not
+    lab.a.run("ip", "addr", "add", called, "dev", "veth0", *never_chosen)
     start_vpntun(lab, keys, "-s")
     host = called.partition("/")[0]
     endpoint, other = (f"{host}:{PORT}", lab.a.four) if version == 4 else (f"[{host}]:{PORT}", f"[{lab.a.six}]")
