@@ -41,7 +41,7 @@ from vpntun.link.seal_buffer import SealBuffer
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Lookups
 from vpntun.runtime.schedule import Schedule
-from vpntun.wire.message import INITIATION, Buffer, kind_of
+from vpntun.wire.message import INITIATION, RESPONSE, Buffer, kind_of
 from vpntun.wire.record import packets_of
 
 SERVER = "10.255.0.1"
@@ -198,18 +198,25 @@ class Member(Link):
 
 
 class CrowdsNode(Node):
-    """Node of all members. The address to which an initiation was sent tells the member that it is for."""
+    """Node of all members. The address to which a handshake message was sent tells the member that it is for."""
 
     def __init__(self) -> None:
         super().__init__(key_of(-1))
         self.members: dict[bytes, Member] = {}
 
+    def admit(self, message: Buffer, source: Endpoint, now: float) -> bytes:
+        self._become(message, source)
+        return super().admit(message, source, now)
+
     def receive_handshake(self, message: Buffer, source: Endpoint, now: float) -> tuple[Peer, list[Event]]:
-        if kind_of(message) == INITIATION and isinstance(source, UdpEndpoint):
+        self._become(message, source)
+        return super().receive_handshake(message, source, now)
+
+    def _become(self, message: Buffer, source: Endpoint) -> None:
+        if kind_of(message) in {INITIATION, RESPONSE} and isinstance(source, UdpEndpoint):
             member = self.members[source.local[0][2][4:8]]
             self.identity = member.identity
             self.peers = {member.peer.public: member.peer}
-        return super().receive_handshake(message, source, now)
 
 
 class Crowd:
@@ -279,6 +286,7 @@ class Crowd:
     def read_datagrams(self, source: DatagramSource) -> None:
         """Process the waiting datagrams."""
         self.inbound.read_datagrams(source)
+        self.inbound.process_handshakes()
 
     def read_stream(self, connection: Stream) -> None:
         """Do nothing: there are no connections."""

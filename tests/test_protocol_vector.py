@@ -12,7 +12,7 @@ import pytest
 from vpntun.carriers import accepted, tcp_connection
 from vpntun.config import tunnel
 from vpntun.config.keyfile import read_shared
-from vpntun.core import queue
+from vpntun.core import queue, source_limits
 from vpntun.core.records import (
     black_hole,
     delay,
@@ -28,8 +28,8 @@ from vpntun.core.records import (
 )
 from vpntun.core.records.parity import ParityMaker, Restorer
 from vpntun.core.selection import backoff, client, ports
-from vpntun.core.wireguard import peer, timers
-from vpntun.crypto import replay, session
+from vpntun.core.wireguard import admission, peer, timers
+from vpntun.crypto import cookies, replay, session
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator, SessionKeys, consume_initiation
 from vpntun.crypto.session import Session
@@ -236,6 +236,11 @@ CONSTANTS = {
     "giving up, dropping what waits": f"{timers.REKEY_ATTEMPT_TIME:g} s",
     "shortest time between initiations consumed": f"{peer.SHORTEST_BETWEEN_CONSUMED * 1000:g} ms",
     "silence before a peer is asked in return": f"{peer.SILENT_AFTER:g} s",
+    "cookies: secret is used for, cookie is used for": f"{cookies.SECRET_LASTS:g} s, {cookies.COOKIE_LASTS:g} s",
+    "handshakes in the queue, those that make a load": f"{admission.MOST_WAITING}, {admission.MANY}",
+    "load lasts": f"{admission.SECONDS_OF_LOAD:g} s",
+    "handshakes of one network under load": f"{source_limits.RATE:g} a second, {source_limits.BURST} at once",
+    "networks that are known under load": f"{source_limits.MOST_NETWORKS}",
     "replay window": f"{replay.WINDOW}",
     "record kinds, HELLO's version": f"1 to {record.LAST_KIND}, {record.VERSION}",
     "largest record": f"{record.LARGEST_RECORD}",

@@ -16,7 +16,7 @@ from tests.datapath.ends import new_accepted
 from tests.machine import HandLoop, needs_root, ordinary_user
 from vpntun.carriers.base import ConnectionOwner, Stream
 from vpntun.carriers.listening import TcpListener
-from vpntun.carriers.sockets import address_at, bind, families, host_of, packed, scope_of, where_of
+from vpntun.carriers.sockets import address_at, bind, families, host_of, origin_of, packed, scope_of, where_of
 from vpntun.carriers.tcp import Dialling, TcpCarrier
 from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.carriers.udp import UdpCarrier
@@ -181,6 +181,7 @@ def test_the_ip_versions_are_those_that_this_kernel_has_sockets_for(monkeypatch:
 def test_an_address_is_its_bytes_and_its_scope(address: SocketAddress, host: bytes, scope: int) -> None:
     assert packed(address) == host
     assert scope_of(address) == scope
+    assert origin_of(address) == host + b"\x00\x01"
 
 
 @pytest.mark.parametrize(

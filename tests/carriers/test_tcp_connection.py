@@ -195,6 +195,17 @@ def test_a_replaced_connection_still_receives_for_two_seconds(server: TcpServer)
     assert client.sees_close()
 
 
+def test_a_connection_is_a_path_of_its_own_until_it_is_closed(server: TcpServer) -> None:
+    client = server.client()
+    connection = client.connection
+    host, port, *_ = client.outside.getsockname()
+    assert connection.origin == socket.inet_aton(host) + port.to_bytes(2, "big")
+    assert connection.via is connection
+    assert connection.is_open
+    connection.close()
+    assert not connection.is_open
+
+
 def test_a_closed_connection_that_is_hung_up_stays_closed_once(server: TcpServer) -> None:
     client = server.client(authenticated=True)
     client.connection.hang_up_later()

@@ -239,6 +239,19 @@ def test_an_endpoint_sends_from_the_address_that_it_is_told_and_stays_the_same(l
         assert endpoint.flow.source == (socket.inet_aton(source) if source else b"")
 
 
+@both_versions
+def test_an_endpoint_has_the_address_and_port_that_a_cookie_is_made_for_and_the_socket_it_holds_for(
+    loop: HandLoop, family: int
+) -> None:
+    with bound(family, loop) as (udp, _), stranger(family) as other:
+        other.bind((LOCALHOST[family], 0))
+        address = other.getsockname()
+        endpoint = udp.endpoint(address)
+        assert endpoint.origin == socket.inet_pton(family, address[0]) + address[1].to_bytes(2, "big")
+        assert endpoint.via is udp
+        assert endpoint.is_open
+
+
 def test_a_remembered_address_is_forgotten_until_a_datagram_arrives_there_again(loop: HandLoop) -> None:
     with bound(socket.AF_INET, loop) as (udp, (_, port)), stranger(socket.AF_INET) as other:
         for _ in range(2):

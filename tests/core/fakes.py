@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
@@ -41,6 +41,9 @@ class NamedEndpoint:
 
     carrier: CarrierName = "udp"
     address: SocketAddress = ("192.0.2.1", 55555)
+    origin = bytes((192, 0, 2, 1, 0xD9, 0x03))
+    via: Hashable = "a local port"
+    is_open = True
     where = "192.0.2.1:55555"
     ipv6 = False
     flow = Flow(17, b"", 55555, bytes((192, 0, 2, 1)), 55555)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from random import Random
 
@@ -16,6 +17,7 @@ from vpntun.core.events import (
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.keys import KeyPair, clamp
+from vpntun.crypto.noise import mac1_key
 from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket
 from vpntun.wire.message import DATA, DATA_HEADER, DATA_OVERHEAD, kind_of
@@ -53,6 +55,12 @@ def only(events: Iterable[Event]) -> bytes:
     """The only message that these events transmit."""
     (message,) = sent(events)
     return message
+
+
+def with_mac1(message: bytes, recipient: bytes) -> bytes:
+    """A handshake message with a valid mac1, whatever else is wrong with it."""
+    covered = message[:-32]
+    return covered + hashlib.blake2s(covered, key=mac1_key(recipient), digest_size=16).digest() + bytes(16)
 
 
 class Side:

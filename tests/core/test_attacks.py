@@ -5,7 +5,8 @@ A case number names one kind of attack, here and in tests/crypto.
 
 from __future__ import annotations
 
-import hashlib
+import tracemalloc
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -27,13 +28,16 @@ from tests.core.pair import (
     refusal,
     seal,
     sent,
+    with_mac1,
 )
 from tests.crypto.pair import LOW_ORDER_POINTS
 from vpntun.core.endpoint import Endpoint
+from vpntun.core.wireguard.admission import MANY
 from vpntun.core.wireguard.node import Node
 from vpntun.crypto.keys import KeyPair
-from vpntun.crypto.noise import Initiator, mac1_key
+from vpntun.crypto.noise import Initiator
 from vpntun.errors import BadPacket, ConfigurationError
+from vpntun.wire.message import Buffer
 
 State = tuple[object, ...]
 
@@ -44,12 +48,6 @@ def state(side: Side) -> State:
     sessions = [(id(each), each.send_counter, each.highest_received) for each in peer.keys.all()]
     deadlines = timers.keepalive, timers.new_handshake, timers.zero_keys, timers.persistent
     return (peer.endpoint, sessions, deadlines, len(side.node.indices), peer.last_handshake, list(side.received))
-
-
-def with_mac1(message: bytes, recipient: bytes) -> bytes:
-    """A handshake message with a valid mac1, whatever else is wrong with it."""
-    covered = message[:-32]
-    return covered + hashlib.blake2s(covered, key=mac1_key(recipient), digest_size=16).digest() + bytes(16)
 
 
 def flipped(message: bytes, place: int) -> bytes:
@@ -197,6 +195,77 @@ def test_case_9_a_response_to_another_initiation_does_not_pass_for_this_one() ->
     pair.to_left(only(pair.to_right(initiation)))
     pair.confirm()
     pair.assert_data_flows()
+
+
+def admitted(side: Side, message: Buffer, source: Endpoint, now: float) -> str:
+    """What becomes of a message at a side's door: "waits", "cookie", or the reason why it is refused."""
+    try:
+        return "cookie" if side.node.admit(message, source, now) else "waits"
+    except BadPacket as bad:
+        return bad.reason
+
+
+def flood(side: Side, count: int, now: float) -> Counter[str]:
+    """Send initiations of a stranger with a valid mac1, of which nothing is computed; return what becomes of them."""
+    message = Initiator(STRANGER_KEYS, side.node.identity.public, PSK).initiation(9, bytes(12))  # type: ignore[union-attr]
+    return Counter(admitted(side, message, ELSEWHERE, now) for _ in range(count))
+
+
+def test_case_10_a_flood_with_valid_mac1_gets_cookies_takes_bounded_memory_and_leaves_sessions_alone() -> None:
+    pair = Pair()
+    pair.shake_hands()
+    before = state(pair.right)
+    assert flood(pair.right, 5000, pair.now) == {"waits": MANY, "cookie": 5000 - MANY}
+    assert len(pair.right.node.admission) == MANY
+    assert state(pair.right) == before
+    pair.assert_data_flows()
+
+
+def test_case_10_a_peer_gets_in_during_a_flood() -> None:
+    pair = Pair()
+    flood(pair.right, 5000, pair.now)
+    reply = pair.right.node.admit(pair.initiation(), AT_LEFT, pair.now)
+    assert pair.to_left(reply) == []
+    pair.now += 0.5
+    pair.left.peer.forget_handshake("udp")
+    second = pair.initiation()
+    assert admitted(pair.right, second, AT_LEFT, pair.now) == "waits"
+    pair.to_left(only(pair.to_right(second)))
+    pair.confirm()
+    pair.assert_data_flows()
+
+
+def test_case_11_an_unasked_cookie_is_dropped() -> None:
+    pair = Pair()
+    pair.shake_hands()
+    before = state(pair.left)
+    for index in (b"\0\0\0\0", pair.left.current().local_index.to_bytes(4, "little")):
+        assert refusal(pair.right, b"\3\0\0\0" + index + bytes(56), AT_RIGHT, pair.now) == "unasked cookie"
+    assert state(pair.left) == before
+
+
+def test_case_11_a_forged_or_replayed_cookie_is_dropped_and_changes_nothing() -> None:
+    pair = Pair()
+    flood(pair.right, MANY, pair.now)
+    reply = pair.right.node.admit(pair.initiation(), AT_LEFT, pair.now)
+    before = state(pair.left)
+    for place in range(8, 64):
+        assert refusal(pair.left, flipped(reply, place), AT_RIGHT, pair.now) == "bad tag"
+    pair.to_left(reply)
+    assert refusal(pair.left, reply, AT_RIGHT, pair.now) == "unasked cookie"
+    assert state(pair.left) == before
+
+
+def test_case_11_mac2_from_another_address_gets_a_new_cookie() -> None:
+    pair = Pair()
+    flood(pair.right, MANY, pair.now)
+    pair.to_left(pair.right.node.admit(pair.initiation(), AT_LEFT, pair.now))
+    pair.left.peer.forget_handshake("udp")
+    second = pair.initiation()
+    other = FakeEndpoint("other")
+    other.origin = bytes((203, 0, 113, 7, 0, 7))
+    assert admitted(pair.right, second, other, pair.now) == "cookie"
+    assert admitted(pair.right, second, AT_LEFT, pair.now) == "waits"
 
 
 def test_case_12_an_unknown_key_gets_no_answer() -> None:
@@ -402,15 +471,27 @@ def test_corrupted_messages_raise_only_bad_packet_and_change_nothing(
         assert_only_bad_packet_and_no_change(maimed)
 
 
+def test_case_22_junk_handshakes_leave_nothing_behind() -> None:
+    pair = Pair()
+    pair.shake_hands()
+    genuine, before = pair.left.peer.initiate(AT_RIGHT, pair.now + 5), state(pair.right)
+    junk = bytearray(only(genuine))
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            junk[8:12] = number.to_bytes(4, "little")
+            assert admitted(pair.right, junk, ELSEWHERE, pair.now) == "bad mac1"
+            if number == 1000:
+                at_first, _ = tracemalloc.get_traced_memory()
+        assert tracemalloc.get_traced_memory()[0] - at_first < 10_000
+    finally:
+        tracemalloc.stop()
+    assert len(pair.right.node.admission) == 0
+    assert state(pair.right) == before
+
+
 @pytest.mark.parametrize("size", range(201))
 def test_case_1_every_length_of_every_type_is_dropped(size: int) -> None:
     for kind in (0, 1, 2, 3, 4, 5, 255):
         for reserved in (b"\0\0\0", b"\0\0\1", b"\1\0\0"):
             assert_only_bad_packet_and_no_change((bytes([kind]) + reserved + bytes(200))[:size])
-
-
-def test_an_unasked_cookie_is_dropped() -> None:
-    pair = Pair()
-    initiation = pair.initiation()
-    endpoint: Endpoint = AT_RIGHT
-    assert refusal(pair.left, b"\3\0\0\0" + initiation[4:8] + bytes(56), endpoint, pair.now) == "unasked cookie"

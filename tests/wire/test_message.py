@@ -64,6 +64,7 @@ def test_every_kind_of_buffer_is_taken(wrap: Callable[[bytes], Any]) -> None:
     assert message.receiver_of(data) == 7
     packed = Response(1, 2, bytes(32), bytes(16), bytes(16), bytes(16)).pack()
     assert message.receiver_of(wrap(packed)) == 2
+    assert message.sender_of(wrap(packed)) == 1
     assert Response.parse(wrap(packed)).pack() == packed
 
 
@@ -92,6 +93,7 @@ def test_a_response_is_parsed_as_it_was_packed(sent: Response) -> None:
     packed = sent.pack()
     assert len(packed) == message.RESPONSE_SIZE
     assert message.receiver_of(packed) == sent.receiver
+    assert message.sender_of(packed) == sent.sender
     assert Response.parse(packed) == sent
 
 

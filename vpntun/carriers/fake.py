@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 from vpntun.carriers.base import Arrival
 from vpntun.core.endpoint import Flow, Outcome, Reachable
@@ -59,6 +59,8 @@ class FakeEndpoint:
     def __init__(self, name: str, carrier: CarrierName = "udp", *, is_stream: bool | None = None) -> None:
         self.where = f"{name}:55555"
         self.address: SocketAddress = ("192.0.2.1", 55555)
+        self.origin = bytes((192, 0, 2, 1, 0xD9, 0x03))
+        self.via: Hashable = "a local port"
         self.carrier: CarrierName = carrier
         self.is_stream = carrier != "udp" if is_stream is None else is_stream
         self.ipv6 = False

@@ -78,6 +78,11 @@ def packed(address: SocketAddress) -> bytes:
     return socket.inet_pton(family_of(address), address[0])
 
 
+def origin_of(address: SocketAddress) -> bytes:
+    """Return a socket address's host (4 or 16 bytes) and port (2 bytes, big endian)."""
+    return packed(address) + address[1].to_bytes(2, "big")
+
+
 def scope_of(address: SocketAddress) -> int:
     """Return the number of the device that a link-local socket address belongs to; 0 for other addresses."""
     return address[3] if len(address) == 4 else 0

@@ -13,10 +13,10 @@ import fcntl
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 
 from vpntun.carriers.base import ConnectionOwner
-from vpntun.carriers.sockets import packed, scope_of, set_mark, where_of
+from vpntun.carriers.sockets import origin_of, packed, scope_of, set_mark, where_of
 from vpntun.core.endpoint import Flow, Outcome, Reachable
 from vpntun.errors import BadPacket
 from vpntun.runtime.loop import Loop
@@ -78,6 +78,21 @@ class TcpConnection:
         new.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         new.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
         new.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+    @property
+    def origin(self) -> bytes:
+        """The other end's address and port, as bytes."""
+        return origin_of(self.address)
+
+    @property
+    def via(self) -> Hashable:
+        """The connection."""
+        return self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection was not closed yet."""
+        return self._open
 
     @property
     def where(self) -> str:

@@ -17,13 +17,13 @@ import functools
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from vpntun.carriers.arrivals import SOL_UDP, Receiver, sent_from
 from vpntun.carriers.base import Arrival
-from vpntun.carriers.sockets import Ancillary, bind, marked, packed, scope_of, set_mark, where_of
+from vpntun.carriers.sockets import Ancillary, bind, marked, origin_of, packed, scope_of, set_mark, where_of
 from vpntun.core.endpoint import Flow, Outcome, Reachable
 from vpntun.runtime.loop import Loop
 from vpntun.types import CarrierName, SocketAddress
@@ -74,11 +74,22 @@ class UdpEndpoint:
     local: Ancillary = field(default=(), repr=False, compare=False)
     carrier: ClassVar[CarrierName] = "udp"
     is_stream: ClassVar[bool] = False
+    is_open: ClassVar[bool] = True
 
     @property
     def ipv6(self) -> bool:
         """Whether datagrams are sent over IPv6."""
         return self.family == socket.AF_INET6
+
+    @property
+    def origin(self) -> bytes:
+        """The peer's address and port, as bytes."""
+        return origin_of(self.address)
+
+    @property
+    def via(self) -> Hashable:
+        """The socket."""
+        return self.socket
 
     @property
     def where(self) -> str:

@@ -7,6 +7,7 @@ them by this protocol.
 from __future__ import annotations
 
 import enum
+from collections.abc import Hashable
 from typing import NamedTuple, Protocol
 
 from vpntun.types import CarrierName, SocketAddress
@@ -64,6 +65,18 @@ class Endpoint(Protocol):
     @property
     def address(self) -> SocketAddress:
         """The other end's address and port, as the socket module takes them."""
+
+    @property
+    def origin(self) -> bytes:
+        """The other end's address (4 or 16 bytes) and port (2 bytes, big endian): what a cookie is made for."""
+
+    @property
+    def via(self) -> Hashable:
+        """The local socket that messages leave by. The other end's cookies hold for one."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be exchanged, as long as this is no closed connection."""
 
     @property
     def where(self) -> str:

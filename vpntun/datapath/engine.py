@@ -223,11 +223,13 @@ class Engine:
         """Process and deliver the datagrams that wait at a socket."""
         self._inbound.read_datagrams(source)
         self._delivery.flush()
+        self._inbound.process_handshakes()
 
     def read_stream(self, connection: Stream) -> None:
         """Process and deliver the messages that wait at a connection."""
         self._inbound.read_stream(connection)
         self._delivery.flush()
+        self._inbound.process_handshakes()
 
     def can_send(self, peer: Reachable | None) -> None:
         """Send the packets that wait for a peer; None: for every peer."""

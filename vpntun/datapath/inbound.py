@@ -3,7 +3,7 @@
     1. A read is one message, a burst that is already joined, or datagrams of one size. These may be whole messages,
        bursts in order, or pieces in any order, which are reassembled (core/records/reassembly.py).
     2. Type, reserved bytes and size are checked (wire/message.py).
-    3. Handshake messages go to the node. The peer's link carries out its decisions.
+    3. Handshake messages go into a queue, and are processed after the read (handshakes.py).
     4. Data messages are checked: receiver index, age of the key, AEAD, replay window.
     5. The connection must belong to this peer.
     6. The link does the rest (Link.opened): key confirmation, roaming, timers, records, delivery.
@@ -25,13 +25,14 @@ from vpntun.core.endpoint import Endpoint, Reachable
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.session import REKEY_ON_RECEIVE_AFTER, Session
+from vpntun.datapath.handshakes import Handshakes
 from vpntun.errors import BadPacket, OldTimestamp
 from vpntun.link.drops import note_drop
 from vpntun.link.link import Link
 from vpntun.runtime.log import Warnings
 from vpntun.runtime.loop import Loop
 from vpntun.wire.burst import join_in_order
-from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, LARGEST, RESPONSE, SMALLEST, Buffer, kind_of
+from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, LARGEST, SMALLEST, kind_of
 from vpntun.wire.record import BUNDLE
 
 _read_header = DATA_HEADER.unpack_from
@@ -58,6 +59,9 @@ class Inbound:
         self._links = links
         self._loop = loop
         self._drops = drops
+        self._handshakes = Handshakes(node, links, loop, self._drop)
+        self.process_handshakes = self._handshakes.process
+        """Process the handshake messages that wait, for a share of the time (handshakes.py)."""
         self._plaintext = memoryview(bytearray(LARGEST))
         self._joined = memoryview(bytearray(LARGEST))
         self._warnings = Warnings()
@@ -118,7 +122,7 @@ class Inbound:
             return 0
 
     def take(self, message: memoryview, source: Endpoint, datagrams: int = 1, ecn: int = 0) -> bool:
-        """Process one message, which may be anybody's; return whether it was genuine and accepted.
+        """Process one message, which may be anybody's; return whether it was genuine data.
 
         `datagrams`: the number that it arrived in. `ecn`: the ECN field of their IP headers.
         """
@@ -135,11 +139,10 @@ class Inbound:
                             return True
                     self._take_data(message, receiver, counter, source, datagrams, ecn)
                     return True
-            self._take_handshake(kind_of(message), message, source)
+            self._handshakes.take(kind_of(message), message, source)
         except BadPacket as bad:
             self._drop(bad, source)
-            return False
-        return True
+        return False
 
     def _take_apart(self, arrival: Arrival, socket: DatagramSource) -> None:
         """Process several datagrams of one size, of which the last may be shorter."""
@@ -180,16 +183,6 @@ class Inbound:
         self._take_data(joined.message, receiver, counter, source, joined.pieces, joined.ecn)
         records.restored += joined.is_restored
         return joined.datagram_size
-
-    def _take_handshake(self, kind: int, message: Buffer, source: Endpoint) -> None:
-        self._last = None
-        peer, events = self._node.receive_handshake(message, source, self._loop.now)
-        if kind == RESPONSE:  # an initiation may be a replay, so it authenticates nobody
-            source.belongs_to(peer)
-        else:
-            source.expect(peer)
-        peer.received_bytes += len(message)
-        self._links[peer].act(events)
 
     def _take_data(
         self, message: memoryview, receiver: int, counter: int, source: Endpoint, datagrams: int, ecn: int

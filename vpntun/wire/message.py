@@ -47,6 +47,7 @@ _WORD = struct.Struct("<I")
 
 _ONE_SIZE = {INITIATION: INITIATION_SIZE, RESPONSE: RESPONSE_SIZE, COOKIE_REPLY: COOKIE_REPLY_SIZE}
 _OFFSET_OF_RECEIVER = {RESPONSE: 8, COOKIE_REPLY: 4, DATA: 4}
+_OFFSET_OF_SENDER = 4
 
 
 def kind_of(message: Buffer) -> int:
@@ -85,6 +86,12 @@ def receiver_of(message: Buffer) -> int:
         raise BadPacket("bad size")
     receiver: int = _WORD.unpack_from(message, offset)[0]
     return receiver
+
+
+def sender_of(message: Buffer) -> int:
+    """The sender's index (32 bits) in an initiation or a response, whose size was checked."""
+    sender: int = _WORD.unpack_from(message, _OFFSET_OF_SENDER)[0]
+    return sender
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.events import Event
+from vpntun.core.wireguard.admission import Admission
 from vpntun.core.wireguard.indices import Indices
 from vpntun.core.wireguard.peer import Handshake, Peer, SessionOwner
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import consume_initiation
 from vpntun.errors import BadPacket, ConfigurationError
-from vpntun.wire.message import DATA, INITIATION, RESPONSE, Buffer, kind_of, receiver_of
+from vpntun.wire.message import COOKIE_REPLY, INITIATION, RESPONSE, Buffer, kind_of, receiver_of
 
 
 class Node:
@@ -26,6 +27,7 @@ class Node:
         self.identity = identity
         self.indices: Indices[Handshake | SessionOwner] = Indices()
         self.peers: dict[bytes, Peer] = {}
+        self.admission = Admission()
 
     def add(self, peer: Peer) -> None:
         """Add a peer. Raises ConfigurationError if its public key is this end's own."""
@@ -37,6 +39,17 @@ class Node:
         """Remove a peer: its sessions are wiped, and everything that still arrives from it is dropped."""
         del self.peers[peer.public]
         peer.forget()
+
+    def admit(self, message: Buffer, source: Endpoint, now: float) -> bytes:
+        """Let an initiation or a response, of the size of its type, wait for `receive_handshake` in the queue.
+
+        Returns the cookie reply that its sender must answer first, or nothing if the message waits. Raises BadPacket.
+        """
+        if self.identity is None:
+            raise BadPacket("no private key yet")
+        if message[0] == RESPONSE:
+            self._handshake_of(message)
+        return self.admission.admit(self.identity, message, source, now)
 
     def receive_handshake(self, message: Buffer, source: Endpoint, now: float) -> tuple[Peer, list[Event]]:
         """Process a message of any type but data; return its peer and the events that follow.
@@ -57,11 +70,21 @@ class Node:
                 bad.sender = peer
                 raise
         if kind == RESPONSE:
-            handshake = self.indices.find(receiver_of(message))
-            if not isinstance(handshake, Handshake):
-                raise BadPacket("unknown index")
+            handshake = self._handshake_of(message)
             return handshake.peer, handshake.peer.receive_response(handshake, message, source, now)
-        raise BadPacket("unasked cookie" if kind != DATA else "bad type")
+        if kind == COOKIE_REPLY:
+            owner = self.indices.find(receiver_of(message))
+            if owner is None:
+                raise BadPacket("unasked cookie")
+            owner.peer.receive_cookie(message, source, now)
+            return owner.peer, []
+        raise BadPacket("bad type")
+
+    def _handshake_of(self, response: Buffer) -> Handshake:
+        handshake = self.indices.find(receiver_of(response))
+        if not isinstance(handshake, Handshake):
+            raise BadPacket("unknown index")
+        return handshake
 
     def session_for(self, message: Buffer, now: float) -> SessionOwner:
         """Return the session, and its peer, for a data message.

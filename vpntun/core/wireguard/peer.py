@@ -30,6 +30,7 @@ from vpntun.core.events import Established, Event, HandshakeWanted, KeptAlive, M
 from vpntun.core.wireguard.indices import Indices
 from vpntun.core.wireguard.keyring import Keyring
 from vpntun.core.wireguard.timers import KEEPALIVE_TIMEOUT, REKEY_TIMEOUT, Timers
+from vpntun.crypto.cookies import CookieJar
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator, ReceivedInitiation, SessionKeys
 from vpntun.crypto.session import REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME, REKEY_ON_RECEIVE_AFTER, Session
@@ -112,6 +113,7 @@ class Peer:
         self._timestamps = timestamps
         self._handshakes = {carrier: Handshake(self) for carrier in CARRIERS}
         self._return_handshake = Handshake(self)
+        self._cookies = CookieJar(public)
         self._greatest_timestamp = b""
         self._consumed_at = -NEVER
         self._current_asked_at = -NEVER
@@ -160,7 +162,7 @@ class Peer:
             return []
         handshake.sent_to.setdefault(endpoint, now)
         self.timers.authenticated_sent(now)
-        return [Transmit(endpoint, handshake.initiation)]
+        return [self._transmit(handshake.initiation, endpoint, now)]
 
     def forget_handshake(self, carrier: CarrierName) -> None:
         """Drop a carrier's handshake and its 5 s limit, because the carrier's path has changed."""
@@ -193,7 +195,7 @@ class Peer:
         self._handshakes[source.carrier].sent_at = now
         self.timers.authenticated_sent(now)
         self.timers.authenticated_received(now)
-        return [Transmit(source, message)]
+        return [self._transmit(message, source, now)]
 
     def forget_timestamp(self) -> None:
         """Accept any timestamp in the next initiation, as after a restart.
@@ -222,6 +224,13 @@ class Peer:
         self.last_handshake = now
         self.round_trip = now - handshake.sent_to.get(source, handshake.asked_at)
         return [Established(source, initiator=True)]
+
+    def receive_cookie(self, message: Buffer, source: Endpoint, now: float) -> None:
+        """Keep the cookie of a loaded peer for the next messages. Nothing is repeated now, and no endpoint moves.
+
+        Raises BadPacket unless it is the reply to the last handshake message sent by this path.
+        """
+        self._cookies.take(message, source.via, now)
 
     def opened(
         self, session: Session, counter: int, source: Endpoint, now: float, *, keepalive: bool, follow: bool = True
@@ -335,7 +344,7 @@ class Peer:
             return []
         handshake.initiator, handshake.index = initiator, index
         handshake.sent_to = {endpoint: now}
-        return [Transmit(endpoint, handshake.initiation)]
+        return [self._transmit(handshake.initiation, endpoint, now)]
 
     def _forget(self, handshake: Handshake) -> None:
         """Drop a handshake and its 5 s limit."""
@@ -343,6 +352,10 @@ class Peer:
             self._indices.free(handshake.index)
             handshake.initiator = None
         handshake.sent_at = -NEVER
+
+    def _transmit(self, message: bytes, endpoint: Endpoint, now: float) -> Transmit:
+        """Send a handshake message, with a mac2 if the peer has replied with a cookie."""
+        return Transmit(endpoint, self._cookies.protect(message, endpoint.via, now))
 
     def _current_began(self) -> float:
         """The time at which the current session was requested, by either end."""
