@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from benchmark import plan, profiling, table
 from benchmark.errors import BenchError
 from benchmark.figures import FIGURES, MEASUREMENTS
+from benchmark.floods import SERVERS
 from benchmark.gridtargets import AIMS
 from benchmark.hub import HUBS
 from benchmark.others import OTHERS
@@ -22,7 +23,7 @@ from benchmark.results import Results
 from benchmark.subjects import OWN, Subject
 from benchmark.targets import COMPARED, TARGETS, Target
 
-EVERYONE = (*OWN, *OTHERS, *HUBS)
+EVERYONE = (*OWN, *OTHERS, *HUBS, *SERVERS)
 SUBJECTS = {subject.name for subject in EVERYONE}
 PING = """\
 PING 10.0.0.2 (10.0.0.2) 56(84) bytes of data.
@@ -185,8 +186,8 @@ def test_plans_and_targets_name_only_existing_paths_figures_and_subjects() -> No
         assert set(part.measurements) <= set(measurements)
     assert set(plan.QUICK.parts) <= set(plan.WHOLE.parts) == paths
     for target in (*TARGETS, *(target for aims in AIMS.values() for aim in aims for target in aim.targets)):
-        assert {subject.hub for subject in EVERYONE if subject.name in {target.subject, target.to}} == {
-            path.hub for path in PATHS if path.name == target.path
+        assert {subject.only_on for subject in EVERYONE if subject.name in {target.subject, target.to}} == {
+            path.name if path.apart else "" for path in PATHS if path.name == target.path
         }
         given_there = set().union(*(measurements[name] for name in plan.WHOLE.parts[target.path].measurements))
         assert target.figure in given_there

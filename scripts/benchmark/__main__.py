@@ -11,7 +11,8 @@ The benchmark joins two namespaces by a path and runs several rounds on each pat
 turns. Because the speed of a machine changes from minute to minute, it shows the medians of the ratios within the
 rounds beside the medians of the figures. "Up" is the direction from the end that calls to the end that serves. CPU
 seconds are those of both ends' processes for each gigabyte of a flow up. Memory is that of the bigger end. The path
-"hub" compares a tunnel to a server whose other link is idle with one to a server whose other link is blocked.
+"hub" compares a tunnel to a server whose other link is idle with one to a server whose other link is blocked. The path
+"flood" compares a link to a server with one to a server that gets 5,000 handshakes a second from a thousand addresses.
 
 The grid consists of eight paths named by their numbers (Mbit/s, ms one way, packets of queue, percent lost), for vpntun
 and wireguard-go. Its flows use CUBIC or BBR. All other flows, and the outer connections of tunnels over TCP, use the
@@ -40,6 +41,7 @@ from typing import Any
 from benchmark import gridtables, table
 from benchmark.errors import BenchError
 from benchmark.figures import MEASUREMENTS, has_congestion_control
+from benchmark.floods import SERVERS
 from benchmark.grid import GRID, LEAST_SECONDS
 from benchmark.hub import HUBS
 from benchmark.machines import TOOLS, hide
@@ -51,7 +53,7 @@ from benchmark.runner import run
 from benchmark.subjects import OWN, WIREGUARD_GO, Subject, own
 from benchmark.wan import check_compiler
 
-SUBJECTS = (*OWN, *OTHERS, *HUBS)
+SUBJECTS = (*OWN, *OTHERS, *HUBS, *SERVERS)
 NEEDED = {"ip": "iproute2", "iperf3": "iperf3", "ping": "iputils-ping", "setpriv": "util-linux"}
 
 
@@ -91,9 +93,12 @@ def _options() -> argparse.Namespace:
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="only the main figures, fewer rounds, shorter loads")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds (7; hub, grid 5; quick: veth 2, else 1)")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="rounds (7; hub, grid 5, flood 3; quick: veth 2, else 1)"
+    )
     usual = "; ".join(
-        f"{name}{plan.seconds:g}, grid {plan.grid_seconds:g}" for name, plan in (("", WHOLE), ("quick: ", QUICK))
+        f"{name}{plan.seconds:g}, grid {plan.grid_seconds:g}, flood {plan.flood_seconds:g}"
+        for name, plan in (("", WHOLE), ("quick: ", QUICK))
     )
     parser.add_argument("--seconds", type=float, metavar="S", help=f"duration of each load ({usual})")
     paths = _names(PATHS, {GRID: POINT_NAMES})
@@ -147,7 +152,7 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def _subjects(options: argparse.Namespace) -> list[Subject]:
     present = []
-    for subject in (*own(options.wireguard_go), *OTHERS, *HUBS):
+    for subject in (*own(options.wireguard_go), *OTHERS, *HUBS, *SERVERS):
         if options.subjects and subject.name not in options.subjects:
             continue
         if options.quick and not options.subjects and not subject.quick:

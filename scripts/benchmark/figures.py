@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
-from benchmark import gridfigures, loads
+from benchmark import floods, gridfigures, loads
 from benchmark.measuring import Bench, Figure, Measure, Measurement, Readings
 from benchmark.subjects import Tunnel
 
@@ -22,6 +22,8 @@ FIGURES = (
     Figure("cpu", "CPU s/GB", 2),
     Figure("rss", "resident MiB", 1),
     Figure("wakes", "idle wake-ups /s", 1),
+    Figure("join", "new peer s", 1),
+    Figure("descriptors", "descriptors", 0),
     *gridfigures.FIGURES,
 )
 
@@ -69,6 +71,17 @@ def _rest(bench: Bench, tunnel: Tunnel) -> Readings:
     return {"wakes": max(woken) / bench.seconds}
 
 
+def _join(bench: Bench, tunnel: Tunnel) -> Readings:
+    """Measure how long a new peer takes to connect to a server, its start included."""
+    return {"join": floods.join(tunnel.site)}
+
+
+def _held(bench: Bench, tunnel: Tunnel) -> Readings:
+    """Measure the memory and the descriptors that a server holds after all that it has met so far."""
+    server = floods.server_of(tunnel.site)
+    return {"rss": server.resident_mebibytes(), "descriptors": server.descriptors()}
+
+
 MEASUREMENTS = (
     Measurement("up", _flow("up"), ("up", "cpu")),
     Measurement("down", _flow("down", back=True), ("down",)),
@@ -78,6 +91,8 @@ MEASUREMENTS = (
     Measurement("pps", _small, ("pps",)),
     Measurement("rss", _memory, ("rss",)),
     Measurement("rest", _rest, ("wakes",)),
+    Measurement("join", _join, ("join",)),
+    Measurement("held", _held, ("rss", "descriptors")),
     *gridfigures.MEASUREMENTS,
 )
 

@@ -98,6 +98,13 @@ class Process:
             raise BenchError(f"process {self.pid} has ended")
         return int(resident[1]) / 1024
 
+    def descriptors(self) -> int:
+        """The number of open descriptors."""
+        try:
+            return len(os.listdir(f"/proc/{self.pid}/fd"))
+        except OSError:
+            raise BenchError(f"process {self.pid} has ended") from None
+
     def wake_ups(self) -> int:
         """The number of voluntary context switches of all threads so far."""
         threads = Path(f"/proc/{self.pid}/task").glob("*")

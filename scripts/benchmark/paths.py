@@ -32,7 +32,7 @@ class Path:
     title: str
     loss: float = 0.0
     offloads: bool = False
-    hub: bool = False  # whether the hubs are measured here instead of the other subjects
+    apart: bool = False  # whether it has subjects of its own, which are measured here instead of the others
     point: Point | None = None  # the point of the grid that it is
 
     @property
@@ -43,7 +43,8 @@ class Path:
 
 PATHS = (
     Path("veth", "a veth pair", offloads=True),
-    Path("hub", "a veth pair to a hub, whose other link is idle or blocked", offloads=True, hub=True),
+    Path("hub", "a veth pair to a hub, whose other link is idle or blocked", offloads=True, apart=True),
+    Path("flood", "a veth pair to a server, 5,000 handshakes a second beside the link", offloads=True, apart=True),
     Path("no-offloads", "a veth pair, offloads off"),
     Path("loss-0.1", "a veth pair, offloads off, 0.1% of the datagrams lost", loss=0.001),
     Path("loss-1", "a veth pair, offloads off, 1% of the datagrams lost", loss=0.01),

@@ -12,7 +12,9 @@ EVERYTHING = (*FLOWS, "idle", "loaded", "pps", "rss", "rest")
 WITHOUT_OFFLOADS = (*FLOWS, "pps")
 LOSING = ("up", "down", "cubic", "bbr")
 BESIDE = ("up", "down", "idle", "loaded")
+FLOODED = ("up", "down", "join", "held")
 ON_GRID = ("cubic", "bbr", "two", "eight", "both", "share")
+FLOOD = "flood"
 POINT_NAMES = tuple(point.name for point in POINTS)
 
 
@@ -26,13 +28,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts by the name of their path, the duration of a load, and that of a flow on the grid."""
+    """The parts by the name of their path, and the duration of a load, of a flow on the grid, and under a flood."""
 
     parts: Mapping[str, Part]
     seconds: float
     grid_seconds: float
+    flood_seconds: float
 
     def seconds_on(self, path: str) -> float:
+        if path == FLOOD:
+            return self.flood_seconds
         return self.grid_seconds if path in POINT_NAMES else self.seconds
 
     @property
@@ -50,7 +55,7 @@ class Plan:
     def timed(self, rounds: int | None, seconds: float | None) -> Plan:
         """Set the number of rounds on each path and the seconds of a load, if they are given."""
         parts = {name: replace(part, rounds=rounds or part.rounds) for name, part in self.parts.items()}
-        return Plan(parts, seconds or self.seconds, seconds or self.grid_seconds)
+        return Plan(parts, *(seconds or each for each in (self.seconds, self.grid_seconds, self.flood_seconds)))
 
     def without(self, measurement: str) -> Plan:
         left = {
@@ -64,6 +69,7 @@ WHOLE = Plan(
     {
         "veth": Part(EVERYTHING, 7),
         "hub": Part(BESIDE, 5),
+        FLOOD: Part(FLOODED, 3),
         "no-offloads": Part(WITHOUT_OFFLOADS, 7),
         "loss-0.1": Part(LOSING, 7),
         "loss-1": Part(LOSING, 7),
@@ -71,11 +77,13 @@ WHOLE = Plan(
     },
     seconds=3,
     grid_seconds=6,
+    flood_seconds=30,
 )
 QUICK = Plan(
     {
         "veth": Part(("up", "down", "idle", "loaded", "pps", "rss", "rest"), 2),
         "hub": Part(("down", "idle"), 1),
+        FLOOD: Part(("up", "join"), 1),
         "no-offloads": Part(("up", "down"), 1),
         "loss-1": Part(("up", "down"), 1),
         "300-10-400": Part(("cubic", "bbr"), 1),
@@ -83,4 +91,5 @@ QUICK = Plan(
     },
     seconds=1,
     grid_seconds=4,
+    flood_seconds=4,
 )

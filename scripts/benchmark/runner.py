@@ -52,8 +52,8 @@ def run(plan: Plan, subjects: Sequence[Subject], results: Results, say: Say) -> 
 
 
 def measured_on(subject: Subject, path: Path) -> bool:
-    """Whether a subject is measured on a path: the hubs have their own one, and only some are on the grid. Pure."""
-    return subject.hub is path.hub and (subject.grid or path.point is None)
+    """Whether a subject is measured on a path: hubs and floods have their own, and only some are on the grid. Pure."""
+    return subject.only_on == (path.name if path.apart else "") and (subject.grid or path.point is None)
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ class Subject:
     start: Callable[[Site], None]
     needs: Sequence[str] = ()
     quick: bool = True  # measured in a quick run
-    hub: bool = False  # measured on the hub's path, and nowhere else
+    only_on: str = ""  # the path that it is measured on, if it is measured nowhere else
     grid: bool = False  # measured on the grid too
     meanwhile: Callable[[Site], AbstractContextManager[None]] = _nothing_else  # runs beside a load
 
@@ -105,13 +105,13 @@ class Tunnel:
         self.subject = subject
         self.name = subject.name
         self.bare = subject.name == BARE
-        self._site = Site(a, b, number, subject.name)
-        self.far = b.outer if self.bare else self._site.address(b)
+        self.site = Site(a, b, number, subject.name)
+        self.far = b.outer if self.bare else self.site.address(b)
         self.started = False
 
     @property
     def processes(self) -> list[Process]:
-        return [process for _, process in self._site.processes]
+        return [process for _, process in self.site.processes]
 
     @property
     def own(self) -> list[Process]:
@@ -130,8 +130,8 @@ class Tunnel:
     def start(self) -> None:
         """Start both ends and wait for the first answer. Raises BenchError."""
         self.stop()
-        self.subject.start(self._site)
-        a = self._site.a
+        self.subject.start(self.site)
+        a = self.site.a
 
         def answers() -> bool:
             return a.run("ping", "-n", "-c1", "-W1", self.far, check=False).returncode == 0 or self._has_ended
@@ -144,14 +144,14 @@ class Tunnel:
 
     def stop(self) -> None:
         self.started = False
-        while self._site.processes:
-            machine, process = self._site.processes.pop()
+        while self.site.processes:
+            machine, process = self.site.processes.pop()
             machine.forget(process)
 
     @contextlib.contextmanager
     def twin(self) -> Iterator[Tunnel]:
         """Run a second tunnel of the same kind between the same machines during the body."""
-        site = self._site
+        site = self.site
         twin = Tunnel(self.subject, site.a, site.b, site.number + TWIN)
         try:
             twin.start()
@@ -161,7 +161,7 @@ class Tunnel:
 
     def meanwhile(self) -> AbstractContextManager[None]:
         """The context in which each load runs."""
-        return self.subject.meanwhile(self._site)
+        return self.subject.meanwhile(self.site)
 
     def last_words(self) -> str:
         return "\n".join(f"    {line}" for process in self.processes for line in process.tail().splitlines())

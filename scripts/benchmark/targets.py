@@ -15,6 +15,7 @@ WIREGUARD = "wireguard-go"
 BOUND = "bound"
 NOISE = 1.2  # factor by which medians of round trips may differ by chance
 HUB, BLOCKED = "hub", "hub-blocked"
+SERVER, JUNK, VALID = "server", "server-junk", "server-mac1"
 COMPARED = (
     (UDP, BARE),
     (TCP, BARE),
@@ -26,6 +27,8 @@ COMPARED = (
     (TCP, WIREGUARD),
     (MIXED, WIREGUARD),
     (BLOCKED, HUB),
+    (JUNK, SERVER),
+    (VALID, SERVER),
 )
 
 
@@ -70,6 +73,12 @@ def _all() -> Iterator[Target]:
         yield Target("hub", flow, BLOCKED, HUB, 0.9)
     for trip in ("idle", "loaded"):
         yield Target("hub", trip, BLOCKED, HUB, NOISE, at_most=True)
+    for subject, least in ((JUNK, 0.8), (VALID, 0.6)):
+        for flow in ("up", "down"):
+            yield Target("flood", flow, subject, SERVER, least)
+        yield Target("flood", "join", subject, None, 10, at_most=True)
+        yield Target("flood", "rss", subject, SERVER, 8, at_most=True, minus=True)
+        yield Target("flood", "descriptors", subject, SERVER, 0, at_most=True, minus=True)
     yield Target("veth", "idle", UDP, OPENVPN[UDP], 1.2, at_most=True)
     for subject in (UDP, TCP):
         yield Target("veth", "loaded-p99", subject, OPENVPN[subject], 1, at_most=True)
