@@ -255,6 +255,6 @@ def test_a_session_goes_on_under_load(town: Town) -> None:
         packet = ipv4(HERE, THERE, b"packet %d" % number)
         town.alice.send(packet)
         (message,) = town.wire.to_right.take()
-        flood = [(memoryview(bytearray(initiation_)), 0, 1, town.crowd) for initiation_ in [initiation()] * 20]
-        town.bob.engine.read_datagrams(FakeSource(*flood, (memoryview(bytearray(message)), 0, 1, town.wire.to_left)))
+        flood = [(memoryview(bytearray(initiation_)), 0, 1, town.crowd, 0) for initiation_ in [initiation()] * 20]
+        town.bob.engine.read_datagrams(FakeSource(*flood, (memoryview(bytearray(message)), 0, 1, town.wire.to_left, 0)))
         assert town.bob.device.packets[-1] == packet

@@ -32,7 +32,7 @@ from vpntun.link.link import Link
 from vpntun.runtime.log import Warnings
 from vpntun.runtime.loop import Loop
 from vpntun.wire.burst import join_in_order
-from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, LARGEST, SMALLEST, kind_of
+from vpntun.wire.message import DATA, DATA_HEADER, HEADER_SIZE, LARGEST, SMALLEST, Buffer, kind_of
 from vpntun.wire.record import BUNDLE
 
 _read_header = DATA_HEADER.unpack_from
