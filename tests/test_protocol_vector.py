@@ -297,6 +297,9 @@ CONSTANTS = {
         f"{black_hole.NOTHING_ARRIVES_AFTER:g} s; then a PROBE every {black_hole.PROBE_EVERY_LATER:g} s"
     ),
     "a client asks whether anything arrives after": f"{black_hole.QUIET:g} s without a REPORT",
+    "a client asks a server that may have restarted": (
+        f"{black_hole.DOUBTED_AFTER:g} to {black_hole.DOUBTED_UNTIL:g} s after a PROBE"
+    ),
     "lengths left in question": f"{pathmtu.GRAIN}",
     "path searched again after": f"{pathmtu.AGAIN_AFTER:g} s",
     "queue of a link, at first": f"{queue.UNKNOWN_RATE_BYTES // 1024} KiB",

@@ -14,7 +14,7 @@ from random import Random
 from tests.core.fakes import Address, Connection, FakeTimestamps, Network
 from tests.core.pair import CLIENT_KEYS, SERVER_KEYS, Side, bundle, seal
 from vpntun.core.endpoint import Endpoint
-from vpntun.core.events import Event, HandshakeWanted, PathVerified, ProbePath, SendRecord
+from vpntun.core.events import Event, HandshakeWanted, NothingArrives, PathVerified, ProbePath, SendRecord
 from vpntun.core.queue import PacketQueue
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.client import ClientCarriers
@@ -28,7 +28,7 @@ from vpntun.wire.record import BUNDLE, ECHO, LAST_KIND, PROBE, TAKES_BURSTS, pac
 
 
 class NotedExecutor(Executor):
-    """The program's executor, which also makes the world note the paths that are probed and verified."""
+    """The program's executor, which also makes the world note reasons to search, and paths probed and verified."""
 
     def __init__(self, end: End, selector: CarrierSelector) -> None:
         super().__init__(end.peer, selector, end.records, end)
@@ -36,6 +36,8 @@ class NotedExecutor(Executor):
 
     def _act_on(self, event: Event, now: float) -> list[Event]:
         match event:
+            case HandshakeWanted() | NothingArrives():
+                self._end.note("wants", self._end.carrier or "udp")
             case ProbePath(endpoint):
                 self._end.note("tries", endpoint.carrier)
             case PathVerified(endpoint):

@@ -17,14 +17,27 @@ WITHIN = {"tcp": 5.0, "udp": 20.0, "auto": 20.0}
 
 @pytest.mark.parametrize("transport", ["udp", "tcp", "auto"])
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_the_server_is_restarted(lab: Lab, transport: str, how: str) -> None:
+def test_the_server_is_restarted_and_asks_its_client_at_once(lab: Lab, transport: str, how: str) -> None:
     options = ("--transport", transport)
     server, client = start_pair(lab, *options)
     lab.ping(lab.a, far(lab))
     server.kill() if how == "killed" else server.stop()
     assert until(lambda: not lab.b.has_device("tun3"), 3)
     start_server(lab, *options)
-    lab.ping(lab.a, far(lab), within=WITHIN[transport])
+    lab.ping(lab.a, far(lab), within=3)
+    assert client.running
+
+
+def test_a_server_that_forgot_its_client_is_asked_after_five_seconds(lab: Lab) -> None:
+    server, client = start_pair(lab, "--transport", "udp")
+    lab.ping(lab.a, far(lab))
+    lab.a.popen("ping", "-n", "-i0.2", "-w20", far(lab))
+    server.kill()
+    (remembered,) = lab.folder.glob("*b-run-vpntun/tun3.endpoints.json")
+    remembered.unlink()
+    assert until(lambda: not lab.b.has_device("tun3"), 3)
+    start_server(lab, "--transport", "udp")
+    lab.ping(lab.a, far(lab), within=8)
     assert client.running
 
 

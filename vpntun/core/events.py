@@ -77,6 +77,13 @@ class KeptAlive:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionDoubtful:
+    """The peer may have lost the session: for this number of seconds it has answered no PROBE."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class NothingArrives:
     """Nothing that was sent for 15 s has arrived at the peer, whatever comes from there."""
 
@@ -139,6 +146,7 @@ Event = (
     | CloseConnection
     | HandshakeWanted
     | KeptAlive
+    | SessionDoubtful
     | NothingArrives
     | Established
     | Confirmed

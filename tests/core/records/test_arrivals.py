@@ -67,6 +67,15 @@ def test_after_15_s_without_any_nothing_arrives_and_probes_become_rare(path: Pat
     assert path.watch.deadline == NOW + NOTHING_ARRIVES_AFTER + PROBE_EVERY_LATER
 
 
+def test_the_session_is_in_doubt_while_the_first_probe_is_unanswered_for_2_to_7_seconds(path: Path) -> None:
+    path.watch.sent(NOW)
+    first = NOW + REPORTS_ARE_LATE_AFTER
+    path.pass_time(first + 7)
+    assert [path.watch.in_doubt_for(first + seconds) for seconds in (0, 1.5, 2, 6.5, 7)] == [0, 0, 2, 6.5, 0]
+    path.watch.arrived()
+    assert path.watch.in_doubt_for(first + 5) == 0
+
+
 def test_any_echo_counts_however_late(path: Path) -> None:
     path.watch.sent(NOW)
     path.pass_time(NOW + 30)

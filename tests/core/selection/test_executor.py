@@ -25,6 +25,7 @@ from vpntun.core.events import (
     RenewPort,
     Resolve,
     SendRecord,
+    SessionDoubtful,
     Transmit,
 )
 from vpntun.core.records.protocol import RecordProtocol
@@ -76,6 +77,9 @@ class Selector:
 
     def rerouted(self, now: float, *, lost: bool) -> list[Event]:
         return self._answer("rerouted")
+
+    def doubt_session(self, seconds: float, now: float) -> list[Event]:
+        return self._answer("doubt_session")
 
     def nothing_arrives(self, now: float) -> list[Event]:
         return self._answer("nothing_arrives")
@@ -156,6 +160,7 @@ def world() -> World:
         (Transmit(THERE, b"hello"), ["transmit hello"]),
         (SendRecord(b"record"), ["record"]),
         (HandshakeWanted(), ["selector want"]),
+        (SessionDoubtful(2.0), ["selector doubt_session"]),
         (CloseConnection(THERE), ["close"]),
         (Resolve(), ["resolve"]),
         (Dial("tcp", THERE), ["dial tcp"]),

@@ -8,6 +8,7 @@ import pytest
 
 from tests.core.fakes import Connection
 from tests.core.simulation import End, World, connected
+from vpntun.types import Transport
 
 PROMISED = 25.0
 """Seconds within which traffic flows again."""
@@ -104,6 +105,14 @@ def asked_meanwhile(world: World, does: Callable[[], object]) -> int:
     return sum(len(world.times(name, "asks", "udp", since=began)) for name in ("client", "server"))
 
 
+def searches_meanwhile(world: World, does: Callable[[], object]) -> int:
+    """How often either end has a reason to search, without those of renewals."""
+    began = world.now
+    does()
+    assert world.now - began < 110
+    return sum(len(world.times(name, "wants", "udp", since=began)) for name in ("client", "server"))
+
+
 def sparse(world: World, every: float, seconds: float = 100.0) -> Callable[[], None]:
     """A packet of the client now and then, and none of the server."""
 
@@ -122,14 +131,16 @@ def test_a_path_that_loses_a_third_of_all_datagrams_is_no_reason_to_search(every
     world.start()
     world.until_through(5)
     world.network.udp.loss = 0.3
-    assert asked_meanwhile(world, sparse(world, every)) == 0
+    assert searches_meanwhile(world, sparse(world, every)) <= 1  # for lack of a HELLO in a new session
+    assert len(world.times("client", "asks", "udp")) <= 1 + 7  # the client asks when all PROBEs of 2 s are lost
 
 
 @pytest.mark.parametrize("every", [0.3, 7.0, 50.0])
 def test_a_queue_of_seconds_is_no_reason_to_search(every: float) -> None:
     world = connected()
     world.network.udp.latency = 4.0
-    assert asked_meanwhile(world, sparse(world, every)) == 0
+    assert searches_meanwhile(world, sparse(world, every)) <= 1  # the HELLO of the new session takes 8 s
+    assert len(world.times("client", "asks", "udp")) <= 1 + 2  # by then a handshake has shown how slow the path is
 
 
 def test_a_lost_report_is_no_reason_to_search() -> None:
@@ -167,3 +178,25 @@ def test_a_restart_of_the_server_costs_no_more_than_its_handshake() -> None:
     world.restart_server()
     assert world.until_through(5) < 2
     assert asked_meanwhile(world, sparse(world, 2.0)) == 0
+
+
+@pytest.mark.parametrize("transport", ["udp", "auto"])
+def test_a_server_that_has_lost_its_sessions_and_every_memory_of_its_client_is_asked_after_five_seconds(
+    transport: Transport,
+) -> None:
+    world = connected(transport)
+    world.talk(10)
+    world.stop_server()
+    world.remembered = None
+    world.start_server()
+    assert world.until_through(10) <= 6
+    assert world.times("client", "dials", "tcp") == []
+
+
+def test_a_client_that_only_receives_asks_a_server_that_has_lost_its_sessions_after_seven_seconds() -> None:
+    world = connected("udp")
+    until(world, lambda: world.now > 1010, 20, says=world.server)
+    world.stop_server()
+    world.remembered = None
+    world.start_server()
+    assert until(world, lambda: world.server.peer.endpoint, 20) <= 8

@@ -35,6 +35,9 @@ PROBE_EVERY_LATER = 5.0
 FEWEST_UNANSWERED = 10
 NOTHING_ARRIVES_AFTER = 15.0
 QUIET = 5.0
+DOUBTED_AFTER = 2.0
+DOUBTED_UNTIL = 7.0
+"""So that an initiation sent in doubt does not delay, by the 5 s between two, the search that follows after 15 s."""
 
 
 class BlackHoleDetector:
@@ -145,7 +148,9 @@ class ArrivalWatch:
     2. That is a REPORT that counts more messages than the one before, or the ECHO of one of the PROBEs below, however
        late. Either ends the watch.
     3. If none came for 3 s, a PROBE is sent every second: neither sparse traffic nor loss must look like a dead path.
-    4. If none came for 15 s, `nothing_arrives`. PROBEs go on, every 5 s, for the case that the path heals.
+    4. If the first PROBE is unanswered for 2 s, and for less than 7 s, the session is in doubt: the peer may have lost
+       it, as by a restart.
+    5. If none came for 15 s, `nothing_arrives`. PROBEs go on, every 5 s, for the case that the path heals.
 
     The path is quiet 5 s after the last packets from the peer: an end that only receives cannot know otherwise whether
     the peer has stopped sending.
@@ -157,7 +162,8 @@ class ArrivalWatch:
     def begin(self) -> None:
         """Begin in a new session, or on another path."""
         self._since = self._probe_at = self._quiet_at = NEVER
-        self._tokens: set[int] = set()
+        self._asked: dict[int, float] = {}
+        """When each PROBE was sent, by its token; oldest first."""
         self.nothing_arrives = False
         """Whether nothing has arrived for 15 s, as far as is known."""
 
@@ -178,23 +184,28 @@ class ArrivalWatch:
     def arrived(self) -> None:
         """Note that something has arrived at the peer."""
         self._since = self._probe_at = NEVER
-        self._tokens.clear()
+        self._asked.clear()
         self.nothing_arrives = False
+
+    def in_doubt_for(self, now: float) -> float:
+        """Return how long the first PROBE has been unanswered, if that puts the session in doubt; else 0."""
+        seconds = now - next(iter(self._asked.values()), now)
+        return seconds if DOUBTED_AFTER <= seconds < DOUBTED_UNTIL else 0.0
 
     def ask(self, now: float) -> int:
         """Return the token of a PROBE to send now."""
         self._quiet_at = NEVER
         self._since = min(self._since, now)
-        if now - self._since >= NOTHING_ARRIVES_AFTER and len(self._tokens) >= FEWEST_UNANSWERED:
+        if now - self._since >= NOTHING_ARRIVES_AFTER and len(self._asked) >= FEWEST_UNANSWERED:
             self.nothing_arrives = True
         self._probe_at = now + (PROBE_EVERY_LATER if self.nothing_arrives else PROBE_EVERY)
         token = secrets.randbits(64)
-        self._tokens.add(token)
+        self._asked[token] = now
         return token
 
     def echoed(self, token: int) -> bool:
         """Learn from an ECHO. Return whether it answers one of these PROBEs."""
-        if token not in self._tokens:
+        if token not in self._asked:
             return False
         self.begin()
         return True

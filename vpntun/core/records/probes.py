@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vpntun.core.endpoint import Endpoint
-from vpntun.core.events import Event, NothingArrives, SendRecord
+from vpntun.core.events import Event, NothingArrives, SendRecord, SessionDoubtful
 from vpntun.core.records.black_hole import ArrivalWatch
 from vpntun.core.records.pathmtu import BASE, PathMtu
 from vpntun.core.records.span import Span
@@ -181,8 +181,12 @@ class PathProber:
     def ask_whether_anything_arrives(self, now: float) -> list[Event]:
         """Test whether anything that is sent on the path in use arrives; say so once if nothing does."""
         known = self.arrivals.nothing_arrives
-        probe = SendRecord(Probe(self.arrivals.ask(now), SMALLEST_PROBE).pack())
-        return [probe, NothingArrives()] if self.arrivals.nothing_arrives and not known else [probe]
+        events: list[Event] = [SendRecord(Probe(self.arrivals.ask(now), SMALLEST_PROBE).pack())]
+        if self.arrivals.nothing_arrives and not known:
+            events.append(NothingArrives())
+        elif seconds := self.arrivals.in_doubt_for(now):
+            events.append(SessionDoubtful(seconds))
+        return events
 
     def try_path(self, endpoint: Endpoint, now: float) -> list[Event]:
         """Test whether another path works in both directions."""

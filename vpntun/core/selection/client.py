@@ -15,6 +15,8 @@
                         the new address, and a PROBE tests whether it arrives. Over a connection, a search. While
                         searching, the next tries come at once. Dials under way are given up, because they are made
                         from the former address.
+    session in doubt    nothing that was sent for 5 s has arrived: over UDP an initiation to the endpoint in use, and no
+                        search, because the server may just have lost its sessions.
     nothing arrives     of what this end has sent for 15 s, though the peer may be heard: a search that dials again,
                         since a connection in use may be dead.
     woken               after a pause of this end: the same, and the name is looked up.
@@ -187,6 +189,16 @@ class ClientCarriers:
         if endpoint is not None and endpoint.is_stream:
             return self.woken(now)
         return [*self._peer.keepalive(endpoint, now), KeptAlive()]
+
+    def doubt_session(self, seconds: float, now: float) -> list[Event]:
+        """Ask for a session on the path in use, to which a server that has lost its sessions gives the only answer.
+
+        A path may also be slow, so two round trips are waited for. A connection would have closed.
+        """
+        endpoint = self._peer.endpoint
+        if self.searching or endpoint is None or endpoint.is_stream or seconds < 2 * self._peer.round_trip:
+            return []
+        return self._peer.initiate(endpoint, now)
 
     def nothing_arrives(self, now: float) -> list[Event]:
         """Search, while the path in use stays in use: nothing that this end has sent for 15 s has arrived."""

@@ -34,6 +34,7 @@ from vpntun.core.events import (
     RenewPort,
     Resolve,
     SendRecord,
+    SessionDoubtful,
     Transmit,
 )
 from vpntun.core.records.protocol import RecordProtocol
@@ -77,6 +78,12 @@ class CarrierSelector(Protocol):
         """Tell the peer this end's new address, or ask at once where it is asked for a handshake already.
 
         `lost`: this host no longer has the former source address, so a connection from it is dead.
+        """
+
+    def doubt_session(self, seconds: float, now: float) -> list[Event]:
+        """Ask for a session, and do no more: the peer may have lost the one in use.
+
+        `seconds`: how long it has answered nothing.
         """
 
     def nothing_arrives(self, now: float) -> list[Event]:
@@ -182,6 +189,8 @@ class Executor:
                 return self.selector.want(now)
             case KeptAlive():
                 return self.records.ask_whether_anything_arrives(now)
+            case SessionDoubtful(seconds):
+                return self.selector.doubt_session(seconds, now)
             case NothingArrives():
                 if self.peer.endpoint is None:  # nothing was sent either
                     return []

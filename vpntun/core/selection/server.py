@@ -47,6 +47,10 @@ class ServerCarriers:
             return []
         return self._ask(now)
 
+    def doubt_session(self, seconds: float, now: float) -> list[Event]:
+        """Wait: a client that has lost its sessions calls by itself."""
+        return []
+
     def nothing_arrives(self, now: float) -> list[Event]:
         """Ask where the peer was last seen; only the client can find another path."""
         return self.want(now)
