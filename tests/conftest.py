@@ -32,7 +32,7 @@ WORKERS = 4  # as in scripts/test
 NETNS = {
     "moving": ["offloads", "wireguard", "wireguard_sizes"],
     "waiting": ["restarts", "transports", "bad_input", "wireguard_nat", "wireguard_clients"],
-    "measuring": ["steadiness", "two_commands", "many", "wan", "soak", "kernel", "upkeep", "narrow_paths"],
+    "measuring": ["steadiness", "two_commands", "many", "wan", "soak", "kernel", "upkeep", "narrow_paths", "floods"],
     "routing": ["routing", "names", "routing_loops", "beside", "vandals", "relay", "udp_over_tcp"],
 }
 GROUPS = [*NETNS, "running", "installed", "model", "sockets"]

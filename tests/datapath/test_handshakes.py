@@ -211,11 +211,14 @@ def test_a_cookie_reply_has_nothing_repeated_and_moves_no_endpoint(town: Town) -
     assert cookie[0] == COOKIE_REPLY
     elsewhere = FakeEndpoint("elsewhere")
     endpoint, heard_at = town.to_bob.endpoint, town.to_bob.peer.timers.heard_at
-    town.alice.take(cookie, elsewhere)
+    with logged() as lines:
+        town.alice.take_together([cookie, cookie], elsewhere)
     assert town.to_bob.endpoint is endpoint
     assert town.to_bob.peer.timers.heard_at == heard_at
     assert elsewhere.expected_peer is None
     assert elsewhere.sent == town.wire.to_right.sent == []
+    assert town.alice.drops == {"unasked cookie": 1}
+    assert len([line for line in lines if "is under load" in line]) == 1
 
 
 def test_under_load_no_stranger_costs_more_than_a_cookie_reply(town: Town) -> None:

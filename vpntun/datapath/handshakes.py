@@ -12,6 +12,7 @@ done, they take all of it, one in each turn, and a message that comes alone is p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from logging import INFO
 
 from vpntun.core.endpoint import Endpoint, Reachable
 from vpntun.core.wireguard.node import Node
@@ -55,7 +56,9 @@ class Handshakes:
         """Process a cookie reply, or put another handshake message into the queue. Raises BadPacket."""
         now = self._loop.now
         if kind == COOKIE_REPLY:
-            self._node.receive_handshake(message, source, now)
+            peer, _ = self._node.receive_handshake(message, source, now)
+            link = self._links[peer]
+            link.lines.log(INFO, "%s is under load: it gets the next handshake with its cookie", link.at(source))
             return
         reply = self._node.admit(message, source, now)
         if reply:
