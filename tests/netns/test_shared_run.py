@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine
+from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, until
 from vpntun.crypto.keys import KeyPair, format_key
 
 
@@ -82,7 +82,9 @@ def test_a_tunnel_that_was_killed_is_replaced_under_either_name(shared: Shared) 
     shared.client()
     shared.lab.ping(shared.a, shared.b.address_of("tun0"), within=10)
     assert server.running
-    assert len(shared.files(".sock")) == 2
+    [_, beside] = shared.files(".sock")
+    assert until(lambda: bool(shared.files(".endpoints.json")), 5)
+    assert shared.files(".endpoints.json") == [beside.replace(".sock", ".endpoints.json")]
 
 
 def test_nobody_takes_back_what_was_changed_in_another_namespace(shared: Shared) -> None:

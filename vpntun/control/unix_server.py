@@ -252,7 +252,7 @@ def _listen(name: str, path: Path, beside: Path | None) -> tuple[socket.socket, 
 
 
 def _free_path(path: Path, beside: Path | None) -> Path:
-    """Return the path to bind, free of dead sockets. Raises SocketInUse where none of the two is for this process."""
+    """Return the path to bind, free of dead sockets. Raises SocketInUse where neither is to be had."""
     if beside is not None:
         _free_name(beside)
     try:
