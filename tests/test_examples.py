@@ -117,6 +117,25 @@ def test_a_file_of_a_shared_key(reader: Reader) -> None:
     reader.take(Step("local#", "vpntun up tun11"))
 
 
+@pytest.fixture
+def _wg_quick(reader: Reader) -> None:
+    if shutil.which("wg-quick") is None:
+        pytest.skip("wg-quick is not installed")
+    if reader.lab.a.run("ip", "link", "add", "probe", "type", "wireguard", check=False).returncode == 0:
+        pytest.skip("this kernel has WireGuard, which wg-quick prefers")
+
+
+@pytest.mark.netns
+@pytest.mark.usefixtures("_wg_quick")
+def test_wg_quick(reader: Reader) -> None:
+    reader.type(blocks("configuration-files")[0])
+    reader.put("remote", "/etc/vpntun/office.conf", "office-remote")
+    reader.put("local", "/etc/wireguard/office.conf", "file-for-wg-quick")
+    reader.take(Step("remote#", "vpntun up office", ["waiting for the peer"]))
+    reader.follow("wg-quick")
+    assert not reader.lab.a.has_device("office")
+
+
 @pytest.mark.netns
 def test_peers_alone(reader: Reader) -> None:
     reader.type(blocks("configuration-files")[0])

@@ -18,7 +18,9 @@ The steps, in order, once the configuration has been read:
     14. make the links
     15. run the loop, and in it PostUp if privileges are kept, once no route or name server waits for a name any more
 
-If the file leaves the private key to PostUp, the links are made when PostUp gives it, by the socket for wg(8).
+If the file leaves the private key to PostUp, the links are made when PostUp gives it, by the socket for wg(8). A tunnel
+for wg-quick has no file: its keys and peers come by that socket, wg-quick sets the device's addresses and routes, and
+the tunnel ends when its device or the socket is removed.
 
 While lines run and names are looked up, the loop is served, so that the control socket answers (process/start.py). If a
 step fails, the steps before it are undone in the opposite order. The same happens at the end of a run: PreDown runs
@@ -98,10 +100,7 @@ class _Daemon:
         stack.enter_context(self._loop.ending_on_signals(self._handle_sighup if handles_sighup else None))
         self._service = Service(run_options, tunnel.user, self._loop, stack)
         self._check_user()
-        if tunnel.identity is None and not self._has_uapi:
-            raise ConfigurationError(
-                "PostUp can give the private key by wg(8) only: put PrivateKey into [Interface], or leave out --no-uapi"
-            )
+        self._check_key()
         self._start = Start(tunnel.hooks, self._service, self._loop, self._start_ended)
         self._state = TunnelState(tunnel, self._start, self._loop, self._drops)
 
@@ -154,6 +153,13 @@ class _Daemon:
             raise ConfigurationError("name servers are set and removed as root: leave out either the user or DNS")
         if self._tunnel.hooks.pre_down or self._tunnel.hooks.post_down:
             notice("PreDown and PostDown will run without root's privileges")
+
+    def _check_key(self) -> None:
+        """Refuse a tunnel that could never get a private key."""
+        if self._tunnel.identity is None and not self._has_uapi:
+            raise ConfigurationError(
+                "PostUp can give the private key by wg(8) only: put PrivateKey into [Interface], or leave out --no-uapi"
+            )
 
     def _set_mark(self, mark: int) -> None:
         """Give the tunnel's own packets another mark from now on. Raises PrivilegeError."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Run
+from tests.documents import blocks
 from vpntun.cli.wg_quick import VARIABLE
 from vpntun.process.background import Background
 from vpntun.runtime.log import log
@@ -65,6 +66,15 @@ def test_other_words_are_refused(run: Run, ran: list[Any], words: list[str], sta
     assert said.status == status
     assert says in said.err
     assert ran == []
+
+
+def test_the_guides_drop_in_sets_the_variable(run: Run, ran: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    [drop_in] = blocks("drop-in-for-wg-quick")
+    [variable, value] = drop_in.removeprefix("[Service]\nEnvironment=").split("=")
+    assert variable == VARIABLE
+    monkeypatch.setenv(variable, value)
+    assert run("wg77").status == 0
+    assert ran
 
 
 def test_the_help_does_not_list_it(run: Run) -> None:

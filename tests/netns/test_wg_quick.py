@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.lab import Lab, Machine, until
+from vpntun.crypto.keys import KeyPair, format_key
 
 pytestmark = pytest.mark.skipif(shutil.which("wg-quick") is None, reason="wg-quick is not installed")
 
@@ -27,8 +29,8 @@ def interfaces(machine: Machine) -> list[str]:
     return machine.run("wg", "show", "interfaces").stdout.split()
 
 
-def files(machine: Machine) -> list[str]:
-    return machine.run("find", "/run/vpntun", "/run/wireguard", "-type", "s,f").stdout.split()
+def sockets(machine: Machine) -> list[str]:
+    return machine.run("find", "/run/vpntun", "/run/wireguard", "-type", "s").stdout.split()
 
 
 def test_the_command_returns_when_wg_and_ip_find_the_interface(lab: Lab) -> None:
@@ -46,7 +48,7 @@ def test_the_command_returns_when_wg_and_ip_find_the_interface(lab: Lab) -> None
 def test_it_ends_with_its_device_or_its_socket_and_leaves_nothing(lab: Lab, removal: str) -> None:
     start(lab.a)
     lab.a.run("sh", "-ec", removal.replace("vpntun", f"{sys.executable} -m vpntun"))
-    assert until(lambda: not files(lab.a) and not lab.a.has_device("wg0"), SECONDS), files(lab.a)
+    assert until(lambda: not sockets(lab.a) and not lab.a.has_device("wg0"), SECONDS), sockets(lab.a)
 
 
 def test_it_can_be_started_again_at_once(lab: Lab) -> None:
@@ -78,3 +80,130 @@ def test_a_name_is_no_command_without_wg_quicks_variable(lab: Lab) -> None:
     assert done.returncode == 2
     assert "No such command 'wg0'" in done.stderr
     assert not lab.a.has_device("wg0")
+
+
+# wg-quick itself
+
+
+class Quick:
+    """Two machines whose tunnels wg-quick sets up, each with a file wg0.conf: b waits for a."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.a, self.b = lab, lab.a, lab.b
+        self.keys = {machine: KeyPair.generate() for machine in (self.a, self.b)}
+        self.psk = format_key(KeyPair.generate().private)
+        self.files = {machine: lab.folder / machine.name / "wg0.conf" for machine in self.keys}
+        for file in self.files.values():
+            file.parent.mkdir(mode=0o700)
+
+    def write(self, *, own: str = "", allowed: str = "10.9.0.1, fd09::1") -> None:
+        """Write both files. `own`: more lines for a's [Interface]; `allowed`: its AllowedIPs."""
+        endpoint = f"Endpoint = {self.b.four}:51820\nPersistentKeepalive = 25"
+        self._write(self.a, f"Address = 10.9.0.2/24, fd09::2/64\n{own}", self.b, f"AllowedIPs = {allowed}\n{endpoint}")
+        listening = "Address = 10.9.0.1/24, fd09::1/64\nListenPort = 51820"
+        self._write(self.b, listening, self.a, "AllowedIPs = 10.9.0.2, fd09::2")
+
+    def _write(self, machine: Machine, own: str, other: Machine, peer: str) -> None:
+        self.files[machine].touch(mode=0o600)
+        self.files[machine].write_text(
+            f"[Interface]\nPrivateKey = {format_key(self.keys[machine].private)}\n{own}\n\n"
+            f"[Peer]\nPublicKey = {self.public(other)}\nPresharedKey = {self.psk}\n{peer}\n"
+        )
+
+    def public(self, machine: Machine) -> str:
+        return format_key(self.keys[machine].public)
+
+    def up(self, *machines: Machine) -> None:
+        for machine in machines:
+            machine.run("wg-quick", "up", self.files[machine], env=BY_WG_QUICK)
+
+    def down(self, machine: Machine) -> None:
+        machine.run("wg-quick", "down", self.files[machine], env=BY_WG_QUICK)
+        assert until(lambda: not sockets(machine), SECONDS), sockets(machine)
+
+
+@pytest.fixture
+def quick(lab: Lab) -> Quick:
+    if lab.a.run("ip", "link", "add", "probe", "type", "wireguard", check=False).returncode == 0:
+        pytest.skip("this kernel has WireGuard, which wg-quick prefers")
+    return Quick(lab)
+
+
+def network_of(machine: Machine) -> str:
+    """What wg-quick may change on a machine, except link-local addresses, which come late."""
+    shown = "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; nft list ruleset"
+    return "\n".join(line for line in machine.run("sh", "-c", shown).stdout.splitlines() if "fe80" not in line)
+
+
+def test_up_and_down_with_both_ends_talking(quick: Quick) -> None:
+    quick.write()
+    before = network_of(quick.a)
+    quick.up(quick.b, quick.a)
+    for address in ("10.9.0.1", "fd09::1"):
+        quick.lab.ping(quick.a, address, SECONDS)
+    quick.lab.ping(quick.b, "10.9.0.2", SECONDS, size=1392)
+    shown = quick.b.run("wg", "show", "wg0", "allowed-ips").stdout
+    assert shown == f"{quick.public(quick.a)}\t10.9.0.2/32 fd09::2/128\n"
+    [peer] = json.loads(quick.a.run(sys.executable, "-m", "vpntun", "show", "wg0", "--json").stdout)["peers"]
+    assert (peer["state"], peer["vpntun"]) == ("connected", True)
+    for machine in (quick.a, quick.b):
+        quick.down(machine)
+        assert not machine.has_device("wg0")
+    assert network_of(quick.a) == before
+    quick.up(quick.b, quick.a)
+    quick.lab.ping(quick.a, "10.9.0.1", SECONDS)
+
+
+def test_a_full_tunnel_with_wg_quicks_own_mark_and_rules(quick: Quick) -> None:
+    quick.write(allowed="0.0.0.0/0, ::/0")
+    before = network_of(quick.a)
+    quick.b.run("ip", "address", "add", "203.0.113.1/32", "dev", "lo")
+    quick.up(quick.b, quick.a)
+    assert quick.a.run("wg", "show", "wg0", "fwmark").stdout == "0xca6c\n"
+    assert "dev wg0 table 51820" in quick.a.run("ip", "route", "get", "203.0.113.1").stdout
+    quick.lab.ping(quick.a, "203.0.113.1", SECONDS)
+    quick.lab.ping(quick.a, "fd09::1", SECONDS)
+    quick.down(quick.a)
+    assert network_of(quick.a) == before
+
+
+def test_what_wg_has_changed_is_saved_by_wg_quick(quick: Quick) -> None:
+    quick.write(own="SaveConfig = true")
+    quick.up(quick.b, quick.a)
+    quick.a.run("wg", "set", "wg0", "listen-port", "51821", "peer", quick.public(quick.b), "allowed-ips", "10.9.0.0/24")
+    quick.down(quick.a)
+    saved = quick.files[quick.a].read_text()
+    for line in (
+        "Address = 10.9.0.2/24",
+        "ListenPort = 51821",
+        f"PrivateKey = {format_key(quick.keys[quick.a].private)}",
+        f"PresharedKey = {quick.psk}",
+        "AllowedIPs = 10.9.0.0/24",
+        "PersistentKeepalive = 25",
+    ):
+        assert f"{line}\n" in saved
+    quick.up(quick.a)
+    quick.lab.ping(quick.a, "10.9.0.1", SECONDS)
+
+
+def test_a_service_reloads_by_syncconf_without_losing_the_session(quick: Quick) -> None:
+    quick.write()
+    quick.up(quick.b, quick.a)
+    quick.lab.ping(quick.a, "10.9.0.1", SECONDS)
+    handshake = quick.a.run("wg", "show", "wg0", "latest-handshakes").stdout
+    quick.write(allowed="10.9.0.0/24")
+    quick.a.run("bash", "-c", f"wg syncconf wg0 <(wg-quick strip {quick.files[quick.a]})")
+    assert "10.9.0.0/24" in quick.a.run("wg", "show", "wg0", "allowed-ips").stdout
+    quick.lab.ping(quick.a, "10.9.0.1", SECONDS)
+    assert quick.a.run("wg", "show", "wg0", "latest-handshakes").stdout == handshake
+
+
+def test_the_mtu_that_wg_quick_sets_after_the_peers_is_followed(quick: Quick) -> None:
+    for machine in (quick.a, quick.b):
+        machine.run("ip", "link", "set", "veth0", "mtu", "1400")
+    quick.write()
+    quick.up(quick.b, quick.a)
+    assert "mtu 1320" in quick.a.run("ip", "link", "show", "wg0").stdout
+    quick.lab.ping(quick.a, "10.9.0.1", SECONDS, size=1292)
+    status = json.loads(quick.a.run(sys.executable, "-m", "vpntun", "show", "wg0", "--json").stdout)
+    assert status["mtu"] == 1320
