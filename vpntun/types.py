@@ -16,6 +16,9 @@ SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 The scope, a device's number, is the zone of a link-local address; the host never contains the zone.
 """
 
+Place = tuple[str, int]
+"""A host as text, which may have a zone, as in fe80::1%eth0, and a port."""
+
 CarrierName = Literal["udp", "tcp"]
 CARRIERS: tuple[CarrierName, ...] = ("udp", "tcp")
 """All carriers, the preferred one first."""

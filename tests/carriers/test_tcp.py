@@ -16,6 +16,7 @@ from vpntun.carriers.base import ConnectionOwner, Stream
 from vpntun.carriers.tcp import Dialling, TcpCarrier
 from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.carriers.udp_socket import UdpSocket
+from vpntun.errors import PortInUse
 from vpntun.wire.stream_framing import SharedBuffer
 
 
@@ -169,3 +170,40 @@ def test_closing_the_carrier_closes_its_connections_and_tells_nobody(loop: HandL
         carrier.close()
         assert outside.recv(1) == b""
     assert user.closed == []
+
+
+def test_another_port_is_listened_on_and_connections_of_the_former_one_stay(loop: HandLoop) -> None:
+    first, second = free_port(socket.AF_INET), free_port(socket.AF_INET)
+    carrier, user = TcpCarrier(loop, first, versions=[socket.AF_INET]), RecordingUser()
+    carrier.start(user)
+    with socket.create_connection(("127.0.0.1", first)) as old, ExitStack() as stack:
+        loop.settle()
+        carrier.prepare_port(second, stack, can_be_called=True)()
+        stack.pop_all()
+        assert carrier.port == second
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", first))
+        with socket.create_connection(("127.0.0.1", second)) as new:
+            loop.settle()
+            for each in (old, new):
+                each.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    each.recv(1)
+    carrier.close()
+
+
+def test_a_carrier_that_only_dials_listens_at_no_new_port(loop: HandLoop) -> None:
+    carrier = TcpCarrier(loop, None, versions=[socket.AF_INET])
+    with ExitStack() as stack:
+        carrier.prepare_port(free_port(socket.AF_INET), stack, can_be_called=True)()
+    assert carrier.port == 0
+    carrier.close()
+
+
+def test_a_taken_port_keeps_the_former_listeners(loop: HandLoop) -> None:
+    carrier = TcpCarrier(loop, free_port(socket.AF_INET), versions=[socket.AF_INET])
+    carrier.start(RecordingUser())
+    with socket.create_server(("", 0)) as other, ExitStack() as stack, pytest.raises(PortInUse):
+        carrier.prepare_port(other.getsockname()[1], stack, can_be_called=True)
+    socket.create_connection(("127.0.0.1", carrier.port)).close()
+    carrier.close()

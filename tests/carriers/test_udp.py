@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterable
+from contextlib import ExitStack
 
 import pytest
 
@@ -17,6 +18,7 @@ from vpntun.carriers.base import ConnectionOwner
 from vpntun.carriers.sockets import families
 from vpntun.carriers.udp import MOST_FORMER, SECONDS_BETWEEN, UdpCarrier
 from vpntun.core.endpoint import Endpoint, Outcome
+from vpntun.errors import PortInUse
 
 HERE = ("127.0.0.1", 4242)
 SIX = ("::1", 4242, 0, 0)
@@ -244,3 +246,40 @@ def test_the_ports_in_use_by_many_peers_are_bounded(loop: HandLoop) -> None:
     assert descriptors() - before == MOST_FORMER + 1
     carrier.close()
     assert descriptors() == before - 1
+
+
+# Another port
+
+
+def test_after_a_change_every_datagram_leaves_from_the_new_port_and_the_old_one_is_free(loop: HandLoop) -> None:
+    first, second = free_port(socket.AF_INET), free_port(socket.AF_INET)
+    carrier, user = UdpCarrier(loop, first, answers_from_where_asked=True, versions=[socket.AF_INET]), RecordingUser()
+    carrier.start(user)
+    before = descriptors()
+    with ExitStack() as stack, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        other.settimeout(5)
+        change = carrier.prepare_port(second, stack, can_be_called=True)
+        assert port_seen(carrier.candidate(other.getsockname()), other) == first
+        change()
+        stack.pop_all()
+        assert port_seen(carrier.candidate(other.getsockname()), other) == carrier.port == second
+        other.sendto(b"hello", ("127.0.0.1", second))
+        loop.until(lambda: user.received == [b"hello"])
+        UdpCarrier(loop, first, answers_from_where_asked=True, versions=[socket.AF_INET]).close()
+    assert descriptors() == before
+    carrier.close()
+
+
+def test_a_port_that_is_not_wanted_after_all_or_is_taken_changes_nothing(loop: HandLoop) -> None:
+    carrier = started(loop)
+    before = descriptors()
+    with ExitStack() as stack:
+        carrier.prepare_port(free_port(socket.AF_INET), stack, can_be_called=True)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other, ExitStack() as stack:
+        other.bind(("", 0))
+        with pytest.raises(PortInUse):
+            carrier.prepare_port(other.getsockname()[1], stack, can_be_called=True)
+    assert descriptors() == before
+    assert renewed(carrier, loop), "its port is still any"
+    carrier.close()

@@ -205,3 +205,13 @@ def test_more_addresses_than_the_cache_holds_take_no_more_memory_and_change_no_a
         assert table.find(bytes([10, 1, 0, 1])) == "b"
     assert table.find(bytes([10, 2, 0, 1])) == "a"
     assert len(table._recent) <= MOST_KNOWN
+
+
+def test_the_owner_of_a_prefix_is_that_of_exactly_this_one() -> None:
+    table: RouteTable[str] = RouteTable()
+    table.add(ip_network("10.0.0.0/8"), "wide")
+    table.add(ip_network("10.1.0.0/16"), "narrow")
+    assert table.owner(ip_network("10.0.0.0/8")) == "wide"
+    assert table.owner(ip_network("10.1.0.0/16")) == "narrow"
+    assert table.owner(ip_network("10.1.0.0/17")) is None
+    assert table.owner(ip_network("fd00::/8")) is None

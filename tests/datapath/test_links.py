@@ -166,7 +166,7 @@ def test_a_peer_that_was_replaced_has_a_new_link_and_its_old_session_is_dropped(
     town.connect()
     former = town.server.link(1)
     peers = town.table
-    peers[1] = replace(peers[1], psk=b"k" * 32)
+    peers[1] = replace(peers[1], is_vpntun=True)
     assert town.reload(peers) == (0, 0, 1)
     assert town.server.link(1) is not former
     assert not town.gets_through(1)
@@ -225,7 +225,7 @@ def test_the_endpoint_of_a_removed_peer_is_forgotten_and_that_of_a_changed_one_i
     town = new_town(3)
     town.connect()
     peers = town.table
-    peers[2] = replace(peers[2], psk=b"k" * 32)
+    peers[2] = replace(peers[2], is_vpntun=True)
     town.reload(without(peers, 1))
     town.loop.pass_time(1.0)
     town.loop.pass_time(1.0)
@@ -243,6 +243,8 @@ def test_the_endpoint_of_a_removed_peer_is_forgotten_and_that_of_a_changed_one_i
     [
         {"name": "the office"},
         {"keepalive": 5.0},
+        {"psk": b"k" * 32},
+        {"endpoint": ("192.0.2.9", 9)},
         {"allowed": (network_of(1), ip_network("10.9.0.0/16"))},
         {"allowed": (network_of(1),), "keepalive": 7.0, "name": "x"},
     ],
@@ -540,3 +542,133 @@ def test_no_descriptor_is_left_behind_by_a_hundred_reloads(new_town: Callable[..
             loop.pass_time(1.0)
         loop.settle()
         assert len(os.listdir("/proc/self/fd")) <= before
+
+
+# Changes by wg(8)
+
+
+def test_a_caller_is_sent_to_where_the_operator_says_and_moves_back_when_it_sends(
+    new_town: Callable[..., Town],
+) -> None:
+    town = new_town(2)
+    town.connect()
+    link, session = town.server.link(1), town.server.link(1).peer.keys.current
+    where = link.endpoint
+    public = key_of(1).public
+    peers = {**town.table, 1: replace(town.table[1], endpoint=("127.0.0.1", 9))}
+    town.server.links.change(peers.values(), {public: ("127.0.0.1", 9)})
+    assert link.endpoint == town.server.udp.candidate(("127.0.0.1", 9))
+    assert town.gets_through(1)
+    assert link.endpoint == where
+    assert link.peer.keys.current is session
+    town.server.links.change(peers.values(), {public: ("127.0.0.1", 9)})
+    assert link.endpoint != where, "though it is configured as before"
+
+
+def test_a_caller_that_was_never_seen_is_asked_where_the_operator_says(new_town: Callable[..., Town]) -> None:
+    town = new_town(1)
+    public = key_of(0).public
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
+        sink.bind(("127.0.0.1", 0))
+        sink.settimeout(5)
+        at = ("127.0.0.1", int(sink.getsockname()[1]))
+        town.server.links.change(town.table.values(), {public: at})
+        assert len(sink.recv(2000)) == 148
+        added = replace(settings_of(7), endpoint=at)
+        town.reload({**town.table, 7: added})
+        assert len(sink.recv(2000)) == 148
+    assert town.server.link(7).endpoint == town.server.udp.candidate(at)
+
+
+def test_a_called_peer_is_called_at_another_address_and_its_session_continues(
+    new_town: Callable[..., Town], loop: HandLoop, tmp_path: Path
+) -> None:
+    town = new_town(1)
+    caller = Server(loop, free_port(socket.AF_INET), [], tmp_path / "caller", number=0)
+    try:
+        there = replace(called(-1, town.port), allowed=(network_of(0),), transport="udp")
+        caller.links.change([there])
+        link = caller.links.of(key_of(-1).public)
+        loop.until(lambda: town.server.connected() == caller.connected() == 1)
+        session = link.peer.keys.current
+        assert caller.links.is_called_at(key_of(-1).public, ("127.0.0.1", town.port))
+        assert not caller.links.is_called_at(key_of(-1).public, ("127.0.0.2", town.port))
+        caller.links.change([replace(there, host="127.0.0.2")])
+        assert caller.links.of(key_of(-1).public) is link
+        assert link.endpoint == caller.udp.candidate(("127.0.0.2", town.port))
+        assert link.peer.keys.current is session
+        loop.settle()
+        assert caller.links.is_called_at(key_of(-1).public, ("127.0.0.2", town.port))
+        caller.links.change([replace(there, host="vpn.example.org")])
+        assert caller.links.of(key_of(-1).public) is not link
+    finally:
+        caller.links.change([])
+        caller.close()
+
+
+def test_over_a_connection_the_former_path_stays_in_use_until_the_new_one_is_found(
+    new_town: Callable[..., Town], loop: HandLoop, tmp_path: Path
+) -> None:
+    town = new_town(1, tcp=True)
+    caller = Server(loop, free_port(socket.AF_INET), [], tmp_path / "caller", number=0)
+    try:
+        there = replace(called(-1, town.port), allowed=(network_of(0),))
+        caller.links.change([there])
+        link = caller.links.of(key_of(-1).public)
+        loop.until(lambda: town.server.connected() == caller.connected() == 1)
+        former = link.endpoint
+        loop.pass_time(1.0)  # the peer takes two initiations only after a while
+        caller.links.change([replace(there, host="127.0.0.2")])
+        assert link.endpoint is former
+        loop.until(lambda: link.endpoint is not None and link.endpoint.address[0] == "127.0.0.2")
+    finally:
+        caller.links.change([])
+        caller.close()
+
+
+def test_other_keys_of_this_end_ask_every_peer_that_had_a_session(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    town.connect()
+    town.server.engine.node.identity = key_of(1)
+    town.server.links.identify(key_of(1))
+    assert list(town.server.engine.links) == [town.server.link(0).peer], "the other has this end's key now"
+    assert town.server.link(0).peer.keys.current is None
+    assert not town.gets_through(0)
+    drops = town.crowd.drops
+    town.loop.until(lambda: drops["unknown peer"] + drops["bad mac1"] + drops["unknown index"])
+
+
+def test_without_keys_there_are_no_links_and_the_endpoints_are_remembered(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    town.connect()
+    peers = town.table
+    where = town.server.link(0).endpoint
+    town.server.links.dissolve()
+    assert not town.server.engine.links
+    assert town.server.links.change(peers.values()) == (2, 0, 0)
+    assert town.server.link(0).endpoint == where
+
+
+def test_a_keepalive_that_is_turned_on_is_sent_at_once(new_town: Callable[..., Town]) -> None:
+    town = new_town(1)
+    town.connect()
+    sent = town.server.link(0).peer.sent_bytes
+    town.reload({0: replace(town.table[0], keepalive=25.0)})
+    assert town.server.link(0).peer.sent_bytes == sent + 32
+    town.reload({0: replace(town.table[0], keepalive=26.0)})
+    assert town.server.link(0).peer.sent_bytes == sent + 32
+
+
+def test_the_port_changes_and_peers_are_shown_the_new_one(new_town: Callable[..., Town]) -> None:
+    town = new_town(2)
+    town.connect()
+    sessions = [town.server.link(number).peer.keys.current for number in range(2)]
+    fresh = free_port(socket.AF_INET)
+    sent = [town.server.link(number).peer.sent_bytes for number in range(2)]
+    town.server.engine.change_port(fresh, can_be_called=True)
+    assert town.server.udp.port == fresh
+    assert [town.server.link(number).peer.sent_bytes for number in range(2)] == [each + 32 for each in sent]
+    assert [town.server.link(number).peer.keys.current for number in range(2)] == sessions
+    assert town.reaches(0)
+    town.reload(without(town.table, 0))
+    town.loop.settle()

@@ -7,6 +7,7 @@ sockets, watches them, and makes the endpoints that links send to (core/endpoint
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Protocol, TypeAlias
 
 from vpntun.core.endpoint import Endpoint, Outcome, Reachable
@@ -136,6 +137,13 @@ class Carrier(Protocol):
 
     def give_up_dials(self, owner: ConnectionOwner) -> None:
         """Give up the connections that are being opened for an owner."""
+
+    def prepare_port(self, port: int, stack: ExitStack, *, can_be_called: bool) -> Callable[[], None]:
+        """Open sockets on another local port, 0 for any, and return the function that changes to them.
+
+        `stack` closes them if they are not wanted after all. `can_be_called`: whether peers may call there. Endpoints
+        that were made before the change must be made again. Raises PortInUse, PrivilegeError or VpntunError.
+        """
 
     def set_mark(self, mark: int) -> None:
         """Give every packet that leaves from now on this mark, 0 for none. Raises PrivilegeError."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from weakref import WeakSet
 
@@ -51,8 +51,9 @@ class TcpCarrier:
         self._listeners: list[TcpListener] = []
         self._connections: WeakSet[TcpConnection] = WeakSet()
         self._dials: WeakSet[Dialling] = WeakSet()
+        self._versions = families() if versions is None else versions
         try:
-            for family in (families() if versions is None else versions) if port is not None else ():
+            for family in self._versions if port is not None else ():
                 self._listeners.append(TcpListener(family, port or 0, mark))
         except BaseException:
             self.close()
@@ -66,8 +67,7 @@ class TcpCarrier:
     def start(self, user: CarrierUser) -> None:
         """Accept connections from now on."""
         self._user = user
-        for listener in self._listeners:
-            self._loop.watch(listener.fileno(), partial(self._accept, listener))
+        self._watch_listeners()
 
     def candidate(self, address: SocketAddress) -> Endpoint | None:
         """Return None: a TCP endpoint is a connection."""
@@ -76,6 +76,24 @@ class TcpCarrier:
     def renew(self, in_use: Iterable[Endpoint]) -> bool:
         """Return False: each connection has its own port."""
         return False
+
+    def prepare_port(self, port: int, stack: ExitStack, *, can_be_called: bool) -> Callable[[], None]:
+        """Listen on another port as well, as Carrier.prepare_port. The change ends the former listeners alone."""
+        fresh: list[TcpListener] = []
+        for family in self._versions if self._listeners and port else ():
+            fresh.append(TcpListener(family, port, self._mark))
+            stack.callback(fresh[-1].close)
+
+        def change() -> None:
+            former, self._listeners = self._listeners, fresh
+            self.port = port if fresh else 0
+            for listener in former:
+                self._loop.forget(listener.fileno())
+                listener.close()
+            if self._user is not None:
+                self._watch_listeners()
+
+        return change
 
     def dial(self, candidate: Endpoint, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
         """Open a connection, as Carrier.dial; give up after ten seconds."""
@@ -124,6 +142,10 @@ class TcpCarrier:
             self._loop.forget(listener.fileno())
             listener.close()
         self.accepted.close()
+
+    def _watch_listeners(self) -> None:
+        for listener in self._listeners:
+            self._loop.watch(listener.fileno(), partial(self._accept, listener))
 
     def _accept(self, listener: TcpListener) -> None:
         for connection in listener.accept(self._loop, self.accepted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import partial
 
 from vpntun.carriers.base import CarrierUser, ConnectionOwner, Stream
@@ -47,7 +48,9 @@ class UdpCarrier:
         self._user: CarrierUser | None = None
         self._former: list[UdpSocket] = []
         self._renewed_at = -math.inf
-        self.sockets = self._open(families() if versions is None else versions)
+        self.sockets = self._open(
+            families() if versions is None else versions, port, answers_from_where_asked=answers_from_where_asked
+        )
 
     @classmethod
     def open(cls, tunnel: Tunnel, mark: int, loop: Loop) -> UdpCarrier:
@@ -98,7 +101,7 @@ class UdpCarrier:
             return False
         fresh: dict[int, UdpSocket] = {}
         try:
-            fresh = self._open(self.sockets)
+            fresh = self._open(self.sockets, 0, answers_from_where_asked=False)
             for udp in fresh.values():
                 self._watch(udp, user)
         except (OSError, VpntunError) as error:
@@ -113,6 +116,24 @@ class UdpCarrier:
         self.sockets = fresh
         self._renewed_at = now
         return True
+
+    def prepare_port(self, port: int, stack: ExitStack, *, can_be_called: bool) -> Callable[[], None]:
+        """Open sockets on another port, as Carrier.prepare_port. The change closes all former ones."""
+        fresh = self._open(self.sockets, port, answers_from_where_asked=can_be_called)
+        for udp in fresh.values():
+            stack.callback(udp.close)
+
+        def change() -> None:
+            former = [*self._former, *self.sockets.values()]
+            self._port, self._answers_from_where_asked = port, can_be_called
+            self._former, self.sockets = [], fresh
+            if self._user is not None:
+                for udp in fresh.values():
+                    self._watch(udp, self._user)
+            for udp in former:
+                self._close(udp)
+
+        return change
 
     def dial(self, candidate: Endpoint, owner: ConnectionOwner, on_done: Callable[[Stream | None], None]) -> None:
         """Fail: UDP has no connections."""
@@ -135,16 +156,12 @@ class UdpCarrier:
         for udp in (*self._former, *self.sockets.values()):
             self._close(udp)
 
-    def _open(self, versions: Iterable[int]) -> dict[int, UdpSocket]:
+    def _open(self, versions: Iterable[int], port: int, *, answers_from_where_asked: bool) -> dict[int, UdpSocket]:
         opened: dict[int, UdpSocket] = {}
         try:
             for family in versions:
                 opened[family] = UdpSocket(
-                    family,
-                    self._port,
-                    self._loop,
-                    answers_from_where_asked=self._answers_from_where_asked,
-                    mark=self._mark,
+                    family, port, self._loop, answers_from_where_asked=answers_from_where_asked, mark=self._mark
                 )
         except BaseException:
             for udp in opened.values():

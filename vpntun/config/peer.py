@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from vpntun.crypto.keys import KEY_SIZE
-from vpntun.types import Network, Transport
+from vpntun.types import Network, Place, Transport
 
 NO_PSK = bytes(KEY_SIZE)
 
@@ -17,7 +17,8 @@ class PeerSettings:
     """Peer as configured.
 
     `host`: None if the peer calls this end. `keepalive`: seconds, 0 for none. `is_vpntun`: the peer is certainly a
-    vpntun, since it has the same shared key.
+    vpntun, since it has the same shared key. `endpoint`: address and port where a peer that calls was last, if the
+    operator has said so; such a peer is asked there, and moves.
     """
 
     public: bytes
@@ -29,6 +30,7 @@ class PeerSettings:
     transport: Transport = "udp"
     name: str = ""
     is_vpntun: bool = False
+    endpoint: Place | None = None
 
     @cached_property
     def allowed_as_text(self) -> list[str]:

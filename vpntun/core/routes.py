@@ -83,6 +83,11 @@ class RouteTable(Generic[Link]):
             self._by_link[link][size, shift].remove(prefix)
             self._drop(size, shift, {prefix})
 
+    def owner(self, network: Network) -> Link | None:
+        """Return the link to which exactly this prefix leads, whatever wider ones do."""
+        size, shift, prefix = _key_of(network)
+        return self._levels[size].get(shift, {}).get(prefix)
+
     def remove_all(self, link: Link) -> None:
         """Remove every prefix that leads to `link`."""
         self.empty_caches()

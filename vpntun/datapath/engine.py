@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from vpntun.carriers.base import Carrier, ConnectionOwner, DatagramSource, Stream
 from vpntun.core.endpoint import Endpoint, Outcome, Reachable
@@ -181,6 +181,32 @@ class Engine:
         if any(renewed):
             for link in self.links.values():
                 link.renew_candidates()
+
+    def change_port(self, port: int, *, can_be_called: bool) -> None:
+        """Use this local port from now on, 0 for any. Peers are shown it at once; connections stay.
+
+        `can_be_called`: whether peers may call there. Raises PortInUse, PrivilegeError or VpntunError, and then nothing
+        has changed.
+        """
+        carriers = self._carriers.values()
+        with ExitStack() as opened:
+            changes = [carrier.prepare_port(port, opened, can_be_called=can_be_called) for carrier in carriers]
+            opened.pop_all()
+        in_use = [
+            (link, endpoint.address, endpoint.flow.source)
+            for link in self.links.values()
+            if (endpoint := link.endpoint) is not None and not endpoint.is_stream
+        ]
+        for change in changes:
+            change()
+        for link in self.links.values():
+            link.renew_candidates()
+        for link, address, source in in_use:
+            fresh = next(filter(None, (carrier.candidate(address) for carrier in carriers)), None)
+            if fresh is not None:
+                if source:
+                    fresh.send_from(source)
+                link.send_again_from(fresh)
 
     def network_changed(self) -> None:
         """Look, a few links a turn, whether packets to the peers take other routes now."""

@@ -1,10 +1,13 @@
-"""Links of one interface, one for each configured peer, and their changes at a reload.
+"""Links of one interface, one for each configured peer, and their changes at a reload or by wg(8).
 
 new peer                                a link is added
 removed peer                            its keys are wiped, its connections closed, its routes removed
 other allowed IPs, keepalive or name    changed in place, and the session continues
+other preshared key                     the same; the next handshake uses it
+other address to call                   the same; over UDP the peer is sent to there at once
 any other change of a peer              the peer is removed, and added as a new one
 unchanged peer                          left alone
+other keys of this end                  every session ends, and the peers that had one are asked for another
 
 A reload has the same result as a restart with the same configuration: if several peers have the same prefix, it belongs
 to the last of them.
@@ -15,11 +18,13 @@ from __future__ import annotations
 import ipaddress
 import pathlib
 import random
+import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
-from vpntun.carriers.sockets import address_at, host_of
+from vpntun.carriers.sockets import address_at, family_of, host_of
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel, explain_covering
 from vpntun.core.endpoint import Endpoint
@@ -27,14 +32,14 @@ from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.selection.server import ServerCarriers
 from vpntun.core.wireguard.peer import Peer
-from vpntun.crypto.keys import format_key
+from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.datapath.engine import Engine
 from vpntun.link.client_link import ClientLink
 from vpntun.link.link import Link
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.resolver import Found, Lookups, Resolver
 from vpntun.runtime.state import Endpoints, TimestampFile
-from vpntun.types import DIALLED
+from vpntun.types import DIALLED, Network, Place
 
 SHOWN_OF_A_KEY = 8
 """Characters of a key that stand for a peer without a name in the log."""
@@ -60,6 +65,7 @@ class Links:
         self._lookups = lookups
         self._rng = random.Random()
         self._endpoints = Endpoints(name or tunnel.interface, engine.loop, state)
+        self._state = state
         self._identity = tunnel.keys
         self._timestamps = TimestampFile(self._identity.public, state)
         self._alone = False
@@ -74,8 +80,34 @@ class Links:
         """Return how the link's peer is configured."""
         return self._settings[link.peer.public]
 
-    def change(self, wanted: Iterable[PeerSettings]) -> tuple[int, int, int]:
-        """Make the links match these peers; return how many peers were added, removed and changed."""
+    def identify(self, identity: KeyPair) -> None:
+        """Use other keys of this end from now on. A peer with the same key is removed."""
+        if identity.public in self._settings:
+            self._remove(identity.public)
+        self._identity = identity
+        self._timestamps = TimestampFile(identity.public, self._state)
+        for link in self._engine.links.values():
+            link.identify(identity, self._timestamps)
+
+    def is_called_at(self, public: bytes, place: Place) -> bool:
+        """Whether a peer that is called is at this address and port, or its name has this address."""
+        link, address = self.of(public), address_at(*place)
+        known = [*link.destinations, *(link.candidates if isinstance(link, ClientLink) else ())]
+        return any(address == each.address for each in known)
+
+    def dissolve(self) -> None:
+        """Remove every link, since this end has no keys any more. The endpoints are remembered."""
+        for public in list(self._settings):
+            self._remove(public)
+        self.close()
+
+    def change(
+        self, wanted: Iterable[PeerSettings], moved: Mapping[bytes, Place] = MappingProxyType({})
+    ) -> tuple[int, int, int]:
+        """Make the links match these peers; return how many peers were added, removed and changed.
+
+        `moved`: where peers that call are to be sent to now, wherever they have moved by themselves.
+        """
         fresh = {settings.public: settings for settings in wanted}
         self._alone = len(fresh) == 1
         gone = [public for public in self._settings if public not in fresh]
@@ -88,6 +120,9 @@ class Links:
             self._change(fresh[public])
         for public in new:
             self._add(fresh[public])
+        for public, place in moved.items():
+            if (endpoint := self._endpoint_at(place)) is not None:
+                self.of(public).move(endpoint)
         self._settle(fresh)
         return len(new), len(gone), len(changed)
 
@@ -135,20 +170,50 @@ class Links:
         del self._settings[public]
 
     def _change(self, settings: PeerSettings) -> None:
-        kept = replace(
-            self._settings[settings.public], allowed=settings.allowed, keepalive=settings.keepalive, name=settings.name
-        )
-        if kept != settings:
-            self._remove(settings.public)
+        public, link = settings.public, self.of(settings.public)
+        former = self._settings[public]
+        if not self._can_remain(link, former, settings):
+            self._remove(public)
             self._add(settings)
             return
-        link, routes = self.of(settings.public), self._engine.routes
-        self._settings[settings.public] = settings
-        link.keep_alive(settings.keepalive)
-        for network in set(routes.networks_of(link)) - set(settings.allowed):
-            routes.remove(network)
-        for network in settings.allowed:
-            routes.add(network, link)
+        self._settings[public] = settings
+        if settings.psk != former.psk:
+            link.change_psk(settings.psk)
+        if settings.keepalive != former.keepalive:
+            link.keep_alive(settings.keepalive)
+            if not former.keepalive:
+                link.turn_on_keepalive()
+        if settings.allowed is not former.allowed:
+            self._route(link, former.allowed, settings.allowed)
+
+    def _can_remain(self, link: Link, former: PeerSettings, settings: PeerSettings) -> bool:
+        """Whether the link of a changed peer can remain; if so, and there is another address to call, call it there."""
+        kept = replace(
+            former,
+            allowed=settings.allowed,
+            keepalive=settings.keepalive,
+            name=settings.name,
+            psk=settings.psk,
+            endpoint=settings.endpoint,
+        )
+        if kept == settings:
+            return True
+        host, port = settings.host, settings.port
+        if host is None or not isinstance(link, ClientLink) or replace(kept, host=host, port=port) != settings:
+            return False
+        endpoint = self._endpoint_at((host, port))
+        if endpoint is not None:
+            link.call_at(endpoint, self._resolver(lambda: link, host, port))
+        return endpoint is not None
+
+    def _route(self, link: Link, former: Iterable[Network], wanted: Iterable[Network]) -> None:
+        """Make the routes of a link match, except those to prefixes that another link has by now."""
+        routes, to_link = self._engine.routes, set(wanted)
+        for network in to_link.symmetric_difference(former):
+            if network in to_link:
+                routes.add(network, link)
+            elif routes.owner(network) is link:
+                routes.remove(network)
 
     def _settle(self, fresh: dict[bytes, PeerSettings]) -> None:
         """Update what depends on all peers: names for the log, prefixes that several peers have, covered endpoints."""
@@ -165,19 +230,19 @@ class Links:
 
     def _server_link(self, peer: Peer, settings: PeerSettings) -> Link:
         """Return the link of a peer that calls."""
-        peer.endpoint = self._last_endpoint(peer.public)
+        peer.endpoint = self._last_endpoint(settings)
         return Link(self._engine, peer, ServerCarriers(peer, self._rng), self._records(settings), self._name(settings))
 
     def _client_link(self, peer: Peer, settings: PeerSettings) -> Link:
         """Return the link of a peer that is called."""
-
-        def resolved(found: Found) -> None:
-            link.resolved(self._candidates(found))
-
-        resolver = Resolver(self._lookups, settings.host or "", settings.port, resolved)
+        resolver = self._resolver(lambda: link, settings.host or "", settings.port)
         selector = ClientCarriers(peer, settings.transport, self._rng)
         link = ClientLink(self._engine, peer, selector, self._records(settings), resolver, self._name(settings))
         return link
+
+    def _resolver(self, link: Callable[[], ClientLink], host: str, port: int) -> Resolver:
+        """Return the look-ups of a peer's host, of which the link is told."""
+        return Resolver(self._lookups, host, port, lambda found: link().resolved(self._candidates(found)))
 
     def _records(self, settings: PeerSettings) -> RecordProtocol:
         engine = self._engine
@@ -206,8 +271,16 @@ class Links:
                 candidates.append(endpoint)
         return candidates
 
-    def _last_endpoint(self, public: bytes) -> Endpoint | None:
-        """Return the endpoint at which a peer was reached before this program was restarted."""
-        place = self._endpoints.recall(public)
+    def _last_endpoint(self, settings: PeerSettings) -> Endpoint | None:
+        """Return where the operator says that a peer is, or where it was before this program was restarted."""
+        if settings.endpoint is not None:
+            return self._endpoint_at(settings.endpoint)
+        place = self._endpoints.recall(settings.public)
         address = address_at(*place) if place is not None else None
         return self._engine.candidate(address) if address is not None else None
+
+    def _endpoint_at(self, place: Place) -> Endpoint | None:
+        """Return the endpoint of an address and port; None for a name, or if a peer cannot be reached there."""
+        address = address_at(*place)
+        found = [(socket.AddressFamily(family_of(address)), address)] if address is not None else []
+        return next(iter(self._candidates(found)), None)

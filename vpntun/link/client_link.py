@@ -57,9 +57,14 @@ class ClientLink(Link, ConnectionOwner):
         self._connections: set[Stream] = set()
 
     @property
+    def candidates(self) -> list[Endpoint]:
+        """The addresses that the peer's name had last."""
+        return self._client.candidates
+
+    @property
     def destinations(self) -> list[Endpoint]:
         """The endpoints that messages may be sent to now: while the peer is searched for, all its addresses."""
-        return [*super().destinations, *(self._client.candidates if self.searching else ())]
+        return [*super().destinations, *(self.candidates if self.searching else ())]
 
     def stop(self) -> None:
         """Stop for good: close the connections, and stop looking up the name."""
@@ -72,6 +77,19 @@ class ClientLink(Link, ConnectionOwner):
         """Process the addresses to which the peer's name resolves now."""
         self.act(self._client.resolved(candidates, self._loop.now))
 
+    def call_at(self, endpoint: Endpoint, resolver: Resolver) -> None:
+        """Call the peer at another address from now on, which `resolver` finds. The session continues there.
+
+        Over a connection the former path stays in use until the new one is found.
+        """
+        self._resolver.close()
+        self._resolver = resolver
+        self.resolved([endpoint])
+        if self.endpoint is not None and not self.endpoint.is_stream:
+            self.move(endpoint)
+        else:
+            self._ask_again(True)
+
     def ready(self, connection: Stream) -> None:
         """Send the waiting packets: a connection accepts data again."""
         self.drain_queue()
@@ -83,7 +101,7 @@ class ClientLink(Link, ConnectionOwner):
 
     def renew_candidates(self) -> None:
         """Call the peer's addresses from the local port that is used from now on."""
-        renewed = [self._dialler.candidate(each.address) for each in self._client.candidates]
+        renewed = [self._dialler.candidate(each.address) for each in self.candidates]
         self._client.renewed([each for each in renewed if each is not None], self._loop.now)
 
     def renew_port(self) -> None:

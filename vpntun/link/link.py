@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from vpntun.core.endpoint import Endpoint
+from vpntun.core.events import HandshakeWanted
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.executor import CarrierSelector
-from vpntun.core.wireguard.peer import Peer
+from vpntun.core.wireguard.peer import Peer, Timestamps
+from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket
 from vpntun.link.drops import note_drop
@@ -145,6 +147,43 @@ class Link(SendingLink):
                 self._owner.deliver_bundle(self, memoryview(bytearray(restored)), source, ecn)
         except BadPacket as bad:
             self.drop(bad, source)
+
+    # Changes by the operator
+
+    def identify(self, identity: KeyPair, timestamps: Timestamps) -> None:
+        """Use other keys of this end. A peer with which there was a session is asked for another one at once."""
+        is_wanted = self.peer.keys.current is not None or self.searching
+        self.peer.identify(identity, timestamps)
+        self._ask_again(is_wanted)
+
+    def change_psk(self, psk: bytes) -> None:
+        """Use another preshared key from the next handshake on; one that is under way begins again."""
+        self.peer.change_psk(psk)
+        self._ask_again(self.searching)
+
+    def move(self, endpoint: Endpoint) -> None:
+        """Send to this endpoint from now on, as if the peer had moved there. The peer may move on."""
+        former = self.peer.endpoint
+        events = self.peer.move_to(endpoint)
+        if former is None and events:
+            self.start()
+            self._has_moved()
+        else:
+            self.act(events)
+            self._ask_again(bool(events) and self.searching)
+
+    def send_again_from(self, endpoint: Endpoint) -> None:
+        """Send to the same address through another socket, and show the peer where this end is now."""
+        self.peer.endpoint = endpoint
+        self.rerouted(lost=False)
+
+    def turn_on_keepalive(self) -> None:
+        """Send a keepalive at once, as WireGuard does when the operator turns it on; without a session, ask for one."""
+        if self.endpoint is not None:
+            self.act(self.peer.keepalive(self.endpoint, self._loop.now) or [HandshakeWanted()])
+
+    def _ask_again(self, is_wanted: bool) -> None:
+        self.act(self._executor.selector.woken(self._loop.now) if is_wanted else ())
 
     # For the core
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from tests.core.fakes import FakeEndpoint, FakeTimestamps
 from tests.core.pair import AT_LEFT, AT_RIGHT, CLIENT_KEYS, SERVER_KEYS, Pair, Side, only, refusal, sent
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.events import Established, Event, HandshakeWanted, Moved, Transmit
+from vpntun.core.wireguard.indices import Indices
+from vpntun.core.wireguard.peer import Handshake, Peer, SessionOwner
 from vpntun.core.wireguard.timers import LARGEST_JITTER
 from vpntun.crypto.session import REJECT_AFTER_MESSAGES
 from vpntun.types import NEVER
@@ -432,3 +436,47 @@ def test_any_authentic_message_sets_the_endpoint_of_a_peer_without_one() -> None
     pair.shake_hands()
     pair.right.peer.endpoint = None
     assert pair.to_right(early) == [Moved(AT_LEFT, None)]
+
+
+# Changes by the operator
+
+
+def test_other_keys_of_this_end_end_every_session_and_the_next_handshake_is_made_with_them() -> None:
+    pair = ready()
+    session = pair.left.peer.keys.current
+    assert session is not None
+    pair.left.peer.identify(SERVER_KEYS, FakeTimestamps())
+    assert pair.left.peer.keys.all() == []
+    assert not session.may_send(pair.now)
+    assert refusal(pair.right, pair.initiation(), AT_LEFT, pair.now) == "own key"
+
+
+def test_another_preshared_key_keeps_the_session_and_begins_the_handshake_again() -> None:
+    pair = ready()
+    pair.now += 6
+    asked = pair.initiation()
+    pair.left.peer.change_psk(b"k" * 32)
+    pair.right.peer.change_psk(b"k" * 32)
+    pair.assert_data_flows()
+    answer = only(pair.to_right(asked))
+    assert refusal(pair.left, answer, AT_RIGHT, pair.now) == "unknown index"
+    pair.now += 6
+    pair.shake_hands()
+    pair.assert_data_flows()
+
+
+def test_ends_with_different_preshared_keys_have_no_new_session() -> None:
+    pair = Pair()
+    pair.left.peer.change_psk(b"k" * 32)
+    response = only(pair.to_right(pair.initiation()))
+    assert refusal(pair.left, response, AT_RIGHT, pair.now) == "bad tag"
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_a_peer_with_a_low_order_key_is_sent_nothing_and_reserves_nothing(last: int) -> None:
+    rng, indices = random.Random(1), Indices[Handshake | SessionOwner]()
+    low = Peer(CLIENT_KEYS, bytes([last, *bytes(31)]), bytes(32), indices, FakeTimestamps(), rng)
+    for now in (0.0, 6.0):
+        assert low.initiate(AT_RIGHT, now) == []
+        assert low.initiate_also(AT_LEFT, now) == []
+    assert len(indices) == 0

@@ -329,8 +329,17 @@ class Peer:
     def forget(self) -> None:
         """Drop every session and handshake, and free their indices."""
         self._release(self.keys.wipe())
-        for handshake in (*self._handshakes.values(), self._return_handshake):
-            self._forget(handshake)
+        self._forget_handshakes()
+
+    def identify(self, identity: KeyPair, timestamps: Timestamps) -> None:
+        """Use other keys of this end from now on. Sessions and handshakes made with the former ones are dropped."""
+        self._identity, self._timestamps = identity, timestamps
+        self.forget()
+
+    def change_psk(self, psk: bytes) -> None:
+        """Use another preshared key in every handshake from now on, as WireGuard does: sessions continue."""
+        self._psk = psk
+        self._forget_handshakes()
 
     def _begin(self, handshake: Handshake, endpoint: Endpoint, now: float) -> list[Event]:
         """Send a new initiation, which replaces the handshake's former one."""
@@ -345,6 +354,10 @@ class Peer:
         handshake.initiator, handshake.index = initiator, index
         handshake.sent_to = {endpoint: now}
         return [self._transmit(handshake.initiation, endpoint, now)]
+
+    def _forget_handshakes(self) -> None:
+        for handshake in (*self._handshakes.values(), self._return_handshake):
+            self._forget(handshake)
 
     def _forget(self, handshake: Handshake) -> None:
         """Drop a handshake and its 5 s limit."""
