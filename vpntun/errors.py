@@ -35,6 +35,10 @@ class ConfigurationError(VpntunError):
     exit_status = 3
 
 
+class CannotChange(ConfigurationError):
+    """A setting that a running tunnel cannot change, or that is not this end's to choose."""
+
+
 class KeyFileError(VpntunError):
     """The key file is missing, malformed, or others can read it."""
 

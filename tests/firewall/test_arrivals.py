@@ -74,3 +74,20 @@ def test_tables_that_cannot_be_updated_stay_and_each_failure_after_a_success_is_
         assert "cannot be updated" in line
     arrivals.close()
     assert ruleset() == ""
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
+@in_own_network
+def test_the_tables_follow_the_port_where_the_peers_connect() -> None:
+    arrivals = Arrivals("tun3", 55555)
+    arrivals.change_port(4500)
+    assert ruleset() == ""
+    arrivals.mark(0xCA6C, ["10.9.0.2"])
+    assert "dport 4500" in ruleset()
+    arrivals.change_port(4501)
+    assert "dport 4501" in ruleset()
+    assert "dport 4500" not in ruleset()
+    assert "10.9.0.2" in ruleset()
+    arrivals.change_port(None)
+    assert "dport" not in ruleset()
+    arrivals.close()

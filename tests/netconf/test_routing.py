@@ -14,7 +14,7 @@ import pytest
 
 from tests.machine import logged
 from tests.netconf.kernel import add_up, in_own_network
-from vpntun.errors import ConfigurationError, PrivilegeError
+from vpntun.errors import CannotChange, ConfigurationError, PrivilegeError
 from vpntun.firewall.arrivals import Arrivals
 from vpntun.netconf import change_kinds
 from vpntun.netconf.change_kinds import Route, Rule, Up
@@ -250,3 +250,48 @@ def test_a_new_allowed_ip_replaces_the_copy_of_another_tunnels_route_unless_it_i
         assert routed(netlink, "10.5.0.0/16", table) == {own}
         of[0].apply(networks("0.0.0.0/0"))
         assert routed(netlink, "10.5.0.0/16", table) == {other}
+
+
+@pytest.mark.parametrize(("table", "mark"), [("off", 0), ("off", 7), ("auto", 7), (99, 7)])
+@in_own_network
+def test_the_operators_mark_may_change_where_no_rule_of_the_tunnel_needs_it(
+    tmp_path: Path, table: Table, mark: int
+) -> None:
+    marks: list[int] = []
+    routes = HostRoutes("tun3", table, mark, Journal("tun3", tmp_path), ephemeral=True, set_mark=marks.append)
+    routes.choose_mark(networks("10.0.0.0/24"))
+    routes.change_mark(9)
+    with Netlink() as netlink:
+        for rule in full_tunnel_rules("tun4", [4], 8, 8, []):
+            rule.make(netlink)
+    routes.rules_changed()
+    assert marks == [9], "the operator has chosen one"
+    routes.change_mark(0)
+    routes.rules_changed()
+    assert marks == [9, 0, 8]
+
+
+@in_own_network
+def test_a_full_tunnel_keeps_the_mark_that_its_rules_need(tmp_path: Path, of: list[HostRoutes]) -> None:
+    with Netlink() as netlink:
+        add_up(netlink, "tun3", "10.9.0.2/24")
+    of.append(tunnel(tmp_path, "auto"))
+    mark = of[0].choose_mark(networks("0.0.0.0/0"))
+    for is_set in (False, True):
+        if is_set:
+            of[0].apply(networks("0.0.0.0/0"))
+        of[0].change_mark(0)
+        of[0].change_mark(mark)
+        with pytest.raises(CannotChange, match=f"need the mark {mark}"):
+            of[0].change_mark(mark + 1)
+
+
+@in_own_network
+def test_a_mark_that_this_user_may_not_set_changes_nothing(tmp_path: Path) -> None:
+    def refuse(_: int) -> None:
+        raise PrivilegeError("no right")
+
+    routes = HostRoutes("tun3", "off", 7, Journal("tun3", tmp_path), ephemeral=True, set_mark=refuse)
+    with pytest.raises(PrivilegeError):
+        routes.change_mark(9)
+    assert routes.choose_mark(()) == 7

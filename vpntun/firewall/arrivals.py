@@ -102,6 +102,13 @@ class Arrivals:
         self._content, self._problem = content, ""
         return True
 
+    def change_port(self, port: int | None) -> None:
+        """Mark what arrives for another port from now on, as the peers connect there."""
+        self._port = port
+        if self._content is not None:
+            content, self._content = self._content, None
+            self.mark(*content)
+
     def close(self) -> None:
         """Remove the tables."""
         if self._tables is not None:

@@ -104,6 +104,15 @@ class HostNetwork:
         with suppress(DeviceError, OSError):  # the upkeep looks again
             self._routes.rules_changed()
 
+    def change_mark(self, mark: int) -> None:
+        """Give the tunnel's sockets another mark of the operator's, as HostRoutes.change_mark."""
+        self._routes.change_mark(mark)
+        self.rules_changed()
+
+    def peers_connect_at(self, tcp_port: int | None) -> None:
+        """Note another port where the peers connect by TCP, None if they do not."""
+        self._routes.peers_connect_at(tcp_port)
+
     def awaited(self, peers: Collection[PeerSettings], is_found: Callable[[str, int], bool]) -> list[PeerSettings]:
         """List the peers whose names are unknown, and must be found before anything may lead to them."""
         if not self.may_lead_look_ups_inside:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
-from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
+from vpntun.errors import CannotChange, ConfigurationError, DeviceError, PrivilegeError
 from vpntun.firewall.arrivals import Arrivals
 from vpntun.netconf.change_kinds import (
     MERGED,
@@ -131,6 +131,27 @@ class HostRoutes:
             finally:
                 if not self._full and not self._merged:
                     self._arrivals.close()
+
+    def change_mark(self, mark: int) -> None:
+        """Give the tunnel's sockets another FwMark of the operator's, 0 for none.
+
+        Rules of this tunnel's own keep the mark that they need: 0 then leaves it as it is. Raises CannotChange for
+        another one, or PrivilegeError; then nothing has changed.
+        """
+        chosen_here = self._table == "auto" and bool(self._number) and not self._fixed_mark
+        if self._full or self._merged or chosen_here:
+            if mark not in (0, self._mark):
+                raise CannotChange(
+                    f"this tunnel's own rules need the mark {self._mark}: give FwMark in its file, and restart it"
+                )
+            return
+        self._set_mark(mark)
+        self._fixed_mark = self._mark = self._number = mark
+        self._refused_mark = None
+
+    def peers_connect_at(self, tcp_port: int | None) -> None:
+        """Note another port where the peers connect by TCP, None if they do not."""
+        self._arrivals.change_port(tcp_port)
 
     @property
     def current(self) -> list[Change]:
