@@ -30,19 +30,23 @@ first, PostDown last.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from types import MappingProxyType
 
 from vpntun.carriers.opening import open_carriers
+from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
+from vpntun.control.changing import change_sockets, changed_at_once
 from vpntun.control.opening import open_control, open_uapi
 from vpntun.control.state import TunnelState
+from vpntun.control.uapi_request import SetRequest
+from vpntun.control.uapi_set import applied
 from vpntun.crypto.aead import BACKEND
-from vpntun.crypto.keys import KeyPair, format_key
+from vpntun.crypto.keys import format_key
 from vpntun.datapath.engine import Engine
 from vpntun.datapath.links import Links
-from vpntun.errors import ConfigurationError, DeviceError, VpntunError
+from vpntun.errors import CannotChange, ConfigurationError, DeviceError, VpntunError
 from vpntun.link.link import Link
 from vpntun.netconf.cleanup import clean_up
 from vpntun.netconf.host import HostNetwork
@@ -57,14 +61,16 @@ from vpntun.process.service import RunOptions, Service
 from vpntun.process.shell import ShellLines
 from vpntun.process.start import Start
 from vpntun.runtime.internal_errors import InternalErrors
-from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
+from vpntun.runtime.log import NOTICE, LineLimit, log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
 from vpntun.tun.device import TunDevice
 from vpntun.tun.ipv6 import addresses_of, carried_networks
 from vpntun.tun.queries import interface_exists
 from vpntun.tun.superpackets import limit_superpackets
-from vpntun.types import Interface, carriers_of
+from vpntun.types import Interface, Place, carriers_of
+
+MOST_LINES_BY_WG = 5
 
 
 def run(tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None = None) -> None:
@@ -87,6 +93,7 @@ class _Daemon:
     ) -> None:
         self._tunnel = tunnel
         self._has_uapi = run_options.uapi
+        self._routed = tunnel.peers
         self._reread = reread
         self._stack = stack
         self._failed: Exception | None = None
@@ -94,6 +101,7 @@ class _Daemon:
         self._kept: list[Part] = []
         self._links: Links | None = None
         self._is_running = False
+        self._by_wg = LineLimit(MOST_LINES_BY_WG)
         self._loop = Loop(internal_errors=InternalErrors(self._drops))
         stack.callback(self._loop.close)
         handles_sighup = reread is not None or log_is_a_file() or run_options.background is not None
@@ -130,7 +138,7 @@ class _Daemon:
         if tunnel.identity is not None:
             self._make_links()
         if self._has_uapi:
-            open_uapi(state, self._loop, self._take_key, stack)
+            open_uapi(state, self._loop, self._set, stack)
         if self._host.may_lead_look_ups_inside:
             self._start.find_names(self._lookups, tunnel.peers)
         self._names.apply(tunnel.peers, self._lookups.has_found)
@@ -218,16 +226,50 @@ class _Daemon:
         self._links = Links(self._tunnel, self._engine, self._lookups, name=self._name)
         self._stack.callback(self._links.close)
 
-    def _take_key(self, keys: KeyPair) -> bool:
-        """Make the links with these keys, if the file has left them to PostUp. Returns False if there are others."""
-        if self._tunnel.identity is None:
-            self._tunnel = self._state.tunnel = self._tunnel.identified(keys)
-            self._engine.node.identity = keys
+    def _set(self, request: SetRequest) -> None:
+        """Carry out a request of wg(8). Raises VpntunError, and then nothing has changed."""
+        fresh, moved = applied(self._tunnel, request, self._is_called_at)
+        self._check_calls(bool(moved))
+        added, removed, changed = self._change(fresh, moved)
+        if added or removed or changed:
+            self._by_wg.log(NOTICE, "wg has changed peers: %d added, %d removed, %d changed", added, removed, changed)
+
+    def _change(self, fresh: Tunnel, moved: Mapping[bytes, Place] = MappingProxyType({})) -> tuple[int, int, int]:
+        """Make the running tunnel match: its port, mark, keys and peers. `moved` and the answer: as in Links.change.
+
+        Raises VpntunError, and then nothing has changed.
+        """
+        change_sockets(self._tunnel, fresh, self._engine, self._host, self._carriers)
+        if fresh.identity != self._tunnel.identity:
+            self._identify(fresh)
+        self._tunnel = self._state.tunnel = fresh
+        if self._links is None or not self._is_running:
+            return 0, 0, 0
+        self._state.links = self._links
+        return self._links.change(fresh.peers, moved)
+
+    def _identify(self, fresh: Tunnel) -> None:
+        """Use the keys of this tunnel from now on, or none."""
+        if fresh.identity is None and self._links is not None:
+            self._links.dissolve()
+            self._links = self._state.links = None
+        self._tunnel, self._engine.node.identity = fresh, fresh.identity
+        if fresh.identity is None:
+            notice("this end has no private key any more")
+            return
+        if self._links is None:
             self._make_links()
-            if self._is_running:
-                self._add_peers()
-            log.info("PostUp has given the private key; the public key is %s", format_key(keys.public))
-        return keys == self._tunnel.identity
+        else:
+            self._links.identify(fresh.identity)
+        notice("this end has another private key; the public key is %s", format_key(fresh.identity.public))
+
+    def _check_calls(self, are_wanted: bool) -> None:
+        if are_wanted and not self._engine.can_call:
+            raise CannotChange("no UDP socket is open for outgoing calls; restart the tunnel to add an Endpoint")
+
+    def _is_called_at(self, peer: PeerSettings, place: Place) -> bool:
+        links = self._state.links
+        return place == (peer.host, peer.port) or (links is not None and links.is_called_at(peer.public, place))
 
     def _made_links(self) -> Links:
         """Return the links. Raises ConfigurationError while there is no private key to make them with."""
@@ -292,18 +334,22 @@ class _Daemon:
         """Read the configuration again and apply it. Raises VpntunError, and then nothing has changed."""
         if self._reread is None:
             raise ConfigurationError("this tunnel was not started from a file: there is nothing to read again")
-        if self._state.links is None:
+        if not self._is_running:
             raise ConfigurationError(f"{self._tunnel.interface} is still being set up: reload it later")
-        fresh = self._reread()
-        if fresh.identity is None:
-            fresh = fresh.identified(self._tunnel.keys)
-        if replace(fresh, peers=()) != replace(self._tunnel, peers=()):
-            notice("changes in the [Interface] section need a restart; changes of peers are applied now")
-        if not self._engine.can_call and any(peer.host for peer in fresh.peers):
-            raise ConfigurationError("no UDP socket is open for outgoing calls; restart the tunnel to add an Endpoint")
+        wanted = self._reread()
+        if wanted.identity is None and self._tunnel.identity is not None:
+            wanted = wanted.identified(self._tunnel.identity)
+        fresh = changed_at_once(self._tunnel, wanted)
+        if fresh != wanted:
+            notice("some changes in the [Interface] section need a restart; all others are applied now")
+        self._check_calls(any(peer.host for peer in fresh.peers))
         self._names.apply(fresh.peers, self._lookups.has_found)
-        added, removed, changed = self._made_links().change(fresh.peers)
-        self._tunnel = self._state.tunnel = replace(self._tunnel, peers=fresh.peers)
+        try:
+            added, removed, changed = self._change(fresh)
+        except VpntunError:
+            self._names.apply(self._routed, self._lookups.has_found)
+            raise
+        self._routed = fresh.peers
         notice("read the configuration again; peers: %d added, %d removed, %d changed", added, removed, changed)
         self._names.proceed()
 

@@ -1,6 +1,7 @@
-"""WireGuard's configuration protocol: what wg(8) sees, and the one thing that it may set.
+"""WireGuard's configuration protocol on its socket: requests and answers of any size, and errors.
 
-test_unix_server.py has the limits on clients; tests/netns/test_wg_tool.py asks by wg(8) itself.
+test_uapi_request.py has what a request may say, test_uapi_set.py what it does, and test_unix_server.py the limits on
+clients; tests/netns/test_wg_tool.py and test_wg_set.py ask by wg(8) itself.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from ipaddress import ip_network
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -19,48 +20,37 @@ from hypothesis import strategies as st
 
 from tests.conftest import ExpectedErrors
 from tests.control.socket_client import SocketClient, sleeps
-from tests.datapath.ends import ALICE, BOB, CAROL, PSK
-from tests.link.test_link import Two
+from tests.datapath.ends import ALICE, BOB
 from tests.machine import HandLoop, logged
-from vpntun.config.peer import PeerSettings
-from vpntun.config.tunnel import Tunnel
-from vpntun.control.uapi import LARGEST_REQUEST, SETTABLE, UapiExchange, UapiServer, describe
-from vpntun.crypto.keys import KeyPair
-from vpntun.errors import VpntunError
-from vpntun.link.link import Link
+from vpntun.control.uapi import LARGEST_REQUEST, UapiExchange, UapiServer
+from vpntun.control.uapi_request import LONGEST_LINE, SetRequest
+from vpntun.errors import CannotChange, ConfigurationError, PortInUse, PrivilegeError, VpntunError
 
 GET = "get=1\n\n"
-WALL = 1_700_000_000.5
-SETTINGS = PeerSettings(BOB.public, (ip_network("10.0.0.0/24"), ip_network("fd00::/64")), PSK, keepalive=25.0)
-TUNNEL = Tunnel("tun3", ALICE, (SETTINGS,), 55555, "auto")
-
-
-def set_request(**values: str) -> str:
-    return "set=1\n" + "".join(f"{name}={value}\n" for name, value in values.items()) + "\n"
+SET = f"set=1\nprivate_key={ALICE.private.hex()}\n\n"
+PEER = f"public_key={BOB.public.hex()}\n"
 
 
 class Asked:
-    """A socket, and the tunnel behind it, which has no key yet."""
+    """A socket, and the requests that it was sent. `error`: what is raised instead of an answer."""
 
     def __init__(self, loop: HandLoop, folder: Path) -> None:
         self.loop, self.folder = loop, folder
         self.lines = ["listen_port=55555"]
-        self.keys: KeyPair | None = None
+        self.requests: list[SetRequest] = []
         self.error: Exception | None = None
         self.clients: list[SocketClient[str]] = []
-        self.server = UapiServer("tun3", loop, get=self.get, give_key=self.give_key, folder=folder)
+        self.server = UapiServer("tun3", loop, get=self.get, set=self.set, folder=folder)
 
     def get(self) -> Iterator[str]:
         if self.error is not None:
             raise self.error
         return iter(self.lines)
 
-    def give_key(self, keys: KeyPair) -> bool:
+    def set(self, request: SetRequest) -> None:
         if self.error is not None:
             raise self.error
-        if self.keys is None:
-            self.keys = keys
-        return self.keys == keys
+        self.requests.append(request)
 
     def connect(self) -> SocketClient[str]:
         self.clients.append(SocketClient(self.loop, self.folder / "tun3.sock", take_answer))
@@ -113,65 +103,134 @@ def test_a_name_that_another_process_answers_is_left_to_it(asked: Asked) -> None
     assert asked.connect().ask(GET).endswith("errno=0")
 
 
-def test_a_private_key_is_taken_once_and_never_logged(asked: Asked) -> None:
-    client = asked.connect()
+def test_a_set_request_is_carried_out_and_its_values_are_never_logged(asked: Asked) -> None:
     with logged() as lines:
-        assert client.ask(set_request(private_key=ALICE.private.hex())) == failed(0)
-        assert client.ask(set_request(private_key=ALICE.private.hex())) == failed(0)
-        assert client.ask(set_request(private_key=BOB.private.hex())) == failed(errno.EOPNOTSUPP)
-    assert asked.keys == ALICE
-    [line] = lines
-    assert "may not change the private key of a running tunnel" in line
-    assert BOB.private.hex() not in line
-
-
-@pytest.mark.parametrize("name", sorted(SETTABLE - {"private_key"}))
-def test_whatever_else_is_to_be_set_is_refused_as_a_whole_and_the_log_says_what(asked: Asked, name: str) -> None:
-    with logged() as lines:
-        request = set_request(private_key=ALICE.private.hex(), **{name: "secret"})
-        assert asked.connect().ask(request) == failed(errno.EOPNOTSUPP)
-    assert asked.keys is None
-    [line] = lines
-    assert f"nothing was changed ({name})" in line
-    assert "secret" not in line
+        assert asked.connect().ask(SET) == failed(0)
+    assert asked.requests == [SetRequest(private=ALICE.private)]
+    assert lines == []
 
 
 @pytest.mark.parametrize(
-    "request_",
+    ("request_", "number"),
     [
-        "set=1\nprivate_key=xyz\n\n",
-        f"set=1\nprivate_key={ALICE.private.hex()}00\n\n",
-        "set=1\nbrew=coffee\n\n",
-        "set=2\n\n",
-        "get=1\nset=1\n\n",
-        "get=2\n\n",
-        "GET / HTTP/1.1\n\n",
-        "\n\n",
-        "set=1\nprivate_key\n\n",
-        "g\xe9t=1\n\n",
+        ("set=1\nprivate_key=xyz\n\n", errno.EINVAL),
+        (f"set=1\nprivate_key={ALICE.private.hex()}00\n\n", errno.EINVAL),
+        ("set=1\nbrew=coffee\n\n", errno.EINVAL),
+        (f"set=1\n{PEER}brew=coffee\n\n", errno.EINVAL),
+        ("set=2\n\n", errno.EINVAL),
+        ("get=1\nset=1\n\n", errno.EINVAL),
+        ("get=2\n\n", errno.EINVAL),
+        ("GET / HTTP/1.1\n\n", errno.EINVAL),
+        ("\n", errno.EINVAL),
+        ("set=1\nprivate_key\n\n", errno.EPROTO),
+        ("set=1\nb\xe9=1\n\n", errno.EPROTO),
     ],
 )
-def test_a_request_that_is_none_is_invalid(asked: Asked, request_: str) -> None:
+def test_a_bad_request_is_refused_as_a_whole_and_the_next_one_is_answered(
+    asked: Asked, request_: str, number: int
+) -> None:
+    client = asked.connect()
     with logged() as lines:
-        assert asked.connect().ask(request_) == failed(errno.EINVAL)
-    assert asked.keys is None
-    assert "coffee" not in "".join(lines)
-
-
-def test_a_key_is_not_taken_away_by_one_of_zeros(asked: Asked) -> None:
-    with logged() as lines:
-        assert asked.connect().ask(set_request(private_key="00" * 32)) == failed(errno.EOPNOTSUPP)
+        assert client.ask(request_.replace("\n\n", f"\n{PEER}\n")) == failed(number)
+        assert asked.requests == []
+        assert client.ask(SET) == failed(0)
     assert len(lines) == 1
+    assert "coffee" not in "".join(lines)
+    assert ALICE.private.hex() not in "".join(lines)
 
 
-def test_a_request_that_does_not_end_is_cut_off_and_disturbs_nobody(asked: Asked) -> None:
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (CannotChange("it cannot"), errno.EOPNOTSUPP),
+        (ConfigurationError("it cannot"), errno.EINVAL),
+        (PortInUse("it cannot"), errno.EADDRINUSE),
+        (PrivilegeError("it cannot"), errno.EPERM),
+        (VpntunError("it cannot"), errno.EIO),
+        (OSError(errno.ENOBUFS, "it cannot"), errno.ENOBUFS),
+    ],
+)
+def test_each_error_has_its_number_and_a_line_in_the_log(asked: Asked, error: Exception, number: int) -> None:
+    asked.error = error
+    with logged() as lines:
+        assert asked.connect().ask(SET) == failed(number)
+    assert lines == [f"a request of wg was refused, and nothing was changed: {error}"]
+
+
+def test_a_bug_while_answering_ends_nothing(asked: Asked, expected_errors: ExpectedErrors) -> None:
+    asked.error = KeyError("a bug")
+    client = asked.connect()
+    assert client.ask(GET) == failed(errno.EIO)
+    asked.error = None
+    assert client.ask(GET).endswith("errno=0")
+    assert expected_errors.take() == ["KeyError('a bug')"]
+
+
+# Size
+
+
+def test_a_large_request_and_a_large_answer_are_dealt_with_a_piece_at_a_time(asked: Asked) -> None:
+    many = 20_000
+    client, other = asked.connect(), asked.connect()
+    prefixes = [f"allowed_ip=fd00:{number:x}::/64\n" for number in range(many)]
+    sent = memoryview(f"set=1\n{PEER}{''.join(prefixes)}\n".encode())
+    size, turns = len(sent), asked.loop.turns
+    while sent:
+        sent = sent[client.socket.send(sent[:4096]) :]
+        asked.loop.poll()
+    assert client.answers(1) == [failed(0)]
+    assert asked.loop.turns - turns > size / 4096
+    assert len(asked.requests[0].peers[0].allowed) == many
+    asked.lines = [f"allowed_ip=fd00:{number:x}::/64" for number in range(many)]
+    client.send(GET)
+    assert other.ask("get=1\n\n").endswith("errno=0"), "the first has not read its answer yet"
+    assert client.answers(1)[0].count("\n") == many
+
+
+def test_an_answer_that_nobody_reads_takes_no_memory_and_is_given_up(asked: Asked) -> None:
+    made = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal made
+        for line in repeat("allowed_ip=10.0.0.0/8"):
+            made += 1
+            yield line
+
+    asked.get = endless  # type: ignore[method-assign]
+    asked.server._get = endless
+    client, other = asked.connect(), asked.connect()
+    client.send(GET)
+    asked.loop.settle()
+    before = made
+    asked.loop.settle()
+    assert made == before < 100_000
+    asked.loop.pass_time(11.0)
+    asked.server._get = lambda: iter(asked.lines)
+    assert other.ask(GET).endswith("errno=0")
+    assert not asked.server._server._clients[1:]
+
+
+@pytest.mark.parametrize("line", ["a=b\n" * 1024, "a" * 4096], ids=["lines", "one line"])
+def test_a_request_that_does_not_end_is_cut_off_and_disturbs_nobody(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setattr("vpntun.control.uapi.LARGEST_REQUEST", 1 << 16)
     hog, other = asked.connect(), asked.connect()
     hog.socket.setblocking(True)
-    for _ in range(LARGEST_REQUEST // 4096 + 1):
-        hog.send("a=b\n" * 1024)
-    assert hog.answers(1) == [failed(errno.EINVAL)]
+    try:
+        for _ in range((1 << 16) // 4096 + 1):
+            hog.send(line)
+    except OSError:
+        assert len(line) > LONGEST_LINE
+    hog.socket.setblocking(False)
     assert hog.is_closed()
+    assert bytes(hog.got) in (b"errno=-22\n\n", b"")
     assert other.ask(GET).endswith("errno=0")
+
+
+def test_the_largest_request_has_room_for_wireguards_own_test_of_scale() -> None:
+    longest = len("allowed_ip=-ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255/128\n")
+    assert 255 * 256 * 2 * longest < LARGEST_REQUEST
 
 
 def test_a_client_that_sends_half_a_request_and_leaves_is_forgotten(asked: Asked) -> None:
@@ -182,20 +241,10 @@ def test_a_client_that_sends_half_a_request_and_leaves_is_forgotten(asked: Asked
     assert sleeps(asked.loop)
 
 
-def test_an_error_while_answering_ends_nothing(asked: Asked, expected_errors: ExpectedErrors) -> None:
-    asked.error = VpntunError("tun3 is gone")
-    with logged() as lines:
-        assert asked.connect().ask(GET) == failed(errno.EINVAL)
-    assert lines == ["a request of wg was refused: tun3 is gone"]
-    asked.error = KeyError("a bug")
-    assert asked.connect().ask(GET) == failed(errno.EIO)
-    assert expected_errors.take() == ["KeyError('a bug')"]
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(st.lists(st.binary(max_size=60) | st.sampled_from([b"get=1", b"set=1", b"\n", b"\n\n", b"private_key="])))
 def test_arbitrary_bytes_raise_nothing_and_hold_no_memory(pieces: list[bytes]) -> None:
-    exchange = UapiExchange(lambda operation, lines: "errno=0\n\n")
+    exchange = UapiExchange(lambda asked: iter(("errno=0", "")))
     for piece in filter(None, pieces):
         if exchange.ended:
             break
@@ -207,70 +256,3 @@ def test_arbitrary_bytes_raise_nothing_and_hold_no_memory(pieces: list[bytes]) -
         while exchange.next_answer() is not None:
             pass
         assert exchange.ended
-
-
-# What is told
-
-
-@pytest.fixture
-def two(loop: HandLoop) -> Iterator[Two]:
-    made = Two(loop)
-    yield made
-    made.close()
-
-
-def told(two: Two, tunnel: Tunnel = TUNNEL, **given: int) -> list[str]:
-    def link_of(public: bytes) -> Link:
-        return two.alice.links[two.alice.node.peers[public]]
-
-    return list(describe(tunnel, link_of, **{"port": 55555, "mark": 0, **given}, clock=lambda: WALL))
-
-
-def test_everything_is_told_as_wireguard_tells_it(two: Two) -> None:
-    two.wire.shake_hands()
-    peer = two.alice.link.peer
-    two.loop.pass_time(60.25)
-    lines = told(two, mark=51820)
-    assert lines == [
-        f"private_key={ALICE.private.hex()}",
-        "listen_port=55555",
-        "fwmark=51820",
-        f"public_key={BOB.public.hex()}",
-        f"preshared_key={PSK.hex()}",
-        "protocol_version=1",
-        f"endpoint={two.wire.to_right.where}",
-        *(line for line in lines if line.startswith("last_handshake_time_")),
-        f"tx_bytes={peer.sent_bytes}",
-        f"rx_bytes={peer.received_bytes}",
-        "persistent_keepalive_interval=25",
-        "allowed_ip=10.0.0.0/24",
-        "allowed_ip=fd00::/64",
-    ]
-    seconds, nanoseconds = (int(line.partition("=")[2]) for line in lines if line.startswith("last_handshake_time_"))
-    assert peer.last_handshake is not None
-    assert seconds + nanoseconds / 1e9 == pytest.approx(WALL - (two.loop.now - peer.last_handshake), abs=0.001)
-
-
-def test_only_the_configuration_is_told_while_there_are_neither_keys_nor_links() -> None:
-    tunnel = Tunnel("tun3", None, (SETTINGS,), None, None)
-    assert list(describe(tunnel, lambda _: None, port=0, mark=0)) == [
-        f"public_key={BOB.public.hex()}",
-        f"preshared_key={PSK.hex()}",
-        "protocol_version=1",
-        "persistent_keepalive_interval=25",
-        "allowed_ip=10.0.0.0/24",
-        "allowed_ip=fd00::/64",
-    ]
-
-
-def test_before_the_first_handshake_no_time_is_told(two: Two) -> None:
-    assert not any("handshake" in line for line in told(two))
-
-
-def test_the_link_of_another_peer_is_not_mixed_up(two: Two) -> None:
-    other = PeerSettings(CAROL.public, ())
-    tunnel = Tunnel("tun3", ALICE, (other, SETTINGS), None, None)
-    known = {BOB.public: two.alice.link}
-    lines = list(describe(tunnel, known.get, port=0, mark=0))
-    assert lines.index(f"public_key={CAROL.public.hex()}") < lines.index(f"public_key={BOB.public.hex()}")
-    assert sum(line.startswith("endpoint=") for line in lines) == 1

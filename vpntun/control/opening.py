@@ -16,7 +16,7 @@ from vpntun.control.removal import RemovalWatch
 from vpntun.control.server import ControlServer
 from vpntun.control.state import TunnelState
 from vpntun.control.uapi import UapiServer
-from vpntun.crypto.keys import KeyPair
+from vpntun.control.uapi_request import SetRequest
 from vpntun.errors import InterfaceInUse, VpntunError
 from vpntun.runtime.log import NOTICE, log, notice
 from vpntun.runtime.loop import Loop
@@ -45,14 +45,13 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
     return control.name
 
 
-def open_uapi(state: TunnelState, loop: Loop, give_key: Callable[[KeyPair], bool], stack: ExitStack) -> None:
-    """Bind the socket for wg(8); `stack` closes it.
+def open_uapi(state: TunnelState, loop: Loop, set: Callable[[SetRequest], None], stack: ExitStack) -> None:
+    """Bind the socket for wg(8); `stack` closes it. `set` changes the tunnel, as UapiServer describes it.
 
-    `give_key` takes this end's keys, and returns False if the tunnel has others already. Raises VpntunError if a tunnel
-    that needs the socket cannot have it.
+    Raises VpntunError if a tunnel that needs the socket cannot have it.
     """
     try:
-        uapi = UapiServer(state.tunnel.interface, loop, get=state.lines_for_wg, give_key=give_key)
+        uapi = UapiServer(state.tunnel.interface, loop, get=state.lines_for_wg, set=set)
     except VpntunError as error:
         if state.tunnel.is_set_by_wg:
             raise

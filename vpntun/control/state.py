@@ -17,7 +17,7 @@ from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.reset import forget_timestamp
 from vpntun.control.status import status_of
-from vpntun.control.uapi import describe
+from vpntun.control.uapi_get import describe
 from vpntun.datapath.links import Links
 from vpntun.errors import DeviceError, VpntunError
 from vpntun.link.link import Link
@@ -68,7 +68,7 @@ class TunnelState:
         )
 
     def lines_for_wg(self) -> Iterator[str]:
-        """Yield the lines of the answer to wg(8), as in control/uapi.py."""
+        """Yield the lines of the answer to wg(8), as in control/uapi_get.py."""
         port = next(filter(None, (carrier.port for carrier in self.carriers.values())), 0)
         return describe(self.tunnel, self._link_of, port=port, mark=self.mark)
 

@@ -34,6 +34,7 @@ from vpntun.runtime.loop import Loop
 MOST_CLIENTS = 8
 SECONDS_TO_FINISH = 10.0
 READ_SIZE = 4096
+MOST_ANSWERS_PER_TURN = 4
 
 _CREDENTIALS = struct.Struct("iII")
 """Linux's struct ucred: process, user, group."""
@@ -176,9 +177,9 @@ class _Client:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Answer requests for as long as the other end takes the answers."""
-        while self._open:
-            if self._unsent and not self._send():
+        """Answer requests for as long as the other end takes the answers, a few of them a turn of the loop."""
+        for _ in range(MOST_ANSWERS_PER_TURN):
+            if not self._open or (self._unsent and not self._send()):
                 break
             self._finish_answer()
             answer = self._exchange.next_answer()

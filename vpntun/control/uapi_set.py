@@ -1,0 +1,127 @@
+"""Changes that wg(8) asks for, applied to a tunnel's settings. Nothing here touches the running tunnel.
+
+The result is what WireGuard would have:
+
+    a key of this end       a peer with the same key is removed; one that is set is ignored
+    replace_peers           the peers that the request does not name are removed; of those that it names, only Name and
+                            Transport stay, which wg does not know
+    an allowed IP           is taken from the peer that had exactly this prefix
+    an endpoint             a peer that this end calls is called there instead. Any other is asked there, gives up after
+                            90 s without an answer, and may move, as with WireGuard
+    listen_port             0 is any port. A tunnel that only called can be called from then on
+
+An endpoint at which a called peer is already, or which its name has, changes nothing: wg looks names up by itself, and
+`wg syncconf` must not replace a name by one of its addresses. With a shared key both ends derive their keys from it, so
+wg cannot change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from vpntun.config.peer import NO_PSK, PeerSettings
+from vpntun.config.tunnel import Tunnel
+from vpntun.control.uapi_request import PeerChange, SetRequest
+from vpntun.crypto.keys import KeyPair, clamp
+from vpntun.errors import CannotChange
+from vpntun.types import Network, Place
+
+IsCalledAt = Callable[[PeerSettings, Place], bool]
+"""Whether a peer that this end calls is at a place already, or its name has that address."""
+
+
+def applied(tunnel: Tunnel, request: SetRequest, is_called_at: IsCalledAt) -> tuple[Tunnel, dict[bytes, Place]]:
+    """Return the tunnel with these changes, and where peers that call are to be sent to, by their public keys.
+
+    Raises CannotChange, or ConfigurationError for values that cannot work together.
+    """
+    identity = _identity(tunnel, request)
+    peers = {peer.public: peer for peer in tunnel.peers}
+    former = dict(peers)
+    if request.replace_peers:
+        peers.clear()
+    if identity is not None:
+        peers.pop(identity.public, None)
+    owners: dict[Network, bytes] = {}
+    moved: dict[bytes, Place] = {}
+    for change in request.peers:
+        public = change.public
+        if identity is not None and public == identity.public:
+            continue
+        if change.remove:
+            peers.pop(public, None)
+            moved.pop(public, None)
+        elif public in peers or not change.update_only:
+            present = peers.get(public) or _added(change, former.get(public))
+            peers[public] = _changed(present, change, is_called_at)
+            owners |= {network: public for network, is_added in change.allowed.items() if is_added}
+            if change.endpoint is not None and peers[public].host is None:
+                moved[public] = change.endpoint
+    settings = tuple(_without_others(peer, owners) for peer in peers.values())
+    fresh = replace(tunnel, identity=identity, peers=settings)
+    if request.mark is not None:
+        fresh = replace(fresh, routing=replace(tunnel.routing, fwmark=request.mark))
+    return (fresh if request.port is None else _on_port(fresh, request.port)), moved
+
+
+def _identity(tunnel: Tunnel, request: SetRequest) -> KeyPair | None:
+    if request.private is None:
+        return tunnel.identity
+    identity = KeyPair.of(clamp(request.private)) if any(request.private) else None
+    if tunnel.derived_addresses and identity != tunnel.identity:
+        raise CannotChange("the private key is derived from the shared key: wg cannot change it")
+    return identity
+
+
+def _on_port(tunnel: Tunnel, port: int) -> Tunnel:
+    if tunnel.tcp_port is not None and not port:
+        raise CannotChange("peers connect over TCP, so the tunnel needs a port of its own: give one")
+    return replace(tunnel, port=port or None, listen_on=tunnel.listen_on or ("udp" if port else None))
+
+
+def _added(change: PeerChange, former: PeerSettings | None) -> PeerSettings:
+    """Return the first settings of a peer that is added, or replaces `former`, which had the same key."""
+    if former is None:
+        return PeerSettings(change.public, ())
+    kept = replace(former, allowed=(), keepalive=0.0, endpoint=None, psk=former.psk if former.is_vpntun else NO_PSK)
+    return kept if change.endpoint is not None else replace(kept, host=None, port=0)
+
+
+def _changed(peer: PeerSettings, change: PeerChange, is_called_at: IsCalledAt) -> PeerSettings:
+    if change.psk is not None and change.psk != peer.psk:
+        if peer.is_vpntun:
+            raise CannotChange("the preshared key is derived from the shared key: wg cannot change it")
+        peer = replace(peer, psk=change.psk)
+    if change.keepalive is not None:
+        peer = replace(peer, keepalive=float(change.keepalive))
+    if change.endpoint is not None:
+        peer = _sent_to(peer, change.endpoint, is_called_at)
+    if change.replace_allowed or change.allowed:
+        peer = replace(peer, allowed=_allowed(peer, change))
+    return peer
+
+
+def _sent_to(peer: PeerSettings, place: Place, is_called_at: IsCalledAt) -> PeerSettings:
+    if peer.host is None:
+        return replace(peer, endpoint=place)
+    return peer if is_called_at(peer, place) else replace(peer, host=place[0], port=place[1])
+
+
+def _allowed(peer: PeerSettings, change: PeerChange) -> tuple[Network, ...]:
+    allowed = dict.fromkeys(() if change.replace_allowed else peer.allowed)
+    for network, is_added in change.allowed.items():
+        if is_added:
+            allowed[network] = None
+        else:
+            allowed.pop(network, None)
+    found = tuple(allowed)
+    return peer.allowed if found == peer.allowed else found
+
+
+def _without_others(peer: PeerSettings, owners: dict[Network, bytes]) -> PeerSettings:
+    """Take the prefixes from a peer that have become another's."""
+    if not owners:
+        return peer
+    kept = tuple(network for network in peer.allowed if owners.get(network, peer.public) == peer.public)
+    return peer if len(kept) == len(peer.allowed) else replace(peer, allowed=kept)
