@@ -110,6 +110,14 @@ def test_configuration_files(reader: Reader) -> None:
 
 
 @pytest.mark.netns
+@pytest.mark.usefixtures("_wireguard")
+def test_using_wg(reader: Reader) -> None:
+    reader.type(blocks("configuration-files")[0])
+    reader.put_offices_files()
+    reader.follow("using-wg")
+
+
+@pytest.mark.netns
 def test_a_file_of_a_shared_key(reader: Reader) -> None:
     reader.share_a_key()
     reader.put("local", "/etc/vpntun/tun11.conf", "shared-key-file")

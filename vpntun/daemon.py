@@ -228,7 +228,7 @@ class _Daemon:
 
     def _set(self, request: SetRequest) -> None:
         """Carry out a request of wg(8). Raises VpntunError, and then nothing has changed."""
-        fresh, moved = applied(self._tunnel, request, self._is_called_at)
+        fresh, moved = applied(self._tunnel, request, self._name_has)
         self._check_calls(bool(moved))
         added, removed, changed = self._change(fresh, moved)
         if added or removed or changed:
@@ -267,9 +267,8 @@ class _Daemon:
         if are_wanted and not self._engine.can_call:
             raise CannotChange("no UDP socket is open for outgoing calls; restart the tunnel to add an Endpoint")
 
-    def _is_called_at(self, peer: PeerSettings, place: Place) -> bool:
-        links = self._state.links
-        return place == (peer.host, peer.port) or (links is not None and links.is_called_at(peer.public, place))
+    def _name_has(self, peer: PeerSettings, place: Place) -> bool:
+        return self._state.links is not None and self._state.links.name_has(peer, place)
 
     def _made_links(self) -> Links:
         """Return the links. Raises ConfigurationError while there is no private key to make them with."""

@@ -591,14 +591,17 @@ def test_a_called_peer_is_called_at_another_address_and_its_session_continues(
         link = caller.links.of(key_of(-1).public)
         loop.until(lambda: town.server.connected() == caller.connected() == 1)
         session = link.peer.keys.current
-        assert caller.links.is_called_at(key_of(-1).public, ("127.0.0.1", town.port))
-        assert not caller.links.is_called_at(key_of(-1).public, ("127.0.0.2", town.port))
         caller.links.change([replace(there, host="127.0.0.2")])
         assert caller.links.of(key_of(-1).public) is link
         assert link.endpoint == caller.udp.candidate(("127.0.0.2", town.port))
         assert link.peer.keys.current is session
         loop.settle()
-        assert caller.links.is_called_at(key_of(-1).public, ("127.0.0.2", town.port))
+        assert not caller.links.name_has(replace(there, host="127.0.0.2"), ("127.0.0.2", town.port)), "it is no name"
+        assert caller.links.name_has(replace(there, host="vpn.example.org"), ("127.0.0.2", town.port))
+        assert not caller.links.name_has(replace(there, host="vpn.example.org"), ("127.0.0.3", town.port))
+        link.move(caller.udp.candidate(("127.0.0.3", town.port)) or town[0].to_server)
+        caller.links.change([replace(there, host="127.0.0.2")], {there.public: ("127.0.0.2", town.port)})
+        assert link.endpoint == caller.udp.candidate(("127.0.0.2", town.port)), "though nothing else has changed"
         caller.links.change([replace(there, host="vpn.example.org")])
         assert caller.links.of(key_of(-1).public) is not link
     finally:

@@ -10,8 +10,8 @@ The result is what WireGuard would have:
                             90 s without an answer, and may move, as with WireGuard
     listen_port             0 is any port. A tunnel that only called can be called from then on
 
-An endpoint at which a called peer is already, or which its name has, changes nothing: wg looks names up by itself, and
-`wg syncconf` must not replace a name by one of its addresses. With a shared key both ends derive their keys from it, so
+An endpoint that the name of a called peer has changes nothing: wg looks names up by itself, and `wg syncconf` must not
+replace a name by one of its addresses. With a shared key both ends derive their keys from it, so
 wg cannot change them.
 """
 
@@ -27,12 +27,12 @@ from vpntun.crypto.keys import KeyPair, clamp
 from vpntun.errors import CannotChange
 from vpntun.types import Network, Place
 
-IsCalledAt = Callable[[PeerSettings, Place], bool]
-"""Whether a peer that this end calls is at a place already, or its name has that address."""
+NameHas = Callable[[PeerSettings, Place], bool]
+"""Whether this end calls a peer by a name that has this address, or under which the peer was found there."""
 
 
-def applied(tunnel: Tunnel, request: SetRequest, is_called_at: IsCalledAt) -> tuple[Tunnel, dict[bytes, Place]]:
-    """Return the tunnel with these changes, and where peers that call are to be sent to, by their public keys.
+def applied(tunnel: Tunnel, request: SetRequest, name_has: NameHas) -> tuple[Tunnel, dict[bytes, Place]]:
+    """Return the tunnel with these changes, and where peers are to be sent to from now on, by their public keys.
 
     Raises CannotChange, or ConfigurationError for values that cannot work together.
     """
@@ -54,9 +54,9 @@ def applied(tunnel: Tunnel, request: SetRequest, is_called_at: IsCalledAt) -> tu
             moved.pop(public, None)
         elif public in peers or not change.update_only:
             present = peers.get(public) or _added(change, former.get(public))
-            peers[public] = _changed(present, change, is_called_at)
+            peers[public] = _changed(present, change, name_has)
             owners |= {network: public for network, is_added in change.allowed.items() if is_added}
-            if change.endpoint is not None and peers[public].host is None:
+            if change.endpoint is not None and not _is_named(peers[public], change.endpoint):
                 moved[public] = change.endpoint
     settings = tuple(_without_others(peer, owners) for peer in peers.values())
     fresh = replace(tunnel, identity=identity, peers=settings)
@@ -88,7 +88,7 @@ def _added(change: PeerChange, former: PeerSettings | None) -> PeerSettings:
     return kept if change.endpoint is not None else replace(kept, host=None, port=0)
 
 
-def _changed(peer: PeerSettings, change: PeerChange, is_called_at: IsCalledAt) -> PeerSettings:
+def _changed(peer: PeerSettings, change: PeerChange, name_has: NameHas) -> PeerSettings:
     if change.psk is not None and change.psk != peer.psk:
         if peer.is_vpntun:
             raise CannotChange("the preshared key is derived from the shared key: wg cannot change it")
@@ -96,16 +96,21 @@ def _changed(peer: PeerSettings, change: PeerChange, is_called_at: IsCalledAt) -
     if change.keepalive is not None:
         peer = replace(peer, keepalive=float(change.keepalive))
     if change.endpoint is not None:
-        peer = _sent_to(peer, change.endpoint, is_called_at)
+        peer = _sent_to(peer, change.endpoint, name_has)
     if change.replace_allowed or change.allowed:
         peer = replace(peer, allowed=_allowed(peer, change))
     return peer
 
 
-def _sent_to(peer: PeerSettings, place: Place, is_called_at: IsCalledAt) -> PeerSettings:
+def _sent_to(peer: PeerSettings, place: Place, name_has: NameHas) -> PeerSettings:
     if peer.host is None:
         return replace(peer, endpoint=place)
-    return peer if is_called_at(peer, place) else replace(peer, host=place[0], port=place[1])
+    return peer if name_has(peer, place) else replace(peer, host=place[0], port=place[1])
+
+
+def _is_named(peer: PeerSettings, place: Place) -> bool:
+    """Whether a peer is still called by its name."""
+    return peer.host is not None and (peer.host, peer.port) != place
 
 
 def _allowed(peer: PeerSettings, change: PeerChange) -> tuple[Network, ...]:

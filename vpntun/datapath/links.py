@@ -89,11 +89,12 @@ class Links:
         for link in self._engine.links.values():
             link.identify(identity, self._timestamps)
 
-    def is_called_at(self, public: bytes, place: Place) -> bool:
-        """Whether a peer that is called is at this address and port, or its name has this address."""
-        link, address = self.of(public), address_at(*place)
-        known = [*link.destinations, *(link.candidates if isinstance(link, ClientLink) else ())]
-        return any(address == each.address for each in known)
+    def name_has(self, peer: PeerSettings, place: Place) -> bool:
+        """Whether a peer is called by a name that has this address, or under which it was found there."""
+        link, address = self.of(peer.public), address_at(*place)
+        if not isinstance(link, ClientLink) or address_at(peer.host or "", peer.port) is not None:
+            return False
+        return any(address == each.address for each in (*link.destinations, *link.candidates))
 
     def dissolve(self) -> None:
         """Remove every link, since this end has no keys any more. The endpoints are remembered."""
@@ -106,7 +107,7 @@ class Links:
     ) -> tuple[int, int, int]:
         """Make the links match these peers; return how many peers were added, removed and changed.
 
-        `moved`: where peers that call are to be sent to now, wherever they have moved by themselves.
+        `moved`: where peers are to be sent to now, wherever they have moved by themselves. A connection stays in use.
         """
         fresh = {settings.public: settings for settings in wanted}
         self._alone = len(fresh) == 1
@@ -121,8 +122,10 @@ class Links:
         for public in new:
             self._add(fresh[public])
         for public, place in moved.items():
-            if (endpoint := self._endpoint_at(place)) is not None:
-                self.of(public).move(endpoint)
+            link, endpoint = self.of(public), self._endpoint_at(place)
+            is_connected = isinstance(link, ClientLink) and (link.endpoint is None or link.endpoint.is_stream)
+            if endpoint is not None and not is_connected:
+                link.move(endpoint)
         self._settle(fresh)
         return len(new), len(gone), len(changed)
 
