@@ -261,7 +261,7 @@ class _Daemon:
             self._make_links()
         else:
             self._links.identify(fresh.identity)
-        notice("this end has another private key; the public key is %s", format_key(fresh.identity.public))
+        notice("the public key of this end is %s now", format_key(fresh.identity.public))
 
     def _check_calls(self, are_wanted: bool) -> None:
         if are_wanted and not self._engine.can_call:

@@ -141,7 +141,7 @@ def test_a_name_that_nobody_finds_does_not_keep_post_up_from_giving_the_key(ends
     hosts.touch()
     ends.serve()
     client = ends.a.vpntun("up", file, "-v", binds={"/etc/resolv.conf": resolv, "/etc/hosts": hosts})
-    client.wait_for("this end has another private key", SECONDS)
+    client.wait_for("the public key of this end is", SECONDS)
     hosts.write_text(f"{ends.b.four} vpn.example.org\n")
     ends.lab.ping(ends.a, "10.9.0.1", SECONDS)
     assert client.stop() == 0

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from tests.core.fakes import FakeEndpoint, FakeTimestamps
 from tests.core.pair import AT_LEFT, AT_RIGHT, CLIENT_KEYS, SERVER_KEYS, Pair, Side, only, refusal, sent
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.events import Established, Event, HandshakeWanted, Moved, Transmit
-from vpntun.core.wireguard.indices import Indices
-from vpntun.core.wireguard.peer import Handshake, Peer, SessionOwner
 from vpntun.core.wireguard.timers import LARGEST_JITTER
 from vpntun.crypto.session import REJECT_AFTER_MESSAGES
 from vpntun.types import NEVER
@@ -470,13 +466,3 @@ def test_ends_with_different_preshared_keys_have_no_new_session() -> None:
     pair.left.peer.change_psk(b"k" * 32)
     response = only(pair.to_right(pair.initiation()))
     assert refusal(pair.left, response, AT_RIGHT, pair.now) == "bad tag"
-
-
-@pytest.mark.parametrize("last", [0, 1])
-def test_a_peer_with_a_low_order_key_is_sent_nothing_and_reserves_nothing(last: int) -> None:
-    rng, indices = random.Random(1), Indices[Handshake | SessionOwner]()
-    low = Peer(CLIENT_KEYS, bytes([last, *bytes(31)]), bytes(32), indices, FakeTimestamps(), rng)
-    for now in (0.0, 6.0):
-        assert low.initiate(AT_RIGHT, now) == []
-        assert low.initiate_also(AT_LEFT, now) == []
-    assert len(indices) == 0
