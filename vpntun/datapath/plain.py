@@ -31,7 +31,7 @@ class PlainSender:
         """Pad packets no further than another MTU of the device, in bytes."""
         self._mtu = min(mtu, LARGEST_CARRIED)
 
-    def send(self, link: Link, session: Session, packet: memoryview, field: int, tos: int = 0) -> None:
+    def send(self, link: Link, session: Session, packet: memoryview, field: int, tos: int) -> None:
         """Send a packet or superpacket, in datagrams with this TOS byte.
 
         Raises BadPacket if it cannot be split, or is too long for a message.

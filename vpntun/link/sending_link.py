@@ -101,7 +101,7 @@ class SendingLink(ControlledPeer):
         self._straight_until = 0.0
         super().touch()
 
-    def send_straight(self, record: memoryview, tos: int = 0) -> bool:
+    def send_straight(self, record: memoryview, tos: int) -> bool:
         """Send a record of one packet as `send_record` does, if an earlier one has passed all checks lately.
 
         Returns False if it has to pass them itself.
@@ -135,7 +135,7 @@ class SendingLink(ControlledPeer):
             self._account(session, outcome, 1, size, payload, now)
         return True
 
-    def send_record(self, record: memoryview, tos: int = 0, *, is_last: bool = False) -> bool:
+    def send_record(self, record: memoryview, tos: int, *, is_last: bool = False) -> bool:
         """Seal and send a record with packets, of a length that `room_for_record` has just allowed.
 
         `tos`: the TOS byte of its datagrams.
