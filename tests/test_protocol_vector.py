@@ -110,6 +110,25 @@ def test_the_handshakes_vector() -> None:
     }
 
 
+def test_the_cookies_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = items("cookie")
+    drawn = {len(each): each for each in (bytes.fromhex(said["secret of the cookies"]), bytes.fromhex(said["nonce"]))}
+    monkeypatch.setattr("vpntun.crypto.cookies.secrets.token_bytes", drawn.__getitem__)
+    server = SharedIdentity.of(SECRET).server.public
+    checker, jar = cookies.CookieChecker(server), cookies.CookieJar(server)
+    initiation = jar.protect(bytes.fromhex(items("handshake")["initiation"]), "the client's port", 0.0)
+    cookie = checker.cookie(IPv4Address("192.0.2.1").packed + (40000).to_bytes(2, "big"), 0.0)
+    reply = checker.reply(initiation, 0x01020304, cookie)
+    jar.take(reply, "the client's port", 0.0)
+    assert said == {
+        "secret of the cookies": drawn[32].hex(),
+        "cookie": cookie.hex(),
+        "nonce": drawn[24].hex(),
+        "cookie reply": reply.hex(),
+        "mac2": jar.protect(initiation, "the client's port", 0.0)[-16:].hex(),
+    }
+
+
 def test_the_records_vector() -> None:
     token = 0x0123456789ABCDEF
     assert items("records") == {

@@ -195,12 +195,12 @@ def test_a_replaced_connection_still_receives_for_two_seconds(server: TcpServer)
     assert client.sees_close()
 
 
-def test_a_connection_is_a_path_of_its_own_until_it_is_closed(server: TcpServer) -> None:
+def test_a_connection_has_the_addresses_that_cookies_depend_on_until_it_is_closed(server: TcpServer) -> None:
     client = server.client()
     connection = client.connection
     host, port, *_ = client.outside.getsockname()
     assert connection.origin == socket.inet_aton(host) + port.to_bytes(2, "big")
-    assert connection.via is connection
+    assert connection.via == client.outside.getpeername()
     assert connection.is_open
     connection.close()
     assert not connection.is_open

@@ -64,7 +64,7 @@ class TcpConnection:
     ) -> None:
         self._socket = new
         self.address = address
-        self._own_address = new.getsockname()
+        self._own_address: SocketAddress = new.getsockname()
         self._loop = loop
         self._owner = owner
         self._reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION, received, self.close, fits_session)
@@ -86,8 +86,8 @@ class TcpConnection:
 
     @property
     def via(self) -> Hashable:
-        """The connection."""
-        return self
+        """This end's address and port. It is not the connection, which may close: cookies outlast it."""
+        return self._own_address
 
     @property
     def is_open(self) -> bool:

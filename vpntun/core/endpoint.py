@@ -72,7 +72,7 @@ class Endpoint(Protocol):
 
     @property
     def via(self) -> Hashable:
-        """The local socket that messages leave by. The other end's cookies hold for one."""
+        """The local port that messages leave by, as any value. The other end's cookies hold for one."""
 
     @property
     def is_open(self) -> bool:

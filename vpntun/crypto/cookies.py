@@ -104,7 +104,7 @@ class CookieJar:
     """The sender's end: the cookies that one peer has replied with.
 
     A cookie holds for the address and port that it was sent to. So there is one for each path, which is anything
-    hashable that identifies a local port or a connection, and at most MOST_PATHS of them. `public`: the peer's key.
+    hashable that identifies a local port, and at most MOST_PATHS of them. `public`: the peer's key.
     """
 
     def __init__(self, public: bytes) -> None:
