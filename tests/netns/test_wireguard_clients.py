@@ -39,7 +39,7 @@ def start_at(lab: Lab, keys: Keys, seconds: float) -> Daemon:
     client = lab.a.popen(
         sys.executable, "-c", WRONG_CLOCK, str(seconds), *caller, "-i", "tun11", "--address", f"{OURS}/24"
     )
-    lab.ping(lab.a, THEIRS)
+    lab.ping(lab.a, THEIRS, within=15)
     return client
 
 
