@@ -62,9 +62,9 @@ class WireGuard:
     def __init__(self, machine: Machine, key: Path, *, device: str = DEVICE, port: int = WG_PORT) -> None:
         self.machine, self.device = machine, device
         self._at = machine
-        self._daemon = machine.popen("wireguard-go", "-f", device)
-        shown = "wg", "show", device
-        assert until(lambda: machine.run(*shown, check=False).returncode == 0, 5), str(self._daemon)
+        # Asking `wg show` whether it is up could end it: wg removes a socket that is bound, but not listening yet.
+        self._daemon = machine.popen("wireguard-go", "-f", device, env={"LOG_LEVEL": "verbose"})
+        self._daemon.wait_for("UAPI listener started")
         self.set("private-key", key, "listen-port", str(port))
 
     def set(self, *settings: str | Path) -> None:
