@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 WORKERS = 4  # as in scripts/test
 NETNS = {
     "moving": ["offloads", "wireguard", "wireguard_sizes"],
-    "waiting": ["restarts", "transports", "bad_input", "wireguard_nat", "wireguard_clients"],
+    "waiting": ["restarts", "transports", "bad_input", "wireguard_nat", "wireguard_clients", "kernel_wireguard"],
     "measuring": ["steadiness", "two_commands", "many", "wan", "soak", "kernel", "upkeep", "narrow_paths", "floods"],
     "routing": ["routing", "names", "routing_loops", "beside", "vandals", "relay", "udp_over_tcp"],
 }
