@@ -45,7 +45,7 @@ def start_at(lab: Lab, keys: Keys, seconds: float) -> Daemon:
 
 def test_a_client_gets_in_after_a_boot_with_a_wrong_clock(lab: Lab, keys: Keys) -> None:
     start_wireguard(lab, keys)
-    for seconds in (0, -time.time(), -86_400, TEN_YEARS, 0):  # 1970 follows after a power cut
+    for seconds in (0, -time.time(), TEN_YEARS, 0):  # power cuts, and 1970 follows the first
         start_at(lab, keys, seconds).kill()
 
 

@@ -1,6 +1,8 @@
 """wireguard-go in namespaces, and vpntun as its peer.
 
-a  192.168.7.1, fd66::1 on tun11, vpntun  ==========  wg0 on 192.168.7.2, fd66::2, wireguard-go  b
+    a  tun11 of vpntun  192.168.7.1, fd66::1  ==========  192.168.7.2, fd66::2  wg0 of wireguard-go  b
+
+A file that needs more ends uses `WireGuard` and `start_from_file`.
 """
 
 from __future__ import annotations
