@@ -85,11 +85,11 @@ class Two(TwoEnds):
         for datagram in datagrams:
             self.bob.take(datagram, path or self.wire.to_left)
 
-    def read(self, *datagrams: bytes, path: FakeEndpoint | None = None, ecn: int = 0) -> FakeSocket:
+    def read(self, *datagrams: bytes, path: FakeEndpoint | None = None) -> FakeSocket:
         """Let Bob receive the datagrams by one read, as from UDP_GRO: of one size, but the last may be shorter."""
         source = cast(UdpEndpoint, path or self.wire.to_left)
         joined = memoryview(bytearray(b"".join(datagrams)))
-        socket = FakeSocket([(joined, len(datagrams[0]), 1, source, ecn)])
+        socket = FakeSocket([(joined, len(datagrams[0]), 1, source, 0)])
         self.bob.inbound.read_datagrams(cast(UdpSocket, socket))
         return socket
 

@@ -36,7 +36,6 @@ from vpntun.wire.vnet import (
 
 SHORTEST_JOINED = 88
 """Bytes. Joining shorter packets, most of which are acknowledgements, would cost more than it saves."""
-CE_REFUSED = "bad congestion mark"
 _ONE_PACKET = BUNDLE_START + ENTRY_SIZE
 """Offset of a bundle's first packet."""
 
@@ -63,8 +62,8 @@ class Delivery:
     def take_packet(self, link: Link, packet: memoryview, ecn: int = 0) -> None:
         """Deliver one packet as WireGuard sends it, with its padding. `ecn`: as in `take_bundle`. Raises BadPacket."""
         length = length_of(packet)
-        if ecn & CHANGES_INNER and not decapsulate(packet, ecn):
-            raise BadPacket(CE_REFUSED)
+        if ecn & CHANGES_INNER:
+            decapsulate(packet, ecn)
         if self._routes.find(source_of(packet)) is not link:
             raise BadPacket("source not allowed")
         if packet[9 if packet[0] < 0x50 else 6] in MAY_BE_ROUTER_MESSAGE:
@@ -116,10 +115,8 @@ class Delivery:
     def _take_marked(self, link: Link, record: memoryview, source: Endpoint, ecn: int) -> None:
         """Deliver the packets of a BUNDLE whose outer ECN field may change theirs."""
         for packet, field in packets_of(record):
-            if decapsulate(packet, ecn):
-                self._take_one(link, packet, field, source)
-            else:
-                link.drop(BadPacket(CE_REFUSED), source)
+            decapsulate(packet, ecn)
+            self._take_one(link, packet, field, source)
 
     def _take_one(self, link: Link, packet: memoryview, field: int, source: Endpoint) -> None:
         """Deliver or drop one packet of a BUNDLE."""

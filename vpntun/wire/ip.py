@@ -97,16 +97,17 @@ def tos_of(packet: Buffer) -> int:
     return (packet[0] & 0x0F) << 4 | packet[1] >> 4
 
 
-def decapsulate(packet: memoryview, outer: int) -> bool:
-    """Update a packet's ECN field, in place, from the outer header's; return False if the packet must be dropped.
+def decapsulate(packet: memoryview, outer: int) -> None:
+    """Update a packet's ECN field, in place, from the outer header's (RFC 6040, section 4.2).
 
-    IPv4's header checksum is adjusted to match (RFC 1624); one that was wrong stays wrong. Untrusted bytes, at least
-    20 of them; raises nothing.
+    A packet that cannot be marked stays as it is, whatever the outer header says. The RFC would drop it. WireGuard's
+    kernel module delivers it, since some networks mark everything, and so does this. IPv4's header checksum is adjusted
+    to match (RFC 1624); one that was wrong stays wrong. Untrusted bytes, at least 20 of them; raises nothing.
     """
     is_ipv4 = packet[0] < 0x50
     inner = packet[1] & ECN if is_ipv4 else packet[1] >> 4 & ECN
     if inner == NOT_ECT:
-        return outer != CE
+        return
     if outer == CE or (outer == ECT_1 and inner == ECT_0):
         if is_ipv4:
             packet[1] += outer - inner
@@ -114,7 +115,6 @@ def decapsulate(packet: memoryview, outer: int) -> bool:
             packet[10], packet[11] = checksum >> 8, checksum & 0xFF
         else:
             packet[1] += (outer - inner) << 4
-    return True
 
 
 def is_one_host(address: bytes) -> bool:
