@@ -14,6 +14,7 @@ from benchmark.errors import BenchError
 from benchmark.figures import FIGURES, MEASUREMENTS
 from benchmark.floods import SERVERS
 from benchmark.gridtargets import AIMS
+from benchmark.handshakes import JUNK, messages
 from benchmark.hub import HUBS
 from benchmark.others import OTHERS
 from benchmark.paths import PATHS, said_of_loss
@@ -22,6 +23,10 @@ from benchmark.readings import read_flood, read_iperf, read_observed, read_ping
 from benchmark.results import Results
 from benchmark.subjects import OWN, Subject
 from benchmark.targets import COMPARED, TARGETS, Target
+from vpntun.crypto.cookies import CookieChecker
+from vpntun.crypto.keys import KeyPair, format_key
+from vpntun.errors import BadPacket
+from vpntun.wire.message import Initiation
 
 EVERYONE = (*OWN, *OTHERS, *HUBS, *SERVERS)
 SUBJECTS = {subject.name for subject in EVERYONE}
@@ -208,6 +213,21 @@ def test_a_plan_is_limited_to_the_options() -> None:
     assert chosen.seconds == plan.QUICK.seconds
     assert plan.WHOLE.limited([], ["up"]).parts["50-10-100"].measurements == ["up"]
     assert "bbr" not in plan.WHOLE.without("bbr").parts["50-10-100"].measurements
+
+
+# Floods.
+
+
+def test_the_messages_of_a_flood_pass_or_fail_at_mac1_as_they_should() -> None:
+    server = KeyPair.generate()
+    checker = CookieChecker(server.public)
+    valid, junk = messages(format_key(server.public), 3), messages(JUNK, 3)
+    assert len({Initiation.parse(message).ephemeral for message in valid}) == 3
+    for message in valid:
+        checker.check_mac1(message)
+    for message in junk:
+        with pytest.raises(BadPacket, match="bad mac1"):
+            checker.check_mac1(message)
 
 
 # Loss, and profiles.

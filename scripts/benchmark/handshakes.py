@@ -84,16 +84,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _CONTROL_LENGTH = _Control.padding.offset
 
 
-def messages(key: str) -> list[bytes]:
+def messages(key: str, count: int = MESSAGES) -> list[bytes]:
     """Return initiations with fresh ephemeral keys: for this public key, or ones that fail at mac1."""
     server = KeyPair.generate().public if key == JUNK else parse_key(key)
     stranger, psk = KeyPair.generate(), bytes(32)
-    made = [Initiator(stranger, server, psk).initiation(secrets.randbits(32), bytes(12)) for _ in range(MESSAGES)]
-    return [bytes(each) for each in made]
+    return [Initiator(stranger, server, psk).initiation(secrets.randbits(32), bytes(12)) for _ in range(count)]
 
 
 def group(host: str, port: int, texts: list[bytes]) -> ctypes.Array[_Message]:
-    """Return an array for sendmmsg. Message n of all comes from source n."""
+    """Return an array for sendmmsg. The addresses take turns as sources."""
     target = _SocketAddress(socket.AF_INET)
     target.port[:] = port.to_bytes(2, "big")
     target.address[:] = socket.inet_aton(host)

@@ -86,7 +86,7 @@ class TcpConnection:
 
     @property
     def via(self) -> Hashable:
-        """This end's address and port. It is not the connection, which may close: cookies outlast it."""
+        """This end's address and port."""
         return self._own_address
 
     @property

@@ -72,11 +72,11 @@ class Endpoint(Protocol):
 
     @property
     def via(self) -> Hashable:
-        """The local port that messages leave by, as any value. The other end's cookies hold for one."""
+        """A value that identifies the local port. The other end's cookies hold for one port."""
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be exchanged, as long as this is no closed connection."""
+        """Whether messages can still be exchanged: not once a connection is closed, and always over UDP."""
 
     @property
     def where(self) -> str:

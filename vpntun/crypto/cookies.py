@@ -24,12 +24,7 @@ import secrets
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from nacl.bindings import (
-    crypto_aead_xchacha20poly1305_ietf_decrypt as _open,
-)
-from nacl.bindings import (
-    crypto_aead_xchacha20poly1305_ietf_encrypt as _seal,
-)
+from nacl import bindings as sodium
 from nacl.exceptions import CryptoError
 
 from vpntun.crypto.noise import MAC_SIZE, mac1_key
@@ -45,6 +40,8 @@ MOST_PATHS = 4
 _NEVER = float("-inf")
 _MAC2 = -MAC_SIZE
 _MAC1 = 2 * _MAC2
+_seal = sodium.crypto_aead_xchacha20poly1305_ietf_encrypt
+_open = sodium.crypto_aead_xchacha20poly1305_ietf_decrypt
 
 
 def seal_key(public: bytes) -> bytes:
@@ -53,7 +50,7 @@ def seal_key(public: bytes) -> bytes:
 
 
 class CookieChecker:
-    """The loaded end: it checks both MACs of initiations and responses, and makes cookie replies.
+    """Checker of mac1 and mac2 in initiations and responses, and maker of cookie replies: the loaded end.
 
     `public`: this end's public key. Times are in seconds. Messages have the size of their type.
     """
@@ -101,10 +98,10 @@ class _Path:
 
 
 class CookieJar:
-    """The sender's end: the cookies that one peer has replied with.
+    """Cookies that one peer has replied with: the sender's end.
 
-    A cookie holds for the address and port that it was sent to. So there is one for each path, which is anything
-    hashable that identifies a local port, and at most MOST_PATHS of them. `public`: the peer's key.
+    A cookie holds for the address and port that it was sent to. So there is one for each path, which is any value that
+    identifies a local port. The last MOST_PATHS paths are remembered. `public`: the peer's key.
     """
 
     def __init__(self, public: bytes) -> None:

@@ -1,7 +1,7 @@
 """Admission of handshake messages: cheap checks, cookies under load, and a queue for what is worth computing.
 
-A handshake takes this end 0.2 ms, but whoever sends anything that looks like one next to nothing. So an initiation or a
-response is checked in this order before anything is computed for it:
+A handshake costs this end 0.2 ms, and the sender of a forged one next to nothing. So an initiation or a response is
+checked in this order before anything is computed for it:
 
     1. A response must name a handshake of this end that awaits it.
     2. mac1 must be right: the sender knows this end's public key.
@@ -10,11 +10,11 @@ response is checked in this order before anything is computed for it:
     4. Under load, each network's rate is limited.
     5. The queue must have room.
 
-Steps 3 and 4 leave out a response whose handshake has no other one in the queue: this end has asked for it.
+Steps 3 and 4 leave out a response whose handshake has no other one in the queue, since this end has asked for it.
 
-This end is under load while many messages wait, while many are refused, and for a second after that. It then does the
-same for every sender, so that a flood of messages with a valid mac1 leaves it time for data, and honest senders get in
-with their next message. Otherwise neither cookies nor rates are looked at.
+This end is under load while many messages wait, while many are refused, and for a second after that. Then a flood of
+messages with a valid mac1 leaves it time for data, and an honest sender gets in with its next message. Otherwise
+neither cookies nor rates matter.
 """
 
 from __future__ import annotations
