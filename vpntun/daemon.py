@@ -35,13 +35,12 @@ from contextlib import ExitStack
 from types import MappingProxyType
 
 from vpntun.carriers.opening import open_carriers
-from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.changing import change_sockets, changed_at_once
 from vpntun.control.opening import open_control, open_uapi
 from vpntun.control.state import TunnelState
 from vpntun.control.uapi_request import SetRequest
-from vpntun.control.uapi_set import applied
+from vpntun.control.uapi_set import Nowhere, applied
 from vpntun.crypto.aead import BACKEND
 from vpntun.crypto.keys import format_key
 from vpntun.datapath.engine import Engine
@@ -228,7 +227,7 @@ class _Daemon:
 
     def _set(self, request: SetRequest) -> None:
         """Carry out a request of wg(8). Raises VpntunError, and then nothing has changed."""
-        fresh, moved = applied(self._tunnel, request, self._name_has)
+        fresh, moved = applied(self._tunnel, request, self._state.links or Nowhere())
         self._check_calls(bool(moved))
         added, removed, changed = self._change(fresh, moved)
         if added or removed or changed:
@@ -266,9 +265,6 @@ class _Daemon:
     def _check_calls(self, are_wanted: bool) -> None:
         if are_wanted and not self._engine.can_call:
             raise CannotChange("no UDP socket is open for outgoing calls; restart the tunnel to add an Endpoint")
-
-    def _name_has(self, peer: PeerSettings, place: Place) -> bool:
-        return self._state.links is not None and self._state.links.name_has(peer, place)
 
     def _made_links(self) -> Links:
         """Return the links. Raises ConfigurationError while there is no private key to make them with."""

@@ -15,7 +15,7 @@ from vpntun.config.keyfile import create_shared
 from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.tunnel import Routing, Tunnel, shared_keys, to_one_peer
 from vpntun.control.uapi_request import PeerChange, SetRequest
-from vpntun.control.uapi_set import applied
+from vpntun.control.uapi_set import Nowhere, applied
 from vpntun.crypto.keys import KeyPair
 from vpntun.errors import CannotChange, ConfigurationError
 from vpntun.types import Network, Place
@@ -33,19 +33,28 @@ NAMED = PeerSettings(
 CALLING = PeerSettings(CAROL.public, (ip_network("10.0.1.0/24"),), name="phone")
 TUNNEL = Tunnel("tun3", ALICE, (NAMED, CALLING), 55555, "udp")
 KNOWN: Place = ("192.0.2.1", 1)
+CALLS_FROM: Place = ("198.51.100.1", 40000)
 
 
 def networks(*texts: str) -> dict[Network, bool]:
     return {ip_network(text.removeprefix("-")): not text.startswith("-") for text in texts}
 
 
-def name_has(peer: PeerSettings, place: Place) -> bool:
-    """Whether it is the address that the only name has."""
-    return peer.host == "hub.example.org" and place == KNOWN
+class Known(Nowhere):
+    """The only name has one address, and the peer that calls is at the other place."""
+
+    def is_at(self, public: bytes, place: Place) -> bool:
+        return public == CAROL.public and place == CALLS_FROM
+
+    def name_has(self, peer: PeerSettings, place: Place) -> bool:
+        return peer.host == "hub.example.org" and place == KNOWN
+
+
+WHERE = Known()
 
 
 def made(request: SetRequest, tunnel: Tunnel = TUNNEL) -> Tunnel:
-    return applied(tunnel, request, name_has)[0]
+    return applied(tunnel, request, WHERE)[0]
 
 
 def peers(*changes: PeerChange, replace_peers: bool = False, tunnel: Tunnel = TUNNEL) -> dict[bytes, PeerSettings]:
@@ -58,7 +67,7 @@ def bob(**changes: object) -> PeerSettings:
 
 
 def test_a_request_without_lines_changes_nothing() -> None:
-    assert applied(TUNNEL, SetRequest(), name_has) == (TUNNEL, {})
+    assert applied(TUNNEL, SetRequest(), WHERE) == (TUNNEL, {})
     assert peers(PeerChange(BOB.public)) == {BOB.public: NAMED, CAROL.public: CALLING}
 
 
@@ -104,7 +113,7 @@ def test_peers_that_connect_over_tcp_need_a_port() -> None:
 
 def test_an_added_peer_has_what_is_said_of_it() -> None:
     change = PeerChange(STRANGER.public, psk=PSK, keepalive=5, endpoint=("::1", 9), allowed=networks("10.5.0.0/16"))
-    found, moved = applied(TUNNEL, SetRequest(peers=[change]), name_has)
+    found, moved = applied(TUNNEL, SetRequest(peers=[change]), WHERE)
     added = PeerSettings(STRANGER.public, (ip_network("10.5.0.0/16"),), PSK, keepalive=5.0, endpoint=("::1", 9))
     assert found.peers == (NAMED, CALLING, added)
     assert moved == {STRANGER.public: ("::1", 9)}
@@ -151,20 +160,27 @@ def test_an_allowed_ip_is_taken_from_the_peer_that_had_exactly_this_prefix() -> 
 
 def test_a_called_peer_is_called_elsewhere_unless_its_name_has_the_address() -> None:
     assert bob(endpoint=KNOWN) == NAMED
-    assert applied(TUNNEL, SetRequest(peers=[PeerChange(BOB.public, endpoint=KNOWN)]), name_has)[1] == {}
+    assert applied(TUNNEL, SetRequest(peers=[PeerChange(BOB.public, endpoint=KNOWN)]), WHERE)[1] == {}
     elsewhere = SetRequest(peers=[PeerChange(BOB.public, endpoint=("192.0.2.9", 9))])
-    found, moved = applied(TUNNEL, elsewhere, name_has)
+    found, moved = applied(TUNNEL, elsewhere, WHERE)
     assert found.peers == (replace(NAMED, host="192.0.2.9", port=9), CALLING)
     assert moved == {BOB.public: ("192.0.2.9", 9)}
-    assert applied(found, elsewhere, name_has) == (found, moved), "it may have moved since"
+    assert applied(found, elsewhere, WHERE) == (found, moved), "it may have moved since"
 
 
 def test_a_peer_that_calls_stays_one_and_is_sent_to_there() -> None:
     change = PeerChange(CAROL.public, endpoint=("192.0.2.9", 9))
-    found, moved = applied(TUNNEL, SetRequest(peers=[change]), name_has)
+    found, moved = applied(TUNNEL, SetRequest(peers=[change]), WHERE)
     assert found.peers == (NAMED, replace(CALLING, endpoint=("192.0.2.9", 9)))
     assert moved == {CAROL.public: ("192.0.2.9", 9)}
-    assert applied(found, SetRequest(peers=[change]), name_has) == (found, moved), "it may have moved since"
+    assert applied(found, SetRequest(peers=[change]), WHERE) == (found, moved), "it may have moved since"
+
+
+def test_a_peer_that_is_there_already_stays_as_it_is() -> None:
+    request = SetRequest(peers=[PeerChange(CAROL.public, endpoint=CALLS_FROM)])
+    assert applied(TUNNEL, request, WHERE) == (TUNNEL, {})
+    request.replace_peers = True
+    assert applied(TUNNEL, request, WHERE)[1] == {}
 
 
 def test_an_endpoint_that_the_tunnel_itself_covers_is_refused() -> None:
@@ -248,7 +264,7 @@ CHANGES = st.builds(
 def test_after_any_requests_each_prefix_has_one_owner_and_nobody_has_this_ends_key(requests: list[SetRequest]) -> None:
     tunnel = replace(TUNNEL, peers=())
     for request in requests:
-        tunnel, moved = applied(tunnel, request, lambda peer, place: False)
+        tunnel, moved = applied(tunnel, request, Nowhere())
         publics = [peer.public for peer in tunnel.peers]
         allowed = [network for peer in tunnel.peers for network in peer.allowed]
         assert len(set(publics)) == len(publics)

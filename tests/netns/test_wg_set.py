@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, firewall, memory, until
+from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, far, firewall, memory, start_pair, until
 from vpntun.crypto.keys import KeyPair, format_key
 
 pytestmark = pytest.mark.skipif(shutil.which("wg") is None, reason="wg is not installed")
@@ -238,6 +238,21 @@ def test_a_saved_configuration_comes_back_without_a_new_session(met: Pair) -> No
     met.lab.ping(met.a, THERE, SECONDS)
     assert met.sessions(met.cli) == met.sessions(met.srv) == 1
     assert "hub" in met.a.run(sys.executable, "-m", "vpntun", "show", "cli").stdout, "the name that wg does not know"
+
+
+def test_a_saved_configuration_leaves_a_connection_over_tcp_alone(lab: Lab) -> None:
+    server, client = start_pair(lab, "--transport", "tcp", "-v")
+    lab.ping(lab.a, far(lab), SECONDS)
+    for machine, name in ((lab.b, "tun3"), (lab.a, "tun11")):
+        path = lab.folder / f"{name}.saved"
+        path.write_text(wg(machine, "showconf", name))
+        assert "Endpoint" in path.read_text()
+        for command in ("syncconf", "setconf"):
+            assert wg(machine, command, name, path) == ""
+    lab.ping(lab.a, far(lab), SECONDS)
+    assert client.log.count("connected to") == server.log.count("connected to") == 1
+    assert client.log.count("session with ") == 1
+    assert "no UDP socket" not in client.log
 
 
 def test_setconf_and_syncconf_remove_and_addconf_adds(met: Pair) -> None:

@@ -11,14 +11,14 @@ The result is what WireGuard would have:
     listen_port             0 is any port. A tunnel that only called can be called from then on
 
 An endpoint that the name of a called peer has changes nothing: wg looks names up by itself, and `wg syncconf` must not
-replace a name by one of its addresses. With a shared key both ends derive their keys from it, so
-wg cannot change them.
+replace a name by one of its addresses. Nor does the endpoint at which a peer is already, perhaps over TCP, as `wg
+showconf` prints it. With a shared key both ends derive their keys from it, so wg cannot change them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.tunnel import Tunnel
@@ -27,11 +27,30 @@ from vpntun.crypto.keys import KeyPair, clamp
 from vpntun.errors import CannotChange
 from vpntun.types import Network, Place
 
-NameHas = Callable[[PeerSettings, Place], bool]
-"""Whether this end calls a peer by a name that has this address, or under which the peer was found there."""
+
+class Whereabouts(Protocol):
+    """Where peers are."""
+
+    def is_at(self, public: bytes, place: Place) -> bool:
+        """Whether a peer is reached there now."""
+
+    def name_has(self, peer: PeerSettings, place: Place) -> bool:
+        """Whether this end calls a peer by a name that has this address, or under which the peer was found there."""
 
 
-def applied(tunnel: Tunnel, request: SetRequest, name_has: NameHas) -> tuple[Tunnel, dict[bytes, Place]]:
+class Nowhere:
+    """The whereabouts of peers that have no links."""
+
+    def is_at(self, public: bytes, place: Place) -> bool:
+        """Return False."""
+        return False
+
+    def name_has(self, peer: PeerSettings, place: Place) -> bool:
+        """Return False."""
+        return False
+
+
+def applied(tunnel: Tunnel, request: SetRequest, where: Whereabouts) -> tuple[Tunnel, dict[bytes, Place]]:
     """Return the tunnel with these changes, and where peers are to be sent to from now on, by their public keys.
 
     Raises CannotChange, or ConfigurationError for values that cannot work together.
@@ -54,10 +73,11 @@ def applied(tunnel: Tunnel, request: SetRequest, name_has: NameHas) -> tuple[Tun
             moved.pop(public, None)
         elif public in peers or not change.update_only:
             present = peers.get(public) or _added(change, former.get(public))
-            peers[public] = _changed(present, change, name_has)
+            peers[public] = _changed(present, change, where)
             owners |= {network: public for network, is_added in change.allowed.items() if is_added}
-            if change.endpoint is not None and not _is_named(peers[public], change.endpoint):
-                moved[public] = change.endpoint
+            place = change.endpoint
+            if place is not None and not where.is_at(public, place) and not _is_named(peers[public], place):
+                moved[public] = place
     settings = tuple(_without_others(peer, owners) for peer in peers.values())
     fresh = replace(tunnel, identity=identity, peers=settings)
     if request.mark is not None:
@@ -88,7 +108,7 @@ def _added(change: PeerChange, former: PeerSettings | None) -> PeerSettings:
     return kept if change.endpoint is not None else replace(kept, host=None, port=0)
 
 
-def _changed(peer: PeerSettings, change: PeerChange, name_has: NameHas) -> PeerSettings:
+def _changed(peer: PeerSettings, change: PeerChange, where: Whereabouts) -> PeerSettings:
     if change.psk is not None and change.psk != peer.psk:
         if peer.is_vpntun:
             raise CannotChange("the preshared key is derived from the shared key: wg cannot change it")
@@ -96,16 +116,16 @@ def _changed(peer: PeerSettings, change: PeerChange, name_has: NameHas) -> PeerS
     if change.keepalive is not None:
         peer = replace(peer, keepalive=float(change.keepalive))
     if change.endpoint is not None:
-        peer = _sent_to(peer, change.endpoint, name_has)
+        peer = _sent_to(peer, change.endpoint, where)
     if change.replace_allowed or change.allowed:
         peer = replace(peer, allowed=_allowed(peer, change))
     return peer
 
 
-def _sent_to(peer: PeerSettings, place: Place, name_has: NameHas) -> PeerSettings:
+def _sent_to(peer: PeerSettings, place: Place, where: Whereabouts) -> PeerSettings:
     if peer.host is None:
-        return replace(peer, endpoint=place)
-    return peer if name_has(peer, place) else replace(peer, host=place[0], port=place[1])
+        return peer if where.is_at(peer.public, place) else replace(peer, endpoint=place)
+    return peer if where.name_has(peer, place) else replace(peer, host=place[0], port=place[1])
 
 
 def _is_named(peer: PeerSettings, place: Place) -> bool:

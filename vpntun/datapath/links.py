@@ -89,6 +89,11 @@ class Links:
         for link in self._engine.links.values():
             link.identify(identity, self._timestamps)
 
+    def is_at(self, public: bytes, place: Place) -> bool:
+        """Whether there is such a peer, and it is reached at this address and port now, over any carrier."""
+        endpoint = self.of(public).endpoint if public in self._settings else None
+        return endpoint is not None and endpoint.address == address_at(*place)
+
     def name_has(self, peer: PeerSettings, place: Place) -> bool:
         """Whether a peer is called by a name that has this address, or under which it was found there."""
         link, address = self.of(peer.public), address_at(*place)
