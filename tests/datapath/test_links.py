@@ -177,7 +177,7 @@ def test_the_indices_and_keys_of_a_removed_peer_are_gone(new_town: Callable[...,
     town = new_town(2)
     town.connect()
     link = town.server.link(1)
-    town.server.engine.node.indices.reserve(next(iter(link.peer._handshakes.values())))  # of nobody's session
+    town.server.engine.node.indices.reserve(next(iter(link.peer._initiations.on.values())))  # of nobody's session
     before = len(town.server.engine.node.indices)
     session = link.peer.keys.current
     assert session is not None

@@ -13,7 +13,8 @@ from vpntun.core.endpoint import Endpoint
 from vpntun.core.events import HandshakeWanted
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.executor import CarrierSelector
-from vpntun.core.wireguard.peer import Peer, Timestamps
+from vpntun.core.wireguard.initiations import Timestamps
+from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket

@@ -10,7 +10,8 @@ from vpntun.core.endpoint import Endpoint
 from vpntun.core.events import Event
 from vpntun.core.wireguard.admission import Admission
 from vpntun.core.wireguard.indices import Indices
-from vpntun.core.wireguard.peer import Handshake, Peer, SessionOwner
+from vpntun.core.wireguard.initiations import Handshake
+from vpntun.core.wireguard.peer import IndexOwner, Peer, SessionOwner
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import consume_initiation
 from vpntun.errors import BadPacket, ConfigurationError
@@ -25,7 +26,7 @@ class Node:
 
     def __init__(self, identity: KeyPair | None) -> None:
         self.identity = identity
-        self.indices: Indices[Handshake | SessionOwner] = Indices()
+        self.indices: Indices[IndexOwner] = Indices()
         self.peers: dict[bytes, Peer] = {}
         self.admission = Admission()
 
@@ -80,7 +81,7 @@ class Node:
             return owner.peer, []
         raise BadPacket("bad type")
 
-    def _handshake_of(self, response: Buffer) -> Handshake:
+    def _handshake_of(self, response: Buffer) -> Handshake[Peer]:
         handshake = self.indices.find(receiver_of(response))
         if not isinstance(handshake, Handshake):
             raise BadPacket("unknown index")

@@ -22,49 +22,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.events import Established, Event, HandshakeWanted, KeptAlive, Moved, Transmit
 from vpntun.core.wireguard.indices import Indices
+from vpntun.core.wireguard.initiations import Handshake, Initiations, Timestamps
 from vpntun.core.wireguard.keyring import Keyring
 from vpntun.core.wireguard.timers import KEEPALIVE_TIMEOUT, REKEY_TIMEOUT, Timers
-from vpntun.crypto.cookies import CookieJar
 from vpntun.crypto.keys import KeyPair
-from vpntun.crypto.noise import Initiator, ReceivedInitiation, SessionKeys
+from vpntun.crypto.noise import ReceivedInitiation, SessionKeys
 from vpntun.crypto.session import REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME, REKEY_ON_RECEIVE_AFTER, Session
 from vpntun.errors import BadPacket, OldTimestamp
-from vpntun.types import CARRIERS, DIALLED, NEVER, CarrierName
+from vpntun.types import DIALLED, NEVER, CarrierName
 from vpntun.wire.message import DATA_OVERHEAD, Buffer, Response
 
 SHORTEST_BETWEEN_CONSUMED = 0.02
 SILENT_AFTER = KEEPALIVE_TIMEOUT + REKEY_TIMEOUT
 """Seconds without a message after which a session may be dead. A live one with traffic has sent a keepalive by then."""
-
-
-class Timestamps(Protocol):
-    """Source of the TAI64N timestamps in initiations: strictly increasing, even across restarts of this end."""
-
-    def next(self) -> bytes:
-        """Return 12 bytes, greater than any returned before."""
-
-
-@dataclass(slots=True)
-class Handshake:
-    """One handshake: that of a carrier, or the one that is asked for in return.
-
-    `sent_at` is the time of the last handshake message sent, `asked_at` that of the last initiation. `initiator` is set
-    while the response to it is awaited. `sent_to`: when the initiation was sent to which endpoint.
-    """
-
-    peer: Peer
-    sent_at: float = -NEVER
-    asked_at: float = -NEVER
-    index: int = 0
-    initiator: Initiator | None = None
-    initiation: bytes = b""
-    sent_to: dict[Endpoint, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +49,10 @@ class SessionOwner:
 
     peer: Peer
     session: Session
+
+
+IndexOwner: TypeAlias = "Handshake[Peer] | SessionOwner"
+"""What an index in a received message leads to."""
 
 
 class Peer:
@@ -88,7 +68,7 @@ class Peer:
         identity: KeyPair,
         public: bytes,
         psk: bytes,
-        indices: Indices[Handshake | SessionOwner],
+        indices: Indices[IndexOwner],
         timestamps: Timestamps,
         rng: random.Random,
         *,
@@ -107,13 +87,10 @@ class Peer:
         """The sizes of all sealed messages sent and received, as the data path counts them."""
         self._chooses_carrier = chooses_carrier
         self._may_be_at = may_be_at
-        self._identity = identity
-        self._psk = psk
         self._indices = indices
-        self._timestamps = timestamps
-        self._handshakes = {carrier: Handshake(self) for carrier in CARRIERS}
-        self._return_handshake = Handshake(self)
-        self._cookies = CookieJar(public)
+        self._initiations = Initiations(self, public, identity, psk, timestamps, indices)
+        self.receive_cookie = self._initiations.receive_cookie
+        """Keep a cookie for this end's next handshake messages; raises BadPacket."""
         self._greatest_timestamp = b""
         self._consumed_at = -NEVER
         self._current_asked_at = -NEVER
@@ -122,17 +99,16 @@ class Peer:
     def initiate(self, endpoint: Endpoint, now: float) -> list[Event]:
         """Ask for a session at `endpoint`: send an initiation, at most one in 5 s on each carrier.
 
-        While one awaits its response, no other follows on a connection whose bytes have not yet left this host. None is
-        sent to a peer whose key is a low-order point: everybody would know the secrets of its sessions.
+        While one awaits its response, no other follows on a connection whose bytes have not yet left this host.
         """
-        handshake = self._handshakes[endpoint.carrier]
+        handshake = self._initiations.on[endpoint.carrier]
         if now - handshake.sent_at < REKEY_TIMEOUT:
             return []
         # A second initiation would supersede the first, and on a slow path every answer would be to a superseded one.
         if handshake.initiator is not None and endpoint.clogged():
             return []
         self.timers.authenticated_sent(now)
-        return self._begin(handshake, endpoint, now)
+        return self._initiations.begin(handshake, endpoint, now)
 
     def ask_in_return(self, source: Endpoint, now: float) -> list[Event]:
         """Ask for a session where an authentic initiation with an old timestamp came from: send one of this end's own.
@@ -141,7 +117,7 @@ class Peer:
         one in 5 s, and none while the peer is heard. The initiation has a slot of its own and affects no timer, so
         replays do not keep this end from asking its peer. A client returns nothing: it asks its server by itself.
         """
-        handshake = self._return_handshake
+        handshake = self._initiations.in_return
         if (
             self._chooses_carrier
             or now - self.timers.heard_at < SILENT_AFTER
@@ -149,7 +125,7 @@ class Peer:
             or not self.may_move_to(source)
         ):
             return []
-        return self._begin(handshake, source, now)
+        return self._initiations.begin(handshake, source, now)
 
     def initiate_also(self, endpoint: Endpoint, now: float) -> list[Event]:
         """Send the initiation that awaits its response to another address of the peer, too.
@@ -157,16 +133,16 @@ class Peer:
         The copies are of one handshake: the peer answers the first to arrive, and drops the others as replays. With a
         handshake for each address, every initiation would supersede the one before it.
         """
-        handshake = self._handshakes[endpoint.carrier]
+        handshake = self._initiations.on[endpoint.carrier]
         if handshake.initiator is None:
             return []
         handshake.sent_to.setdefault(endpoint, now)
         self.timers.authenticated_sent(now)
-        return [self._transmit(handshake.initiation, endpoint, now)]
+        return [self._initiations.transmit(handshake.initiation, endpoint, now)]
 
     def forget_handshake(self, carrier: CarrierName) -> None:
         """Drop a carrier's handshake and its 5 s limit, because the carrier's path has changed."""
-        self._forget(self._handshakes[carrier])
+        self._initiations.drop(self._initiations.on[carrier])
 
     def receive_initiation(self, received: ReceivedInitiation, source: Endpoint, now: float) -> list[Event]:
         """Answer an initiation from this peer, on the path by which it arrived.
@@ -182,9 +158,9 @@ class Peer:
             raise BadPacket("initiations too fast")
         self._refuse_loop(source)
         # The index is reserved last, so that an initiation refused earlier leaves nothing behind.
-        index = self._indices.reserve(self._handshakes[source.carrier])
+        index = self._indices.reserve(self._initiations.on[source.carrier])
         try:
-            message, keys = received.respond(self._psk, index)
+            message, keys = received.respond(self._initiations.psk, index)
         except BadPacket:
             self._indices.free(index)
             raise
@@ -192,10 +168,10 @@ class Peer:
         self._consumed_at = now
         session = self._take_in(keys, index, received.sender, False, now)
         self._release(self.keys.responded(session, source.carrier))
-        self._handshakes[source.carrier].sent_at = now
+        self._initiations.on[source.carrier].sent_at = now
         self.timers.authenticated_sent(now)
         self.timers.authenticated_received(now)
-        return [self._transmit(message, source, now)]
+        return [self._initiations.transmit(message, source, now)]
 
     def forget_timestamp(self) -> None:
         """Accept any timestamp in the next initiation, as after a restart.
@@ -204,7 +180,9 @@ class Peer:
         """
         self._greatest_timestamp = b""
 
-    def receive_response(self, handshake: Handshake, message: Buffer, source: Endpoint, now: float) -> list[Event]:
+    def receive_response(
+        self, handshake: Handshake[Peer], message: Buffer, source: Endpoint, now: float
+    ) -> list[Event]:
         """Complete a handshake that this end initiated.
 
         Raises BadPacket for a response that is not genuine; the handshake then still waits for the genuine one. Even
@@ -224,13 +202,6 @@ class Peer:
         self.last_handshake = now
         self.round_trip = now - handshake.sent_to.get(source, handshake.asked_at)
         return [Established(source, initiator=True)]
-
-    def receive_cookie(self, message: Buffer, source: Endpoint, now: float) -> None:
-        """Keep the cookie of a loaded peer for the next messages. Nothing is repeated now, and no endpoint moves.
-
-        Raises BadPacket unless it is the reply to the last handshake message sent by this path.
-        """
-        self._cookies.take(message, source.via, now)
 
     def opened(
         self, session: Session, counter: int, source: Endpoint, now: float, *, keepalive: bool, follow: bool = True
@@ -329,46 +300,17 @@ class Peer:
     def forget(self) -> None:
         """Drop every session and handshake, and free their indices."""
         self._release(self.keys.wipe())
-        self._forget_handshakes()
+        self._initiations.drop_all()
 
     def identify(self, identity: KeyPair, timestamps: Timestamps) -> None:
         """Use other keys of this end from now on. Sessions and handshakes made with the former ones are dropped."""
-        self._identity, self._timestamps = identity, timestamps
+        self._initiations.identity, self._initiations.timestamps = identity, timestamps
         self.forget()
 
     def change_psk(self, psk: bytes) -> None:
         """Use another preshared key in every handshake from now on, as WireGuard does: sessions continue."""
-        self._psk = psk
-        self._forget_handshakes()
-
-    def _begin(self, handshake: Handshake, endpoint: Endpoint, now: float) -> list[Event]:
-        """Send a new initiation, which replaces the handshake's former one."""
-        self._forget(handshake)
-        handshake.sent_at = handshake.asked_at = now
-        initiator, index = Initiator(self._identity, self.public, self._psk), self._indices.reserve(handshake)
-        try:
-            handshake.initiation = initiator.initiation(index, self._timestamps.next())
-        except BadPacket:
-            self._indices.free(index)
-            return []
-        handshake.initiator, handshake.index = initiator, index
-        handshake.sent_to = {endpoint: now}
-        return [self._transmit(handshake.initiation, endpoint, now)]
-
-    def _forget_handshakes(self) -> None:
-        for handshake in (*self._handshakes.values(), self._return_handshake):
-            self._forget(handshake)
-
-    def _forget(self, handshake: Handshake) -> None:
-        """Drop a handshake and its 5 s limit."""
-        if handshake.initiator is not None:
-            self._indices.free(handshake.index)
-            handshake.initiator = None
-        handshake.sent_at = -NEVER
-
-    def _transmit(self, message: bytes, endpoint: Endpoint, now: float) -> Transmit:
-        """Send a handshake message, with a mac2 if the peer has replied with a cookie."""
-        return Transmit(endpoint, self._cookies.protect(message, endpoint.via, now))
+        self._initiations.psk = psk
+        self._initiations.drop_all()
 
     def _current_began(self) -> float:
         """The time at which the current session was requested, by either end."""
