@@ -154,6 +154,15 @@ def test_up_and_down_with_both_ends_talking(quick: Quick) -> None:
     quick.lab.ping(quick.a, "10.9.0.1", SECONDS)
 
 
+@pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="wireguard-go is not installed")
+def test_the_other_end_may_be_wireguard_go(quick: Quick) -> None:
+    quick.write()
+    quick.b.run("wg-quick", "up", quick.files[quick.b], env={"WG_QUICK_USERSPACE_IMPLEMENTATION": "wireguard-go"})
+    quick.up(quick.a)
+    for address in ("10.9.0.1", "fd09::1"):
+        quick.lab.ping(quick.a, address, SECONDS)
+
+
 def test_a_full_tunnel_with_wg_quicks_own_mark_and_rules(quick: Quick) -> None:
     quick.write(allowed="0.0.0.0/0, ::/0")
     before = network_of(quick.a)
