@@ -158,7 +158,8 @@ def test_an_invalid_frame_length_closes_the_connection(lab: Lab) -> None:
     server, client = start_pair(lab)
     lab.ping(lab.a, far(lab))
     before = sockets(server)
-    for prefix in ("0000", "0001", "001f", "0101", "ffff"):
+    of_no_session = "0101" + "04000000" + "00" * 12  # such a frame is judged by its header
+    for prefix in ("0000", "0001", "001f", of_no_session, "2401", "ffff"):
         seconds = float(run(lab.a, STREAM, lab.b.four, PORT, prefix, 10))
         assert seconds < 8, prefix
         assert until(lambda: sockets(server) == before, 5), prefix
