@@ -100,16 +100,13 @@ def met(lab: Lab) -> Pair:
     return made
 
 
-def test_a_peer_is_added_and_removed_in_the_midst_of_its_traffic(pair: Pair) -> None:
-    pair.lab.no_ping(pair.a, THERE, 1)
-    assert pair.set_srv("peer", pair.own_key, "allowed-ips", HERE) == ""
-    pair.lab.ping(pair.a, THERE, SECONDS)
-    flood = pair.a.popen("ping", "-i0.01", "-q", "-w20", THERE)
-    assert pair.set_srv("peer", pair.own_key, "remove") == ""
-    assert pair.show_srv("peers") == ""
-    pair.lab.no_ping(pair.a, THERE, 1)
+def test_a_peer_is_removed_in_the_midst_of_its_traffic(met: Pair) -> None:
+    flood = met.a.popen("ping", "-i0.01", "-q", "-w20", THERE)
+    assert met.set_srv("peer", met.own_key, "remove") == ""
+    assert met.show_srv("peers") == ""
+    met.lab.no_ping(met.a, THERE, 1)
     flood.stop()
-    assert pair.srv.log.count("wg has changed peers") == 2
+    assert met.srv.log.count("wg has changed peers: 0 added, 1 removed, 0 changed") == 1
 
 
 def test_a_new_private_key_takes_effect_at_once_and_the_other_end_only_needs_to_learn_it(met: Pair) -> None:
