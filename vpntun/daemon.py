@@ -24,52 +24,42 @@ the tunnel ends when its device or the socket is removed.
 
 While lines run and names are looked up, the loop is served, so that the control socket answers (process/start.py). If a
 step fails, the steps before it are undone in the opposite order. The same happens at the end of a run: PreDown runs
-first, PostDown last.
+first, PostDown last. What a reload or wg changes in between is the matter of control/running_tunnel.py.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from types import MappingProxyType
 
 from vpntun.carriers.opening import open_carriers
 from vpntun.config.tunnel import Tunnel
-from vpntun.control.changing import change_sockets, changed_at_once
 from vpntun.control.opening import open_control, open_uapi
+from vpntun.control.running_tunnel import RunningTunnel
 from vpntun.control.state import TunnelState
-from vpntun.control.uapi_request import SetRequest
-from vpntun.control.uapi_set import Nowhere, applied
 from vpntun.crypto.aead import BACKEND
-from vpntun.crypto.keys import format_key
 from vpntun.datapath.engine import Engine
-from vpntun.datapath.links import Links
-from vpntun.errors import CannotChange, ConfigurationError, DeviceError, VpntunError
+from vpntun.errors import ConfigurationError, DeviceError, VpntunError
 from vpntun.link.link import Link
 from vpntun.netconf.cleanup import clean_up
 from vpntun.netconf.host import HostNetwork
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.localnets import OwnAddresses
 from vpntun.netconf.outer_routes import OuterRoutes
-from vpntun.netconf.settings import DeviceSettings
-from vpntun.netconf.upkeep import Part, Upkeep
+from vpntun.netconf.upkeep import Upkeep
 from vpntun.netconf.watch import EVERYTHING, Changed, NetworkWatch
 from vpntun.process.awaited_names import AwaitedNames
 from vpntun.process.service import RunOptions, Service
 from vpntun.process.shell import ShellLines
 from vpntun.process.start import Start
 from vpntun.runtime.internal_errors import InternalErrors
-from vpntun.runtime.log import NOTICE, LineLimit, log, log_is_a_file, notice, reopen_log
+from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
 from vpntun.tun.device import TunDevice
-from vpntun.tun.ipv6 import addresses_of, carried_networks
 from vpntun.tun.queries import interface_exists
-from vpntun.tun.superpackets import limit_superpackets
-from vpntun.types import Interface, Place, carriers_of
-
-MOST_LINES_BY_WG = 5
+from vpntun.types import carriers_of
 
 
 def run(tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None = None) -> None:
@@ -90,24 +80,17 @@ class _Daemon:
     def __init__(
         self, tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None, stack: ExitStack
     ) -> None:
-        self._tunnel = tunnel
         self._has_uapi = run_options.uapi
-        self._routed = tunnel.peers
         self._reread = reread
         self._stack = stack
         self._failed: Exception | None = None
         self._drops: Counter[str] = Counter()
-        self._kept: list[Part] = []
-        self._links: Links | None = None
-        self._is_running = False
-        self._by_wg = LineLimit(MOST_LINES_BY_WG)
         self._loop = Loop(internal_errors=InternalErrors(self._drops))
         stack.callback(self._loop.close)
         handles_sighup = reread is not None or log_is_a_file() or run_options.background is not None
         stack.enter_context(self._loop.ending_on_signals(self._handle_sighup if handles_sighup else None))
         self._service = Service(run_options, tunnel.user, self._loop, stack)
-        self._check_user()
-        self._check_key()
+        self._service.check(tunnel)
         self._start = Start(tunnel.hooks, self._service, self._loop, self._start_ended)
         self._state = TunnelState(tunnel, self._start, self._loop, self._drops)
 
@@ -115,8 +98,9 @@ class _Daemon:
 
     def set_up(self) -> bool:
         """Set up everything except the links. Return False if told to stop before the device. Raises VpntunError."""
-        tunnel, stack, state = self._tunnel, self._stack, self._state
-        self._name = open_control(state, self._loop, self.reload, stack)
+        stack, state = self._stack, self._state
+        tunnel = state.tunnel
+        name = open_control(state, self._loop, self._reload, stack)
         clean_up(tunnel.interface)
         self._journal = Journal(tunnel.interface)
         self._watch = NetworkWatch(self._loop)
@@ -129,21 +113,21 @@ class _Daemon:
         self._host = HostNetwork(tunnel, self._device, self._journal, stack, self._set_mark, self._loop)
         state.mark = self._host.mark
         self._carriers = state.carriers = open_carriers(tunnel, self._host.mark, self._loop, stack)
-        self._addresses = state.addresses = self._configure_device()
+        state.addresses = self._host.set_up_device()
         self._names = AwaitedNames(self._host, self._start, self._loop, self._proceed, self._fail)
-        self._lookups = state.lookups = Lookups(self._loop, self._names.found)
-        stack.callback(self._lookups.close)
+        lookups = state.lookups = Lookups(self._loop, self._names.found)
+        stack.callback(lookups.close)
         self._engine = self._make_engine()
-        if tunnel.identity is not None:
-            self._make_links()
+        self._running = RunningTunnel(state, self._engine, self._host, self._names, lookups, name=name)
+        stack.callback(self._running.close)
         if self._has_uapi:
-            open_uapi(state, self._loop, self._set, stack)
+            open_uapi(state, self._loop, self._running.set, stack)
         if self._host.may_lead_look_ups_inside:
-            self._start.find_names(self._lookups, tunnel.peers)
-        self._names.apply(tunnel.peers, self._lookups.has_found)
+            self._start.find_names(lookups, tunnel.peers)
+        self._names.apply(tunnel.peers, lookups.has_found)
         self._host.wait()
         self._keep_up()
-        self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, self._addresses)))
+        self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, state.addresses)))
         self._engine.start()
         self._watch.subscribe(Changed.RULES, self._host.rules_changed)  # first, since it decides about routes
         self._watch.subscribe(EVERYTHING, self._engine.network_changed)
@@ -151,22 +135,6 @@ class _Daemon:
         if self._service.gives_up_privileges:
             self._give_up_privileges()
         return True
-
-    def _check_user(self) -> None:
-        """Refuse settings that cannot be undone without root's privileges; warn of hooks that will lack them."""
-        if not self._service.gives_up_privileges:
-            return
-        if self._tunnel.dns:
-            raise ConfigurationError("name servers are set and removed as root: leave out either the user or DNS")
-        if self._tunnel.hooks.pre_down or self._tunnel.hooks.post_down:
-            notice("PreDown and PostDown will run without root's privileges")
-
-    def _check_key(self) -> None:
-        """Refuse a tunnel that could never get a private key."""
-        if self._tunnel.identity is None and not self._has_uapi:
-            raise ConfigurationError(
-                "PostUp can give the private key by wg(8) only: put PrivateKey into [Interface], or leave out --no-uapi"
-            )
 
     def _set_mark(self, mark: int) -> None:
         """Give the tunnel's own packets another mark from now on. Raises PrivilegeError."""
@@ -176,111 +144,28 @@ class _Daemon:
         self._state.mark = mark
         self._engine.network_changed()
 
-    def _configure_device(self) -> list[Interface]:
-        """Set addresses, routes and MTU of the device, and bring it up; return its addresses."""
-        tunnel, device = self._tunnel, self._device
-        if tunnel.is_set_by_wg:
-            self._prepare_device()
-            return []
-        mtu = tunnel.mtu or (tunnel.default_mtu if device.created else None)
-        addresses = addresses_of(tunnel, mtu or device.mtu) if tunnel.addresses or device.created else []
-        routes = carried_networks(device.name, mtu or device.mtu, tunnel.routes)
-        if addresses or routes or mtu is not None:
-            settings = DeviceSettings(device.name, self._journal, ephemeral=device.created)
-            self._stack.callback(settings.undo)
-            settings.apply(addresses, routes, mtu)
-            self._kept.append(settings)
-            if device.created:
-                limit_superpackets(device.name, device.mtu)
-        elif not device.is_up:
-            notice("the device is down and is left as it was found: 'ip link set %s up' brings it up", device.name)
-        return addresses
-
-    def _prepare_device(self) -> None:
-        """Give the device the usual MTU and leave the rest to whoever sets the tunnel up, as WireGuard does."""
-        device = self._device
-        if device.created:
-            DeviceSettings(device.name, ephemeral=True).apply([], [], self._tunnel.default_mtu, up=False)
-            limit_superpackets(device.name, device.mtu)
-
     def _make_engine(self) -> Engine:
-        self._outer_routes = OuterRoutes(self._tunnel.interface, self._host.mark)
+        tunnel = self._state.tunnel
+        self._outer_routes = OuterRoutes(tunnel.interface, self._host.mark)
         self._stack.callback(self._outer_routes.close)
         own_addresses = None
-        if self._tunnel.relay:
+        if tunnel.relay:
             own_addresses = OwnAddresses(self._device.name, self._watch.since_last_asked(Changed.ADDRESSES))
         return Engine(
-            self._tunnel.identity,
+            tunnel.identity,
             self._device,
             self._carriers,
             self._loop,
             network=self._outer_routes,
             own_addresses=own_addresses,
-            copies_dscp=self._tunnel.copies_dscp,
+            copies_dscp=tunnel.copies_dscp,
             drops=self._drops,
             observer=self,
         )
 
-    def _make_links(self) -> None:
-        self._links = Links(self._tunnel, self._engine, self._lookups, name=self._name)
-        self._stack.callback(self._links.close)
-
-    def _set(self, request: SetRequest) -> None:
-        """Carry out a request of wg(8). Raises VpntunError, and then nothing has changed."""
-        fresh, moved = applied(self._tunnel, request, self._state.links or Nowhere())
-        self._check_calls(bool(moved))
-        added, removed, changed = self._change(fresh, moved)
-        if added or removed or changed:
-            self._by_wg.log(NOTICE, "wg has changed peers: %d added, %d removed, %d changed", added, removed, changed)
-
-    def _change(self, fresh: Tunnel, moved: Mapping[bytes, Place] = MappingProxyType({})) -> tuple[int, int, int]:
-        """Make the running tunnel match: its port, mark, keys and peers. `moved` and the answer: as in Links.change.
-
-        Raises VpntunError, and then nothing has changed.
-        """
-        change_sockets(self._tunnel, fresh, self._engine, self._host, self._carriers)
-        if fresh.identity != self._tunnel.identity:
-            self._identify(fresh)
-        self._tunnel = self._state.tunnel = fresh
-        if self._links is None or not self._is_running:
-            return 0, 0, 0
-        self._state.links = self._links
-        return self._links.change(fresh.peers, moved)
-
-    def _identify(self, fresh: Tunnel) -> None:
-        """Use the keys of this tunnel from now on, or none."""
-        if fresh.identity is None and self._links is not None:
-            self._links.dissolve()
-            self._links = self._state.links = None
-        self._tunnel, self._engine.node.identity = fresh, fresh.identity
-        if fresh.identity is None:
-            notice("this end has no private key any more")
-            return
-        if self._links is None:
-            self._make_links()
-        else:
-            self._links.identify(fresh.identity)
-        notice("the public key of this end is %s now", format_key(fresh.identity.public))
-
-    def _check_calls(self, are_wanted: bool) -> None:
-        if are_wanted and not self._engine.can_call:
-            raise CannotChange("no UDP socket is open for outgoing calls; restart the tunnel to add an Endpoint")
-
-    def _made_links(self) -> Links:
-        """Return the links. Raises ConfigurationError while there is no private key to make them with."""
-        _ = self._tunnel.keys
-        assert self._links is not None
-        return self._links
-
-    def _add_peers(self) -> None:
-        links = self._made_links()
-        links.change(self._tunnel.peers)
-        self._state.links = links
-
     def _keep_up(self) -> None:
         """Keep routes, rules and the device's settings as they are from now on."""
-        parts = [*self._kept, *self._host.parts]
-        self._upkeep = Upkeep(self._device.name, self._loop, parts)
+        self._upkeep = Upkeep(self._device.name, self._loop, self._host.parts)
         self._stack.callback(self._upkeep.close)
         self._watch.subscribe(EVERYTHING, self._upkeep.look)
         self._upkeep.look()
@@ -292,10 +177,10 @@ class _Daemon:
         connections have to be marked.
         """
         self._start.run_post_up()
-        links = self._made_links() if self._loop.running else self._links
-        if links is not None:
-            links.hold_state()
-        follows = self._tunnel.routing.table != "off"
+        tunnel = self._state.tunnel
+        if tunnel.identity is not None or self._loop.running:
+            self._running.links.hold_state()
+        follows = tunnel.routing.table != "off"
         keeps = follows or bool(self._host.mark) or not self._journal.is_empty
         if keeps:
             self._journal.hold()
@@ -306,60 +191,43 @@ class _Daemon:
     def run(self) -> None:
         """Announce the tunnel, make the links, and serve until stopped. Raises the error of a failed start."""
         self._announce()
-        self._is_running = True
-        if self._links is not None:
-            self._add_peers()
+        self._running.begin()
         self._loop.call_later(0.0, self._names.begin)  # not called if the loop is stopped before
         schedule = self._engine.schedule
         try:
             self._loop.run(schedule.deadline, schedule.handle)
         except DeviceError:
-            if not self._tunnel.is_set_by_wg or interface_exists(self._device.name):
+            if not self._state.tunnel.is_set_by_wg or interface_exists(self._device.name):
                 raise
             notice("the device was deleted: ending")
         finally:
             self._service.ends()
             self._start.stop()
-            ShellLines("PreDown", self._tunnel.hooks.pre_down).run(self._loop)
+            ShellLines("PreDown", self._state.tunnel.hooks.pre_down).run(self._loop)
         if self._failed is not None:
             raise self._failed
         self._sum_up()
 
-    def reload(self) -> None:
+    def _reload(self) -> None:
         """Read the configuration again and apply it. Raises VpntunError, and then nothing has changed."""
         if self._reread is None:
             raise ConfigurationError("this tunnel was not started from a file: there is nothing to read again")
-        if not self._is_running:
-            raise ConfigurationError(f"{self._tunnel.interface} is still being set up: reload it later")
-        wanted = self._reread()
-        if wanted.identity is None and self._tunnel.identity is not None:
-            wanted = wanted.identified(self._tunnel.identity)
-        fresh = changed_at_once(self._tunnel, wanted)
-        if fresh != wanted:
-            notice("some changes in the [Interface] section need a restart; all others are applied now")
-        self._check_calls(any(peer.host for peer in fresh.peers))
-        self._names.apply(fresh.peers, self._lookups.has_found)
-        try:
-            added, removed, changed = self._change(fresh)
-        except VpntunError:
-            self._names.apply(self._routed, self._lookups.has_found)
-            raise
-        self._routed = fresh.peers
-        notice("read the configuration again; peers: %d added, %d removed, %d changed", added, removed, changed)
-        self._names.proceed()
+        if not self._state.is_running:
+            raise ConfigurationError(f"{self._state.tunnel.interface} is still being set up: reload it later")
+        self._running.reload(self._reread())
 
     def link_moved(self, link: Link) -> None:
         """Remember where a peer is reached."""
-        self._made_links().remember(link)
+        self._running.links.remember(link)
 
     def link_changed(self, link: Link, *, up: bool) -> None:
         """Tell the service, which runs hooks, and informs systemd and commands that wait for a link."""
-        settings = self._made_links().settings_of(link)
+        settings = self._running.links.settings_of(link)
         endpoint = link.endpoint.where if link.endpoint is not None else ""
         self._service.link_changed(settings.public, settings.name, endpoint, self._summary, link.lines, up=up)
 
     def _announce(self) -> None:
-        tunnel, addresses = self._tunnel, self._addresses
+        tunnel, addresses = self._state.tunnel, self._state.addresses
         if addresses and tuple(addresses) == tunnel.derived_addresses[: len(addresses)]:
             own = " and ".join(str(each.ip) for each in addresses)
             other = " and ".join(str(each) for each in tunnel.derived_peer_addresses[: len(addresses)])
@@ -375,15 +243,16 @@ class _Daemon:
     def _proceed(self) -> None:
         """Run PostUp if nothing waits for a name; at once if PostUp has to give the key, since links look names up."""
         self._upkeep.look_again()
-        self._start.proceed(self._names.peers if self._links is not None else ())
+        self._start.proceed(self._names.peers if self._state.tunnel.identity is not None else ())
 
     def _start_ended(self, failed: Exception | None) -> None:
         if failed is not None:
             self._fail(failed)
-        else:
-            if not self._tunnel.is_set_by_wg:
-                self._made_links()
-            self._service.is_set_up(self._summary, can_be_called=self._tunnel.listen_on is not None)
+            return
+        tunnel = self._state.tunnel
+        if not tunnel.is_set_by_wg:
+            _ = tunnel.keys  # PostUp should have given them by now
+        self._service.is_set_up(self._summary, can_be_called=tunnel.listen_on is not None)
 
     def _fail(self, error: Exception) -> None:
         self._failed = error
@@ -397,7 +266,7 @@ class _Daemon:
             return
         self._service.reloading()
         try:
-            self.reload()
+            self._reload()
         except VpntunError as error:
             log.error("%s; nothing has changed", error)
         finally:
@@ -414,6 +283,6 @@ class _Daemon:
         """Log the measured state of each link's path, and the numbers of drops."""
         for link in self._engine.links.values():
             log.info("path at the end: %s", f"{link.name}: {link.records}" if link.name else link.records)
-        drops = self._drops + (self._links.drops() if self._links is not None else Counter())
+        drops = self._drops + self._running.drops()
         if drops:
             log.info("dropped: %s", ", ".join(f"{count} {reason}" for reason, count in drops.most_common()))

@@ -1,19 +1,20 @@
-"""This host's network: which allowed IPs and name servers wait for a peer's name."""
+"""This host's network: what the device gets, and which allowed IPs and name servers wait for a peer's name."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
 from contextlib import ExitStack
-from ipaddress import ip_network
+from dataclasses import replace
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 import pytest
 
-from tests.machine import no_more_descriptors
-from tests.netconf.kernel import add_up, in_own_network
+from tests.machine import logged, no_more_descriptors
+from tests.netconf.kernel import add, add_up, in_own_network
 from vpntun.config.peer import PeerSettings
-from vpntun.config.tunnel import Routing, Tunnel
+from vpntun.config.tunnel import DEFAULT_MTU_TO_WIREGUARD, Routing, Tunnel, to_be_set_by_wg
 from vpntun.crypto.keys import KeyPair
 from vpntun.errors import DeviceError
 from vpntun.netconf import dns
@@ -56,7 +57,11 @@ class Bench:
         tunnel = Tunnel(
             "tun3", KeyPair.generate(), peers, None, None, routing=routing or Routing(), dns=tuple(dns.split())
         )
+        return self.host_of(tunnel)
+
+    def host_of(self, tunnel: Tunnel, *, created: bool = True) -> HostNetwork:
         self.device = FakeDevice()
+        self.device.created = created
         self._stack.callback(self.device.close)
         loop = Loop()
         self._stack.callback(loop.close)
@@ -140,3 +145,53 @@ def test_a_kernel_that_cannot_be_asked_is_an_error_of_the_device(bench: Bench, m
     host = bench.host(peer("office", OFFICE))
     with pytest.raises(DeviceError, match="No buffer space available"):
         host.apply([peer("office", OFFICE)], lambda host, port: True)
+
+
+# The device
+
+
+ADDRESS = ip_interface("10.44.0.1/24")
+TUNNEL = Tunnel("tun3", KeyPair.generate(), (), None, None, addresses=(ADDRESS,), mtu=1380)
+
+
+def settings_of(device: str) -> tuple[int, bool, list[str]]:
+    """The MTU of a device, whether it is up, and its IPv4 addresses."""
+    with Netlink() as netlink:
+        link = netlink.link(device)
+        addresses = [each.address for each in netlink.addresses() if each.device == device]
+        return link.mtu, link.is_up, [str(each) for each in addresses if ":" not in str(each)]
+
+
+@in_own_network
+def test_a_device_that_was_there_gets_its_settings_which_are_kept_and_taken_back_at_the_end(
+    bench: Bench, stack: ExitStack
+) -> None:
+    host = bench.host_of(TUNNEL, created=False)
+    with Netlink() as netlink:
+        add(netlink, bench.device.name)
+    before, parts = settings_of(bench.device.name), len(host.parts)
+    assert host.set_up_device() == [ADDRESS]
+    assert settings_of(bench.device.name) == (1380, True, ["10.44.0.1"])
+    assert len(host.parts) == parts + 1
+    stack.close()
+    assert settings_of(bench.device.name) == before
+
+
+@in_own_network
+def test_a_device_that_was_there_and_needs_no_settings_is_left_down_with_a_notice(bench: Bench) -> None:
+    host = bench.host_of(replace(TUNNEL, addresses=(), mtu=None), created=False)
+    bench.device.is_up = False
+    with logged() as lines:
+        assert host.set_up_device() == []
+    assert lines == ["the device is down and is left as it was found: 'ip link set fake0 up' brings it up"]
+
+
+@in_own_network
+def test_a_device_for_wg_gets_an_mtu_and_all_else_is_left_to_others(bench: Bench) -> None:
+    host = bench.host_of(to_be_set_by_wg("tun3"))
+    with Netlink() as netlink:
+        add(netlink, bench.device.name)
+    parts = host.parts
+    assert host.set_up_device() == []
+    assert settings_of(bench.device.name) == (DEFAULT_MTU_TO_WIREGUARD, False, [])
+    assert host.parts == parts, "nothing is put back that others change"

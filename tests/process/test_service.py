@@ -7,13 +7,15 @@ import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from tests.machine import HandLoop, logged, needs_root
-from vpntun.crypto.keys import format_key
+from vpntun.config.tunnel import HookLines, Tunnel
+from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.errors import ConfigurationError, HookFailed, InterfaceInUse
 from vpntun.process.background import Background
 from vpntun.process.hooks import Command, HookEvent
@@ -21,6 +23,7 @@ from vpntun.process.service import PATIENCE, RunOptions, Service
 from vpntun.runtime.log import LineLimit
 
 PUBLIC = b"p" * 32
+TUNNEL = Tunnel("tun3", KeyPair.generate(), (), None, None)
 
 
 class Caller:
@@ -218,6 +221,26 @@ def test_the_configurations_user_is_become_unless_the_command_line_has_another(r
     assert run.service(user="nobody").gives_up_privileges
     with pytest.raises(ConfigurationError, match="nosuch"):
         Service(RunOptions(user="nosuch"), "nobody", run.loop, run.stack)
+
+
+@needs_root
+def test_a_user_is_refused_name_servers_and_warned_of_hooks_that_need_root(run: Run) -> None:
+    with pytest.raises(ConfigurationError, match="leave out either the user or DNS"):
+        run.service(user="nobody").check(replace(TUNNEL, dns=("10.0.0.1",)))
+    for hooks in (HookLines(pre_down=("true",)), HookLines(post_down=("true",))):
+        with logged() as lines:
+            run.service(user="nobody").check(replace(TUNNEL, hooks=hooks))
+            run.service().check(replace(TUNNEL, hooks=hooks, dns=("10.0.0.1",)))
+        assert lines == ["PreDown and PostDown will run without root's privileges"]
+
+
+def test_a_tunnel_that_wg_has_to_give_the_private_key_is_refused_without_a_socket_for_wg(run: Run) -> None:
+    keyless = replace(TUNNEL, identity=None)
+    run.service().check(keyless)
+    without = Service(RunOptions(uapi=False), None, run.loop, run.stack)
+    without.check(TUNNEL)
+    with pytest.raises(ConfigurationError, match="or leave out --no-uapi"):
+        without.check(keyless)
 
 
 def test_the_pid_file_is_held_until_the_end_and_refused_to_a_second(run: Run, tmp_path: Path) -> None:

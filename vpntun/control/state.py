@@ -31,7 +31,7 @@ from vpntun.types import CarrierName, Interface
 class TunnelState:
     """A tunnel, and the parts of it that have been made so far.
 
-    tunnel       the configuration
+    tunnel       the present settings, which running_tunnel.py changes
     start        the start, which may still be waiting for something
     device       the device; None before it is opened
     addresses    the addresses that the device was given
@@ -39,6 +39,7 @@ class TunnelState:
     mark         the mark of what the tunnel sends, 0 for none
     lookups      the look-ups of the peers' names; None before they begin
     links        the links, once there is one for each peer
+    is_running   whether the tunnel has been set up and its loop runs
     """
 
     def __init__(self, tunnel: Tunnel, start: Start, loop: Loop, drops: Counter[str]) -> None:
@@ -50,6 +51,7 @@ class TunnelState:
         self.mark = 0
         self.lookups: Lookups | None = None
         self.links: Links | None = None
+        self.is_running = False
         self._loop = loop
         self._drops = drops
         self._began = loop.now

@@ -1,4 +1,4 @@
-"""This host's network as one tunnel changes it: routes, rules and name servers, which may have to wait for names.
+"""This host's network as one tunnel changes it: the device, routes, rules and name servers. Some may wait for names.
 
 A full tunnel, a network that may contain a name server, and name servers of the tunnel's own may lead look-ups into the
 tunnel. As long as the peer behind them has a name that was never found, such a look-up can never be answered: the peer
@@ -25,14 +25,18 @@ from vpntun.netconf.journal import Journal
 from vpntun.netconf.netlink import netlink_error
 from vpntun.netconf.route_plan import versions_with_endpoints
 from vpntun.netconf.routing import HostRoutes
+from vpntun.netconf.settings import DeviceSettings
 from vpntun.netconf.upkeep import Part
+from vpntun.runtime.log import notice
 from vpntun.runtime.loop import Loop
 from vpntun.tun.base import Device
-from vpntun.types import Network
+from vpntun.tun.ipv6 import addresses_of, carried_networks
+from vpntun.tun.superpackets import limit_superpackets
+from vpntun.types import Interface, Network
 
 
 class HostNetwork:
-    """The routes, rules and name servers of one tunnel. They are taken back at the end, by `stack`.
+    """The device's settings, routes, rules and name servers of one tunnel. They are taken back at the end, by `stack`.
 
     `mark`: the mark that the tunnel's sockets must carry at first, 0 for none. `set_mark` gives them another.
     """
@@ -47,6 +51,11 @@ class HostNetwork:
         loop: Loop,
     ) -> None:
         """Choose the mark. Raises ConfigurationError."""
+        self._tunnel = tunnel
+        self._device = device
+        self._journal = journal
+        self._stack = stack
+        self._kept: list[Part] = []
         routing = tunnel.routing
         self._table = routing.table
         self._name_servers = [each for each in map(server_of, tunnel.dns) if each is not None]
@@ -70,7 +79,27 @@ class HostNetwork:
     @property
     def parts(self) -> list[Part]:
         """What has to be kept as it was set."""
-        return [self._routes]
+        return [*self._kept, self._routes]
+
+    def set_up_device(self) -> list[Interface]:
+        """Set addresses, routes and MTU of the device, and bring it up; return its addresses. Raises VpntunError."""
+        tunnel, device = self._tunnel, self._device
+        if tunnel.is_set_by_wg:
+            self._prepare_device()
+            return []
+        mtu = tunnel.mtu or (tunnel.default_mtu if device.created else None)
+        addresses = addresses_of(tunnel, mtu or device.mtu) if tunnel.addresses or device.created else []
+        routes = carried_networks(device.name, mtu or device.mtu, tunnel.routes)
+        if addresses or routes or mtu is not None:
+            settings = DeviceSettings(device.name, self._journal, ephemeral=device.created)
+            self._stack.callback(settings.undo)
+            settings.apply(addresses, routes, mtu)
+            self._kept.append(settings)
+            if device.created:
+                limit_superpackets(device.name, device.mtu)
+        elif not device.is_up:
+            notice("the device is down and is left as it was found: 'ip link set %s up' brings it up", device.name)
+        return addresses
 
     def apply(self, peers: Collection[PeerSettings], is_found: Callable[[str, int], bool]) -> list[PeerSettings]:
         """Set what can be set for these peers, take back the routes to all others; return the peers that it waits for.
@@ -121,6 +150,13 @@ class HostNetwork:
         if len(unknown) == len(peers):
             return unknown
         return [peer for peer in unknown if self._may_contain_name_server(peer.allowed)]
+
+    def _prepare_device(self) -> None:
+        """Give the device the usual MTU and leave the rest to whoever sets the tunnel up, as WireGuard does."""
+        device = self._device
+        if device.created:
+            DeviceSettings(device.name, ephemeral=True).apply([], [], self._tunnel.default_mtu, up=False)
+            limit_superpackets(device.name, device.mtu)
 
     def _may_contain_name_server(self, allowed: Collection[Network]) -> bool:
         if any(server in network for server in self._name_servers for network in allowed):

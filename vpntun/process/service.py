@@ -25,7 +25,9 @@ from dataclasses import dataclass, field
 from logging import INFO
 from pathlib import Path
 
+from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
+from vpntun.errors import ConfigurationError
 from vpntun.process.background import Background
 from vpntun.process.hooks import Command, HookEvent, Hooks, LinkEvent
 from vpntun.process.notify import Notifier
@@ -82,6 +84,21 @@ class Service:
     def gives_up_privileges(self) -> bool:
         """Whether the process becomes another user once the set-up is complete."""
         return self._account is not None
+
+    def check(self, tunnel: Tunnel) -> None:
+        """Refuse a tunnel that cannot work with these options; warn of hooks that will lack root's privileges.
+
+        Raises ConfigurationError.
+        """
+        if self.gives_up_privileges:
+            if tunnel.dns:
+                raise ConfigurationError("name servers are set and removed as root: leave out either the user or DNS")
+            if tunnel.hooks.pre_down or tunnel.hooks.post_down:
+                notice("PreDown and PostDown will run without root's privileges")
+        if tunnel.identity is None and not self._run_options.uapi:
+            raise ConfigurationError(
+                "PostUp can give the private key by wg(8) only: put PrivateKey into [Interface], or leave out --no-uapi"
+            )
 
     def device_is_up(self, interface: str, mtu: int, addresses: tuple[str, ...]) -> None:
         """Run --up, and make --down run at the end. Raises HookFailed; then --down does not run."""

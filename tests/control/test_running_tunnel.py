@@ -1,0 +1,328 @@
+"""A running tunnel: what wg and a reload change of its settings, identity and links, and what a failure leaves."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from tests.carriers.test_udp_socket import free_port
+from tests.datapath.ends import ALICE, BOB, CAROL
+from tests.machine import HandLoop, logged
+from vpntun.carriers.base import Carrier
+from vpntun.carriers.udp import UdpCarrier
+from vpntun.config.peer import PeerSettings
+from vpntun.config.tunnel import HookLines, Routing, Tunnel
+from vpntun.control.running_tunnel import RunningTunnel, change_sockets, changed_at_once
+from vpntun.control.state import TunnelState
+from vpntun.control.uapi_request import PeerChange, SetRequest
+from vpntun.crypto.keys import format_key
+from vpntun.datapath.engine import Engine
+from vpntun.errors import CannotChange, ConfigurationError, PortInUse, VpntunError
+from vpntun.link.link import Link
+from vpntun.netconf.host import HostNetwork
+from vpntun.process.awaited_names import AwaitedNames
+from vpntun.process.service import RunOptions, Service
+from vpntun.process.start import Start
+from vpntun.runtime.resolver import Lookups
+from vpntun.tun.fake import FakeDevice
+
+PRESENT = Tunnel("tun3", ALICE, (PeerSettings(BOB.public, ()),), 55555, "udp", routing=Routing("auto", 7))
+CALLING = replace(PRESENT, port=None, listen_on=None)
+OVER_TCP = replace(PRESENT, listen_on="auto")
+
+
+def test_keys_peers_port_and_mark_change_at_once() -> None:
+    wanted = replace(
+        PRESENT, identity=CAROL, peers=(PeerSettings(ALICE.public, ()),), port=9, routing=Routing("auto", 8)
+    )
+    assert changed_at_once(PRESENT, wanted) == wanted
+    assert changed_at_once(PRESENT, CALLING) == CALLING
+    assert changed_at_once(CALLING, PRESENT) == PRESENT
+    assert changed_at_once(OVER_TCP, replace(OVER_TCP, port=9)) == replace(OVER_TCP, port=9)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        replace(PRESENT, relay=True),
+        replace(PRESENT, mtu=1400),
+        replace(PRESENT, routing=Routing("off", 7)),
+        replace(PRESENT, listen_on="auto"),
+        replace(PRESENT, listen_on="auto", port=9),
+    ],
+)
+def test_everything_else_takes_a_restart(wanted: Tunnel) -> None:
+    assert changed_at_once(PRESENT, wanted) == PRESENT
+    assert changed_at_once(wanted, PRESENT) == wanted
+
+
+class Sockets:
+    """An engine, a host and a UDP carrier that note what is asked of them. `refuses`: what fails."""
+
+    def __init__(self, port: int = 55555, refuses: dict[str, VpntunError] | None = None) -> None:
+        self.done: list[object] = []
+        self._port, self._refuses = port, refuses or {}
+
+    def change(self, former: Tunnel, wanted: Tunnel) -> None:
+        engine, host = cast(Engine, self), cast(HostNetwork, self)
+        change_sockets(former, wanted, engine, host, {"udp": cast(Carrier, SimpleNamespace(port=self._port))})
+
+    def change_mark(self, mark: int) -> None:
+        if "mark" in self._refuses:
+            raise self._refuses["mark"]
+        self.done.append(("mark", mark))
+
+    def change_port(self, port: int, *, can_be_called: bool) -> None:
+        if "port" in self._refuses:
+            raise self._refuses["port"]
+        self.done.append(("port", port, can_be_called))
+
+    def peers_connect_at(self, tcp_port: int | None) -> None:
+        self.done.append(("tcp", tcp_port))
+
+
+def test_only_what_differs_is_changed() -> None:
+    sockets = Sockets()
+    sockets.change(PRESENT, replace(PRESENT, identity=None, peers=()))
+    assert sockets.done == []
+    sockets.change(PRESENT, replace(PRESENT, port=9, routing=Routing("auto", 8)))
+    assert sockets.done == [("mark", 8), ("port", 9, True), ("tcp", None)]
+    sockets.done.clear()
+    sockets.change(OVER_TCP, replace(OVER_TCP, port=9))
+    assert sockets.done == [("port", 9, True), ("tcp", 9)]
+
+
+def test_any_port_is_another_one_and_the_port_that_the_kernel_has_chosen_is_none() -> None:
+    sockets = Sockets(port=40000)
+    sockets.change(PRESENT, CALLING)
+    assert sockets.done == [("port", 0, False), ("tcp", None)]
+    sockets.done.clear()
+    sockets.change(CALLING, replace(PRESENT, port=40000))
+    assert sockets.done == []
+
+
+def test_after_a_failure_nothing_has_changed() -> None:
+    sockets = Sockets(refuses={"mark": CannotChange("no")})
+    with pytest.raises(CannotChange):
+        sockets.change(PRESENT, replace(PRESENT, port=9, routing=Routing("auto", 8)))
+    assert sockets.done == []
+    sockets = Sockets(refuses={"port": PortInUse("no")})
+    with pytest.raises(PortInUse):
+        sockets.change(PRESENT, replace(PRESENT, port=9, routing=Routing("auto", 8)))
+    assert sockets.done == [("mark", 8), ("mark", 7)]
+
+
+# The whole tunnel
+
+TO_BOB = PeerSettings(BOB.public, (ip_network("10.0.1.0/24"),), name="bob")
+TO_CAROL = PeerSettings(CAROL.public, (ip_network("10.0.2.0/24"),), name="carol")
+CALLED = replace(TO_CAROL, host="127.0.0.1", port=9)
+
+
+class Host(HostNetwork):
+    """A network in which nothing waits for names. `routed`: names of the peers that each `apply` has routed.
+
+    `mark`: the mark of the operator's.
+    """
+
+    def __init__(self) -> None:
+        self.routed: list[list[str]] = []
+        self.mark = 0
+
+    def apply(self, peers: Collection[PeerSettings], is_found: Callable[[str, int], bool]) -> list[PeerSettings]:
+        self.routed.append([peer.name for peer in peers])
+        return []
+
+    def when_set(self, callback: Callable[[], None]) -> None:
+        callback()
+
+    def change_mark(self, mark: int) -> None:
+        self.mark = mark
+
+    def peers_connect_at(self, tcp_port: int | None) -> None:
+        return
+
+
+class End:
+    """A tunnel on a fake device and real UDP sockets, observed as by the daemon.
+
+    `changes`: names of the peers whose links came up or went down. `proceeded`: how often the start could proceed.
+    """
+
+    def __init__(self, tunnel: Tunnel, loop: HandLoop, folder: Path, stack: ExitStack, *, has_udp: bool = True) -> None:
+        self.changes: list[tuple[str, bool]] = []
+        self.proceeded = 0
+        start = Start(HookLines(), Service(RunOptions(), None, loop, stack), loop, lambda _: None)
+        self.state = TunnelState(tunnel, start, loop, Counter())
+        versions = [socket.AF_INET] if has_udp else []
+        udp = UdpCarrier(loop, tunnel.port or 0, answers_from_where_asked=True, versions=versions)
+        stack.callback(udp.close)
+        self.state.carriers = {"udp": udp}
+        device = FakeDevice()
+        stack.callback(device.close)
+        self.engine = Engine(tunnel.identity, device, self.state.carriers, loop, observer=self)
+        self.host = Host()
+        names = AwaitedNames(self.host, start, loop, self._proceed, lambda _: None)
+        lookups = Lookups(loop)
+        stack.callback(lookups.close)
+        self.tunnel = RunningTunnel(self.state, self.engine, self.host, names, lookups, folder=folder)
+        stack.callback(self.tunnel.close)
+        self.engine.start()
+
+    def link_moved(self, link: Link) -> None:
+        self.tunnel.links.remember(link)
+
+    def link_changed(self, link: Link, *, up: bool) -> None:
+        self.changes.append((self.tunnel.links.settings_of(link).name, up))
+
+    @property
+    def present(self) -> Tunnel:
+        return self.state.tunnel
+
+    @property
+    def linked(self) -> list[str]:
+        """Names of the peers that have links, sorted."""
+        return sorted(self.tunnel.links.settings_of(link).name for link in self.engine.links.values())
+
+    def _proceed(self) -> None:
+        self.proceeded += 1
+
+
+@pytest.fixture
+def new_end(loop: HandLoop, tmp_path: Path) -> Iterator[Callable[..., End]]:
+    with ExitStack() as stack:
+        yield lambda tunnel, has_udp=True: End(tunnel, loop, tmp_path, stack, has_udp=has_udp)
+
+
+@pytest.fixture
+def listening() -> Tunnel:
+    """A tunnel of Alice's, which Bob may call."""
+    return Tunnel("tun3", ALICE, (TO_BOB,), free_port(socket.AF_INET), "udp")
+
+
+def test_before_the_loop_runs_settings_change_and_links_follow_when_it_begins(
+    new_end: Callable[..., End], listening: Tunnel
+) -> None:
+    end = new_end(listening)
+    end.tunnel.set(SetRequest(mark=7, peers=[PeerChange(CAROL.public)]))
+    assert [peer.public for peer in end.present.peers] == [BOB.public, CAROL.public]
+    assert (end.host.mark, end.engine.links, end.state.links, end.state.is_running) == (7, {}, None, False)
+    end.tunnel.begin()
+    assert end.linked == ["", "bob"]
+    assert end.state.links is end.tunnel.links
+    assert end.state.is_running
+
+
+def test_wg_adds_changes_and_removes_peers_and_routes_stay(new_end: Callable[..., End], listening: Tunnel) -> None:
+    end = new_end(listening)
+    end.tunnel.begin()
+    with logged() as lines:
+        end.tunnel.set(SetRequest(peers=[PeerChange(CAROL.public), PeerChange(BOB.public, keepalive=25)]))
+        end.tunnel.set(SetRequest(peers=[PeerChange(BOB.public, remove=True)]))
+        end.tunnel.set(SetRequest(peers=[PeerChange(BOB.public, remove=True)]))
+    assert lines == [
+        f"wg has changed peers: {counts}"
+        for counts in ("1 added, 0 removed, 1 changed", "0 added, 1 removed, 0 changed")
+    ]
+    assert [peer.public for peer in end.present.peers] == [CAROL.public]
+    assert [link.peer.public for link in end.engine.links.values()] == [CAROL.public]
+    assert end.host.routed == []
+
+
+def test_a_reload_changes_what_needs_no_restart_and_routes_follow(
+    new_end: Callable[..., End], listening: Tunnel
+) -> None:
+    end = new_end(listening)
+    end.tunnel.begin()
+    with logged() as lines:
+        end.tunnel.reload(replace(listening, peers=(TO_CAROL,), routing=Routing("off", 8), relay=True))
+    assert lines == [
+        "some changes in the [Interface] section need a restart; all others are applied now",
+        "read the configuration again; peers: 1 added, 1 removed, 0 changed",
+    ]
+    assert end.present == replace(listening, peers=(TO_CAROL,), routing=Routing("off", 8))
+    assert (end.linked, end.host.routed, end.host.mark, end.proceeded) == (["carol"], [["carol"]], 8, 1)
+
+
+def test_a_reload_that_fails_changes_nothing_and_takes_its_routes_back(
+    new_end: Callable[..., End], listening: Tunnel
+) -> None:
+    end = new_end(listening)
+    end.tunnel.begin()
+    end.tunnel.set(SetRequest(replace_peers=True))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        taken = free_port(socket.AF_INET)
+        other.bind(("", taken))
+        with pytest.raises(PortInUse):
+            end.tunnel.reload(replace(listening, peers=(TO_CAROL,), port=taken, routing=Routing("off", 8)))
+    assert end.present == replace(listening, peers=())
+    assert (end.linked, end.host.mark, end.proceeded) == ([], 0, 0)
+    assert end.host.routed == [["carol"], ["bob"]], "routes follow the file, whatever wg has changed since"
+
+
+def test_a_tunnel_without_a_udp_socket_takes_no_peer_to_be_called(
+    new_end: Callable[..., End], listening: Tunnel
+) -> None:
+    end = new_end(listening, has_udp=False)
+    end.tunnel.begin()
+    with pytest.raises(CannotChange, match="no UDP socket is open"):
+        end.tunnel.set(SetRequest(peers=[PeerChange(BOB.public, endpoint=("127.0.0.1", 9))]))
+    with pytest.raises(CannotChange, match="no UDP socket is open"):
+        end.tunnel.reload(replace(listening, peers=(CALLED,)))
+    assert (end.present, end.linked, end.host.routed) == (listening, ["bob"], [])
+
+
+def test_links_are_made_when_wg_gives_the_private_key_and_a_reload_keeps_it(
+    new_end: Callable[..., End], listening: Tunnel
+) -> None:
+    keyless = replace(listening, identity=None)
+    end = new_end(keyless)
+    end.tunnel.begin()
+    end.tunnel.reload(replace(keyless, peers=(TO_BOB, TO_CAROL)))
+    with pytest.raises(ConfigurationError, match="has no private key"):
+        _ = end.tunnel.links
+    assert (end.engine.links, end.state.links, end.tunnel.drops()) == ({}, None, Counter())
+    with logged() as lines:
+        end.tunnel.set(SetRequest(private=ALICE.private))
+    assert lines[0] == f"the public key of this end is {format_key(ALICE.public)} now"
+    assert end.state.links is end.tunnel.links
+    assert (end.linked, end.engine.node.identity) == (["bob", "carol"], ALICE)
+    end.tunnel.reload(keyless)
+    assert (end.present, end.linked) == (listening, ["bob"])
+
+
+def test_another_private_key_ends_the_sessions_and_a_peer_that_has_it_goes(
+    new_end: Callable[..., End], listening: Tunnel
+) -> None:
+    end = new_end(replace(listening, peers=(TO_BOB, TO_CAROL)))
+    end.tunnel.begin()
+    end.tunnel.set(SetRequest(private=CAROL.private))
+    assert (end.linked, end.engine.node.identity, end.present.identity) == (["bob"], CAROL, CAROL)
+    assert end.present.peers == (TO_BOB,)
+
+
+def test_without_its_private_key_a_tunnel_has_no_links_and_the_links_go_down(
+    new_end: Callable[..., End], loop: HandLoop, tmp_path: Path, listening: Tunnel
+) -> None:
+    end = new_end(listening)
+    end.tunnel.begin()
+    to_alice = PeerSettings(ALICE.public, (), host="127.0.0.1", port=listening.port or 0)
+    caller = new_end(Tunnel("tun4", BOB, (to_alice,), None, None))
+    caller.tunnel.begin()
+    loop.until(lambda: end.changes)
+    with logged() as lines:
+        end.tunnel.set(SetRequest(private=bytes(32)))
+    assert lines == ["this end has no private key any more"]
+    assert end.changes == [("bob", True), ("bob", False)]
+    assert (end.engine.links, end.state.links, end.engine.node.identity) == ({}, None, None)
+    assert end.present == replace(listening, identity=None)
+    assert BOB.public.hex() in (tmp_path / "tun3.endpoints.json").read_text(), "Bob will be found there again"

@@ -1,0 +1,191 @@
+"""The running tunnel: its present settings, its identity and its links, and what a reload or wg(8) changes of them.
+
+    at once           peers, PrivateKey, ListenPort, FwMark
+    by a restart      everything else in [Interface], and whether peers connect over TCP
+
+Routes, rules and name servers follow the file alone, at a reload: wg(8) never changes routes in WireGuard either.
+
+A change takes these steps, and one that fails has changed nothing:
+
+    1. decide on the settings: those of the file that need no restart, or those that wg asks for (uapi_set.py)
+    2. check that peers can be called; at a reload, set routes and name servers
+    3. give the sockets another mark and another port
+    4. use another private key, or none
+    5. add, remove and change links (datapath/links.py)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+from vpntun.carriers.base import Carrier
+from vpntun.config.tunnel import Tunnel
+from vpntun.control.state import TunnelState
+from vpntun.control.uapi_request import SetRequest
+from vpntun.control.uapi_set import Nowhere, applied
+from vpntun.crypto.keys import format_key
+from vpntun.datapath.engine import Engine
+from vpntun.datapath.links import Links
+from vpntun.errors import CannotChange, VpntunError
+from vpntun.netconf.host import HostNetwork
+from vpntun.process.awaited_names import AwaitedNames
+from vpntun.runtime.log import NOTICE, LineLimit, notice
+from vpntun.runtime.resolver import Lookups
+from vpntun.types import CarrierName, Place
+
+MOST_LINES_BY_WG = 5
+
+
+class RunningTunnel:
+    """The settings, identity and links of a tunnel whose parts have been made; `state` shows them to the sockets.
+
+    There are links as long as there is a private key. They have no peers before `begin`: until then, a change of peers
+    is a change of settings only.
+
+    `name`: what the links' file of endpoints is named after. `folder`: the folder of the links' state files.
+    """
+
+    def __init__(
+        self,
+        state: TunnelState,
+        engine: Engine,
+        host: HostNetwork,
+        names: AwaitedNames,
+        lookups: Lookups,
+        *,
+        name: str | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._state = state
+        self._engine = engine
+        self._host = host
+        self._names = names
+        self._lookups = lookups
+        self._name = name
+        self._folder = folder
+        self._routed = state.tunnel.peers
+        self._by_wg = LineLimit(MOST_LINES_BY_WG)
+        self._links = self._new_links(state.tunnel) if state.tunnel.identity is not None else None
+
+    @property
+    def links(self) -> Links:
+        """The links. Raises ConfigurationError while there is no private key to make them with."""
+        _ = self._state.tunnel.keys
+        assert self._links is not None
+        return self._links
+
+    def begin(self) -> None:
+        """Make a link for each peer. From now on a change of peers changes links."""
+        self._state.is_running = True
+        if self._links is not None:
+            self._links.change(self._state.tunnel.peers)
+            self._state.links = self._links
+
+    def reload(self, wanted: Tunnel) -> None:
+        """Apply the configuration as it was read again. Raises VpntunError, and then nothing has changed."""
+        present = self._state.tunnel
+        if wanted.identity is None and present.identity is not None:
+            wanted = wanted.identified(present.identity)
+        fresh = changed_at_once(present, wanted)
+        if fresh != wanted:
+            notice("some changes in the [Interface] section need a restart; all others are applied now")
+        self._check_calls(any(peer.host for peer in fresh.peers))
+        self._names.apply(fresh.peers, self._lookups.has_found)
+        try:
+            added, removed, changed = self._change(fresh)
+        except VpntunError:
+            self._names.apply(self._routed, self._lookups.has_found)
+            raise
+        self._routed = fresh.peers
+        notice("read the configuration again; peers: %d added, %d removed, %d changed", added, removed, changed)
+        self._names.proceed()
+
+    def set(self, request: SetRequest) -> None:
+        """Carry out a request of wg(8). Raises VpntunError, and then nothing has changed."""
+        fresh, moved = applied(self._state.tunnel, request, self._state.links or Nowhere())
+        self._check_calls(bool(moved))
+        added, removed, changed = self._change(fresh, moved)
+        if added or removed or changed:
+            self._by_wg.log(NOTICE, "wg has changed peers: %d added, %d removed, %d changed", added, removed, changed)
+
+    def drops(self) -> Counter[str]:
+        """Return the number of drops of all links together, by reason."""
+        return self._links.drops() if self._links is not None else Counter()
+
+    def close(self) -> None:
+        """Write the peers' endpoints to the state file."""
+        if self._links is not None:
+            self._links.close()
+
+    def _change(self, fresh: Tunnel, moved: Mapping[bytes, Place] = MappingProxyType({})) -> tuple[int, int, int]:
+        """Make the running tunnel match: its port, mark, keys and peers. `moved` and the answer: as in Links.change.
+
+        Raises VpntunError, and then nothing has changed.
+        """
+        state = self._state
+        change_sockets(state.tunnel, fresh, self._engine, self._host, state.carriers)
+        if fresh.identity != state.tunnel.identity:
+            self._identify(fresh)
+        state.tunnel = fresh
+        if self._links is None or not state.is_running:
+            return 0, 0, 0
+        state.links = self._links
+        return self._links.change(fresh.peers, moved)
+
+    def _identify(self, fresh: Tunnel) -> None:
+        """Use the keys of this tunnel from now on, or none."""
+        if fresh.identity is None and self._links is not None:
+            self._links.dissolve()
+            self._links = self._state.links = None
+        self._engine.node.identity = fresh.identity
+        if fresh.identity is None:
+            notice("this end has no private key any more")
+            return
+        if self._links is None:
+            self._links = self._new_links(fresh)
+        else:
+            self._links.identify(fresh.identity)
+        notice("the public key of this end is %s now", format_key(fresh.identity.public))
+
+    def _new_links(self, tunnel: Tunnel) -> Links:
+        return Links(tunnel, self._engine, self._lookups, self._folder, name=self._name)
+
+    def _check_calls(self, are_wanted: bool) -> None:
+        if are_wanted and not self._engine.can_call:
+            raise CannotChange("no UDP socket is open for outgoing calls; restart the tunnel to add an Endpoint")
+
+
+def changed_at_once(present: Tunnel, wanted: Tunnel) -> Tunnel:
+    """Return the running tunnel with those of the wanted settings that need no restart."""
+    routing = replace(present.routing, fwmark=wanted.routing.fwmark)
+    changed = replace(present, identity=wanted.identity, peers=wanted.peers, routing=routing)
+    if {present.listen_on, wanted.listen_on} <= {None, "udp"}:
+        return replace(changed, port=wanted.port, listen_on=wanted.listen_on)
+    return replace(changed, port=wanted.port) if present.listen_on == wanted.listen_on else changed
+
+
+def change_sockets(
+    former: Tunnel, wanted: Tunnel, engine: Engine, host: HostNetwork, carriers: Mapping[CarrierName, Carrier]
+) -> None:
+    """Give the sockets another mark and another port, where these differ.
+
+    Raises CannotChange, PortInUse or PrivilegeError, and then nothing has changed.
+    """
+    mark, port = wanted.routing.fwmark, wanted.port or 0
+    is_marked = mark != former.routing.fwmark
+    if is_marked:
+        host.change_mark(mark)
+    if wanted.port == former.port or port == carriers["udp"].port:  # the kernel may have chosen it already
+        return
+    try:
+        engine.change_port(port, can_be_called=wanted.listen_on is not None)
+    except VpntunError:
+        if is_marked:
+            host.change_mark(former.routing.fwmark)
+        raise
+    host.peers_connect_at(wanted.tcp_port)
+    notice("the port is %s now", port or "any")
