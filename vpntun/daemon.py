@@ -24,7 +24,7 @@ the tunnel ends when its device or the socket is removed.
 
 While lines run and names are looked up, the loop is served, so that the control socket answers (process/start.py). If a
 step fails, the steps before it are undone in the opposite order. The same happens at the end of a run: PreDown runs
-first, PostDown last. What a reload or wg changes in between is the matter of control/running_tunnel.py.
+first, PostDown last. In between, control/running_tunnel.py makes the changes that a reload or wg asks for.
 """
 
 from __future__ import annotations

@@ -258,6 +258,7 @@ def test_a_reload_that_fails_changes_nothing_and_takes_its_routes_back(
 ) -> None:
     end = new_end(listening)
     end.tunnel.begin()
+    end.tunnel.reload(replace(listening, peers=(TO_BOB, TO_CAROL)))
     end.tunnel.set(SetRequest(replace_peers=True))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         taken = free_port(socket.AF_INET)
@@ -265,8 +266,8 @@ def test_a_reload_that_fails_changes_nothing_and_takes_its_routes_back(
         with pytest.raises(PortInUse):
             end.tunnel.reload(replace(listening, peers=(TO_CAROL,), port=taken, routing=Routing("off", 8)))
     assert end.present == replace(listening, peers=())
-    assert (end.linked, end.host.mark, end.proceeded) == ([], 0, 0)
-    assert end.host.routed == [["carol"], ["bob"]], "routes follow the file, whatever wg has changed since"
+    assert (end.linked, end.host.mark, end.proceeded) == ([], 0, 1)
+    assert end.host.routed[1:] == [["carol"], ["bob", "carol"]], "routes follow the file, not wg"
 
 
 def test_a_tunnel_without_a_udp_socket_takes_no_peer_to_be_called(
@@ -300,12 +301,25 @@ def test_links_are_made_when_wg_gives_the_private_key_and_a_reload_keeps_it(
     assert (end.present, end.linked) == (listening, ["bob"])
 
 
-def test_another_private_key_ends_the_sessions_and_a_peer_that_has_it_goes(
-    new_end: Callable[..., End], listening: Tunnel
-) -> None:
-    end = new_end(replace(listening, peers=(TO_BOB, TO_CAROL)))
+def connected(new_end: Callable[..., End], tunnel: Tunnel, loop: HandLoop) -> End:
+    """A tunnel of Alice's that Bob has called."""
+    end = new_end(tunnel)
     end.tunnel.begin()
-    end.tunnel.set(SetRequest(private=CAROL.private))
+    to_alice = PeerSettings(ALICE.public, (), host="127.0.0.1", port=tunnel.port or 0)
+    new_end(Tunnel("tun4", BOB, (to_alice,), None, None)).tunnel.begin()
+    loop.until(lambda: end.changes)
+    assert end.changes == [("bob", True)]
+    return end
+
+
+def test_another_private_key_ends_the_sessions_and_a_peer_that_has_it_goes(
+    new_end: Callable[..., End], loop: HandLoop, listening: Tunnel
+) -> None:
+    end = connected(new_end, replace(listening, peers=(TO_BOB, TO_CAROL)), loop)
+    with logged() as lines:
+        end.tunnel.set(SetRequest(private=CAROL.private))
+    assert f"the public key of this end is {format_key(CAROL.public)} now" in lines
+    assert end.changes == [("bob", True), ("bob", False)]
     assert (end.linked, end.engine.node.identity, end.present.identity) == (["bob"], CAROL, CAROL)
     assert end.present.peers == (TO_BOB,)
 
@@ -313,12 +327,7 @@ def test_another_private_key_ends_the_sessions_and_a_peer_that_has_it_goes(
 def test_without_its_private_key_a_tunnel_has_no_links_and_the_links_go_down(
     new_end: Callable[..., End], loop: HandLoop, tmp_path: Path, listening: Tunnel
 ) -> None:
-    end = new_end(listening)
-    end.tunnel.begin()
-    to_alice = PeerSettings(ALICE.public, (), host="127.0.0.1", port=listening.port or 0)
-    caller = new_end(Tunnel("tun4", BOB, (to_alice,), None, None))
-    caller.tunnel.begin()
-    loop.until(lambda: end.changes)
+    end = connected(new_end, listening, loop)
     with logged() as lines:
         end.tunnel.set(SetRequest(private=bytes(32)))
     assert lines == ["this end has no private key any more"]

@@ -5,7 +5,7 @@
 
 Routes, rules and name servers follow the file alone, at a reload: wg(8) never changes routes in WireGuard either.
 
-A change takes these steps, and one that fails has changed nothing:
+A change takes these steps. If one of them fails, everything is as it was before:
 
     1. decide on the settings: those of the file that need no restart, or those that wg asks for (uapi_set.py)
     2. check that peers can be called; at a reload, set routes and name servers
