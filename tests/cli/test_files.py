@@ -13,7 +13,8 @@ import pytest
 from tests.cli.conftest import Run, Said
 from vpntun.cli.command import NOT_BESIDE_A_FILE
 from vpntun.cli.command import vpntun as program
-from vpntun.config import file as files
+from vpntun.config import finding
+from vpntun.config.file import read_file, read_peers
 from vpntun.config.keyfile import create_shared
 from vpntun.config.tunnel import DEFAULT_MTU, Tunnel, derived_keys
 from vpntun.crypto.keys import KeyPair, clamp, format_key
@@ -125,7 +126,7 @@ def test_check_says_that_the_private_key_is_left_to_post_up(check: Callable[[str
 def test_check_and_up_find_a_file_by_its_name_in_the_usual_folders(
     run: Run, hub: Path, ran: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "FOLDERS", (hub.parent / "none", hub.parent))
+    monkeypatch.setattr(finding, "FOLDERS", (hub.parent / "none", hub.parent))
     assert run("check", "hub").out == CHECKED
     assert run("up", "hub").status == 0
     assert ran[0].interface == "hub"
@@ -210,7 +211,7 @@ def test_up_runs_the_tunnel_of_a_file_and_reads_it_again_from_any_folder(
     assert run("up", "./hub.conf").status == 0
     tunnel, run_options, reread = ran
     assert run_options.file == hub
-    assert tunnel == files.read_file(hub, "hub")
+    assert tunnel == read_file(hub, "hub")
     monkeypatch.chdir("/")
     hub.write_text(HUB.replace("51820", "51821"))
     assert reread().port == 51821
@@ -230,7 +231,7 @@ def test_f_reads_only_keys_and_peers_of_a_file(run: Run, hub: Path, ran: list[An
     tunnel, run_options, reread = ran
     assert run_options.file == hub
     assert isinstance(tunnel, Tunnel)
-    assert tunnel == files.read_peers(hub, "tun7") == reread()
+    assert tunnel == read_peers(hub, "tun7") == reread()
     assert (tunnel.interface, tunnel.addresses, tunnel.routing.table, tunnel.port) == ("tun7", (), "off", 51820)
 
 

@@ -22,7 +22,7 @@ import pytest
 
 from tests.cli.conftest import Run, Said
 from vpntun.cli.qrcode import draw
-from vpntun.config import file as files
+from vpntun.config import finding
 from vpntun.config.file import read_file
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.server import ControlServer
@@ -300,7 +300,7 @@ def test_a_file_with_an_error_is_left_alone(run: Run, hub: Path) -> None:
 
 
 def test_the_only_file_need_not_be_named(run: Run, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "FOLDERS", (hub.parent / "none", hub.parent))
+    monkeypatch.setattr(finding, "FOLDERS", (hub.parent / "none", hub.parent))
     assert run("phone", "handy", *HOST).status == 0
     assert run("phone", "handy", "-f", "hub", *HOST).status == 3  # it has that name already
     (hub.parent / "office.conf").touch()
@@ -310,7 +310,7 @@ def test_the_only_file_need_not_be_named(run: Run, hub: Path, monkeypatch: pytes
 
 
 def test_a_file_of_wg_quick_has_the_name_in_a_comment(run: Run, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "FOLDERS", (hub.parent / "none", hub.parent))
+    monkeypatch.setattr(finding, "FOLDERS", (hub.parent / "none", hub.parent))
     assert run("phone", "handy", "-f", hub, *HOST).status == 0
     assert "\n[Peer]\n# Name = handy\nPublicKey = " in hub.read_text()
     assert "hub has a peer called handy already" in run("phone", "handy", "-f", hub, *HOST).err

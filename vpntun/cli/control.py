@@ -17,7 +17,7 @@ from urllib.parse import quote
 import click
 
 from vpntun.cli.run_options import SECONDS
-from vpntun.config.file import interface_of
+from vpntun.config.finding import interface_of
 from vpntun.control.client import PATIENCE, ControlClient, running_interfaces
 from vpntun.errors import NoSuchTunnel, NotInTime, VpntunError
 from vpntun.netconf.cleanup import clean_up, remove_leftovers

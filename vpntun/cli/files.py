@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from vpntun.cli.run_options import add_run_options, serve
-from vpntun.config.file import find_file, interface_of, read_file
+from vpntun.config.file import read_file
+from vpntun.config.finding import find_file, interface_of
 from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key

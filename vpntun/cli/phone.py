@@ -23,7 +23,8 @@ import click
 from vpntun.cli.qrcode import draw
 from vpntun.config import values
 from vpntun.config.appending import appended, locked
-from vpntun.config.file import find_file, interface_of, is_for_wg_quick, only_file, read_file
+from vpntun.config.file import read_file
+from vpntun.config.finding import find_file, interface_of, is_for_wg_quick, only_file
 from vpntun.config.phone import Phone, check_name, check_server, new_phone
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.client import ControlClient

@@ -22,7 +22,6 @@ This end waits for peers if it has a port to listen on: ListenPort, or 55555 as 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -50,7 +49,6 @@ from vpntun.types import Transport
 
 T = TypeVar("T")
 
-FOLDERS = (Path("/etc/vpntun"), Path("/etc/wireguard"))
 LARGEST = 32 << 20  # bytes; 130,000 allowed IPs take 5 MB at most
 
 KNOWN: Known = {
@@ -64,61 +62,6 @@ KNOWN: Known = {
         *("Transport", "Name"),
     ),
 }
-_ENDING = ".conf"
-_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")  # as in wg-quick, since the name replaces %i in shell commands
-
-
-def find_file(name: str) -> Path:
-    """Find a configuration file by its path, or by its name in FOLDERS. Raises ConfigurationError or PrivilegeError."""
-    if "/" in name or name.endswith(_ENDING):
-        candidates = [Path(name)]
-    else:
-        candidates = [folder / f"{name}{_ENDING}" for folder in FOLDERS]
-    for path in candidates:
-        try:
-            path.stat()
-        except PermissionError:
-            raise PrivilegeError(f"this user may not look for {path}: run as its owner, or as root") from None
-        except (OSError, ValueError):
-            continue
-        return path
-    raise ConfigurationError(f"there is no configuration file {' or '.join(map(str, candidates))}")
-
-
-def only_file() -> Path:
-    """Return the one configuration file in FOLDERS. Raises ConfigurationError if there is none, or several."""
-    found: dict[str, Path] = {}
-    for folder in reversed(FOLDERS):
-        try:
-            found.update({name: folder / name for name in os.listdir(folder) if name.endswith(_ENDING)})
-        except PermissionError:
-            raise PrivilegeError(f"this user may not look into {folder}: run as root, or name a file") from None
-        except OSError:
-            continue
-    if len(found) == 1:
-        return next(iter(found.values()))
-    names = ", ".join(sorted(name.removesuffix(_ENDING) for name in found))
-    raise ConfigurationError(
-        f"there are files of several tunnels, {names}: name one with -f"
-        if found
-        else f"there is no configuration file in {' or '.join(map(str, FOLDERS))}: write one, or name one with -f"
-    )
-
-
-def is_for_wg_quick(path: Path) -> bool:
-    """Return whether wg-quick(8) reads this file too, which refuses the keys that are vpntun's own."""
-    return FOLDERS[-1] in (path.absolute().parent, path.resolve().parent)
-
-
-def interface_of(path: Path) -> str:
-    """Return the name of a file's interface: the file's name without its ending. Raises ConfigurationError."""
-    interface = path.name.removesuffix(_ENDING)
-    if not path.name.endswith(_ENDING) or interface in (".", "..") or not _NAME.fullmatch(interface):
-        raise ConfigurationError(
-            f"{path} cannot name an interface: a file's name must be up to 15 letters, digits and _=+.- before its "
-            f"ending, {_ENDING}; rename it, or give both: vpntun -i NAME -f FILE"
-        )
-    return interface
 
 
 def read_file(path: Path, interface: str) -> Tunnel:

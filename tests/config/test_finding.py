@@ -1,61 +1,23 @@
-"""Where a configuration file is found, who may read it, and which interface it names."""
+"""Where a configuration file is found, and which interface it names."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.config.examples import (
-    INTERFACE,
-    write,
-)
-from tests.machine import logged, ordinary_user
-from vpntun.config import file as subject
-from vpntun.config.file import LARGEST, find_file, interface_of, is_for_wg_quick, only_file, read_file
-from vpntun.config.tunnel import Tunnel
+from tests.config.examples import write
+from tests.machine import ordinary_user
+from vpntun.config import finding
+from vpntun.config.finding import find_file, interface_of, is_for_wg_quick, only_file
 from vpntun.errors import ConfigurationError, PrivilegeError
-
-
-def test_a_file_that_others_can_read_gets_a_warning(tmp_path: Path, read: Callable[..., Tunnel]) -> None:
-    read(*INTERFACE)
-    path = tmp_path / "wg7.conf"
-    for folder_mode, mode, warned in ((0o755, 0o644, True), (0o700, 0o644, False), (0o755, 0o640, False)):
-        tmp_path.chmod(folder_mode)
-        path.chmod(mode)
-        with logged() as lines:
-            read_file(path, "wg7")
-        assert lines == ([f"{path} contains keys and is open to everybody: chmod 600 {path}"] if warned else [])
-    tmp_path.chmod(0o700)
-
-
-def test_a_missing_file_a_folder_and_a_file_that_is_too_large_are_configuration_errors(tmp_path: Path) -> None:
-    large = write(tmp_path / "large.conf", b"")
-    os.truncate(large, LARGEST + 1)
-    for path, said in ((tmp_path / "none.conf", "does not exist"), (tmp_path, "directory"), (large, "at most 32 MiB")):
-        with pytest.raises(ConfigurationError, match=said):
-            read_file(path, "wg7")
-
-
-def test_a_file_with_zero_bytes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="not a text file"):
-        read_file(write(tmp_path / "wg7.conf", "\n".join(INTERFACE).encode("utf-16")), "wg7")
-
-
-def test_a_file_that_this_user_may_not_read_is_a_privilege_error() -> None:
-    with ordinary_user() as folder:
-        write(folder / "wg7.conf", b"").chmod(0)
-        with pytest.raises(PrivilegeError, match="as its owner, or as root"):
-            read_file(folder / "wg7.conf", "wg7")
 
 
 def test_a_name_is_looked_for_in_vpntuns_folder_and_then_in_wireguards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = (tmp_path / "vpntun", tmp_path / "wireguard")
-    monkeypatch.setattr(subject, "FOLDERS", folders)
+    monkeypatch.setattr(finding, "FOLDERS", folders)
     with pytest.raises(ConfigurationError) as caught:
         find_file("hub")
     assert str(caught.value) == (f"there is no configuration file {folders[0]}/hub.conf or {folders[1]}/hub.conf")
@@ -68,7 +30,7 @@ def test_a_name_is_looked_for_in_vpntuns_folder_and_then_in_wireguards(
 
 def test_the_only_file_of_both_folders_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = (tmp_path / "vpntun", tmp_path / "wireguard")
-    monkeypatch.setattr(subject, "FOLDERS", folders)
+    monkeypatch.setattr(finding, "FOLDERS", folders)
     with pytest.raises(ConfigurationError, match=r"there is no configuration file in .*/vpntun or .*/wireguard: write"):
         only_file()
     for folder in reversed(folders):
@@ -84,14 +46,14 @@ def test_the_only_file_of_both_folders_is_found(tmp_path: Path, monkeypatch: pyt
 def test_a_folder_that_this_user_may_not_look_into_is_not_taken_for_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     with ordinary_user() as folder:
         (folder / "closed").mkdir(mode=0)
-        monkeypatch.setattr(subject, "FOLDERS", (folder / "closed", folder))
+        monkeypatch.setattr(finding, "FOLDERS", (folder / "closed", folder))
         with pytest.raises(PrivilegeError, match="may not look into"):
             only_file()
 
 
 def test_a_file_in_wireguards_folder_is_for_wg_quick_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = (tmp_path / "vpntun", tmp_path / "wireguard")
-    monkeypatch.setattr(subject, "FOLDERS", folders)
+    monkeypatch.setattr(finding, "FOLDERS", folders)
     for folder in folders:
         folder.mkdir()
         write(folder / "hub.conf", b"")
