@@ -15,13 +15,14 @@ from contextlib import ExitStack, suppress
 
 from vpntun.carriers.base import Carrier, ConnectionOwner, DatagramSource, Stream
 from vpntun.core.endpoint import Endpoint, Outcome, Reachable
-from vpntun.core.outer_paths import OuterNetwork, OuterPaths, Rerouting, UnknownNetwork
+from vpntun.core.outer_paths import OuterNetwork, UnknownNetwork
 from vpntun.core.routes import RouteTable
 from vpntun.core.wireguard.node import Node
 from vpntun.crypto.keys import KeyPair
 from vpntun.datapath.bundler import Bundler
 from vpntun.datapath.delivery import Delivery
 from vpntun.datapath.inbound import Inbound
+from vpntun.datapath.link_paths import LinkPaths
 from vpntun.datapath.loopguard import LoopGuard
 from vpntun.datapath.outbound import Outbound
 from vpntun.datapath.plain import PlainSender
@@ -40,8 +41,6 @@ from vpntun.types import CarrierName, Network, SocketAddress
 from vpntun.wire import record
 from vpntun.wire.message import Buffer
 
-ROUTES_PER_TURN = 50
-"""Links whose routes are looked at in one turn of the loop, at some 20 us each."""
 SECONDS_TO_RECOVER = 1.0
 """Delay after an internal error before packets are sent that an interrupted callback left waiting."""
 
@@ -83,9 +82,7 @@ class Engine:
         self.seal_buffer = SealBuffer()
         network = network or UnknownNetwork()
         self.guard = LoopGuard(loop, self.routes, network.leads_inside)
-        self._paths = OuterPaths(network)
-        self._followed: dict[Link, Endpoint | None] = {}
-        self._unchecked: dict[Link, None] = {}
+        self._paths = LinkPaths(loop, network, self.guard)
         self._observer = observer or NoObserver()
         self.monitor = LinkMonitor(loop, self._observer)
         self._carriers = carriers
@@ -154,10 +151,7 @@ class Engine:
         self._bundler.forget(link)
         self._inbound.forget(link)
         self.schedule.forget(link)
-        self.guard.forget(link)
         self._paths.forget(link)
-        self._followed.pop(link, None)
-        self._unchecked.pop(link, None)
         self.node.remove(link.peer)
         del self.links[link.peer]
         for carrier in self._carriers.values():
@@ -210,22 +204,18 @@ class Engine:
 
     def network_changed(self) -> None:
         """Look, a few links a turn, whether packets to the peers take other routes now."""
-        is_looking = bool(self._unchecked)
-        self._unchecked |= dict.fromkeys(self.links.values())
-        if not is_looking:
-            self._look_at_routes()
+        self._paths.look_again(self.links.values())
 
     # For the links (LinkOwner of link/link.py, Dialler of link/client_link.py)
 
     def has_moved(self, link: Link) -> None:
         """Note that a peer has moved: update the loop guard and the routes, and call the observer."""
-        self._follow(link)
+        self._paths.follow(link)
         self._observer.link_moved(link)
 
     def has_acted(self, link: Link) -> None:
         """Check whether the link is up now, and whether the peer is reached from another port."""
-        if link.endpoint is not self._followed.get(link):
-            self._follow(link)
+        self._paths.follow_another(link)
         self.monitor.look(link)
 
     def dial(
@@ -278,23 +268,6 @@ class Engine:
         """Tell the peer's link that a connection has closed."""
         if (link := self.links.get(peer)) is not None:
             link.closed(connection)
-
-    def _follow(self, link: Link) -> None:
-        self._followed[link] = link.endpoint
-        self.guard.follow(link)
-        if link.endpoint is not None:
-            self._paths.follow(link, link.endpoint)
-
-    def _look_at_routes(self) -> None:
-        try:
-            for link in list(self._unchecked)[:ROUTES_PER_TURN]:
-                del self._unchecked[link]
-                rerouting = self._paths.look_again(link, link.destinations)
-                if rerouting is not Rerouting.NONE:
-                    link.rerouted(lost=rerouting is Rerouting.LOST)
-        finally:  # a bug in one look must not end the others
-            if self._unchecked:
-                self.loop.call_later(0.0, self._look_at_routes)
 
     def _woken(self, pause: Pause) -> None:
         """Ask all peers for handshakes: keys and paths from before the pause may be of no use now."""
