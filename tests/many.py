@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from tests.datapath.ends import EndDevice, InsideNetwork, RecordedTcp, Stamps, WireGuardsRecordProtocol, ipv4
-from vpntun.carriers.arrivals import IP_PKTINFO
+from vpntun.carriers.ancillary import IP_PKTINFO
 from vpntun.carriers.base import DatagramSource, Stream
 from vpntun.carriers.udp import UdpCarrier
 from vpntun.carriers.udp_socket import UdpEndpoint

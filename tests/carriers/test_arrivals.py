@@ -12,18 +12,16 @@ import pytest
 from tests.carriers.own_network import run_in_own_network
 from tests.machine import HandLoop
 from tests.wire.test_burst import datagrams, sealed
+from vpntun.carriers.ancillary import SOL_UDP, UDP_GRO, UDP_SEGMENT, Ancillary
 from vpntun.carriers.arrivals import (
     SCATTERED_RECORDS,
     SECONDS_BETWEEN_BATCHES,
     SECONDS_OF_A_BATCH,
-    SOL_UDP,
-    UDP_GRO,
     Receiver,
 )
 from vpntun.carriers.base import Arrival
 from vpntun.carriers.mmsg import AVAILABLE
-from vpntun.carriers.sockets import Ancillary
-from vpntun.carriers.udp_socket import UDP_SEGMENT, UdpEndpoint
+from vpntun.carriers.udp_socket import UdpEndpoint
 from vpntun.types import SocketAddress
 
 SIZE = 1472

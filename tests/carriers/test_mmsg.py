@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vpntun.carriers.arrivals import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO
+from vpntun.carriers.ancillary import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO
 from vpntun.carriers.mmsg import ANCILLARY_AT, ANCILLARY_SIZE, AVAILABLE, ManyReader, ancillary_of
 from vpntun.wire.datagram_batch import SLOTS, DatagramBatch
 from vpntun.wire.message import DATA, DATA_HEADER

@@ -16,10 +16,10 @@ import pytest
 
 from tests.carriers.own_network import run_in_own_network
 from tests.machine import HandLoop
-from vpntun.carriers.arrivals import IP_PKTINFO, IPV6_PKTINFO
+from vpntun.carriers.ancillary import IP_PKTINFO, IPV6_PKTINFO, UDP_SEGMENT
 from vpntun.carriers.listening import TcpListener
 from vpntun.carriers.sockets import families
-from vpntun.carriers.udp_socket import UDP_SEGMENT, UdpEndpoint, UdpSocket
+from vpntun.carriers.udp_socket import UdpEndpoint, UdpSocket
 from vpntun.core.endpoint import Outcome
 from vpntun.errors import PortInUse
 

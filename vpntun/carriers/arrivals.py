@@ -22,9 +22,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
+from vpntun.carriers.ancillary import IP_PKTINFO, IPV6_RECVPKTINFO, SOL_UDP, UDP_GRO, Ancillary, received
 from vpntun.carriers.base import Arrival
 from vpntun.carriers.mmsg import AVAILABLE, ManyReader, ancillary_of
-from vpntun.carriers.sockets import Ancillary
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.records.pathmtu import BASE
 from vpntun.core.single_read import SingleReadHint
@@ -33,14 +33,8 @@ from vpntun.runtime.loop import Loop
 from vpntun.types import SocketAddress
 from vpntun.wire.burst import BurstReader
 from vpntun.wire.datagram_batch import DatagramBatch
-from vpntun.wire.ip import ECN
 from vpntun.wire.message import LARGEST
 
-SOL_UDP = 17
-UDP_GRO = 104
-IP_PKTINFO = 8
-IPV6_RECVPKTINFO = 49
-IPV6_PKTINFO = 50
 ANCILLARY_SIZE = 128
 MOST_PER_TURN = 64
 MOST_MISSES = 4
@@ -120,7 +114,7 @@ class Receiver:
         if address == self._address and ancillary == self._ancillary:
             segment, source, ecn = self._segment, self._source, self._ecn
         else:
-            segment, local, ecn = _read_ancillary(ancillary)
+            segment, local, ecn = received(ancillary)
             source = self._endpoint(address, local)
             self._address, self._ancillary = address, ancillary
             self._segment, self._source, self._ecn = segment, source, ecn
@@ -190,39 +184,10 @@ class Receiver:
             self._socket.setsockopt(SOL_UDP, UDP_GRO, int(wanted))
 
 
-def sent_from(source: bytes, device: bytes = bytes(4)) -> Ancillary:
-    """Return the ancillary data that sets a datagram's source address (ip(7), ipv6(7)).
-
-    `device`: the number of the address's device in native byte order, which a link-local address needs.
-    """
-    if len(source) == 4:
-        return ((socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + source + bytes(4)),)
-    return ((socket.IPPROTO_IPV6, IPV6_PKTINFO, source + device),)
-
-
-def _read_ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[int, Ancillary, int]:
-    """Return the size of the datagrams of a coalesced read, 0 for a single one, the address to answer from, and ECN."""
-    segment = ecn = 0
-    local: Ancillary = ()
-    for level, kind, data in messages:
-        if level == SOL_UDP and kind == UDP_GRO and len(data) >= 4:
-            segment = int.from_bytes(data[:4], sys.byteorder)
-        elif kind == IP_PKTINFO and level == socket.IPPROTO_IP and len(data) >= 12:
-            local = sent_from(data[4:8])
-        elif kind == IPV6_PKTINFO and level == socket.IPPROTO_IPV6 and len(data) >= 20:
-            link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80
-            local = sent_from(data[:16], data[16:20] if link_local else bytes(4))
-        elif kind == socket.IP_TOS and level == socket.IPPROTO_IP and data:
-            ecn = data[0] & ECN
-        elif kind == socket.IPV6_TCLASS and level == socket.IPPROTO_IPV6 and len(data) >= 4:
-            ecn = int.from_bytes(data[:4], sys.byteorder) & ECN
-    return segment, local, ecn
-
-
 @functools.lru_cache(maxsize=MOST_KNOWN_ORIGINS)
 def _read_origin(origin: bytes) -> tuple[SocketAddress, Ancillary, int]:
     """Return the sender's address, the address to answer from, and ECN."""
-    _, local, ecn = _read_ancillary(ancillary_of(origin))
+    _, local, ecn = received(ancillary_of(origin))
     return _address_from(origin), local, ecn
 
 

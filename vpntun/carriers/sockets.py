@@ -11,9 +11,6 @@ from contextlib import suppress
 from vpntun.errors import PortInUse, PrivilegeError, VpntunError
 from vpntun.types import SocketAddress
 
-Ancillary = tuple[tuple[int, int, bytes], ...]
-"""Control messages as sendmsg(2) expects them: level, type and data of each."""
-
 _u32 = struct.Struct("=I").pack
 
 

@@ -13,17 +13,16 @@ address.
 from __future__ import annotations
 
 import errno
-import functools
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from vpntun.carriers.arrivals import SOL_UDP, Receiver, sent_from
+from vpntun.carriers.ancillary import Ancillary, segmented, sent_from, source_of, with_tos
+from vpntun.carriers.arrivals import Receiver
 from vpntun.carriers.base import Arrival
-from vpntun.carriers.sockets import Ancillary, bind, marked, origin_of, packed, scope_of, set_mark, where_of
+from vpntun.carriers.sockets import bind, marked, origin_of, packed, scope_of, set_mark, where_of
 from vpntun.core.endpoint import Flow, Outcome, Reachable
 from vpntun.runtime.loop import Loop
 from vpntun.types import CarrierName, SocketAddress
@@ -35,7 +34,6 @@ SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 BUFFER_SIZE = 4 * 1024 * 1024
 MOST_KNOWN_ENDPOINTS = 1024
-UDP_SEGMENT = 103
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
 PMTUDISC_DONT, PMTUDISC_PROBE = 0, 3
 MOST_HELD = 8
@@ -45,20 +43,6 @@ REFUSED = frozenset({Outcome.TOO_BIG, Outcome.UNDELIVERABLE})
 
 OnOutcome = Callable[["UdpEndpoint", Outcome, int, int], None]
 """Called with the outcome of held datagrams: endpoint, outcome, number of datagrams, bytes of the longest."""
-
-
-@functools.lru_cache(maxsize=64)
-def _segmented(size: int) -> tuple[int, int, bytes]:
-    """Return the ancillary data by which the kernel cuts a send into datagrams of this size (udp(7))."""
-    return SOL_UDP, UDP_SEGMENT, struct.pack("=H", size)
-
-
-@functools.cache
-def _with_tos(family: int, tos: int) -> tuple[int, int, bytes]:
-    """Return the ancillary data that sets the TOS byte or traffic class of a send (ip(7), RFC 3542 section 6.5)."""
-    if family == socket.AF_INET:
-        return socket.IPPROTO_IP, socket.IP_TOS, struct.pack("=i", tos)
-    return socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", tos)
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -99,11 +83,8 @@ class UdpEndpoint:
     @property
     def flow(self) -> Flow:
         """The flow of the datagrams that are sent to this endpoint."""
-        source = b""
-        if self.local:
-            source = self.local[0][2][:16] if self.ipv6 else self.local[0][2][4:8]
         address = self.address
-        return Flow(UDP, source, self.socket.port, packed(address), address[1], scope_of(address))
+        return Flow(UDP, source_of(self.local), self.socket.port, packed(address), address[1], scope_of(address))
 
     def send_from(self, source: bytes) -> None:
         """Send from this address from now on; empty: from the one that the kernel chooses."""
@@ -211,9 +192,9 @@ class UdpSocket:
         if segment:
             if not self._has_segmentation:
                 return self._send_one_by_one(buffers, segment, endpoint, dont_fragment, tos)
-            ancillary = (*ancillary, _segmented(segment))
+            ancillary = (*ancillary, segmented(segment))
         if tos:
-            ancillary = (*ancillary, _with_tos(self._family, tos))
+            ancillary = (*ancillary, with_tos(self._family, tos))
         try:
             self._socket.sendmsg(buffers, ancillary, 0, endpoint.address)
         except BlockingIOError:
