@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -58,6 +60,37 @@ class Town(TwoEnds):
         return self.to_bob.peer.sending_session(self.loop.now) is not None
 
 
+class Slow(FakeEndpoint):
+    """The source of handshakes that take Bob a while each: `takes` seconds."""
+
+    def __init__(self, town: Town) -> None:
+        self._clock = town.loop.clock
+        self.takes = 0.0003
+        super().__init__("slow")
+
+    @property
+    def is_open(self) -> bool:
+        self._clock.now += self.takes
+        return True
+
+    @is_open.setter
+    def is_open(self, is_open: bool) -> None: ...
+
+
+@contextmanager
+def busy_descriptors(town: Town, number: int, read: Callable[[], None]) -> Iterator[None]:
+    """Watch descriptors that are always readable, and call `read` for each in each turn."""
+    descriptors = [os.eventfd(1) for _ in range(number)]
+    for descriptor in descriptors:
+        town.loop.watch(descriptor, read)
+    try:
+        yield
+    finally:
+        for descriptor in descriptors:
+            town.loop.forget(descriptor)
+            os.close(descriptor)
+
+
 @pytest.fixture
 def town(loop: HandLoop) -> Iterator[Town]:
     made = Town(loop)
@@ -85,16 +118,73 @@ def test_data_of_the_same_read_is_delivered_first(town: Town) -> None:
     assert delivered == [1]
 
 
-def test_while_data_flows_handshakes_take_a_share_of_the_time_and_the_rest_waits(town: Town) -> None:
-    town.loop.clock.ticks = 0.0001  # the time that a handshake takes here, since the clock is read after each
-    town.loop.poll()
-    town.bob.take_together([initiation()] * 40, town.crowd)
-    assert 35 < len(town.queue) < 40
-    before = len(town.queue)
-    town.loop.poll()
-    assert 1 <= before - len(town.queue) <= 3
+@pytest.mark.parametrize("descriptors", [1, 8, 32])
+@pytest.mark.parametrize("data", [0.00005, 0.001, 0.004])
+def test_while_data_flows_handshakes_take_a_fifth_of_the_time(town: Town, descriptors: int, data: float) -> None:
+    """`descriptors`: those with data to read in each turn, each for `data` seconds."""
+    clock, turns = town.loop.clock, 0
+
+    def read() -> None:
+        clock.now += data
+        town.bob.engine.read_datagrams(FakeSource())
+
+    clock.ticks = 0.000001
+    slow = Slow(town)
+    town.bob.take_together([initiation()] * 600, slow)
+    with busy_descriptors(town, descriptors, read):
+        begun_at, before = clock(), len(town.queue)
+        while clock() < begun_at + 0.5:
+            town.loop.poll()
+            turns += 1
+        share = (before - len(town.queue)) * slow.takes / (clock() - begun_at)
+    assert town.queue
+    assert turns > 1
+    assert 0.18 <= share <= 0.22
+
+
+def test_without_data_handshakes_take_all_the_time_even_while_more_come(town: Town) -> None:
+    """Three more come in each millisecond, which is as long as three of them take."""
+    clock = town.loop.clock
+    clock.ticks = 0.000001
+    slow = Slow(town)
+    town.bob.take_together([initiation()] * 900, slow)
+    begun_at, came = clock(), 0
+    while clock() < begun_at + 0.5:
+        town.loop.poll()
+        if clock() - begun_at > (came + 1) * 0.001:
+            town.bob.take_together([initiation()] * 3, slow)
+            came += 1
+    processed = 900 + 3 * came - len(town.queue)
+    assert processed * slow.takes >= 0.9 * (clock() - begun_at)
+
+
+def test_after_many_handshakes_without_data_the_next_ones_have_their_share_beside_data(town: Town) -> None:
+    town.loop.clock.ticks = 0.000001
+    slow = Slow(town)
+    town.bob.take_together([initiation()] * 500, slow)
     town.loop.until(lambda: not town.queue)
-    assert town.bob.drops == {"unknown peer": 40}
+
+    def read() -> None:
+        town.loop.clock.now += 0.001
+        town.bob.engine.read_datagrams(FakeSource())
+
+    with busy_descriptors(town, 1, read):
+        town.loop.poll()
+        town.bob.take_together([initiation()] * 20, slow)
+        for _ in range(10):
+            town.loop.poll()
+    assert 5 <= 20 - len(town.queue) <= 15
+
+
+def test_a_message_that_comes_after_a_rest_is_answered_in_its_turn_whatever_the_last_one_took(town: Town) -> None:
+    town.loop.clock.ticks = 0.000001
+    slow = Slow(town)
+    slow.takes = 0.1
+    town.bob.take(initiation(), slow)
+    assert not town.queue
+    town.loop.pass_time(0.5)
+    town.bob.take(initiation(ALICE), town.wire.to_left)
+    assert kinds(town.wire.to_left) == [RESPONSE]
 
 
 def test_after_a_long_rest_handshakes_still_leave_time_for_data(town: Town) -> None:

@@ -42,6 +42,17 @@ def test_a_readable_descriptor_is_called_back_until_it_is_read(loop: HandLoop, p
     assert got == [b"a", b"b"]
 
 
+def test_a_turn_is_idle_if_no_descriptor_is_ready(loop: HandLoop, pair: Pair) -> None:
+    got: list[bytes] = []
+    seen: list[bool] = []
+    loop.watch(pair[0].fileno(), lambda: got.append(pair[0].recv(1)))
+    pair[1].send(b"a")
+    for _ in range(2):
+        loop.call_later(0.0, lambda: seen.append(loop.is_idle))
+        loop.poll()
+    assert seen == [False, True]
+
+
 def test_on_writable_is_called_only_while_it_is_awaited(loop: HandLoop, pair: Pair) -> None:
     calls: list[str] = []
     descriptor = pair[0].fileno()

@@ -1,12 +1,15 @@
-"""Handshake messages, which wait until the data of the same read was delivered, and get a share of the time.
+"""Queue of handshake messages, processed after data for a share of the time.
 
     1. `take` passes an initiation or a response to the queue (core/wireguard/admission.py). Under load its sender may
        get a cookie reply instead. A cookie reply from a peer is processed at once, since it costs little.
     2. After each read `process` takes messages out of the queue. The peer's link carries out the node's decisions.
     3. What still waits is processed in the following turns of the loop.
 
-While data flows, handshakes take a fifth of the time, so a flood of them cannot stop it. While nothing else is to be
-done, they take all of it, one in each turn, and a message that comes alone is processed in the turn in which it came.
+While data flows, handshakes take a fifth of the time, so a flood of them cannot stop it. `_balance` is the time that
+they may take now: it grows by a share of the time that passes, and shrinks by the time that they take. The last message
+may take more than is left, and then none is processed until the debt is paid. A turn in which nothing was read cancels
+the debt, since nothing else needed the time. So while nothing else is to be done, handshakes take all of it, one in
+each turn, and a message that comes alone is processed in the turn in which it came.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from vpntun.runtime.loop import Loop
 from vpntun.wire.message import COOKIE_REPLY, RESPONSE, Buffer
 
 SHARE = 0.25
-"""Time for handshakes, as a share of the time that the loop spends on everything else."""
+"""Time for handshakes, as a share of all other time."""
 LONGEST = 0.005
 """Seconds after which data is read again, however long no handshake was processed before."""
 
@@ -45,7 +48,7 @@ class Handshakes:
         self._drop = drop
         self._is_scheduled = False
         self._ended_at = loop.now
-        self._slept = loop.slept
+        self._balance = 0.0
         self._loads = 0
         self._note_load = Limited(
             NOTICE,
@@ -73,25 +76,22 @@ class Handshakes:
         """Process messages that wait, as many as their share of the time allows, and the rest in later turns."""
         if not self._queue:
             return
-        loop = self._loop
-        begun_at = loop.time()
-        spent_on_others = begun_at - self._ended_at - (loop.slept - self._slept)
-        end = begun_at + min(LONGEST, SHARE * spent_on_others)
-        now = begun_at
+        begun_at = now = self._loop.time()
+        balance = min(LONGEST, self._balance + SHARE * (begun_at - self._ended_at))
         try:
-            while (waiting := self._queue.next()) is not None:
+            while now - begun_at <= balance and (waiting := self._queue.next()) is not None:
                 self._process_one(*waiting)
-                now = loop.time()
-                if now >= end:
-                    break
+                now = self._loop.time()
         finally:  # a bug in processing one must not delay the others
-            self._ended_at, self._slept = now, loop.slept
+            self._balance, self._ended_at = balance - (now - begun_at), now
             if self._queue and not self._is_scheduled:
                 self._is_scheduled = True
-                loop.call_later(0.0, self._go_on)
+                self._loop.call_later(0.0, self._go_on)
 
     def _go_on(self) -> None:
         self._is_scheduled = False
+        if self._loop.is_idle:
+            self._balance = max(0.0, self._balance)
         self.process()
 
     def _process_one(self, message: bytes, source: Endpoint) -> None:

@@ -72,6 +72,8 @@ class Loop:
         self.now = clock()
         self.turns = 0
         """Number of turns so far."""
+        self.is_idle = False
+        """Whether no descriptor was ready in this turn."""
         self.slept = 0.0
         """Total time spent waiting, in seconds."""
         self._no_room = Limited(NOTICE, "connections have to wait: %s (a limit of this process or of the system)")
@@ -195,6 +197,7 @@ class Loop:
         self.now = now = clock()
         self.slept += now - before
         self.turns = turn = self.turns + 1
+        self.is_idle = not ready
         if now - former >= SHORTEST_PAUSE:
             self._look_for_pause(max(before, earliest))
         self._was_continued = False
