@@ -12,11 +12,10 @@ from tests.core.pair import AT_LEFT, AT_RIGHT, CLIENT_KEYS, ELSEWHERE, SERVER_KE
 from tests.core.simulation import World
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.events import Established, Event, Moved, Transmit
-from vpntun.core.wireguard.timers import KEEPALIVE_TIMEOUT, REKEY_TIMEOUT
 from vpntun.errors import BadPacket, OldTimestamp
 from vpntun.wire.message import INITIATION, kind_of
 
-SILENCE = KEEPALIVE_TIMEOUT + REKEY_TIMEOUT
+SILENCE = 30.0
 OVER_TCP = FakeEndpoint("left", "tcp")
 
 
@@ -62,11 +61,31 @@ def test_a_silent_peer_with_an_old_timestamp_is_asked_where_it_is_and_its_answer
 
 
 @pytest.mark.parametrize("source", [AT_LEFT, ELSEWHERE, OVER_TCP])
-def test_a_peer_that_was_heard_less_than_15_seconds_ago_is_not_asked(source: Endpoint) -> None:
+def test_a_peer_that_was_heard_less_than_30_seconds_ago_is_not_asked(source: Endpoint) -> None:
     pair = SetBack(silent_for=SILENCE - 0.1)
     assert pair.refused(pair.initiation(), source) == []
     pair.now += 5.1
     assert sent(pair.refused(pair.initiation(), source))
+
+
+def test_replays_cannot_have_a_peer_asked_that_sends_persistent_keepalives() -> None:
+    pair = SetBack(silent_for=6)
+    for second in range(500):
+        pair.now += 1
+        if second % 25 == 0:
+            pair.right.peer.timers.authenticated_received(pair.now)
+        assert pair.refused(pair.recorded[0], ELSEWHERE) == []
+
+
+def test_a_relay_of_the_answer_to_a_replay_is_the_path_until_the_peer_sends_from_its_own_address() -> None:
+    pair = SetBack()
+    pair.left = Side(CLIENT_KEYS, SERVER_KEYS.public, pair.rng, timestamps=FakeTimestamps(2000))
+    pair.left.peer.endpoint = AT_RIGHT
+    asked = only(pair.refused(pair.recorded[0], ELSEWHERE))
+    assert pair.to_right(only(pair.to_left(asked)), ELSEWHERE) == [Established(ELSEWHERE, initiator=True)]
+    pair.right.peer.move_to(ELSEWHERE)
+    pair.to_left(only(pair.right.peer.keepalive(ELSEWHERE, pair.now)))
+    assert pair.to_right(only(pair.left.peer.keepalive(AT_RIGHT, pair.now)), AT_LEFT) == [Moved(AT_LEFT, ELSEWHERE)]
 
 
 def test_a_copy_of_the_newest_initiation_is_never_answered() -> None:
@@ -133,5 +152,5 @@ def test_a_client_whose_clock_starts_in_1970_at_each_boot_gets_in(plain: bool, t
     for boot in range(3):
         world._timestamps = FakeTimestamps(1000 if boot == 0 else 1), world._timestamps[1]
         world.restart_client()
-        world.until_through(25)
+        world.until_through(40)
         assert world.talk(100) == 0

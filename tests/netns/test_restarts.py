@@ -160,7 +160,7 @@ def test_a_client_whose_clock_was_a_day_ahead_is_asked_by_the_server_once_it_has
     run_client_a_day_ahead(lab)
     client = start_client(lab)
     server.wait_for("an older timestamp than the last")
-    client.wait_for("connected to", seconds=25)
+    client.wait_for("connected to", seconds=45)
     lab.ping(lab.a, far(lab), within=1)
 
 

@@ -2,7 +2,7 @@
 
 Each handshake must have a later timestamp than the last. A peer whose clock was once ahead, and that has lost its own
 record of that, is refused until its clock gets there again, or until this end asks it for a handshake, because it has
-been silent for 15 s. A restart of this end forgets all timestamps and all sessions; a reset forgets one timestamp and
+been silent for 30 s. A restart of this end forgets all timestamps and all sessions; a reset forgets one timestamp and
 keeps the sessions. As after a restart, recorded handshakes may then be replayed: they give nobody a session, but the
 one from the future locks the peer out again.
 """

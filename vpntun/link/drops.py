@@ -10,7 +10,7 @@ from vpntun.runtime.log import Warnings, log
 
 ADVICE = {
     "old timestamp": "a handshake from %s has an older timestamp than the last: a replay, a second machine with this "
-    "key, or a clock that was set back; this end asks the peer itself if it stays silent for 15 s, and 'vpntun reset' "
+    "key, or a clock that was set back. A server asks such a peer by itself after 30 s of silence. 'vpntun reset' "
     "forgets the last timestamp at once",
     "own key": "%s sends with this end's own key: are both ends started in the same role?",
     "source not allowed": "packets from %s have a source address that the peer is not allowed to use (see --allowed)",

@@ -30,7 +30,7 @@ from vpntun.core.events import Established, Event, HandshakeWanted, KeptAlive, M
 from vpntun.core.wireguard.indices import Indices
 from vpntun.core.wireguard.initiations import Handshake, Initiations, Timestamps
 from vpntun.core.wireguard.keyring import Keyring
-from vpntun.core.wireguard.timers import KEEPALIVE_TIMEOUT, REKEY_TIMEOUT, Timers
+from vpntun.core.wireguard.timers import REKEY_TIMEOUT, Timers
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import ReceivedInitiation, SessionKeys
 from vpntun.crypto.session import REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME, REKEY_ON_RECEIVE_AFTER, Session
@@ -39,8 +39,9 @@ from vpntun.types import DIALLED, NEVER, CarrierName
 from vpntun.wire.message import DATA_OVERHEAD, Buffer, Response
 
 SHORTEST_BETWEEN_CONSUMED = 0.02
-SILENT_AFTER = KEEPALIVE_TIMEOUT + REKEY_TIMEOUT
-"""Seconds without a message after which a session may be dead. A live one with traffic has sent a keepalive by then."""
+SILENT_AFTER = 30.0
+"""Seconds without a message after which a peer may have lost its session. A live one has sent a keepalive by then: with
+traffic after 10 s, and without it usually after the 25 s of a persistent keepalive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +114,10 @@ class Peer:
     def ask_in_return(self, source: Endpoint, now: float) -> list[Event]:
         """Ask for a session where an authentic initiation with an old timestamp came from: send one of this end's own.
 
-        Only the peer can answer it, and its answer moves the endpoint. A replay gets one message for a message, at most
-        one in 5 s, and none while the peer is heard. The initiation has a slot of its own and affects no timer, so
-        replays do not keep this end from asking its peer. A client returns nothing: it asks its server by itself.
+        Only the peer can answer it, and its answer moves the endpoint: to a relay, if somebody has replayed a recorded
+        initiation and passes messages on. A replay gets one message for a message, at most one in 5 s, and none while
+        the peer is heard. The initiation has a slot of its own and affects no timer, so replays do not keep this end
+        from asking its peer. A client returns nothing: it asks its server by itself.
         """
         handshake = self._initiations.in_return
         if (
