@@ -257,6 +257,7 @@ CONSTANTS = {
     "silence before a peer is asked in return": f"{peer.SILENT_AFTER:g} s",
     "cookies: secret is used for, cookie is used for": f"{cookies.SECRET_LASTS:g} s, {cookies.COOKIE_LASTS:g} s",
     "handshakes in the queue, those that make a load": f"{admission.MOST_WAITING}, {admission.MANY}",
+    "waiting time that makes a load": f"{admission.LONGEST_WAIT:g} s",
     "load lasts": f"{admission.SECONDS_OF_LOAD:g} s",
     "handshakes of one network under load": f"{source_limits.RATE:g} a second, {source_limits.BURST} at once",
     "networks that are known under load": f"{source_limits.MOST_NETWORKS}",

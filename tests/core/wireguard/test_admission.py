@@ -9,7 +9,7 @@ import pytest
 from tests.core.fakes import FakeEndpoint
 from tests.core.pair import CLIENT_KEYS, SERVER_KEYS, STRANGER_KEYS, with_mac1
 from vpntun.core.source_limits import BURST
-from vpntun.core.wireguard.admission import MANY, MOST_WAITING, Admission
+from vpntun.core.wireguard.admission import LONGEST_WAIT, MANY, MOST_WAITING, Admission
 from vpntun.crypto.cookies import CookieJar
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator, consume_initiation
@@ -61,9 +61,15 @@ def loaded(*, drained: bool = True) -> Admission:
     admission, message = Admission(), initiation()
     for _ in range(MANY):
         assert admit(admission, message) == "waits"
-    while drained and admission.next() is not None:
-        pass
+    if drained:
+        drain(admission)
     return admission
+
+
+def drain(admission: Admission) -> None:
+    """Take all messages out of the queue."""
+    while admission.next() is not None:
+        pass
 
 
 def with_cookie(admission: Admission, source: Place, now: float = 0.0) -> bytes:
@@ -116,9 +122,34 @@ def test_a_load_begins_when_many_messages_wait_and_lasts_a_second_more() -> None
     assert not admission.is_loaded(0.0)
     assert admit(admission, message) == "waits"
     assert admission.is_loaded(0.0)
+    assert admit(admission, message, now=0.1) == "cookie"
+    drain(admission)
     assert admit(admission, message, now=0.999) == "cookie"
     assert admit(admission, message, now=1.0) == "waits"
-    assert admission.loads == 2
+    assert admission.loads == 1
+
+
+def test_a_load_begins_when_a_message_has_waited_long_however_few_wait() -> None:
+    """On a slow host, where a thousand take longer than a sender waits for its answer."""
+    admission, message = Admission(), initiation()
+    for number in range(3):
+        assert admit(admission, message, now=number * LONGEST_WAIT / 2) == "waits"
+    assert not admission.is_loaded(LONGEST_WAIT)
+    admission.next()
+    assert admit(admission, message, now=LONGEST_WAIT * 1.4) == "waits"
+    assert admit(admission, message, now=LONGEST_WAIT * 1.6) == "cookie"
+    assert admission.loads == 1
+    assert admit(admission, with_cookie(admission, HERE, 1.0), now=1.0) == "waits"
+    drain(admission)
+    assert admit(admission, message, now=1.99) == "cookie"
+    assert admit(admission, message, now=2.01) == "waits"
+
+
+def test_junk_does_not_begin_a_load_however_long_a_message_waits() -> None:
+    admission, message = Admission(), initiation()
+    admit(admission, message)
+    assert admit(admission, initiation(to=STRANGER_KEYS), now=10.0) == "bad mac1"
+    assert not admission.is_loaded(10.0)
 
 
 def test_a_load_lasts_as_long_as_many_messages_a_second_are_refused() -> None:
@@ -133,7 +164,10 @@ def test_a_load_lasts_as_long_as_many_messages_a_second_are_refused() -> None:
 
 def test_a_load_ends_when_few_messages_a_second_are_refused() -> None:
     admission, message = loaded(), initiation()
-    said = [admit(admission, message, now=number / 500) for number in range(1000)]
+    said = []
+    for number in range(1000):
+        said.append(admit(admission, message, now=number / 500))
+        drain(admission)
     assert said.count("cookie") == 500
 
 

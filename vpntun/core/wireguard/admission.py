@@ -12,7 +12,8 @@ checked in this order before anything is computed for it:
 
 Steps 3 and 4 leave out a response whose handshake has no other one in the queue, since this end has asked for it.
 
-This end is under load while many messages wait, while many are refused, and for a second after that. Then a flood of
+This end is under load while many messages wait, while one waits for long, while many are refused, and for a second
+after that. Then a flood of
 messages with a valid mac1 leaves it time for data, and an honest sender gets in with its next message. Otherwise
 neither cookies nor rates matter.
 """
@@ -32,6 +33,9 @@ from vpntun.wire.message import RESPONSE, Buffer, receiver_of, sender_of
 MOST_WAITING = 4096
 MANY = 1024
 """Number of messages that are a load, waiting, or refused within a second."""
+LONGEST_WAIT = 0.25
+"""Seconds for which a message may wait without load. On a slow host fewer than MANY take so long that every answer
+would be too late: a sender tries again after 5 s, and then only the answer to that is accepted."""
 SECONDS_OF_LOAD = 1.0
 PORT_SIZE = 2
 
@@ -42,7 +46,8 @@ class Admission:
     def __init__(self) -> None:
         self.loads = 0
         """Number of times that a load has begun."""
-        self._waiting: deque[tuple[bytes, Endpoint]] = deque()
+        self._waiting: deque[tuple[bytes, Endpoint, float]] = deque()
+        """Messages, their sources, and when they came; oldest first."""
         self._answered: set[int] = set()
         """Indices of the handshakes whose response waits."""
         self._limits = SourceLimits()
@@ -69,6 +74,8 @@ class Admission:
         checker = self._checker_of(identity)
         checker.check_mac1(message)
         index = receiver_of(message) if message[0] == RESPONSE else None
+        if self._waiting and now - self._waiting[0][2] > LONGEST_WAIT:
+            self._begin_load(now)
         if self.is_loaded(now) and (index is None or index in self._answered):
             origin = source.origin
             if not source.is_stream:
@@ -81,7 +88,7 @@ class Admission:
                 raise BadPacket("too many handshakes")
         if len(self._waiting) >= MOST_WAITING:
             raise BadPacket("handshake queue full")
-        self._waiting.append((bytes(message), source))
+        self._waiting.append((bytes(message), source, now))
         if index is not None:
             self._answered.add(index)
         if len(self._waiting) >= MANY:
@@ -92,7 +99,7 @@ class Admission:
         """Return the message that has waited longest, with its source, and remove it from the queue; None: no more."""
         if not self._waiting:
             return None
-        message, source = self._waiting.popleft()
+        message, source, _ = self._waiting.popleft()
         if message[0] == RESPONSE:
             self._answered.discard(receiver_of(message))
         return message, source
