@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import os
 import random
 import socket
 import struct
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
@@ -248,8 +250,21 @@ def test_an_endpoint_has_the_address_and_port_that_a_cookie_is_made_for_and_the_
         address = other.getsockname()
         endpoint = udp.endpoint(address)
         assert endpoint.origin == socket.inet_pton(family, address[0]) + address[1].to_bytes(2, "big")
-        assert endpoint.via is udp
+        assert endpoint.via == udp.endpoint((LOCALHOST[family], 1)).via
         assert endpoint.is_open
+        with bound(family, loop) as (another, _):
+            assert another.endpoint(address).via != endpoint.via
+
+
+def test_what_a_cookie_is_kept_by_does_not_keep_a_closed_socket_in_memory(loop: HandLoop) -> None:
+    udp = UdpSocket(socket.AF_INET, 0, loop, answers_from_where_asked=False)
+    via, alive = udp.endpoint(("127.0.0.1", 1)).via, weakref.ref(udp)
+    udp.close()
+    del udp
+    gc.collect()
+    assert alive() is None
+    with bound(socket.AF_INET, loop) as (another, _):
+        assert another.endpoint(("127.0.0.1", 1)).via != via
 
 
 def test_a_remembered_address_is_forgotten_until_a_datagram_arrives_there_again(loop: HandLoop) -> None:

@@ -13,6 +13,7 @@ address.
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
@@ -40,6 +41,8 @@ MOST_HELD = 8
 STALE_SOURCE = frozenset({errno.ENETUNREACH, errno.EINVAL, errno.EADDRNOTAVAIL})
 """Errors by which the kernel may refuse a source address. EINVAL has other reasons too, so only another try tells."""
 REFUSED = frozenset({Outcome.TOO_BIG, Outcome.UNDELIVERABLE})
+
+_numbers = itertools.count()
 
 OnOutcome = Callable[["UdpEndpoint", Outcome, int, int], None]
 """Called with the outcome of held datagrams: endpoint, outcome, number of datagrams, bytes of the longest."""
@@ -72,8 +75,8 @@ class UdpEndpoint:
 
     @property
     def via(self) -> Hashable:
-        """The socket."""
-        return self.socket
+        """The socket's number: the socket itself, kept with a cookie, would stay in memory after it was closed."""
+        return self.socket.number
 
     @property
     def where(self) -> str:
@@ -135,6 +138,8 @@ class UdpSocket:
     """
 
     def __init__(self, family: int, port: int, loop: Loop, *, answers_from_where_asked: bool, mark: int = 0) -> None:
+        self.number = next(_numbers)
+        """A number that no other socket of this process has had."""
         self._family = family
         self._loop = loop
         new = marked(socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK), mark)
