@@ -226,6 +226,20 @@ def test_the_first_response_to_a_handshake_of_this_end_needs_no_cookie() -> None
     assert admit(admission, awaited) == "waits"
 
 
+def test_a_response_needs_a_cookie_as_long_as_a_copy_of_it_waits() -> None:
+    admission, awaited = Admission(), response(5)
+    for _ in range(3):
+        assert admit(admission, awaited) == "waits"
+    for other in responses(MANY + 6)[6:]:
+        admit(admission, other)
+    assert admission.is_loaded(0.0)
+    for _ in range(2):
+        assert admission.next() == (awaited, HERE)
+        assert admit(admission, awaited) == "cookie"
+    assert admission.next() == (awaited, HERE)
+    assert admit(admission, awaited) == "waits"
+
+
 def test_the_responses_of_many_peers_that_this_end_asks_after_its_start_need_no_cookies() -> None:
     admission = Admission()
     assert {admit(admission, message) for message in responses(2 * MANY)} == {"waits"}

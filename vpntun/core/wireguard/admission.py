@@ -20,7 +20,7 @@ neither cookies nor rates matter.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.source_limits import SourceLimits
@@ -48,8 +48,8 @@ class Admission:
         """Number of times that a load has begun."""
         self._waiting: deque[tuple[bytes, Endpoint, float]] = deque()
         """Messages, their sources, and when they came; oldest first."""
-        self._answered: set[int] = set()
-        """Indices of the handshakes whose response waits."""
+        self._answered: Counter[int] = Counter()
+        """Number of waiting responses of each handshake, by its index."""
         self._limits = SourceLimits()
         self._identity: KeyPair | None = None
         self._checker: CookieChecker | None = None
@@ -90,7 +90,7 @@ class Admission:
             raise BadPacket("handshake queue full")
         self._waiting.append((bytes(message), source, now))
         if index is not None:
-            self._answered.add(index)
+            self._answered[index] += 1
         if len(self._waiting) >= MANY:
             self._begin_load(now)
         return b""
@@ -101,7 +101,10 @@ class Admission:
             return None
         message, source, _ = self._waiting.popleft()
         if message[0] == RESPONSE:
-            self._answered.discard(receiver_of(message))
+            index = receiver_of(message)
+            self._answered[index] -= 1
+            if not self._answered[index]:
+                del self._answered[index]
         return message, source
 
     def _checker_of(self, identity: KeyPair) -> CookieChecker:
