@@ -102,17 +102,22 @@ def test_mac2_from_another_address_or_port_is_not_accepted() -> None:
     assert not accepts(checker, message, HERE[:-1] + b"\4")
 
 
-def test_a_cookie_is_used_for_115_seconds_and_the_secret_lasts_five_more() -> None:
+def test_a_cookie_is_used_for_115_seconds() -> None:
     checker, jar = CookieChecker(RIGHT.public), CookieJar(RIGHT.public)
     jar.take(reply_to(checker, jar.protect(initiation(), "path", 0.0)), "path", 0.0)
     assert accepts(checker, jar.protect(initiation(), "path", COOKIE_LASTS - 0.01), now=SECRET_LASTS - 0.01)
     assert jar.protect(initiation(), "path", COOKIE_LASTS)[-16:] == bytes(16)
 
 
-def test_with_a_new_secret_old_cookies_are_not_accepted() -> None:
+def test_with_a_new_secret_old_cookies_are_not_accepted_and_the_sender_gets_a_new_one() -> None:
     checker, jar = CookieChecker(RIGHT.public), CookieJar(RIGHT.public)
-    jar.take(reply_to(checker, jar.protect(initiation(), "path", 0.0)), "path", 0.0)
-    assert not accepts(checker, jar.protect(initiation(), "path", 1.0), now=SECRET_LASTS)
+    checker.cookie(ELSEWHERE, 0.0)  # the secret is made for the first sender
+    jar.take(reply_to(checker, jar.protect(initiation(), "path", 100.0), now=100.0), "path", 100.0)
+    assert accepts(checker, jar.protect(initiation(), "path", 119.9), now=119.9)
+    refused = jar.protect(initiation(), "path", SECRET_LASTS)
+    assert not accepts(checker, refused, now=SECRET_LASTS)
+    jar.take(reply_to(checker, refused, now=SECRET_LASTS), "path", SECRET_LASTS)
+    assert accepts(checker, jar.protect(initiation(), "path", 125.0), now=125.0)
 
 
 def test_only_one_reply_to_a_message_is_accepted() -> None:

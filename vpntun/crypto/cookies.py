@@ -6,8 +6,8 @@
     the next message, mac1, mac2 = MAC(cookie)   -> mac2 proves that the sender received the cookie
 
 The loaded end stores nothing for a sender: it computes the cookie again. Its secret is random and lasts 120 s. A sender
-uses a cookie for less than 115 s, so that the secret is still the same when the message arrives. WireGuard paper,
-sections 5.4.4 and 5.4.7.
+uses a cookie for less than 115 s. If the secret has changed meanwhile, the sender gets a new cookie reply. WireGuard
+paper, sections 5.4.4 and 5.4.7.
 
     MAC         BLAKE2s with a key and 16 bytes of output
     sealing     XChaCha20-Poly1305 with the key BLAKE2s-256("cookie--" || public key of the loaded end), a random nonce

@@ -11,7 +11,7 @@ Diffie-Hellman. So a message from a sender that does not know the recipient's pu
 paper, sections 5.4.2 to 5.4.5.
 
 Received messages are untrusted: only BadPacket is raised for them ("bad size", "bad type", "bad reserved", "bad mac1",
-"low-order point", "bad tag", "own key", "unasked response"). mac2 is sent as zeros and not checked.
+"low-order point", "bad tag", "own key", "unasked response"). mac2 is left zero here; cookies.py makes and checks it.
 """
 
 from __future__ import annotations
