@@ -1,7 +1,7 @@
 """Admission of handshake messages: cheap checks, cookies under load, and a queue for what is worth computing.
 
-A handshake costs this end 0.2 ms, and the sender of a forged one next to nothing. So an initiation or a response is
-checked in this order before anything is computed for it:
+A handshake costs this end several Diffie-Hellmans, and the sender of a forged one next to nothing. So an initiation or
+a response is checked in this order before anything is computed for it:
 
     1. A response must name a handshake of this end that awaits it.
     2. mac1 must be right: the sender knows this end's public key.
