@@ -100,6 +100,17 @@ def test_rekeys_alone_use_the_five_up() -> None:
     assert sent == MOST_UNANSWERED
 
 
+def test_the_message_that_confirms_a_session_is_no_answer_to_the_hello_that_follows() -> None:
+    def hellos_after_an_outage(highest: int) -> int:
+        talk = Talk()
+        talk.highest = highest
+        assert talk.greeting.confirmed(talk.session, talk.now, highest)
+        assert talk.go_on(10, arrives=False) == 3
+        return talk.go_on(300)
+
+    assert hellos_after_an_outage(0) == hellos_after_an_outage(-1) == MOST_UNANSWERED - 1
+
+
 def test_hellos_during_an_outage_do_not_count() -> None:
     talk = Talk()
     assert talk.rekey() + talk.go_on(120, arrives=False) > MOST_UNANSWERED

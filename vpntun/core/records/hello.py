@@ -9,9 +9,10 @@
 
 Each end repeats its own HELLO until the other's comes, so neither needs to know whether its own has arrived. A plain
 WireGuard drops each as an error. So unanswered HELLOs are counted, over all sessions, and after five the peer is taken
-for one. A HELLO counts only if something has arrived from the peer since, because an outage may have lost it. Any
-record from the peer starts the count again: a vpntun that replaces a plain WireGuard sends its own HELLO, and an end
-that missed it sees that other records come. A peer that is known to be a vpntun is never taken for a WireGuard.
+for one. A HELLO counts only if something has arrived from the peer since, because an outage may have lost it. A HELLO,
+REPORT, PROBE or ECHO from the peer starts the count again: a vpntun that replaces a plain WireGuard sends its own
+HELLO, and an end that missed it sees that the others come. In shared-key mode, where the peer is known to be a vpntun,
+it is never taken for a WireGuard.
 
 The peer takes what it announced in this session or, since this session began, in another: two ends that have started
 handshakes at the same time seal with different sessions, each with its own. Until a HELLO comes, the one from the
@@ -61,13 +62,16 @@ class HelloExchange:
         """The session and its greatest counter received when the last HELLO was sent; None if that has been counted."""
         self._host: Hashable = None
 
-    def confirmed(self, session: Hashable, now: float) -> bool:
-        """Note that the session is confirmed both ways. Return whether to send a HELLO now, which is the usual case."""
+    def confirmed(self, session: Hashable, now: float, highest: int = -1) -> bool:
+        """Note that the session is confirmed both ways. Return whether to send a HELLO now, which is the usual case.
+
+        `highest`: the greatest counter received in it: at the responder that of the message that has confirmed it.
+        """
         exchange = self._exchange(session, now)
         if exchange.is_begun:
             return False
         exchange.is_begun = True
-        return self._may_send(exchange, (session, -1), now)
+        return self._may_send(exchange, (session, highest), now)
 
     def moved(self, host: Hashable, now: float) -> None:
         """Note that the peer is at this host now: another one deserves another HELLO."""
@@ -77,7 +81,7 @@ class HelloExchange:
                 self._ask_again(now)
 
     def recognised(self, now: float) -> None:
-        """Note that a record other than HELLO has come, which only a vpntun sends."""
+        """Note that a REPORT, PROBE or ECHO has come, which only a vpntun sends."""
         if self._seems_plain:
             self._ask_again(now)
         self._answered()

@@ -143,7 +143,8 @@ class RecordProtocol:
             self.span.new_session(now)
             self._prober.arrivals.begin()
         self._taken_until = now
-        return self._hello(session) if self._hellos.confirmed(session, now) else []
+        is_hello_due = self._hellos.confirmed(session, now, session.highest_received)
+        return self._hello(session) if is_hello_due else []
 
     def moved(self, endpoint: Endpoint, now: float, *, ipv6: bool) -> None:
         """Begin again on another path: the peer's endpoint has changed."""
