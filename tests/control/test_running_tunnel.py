@@ -134,6 +134,8 @@ class Host(HostNetwork):
     `mark`: the mark of the operator's.
     """
 
+    needs_its_mark = False
+
     def __init__(self) -> None:
         self.routed: list[list[str]] = []
         self.mark = 0
@@ -251,6 +253,22 @@ def test_a_reload_changes_what_needs_no_restart_and_routes_follow(
     ]
     assert end.present == replace(listening, peers=(TO_CAROL,), routing=Routing("off", 8))
     assert (end.linked, end.host.routed, end.host.mark, end.proceeded) == (["carol"], [["carol"]], 8, 1)
+
+
+def test_a_mark_that_the_rules_need_stays_at_a_reload_and_the_peers_change(
+    new_end: Callable[..., End], listening: Tunnel
+) -> None:
+    end = new_end(listening)
+    end.host.needs_its_mark = True
+    end.tunnel.begin()
+    with logged() as lines:
+        end.tunnel.reload(replace(listening, peers=(TO_BOB, TO_CAROL), routing=Routing("off", 8)))
+    assert lines == [
+        "some changes in the [Interface] section need a restart; all others are applied now",
+        "read the configuration again; peers: 1 added, 0 removed, 0 changed",
+    ]
+    assert end.present == replace(listening, peers=(TO_BOB, TO_CAROL))
+    assert (end.linked, end.host.mark) == (["bob", "carol"], 0)
 
 
 def test_a_reload_that_fails_changes_nothing_and_takes_its_routes_back(

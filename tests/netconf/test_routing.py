@@ -260,6 +260,7 @@ def test_the_operators_mark_may_change_where_no_rule_of_the_tunnel_needs_it(
     marks: list[int] = []
     routes = HostRoutes("tun3", table, mark, Journal("tun3", tmp_path), ephemeral=True, set_mark=marks.append)
     routes.choose_mark(networks("10.0.0.0/24"))
+    assert not routes.needs_its_mark
     routes.change_mark(9)
     with Netlink() as netlink:
         for rule in full_tunnel_rules("tun4", [4], 8, 8, []):
@@ -280,6 +281,7 @@ def test_a_full_tunnel_keeps_the_mark_that_its_rules_need(tmp_path: Path, of: li
     for is_set in (False, True):
         if is_set:
             of[0].apply(networks("0.0.0.0/0"))
+        assert of[0].needs_its_mark
         of[0].change_mark(0)
         of[0].change_mark(mark)
         with pytest.raises(CannotChange, match=f"need the mark {mark}"):

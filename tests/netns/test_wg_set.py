@@ -373,6 +373,11 @@ def test_the_mark_that_a_full_tunnel_needs_stays(lab: Lab) -> None:
     assert "Operation not supported" in pair.set_cli("fwmark", "7")
     assert pair.set_cli("fwmark", "0") == ""
     assert pair.show_cli("fwmark") == mark == "0xca6c"
+    path.write_text(path.read_text().replace("[Peer]", "FwMark = 7\n[Peer]") + "PersistentKeepalive = 5\n")
+    full.process.send_signal(signal.SIGHUP)
+    full.wait_for("peers: 0 added, 0 removed, 1 changed", SECONDS)
+    assert "need a restart" in full.log
+    assert pair.show_cli("fwmark") == mark
     pair.lab.ping(pair.a, THERE, SECONDS)
 
 

@@ -1,7 +1,7 @@
 """The running tunnel: its present settings, its identity and its links, and what a reload or wg(8) changes of them.
 
     at once           peers, PrivateKey, ListenPort, FwMark
-    by a restart      everything else in [Interface], and whether peers connect over TCP
+    by a restart      everything else in [Interface], whether peers connect over TCP, and a FwMark that rules need
 
 Routes, rules and name servers follow the file alone, at a reload: wg(8) never changes routes in WireGuard either.
 
@@ -91,10 +91,12 @@ class RunningTunnel:
         if wanted.identity is None and present.identity is not None:
             wanted = wanted.identified(present.identity)
         fresh = changed_at_once(present, wanted)
-        if fresh != wanted:
-            notice("some changes in the [Interface] section need a restart; all others are applied now")
         self._check_calls(any(peer.host for peer in fresh.peers))
         self._names.apply(fresh.peers, self._lookups.has_found)
+        if self._host.needs_its_mark:  # the peers of this file decide that
+            fresh = replace(fresh, routing=present.routing)
+        if fresh != wanted:
+            notice("some changes in the [Interface] section need a restart; all others are applied now")
         try:
             added, removed, changed = self._change(fresh)
         except VpntunError:

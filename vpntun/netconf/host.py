@@ -81,6 +81,11 @@ class HostNetwork:
         """What has to be kept as it was set."""
         return [*self._kept, self._routes]
 
+    @property
+    def needs_its_mark(self) -> bool:
+        """Whether the tunnel's rules need the present mark, so that another one takes a restart."""
+        return self._routes.needs_its_mark
+
     def set_up_device(self) -> list[Interface]:
         """Set addresses, routes and MTU of the device, and bring it up; return its addresses. Raises VpntunError."""
         tunnel, device = self._tunnel, self._device

@@ -138,11 +138,11 @@ class HostRoutes:
         Rules of this tunnel's own keep the mark that they need: 0 then leaves it as it is. Raises CannotChange for
         another one, or PrivilegeError; then nothing has changed.
         """
-        chosen_here = self._table == "auto" and bool(self._number) and not self._fixed_mark
-        if self._full or self._merged or chosen_here:
+        if self.needs_its_mark:
             if mark not in (0, self._mark):
                 raise CannotChange(
-                    f"this tunnel's own rules need the mark {self._mark}: give FwMark in its file, and restart it"
+                    f"this tunnel's own rules need the mark {self._mark}: for another one, set FwMark in the "
+                    "configuration file and restart the tunnel"
                 )
             return
         self._set_mark(mark)
@@ -152,6 +152,12 @@ class HostRoutes:
     def peers_connect_at(self, tcp_port: int | None) -> None:
         """Note another port where the peers connect by TCP, None if they do not."""
         self._arrivals.change_port(tcp_port)
+
+    @property
+    def needs_its_mark(self) -> bool:
+        """Whether rules of this tunnel's own need the present mark, or will need it."""
+        chosen_here = self._table == "auto" and bool(self._number) and not self._fixed_mark
+        return bool(self._full or self._merged or chosen_here)
 
     @property
     def current(self) -> list[Change]:
