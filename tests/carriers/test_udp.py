@@ -271,6 +271,47 @@ def test_after_a_change_every_datagram_leaves_from_the_new_port_and_the_old_one_
     carrier.close()
 
 
+def test_the_port_that_the_kernel_has_chosen_stays_once_it_is_asked_for(loop: HandLoop) -> None:
+    carrier = started(loop)
+    kept = carrier.sockets[socket.AF_INET]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other, ExitStack() as stack:
+        other.bind(("127.0.0.1", 0))
+        other.settimeout(5)
+        port = port_seen(carrier.candidate(other.getsockname()), other)
+        carrier.prepare_port(port, stack, can_be_called=True)()
+        assert port_seen(carrier.candidate(other.getsockname()), other) == carrier.port == port
+        other.sendto(b"hello", ("127.0.0.1", port))
+        [arrival] = kept.receive()
+        assert arrival[3].flow.source == socket.inet_aton("127.0.0.1"), "answers leave from where the peer has sent to"
+    assert carrier.sockets == {socket.AF_INET: kept}
+    assert not renewed(carrier, loop)
+    carrier.close()
+
+
+def test_a_socket_on_any_port_stays_if_peers_may_not_call_there_any_more(loop: HandLoop) -> None:
+    carrier = started(loop, serving=True)
+    kept = carrier.sockets[socket.AF_INET]
+    with ExitStack() as stack:
+        carrier.prepare_port(0, stack, can_be_called=False)()
+    assert carrier.sockets == {socket.AF_INET: kept}
+    assert renewed(carrier, loop)
+    carrier.close()
+
+
+def test_the_socket_of_the_other_ip_version_follows_to_the_port_that_the_kernel_has_chosen(loop: HandLoop) -> None:
+    carrier = UdpCarrier(loop, 0, answers_from_where_asked=False)
+    carrier.start(RecordingUser())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other, ExitStack() as stack:
+        other.bind(("127.0.0.1", 0))
+        other.settimeout(5)
+        port = port_seen(carrier.candidate(other.getsockname()), other)
+        carrier.prepare_port(port, stack, can_be_called=True)()
+        stack.pop_all()
+    assert list(carrier.sockets) == families()
+    assert {udp.port for udp in carrier.sockets.values()} == {port}
+    carrier.close()
+
+
 def test_a_port_that_is_not_wanted_after_all_or_is_taken_changes_nothing(loop: HandLoop) -> None:
     carrier = started(loop)
     before = descriptors()

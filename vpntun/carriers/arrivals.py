@@ -81,8 +81,13 @@ class Receiver:
         else:
             level, tos, local_address = socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, IPV6_RECVPKTINFO
         bound.setsockopt(level, tos, 1)
+        self._local_address = level, local_address
         if answers_from_where_asked:
-            bound.setsockopt(level, local_address, 1)
+            self.answer_from_where_asked(True)
+
+    def answer_from_where_asked(self, wanted: bool) -> None:
+        """Set whether endpoints answer from the address to which the datagram was sent."""
+        self._socket.setsockopt(*self._local_address, int(wanted))
 
     def receive(self) -> Iterable[Arrival]:
         """Yield or return waiting datagrams, by a bounded number of reads. Each arrival is valid until the next."""

@@ -139,7 +139,7 @@ class Carrier(Protocol):
         """Give up the connections that are being opened for an owner."""
 
     def prepare_port(self, port: int, stack: ExitStack, *, can_be_called: bool) -> Callable[[], None]:
-        """Open sockets on another local port, 0 for any, and return the function that changes to them.
+        """Open sockets on a local port, 0 for any, where there are none yet; return the function that changes to them.
 
         `stack` closes them if they are not wanted after all. `can_be_called`: whether peers may call there. Endpoints
         that were made before the change must be made again. Raises PortInUse, PrivilegeError or VpntunError.

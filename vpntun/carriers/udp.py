@@ -118,15 +118,22 @@ class UdpCarrier:
         return True
 
     def prepare_port(self, port: int, stack: ExitStack, *, can_be_called: bool) -> Callable[[], None]:
-        """Open sockets on another port, as Carrier.prepare_port. The change closes all former ones."""
-        fresh = self._open(self.sockets, port, answers_from_where_asked=can_be_called)
+        """Open sockets on another port, as Carrier.prepare_port. The change closes all former ones.
+
+        A socket that has the port already, perhaps by the kernel's choice, is kept.
+        """
+        kept = {family: udp for family, udp in self.sockets.items() if port in (self._port, udp.port)}
+        others = [family for family in self.sockets if family not in kept]
+        fresh = self._open(others, port, answers_from_where_asked=can_be_called)
         for udp in fresh.values():
             stack.callback(udp.close)
 
         def change() -> None:
-            former = [*self._former, *self.sockets.values()]
+            former = [*self._former, *(self.sockets[family] for family in others)]
             self._port, self._answers_from_where_asked = port, can_be_called
-            self._former, self.sockets = [], fresh
+            self._former, self.sockets = [], {family: (kept | fresh)[family] for family in self.sockets}
+            for udp in kept.values():
+                udp.answer_from_where_asked(can_be_called)
             if self._user is not None:
                 for udp in fresh.values():
                     self._watch(udp, self._user)

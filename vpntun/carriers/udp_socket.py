@@ -157,11 +157,12 @@ class UdpSocket:
 
         receiver = Receiver(self._socket, loop, self.endpoint, answers_from_where_asked=answers_from_where_asked)
         self._forget_last = receiver.forget_last
+        self.answer_from_where_asked: Callable[[bool], None] = receiver.answer_from_where_asked
         self.receive: Callable[[], Iterable[Arrival]] = receiver.receive
         self.expect_bursts: Callable[[int], None] = receiver.expect_bursts
         self.expect_pieces: Callable[[int], None] = receiver.expect_pieces
         self.note_whole_message: Callable[[int, int], None] = receiver.note_whole_message
-        """The last four are the receiver's own, as DatagramSource describes them: a look-up less for each read."""
+        """All are the receiver's own, the last four as DatagramSource describes them: a look-up less for each read."""
 
     def set_mark(self, mark: int) -> None:
         """Give every datagram that leaves from now on this mark, 0 for none. Raises PrivilegeError."""

@@ -22,7 +22,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from vpntun.carriers.base import Carrier
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.state import TunnelState
 from vpntun.control.uapi_request import SetRequest
@@ -35,7 +34,7 @@ from vpntun.netconf.host import HostNetwork
 from vpntun.process.awaited_names import AwaitedNames
 from vpntun.runtime.log import NOTICE, LineLimit, notice
 from vpntun.runtime.resolver import Lookups
-from vpntun.types import CarrierName, Place
+from vpntun.types import Place
 
 MOST_LINES_BY_WG = 5
 
@@ -129,7 +128,7 @@ class RunningTunnel:
         Raises VpntunError, and then nothing has changed.
         """
         state = self._state
-        change_sockets(state.tunnel, fresh, self._engine, self._host, state.carriers)
+        change_sockets(state.tunnel, fresh, self._engine, self._host)
         if fresh.identity != state.tunnel.identity:
             self._identify(fresh)
         state.tunnel = fresh
@@ -170,10 +169,8 @@ def changed_at_once(present: Tunnel, wanted: Tunnel) -> Tunnel:
     return replace(changed, port=wanted.port) if present.listen_on == wanted.listen_on else changed
 
 
-def change_sockets(
-    former: Tunnel, wanted: Tunnel, engine: Engine, host: HostNetwork, carriers: Mapping[CarrierName, Carrier]
-) -> None:
-    """Give the sockets another mark and another port, where these differ.
+def change_sockets(former: Tunnel, wanted: Tunnel, engine: Engine, host: HostNetwork) -> None:
+    """Give the sockets another mark and another port, where these differ, and let peers call there, or not.
 
     Raises CannotChange, PortInUse or PrivilegeError, and then nothing has changed.
     """
@@ -181,7 +178,7 @@ def change_sockets(
     is_marked = mark != former.routing.fwmark
     if is_marked:
         host.change_mark(mark)
-    if wanted.port == former.port or port == carriers["udp"].port:  # the kernel may have chosen it already
+    if (wanted.port, wanted.listen_on) == (former.port, former.listen_on):
         return
     try:
         engine.change_port(port, can_be_called=wanted.listen_on is not None)
