@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import cast
 
@@ -293,6 +293,26 @@ def test_a_tunnel_without_a_udp_socket_takes_no_peer_to_be_called(
     with pytest.raises(CannotChange, match="no UDP socket is open"):
         end.tunnel.reload(replace(listening, peers=(CALLED,)))
     assert (end.present, end.linked, end.host.routed) == (listening, ["bob"], [])
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "reason"),
+    [
+        (("fd00::9", 9), "cannot send to fd00::9"),
+        (("fe80::1%gone", 9), "cannot send to fe80::1%gone"),
+        (("10.7.0.9", 9), "10.7.0.0/24 covers 10.7.0.9"),
+    ],
+)
+@pytest.mark.parametrize("peer", [TO_BOB, replace(CALLED, public=BOB.public)])
+def test_an_endpoint_that_cannot_be_reached_is_refused_and_nothing_changes(
+    new_end: Callable[..., End], listening: Tunnel, peer: PeerSettings, endpoint: tuple[str, int], reason: str
+) -> None:
+    listening = replace(listening, addresses=(ip_interface("10.7.0.1/24"),), peers=(peer,))
+    end = new_end(listening)
+    end.tunnel.begin()
+    with pytest.raises(ConfigurationError, match=reason):
+        end.tunnel.set(SetRequest(mark=7, peers=[PeerChange(BOB.public, keepalive=25, endpoint=endpoint)]))
+    assert (end.present, end.host.mark) == (listening, 0)
 
 
 def test_links_are_made_when_wg_gives_the_private_key_and_a_reload_keeps_it(

@@ -220,6 +220,9 @@ def test_an_endpoint_is_where_the_next_packets_go_and_the_session_continues(met:
 
     assert until(comes_through_there, SECONDS)
     assert met.sessions(met.cli) == 1
+    for set_endpoint, peer in ((met.set_cli, met.server_key), (met.set_srv, met.own_key)):
+        assert "Invalid argument" in set_endpoint("peer", peer, "endpoint", "10.9.0.77:1")
+    assert met.show_cli("endpoints") == f"{met.server_key}\t{place}"
 
 
 def test_a_saved_configuration_comes_back_without_a_new_session(met: Pair) -> None:

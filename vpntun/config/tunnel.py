@@ -110,6 +110,8 @@ class Tunnel:
                 raise ConfigurationError("a peer has this end's own public key: give the other machine's")
             if peer.host is not None:
                 self._check_host(peer.host)
+            if peer.endpoint is not None:
+                self._check_host(peer.endpoint[0])
 
     @property
     def keys(self) -> KeyPair:

@@ -8,7 +8,7 @@ Routes, rules and name servers follow the file alone, at a reload: wg(8) never c
 A change takes these steps. If one of them fails, everything is as it was before:
 
     1. decide on the settings: those of the file that need no restart, or those that wg asks for (uapi_set.py)
-    2. check that peers can be called; at a reload, set routes and name servers
+    2. check that peers can be called and reached; at a reload, set routes and name servers
     3. give the sockets another mark and another port
     4. use another private key, or none
     5. add, remove and change links (datapath/links.py)
@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from vpntun.carriers.sockets import address_at
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.state import TunnelState
 from vpntun.control.uapi_request import SetRequest
@@ -29,7 +30,7 @@ from vpntun.control.uapi_set import Nowhere, applied
 from vpntun.crypto.keys import format_key
 from vpntun.datapath.engine import Engine
 from vpntun.datapath.links import Links
-from vpntun.errors import CannotChange, VpntunError
+from vpntun.errors import CannotChange, ConfigurationError, VpntunError
 from vpntun.netconf.host import HostNetwork
 from vpntun.process.awaited_names import AwaitedNames
 from vpntun.runtime.log import NOTICE, LineLimit, notice
@@ -109,6 +110,10 @@ class RunningTunnel:
         """Carry out a request of wg(8). Raises VpntunError, and then nothing has changed."""
         fresh, moved = applied(self._state.tunnel, request, self._state.links or Nowhere())
         self._check_calls(bool(moved))
+        for host, port in moved.values():
+            address = address_at(host, port)
+            if address is None or self._engine.candidate(address) is None:
+                raise ConfigurationError(f"this host cannot send to {host}, or only through the tunnel itself")
         added, removed, changed = self._change(fresh, moved)
         if added or removed or changed:
             self._by_wg.log(NOTICE, "wg has changed peers: %d added, %d removed, %d changed", added, removed, changed)
