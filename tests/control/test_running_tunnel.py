@@ -18,7 +18,7 @@ from tests.datapath.ends import ALICE, BOB, CAROL
 from tests.machine import HandLoop, logged
 from vpntun.carriers.udp import UdpCarrier
 from vpntun.config.peer import PeerSettings
-from vpntun.config.tunnel import HookLines, Routing, Tunnel
+from vpntun.config.tunnel import HookLines, Routing, Tunnel, derived_keys, to_one_peer
 from vpntun.control.running_tunnel import RunningTunnel, change_sockets, changed_at_once
 from vpntun.control.state import TunnelState
 from vpntun.control.uapi_request import PeerChange, SetRequest
@@ -264,6 +264,28 @@ def test_a_mark_that_the_rules_need_stays_at_a_reload_and_the_peers_change(
     ]
     assert end.present == replace(listening, peers=(TO_BOB, TO_CAROL))
     assert (end.linked, end.host.mark) == (["bob", "carol"], 0)
+
+
+def test_another_shared_key_takes_a_restart_since_the_addresses_follow_from_it() -> None:
+    first, second = (
+        to_one_peer("tun3", None, 9, "udp", derived_keys("server", bytes([number]) * 32)) for number in (1, 2)
+    )
+    assert changed_at_once(first, replace(second, port=8)) == replace(first, port=8)
+    own_keys = replace(second, derived_addresses=(), derived_peer_addresses=())
+    assert changed_at_once(first, own_keys) == first
+    assert changed_at_once(own_keys, first) == own_keys
+
+
+def test_a_reload_says_that_another_shared_key_takes_a_restart(new_end: Callable[..., End], listening: Tunnel) -> None:
+    end = new_end(listening)
+    end.tunnel.begin()
+    with logged() as lines:
+        end.tunnel.reload(to_one_peer("tun3", None, listening.port or 0, "udp", derived_keys("server", bytes(32))))
+    assert lines == [
+        "another SharedKey needs a restart: until then this end's keys and its peers stay as they are",
+        "read the configuration again; peers: 0 added, 0 removed, 0 changed",
+    ]
+    assert end.present == listening
 
 
 def test_a_reload_that_fails_changes_nothing_and_takes_its_routes_back(

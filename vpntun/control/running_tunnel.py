@@ -1,7 +1,8 @@
 """The running tunnel: its present settings, its identity and its links, and what a reload or wg(8) changes of them.
 
     at once           peers, PrivateKey, ListenPort, FwMark
-    by a restart      everything else in [Interface], whether peers connect over TCP, and a FwMark that rules need
+    by a restart      everything else in [Interface], whether peers connect over TCP, a FwMark that rules need, and all
+                      keys and peers of another SharedKey
 
 Routes, rules and name servers follow the file alone, at a reload: wg(8) never changes routes in WireGuard either.
 
@@ -95,7 +96,9 @@ class RunningTunnel:
         self._names.apply(fresh.peers, self._lookups.has_found)
         if self._host.needs_its_mark:  # the peers of this file decide that
             fresh = replace(fresh, routing=present.routing)
-        if fresh != wanted:
+        if fresh.derived_addresses != wanted.derived_addresses:
+            notice("another SharedKey needs a restart: until then this end's keys and its peers stay as they are")
+        elif fresh != wanted:
             notice("some changes in the [Interface] section need a restart; all others are applied now")
         try:
             added, removed, changed = self._change(fresh)
@@ -166,7 +169,12 @@ class RunningTunnel:
 
 
 def changed_at_once(present: Tunnel, wanted: Tunnel) -> Tunnel:
-    """Return the running tunnel with those of the wanted settings that need no restart."""
+    """Return the running tunnel with those of the wanted settings that need no restart.
+
+    Addresses derived from a shared key need one, so the keys and peers that belong to them do, too.
+    """
+    if wanted.derived_addresses != present.derived_addresses:
+        wanted = replace(wanted, identity=present.identity, peers=present.peers)
     routing = replace(present.routing, fwmark=wanted.routing.fwmark)
     changed = replace(present, identity=wanted.identity, peers=wanted.peers, routing=routing)
     if {present.listen_on, wanted.listen_on} <= {None, "udp"}:
