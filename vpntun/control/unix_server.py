@@ -4,7 +4,8 @@ What a connection says is up to the `Exchange` that the server makes for it. Onl
 connect. They are served a little at a time, and the loop never waits for them.
 
     mode 0600 before the socket has a name, in a folder of mode 0700; each client's user is checked too (SO_PEERCRED)
-    one request of a client at a time, within 10 s from its first byte to the last byte of its answer
+    one request of a client at a time, within 60 s from its first byte to the last byte of its answer, without a pause
+    of 10 s; a notice says so if a client is too slow
     a client that does not read its answers is not read from
     8 clients; one more replaces the one that was idle for the longest, or the oldest if all are busy
 
@@ -28,11 +29,12 @@ from typing import Protocol
 from vpntun.control.listening import listens_here
 from vpntun.errors import PrivilegeError, VpntunError
 from vpntun.runtime.folders import make_folder
-from vpntun.runtime.log import Limited
+from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
 
 MOST_CLIENTS = 8
-SECONDS_TO_FINISH = 10.0
+SECONDS_OF_SILENCE = 10.0
+SECONDS_TO_FINISH = 60.0
 READ_SIZE = 4096
 MOST_ANSWERS_PER_TURN = 4
 
@@ -98,6 +100,7 @@ class UnixServer:
         self._new_exchange = new_exchange
         self._clients: list[_Client] = []
         self._refused = Limited(INFO, "process %d of user %d may not use %s")
+        self._too_slow = Limited(NOTICE, "process %d was too slow to send its request to %s, or to read the answer")
         self._listener, self.path, self._identity = _listen(name, path, path_beside)
         loop.watch(self._listener.fileno(), self._accept)
 
@@ -124,7 +127,10 @@ class UnixServer:
             return
         if len(self._clients) >= MOST_CLIENTS:
             min(self._clients, key=lambda client: (client.busy, client.since)).close()
-        self._clients.append(_Client(new, self._loop, self._new_exchange(), self._clients.remove))
+        exchange, name = self._new_exchange(), self._name
+        self._clients.append(
+            _Client(new, self._loop, exchange, self._clients.remove, lambda: self._too_slow(process, name))
+        )
 
 
 def other_end(connected: socket.socket) -> tuple[int, int]:
@@ -138,14 +144,20 @@ class _Client:
     """One connection. `busy`: a request has begun and its answer has not left. `since`: when `busy` last changed."""
 
     def __init__(
-        self, new: socket.socket, loop: Loop, exchange: Exchange, on_closed: Callable[[_Client], None]
+        self,
+        new: socket.socket,
+        loop: Loop,
+        exchange: Exchange,
+        on_closed: Callable[[_Client], None],
+        on_too_slow: Callable[[], None],
     ) -> None:
         self.busy = False
-        self.since = loop.now
+        self.since = self._last_progress = loop.now
         self._socket = new
         self._loop = loop
         self._exchange = exchange
         self._on_closed = on_closed
+        self._on_too_slow = on_too_slow
         self._unsent = memoryview(b"")
         self._then: Callable[[], None] | None = None
         self._open = True
@@ -173,6 +185,7 @@ class _Client:
         except OSError:
             self.close()
             return
+        self._last_progress = self._loop.now
         self._exchange.take(data)
         self._go_on()
 
@@ -196,6 +209,7 @@ class _Client:
         """Send what the kernel takes, and return whether all of it has left."""
         try:
             self._unsent = self._unsent[self._socket.send(self._unsent) :]
+            self._last_progress = self._loop.now
         except BlockingIOError:
             return False
         except OSError:
@@ -215,14 +229,16 @@ class _Client:
             self.busy, self.since = busy, self._loop.now
         if busy and not self._timer_runs:
             self._timer_runs = True
-            self._loop.call_later(SECONDS_TO_FINISH, self._check_time)
+            self._loop.call_later(SECONDS_OF_SILENCE, self._check_time)
 
     def _check_time(self) -> None:
         self._timer_runs = False
-        left = self.since + SECONDS_TO_FINISH - self._loop.now
         if not self._open or not self.busy:
             return
+        end = min(self._last_progress + SECONDS_OF_SILENCE, self.since + SECONDS_TO_FINISH)
+        left = end - self._loop.now
         if left <= 0:
+            self._on_too_slow()
             self.close()
         else:
             self._timer_runs = True
