@@ -390,3 +390,7 @@ def test_without_its_private_key_a_tunnel_has_no_links_and_the_links_go_down(
     assert (end.engine.links, end.state.links, end.engine.node.identity) == ({}, None, None)
     assert end.present == replace(listening, identity=None)
     assert BOB.public.hex() in (tmp_path / "tun3.endpoints.json").read_text(), "Bob will be found there again"
+    links = end.tunnel._links
+    end.tunnel.set(SetRequest(private=ALICE.private, peers=[PeerChange(CAROL.public)]))
+    assert end.state.links is links, "with its files, which a process without privileges cannot open again"
+    assert end.linked == ["", "bob"]

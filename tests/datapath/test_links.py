@@ -15,7 +15,7 @@ import pytest
 
 from tests.carriers.test_udp_socket import free_port
 from tests.datapath.ends import ipv4
-from tests.machine import HandLoop, logged
+from tests.machine import HandLoop, logged, needs_root, ordinary_user
 from tests.many import Crowd, Member, Server, key_of, network_of, settings_of
 from vpntun.config.peer import PeerSettings
 from vpntun.crypto.keys import format_key
@@ -645,6 +645,19 @@ def test_other_keys_of_this_end_ask_every_peer_that_had_a_session(new_town: Call
     assert not town.gets_through(0)
     drops = town.crowd.drops
     town.loop.until(lambda: drops["unknown peer"] + drops["bad mac1"] + drops["unknown index"])
+
+
+@needs_root
+def test_a_new_key_whose_timestamps_cannot_be_saved_without_privileges_is_noticed(
+    new_town: Callable[..., Town],
+) -> None:
+    town = new_town(1)
+    town.server.links.hold_state()
+    with logged() as lines, ordinary_user():
+        town.server.links.identify(key_of(-1))
+        assert lines == [], "the key that it has"
+        town.server.links.identify(key_of(1))
+    assert any("no timestamps are saved for another private key" in line for line in lines)
 
 
 def test_without_keys_there_are_no_links_and_the_endpoints_are_remembered(new_town: Callable[..., Town]) -> None:

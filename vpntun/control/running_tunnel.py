@@ -44,8 +44,8 @@ MOST_LINES_BY_WG = 5
 class RunningTunnel:
     """The settings, identity and links of a tunnel whose parts have been made; `state` shows them to the sockets.
 
-    There are links as long as there is a private key. They have no peers before `begin`: until then, a change of peers
-    is a change of settings only.
+    There are links as long as there is a private key; they outlast its absence without peers. They have no peers before
+    `begin` either: until then, a change of peers is a change of settings only.
 
     `name`: what the links' file of endpoints is named after. `folder`: the folder of the links' state files.
     """
@@ -140,7 +140,7 @@ class RunningTunnel:
         if fresh.identity != state.tunnel.identity:
             self._identify(fresh)
         state.tunnel = fresh
-        if self._links is None or not state.is_running:
+        if self._links is None or fresh.identity is None or not state.is_running:
             return 0, 0, 0
         state.links = self._links
         return self._links.change(fresh.peers, moved)
@@ -149,7 +149,7 @@ class RunningTunnel:
         """Use the keys of this tunnel from now on, or none."""
         if fresh.identity is None and self._links is not None:
             self._links.dissolve()
-            self._links = self._state.links = None
+            self._state.links = None
         self._engine.node.identity = fresh.identity
         if fresh.identity is None:
             notice("this end has no private key any more")

@@ -36,7 +36,7 @@ from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.datapath.engine import Engine
 from vpntun.link.client_link import ClientLink
 from vpntun.link.link import Link
-from vpntun.runtime.log import NOTICE, Limited
+from vpntun.runtime.log import NOTICE, Limited, notice
 from vpntun.runtime.resolver import Found, Lookups, Resolver
 from vpntun.runtime.state import Endpoints, TimestampFile
 from vpntun.types import DIALLED, Network, Place
@@ -68,6 +68,7 @@ class Links:
         self._state = state
         self._identity = tunnel.keys
         self._timestamps = TimestampFile(self._identity.public, state)
+        self._holds_state = False
         self._alone = False
         self._settings: dict[bytes, PeerSettings] = {}
         self._refused = Limited(NOTICE, "%s")
@@ -84,8 +85,14 @@ class Links:
         """Use other keys of this end from now on. A peer with the same key is removed."""
         if identity.public in self._settings:
             self._remove(identity.public)
-        self._identity = identity
-        self._timestamps = TimestampFile(identity.public, self._state)
+        if identity != self._identity:
+            self._identity = identity
+            self._timestamps = TimestampFile(identity.public, self._state)
+            if self._holds_state and not self._timestamps.hold():
+                notice(
+                    "after giving up privileges no timestamps are saved for another private key: if the clock is wrong "
+                    "after a reboot, peers refuse this end until it is right; a restart of the tunnel changes that"
+                )
         for link in self._engine.links.values():
             link.identify(identity, self._timestamps)
 
@@ -102,7 +109,7 @@ class Links:
         return any(address == each.address for each in (*link.destinations, *link.candidates))
 
     def dissolve(self) -> None:
-        """Remove every link, since this end has no keys any more. The endpoints are remembered."""
+        """Remove every link, until this end has keys again. The endpoints are remembered."""
         for public in list(self._settings):
             self._remove(public)
         self.close()
@@ -146,6 +153,7 @@ class Links:
 
     def hold_state(self) -> None:
         """Open the state files for writing, before privileges are given up."""
+        self._holds_state = True
         self._endpoints.hold()
         self._timestamps.hold()
 

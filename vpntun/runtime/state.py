@@ -116,9 +116,9 @@ class TimestampFile:
             self._file.write(self._written.hex())
         return stamp
 
-    def hold(self) -> None:
-        """Keep the file open, before privileges are given up."""
-        self._file.hold()
+    def hold(self) -> bool:
+        """Keep the file open, before privileges are given up. Return whether that has worked."""
+        return self._file.hold()
 
 
 class StateFile:
@@ -147,14 +147,15 @@ class StateFile:
         except OSError as error:
             log.debug("%s cannot be written: %s", self._path, error.strerror)
 
-    def hold(self) -> None:
-        """Open the file and keep it open, so that it can still be written without privileges."""
+    def hold(self) -> bool:
+        """Open the file and keep it open, so that it can still be written without privileges, if this process may."""
         try:
             self._make_folder()
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._held = os.open(self._path, flags, 0o600)
         except OSError as error:
             log.debug("%s cannot be held open: %s", self._path, error.strerror)
+        return self._held is not None
 
     def _replace(self, text: str) -> None:
         self._make_folder()
