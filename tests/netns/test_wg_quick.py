@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.lab import Lab, Machine, until
+from tests.netns.lab import Lab, Machine, firewall, until
 from vpntun.crypto.keys import KeyPair, format_key
+from vpntun.wire.message import DATA_OVERHEAD
 
 pytestmark = pytest.mark.skipif(shutil.which("wg-quick") is None, reason="wg-quick is not installed")
 
 SECONDS = 10.0
+IPV4_AND_UDP = IPV4_AND_ICMP = 20 + 8
 PROGRAM = str(Path(sys.executable).with_name("vpntun"))
 BY_WG_QUICK = {"WG_QUICK_USERSPACE_IMPLEMENTATION": PROGRAM, "LOG_LEVEL": "verbose"}
 
@@ -207,12 +209,16 @@ def test_a_service_reloads_by_syncconf_without_losing_the_session(quick: Quick) 
     assert quick.a.run("wg", "show", "wg0", "latest-handshakes").stdout == handshake
 
 
+@pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="wireguard-go is not installed")
 def test_the_mtu_that_wg_quick_sets_after_the_peers_is_followed(quick: Quick) -> None:
+    """A packet is padded to a multiple of 16 bytes, but not beyond the MTU, 1320: 8 bytes less than a multiple."""
     for machine in (quick.a, quick.b):
         machine.run("ip", "link", "set", "veth0", "mtu", "1400")
     quick.write()
-    quick.up(quick.b, quick.a)
+    quick.b.run("wg-quick", "up", quick.files[quick.b], env={"WG_QUICK_USERSPACE_IMPLEMENTATION": "wireguard-go"})
+    quick.up(quick.a)
     assert "mtu 1320" in quick.a.run("ip", "link", "show", "wg0").stdout
-    quick.lab.ping(quick.a, "10.9.0.1", SECONDS, size=1292)
-    status = json.loads(quick.a.run(sys.executable, "-m", "vpntun", "show", "wg0", "--json").stdout)
-    assert status["mtu"] == 1320
+    [tool, _] = firewall()
+    longest = 1320 + DATA_OVERHEAD + IPV4_AND_UDP
+    quick.b.run(tool, "-A", "INPUT", "-p", "udp", "-m", "length", "--length", f"{longest + 1}:65535", "-j", "DROP")
+    quick.lab.ping(quick.a, "10.9.0.1", SECONDS, size=1319 - IPV4_AND_ICMP)
