@@ -7,8 +7,9 @@ negative, and an empty line (https://www.wireguard.com/xplatform/).
     set=1    parsed as it arrives (uapi_request.py), and applied once it is complete and can work (uapi_set.py): a
              request that is refused has changed nothing
 
-A large request is parsed and a large answer is made a piece at a time, so that neither holds up the loop. Values are
-never logged. unix_server.py decides who may connect, and how long a request may take.
+A large request is parsed and a large answer is made a piece at a time, so that neither holds up the loop. The change
+itself is one step, during which packets wait: a fraction of a second for 130,000 allowed IPs. Values are never logged.
+unix_server.py decides who may connect, and how long a request may take.
 """
 
 from __future__ import annotations
