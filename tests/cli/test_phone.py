@@ -187,6 +187,22 @@ def test_a_tunnel_that_refuses_to_reload_leaves_the_file_as_it_was(run: Run, hub
     assert hub.read_text() == HUB
 
 
+def test_a_running_tunnel_does_not_reload_if_the_file_cannot_be_changed(
+    run: Run, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, content: bytes) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("vpntun.config.appending._replace", refuse)
+    with running(hub) as reloads:
+        said = run("phone", "handy", "-f", hub, *HOST)
+        os.set_blocking(reloads, False)
+        with pytest.raises(BlockingIOError):
+            os.read(reloads, 1)
+    assert said.status == 6
+    assert hub.read_text() == HUB
+
+
 def test_if_the_configuration_cannot_be_printed_the_peer_is_removed_again(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,8 @@
 2. The peer is appended to the tunnel's file (config/appending.py), and a running tunnel reads the file again.
 3. The code is printed. The phone's private key is in it and nowhere else, so it cannot be shown a second time.
 
-If a step fails, the file is put back, and a running tunnel reads it once more.
+If a step fails after the file was changed, the file is put back, and a running tunnel reads it once more. Whenever a
+tunnel reads its file, what wg(8) has changed since the last time is undone.
 """
 
 from __future__ import annotations
@@ -75,15 +76,18 @@ def phone(name: str, file: str | None, endpoint: str | None, allowed: tuple[str,
         output = made.configuration()
         if sys.stdout.isatty():
             output = draw(output, *_size_of_terminal())
+        is_changed = False
         try:
             with appended(path, made.section(name_in_comment=is_for_wg_quick(path))):
+                is_changed = True
                 may_connect = _reload(path, interface, made)
                 _describe(made, is_own_endpoint=endpoint is None)
                 notice("%s", may_connect)
                 click.echo(output.encode(), nl=False)
         except BaseException:
-            with suppress(VpntunError):
-                _reload(path, interface, made)
+            if is_changed:
+                with suppress(VpntunError):
+                    _reload(path, interface, made)
             raise
 
 
