@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import stat
@@ -164,6 +165,34 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == b"[Interface]\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_somebody_else_has_locked_does_not_matter(tmp_path: Path) -> None:
+    path = write(tmp_path / "wg7.conf", b"[Interface]\n")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    adding = threading.Thread(target=add, args=(path,), daemon=True)
+    adding.start()
+    adding.join(20)
+    os.close(folder)
+    assert path.read_bytes().count(b"[Peer]") == 1
+
+
+def test_one_who_comes_after_the_file_was_replaced_waits_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "wg7.conf", b"[Interface]\n")
+    second = threading.Thread(target=add, args=(path,))
+
+    def fail() -> None:
+        with locked(path), appended(path, SECTION):
+            second.start()
+            second.join(0.05)
+            assert second.is_alive()
+            raise ConfigurationError("no")
+
+    with pytest.raises(ConfigurationError):
+        fail()
+    second.join(20)
+    assert path.read_bytes() == b"[Interface]\n\n" + SECTION.encode(), "that of the second alone"
 
 
 def test_two_at_once_wait_for_each_other(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """Append a section to a configuration file as a whole, and take it back if what follows fails.
 
-1. `locked` lets one process at a time change the files of a folder. The lock is on the folder, since the file itself is
-   replaced, and vanishes with the process.
+1. `locked` lets one process at a time change a file. The lock is on the file itself, which only those who may read it
+   can lock, in contrast to its folder; it vanishes with the process.
 2. `appended` writes the longer content to a temporary file in the same folder, with the owner, mode and extended
    attributes of the file; these include access control lists. It waits until the disk has it, and renames it over the
-   file. So nobody ever reads half of a section, and everything before it stays, byte for byte.
+   file. So nobody ever reads half of a section, and everything before it stays, byte for byte. The new file is locked
+   before it gets the name, and until the `with` statement ends.
 3. If the body of the `with` statement raises an error, the former content is put back in the same way, unless somebody
    else has changed the file meanwhile.
 
@@ -25,18 +26,16 @@ from vpntun.errors import ConfigurationError, PrivilegeError
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Wait until no other process changes a file in this one's folder, and keep others waiting meanwhile.
+    """Wait until no other process changes the file, and keep others waiting meanwhile.
 
     Raises ConfigurationError or PrivilegeError.
     """
     with _explained(path):
-        descriptor = os.open(path.resolve().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        lock = _lock(path.resolve())
     try:
-        with _explained(path):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        os.close(lock)
 
 
 @contextmanager
@@ -49,14 +48,30 @@ def appended(path: Path, section: str) -> Iterator[None]:
     with _explained(path):
         former = target.read_bytes()
         longer = former + _gap_behind(former) + section.encode()
-        _replace(target, longer)
+        lock = _replace(target, longer)
     try:
         yield
     except BaseException:
         with _explained(path):
             if target.read_bytes() == longer:
-                _replace(target, former)
+                os.close(_replace(target, former))
         raise
+    finally:
+        os.close(lock)
+
+
+def _lock(path: Path) -> int:
+    """Lock a file, and return the descriptor that holds the lock. Raises OSError."""
+    while True:
+        lock = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(lock), path.stat()):
+                return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)  # the file was replaced meanwhile
 
 
 def _gap_behind(content: bytes) -> bytes:
@@ -66,8 +81,11 @@ def _gap_behind(content: bytes) -> bytes:
     return b"\n" if content.endswith(b"\n") else b"\n\n"
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Replace the content of a file and keep its owner, mode and attributes. Raises OSError."""
+def _replace(path: Path, content: bytes) -> int:
+    """Replace the content of a file and keep its owner, mode and attributes; return a lock on it, as `_lock` does.
+
+    Raises OSError.
+    """
     fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -76,7 +94,9 @@ def _replace(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(path)
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+            fresh.replace(path)
+            return os.dup(file.fileno())
     except BaseException:
         with suppress(OSError):
             fresh.unlink()
