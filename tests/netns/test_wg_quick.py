@@ -74,6 +74,7 @@ def test_a_second_one_is_refused_and_so_is_a_socket_that_another_process_has(lab
     done = start(lab.a, "wg1")
     assert done.returncode == 8
     assert f"process {other.process.pid} answers at /var/run/wireguard/wg1.sock" in done.stderr
+    assert "--no-uapi" not in done.stderr, "it takes no options, and cannot do without the socket"
     assert not lab.a.has_device("wg1")
 
 

@@ -182,7 +182,7 @@ def test_a_name_that_another_process_has_is_left_to_it_and_the_tunnel_goes_on(en
     client = ends.client(ends.private)
     client.wait_for(f"wg(8) will not find this tunnel: process {other.process.pid} answers at")
     client.wait_for(STARTED, SECONDS)
-    assert "or start with --no-uapi" in client.log
+    assert "; --no-uapi leaves the socket out" in client.log
     assert client.stop() == 0
     assert other.running
 

@@ -56,7 +56,7 @@ def open_uapi(state: TunnelState, loop: Loop, set: Callable[[SetRequest], None],
         if state.tunnel.is_set_by_wg:
             raise
         level = NOTICE if os.geteuid() == 0 else INFO  # the folder is root's, and nobody expects more of a user
-        log.log(level, "wg(8) will not find this tunnel: %s", error)
+        log.log(level, "wg(8) will not find this tunnel: %s; --no-uapi leaves the socket out", error)
         return
     stack.callback(uapi.close)
     if state.tunnel.is_set_by_wg:

@@ -66,9 +66,7 @@ class UapiServer:
         try:
             self._server = UnixServer("the socket for wg(8)", path, loop, lambda: UapiExchange(self._answer))
         except SocketInUse as taken:
-            raise UapiInUse(
-                f"{taken} answers at {path}: end it, give this interface another name, or start with --no-uapi"
-            ) from None
+            raise UapiInUse(f"{taken} answers at {path}: end it, or give this interface another name") from None
 
     @property
     def path(self) -> Path:
