@@ -154,7 +154,11 @@ def test_each_error_has_its_number_and_a_line_in_the_log(asked: Asked, error: Ex
     asked.error = error
     with logged() as lines:
         assert asked.connect().ask(SET) == failed(number)
-    assert lines == [f"a request of wg was refused, and nothing was changed: {error}"]
+    said = "could not be carried out" if isinstance(error, OSError) else "was refused, and nothing was changed"
+    assert lines == [f"a request of wg {said}: {error}"]
+    with logged() as lines:
+        assert asked.connect().ask(GET) == failed(number)
+    assert lines == [f"a request of wg could not be carried out: {error}"]
 
 
 def test_a_bug_while_answering_ends_nothing(asked: Asked, expected_errors: ExpectedErrors) -> None:

@@ -31,6 +31,9 @@ LARGEST_REQUEST = 16 << 20
 LINES_OF_A_PIECE = 500
 MOST_LINES = 5
 
+REFUSED = "a request of wg was refused, and nothing was changed: %s"
+FAILED = "a request of wg could not be carried out: %s"
+
 ERROR_NUMBERS: list[tuple[type[VpntunError], int]] = [
     (CannotChange, errno.EOPNOTSUPP),
     (ConfigurationError, errno.EINVAL),
@@ -87,19 +90,20 @@ class UapiServer:
                 yield from self._get()
             number = 0
         except BadRequest as bad:
-            number = self._refused(bad, bad.number)
+            number = self._failed(REFUSED, bad, bad.number)
         except VpntunError as error:
-            number = self._refused(error, next(number for kind, number in ERROR_NUMBERS if isinstance(error, kind)))
+            number = next(number for kind, number in ERROR_NUMBERS if isinstance(error, kind))
+            number = self._failed(FAILED if asked is None else REFUSED, error, number)
         except OSError as error:
-            number = self._refused(error, error.errno or errno.EIO)
+            number = self._failed(FAILED, error, error.errno or errno.EIO)
         except Exception:
             self._loop.internal_errors.note()
             number = errno.EIO
         yield f"errno={-number}"
         yield ""
 
-    def _refused(self, error: Exception, number: int) -> int:
-        self._lines.log(NOTICE, "a request of wg was refused, and nothing was changed: %s", error)
+    def _failed(self, text: str, error: Exception, number: int) -> int:
+        self._lines.log(NOTICE, text, error)
         return number
 
 
