@@ -140,6 +140,10 @@ def test_show_prints_everything_that_is_known() -> None:
     assert "\n".join(describe(STATUS)) == TEXT
 
 
+def test_show_says_that_there_is_no_private_key() -> None:
+    assert list(describe({**STATUS, "public_key": None}))[1] == "  public key: (none: there is no private key)"
+
+
 def test_an_unknown_value_has_no_line() -> None:
     fresh = {**PEER, **UNKNOWN, "name": "", "preshared_key": False, "received_bytes": 0, "sent_bytes": 0}
     fresh |= {"allowed_ips": [], "queue": {"packets": 0, "bytes": 0}, "drops": {}, "state": "waiting"}

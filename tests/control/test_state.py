@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from types import SimpleNamespace
 from typing import cast
@@ -69,4 +70,13 @@ def test_wg_is_told_the_port_and_the_mark_as_soon_as_they_are_known(state: Tunne
 
 def test_a_reset_before_there_are_links_is_refused(state: TunnelState) -> None:
     with pytest.raises(VpntunError, match="tun3 is still being set up"):
+        state.forget_timestamp(format_key(LITERAL.public))
+
+
+def test_a_reset_without_a_private_key_is_refused_with_the_command_that_gives_one(state: TunnelState) -> None:
+    state.tunnel = replace(state.tunnel, identity=None)
+    with pytest.raises(VpntunError, match="tun3 is still being set up"):
+        state.forget_timestamp(format_key(LITERAL.public))
+    state.is_running = True
+    with pytest.raises(VpntunError, match="no private key: give it one with 'wg set tun3 private-key FILE'"):
         state.forget_timestamp(format_key(LITERAL.public))

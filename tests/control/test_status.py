@@ -110,8 +110,11 @@ def test_the_tunnel_is_reported_as_configured(two: Two) -> None:
     }
 
 
-def test_no_public_key_is_reported_until_there_is_a_private_key(two: Two) -> None:
-    assert reported(two, tunnel=replace(TUNNEL, identity=None))["public_key"] is None
+def test_without_a_private_key_no_public_key_is_reported_and_no_peer_is_connecting(two: Two) -> None:
+    called = replace(SETTINGS, host="192.0.2.1", port=51820)
+    status = reported(two, starting="PostUp", tunnel=replace(TUNNEL, identity=None, peers=(called,)))
+    assert status["public_key"] is None
+    assert [peer["state"] for peer in status["peers"]] == ["waiting"]
 
 
 def test_no_secret_is_reported(met: Two) -> None:

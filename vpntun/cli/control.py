@@ -135,7 +135,7 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
     yield f"interface: {status['interface']}"
     yield from _titled(
         {
-            "public key": status["public_key"],
+            "public key": status["public_key"] or "(none: there is no private key)",
             "listening port": status["listen_port"],
             "mtu": status["mtu"],
             "addresses": ", ".join(status["addresses"]),

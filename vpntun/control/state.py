@@ -75,12 +75,17 @@ class TunnelState:
         return describe(self.tunnel, self._link_of, port=port, mark=self.mark)
 
     def forget_timestamp(self, called: str | None) -> str:
-        """Forget the last timestamp of a peer, as control/reset.py. Raises VpntunError before there are links."""
+        """Forget the last timestamp of a peer, as control/reset.py. Raises VpntunError while there are no links."""
         return forget_timestamp(self.tunnel.peers, self.link_of, called)
 
     def link_of(self, public: bytes) -> Link:
-        """Return the link of a peer. Raises VpntunError before there are links."""
+        """Return the link of a peer. Raises VpntunError while there are no links."""
         link = self._link_of(public)
+        if self.is_running and self.tunnel.identity is None:
+            raise VpntunError(
+                f"{self.tunnel.interface} has no private key: give it one with "
+                f"'wg set {self.tunnel.interface} private-key FILE'"
+            )
         if link is None:
             raise VpntunError(f"{self.tunnel.interface} is still being set up")
         return link

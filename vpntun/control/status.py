@@ -8,7 +8,8 @@ they do not arrive:
                   handshake); and what was sent does arrive, as far as the peer reports
     one-way       otherwise, if the peer is heard, but nothing that was sent to it for 15 s has arrived
     connecting    otherwise, while this end asks for a handshake, or waits for the first HELLO of a vpntun
-    waiting       otherwise: the peer has to call, or there was nothing to send for so long that the session ended
+    waiting       otherwise: the peer has to call, there was nothing to send for so long that the session ended, or this
+                  end has no private key
 
 While the tunnel is being set up, only the configuration is known of a peer.
 
@@ -81,7 +82,13 @@ def status_of(
         "relay": tunnel.relay,
         "drops": dict(drops),
         "peers": [
-            _peer(settings, link_of(settings.public), wall, unresolved=not is_resolved(settings))
+            _peer(
+                settings,
+                link_of(settings.public),
+                wall,
+                unresolved=not is_resolved(settings),
+                can_call=tunnel.identity is not None and settings.host is not None,
+            )
             for settings in tunnel.peers
         ],
     }
@@ -97,13 +104,15 @@ def state_of(link: Link) -> State:
     return "connecting" if link.searching else "waiting"
 
 
-def _peer(settings: PeerSettings, link: Link | None, wall: float, *, unresolved: bool) -> dict[str, Any]:
+def _peer(
+    settings: PeerSettings, link: Link | None, wall: float, *, unresolved: bool, can_call: bool
+) -> dict[str, Any]:
     known = {
         "public_key": format_key(settings.public),
         "name": settings.name,
         "preshared_key": settings.psk != NO_PSK,
         "unresolved": settings.host if unresolved else None,
-        "state": "waiting" if settings.host is None else "connecting",
+        "state": "connecting" if can_call else "waiting",
         "allowed_ips": settings.allowed_as_text,
         "persistent_keepalive": settings.keepalive or None,
         "received_bytes": 0,
