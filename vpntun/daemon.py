@@ -100,7 +100,7 @@ class _Daemon:
         """Set up everything except the links. Return False if told to stop before the device. Raises VpntunError."""
         stack, state = self._stack, self._state
         tunnel = state.tunnel
-        name = open_control(state, self._loop, self._reload, stack)
+        open_control(state, self._loop, self._reload, stack)
         clean_up(tunnel.interface)
         self._journal = Journal(tunnel.interface)
         self._watch = NetworkWatch(self._loop)
@@ -118,7 +118,7 @@ class _Daemon:
         lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(lookups.close)
         self._engine = self._make_engine()
-        self._running = RunningTunnel(state, self._engine, self._host, self._names, lookups, name=name)
+        self._running = RunningTunnel(state, self._engine, self._host, self._names, lookups)
         stack.callback(self._running.close)
         if self._has_uapi:
             open_uapi(state, self._loop, self._running.set, stack)

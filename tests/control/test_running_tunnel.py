@@ -30,6 +30,7 @@ from vpntun.netconf.host import HostNetwork
 from vpntun.process.awaited_names import AwaitedNames
 from vpntun.process.service import RunOptions, Service
 from vpntun.process.start import Start
+from vpntun.runtime.folders import named_here
 from vpntun.runtime.resolver import Lookups
 from vpntun.tun.fake import FakeDevice
 
@@ -389,7 +390,9 @@ def test_without_its_private_key_a_tunnel_has_no_links_and_the_links_go_down(
     assert end.changes == [("bob", True), ("bob", False)]
     assert (end.engine.links, end.state.links, end.engine.node.identity) == ({}, None, None)
     assert end.present == replace(listening, identity=None)
-    assert BOB.public.hex() in (tmp_path / "tun3.endpoints.json").read_text(), "Bob will be found there again"
+    assert BOB.public.hex() in (tmp_path / f"{named_here('tun3')}.endpoints.json").read_text(), (
+        "Bob will be found there again"
+    )
     links = end.tunnel._links
     end.tunnel.set(SetRequest(private=ALICE.private, peers=[PeerChange(CAROL.public)]))
     assert end.state.links is links, "with its files, which a process without privileges cannot open again"

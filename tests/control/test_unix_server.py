@@ -385,6 +385,22 @@ def test_a_dead_socket_under_the_second_name_is_removed_and_the_first_is_taken(
     server.close()
 
 
+def test_dead_sockets_of_other_namespaces_are_removed_and_living_ones_stay(
+    loop: HandLoop, path: Path, beside: Path, connect: Connect
+) -> None:
+    path.parent.mkdir(mode=0o700)
+    kept = [path.with_name(name) for name in ("test:8.sock", "test1:9.sock", "test:9.journal")]
+    living = Service(loop, kept[0])
+    for name in ("test:9.sock", "test1:9.sock"):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path.with_name(name)))
+    kept[2].touch()
+    server = UnixServer("the test socket", path, loop, lambda: pytest.fail("nobody connects"), path_beside=beside)
+    assert sorted(path.parent.iterdir()) == sorted([path, *kept])
+    living.server.close()
+    server.close()
+
+
 def test_the_first_name_is_not_taken_while_a_process_has_the_second(loop: HandLoop, path: Path, beside: Path) -> None:
     other = Service(loop, beside).server
     with pytest.raises(SocketInUse):

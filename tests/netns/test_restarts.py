@@ -35,7 +35,7 @@ def test_a_server_that_forgot_its_client_is_asked_before_the_client_searches(lab
     server, client = start_pair(lab, "--transport", "udp")
     lab.ping(lab.a, far(lab))
     server.kill()
-    (remembered,) = lab.folder.glob("*b-run-vpntun/tun3.endpoints.json")
+    (remembered,) = lab.folder.glob("*b-run-vpntun/tun3:*.endpoints.json")
     remembered.unlink()
     assert until(lambda: not lab.b.has_device("tun3"), 3)
     restarted = start_server(lab, "--transport", "udp", "-v")

@@ -11,6 +11,7 @@ import pytest
 
 from tests.machine import HandLoop, logged, ordinary_user
 from vpntun.crypto.timestamp import tai64n
+from vpntun.runtime.folders import named_here
 from vpntun.runtime.state import Endpoints, TimestampFile, successor
 
 PUBLIC = b"p" * 32
@@ -223,7 +224,7 @@ def test_an_endpoint_that_cannot_be_written_is_not_fatal(loop: HandLoop, tmp_pat
 def test_the_state_folder_is_made_for_its_owner_and_nothing_else_is_left_in_it(loop: HandLoop, tmp_path: Path) -> None:
     Endpoints("tun3", loop, tmp_path / "new").remember(PUBLIC, "192.0.2.7", 4242)
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
-    assert [each.name for each in (tmp_path / "new").iterdir()] == ["tun3.endpoints.json"]
+    assert [each.name for each in (tmp_path / "new").iterdir()] == [f"{named_here('tun3')}.endpoints.json"]
 
 
 def test_an_ordinary_users_state_is_in_its_own_folders(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,8 @@ from vpntun.runtime.log import NOTICE, log, notice
 from vpntun.runtime.loop import Loop
 
 
-def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], stack: ExitStack) -> str:
-    """Bind the control socket; `stack` closes it. Returns the name that the tunnel's files have from now on.
-
-    Raises InterfaceInUse where another vpntun runs the interface.
-    """
+def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], stack: ExitStack) -> None:
+    """Bind the control socket; `stack` closes it. Raises InterfaceInUse where another vpntun runs the interface."""
     try:
         control = ControlServer(
             state.tunnel.interface,
@@ -40,9 +37,8 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
         raise
     except VpntunError as error:
         notice("'vpntun show' and 'vpntun down' will not find this tunnel: %s", error)
-        return state.tunnel.interface
-    stack.callback(control.close)
-    return control.name
+    else:
+        stack.callback(control.close)
 
 
 def open_uapi(state: TunnelState, loop: Loop, set: Callable[[SetRequest], None], stack: ExitStack) -> None:

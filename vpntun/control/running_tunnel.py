@@ -47,7 +47,7 @@ class RunningTunnel:
     There are links as long as there is a private key; they outlast its absence without peers. They have no peers before
     `begin` either: until then, a change of peers is a change of settings only.
 
-    `name`: what the links' file of endpoints is named after. `folder`: the folder of the links' state files.
+    `folder`: the folder of the links' state files.
     """
 
     def __init__(
@@ -58,7 +58,6 @@ class RunningTunnel:
         names: AwaitedNames,
         lookups: Lookups,
         *,
-        name: str | None = None,
         folder: Path | None = None,
     ) -> None:
         self._state = state
@@ -66,7 +65,6 @@ class RunningTunnel:
         self._host = host
         self._names = names
         self._lookups = lookups
-        self._name = name
         self._folder = folder
         self._routed = state.tunnel.peers
         self._by_wg = LineLimit(MOST_LINES_BY_WG)
@@ -161,7 +159,7 @@ class RunningTunnel:
         notice("the public key of this end is %s now", format_key(fresh.identity.public))
 
     def _new_links(self, tunnel: Tunnel) -> Links:
-        return Links(tunnel, self._engine, self._lookups, self._folder, name=self._name)
+        return Links(tunnel, self._engine, self._lookups, self._folder)
 
     def _check_calls(self, are_wanted: bool) -> None:
         if are_wanted and not self._engine.can_call:

@@ -23,7 +23,7 @@ from typing import Any
 from vpntun.control.http import Answer, HttpExchange, Route, follow, refusal
 from vpntun.control.unix_server import SocketInUse, UnixServer
 from vpntun.errors import AmbiguousPeer, InterfaceInUse, NoSuchPeer, VpntunError
-from vpntun.runtime.folders import own_namespace, run_folder
+from vpntun.runtime.folders import named_here, run_folder
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
 
@@ -34,8 +34,8 @@ def socket_path(interface: str, folder: Path | None = None) -> Path:
 
 
 def path_beside(interface: str, folder: Path | None = None) -> Path:
-    """Return the path of the control socket where another network namespace has the first; no name contains a colon."""
-    return socket_path(f"{interface}:{own_namespace()}", folder)
+    """Return the path of the control socket where another network namespace has the first."""
+    return socket_path(named_here(interface), folder)
 
 
 class ControlServer:
@@ -82,11 +82,6 @@ class ControlServer:
                 f"another vpntun runs {interface} already{who}: 'vpntun show {interface}' says what it does, "
                 f"'vpntun down {interface}' ends it"
             ) from None
-
-    @property
-    def name(self) -> str:
-        """The name that this tunnel has among all that share the folder: the interface's, or one beside it."""
-        return self._server.path.stem
 
     def close(self) -> None:
         """Close all connections, and remove the socket unless its name belongs to another by now."""

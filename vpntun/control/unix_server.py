@@ -17,6 +17,7 @@ have a second name, which it takes where a process of another network namespace 
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import socket
 import struct
@@ -269,8 +270,14 @@ def _listen(name: str, path: Path, beside: Path | None) -> tuple[socket.socket, 
 
 
 def _free_path(path: Path, beside: Path | None) -> Path:
-    """Return the path to bind, free of dead sockets. Raises SocketInUse where neither is to be had."""
+    """Return the path to bind, free of dead sockets. Raises SocketInUse where neither is to be had.
+
+    With a second name, the dead sockets of all namespaces are removed: the next one will have a name of its own.
+    """
     if beside is not None:
+        for other in path.parent.glob(f"{glob.escape(path.stem)}:*{path.suffix}"):
+            with suppress(SocketInUse, OSError):
+                _free_name(other)
         _free_name(beside)
     try:
         _free_name(path)

@@ -46,25 +46,14 @@ SHOWN_OF_A_KEY = 8
 
 
 class Links:
-    """Links of an engine, made and changed as configured. `state`: the folder for endpoints and timestamps.
+    """Links of an engine, made and changed as configured. `state`: the folder for endpoints and timestamps."""
 
-    `name`: what the file of endpoints is named after; by default, the interface.
-    """
-
-    def __init__(
-        self,
-        tunnel: Tunnel,
-        engine: Engine,
-        lookups: Lookups,
-        state: pathlib.Path | None = None,
-        *,
-        name: str | None = None,
-    ) -> None:
+    def __init__(self, tunnel: Tunnel, engine: Engine, lookups: Lookups, state: pathlib.Path | None = None) -> None:
         self._tunnel = tunnel
         self._engine = engine
         self._lookups = lookups
         self._rng = random.Random()
-        self._endpoints = Endpoints(name or tunnel.interface, engine.loop, state)
+        self._endpoints = Endpoints(tunnel.interface, engine.loop, state)
         self._state = state
         self._identity = tunnel.keys
         self._timestamps = TimestampFile(self._identity.public, state)

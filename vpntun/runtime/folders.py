@@ -39,6 +39,11 @@ def own_namespace() -> int:
             return OWN_NAMESPACE.stat().st_ino
 
 
+def named_here(interface: str) -> str:
+    """Return the name of an interface of this namespace among those of all. No interface's name contains a colon."""
+    return f"{interface}:{own_namespace()}"
+
+
 def users_folder(variable: str, in_home: str) -> Path:
     """Return one of this user's own folders: the one that the variable names, else `in_home` below the home folder.
 

@@ -3,8 +3,8 @@
 Both are small files in the state folder, and are replaced as a whole.
 
     endpoints    the address at which a server last saw each peer, so that it can call them after a restart. In /run,
-                 so they last until the machine reboots. Written at once, then at most once a second, so that a
-                 thousand peers that move at the same time cause one write
+                 so they last until the machine reboots. The file's name contains the network namespace. Written at
+                 once, then at most once a second, so that a thousand peers that move at the same time cause one write
     timestamp    at least as great as every TAI64N timestamp sent with a key, so that a host that boots with a wrong
                  clock still sends a greater one. In /var/lib. Written ahead of the clock, at most every ten seconds:
                  writing a file for each handshake would take longer than the handshake
@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 from vpntun.crypto.timestamp import tai64n
-from vpntun.runtime.folders import lasting_folder, make_folder, run_folder
+from vpntun.runtime.folders import lasting_folder, make_folder, named_here, run_folder
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
 
@@ -35,8 +35,8 @@ SECONDS_AHEAD = 10.0
 class Endpoints:
     """Last UDP address of each peer of one tunnel: public key in hexadecimal -> [host, port]."""
 
-    def __init__(self, name: str, loop: Loop, folder: Path | None = None) -> None:
-        self._file = StateFile((folder or run_folder()) / f"{name}.endpoints.json")
+    def __init__(self, interface: str, loop: Loop, folder: Path | None = None) -> None:
+        self._file = StateFile((folder or run_folder()) / f"{named_here(interface)}.endpoints.json")
         self._loop = loop
         self._places = self._read()
         self._unwritten = False
