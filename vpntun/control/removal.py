@@ -24,7 +24,7 @@ class RemovalWatch:
     """Watch of one file, until `close`. Raises OSError if it cannot be watched."""
 
     def __init__(self, path: Path, loop: Loop, on_removed: Callable[[], None]) -> None:
-        """`on_removed` is called in the loop, once the name is gone or belongs to another file."""
+        """`on_removed` is called once, in the loop, when the name is gone or belongs to another file."""
         self._path = path
         self._loop = loop
         self._on_removed = on_removed
@@ -47,6 +47,7 @@ class RemovalWatch:
         with suppress(BlockingIOError):
             os.read(self._descriptor, READ_SIZE)
         if _identity_of(self._path) != self._identity:
+            self._loop.forget(self._descriptor)
             self._on_removed()
 
 
