@@ -120,7 +120,7 @@ def test_the_file_gets_a_peer_and_the_configuration_is_printed(run: Run, hub: Pa
         "vpntun: hub: handy has 10.9.0.3 and fd09::3, and calls vpn.example.org:51820",
         "vpntun: hub: it sends 10.9.0.0/24, fd09::/64 into the tunnel; --allowed adds to that",
         "vpntun: hub: its private key is only in this output, and is not shown again",
-        "vpntun: hub: it can connect once hub is started",
+        f"vpntun: hub: no running vpntun is called hub: it can connect once the tunnel has read {hub}",
     ]
     phone, server = app(said.out, tmp_path), read_file(hub, "hub")
     assert hub.read_text().startswith(f"{HUB}\n[Peer]\nName = handy\n")

@@ -130,4 +130,4 @@ def test_the_endpoint_is_the_servers_public_address_unless_another_is_given(lab:
     done = add_phone(lab, "handy")
     assert f"\nEndpoint = 11.0.0.2:{PORT}\n" in done.stdout
     assert "calls 11.0.0.2:55555, this machine's own address (--endpoint names another)" in done.stderr
-    assert "it can connect once srv is started" in done.stderr
+    assert f"no running vpntun is called srv: it can connect once the tunnel has read {file}" in done.stderr

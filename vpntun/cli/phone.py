@@ -107,7 +107,7 @@ def _reload(path: Path, interface: str, made: Phone) -> str:
     except PrivilegeError:
         raise
     except VpntunError:
-        return f"it can connect once {interface} is started"
+        return f"no running vpntun is called {interface}: it can connect once the tunnel has read {path}"
     with tunnel:
         tunnel.ask("POST", "/v1/reload")
         peers = tunnel.ask("GET", "/v1/status")["peers"]
