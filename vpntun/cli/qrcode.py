@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from vpntun.errors import VpntunError
 
 QUIET_ZONES = (4, 2)
-"""Widths of the white border in modules: the standard's (ISO/IEC 18004), and one that readers can do with."""
+"""Widths of the white border in modules: the standard's (ISO/IEC 18004), and a narrower one that readers accept."""
 
 _BLACK_ON_WHITE, _AS_BEFORE = "\x1b[38;5;16;48;5;231m", "\x1b[0m"
 _CELLS = {(0, 0): " ", (0, 1): "▄", (1, 0): "▀", (1, 1): "█"}

@@ -1,7 +1,7 @@
 """A phone as peer of a tunnel: its keys, its free addresses, and its configuration for the WireGuard app.
 
 The phone gets one address of each IP version that the tunnel has: the lowest free one of the network of the tunnel's
-own address. Taken are this end's addresses and the allowed IPs of other peers. Only a default route, or a half of it,
+own address. This end's addresses and the allowed IPs of other peers are taken. Only a default route, or a half of it,
 takes nothing: a peer that has one leads to the internet, and the phone's longer prefix wins. The first address of a
 network is left out, and for IPv4 the last one, except in a /31 and a /127.
 """

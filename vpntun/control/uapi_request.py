@@ -24,7 +24,9 @@ from vpntun.crypto.keys import KEY_SIZE
 from vpntun.types import Network, Place
 
 LONGEST_LINE = 1024
-LARGEST_PORT, LARGEST_MARK, LONGEST_INTERVAL = 0xFFFF, 0xFFFFFFFF, 0xFFFF
+LARGEST_PORT, LARGEST_MARK = 0xFFFF, 0xFFFFFFFF
+LONGEST_INTERVAL = 0xFFFF
+"""Seconds between persistent keepalives."""
 _DIGITS = frozenset("0123456789")
 _MOST_DIGITS = 10
 
@@ -124,13 +126,13 @@ def _take_for_tunnel(request: SetRequest, name: str, value: str) -> None:
     elif name == "replace_peers":
         request.replace_peers = _true(name, value)
     else:
-        raise BadRequest(errno.EINVAL, "a key is none of this end's in WireGuard")
+        raise BadRequest(errno.EINVAL, "unknown key for the interface")
 
 
 def _take_for_peer(peer: PeerChange, name: str, value: str) -> None:
     take = _OF_A_PEER.get(name)
     if take is None:
-        raise BadRequest(errno.EINVAL, "a key is none of a peer's in WireGuard")
+        raise BadRequest(errno.EINVAL, "unknown key for a peer")
     take(peer, name, value)
 
 

@@ -2,7 +2,7 @@
 
 The result is what WireGuard would have:
 
-    a key of this end       a peer with the same key is removed; one that is set is ignored
+    a key of this end       removes a peer that has the same key. A request's changes of such a peer are ignored
     replace_peers           the peers that the request does not name are removed; of those that it names, only Name and
                             Transport stay, which wg does not know
     an allowed IP           is taken from the peer that had exactly this prefix
