@@ -71,7 +71,7 @@ def read_file(path: Path, interface: str) -> Tunnel:
     """
     own, peers = _sections(path)
     if own.last("SaveConfig", values.one_of("true", "false")) == "true":
-        notice("%s: SaveConfig has no effect: the file is never written", path)
+        notice("%s: SaveConfig has no effect: a running tunnel never writes the file", path)
     routes = own.last("Table", _unless_empty(values.table)) or "auto"
     if "SharedKey" in own and not any("AllowedIPs" in peer for peer in peers):
         routes = "off"  # everything is allowed, but a route for everything must be asked for
