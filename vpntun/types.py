@@ -34,5 +34,11 @@ def carriers_of(transport: Transport) -> tuple[CarrierName, ...]:
     return CARRIERS if transport == "auto" else (transport,)
 
 
+def written(place: Place) -> str:
+    """Write a host and port, as in 203.0.113.2:55555, [2001:db8::2]:55555 and [fe80::1%eth0]:55555."""
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 NEVER = float("inf")
 """A deadline that never arrives."""

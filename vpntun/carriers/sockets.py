@@ -9,7 +9,7 @@ import struct
 from contextlib import suppress
 
 from vpntun.errors import PortInUse, PrivilegeError, VpntunError
-from vpntun.types import SocketAddress
+from vpntun.types import SocketAddress, written
 
 _u32 = struct.Struct("=I").pack
 
@@ -100,9 +100,8 @@ def host_of(address: SocketAddress) -> str:
 
 
 def where_of(address: SocketAddress) -> str:
-    """Return host and port for people, as in 203.0.113.2:55555, [2001:db8::2]:55555 and [fe80::1%eth0]:55555."""
-    host = host_of(address)
-    return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+    """Return host and port for people, as `written` does."""
+    return written((host_of(address), address[1]))
 
 
 def address_at(host: str, port: int) -> SocketAddress | None:

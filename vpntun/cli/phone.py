@@ -34,6 +34,7 @@ from vpntun.errors import ConfigurationError, PrivilegeError, VpntunError
 from vpntun.netconf.localnets import public_address
 from vpntun.runtime.folders import absolute
 from vpntun.runtime.log import notice, open_log
+from vpntun.types import written
 
 T = TypeVar("T")
 
@@ -92,10 +93,10 @@ def phone(name: str, file: str | None, endpoint: str | None, allowed: tuple[str,
 
 
 def _describe(made: Phone, *, is_own_endpoint: bool) -> None:
-    host, port = made.endpoint
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     which = ", this machine's own address (--endpoint names another)" if is_own_endpoint else ""
-    notice("%s has %s, and calls %s%s", made.name, " and ".join(map(str, made.addresses)), where, which)
+    notice(
+        "%s has %s, and calls %s%s", made.name, " and ".join(map(str, made.addresses)), written(made.endpoint), which
+    )
     notice("it sends %s into the tunnel; --allowed adds to that", ", ".join(map(str, made.networks)))
     notice("its private key is only in this output, and is not shown again")
 

@@ -18,7 +18,7 @@ from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import CLIENT_KEEPALIVE, Tunnel
 from vpntun.crypto.keys import KeyPair, format_key, generate_secret
 from vpntun.errors import ConfigurationError
-from vpntun.types import Interface, IpAddress, Network, carriers_of
+from vpntun.types import Interface, IpAddress, Network, carriers_of, written
 
 _NAME_IN_COMMENT = re.compile(r"^[^\S\n]*#\s*Name\s*=[^\S\n]*(.*?)\s*$", re.MULTILINE | re.IGNORECASE)
 
@@ -45,7 +45,7 @@ class Phone:
 
         `name_in_comment`: write the name in a comment, for a file that wg-quick(8) reads, too.
         """
-        return _written(
+        return _lines(
             "[Peer]",
             f"{'# ' if name_in_comment else ''}Name = {self.name}",
             f"PublicKey = {format_key(self.identity.public)}",
@@ -55,8 +55,7 @@ class Phone:
 
     def configuration(self) -> str:
         """Return the configuration for the WireGuard app, with the private key."""
-        host, port = self.endpoint
-        return _written(
+        return _lines(
             "[Interface]",
             f"PrivateKey = {format_key(self.identity.private)}",
             f"Address = {_listed(map(ip_network, self.addresses))}",
@@ -65,7 +64,7 @@ class Phone:
             "[Peer]",
             f"PublicKey = {format_key(self.server)}",
             f"PresharedKey = {format_key(self.psk)}",
-            f"Endpoint = {f'[{host}]' if ':' in host else host}:{port}",
+            f"Endpoint = {written(self.endpoint)}",
             f"AllowedIPs = {_listed(self.networks)}",
             f"PersistentKeepalive = {CLIENT_KEEPALIVE:g}",
         )
@@ -200,5 +199,5 @@ def _listed(items: Iterable[object]) -> str:
     return ", ".join(map(str, items))
 
 
-def _written(*lines: str) -> str:
+def _lines(*lines: str) -> str:
     return "".join(f"{line}\n" for line in lines)

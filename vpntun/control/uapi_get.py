@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.link.link import Link
-from vpntun.types import Place
+from vpntun.types import written
 
 
 def describe(
@@ -44,7 +44,7 @@ def _peer(settings: PeerSettings, link: Link | None, wall: float) -> Iterator[st
     yield "protocol_version=1"
     if link is None:
         if settings.endpoint is not None:
-            yield f"endpoint={_written(settings.endpoint)}"
+            yield f"endpoint={written(settings.endpoint)}"
     else:
         peer = link.peer
         if link.endpoint is not None:
@@ -58,8 +58,3 @@ def _peer(settings: PeerSettings, link: Link | None, wall: float) -> Iterator[st
     yield f"persistent_keepalive_interval={int(settings.keepalive)}"
     for network in settings.allowed_as_text:
         yield f"allowed_ip={network}"
-
-
-def _written(place: Place) -> str:
-    host, port = place
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
