@@ -35,11 +35,11 @@ def test_vpntun_calls_and_wireguard_answers(lab: Lab, keys: Keys, version: int, 
     start_wireguard(lab, keys, psk=psk)
     start_vpntun(lab, keys, *as_client(lab, version), psk=psk)
     # A client shakes hands at its start, without waiting for a packet to send.
-    assert until(lambda: latest_handshake(lab) > 0, 5), lab.logs()
+    assert until(lambda: latest_handshake(lab) > 0, 10), lab.logs()
     for address in (THEIRS, THEIRS6):
-        lab.ping(lab.a, address, within=3)
+        lab.ping(lab.a, address, within=10)
     for address in (OURS, OURS6):
-        lab.ping(lab.b, address, within=3)
+        lab.ping(lab.b, address, within=10)
     lab.transfer(40_000_000, THEIRS)
     lab.transfer(40_000_000, OURS6, source=lab.b)
 
@@ -50,9 +50,9 @@ def test_wireguard_calls_and_vpntun_answers(lab: Lab, keys: Keys, version: int, 
     start_vpntun(lab, keys, "-s", psk=psk)
     start_wireguard(lab, keys, *endpoint_in_a(lab, version), psk=psk)
     for address in (OURS, OURS6):
-        lab.ping(lab.b, address, within=5)
+        lab.ping(lab.b, address, within=10)
     for address in (THEIRS, THEIRS6):
-        lab.ping(lab.a, address, within=3)
+        lab.ping(lab.a, address, within=10)
     lab.transfer(20_000_000, OURS, source=lab.b)
 
 
@@ -96,7 +96,7 @@ def test_superpackets_are_split_and_segments_joined_with_and_without_offloads(
             machine.run(sys.executable, OFFLOADS, "veth0")
     start_wireguard(lab, keys)
     client = start_vpntun(lab, keys, *as_client(lab), "-v")
-    lab.ping(lab.a, THEIRS, within=5)
+    lab.ping(lab.a, THEIRS, within=10)
     lab.transfer(20_000_000, THEIRS)
     lab.transfer(20_000_000, OURS6, source=lab.b)
     datagrams(lab, THEIRS6)

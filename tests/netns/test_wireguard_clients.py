@@ -92,10 +92,10 @@ def test_post_up_moves_the_device_to_another_namespace_and_the_sockets_stay(lab:
     peer = f"[Peer]\nPublicKey = {keys.theirs.public}\nEndpoint = {lab.b.four}:{WG_PORT}\nAllowedIPs = 0.0.0.0/0\n"
     client = start_from_file(lab.a, "tun11", f"{own}\n{peer}", "running line 3 of PostUp")
     lab.ping(other, THEIRS)
-    assert until(lambda: status(lab.a, "tun11")["starting"] is None, 5)
+    assert until(lambda: status(lab.a, "tun11")["starting"] is None, 10)
     client.process.send_signal(signal.SIGHUP)
     client.wait_for("read the configuration again")
-    lab.ping(other, THEIRS, within=1)
+    lab.ping(other, THEIRS, within=10)
     assert lab.a.ask("down", "tun11") == (0, "")
     assert client.wait() == 0
     assert not other.has_device("tun11")

@@ -92,7 +92,7 @@ class WireGuard:
     def stop(self) -> None:
         """End wireguard-go, and wait until its device has gone."""
         self._daemon.stop()
-        assert until(lambda: not self._at.has_device(self.device), 5)
+        assert until(lambda: not self._at.has_device(self.device), 10)
 
 
 def start_wireguard(
