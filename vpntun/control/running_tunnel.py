@@ -114,7 +114,10 @@ class RunningTunnel:
         for host, port in moved.values():
             address = address_at(host, port)
             if address is None or self._engine.candidate(address) is None:
-                raise ConfigurationError(f"this host cannot send to {host}, or only through the tunnel itself")
+                raise ConfigurationError(
+                    f"this host cannot send to {host}, or only through the tunnel itself: give another endpoint, or a "
+                    "route to this one by another device"
+                )
         added, removed, changed = self._change(fresh, moved)
         if added or removed or changed:
             self._by_wg.log(NOTICE, "wg has changed peers: %d added, %d removed, %d changed", added, removed, changed)
