@@ -17,9 +17,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from vpntun.control.listening import listens_here
+from vpntun.control.listening import listens_here, other_end
 from vpntun.control.server import path_beside, socket_path
-from vpntun.control.unix_server import other_end
 from vpntun.errors import NoSuchTunnel, PrivilegeError, VpntunError
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.folders import run_folder

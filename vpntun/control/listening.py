@@ -1,4 +1,8 @@
-"""Unix sockets that listen in this network namespace, by the kernel's list.
+"""Names of listening unix sockets: who gets one, and in which network namespace its owner is.
+
+Two processes may want a name at the same time, so they take it with the folder locked. If a process answers behind the
+name, it keeps it (SocketInUse). If nobody does, a killed process left it, and it is replaced. A server may have a
+second name, which it takes where a process of another network namespace has the first.
 
 A socket's path says nothing about the namespace of the process behind it: several may share /run. But each namespace
 has a list of its own sockets, with the paths that they were bound to.
@@ -6,11 +10,75 @@ has a list of its own sockets, with the paths that they were bound to.
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from vpntun.errors import PrivilegeError, VpntunError
+from vpntun.runtime.folders import make_folder
 
 SOCKETS = Path("/proc/self/net/unix")
 LISTENS = 0x10000
+
+_CREDENTIALS = struct.Struct("iII")
+"""Linux's struct ucred: process, user, group."""
+
+
+class SocketInUse(Exception):
+    """Another process listens under the name. `process`: its id, None where it cannot be told.
+
+    `is_here`: the socket is of this network namespace. The text names the process.
+    """
+
+    def __init__(self, process: int | None, *, is_here: bool) -> None:
+        super().__init__(process)
+        self.process = process
+        self.is_here = is_here
+
+    def __str__(self) -> str:
+        who = "another process" if self.process is None else f"process {self.process}"
+        return who if self.is_here else f"{who} of another network namespace"
+
+
+def listen(name: str, path: Path, beside: Path | None, backlog: int) -> tuple[socket.socket, Path, tuple[int, int]]:
+    """Return a listening socket of mode 0600, its path, and the identity of its file.
+
+    `name`: what errors call the socket. `beside`: the second name. Raises SocketInUse, PrivilegeError or VpntunError.
+    """
+    new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        make_folder(path.parent)
+        with _locked(path.parent):
+            path = _free_path(path, beside)
+            os.fchmod(new.fileno(), 0o600)  # bind gives the file this mode (unix_bind, net/unix/af_unix.c)
+            new.bind(str(path))
+            new.listen(backlog)
+            return new, path, _identity_of(path)
+    except SocketInUse:
+        new.close()
+        raise
+    except OSError as error:
+        new.close()
+        kind = PrivilegeError if isinstance(error, PermissionError) else VpntunError
+        raise kind(
+            f"{name} {path} cannot be made: {error.strerror or error}; "
+            f"{path.parent} must be a folder of this user's own"
+        ) from error
+
+
+def give_up(path: Path, identity: tuple[int, int]) -> None:
+    """Remove the socket of this identity, unless its name belongs to another by now.
+
+    A process without its former privileges may fail: the socket that it leaves is dead, and gets replaced.
+    """
+    with suppress(OSError), _locked(path.parent):
+        if _identity_of(path) == identity:
+            path.unlink()
 
 
 def listens_here(path: Path, sockets: Path = SOCKETS) -> bool:
@@ -26,6 +94,65 @@ def listens_here(path: Path, sockets: Path = SOCKETS) -> bool:
     listening = filter(None, map(_listening, lines))
     folders = (os.path.dirname(each) for each in listening if os.path.basename(each) == name)
     return any(os.fsdecode(os.path.realpath(each)) == folder for each in folders)
+
+
+def other_end(connected: socket.socket) -> tuple[int, int]:
+    """Return process and user at the other end of a unix socket, as of when it connected or began to listen."""
+    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    process, user, _ = _CREDENTIALS.unpack(credentials)
+    return process, user
+
+
+def _free_path(path: Path, beside: Path | None) -> Path:
+    """Return the path to bind, free of dead sockets. Raises SocketInUse where neither is to be had.
+
+    With a second name, dead sockets under the second names of other namespaces are removed, too: nobody would replace
+    those of a namespace that is gone.
+    """
+    if beside is not None:
+        for other in path.parent.glob(f"{glob.escape(path.stem)}:*{path.suffix}"):
+            with suppress(SocketInUse, OSError):
+                _free_name(other)
+        _free_name(beside)
+    try:
+        _free_name(path)
+    except SocketInUse as taken:
+        if beside is None or taken.is_here:
+            raise
+        return beside
+    return path
+
+
+def _free_name(path: Path) -> None:
+    """Remove a dead socket. Raises SocketInUse where a process listens behind the name."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:  # its queue of new connections is full, so a process does listen
+            raise SocketInUse(None, is_here=listens_here(path)) from None
+        # The kernel says 0 for a process of another PID namespace.
+        raise SocketInUse(other_end(probe)[0] or None, is_here=listens_here(path))
+
+
+def _identity_of(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the folder, so that meanwhile no other process takes or gives up a name in it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _listening(line: bytes) -> bytes | None:

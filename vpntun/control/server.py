@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from vpntun.control.http import Answer, HttpExchange, Route, follow, refusal
-from vpntun.control.unix_server import SocketInUse, UnixServer
+from vpntun.control.listening import SocketInUse
+from vpntun.control.unix_server import UnixServer
 from vpntun.errors import AmbiguousPeer, InterfaceInUse, NoSuchPeer, VpntunError
 from vpntun.runtime.folders import named_here, run_folder
 from vpntun.runtime.log import NOTICE, Limited

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from vpntun.control.listening import SocketInUse
 from vpntun.control.uapi_request import LONGEST_LINE, BadRequest, RequestParser, SetRequest
-from vpntun.control.unix_server import Reply, SocketInUse, UnixServer
+from vpntun.control.unix_server import Reply, UnixServer
 from vpntun.errors import CannotChange, ConfigurationError, PortInUse, PrivilegeError, UapiInUse, VpntunError
 from vpntun.runtime.log import NOTICE, LineLimit
 from vpntun.runtime.loop import Loop

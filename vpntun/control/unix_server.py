@@ -1,4 +1,4 @@
-"""Unix socket server for any protocol: who may bind the name, who may connect, limits on clients.
+"""Unix socket server for any protocol: who may connect, and limits on clients.
 
 What a connection says is up to the `Exchange` that the server makes for it. Only root and this process's user may
 connect. They are served a little at a time, and the loop never waits for them.
@@ -9,27 +9,19 @@ connect. They are served a little at a time, and the loop never waits for them.
     a client that does not read its answers is not read from
     8 clients; one more replaces the one that was idle for the longest, or the oldest if all are busy
 
-Two processes may want the socket's name at the same time, so they take it with the folder locked. If a process answers
-behind the name, it keeps it (SocketInUse). If nobody does, a killed process left it, and it is replaced. A server may
-have a second name, which it takes where a process of another network namespace has the first.
+listening.py decides who gets the socket's name.
 """
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import os
 import socket
-import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from logging import INFO
 from pathlib import Path
 from typing import Protocol
 
-from vpntun.control.listening import listens_here
-from vpntun.errors import PrivilegeError, VpntunError
-from vpntun.runtime.folders import make_folder
+from vpntun.control.listening import give_up, listen, other_end
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
 
@@ -38,9 +30,6 @@ SECONDS_OF_SILENCE = 10.0
 SECONDS_TO_FINISH = 60.0
 READ_SIZE = 4096
 MOST_ANSWERS_PER_TURN = 4
-
-_CREDENTIALS = struct.Struct("iII")
-"""Linux's struct ucred: process, user, group."""
 
 Reply = tuple[bytes, Callable[[], None] | None]
 """The bytes of an answer, and what to do once they have left, if anything."""
@@ -62,22 +51,6 @@ class Exchange(Protocol):
 
     def next_answer(self) -> Reply | None:
         """Return the next answer, or None while there is none."""
-
-
-class SocketInUse(Exception):
-    """Another process listens under the name. `process`: its id, None where it cannot be told.
-
-    `is_here`: the socket is of this network namespace. The text names the process.
-    """
-
-    def __init__(self, process: int | None, *, is_here: bool) -> None:
-        super().__init__(process)
-        self.process = process
-        self.is_here = is_here
-
-    def __str__(self) -> str:
-        who = "another process" if self.process is None else f"process {self.process}"
-        return who if self.is_here else f"{who} of another network namespace"
 
 
 class UnixServer:
@@ -102,7 +75,7 @@ class UnixServer:
         self._clients: list[_Client] = []
         self._refused = Limited(INFO, "process %d of user %d may not use %s")
         self._too_slow = Limited(NOTICE, "process %d was too slow to send its request to %s, or to read the answer")
-        self._listener, self.path, self._identity = _listen(name, path, path_beside)
+        self._listener, self.path, self._identity = listen(name, path, path_beside, MOST_CLIENTS)
         loop.watch(self._listener.fileno(), self._accept)
 
     def close(self) -> None:
@@ -110,10 +83,7 @@ class UnixServer:
         for client in list(self._clients):
             client.close()
         self._loop.forget(self._listener.fileno())
-        # Without its former privileges this process may fail here: the socket it leaves is dead, and gets replaced.
-        with suppress(OSError), _locked(self.path.parent):
-            if _identity_of(self.path) == self._identity:
-                self.path.unlink()
+        give_up(self.path, self._identity)
         self._listener.close()
 
     def _accept(self) -> None:
@@ -132,13 +102,6 @@ class UnixServer:
         self._clients.append(
             _Client(new, self._loop, exchange, self._clients.remove, lambda: self._too_slow(process, name))
         )
-
-
-def other_end(connected: socket.socket) -> tuple[int, int]:
-    """Return process and user at the other end of a unix socket, as of when it connected or began to listen."""
-    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    process, user, _ = _CREDENTIALS.unpack(credentials)
-    return process, user
 
 
 class _Client:
@@ -244,77 +207,3 @@ class _Client:
         else:
             self._timer_runs = True
             self._loop.call_later(left, self._check_time)
-
-
-def _listen(name: str, path: Path, beside: Path | None) -> tuple[socket.socket, Path, tuple[int, int]]:
-    """Return a listening socket of mode 0600, its path, and the identity of its file."""
-    new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        make_folder(path.parent)
-        with _locked(path.parent):
-            path = _free_path(path, beside)
-            os.fchmod(new.fileno(), 0o600)  # bind gives the file this mode (unix_bind, net/unix/af_unix.c)
-            new.bind(str(path))
-            new.listen(MOST_CLIENTS)
-            return new, path, _identity_of(path)
-    except SocketInUse:
-        new.close()
-        raise
-    except OSError as error:
-        new.close()
-        kind = PrivilegeError if isinstance(error, PermissionError) else VpntunError
-        raise kind(
-            f"{name} {path} cannot be made: {error.strerror or error}; "
-            f"{path.parent} must be a folder of this user's own"
-        ) from error
-
-
-def _free_path(path: Path, beside: Path | None) -> Path:
-    """Return the path to bind, free of dead sockets. Raises SocketInUse where neither is to be had.
-
-    With a second name, the dead sockets of all namespaces are removed: the next one will have a name of its own.
-    """
-    if beside is not None:
-        for other in path.parent.glob(f"{glob.escape(path.stem)}:*{path.suffix}"):
-            with suppress(SocketInUse, OSError):
-                _free_name(other)
-        _free_name(beside)
-    try:
-        _free_name(path)
-    except SocketInUse as taken:
-        if beside is None or taken.is_here:
-            raise
-        return beside
-    return path
-
-
-def _free_name(path: Path) -> None:
-    """Remove a dead socket. Raises SocketInUse where a process listens behind the name."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(str(path))
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except BlockingIOError:  # its queue of new connections is full, so a process does listen
-            raise SocketInUse(None, is_here=listens_here(path)) from None
-        # The kernel says 0 for a process of another PID namespace.
-        raise SocketInUse(other_end(probe)[0] or None, is_here=listens_here(path))
-
-
-def _identity_of(path: Path) -> tuple[int, int]:
-    status = path.lstat()
-    return status.st_dev, status.st_ino
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock the folder, so that meanwhile no other process takes or gives up a name in it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
