@@ -37,6 +37,7 @@ from vpntun.core.wireguard.node import Node
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator
 from vpntun.errors import BadPacket, ConfigurationError
+from vpntun.types import NEVER
 from vpntun.wire.message import Buffer
 
 State = tuple[object, ...]
@@ -75,8 +76,9 @@ def test_case_6_a_low_order_ephemeral_is_dropped_and_the_genuine_message_still_w
 @pytest.mark.parametrize("point", LOW_ORDER_POINTS, ids=bytes.hex)
 def test_case_6_a_peer_whose_key_is_a_low_order_point_is_sent_nothing(point: bytes) -> None:
     pair = Pair()
-    side = Side(CLIENT_KEYS, point, pair.rng)
+    side = Side(CLIENT_KEYS, point, pair.rng, keepalive=25)
     assert side.peer.initiate(AT_RIGHT, pair.now) == []
+    assert side.peer.timers.persistent == NEVER, "nothing was sent"
     assert side.peer.initiate_also(ELSEWHERE, pair.now) == []
     assert side.peer.handle_timers(pair.now + 600) == []
     assert len(side.node.indices) == 0

@@ -108,8 +108,10 @@ class Peer:
         # A second initiation would supersede the first, and on a slow path every answer would be to a superseded one.
         if handshake.initiator is not None and endpoint.clogged():
             return []
-        self.timers.authenticated_sent(now)
-        return self._initiations.begin(handshake, endpoint, now)
+        events = self._initiations.begin(handshake, endpoint, now)
+        if events:
+            self.timers.authenticated_sent(now)
+        return events
 
     def ask_in_return(self, source: Endpoint, now: float) -> list[Event]:
         """Ask for a session where an authentic initiation with an old timestamp came from: send one of this end's own.
