@@ -80,7 +80,7 @@ class TcpCarrier:
     def prepare_port(self, port: int, stack: ExitStack, *, can_be_called: bool) -> Callable[[], None]:
         """Listen on another port as well, as Carrier.prepare_port. The change ends the former listeners alone."""
         fresh: list[TcpListener] = []
-        for family in self._versions if self._listeners and port else ():
+        for family in self._versions if self._listeners else ():
             fresh.append(TcpListener(family, port, self._mark))
             stack.callback(fresh[-1].close)
 
