@@ -110,7 +110,7 @@ class Endpoint(Protocol):
 
         `segment`: 0 for one message, else the size of each datagram or message but the last, which may be shorter.
         `dont_fragment`: routers must not fragment a datagram. If this host would have to, the result is TOO_BIG.
-        `tos`: the TOS byte of datagrams. A stream ignores it: its packets are not those that carry one message.
+        `tos`: the TOS byte of datagrams. A stream ignores it: one TCP packet may carry parts of several messages.
         """
 
     def send_frame(self, frame: memoryview, *, dont_fragment: bool = True, tos: int = 0) -> Outcome:

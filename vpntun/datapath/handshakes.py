@@ -61,11 +61,13 @@ class Handshakes:
         if kind == COOKIE_REPLY:
             peer, _ = self._node.receive_handshake(message, source, now)
             link = self._links[peer]
-            link.lines.log(INFO, "%s is under load: it gets the next handshake with its cookie", link.at(source))
+            link.lines.log(INFO, "%s is under load: the next handshake to it will carry its cookie", link.at(source))
             return
         reply = self._node.admit(message, source, now)
         if reply:
-            if source.ready():  # a reply must not displace data that waits for the socket
+            # A reply must not displace data that waits for the socket. It may enter the tunnel if the source's address
+            # leads there: nobody answers it, so it cannot loop, and looking up the route would cost as much again.
+            if source.ready():
                 source.send_first(reply)
             raise BadPacket("under load")
         if self._queue.loads != self._loads:

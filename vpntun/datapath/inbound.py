@@ -10,8 +10,9 @@
     7. A data message in the session and from the endpoint in use, like the message before it, needs only the AEAD and
        the replay window; then the link takes a bundle without those other steps (Link.bundle_opened).
 
-A message that fails a check is dropped, and counted by its reason. It gets no reply, except that a peer whose clock was
-set back is asked for a handshake (Peer.ask_in_return). Nothing is raised but DeviceError, if the device has gone.
+A message that fails a check is dropped, and counted by its reason. It gets no reply, with two exceptions: under load a
+handshake message without a valid mac2 gets a cookie reply (handshakes.py), and a peer whose clock was set back is asked
+for a handshake (Peer.ask_in_return). Nothing is raised but DeviceError, if the device has gone.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ class ClientCarriers:
         return [*self._peer.keepalive(endpoint, now), KeptAlive()]
 
     def doubt_session(self, seconds: float, now: float) -> list[Event]:
-        """Ask for a session on the path in use, to which a server that has lost its sessions gives the only answer.
+        """Ask for a session on the path in use. A server that has lost its sessions answers nothing else.
 
         A path may also be slow, so two round trips are waited for. A connection would have closed.
         """

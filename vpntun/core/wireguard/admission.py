@@ -1,4 +1,4 @@
-"""Admission of handshake messages: cheap checks, cookies under load, and a queue for what is worth computing.
+"""Admission of handshake messages: cheap checks, cookies under load, and a queue for messages that pass them.
 
 A handshake costs this end several Diffie-Hellmans, and the sender of a forged one next to nothing. So an initiation or
 a response is checked in this order before anything is computed for it:
