@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpntun.errors import BadPacket
+from vpntun.wire.message import Buffer
 from vpntun.wire.stream_framing import (
     LARGEST_BEFORE_AUTHENTICATION,
     LARGEST_THAT_FITS,
@@ -124,7 +125,7 @@ def test_little_is_read_at_once_before_authentication() -> None:
     assert len(reader.writable()) < 2048
 
 
-HEADER = bytes(range(16))
+HEADER = bytes([4, *range(1, 16)])
 
 
 def stranger_with_a_session() -> FrameReader:
@@ -142,7 +143,7 @@ def test_a_longer_frame_passes_before_authentication_if_its_header_fits_a_sessio
     assert got == [b"a" * 148, message, b"b" * 32, message]
 
 
-@pytest.mark.parametrize("start", [HEADER[:15] + b"?", bytes(16)])
+@pytest.mark.parametrize("start", [HEADER[:15] + b"?", HEADER[:1] + bytes(15)])
 def test_a_longer_frame_whose_header_fits_no_session_breaks_the_stream_as_soon_as_the_header_is_there(
     start: bytes,
 ) -> None:
@@ -150,6 +151,31 @@ def test_a_longer_frame_whose_header_fits_no_session_breaks_the_stream_as_soon_a
     assert receive(reader, prefix(1452) + start[:15]) == []
     with pytest.raises(BadPacket, match="bad frame length"):
         receive(reader, start[15:])
+
+
+@pytest.mark.parametrize("length", [257, 1452, LARGEST_THAT_FITS])
+def test_a_longer_frame_that_is_no_data_message_breaks_the_stream_at_its_first_byte(length: int) -> None:
+    reader = stranger_with_a_session()
+    assert receive(reader, prefix(length)) == []
+    with pytest.raises(BadPacket, match="bad frame length"):
+        receive(reader, b"\1")
+
+
+def test_the_header_of_a_longer_frame_is_checked_once_for_its_session_may_end_before_the_frame() -> None:
+    headers: list[bytes] = []
+
+    def is_first(header: Buffer) -> bool:
+        headers.append(bytes(header))
+        return len(headers) == 1
+
+    reader = FrameReader(LARGEST_BEFORE_AUTHENTICATION, SharedBuffer(), fits_session=is_first)
+    message = HEADER.ljust(9000, b".")
+    stream = framed(message)
+    got = [each for at in range(0, len(stream), 700) for each in receive(reader, stream[at : at + 700])]
+    assert got == [message]
+    assert headers == [HEADER]
+    with pytest.raises(BadPacket, match="bad frame length"):
+        receive(reader, stream)
 
 
 def test_a_frame_longer_than_any_that_fits_breaks_the_stream_whatever_its_header() -> None:

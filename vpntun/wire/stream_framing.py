@@ -13,8 +13,8 @@ Flow of a read:
 
 A frame may also be longer than the largest legal one, up to 9,216 bytes, if its first 16 bytes are the header of a data
 message that fits a live session: a relay before a plain WireGuard, which connects again in mid-session, begins with
-whatever comes, and that may be a full packet. Such a header is visible on the path, but a stranger elsewhere cannot
-guess it.
+whatever comes, and that may be a full packet. The header is checked once, so the frame is accepted even if the session
+ends before all of it has arrived. Such a header is visible on the path, but a stranger elsewhere cannot guess it.
 
 Between two reads, a reader keeps the received bytes of at most one unfinished frame: before authentication 258 bytes,
 or 9,218 behind a header that fits. So the 256 strangers that may be connected (carriers/accepted.py) can make this end
@@ -28,7 +28,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 from vpntun.errors import BadPacket
-from vpntun.wire.message import HEADER_SIZE, LARGEST, SMALLEST, Buffer
+from vpntun.wire.message import DATA, HEADER_SIZE, LARGEST, SMALLEST, Buffer
 
 PREFIX_SIZE = 2
 LARGEST_BEFORE_AUTHENTICATION = 256
@@ -83,6 +83,7 @@ class FrameReader:
         "_buffer",
         "_end",
         "_fits_session",
+        "_is_longer",
         "_largest",
         "_on_broken",
         "_room",
@@ -107,6 +108,8 @@ class FrameReader:
         self._start = 0
         self._end = 0
         self._broken = False
+        self._is_longer = False
+        """Whether the header of the unfinished frame has been accepted. Its session may end before the frame does."""
 
     def admit(self, largest: int) -> None:
         """Allow lengths up to `largest` from the next frame on. Frames already yielded stay where they are."""
@@ -163,10 +166,12 @@ class FrameReader:
         if not self._largest < length <= LARGEST_THAT_FITS:
             return False
         if self._end < body + HEADER_SIZE:
-            return True
-        if not self._fits_session(self._view[body : body + HEADER_SIZE]):
-            return False
-        self._room = max(self._room, PREFIX_SIZE + length)
+            return self._end == body or self._view[body] == DATA
+        if not self._is_longer:
+            if not self._fits_session(self._view[body : body + HEADER_SIZE]):
+                return False
+            self._room = max(self._room, PREFIX_SIZE + length)
+        self._is_longer = self._end < body + length
         return True
 
     def save_rest(self) -> None:
