@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -11,8 +12,14 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from namespaces import inside
-from tests.netns.lab import PORT, Lab, Machine, far, start_client, start_pair, start_server
+from tests.netns.lab import PORT, Daemon, Lab, Machine, far, start_client, start_pair, start_server, until
+from vpntun.config.keyfile import read_shared
+from vpntun.core.wireguard.admission import MANY
+from vpntun.crypto.keys import KeyPair
+from vpntun.crypto.noise import Initiator
+from vpntun.crypto.shared import SharedIdentity
 from vpntun.wire.ip import CE, ECN, ECT_0, ECT_1, NOT_ECT, tos_of
+from vpntun.wire.message import COOKIE_REPLY, DATA, INITIATION, RESPONSE
 
 EXPEDITED = 0xB8
 HANDSHAKES = 0x88
@@ -29,6 +36,7 @@ class Watch:
 
     def __init__(self, sniffer: socket.socket) -> None:
         self._sniffer = sniffer
+        self._kinds: dict[int, set[int]] = {}
 
     def look(self) -> Iterator[bytes]:
         """Yield the packets that have arrived since the last look."""
@@ -42,6 +50,13 @@ class Watch:
         """Return the TOS bytes of the pings, or of the messages with one."""
         return [tos_of(packet) for packet in self.look() if SIZE < len(packet) < LONGEST]
 
+    def kinds(self) -> dict[int, set[int]]:
+        """Return the types of all messages that have arrived over UDP and IPv4, each with its TOS bytes."""
+        for packet in self.look():
+            if packet[0] == 0x45 and packet[9] == socket.IPPROTO_UDP:
+                self._kinds.setdefault(packet[28], set()).add(tos_of(packet))
+        return self._kinds
+
 
 @contextmanager
 def watching(machine: Machine, device: str) -> Iterator[Watch]:
@@ -52,6 +67,19 @@ def watching(machine: Machine, device: str) -> Iterator[Watch]:
         sniffer.setblocking(False)
         sniffer.bind((device, ETH_P_ALL))
         yield Watch(sniffer)
+
+
+def load(lab: Lab, server: Daemon) -> None:
+    """Let so many initiations wait at the server's socket that it is under load while it reads them."""
+    server_keys = SharedIdentity.of(read_shared(lab.key)).server
+    message = Initiator(KeyPair.generate(), server_keys.public, bytes(32)).initiation(1, bytes(12))
+    with inside(lab.a.name):
+        stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.process.send_signal(signal.SIGSTOP)
+    with stranger:
+        for _ in range(2 * MANY):
+            stranger.sendto(message, (lab.b.four, PORT))
+    server.process.send_signal(signal.SIGCONT)
 
 
 def ping(lab: Lab, address: str, tos: int) -> None:
@@ -86,12 +114,16 @@ def test_the_network_sees_the_ecn_field_of_each_packet_and_no_dscp(lab: Lab, ver
 
 
 def test_handshakes_have_the_dscp_that_wireguard_gives_them(lab: Lab) -> None:
-    start_server(lab)
-    with watching(lab.b, "veth0") as outside:
+    server = start_server(lab)
+    with watching(lab.a, "veth0") as at_client, watching(lab.b, "veth0") as at_server:
         start_client(lab)
         lab.ping(lab.a, far(lab))
-        kinds = {packet[28]: tos_of(packet) for packet in outside.look() if packet[0] == 0x45 and packet[9] == 17}
-    assert kinds == {1: HANDSHAKES, 4: NOT_ECT}
+        seen_by_server = at_server.kinds()
+        load(lab, server)
+        assert until(lambda: COOKIE_REPLY in at_client.kinds(), 5), lab.logs()
+        seen_by_client = at_client.kinds()
+    assert seen_by_server == {INITIATION: {HANDSHAKES}, DATA: {NOT_ECT}}
+    assert seen_by_client == {RESPONSE: {HANDSHAKES}, COOKIE_REPLY: {HANDSHAKES}, DATA: {NOT_ECT}}
 
 
 def test_the_dscp_is_copied_if_that_was_asked_for(lab: Lab) -> None:
