@@ -72,8 +72,9 @@ def _rest(bench: Bench, tunnel: Tunnel) -> Readings:
 
 
 def _join(bench: Bench, tunnel: Tunnel) -> Readings:
-    """Measure how long a new peer takes to connect to a server, its start included."""
-    return {"join": floods.join(tunnel.site)}
+    """Measure how long a new peer takes to connect to a server beside a flow, its start included."""
+    with loads.flow(bench.a, bench.b, tunnel.far, floods.LONGEST_JOIN + bench.seconds):
+        return {"join": floods.join(tunnel.site)}
 
 
 def _held(bench: Bench, tunnel: Tunnel) -> Readings:
