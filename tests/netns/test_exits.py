@@ -15,9 +15,14 @@ import pytest
 from tests.netns.lab import PORT, STARTED, Lab, start_server
 
 
+def devices(lab: Lab) -> list[str]:
+    """The names of a's devices; their states may still change when a lab is new."""
+    return [line.split()[0] for line in lab.a.run("ip", "-brief", "link").stdout.splitlines()]
+
+
 def fails(lab: Lab, status: int, line: str, says: str = "", **how: object) -> str:
     """Run a command line in a; assert its status, one line of reason that contains `says`, and no new device."""
-    before = lab.a.run("ip", "-brief", "link").stdout
+    before = devices(lab)
     command = [sys.executable, "-m", "vpntun", *shlex.split(line.format(key=lab.key, folder=lab.folder))]
     done = lab.a.run(*command, check=False, **how)  # type: ignore[arg-type]
     assert done.returncode == status, f"{line}\n{done.stdout}{done.stderr}"
@@ -26,7 +31,7 @@ def fails(lab: Lab, status: int, line: str, says: str = "", **how: object) -> st
     if status != 2:
         assert len([text for text in done.stderr.splitlines() if "error" in text.lower()]) <= 1, done.stderr
         assert done.stderr.strip(), "the operator is not told what to do"
-    assert lab.a.run("ip", "-brief", "link").stdout == before
+    assert devices(lab) == before
     return done.stderr
 
 
