@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import pytest
 import vpntun.daemon  # now, since a test as an ordinary user may not be able to read it
 from vpntun.cli import main
 from vpntun.config.keyfile import create_shared
+from vpntun.control.server import socket_path
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +82,15 @@ def program(*arguments: str | Path, stdin: bytes = b"", environment: dict[str, s
 def key(tmp_path: Path) -> Path:
     create_shared(tmp_path / "key")
     return tmp_path / "key"
+
+
+@contextlib.contextmanager
+def full_queue(interface: str) -> Iterator[socket.socket]:
+    """The control socket of a tunnel whose queue of connections has no room for one more."""
+    path = socket_path(interface)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
+        listener.bind(str(path))
+        listener.listen(0)
+        waiting.connect(str(path))
+        yield listener

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, full_queue
 from tests.machine import needs_root, ordinary_user
 from vpntun.cli.control import describe
 from vpntun.control import client
@@ -282,27 +282,15 @@ def test_all_tunnels_are_shown_by_name_except_dead_ones(run: Run, user: Path) ->
         assert json.loads(run("show", "--json").out) == [other, STATUS]
 
 
-@contextlib.contextmanager
-def full_queue() -> Iterator[socket.socket]:
-    """The control socket of tun3, whose queue of connections has no room for one more."""
-    path = socket_path("tun3")
-    path.parent.mkdir(mode=0o700)
-    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
-        listener.bind(str(path))
-        listener.listen(0)
-        waiting.connect(str(path))
-        yield listener
-
-
 def test_a_tunnel_whose_queue_of_connections_is_full_runs_all_the_same(user: Path) -> None:
-    with full_queue():
+    with full_queue("tun3"):
         assert client.running_interfaces() == ["tun3"]
         with pytest.raises(VpntunError, match=r"tun3 has taken no connection within 0\.2 s: is its vpntun suspended\?"):
             client.ControlClient("tun3", 0.2)
 
 
 def test_a_client_waits_for_room_in_a_tunnels_queue(user: Path) -> None:
-    with full_queue() as listener, contextlib.ExitStack() as stack:
+    with full_queue("tun3") as listener, contextlib.ExitStack() as stack:
         accepting = threading.Timer(0.1, lambda: stack.enter_context(listener.accept()[0]))
         accepting.start()
         client.ControlClient("tun3", 5.0).__exit__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import os
 import pty
 import re
@@ -15,16 +16,18 @@ import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run, Said
+from tests.cli.conftest import Run, Said, full_queue
 from vpntun.cli.qrcode import draw
 from vpntun.config import finding
 from vpntun.config.file import read_file
 from vpntun.config.tunnel import Tunnel
+from vpntun.control.client import ControlClient
 from vpntun.control.server import ControlServer
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.errors import ConfigurationError
@@ -184,6 +187,18 @@ def test_a_tunnel_that_refuses_to_reload_leaves_the_file_as_it_was(run: Run, hub
         said = run("phone", "handy", "-f", hub, *HOST)
     assert (said.status, said.out) == (1, "")
     assert "hub refuses: this tunnel reads nothing" in said.err
+    assert hub.read_text() == HUB
+
+
+def test_a_tunnel_that_takes_no_connections_leaves_the_file_as_it_was(
+    run: Run, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("vpntun.cli.phone")  # the attribute of this name is the command
+    monkeypatch.setattr(module, "ControlClient", partial(ControlClient, patience=0.1))
+    with full_queue("hub"):
+        said = run("phone", "handy", "-f", hub, *HOST)
+    assert (said.status, said.out) == (1, "")
+    assert "hub has taken no connection within 0.1 s" in said.err
     assert hub.read_text() == HUB
 
 

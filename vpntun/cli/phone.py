@@ -30,11 +30,11 @@ from vpntun.config.phone import Phone, check_name, check_server, new_phone
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.client import ControlClient
 from vpntun.crypto.keys import format_key
-from vpntun.errors import ConfigurationError, PrivilegeError, VpntunError
+from vpntun.errors import ConfigurationError, NoSuchTunnel, VpntunError
 from vpntun.netconf.localnets import public_address
 from vpntun.runtime.folders import absolute
 from vpntun.runtime.log import notice, open_log
-from vpntun.types import written
+from vpntun.types import Place, written
 
 T = TypeVar("T")
 
@@ -105,9 +105,7 @@ def _reload(path: Path, interface: str, made: Phone) -> str:
     """Let a running tunnel read its file again, and return when the phone can connect. Raises VpntunError."""
     try:
         tunnel = ControlClient(interface)
-    except PrivilegeError:
-        raise
-    except VpntunError:
+    except NoSuchTunnel:
         return f"no running vpntun is called {interface}: it can connect once the tunnel has read {path}"
     with tunnel:
         tunnel.ask("POST", "/v1/reload")
@@ -117,7 +115,7 @@ def _reload(path: Path, interface: str, made: Phone) -> str:
     return f"{interface} runs, but has not read {path} again: it can connect after a restart with that file"
 
 
-def _given_endpoint(text: str, tunnel: Tunnel, port: int) -> tuple[str, int]:
+def _given_endpoint(text: str, tunnel: Tunnel, port: int) -> Place:
     """Parse HOST or HOST:PORT, with `port` as the default. Raises ConfigurationError, also for one in the tunnel."""
     if re.search(r"\]:|^[^:]*:[^:]*$", text):
         host, port = _option("endpoint", values.endpoint, text)
@@ -129,7 +127,7 @@ def _given_endpoint(text: str, tunnel: Tunnel, port: int) -> tuple[str, int]:
     return host, port
 
 
-def _own_endpoint(tunnel: Tunnel, port: int) -> tuple[str, int]:
+def _own_endpoint(tunnel: Tunnel, port: int) -> Place:
     """Return the endpoint at this machine's public address. Raises ConfigurationError if it has none."""
     address = public_address()
     if address is None or tunnel.covering(address) is not None:
