@@ -6,10 +6,10 @@ IPv6: RFC 8200 section 3. These functions run once per packet, so they read sing
 this program.
 
 The TOS byte, IPv6's traffic class, has DSCP in its upper six bits (RFC 2474) and ECN in its lower two (RFC 3168). The
-outer packet gets the inner one's ECN field. On arrival the outer field changes the inner one, by RFC 6040 section 4.2:
+outer packet gets the inner one's ECN field. On arrival the outer field changes the inner one (`decapsulate`):
 
     inner \\ outer   Not-ECT    ECT(0)     ECT(1)     CE
-    Not-ECT         Not-ECT    Not-ECT    Not-ECT    dropped
+    Not-ECT         Not-ECT    Not-ECT    Not-ECT    Not-ECT
     ECT(0)          ECT(0)     ECT(0)     ECT(1)     CE
     ECT(1)          ECT(1)     ECT(1)     ECT(1)     CE
     CE              CE         CE         CE         CE

@@ -13,9 +13,8 @@ a response is checked in this order before anything is computed for it:
 Steps 3 and 4 leave out a response whose handshake has no other one in the queue, since this end has asked for it.
 
 This end is under load while many messages wait, while one waits for long, while many are refused, and for a second
-after that. Then a flood of
-messages with a valid mac1 leaves it time for data, and an honest sender gets in with its next message. Otherwise
-neither cookies nor rates matter.
+after that. Then a flood of messages with a valid mac1 leaves it time for data, and an honest sender gets in with its
+next message. Otherwise neither cookies nor rates matter.
 """
 
 from __future__ import annotations
