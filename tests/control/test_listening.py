@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.netconf.kernel import in_own_network
 from vpntun.control.listening import listens_here
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    """The path of a socket that listens in the namespace of the test run."""
-    path = tmp_path / "a name.sock"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        yield path
 
 
 def test_a_socket_listens_in_the_namespace_where_it_was_made(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,16 +10,6 @@ import pytest
 
 from tests.machine import HandLoop
 from vpntun.control.removal import RemovalWatch
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    """A socket that listens, as the process keeps it while its name is taken away."""
-    path = tmp_path / "wg0.sock"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        yield path
 
 
 @pytest.fixture

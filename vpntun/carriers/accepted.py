@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from vpntun.carriers.base import ConnectionOwner, Stream
 from vpntun.carriers.tcp_connection import TcpConnection
 from vpntun.core.endpoint import Reachable
+from vpntun.core.source_limits import network_of
 from vpntun.runtime.loop import Loop
 from vpntun.types import SocketAddress
 from vpntun.wire.message import Buffer
@@ -197,7 +198,4 @@ class _ByNetwork:
 
 
 def _network_of(host: str) -> bytes:
-    """Return the IPv4 address, or the first 64 bits of the IPv6 address."""
-    if ":" in host:
-        return socket.inet_pton(socket.AF_INET6, host)[:8]
-    return socket.inet_aton(host)
+    return network_of(socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host))

@@ -18,7 +18,7 @@ from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import CLIENT_KEEPALIVE, Tunnel
 from vpntun.crypto.keys import KeyPair, format_key, generate_secret
 from vpntun.errors import ConfigurationError
-from vpntun.types import Interface, IpAddress, Network, carriers_of, written
+from vpntun.types import Interface, IpAddress, Network, Place, carriers_of, written
 
 _NAME_IN_COMMENT = re.compile(r"^[^\S\n]*#\s*Name\s*=[^\S\n]*(.*?)\s*$", re.MULTILINE | re.IGNORECASE)
 
@@ -36,7 +36,7 @@ class Phone:
     psk: bytes = field(repr=False)
     addresses: tuple[IpAddress, ...]
     server: bytes
-    endpoint: tuple[str, int]
+    endpoint: Place
     networks: tuple[Network, ...]
     dns: tuple[str, ...] = ()
 
@@ -73,7 +73,7 @@ class Phone:
 def new_phone(
     tunnel: Tunnel,
     name: str,
-    endpoint: tuple[str, int],
+    endpoint: Place,
     networks: Iterable[Network] = (),
     dns: Iterable[str] = (),
 ) -> Phone:

@@ -58,7 +58,7 @@ def listen(name: str, path: Path, beside: Path | None, backlog: int) -> tuple[so
             os.fchmod(new.fileno(), 0o600)  # bind gives the file this mode (unix_bind, net/unix/af_unix.c)
             new.bind(str(path))
             new.listen(backlog)
-            return new, path, _identity_of(path)
+            return new, path, identity_of(path)
     except SocketInUse:
         new.close()
         raise
@@ -77,8 +77,14 @@ def give_up(path: Path, identity: tuple[int, int]) -> None:
     A process without its former privileges may fail: the socket that it leaves is dead, and gets replaced.
     """
     with suppress(OSError), _locked(path.parent):
-        if _identity_of(path) == identity:
+        if identity_of(path) == identity:
             path.unlink()
+
+
+def identity_of(path: Path) -> tuple[int, int]:
+    """Return the identity of the file that has this name: device and inode number. Raises OSError."""
+    status = path.lstat()
+    return status.st_dev, status.st_ino
 
 
 def listens_here(path: Path, sockets: Path = SOCKETS) -> bool:
@@ -137,11 +143,6 @@ def _free_name(path: Path) -> None:
             raise SocketInUse(None, is_here=listens_here(path)) from None
         # The kernel says 0 for a process of another PID namespace.
         raise SocketInUse(other_end(probe)[0] or None, is_here=listens_here(path))
-
-
-def _identity_of(path: Path) -> tuple[int, int]:
-    status = path.lstat()
-    return status.st_dev, status.st_ino
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from vpntun.control.listening import identity_of
 from vpntun.runtime.loop import Loop
 
 IN_ATTRIB, IN_MOVE_SELF, IN_DELETE_SELF = 0x4, 0x800, 0x400
@@ -28,7 +29,7 @@ class RemovalWatch:
         self._path = path
         self._loop = loop
         self._on_removed = on_removed
-        self._identity = _identity_of(path)
+        self._identity = identity_of(path)
         self._descriptor = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         try:
             events = IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF
@@ -46,16 +47,14 @@ class RemovalWatch:
     def _look(self) -> None:
         with suppress(BlockingIOError):
             os.read(self._descriptor, READ_SIZE)
-        if _identity_of(self._path) != self._identity:
+        if not self._has_its_name():
             self._loop.forget(self._descriptor)
             self._on_removed()
 
-
-def _identity_of(path: Path) -> tuple[int, int] | None:
-    with suppress(FileNotFoundError):
-        status = path.lstat()
-        return status.st_dev, status.st_ino
-    return None
+    def _has_its_name(self) -> bool:
+        with suppress(FileNotFoundError):
+            return identity_of(self._path) == self._identity
+        return False
 
 
 def _checked(answer: int) -> int:

@@ -17,6 +17,11 @@ IPV4_SIZE = 4
 IPV6_NETWORK_SIZE = 8
 
 
+def network_of(address: bytes) -> bytes:
+    """Return the network that an address (4 or 16 bytes) counts for: the IPv4 address itself, or the IPv6 /64."""
+    return address if len(address) == IPV4_SIZE else address[:IPV6_NETWORK_SIZE]
+
+
 class SourceLimits:
     """The buckets of all networks. Times are seconds of the caller's clock."""
 
@@ -33,7 +38,7 @@ class SourceLimits:
         """Take a token of an address's network (4 or 16 bytes); return whether there was one."""
         if now >= self._sweep_at:
             self._sweep(now)
-        network = address if len(address) == IPV4_SIZE else address[:IPV6_NETWORK_SIZE]
+        network = network_of(address)
         bucket = self._recent.get(network) or self._former.pop(network, None)
         if bucket is None:
             if len(self) >= MOST_NETWORKS:

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from vpntun.runtime.folders import make_folder, own_namespace, run_folder
+from vpntun.runtime.folders import make_folder, named_here, run_folder
 from vpntun.runtime.log import log, notice
 
 LARGEST = 1 << 24
@@ -113,17 +113,18 @@ class Journal:
 
 def path_of(interface: str, folder: Path | None = None) -> Path:
     """Return the path of an interface's journal."""
-    return (folder or run_folder()) / f"{interface}{ending()}"
+    return (folder or run_folder()) / f"{interface}{_ending()}"
 
 
 def interfaces_in(folder: Path) -> list[str]:
     """List the interfaces of this network namespace that have a journal in a folder."""
-    return sorted(path.name.removesuffix(ending()) for path in folder.glob(f"*{ending()}"))
+    ending = _ending()
+    return sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
 
 
-def ending() -> str:
-    """Return what follows the interface in the name of a journal. An interface's name contains no colon."""
-    return f":{own_namespace()}.journal"
+def _ending() -> str:
+    """Return what follows the interface in the name of a journal."""
+    return f"{named_here('')}.journal"
 
 
 def entries_of(path: Path) -> list[Entry]:
