@@ -31,6 +31,8 @@ ROOMS = (
     "process",
     "link",
     "datapath",
+    "serving",
+    "uapi",
     "control",
     "daemon",
     "cli",

@@ -36,7 +36,8 @@ def _asked_for() -> list[str]:
     setup = configparser.ConfigParser()
     setup.read(CHECKOUT / "setup.cfg")
     extras = setup["options.extras_require"]
-    return _names(setup["options"]["install_requires"] + extras["fast"] + extras["phone"])
+    installed = ("fast", "phone", "terminal", "metrics", "pair")
+    return _names(setup["options"]["install_requires"] + "".join(extras[each] for each in installed))
 
 
 def _names(requirements: str) -> list[str]:

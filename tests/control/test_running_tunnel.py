@@ -21,7 +21,6 @@ from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import HookLines, Routing, Tunnel, derived_keys, to_one_peer
 from vpntun.control.running_tunnel import RunningTunnel, change_sockets, changed_at_once
 from vpntun.control.state import TunnelState
-from vpntun.control.uapi_request import PeerChange, SetRequest
 from vpntun.crypto.keys import format_key
 from vpntun.datapath.engine import Engine
 from vpntun.errors import CannotChange, ConfigurationError, PortInUse, VpntunError
@@ -33,6 +32,7 @@ from vpntun.process.start import Start
 from vpntun.runtime.folders import named_here
 from vpntun.runtime.resolver import Lookups
 from vpntun.tun.fake import FakeDevice
+from vpntun.uapi.request import PeerChange, SetRequest
 
 PRESENT = Tunnel("tun3", ALICE, (PeerSettings(BOB.public, ()),), 55555, "udp", routing=Routing("auto", 7))
 CALLING = replace(PRESENT, port=None, listen_on=None)

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ExpectedErrors
-from tests.control.socket_client import SocketClient, sleeps
 from tests.machine import HandLoop, logged
+from tests.serving.socket_client import SocketClient, sleeps
 from vpntun.control.server import ControlServer, socket_path
-from vpntun.control.unix_server import MOST_CLIENTS
 from vpntun.errors import AmbiguousPeer, DeviceError, InterfaceInUse, NoSuchPeer, VpntunError
 from vpntun.runtime.loop import Loop
+from vpntun.serving.unix_server import MOST_CLIENTS
 
 GET = "GET /v1/status HTTP/1.1\r\nHost: vpntun\r\n\r\n"
 STOP = "POST /v1/stop HTTP/1.1\r\nHost: vpntun\r\n\r\n"

@@ -17,11 +17,11 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from vpntun.control.listening import listens_here, other_end
 from vpntun.control.server import path_beside, socket_path
 from vpntun.errors import NoSuchTunnel, PrivilegeError, VpntunError
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.folders import run_folder
+from vpntun.serving.listening import listens_here, other_end
 
 PATIENCE = 10.0
 """Seconds to wait for an answer."""

@@ -12,14 +12,14 @@ from contextlib import ExitStack
 from logging import INFO
 from pathlib import Path
 
-from vpntun.control.removal import RemovalWatch
 from vpntun.control.server import ControlServer
 from vpntun.control.state import TunnelState
-from vpntun.control.uapi import UapiServer
-from vpntun.control.uapi_request import SetRequest
 from vpntun.errors import InterfaceInUse, VpntunError
 from vpntun.runtime.log import NOTICE, log, notice
 from vpntun.runtime.loop import Loop
+from vpntun.serving.removal import RemovalWatch
+from vpntun.uapi.request import SetRequest
+from vpntun.uapi.server import UapiServer
 
 
 def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], stack: ExitStack) -> None:

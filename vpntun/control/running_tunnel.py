@@ -8,7 +8,7 @@ Routes, rules and name servers follow the file alone, at a reload: wg(8) never c
 
 A change takes these steps. If one of them fails, everything is as it was before:
 
-    1. decide on the settings: those of the file that need no restart, or those that wg asks for (uapi_set.py)
+    1. decide on the settings: those of the file that need no restart, or those that wg asks for (uapi/set.py)
     2. check that peers can be called and reached; at a reload, set routes and name servers
     3. give the sockets another mark and another port
     4. use another private key, or none
@@ -26,8 +26,6 @@ from types import MappingProxyType
 from vpntun.carriers.sockets import address_at
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.state import TunnelState
-from vpntun.control.uapi_request import SetRequest
-from vpntun.control.uapi_set import Nowhere, applied
 from vpntun.crypto.keys import format_key
 from vpntun.datapath.engine import Engine
 from vpntun.datapath.links import Links
@@ -37,6 +35,8 @@ from vpntun.process.awaited_names import AwaitedNames
 from vpntun.runtime.log import NOTICE, LineLimit, notice
 from vpntun.runtime.resolver import Lookups
 from vpntun.types import Place
+from vpntun.uapi.request import SetRequest
+from vpntun.uapi.set import Nowhere, applied
 
 MOST_LINES_BY_WG = 5
 

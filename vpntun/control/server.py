@@ -8,9 +8,9 @@
 A request that fails is answered with 500, and logged. It never ends the tunnel, whatever phase of its start or end the
 tunnel is in.
 
-unix_server.py decides who may connect and how much a client may ask for at once. It also makes the socket the lock of
-the interface: InterfaceInUse where another vpntun of this network namespace already answers on it. Where one of another
-namespace has the name, the socket is /run/vpntun/INTERFACE:NAMESPACE.sock (runtime/folders.py).
+serving/unix_server.py decides who may connect and how much a client may ask for at once. It also makes the socket the
+lock of the interface: InterfaceInUse where another vpntun of this network namespace already answers on it. Where one of
+another namespace has the name, the socket is /run/vpntun/INTERFACE:NAMESPACE.sock (runtime/folders.py).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from vpntun.control.http import Answer, HttpExchange, Route, follow, refusal
-from vpntun.control.listening import SocketInUse
-from vpntun.control.unix_server import UnixServer
 from vpntun.errors import AmbiguousPeer, InterfaceInUse, NoSuchPeer, VpntunError
 from vpntun.runtime.folders import named_here, run_folder
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
+from vpntun.serving.http import Answer, HttpExchange, Route, follow, refusal
+from vpntun.serving.listening import SocketInUse
+from vpntun.serving.unix_server import UnixServer
 
 
 def socket_path(interface: str, folder: Path | None = None) -> Path:

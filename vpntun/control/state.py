@@ -17,7 +17,6 @@ from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.reset import forget_timestamp
 from vpntun.control.status import status_of
-from vpntun.control.uapi_get import describe
 from vpntun.datapath.links import Links
 from vpntun.errors import DeviceError, VpntunError
 from vpntun.link.link import Link
@@ -26,6 +25,7 @@ from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Lookups
 from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Interface
+from vpntun.uapi.get import describe
 
 
 class TunnelState:
@@ -70,7 +70,7 @@ class TunnelState:
         )
 
     def lines_for_wg(self) -> Iterator[str]:
-        """Yield the lines of the answer to wg(8), as in control/uapi_get.py."""
+        """Yield the lines of the answer to wg(8), as in uapi/get.py."""
         port = next(filter(None, (carrier.port for carrier in self.carriers.values())), 0)
         return describe(self.tunnel, self._link_of, port=port, mark=self.mark)
 

@@ -22,10 +22,10 @@ from typing import Protocol
 
 from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.tunnel import Tunnel
-from vpntun.control.uapi_request import PeerChange, SetRequest
 from vpntun.crypto.keys import KeyPair, clamp
 from vpntun.errors import CannotChange
 from vpntun.types import Network, Place
+from vpntun.uapi.request import PeerChange, SetRequest
 
 
 class Whereabouts(Protocol):

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from vpntun.control.listening import identity_of
 from vpntun.runtime.loop import Loop
+from vpntun.serving.listening import identity_of
 
 IN_ATTRIB, IN_MOVE_SELF, IN_DELETE_SELF = 0x4, 0x800, 0x400
 READ_SIZE = 4096

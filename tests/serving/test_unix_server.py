@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.control.socket_client import SocketClient, sleeps
 from tests.machine import NOBODY, HandLoop, logged, needs_root
 from tests.netconf.kernel import in_own_network
-from vpntun.control.listening import SocketInUse, other_end
-from vpntun.control.unix_server import (
+from tests.serving.socket_client import SocketClient, sleeps
+from vpntun.errors import PrivilegeError, VpntunError
+from vpntun.runtime.loop import Loop
+from vpntun.serving.listening import SocketInUse, other_end
+from vpntun.serving.unix_server import (
     MOST_CLIENTS,
     SECONDS_OF_SILENCE,
     SECONDS_TO_FINISH,
     Reply,
     UnixServer,
 )
-from vpntun.errors import PrivilegeError, VpntunError
-from vpntun.runtime.loop import Loop
 
 REQUEST = b"question\n"
 
@@ -465,8 +465,8 @@ def test_exactly_one_of_many_processes_that_start_at_once_gets_a_dead_socket(pat
 CONTENDER = """
 import sys
 from pathlib import Path
-from vpntun.control.listening import SocketInUse
-from vpntun.control.unix_server import UnixServer
+from vpntun.serving.listening import SocketInUse
+from vpntun.serving.unix_server import UnixServer
 from vpntun.runtime.loop import Loop
 try:
     server = UnixServer("the test socket", Path(sys.argv[1]), Loop(), object)

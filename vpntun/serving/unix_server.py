@@ -21,9 +21,9 @@ from logging import INFO
 from pathlib import Path
 from typing import Protocol
 
-from vpntun.control.listening import give_up, listen, other_end
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
+from vpntun.serving.listening import give_up, listen, other_end
 
 MOST_CLIENTS = 8
 SECONDS_OF_SILENCE = 10.0

@@ -8,7 +8,7 @@ in hexadecimal, and numbers in decimal.
     of a peer      remove, update_only, preshared_key, endpoint, persistent_keepalive_interval, replace_allowed_ips,
                    allowed_ip (with "-" before the prefix: no longer this peer's), protocol_version
 
-Nothing is changed while a request is parsed: a set request becomes a `SetRequest`, which uapi_set.py applies. The
+Nothing is changed while a request is parsed: a set request becomes a `SetRequest`, which set.py applies. The
 error of a bad line names its key at most, since its value may be a secret. Error numbers are wireguard-go's.
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.machine import HandLoop
-from vpntun.control.removal import RemovalWatch
+from vpntun.serving.removal import RemovalWatch
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.control.http import LARGEST_BODY, LARGEST_HEAD, MOST_HEADERS, Answer, HttpExchange, refusal
+from vpntun.serving.http import LARGEST_BODY, LARGEST_HEAD, MOST_HEADERS, Answer, HttpExchange, refusal
 
 HEAD = b"Host: vpntun\r\n"
 GET = b"GET /a HTTP/1.1\r\n" + HEAD + b"\r\n"

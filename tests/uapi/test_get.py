@@ -13,8 +13,8 @@ from tests.link.test_link import Two
 from tests.machine import HandLoop
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
-from vpntun.control.uapi_get import describe
 from vpntun.link.link import Link
+from vpntun.uapi.get import describe
 
 WALL = 1_700_000_000.5
 SETTINGS = PeerSettings(BOB.public, (ip_network("10.0.0.0/24"), ip_network("fd00::/64")), PSK, keepalive=25.0)

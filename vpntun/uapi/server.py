@@ -3,8 +3,8 @@
 A request is "get=1" or "set=1", lines of KEY=VALUE, and an empty line. The answer ends with errno=NUMBER, which is 0 or
 negative, and an empty line (https://www.wireguard.com/xplatform/).
 
-    get=1    uapi_get.py
-    set=1    parsed as it arrives (uapi_request.py), and applied once it is complete and can work (uapi_set.py): a
+    get=1    get.py
+    set=1    parsed as it arrives (request.py), and applied once it is complete and can work (set.py): a
              request that is refused has changed nothing
 
 A large request is parsed and a large answer is made a piece at a time, so that neither holds up the loop. The change
@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from vpntun.control.listening import SocketInUse
-from vpntun.control.uapi_request import LONGEST_LINE, BadRequest, RequestParser, SetRequest
-from vpntun.control.unix_server import Reply, UnixServer
 from vpntun.errors import CannotChange, ConfigurationError, PortInUse, PrivilegeError, UapiInUse, VpntunError
 from vpntun.runtime.log import NOTICE, LineLimit
 from vpntun.runtime.loop import Loop
+from vpntun.serving.listening import SocketInUse
+from vpntun.serving.unix_server import Reply, UnixServer
+from vpntun.uapi.request import LONGEST_LINE, BadRequest, RequestParser, SetRequest
 
 FOLDER = Path("/var/run/wireguard")
 LARGEST_REQUEST = 16 << 20
@@ -48,7 +48,7 @@ ERROR_NUMBERS: list[tuple[type[VpntunError], int]] = [
 class UapiServer:
     """Answers wg(8) until it is closed.
 
-    `get` returns the lines of an answer, as `describe` in uapi_get.py makes them. `set` carries out a request; if it
+    `get` returns the lines of an answer, as `describe` in get.py makes them. `set` carries out a request; if it
     raises VpntunError, nothing has changed.
     """
 

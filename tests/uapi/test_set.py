@@ -14,11 +14,11 @@ from tests.datapath.ends import ALICE, BOB, CAROL, PSK, STRANGER
 from vpntun.config.keyfile import create_shared
 from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.tunnel import Routing, Tunnel, shared_keys, to_one_peer
-from vpntun.control.uapi_request import PeerChange, SetRequest
-from vpntun.control.uapi_set import Nowhere, applied
 from vpntun.crypto.keys import KeyPair
 from vpntun.errors import CannotChange, ConfigurationError
 from vpntun.types import Network, Place
+from vpntun.uapi.request import PeerChange, SetRequest
+from vpntun.uapi.set import Nowhere, applied
 
 NAMED = PeerSettings(
     BOB.public,

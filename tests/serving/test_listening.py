@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 from tests.netconf.kernel import in_own_network
-from vpntun.control.listening import listens_here
+from vpntun.serving.listening import listens_here
 
 
 def test_a_socket_listens_in_the_namespace_where_it_was_made(path: Path) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.datapath.ends import ALICE, BOB, CAROL, PSK
-from vpntun.control.uapi_request import BadRequest, PeerChange, RequestParser, SetRequest
 from vpntun.types import Network
+from vpntun.uapi.request import BadRequest, PeerChange, RequestParser, SetRequest
 
 PEER = f"public_key={BOB.public.hex()}"
 

@@ -1,6 +1,6 @@
 """WireGuard's configuration protocol on its socket: requests and answers of any size, and errors.
 
-test_uapi_request.py has what a request may say, test_uapi_set.py what it does, and test_unix_server.py the limits on
+test_request.py has what a request may say, test_set.py what it does, and ../serving/test_unix_server.py the limits on
 clients; tests/netns/test_wg_tool.py and test_wg_set.py ask by wg(8) itself.
 """
 
@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ExpectedErrors
-from tests.control.socket_client import SocketClient, sleeps
 from tests.datapath.ends import ALICE, BOB
 from tests.machine import HandLoop, logged
-from vpntun.control.uapi import LARGEST_REQUEST, UapiExchange, UapiServer
-from vpntun.control.uapi_request import LONGEST_LINE, SetRequest
+from tests.serving.socket_client import SocketClient, sleeps
 from vpntun.errors import CannotChange, ConfigurationError, PortInUse, PrivilegeError, VpntunError
+from vpntun.uapi.request import LONGEST_LINE, SetRequest
+from vpntun.uapi.server import LARGEST_REQUEST, UapiExchange, UapiServer
 
 GET = "get=1\n\n"
 SET = f"set=1\nprivate_key={ALICE.private.hex()}\n\n"
@@ -218,7 +218,7 @@ def test_an_answer_that_nobody_reads_takes_no_memory_and_is_given_up(asked: Aske
 def test_a_request_that_does_not_end_is_cut_off_and_disturbs_nobody(
     asked: Asked, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
-    monkeypatch.setattr("vpntun.control.uapi.LARGEST_REQUEST", 1 << 16)
+    monkeypatch.setattr("vpntun.uapi.server.LARGEST_REQUEST", 1 << 16)
     hog, other = asked.connect(), asked.connect()
     hog.socket.setblocking(True)
     try:

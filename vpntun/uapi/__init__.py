@@ -1,0 +1,1 @@
+"""WireGuard's configuration protocol (UAPI), by which wg(8) shows and changes a tunnel."""
