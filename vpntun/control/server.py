@@ -15,9 +15,10 @@ another namespace has the name, the socket is /run/vpntun/INTERFACE:NAMESPACE.so
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vpntun.errors import AmbiguousPeer, InterfaceInUse, NoSuchPeer, VpntunError
@@ -56,9 +57,13 @@ class ControlServer:
         stop: Callable[[], None],
         reload: Callable[[], None],
         reset: Callable[[str | None], str],
+        more: Mapping[str, Route] = MappingProxyType({}),
         folder: Path | None = None,
     ) -> None:
-        """Raises InterfaceInUse where another vpntun runs the interface, PrivilegeError or VpntunError."""
+        """`more`: the routes of requests that other files of this room answer, by their paths.
+
+        Raises InterfaceInUse where another vpntun runs the interface, PrivilegeError or VpntunError.
+        """
         self._loop = loop
         self._reload = reload
         self._reset = reset
@@ -68,6 +73,7 @@ class ControlServer:
             "/v1/stop": Route("POST", lambda: Answer(HTTPStatus.ACCEPTED, {"stopping": True}, then=stop)),
             "/v1/reload": Route("POST", self._answer_to_reload),
             "/v1/reset": Route("POST", self._answer_to_reset, frozenset({"peer"})),
+            **more,
         }
         try:
             self._server = UnixServer(
