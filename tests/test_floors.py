@@ -31,6 +31,7 @@ ROOMS = (
     "process",
     "link",
     "datapath",
+    "capture",
     "serving",
     "uapi",
     "control",

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import click
 
+from vpntun.cli.capture import capture
 from vpntun.cli.command import vpntun
 from vpntun.cli.control import down, reset, show
 from vpntun.cli.devices import mktun, rmtun
@@ -25,7 +26,7 @@ from vpntun.runtime.log import complain, note_crash
 
 STDIN, STDOUT, STDERR = range(3)
 
-for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, reset, down, signal, phone):
+for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, reset, down, signal, phone, capture):
     vpntun.add_command(command)
 
 
