@@ -147,7 +147,8 @@ def test_the_requests_are_those_of_the_control_socket() -> None:
     assert len(served) >= 4
     assert {row[0] for row in table("requests")[1:]} - {"\\"} == served
     for step in [step for block in blocks("control-socket") for step in steps(block)]:
-        asked = re.fullmatch(r"curl --unix-socket \S+ http://vpntun(/v1/\w+)", step.command.replace(" -X POST", ""))
+        request = r"curl --unix-socket \S+ http://vpntun(/v1/\w+)(\?\S+)?( -o \S+)?"
+        asked = re.fullmatch(request, step.command.replace(" -X POST", ""))
         assert asked
         assert f"{'POST' if ' -X POST' in step.command else 'GET'} {asked[1]}" in served
 

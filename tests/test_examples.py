@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.documents import Step, blocks, steps
 from tests.netns.lab import STARTED, Lab, far, state_folders, sweep, why_not
 from tests.netns.test_ecn import watching
 from tests.reader import WIREGUARD, Reader
+from vpntun.capture.reading import CaptureReader
 from vpntun.wire.ip import tos_of
 
 
@@ -198,6 +200,37 @@ def test_the_control_socket_by_curl(reader: Reader) -> None:
     status, reload = (reader.run(reader.lab.b, "remote", step.command) for step in steps(blocks("control-socket")[0]))
     assert json.loads(status)["interface"] == "tun3"
     assert json.loads(reload).keys() == {"error"}  # there is no file to read again
+    for step in (step for block in blocks("control-socket")[1:] for step in steps(block)):
+        command = step.command.replace("-o ", f"-o {reader.home}/")
+        reader.run(reader.lab.b, "remote", command)
+        if "/v1/capture" in command:
+            capture = (reader.home / "tunnel.pcapng").read_bytes()
+            assert list(CaptureReader().take(capture)) == []
+            assert capture
+
+
+@pytest.mark.netns
+def test_looking_at_the_packets(reader: Reader) -> None:
+    if shutil.which("tshark") is None:
+        pytest.skip("tshark is not installed")
+    reader.share_a_key()
+    [first, *captures] = [step for block in blocks("looking-at-the-packets") for step in steps(block)][1:]
+    reader.take(Step("remote#", "vpntun -s -i tun3"))
+    reader.take(first)
+    ping = reader.lab.a.popen("ping", "-i", "0.1", far(reader.lab))
+    said = [reader.run(reader.lab.a, "local", f"cd {reader.home}; {step.command}") for step in captures]
+    ping.process.send_signal(signal.SIGINT)
+    ping.wait()
+    printed, expected = said[0].splitlines(), reader._translate("\n".join(captures[0].output)).splitlines()
+    assert [_shape(line) for line in printed] in ([_shape(line) for line in expected][::step] for step in (1, -1))
+    assert said[1] == ""
+    assert len(list(CaptureReader().take((reader.home / "tunnel.pcapng").read_bytes()))) == 2
+    assert "Echo (ping) request" in said[2]
+
+
+def _shape(line: str) -> str:
+    """Return a printed packet without its time, the peer's key, and the numbers of the echo."""
+    return re.sub(r"^\S+|(?<=peer )[^:]+|(?<=id )\d+|(?<=seq )\d+", "", line)
 
 
 @pytest.mark.netns
