@@ -126,10 +126,10 @@ def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
 class Started:
     """The command in a process of its own, forked, since an ordinary user may not be able to run this interpreter.
 
-    `stdout`: a descriptor for its output. `said`: what it writes to stderr, once it has ended.
+    `stdout`: a descriptor for its output. `without`: a descriptor that it does not inherit.
     """
 
-    def __init__(self, *arguments: str | Path, stdout: int = 1) -> None:
+    def __init__(self, *arguments: str | Path, stdout: int = 1, without: int | None = None) -> None:
         self._err, err = os.pipe()
         self.pid = os.fork()
         if not self.pid:
@@ -138,7 +138,9 @@ class Started:
                 sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
                 os.dup2(stdout, 1)
                 os.dup2(err, 2)
-                os.close(self._err)
+                for each in (self._err, without):
+                    if each is not None:
+                        os.close(each)
                 main(["capture", *(str(each) for each in arguments)])
             except SystemExit as ended:
                 status = ended.code or 0
@@ -296,6 +298,17 @@ def test_a_pipe_that_nobody_reads_ends_the_capture_without_a_complaint() -> None
         status, said = process.wait()
     assert status == 0
     assert said.endswith("captured\n")
+
+
+def test_a_pipe_that_nobody_reads_any_more_ends_a_capture_without_packets() -> None:
+    with tunnel(ends=False):
+        reader, writer = os.pipe()
+        process = Started("tun3", stdout=writer, without=reader)
+        os.close(writer)
+        assert os.read(reader, 4096) == START + PACKETS
+        assert not process.has_ended(0.3)
+        os.close(reader)
+        assert process.wait() == (0, "2 packets captured\n")
 
 
 def test_a_full_disk_is_an_error(run: Run) -> None:
