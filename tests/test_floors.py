@@ -36,6 +36,7 @@ ROOMS = (
     "doctor",
     "control",
     "daemon",
+    "watch",
     "cli",
     "__main__",
 )
