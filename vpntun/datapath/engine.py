@@ -42,8 +42,9 @@ from vpntun.types import CarrierName, Network, SocketAddress
 from vpntun.wire import record
 from vpntun.wire.message import Buffer
 
-AnswerRequest = Callable[[Link, "dict[str, Any]"], Mapping[str, Any]]
-"""Makes the answer to a request of a link's peer, from the request's body. The peer is authenticated, not trusted."""
+AnswerRequest = Callable[[Link, "dict[str, Any]"], "Mapping[str, Any] | None"]
+"""Makes the answer to a request of a link's peer, from the request's body; None while it is not ready, so that a repeat
+of the request gets it. The peer is authenticated, not trusted."""
 
 SECONDS_TO_RECOVER = 1.0
 """Delay after an internal error before packets are sent that an interrupted callback left waiting."""
@@ -224,9 +225,10 @@ class Engine:
         self._paths.follow_another(link)
         self.monitor.look(link)
 
-    def answer(self, link: Link, what: int, content: dict[str, Any]) -> Mapping[str, Any]:
-        """Return the answer to a request of a link's peer: "refused" has the reason where there is none.
+    def answer(self, link: Link, what: int, content: dict[str, Any]) -> Mapping[str, Any] | None:
+        """Return the answer to a request of a link's peer, None while it is not ready.
 
+        Its member "refused" says why there is none.
         A failure is counted and logged here, and the peer learns only that there was one.
         """
         answer = self.answers.get(what)
