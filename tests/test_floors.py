@@ -33,6 +33,7 @@ ROOMS = (
     "process",
     "link",
     "datapath",
+    "capture",
     "serving",
     "uapi",
     "doctor",

@@ -18,6 +18,7 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.control.reset import forget_timestamp
 from vpntun.control.status import status_of
 from vpntun.datapath.links import Links
+from vpntun.datapath.tap import Tap
 from vpntun.errors import DeviceError, VpntunError
 from vpntun.link.link import Link
 from vpntun.process.start import Start
@@ -39,6 +40,7 @@ class TunnelState:
     mark         the mark of what the tunnel sends, 0 for none
     lookups      the look-ups of the peers' names; None before they begin
     links        the links, once there is one for each peer
+    tap          where packets are captured; None before there is an engine
     is_running   whether the tunnel has been set up and its loop runs
     """
 
@@ -51,6 +53,7 @@ class TunnelState:
         self.mark = 0
         self.lookups: Lookups | None = None
         self.links: Links | None = None
+        self.tap: Tap | None = None
         self.is_running = False
         self._loop = loop
         self._drops = drops
