@@ -1,4 +1,4 @@
-"""HTTP/1.1 of the control socket: bytes in, answers out, without a socket, and for untrusted clients.
+"""HTTP/1.1 of the sockets that serve it: bytes in, answers out, without a socket, and for untrusted clients.
 
 h11 parses. These are the rules:
 
@@ -26,20 +26,23 @@ LARGEST_BODY = 4 * 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer: status, JSON object, headers, and what to do once it has left. `body`: the object as text.
+    """An answer: status, content, headers, and what to do once it has left. `body`: the content as text.
 
-    Raises TypeError or ValueError if the object cannot be written as JSON.
+    The content is a JSON object, or the text itself with a `content_type` of its own. Raises TypeError or ValueError if
+    the object cannot be written as JSON.
     """
 
     status: HTTPStatus
-    content: Mapping[str, Any]
+    content: Mapping[str, Any] | bytes
     headers: tuple[tuple[str, str], ...] = ()
     then: Callable[[], None] | None = None
+    content_type: str = "application/json"
     body: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         """Write the object at once, so that content which cannot be written fails where the answer is made."""
-        object.__setattr__(self, "body", json.dumps(self.content).encode())
+        content = self.content
+        object.__setattr__(self, "body", content if isinstance(content, bytes) else json.dumps(content).encode())
 
 
 def refusal(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> Answer:
@@ -72,15 +75,17 @@ def follow(routes: Mapping[str, Route], method: str, target: str) -> Answer:
 class HttpExchange:
     """The requests and answers of one connection, as the `Exchange` of unix_server.py.
 
-    `answer` gets a method and a target; it must refuse CONNECT. `ended`: there will be no more answers, so the
+    `answer` gets a method and a target; it must refuse CONNECT. It returns None while it has no answer yet, and is then
+    asked again at the next call of `next_answer`. `ended`: there will be no more answers, so the
     connection may close once those taken have left.
     """
 
-    def __init__(self, answer: Callable[[str, str], Answer]) -> None:
+    def __init__(self, answer: Callable[[str, str], Answer | None]) -> None:
         self.ended = False
         self._answer = answer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
         self._request: h11.Request | None = None
+        self._is_asked = False
         self._body = 0
 
     @property
@@ -95,6 +100,8 @@ class HttpExchange:
     def next_answer(self) -> tuple[bytes, Callable[[], None] | None] | None:
         """Return the next answer, and what to do once it has left; None if more bytes are needed, or once `ended`."""
         while not self.ended:
+            if self._is_asked:
+                return self._answer_now()
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as bad:
@@ -108,18 +115,24 @@ class HttpExchange:
                 if self._body > LARGEST_BODY:
                     return self._pack(refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long: send none"))
             elif isinstance(event, h11.EndOfMessage) and self._request is not None:
-                request = self._request
-                return self._pack(self._answer(request.method.decode("ascii"), request.target.decode("ascii")))
+                self._is_asked = True
             elif isinstance(event, h11.ConnectionClosed):
                 self.ended = True
             else:
                 break
         return None
 
+    def _answer_now(self) -> tuple[bytes, Callable[[], None] | None] | None:
+        """Answer the complete request, if there is an answer already."""
+        assert self._request is not None
+        answer = self._answer(self._request.method.decode("ascii"), self._request.target.decode("ascii"))
+        self._is_asked = answer is None
+        return self._pack(answer) if answer is not None else None
+
     def _pack(self, answer: Answer) -> tuple[bytes, Callable[[], None] | None]:
         http, request, status = self._http, self._request, answer.status
         body = answer.body
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *answer.headers]
+        headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(body))), *answer.headers]
         if http.their_state is not h11.DONE:  # the request is incomplete, or not HTTP
             headers.append(("Connection", "close"))
         parts = [http.send(h11.Response(status_code=status, reason=status.phrase.encode(), headers=headers))]

@@ -72,7 +72,7 @@ class UnixServer:
         self._name = name
         self._loop = loop
         self._new_exchange = new_exchange
-        self._clients: list[_Client] = []
+        self._clients: list[Client] = []
         self._refused = Limited(INFO, "process %d of user %d may not use %s")
         self._too_slow = Limited(NOTICE, "process %d was too slow to send its request to %s, or to read the answer")
         self._listener, self.path, self._identity = listen(name, path, path_beside, MOST_CLIENTS)
@@ -100,11 +100,11 @@ class UnixServer:
             min(self._clients, key=lambda client: (client.busy, client.since)).close()
         exchange, name = self._new_exchange(), self._name
         self._clients.append(
-            _Client(new, self._loop, exchange, self._clients.remove, lambda: self._too_slow(process, name))
+            Client(new, self._loop, exchange, self._clients.remove, lambda: self._too_slow(process, name))
         )
 
 
-class _Client:
+class Client:
     """One connection. `busy`: a request has begun and its answer has not left. `since`: when `busy` last changed."""
 
     def __init__(
@@ -112,7 +112,7 @@ class _Client:
         new: socket.socket,
         loop: Loop,
         exchange: Exchange,
-        on_closed: Callable[[_Client], None],
+        on_closed: Callable[[Client], None],
         on_too_slow: Callable[[], None],
     ) -> None:
         self.busy = False
@@ -127,7 +127,7 @@ class _Client:
         self._open = True
         self._timer_runs = False
         new.setblocking(False)
-        loop.watch(new.fileno(), self._read, self._go_on, on_failure=self.close)
+        loop.watch(new.fileno(), self._read, self.go_on, on_failure=self.close)
 
     def close(self) -> None:
         """Close the connection, once. What was to follow an unsent answer is still done."""
@@ -151,9 +151,9 @@ class _Client:
             return
         self._last_progress = self._loop.now
         self._exchange.take(data)
-        self._go_on()
+        self.go_on()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """Answer requests for as long as the other end takes the answers, a few of them a turn of the loop."""
         for _ in range(MOST_ANSWERS_PER_TURN):
             if not self._open or (self._unsent and not self._send()):
