@@ -33,6 +33,7 @@ ROOMS = (
     "datapath",
     "serving",
     "uapi",
+    "doctor",
     "control",
     "daemon",
     "cli",

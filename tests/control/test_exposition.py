@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.control.test_metrics import peer, status
 from tests.machine import HandLoop
 from vpntun.control.exposition import CONTENT_TYPE, PEERS_PER_TURN, SAMPLES_PER_TURN, Exposition
-from vpntun.serving.http import Answer
+from vpntun.serving.http import Answer, StreamAnswer
 
 MANY = 2 * SAMPLES_PER_TURN + 1
 
@@ -37,7 +37,7 @@ class Asked:
 
     def ask(self, method: str = "GET", target: str = "/metrics") -> Answer:
         """Ask until there is an answer."""
-        answers: list[Answer | None] = [None]
+        answers: list[Answer | StreamAnswer | None] = [None]
         readies = self.readies
 
         def is_answered() -> bool:
@@ -48,7 +48,7 @@ class Asked:
             self.loop.until(lambda: self.readies > readies)
             assert is_answered()
         [*_, answer] = answers
-        assert answer is not None
+        assert isinstance(answer, Answer)
         return answer
 
 
@@ -93,7 +93,7 @@ def test_those_who_ask_while_a_text_is_written_share_it() -> None:
 def test_nothing_else_is_answered_and_nothing_is_written_for_it(method: str, target: str, status: int) -> None:
     asked = Asked(1)
     answer = asked.exposition.answer(method, target)
-    assert answer is not None
+    assert isinstance(answer, Answer)
     assert (answer.status, asked.ranges) == (status, [])
 
 
