@@ -14,8 +14,9 @@ import pytest
 from tests.machine import NOBODY, HandLoop, logged, needs_root
 from tests.serving.test_unix_server import REQUEST, LineExchange
 from vpntun.errors import PortInUse, VpntunError
+from vpntun.serving.clients import MOST_CLIENTS, SECONDS_OF_SILENCE
+from vpntun.serving.exchange import Reply
 from vpntun.serving.public_server import PublicServer
-from vpntun.serving.unix_server import MOST_CLIENTS, SECONDS_OF_SILENCE, Reply
 from vpntun.types import Place
 
 

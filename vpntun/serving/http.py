@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 
 import h11
 
-from vpntun.serving.unix_server import Stream
+from vpntun.serving.exchange import Stream
 
 LARGEST_HEAD = 8 * 1024
 MOST_HEADERS = 32
@@ -92,7 +92,7 @@ def _fits(route: Route, names: Sequence[str]) -> bool:
 
 
 class HttpExchange:
-    """The requests and answers of one connection, as the `Exchange` of unix_server.py.
+    """The requests and answers of one connection, as the `Exchange` of exchange.py.
 
     `answer` gets a method and a target; it must refuse CONNECT. It returns None while it has no answer yet, and is then
     asked again at the next call of `next_answer`. `ended`: there will be no more answers, so the

@@ -1,7 +1,7 @@
 """Server without authentication, at a TCP address or a unix socket: whoever reaches it is served.
 
 So it may only offer what anybody may read, and nothing that changes the tunnel. Its clients have the limits of
-unix_server.py. Who reaches a unix socket is up to the owner of its folder: the socket has mode 0660, and a folder with
+clients.py. Who reaches a unix socket is up to the owner of its folder: the socket has mode 0660, and a folder with
 the set-group-ID bit gives it the folder's group.
 """
 
@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vpntun.errors import PortInUse, PrivilegeError, VpntunError
-from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
+from vpntun.serving.clients import MOST_CLIENTS, Clients
+from vpntun.serving.exchange import Exchange
 from vpntun.serving.listening import SocketInUse, give_up, listen
-from vpntun.serving.unix_server import MOST_CLIENTS, Client, Exchange
 from vpntun.types import Place, written
 
 OWNER_AND_GROUP = 0o660
@@ -30,11 +30,8 @@ class PublicServer:
         self, name: str, place: Path | Place, loop: Loop, new_exchange: Callable[[], Exchange], *, option: str
     ) -> None:
         """Bind the place and listen. Raises PortInUse, PrivilegeError or VpntunError."""
-        self._name = name
         self._loop = loop
-        self._new_exchange = new_exchange
-        self._clients: list[Client] = []
-        self._too_slow = Limited(NOTICE, "%s was too slow to send its request to %s, or to read the answer")
+        self._clients = Clients(name, loop, new_exchange)
         self._file: tuple[Path, tuple[int, int]] | None = None
         if isinstance(place, Path):
             self._listener, identity = _listen_at_path(name, place, option)
@@ -45,8 +42,7 @@ class PublicServer:
 
     def close(self) -> None:
         """Close all connections, and remove a unix socket unless its name belongs to another by now."""
-        for client in list(self._clients):
-            client.close()
+        self._clients.close()
         self._loop.forget(self._listener.fileno())
         if self._file is not None:
             give_up(*self._file)
@@ -54,19 +50,14 @@ class PublicServer:
 
     def go_on(self) -> None:
         """Give the clients answers that have become ready."""
-        for client in list(self._clients):
-            client.go_on()
+        self._clients.go_on()
 
     def _accept(self) -> None:
         accepted = self._loop.accept(self._listener)
         if accepted is None:
             return
         new, address = accepted
-        if len(self._clients) >= MOST_CLIENTS:
-            min(self._clients, key=lambda client: (client.busy, client.since)).close()
-        who = written(address[:2]) if isinstance(address, tuple) else "a client"
-        exchange, name = self._new_exchange(), self._name
-        self._clients.append(Client(new, self._loop, exchange, self._clients.remove, lambda: self._too_slow(who, name)))
+        self._clients.admit(new, written(address[:2]) if isinstance(address, tuple) else "a client")
 
 
 def _listen_at_path(name: str, path: Path, option: str) -> tuple[socket.socket, tuple[int, int]]:
