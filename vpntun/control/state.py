@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from vpntun.carriers.base import Carrier
@@ -61,8 +62,15 @@ class TunnelState:
 
     def status(self) -> dict[str, Any]:
         """Return the complete status."""
+        return self._status(self.tunnel)
+
+    def status_of_some(self, begin: int, end: int) -> dict[str, Any]:
+        """Return the status with the peers from number `begin` to before `end` only."""
+        return self._status(replace(self.tunnel, peers=self.tunnel.peers[begin:end]))
+
+    def _status(self, tunnel: Tunnel) -> dict[str, Any]:
         return status_of(
-            self.tunnel,
+            tunnel,
             self._link_of,
             starting=self.start.waits_for,
             is_resolved=self._is_resolved,
