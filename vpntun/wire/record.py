@@ -26,6 +26,7 @@ Integers are big endian. Each field is preceded by its offset in bytes; the kind
                 consecutive counters from the first on, each of which was sent in one datagram. lengths is the XOR of
                 the lengths of their plaintexts; sum is the XOR of the plaintexts, as long as the longest (see
                 core/records/parity.py).
+    9  LOAD     wire/inside/load.py has the fields
 
 Everything here handles untrusted bytes: they are authenticated, but the peer may be hostile. The parsers raise only
 BadPacket. Packets in a bundle are neither checked nor copied here: see `length_of` and `header_for`.
@@ -53,6 +54,7 @@ from vpntun.wire.transport_header import shape_of
 from vpntun.wire.vnet import SEGMENT_SIZE, UNFINISHED
 
 HELLO, BUNDLE, REPORT, PROBE, ECHO, PARITY = 1, 2, 3, 4, 5, 6
+LOAD = 9
 LAST_KIND = 0x3F
 LARGEST_RECORD = LARGEST - DATA_OVERHEAD
 
