@@ -13,6 +13,7 @@ from logging import INFO
 from pathlib import Path
 
 from vpntun.control.server import ControlServer
+from vpntun.control.speed import speed_routes
 from vpntun.control.state import TunnelState
 from vpntun.errors import InterfaceInUse, VpntunError
 from vpntun.runtime.log import NOTICE, log, notice
@@ -32,6 +33,7 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
             stop=loop.stop,
             reload=reload,
             reset=state.forget_timestamp,
+            more=speed_routes(state),
         )
     except InterfaceInUse:
         raise

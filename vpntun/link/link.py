@@ -157,9 +157,7 @@ class Link(SendingLink):
         """Count a dropped message or packet of this peer."""
         note_drop(self.drops, self._warnings, bad, source)
 
-    def _take_load(
-        self, session: Session, counter: int, datagrams: int, record: memoryview, source: Endpoint
-    ) -> None:
+    def _take_load(self, session: Session, counter: int, datagrams: int, record: memoryview, source: Endpoint) -> None:
         """Process the load of a speed test as if it were packets. Without a test it is dropped, and not reported."""
         now, is_wanted = self._loop.now, False
         try:

@@ -15,7 +15,7 @@ def test_a_path_with_a_deep_queue_is_filled_without_a_long_wait(rate: float, del
     path = Path(rate, delay, size=14_000)
     path.run(5)
     assert 0.9 <= path.rate_after(2) / rate <= 1.01
-    assert path.longest_wait(2) < 0.1 + delay
+    assert path.longest_wait(2) < 0.2 + delay
     assert path.longest_wait(0) < 0.35 + 3 * delay  # while it looks for the rate
 
 

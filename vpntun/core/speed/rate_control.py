@@ -2,8 +2,9 @@
 
     start     send 2.5 times what was delivered, until that grows no more, a queue builds up, or much is lost
     drain     send less than is delivered, until the queue is gone
-    cruise    send what is delivered. In each eighth round send a quarter more, to see whether more is delivered, and in
-              the next one a quarter less, so that the queue of that one empties
+    cruise    send what is delivered. In two of eight rounds send a quarter more, to see whether more is delivered: if
+              so, send twice as much for as long as that grows. In the next round send a quarter less, so that the queue
+              of those empties
 
     round       the time until a REPORT shows what a changed rate has done: a round trip, and the time that the peer
                 keeps a REPORT
@@ -30,8 +31,10 @@ FIRST_RATE = 128e3
 START_GAIN = 2.5
 GROWTH = 1.25
 ROUNDS_WITHOUT_GROWTH = 3
-UP, DOWN = 1.25, 0.75
+UP, UP_AGAIN, DOWN = 1.25, 2.0, 0.75
+MORE = 1.12
 CYCLE = 8
+UP_ROUNDS = 2
 DRAIN = 0.75
 LEAST_SHARE = 0.25
 
@@ -45,9 +48,11 @@ MOST_FLOOR = 0.3
 LOSS_SAMPLES = 8
 LEAST_IN_LOSS_SAMPLE = 140_000
 LONGEST_PAUSE = 4.0
-BURST = 0.005
-"""Seconds of the rate that may be sent at once."""
-LEAST_BURST = 3000
+BURST = 0.02
+"""Seconds of the rate that may be sent at once, after the program has had no time to send."""
+LEAST_BURST, MOST_BURST = 3000, 1_000_000
+LIMITED_BY_RATE = 0.8
+"""Share of the rate that must have been sent for the result to tell anything about the path."""
 LEAST_IN_FLIGHT = 64 * 1024
 UNREPORTED = 0.25
 
@@ -82,33 +87,32 @@ class RateControl:
         self._loss_since: Acknowledged | None = None
         self._best = 0.0
         self._stalled = 0
+        self._was_limited = False
         self._is_draining = False
-        self._phase = 0
+        self._phase = UP_ROUNDS
+        self._before_up = 0.0
+        self._up = UP
         self._round_since = now
         self._no_up_until = -NEVER
         self._no_up_pause = 1.0
         self._allowed = float(LEAST_BURST)
         self._allowed_at = now
-        self._seen_sent = 0
+        self._seen_sent = self._reported_sent = 0
 
     # What may be sent
 
     def allowance(self, sent: int, now: float) -> int:
         """Return how many bytes may be sent now. `sent`: bytes sent on the link since the test began, by anybody."""
-        most = max(LEAST_BURST, self.rate * BURST)
+        most = self._burst
         earned = self.rate * (now - self._allowed_at)
         self._allowed = min(most, self._allowed + earned) - (sent - self._seen_sent)
         self._allowed = max(self._allowed, -most)  # other traffic is not made up for
         self._allowed_at, self._seen_sent = now, sent
-        return max(0, int(min(self._allowed, self._most_in_flight - (sent - self._acknowledged_bytes))))
+        return max(0, int(min(self._allowed, self._most_in_flight - (sent - self._reported_sent))))
 
     def seconds_until(self, size: int) -> float:
         """Return after which time `size` bytes may be sent, if no REPORT comes."""
-        return max(0.0, (min(size, max(LEAST_BURST, self.rate * BURST)) - self._allowed) / self.rate)
-
-    @property
-    def _acknowledged_bytes(self) -> int:
-        return self._acknowledged[-1].sent if self._acknowledged else 0
+        return max(0.0, (min(size, self._burst) - self._allowed) / self.rate)
 
     @property
     def _most_in_flight(self) -> float:
@@ -127,6 +131,7 @@ class RateControl:
     def reported(self, report: Acknowledged) -> None:
         """Learn from a REPORT."""
         now = report.at
+        self._reported_sent = report.sent
         self._acknowledged.append(report)
         former = self._former(report)
         if former is None:
@@ -135,6 +140,7 @@ class RateControl:
         time = max(report.at - former.at, report.sent_at - former.sent_at)
         if sent > 0:
             self._delivered.append((now, (report.delivered - former.delivered) / time))
+            self._was_limited = sent / (report.sent_at - former.sent_at) >= LIMITED_BY_RATE * self.rate
         remembered = max(REMEMBERED, CYCLE * self._round)
         while self._delivered and self._delivered[0][0] < now - remembered:
             self._delivered.popleft()
@@ -168,10 +174,11 @@ class RateControl:
             known.appendleft(found)
         return found
 
-    def begin_session(self) -> None:
-        """Begin in a new session: no sample spans two."""
+    def begin_session(self, sent: int) -> None:
+        """Begin in a new session: no sample spans two. `sent`: bytes sent before it, of which no REPORT will tell."""
         self._acknowledged.clear()
         self._loss_since = None
+        self._reported_sent = sent
 
     # Decisions
 
@@ -179,6 +186,10 @@ class RateControl:
     def delivered(self) -> float:
         """Bytes a second that the path has delivered lately; 0 if unknown."""
         return max((rate for _, rate in self._delivered), default=0.0)
+
+    @property
+    def _burst(self) -> float:
+        return min(MOST_BURST, max(LEAST_BURST, self.rate * BURST))
 
     @property
     def _round(self) -> float:
@@ -204,7 +215,7 @@ class RateControl:
         if self.delivered >= GROWTH * self._best:
             self._best, self._stalled = self.delivered, 0
             return
-        self._stalled += 1
+        self._stalled += self._was_limited
         if self._stalled >= ROUNDS_WITHOUT_GROWTH or self._overflows:
             self._end_start(now)
 
@@ -228,9 +239,23 @@ class RateControl:
             self._is_draining = False
         if now - self._round_since >= self._round:
             self._round_since = now
-            self._phase = (self._phase + 1) % CYCLE
+            self._begin_round(delivered)
         if self._is_draining:
             self.rate = max(LEAST_SHARE * delivered, DRAIN * self._delivered[-1][1])
             return
-        gain = UP if self._phase == 0 and now >= self._no_up_until else DOWN if self._phase == 1 else 1.0
+        gain = 1.0
+        if self._phase < UP_ROUNDS and now >= self._no_up_until:
+            gain = self._up
+        elif self._phase == UP_ROUNDS:
+            gain = DOWN
         self.rate = gain * delivered / (1 - self._floor)
+
+    def _begin_round(self, delivered: float) -> None:
+        """Begin the next round of the cycle, or the rounds of more again if more was delivered."""
+        self._phase = (self._phase + 1) % CYCLE
+        if self._phase == UP_ROUNDS:
+            has_grown = delivered >= MORE * self._before_up
+            self._up = UP_AGAIN if has_grown else UP
+            self._phase = 0 if has_grown else UP_ROUNDS
+        if self._phase == 0:
+            self._before_up = delivered
