@@ -4,7 +4,8 @@
     up      this end sends, and the peer counts
     down    the peer sends, and this end counts
 
-The peer is asked for the state of the test every 0.75 s, and ends its part once nobody asks. Any failure ends the test, with its reason as `error`.
+The peer is asked for the state of the test every 0.75 s, and ends its part once nobody asks.
+Any failure ends the test, with its reason as `error`.
 """
 
 from __future__ import annotations
