@@ -25,6 +25,7 @@ from vpntun.link.link import Link
 from vpntun.process.start import Start
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Lookups
+from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Interface
 from vpntun.uapi.get import describe
@@ -42,6 +43,7 @@ class TunnelState:
     lookups      the look-ups of the peers' names; None before they begin
     links        the links, once there is one for each peer
     tap          where packets are captured; None before there is an engine
+    speed_tests  the speed tests of the links; None before the engine is made
     is_running   whether the tunnel has been set up and its loop runs
     """
 
@@ -55,6 +57,7 @@ class TunnelState:
         self.lookups: Lookups | None = None
         self.links: Links | None = None
         self.tap: Tap | None = None
+        self.speed_tests: SpeedTests | None = None
         self.is_running = False
         self._loop = loop
         self._drops = drops
