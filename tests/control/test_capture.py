@@ -163,7 +163,7 @@ def test_a_query_that_makes_no_sense_is_refused_and_starts_nothing(
     refused = tunnel.ask(query)
     assert isinstance(refused, Answer)
     assert refused.status == status
-    assert reason in refused.content["error"]
+    assert reason in refused.body.decode()
     assert not tunnel.is_tapped
 
 
