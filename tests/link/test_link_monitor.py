@@ -33,6 +33,9 @@ class Watched(TwoEnds):
         name = "alice" if link is self.alice.link else "bob"
         self.changes.append((name, up))
 
+    def states_changed(self, link: Link) -> None:
+        """Not of interest here."""
+
     def new_changes(self) -> set[tuple[str, bool]]:
         """Return the changes since the last call."""
         changes, self.changes = self.changes, []
@@ -68,11 +71,11 @@ def test_before_the_first_session_no_link_is_up(watched: Watched) -> None:
     watched.alice.send(PACKET)
     watched.pass_time(120)
     assert watched.new_changes() == set()
-    assert watched.monitor.summary == "0 of 2 peers connected"
+    assert watched.monitor.summary.startswith("0 of 2 peers connected;")
 
 
 def test_with_the_first_session_the_link_is_up_at_both_ends(up: Watched) -> None:
-    assert up.monitor.summary == "2 of 2 peers connected"
+    assert up.monitor.summary.startswith("2 of 2 peers connected;")
 
 
 def test_traffic_and_new_sessions_are_not_changes(up: Watched) -> None:
@@ -91,7 +94,7 @@ def test_a_packet_without_an_answer_for_15_s_takes_the_senders_link_down(up: Wat
     assert up.new_changes() == set()
     up.pass_time(2)
     assert up.new_changes() == {("alice", False)}
-    assert up.monitor.summary == "1 of 2 peers connected"
+    assert up.monitor.summary.startswith("1 of 2 peers connected;")
 
 
 def test_a_link_that_answers_again_up_again(up: Watched) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vpntun.control.server import ControlServer
 from vpntun.control.state import TunnelState
+from vpntun.control.verify import verify_routes
 from vpntun.errors import InterfaceInUse, VpntunError
 from vpntun.runtime.log import NOTICE, log, notice
 from vpntun.runtime.loop import Loop
@@ -32,6 +33,7 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
             stop=loop.stop,
             reload=reload,
             reset=state.forget_timestamp,
+            more={**verify_routes(state.verify)},
         )
     except InterfaceInUse:
         raise
