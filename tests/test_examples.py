@@ -195,6 +195,12 @@ def test_what_a_tunnel_is_doing(reader: Reader) -> None:
     assert not reader.lab.a.has_device("tun11")
 
 
+@pytest.mark.netns
+def test_the_check_of_a_link(reader: Reader) -> None:
+    reader.share_a_key()
+    reader.follow("check-of-a-link")
+
+
 def _without_changing_part(line: str) -> str:
     """Return a line of `show` without the part that changes from run to run."""
     title, colon, _ = line.partition(":")
