@@ -163,7 +163,19 @@ def test_a_phone(reader: Reader) -> None:
 
 
 SOMETIMES = ("loss", "delivered", "queue", "dropped")
-CHANGING = ("public key", "peer", "up for", "latest", "transfer", "round trip", "records", "path mtu")
+CHANGING = (
+    "public key",
+    "peer",
+    "up for",
+    "carrier",
+    "handshake",
+    "data",
+    "latest",
+    "transfer",
+    "round trip",
+    "records",
+    "path mtu",
+)
 
 
 @pytest.mark.netns
@@ -181,6 +193,12 @@ def test_what_a_tunnel_is_doing(reader: Reader) -> None:
                 reader.take(step)
     assert shown
     assert not reader.lab.a.has_device("tun11")
+
+
+@pytest.mark.netns
+def test_the_check_of_a_link(reader: Reader) -> None:
+    reader.share_a_key()
+    reader.follow("check-of-a-link")
 
 
 def _without_changing_part(line: str) -> str:
