@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from vpntun.watch.history import Drop, Series
 
 UNKNOWN = "-"
-BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
+BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇", "_.-~=*#"
+"""Bars from low to high. A full block would touch the line above."""
 AGES = ((86400, "d", 2), (3600, "h", 2), (60, "min", 2), (1, "s", 0))
 """Length of each unit, its name, and from how many of it on it is used: 90 s stay 90 s."""
 
