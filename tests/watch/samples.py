@@ -32,7 +32,7 @@ def history(*statuses: Mapping[str, Any]) -> TunnelHistory:
 def tunnel_of(count: int, interface: str = "tun3", **fields: Any) -> TunnelView:
     """Return a tunnel with this many peers, without notes. The last peer has the most traffic."""
     made = TunnelHistory(interface, 0.0, PATIENCE)
-    quiet = {"drops": {}, "queue": {"packets": 0, "bytes": 0}, **fields}
+    quiet = {"carrier_up": None, "drops": {}, "queue": {"packets": 0, "bytes": 0}, **fields}
     for second in range(3):
         peers = [
             peer(number, name=f"peer{number}", received_bytes=second * 1000 * (number + 1), **quiet)

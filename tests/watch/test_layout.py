@@ -69,12 +69,26 @@ def test_notes_name_the_queue_the_drops_and_a_missing_name() -> None:
     one = seen(status(peer(drops={"queue full": 1})), status(peer(**fields), clock=101.0))
     assert notes_of_peer(one) == (
         Note("waiting", "for the name nx.example", True),
-        Note("carrier", "no UDP answer for 2 h"),
         Note("queue", "1 packet, 1.37 KiB"),
         Note("dropped", "5 queue full (+4)", True),
     )
-    quiet: dict[str, Any] = {"queue": {"packets": 0, "bytes": 0}, "drops": {}, "carrier_reason": None}
+    quiet: dict[str, Any] = {"queue": {"packets": 0, "bytes": 0}, "drops": {}, "carrier_up": None}
     assert notes_of_peer(seen(status(peer(**quiet)))) == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (("udp", True, 180, "it answered first", None), "UDP for 3 min (it answered first)"),
+        (("tcp", True, 60, "no UDP answer", 7200), "TCP for 60 s (no UDP answer for 2 h)"),
+        (("udp", False, 5, "this host cannot send there", None), "down for 5 s (this host cannot send there)"),
+        ((None, False, None, None, None), "down"),
+    ],
+)
+def test_a_note_says_which_carrier_is_used_since_when_and_why(fields: tuple[Any, ...], text: str) -> None:
+    names = "carrier", "carrier_up", "carrier_up_for", "carrier_reason", "carrier_reason_for"
+    one = seen(status(peer(**dict(zip(names, fields, strict=True)))))
+    assert Note("carrier", text) in notes_of_peer(one)
 
 
 def test_notes_of_a_tunnel_say_what_it_waits_for_and_why_it_does_not_answer() -> None:

@@ -51,6 +51,11 @@ def age(seconds: float | None) -> str:
     return f"{seconds // length:.0f} {unit}"
 
 
+def lasting(seconds: float | None) -> str:
+    """Write for how long something has been so, to follow other words; nothing if that is unknown."""
+    return "" if seconds is None else f" for {age(seconds)}"
+
+
 def size(number: float) -> str:
     """Write a number of bytes: 999 B, 1.95 KiB, 12.3 MiB."""
     if number < 1000:
