@@ -234,6 +234,20 @@ def _labels(line: str) -> list[str]:
     return [word for word in line.split() if re.fullmatch("[a-z-]{4,}|up|down|q|UDP|MTU|tun11", word)]
 
 
+@pytest.mark.netns
+def test_doctor(reader: Reader) -> None:
+    """Every line must be the document's, except what this machine's clock, interpreter and version make of it."""
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed")
+    reader.share_a_key()
+    *first, last = steps(blocks("doctor")[0])
+    for step in first:
+        reader.take(step)
+    said = reader.run(reader.lab.b, "remote", f"{last.command} || test $? = 12").splitlines()
+    own = re.compile(r"  \w+ +(clock|interpreter|version) |\d+ ok, | +-> (have it kept right|use your distribution)")
+    assert [line for line in said if not own.match(line)] == [line for line in last.output if not own.match(line)]
+
+
 SERVER_WITH_A_NAMED_PEER = "[Interface]\nSharedKey = /etc/vpntun/vpntun.key\nRole = server\n\n[Peer]\nName = laptop\n"
 
 
