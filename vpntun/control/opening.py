@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from logging import INFO
 from pathlib import Path
 
+from vpntun.control.own_facts import routes_of_facts
 from vpntun.control.server import ControlServer
 from vpntun.control.state import TunnelState
 from vpntun.errors import InterfaceInUse, VpntunError
@@ -35,6 +36,7 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
             stop=loop.stop,
             reload=reload,
             reset=state.forget_timestamp,
+            more=routes_of_facts(state),
         )
     except InterfaceInUse:
         raise

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
+from typing import Any
 
 from vpntun.carriers.base import Carrier, ConnectionOwner, DatagramSource, Stream
 from vpntun.core.endpoint import Endpoint, Outcome, Reachable
@@ -41,6 +42,10 @@ from vpntun.types import CarrierName, Network, SocketAddress
 from vpntun.wire import record
 from vpntun.wire.message import Buffer
 
+AnswerRequest = Callable[[Link, "dict[str, Any]"], "Mapping[str, Any] | None"]
+"""Makes the answer to a request of a link's peer, from the request's body; None while it is not ready, so that a repeat
+of the request gets it. The peer is authenticated, not trusted."""
+
 SECONDS_TO_RECOVER = 1.0
 """Delay after an internal error before packets are sent that an interrupted callback left waiting."""
 
@@ -51,6 +56,7 @@ class Engine:
     links       every link, by its peer
     routes      table from allowed IPs to links
     takes       what this end can receive, a sum of record.TAKES_*: the offloads of its device among them
+    answers     what answers the requests of peers, by what they ask for (wire/inside/request.py)
 
     `identity`: None while this end has no private key; `node.identity` is set later. `network`: this host's routes for
     the packets that the engine sends. `own_addresses`: this machine's addresses, if the engine relays between peers.
@@ -77,6 +83,7 @@ class Engine:
         self.drops: Counter[str] = Counter() if drops is None else drops
         self.node = Node(identity)
         self.links: dict[Reachable, Link] = {}
+        self.answers: dict[int, AnswerRequest] = {}
         self.routes: RouteTable[Link] = RouteTable()
         self.schedule = Schedule(loop.internal_errors)
         self.seal_buffer = SealBuffer()
@@ -217,6 +224,21 @@ class Engine:
         """Check whether the link is up now, and whether the peer is reached from another port."""
         self._paths.follow_another(link)
         self.monitor.look(link)
+
+    def answer(self, link: Link, what: int, content: dict[str, Any]) -> Mapping[str, Any] | None:
+        """Return the answer to a request of a link's peer, None while it is not ready.
+
+        Its member "refused" says why there is none.
+        A failure is counted and logged here, and the peer learns only that there was one.
+        """
+        answer = self.answers.get(what)
+        if answer is None:
+            return {"refused": "this vpntun does not know the request"}
+        try:
+            return answer(link, content)
+        except Exception:
+            self.loop.internal_errors.note()
+            return {"refused": "internal error: the log of the tunnel has it"}
 
     def dial(
         self,
