@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.documents import CHECKOUT
+from tests.documents import CHECKOUT, table
 from tests.monitoring.exposition import exported_names
 
 RULES = CHECKOUT / "docs" / "metrics" / "alerts.yml"
@@ -140,6 +140,10 @@ def test_every_metric_in_a_rule_is_exported() -> None:
     named = set(re.findall(r"\b(?:vpntun|process)_\w+", RULES.read_text()))
     assert len(named) >= 10
     assert named <= exported_names()
+
+
+def test_every_alert_is_explained() -> None:
+    assert [row[0] for row in table("alerts")[1:]] == ALERTS
 
 
 @pytest.mark.parametrize("is_firing", [True, False], ids=["fires", "does not fire"])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import table
 from tests.monitoring.dashboard import DASHBOARD, PANELS, VARIABLES, queries
 from tests.monitoring.exposition import exported_names
 from tests.monitoring.test_alerts import RULES
@@ -57,6 +58,12 @@ def test_every_metric_on_the_dashboard_is_exported() -> None:
     asked = json.dumps([variable["query"] for variable in VARIABLES])
     named = set(re.findall(r"\b(?:vpntun|process)_\w+", "\n".join(queries("1m")) + asked))
     assert named <= exported_names()
+
+
+def test_every_metric_is_explained_and_no_other() -> None:
+    explained = [row[0].strip("`") for row in table("metrics")[1:]]
+    assert len(set(explained)) == len(explained)
+    assert set(explained) == {name for name in exported_names() if name.startswith("vpntun_")}
 
 
 def test_every_metric_of_a_link_is_on_the_dashboard_or_in_a_rule() -> None:

@@ -56,7 +56,7 @@ def _busy_tunnel(lab: Lab, tmp_path: Path) -> None:
     lab.ping(lab.a, "10.9.0.1")
     lab.a.run("ip", "address", "add", "10.77.0.1/32", "dev", "tun11")
     start_prometheus(lab, tmp_path)
-    lab.transfer(20_000_000, "10.9.0.1")
+    lab.transfer(20_000_000, "10.9.0.2", source=lab.b)
     lab.a.popen("ping", "-n", "-i0.2", "-c300", "-I10.77.0.1", "10.9.0.1")  # is not allowed to send from there
 
 
