@@ -57,9 +57,11 @@ from vpntun.runtime.internal_errors import InternalErrors
 from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
+from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.device import TunDevice
 from vpntun.tun.queries import interface_exists
 from vpntun.types import carriers_of
+from vpntun.wire.inside.request import SPEED
 
 
 def run(tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None = None) -> None:
@@ -121,6 +123,9 @@ class _Daemon:
         lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(lookups.close)
         self._engine = self._make_engine()
+        state.tap = self._engine.tap
+        state.speed_tests = SpeedTests(self._loop, self._engine.seal_buffer)
+        self._engine.answers[SPEED] = state.speed_tests.answer
         self._running = RunningTunnel(state, self._engine, self._host, self._names, lookups)
         stack.callback(self._running.close)
         if self._has_uapi:

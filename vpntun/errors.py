@@ -96,6 +96,10 @@ class CannotAsk(VpntunError):
     """The peer cannot be asked anything inside the tunnel now."""
 
 
+class CannotTest(VpntunError):
+    """A speed test cannot begin, or has failed."""
+
+
 class HookFailed(VpntunError):
     """A command that the operator set to run before the tunnel is used has failed."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
-from tests.cli.test_control import PEER, STATUS
+from tests.cli.sample_status import PEER, STATUS
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Routing, Tunnel
 from vpntun.crypto.keys import KeyPair, format_key

@@ -12,8 +12,10 @@ from contextlib import ExitStack
 from logging import INFO
 from pathlib import Path
 
+from vpntun.control.capture import Captures
 from vpntun.control.own_facts import routes_of_facts
 from vpntun.control.server import ControlServer
+from vpntun.control.speed import speed_routes
 from vpntun.control.state import TunnelState
 from vpntun.errors import InterfaceInUse, VpntunError
 from vpntun.runtime.log import NOTICE, log, notice
@@ -36,7 +38,11 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
             stop=loop.stop,
             reload=reload,
             reset=state.forget_timestamp,
-            more=routes_of_facts(state),
+            more={
+                **routes_of_facts(state),
+                **Captures(state, loop).routes(),
+                **speed_routes(state),
+            },
         )
     except InterfaceInUse:
         raise

@@ -1,4 +1,4 @@
-"""Facts that only the process of a tunnel knows, for ``vpntun doctor`` (GET /v1/doctor): no field is a secret."""
+"""Facts that only the process of a tunnel knows, for `vpntun doctor` (GET /v1/doctor): no field is a secret."""
 
 from __future__ import annotations
 

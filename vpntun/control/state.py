@@ -19,11 +19,13 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.control.reset import forget_timestamp
 from vpntun.control.status import status_of
 from vpntun.datapath.links import Links
+from vpntun.datapath.tap import Tap
 from vpntun.errors import DeviceError, VpntunError
 from vpntun.link.link import Link
 from vpntun.process.start import Start
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Lookups
+from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Interface
 from vpntun.uapi.get import describe
@@ -40,6 +42,8 @@ class TunnelState:
     mark         the mark of what the tunnel sends, 0 for none
     lookups      the look-ups of the peers' names; None before they begin
     links        the links, once there is one for each peer
+    tap          where packets are captured; None before there is an engine
+    speed_tests  the speed tests of the links; None before the engine is made
     is_running   whether the tunnel has been set up and its loop runs
     """
 
@@ -52,6 +56,8 @@ class TunnelState:
         self.mark = 0
         self.lookups: Lookups | None = None
         self.links: Links | None = None
+        self.tap: Tap | None = None
+        self.speed_tests: SpeedTests | None = None
         self.is_running = False
         self._loop = loop
         self._drops = drops

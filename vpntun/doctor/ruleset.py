@@ -1,4 +1,4 @@
-"""Ruleset of this host's packet filter, as ``nft --json list ruleset`` prints it: chains that surely drop a packet.
+"""Ruleset of this host's packet filter, as `nft --json list ruleset` prints it: chains that surely drop a packet.
 
 A chain of a hook drops a packet for certain if none of the rules that may match accepts it, and its policy, or a rule
 that matches for certain, drops it. What is not understood may match or not: sets, addresses, most matches of iptables.
