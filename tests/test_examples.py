@@ -19,6 +19,7 @@ from tests.documents import Step, blocks, steps
 from tests.netns.lab import STARTED, Lab, far, state_folders, sweep, until, why_not
 from tests.netns.test_ecn import watching
 from tests.reader import WIREGUARD, Reader
+from tests.terminal import Terminal
 from vpntun.wire.ip import tos_of
 
 
@@ -163,7 +164,19 @@ def test_a_phone(reader: Reader) -> None:
 
 
 SOMETIMES = ("loss", "delivered", "queue", "dropped")
-CHANGING = ("public key", "peer", "up for", "latest", "transfer", "round trip", "records", "path mtu")
+CHANGING = (
+    "public key",
+    "peer",
+    "up for",
+    "carrier",
+    "handshake",
+    "data",
+    "latest",
+    "transfer",
+    "round trip",
+    "records",
+    "path mtu",
+)
 
 
 @pytest.mark.netns
@@ -183,10 +196,42 @@ def test_what_a_tunnel_is_doing(reader: Reader) -> None:
     assert not reader.lab.a.has_device("tun11")
 
 
+@pytest.mark.netns
+def test_the_check_of_a_link(reader: Reader) -> None:
+    reader.share_a_key()
+    reader.follow("check-of-a-link")
+
+
 def _without_changing_part(line: str) -> str:
     """Return a line of `show` without the part that changes from run to run."""
     title, colon, _ = line.partition(":")
     return title + colon if title.strip().startswith(CHANGING) else line
+
+
+@pytest.mark.netns
+def test_watching(reader: Reader) -> None:
+    """The screen shows each line of the guide, with other values; a pipe gets a table once an interval."""
+    reader.share_a_key()
+    first, second = blocks("watching")
+    *before, live = steps(first)
+    for step in before:
+        reader.take(step)
+    wanted = [_labels(line) for line in live.output if line and not line.strip().startswith(SOMETIMES)]
+    command = reader.lab.a.enter(["sh", "-ec", live.command], binds=reader._binds("local"))
+    with Terminal(command, env=reader._environment()) as terminal:
+        terminal.until(lambda: all(each in map(_labels, terminal.lines) for each in wanted), f"for {wanted}")
+        terminal.type("q")
+        assert terminal.wait() == 0
+    [log] = steps(second)
+    shorter = log.command.replace("--watch 5", "--watch 0.5").replace("vpntun", "timeout -s INT 3 vpntun", 1)
+    said = reader.run(reader.lab.a, "local", f"cd ~; {shorter}")
+    assert said.count("handshake") >= 2
+    assert (reader.home / "tun11.log").read_text() == said
+
+
+def _labels(line: str) -> list[str]:
+    """Return the words of a line of the live view, without values and units."""
+    return [word for word in line.split() if re.fullmatch("[a-z-]{4,}|up|down|q|UDP|MTU|tun11", word)]
 
 
 SERVER_WITH_A_NAMED_PEER = "[Interface]\nSharedKey = /etc/vpntun/vpntun.key\nRole = server\n\n[Peer]\nName = laptop\n"
