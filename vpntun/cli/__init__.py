@@ -21,12 +21,15 @@ from vpntun.cli.files import check, up
 from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
 from vpntun.cli.phone import phone
 from vpntun.cli.signals import signal
+from vpntun.cli.speed import speed
 from vpntun.errors import VpntunError
 from vpntun.runtime.log import complain, note_crash
 
 STDIN, STDOUT, STDERR = range(3)
 
 for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, reset, down, signal, phone, doctor):
+    vpntun.add_command(command)
+for command in (speed,):
     vpntun.add_command(command)
 
 
