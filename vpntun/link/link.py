@@ -56,8 +56,8 @@ class LinkOwner(Protocol):
     def drain(self, link: Link) -> None:
         """Send the waiting packets until the path accepts no more."""
 
-    def answer(self, link: Link, what: int, content: dict[str, Any]) -> Mapping[str, Any]:
-        """Return the answer to a request of the link's peer. Raises nothing."""
+    def answer(self, link: Link, what: int, content: dict[str, Any]) -> Mapping[str, Any] | None:
+        """Return the answer to a request of the link's peer, None while it is not ready. Raises nothing."""
 
     def has_moved(self, link: Link) -> None:
         """Note that the peer's endpoint has changed."""

@@ -45,6 +45,15 @@ def test_a_repeated_request_gets_the_same_answer_which_is_made_once() -> None:
     assert content_of(answering.ask(8, 2.0)) == {"number": 2}
 
 
+def test_an_answer_that_is_not_ready_is_asked_for_again_by_the_repeat() -> None:
+    contents = [None, None, {"late": True}]
+    answerer = Answerer(lambda what, content: contents.pop(0))
+    sent = [answerer.received(Request(7, DOCTOR, b"{}"), now) for now in (0.0, 0.5, 1.5, 3.5)]
+    assert sent[:2] == [[], []]
+    assert content_of(sent[2]) == {"late": True}
+    assert sent[3] == sent[2]
+
+
 def test_few_answers_are_kept_and_none_for_long() -> None:
     answering = Answering()
     for id in range(MOST_KEPT + 1):

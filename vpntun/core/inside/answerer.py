@@ -1,7 +1,7 @@
 """Answers to one peer's requests: each is made once, kept for repeats of the request, and limited in rate.
 
     a request with a known id     gets the kept answer again
-    a request with another id     gets an answer that is made now
+    a request with another id     gets an answer that is made now; if it takes longer, a repeat of the request gets it
     too many requests             are dropped: 10 at once, 2 a second in the long run, repeats included
     an answer is kept             for 60 s, and at most 4 for a peer
 
@@ -26,8 +26,8 @@ RATE, BURST = 2.0, 10
 MOST_KEPT = 4
 KEPT_FOR = 60.0
 
-MakeAnswer = Callable[[int, "dict[str, Any]"], Mapping[str, Any]]
-"""Makes the answer to a request from what it asks for and its body. It raises nothing that it expects."""
+MakeAnswer = Callable[[int, "dict[str, Any]"], "Mapping[str, Any] | None"]
+"""Makes the answer to a request from what it asks for and its body; None while the answer is not ready."""
 
 
 class Answerer:
@@ -48,7 +48,10 @@ class Answerer:
         self.handle_timer(now)
         if request.id in self._kept:
             return self._kept[request.id][1]
-        body = pack_body(self._make(request.what, parse_body(request.body)))
+        content = self._make(request.what, parse_body(request.body))
+        if content is None:
+            return []
+        body = pack_body(content)
         if len(body) > LARGEST_ANSWER:
             body = pack_body({"refused": f"the answer has {len(body)} bytes, more than can be sent"})
         records = [answer.pack() for answer in answers_of(request.id, body)]
