@@ -30,13 +30,11 @@ STDIN, STDOUT, STDERR = range(3)
 
 COMMANDS = (
     *(up, check, show, reset, down, signal),
-    *(capture, doctor),
+    *(capture, doctor, speed),
     *(genkey, genpsk, keygen, pubkey, phone),
     *(mktun, rmtun),
 )
 for command in COMMANDS:
-    vpntun.add_command(command)
-for command in (speed,):
     vpntun.add_command(command)
 
 

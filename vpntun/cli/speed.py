@@ -65,7 +65,7 @@ def speed(interface: str, peer: str | None, seconds: int, as_json: bool) -> None
 def _measure(interface: str, query: str, show: Show) -> dict[str, Any]:
     """Let the tunnel measure, and return its report. Raises VpntunError."""
     with ControlClient(interface) as tunnel:
-        report = tunnel.ask("POST", f"/v1/speed/start?{query}")
+        report = tunnel.ask("POST", f"/v1/speed/run?{query}")
         try:
             while report["state"] == "running":
                 show(report)
