@@ -294,6 +294,22 @@ def test_metrics(reader: Reader) -> None:
 
 
 @pytest.mark.netns
+def test_the_speed_of_a_link(reader: Reader) -> None:
+    reader.share_a_key()
+    server, client, speed = steps(blocks("how-fast")[0])
+    reader.take(server)
+    reader.take(client)
+    said = reader.run(reader.lab.a, "local", speed.command).splitlines()
+    assert [_form(line) for line in said[-len(speed.output) :]] == [_form(line) for line in speed.output]
+
+
+def _form(line: str) -> str:
+    """Return a line without its blanks and with every number, key and unit of a rate alike."""
+    line = re.sub(r"to \S+ over", "to KEY over", line)
+    return re.sub(r"[\d.]+", "N", re.sub(r"\s+", " ", line)).replace("Gbit/s", "Mbit/s")
+
+
+@pytest.mark.netns
 def test_an_ordinary_user(reader: Reader) -> None:
     reader.follow("ordinary-user")
 
