@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.netns.lab import STARTED, Lab, far, state_folders, sweep, until, why_
 from tests.netns.test_ecn import watching
 from tests.reader import WIREGUARD, Reader
 from tests.terminal import Terminal
+from vpntun.capture.reading import CaptureReader
 from vpntun.wire.ip import tos_of
 
 
@@ -307,6 +309,30 @@ def _form(line: str) -> str:
     """Return a line without its blanks and with every number, key and unit of a rate alike."""
     line = re.sub(r"to \S+ over", "to KEY over", line)
     return re.sub(r"[\d.]+", "N", re.sub(r"\s+", " ", line)).replace("Gbit/s", "Mbit/s")
+
+
+@pytest.mark.netns
+def test_looking_at_the_packets(reader: Reader) -> None:
+    if shutil.which("tshark") is None:
+        pytest.skip("tshark is not installed")
+    reader.share_a_key()
+    [first, *captures] = [step for block in blocks("looking-at-the-packets") for step in steps(block)][1:]
+    reader.take(Step("remote#", "vpntun -s -i tun3"))
+    reader.take(first)
+    ping = reader.lab.a.popen("ping", "-i", "0.1", far(reader.lab))
+    said = [reader.run(reader.lab.a, "local", f"cd {reader.home}; {step.command}") for step in captures]
+    ping.process.send_signal(signal.SIGINT)
+    ping.wait()
+    printed, expected = said[0].splitlines(), reader._translate("\n".join(captures[0].output)).splitlines()
+    assert [_shape(line) for line in printed] in ([_shape(line) for line in expected][::step] for step in (1, -1))
+    assert said[1] == ""
+    assert len(list(CaptureReader().take((reader.home / "tunnel.pcapng").read_bytes()))) == 2
+    assert "Echo (ping) request" in said[2]
+
+
+def _shape(line: str) -> str:
+    """Return a printed packet without its time, the peer's key, and the numbers of the echo."""
+    return re.sub(r"^\S+|(?<=peer )[^:]+|(?<=id )\d+|(?<=seq )\d+", "", line)
 
 
 @pytest.mark.netns
