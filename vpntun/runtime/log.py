@@ -85,6 +85,14 @@ def notice(text: str, *arguments: object) -> None:
     log.log(NOTICE, text, *arguments)
 
 
+def tell(text: str, *arguments: object) -> None:
+    """Log a notice, and write it to stderr in any case, for somebody who waits at a terminal."""
+    notice(text, *arguments)
+    if not any(isinstance(handler, ToStderr) for handler in log.handlers):
+        with suppress(OSError):
+            print(f"vpntun: {text % arguments}", file=sys.stderr, flush=True)
+
+
 def note_crash() -> None:
     """Log the traceback of an unexpected error to the file or syslog, since stderr may be closed already."""
     if any(isinstance(handler, ToFile | ToSyslog) for handler in log.handlers):
