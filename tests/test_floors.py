@@ -35,6 +35,7 @@ ROOMS = (
     "datapath",
     "serving",
     "uapi",
+    "doctor",
     "control",
     "daemon",
     "cli",

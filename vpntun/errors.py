@@ -15,6 +15,7 @@ status; `vpntun.cli` maps one to the other in one place.
     9       NotInTime           the link was not up, or the daemon had not ended, within the time to wait for it
     10      HookFailed          one of the operator's commands failed, so the tunnel was not started
     11      NotRunning          no daemon holds the pid file
+    12      CheckFailed         `vpntun doctor` has found something that cannot work
     16      PairingFailed       the two machines were not paired: a wrong code, too late, or nobody answered
 
 `BadPacket` is separate: parsers of untrusted bytes raise it and nothing else. It never leaves the event loop. It
@@ -102,6 +103,12 @@ class NotRunning(VpntunError):
     """No daemon holds the pid file: it has ended, or was killed and left the file behind."""
 
     exit_status = 11
+
+
+class CheckFailed(VpntunError):
+    """A check of `vpntun doctor` has failed."""
+
+    exit_status = 12
 
 
 class PairingFailed(VpntunError):

@@ -51,6 +51,7 @@ class LineExchange:
 
     def __init__(self, service: Service) -> None:
         self.ended = False
+        self.stream = None
         self._service = service
         self._unread = b""
         self._no_more = False

@@ -16,6 +16,7 @@ import click
 from vpntun.cli.command import vpntun
 from vpntun.cli.control import down, reset, show
 from vpntun.cli.devices import mktun, rmtun
+from vpntun.cli.doctor import doctor
 from vpntun.cli.files import check, up
 from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
 from vpntun.cli.phone import phone
@@ -25,7 +26,7 @@ from vpntun.runtime.log import complain, note_crash
 
 STDIN, STDOUT, STDERR = range(3)
 
-for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, reset, down, signal, phone):
+for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, reset, down, signal, phone, doctor):
     vpntun.add_command(command)
 
 

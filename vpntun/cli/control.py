@@ -1,14 +1,13 @@
 """Commands for running tunnels: show, reset and down.
 
-`show` prints their status, with the titles of wg(8) and some more. `reset` makes a tunnel accept a peer again that it
-refuses for an old timestamp. `down` ends a tunnel. They ask the tunnel through its control socket.
+`show` prints their status, as describe.py writes it. `reset` makes a tunnel accept a peer again that it refuses for an
+old timestamp. `down` ends a tunnel. They ask the tunnel through its control socket.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from urllib.parse import quote
 
 import click
 
+from vpntun.cli.describe import describe
 from vpntun.cli.run_options import SECONDS
 from vpntun.config.finding import interface_of
 from vpntun.control.client import PATIENCE, ControlClient, running_interfaces
@@ -26,7 +26,6 @@ from vpntun.runtime.log import open_log
 from vpntun.runtime.logform import escape
 
 SECONDS_BETWEEN = 0.2
-UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
 @click.command()
@@ -128,120 +127,3 @@ def _print(status: dict[str, Any] | list[dict[str, Any]], as_json: bool) -> None
             click.echo()
         for line in describe(each):
             click.echo(escape(line))
-
-
-def describe(status: Mapping[str, Any]) -> Iterator[str]:
-    """Write a status line by line, without lines for unknown values."""
-    yield f"interface: {status['interface']}"
-    yield from _titled(
-        {
-            "public key": status["public_key"] or "(none: there is no private key)",
-            "listening port": status["listen_port"],
-            "mtu": status["mtu"],
-            "addresses": ", ".join(status["addresses"]),
-            "relay": "from peer to peer" if status["relay"] else None,
-            "up for": _duration(status["uptime"]),
-            "starting": status["starting"] and f"waiting for {status['starting']}",
-            "dropped": _drops(status["drops"]),
-        }
-    )
-    for peer in status["peers"]:
-        yield ""
-        yield f"peer: {peer['public_key']}"
-        yield from _titled(_peer(peer))
-
-
-def _peer(peer: Mapping[str, Any]) -> dict[str, Any]:
-    carrier, interval, seconds, loss = (
-        peer[name] for name in ("carrier", "persistent_keepalive", "round_trip", "loss")
-    )
-    exchanged = f"{_size(peer['received_bytes'])} received, {_size(peer['sent_bytes'])} sent"
-    return {
-        "name": peer["name"],
-        "preshared key": "(hidden)" if peer["preshared_key"] else None,
-        "endpoint": peer["endpoint"],
-        "carrier": carrier and carrier.upper(),
-        "state": _state(peer["state"], peer["unresolved"]),
-        "allowed ips": ", ".join(peer["allowed_ips"]) or "(none)",
-        "latest handshake": _ago(peer["latest_handshake_age"]),
-        "latest received": _ago(peer["latest_received_age"]),
-        "transfer": exchanged if peer["received_bytes"] or peer["sent_bytes"] else None,
-        "persistent keepalive": interval and f"every {_count(interval, 'second')}",
-        "round trip": seconds and f"{seconds * 1000:.2f} ms",
-        "loss": None if loss is None else f"{loss:.2%}" + (", protected" if peer["protected"] else ""),
-        "records": _records(peer["span"], peer["record_bytes"]),
-        "path mtu": peer["path_mtu"],
-        "delivered": _rate(peer["delivered_rate"]),
-        "lost on the way": _lost(peer["datagrams_lost"], peer["datagrams_sent"]),
-        "restored": _some(peer["records_restored"], "record"),
-        "unfinished": _some(peer["records_unfinished"], "record"),
-        "queue": _queue(**peer["queue"]),
-        "dropped": _drops(peer["drops"]),
-    }
-
-
-def _state(state: str, unresolved: str | None) -> str:
-    return state if unresolved is None else f"{state}, waiting for the name {unresolved}"
-
-
-def _titled(lines: Mapping[str, Any]) -> Iterator[str]:
-    for title, text in lines.items():
-        if text not in (None, ""):
-            yield f"  {title}: {text}"
-
-
-def _ago(age: float | None) -> str | None:
-    return None if age is None else f"{_duration(age)} ago"
-
-
-def _duration(seconds: float) -> str:
-    """Write a duration in years, days, hours, minutes and seconds, without those that are zero."""
-    left, parts = int(seconds), []
-    for unit, length in UNITS:
-        count, left = divmod(left, length)
-        if count:
-            parts.append(_count(count, unit))
-    return ", ".join(parts) or "0 seconds"
-
-
-def _count(number: float, unit: str) -> str:
-    """Write a number in full, with its unit: 1 second, 2 seconds, 1,234,567 records."""
-    return f"{number:,.15g} {unit}" if number == 1 else f"{number:,.15g} {unit}s"
-
-
-def _some(number: int | None, unit: str) -> str | None:
-    return _count(number, unit) if number else None
-
-
-def _size(number: int) -> str:
-    if number < 1024:
-        return f"{number} B"
-    size = number / 1024
-    for unit in ("KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.2f} {unit}"
-        size /= 1024
-    return f"{size:.2f} TiB"
-
-
-def _rate(rate: int | None) -> str | None:
-    if not rate:
-        return None
-    return f"{rate * 8 / 1e9:.2f} Gbit/s" if rate >= 1.25e8 else f"{rate * 8 / 1e6:.2f} Mbit/s"
-
-
-def _records(span: int | None, size: int | None) -> str | None:
-    datagrams = f"{_count(span, 'datagram')}, " if span is not None else ""
-    return f"up to {datagrams}{_size(size)}" if size else None
-
-
-def _lost(lost: int | None, sent: int | None) -> str | None:
-    return f"{lost:,} of {_count(sent, 'datagram')}" if lost and sent else None
-
-
-def _queue(packets: int, bytes: int) -> str | None:
-    return f"{_count(packets, 'packet')}, {_size(bytes)}" if packets else None
-
-
-def _drops(drops: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(drops.items(), key=lambda drop: -drop[1]))

@@ -25,7 +25,7 @@ from vpntun.errors import AmbiguousPeer, InterfaceInUse, NoSuchPeer, VpntunError
 from vpntun.runtime.folders import named_here, run_folder
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
-from vpntun.serving.http import Answer, HttpExchange, Route, follow, refusal
+from vpntun.serving.http import Answer, HttpExchange, Route, StreamAnswer, follow, refusal
 from vpntun.serving.listening import SocketInUse
 from vpntun.serving.unix_server import UnixServer
 
@@ -94,7 +94,7 @@ class ControlServer:
         """Close all connections, and remove the socket unless its name belongs to another by now."""
         self._server.close()
 
-    def _answer(self, method: str, target: str) -> Answer:
+    def _answer(self, method: str, target: str) -> Answer | StreamAnswer:
         try:
             return follow(self._routes, method, target)
         except (VpntunError, OSError) as error:

@@ -3,7 +3,7 @@
 h11 parses. These are the rules:
 
     a request       has at most some 8 KiB of head, 32 headers, and 4 KiB of body, which is ignored
-    its answer      is one JSON object
+    its answer      is one JSON object, or a stream, after which the connection is closed
     the next one    is read once the answer to this one was taken, so answers come in the order of the requests
     a bad one       (too large, or not HTTP) is answered with 400, 413 or 431, and nothing after it is read
 """
@@ -11,13 +11,15 @@ h11 parses. These are the rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
 import h11
+
+from vpntun.serving.unix_server import Stream
 
 LARGEST_HEAD = 8 * 1024
 MOST_HEADERS = 32
@@ -42,6 +44,14 @@ class Answer:
         object.__setattr__(self, "body", json.dumps(self.content).encode())
 
 
+@dataclass(frozen=True)
+class StreamAnswer:
+    """An answer that is sent in chunks as something happens, until the stream ends."""
+
+    content_type: str
+    stream: Stream
+
+
 def refusal(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> Answer:
     """Make an answer that says why a request was not done."""
     return Answer(status, {"error": reason}, headers)
@@ -49,24 +59,33 @@ def refusal(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> Answe
 
 @dataclass(frozen=True)
 class Route:
-    """One path: its method, and the function `act` that answers. The query's fields become the arguments of `act`."""
+    """One path: its method, and the function `act` that answers. The query's fields become the arguments of `act`.
+
+    `lists`: fields that may be given several times; their arguments are lists of all values.
+    """
 
     method: str
-    act: Callable[..., Answer]
+    act: Callable[..., Answer | StreamAnswer]
     fields: frozenset[str] = frozenset()
+    lists: frozenset[str] = frozenset()
 
 
-def follow(routes: Mapping[str, Route], method: str, target: str) -> Answer:
+def follow(routes: Mapping[str, Route], method: str, target: str) -> Answer | StreamAnswer:
     """Answer a request by the route of its path; refuse it if there is no route, or if the query does not fit."""
     path, _, query = target.partition("?")
     route = routes.get(path)
     fields = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)  # keys contain "+"
-    names = [name for name, _ in fields]
-    if route is None or len(set(names)) < len(names) or not route.fields.issuperset(names):
+    if route is None or not _fits(route, [name for name, _ in fields]):
         return refusal(HTTPStatus.NOT_FOUND, f"there is no {target}; there are {', '.join(routes)}")
     if method != route.method:
         return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {route.method}", ("Allow", route.method))
-    return route.act(**dict(fields))
+    lists = {name: [text for each, text in fields if each == name] for name, _ in fields if name in route.lists}
+    return route.act(**{**dict(fields), **lists})
+
+
+def _fits(route: Route, names: Sequence[str]) -> bool:
+    once = [name for name in names if name not in route.lists]
+    return len(set(once)) == len(once) and route.fields.issuperset(once)
 
 
 class HttpExchange:
@@ -76,8 +95,9 @@ class HttpExchange:
     connection may close once those taken have left.
     """
 
-    def __init__(self, answer: Callable[[str, str], Answer]) -> None:
+    def __init__(self, answer: Callable[[str, str], Answer | StreamAnswer]) -> None:
         self.ended = False
+        self.stream: Stream | None = None
         self._answer = answer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
         self._request: h11.Request | None = None
@@ -89,11 +109,22 @@ class HttpExchange:
         return self._http.their_state is h11.IDLE and not self._http.trailing_data[0]
 
     def take(self, data: bytes) -> None:
-        """Take bytes that arrived; b"" is the end of the stream. Do not call this after that, or once `ended`."""
-        self._http.receive_data(data)
+        """Take bytes that arrived; b"" is the end of them. Do not call this after that, or once `ended`.
+
+        While a stream is sent, nothing is read but the end, which ends the stream.
+        """
+        if self.stream is None:
+            self._http.receive_data(data)
+        elif not data:
+            self.stream.end()
 
     def next_answer(self) -> tuple[bytes, Callable[[], None] | None] | None:
-        """Return the next answer, and what to do once it has left; None if more bytes are needed, or once `ended`."""
+        """Return the next answer, and what to do once it has left; None if more bytes are needed, or once `ended`.
+
+        An answer may be the next piece of a stream.
+        """
+        if self.stream is not None:
+            return self._next_piece(self.stream)
         while not self.ended:
             try:
                 event = self._http.next_event()
@@ -109,12 +140,26 @@ class HttpExchange:
                     return self._pack(refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long: send none"))
             elif isinstance(event, h11.EndOfMessage) and self._request is not None:
                 request = self._request
-                return self._pack(self._answer(request.method.decode("ascii"), request.target.decode("ascii")))
+                answer = self._answer(request.method.decode("ascii"), request.target.decode("ascii"))
+                return self._pack(answer) if isinstance(answer, Answer) else self._begin_stream(answer)
             elif isinstance(event, h11.ConnectionClosed):
                 self.ended = True
             else:
                 break
         return None
+
+    def _begin_stream(self, answer: StreamAnswer) -> tuple[bytes, None]:
+        self.stream = answer.stream
+        headers = [("Content-Type", answer.content_type), ("Connection", "close")]
+        return self._http.send(h11.Response(status_code=200, reason=b"OK", headers=headers)) or b"", None
+
+    def _next_piece(self, stream: Stream) -> tuple[bytes, None] | None:
+        if piece := stream.take():
+            return self._http.send(h11.Data(data=piece)) or b"", None
+        if self.ended or not stream.ended:
+            return None
+        self.ended = True
+        return self._http.send(h11.EndOfMessage()) or b"", None
 
     def _pack(self, answer: Answer) -> tuple[bytes, Callable[[], None] | None]:
         http, request, status = self._http, self._request, answer.status

@@ -8,6 +8,8 @@ connect. They are served a little at a time, and the loop never waits for them.
     of 10 s; a notice says so if a client is too slow
     a client that does not read its answers is not read from
     8 clients; one more replaces the one that was idle for the longest, or the oldest if all are busy
+    a stream, an answer that goes on until something happens, has no limits of time until it has ended; its client is
+    replaced last. A client that closes its connection, or sends no more, ends the stream
 
 listening.py decides who gets the socket's name.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from logging import INFO
 from pathlib import Path
 from typing import Protocol
@@ -30,13 +33,36 @@ SECONDS_OF_SILENCE = 10.0
 SECONDS_TO_FINISH = 60.0
 READ_SIZE = 4096
 MOST_ANSWERS_PER_TURN = 4
+SECONDS_FOR_LAST_PIECES = 1.0
+"""How long the end of the server may wait for one client to read the end of its stream."""
 
 Reply = tuple[bytes, Callable[[], None] | None]
 """The bytes of an answer, and what to do once they have left, if anything."""
 
 
+class Stream(Protocol):
+    """An answer in pieces, which come as something happens."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether there will be no more pieces than those that wait to be taken."""
+
+    def take(self) -> bytes:
+        """Return the next piece, or b"" while there is none."""
+
+    def call_on_more(self, callback: Callable[[], None]) -> None:
+        """Call back whenever there is a piece again, or the stream has ended."""
+
+    def end(self) -> None:
+        """End the stream, because its client or the server has ended. It may have ended before."""
+
+
 class Exchange(Protocol):
     """The requests and answers of one connection."""
+
+    @property
+    def stream(self) -> Stream | None:
+        """The stream that is being sent to the client."""
 
     @property
     def idle(self) -> bool:
@@ -81,6 +107,7 @@ class UnixServer:
     def close(self) -> None:
         """Close all connections, and remove the socket unless its name belongs to another by now."""
         for client in list(self._clients):
+            client.finish_stream()
             client.close()
         self._loop.forget(self._listener.fileno())
         give_up(self.path, self._identity)
@@ -97,7 +124,7 @@ class UnixServer:
             new.close()
             return
         if len(self._clients) >= MOST_CLIENTS:
-            min(self._clients, key=lambda client: (client.busy, client.since)).close()
+            min(self._clients, key=lambda client: (client.streams, client.busy, client.since)).close()
         exchange, name = self._new_exchange(), self._name
         self._clients.append(
             _Client(new, self._loop, exchange, self._clients.remove, lambda: self._too_slow(process, name))
@@ -105,7 +132,11 @@ class UnixServer:
 
 
 class _Client:
-    """One connection. `busy`: a request has begun and its answer has not left. `since`: when `busy` last changed."""
+    """One connection.
+
+    `busy`: a request has begun, its answer has not left, and time is limited. `since`: when `busy` last changed.
+    `streams`: a stream is being sent.
+    """
 
     def __init__(
         self,
@@ -115,7 +146,7 @@ class _Client:
         on_closed: Callable[[_Client], None],
         on_too_slow: Callable[[], None],
     ) -> None:
-        self.busy = False
+        self.busy = self.streams = False
         self.since = self._last_progress = loop.now
         self._socket = new
         self._loop = loop
@@ -125,6 +156,7 @@ class _Client:
         self._unsent = memoryview(b"")
         self._then: Callable[[], None] | None = None
         self._open = True
+        self._sends_more = True
         self._timer_runs = False
         new.setblocking(False)
         loop.watch(new.fileno(), self._read, self._go_on, on_failure=self.close)
@@ -138,6 +170,24 @@ class _Client:
         self._socket.close()
         self._on_closed(self)
         self._finish_answer()
+        if self._exchange.stream is not None:
+            self._exchange.stream.end()
+
+    def finish_stream(self) -> None:
+        """End the stream, and send what is left of it, for which the client has a moment."""
+        if self._exchange.stream is None:
+            return
+        self._exchange.stream.end()
+        end = self._loop.time() + SECONDS_FOR_LAST_PIECES
+        with suppress(OSError):
+            while True:
+                while self._unsent:
+                    self._socket.settimeout(max(0.001, end - self._loop.time()))
+                    self._unsent = self._unsent[self._socket.send(self._unsent) :]
+                answer = self._exchange.next_answer()
+                if answer is None:
+                    break
+                self._unsent = memoryview(answer[0])
 
     def _read(self) -> None:
         if not self._open:
@@ -150,6 +200,7 @@ class _Client:
             self.close()
             return
         self._last_progress = self._loop.now
+        self._sends_more = bool(data)
         self._exchange.take(data)
         self._go_on()
 
@@ -166,8 +217,21 @@ class _Client:
         if self._open and self._exchange.ended and not self._unsent:
             self.close()
         if self._open:
-            self._loop.await_writable(self._socket.fileno(), bool(self._unsent), alone=True)
+            self._follow_stream()
+            alone = not self.streams or not self._sends_more
+            self._loop.await_writable(self._socket.fileno(), bool(self._unsent), alone=alone)
             self._keep_time()
+
+    def _follow_stream(self) -> None:
+        stream = self._exchange.stream
+        if stream is not None and not self.streams:
+            stream.call_on_more(self._has_more)
+        self.streams = stream is not None
+
+    def _has_more(self) -> None:
+        """Send the next piece in the next turn of the loop, with all that this turn still adds to it."""
+        if self._open:
+            self._loop.await_writable(self._socket.fileno(), True)
 
     def _send(self) -> bool:
         """Send what the kernel takes, and return whether all of it has left."""
@@ -188,7 +252,9 @@ class _Client:
             then()
 
     def _keep_time(self) -> None:
-        busy = bool(self._unsent) or not self._exchange.idle
+        stream = self._exchange.stream
+        is_running = stream is not None and not stream.ended
+        busy = not is_running and (bool(self._unsent) or not self._exchange.idle)
         if busy != self.busy:
             self.busy, self.since = busy, self._loop.now
         if busy and not self._timer_runs:

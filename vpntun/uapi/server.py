@@ -117,6 +117,7 @@ class UapiExchange:
 
     def __init__(self, answer: Callable[[SetRequest | BadRequest | None], Iterator[str]]) -> None:
         self.ended = False
+        self.stream = None
         self._answer = answer
         self._received = bytearray()
         self._no_more = self._is_last = False

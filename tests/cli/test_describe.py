@@ -1,0 +1,109 @@
+"""Text of a status: what has a line, and how sizes, rates and durations are written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.cli.sample_status import PEER, STATUS, TEXT
+from vpntun.cli.describe import describe
+
+UNKNOWN = dict.fromkeys(
+    (
+        "endpoint",
+        "carrier",
+        "latest_handshake",
+        "latest_handshake_age",
+        "latest_received",
+        "latest_received_age",
+        "persistent_keepalive",
+        "round_trip",
+        "loss",
+        "span",
+        "protected",
+        "record_bytes",
+        "path_mtu",
+        "delivered_rate",
+        "datagrams_sent",
+        "datagrams_lost",
+        "records_restored",
+        "records_unfinished",
+    )
+)
+
+
+def lines(**peer: Any) -> dict[str, str]:
+    """Return the lines of a peer by their titles."""
+    text = list(describe({**STATUS, "peers": [{**PEER, **peer}]}))
+    return dict(line.strip().split(": ", 1) for line in text[text.index("") + 1 :])
+
+
+def test_show_prints_everything_that_is_known() -> None:
+    assert "\n".join(describe(STATUS)) == TEXT
+
+
+def test_show_says_that_there_is_no_private_key() -> None:
+    assert list(describe({**STATUS, "public_key": None}))[1] == "  public key: (none: there is no private key)"
+
+
+def test_an_unknown_value_has_no_line() -> None:
+    fresh = {**PEER, **UNKNOWN, "name": "", "preshared_key": False, "received_bytes": 0, "sent_bytes": 0}
+    fresh |= {"allowed_ips": [], "queue": {"packets": 0, "bytes": 0}, "drops": {}, "state": "waiting"}
+    assert lines(**fresh) == {"peer": PEER["public_key"], "state": "waiting", "allowed ips": "(none)"}
+    quiet = {**STATUS, "listen_port": None, "addresses": [], "relay": False, "drops": {}, "peers": []}
+    assert [line.split(":")[0].strip() for line in describe(quiet)] == [
+        "interface",
+        "public key",
+        "mtu",
+        "up for",
+    ]
+
+
+def test_the_name_that_a_peer_or_the_start_waits_for_is_printed() -> None:
+    waiting = {**STATUS, "starting": "the name nx.invalid", "peers": []}
+    assert "  starting: waiting for the name nx.invalid" in describe(waiting)
+    assert lines(state="connecting", unresolved="nx.invalid")["state"] == "connecting, waiting for the name nx.invalid"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 seconds ago"),
+        (1, "1 second ago"),
+        (60, "1 minute ago"),
+        (3661, "1 hour, 1 minute, 1 second ago"),
+        (366 * 86400, "1 year, 1 day ago"),
+    ],
+)
+def test_an_age_is_printed_as_a_duration(seconds: int, said: str) -> None:
+    assert lines(latest_handshake_age=seconds)["latest handshake"] == said
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (1, "1 B"),
+        (1023, "1023 B"),
+        (1024, "1.00 KiB"),
+        (1 << 20, "1.00 MiB"),
+        (3 << 29, "1.50 GiB"),
+        (1 << 50, "1024.00 TiB"),
+    ],
+)
+def test_a_size_is_printed_in_binary_units(size: int, said: str) -> None:
+    assert lines(received_bytes=size)["transfer"] == f"{said} received, 3.00 KiB sent"
+
+
+def test_a_rate_is_printed_in_bits() -> None:
+    assert lines(delivered_rate=153_402_641)["delivered"] == "1.23 Gbit/s"
+    assert lines(delivered_rate=1000)["delivered"] == "0.01 Mbit/s"
+
+
+def test_over_tcp_a_record_is_one_frame() -> None:
+    assert lines(carrier="tcp", span=None)["records"] == "up to 62.30 KiB"
+
+
+def test_a_loss_of_zero_is_printed_and_an_unknown_loss_is_not() -> None:
+    assert lines(loss=0.0, protected=False)["loss"] == "0.00%"
+    assert "loss" not in lines(loss=None)

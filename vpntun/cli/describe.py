@@ -1,0 +1,131 @@
+"""Text of a tunnel's status, as `show` prints it: the titles of wg(8), and some more.
+
+The functions that write a size, a rate, a duration or a number with its unit serve every command that prints them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+
+
+def describe(status: Mapping[str, Any]) -> Iterator[str]:
+    """Write a status line by line, without lines for unknown values."""
+    yield f"interface: {status['interface']}"
+    yield from _titled(
+        {
+            "public key": status["public_key"] or "(none: there is no private key)",
+            "listening port": status["listen_port"],
+            "mtu": status["mtu"],
+            "addresses": ", ".join(status["addresses"]),
+            "relay": "from peer to peer" if status["relay"] else None,
+            "up for": duration_text(status["uptime"]),
+            "starting": status["starting"] and f"waiting for {status['starting']}",
+            "dropped": _drops(status["drops"]),
+        }
+    )
+    for peer in status["peers"]:
+        yield ""
+        yield f"peer: {peer['public_key']}"
+        yield from _titled(_peer(peer))
+
+
+def _peer(peer: Mapping[str, Any]) -> dict[str, Any]:
+    carrier, interval, seconds, loss = (
+        peer[name] for name in ("carrier", "persistent_keepalive", "round_trip", "loss")
+    )
+    exchanged = f"{size_text(peer['received_bytes'])} received, {size_text(peer['sent_bytes'])} sent"
+    return {
+        "name": peer["name"],
+        "preshared key": "(hidden)" if peer["preshared_key"] else None,
+        "endpoint": peer["endpoint"],
+        "carrier": carrier and carrier.upper(),
+        "state": _state(peer["state"], peer["unresolved"]),
+        "allowed ips": ", ".join(peer["allowed_ips"]) or "(none)",
+        "latest handshake": ago_text(peer["latest_handshake_age"]),
+        "latest received": ago_text(peer["latest_received_age"]),
+        "transfer": exchanged if peer["received_bytes"] or peer["sent_bytes"] else None,
+        "persistent keepalive": interval and f"every {count_text(interval, 'second')}",
+        "round trip": seconds and f"{seconds * 1000:.2f} ms",
+        "loss": None if loss is None else f"{loss:.2%}" + (", protected" if peer["protected"] else ""),
+        "records": _records(peer["span"], peer["record_bytes"]),
+        "path mtu": peer["path_mtu"],
+        "delivered": rate_text(peer["delivered_rate"]),
+        "lost on the way": _lost(peer["datagrams_lost"], peer["datagrams_sent"]),
+        "restored": _some(peer["records_restored"], "record"),
+        "unfinished": _some(peer["records_unfinished"], "record"),
+        "queue": _queue(**peer["queue"]),
+        "dropped": _drops(peer["drops"]),
+    }
+
+
+def _state(state: str, unresolved: str | None) -> str:
+    return state if unresolved is None else f"{state}, waiting for the name {unresolved}"
+
+
+def _titled(lines: Mapping[str, Any]) -> Iterator[str]:
+    for title, text in lines.items():
+        if text not in (None, ""):
+            yield f"  {title}: {text}"
+
+
+def ago_text(age: float | None) -> str | None:
+    """Write an age as a duration before now; None if it is unknown."""
+    return None if age is None else f"{duration_text(age)} ago"
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration in years, days, hours, minutes and seconds, without those that are zero."""
+    left, parts = int(seconds), []
+    for unit, length in UNITS:
+        count, left = divmod(left, length)
+        if count:
+            parts.append(count_text(count, unit))
+    return ", ".join(parts) or "0 seconds"
+
+
+def count_text(number: float, unit: str) -> str:
+    """Write a number in full, with its unit: 1 second, 2 seconds, 1,234,567 records."""
+    return f"{number:,.15g} {unit}" if number == 1 else f"{number:,.15g} {unit}s"
+
+
+def _some(number: int | None, unit: str) -> str | None:
+    return count_text(number, unit) if number else None
+
+
+def size_text(number: int) -> str:
+    """Write a number of bytes in binary units: 1023 B, 1.50 GiB."""
+    if number < 1024:
+        return f"{number} B"
+    size = number / 1024
+    for unit in ("KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.2f} {unit}"
+        size /= 1024
+    return f"{size:.2f} TiB"
+
+
+def rate_text(rate: int | None) -> str | None:
+    """Write a rate, given in bytes a second, in bits a second; None if it is unknown or zero."""
+    if not rate:
+        return None
+    return f"{rate * 8 / 1e9:.2f} Gbit/s" if rate >= 1.25e8 else f"{rate * 8 / 1e6:.2f} Mbit/s"
+
+
+def _records(span: int | None, size: int | None) -> str | None:
+    datagrams = f"{count_text(span, 'datagram')}, " if span is not None else ""
+    return f"up to {datagrams}{size_text(size)}" if size else None
+
+
+def _lost(lost: int | None, sent: int | None) -> str | None:
+    return f"{lost:,} of {count_text(sent, 'datagram')}" if lost and sent else None
+
+
+def _queue(packets: int, bytes: int) -> str | None:
+    return f"{count_text(packets, 'packet')}, {size_text(bytes)}" if packets else None
+
+
+def _drops(drops: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(drops.items(), key=lambda drop: -drop[1]))
