@@ -163,14 +163,16 @@ def _pair(host: str | None, port: int, path: Path) -> None:
     """Make the shared key file together with the other end. Raises VpntunError."""
     # Only a command that pairs needs these, which take 50 ms to load.
     from vpntun.pairing.calling import pair_as_client
+    from vpntun.pairing.interrupts import ended_by_signals
     from vpntun.pairing.listening import pair_as_server
     from vpntun.pairing.terminal import ask_code, check_terminal, show_code
 
-    if host is None:
-        check_terminal()
-        pair_as_server(path, port, show_code)
-    else:
-        pair_as_client(path, host, port, ask_code)
+    with ended_by_signals():
+        if host is None:
+            check_terminal()
+            pair_as_server(path, port, show_code)
+        else:
+            pair_as_client(path, host, port, ask_code)
 
 
 def _tunnel_with(

@@ -19,6 +19,7 @@ from vpntun.core.pairing.messages import SIZE, OtherVersion, Reason
 from vpntun.core.pairing.server import MOST_TRIES, describe_tries
 from vpntun.crypto.pairing import PairingCode, check_installed
 from vpntun.errors import BadPacket, KeyFileError, PairingFailed
+from vpntun.pairing.interrupts import Interrupted
 from vpntun.pairing.terminal import tell_paired
 from vpntun.runtime.log import tell
 from vpntun.types import written
@@ -57,7 +58,7 @@ def _keep(path: Path, call: Call, agreed: Agreed) -> None:
     with prepared_shared(path, agreed.secret) as publish:
         try:
             settled = call.settle(agreed)
-        except KeyboardInterrupt:
+        except Interrupted:
             tell("no key was written here; if the other end has made a key file just now, remove it there")
             raise
         if settled is not None and not settled.is_written:

@@ -30,6 +30,7 @@ from vpntun.core.pairing.server import (
 )
 from vpntun.crypto.pairing import PairingCode, check_installed, new_code, shown
 from vpntun.errors import BadPacket, KeyFileError, PairingFailed
+from vpntun.pairing.interrupts import Interrupted
 from vpntun.pairing.terminal import tell_paired
 from vpntun.runtime.log import tell
 from vpntun.runtime.loop import Loop
@@ -56,7 +57,7 @@ def pair_as_server(path: Path, port: int, show: Callable[[str], None]) -> None:
         show(shown(code))
         try:
             waiting.wait()
-        except KeyboardInterrupt:
+        except Interrupted:
             waiting.explain_break()
             raise
 
