@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import re
 import sys
 from pathlib import Path
 
+import nacl.bindings as sodium
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +31,10 @@ from vpntun.errors import BadPacket, ConfigurationError, VpntunError
 
 VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "pairing.json").read_text())
 FIELD = 2**255 - 19
+ORDER = 2**252 + 27742317777372353535851937790883648493
+M = bytes.fromhex("15cfd18e385952982b6a8f8c7854963b58e34388c8e6dae891db756481a02312")
+N = bytes.fromhex("f04f2e7eb734b2a8f8b472eaf9c3c632576ac64aea650b496a8a20ff00e583c3")
+times, base = sodium.crypto_scalarmult_ed25519_noclamp, sodium.crypto_scalarmult_ed25519_base_noclamp
 codes = st.text(ALPHABET, min_size=CODE_SIZE, max_size=CODE_SIZE)
 
 
@@ -88,6 +95,29 @@ def test_ends_with_different_codes_have_different_keys(one: str, other: str) -> 
 def test_two_ends_of_the_same_role_have_different_keys() -> None:
     one, other = PairingCode("7KQ2M9XD", "client").begin(), PairingCode("7KQ2M9XD", "client").begin()
     assert one.finish(other.element) != other.finish(one.element)
+
+
+def test_libsodium_computes_the_same_keys_by_the_protocol_document() -> None:
+    """A second implementation, of docs/protocol.rst, checks the vector."""
+
+    def digest(*parts: bytes) -> bytes:
+        return hashlib.sha256(b"".join(parts)).digest()
+
+    def scalar(drawn: bytes) -> bytes:
+        return (int.from_bytes(drawn, "big") % ORDER).to_bytes(32, "little")
+
+    code = VECTOR["code"].encode()
+    extracted = hmac.digest(bytes(32), code, "sha256")
+    first = hmac.digest(extracted, b"SPAKE2 pw\x01", "sha256")
+    w = scalar((first + hmac.digest(extracted, first + b"SPAKE2 pw\x02", "sha256"))[:48])
+    x, y = (scalar(bytes.fromhex(VECTOR[f"{role} entropy"])) for role in ("client", "server"))
+    sent_x = sodium.crypto_core_ed25519_add(base(x), times(w, M))
+    sent_y = sodium.crypto_core_ed25519_add(base(y), times(w, N))
+    z = times(x, sodium.crypto_core_ed25519_sub(sent_y, times(w, N)))
+    assert z == times(y, sodium.crypto_core_ed25519_sub(sent_x, times(w, M)))
+    names = digest(b"vpntun pairing 1 client"), digest(b"vpntun pairing 1 server")
+    assert (sent_x.hex(), sent_y.hex()) == (VECTOR["client element"], VECTOR["server element"])
+    assert digest(digest(code), *names, sent_x, sent_y, z).hex() == VECTOR["key"]
 
 
 def test_the_vector_never_changes() -> None:

@@ -170,7 +170,7 @@ def _pair(host: str | None, port: int, path: Path) -> None:
     with ended_by_signals():
         if host is None:
             check_terminal()
-            pair_as_server(path, port, show_code)
+            pair_as_server(path, port, lambda code: show_code(code, port))
         else:
             pair_as_client(path, host, port, ask_code)
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from vpntun.config.tunnel import DEFAULT_PORT
 from vpntun.crypto.pairing import parse_code
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.errors import ConfigurationError, PairingFailed
@@ -20,13 +21,13 @@ def check_terminal() -> None:
     _terminal()
 
 
-def show_code(code: str) -> None:
-    """Show a code, and what to do with it."""
-    terminal = _terminal()
+def show_code(code: str, port: int) -> None:
+    """Show a code, and where to type it."""
+    option = "" if port == DEFAULT_PORT else f" -p {port}"
     print(
-        f"\n    code: {code}\n\ntype it at the other machine, after 'vpntun -c THIS-HOST -i NAME --pair'; it is good "
-        "once, for ten minutes",
-        file=terminal,
+        f"code: {code}\ngood once, for ten minutes; the other machine asks for it: "
+        f"vpntun -c THIS-HOST -i NAME{option} --pair",
+        file=_terminal(),
         flush=True,
     )
 
