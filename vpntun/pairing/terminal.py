@@ -25,8 +25,8 @@ def show_code(code: str, port: int) -> None:
     """Show a code, and where to type it."""
     option = "" if port == DEFAULT_PORT else f" -p {port}"
     print(
-        f"code: {code}\ngood once, for ten minutes; the other machine asks for it: "
-        f"vpntun -c THIS-HOST -i NAME{option} --pair",
+        f"code: {code} (good once, for ten minutes)\n"
+        f"type it at the other machine: vpntun -c THIS-HOST -i NAME{option} --pair",
         file=_terminal(),
         flush=True,
     )
