@@ -143,12 +143,36 @@ def test_a_server_that_cannot_write_its_key_leaves_the_client_without_one(server
     assert nothing_is_left(own, server.path)
 
 
-def test_a_client_that_cannot_write_its_key_leaves_the_server_without_one(server: Server, own: Path) -> None:
-    own.parent.joinpath("file").write_text("")
+def test_a_client_that_can_no_longer_write_its_key_leaves_the_server_without_one(server: Server, own: Path) -> None:
+    folder = own.parent / "folder"
+
+    def replace_folder() -> str:
+        folder.rmdir()
+        folder.write_text("")
+        return server.code
+
     with pytest.raises(KeyFileError, match="cannot be created"):
-        pair(own.parent / "file" / "key", server.port, server.code)
+        pair_as_client(folder / "key", HOST, server.port, replace_folder, no_pause)
     assert not server.path.exists()
     assert not server.has_ended
+
+
+def test_a_key_file_that_appears_at_the_last_moment_is_kept_and_the_other_end_is_named(
+    server: Server, own: Path
+) -> None:
+    def make_another() -> str:
+        create_shared(own)
+        return server.code
+
+    with pytest.raises(KeyFileError, match=r"never overwritten.*The other end has the key already: remove it there"):
+        pair_as_client(own, HOST, server.port, make_another, no_pause)
+    assert read_shared(own) != read_shared(server.path)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_asked(own: Path) -> None:
+    own.write_text("")
+    with pytest.raises(KeyFileError, match="cannot be created"):
+        pair_as_client(own / "key", HOST, 1, lambda: pytest.fail("asked"))
 
 
 def test_a_key_file_that_is_there_is_refused_before_anything_is_asked(own: Path) -> None:

@@ -1,6 +1,7 @@
 """The command `vpntun` itself: a tunnel to one peer, configured by options.
 
-The short options are those of simpletun. The sub-commands are in files of their own.
+The short options are those of simpletun. The sub-commands are in files of their own. With --pair both ends make their
+key file (pairing/) before the tunnel reads it.
 """
 
 from __future__ import annotations

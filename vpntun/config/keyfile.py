@@ -91,12 +91,14 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def check_free(path: Path) -> None:
-    """Raise KeyFileError if a key file is there already, as no pairing replaces one."""
+    """Raise KeyFileError if a key file is there already, as no pairing replaces one, or none can be written there."""
     if os.path.lexists(path):
         raise KeyFileError(
             f"this machine has a key already, {path}: start without --pair to use it, move it away to pair anew, or "
             "name another file with -k"
         )
+    with prepared_shared(path, generate_secret()):
+        pass
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.pairing.test_server import NOW, OF_CLIENT, OF_SERVER, WRONG, opened, reply
-from vpntun.core.pairing.client import Agreed, PairingClient, Refused, Settled
+from vpntun.core.pairing.client import Agreed, PairingClient, Prove, Refused, Settled
 from vpntun.core.pairing.messages import TYPE, VERSION, Message, Number, OtherVersion, Reason
-from vpntun.core.pairing.server import PairingServer
+from vpntun.core.pairing.server import PairingServer, Reply, WriteKey
 from vpntun.errors import BadPacket
 
 
@@ -77,6 +77,37 @@ def test_only_an_answer_or_a_refusal_can_come_first(number: Number) -> None:
 def test_another_version_is_recognised() -> None:
     with pytest.raises(OtherVersion):
         PairingClient(OF_CLIENT).receive(bytes([TYPE, VERSION + 1]) + bytes(34))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 5), st.integers(0, 32 * 8 - 1))
+def test_one_bit_that_somebody_between_changes_ends_the_pairing(at: int, bit: int) -> None:
+    """Pass messages on between both ends, and change a bit in the body of message number `at`, counted from 0."""
+    server, client, secrets = PairingServer(OF_SERVER, NOW), PairingClient(OF_CLIENT), set()
+    sent, outcome = client.first, None
+    for number in (0, 2, 4):
+        events = server.receive("a", changed(sent, bit) if at == number else sent, NOW)
+        if isinstance(events[0], WriteKey):
+            secrets.add(events[0].secret)
+            events = server.written(True)
+        replies = [event.message for event in events if isinstance(event, Reply)]
+        if not replies:
+            break
+        try:
+            outcome = client.receive(changed(replies[0], bit) if at == number + 1 else replies[0])
+        except BadPacket:
+            break
+        if not isinstance(outcome, Prove | Agreed):
+            break
+        sent = outcome.message if isinstance(outcome, Prove) else outcome.ready
+    assert not isinstance(outcome, Settled)
+    assert len(secrets) == (1 if at == 5 else 0)
+
+
+def changed(message: bytes, bit: int) -> bytes:
+    body = bytearray(message)
+    body[4 + bit // 8] ^= 1 << bit % 8
+    return bytes(body)
 
 
 @settings(max_examples=40, deadline=None)
