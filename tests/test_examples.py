@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents import Step, blocks, steps
-from tests.netns.lab import STARTED, Lab, far, state_folders, sweep, why_not
+from tests.netns.lab import STARTED, Lab, far, state_folders, sweep, until, why_not
 from tests.netns.test_ecn import watching
 from tests.reader import WIREGUARD, Reader
 from vpntun.wire.ip import tos_of
@@ -240,6 +240,15 @@ def _check_fields(said: object, shown: object, where: str) -> None:
         assert said, where
         for each in said:
             _check_fields(each, shown[0], where)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_metrics(reader: Reader) -> None:
+    reader.share_a_key()
+    start, scrape = steps(blocks("metrics")[0])
+    reader.take(start)
+    assert until(lambda: reader.run(reader.lab.b, "remote", scrape.command).splitlines() == scrape.output, 10)
 
 
 @pytest.mark.netns

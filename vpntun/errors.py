@@ -93,6 +93,14 @@ class AmbiguousPeer(VpntunError):
     """The name or key given matches several peers of the tunnel."""
 
 
+class CannotAsk(VpntunError):
+    """The peer cannot be asked anything inside the tunnel now."""
+
+
+class CannotTest(VpntunError):
+    """A speed test cannot begin, or has failed."""
+
+
 class HookFailed(VpntunError):
     """A command that the operator set to run before the tunnel is used has failed."""
 

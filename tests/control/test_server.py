@@ -19,7 +19,7 @@ from tests.serving.socket_client import SocketClient, sleeps
 from vpntun.control.server import ControlServer, socket_path
 from vpntun.errors import AmbiguousPeer, DeviceError, InterfaceInUse, NoSuchPeer, VpntunError
 from vpntun.runtime.loop import Loop
-from vpntun.serving.unix_server import MOST_CLIENTS
+from vpntun.serving.clients import MOST_CLIENTS
 
 GET = "GET /v1/status HTTP/1.1\r\nHost: vpntun\r\n\r\n"
 STOP = "POST /v1/stop HTTP/1.1\r\nHost: vpntun\r\n\r\n"

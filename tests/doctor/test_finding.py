@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from vpntun.doctor.finding import as_json, counted, failed, ok, refused, skipped, warning
-from vpntun.errors import DeviceError
+from vpntun.doctor.finding import as_json, counted, failed, ok, parts_of, refused, skipped, warning
+from vpntun.errors import ConfigurationError, DeviceError
 
 FOUND = [ok("a", "fine"), warning("b", "slow", "faster"), failed("c", "broken", "mend it"), skipped("d", "no right")]
 
@@ -14,6 +14,11 @@ def test_the_message_of_an_error_is_the_text_and_the_remedy() -> None:
     assert refused("device", DeviceError("there is no device: load the module: tun")) == failed(
         "device", "there is no device", "load the module: tun"
     )
+
+
+def test_the_place_in_a_file_is_a_part_of_the_text() -> None:
+    assert parts_of(ConfigurationError("/a/b.conf:4: there is no key X")) == ("/a/b.conf:4: there is no key X", "")
+    assert parts_of(ConfigurationError("/a/b.conf:4: no key: add one")) == ("/a/b.conf:4: no key", "add one")
 
 
 def test_findings_are_counted_by_verdict() -> None:

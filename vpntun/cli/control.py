@@ -17,6 +17,7 @@ import click
 
 from vpntun.cli.describe import describe
 from vpntun.cli.run_options import SECONDS
+from vpntun.cli.watch import CommandWithWatch, start_watch, watch_option
 from vpntun.config.finding import interface_of
 from vpntun.control.client import PATIENCE, ControlClient, running_interfaces
 from vpntun.errors import NoSuchTunnel, NotInTime, VpntunError
@@ -28,18 +29,24 @@ from vpntun.runtime.logform import escape
 SECONDS_BETWEEN = 0.2
 
 
-@click.command()
+@click.command(cls=CommandWithWatch)
 @click.argument("interface", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/control.rst); a list if no INTERFACE is given.")
 @click.option(
     "--wait", type=SECONDS, metavar="SECONDS", help="Wait for a link; exit with status 9 if there is none in time."
 )
-def show(interface: str | None, as_json: bool, wait: float | None) -> None:
+@watch_option
+def show(interface: str | None, as_json: bool, wait: float | None, interval: float | None) -> None:
     """Show the status of the tunnel of INTERFACE, or of all tunnels in this network namespace."""
+    if interval is not None and as_json:
+        raise click.UsageError("--watch cannot be combined with --json")
     if wait is not None:
         if interface is None:
             raise click.UsageError("--wait requires an INTERFACE")
         _wait_for_link(interface, wait)
+    if interval is not None:
+        start_watch(interface, interval)
+        return
     if interface is not None:
         _print(_status_of(interface), as_json)
         return

@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from vpntun.serving.listening import listens_here, other_end
 PATIENCE = 10.0
 """Seconds to wait for an answer."""
 SECONDS_TO_END = 20.0
+LARGEST_PIECE = 1 << 16
 OF_THE_MACHINE = Path("/run/vpntun")
 
 _timeval = struct.Struct("@ll")
@@ -54,10 +55,48 @@ class ControlClient:
 
     def ask(self, method: str, target: str) -> dict[str, Any]:
         """Send a request and return the answer. Raises VpntunError if the tunnel refuses, does not answer, or ends."""
+        return self._read(self._request(method, target))
+
+    def stream(self, method: str, target: str) -> Iterator[bytes]:
+        """Send a request, and return its answer, which is not JSON, piece by piece as it comes.
+
+        Raises VpntunError as `ask` does, at once or between two pieces.
+        """
+        response = self._request(method, target)
+        if response.status >= 400:
+            self._read(response)
+        self._socket.settimeout(None)
+        return self._pieces(response)
+
+    def end_stream(self) -> None:
+        """Ask the tunnel to end the answer of `stream`. Its last pieces are still to be read."""
+        with suppress(OSError):  # it has ended already
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def _pieces(self, response: HTTPResponse) -> Iterator[bytes]:
         try:
+            while piece := response.read1(LARGEST_PIECE):
+                yield piece
+        except (OSError, HTTPException) as error:
+            raise VpntunError(f"{self.interface} ended before its answer did ({error!r})") from error
+
+    def _request(self, method: str, target: str) -> HTTPResponse:
+        with self._explained():
             self._http.request(method, target)
-            response = self._http.getresponse()
+            return self._http.getresponse()
+
+    def _read(self, response: HTTPResponse) -> dict[str, Any]:
+        with self._explained():
             answer = json.loads(response.read())
+        if response.status >= 400:
+            raise VpntunError(f"{self.interface} refuses: {answer.get('error')}")
+        return dict(answer)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise VpntunError if there is no answer."""
+        try:
+            yield
         except TimeoutError:
             raise VpntunError(
                 f"{self.interface} (process {self.process}) has not answered within {self._patience:.0f} s: is it "
@@ -65,9 +104,6 @@ class ControlClient:
             ) from None
         except (OSError, HTTPException, ValueError) as error:
             raise VpntunError(f"{self.interface} ended before it answered ({error})") from error
-        if response.status >= 400:
-            raise VpntunError(f"{self.interface} refuses: {answer.get('error')}")
-        return dict(answer)
 
     def stop(self) -> None:
         """Stop the tunnel, and wait until it has ended. Raises VpntunError after 20 s."""

@@ -8,9 +8,9 @@
 A request that fails is answered with 500, and logged. It never ends the tunnel, whatever phase of its start or end the
 tunnel is in.
 
-serving/unix_server.py decides who may connect and how much a client may ask for at once. It also makes the socket the
-lock of the interface: InterfaceInUse where another vpntun of this network namespace already answers on it. Where one of
-another namespace has the name, the socket is /run/vpntun/INTERFACE:NAMESPACE.sock (runtime/folders.py).
+serving/unix_server.py decides who may connect, and clients.py there how much a client may ask for. The socket is also
+the lock of the interface: InterfaceInUse where another vpntun of this network namespace already answers on it. Where
+one of another namespace has the name, the socket is /run/vpntun/INTERFACE:NAMESPACE.sock (runtime/folders.py).
 """
 
 from __future__ import annotations

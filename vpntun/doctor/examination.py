@@ -1,7 +1,8 @@
 """Examination: runs checks one after the other, each with a time limit, and yields what they find.
 
 A check is a function that returns findings and changes nothing. It may fail or hang: a check without the right to look
-is skipped, and one that is late, because it waits for a dead file server say, is left behind in its thread.
+is skipped, and one that is late, because it waits for a dead file server say, is left behind in its thread. A check may
+run an examination of its own, whose checks are then guarded one by one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from vpntun.doctor.finding import Finding, failed, refused, skipped
 from vpntun.errors import VpntunError
+from vpntun.runtime.clock import boottime
 
 SECONDS = 5.0
 
@@ -34,28 +36,34 @@ def examine(checks: Iterable[Check]) -> Iterator[Finding]:
             yield replace(finding, about=check.about)
 
 
-def _in_time(check: Check) -> Iterable[Finding]:
+def _in_time(check: Check) -> Iterator[Finding]:
     """Run a check in a thread of its own, which ends with the program at the latest."""
-    results: queue.SimpleQueue[list[Finding]] = queue.SimpleQueue()
-    threading.Thread(target=lambda: results.put(_guarded(check)), name=check.name, daemon=True).start()
+    found: queue.SimpleQueue[Finding | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        for finding in _guarded(check):
+            found.put(finding)
+        found.put(None)
+
+    threading.Thread(target=run, name=check.name, daemon=True).start()
+    end = boottime() + check.seconds
     try:
-        return results.get(timeout=check.seconds)
+        while (finding := found.get(timeout=max(0.0, end - boottime()))) is not None:
+            yield finding
     except queue.Empty:
-        return [skipped(check.name, f"it has not ended within {check.seconds:g} s")]
+        yield skipped(check.name, f"it has not ended within {check.seconds:g} s")
 
 
-def _guarded(check: Check) -> list[Finding]:
-    """Run a check, and turn whatever it raises into a finding beside those that it has made before."""
-    found: list[Finding] = []
+def _guarded(check: Check) -> Iterator[Finding]:
+    """Run a check, and turn whatever it raises into a finding after those that it has made before."""
     try:
-        found.extend(check.look())
+        yield from check.look()
     except VpntunError as error:
-        found.append(refused(check.name, error))
+        yield refused(check.name, error)
     except PermissionError as error:
         where = f" to read {error.filename}" if error.filename else ""
-        found.append(skipped(check.name, f"this user has no right{where}", "run it as root"))
+        yield skipped(check.name, f"this user has no right{where}", "run it as root")
     except OSError as error:
-        found.append(skipped(check.name, error.strerror or str(error)))
+        yield skipped(check.name, error.strerror or str(error))
     except Exception as error:
-        found.append(failed(check.name, f"internal error, {type(error).__name__}: {error}", "please report it"))
-    return found
+        yield failed(check.name, f"internal error, {type(error).__name__}: {error}", "please report it")

@@ -8,11 +8,14 @@ skipped    nobody knows: the text says what prevents the check, such as a missin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from vpntun.errors import VpntunError
+
+_place = re.compile(r"\S+: ")
 
 Verdict = Literal["ok", "warning", "failed", "skipped"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -54,9 +57,16 @@ def skipped(check: str, why: str, remedy: str = "") -> Finding:
 
 
 def refused(check: str, error: VpntunError) -> Finding:
-    """Make a finding of an error of this program, whose message is what is wrong, a colon, and what to do."""
-    text, _, remedy = str(error).partition(": ")
-    return failed(check, text, remedy)
+    """Make a finding of an error of this program."""
+    return failed(check, *parts_of(error))
+
+
+def parts_of(error: VpntunError) -> tuple[str, str]:
+    """Split an error's message into what is wrong and, after the first colon, what to do; a place may come before."""
+    message = str(error)
+    place = _place.match(message)
+    text, _, remedy = message[place.end() if place else 0 :].partition(": ")
+    return (place[0] if place else "") + text, remedy
 
 
 def counted(findings: Iterable[Finding]) -> dict[Verdict, int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vpntun.config.keyfile import default_path, read_shared
-from vpntun.doctor.finding import Finding, failed, ok, refused, skipped, warning
+from vpntun.doctor.finding import Finding, ok, parts_of, refused, skipped, warning
 from vpntun.errors import ConfigurationError, KeyFileError, PrivilegeError
 from vpntun.runtime.folders import absolute
 from vpntun.runtime.trust import check_trusted
@@ -25,8 +25,7 @@ def examine_key(path: Path | None = None) -> Iterator[Finding]:
     try:
         read_shared(path)
     except PrivilegeError as error:
-        text, _, remedy = str(error).partition(": ")
-        yield skipped("key file", text, remedy)
+        yield skipped("key file", *parts_of(error))
     except KeyFileError as error:
         yield refused("key file", error)
     else:
@@ -54,8 +53,7 @@ def _trusted(check: str, path: Path) -> Iterator[Finding]:
     try:
         check_trusted(absolute(path), {0, os.geteuid()})
     except ConfigurationError as error:
-        text, _, remedy = str(error).partition(": ")
-        yield failed(check, text, remedy)
+        yield refused(check, error)
 
 
 def _exists(path: Path) -> bool:
