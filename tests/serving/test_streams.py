@@ -13,14 +13,14 @@ import pytest
 
 from tests.machine import HandLoop, logged
 from tests.serving.socket_client import SocketClient, sleeps
-from vpntun.serving.http import Answer, HttpExchange, Route, StreamAnswer, follow
-from vpntun.serving.unix_server import (
+from vpntun.serving.clients import (
     MOST_CLIENTS,
     SECONDS_FOR_LAST_PIECES,
     SECONDS_OF_SILENCE,
     SECONDS_TO_FINISH,
-    UnixServer,
 )
+from vpntun.serving.http import Answer, HttpExchange, Route, StreamAnswer, follow
+from vpntun.serving.unix_server import UnixServer
 
 GET = b"GET /stream?word=a&word=b HTTP/1.1\r\nHost: vpntun\r\n\r\n"
 OTHER = b"GET /other HTTP/1.1\r\nHost: vpntun\r\n\r\n"
