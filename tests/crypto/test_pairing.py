@@ -73,7 +73,7 @@ def test_characters_that_look_alike_are_taken_for_those_of_the_alphabet() -> Non
 @pytest.mark.parametrize(
     "typed", ["", "7KQ2-M9X", "7KQ2-M9XDD", "7KQ2-M9XU", "7KQ2.M9XD", "7KQ2-M9XÄ", "\uff17KQ2-M9XD"]
 )
-def test_what_is_no_code_is_refused_with_an_example(typed: str) -> None:
+def test_texts_that_cannot_be_codes_are_refused_with_an_example(typed: str) -> None:
     with pytest.raises(ConfigurationError, match="such as 7KQ2-M9XD"):
         parse_code(typed)
 
@@ -150,7 +150,7 @@ def test_elements_of_small_order_and_second_forms_of_an_element_are_refused(y: i
 
 
 @pytest.mark.parametrize("y", [2, 3, FIELD - 2])
-def test_what_is_not_on_the_curve_or_not_in_the_group_is_refused(y: int) -> None:
+def test_points_off_the_curve_or_outside_the_group_are_refused(y: int) -> None:
     check_element(element(y))
     with pytest.raises(BadPacket):
         PairingCode("7KQ2M9XD", "client").begin().finish(element(y))

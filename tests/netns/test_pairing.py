@@ -167,7 +167,7 @@ def test_an_existing_key_is_refused_at_either_end_and_stays_as_it_is(pairing: Pa
         assert key.read_text() == before
 
 
-def test_a_server_that_runs_its_tunnel_is_no_pairing_and_answers_nothing(pairing: Pairing) -> None:
+def test_a_server_that_runs_its_tunnel_answers_no_client_that_pairs(pairing: Pairing) -> None:
     server = start_server(pairing.lab)
     client = pairing.client()
     client.type("0000-0000\n")

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.carriers.test_udp_socket import free_port
+from tests.pairing.strangers import guess
 from vpntun.pairing.listening import pair_as_server
 
 HOST = "127.0.0.1"
@@ -42,8 +43,6 @@ class Server:
 
     def end(self) -> None:
         """End a server that still waits, by three wrong codes."""
-        from tests.pairing.strangers import guess
-
         while not self.has_ended:
             with suppress(OSError):
                 guess(self.port)
@@ -130,5 +129,5 @@ def no_pause(_: float) -> None:
     """Sleep not at all."""
 
 
-def lines(caplog_records: list[logging.LogRecord]) -> str:
-    return "\n".join(record.getMessage() for record in caplog_records)
+def lines(records: list[logging.LogRecord]) -> str:
+    return "\n".join(record.getMessage() for record in records)

@@ -112,6 +112,16 @@ def test_a_connection_that_is_lost_around_a_proof_leaves_no_key_at_either_end(
     assert not server.has_ended
 
 
+def test_a_client_that_comes_back_at_once_is_asked_to_wait_and_loses_no_try(
+    server: Server, own: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(LossyPath(server.port, SERVER_KNOWS)) as path, pytest.raises(PairingFailed):
+        pair(own, path.port, server.code)
+    with pytest.raises(PairingFailed, match="start this end again in ten seconds"):
+        pair(own, server.port, server.code)
+    assert "wrong code" not in lines(caplog.records)
+
+
 def test_a_client_that_does_not_hear_that_the_server_has_the_key_keeps_its_own_and_says_so(
     server: Server, own: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,7 +208,7 @@ def test_a_server_that_takes_no_codes_is_recognised_by_its_silence(own: Path, mo
         pair(own, silent.getsockname()[1], "00000000")
 
 
-def test_something_else_that_answers_is_no_pairing(own: Path) -> None:
+def test_another_program_that_answers_is_recognised(own: Path) -> None:
     with socket.create_server((HOST, 0)) as other:
         other.settimeout(20)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -56,13 +57,30 @@ def test_the_third_wrong_code_is_answered_too_before_the_server_ends(server: Ser
     assert "void" in str(server.wait())
 
 
-def test_two_clients_at_once_are_one_that_is_paired_and_one_that_is_not(server: Server, tmp_path: Path) -> None:
+def test_of_several_clients_with_the_code_at_once_one_is_paired_and_the_others_have_no_file(
+    server: Server, tmp_path: Path
+) -> None:
+    def pair(path: Path) -> BaseException | None:
+        try:
+            pair_as_client(path, HOST, server.port, typed(server.code), no_pause)
+        except PairingFailed as error:
+            return error
+        return None
+
+    paths = [tmp_path / f"{number}.key" for number in range(4)]
+    with ThreadPoolExecutor(len(paths)) as threads:
+        said = list(threads.map(pair, paths))
+    assert server.wait() is None
+    [paired] = [path for path, error in zip(paths, said, strict=True) if error is None]
+    assert read_shared(paired) == read_shared(server.path)
+    assert [path.exists() for path in paths].count(True) == 1
+
+
+def test_a_client_that_comes_after_the_pairing_finds_nothing_of_it(server: Server, tmp_path: Path) -> None:
     pair_as_client(tmp_path / "one.key", HOST, server.port, typed(server.code), no_pause)
     assert server.wait() is None
-    with pytest.raises(PairingFailed):
+    with pytest.raises(PairingFailed, match="cannot be reached"):
         pair_as_client(tmp_path / "two.key", HOST, server.port, typed(server.code), no_pause)
-    assert read_shared(tmp_path / "one.key") == read_shared(server.path)
-    assert not (tmp_path / "two.key").exists()
 
 
 def test_a_key_file_that_is_there_is_refused_before_anything_is_shown(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Pairing by a code of eight characters: SPAKE2, and the key and proofs that both ends derive from it.
 
-SPAKE2 turns a short code into a strong key. Whoever takes part in an exchange can test one guess of the code in it, and
-nobody can test guesses on recorded messages. A code that leaks later does not reveal the key of an earlier exchange.
+SPAKE2 turns a short code into a strong key. Taking part in an exchange tests one guess of the code, and recorded
+messages test none. A code that leaks later does not reveal the key of an earlier exchange.
 
 The client is SPAKE2's side A and the server its side B, in the group of Ed25519, as the Python package spake2 has it.
 Their identities name role and version. From SPAKE2's key K come, as in shared.py, values of 32 bytes: BLAKE2b of no
@@ -27,7 +27,7 @@ from typing import Any, Literal
 from vpntun.errors import BadPacket, ConfigurationError, VpntunError
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-"""Crockford's base 32: no I, L, O or U. Who reads 1 as I or L, or 0 as O, types what is taken for the right one."""
+"""Crockford's base 32: no I, L, O or U. A typed I or L is read as 1, and O as 0, since people mistake them."""
 
 CODE_SIZE = 8
 ELEMENT_SIZE = 32
@@ -138,9 +138,9 @@ class PairingExchange:
 
 
 def check_element(element: bytes) -> None:
-    """Raise BadPacket unless these bytes have an element's one canonical form. Also for y = 0, 1 and -1: small orders.
+    """Raise BadPacket unless the bytes can be the canonical form of an element. Small orders have y = 0, 1 or -1.
 
-    spake2 checks the group, but takes longer strings and larger numbers: even the neutral element, written as p + 1.
+    spake2 checks the group, but accepts longer strings and larger numbers, such as p + 1 for the neutral element.
     """
     y = int.from_bytes(element, "little") & ~(1 << 255)
     if len(element) != ELEMENT_SIZE or not 1 < y < _FIELD - 1:

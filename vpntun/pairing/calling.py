@@ -99,7 +99,10 @@ class Call:
                 "written here: start this end again"
             ) from None
         if isinstance(event, Refused) and event.reason == Reason.BUSY:
-            raise PairingFailed(f"{self.where} has just paired with another client; if that was not yours, ask there")
+            raise PairingFailed(
+                f"{self.where} is pairing with another client, or its connection has just broken off: start this end "
+                "again in ten seconds"
+            )
         assert isinstance(event, Agreed | Refused)
         return event
 

@@ -37,7 +37,7 @@ def test_a_false_server_cannot_prove_that_it_has_the_code(server: PairingServer)
         client.receive(Message(Number.SERVER_KNOWS, bytes(32)).pack())
 
 
-def test_the_clients_own_proof_sent_back_is_none(server: PairingServer) -> None:
+def test_the_clients_own_proof_sent_back_proves_nothing(server: PairingServer) -> None:
     client, proof = opened(server, "a")
     with pytest.raises(BadPacket, match="wrong proof"):
         client.receive(Message(Number.SERVER_KNOWS, Message.parse(proof).body).pack())

@@ -107,7 +107,7 @@ def test_callers_that_open_and_break_off_cost_no_try_and_get_no_proof(server: Pa
     assert agreed(server, "a")
 
 
-def test_an_element_that_is_none_costs_no_try(server: PairingServer) -> None:
+def test_an_invalid_element_costs_no_try(server: PairingServer) -> None:
     for caller, body in enumerate([bytes(32), b"\1" + bytes(31), b"\xff" * 32, b"\2" + bytes(31)]):
         server.receive(caller, Message(Number.OPEN, body).pack(), NOW)
         assert server.receive(caller, Message(Number.CLIENT_KNOWS, bytes(32)).pack(), NOW) == HUNG_UP
@@ -117,7 +117,7 @@ def test_an_element_that_is_none_costs_no_try(server: PairingServer) -> None:
 
 
 @pytest.mark.parametrize("frame", [b"", b"\1\0\0\0" + bytes(144), bytes(SIZE), b"GET / HTTP/1.1\r\n" + bytes(20)])
-def test_what_is_no_message_of_a_pairing_gets_no_answer(server: PairingServer, frame: bytes) -> None:
+def test_messages_of_other_protocols_get_no_answer(server: PairingServer, frame: bytes) -> None:
     assert server.receive("stranger", frame, NOW) == HUNG_UP
 
 
