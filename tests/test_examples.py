@@ -66,6 +66,23 @@ def test_a_key_of_its_own(reader: Reader) -> None:
 
 
 @pytest.mark.netns
+def test_pairing(reader: Reader) -> None:
+    server, client = steps(blocks("pairing")[0])
+    with reader.terminal(server) as remote:
+        remote.wait_for("code: ")
+        [shown] = re.findall(r"code: (\S+)", remote.text)
+        assert remote.text.startswith("\n".join(server.output).replace("7KQ2-M9XD", shown))
+        with reader.terminal(client) as local:
+            prompt, typed = client.output[0].split(": ")
+            assert typed.upper() == "7KQ2 M9XD"
+            local.wait_for(prompt)
+            local.type(shown.lower().replace("-", " ") + "\n")
+            local.wait_for(STARTED)
+            assert reader.translated(client.output[1]) in local.text
+            reader.lab.ping(reader.lab.a, far(reader.lab), within=20)
+
+
+@pytest.mark.netns
 def test_addresses_and_routes(reader: Reader) -> None:
     reader.share_a_key()
     reader.lab.b.run("ip", "address", "add", "10.20.0.1/16", "dev", "lo")

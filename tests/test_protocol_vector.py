@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from ipaddress import IPv4Address
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.crypto.test_pairing import M, N
 from vpntun.carriers import accepted, tcp_connection
 from vpntun.config import tunnel
 from vpntun.config.keyfile import read_shared
 from vpntun.core import queue, source_limits
 from vpntun.core.inside import answerer, asker
+from vpntun.core.pairing import server as pairing_server
 from vpntun.core.records import (
     black_hole,
     delay,
@@ -38,6 +41,7 @@ from vpntun.crypto.session import Session
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.crypto.timestamp import tai64n
 from vpntun.datapath import plain
+from vpntun.pairing import calling
 from vpntun.speed import answering, asking, load_sender
 from vpntun.wire import burst, message, record, stream_framing, transport_header, vnet
 from vpntun.wire.checksum import UDP, UDP_CHECKSUM, finish_transport, pseudo_sum, set_ipv4_header
@@ -146,6 +150,21 @@ def test_the_records_vector() -> None:
         "ANSWER in one piece": request.answers_of(token, request.pack_body({"ok": True}))[0].pack().hex(),
         "LOAD of 12 bytes": load.new_load(token)[:12].hex(),
     }
+
+
+def test_the_vector_of_a_pairing_and_its_constants() -> None:
+    known = json.loads((Path(__file__).parent / "vectors" / "pairing.json").read_text())
+    assert items("pairing") == {
+        "code": known["code"],
+        "client's 64 random bytes": known["client entropy"],
+        "server's 64 random bytes": known["server entropy"],
+        "X": known["client element"],
+        "Y": known["server element"],
+        "K": known["key"],
+        "secret of the key file": known["shared key"],
+        **{f"proof {number}": proof for number, proof in known["proofs"].items()},
+    }
+    assert items("constants of pairing") == {"M": M.hex(), "N": N.hex()}
 
 
 def datagram(identification: int, payload: bytes) -> bytearray:
@@ -357,6 +376,12 @@ CONSTANTS = {
     "a fresh UDP port is used after": f"{ports.SHORTEST:g} to {ports.LONGEST:g} s",
     "the other carrier is tried after": f"{client.BESIDE_AFTER:g} s",
     "UDP is tried again after": f"{client.FIRST_TRIAL:g} s, doubling to {client.LAST_TRIAL:g} s",
+    "a code is good for": f"{pairing_server.SECONDS_OF_CODE:g} s, {pairing_server.MOST_TRIES} tries",
+    "another client that has the code is refused for": f"{pairing_server.SECONDS_OF_CLAIM:g} s",
+    "connections before a client's proof, and after it": f"{calling.MOST_CONNECTIONS}",
+    "answers of a pairing, before READY and after it": (
+        f"{calling.SECONDS_TO_ANSWER:g} s, {calling.SECONDS_TO_SETTLE:g} s"
+    ),
     "longest pause": f"{backoff.CAP:g} s, and a quarter at most",
 }
 
