@@ -36,6 +36,7 @@ ROOMS = (
     "serving",
     "uapi",
     "doctor",
+    "doctor/inside",
     "control",
     "daemon",
     "watch",

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from logging import INFO
 from pathlib import Path
 
+from vpntun.control.other_end import OtherEnds
 from vpntun.control.own_facts import routes_of_facts
 from vpntun.control.server import ControlServer
 from vpntun.control.state import TunnelState
@@ -23,7 +24,9 @@ from vpntun.uapi.request import SetRequest
 from vpntun.uapi.server import UapiServer
 
 
-def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], stack: ExitStack) -> None:
+def open_control(
+    state: TunnelState, loop: Loop, reload: Callable[[], None], other_ends: OtherEnds, stack: ExitStack
+) -> None:
     """Bind the control socket; `stack` closes it. Raises InterfaceInUse where another vpntun runs the interface."""
     try:
         control = ControlServer(
@@ -33,7 +36,7 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
             stop=loop.stop,
             reload=reload,
             reset=state.forget_timestamp,
-            more=routes_of_facts(state),
+            more={**routes_of_facts(state), **other_ends.routes()},
         )
     except InterfaceInUse:
         raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from vpntun.carriers.base import Carrier
@@ -56,10 +57,10 @@ class TunnelState:
         self._drops = drops
         self._began = loop.now
 
-    def status(self) -> dict[str, Any]:
-        """Return the complete status."""
+    def status(self, peers: Sequence[PeerSettings] | None = None) -> dict[str, Any]:
+        """Return the complete status, or that of the tunnel with some of its peers alone."""
         return status_of(
-            self.tunnel,
+            self.tunnel if peers is None else replace(self.tunnel, peers=tuple(peers)),
             self._link_of,
             starting=self.start.waits_for,
             is_resolved=self._is_resolved,
