@@ -41,6 +41,7 @@ ROOMS = (
     "serving",
     "uapi",
     "doctor",
+    "doctor/inside",
     "control",
     "daemon",
     "watch",

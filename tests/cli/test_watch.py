@@ -45,7 +45,7 @@ def test_a_number_that_is_no_interval_is_refused(run: Run, number: str) -> None:
 def test_json_cannot_be_watched(run: Run) -> None:
     said = run("show", "--watch", "--json")
     assert said.status == 2
-    assert "--watch cannot be combined with --json" in said.err
+    assert "--json, --check and --watch exclude each other" in said.err
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
