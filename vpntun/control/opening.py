@@ -85,7 +85,11 @@ def open_metrics(place: Path | Place, state: TunnelState, loop: Loop, stack: Exi
         "the socket for metrics", place, loop, lambda: HttpExchange(exposition.answer), option="--metrics"
     )
     exposition = Exposition(
-        loop, count=lambda: len(state.tunnel.peers), status=state.status_of_some, on_ready=server.go_on
+        loop,
+        count=lambda: len(state.tunnel.peers),
+        status=state.status_of_some,
+        verify=state.verify_some,
+        on_ready=server.go_on,
     )
     stack.callback(server.close)
 
