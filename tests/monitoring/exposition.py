@@ -21,8 +21,6 @@ def exported_names() -> set[str]:
             verify=lambda *_: False,
             on_ready=lambda: None,
         )
-            loop, count=lambda: 1, status=lambda *_: status_of(FULL), verify=lambda *_: False, on_ready=lambda: None
-        )
         text = b"".join(exposition._write()).decode()
     finally:
         loop.close()
