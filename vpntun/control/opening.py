@@ -92,6 +92,7 @@ def open_metrics(place: Path | Place, state: TunnelState, loop: Loop, stack: Exi
         loop,
         count=lambda: len(state.tunnel.peers),
         status=lambda begin, end: state.status(state.tunnel.peers[begin:end]),
+        verify=state.verify_some,
         on_ready=server.go_on,
     )
     stack.callback(server.close)

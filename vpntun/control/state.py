@@ -90,6 +90,10 @@ class TunnelState:
         """Ask peers whether data arrives, as control/verify.py."""
         return verify(self.tunnel.peers, self._link_of, called)
 
+    def verify_some(self, begin: int, end: int) -> bool:
+        """Ask the peers from number `begin` to before `end` only; return whether an answer is awaited."""
+        return bool(verify(self.tunnel.peers[begin:end], self._link_of, None)["awaited"])
+
     def link_of(self, public: bytes) -> Link:
         """Return the link of a peer. Raises VpntunError while there are no links."""
         link = self._link_of(public)
