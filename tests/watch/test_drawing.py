@@ -19,9 +19,10 @@ RATES = [0, 4_000_000, 12_000_000, 20_000_000, 28_000_000, 32_000_000]
 DETAILS = """\
 tun3 10.0.0.1/24, port 55555, MTU 1500 ──────────────────────────────── up 105 s
   dropped 2 unknown peer
-● office  connected                                        UDP 203.0.113.2:55555
+● office  connected, data verified                         UDP 203.0.113.2:55555
   down    32.0 Mbit/s                    ▄▇▇▇▄ round trip 12.3 ms         ▇▇▇▇▇▇
   up          0 bit/s                    ▁▁▁▁▁ handshake     63 s loss 0.12%
+  carrier UDP for 2 h (it answered first)
   queue   1 packet, 1.37 KiB
   dropped 12 queue full, 3 source not allowed
 """

@@ -105,6 +105,9 @@ def test_before_the_first_answer_nothing_is_known() -> None:
     assert (view.peers, view.uptime, view.trouble, view.drops) == ((), None, None, ())
 
 
-def test_whether_data_was_verified_is_unknown_where_the_tunnel_does_not_say() -> None:
-    assert seen(status()).verified is peer().get("data_verified")
+def test_a_tunnel_of_an_older_version_does_not_tell_the_three_states() -> None:
+    fields = peer()
+    old = {name: value for name, value in fields.items() if not name.startswith(("carrier_", "data_", "handshake_"))}
+    one = seen(status(old))
+    assert (one.verified, one.carrier_up, one.carrier_for, one.reason) == (None, None, None, None)
     assert seen(status(peer(data_verified=False))).verified is False

@@ -57,9 +57,10 @@ def test_80_columns_show_the_link_with_rates_round_trip_loss_and_histories(
     lines = terminal.lines
     assert len(lines) == 24
     assert re.fullmatch(rf"{tunnel.interface} 10\.0\.0\.1/24, port 55555, MTU 1500 ─+ up \d+ s", lines[0])
-    assert re.fullmatch("● office  connected +UDP 203.0.113.2:55555", lines[2])
+    assert re.fullmatch("● office  connected, data verified +UDP 203.0.113.2:55555", lines[2])
     assert re.fullmatch(r"  down +[78]\.\d\d Mbit/s +[▁-▇]+ round trip 12\.3 ms +[▁-▇]+", lines[3])
     assert re.fullmatch(r"  up +0 bit/s +▁+ handshake +63 s loss 0\.12%", lines[4])
+    assert lines[5] == "  carrier UDP for 2 h (it answered first)"
     assert re.fullmatch(r"q quit +every 0\.2 s, \d\d:\d\d:\d\d", lines[-1])
     assert terminal.screen.cursor.hidden
     assert COLOUR.search(terminal.output)
