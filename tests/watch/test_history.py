@@ -100,6 +100,16 @@ def test_the_next_status_ends_the_trouble() -> None:
     assert one.view(60.0).trouble is None
 
 
+def test_while_a_tunnel_does_not_answer_no_peer_counts_as_connected() -> None:
+    one = history(status(), status(clock=101.0))
+    for now, state, down in ((1.0, "connected", 0.0), (60.0, "unknown", None)):
+        (only,) = one.view(now).peers
+        assert (only.state, only.down, only.verified) == (state, down, True if state == "connected" else None)
+        assert only.downs == (None, 0.0)
+    one.note_trouble("has ended")
+    assert one.view(1.0).peers[0].state == "unknown"
+
+
 def test_before_the_first_answer_nothing_is_known() -> None:
     view = history().view(0.0)
     assert (view.peers, view.uptime, view.trouble, view.drops) == ((), None, None, ())

@@ -150,7 +150,7 @@ def test_a_terminal_that_takes_no_more_output_does_not_hold_up_the_end(
 def test_the_end_of_the_tunnel_is_said_and_its_return_is_shown(terminal: Terminal, tunnel: FakeTunnel) -> None:
     tunnel.stop()
     terminal.wait_for(ENDED)
-    assert "office" in terminal.text, "what was known last"
+    assert "○ office  unknown" in terminal.text
     tunnel.start()
     terminal.until(lambda: ENDED not in terminal.text and "up 0 s" in terminal.text, "for the new tunnel")
     terminal.type("q")
