@@ -24,6 +24,7 @@ from vpntun.doctor.clock import examine_clock
 from vpntun.doctor.examination import Check, examine
 from vpntun.doctor.finding import Finding, Verdict, as_json, counted
 from vpntun.doctor.host import KernelHost
+from vpntun.doctor.inside.other_end import checks_of_other_ends
 from vpntun.doctor.keys import examine_key
 from vpntun.doctor.machine import examine_machine
 from vpntun.doctor.program import examine_program
@@ -73,7 +74,7 @@ def checks_of_machine(key: Path | None = None) -> Iterator[Check]:
 def checks_of_tunnels() -> Iterator[Check]:
     """Yield the checks of all running tunnels."""
     for interface in running_interfaces():
-        yield check_of_running(interface, partial(_ask, interface), KernelHost())
+        yield from _checks_of_running(interface)
 
 
 def checks_of_tunnel(called: str) -> Iterator[Check]:
@@ -89,12 +90,20 @@ def checks_of_tunnel(called: str) -> Iterator[Check]:
     if path is not None:
         yield check_of_file(path, interface, KernelHost(), is_running=is_running)
     if is_running:
-        yield check_of_running(interface, partial(_ask, interface), KernelHost())
+        yield from _checks_of_running(interface)
 
 
-def _ask(interface: str, target: str) -> dict[str, Any]:
+def _checks_of_running(interface: str) -> Iterator[Check]:
+    """Yield the checks of a tunnel that runs, and of the other ends, which are asked meanwhile."""
+    request = partial(_request, interface)
+    others = checks_of_other_ends(interface, request)
+    yield check_of_running(interface, partial(request, "GET"), KernelHost())
+    yield from others
+
+
+def _request(interface: str, method: str, target: str) -> dict[str, Any]:
     with ControlClient(interface, PATIENCE) as tunnel:
-        return tunnel.ask("GET", target)
+        return tunnel.ask(method, target)
 
 
 def _printed(findings: Iterable[Finding]) -> Iterator[Finding]:
