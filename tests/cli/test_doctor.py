@@ -90,7 +90,7 @@ def test_what_is_logged_about_a_file_is_a_warning(run: Run, key: Path, file: Pat
 
 def screen(file: Path, key: Path, env: dict[str, str], columns: int = 80) -> Terminal:
     """Return a terminal in which doctor has run."""
-    command = [sys.executable, "-m", "vpntun", "doctor", file, "-k", key]
+    command: list[str | Path] = [sys.executable, "-m", "vpntun", "doctor", file, "-k", key]
     with Terminal(command, columns=columns, rows=60, env=env) as terminal:
         assert terminal.wait(60) == 0
     return terminal

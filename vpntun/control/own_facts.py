@@ -8,7 +8,6 @@ from typing import Any
 from vpntun.control.state import TunnelState
 from vpntun.crypto.keys import format_key
 from vpntun.doctor.program import program_facts
-from vpntun.process.privileges import has_net_admin
 from vpntun.serving.http import Answer, Route
 from vpntun.types import written
 
@@ -22,7 +21,6 @@ def own_facts(state: TunnelState) -> dict[str, Any]:
     """Return the facts.
 
     program      as in doctor/program.py
-    net_admin    whether the process has CAP_NET_ADMIN
     offloads     which superpackets the device takes; null before it is open
     table        as the key Table: "auto", "off", or a number
     routes       the networks of --route
@@ -32,7 +30,6 @@ def own_facts(state: TunnelState) -> dict[str, Any]:
     tunnel, device = state.tunnel, state.device
     return {
         "program": program_facts()._asdict(),
-        "net_admin": has_net_admin(),
         "offloads": {"tcp": device.takes_tcp, "udp": device.takes_udp} if device is not None else None,
         "table": tunnel.routing.table,
         "routes": list(map(str, tunnel.routes)),
