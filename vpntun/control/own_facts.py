@@ -25,7 +25,7 @@ def own_facts(state: TunnelState) -> dict[str, Any]:
     table        as the key Table: "auto", "off", or a number
     routes       the networks of --route
     mark         the mark of the tunnel's own packets, 0 for none
-    endpoints    the configured Endpoint of each peer, by its public key; null if it has none, so that it calls
+    peers        the public key of each peer and its Endpoint as configured; null if it has none, so that it calls
     """
     tunnel, device = state.tunnel, state.device
     return {
@@ -34,8 +34,11 @@ def own_facts(state: TunnelState) -> dict[str, Any]:
         "table": tunnel.routing.table,
         "routes": list(map(str, tunnel.routes)),
         "mark": state.mark,
-        "endpoints": {
-            format_key(peer.public): written((peer.host, peer.port)) if peer.host is not None else None
+        "peers": [
+            {
+                "public_key": format_key(peer.public),
+                "endpoint": written((peer.host, peer.port)) if peer.host is not None else None,
+            }
             for peer in tunnel.peers
-        },
+        ],
     }
