@@ -234,6 +234,10 @@ class _Daemon:
         endpoint = link.endpoint.where if link.endpoint is not None else ""
         self._service.link_changed(settings.public, settings.name, endpoint, self._summary, link.lines, up=up)
 
+    def states_changed(self, link: Link) -> None:
+        """Tell the service, which informs systemd."""
+        self._service.states_changed(lambda: self._summary)
+
     def _announce(self) -> None:
         tunnel, addresses = self._state.tunnel, self._state.addresses
         if addresses and tuple(addresses) == tunnel.derived_addresses[: len(addresses)]:

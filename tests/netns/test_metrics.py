@@ -18,7 +18,7 @@ def scrape(machine: Machine, *where: str) -> dict[str, float]:
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            other = [value for name, value in sample.labels.items() if name not in ("interface", "peer")]
+            other = [value for name, value in sample.labels.items() if name in ("carrier", "state")]
             found[" ".join([sample.name, *other])] = sample.value
     return found
 

@@ -17,6 +17,7 @@ from vpntun.control.own_facts import routes_of_facts
 from vpntun.control.server import ControlServer
 from vpntun.control.speed import speed_routes
 from vpntun.control.state import TunnelState
+from vpntun.control.verify import verify_routes
 from vpntun.errors import InterfaceInUse, VpntunError
 from vpntun.runtime.log import NOTICE, log, notice
 from vpntun.runtime.loop import Loop
@@ -42,6 +43,7 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
                 **routes_of_facts(state),
                 **Captures(state, loop).routes(),
                 **speed_routes(state),
+                **verify_routes(state.verify),
             },
         )
     except InterfaceInUse:

@@ -18,6 +18,7 @@ from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.reset import forget_timestamp
 from vpntun.control.status import status_of
+from vpntun.control.verify import verify
 from vpntun.datapath.links import Links
 from vpntun.datapath.tap import Tap
 from vpntun.errors import DeviceError, VpntunError
@@ -91,6 +92,10 @@ class TunnelState:
     def forget_timestamp(self, called: str | None) -> str:
         """Forget the last timestamp of a peer, as control/reset.py. Raises VpntunError while there are no links."""
         return forget_timestamp(self.tunnel.peers, self.link_of, called)
+
+    def verify(self, called: str | None) -> dict[str, Any]:
+        """Ask peers whether data arrives, as control/verify.py."""
+        return verify(self.tunnel.peers, self._link_of, called)
 
     def link_of(self, public: bytes) -> Link:
         """Return the link of a peer. Raises VpntunError while there are no links."""
