@@ -37,6 +37,7 @@ ROOMS = (
     "uapi",
     "doctor",
     "doctor/inside",
+    "doctor/reach",
     "control",
     "daemon",
     "watch",
