@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from ipaddress import ip_network
 from typing import Any, cast
@@ -64,6 +64,7 @@ class Hub:
     def request(self, method: str, target: str) -> tuple[int, dict[str, Any]]:
         answer = follow(self.ends.routes(), method, target)
         assert isinstance(answer, Answer)
+        assert isinstance(answer.content, Mapping)
         return int(answer.status), dict(answer.content)
 
 

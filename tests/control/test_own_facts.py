@@ -21,7 +21,7 @@ from vpntun.control.state import TunnelState
 from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.process.service import RunOptions, Service
 from vpntun.process.start import Start
-from vpntun.serving.http import follow
+from vpntun.serving.http import Answer, follow
 from vpntun.tun.fake import FakeDevice
 
 DOCS = (Path(__file__).parents[2] / "docs" / "control.rst").read_text()
@@ -41,7 +41,7 @@ def test_before_the_device_is_open(state: TunnelState) -> None:
     facts = own_facts(state)
     assert facts["program"]["version"] == __version__
     assert (facts["offloads"], facts["table"], facts["mark"], facts["routes"]) == (None, "auto", 0, [])
-    assert facts["callers"] == [format_key(CALLER.public)]
+    assert facts["endpoints"] == {format_key(CALLED.public): "office.example:1", format_key(CALLER.public): None}
 
 
 def test_once_the_device_is_open(state: TunnelState) -> None:
@@ -49,6 +49,7 @@ def test_once_the_device_is_open(state: TunnelState) -> None:
     state.device, state.mark = device, 0xCA6C
     state.tunnel = replace(state.tunnel, routes=(ip_network("10.7.0.0/16"),))
     answer = follow(routes_of_facts(state), "GET", "/v1/doctor")
+    assert isinstance(answer, Answer)
     facts = json.loads(answer.body)
     assert facts["offloads"] == {"tcp": device.takes_tcp, "udp": device.takes_udp}
     assert (facts["mark"], facts["routes"]) == (0xCA6C, ["10.7.0.0/16"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
-from tests.cli.test_control import PEER, STATUS
+from tests.cli.sample_status import PEER, STATUS
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Routing, Tunnel
 from vpntun.crypto.keys import KeyPair, format_key
@@ -16,7 +16,7 @@ FACTS: dict[str, Any] = {
     "table": "auto",
     "routes": ["10.7.0.0/16"],
     "mark": 0xCA6C,
-    "callers": [PEER["public_key"]],
+    "endpoints": {PEER["public_key"]: None},
 }
 
 
@@ -37,6 +37,14 @@ def test_a_running_tunnel_that_says_little() -> None:
     subject = of_running({**STATUS, "waits": None, "peers": [quiet]}, {})
     assert (subject.table, subject.mark, subject.port, subject.takes_tcp) == ("off", 0, None, None)
     assert (subject.peers[0].name, subject.peers[0].address) == (PEER["public_key"], None)
+
+
+def test_a_running_tunnel_whose_peer_is_not_reached_yet() -> None:
+    status = {**STATUS, "peers": [{**PEER, "endpoint": None}]}
+    (peer,) = of_running(status, {"endpoints": {PEER["public_key"]: "[2001:db8::2]:51820"}}).peers
+    assert (peer.endpoint, peer.address, peer.calls) == ("[2001:db8::2]:51820", ip_address("2001:db8::2"), False)
+    (peer,) = of_running(status, {"endpoints": {PEER["public_key"]: "office.example:51820"}}).peers
+    assert (peer.endpoint, peer.address) == ("office.example:51820", None)
 
 
 def test_an_endpoint_of_ipv6() -> None:

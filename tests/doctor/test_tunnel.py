@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.cli.test_control import STATUS
+from tests.cli.sample_status import STATUS
 from tests.doctor.fake_host import FakeHost
 from vpntun import __version__
 from vpntun.crypto.keys import format_key, generate_private

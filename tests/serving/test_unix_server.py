@@ -18,14 +18,10 @@ from tests.netconf.kernel import in_own_network
 from tests.serving.socket_client import SocketClient, sleeps
 from vpntun.errors import PrivilegeError, VpntunError
 from vpntun.runtime.loop import Loop
+from vpntun.serving.clients import MOST_CLIENTS, SECONDS_OF_SILENCE, SECONDS_TO_FINISH
+from vpntun.serving.exchange import Reply
 from vpntun.serving.listening import SocketInUse, other_end
-from vpntun.serving.unix_server import (
-    MOST_CLIENTS,
-    SECONDS_OF_SILENCE,
-    SECONDS_TO_FINISH,
-    Reply,
-    UnixServer,
-)
+from vpntun.serving.unix_server import UnixServer
 
 REQUEST = b"question\n"
 

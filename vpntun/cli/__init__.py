@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import click
 
+from vpntun.cli.capture import capture
 from vpntun.cli.command import vpntun
 from vpntun.cli.control import down, reset, show
 from vpntun.cli.devices import mktun, rmtun
@@ -21,12 +22,19 @@ from vpntun.cli.files import check, up
 from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
 from vpntun.cli.phone import phone
 from vpntun.cli.signals import signal
+from vpntun.cli.speed import speed
 from vpntun.errors import VpntunError
 from vpntun.runtime.log import complain, note_crash
 
 STDIN, STDOUT, STDERR = range(3)
 
-for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, reset, down, signal, phone, doctor):
+COMMANDS = (
+    *(up, check, show, reset, down, signal),
+    *(capture, doctor, speed),
+    *(genkey, genpsk, keygen, pubkey, phone),
+    *(mktun, rmtun),
+)
+for command in COMMANDS:
     vpntun.add_command(command)
 
 

@@ -6,6 +6,7 @@ It changes nothing, and each check has a time limit. Findings are printed as soo
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -187,18 +188,20 @@ def _request(interface: str, method: str, target: str) -> dict[str, Any]:
 
 def _printed(findings: Iterable[Finding]) -> Iterator[Finding]:
     """Print findings, with a heading above those about one thing, and pass them on."""
-    columns, title = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED, None
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
+    colour = False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+    title = None
     for finding in findings:
         if heading(finding) != title:
             if title is not None:
                 click.echo()
             title = heading(finding)
-            click.echo(title)
+            click.echo(click.style(title, bold=True), color=colour)
         for line in lines_of(finding, columns, _painted):
-            click.echo(line)
+            click.echo(line, color=colour)
         yield finding
 
 
 def _painted(text: str, verdict: Verdict) -> str:
-    """Colour a text; click removes the colour again where the output is no terminal."""
+    """Colour a text. click removes the colour again where the output is no terminal, or where it is not wanted."""
     return click.style(text, fg=COLOURS[verdict])

@@ -1,4 +1,4 @@
-"""Facts that only the process of a tunnel knows, for ``vpntun doctor`` (GET /v1/doctor): no field is a secret."""
+"""Facts that only the process of a tunnel knows, for `vpntun doctor` (GET /v1/doctor): no field is a secret."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from vpntun.crypto.keys import format_key
 from vpntun.doctor.program import program_facts
 from vpntun.process.privileges import has_net_admin
 from vpntun.serving.http import Answer, Route
+from vpntun.types import written
 
 
 def routes_of_facts(state: TunnelState) -> dict[str, Route]:
@@ -26,7 +27,7 @@ def own_facts(state: TunnelState) -> dict[str, Any]:
     table        as the key Table: "auto", "off", or a number
     routes       the networks of --route
     mark         the mark of the tunnel's own packets, 0 for none
-    callers      the public keys of the peers that have no Endpoint, so that they call this end
+    endpoints    the configured Endpoint of each peer, by its public key; null if it has none, so that it calls
     """
     tunnel, device = state.tunnel, state.device
     return {
@@ -36,5 +37,8 @@ def own_facts(state: TunnelState) -> dict[str, Any]:
         "table": tunnel.routing.table,
         "routes": list(map(str, tunnel.routes)),
         "mark": state.mark,
-        "callers": [format_key(peer.public) for peer in tunnel.peers if peer.host is None],
+        "endpoints": {
+            format_key(peer.public): written((peer.host, peer.port)) if peer.host is not None else None
+            for peer in tunnel.peers
+        },
     }

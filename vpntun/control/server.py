@@ -3,14 +3,17 @@
     GET  /v1/status    report what the tunnel is doing (docs/control.rst)
     POST /v1/stop      send the answer, then end the loop
     POST /v1/reload    read the configuration file again; 409 and the reason if that fails, and nothing changes
+    POST /v1/verify    ask peers whether data arrives, and answer at once (verify.py)
     POST /v1/reset     forget the last timestamp of ?peer=; 404 if no peer matches, 409 if several do
+
+Files of this room add others, each by a function that returns its routes (capture.py).
 
 A request that fails is answered with 500, and logged. It never ends the tunnel, whatever phase of its start or end the
 tunnel is in.
 
-serving/unix_server.py decides who may connect and how much a client may ask for at once. It also makes the socket the
-lock of the interface: InterfaceInUse where another vpntun of this network namespace already answers on it. Where one of
-another namespace has the name, the socket is /run/vpntun/INTERFACE:NAMESPACE.sock (runtime/folders.py).
+serving/unix_server.py decides who may connect, and clients.py there how much a client may ask for. The socket is also
+the lock of the interface: InterfaceInUse where another vpntun of this network namespace already answers on it. Where
+one of another namespace has the name, the socket is /run/vpntun/INTERFACE:NAMESPACE.sock (runtime/folders.py).
 """
 
 from __future__ import annotations

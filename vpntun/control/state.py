@@ -18,12 +18,15 @@ from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.reset import forget_timestamp
 from vpntun.control.status import status_of
+from vpntun.control.verify import verify
 from vpntun.datapath.links import Links
+from vpntun.datapath.tap import Tap
 from vpntun.errors import DeviceError, VpntunError
 from vpntun.link.link import Link
 from vpntun.process.start import Start
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Lookups
+from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Interface
 from vpntun.uapi.get import describe
@@ -40,6 +43,8 @@ class TunnelState:
     mark         the mark of what the tunnel sends, 0 for none
     lookups      the look-ups of the peers' names; None before they begin
     links        the links, once there is one for each peer
+    tap          where packets are captured; None before there is an engine
+    speed_tests  the speed tests of the links; None before the engine is made
     is_running   whether the tunnel has been set up and its loop runs
     """
 
@@ -52,15 +57,29 @@ class TunnelState:
         self.mark = 0
         self.lookups: Lookups | None = None
         self.links: Links | None = None
+        self.tap: Tap | None = None
+        self.speed_tests: SpeedTests | None = None
         self.is_running = False
         self._loop = loop
         self._drops = drops
         self._began = loop.now
 
-    def status(self, peers: Sequence[PeerSettings] | None = None) -> dict[str, Any]:
-        """Return the complete status, or that of the tunnel with some of its peers alone."""
+    def status(self) -> dict[str, Any]:
+        """Return the complete status."""
+        return self._status(self.tunnel)
+
+    def status_of_some(self, begin: int, end: int) -> dict[str, Any]:
+        """Return the status with the peers from number `begin` to before `end` only."""
+        return self._status(replace(self.tunnel, peers=self.tunnel.peers[begin:end]))
+
+    def status_of_peer(self, public: bytes) -> dict[str, Any]:
+        """Return the status with one peer only; without any if there is no such peer."""
+        peers = tuple(peer for peer in self.tunnel.peers if peer.public == public)
+        return self._status(replace(self.tunnel, peers=peers))
+
+    def _status(self, tunnel: Tunnel) -> dict[str, Any]:
         return status_of(
-            self.tunnel if peers is None else replace(self.tunnel, peers=tuple(peers)),
+            tunnel,
             self._link_of,
             starting=self.start.waits_for,
             is_resolved=self._is_resolved,
@@ -78,6 +97,10 @@ class TunnelState:
     def forget_timestamp(self, called: str | None) -> str:
         """Forget the last timestamp of a peer, as control/reset.py. Raises VpntunError while there are no links."""
         return forget_timestamp(self.tunnel.peers, self.link_of, called)
+
+    def verify(self, called: str | None) -> dict[str, Any]:
+        """Ask peers whether data arrives, as control/verify.py."""
+        return verify(self.tunnel.peers, self._link_of, called)
 
     def link_of(self, public: bytes) -> Link:
         """Return the link of a peer. Raises VpntunError while there are no links."""

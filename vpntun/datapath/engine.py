@@ -28,6 +28,7 @@ from vpntun.datapath.loopguard import LoopGuard
 from vpntun.datapath.outbound import Outbound
 from vpntun.datapath.plain import PlainSender
 from vpntun.datapath.relay import Relay
+from vpntun.datapath.tap import Tap
 from vpntun.errors import DeviceError
 from vpntun.link.link import Link
 from vpntun.link.link_monitor import LinkMonitor, LinkObserver, NoObserver
@@ -57,6 +58,7 @@ class Engine:
     routes      table from allowed IPs to links
     takes       what this end can receive, a sum of record.TAKES_*: the offloads of its device among them
     answers     what answers the requests of peers, by what they ask for (wire/inside/request.py)
+    tap         shows packets to those who capture them
 
     `identity`: None while this end has no private key; `node.identity` is set later. `network`: this host's routes for
     the packets that the engine sends. `own_addresses`: this machine's addresses, if the engine relays between peers.
@@ -100,6 +102,8 @@ class Engine:
         self._delivery = Delivery(device, self.routes, self.drops)
         self._inbound = Inbound(self.node, self.links, loop, self.drops)
         self._outbound = Outbound(device, self.routes, self._bundler, self.guard, loop, self.drops)
+        self._relay: Relay | None = None
+        self.tap = Tap(self.routes, self._bundler, self._outbound, self._delivery)
         self.deliver_bundle = self._delivery.take_bundle
         self.deliver_packet = self._delivery.take_packet
         self.drain = self._bundler.drain
@@ -109,7 +113,9 @@ class Engine:
     def start(self) -> None:
         """Watch the device and the carriers from now on, and relay, with the MTU that the device has now."""
         if self._own_addresses is not None:
-            self._delivery.relay = Relay(self.mtu, self.routes, self._bundler, self._own_addresses, self.loop.time)
+            relay = Relay(self.mtu, self.routes, self._bundler, self._own_addresses, self.loop.time)
+            self._relay = self._delivery.relay = relay
+            self.tap.relay_through(relay)
         self.loop.watch(self.device.fileno(), self._outbound.read_device)
         for carrier in self._carriers.values():
             carrier.start(self)
@@ -131,8 +137,8 @@ class Engine:
             return
         self._followed_mtu = mtu
         self._plain.follow_mtu(mtu)
-        if self._delivery.relay is not None:
-            self._delivery.relay.follow_mtu(mtu)
+        if self._relay is not None:
+            self._relay.follow_mtu(mtu)
         for link in self.links.values():
             link.follow_mtu(mtu)
 

@@ -1,4 +1,4 @@
-"""Ruleset of this host's packet filter, as ``nft --json list ruleset`` prints it: chains that surely drop a packet.
+"""Ruleset of this host's packet filter, as `nft --json list ruleset` prints it: chains that surely drop a packet.
 
 A chain of a hook drops a packet for certain if none of the rules that may match accepts it, and its policy, or a rule
 that matches for certain, drops it. What is not understood may match or not: sets, addresses, most matches of iptables.
@@ -28,6 +28,7 @@ ACCEPT, DROP, ON = "accept", "drop", "on"
 """What may become of a packet: ON means that the next rule, or the calling chain, decides."""
 HARMLESS = frozenset({"LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "CT", "AUDIT", "SECMARK", "CONNSECMARK"})
 """Targets of iptables after which the next rule follows."""
+DEVICES = frozenset({"iif", "iifname", "oif", "oifname"})
 
 Outcomes = frozenset[str]
 Json = Mapping[str, Any]
@@ -193,6 +194,8 @@ def _of_target(name: str) -> Outcomes:
 
 def _fits(match: Json, packet: Packet) -> bool | None:
     """Return whether a match fits the packet; None if nobody knows."""
+    if match["right"] == "lo" and match["left"].get("meta", {}).get("key") in DEVICES:
+        return bool(match["op"] == "!=")  # the packet is another machine's
     known = _known(match["left"], packet)
     if isinstance(known, bool):
         return known

@@ -29,7 +29,7 @@ from vpntun.runtime.log import Warnings
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.schedule import Schedule
 from vpntun.types import CarrierName
-from vpntun.wire.record import ANSWER, BUNDLE, ECHO, LAST_KIND, PARITY, PROBE, REQUEST
+from vpntun.wire.record import ANSWER, BUNDLE, ECHO, LAST_KIND, LOAD, PARITY, PROBE, REQUEST, Echo
 
 
 class LinkOwner(Protocol):
@@ -66,8 +66,18 @@ class LinkOwner(Protocol):
         """Note that the core has decided something, which may change whether packets can be sent."""
 
 
+class LinkTest(Protocol):
+    """A speed test of a link, which the link tells what arrives (speed/trial.py)."""
+
+    def load_arrived(self, record: memoryview, now: float) -> bool:
+        """Count a LOAD; return whether this end has agreed to it. Raises BadPacket."""
+
+    def echo_arrived(self, token: int, now: float) -> None:
+        """Take note of an ECHO, which may answer a PROBE of the test."""
+
+
 class Link(SendingLink):
-    """The link of a server, and the common part of a client's (client_link.py)."""
+    """The link of a server, and the common part of a client's (client_link.py). `test`: its speed test, if one runs."""
 
     def __init__(
         self,
@@ -79,6 +89,7 @@ class Link(SendingLink):
     ) -> None:
         self._owner = owner
         self._warnings = Warnings()
+        self.test: LinkTest | None = None
         self._requests = Requests(lambda what, content: owner.answer(self, what, content))
         super().__init__(owner.loop, owner.schedule, owner.seal_buffer, peer, selector, records, name)
 
@@ -113,6 +124,9 @@ class Link(SendingLink):
             except BadPacket as bad:
                 self.drop(bad, source)
             return
+        if kind == LOAD:
+            self._take_load(session, counter, datagrams, plaintext, source)
+            return
         follow = kind not in (PROBE, ECHO)
         if events := peer.opened(session, counter, source, now, keepalive=True, follow=follow):
             self.act(events)
@@ -142,6 +156,23 @@ class Link(SendingLink):
     def drop(self, bad: BadPacket, source: Endpoint) -> None:
         """Count a dropped message or packet of this peer."""
         note_drop(self.drops, self._warnings, bad, source)
+
+    def _take_load(self, session: Session, counter: int, datagrams: int, record: memoryview, source: Endpoint) -> None:
+        """Process the load of a speed test as if it were packets. Without a test it is dropped, and not reported."""
+        now, is_wanted = self._loop.now, False
+        try:
+            is_wanted = self.test is not None and self.test.load_arrived(record, now)
+            if not is_wanted:
+                raise BadPacket("load without a test")
+        except BadPacket as bad:
+            self.drop(bad, source)
+        if events := self.peer.opened(session, counter, source, now, keepalive=not is_wanted):
+            self.act(events)
+        if is_wanted:
+            self.records.opened(session, counter, datagrams, now, record)
+        else:
+            self.records.opened_control(session, counter, datagrams)
+        self.touched_by_traffic(now)
 
     # Requests inside the tunnel
 
@@ -187,12 +218,21 @@ class Link(SendingLink):
                 self.act(self._requests.received(record, self._loop.now))
             elif record[0] != PARITY:
                 self._note_sleep()
-                self.act(self.records.received(session, record, source, self._loop.time()))
+                now = self._loop.time()
+                if record[0] == ECHO and self.test is not None:
+                    self.test.echo_arrived(Echo.parse(record).token, now)
+                self.act(self.records.received(session, record, source, now))
             elif (restored := self.records.restore(session, record, self._loop.now)) is not None:
                 # A relay changes packets in place, so they must be writable.
                 self._owner.deliver_bundle(self, memoryview(bytearray(restored)), source, ecn)
         except BadPacket as bad:
             self.drop(bad, source)
+
+    def verify(self) -> bool:
+        """Ask a vpntun whether data arrives, at most once a second. Return whether its answer is awaited."""
+        if events := self.records.verify(self._loop.now):
+            self.act(events)
+        return self.records.verification.is_awaited
 
     # Changes by the operator
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 of the control socket: bytes in, answers out, without a socket, and for untrusted clients.
+"""HTTP/1.1 of the sockets that serve it: bytes in, answers out, without a socket, and for untrusted clients.
 
 h11 parses. These are the rules:
 
@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 
 import h11
 
-from vpntun.serving.unix_server import Stream
+from vpntun.serving.exchange import Stream
 
 LARGEST_HEAD = 8 * 1024
 MOST_HEADERS = 32
@@ -28,20 +28,23 @@ LARGEST_BODY = 4 * 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer: status, JSON object, headers, and what to do once it has left. `body`: the object as text.
+    """An answer: status, content, headers, and what to do once it has left. `body`: the content as text.
 
-    Raises TypeError or ValueError if the object cannot be written as JSON.
+    The content is a JSON object, or the text itself with a `content_type` of its own. Raises TypeError or ValueError if
+    the object cannot be written as JSON.
     """
 
     status: HTTPStatus
-    content: Mapping[str, Any]
+    content: Mapping[str, Any] | bytes
     headers: tuple[tuple[str, str], ...] = ()
     then: Callable[[], None] | None = None
+    content_type: str = "application/json"
     body: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         """Write the object at once, so that content which cannot be written fails where the answer is made."""
-        object.__setattr__(self, "body", json.dumps(self.content).encode())
+        content = self.content
+        object.__setattr__(self, "body", content if isinstance(content, bytes) else json.dumps(content).encode())
 
 
 @dataclass(frozen=True)
@@ -89,18 +92,20 @@ def _fits(route: Route, names: Sequence[str]) -> bool:
 
 
 class HttpExchange:
-    """The requests and answers of one connection, as the `Exchange` of unix_server.py.
+    """The requests and answers of one connection, as the `Exchange` of exchange.py.
 
-    `answer` gets a method and a target; it must refuse CONNECT. `ended`: there will be no more answers, so the
+    `answer` gets a method and a target; it must refuse CONNECT. It returns None while it has no answer yet, and is then
+    asked again at the next call of `next_answer`. `ended`: there will be no more answers, so the
     connection may close once those taken have left.
     """
 
-    def __init__(self, answer: Callable[[str, str], Answer | StreamAnswer]) -> None:
+    def __init__(self, answer: Callable[[str, str], Answer | StreamAnswer | None]) -> None:
         self.ended = False
         self.stream: Stream | None = None
         self._answer = answer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
         self._request: h11.Request | None = None
+        self._is_asked = False
         self._body = 0
 
     @property
@@ -126,6 +131,8 @@ class HttpExchange:
         if self.stream is not None:
             return self._next_piece(self.stream)
         while not self.ended:
+            if self._is_asked:
+                return self._answer_now()
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as bad:
@@ -139,14 +146,21 @@ class HttpExchange:
                 if self._body > LARGEST_BODY:
                     return self._pack(refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long: send none"))
             elif isinstance(event, h11.EndOfMessage) and self._request is not None:
-                request = self._request
-                answer = self._answer(request.method.decode("ascii"), request.target.decode("ascii"))
-                return self._pack(answer) if isinstance(answer, Answer) else self._begin_stream(answer)
+                self._is_asked = True
             elif isinstance(event, h11.ConnectionClosed):
                 self.ended = True
             else:
                 break
         return None
+
+    def _answer_now(self) -> tuple[bytes, Callable[[], None] | None] | None:
+        """Answer the complete request, if there is an answer already."""
+        assert self._request is not None
+        answer = self._answer(self._request.method.decode("ascii"), self._request.target.decode("ascii"))
+        self._is_asked = answer is None
+        if answer is None:
+            return None
+        return self._pack(answer) if isinstance(answer, Answer) else self._begin_stream(answer)
 
     def _begin_stream(self, answer: StreamAnswer) -> tuple[bytes, None]:
         self.stream = answer.stream
@@ -164,7 +178,7 @@ class HttpExchange:
     def _pack(self, answer: Answer) -> tuple[bytes, Callable[[], None] | None]:
         http, request, status = self._http, self._request, answer.status
         body = answer.body
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *answer.headers]
+        headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(body))), *answer.headers]
         if http.their_state is not h11.DONE:  # the request is incomplete, or not HTTP
             headers.append(("Connection", "close"))
         parts = [http.send(h11.Response(status_code=status, reason=status.phrase.encode(), headers=headers))]

@@ -39,7 +39,9 @@ class Drop:
 class PeerView:
     """One peer at one moment. Rates are in bytes per second, times in seconds; None is unknown.
 
-    `verified`: whether data was seen to arrive a short time ago. `reason`: why the tunnel uses this carrier.
+    `verified`: whether data is known to arrive. `carrier_up`: whether messages can be sent, which has been so for
+    `carrier_for`. `reason`: why this carrier is used, or why there is none; it has lasted for `reason_for`. A tunnel of
+    an older version tells none of these.
     """
 
     label: str
@@ -47,7 +49,10 @@ class PeerView:
     unresolved: str | None
     verified: bool | None
     carrier: str | None
+    carrier_up: bool | None
+    carrier_for: float | None
     reason: str | None
+    reason_for: float | None
     endpoint: str | None
     down: float | None
     up: float | None
@@ -140,7 +145,10 @@ class PeerHistory:
             unresolved=peer["unresolved"],
             verified=peer.get("data_verified"),
             carrier=peer["carrier"],
+            carrier_up=peer.get("carrier_up"),
+            carrier_for=peer.get("carrier_up_for"),
             reason=peer.get("carrier_reason"),
+            reason_for=peer.get("carrier_reason_for"),
             endpoint=peer["endpoint"],
             down=self._downs[-1],
             up=self._ups[-1],

@@ -29,6 +29,7 @@ Integers are big endian. Each field is preceded by its offset in bytes; the kind
                 core/records/parity.py).
     7  REQUEST  wire/inside/request.py has the fields
     8  ANSWER   wire/inside/request.py has the fields
+    9  LOAD     wire/inside/load.py has the fields
 
 Everything here handles untrusted bytes: they are authenticated, but the peer may be hostile. The parsers raise only
 BadPacket. Packets in a bundle are neither checked nor copied here: see `length_of` and `header_for`.
@@ -55,7 +56,7 @@ from vpntun.wire.message import DATA_OVERHEAD, LARGEST, Buffer
 from vpntun.wire.transport_header import shape_of
 from vpntun.wire.vnet import SEGMENT_SIZE, UNFINISHED
 
-HELLO, BUNDLE, REPORT, PROBE, ECHO, PARITY, REQUEST, ANSWER = 1, 2, 3, 4, 5, 6, 7, 8
+HELLO, BUNDLE, REPORT, PROBE, ECHO, PARITY, REQUEST, ANSWER, LOAD = 1, 2, 3, 4, 5, 6, 7, 8, 9
 LAST_KIND = 0x3F
 LARGEST_RECORD = LARGEST - DATA_OVERHEAD
 
