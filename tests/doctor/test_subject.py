@@ -16,7 +16,7 @@ FACTS: dict[str, Any] = {
     "table": "auto",
     "routes": ["10.7.0.0/16"],
     "mark": 0xCA6C,
-    "endpoints": {PEER["public_key"]: None},
+    "peers": [{"public_key": PEER["public_key"], "endpoint": None}],
 }
 
 
@@ -41,9 +41,10 @@ def test_a_running_tunnel_that_says_little() -> None:
 
 def test_a_running_tunnel_whose_peer_is_not_reached_yet() -> None:
     status = {**STATUS, "peers": [{**PEER, "endpoint": None}]}
-    (peer,) = of_running(status, {"endpoints": {PEER["public_key"]: "[2001:db8::2]:51820"}}).peers
+    known = {"public_key": PEER["public_key"], "endpoint": "[2001:db8::2]:51820"}
+    (peer,) = of_running(status, {"peers": [known]}).peers
     assert (peer.endpoint, peer.address, peer.calls) == ("[2001:db8::2]:51820", ip_address("2001:db8::2"), False)
-    (peer,) = of_running(status, {"endpoints": {PEER["public_key"]: "office.example:51820"}}).peers
+    (peer,) = of_running(status, {"peers": [{**known, "endpoint": "office.example:51820"}]}).peers
     assert (peer.endpoint, peer.address) == ("office.example:51820", None)
 
 

@@ -108,7 +108,8 @@ def of_file(tunnel: Tunnel) -> Subject:
 
 def of_running(status: Mapping[str, Any], facts: Mapping[str, Any]) -> Subject:
     """Describe a running tunnel by its answers to GET /v1/status and to GET /v1/doctor, {} if it does not know that."""
-    offloads, configured = facts.get("offloads") or {}, facts.get("endpoints", {})
+    offloads = facts.get("offloads") or {}
+    configured = {peer["public_key"]: peer["endpoint"] for peer in facts.get("peers", ())}
     return Subject(
         interface=status["interface"],
         is_running=True,
