@@ -42,6 +42,7 @@ ROOMS = (
     "uapi",
     "doctor",
     "doctor/inside",
+    "doctor/reach",
     "control",
     "daemon",
     "watch",

@@ -125,10 +125,10 @@ class _Daemon:
         lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(lookups.close)
         self._engine = self._make_engine()
+        self._engine.answers[DOCTOR] = self._other_ends.answer
         state.tap = self._engine.tap
         state.speed_tests = SpeedTests(self._loop, self._engine.seal_buffer)
         self._engine.answers[SPEED] = state.speed_tests.answer
-        self._engine.answers[DOCTOR] = self._other_ends.answer
         self._running = RunningTunnel(state, self._engine, self._host, self._names, lookups)
         stack.callback(self._running.close)
         if self._has_uapi:

@@ -48,6 +48,7 @@ def open_control(
                 **other_ends.routes(),
                 **speed_routes(state),
                 **verify_routes(state.verify),
+                **other_ends.routes(),
             },
         )
     except InterfaceInUse:
@@ -91,7 +92,7 @@ def open_metrics(place: Path | Place, state: TunnelState, loop: Loop, stack: Exi
     exposition = Exposition(
         loop,
         count=lambda: len(state.tunnel.peers),
-        status=lambda begin, end: state.status(state.tunnel.peers[begin:end]),
+        status=state.status_of_some,
         verify=state.verify_some,
         on_ready=server.go_on,
     )

@@ -48,10 +48,10 @@ class OtherEnds:
 
     def answer(self, link: Link, asked: dict[str, Any]) -> Mapping[str, Any] | None:
         """Return this end's half for a peer, as engine.answers."""
-        peers = [each for each in self._state.tunnel.peers if each.public == link.peer.public]
-        if not peers:
+        status = self._state.status_of_peer(link.peer.public)
+        if not status["peers"]:
             return {"refused": "this peer is being removed"}
-        return self._examiner.answer(link, asked, self._state.status(peers), own_facts(self._state))
+        return self._examiner.answer(link, asked, status, own_facts(self._state))
 
     def _examine(self, peer: str | None = None) -> Answer:
         state = self._state

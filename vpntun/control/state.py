@@ -64,10 +64,22 @@ class TunnelState:
         self._drops = drops
         self._began = loop.now
 
-    def status(self, peers: Sequence[PeerSettings] | None = None) -> dict[str, Any]:
-        """Return the complete status, or that of the tunnel with some of its peers alone."""
+    def status(self) -> dict[str, Any]:
+        """Return the complete status."""
+        return self._status(self.tunnel)
+
+    def status_of_some(self, begin: int, end: int) -> dict[str, Any]:
+        """Return the status with the peers from number `begin` to before `end` only."""
+        return self._status(replace(self.tunnel, peers=self.tunnel.peers[begin:end]))
+
+    def status_of_peer(self, public: bytes) -> dict[str, Any]:
+        """Return the status with one peer only; without any if there is no such peer."""
+        peers = tuple(peer for peer in self.tunnel.peers if peer.public == public)
+        return self._status(replace(self.tunnel, peers=peers))
+
+    def _status(self, tunnel: Tunnel) -> dict[str, Any]:
         return status_of(
-            self.tunnel if peers is None else replace(self.tunnel, peers=tuple(peers)),
+            tunnel,
             self._link_of,
             starting=self.start.waits_for,
             is_resolved=self._is_resolved,
