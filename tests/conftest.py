@@ -21,11 +21,15 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.machine import HandLoop
 from tests.netns.lab import remove_state_folders
 from vpntun.runtime.log import log
+
+hypothesis.settings.register_profile("vpntun", deadline=None)  # other programs may use the processors, too
+hypothesis.settings.load_profile("vpntun")
 
 HERE = Path(__file__).parent
 WORKERS = 4  # as in scripts/test
@@ -38,7 +42,18 @@ NETNS = {
 GROUPS = [*NETNS, "running", "installed", "model", "sockets"]
 GROUP_OF = {f"test_{name}": group for group, names in NETNS.items() for name in names}
 INSTALLED = {"boot", "test_examples.py"}
-ROOMS_WITH_SOCKETS = {"carriers", "control", "datapath", "netconf", "process", "runtime", "serving", "tun", "uapi"}
+ROOMS_WITH_SOCKETS = {
+    "carriers",
+    "control",
+    "datapath",
+    "netconf",
+    "pairing",
+    "process",
+    "runtime",
+    "serving",
+    "tun",
+    "uapi",
+}
 WITH_SOCKETS = ROOMS_WITH_SOCKETS | {"test_load.py"}
 
 

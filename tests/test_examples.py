@@ -20,6 +20,7 @@ from tests.documents import Step, blocks, steps
 from tests.netns.lab import STARTED, Lab, far, state_folders, sweep, until, why_not
 from tests.netns.test_ecn import watching
 from tests.reader import WIREGUARD, Reader
+from tests.terminal import Terminal
 from vpntun.capture.reading import CaptureReader
 from vpntun.wire.ip import tos_of
 
@@ -62,6 +63,24 @@ def test_a_key_of_its_own(reader: Reader) -> None:
     (reader.roots["remote"] / "etc/vpntun").mkdir(mode=0o700)
     reader.follow("key-of-its-own")
     reader.lab.ping(reader.lab.a, reader.lab.b.address_of("tun4"))
+
+
+@pytest.mark.netns
+def test_pairing(reader: Reader) -> None:
+    server, client = steps(blocks("pairing")[0])
+    with reader.terminal(server) as remote:
+        remote.wait_for("code: ")
+        [shown] = re.findall(r"code: (\S+)", remote.text)
+        assert remote.text.startswith("\n".join(server.output).replace("7KQ2-M9XD", shown))
+        with reader.terminal(client) as local:
+            prompt, typed = client.output[0].split(": ")
+            assert typed.upper() == "7KQ2 M9XD"
+            local.wait_for(prompt)
+            local.type(shown.lower().replace("-", " ") + "\n")
+            local.wait_for(STARTED)
+            assert reader.translated(client.output[1]) in local.text
+            remote.wait_for(STARTED)
+            reader.lab.ping(reader.lab.a, far(reader.lab), within=20)
 
 
 @pytest.mark.netns
@@ -165,7 +184,19 @@ def test_a_phone(reader: Reader) -> None:
 
 
 SOMETIMES = ("loss", "delivered", "queue", "dropped")
-CHANGING = ("public key", "peer", "up for", "latest", "transfer", "round trip", "records", "path mtu")
+CHANGING = (
+    "public key",
+    "peer",
+    "up for",
+    "carrier",
+    "handshake",
+    "data",
+    "latest",
+    "transfer",
+    "round trip",
+    "records",
+    "path mtu",
+)
 
 
 @pytest.mark.netns
@@ -185,10 +216,56 @@ def test_what_a_tunnel_is_doing(reader: Reader) -> None:
     assert not reader.lab.a.has_device("tun11")
 
 
+@pytest.mark.netns
+def test_the_check_of_a_link(reader: Reader) -> None:
+    reader.share_a_key()
+    reader.follow("check-of-a-link")
+
+
 def _without_changing_part(line: str) -> str:
     """Return a line of `show` without the part that changes from run to run."""
     title, colon, _ = line.partition(":")
     return title + colon if title.strip().startswith(CHANGING) else line
+
+
+@pytest.mark.netns
+def test_watching(reader: Reader) -> None:
+    """The screen shows each line of the guide, with other values; a pipe gets a table once an interval."""
+    reader.share_a_key()
+    first, second = blocks("watching")
+    *before, live = steps(first)
+    for step in before:
+        reader.take(step)
+    wanted = [_labels(line) for line in live.output if line and not line.strip().startswith(SOMETIMES)]
+    command = reader.lab.a.enter(["sh", "-ec", live.command], binds=reader._binds("local"))
+    with Terminal(command, env=reader._environment()) as terminal:
+        terminal.until(lambda: all(each in map(_labels, terminal.lines) for each in wanted), f"for {wanted}")
+        terminal.type("q")
+        assert terminal.wait() == 0
+    [log] = steps(second)
+    shorter = log.command.replace("--watch 5", "--watch 0.5").replace("vpntun", "timeout -s INT 3 vpntun", 1)
+    said = reader.run(reader.lab.a, "local", f"cd ~; {shorter}")
+    assert said.count("handshake") >= 2
+    assert (reader.home / "tun11.log").read_text() == said
+
+
+def _labels(line: str) -> list[str]:
+    """Return the words of a line of the live view, without values and units."""
+    return [word for word in line.split() if re.fullmatch("[a-z-]{4,}|up|down|q|UDP|MTU|tun11", word)]
+
+
+@pytest.mark.netns
+def test_doctor(reader: Reader) -> None:
+    """Every line must be the document's, except what this machine's clock, interpreter and version make of it."""
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed")
+    reader.share_a_key()
+    *first, last = steps(blocks("doctor")[0])
+    for step in first:
+        reader.take(step)
+    said = reader.run(reader.lab.b, "remote", f"{last.command} || test $? = 12").splitlines()
+    own = re.compile(r"  \w+ +(clock|interpreter|version) |\d+ ok, | +-> (have it kept right|use your distribution)")
+    assert [line for line in said if not own.match(line)] == [line for line in last.output if not own.match(line)]
 
 
 SERVER_WITH_A_NAMED_PEER = "[Interface]\nSharedKey = /etc/vpntun/vpntun.key\nRole = server\n\n[Peer]\nName = laptop\n"
@@ -234,6 +311,22 @@ def test_metrics(reader: Reader) -> None:
     start, scrape = steps(blocks("metrics")[0])
     reader.take(start)
     assert until(lambda: reader.run(reader.lab.b, "remote", scrape.command).splitlines() == scrape.output, 10)
+
+
+@pytest.mark.netns
+def test_the_speed_of_a_link(reader: Reader) -> None:
+    reader.share_a_key()
+    server, client, speed = steps(blocks("how-fast")[0])
+    reader.take(server)
+    reader.take(client)
+    said = reader.run(reader.lab.a, "local", speed.command).splitlines()
+    assert [_form(line) for line in said[-len(speed.output) :]] == [_form(line) for line in speed.output]
+
+
+def _form(line: str) -> str:
+    """Return a line without its blanks and with every number, key and unit of a rate alike."""
+    line = re.sub(r"to \S+ over", "to KEY over", line)
+    return re.sub(r"[\d.]+", "N", re.sub(r"\s+", " ", line)).replace("Gbit/s", "Mbit/s")
 
 
 @pytest.mark.netns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from http import HTTPStatus
@@ -163,7 +164,7 @@ def test_a_query_that_makes_no_sense_is_refused_and_starts_nothing(
     refused = tunnel.ask(query)
     assert isinstance(refused, Answer)
     assert refused.status == status
-    assert reason in refused.body.decode()
+    assert reason in json.loads(refused.body)["error"]
     assert not tunnel.is_tapped
 
 

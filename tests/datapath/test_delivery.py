@@ -386,7 +386,7 @@ ENTRIES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(entries=ENTRIES, joins=st.booleans())
 def test_no_bundle_raises_and_every_header_for_the_device_matches_its_packet(
     entries: list[tuple[bytes, int]], joins: bool
@@ -414,7 +414,7 @@ def test_no_bundle_raises_and_every_header_for_the_device_matches_its_packet(
             assert payload_size > size
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     records=st.lists(
         st.one_of(
