@@ -79,6 +79,7 @@ def test_pairing(reader: Reader) -> None:
             local.type(shown.lower().replace("-", " ") + "\n")
             local.wait_for(STARTED)
             assert reader.translated(client.output[1]) in local.text
+            remote.wait_for(STARTED)
             reader.lab.ping(reader.lab.a, far(reader.lab), within=20)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from tests.cli.conftest import Run
 from vpntun.cli.speed import _bar
 from vpntun.errors import VpntunError
+from vpntun.watch.signals import EndedBySignal
 
 BOB = "h70buasHjgiCSjkTp8kp7F2wRLoCow71NOmYhCQrSzI="
 TRIPS = {"round_trip": 0.0012, "round_trip_95": 0.0123}
@@ -124,8 +126,10 @@ def test_a_test_that_another_command_stops_says_so(run: Run, tunnel: type[FakeTu
 
 
 def test_an_interrupt_stops_the_test(run: Run, tunnel: type[FakeTunnel]) -> None:
-    answer(RUNNING, KeyboardInterrupt(), {**UP, "state": "stopped"})
-    assert run("speed", "tun11").status == 1
+    answer(RUNNING, EndedBySignal(signal.SIGINT), {**UP, "state": "stopped"})
+    said = run("speed", "tun11")
+    assert said.status == 1
+    assert "interrupted" in said.err
     assert tunnel.asked[-1] == ("POST", "/v1/speed/stop")
 
 

@@ -14,7 +14,13 @@ def exported_names() -> set[str]:
     """Return the names of all samples."""
     loop = Loop()
     try:
-        exposition = Exposition(loop, count=lambda: 1, status=lambda *_: status_of(FULL), on_ready=lambda: None)
+        exposition = Exposition(
+            loop,
+            count=lambda: 1,
+            status=lambda *_: status_of(FULL),
+            verify=lambda *_: False,
+            on_ready=lambda: None,
+        )
         text = b"".join(exposition._write()).decode()
     finally:
         loop.close()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.documents import CHECKOUT, table
+from tests.documents import CHECKOUT, blocks, table
 from tests.monitoring.exposition import exported_names
 
 RULES = CHECKOUT / "docs" / "metrics" / "alerts.yml"
@@ -129,6 +129,15 @@ def test_promtool_accepts_the_rules() -> None:
         ["promtool", "check", "rules", RULES], check=False, capture_output=True, text=True, timeout=30
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_promtool_accepts_the_guides_configuration(tmp_path: Path) -> None:
+    [block] = blocks("prometheus")
+    file = tmp_path / "prometheus.yml"
+    file.write_text(block.replace("/etc/prometheus/vpntun-alerts.yml", str(RULES)) + "\n")
+    checked = subprocess.run(["promtool", "check", "config", file], check=False, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{len(ALERTS)} rules found" in checked.stdout
 
 
 def test_every_alert_has_a_scenario() -> None:

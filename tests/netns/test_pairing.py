@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.lab import PORT, STARTED, Lab, Machine, start_server
+from tests.netns.lab import PORT, STARTED, Lab, Machine, start_server, until
 from tests.terminal import CTRL_C, Terminal
 from vpntun.config.keyfile import create_shared
 
@@ -63,6 +63,7 @@ class Pairing:
         return self.keys[machine.name]
 
     def ping(self) -> None:
+        assert until(lambda: bool(self.lab.b.addresses("tun3")), 20), "the server's tunnel has not started"
         self.lab.ping(self.lab.a, self.lab.b.address_of("tun3"), within=20)
 
 

@@ -16,7 +16,7 @@ from tests.netns.lab import STARTED, Lab, Machine, start_client, until
 
 METRICS, PROMETHEUS = "127.0.0.1:9586", "127.0.0.1:9090"
 CONFIGURATION = {
-    "global": {"scrape_interval": "500ms", "scrape_timeout": "400ms", "evaluation_interval": "500ms"},
+    "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
     "rule_files": [str(RULES)],
     "scrape_configs": [{"job_name": "vpntun", "static_configs": [{"targets": [METRICS]}]}],
 }

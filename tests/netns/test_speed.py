@@ -115,7 +115,7 @@ def test_a_slow_path_shows_its_rate_its_loss_and_a_bounded_delay(
     assert report["idle"]["round_trip"] == pytest.approx(2 * delay / 1000, abs=0.03)
     for direction in ("up", "down"):
         found = report[direction]
-        assert 0.75 < found["rate"] * 8 / (rate * 1e6) < 1.02, report
+        assert 0.6 < found["rate"] * 8 / (rate * 1e6) < 1.02, report
         assert found["round_trip"] < 2 * delay / 1000 + 0.2, report
         assert transport == "tcp" or abs(found["loss"] - loss / 100) < 0.01, report
 
@@ -173,6 +173,7 @@ def test_an_interrupt_ends_the_test_at_both_ends(link: Link, direction: str) -> 
             terminal.until(lambda: re.search(r"^up .*[1-9]%", terminal.text, re.MULTILINE), "for up")
         terminal.type(CTRL_C)
         assert terminal.wait() == 1
+        assert "interrupted: the test has ended at both ends" in terminal.text
         assert terminal.modes() == terminal.modes_before
     assert_quiet(link, 3)
     assert link.speed("--seconds", "1", there=True)["state"] == "done", "both ends are free again"
@@ -180,7 +181,7 @@ def test_an_interrupt_ends_the_test_at_both_ends(link: Link, direction: str) -> 
 
 def test_a_killed_asker_ends_the_test_at_the_other_end(link: Link) -> None:
     link.here.run("curl", "-s", "-X", "POST", *request("/v1/speed/run?seconds=20"))
-    assert until(lambda: report_of(link)["phase"] == "down" and report_of(link)["rate"], 40)
+    assert until(lambda: (report := report_of(link))["phase"] == "down" and report["rate"], 40)
     link.client.kill()
     assert_quiet(link, 5)
 

@@ -54,8 +54,9 @@ def capture(interface: str, file: str | None, prints: bool, **bounds: object) ->
         tunnel = stack.enter_context(ControlClient(interface))
         pieces = tunnel.stream("GET", f"/v1/capture{_query(bounds)}")
         stack.enter_context(_ended_by_signals(tunnel.end_stream))
-        _end_without_reader(tunnel.end_stream)
         output = stack.enter_context(_output(file)) if file is not None else None
+        if prints or output == STDOUT:
+            _end_without_reader(tunnel.end_stream)
         with suppress(BrokenPipeError):
             for piece in pieces:
                 _take(piece, reader, output, prints)

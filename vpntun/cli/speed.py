@@ -21,6 +21,7 @@ from vpntun.control.client import ControlClient
 from vpntun.core.speed.agreement import LONGEST
 from vpntun.errors import CannotTest, VpntunError
 from vpntun.runtime.logform import escape
+from vpntun.watch.signals import EndedBySignal, ended_by_signals
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -51,8 +52,11 @@ def speed(interface: str, peer: str | None, seconds: int, as_json: bool) -> None
     one peer.
     """
     query = urlencode({"seconds": seconds, **({} if peer is None else {"peer": peer})}, errors="surrogateescape")
-    with _progress(as_json=as_json) as show:
+    report: dict[str, Any] | None = None
+    with ended_by_signals(), _progress(as_json=as_json) as show:
         report = _measure(interface, query.replace("+", "%20"), show)
+    if report is None:
+        raise CannotTest("interrupted: the test has ended at both ends")
     if as_json:
         click.echo(json.dumps(report, indent=2))
     if report["state"] != "done":
@@ -71,7 +75,7 @@ def _measure(interface: str, query: str, show: Show) -> dict[str, Any]:
                 show(report)
                 time.sleep(SECONDS_BETWEEN)
                 report = tunnel.ask("GET", "/v1/speed")
-        except KeyboardInterrupt:
+        except EndedBySignal:
             # Another connection: the interrupt may have cut an answer in two.
             with suppress(VpntunError), ControlClient(interface) as again:
                 again.ask("POST", "/v1/speed/stop")
