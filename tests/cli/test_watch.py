@@ -42,10 +42,17 @@ def test_a_number_that_is_no_interval_is_refused(run: Run, number: str) -> None:
     assert "--watch" in said.err
 
 
-def test_json_cannot_be_watched(run: Run) -> None:
-    said = run("show", "--watch", "--json")
+@pytest.mark.parametrize("other", ["--json", "--check"])
+def test_what_prints_once_cannot_be_watched(run: Run, other: str) -> None:
+    said = run("show", "tun3", "--watch", other)
     assert said.status == 2
-    assert "--watch cannot be combined with --json" in said.err
+    assert "--watch exclude each other" in said.err
+
+
+def test_one_peer_alone_cannot_be_watched(run: Run) -> None:
+    said = run("show", "tun3", "office", "--watch")
+    assert said.status == 2
+    assert "--watch shows all peers: leave out PEER" in said.err
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

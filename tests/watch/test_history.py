@@ -100,11 +100,24 @@ def test_the_next_status_ends_the_trouble() -> None:
     assert one.view(60.0).trouble is None
 
 
+def test_while_a_tunnel_does_not_answer_no_peer_counts_as_connected() -> None:
+    one = history(status(), status(clock=101.0))
+    for now, state, down in ((1.0, "connected", 0.0), (60.0, "unknown", None)):
+        (only,) = one.view(now).peers
+        assert (only.state, only.down, only.verified) == (state, down, True if state == "connected" else None)
+        assert only.downs == (None, 0.0)
+    one.note_trouble("has ended")
+    assert one.view(1.0).peers[0].state == "unknown"
+
+
 def test_before_the_first_answer_nothing_is_known() -> None:
     view = history().view(0.0)
     assert (view.peers, view.uptime, view.trouble, view.drops) == ((), None, None, ())
 
 
-def test_whether_data_was_verified_is_unknown_where_the_tunnel_does_not_say() -> None:
-    assert seen(status()).verified is peer().get("data_verified")
+def test_a_tunnel_of_an_older_version_does_not_tell_the_three_states() -> None:
+    fields = peer()
+    old = {name: value for name, value in fields.items() if not name.startswith(("carrier_", "data_", "handshake_"))}
+    one = seen(status(old))
+    assert (one.verified, one.carrier_up, one.carrier_for, one.reason) == (None, None, None, None)
     assert seen(status(peer(data_verified=False))).verified is False

@@ -63,7 +63,7 @@ def test_without_a_limit_every_peer_has_a_row() -> None:
 def test_notes_name_the_queue_the_drops_and_a_missing_name() -> None:
     fields: dict[str, Any] = {
         "unresolved": "nx.example",
-        "carrier_reason": "no UDP answer for 2 h",
+        "carrier_up": None,
         "drops": {"queue full": 5},
     }
     one = seen(status(peer(drops={"queue full": 1})), status(peer(**fields), clock=101.0))

@@ -57,9 +57,10 @@ def test_80_columns_show_the_link_with_rates_round_trip_loss_and_histories(
     lines = terminal.lines
     assert len(lines) == 24
     assert re.fullmatch(rf"{tunnel.interface} 10\.0\.0\.1/24, port 55555, MTU 1500 ─+ up \d+ s", lines[0])
-    assert re.fullmatch("● office  connected +UDP 203.0.113.2:55555", lines[2])
+    assert re.fullmatch("● office  connected, data verified +UDP 203.0.113.2:55555", lines[2])
     assert re.fullmatch(r"  down +[78]\.\d\d Mbit/s +[▁-▇]+ round trip 12\.3 ms +[▁-▇]+", lines[3])
     assert re.fullmatch(r"  up +0 bit/s +▁+ handshake +63 s loss 0\.12%", lines[4])
+    assert lines[5] == "  carrier UDP for 2 h (it answered first)"
     assert re.fullmatch(r"q quit +every 0\.2 s, \d\d:\d\d:\d\d", lines[-1])
     assert terminal.screen.cursor.hidden
     assert COLOUR.search(terminal.output)
@@ -149,7 +150,7 @@ def test_a_terminal_that_takes_no_more_output_does_not_hold_up_the_end(
 def test_the_end_of_the_tunnel_is_said_and_its_return_is_shown(terminal: Terminal, tunnel: FakeTunnel) -> None:
     tunnel.stop()
     terminal.wait_for(ENDED)
-    assert "office" in terminal.text, "what was known last"
+    assert "○ office  unknown" in terminal.text
     tunnel.start()
     terminal.until(lambda: ENDED not in terminal.text and "up 0 s" in terminal.text, "for the new tunnel")
     terminal.type("q")

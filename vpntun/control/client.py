@@ -51,11 +51,14 @@ class ControlClient:
         self.process, _ = other_end(self._socket)
         self._http = HTTPConnection("vpntun")
         self._http.sock = self._socket
+        self._response: HTTPResponse | None = None
 
     def __enter__(self) -> ControlClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._response is not None:
+            self._response.close()
         self._http.close()
 
     def ask(self, method: str, target: str) -> dict[str, Any]:
@@ -88,7 +91,8 @@ class ControlClient:
     def _request(self, method: str, target: str) -> HTTPResponse:
         with self._explained():
             self._http.request(method, target)
-            return self._http.getresponse()
+            self._response = self._http.getresponse()
+            return self._response
 
     def _read(self, response: HTTPResponse) -> dict[str, Any]:
         with self._explained():

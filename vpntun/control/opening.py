@@ -13,6 +13,7 @@ from logging import INFO
 from pathlib import Path
 
 from vpntun.control.capture import Captures
+from vpntun.control.other_end import OtherEnds
 from vpntun.control.own_facts import routes_of_facts
 from vpntun.control.server import ControlServer
 from vpntun.control.speed import speed_routes
@@ -29,7 +30,9 @@ from vpntun.uapi.request import SetRequest
 from vpntun.uapi.server import UapiServer
 
 
-def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], stack: ExitStack) -> None:
+def open_control(
+    state: TunnelState, loop: Loop, reload: Callable[[], None], other_ends: OtherEnds, stack: ExitStack
+) -> None:
     """Bind the control socket; `stack` closes it. Raises InterfaceInUse where another vpntun runs the interface."""
     try:
         control = ControlServer(
@@ -42,8 +45,10 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
             more={
                 **routes_of_facts(state),
                 **Captures(state, loop).routes(),
+                **other_ends.routes(),
                 **speed_routes(state),
                 **verify_routes(state.verify),
+                **other_ends.routes(),
             },
         )
     except InterfaceInUse:

@@ -72,6 +72,11 @@ class TunnelState:
         """Return the status with the peers from number `begin` to before `end` only."""
         return self._status(replace(self.tunnel, peers=self.tunnel.peers[begin:end]))
 
+    def status_of_peer(self, public: bytes) -> dict[str, Any]:
+        """Return the status with one peer only; without any if there is no such peer."""
+        peers = tuple(peer for peer in self.tunnel.peers if peer.public == public)
+        return self._status(replace(self.tunnel, peers=peers))
+
     def _status(self, tunnel: Tunnel) -> dict[str, Any]:
         return status_of(
             tunnel,

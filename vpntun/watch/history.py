@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 LONGEST = 400
@@ -76,7 +76,8 @@ class PeerView:
 class TunnelView:
     """One tunnel at one moment. `trouble`: why it does not answer, None while it does.
 
-    `uptime` and `peers` are those of the last answer. Without any answer there are none.
+    `uptime` and `peers` are those of the last answer. Without any answer there are none. While the tunnel does not
+    answer, the state of each peer is "unknown", and so are its rates.
     """
 
     interface: str
@@ -201,16 +202,18 @@ class TunnelHistory:
     def view(self, now: float) -> TunnelView:
         """Return what is known of the tunnel at this moment."""
         status = self._status or {}
+        trouble = self._trouble or self._silence(now - self._answered)
+        peers = (peer.view() for peer in self._peers.values())
         return TunnelView(
             interface=self._interface,
-            trouble=self._trouble or self._silence(now - self._answered),
+            trouble=trouble,
             starting=status.get("starting"),
             addresses=tuple(status.get("addresses", ())),
             port=status.get("listen_port"),
             mtu=status.get("mtu"),
             uptime=status.get("uptime"),
             drops=self._drops.view(),
-            peers=tuple(peer.view() for peer in self._peers.values()),
+            peers=tuple(peers if trouble is None else map(_of_the_past, peers)),
         )
 
     def _silence(self, seconds: float) -> str | None:
@@ -221,6 +224,11 @@ class TunnelHistory:
         if self._status is None or self._status["pid"] != status["pid"]:
             return None
         return max(0.0, _clock(status) - _clock(self._status))
+
+
+def _of_the_past(peer: PeerView) -> PeerView:
+    """Return a peer whose tunnel does not answer: what it was like may no longer be so."""
+    return replace(peer, state="unknown", unresolved=None, verified=None, carrier_up=None, down=None, up=None)
 
 
 def _clock(status: Mapping[str, Any]) -> float:
