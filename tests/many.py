@@ -137,6 +137,9 @@ class Server:
     def link_changed(self, link: Link, *, up: bool) -> None:
         """Do nothing."""
 
+    def states_changed(self, link: Link) -> None:
+        """Not of interest here."""
+
     @property
     def schedule(self) -> Schedule:
         """The links' deadlines."""

@@ -41,6 +41,8 @@ ROOMS = (
     "serving",
     "uapi",
     "doctor",
+    "doctor/inside",
+    "doctor/reach",
     "control",
     "daemon",
     "watch",

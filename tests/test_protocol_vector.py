@@ -32,6 +32,7 @@ from vpntun.core.records import (
 )
 from vpntun.core.records.parity import ParityMaker, Restorer
 from vpntun.core.selection import backoff, client, ports
+from vpntun.core.speed import agreement, round_trips
 from vpntun.core.wireguard import admission, peer, timers
 from vpntun.crypto import cookies, replay, session
 from vpntun.crypto.keys import KeyPair
@@ -41,10 +42,11 @@ from vpntun.crypto.shared import SharedIdentity
 from vpntun.crypto.timestamp import tai64n
 from vpntun.datapath import plain
 from vpntun.pairing import calling
+from vpntun.speed import answering, asking, load_sender
 from vpntun.wire import burst, message, record, stream_framing, transport_header, vnet
 from vpntun.wire.checksum import UDP, UDP_CHECKSUM, finish_transport, pseudo_sum, set_ipv4_header
 from vpntun.wire.gso import Splitter
-from vpntun.wire.inside import request
+from vpntun.wire.inside import load, request
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "protocol.rst").read_text()
 SECRET = bytes(range(32))
@@ -146,6 +148,7 @@ def test_the_records_vector() -> None:
         "ECHO of it": record.Echo(token, 12).pack().hex(),
         "REQUEST, doctor": request.Request(token, request.DOCTOR, request.pack_body({})).pack().hex(),
         "ANSWER in one piece": request.answers_of(token, request.pack_body({"ok": True}))[0].pack().hex(),
+        "LOAD of 12 bytes": load.new_load(token)[:12].hex(),
     }
 
 
@@ -300,6 +303,12 @@ CONSTANTS = {
     "REQUEST repeated after": f"{', '.join(f'{pause:g}' for pause in asker.PAUSES)} s",
     "REQUEST given up after, waiting at a time": f"{asker.GIVE_UP_AFTER:g} s, {asker.MOST_PENDING}",
     "REQUESTs of a peer that are answered": f"{answerer.RATE:g} a second, {answerer.BURST} at once",
+    "speed test of one direction, at most": f"{agreement.LONGEST} s",
+    "speed tests that are agreed to": f"one in {1 / answering.TESTS_PER_SECOND:g} s, {answering.TESTS_AT_ONCE} at once",
+    "sender of LOAD stops without a REPORT, an asker": f"{load_sender.SILENCE:g} s, {answering.SILENCE_OF_SENDER:g} s",
+    "receiver of LOAD stops without an asker": f"{answering.SILENCE_OF_RECEIVER:g} s",
+    "state of a speed test is asked for each": f"{asking.BETWEEN_STATES:g} s",
+    "PROBE during a speed test each": f"{round_trips.INTERVAL * 1000:g} ms",
     "answers that are kept": f"{answerer.MOST_KEPT}, for {answerer.KEPT_FOR:g} s",
     "PROBE is given up after": f"{probes.SHORTEST_TIMEOUT:g} s to {probes.LONGEST_TIMEOUT:g} s",
     "PROBEs out": f"{probes.MOST_OUT}",

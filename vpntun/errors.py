@@ -16,6 +16,9 @@ status; `vpntun.cli` maps one to the other in one place.
     10      HookFailed          one of the operator's commands failed, so the tunnel was not started
     11      NotRunning          no daemon holds the pid file
     12      CheckFailed         `vpntun doctor` has found something that cannot work
+    13      NotVerified         there is a session with a peer, but nothing proves that data arrives
+    14      NoFreshHandshake    messages can be sent to a peer, but there is no session under 180 s old
+    15      CarrierDown         no message can be sent to a peer
     16      PairingFailed       the two machines were not paired: a wrong code, too late, or nobody answered
 
 `BadPacket` is separate: parsers of untrusted bytes raise it and nothing else. It never leaves the event loop. It
@@ -117,6 +120,28 @@ class CheckFailed(VpntunError):
     """A check of `vpntun doctor` has failed."""
 
     exit_status = 12
+
+
+class LinkError(VpntunError):
+    """A link that does not carry data, as far as is known."""
+
+
+class NotVerified(LinkError):
+    """Nothing has proven lately that data arrives at the peer."""
+
+    exit_status = 13
+
+
+class NoFreshHandshake(LinkError):
+    """There is no session with the peer that is under 180 s old."""
+
+    exit_status = 14
+
+
+class CarrierDown(LinkError):
+    """No message can be sent to the peer: where it is reached is not known, or this host cannot send there."""
+
+    exit_status = 15
 
 
 class PairingFailed(VpntunError):

@@ -13,6 +13,16 @@ PEER: dict[str, Any] = {
     "unresolved": None,
     "carrier": "udp",
     "state": "connected",
+    "carrier_up": True,
+    "carrier_up_for": 7200,
+    "carrier_reason": "it answered first",
+    "carrier_reason_for": None,
+    "handshake_fresh": True,
+    "handshake_fresh_for": 7201,
+    "data_verified": True,
+    "data_verified_for": 63,
+    "data_verified_age": 1,
+    "data_unanswered_for": None,
     "allowed_ips": ["10.0.0.0/24", "fd00::/64"],
     "latest_handshake": NOW - 63,
     "latest_handshake_age": 63,
@@ -50,6 +60,7 @@ STATUS: dict[str, Any] = {
     "mtu": 1500,
     "addresses": ["10.0.0.1/24"],
     "relay": True,
+    "dscp": False,
     "drops": {"unknown peer": 2},
     "peers": [PEER],
 }
@@ -67,7 +78,9 @@ peer: cGVlcnBlZXJwZWVycGVlcnBlZXJwZWVycGVlcnBlZXI=
   name: office
   preshared key: (hidden)
   endpoint: 203.0.113.2:55555
-  carrier: UDP
+  carrier: UDP for 2 hours (it answered first)
+  handshake: fresh for 2 hours, 1 second
+  data: verified for 1 minute, 3 seconds, last proof 1 second ago
   state: connected
   allowed ips: 10.0.0.0/24, fd00::/64
   latest handshake: 1 minute, 3 seconds ago

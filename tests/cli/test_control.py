@@ -21,6 +21,7 @@ from tests.cli.sample_status import PEER, STATUS, TEXT
 from tests.machine import needs_root, ordinary_user
 from vpntun.control import client
 from vpntun.control.server import ControlServer, socket_path
+from vpntun.control.verify import verify_routes
 from vpntun.errors import AmbiguousPeer, NoSuchPeer, VpntunError
 from vpntun.runtime.loop import Loop
 
@@ -44,7 +45,13 @@ def running(status: dict[str, Any], *, lingers: float = 0.0) -> Iterator[int]:
         try:
             loop = Loop()
             control = ControlServer(
-                status["interface"], loop, status=lambda: status, stop=loop.stop, reload=loop.stop, reset=reset
+                status["interface"],
+                loop,
+                status=lambda: status,
+                stop=loop.stop,
+                reload=loop.stop,
+                reset=reset,
+                more=verify_routes(lambda peer: {"peers": [reset(peer)], "awaited": []}),
             )
             os.write(writer, b"ready")
             loop.run(lambda _: float("inf"), lambda _: None)

@@ -13,6 +13,13 @@ UNKNOWN = dict.fromkeys(
     (
         "endpoint",
         "carrier",
+        "carrier_up_for",
+        "carrier_reason",
+        "carrier_reason_for",
+        "handshake_fresh_for",
+        "data_verified_for",
+        "data_verified_age",
+        "data_unanswered_for",
         "latest_handshake",
         "latest_handshake_age",
         "latest_received",
@@ -50,7 +57,15 @@ def test_show_says_that_there_is_no_private_key() -> None:
 def test_an_unknown_value_has_no_line() -> None:
     fresh = {**PEER, **UNKNOWN, "name": "", "preshared_key": False, "received_bytes": 0, "sent_bytes": 0}
     fresh |= {"allowed_ips": [], "queue": {"packets": 0, "bytes": 0}, "drops": {}, "state": "waiting"}
-    assert lines(**fresh) == {"peer": PEER["public_key"], "state": "waiting", "allowed ips": "(none)"}
+    fresh |= {"carrier_up": False, "handshake_fresh": False, "data_verified": False}
+    assert lines(**fresh) == {
+        "peer": PEER["public_key"],
+        "carrier": "down",
+        "handshake": "not fresh",
+        "data": "not verified",
+        "state": "waiting",
+        "allowed ips": "(none)",
+    }
     quiet = {**STATUS, "listen_port": None, "addresses": [], "relay": False, "drops": {}, "peers": []}
     assert [line.split(":")[0].strip() for line in describe(quiet)] == [
         "interface",
@@ -64,6 +79,21 @@ def test_the_name_that_a_peer_or_the_start_waits_for_is_printed() -> None:
     waiting = {**STATUS, "starting": "the name nx.invalid", "peers": []}
     assert "  starting: waiting for the name nx.invalid" in describe(waiting)
     assert lines(state="connecting", unresolved="nx.invalid")["state"] == "connecting, waiting for the name nx.invalid"
+
+
+def test_a_carrier_has_its_reason_and_the_time_of_that_if_it_has_one() -> None:
+    blocked = lines(carrier="tcp", carrier_reason="no UDP answer", carrier_reason_for=7200, carrier_up_for=60)
+    assert blocked["carrier"] == "TCP for 1 minute (no UDP answer for 2 hours)"
+    down = lines(carrier_up=False, carrier_up_for=5, carrier_reason="the peer has not called")
+    assert down["carrier"] == "down for 5 seconds (the peer has not called)"
+
+
+def test_a_peer_that_does_not_answer_now_is_said_not_to_though_a_proof_is_young() -> None:
+    assert lines(data_unanswered_for=0)["data"] == "verified for 1 minute, 3 seconds, last proof 1 second ago"
+    assert lines(data_unanswered_for=1)["data"].endswith("last proof 1 second ago, no answer for 1 second")
+    silent = lines(data_verified=False, data_verified_for=2, data_verified_age=40, handshake_fresh=False)
+    assert silent["data"] == "not verified for 2 seconds, last proof 40 seconds ago"
+    assert silent["handshake"] == "not fresh for 2 hours, 1 second"
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,9 @@ class End:
     def link_changed(self, link: Link, *, up: bool) -> None:
         self.changes.append((self.tunnel.links.settings_of(link).name, up))
 
+    def states_changed(self, link: Link) -> None:
+        """Not of interest here."""
+
     @property
     def present(self) -> Tunnel:
         return self.state.tunnel

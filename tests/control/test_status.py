@@ -107,6 +107,7 @@ def test_the_tunnel_is_reported_as_configured(two: Two) -> None:
         "mtu": 1420,
         "addresses": ["10.0.0.1/24"],
         "relay": True,
+        "dscp": False,
         "drops": {"unknown peer": 2},
     }
 
@@ -133,6 +134,13 @@ def test_only_the_configuration_is_known_before_the_first_handshake(two: Two) ->
         "name": "office",
         "preshared_key": True,
         "state": "waiting",
+        "carrier_up": False,
+        "carrier_up_for": 0,
+        "carrier_reason": "the peer has not called",
+        "handshake_fresh": False,
+        "handshake_fresh_for": 0,
+        "data_verified": False,
+        "data_verified_for": 0,
         "allowed_ips": ["10.0.0.0/24", "fd00::/64"],
         "received_bytes": 0,
         "sent_bytes": 0,

@@ -31,6 +31,9 @@ class Observer:
     def link_changed(self, link: Link, *, up: bool) -> None:
         self.heard.append("up" if up else "down")
 
+    def states_changed(self, link: Link) -> None:
+        """Not of interest here."""
+
 
 class Two:
     """Alice and Bob; `observer` hears of Bob's link."""

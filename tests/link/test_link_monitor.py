@@ -10,6 +10,7 @@ from tests.datapath.ends import ALICE, BOB, End, TwoEnds, ipv4
 from tests.machine import HandLoop
 from vpntun.link.link import Link
 from vpntun.link.link_monitor import LinkMonitor
+from vpntun.link.link_states import INTERVAL
 
 PACKET = ipv4("10.0.0.1", "10.0.0.2", b"x")
 
@@ -20,6 +21,7 @@ class Watched(TwoEnds):
     def __init__(self, loop: HandLoop) -> None:
         super().__init__(End(ALICE, loop), End(BOB, loop))
         self.changes: list[tuple[str, bool]] = []
+        self.states: list[tuple[str | None, bool, bool]] = []
         self.alice.link.peer.endpoint = self.wire.to_right
         self.monitor = LinkMonitor(loop, self)
         for end in (self.alice, self.bob):
@@ -32,6 +34,11 @@ class Watched(TwoEnds):
     def link_changed(self, link: Link, *, up: bool) -> None:
         name = "alice" if link is self.alice.link else "bob"
         self.changes.append((name, up))
+
+    def states_changed(self, link: Link) -> None:
+        if link is self.alice.link:
+            states = link.states
+            self.states.append((states.carrier, states.handshake_fresh, states.data_verified))
 
     def new_changes(self) -> set[tuple[str, bool]]:
         """Return the changes since the last call."""
@@ -68,11 +75,11 @@ def test_before_the_first_session_no_link_is_up(watched: Watched) -> None:
     watched.alice.send(PACKET)
     watched.pass_time(120)
     assert watched.new_changes() == set()
-    assert watched.monitor.summary == "0 of 2 peers connected"
+    assert watched.monitor.summary.startswith("0 of 2 peers connected;")
 
 
 def test_with_the_first_session_the_link_is_up_at_both_ends(up: Watched) -> None:
-    assert up.monitor.summary == "2 of 2 peers connected"
+    assert up.monitor.summary.startswith("2 of 2 peers connected;")
 
 
 def test_traffic_and_new_sessions_are_not_changes(up: Watched) -> None:
@@ -91,7 +98,7 @@ def test_a_packet_without_an_answer_for_15_s_takes_the_senders_link_down(up: Wat
     assert up.new_changes() == set()
     up.pass_time(2)
     assert up.new_changes() == {("alice", False)}
-    assert up.monitor.summary == "1 of 2 peers connected"
+    assert up.monitor.summary.startswith("1 of 2 peers connected;")
 
 
 def test_a_link_that_answers_again_up_again(up: Watched) -> None:
@@ -154,3 +161,44 @@ def test_a_link_that_flaps_sets_no_additional_timers(up: Watched, monkeypatch: p
         up.monitor.look(link)
     assert asked == []
     assert len(up.changes) == 40
+
+
+def test_the_states_are_reported_as_they_come_and_go_and_nothing_is_sent_to_find_that_out(watched: Watched) -> None:
+    alice = watched.alice.link
+    alice.start()
+    watched.wire.run()
+    alice.act(alice.records.verify(watched.loop.now))
+    watched.wire.run()
+    assert watched.states[-1] == ("udp", True, True)
+    watched.states.clear()
+    watched.pass_time(20, step=1, carried=True)  # the search for the path's MTU ends, and proves the same
+    proven = alice.records.verification.proven_at
+    sent = alice.peer.sent_bytes
+    watched.pass_time(175, step=1, carried=True)
+    assert watched.states == [("udp", True, False), ("udp", False, False)]
+    assert alice.states.data_since - proven == pytest.approx(INTERVAL, abs=1.0)
+    assert alice.peer.sent_bytes == sent
+
+
+def test_a_younger_proof_moves_the_check_and_sets_no_second_timer(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = watched.alice.link
+    alice.start()
+    watched.wire.run()
+    watched.pass_time(5, step=1, carried=True)
+    timers: list[float] = []
+    monkeypatch.setattr(watched.loop, "call_later", lambda seconds, callback: timers.append(seconds))
+    for _ in range(20):
+        watched.pass_time(1, step=1)
+        alice.act(alice.records.verify(watched.loop.now))
+        watched.wire.run()
+    assert timers == []
+    assert alice.states.data_verified
+
+
+def test_a_removed_link_is_no_longer_counted(up: Watched) -> None:
+    up.monitor.forget(up.bob.link)
+    up.monitor.follow(up.bob.link)
+    up.monitor.look(up.bob.link)
+    assert up.monitor.summary.startswith("2 of 2 peers connected; carrier up: 2 UDP; handshake fresh: 2;")

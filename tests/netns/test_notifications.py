@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.daemons import configured
-from tests.netns.lab import Lab, start_client, start_server, until
+from tests.netns.lab import Lab, far, start_client, start_server, until
 
 
 class FakeSystemd:
@@ -31,8 +32,8 @@ class FakeSystemd:
             self.said += said.decode().split("\n")
 
     def hears(self, text: str, seconds: float = 20) -> bool:
-        """Whether a message with this line has arrived or arrives within this time."""
-        return until(lambda: text in self.said, seconds)
+        """Whether a message with a line that begins so has arrived or arrives within this time."""
+        return until(lambda: any(said.startswith(text) for said in self.said), seconds)
 
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RD)
@@ -51,9 +52,9 @@ def test_systemd_is_notified_of_a_servers_start_link_and_end(lab: Lab, systemd: 
     environment = {**systemd.environment, "WATCHDOG_USEC": "200000"}
     server = lab.b.vpntun("-s", "-i", "tun3", "-k", lab.key, env=environment)
     assert systemd.hears("READY=1"), server
-    assert "STATUS=not connected" in systemd.said
+    assert systemd.hears("STATUS=not connected since ", 0)
     start_client(lab)
-    assert systemd.hears("STATUS=connected"), server
+    assert systemd.hears("STATUS=connected by UDP since "), server
     systemd.said.clear()
     assert systemd.hears("WATCHDOG=1", 2)
     assert server.stop() == 0
@@ -66,7 +67,7 @@ def test_systemd_considers_a_client_ready_once_its_link_is_up(lab: Lab, systemd:
     assert not systemd.hears("READY=1", 1)
     start_server(lab)
     assert systemd.hears("READY=1"), client
-    assert "STATUS=connected" in systemd.said
+    assert systemd.hears("STATUS=connected by ", 0)
 
 
 def test_systemd_is_notified_of_each_reload(lab: Lab, systemd: FakeSystemd) -> None:
@@ -120,3 +121,25 @@ def test_a_reload_during_the_start_does_not_make_systemd_think_it_is_ready(lab: 
     assert "read the configuration again" in server.log
     assert systemd.hears("STOPPING=1")
     assert "READY=1" not in systemd.said
+
+
+def test_systemds_line_says_why_tcp_is_used_and_when_data_is_verified_no_longer(lab: Lab, systemd: FakeSystemd) -> None:
+    date = r"\d{4}-\d\d-\d\d \d\d:\d\d"
+    lab.block("udp")
+    start_server(lab)
+    client = lab.a.vpntun("-c", lab.b.four, "-i", "tun11", "-k", lab.key, env=systemd.environment)
+    lab.ping(lab.a, far(lab), within=8)
+    wanted = rf"STATUS=connected by TCP since {date} \(no UDP answer since {date}\), data verified"
+    assert until(lambda: any(re.fullmatch(wanted, said) for said in systemd.said), 40), f"{systemd.said}\n{client}"
+
+
+def test_data_of_an_idle_link_is_verified_for_half_a_minute_and_its_status_says_so(
+    lab: Lab, systemd: FakeSystemd
+) -> None:
+    server = lab.b.vpntun("-s", "-i", "tun3", "-k", lab.key, env=systemd.environment)
+    assert systemd.hears("READY=1"), server
+    start_client(lab)
+    lab.ping(lab.a, far(lab))
+    assert until(lambda: systemd.said[-1].endswith("(the peer called by it), data verified"), 20), systemd.said
+    systemd.said.clear()
+    assert until(lambda: any("data last verified" in said for said in systemd.said), 45, interval=0.5), systemd.said

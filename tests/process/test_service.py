@@ -175,6 +175,37 @@ def test_systemd_is_not_told_of_a_reload_before_it_was_told_of_the_start(run: Ru
     assert (ready, stopping) == ("READY=1\nSTATUS=2 peers", "STOPPING=1")
 
 
+def test_changes_of_states_are_told_at_most_once_a_second_and_only_if_the_line_changes(run: Run) -> None:
+    service = run.service()
+    service.is_set_up("a", can_be_called=True)
+    run.loop.poll()
+    run.heard()
+    line = "b"
+    for _ in range(100):
+        service.states_changed(lambda: line)
+    run.loop.poll()
+    assert run.heard() == ["STATUS=b"]
+    service.states_changed(lambda: line)
+    line = "c"
+    run.loop.pass_time(0.9)
+    assert run.heard() == []
+    run.loop.pass_time(0.1)
+    assert run.heard() == ["STATUS=c"]
+    service.states_changed(lambda: line)
+    run.loop.pass_time(5.0)
+    assert run.heard() == []
+
+
+def test_without_systemd_no_status_line_is_written_for_changes_of_states(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    service = run.service()
+    service.states_changed(lambda: pytest.fail("it was asked for"))
+    run.loop.pass_time(5.0)
+    assert run.heard() == []
+
+
 # Commands
 
 

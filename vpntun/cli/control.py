@@ -16,6 +16,7 @@ from urllib.parse import quote
 import click
 
 from vpntun.cli.describe import describe
+from vpntun.cli.link_check import faults_of
 from vpntun.cli.run_options import SECONDS
 from vpntun.cli.watch import CommandWithWatch, start_watch, watch_option
 from vpntun.config.finding import interface_of
@@ -27,28 +28,50 @@ from vpntun.runtime.log import open_log
 from vpntun.runtime.logform import escape
 
 SECONDS_BETWEEN = 0.2
+SHOW_WAITS = 1.0
+CHECK_WAITS = 3.0
+"""Seconds to wait for the peers' answers. In 3 s a peer is asked three times, so a lost answer is no fault."""
 
 
 @click.command(cls=CommandWithWatch)
 @click.argument("interface", required=False)
+@click.argument("peer", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/control.rst); a list if no INTERFACE is given.")
 @click.option(
     "--wait", type=SECONDS, metavar="SECONDS", help="Wait for a link; exit with status 9 if there is none in time."
 )
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Print only what is wrong. Exit with status 0 if data is known to arrive at each peer, or at PEER; with 13 if "
+    "it is not, 14 if there is no session, 15 if no message can be sent.",
+)
 @watch_option
-def show(interface: str | None, as_json: bool, wait: float | None, interval: float | None) -> None:
-    """Show the status of the tunnel of INTERFACE, or of all tunnels in this network namespace."""
-    if interval is not None and as_json:
-        raise click.UsageError("--watch cannot be combined with --json")
-    if wait is not None:
-        if interface is None:
-            raise click.UsageError("--wait requires an INTERFACE")
+def show(
+    interface: str | None, peer: str | None, as_json: bool, wait: float | None, check: bool, interval: float | None
+) -> None:
+    """Show the status of the tunnel of INTERFACE, or of all tunnels in this network namespace.
+
+    PEER is a peer's name, its public key or the start of its key; other peers are left out. Each peer that is a vpntun
+    is asked first whether data arrives, and has a second to answer.
+    """
+    if as_json + check + (interval is not None) > 1:
+        raise click.UsageError("--json, --check and --watch exclude each other")
+    if interval is not None and peer is not None:
+        raise click.UsageError("--watch shows all peers: leave out PEER")
+    if interface is None:
+        _refuse_without_interface(wait=wait is not None, check=check)
+    elif wait is not None:
         _wait_for_link(interface, wait)
     if interval is not None:
         start_watch(interface, interval)
         return
     if interface is not None:
-        _print(_status_of(interface), as_json)
+        status = _verified_status(interface, peer, CHECK_WAITS if check else SHOW_WAITS)
+        if check:
+            _check(status["peers"])
+        else:
+            _print(status, as_json)
         return
     found, failed = _status_of_all()
     if not found and failed is None and not as_json:
@@ -93,6 +116,20 @@ def down(name: str) -> None:
             tunnel.stop()
 
 
+def _check(peers: list[dict[str, Any]]) -> None:
+    """Print what is wrong with the peers, and exit with its status."""
+    lines, status = faults_of(peers)
+    for line in lines:
+        click.echo(escape(line))
+    click.get_current_context().exit(status)
+
+
+def _refuse_without_interface(*, wait: bool, check: bool) -> None:
+    for option, is_given in (("--wait", wait), ("--check", check)):
+        if is_given:
+            raise click.UsageError(f"{option} requires an INTERFACE")
+
+
 def _wait_for_link(interface: str, seconds: float) -> None:
     """Wait until a peer is connected, also if the tunnel is not running yet. Raises NotInTime."""
     end = boottime() + seconds
@@ -114,12 +151,22 @@ def _status_of(interface: str, patience: float = PATIENCE) -> dict[str, Any]:
         return tunnel.ask("GET", "/v1/status")
 
 
+def _verified_status(interface: str, peer: str | None, patience: float) -> dict[str, Any]:
+    """Return the status after the peers were asked whether data arrives. `peer`: the only one to ask and report."""
+    with ControlClient(interface) as tunnel:
+        chosen = tunnel.verify(peer, patience)
+        status = tunnel.ask("GET", "/v1/status")
+    if peer is not None:
+        status["peers"] = [each for each in status["peers"] if each["public_key"] in chosen]
+    return status
+
+
 def _status_of_all() -> tuple[list[dict[str, Any]], VpntunError | None]:
     """Return the status of every tunnel that answers, and the error of one that does not."""
     found, failed = [], None
     for interface in running_interfaces():
         try:
-            found.append(_status_of(interface))
+            found.append(_verified_status(interface, None, SHOW_WAITS))
         except VpntunError as error:
             failed = error
     return found, failed

@@ -33,15 +33,15 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _peer(peer: Mapping[str, Any]) -> dict[str, Any]:
-    carrier, interval, seconds, loss = (
-        peer[name] for name in ("carrier", "persistent_keepalive", "round_trip", "loss")
-    )
+    interval, seconds, loss = (peer[name] for name in ("persistent_keepalive", "round_trip", "loss"))
     exchanged = f"{size_text(peer['received_bytes'])} received, {size_text(peer['sent_bytes'])} sent"
     return {
         "name": peer["name"],
         "preshared key": "(hidden)" if peer["preshared_key"] else None,
         "endpoint": peer["endpoint"],
-        "carrier": carrier and carrier.upper(),
+        "carrier": carrier_text(peer),
+        "handshake": handshake_text(peer),
+        "data": data_text(peer),
         "state": _state(peer["state"], peer["unresolved"]),
         "allowed ips": ", ".join(peer["allowed_ips"]) or "(none)",
         "latest handshake": ago_text(peer["latest_handshake_age"]),
@@ -59,6 +59,38 @@ def _peer(peer: Mapping[str, Any]) -> dict[str, Any]:
         "queue": _queue(**peer["queue"]),
         "dropped": _drops(peer["drops"]),
     }
+
+
+def carrier_text(peer: Mapping[str, Any]) -> str:
+    """Write which carrier is up, for how long, and why this one; or why none is."""
+    name = peer["carrier"].upper() if peer["carrier_up"] else "down"
+    return f"{name}{_lasting(peer['carrier_up_for'])}{reason_text(peer)}"
+
+
+def reason_text(peer: Mapping[str, Any]) -> str:
+    """Write why the carrier is what it is, to follow other words; empty if the reason is unknown."""
+    if peer["carrier_reason"] is None:
+        return ""
+    return f" ({peer['carrier_reason']}{_lasting(peer['carrier_reason_for'])})"
+
+
+def handshake_text(peer: Mapping[str, Any]) -> str:
+    """Write whether there is a session that can be used, and for how long that has been so."""
+    return f"{'fresh' if peer['handshake_fresh'] else 'not fresh'}{_lasting(peer['handshake_fresh_for'])}"
+
+
+def data_text(peer: Mapping[str, Any]) -> str:
+    """Write whether data is known to arrive, for how long that has been so, and when it was last proven."""
+    proven = ago_text(peer["data_verified_age"])
+    state = f"{'verified' if peer['data_verified'] else 'not verified'}{_lasting(peer['data_verified_for'])}"
+    parts = [state, *([f"last proof {proven}"] if proven is not None else [])]
+    if peer["data_unanswered_for"]:
+        parts.append(f"no answer{_lasting(peer['data_unanswered_for'])}")
+    return ", ".join(parts)
+
+
+def _lasting(seconds: int | None) -> str:
+    return "" if seconds is None else f" for {duration_text(seconds)}"
 
 
 def _state(state: str, unresolved: str | None) -> str:

@@ -11,11 +11,13 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from vpntun.control.server import path_beside, socket_path
 from vpntun.errors import NoSuchTunnel, PrivilegeError, VpntunError
@@ -27,6 +29,9 @@ PATIENCE = 10.0
 """Seconds to wait for an answer."""
 SECONDS_TO_END = 20.0
 LARGEST_PIECE = 1 << 16
+FIRST_LOOK = 0.005
+LAST_LOOK = 0.1
+"""Seconds between two looks for the peers' answers: doubling from the first, since most take one round trip."""
 OF_THE_MACHINE = Path("/run/vpntun")
 
 _timeval = struct.Struct("@ll")
@@ -46,11 +51,14 @@ class ControlClient:
         self.process, _ = other_end(self._socket)
         self._http = HTTPConnection("vpntun")
         self._http.sock = self._socket
+        self._response: HTTPResponse | None = None
 
     def __enter__(self) -> ControlClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._response is not None:
+            self._response.close()
         self._http.close()
 
     def ask(self, method: str, target: str) -> dict[str, Any]:
@@ -83,7 +91,8 @@ class ControlClient:
     def _request(self, method: str, target: str) -> HTTPResponse:
         with self._explained():
             self._http.request(method, target)
-            return self._http.getresponse()
+            self._response = self._http.getresponse()
+            return self._response
 
     def _read(self, response: HTTPResponse) -> dict[str, Any]:
         with self._explained():
@@ -104,6 +113,21 @@ class ControlClient:
             ) from None
         except (OSError, HTTPException, ValueError) as error:
             raise VpntunError(f"{self.interface} ended before it answered ({error})") from error
+
+    def verify(self, peer: str | None, patience: float) -> list[str]:
+        """Have the tunnel ask its peers whether data arrives, and wait `patience` seconds at most for their answers.
+
+        `peer`: what the user calls the only peer to ask; None for all. Return the keys of the peers. Raises as `ask`.
+        """
+        target = "/v1/verify" + ("" if peer is None else f"?peer={quote(peer, safe='', errors='surrogateescape')}")
+        end, pause = boottime() + patience, FIRST_LOOK
+        while True:
+            answer = self.ask("POST", target)
+            left = end - boottime()
+            if not answer["awaited"] or left <= 0:
+                return list(answer["peers"])
+            time.sleep(min(left, pause))
+            pause = min(LAST_LOOK, 2 * pause)
 
     def stop(self) -> None:
         """Stop the tunnel, and wait until it has ended. Raises VpntunError after 20 s."""

@@ -13,10 +13,12 @@ from logging import INFO
 from pathlib import Path
 
 from vpntun.control.capture import Captures
+from vpntun.control.other_end import OtherEnds
 from vpntun.control.own_facts import routes_of_facts
 from vpntun.control.server import ControlServer
 from vpntun.control.speed import speed_routes
 from vpntun.control.state import TunnelState
+from vpntun.control.verify import verify_routes
 from vpntun.errors import InterfaceInUse, VpntunError
 from vpntun.runtime.log import NOTICE, log, notice
 from vpntun.runtime.loop import Loop
@@ -28,7 +30,9 @@ from vpntun.uapi.request import SetRequest
 from vpntun.uapi.server import UapiServer
 
 
-def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], stack: ExitStack) -> None:
+def open_control(
+    state: TunnelState, loop: Loop, reload: Callable[[], None], other_ends: OtherEnds, stack: ExitStack
+) -> None:
     """Bind the control socket; `stack` closes it. Raises InterfaceInUse where another vpntun runs the interface."""
     try:
         control = ControlServer(
@@ -41,7 +45,10 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
             more={
                 **routes_of_facts(state),
                 **Captures(state, loop).routes(),
+                **other_ends.routes(),
                 **speed_routes(state),
+                **verify_routes(state.verify),
+                **other_ends.routes(),
             },
         )
     except InterfaceInUse:
@@ -83,7 +90,11 @@ def open_metrics(place: Path | Place, state: TunnelState, loop: Loop, stack: Exi
         "the socket for metrics", place, loop, lambda: HttpExchange(exposition.answer), option="--metrics"
     )
     exposition = Exposition(
-        loop, count=lambda: len(state.tunnel.peers), status=state.status_of_some, on_ready=server.go_on
+        loop,
+        count=lambda: len(state.tunnel.peers),
+        status=state.status_of_some,
+        verify=state.verify_some,
+        on_ready=server.go_on,
     )
     stack.callback(server.close)
 

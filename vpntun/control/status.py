@@ -23,6 +23,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from typing import Any, Literal
 
 from vpntun import __version__
@@ -31,6 +32,7 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
 from vpntun.link.link import Link
 from vpntun.link.link_monitor import live_session
+from vpntun.link.link_states import proven_at, reason_of_carrier
 from vpntun.types import NEVER, Interface
 
 State = Literal["connected", "one-way", "connecting", "waiting"]
@@ -40,7 +42,10 @@ HEADERS_V4, HEADERS_V6 = 28, 48
 
 
 FIELDS_OF_A_PEER = (
-    *("public_key", "name", "preshared_key", "endpoint", "unresolved", "carrier", "state", "allowed_ips"),
+    *("public_key", "name", "preshared_key", "endpoint", "unresolved", "carrier", "state"),
+    *("carrier_up", "carrier_up_for", "carrier_reason", "carrier_reason_for"),
+    *("handshake_fresh", "handshake_fresh_for", "data_verified", "data_verified_for"),
+    *("data_verified_age", "data_unanswered_for", "allowed_ips"),
     *("latest_handshake", "latest_handshake_age", "latest_received", "latest_received_age"),
     *("received_bytes", "sent_bytes", "persistent_keepalive", "vpntun", "round_trip", "loss", "span", "protected"),
     *("record_bytes", "path_mtu", "delivered_rate", "datagrams_sent", "datagrams_lost"),
@@ -81,6 +86,7 @@ def status_of(
         "mtu": mtu,
         "addresses": [str(address) for address in addresses],
         "relay": tunnel.relay,
+        "dscp": tunnel.copies_dscp,
         "drops": dict(drops),
         "peers": [
             _peer(
@@ -115,6 +121,9 @@ def _peer(
         "unresolved": settings.host if unresolved else None,
         "state": "connecting" if can_call else "waiting",
         "allowed_ips": settings.allowed_as_text,
+        "carrier_up": False,
+        "handshake_fresh": False,
+        "data_verified": False,
         "persistent_keepalive": settings.keepalive or None,
         "received_bytes": 0,
         "sent_bytes": 0,
@@ -135,6 +144,7 @@ def _link(link: Link, wall: float) -> dict[str, Any]:
         "endpoint": path.where if path is not None else None,
         "carrier": path.carrier if path is not None else None,
         "state": state_of(link),
+        **_states(link),
         "latest_handshake": _moment(wall, handshake_age),
         "latest_handshake_age": _whole(handshake_age),
         "latest_received": _moment(wall, received_age),
@@ -144,6 +154,25 @@ def _link(link: Link, wall: float) -> dict[str, Any]:
         **_path(link),
         "queue": {"packets": len(link.queue), "bytes": link.queue.size},
         "drops": _drops(link),
+    }
+
+
+def _states(link: Link) -> dict[str, Any]:
+    """Return the three states, how long each has lasted, and why the carrier is what it is."""
+    states, reason, proven = copy(link.states), reason_of_carrier(link), proven_at(link)
+    states.look(link)
+    awaited = link.records.verification.awaited_since
+    return {
+        "carrier_up": states.carrier is not None,
+        "carrier_up_for": _whole(_age(link, states.carrier_since)),
+        "carrier_reason": reason.text,
+        "carrier_reason_for": _whole(_age(link, reason.since)),
+        "handshake_fresh": states.handshake_fresh,
+        "handshake_fresh_for": _whole(_age(link, states.handshake_since)),
+        "data_verified": states.data_verified,
+        "data_verified_for": _whole(_age(link, states.data_since)),
+        "data_verified_age": _whole(_age(link, proven)),
+        "data_unanswered_for": _whole(_age(link, awaited if awaited != NEVER else None)),
     }
 
 

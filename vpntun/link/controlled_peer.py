@@ -18,7 +18,9 @@ from vpntun.core.queue import PacketQueue
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.records.receive_stats import INTERVAL
 from vpntun.core.selection.executor import CarrierSelector, Executor
+from vpntun.core.selection.reason import Reason
 from vpntun.core.wireguard.peer import Peer
+from vpntun.link.link_states import LinkStates
 from vpntun.runtime.log import NOTICE, LineLimit
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.schedule import Schedule
@@ -35,11 +37,13 @@ MOST_LINES = 10
 class ControlledPeer(ABC):
     """One peer, as the core sees it.
 
-    name        the peer's name for the log, or empty
-    queue       packets that wait, unsealed
-    drops       packets and messages dropped, by reason
-    touched     used by the schedule
-    lines       limit on log lines about this peer, so that one that keeps moving does not suppress those about others
+    name             the peer's name for the log, or empty
+    queue            packets that wait, unsealed
+    drops            packets and messages dropped, by reason
+    touched          used by the schedule
+    states           the link's three states, as the monitor last saw them
+    refused_since    when this host first refused to send to the endpoint in use; NEVER while it accepts
+    lines            limit on log lines about this peer: one that keeps moving must not suppress those about others
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class ControlledPeer(ABC):
         self.name = name
         self.drops: Counter[str] = Counter()
         self.touched = False
+        self.states = LinkStates(loop.now)
+        self.refused_since = NEVER
         self.lines = LineLimit(MOST_LINES)
         self._loop = loop
         self._schedule = schedule
@@ -115,6 +121,11 @@ class ControlledPeer(ABC):
     def searching(self) -> bool:
         """Whether a handshake was asked for and not answered yet, or a path to the peer is being looked for."""
         return self._executor.selector.searching
+
+    @property
+    def chosen_because(self) -> Reason:
+        """Why the carrier in use was chosen, or why there is none."""
+        return self._executor.selector.reason
 
     def at(self, endpoint: Endpoint) -> str:
         """Return the peer and an endpoint, for the log."""
@@ -206,8 +217,9 @@ class ControlledPeer(ABC):
         outcome = endpoint.send_first(message)
         if outcome is Outcome.UNDELIVERABLE:
             self.drops["undeliverable"] += 1
+            self._note_refused(endpoint)
             return False
-        self._note_rerouted(outcome, endpoint)
+        self._note_left(outcome, endpoint)
         self.peer.sent_bytes += len(message)
         return True
 
@@ -231,7 +243,10 @@ class ControlledPeer(ABC):
         else:
             outcome = endpoint.send_first(message)
         self.peer.sent_bytes += len(message)
-        self._note_rerouted(outcome, endpoint)
+        if outcome is Outcome.UNDELIVERABLE:
+            self._note_refused(endpoint)
+        else:
+            self._note_left(outcome, endpoint)
         return []
 
     def established(self, source: Endpoint, *, initiator: bool) -> None:
@@ -242,6 +257,7 @@ class ControlledPeer(ABC):
 
     def moved(self, endpoint: Endpoint, former: Endpoint | None) -> None:
         """Log the peer's new endpoint, and close the connection that it replaces."""
+        self.refused_since = NEVER
         if former is None:
             self.lines.log(NOTICE, "connected to %s", self.at(endpoint))
         else:
@@ -265,9 +281,19 @@ class ControlledPeer(ABC):
         self.touch()
         self._has_acted()
 
-    def _note_rerouted(self, outcome: Outcome, endpoint: Endpoint) -> None:
+    def _note_left(self, outcome: Outcome, endpoint: Endpoint) -> None:
+        """Note that a message left this host, perhaps from another address than before."""
+        if endpoint != self.peer.endpoint:
+            return
+        self.refused_since = NEVER
         if outcome is Outcome.REROUTED and endpoint is self.peer.endpoint:
             self.begin_path_again()
+
+    def _note_refused(self, endpoint: Endpoint) -> None:
+        """Note that this host has refused to send a message."""
+        if self.refused_since == NEVER and endpoint == self.peer.endpoint:
+            self.refused_since = self._loop.now
+            self._has_acted()
 
     def _leads_inside(self, endpoint: Endpoint) -> bool:
         """Return whether a message to this endpoint would come out of the device again, and count it if so.

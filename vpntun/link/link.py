@@ -228,6 +228,12 @@ class Link(SendingLink):
         except BadPacket as bad:
             self.drop(bad, source)
 
+    def verify(self) -> bool:
+        """Ask a vpntun whether data arrives, at most once a second. Return whether its answer is awaited."""
+        if events := self.records.verify(self._loop.now):
+            self.act(events)
+        return self.records.verification.is_awaited
+
     # Changes by the operator
 
     def identify(self, identity: KeyPair, timestamps: Timestamps) -> None:

@@ -24,6 +24,7 @@ from vpntun.link.controlled_peer import ControlledPeer
 from vpntun.link.seal_buffer import SealBuffer
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.schedule import Schedule
+from vpntun.types import NEVER
 from vpntun.wire.burst import datagrams_for
 from vpntun.wire.ip import DSCP
 from vpntun.wire.message import DATA_OVERHEAD
@@ -227,6 +228,8 @@ class SendingLink(ControlledPeer):
                 self.peer.sent_bytes += size
         self.peer.timers.data_sent(now)
         if now >= self._check_at:
+            if outcome is Outcome.SENT:
+                self.refused_since = NEVER
             self._check_path_and_session(session, now)
 
     def note_outcome(self, outcome: Outcome, messages: int, datagram: int) -> None:
@@ -237,6 +240,8 @@ class SendingLink(ControlledPeer):
             self.touch()
         elif outcome is Outcome.UNDELIVERABLE:
             self.drops["undeliverable"] += messages
+            if self.peer.endpoint is not None:
+                self._note_refused(self.peer.endpoint)
         elif outcome is Outcome.REROUTED:
             self.begin_path_again()
 

@@ -31,6 +31,11 @@ class Notifier:
         self._address = address
         self.watchdog_interval = watchdog_interval
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether there is a service manager that receives the messages."""
+        return self._address is not None
+
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> Notifier:
         """Make the notifier for the service manager that started this process, if any, and remove its variables."""

@@ -8,18 +8,18 @@ At the start, in this order:
     --user        privileges are given up
     the set-up is complete
 
-From then on, each link that comes up or goes down runs --link-up or --link-down and changes systemd's status line; the
-first to come up releases a caller with --wait. systemd gets READY once the set-up is complete, if peers can call this
-end. If this end only makes calls, READY waits for the first link, so that units ordered after this one have it, but at
-most for PATIENCE: a machine without a network must still boot. For the same reason neither systemd nor a caller waits
-longer than that for a set-up that waits for a name. At the end, systemd gets STOPPING, --down runs, and the
-pid file is removed.
+From then on, each link that comes up or goes down runs --link-up or --link-down and changes systemd's status line, as
+do other changes of a link's states. The first to come up releases a caller with --wait. systemd gets READY once the
+set-up is complete, if peers can call this end. If this end only makes calls, READY waits for the first link, so that
+units ordered after this one have it, but at most for PATIENCE: a machine without a network must still boot. For the
+same reason neither systemd nor a caller waits longer than that for a set-up that waits for a name. At the end, systemd
+gets STOPPING, --down runs, and the pid file is removed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from logging import INFO
@@ -40,6 +40,8 @@ from vpntun.types import Place
 
 PATIENCE = 10.0
 """Seconds that READY waits for a link."""
+SECONDS_BETWEEN = 1.0
+"""Seconds between two status lines, if only the states of links have changed: a thousand peers change often."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Service:
         self._status = ""
         self._is_waiting = self._is_set_up = self._has_link = self._is_ready = False
         self._patience_until: float | None = None
+        self._status_at = loop.now
+        self._status_is_due = False
         self._hooks: Hooks | None = None
         self._account: Account | None = None
         if run_options.user or user:
@@ -162,6 +166,13 @@ class Service:
             self._has_link = True
             self._release_waiters()
 
+    def states_changed(self, status: Callable[[], str]) -> None:
+        """Report that the states of links have changed, at most once a second. `status`: returns the status line."""
+        if self._status_is_due or not self._notifier.is_heard:
+            return
+        self._status_is_due = True
+        self._loop.call_later(max(0.0, self._status_at - self._loop.now), lambda: self._report(status()))
+
     def reloading(self) -> None:
         """Report that the configuration is being read again; `reloaded` follows in any case."""
         if self._is_ready:
@@ -176,6 +187,13 @@ class Service:
     def ends(self) -> None:
         """Report that the tunnel is ending."""
         self._notifier.stopping()
+
+    def _report(self, status: str) -> None:
+        self._status_is_due = False
+        self._status_at = self._loop.now + SECONDS_BETWEEN
+        if status != self._status:
+            self._status = status
+            self._notifier.status(status)
 
     def _release_waiters(self) -> None:
         """Release everyone who waits for a link, once there has been one and the set-up is complete."""

@@ -16,6 +16,7 @@ from vpntun.core.records.pathmtu import BASE
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.records.span import MOST
 from vpntun.errors import BadPacket
+from vpntun.types import NEVER
 from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.record import (
@@ -356,3 +357,33 @@ def test_a_move_has_the_room_for_a_record_refreshed_in_the_session_of_that_momen
     assert records.refresh_due <= met.now
     unknown = new_session(99, met.now - 10)
     assert room_of(records, unknown, met.now) == 0
+
+
+# Verification
+
+
+def test_a_vpntun_answers_a_verification_once_a_second_and_any_other_path_proves_nothing() -> None:
+    two = Two()
+    two.confirm()
+    two.run(2.0)
+    left, verification = two.left, two.left.records.verification
+    asked = two.now
+    for _ in range(5):
+        two.act(left, left.records.verify(two.now))
+    assert left.kinds(asked).count(PROBE) == 1
+    assert verification.is_awaited
+    two.run(0.5)
+    assert asked < verification.proven_at <= two.now
+    left.records.moved(TCP, two.now, ipv6=False)
+    assert verification.proven_at == -NEVER
+    two.act(left, left.records.try_path(UDP, two.now))
+    two.run(0.5)
+    assert verification.proven_at == -NEVER
+
+
+def test_without_a_session_or_a_hello_nobody_is_asked() -> None:
+    two = Two(known=False)
+    assert two.left.records.verify(two.now) == []
+    two.passes = lambda record, to: False
+    two.confirm()
+    assert two.left.records.verify(two.now) == []

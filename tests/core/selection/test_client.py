@@ -12,6 +12,7 @@ from tests.core.pair import AT_LEFT, CLIENT_KEYS, SERVER_KEYS, Side, only, sent
 from tests.core.simulation import World
 from vpntun.core.events import CloseConnection, Dial, Established, Event, Resolve, Transmit
 from vpntun.core.selection.client import ClientCarriers
+from vpntun.core.selection.reason import Reason
 from vpntun.types import CarrierName, Transport
 
 BOTH = ("server-v4", "server-v6")
@@ -573,3 +574,25 @@ def test_a_connection_that_answers_while_it_is_being_closed_leaves_no_dead_endpo
     assert selector.searching
     assert selector.dial_failed("tcp", now + 3) == []
     assert selector.handle_timer(selector.deadline)[0] == Dial("tcp", Address("a"))
+
+
+# Reasons
+
+
+def test_the_reason_follows_the_carrier_from_udp_to_tcp_and_back() -> None:
+    world = World()
+    world.start()
+    world.until_through(5)
+    selector = world.client.selector
+    assert selector.reason == Reason("it answered first")
+    world.network.block("udp")
+    blocked = world.now
+    world.until_through(40)
+    assert world.client.carrier == "tcp"
+    text, since = selector.reason
+    assert text == "no UDP answer"
+    assert since is not None
+    assert blocked <= since <= world.now
+    world.network.unblock("udp")
+    world.run(60)
+    assert (world.client.carrier, selector.reason) == ("udp", Reason("it answers again"))

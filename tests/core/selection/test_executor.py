@@ -30,6 +30,7 @@ from vpntun.core.events import (
 )
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.executor import Executor
+from vpntun.core.selection.reason import Reason
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.types import NEVER, CarrierName
@@ -45,6 +46,7 @@ class Selector:
 
     searching = False
     deadline = NEVER
+    reason = Reason("as the test says")
 
     def __init__(self, done: list[str]) -> None:
         self.answers: dict[str, list[Event]] = {}

@@ -7,6 +7,7 @@
     doubt      when sent records seem to vanish               datagrams of the length in use get through
     health     together with a doubt probe                    the peer answers. If the doubt probe is still unanswered,
                                                               the length in use is a black hole
+    verify     when somebody asks whether data arrives        it does (verification.py)
     burst      together with a doubt probe if bursts seem to  bursts get through. It is sent as one, in two datagrams
                vanish, and to try them again
     (arrival)  when nothing was reported, or at a keepalive   what this end sends arrives (ArrivalWatch, black_hole.py,
@@ -35,11 +36,12 @@ from vpntun.core.events import Event, NothingArrives, SendRecord, SessionDoubtfu
 from vpntun.core.records.black_hole import ArrivalWatch
 from vpntun.core.records.pathmtu import BASE, PathMtu
 from vpntun.core.records.span import Span
+from vpntun.core.verification import Verification
 from vpntun.types import NEVER
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.record import SMALLEST_PROBE, Echo, Probe
 
-Purpose = Literal["size", "small", "doubt", "carrier", "health", "burst"]
+Purpose = Literal["size", "small", "doubt", "carrier", "health", "burst", "verify"]
 """Purpose of a probe, from the first table above."""
 
 MOST_OUT = 16
@@ -130,6 +132,7 @@ class PathProber:
 
     def __init__(self, path_mtu: PathMtu, span: Span) -> None:
         self.arrivals = ArrivalWatch()
+        self.verification = Verification()
         self._path_mtu = path_mtu
         self._span = span
         self._probes = Probes()
@@ -160,6 +163,7 @@ class PathProber:
         self._endpoint = endpoint
         self.conclusion_deadline = NEVER
         self.arrivals.begin()
+        self.verification.begin()
         self._path_mtu.moved(now, ipv6=ipv6)
         self._probes.moved()
 
@@ -192,6 +196,13 @@ class PathProber:
         """Test whether another path works in both directions."""
         return [self._probe(endpoint, "carrier", SMALLEST_PROBE, now)]
 
+    def verify(self, now: float) -> list[Event]:
+        """Test whether data arrives on the path in use, unless that was tested less than a second ago."""
+        if self._endpoint is None or not self.verification.may_ask(now):
+            return []
+        self.verification.asked(now)
+        return [self._probe(self._endpoint, "verify", SMALLEST_PROBE, now)]
+
     def look_for_black_hole(self, payload: int, now: float) -> list[Event]:
         """If sent records seem to vanish, test whether datagrams of `payload` bytes, bursts and small ones get through.
 
@@ -223,10 +234,12 @@ class PathProber:
         """Learn from an ECHO. Return the purpose of the PROBE that it answers, None if it answers none."""
         asked = self._probes.echoed(echo.token, source, now)
         if asked is None:
-            self.arrivals.echoed(echo.token)
+            if self.arrivals.echoed(echo.token):
+                self.verification.proven(now)
             return None
         black_hole = self._span.black_hole
         if source == self._endpoint:
+            self.verification.proven(now)
             self._span.estimator.delay.note_probe(self._probes.last, now)
         if asked.purpose == "doubt":
             self.conclusion_deadline = now + HINDSIGHT

@@ -25,6 +25,7 @@ from vpntun.core.records.probes import PathProber
 from vpntun.core.records.reassembly import Reassembly
 from vpntun.core.records.receive_stats import ReceiveStats
 from vpntun.core.records.span import LARGEST_SEND, Span
+from vpntun.core.verification import Verification
 from vpntun.core.wireguard.timers import REKEY_TIMEOUT
 from vpntun.crypto.session import Session
 from vpntun.errors import BadPacket
@@ -67,6 +68,7 @@ class RecordProtocol:
     reassembly       bursts from the peer that are incomplete
     restored         records restored by parity after they, or one of their datagrams, were lost on the way here
     unfinished       bursts given up because a piece never came
+    verification     when data was last known to arrive at the peer, if that takes records
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class RecordProtocol:
         self._is_cut = True  # whether this end cuts long records, rather than IP
         self.span = Span(self.payload, self._smallest_span(), now)
         self._prober = PathProber(self._path, self.span)
+        self.verification: Verification = self._prober.verification
 
     def __str__(self) -> str:
         span = self.span
@@ -326,6 +329,7 @@ class RecordProtocol:
             report = Report.parse(record)
             if session is self._session and self.span.reported(report, session.send_counter, now):
                 self._prober.arrivals.arrived()
+                self.verification.proven(now)
             return []
         raise BadPacket("unknown record")
 
@@ -342,6 +346,13 @@ class RecordProtocol:
             self._prober.arrivals.begin()
             return []
         return self._prober.ask_whether_anything_arrives(now)
+
+    def verify(self, now: float) -> list[Event]:
+        """Test whether data arrives at the peer; empty if that cannot answer, or was asked less than a second ago."""
+        session = self._session
+        if session is None or not (session.may_send(now) and self.takes_records(session, now)):
+            return []
+        return self._prober.verify(now)
 
     def probe_refused(self, size: int, now: float) -> list[Event]:
         """Probe another length at once: this host refused to send a PROBE whose message has `size` bytes."""

@@ -42,6 +42,7 @@ from vpntun.core.events import (
 )
 from vpntun.core.selection.backoff import pause
 from vpntun.core.selection.ports import Ports
+from vpntun.core.selection.reason import Reason, ReasonsOfClient
 from vpntun.core.selection.round import MOST_AT_ONCE, Round
 from vpntun.core.wireguard.peer import Peer
 from vpntun.core.wireguard.timers import LARGEST_JITTER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
@@ -72,6 +73,7 @@ class ClientCarriers:
         self._ports = Ports()
         self._connections: dict[CarrierName, Endpoint] = {}
         self._asked_on: dict[CarrierName, int] = {}
+        self._reasons = ReasonsOfClient(self._allowed)
 
     @property
     def deadline(self) -> float:
@@ -87,6 +89,13 @@ class ClientCarriers:
     def searching(self) -> bool:
         """Whether a search is under way, because no path is known to work."""
         return self._searching_since != NEVER
+
+    @property
+    def reason(self) -> Reason:
+        """Why the carrier in use was chosen, or why there is none."""
+        endpoint = self._peer.endpoint
+        carrier = endpoint.carrier if endpoint is not None else None
+        return self._reasons.reason(carrier, has_address=bool(self._candidates))
 
     def start(self, now: float) -> list[Event]:
         """Begin the first search, without waiting for a packet."""
@@ -235,6 +244,7 @@ class ClientCarriers:
             each.end()
         events = self._peer.move_to(source)
         self._worked_last = source.carrier
+        self._reasons.settled(source.carrier)
         self._asked_on.clear()
         if source.carrier not in DIALLED:
             self._trial_at = NEVER
@@ -247,6 +257,7 @@ class ClientCarriers:
 
     def _search(self, first: CarrierName, now: float) -> list[Event]:
         self._searching_since = now
+        self._reasons.asked(now)
         self._ports.begin(now)
         return self._try_all(first, now)
 

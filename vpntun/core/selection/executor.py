@@ -38,6 +38,7 @@ from vpntun.core.events import (
     Transmit,
 )
 from vpntun.core.records.protocol import RecordProtocol
+from vpntun.core.selection.reason import Reason
 from vpntun.core.wireguard.peer import Peer
 from vpntun.types import CarrierName
 
@@ -52,6 +53,10 @@ class CarrierSelector(Protocol):
     @property
     def searching(self) -> bool:
         """Whether a path to the peer is being looked for."""
+
+    @property
+    def reason(self) -> Reason:
+        """Why the carrier in use was chosen, or why there is none."""
 
     def start(self, now: float) -> list[Event]:
         """Begin to look for the peer."""

@@ -16,6 +16,7 @@ import random
 
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.events import CloseConnection, DropQueued, Event
+from vpntun.core.selection.reason import Reason, reason_of_server
 from vpntun.core.wireguard.peer import Peer
 from vpntun.core.wireguard.timers import LARGEST_JITTER, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
 from vpntun.types import NEVER
@@ -34,6 +35,13 @@ class ServerCarriers:
     def searching(self) -> bool:
         """Whether the peer is being asked for a handshake."""
         return self.deadline != NEVER and self._peer.endpoint is not None
+
+    @property
+    def reason(self) -> Reason:
+        """Why the carrier in use was chosen, or why there is none."""
+        endpoint = self._peer.endpoint
+        carrier = endpoint.carrier if endpoint is not None else None
+        return reason_of_server(carrier, is_heard=self._peer.timers.heard_at != -NEVER)
 
     def start(self, now: float) -> list[Event]:
         """Ask at once, at the endpoint that the peer had before this end was restarted."""

@@ -1,0 +1,72 @@
+"""Reasons for the choice of a carrier, for people: why this one is in use, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vpntun.types import NEVER, CarrierName
+
+
+class Reason(NamedTuple):
+    """A reason in a few words, and since when it holds, by the caller's clock; None if no time belongs to it."""
+
+    text: str
+    since: float | None = None
+
+
+ANSWERED_FIRST = Reason("it answered first")
+ANSWERS_AGAIN = Reason("it answers again")
+CALLED_BY_IT = Reason("the peer called by it")
+NOT_HEARD_YET = Reason("the peer was there before")
+HAS_NOT_CALLED = Reason("the peer has not called")
+HAS_CLOSED = Reason("the peer's connection has closed")
+NO_ADDRESS = Reason("no address of the peer is known")
+
+
+class ReasonsOfClient:
+    """Reasons of an end that calls. `allowed`: the carriers that it may use, by preference."""
+
+    def __init__(self, allowed: Sequence[CarrierName]) -> None:
+        self._allowed = allowed
+        self._preferred = allowed[0]
+        self._settled: CarrierName | None = None
+        self._of_preferred = ANSWERED_FIRST
+        self._unanswered_since = NEVER
+        """When the preferred carrier was first asked without an answer since."""
+
+    def asked(self, now: float) -> None:
+        """Note that a search begins, which asks on every carrier."""
+        self._unanswered_since = min(self._unanswered_since, now)
+
+    def settled(self, carrier: CarrierName) -> None:
+        """Note that a carrier has answered and is used."""
+        if carrier == self._preferred:
+            self._unanswered_since = NEVER
+            if carrier != self._settled:
+                self._of_preferred = ANSWERED_FIRST if self._settled is None else ANSWERS_AGAIN
+        self._settled = carrier
+
+    def reason(self, carrier: CarrierName | None, *, has_address: bool) -> Reason:
+        """Return why a carrier is in use, or why none is. `has_address`: whether an address of the peer is known."""
+        if carrier is None:
+            return self._why_none() if has_address else NO_ADDRESS
+        if len(self._allowed) == 1:
+            return Reason(f"--transport {carrier}")
+        if carrier == self._preferred:
+            return self._of_preferred
+        return Reason(f"no {self._preferred.upper()} answer", self._since())
+
+    def _why_none(self) -> Reason:
+        names = " or ".join(name.upper() for name in self._allowed)
+        return Reason(f"no answer over {names}", self._since())
+
+    def _since(self) -> float | None:
+        return self._unanswered_since if self._unanswered_since != NEVER else None
+
+
+def reason_of_server(carrier: CarrierName | None, *, is_heard: bool) -> Reason:
+    """Return why a carrier is in use at an end that is called. `is_heard`: whether the peer has ever been heard."""
+    if carrier is None:
+        return HAS_CLOSED if is_heard else HAS_NOT_CALLED
+    return CALLED_BY_IT if is_heard else NOT_HEARD_YET
