@@ -10,7 +10,8 @@
                 keeps a REPORT
     delivered   bytes a second that arrived, by the slower of the clocks of sending and of reporting, over at least
                 40 ms; the highest of the last two seconds counts, because nothing makes a path look too fast
-    wait        what the last three round trips have in common above the shortest one: a standing queue
+    wait        what the last three round trips have in common above the shortest one: a standing queue. A busy machine
+                delays PROBEs, too, so at the start REPORTs must show that a queue grows, unless the wait is long
     floor       the least loss among the last eight samples, each of at least 140 kB. It is random, so as much more is
                 sent. A loss over twice as high plus 5% is a queue that overflows: then no more is tried for a while
 
@@ -42,7 +43,11 @@ SHORTEST_SAMPLE = 0.04
 REPORT_LAG = 0.1
 """Seconds until a message is reported: 50 to 100 ms (core/records/receive_stats.py)."""
 REMEMBERED = 2.0
-LEAST_WAIT, WAIT_SHARE = 0.01, 0.125
+LEAST_WAIT, WAIT_SHARE = 0.015, 0.125
+SURELY_LONG = 3
+"""A wait that is so many times as long as a long one is a queue, whatever the REPORTs show: they come later."""
+QUEUEING = 1.15
+"""Bytes are reported for so much longer than they were sent for while a queue grows."""
 MUCH_LOSS = 0.05
 MOST_FLOOR = 0.3
 LOSS_SAMPLES = 8
@@ -87,7 +92,7 @@ class RateControl:
         self._loss_since: Acknowledged | None = None
         self._best = 0.0
         self._stalled = 0
-        self._was_limited = False
+        self._was_limited = self._is_queueing = False
         self._is_draining = False
         self._phase = UP_ROUNDS
         self._before_up = 0.0
@@ -124,8 +129,10 @@ class RateControl:
         """Learn from the round trip of a PROBE."""
         self._shortest = min(self._shortest, round_trip)
         self._waits.append(round_trip - self._shortest)
-        if self.is_starting and len(self._waits) > 1 and min(self._waits[-1], self._waits[-2]) > self._long_wait:
-            self._end_start(now)
+        if self.is_starting and len(self._waits) > 1:
+            wait = min(self._waits[-1], self._waits[-2])
+            if wait > self._long_wait * (1 if self._is_queueing else SURELY_LONG):
+                self._end_start(now)
         self._decide(now)
 
     def reported(self, report: Acknowledged) -> None:
@@ -140,7 +147,9 @@ class RateControl:
         time = max(report.at - former.at, report.sent_at - former.sent_at)
         if sent > 0:
             self._delivered.append((now, (report.delivered - former.delivered) / time))
-            self._was_limited = sent / (report.sent_at - former.sent_at) >= LIMITED_BY_RATE * self.rate
+            sending = report.sent_at - former.sent_at
+            self._was_limited = sent / sending >= LIMITED_BY_RATE * self.rate
+            self._is_queueing = report.at - former.at > QUEUEING * sending
         remembered = max(REMEMBERED, CYCLE * self._round)
         while self._delivered and self._delivered[0][0] < now - remembered:
             self._delivered.popleft()
@@ -186,6 +195,11 @@ class RateControl:
     def delivered(self) -> float:
         """Bytes a second that the path has delivered lately; 0 if unknown."""
         return max((rate for _, rate in self._delivered), default=0.0)
+
+    @property
+    def _delivered_lately(self) -> float:
+        """The middle one of the last three samples, any of which may be wrong while a machine is busy."""
+        return sorted(rate for _, rate in list(self._delivered)[-3:])[len(self._delivered) > 2]
 
     @property
     def _burst(self) -> float:
@@ -241,7 +255,7 @@ class RateControl:
             self._round_since = now
             self._begin_round(delivered)
         if self._is_draining:
-            self.rate = max(LEAST_SHARE * delivered, DRAIN * self._delivered[-1][1])
+            self.rate = max(LEAST_SHARE * delivered, DRAIN * self._delivered_lately)
             return
         gain = 1.0
         if self._phase < UP_ROUNDS and now >= self._no_up_until:
