@@ -15,7 +15,7 @@
     floor       the least loss among the last eight samples, each of at least 140 kB. It is random, so as much more is
                 sent. A loss over twice as high plus 5% is a queue that overflows: then no more is tried for a while
 
-Beside other senders the test yields: their queue counts, too. It sends at least a quarter of what it once found.
+Beside other senders the test yields: their queue counts, too. It sends at least an eighth of what it found lately.
 No more than a quarter of a second's bytes are sent without a REPORT, so a dead path ends the sending.
 
 Sizes are bytes, times seconds of the caller's clock, rates bytes a second.
@@ -36,8 +36,8 @@ UP, UP_AGAIN, DOWN = 1.25, 2.0, 0.75
 MORE = 1.12
 CYCLE = 8
 UP_ROUNDS = 2
-DRAIN = 0.75
-LEAST_SHARE = 0.25
+DRAIN, FAST_DRAIN = 0.75, 0.5
+LEAST_SHARE = 0.125
 
 SHORTEST_SAMPLE = 0.04
 REPORT_LAG = 0.1
@@ -236,6 +236,7 @@ class RateControl:
     def _end_start(self, now: float) -> None:
         self.is_starting = False
         self._is_draining = True
+        self._phase = CYCLE - 2  # more is tried soon: the start may have ended too early
         self._round_since = now
 
     def _decide(self, now: float) -> None:
@@ -255,7 +256,8 @@ class RateControl:
             self._round_since = now
             self._begin_round(delivered)
         if self._is_draining:
-            self.rate = max(LEAST_SHARE * delivered, DRAIN * self._delivered_lately)
+            drain = FAST_DRAIN if wait > SURELY_LONG * self._long_wait else DRAIN
+            self.rate = max(LEAST_SHARE * delivered, drain * self._delivered_lately)
             return
         gain = 1.0
         if self._phase < UP_ROUNDS and now >= self._no_up_until:
