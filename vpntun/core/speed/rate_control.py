@@ -10,6 +10,7 @@
                 keeps a REPORT
     delivered   bytes a second that arrived, by the slower of the clocks of sending and of reporting, over at least
                 40 ms; the highest of the last two seconds counts, because nothing makes a path look too fast
+    queueing    bytes are reported for longer than they were sent for, three samples in a row: a queue grows
     wait        what the last three round trips have in common above the shortest one: a standing queue. A busy machine
                 delays PROBEs, too, so at the start REPORTs must show that a queue grows, unless the wait is long
     floor       the least loss among the last eight samples, each of at least 140 kB. It is random, so as much more is
@@ -46,7 +47,7 @@ REMEMBERED = 2.0
 LEAST_WAIT, WAIT_SHARE = 0.015, 0.125
 SURELY_LONG = 3
 """A wait that is so many times as long as a long one is a queue, whatever the REPORTs show: they come later."""
-QUEUEING = 1.15
+QUEUEING, SURELY_QUEUEING = 1.15, 3
 """Bytes are reported for so much longer than they were sent for while a queue grows."""
 MUCH_LOSS = 0.05
 MOST_FLOOR = 0.3
@@ -56,6 +57,7 @@ LONGEST_PAUSE = 4.0
 BURST = 0.02
 """Seconds of the rate that may be sent at once, after the program has had no time to send."""
 LEAST_BURST, MOST_BURST = 3000, 1_000_000
+LATELY = 3
 LIMITED_BY_RATE = 0.8
 """Share of the rate that must have been sent for the result to tell anything about the path."""
 LEAST_IN_FLIGHT = 64 * 1024
@@ -92,7 +94,8 @@ class RateControl:
         self._loss_since: Acknowledged | None = None
         self._best = 0.0
         self._stalled = 0
-        self._was_limited = self._is_queueing = False
+        self._was_limited = False
+        self._queueing = 0  # samples in a row that show a growing queue
         self._is_draining = False
         self._phase = UP_ROUNDS
         self._before_up = 0.0
@@ -131,7 +134,7 @@ class RateControl:
         self._waits.append(round_trip - self._shortest)
         if self.is_starting and len(self._waits) > 1:
             wait = min(self._waits[-1], self._waits[-2])
-            if wait > self._long_wait * (1 if self._is_queueing else SURELY_LONG):
+            if wait > self._long_wait * (1 if self._queueing else SURELY_LONG):
                 self._end_start(now)
         self._decide(now)
 
@@ -149,7 +152,7 @@ class RateControl:
             self._delivered.append((now, (report.delivered - former.delivered) / time))
             sending = report.sent_at - former.sent_at
             self._was_limited = sent / sending >= LIMITED_BY_RATE * self.rate
-            self._is_queueing = report.at - former.at > QUEUEING * sending
+            self._queueing = self._queueing + 1 if report.at - former.at > QUEUEING * sending else 0
         remembered = max(REMEMBERED, CYCLE * self._round)
         while self._delivered and self._delivered[0][0] < now - remembered:
             self._delivered.popleft()
@@ -199,7 +202,11 @@ class RateControl:
     @property
     def _delivered_lately(self) -> float:
         """The middle one of the last three samples, any of which may be wrong while a machine is busy."""
-        return sorted(rate for _, rate in list(self._delivered)[-3:])[len(self._delivered) > 2]
+        return sorted(rate for _, rate in list(self._delivered)[-LATELY:])[len(self._delivered) >= LATELY]
+
+    def _forget_all_but(self, count: int) -> None:
+        while len(self._delivered) > count:
+            self._delivered.popleft()
 
     @property
     def _burst(self) -> float:
@@ -248,7 +255,11 @@ class RateControl:
             self.rate = max(self.rate, START_GAIN * delivered)
             return
         wait = min(self._waits) if self._waits else 0.0
-        if wait > self._long_wait:
+        if self._queueing >= SURELY_QUEUEING:
+            self._is_draining = True
+            self._forget_all_but(LATELY)  # the path was faster
+            delivered = self.delivered
+        elif wait > self._long_wait:
             self._is_draining = True
         elif wait <= self._long_wait / 2:
             self._is_draining = False
