@@ -140,6 +140,6 @@ def test_data_of_an_idle_link_is_verified_for_half_a_minute_and_its_status_says_
     assert systemd.hears("READY=1"), server
     start_client(lab)
     lab.ping(lab.a, far(lab))
-    assert until(lambda: systemd.said[-1].endswith("(the peer called by it), data verified"), 5), systemd.said
+    assert until(lambda: systemd.said[-1].endswith("(the peer called by it), data verified"), 20), systemd.said
     systemd.said.clear()
     assert until(lambda: any("data last verified" in said for said in systemd.said), 45, interval=0.5), systemd.said

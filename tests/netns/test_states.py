@@ -102,7 +102,7 @@ def test_a_server_that_remembers_where_its_peer_was_lacks_the_handshake_and_one_
 
 def test_a_client_without_its_server_has_no_carrier_and_says_since_when(lab: Lab) -> None:
     start_client(lab)
-    assert until(lambda: "no answer over UDP or TCP for" in check(lab.a, "tun11")[1], 10), text_of(lab.a, "tun11")
+    assert until(lambda: "no answer over UDP or TCP for" in check(lab.a, "tun11")[1], 30), text_of(lab.a, "tun11")
     assert check(lab.a, "tun11")[0] == 15
 
 
