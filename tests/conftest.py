@@ -21,11 +21,15 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.machine import HandLoop
 from tests.netns.lab import remove_state_folders
 from vpntun.runtime.log import log
+
+hypothesis.settings.register_profile("vpntun", deadline=None)  # other programs may use the processors, too
+hypothesis.settings.load_profile("vpntun")
 
 HERE = Path(__file__).parent
 WORKERS = 4  # as in scripts/test

@@ -12,9 +12,10 @@ import random
 import resource
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Any
 
 from tests.datapath.ends import EndDevice, InsideNetwork, RecordedTcp, Stamps, WireGuardsRecordProtocol, ipv4
 from vpntun.carriers.ancillary import IP_PKTINFO
@@ -273,6 +274,10 @@ class Crowd:
         """Count packets for a member."""
         assert isinstance(link, Member)
         link.got += 1
+
+    def answer(self, link: Link, what: int, content: dict[str, Any]) -> Mapping[str, Any]:
+        """Answer every request with nothing."""
+        return {}
 
     def drain(self, link: Link) -> None:
         """Send the waiting packets of a member."""

@@ -55,9 +55,13 @@ class Reader:
     def put(self, where: str, path: str, name: str) -> None:
         """Write the one block of this name to a file of that machine, with this lab's keys in it."""
         [block] = blocks(name)
+        self.write(where, path, self._translate(block))
+
+    def write(self, where: str, path: str, text: str) -> None:
+        """Write a file of that machine, for its owner only."""
         file = self.roots[where] / path.lstrip("/")
         file.touch(mode=0o600)
-        file.write_text(self._translate(block))
+        file.write_text(text)
 
     def put_offices_files(self) -> None:
         for where in self.roots:
@@ -71,8 +75,8 @@ class Reader:
         for step in steps(block):
             self.take(step)
 
-    def take(self, step: Step) -> None:
-        """Type one command, and check that it prints what the example says."""
+    def take(self, step: Step) -> Daemon | None:
+        """Type one command, and check that it prints what the example says. Return the tunnel that it started."""
         where, user = step.prompt[:-1], "alice" if step.prompt.endswith("$") else None
         machine, command = self.machines[where], self._translate(step.command)
         if command.startswith("scp "):
@@ -85,6 +89,7 @@ class Reader:
                 *shlex.split(command)[1:], user=user, env=self._environment(), binds=self._binds(where)
             )
             self._hear(daemon, step.output or ["waiting for the peer" if " -s" in command else "connected to "])
+            return daemon
         elif command.startswith("ip link add wg"):  # the kernel may have none
             binds, device = self._binds(where), command.split()[3]
             daemon = machine.popen("wireguard-go", "-f", device, binds=binds)
@@ -92,6 +97,7 @@ class Reader:
             assert until(lambda: machine.run(*shown, check=False, binds=binds).returncode == 0, 5), str(daemon)
         else:
             self.run(machine, where, command, user)
+        return None
 
     def run_beside_a_server(self, name: str) -> str:
         """Run the one script of this name on the local machine, and return its output; it leaves no device."""

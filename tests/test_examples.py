@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents import Step, blocks, steps
-from tests.netns.lab import STARTED, Lab, far, state_folders, sweep, why_not
+from tests.netns.lab import STARTED, Lab, far, state_folders, sweep, until, why_not
 from tests.netns.test_ecn import watching
 from tests.reader import WIREGUARD, Reader
 from vpntun.wire.ip import tos_of
@@ -207,15 +207,49 @@ def _without_changing_part(line: str) -> str:
     return title + colon if title.strip().startswith(CHANGING) else line
 
 
+SERVER_WITH_A_NAMED_PEER = "[Interface]\nSharedKey = /etc/vpntun/vpntun.key\nRole = server\n\n[Peer]\nName = laptop\n"
+
+
 @pytest.mark.netns
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_control_socket_by_curl(reader: Reader) -> None:
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
+    """Every request of docs/control.rst succeeds on a tunnel with a link and some traffic, that to stop it last."""
     reader.share_a_key()
-    reader.take(Step("remote#", "vpntun -s -i tun3"))
-    status, reload = (reader.run(reader.lab.b, "remote", step.command) for step in steps(blocks("control-socket")[0]))
-    assert json.loads(status)["interface"] == "tun3"
-    assert json.loads(reload).keys() == {"error"}  # there is no file to read again
+    reader.write("remote", "/etc/vpntun/tun3.conf", SERVER_WITH_A_NAMED_PEER)
+    (reader.home / ".curlrc").write_text("silent\nshow-error\nfail-with-body\n")
+    server = reader.take(Step("remote#", "vpntun up tun3", ["waiting for the peer"]))
+    reader.take(Step("local#", "vpntun -c remote.example.org -i tun11"))
+    reader.lab.ping(reader.lab.a, far(reader.lab))
+    reader.lab.a.popen("ping", "-n", "-i0.2", "-c600", far(reader.lab))
+    typed = [step for block in blocks("control-socket") for step in steps(block)]
+    for step in sorted(typed, key=lambda step: "/v1/stop" in step.command):
+        said = reader.run(reader.lab.b, "remote", f"cd ~; {step.command}")
+        if step.output:
+            _check_fields(json.loads(said), json.loads("\n".join(step.output)), step.command)
+    assert server is not None
+    assert server.wait() == 0
+
+
+def _check_fields(said: object, shown: object, where: str) -> None:
+    """Check that an answer has at least the fields that the document shows, each with a value of the same type."""
+    assert type(said) is type(shown), f"{where}: {said!r}, and the document shows {shown!r}"
+    if isinstance(said, dict) and isinstance(shown, dict):
+        assert said.keys() >= shown.keys(), where
+        for field, value in shown.items():
+            _check_fields(said[field], value, f"{where}: {field}")
+    elif isinstance(said, list) and isinstance(shown, list) and shown:
+        assert said, where
+        for each in said:
+            _check_fields(each, shown[0], where)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_metrics(reader: Reader) -> None:
+    reader.share_a_key()
+    start, scrape = steps(blocks("metrics")[0])
+    reader.take(start)
+    assert until(lambda: reader.run(reader.lab.b, "remote", scrape.command).splitlines() == scrape.output, 10)
 
 
 @pytest.mark.netns

@@ -17,6 +17,7 @@ ELSEWHERE = {
     "cli/devices.py": "netns/test_persistent.py",  # needs a network of its own, and a second user
     "control/opening.py": "netns/test_wg_tool.py",  # needs the machine's own folders
     "control/client.py": "cli/test_control.py",  # asked by the commands, over real sockets
+    "serving/clients.py": "serving/test_unix_server.py",  # a connection needs a server
     "link/client_link.py": "datapath/test_two_ends.py",  # needs somebody to call
     "link/sending_link.py": "link/test_link.py",  # a link's two halves work together
 }
@@ -24,6 +25,7 @@ NO_BEHAVIOUR = {
     "carriers/base.py",  # protocols, and an owner whose methods do nothing
     "tun/base.py",  # a protocol
     "core/events.py",  # events are facts, compared by equality
+    "serving/exchange.py",  # protocols
     "types.py",  # names of types
 }
 

@@ -13,6 +13,7 @@ from vpntun.carriers import accepted, tcp_connection
 from vpntun.config import tunnel
 from vpntun.config.keyfile import read_shared
 from vpntun.core import queue, source_limits
+from vpntun.core.inside import answerer, asker
 from vpntun.core.records import (
     black_hole,
     delay,
@@ -39,9 +40,11 @@ from vpntun.datapath import plain
 from vpntun.wire import burst, message, record, stream_framing, transport_header, vnet
 from vpntun.wire.checksum import UDP, UDP_CHECKSUM, finish_transport, pseudo_sum, set_ipv4_header
 from vpntun.wire.gso import Splitter
+from vpntun.wire.inside import request
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "protocol.rst").read_text()
 SECRET = bytes(range(32))
+EVERYTHING = record.TAKES_ALL | record.TAKES_PARITY
 
 
 def vector(name: str) -> str:
@@ -132,11 +135,13 @@ def test_the_cookies_vector(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_records_vector() -> None:
     token = 0x0123456789ABCDEF
     assert items("records") == {
-        "client's HELLO": record.Hello(False, record.TAKES_ALL | record.TAKES_PARITY).pack().hex(),
-        "server's HELLO": record.Hello(True, record.TAKES_ALL | record.TAKES_PARITY).pack().hex(),
+        "client's HELLO": record.Hello(False, EVERYTHING, answers=True).pack().hex(),
+        "server's HELLO": record.Hello(True, EVERYTHING, answers=True).pack().hex(),
         "REPORT": record.Report(highest=2, opened=3, datagrams=5, failed=0, busy=128 / 255).pack().hex(),
         "PROBE of 12 bytes": record.Probe(token, 12).pack().hex(),
         "ECHO of it": record.Echo(token, 12).pack().hex(),
+        "REQUEST, doctor": request.Request(token, request.DOCTOR, request.pack_body({})).pack().hex(),
+        "ANSWER in one piece": request.answers_of(token, request.pack_body({"ok": True}))[0].pack().hex(),
     }
 
 
@@ -272,6 +277,11 @@ CONSTANTS = {
     "HELLOs without an answer, then one in": f"{hello.MOST_UNANSWERED}, {hello.SECONDS_BETWEEN_LATER / 3600:g} h",
     "what was said in the last session holds for": f"{hello.INHERITED_FOR:g} s",
     "REPORT": f"each {receive_stats.INTERVAL * 1000:g} ms",
+    "bytes of JSON in a REQUEST, pieces of an ANSWER": f"{request.LARGEST_BODY}, {request.MOST_PIECES}",
+    "REQUEST repeated after": f"{', '.join(f'{pause:g}' for pause in asker.PAUSES)} s",
+    "REQUEST given up after, waiting at a time": f"{asker.GIVE_UP_AFTER:g} s, {asker.MOST_PENDING}",
+    "REQUESTs of a peer that are answered": f"{answerer.RATE:g} a second, {answerer.BURST} at once",
+    "answers that are kept": f"{answerer.MOST_KEPT}, for {answerer.KEPT_FOR:g} s",
     "PROBE is given up after": f"{probes.SHORTEST_TIMEOUT:g} s to {probes.LONGEST_TIMEOUT:g} s",
     "PROBEs out": f"{probes.MOST_OUT}",
     "datagrams of a burst": f"{burst.MOST_DATAGRAMS}",

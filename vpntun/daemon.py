@@ -8,7 +8,7 @@ The steps, in order, once the configuration has been read:
     4. run PreUp
     5. create or open the device
     6. open the carriers' sockets, with the mark of a full tunnel
-    7. set the device's addresses and MTU
+    7. set the device's addresses and MTU, and open the metrics' socket, which may be on one of these addresses
     8. bind the socket for wg(8), unless --no-uapi leaves it out
     9. give the peers' names a few seconds to be found, if the tunnel may prevent that later
     10. set name servers and routes, except those that wait for a name (netconf/host.py)
@@ -35,7 +35,7 @@ from contextlib import ExitStack
 
 from vpntun.carriers.opening import open_carriers
 from vpntun.config.tunnel import Tunnel
-from vpntun.control.opening import open_control, open_uapi
+from vpntun.control.opening import open_control, open_metrics, open_uapi
 from vpntun.control.running_tunnel import RunningTunnel
 from vpntun.control.state import TunnelState
 from vpntun.crypto.aead import BACKEND
@@ -57,9 +57,11 @@ from vpntun.runtime.internal_errors import InternalErrors
 from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
+from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.device import TunDevice
 from vpntun.tun.queries import interface_exists
 from vpntun.types import carriers_of
+from vpntun.wire.inside.request import SPEED
 
 
 def run(tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None = None) -> None:
@@ -81,6 +83,7 @@ class _Daemon:
         self, tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None, stack: ExitStack
     ) -> None:
         self._has_uapi = run_options.uapi
+        self._metrics = run_options.metrics
         self._reread = reread
         self._stack = stack
         self._failed: Exception | None = None
@@ -114,10 +117,15 @@ class _Daemon:
         state.mark = self._host.mark
         self._carriers = state.carriers = open_carriers(tunnel, self._host.mark, self._loop, stack)
         state.addresses = self._host.set_up_device()
+        if (place := self._metrics or tunnel.metrics) is not None:
+            open_metrics(place, state, self._loop, stack)
         self._names = AwaitedNames(self._host, self._start, self._loop, self._proceed, self._fail)
         lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(lookups.close)
         self._engine = self._make_engine()
+        state.tap = self._engine.tap
+        state.speed_tests = SpeedTests(self._loop, self._engine.seal_buffer)
+        self._engine.answers[SPEED] = state.speed_tests.answer
         self._running = RunningTunnel(state, self._engine, self._host, self._names, lookups)
         stack.callback(self._running.close)
         if self._has_uapi:

@@ -15,6 +15,7 @@ status; `vpntun.cli` maps one to the other in one place.
     9       NotInTime           the link was not up, or the daemon had not ended, within the time to wait for it
     10      HookFailed          one of the operator's commands failed, so the tunnel was not started
     11      NotRunning          no daemon holds the pid file
+    12      CheckFailed         `vpntun doctor` has found something that cannot work
     13      NotVerified         there is a session with a peer, but nothing proves that data arrives
     14      NoFreshHandshake    messages can be sent to a peer, but there is no session under 180 s old
     15      CarrierDown         no message can be sent to a peer
@@ -94,6 +95,14 @@ class AmbiguousPeer(VpntunError):
     """The name or key given matches several peers of the tunnel."""
 
 
+class CannotAsk(VpntunError):
+    """The peer cannot be asked anything inside the tunnel now."""
+
+
+class CannotTest(VpntunError):
+    """A speed test cannot begin, or has failed."""
+
+
 class HookFailed(VpntunError):
     """A command that the operator set to run before the tunnel is used has failed."""
 
@@ -104,6 +113,12 @@ class NotRunning(VpntunError):
     """No daemon holds the pid file: it has ended, or was killed and left the file behind."""
 
     exit_status = 11
+
+
+class CheckFailed(VpntunError):
+    """A check of `vpntun doctor` has failed."""
+
+    exit_status = 12
 
 
 class LinkError(VpntunError):

@@ -367,7 +367,7 @@ def test_a_closed_connection_is_freed_before_its_ten_seconds_are_over(registry: 
 # Whatever comes
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32))
 def test_after_random_events_the_limits_hold_and_no_state_is_left_at_the_end(seed: int) -> None:
     rng = random.Random(seed)

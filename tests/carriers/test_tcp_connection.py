@@ -218,7 +218,7 @@ def test_a_closed_connection_that_is_hung_up_stays_closed_once(server: TcpServer
 # Whatever comes
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     chunks=st.lists(
         st.one_of(

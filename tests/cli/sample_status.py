@@ -52,6 +52,7 @@ STATUS: dict[str, Any] = {
     "pid": 4242,
     "started": NOW - 2 * 86400 - 3602,
     "uptime": 2 * 86400 + 3602,
+    "clock": 2 * 86400 + 3602.5,
     "starting": None,
     "public_key": "b3Vyc291cnNvdXJzb3Vyc291cnNvdXJzb3Vyc291cnM=",
     "listen_port": 55555,

@@ -33,6 +33,7 @@ Address = 10.9.0.1/24, fd09::1/64
 DNS = 10.9.0.1, example.org
 Relay = yes
 DSCP = inherit
+Metrics = [::1]:9586
 PreUp = true
 PostUp = echo %i is up
 PreDown = echo caf\u00e9 \t bell
@@ -61,6 +62,7 @@ interface: hub
   routes: 192.168.3.0/24, 10.20.0.0/16
   dns: 10.9.0.1, example.org
   relay: yes, from peer to peer
+  metrics: [::1]:9586
   dscp: copied to the outer packets
   before up: true
   after up: echo hub is up

@@ -32,7 +32,7 @@ def modules_by_segno(text: str, quiet: int) -> list[list[int]]:
     return [list(row) for row in code.matrix_iter(border=quiet)]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(text=st.text(min_size=1, max_size=300), quiet=st.sampled_from(QUIET_ZONES))
 def test_the_drawing_shows_the_code_of_the_text(text: str, quiet: int) -> None:
     expected = modules_by_segno(text, quiet)

@@ -50,6 +50,16 @@ def test_the_daemon_gets_the_user_the_hooks_and_the_pidfile(
     assert set(run_options.commands) == {"up", "link-down"}
 
 
+def test_the_daemon_gets_the_place_of_the_metrics_and_a_bad_one_starts_nothing(
+    run: Run, ran: list[Any], start: list[str]
+) -> None:
+    said = run(*start, "--metrics", "9586")
+    assert (said.status, ran) == (3, [])
+    assert "--metrics: '9586' is no place for metrics" in said.err
+    assert run(*start, "--metrics", "unix:/run/metrics/tun3.sock").status == 0
+    assert ran[1].metrics == Path("/run/metrics/tun3.sock")
+
+
 def test_the_log_is_written_to_the_given_file_in_the_given_format(
     run: Run, ran: list[Any], start: list[str], tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import HookLines, Routing, Tunnel
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.errors import VpntunError
+from vpntun.types import written as written_place
 
 KEY_LINES = st.sampled_from([key for keys in KNOWN.values() for key in keys])
 VALUES = st.one_of(
@@ -115,6 +116,7 @@ def tunnels(draw: st.DrawFn) -> Tunnel:
         ),
         relay=draw(st.booleans()),
         copies_dscp=draw(st.booleans()),
+        metrics=draw(st.sampled_from([None, Path("/run/metrics/a b.sock"), ("127.0.0.1", 9586), ("fd00::1", 1)])),
     )
 
 
@@ -126,6 +128,9 @@ def written(tunnel: Tunnel) -> str:
     lines += [f"Address = {', '.join(map(str, tunnel.addresses))}", f"DNS = {', '.join(tunnel.dns)}"]
     lines += [f"Table = {tunnel.routing.table}", f"FwMark = {tunnel.routing.fwmark}"]
     lines += [f"Relay = {'yes' if tunnel.relay else 'no'}"]
+    if tunnel.metrics is not None:
+        place = tunnel.metrics
+        lines += [f"Metrics = {f'unix:{place}' if isinstance(place, Path) else written_place(place)}"]
     lines += [f"DSCP = {'inherit' if tunnel.copies_dscp else 'none'}"]
     for key, hooks in (("PreUp", tunnel.hooks.pre_up), ("PostUp", tunnel.hooks.post_up)):
         lines += [f"{key} = {hook}" for hook in hooks]

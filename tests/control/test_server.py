@@ -19,7 +19,7 @@ from tests.serving.socket_client import SocketClient, sleeps
 from vpntun.control.server import ControlServer, socket_path
 from vpntun.errors import AmbiguousPeer, DeviceError, InterfaceInUse, NoSuchPeer, VpntunError
 from vpntun.runtime.loop import Loop
-from vpntun.serving.unix_server import MOST_CLIENTS
+from vpntun.serving.clients import MOST_CLIENTS
 
 GET = "GET /v1/status HTTP/1.1\r\nHost: vpntun\r\n\r\n"
 STOP = "POST /v1/stop HTTP/1.1\r\nHost: vpntun\r\n\r\n"
@@ -312,7 +312,7 @@ def test_a_stop_gets_through_though_all_clients_are_busy(loop: HandLoop, tunnel:
     assert [client.is_closed() for client in clients] == [True] + [False] * 7
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.lists(st.one_of(st.sampled_from(PARTS), st.binary(max_size=99))))
 def test_arbitrary_bytes_do_no_harm(tunnel: Tunnel, folder: Path, loop: HandLoop, parts: list[bytes]) -> None:
     client = Client(loop, folder)

@@ -99,6 +99,7 @@ def test_the_tunnel_is_reported_as_configured(two: Two) -> None:
         "pid": os.getpid(),
         "started": int(WALL) - 60,
         "uptime": 60,
+        "clock": 60.5,
         "starting": None,
         "public_key": format_key(ALICE.public),
         "listen_port": 55555,

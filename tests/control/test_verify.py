@@ -65,6 +65,7 @@ def test_a_peer_that_cannot_be_told_is_refused_with_the_reason(problem: Exceptio
         raise problem
 
     answer = follow(verify_routes(fail), "POST", "/v1/verify?peer=x")
+    assert isinstance(answer, Answer)
     assert (answer.status, answer.content) == (status, {"error": str(problem)})
 
 
@@ -76,7 +77,8 @@ def test_only_post_and_only_the_peer_are_taken() -> None:
         return {}
 
     def status(method: str, target: str) -> int:
-        answer: Answer = follow(verify_routes(ask), method, target)
+        answer = follow(verify_routes(ask), method, target)
+        assert isinstance(answer, Answer)
         return answer.status
 
     assert [status("GET", "/v1/verify"), status("POST", "/v1/verify?who=x")] == [405, 404]

@@ -78,7 +78,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(["auto", "udp", "tcp"]), st.integers(0, 2**16), st.lists(STEPS, max_size=12), st.booleans())
 def test_after_the_network_has_healed_both_ends_can_exchange_data(
     transport: Transport, seed: int, steps: list[Step], plain: bool

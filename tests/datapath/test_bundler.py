@@ -322,7 +322,7 @@ FLOWS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     flows=st.lists(FLOWS, min_size=1, max_size=6),
     carrier=st.sampled_from(["udp", "tcp"]),

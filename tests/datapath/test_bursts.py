@@ -456,7 +456,7 @@ def of_the_peer(datagram: bytes, changes: list[tuple[int, int]]) -> bytes:
 CHANGES = st.lists(st.tuples(st.one_of(st.integers(0, 15), st.integers(0, 1199)), st.integers(0, 255)), max_size=3)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     data=st.lists(
         st.tuples(st.integers(0, 11), CHANGES, st.booleans(), st.one_of(st.none(), st.binary(max_size=1300))),

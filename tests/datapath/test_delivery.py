@@ -28,6 +28,7 @@ from tests.wire.packets import (
 )
 from vpntun.errors import DeviceError
 from vpntun.wire.record import (
+    ANSWER,
     BUNDLE,
     BUNDLE_START,
     ECHO,
@@ -36,6 +37,7 @@ from vpntun.wire.record import (
     PARITY,
     PROBE,
     REPORT,
+    REQUEST,
     Hello,
     append,
     begin_bundle,
@@ -309,7 +311,9 @@ def test_an_empty_bundle_is_bad(town: Town) -> None:
         (bytes([PROBE]) + bytes(7), "bad probe"),
         (bytes([ECHO]) + bytes(9), "bad echo"),
         (bytes([PARITY]) + bytes(100), "bad parity"),
-        (bytes([PARITY + 1]) + bytes(100), "unknown record"),
+        (bytes([REQUEST]) + bytes(9), "bad request"),
+        (bytes([ANSWER]) + bytes(11), "bad answer"),
+        (bytes([ANSWER + 2]) + bytes(100), "unknown record"),
         (bytes([0x3F]), "unknown record"),
         (bytes(100), "bad inner packet"),
     ],
@@ -382,7 +386,7 @@ ENTRIES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(entries=ENTRIES, joins=st.booleans())
 def test_no_bundle_raises_and_every_header_for_the_device_matches_its_packet(
     entries: list[tuple[bytes, int]], joins: bool
@@ -410,12 +414,12 @@ def test_no_bundle_raises_and_every_header_for_the_device_matches_its_packet(
             assert payload_size > size
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     records=st.lists(
         st.one_of(
             st.binary(min_size=1, max_size=300),
-            st.builds(lambda kind, rest: bytes([kind]) + rest, st.integers(0, 6), st.binary(max_size=80)),
+            st.builds(lambda kind, rest: bytes([kind]) + rest, st.integers(0, 8), st.binary(max_size=80)),
         ),
         min_size=1,
         max_size=12,

@@ -88,7 +88,7 @@ def test_the_dscp_is_copied_if_that_was_asked_for(loop: HandLoop, version: int, 
     two.close()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.sampled_from([4, 6]), st.sampled_from([0, 0, 1, 2, 3, EXPEDITED, EXPEDITED | 2]), st.booleans()),

@@ -491,7 +491,7 @@ messages = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(batch=st.lists(messages, min_size=1, max_size=20))
 def test_random_bytes_never_raise_or_get_a_reply(batch: list[bytes]) -> None:
     loop = HandLoop()
@@ -504,7 +504,7 @@ def test_random_bytes_never_raise_or_get_a_reply(batch: list[bytes]) -> None:
     loop.close()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     inner=st.one_of(
         st.binary(max_size=200),
@@ -530,7 +530,7 @@ def test_no_plaintext_from_a_peer_raises_and_only_its_own_packets_reach_the_devi
     loop.close()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_genuine_messages_changed_in_any_byte_are_dropped(data: st.DataObject) -> None:
     loop = HandLoop()

@@ -205,7 +205,7 @@ def test_segments_from_a_source_that_is_not_allowed_are_not_joined(loop: HandLoo
     bob.close()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     runs=st.lists(
         st.tuples(

@@ -472,7 +472,7 @@ def test_filled_records_count_as_backlog_of_their_own_link_only(hub: Hub) -> Non
 DESTINATIONS = st.sampled_from(["10.1.2.3", "10.4.0.4", "100.64.0.2", HUB4, "192.0.2.1", "224.0.0.1"])
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     flows=st.lists(st.tuples(DESTINATIONS, st.integers(0, 30000), st.integers(48, 1368)), min_size=1, max_size=8),
     carriers=st.tuples(st.sampled_from(["udp", "tcp"]), st.sampled_from(["udp", "tcp"])),
@@ -525,7 +525,7 @@ def to(address: str, packet: bytes) -> bytes:
     return changed[:10] + header.to_bytes(2, "big") + changed[12:36] + field.to_bytes(2, "big") + changed[38:]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(entries=ENTRIES)
 def test_no_bundle_raises_or_leaves_an_unfinished_record(entries: list[tuple[bytes, int]]) -> None:
     loop = HandLoop()

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from tests.datapath.ends import ALICE, BOB, CAROL, End, TwoEnds, Wire, ipv4, ipv6
+from tests.conftest import ExpectedErrors
+from tests.datapath.ends import ALICE, BOB, CAROL, End, TwoEnds, Wire, ipv4, ipv6, sealed
 from tests.machine import HandLoop, logged
 from vpntun.carriers.fake import FakeEndpoint
 from vpntun.core.queue import UNKNOWN_RATE_BYTES
+from vpntun.core.records.hello import HelloExchange
 from vpntun.datapath.outbound import MOST_PACKETS_PER_TURN
-from vpntun.errors import DeviceError
-from vpntun.types import CarrierName
+from vpntun.errors import CannotAsk, DeviceError
+from vpntun.link.link import Link
+from vpntun.types import NEVER, CarrierName
+from vpntun.wire.inside.request import DOCTOR, Request
 from vpntun.wire.message import DATA, INITIATION, LARGEST, kind_of
+from vpntun.wire.record import TAKES_ALL, Hello
 
 HERE, THERE = "10.0.0.1", "10.0.0.2"
 MOST_WAITING = UNKNOWN_RATE_BYTES // 1020
@@ -381,3 +387,116 @@ def test_the_deadline_of_an_idle_link_is_read_once_more_after_traffic(met: Two) 
         met.bob.schedule.handle(met.loop.now)
         met.wire.run()  # Bob's REPORT
     assert len(woken) <= 3
+
+
+def ask(two: Two, content: dict[str, Any]) -> list[dict[str, Any] | None]:
+    """Let Alice ask Bob; return the list that the answer comes into."""
+    answers: list[dict[str, Any] | None] = []
+    two.alice.link.ask(DOCTOR, content, answers.append)
+    return answers
+
+
+@pytest.fixture
+def vpntuns(loop: HandLoop) -> Iterator[Two]:
+    """Two vpntuns with a session."""
+    made = Two(loop)
+    made.wire.shake_hands()
+    yield made
+    made.close()
+
+
+def test_the_other_end_answers_inside_the_tunnel(vpntuns: Two) -> None:
+    vpntuns.bob.engine.answers[DOCTOR] = lambda link, content: {
+        "from": link.peer.public == ALICE.public,
+        "text": content["text"] * 3000,
+    }
+    answers = ask(vpntuns, {"text": "x"})
+    assert answers == []
+    vpntuns.wire.run()
+    assert answers == [{"from": True, "text": "x" * 3000}]
+    assert not vpntuns.alice.drops + vpntuns.bob.drops
+
+
+def test_a_lost_request_is_repeated_by_the_links_deadline(vpntuns: Two, loop: HandLoop) -> None:
+    vpntuns.bob.engine.answers[DOCTOR] = lambda link, content: {}
+    answers = ask(vpntuns, {})
+    vpntuns.wire.to_right.take()
+    assert vpntuns.alice.link.deadline <= loop.now + 0.5
+    loop.pass_time(0.5)
+    vpntuns.alice.link.handle_deadline()
+    vpntuns.wire.run()
+    assert answers == [{}]
+
+
+def test_a_request_that_nobody_answers_ends_after_ten_seconds(vpntuns: Two, loop: HandLoop) -> None:
+    answers = ask(vpntuns, {})
+    for _ in range(20):
+        vpntuns.wire.to_right.take()
+        loop.pass_time(0.5)
+        vpntuns.alice.link.handle_deadline()
+    assert answers == [None]
+
+
+def test_an_unknown_request_and_one_that_fails_are_refused(vpntuns: Two, expected_errors: ExpectedErrors) -> None:
+    answers = ask(vpntuns, {})
+    vpntuns.wire.run()
+    assert answers == [{"refused": "this vpntun does not know the request"}]
+
+    def fail(link: Link, content: dict[str, Any]) -> dict[str, Any]:
+        raise RuntimeError("a secret of this end")
+
+    vpntuns.bob.engine.answers[DOCTOR] = fail
+    answers = ask(vpntuns, {})
+    vpntuns.wire.run()
+    assert answers == [{"refused": "internal error: the log of the tunnel has it"}]
+    assert expected_errors.take() == ["RuntimeError('a secret of this end')"]
+
+
+def test_requests_beyond_the_limit_are_dropped_and_counted(vpntuns: Two) -> None:
+    for number in range(11):
+        record = Request(number, DOCTOR, b"{}").pack()
+        vpntuns.bob.take(sealed(vpntuns.alice.link, record), vpntuns.wire.to_left)
+    assert vpntuns.bob.drops["too many requests"] == 1
+
+
+def test_requests_do_not_start_the_data_timers(vpntuns: Two) -> None:
+    ask(vpntuns, {})
+    vpntuns.wire.run()
+    for end in (vpntuns.alice, vpntuns.bob):
+        timers = end.link.peer.timers
+        assert (timers.keepalive, timers.new_handshake) == (NEVER, NEVER)
+
+
+@pytest.mark.parametrize("carrier", ["udp", "tcp"])
+def test_requests_travel_by_any_carrier(loop: HandLoop, carrier: CarrierName) -> None:
+    two = TwoEnds(End(ALICE, loop), End(BOB, loop), carrier)
+    two.wire.shake_hands()
+    answers: list[Any] = []
+    two.alice.link.ask(DOCTOR, {}, answers.append)
+    two.wire.run()
+    assert len(answers) == 1
+    two.close()
+
+
+def test_a_peer_that_cannot_answer_is_not_asked(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = Two(loop)
+    with pytest.raises(CannotAsk, match="no link to the peer now"):
+        ask(two, {})
+    monkeypatch.setattr(HelloExchange, "hello", lambda *_: Hello(True, TAKES_ALL))
+    two.wire.shake_hands()
+    with pytest.raises(CannotAsk, match="too old"):
+        ask(two, {})
+    two.close()
+    plain = Two(loop, bob_is_plain=True)
+    plain.wire.shake_hands()
+    with pytest.raises(CannotAsk, match="not a vpntun"):
+        ask(plain, {})
+    plain.close()
+
+
+def test_few_requests_wait_at_a_time_and_removal_ends_them(vpntuns: Two) -> None:
+    asked = [ask(vpntuns, {}) for _ in range(4)]
+    with pytest.raises(CannotAsk, match="too much at once"):
+        ask(vpntuns, {})
+    vpntuns.alice.engine.remove(vpntuns.alice.link)
+    assert asked == [[None]] * 4

@@ -204,7 +204,7 @@ def test_a_single_packet_is_sent_at_once(two: Two) -> None:
         assert len(two.calls) == number + 1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(1, 20000), st.integers(100, 1348)), min_size=1, max_size=8),
     st.integers(1, 4),

@@ -51,6 +51,29 @@ def parsed(answer: bytes, method: str = "GET") -> tuple[int, dict[str, object], 
     return response.status_code, json.loads(body or b"{}"), headers
 
 
+def test_a_text_has_a_content_type_of_its_own() -> None:
+    exchange = HttpExchange(lambda *_: Answer(HTTPStatus.OK, b"one 1\n", content_type="text/plain"))
+    [answer] = talk(GET, exchange)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\n")
+    assert answer.endswith(b"one 1\n")
+
+
+def test_a_request_without_an_answer_yet_is_asked_again_and_keeps_its_place() -> None:
+    ready: list[str] = []
+    exchange = HttpExchange(lambda method, target: echo(method, target) if target in ready else None)
+    assert talk(GET + GET.replace(b"/a", b"/b"), exchange) == []
+    assert not exchange.idle
+    ready.append("/b")
+    assert exchange.next_answer() is None
+    ready.append("/a")
+    for target in ("/a", "/b"):
+        answer = exchange.next_answer()
+        assert answer is not None
+        assert parsed(answer[0])[1]["target"] == target
+    assert exchange.next_answer() is None
+    assert exchange.idle
+
+
 def test_a_request_is_answered_by_one_json_object() -> None:
     [answer] = talk(GET)
     status, content, headers = parsed(answer)

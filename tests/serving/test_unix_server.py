@@ -18,14 +18,10 @@ from tests.netconf.kernel import in_own_network
 from tests.serving.socket_client import SocketClient, sleeps
 from vpntun.errors import PrivilegeError, VpntunError
 from vpntun.runtime.loop import Loop
+from vpntun.serving.clients import MOST_CLIENTS, SECONDS_OF_SILENCE, SECONDS_TO_FINISH
+from vpntun.serving.exchange import Reply
 from vpntun.serving.listening import SocketInUse, other_end
-from vpntun.serving.unix_server import (
-    MOST_CLIENTS,
-    SECONDS_OF_SILENCE,
-    SECONDS_TO_FINISH,
-    Reply,
-    UnixServer,
-)
+from vpntun.serving.unix_server import UnixServer
 
 REQUEST = b"question\n"
 
@@ -51,6 +47,7 @@ class LineExchange:
 
     def __init__(self, service: Service) -> None:
         self.ended = False
+        self.stream = None
         self._service = service
         self._unread = b""
         self._no_more = False

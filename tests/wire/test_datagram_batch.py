@@ -140,7 +140,7 @@ def test_a_datagram_shorter_than_a_header_comes_out_as_it_is() -> None:
     assert [message for message, _, _ in got(batch)] == [b"", b"\4\0\1", sealed(40)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(32, 5000), min_size=1, max_size=60), st.integers(0, 1000))
 def test_however_reads_cut_a_stream_in_order_every_message_comes_out_whole(lengths: list[int], seed: int) -> None:
     rng = random.Random(seed)

@@ -17,6 +17,7 @@ u8, u16, u64 = st.integers(0, 2**8 - 1), st.integers(0, 2**16 - 1), st.integers(
 
 def test_the_fields_are_where_the_table_puts_them() -> None:
     assert Hello(True, 0x3F, 0x1234).pack() == bytes([1, 1, 1, 0x3F, 0x12, 0x34])
+    assert Hello(False, 0, answers=True).pack() == bytes([1, 1, 2, 0, 0xFF, 0xDF])
     assert Hello(False, 0).pack() == bytes([1, 1, 0, 0, 0xFF, 0xDF])
     totals = b"".join(n.to_bytes(8, "big") for n in (1, 2, 3, 4))
     assert Report(1, 2, 3, 4, 1.0).pack() == b"\x03" + totals + b"\xff"
@@ -25,11 +26,11 @@ def test_the_fields_are_where_the_table_puts_them() -> None:
     assert Echo(0x0102, 12).pack() == b"\x05" + bytes(6) + b"\x01\x02\x00\x0c"
 
 
-@given(st.booleans(), u8, u16, st.integers(1, 255), st.binary(max_size=5))
+@given(st.booleans(), u8, u16, st.integers(1, 255), st.booleans(), st.binary(max_size=5))
 def test_a_hello_is_parsed_as_it_was_packed_whatever_a_later_version_adds(
-    seen: bool, takes: int, largest: int, version: int, more: bytes
+    seen: bool, takes: int, largest: int, version: int, answers: bool, more: bytes
 ) -> None:
-    hello = Hello(seen, takes, largest, version)
+    hello = Hello(seen, takes, largest, version, answers)
     assert Hello.parse(hello.pack() + more) == hello
 
 

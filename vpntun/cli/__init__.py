@@ -13,9 +13,11 @@ from typing import NoReturn
 
 import click
 
+from vpntun.cli.capture import capture
 from vpntun.cli.command import vpntun
 from vpntun.cli.control import down, reset, show
 from vpntun.cli.devices import mktun, rmtun
+from vpntun.cli.doctor import doctor
 from vpntun.cli.files import check, up
 from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
 from vpntun.cli.phone import phone
@@ -25,7 +27,13 @@ from vpntun.runtime.log import complain, note_crash
 
 STDIN, STDOUT, STDERR = range(3)
 
-for command in (genkey, genpsk, keygen, pubkey, mktun, rmtun, up, check, show, reset, down, signal, phone):
+COMMANDS = (
+    *(up, check, show, reset, down, signal),
+    *(capture, doctor),
+    *(genkey, genpsk, keygen, pubkey, phone),
+    *(mktun, rmtun),
+)
+for command in COMMANDS:
     vpntun.add_command(command)
 
 

@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 import click
 
-from vpntun.cli.describe import describe
-from vpntun.cli.link_check import faults_of
+from vpntun.cli.describe import describe, faults_of
 from vpntun.cli.run_options import SECONDS
+from vpntun.cli.watch import CommandWithWatch, start_watch, watch_option
 from vpntun.config.finding import interface_of
 from vpntun.control.client import PATIENCE, ControlClient, running_interfaces
 from vpntun.errors import NoSuchTunnel, NotInTime, VpntunError
@@ -32,7 +32,7 @@ CHECK_WAITS = 3.0
 """Seconds to wait for the peers' answers. In 3 s a peer is asked three times, so a lost answer is no fault."""
 
 
-@click.command()
+@click.command(cls=CommandWithWatch)
 @click.argument("interface", required=False)
 @click.argument("peer", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/control.rst); a list if no INTERFACE is given.")
@@ -45,18 +45,30 @@ CHECK_WAITS = 3.0
     help="Print only what is wrong. Exit with status 0 if data is known to arrive at each peer, or at PEER; with 13 if "
     "it is not, 14 if there is no session, 15 if no message can be sent.",
 )
-def show(interface: str | None, peer: str | None, as_json: bool, wait: float | None, check: bool) -> None:
+@watch_option
+def show(
+    interface: str | None, peer: str | None, as_json: bool, wait: float | None, check: bool, interval: float | None
+) -> None:
     """Show the status of the tunnel of INTERFACE, or of all tunnels in this network namespace.
 
     PEER is a peer's name, its public key or the start of its key; other peers are left out. Each peer that is a vpntun
     is asked first whether data arrives, and has a second to answer.
     """
-    if interface is None:
-        _refuse_without_interface(wait=wait is not None, check=check)
-    elif wait is not None:
+    _refuse(
+        {
+            "--watch cannot be combined with --json": interval is not None and as_json,
+            "--watch cannot be combined with --check": interval is not None and check,
+            "--watch shows all peers: leave out PEER": interval is not None and peer is not None,
+            "--check cannot be combined with --json": check and as_json,
+            "--check requires an INTERFACE": check and interface is None,
+            "--wait requires an INTERFACE": wait is not None and interface is None,
+        }
+    )
+    if interface is not None and wait is not None:
         _wait_for_link(interface, wait)
-    if check and as_json:
-        raise click.UsageError("--check prints no JSON: leave out --json")
+    if interval is not None:
+        start_watch(interface, interval)
+        return
     if interface is not None:
         status = _verified_status(interface, peer, CHECK_WAITS if check else SHOW_WAITS)
         if check:
@@ -115,10 +127,11 @@ def _check(peers: list[dict[str, Any]]) -> None:
     click.get_current_context().exit(status)
 
 
-def _refuse_without_interface(*, wait: bool, check: bool) -> None:
-    for option, is_given in (("--wait", wait), ("--check", check)):
-        if is_given:
-            raise click.UsageError(f"{option} requires an INTERFACE")
+def _refuse(mistakes: dict[str, bool]) -> None:
+    """Raise UsageError for the first mistake that was made."""
+    for text, is_made in mistakes.items():
+        if is_made:
+            raise click.UsageError(text)
 
 
 def _wait_for_link(interface: str, seconds: float) -> None:

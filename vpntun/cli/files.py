@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +20,7 @@ from vpntun.netconf.routing import kernel_has_ipv6
 from vpntun.runtime.folders import absolute
 from vpntun.runtime.log import notice, open_log
 from vpntun.tun.ipv6 import addresses_of, carried_networks
-from vpntun.types import Interface, Network, Transport, carriers_of
+from vpntun.types import Interface, Network, Place, Transport, carriers_of, written
 
 
 @click.command()
@@ -71,6 +72,8 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
         yield f"  user: {tunnel.user}, once it is set up"
     if tunnel.relay:
         yield "  relay: yes, from peer to peer"
+    if tunnel.metrics is not None:
+        yield f"  metrics: {_place(tunnel.metrics)}"
     if tunnel.copies_dscp:
         yield "  dscp: copied to the outer packets"
     for title, lines in (
@@ -135,6 +138,10 @@ def _peer(peer: PeerSettings) -> Iterator[str]:
 def _named(transport: Transport, between: str) -> str:
     """The carriers of a transport, as in "UDP and TCP"."""
     return between.join(name.upper() for name in carriers_of(transport))
+
+
+def _place(place: Path | Place) -> str:
+    return f"unix:{place}" if isinstance(place, Path) else written(place)
 
 
 def _listed(items: Iterable[object]) -> str:

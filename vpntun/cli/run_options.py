@@ -9,12 +9,15 @@ from typing import Any, TypeVar, cast
 import click
 
 from vpntun.config.tunnel import Tunnel
+from vpntun.config.values import metrics
+from vpntun.errors import ConfigurationError
 from vpntun.process.background import Background
 from vpntun.process.hooks import Command, HookEvent
 from vpntun.process.service import RunOptions
 from vpntun.runtime.log import open_log
 from vpntun.runtime.logform import Form
 from vpntun.tun.opening import check_name
+from vpntun.types import Place
 
 FILE = click.Path(path_type=Path)
 MOST_SECONDS = 1_000_000.0
@@ -37,6 +40,22 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]
 
 SECONDS = Seconds()
 
+
+class MetricsPlace(click.ParamType):  # type: ignore[type-arg]
+    """Place where metrics are served, as the key Metrics of a file."""
+
+    name = "place"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path | Place:
+        """Return the path of a unix socket, or an address and a port. Raises ConfigurationError."""
+        try:
+            return metrics(value)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"--metrics: {error}") from None
+
+
+METRICS = MetricsPlace()
+
 _OPTIONS = (
     click.option("--user", metavar="USER", help="Become this user after the set-up."),
     click.option("--up", metavar="CMD", help="Run CMD when the device is up, and wait for it."),
@@ -51,6 +70,12 @@ _OPTIONS = (
         help="With --daemon: wait for a link; exit with status 9 if there is none in time.",
     ),
     click.option("--no-uapi", is_flag=True, help="Open no socket for wg(8)."),
+    click.option(
+        "--metrics",
+        type=METRICS,
+        metavar="unix:PATH|ADDR:PORT",
+        help="Serve metrics for Prometheus, by a unix socket or on an address of this machine.",
+    ),
     click.option("--pidfile", type=FILE, metavar="FILE", help="Write the process ID to a file."),
     click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to a file; SIGHUP reopens it."),
     click.option(
@@ -92,5 +117,13 @@ def serve(interface: str, read: Callable[[], Tunnel], options: dict[str, Any], f
     from vpntun.daemon import run  # takes 60 ms to load, and only a command that runs a tunnel needs it
 
     background = Background.enter(options["wait"]) if options["daemon"] else None
-    run_options = RunOptions(options["user"], commands, options["pidfile"], background, file, not options["no_uapi"])
+    run_options = RunOptions(
+        options["user"],
+        commands,
+        options["pidfile"],
+        background,
+        file,
+        not options["no_uapi"],
+        options["metrics"],
+    )
     run(tunnel, run_options, read if file is not None else None)

@@ -3,7 +3,7 @@
     wg(8)'s      [Interface] PrivateKey, ListenPort, FwMark
                  [Peer]      PublicKey, PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive
     wg-quick's   [Interface] Address, DNS, MTU, Table, PreUp, PostUp, PreDown, PostDown, SaveConfig
-    vpntun's     [Interface] Transport, Relay, DSCP, User, and SharedKey with Role instead of the key pairs
+    vpntun's     [Interface] Transport, Relay, DSCP, User, Metrics, and SharedKey with Role instead of the key pairs
                  [Peer]      Transport, Name
 
 1. The file is read, up to LARGEST bytes. A notice warns if everybody can access it.
@@ -55,7 +55,7 @@ KNOWN: Known = {
     "Interface": (
         *("PrivateKey", "ListenPort", "FwMark"),
         *("Address", "DNS", "MTU", "Table", "PreUp", "PostUp", "PreDown", "PostDown", "SaveConfig"),
-        *("Transport", "Relay", "DSCP", "User", "SharedKey", "Role"),
+        *("Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role"),
     ),
     "Peer": (
         *("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive"),
@@ -125,6 +125,7 @@ def _tunnel(own: Section, peers: list[Section], interface: str, *, leaves_key_to
         relay=own.last("Relay", values.one_of("yes", "no")) == "yes",
         copies_dscp=own.last("DSCP", values.one_of("inherit", "none")) == "inherit",
         user=own.last("User", str) or None,
+        metrics=own.last("Metrics", _unless_empty(values.metrics)),
     )
 
 

@@ -23,7 +23,7 @@ from vpntun.crypto.keys import KeyPair, agree, parse_key
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.errors import BadPacket, ConfigurationError, KeyFileError
 from vpntun.runtime.log import notice
-from vpntun.types import Interface, IpAddress, Network, Transport, carriers_of
+from vpntun.types import Interface, IpAddress, Network, Place, Transport, carriers_of
 
 Role = Literal["server", "client"]
 
@@ -78,7 +78,8 @@ class Tunnel:
     `derived_peer_addresses`: derived from a shared key. `copies_dscp`: outer packets get the DSCP of the packets
     inside. `user`: user that the process becomes after the set-up. `identity`: None if the file leaves the private key
     to PostUp. `is_set_by_wg`: all settings come by wg(8), from wg-quick say, and the tunnel ends when somebody removes
-    its device or its socket for wg(8).
+    its device or its socket for wg(8). `metrics`: where Prometheus' metrics are served, by the path of a unix socket or
+    by address and port; None: nowhere.
     """
 
     interface: str
@@ -98,6 +99,7 @@ class Tunnel:
     copies_dscp: bool = False
     user: str | None = None
     is_set_by_wg: bool = False
+    metrics: Path | Place | None = None
 
     def __post_init__(self) -> None:
         for port in (self.port, *(peer.port for peer in self.peers if peer.host is not None)):

@@ -19,7 +19,7 @@ from vpntun.config.keyfile import read_shared
 from vpntun.config.tunnel import LARGEST_MTU, SMALLEST_MTU
 from vpntun.crypto.keys import parse_key
 from vpntun.errors import ConfigurationError
-from vpntun.types import TRANSPORTS, Interface, Network, Transport
+from vpntun.types import TRANSPORTS, Interface, Network, Place, Transport
 
 LONGEST_NAME = 64  # characters
 DNS_PORT = 53
@@ -153,6 +153,24 @@ def name(text: str) -> str:
     if len(text) > LONGEST_NAME or not text.isprintable():
         raise ConfigurationError(f"a name has at most {LONGEST_NAME} characters, all of them printable")
     return text
+
+
+def metrics(text: str) -> Path | Place:
+    """Parse the place where metrics are served: unix:PATH, ADDRESS:PORT or [ADDRESS]:PORT."""
+    if text.startswith("unix:/"):
+        return Path(text.removeprefix("unix:"))
+    written, _, behind = text.rpartition(":")
+    try:
+        in_brackets = written.startswith("[") and written.endswith("]")
+        address = ip_address(_without_scope(written[1:-1] if in_brackets else written))
+        if in_brackets != (address.version == 6):
+            raise ValueError
+        return str(address), _number(behind, 1, 65535)
+    except ValueError:
+        raise ConfigurationError(
+            f"{_shown(text)} is no place for metrics: give unix:/PATH, or an address of this machine and a port, such "
+            "as 127.0.0.1:9586 or [::1]:9586"
+        ) from None
 
 
 def transport(text: str) -> Transport:

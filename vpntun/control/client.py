@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,6 +31,7 @@ SECONDS_TO_END = 20.0
 FIRST_LOOK = 0.005
 LAST_LOOK = 0.1
 """Seconds between two looks for the peers' answers: doubling from the first, since most take one round trip."""
+LARGEST_PIECE = 1 << 16
 OF_THE_MACHINE = Path("/run/vpntun")
 
 _timeval = struct.Struct("@ll")
@@ -59,10 +60,48 @@ class ControlClient:
 
     def ask(self, method: str, target: str) -> dict[str, Any]:
         """Send a request and return the answer. Raises VpntunError if the tunnel refuses, does not answer, or ends."""
+        return self._read(self._request(method, target))
+
+    def stream(self, method: str, target: str) -> Iterator[bytes]:
+        """Send a request, and return its answer, which is not JSON, piece by piece as it comes.
+
+        Raises VpntunError as `ask` does, at once or between two pieces.
+        """
+        response = self._request(method, target)
+        if response.status >= 400:
+            self._read(response)
+        self._socket.settimeout(None)
+        return self._pieces(response)
+
+    def end_stream(self) -> None:
+        """Ask the tunnel to end the answer of `stream`. Its last pieces are still to be read."""
+        with suppress(OSError):  # it has ended already
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def _pieces(self, response: HTTPResponse) -> Iterator[bytes]:
         try:
+            while piece := response.read1(LARGEST_PIECE):
+                yield piece
+        except (OSError, HTTPException) as error:
+            raise VpntunError(f"{self.interface} ended before its answer did ({error!r})") from error
+
+    def _request(self, method: str, target: str) -> HTTPResponse:
+        with self._explained():
             self._http.request(method, target)
-            response = self._http.getresponse()
+            return self._http.getresponse()
+
+    def _read(self, response: HTTPResponse) -> dict[str, Any]:
+        with self._explained():
             answer = json.loads(response.read())
+        if response.status >= 400:
+            raise VpntunError(f"{self.interface} refuses: {answer.get('error')}")
+        return dict(answer)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise VpntunError if there is no answer."""
+        try:
+            yield
         except TimeoutError:
             raise VpntunError(
                 f"{self.interface} (process {self.process}) has not answered within {self._patience:.0f} s: is it "
@@ -70,9 +109,6 @@ class ControlClient:
             ) from None
         except (OSError, HTTPException, ValueError) as error:
             raise VpntunError(f"{self.interface} ended before it answered ({error})") from error
-        if response.status >= 400:
-            raise VpntunError(f"{self.interface} refuses: {answer.get('error')}")
-        return dict(answer)
 
     def verify(self, peer: str | None, patience: float) -> list[str]:
         """Have the tunnel ask its peers whether data arrives, and wait `patience` seconds at most for their answers.
@@ -84,8 +120,8 @@ class ControlClient:
         while True:
             answer = self.ask("POST", target)
             left = end - boottime()
-            if not answer["awaited"] or left <= 0:
-                return list(answer["peers"])
+            if not answer.get("awaited") or left <= 0:
+                return list(answer.get("peers", ()))
             time.sleep(min(left, pause))
             pause = min(LAST_LOOK, 2 * pause)
 

@@ -1,7 +1,7 @@
-"""Opening of a tunnel's two sockets: the control socket, which is also its lock, and the one for wg(8).
+"""Opening of a tunnel's sockets: the control socket, which is also its lock, the one for wg(8), and that for metrics.
 
-A tunnel works without either; a notice says so. --no-uapi leaves the second out. A tunnel that has its settings by
-wg(8) needs the second, and ends when somebody removes it.
+A tunnel works without the first two; a notice says so. --no-uapi leaves the second out. A tunnel that has its settings
+by wg(8) needs the second, and ends when somebody removes it. The third is opened only where the operator asks for it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,19 @@ from contextlib import ExitStack
 from logging import INFO
 from pathlib import Path
 
+from vpntun.control.capture import Captures
+from vpntun.control.own_facts import routes_of_facts
 from vpntun.control.server import ControlServer
+from vpntun.control.speed import speed_routes
 from vpntun.control.state import TunnelState
 from vpntun.control.verify import verify_routes
 from vpntun.errors import InterfaceInUse, VpntunError
 from vpntun.runtime.log import NOTICE, log, notice
 from vpntun.runtime.loop import Loop
+from vpntun.serving.http import HttpExchange
+from vpntun.serving.public_server import PublicServer
 from vpntun.serving.removal import RemovalWatch
+from vpntun.types import Place
 from vpntun.uapi.request import SetRequest
 from vpntun.uapi.server import UapiServer
 
@@ -33,7 +39,12 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
             stop=loop.stop,
             reload=reload,
             reset=state.forget_timestamp,
-            more={**verify_routes(state.verify)},
+            more={
+                **routes_of_facts(state),
+                **Captures(state, loop).routes(),
+                **speed_routes(state),
+                **verify_routes(state.verify),
+            },
         )
     except InterfaceInUse:
         raise
@@ -59,6 +70,24 @@ def open_uapi(state: TunnelState, loop: Loop, set: Callable[[SetRequest], None],
     stack.callback(uapi.close)
     if state.tunnel.is_set_by_wg:
         _end_without(uapi.path, loop, stack)
+
+
+def open_metrics(place: Path | Place, state: TunnelState, loop: Loop, stack: ExitStack) -> None:
+    """Serve metrics at a place, by a server that `stack` closes. Raises PortInUse, PrivilegeError or VpntunError."""
+    try:
+        from vpntun.control.exposition import Exposition  # only here: it needs a package that may be missing
+    except ImportError:
+        raise VpntunError(
+            "the Python package prometheus_client writes the metrics, and is not installed: install it "
+            "(pip install prometheus_client), or leave out --metrics and the key Metrics"
+        ) from None
+    server = PublicServer(
+        "the socket for metrics", place, loop, lambda: HttpExchange(exposition.answer), option="--metrics"
+    )
+    exposition = Exposition(
+        loop, count=lambda: len(state.tunnel.peers), status=state.status_of_some, on_ready=server.go_on
+    )
+    stack.callback(server.close)
 
 
 def _end_without(path: Path, loop: Loop, stack: ExitStack) -> None:

@@ -9,9 +9,9 @@
 A request that fails is answered with 500, and logged. It never ends the tunnel, whatever phase of its start or end the
 tunnel is in.
 
-serving/unix_server.py decides who may connect and how much a client may ask for at once. It also makes the socket the
-lock of the interface: InterfaceInUse where another vpntun of this network namespace already answers on it. Where one of
-another namespace has the name, the socket is /run/vpntun/INTERFACE:NAMESPACE.sock (runtime/folders.py).
+serving/unix_server.py decides who may connect, and clients.py there how much a client may ask for. The socket is also
+the lock of the interface: InterfaceInUse where another vpntun of this network namespace already answers on it. Where
+one of another namespace has the name, the socket is /run/vpntun/INTERFACE:NAMESPACE.sock (runtime/folders.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vpntun.errors import AmbiguousPeer, InterfaceInUse, NoSuchPeer, VpntunError
 from vpntun.runtime.folders import named_here, run_folder
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
-from vpntun.serving.http import Answer, HttpExchange, Route, follow, refusal
+from vpntun.serving.http import Answer, HttpExchange, Route, StreamAnswer, follow, refusal
 from vpntun.serving.listening import SocketInUse
 from vpntun.serving.unix_server import UnixServer
 
@@ -95,7 +95,7 @@ class ControlServer:
         """Close all connections, and remove the socket unless its name belongs to another by now."""
         self._server.close()
 
-    def _answer(self, method: str, target: str) -> Answer:
+    def _answer(self, method: str, target: str) -> Answer | StreamAnswer:
         try:
             return follow(self._routes, method, target)
         except (VpntunError, OSError) as error:

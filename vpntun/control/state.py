@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from vpntun.carriers.base import Carrier
@@ -19,11 +20,13 @@ from vpntun.control.reset import forget_timestamp
 from vpntun.control.status import status_of
 from vpntun.control.verify import verify
 from vpntun.datapath.links import Links
+from vpntun.datapath.tap import Tap
 from vpntun.errors import DeviceError, VpntunError
 from vpntun.link.link import Link
 from vpntun.process.start import Start
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Lookups
+from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Interface
 from vpntun.uapi.get import describe
@@ -40,6 +43,8 @@ class TunnelState:
     mark         the mark of what the tunnel sends, 0 for none
     lookups      the look-ups of the peers' names; None before they begin
     links        the links, once there is one for each peer
+    tap          where packets are captured; None before there is an engine
+    speed_tests  the speed tests of the links; None before the engine is made
     is_running   whether the tunnel has been set up and its loop runs
     """
 
@@ -52,6 +57,8 @@ class TunnelState:
         self.mark = 0
         self.lookups: Lookups | None = None
         self.links: Links | None = None
+        self.tap: Tap | None = None
+        self.speed_tests: SpeedTests | None = None
         self.is_running = False
         self._loop = loop
         self._drops = drops
@@ -59,8 +66,15 @@ class TunnelState:
 
     def status(self) -> dict[str, Any]:
         """Return the complete status."""
+        return self._status(self.tunnel)
+
+    def status_of_some(self, begin: int, end: int) -> dict[str, Any]:
+        """Return the status with the peers from number `begin` to before `end` only."""
+        return self._status(replace(self.tunnel, peers=self.tunnel.peers[begin:end]))
+
+    def _status(self, tunnel: Tunnel) -> dict[str, Any]:
         return status_of(
-            self.tunnel,
+            tunnel,
             self._link_of,
             starting=self.start.waits_for,
             is_resolved=self._is_resolved,

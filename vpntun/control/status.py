@@ -78,6 +78,7 @@ def status_of(
         "pid": os.getpid(),
         "started": int(wall - uptime),
         "uptime": int(uptime),
+        "clock": round(uptime, 6),
         "starting": starting,
         "public_key": format_key(tunnel.identity.public) if tunnel.identity is not None else None,
         "listen_port": tunnel.port,

@@ -13,16 +13,17 @@ passed on. A congestion mark of the outer header is copied into the packet (wire
 from __future__ import annotations
 
 from collections import Counter
+from typing import Protocol
 
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.routes import RouteTable
-from vpntun.datapath.relay import Relay
 from vpntun.errors import BadPacket
 from vpntun.link.link import Link
 from vpntun.tun.base import Device
 from vpntun.wire.gro_coalescer import GroCoalescer
 from vpntun.wire.ip import CHANGES_INNER, decapsulate, length_of, source_of
 from vpntun.wire.likeness import LikenessCache, likeness_of
+from vpntun.wire.message import Buffer
 from vpntun.wire.record import BUNDLE_START, ENTRY, ENTRY_SIZE, SMALLEST_PACKET, packets_of
 from vpntun.wire.router_messages import MAY_BE_ROUTER_MESSAGE, refuse_router_message
 from vpntun.wire.vnet import (
@@ -40,17 +41,30 @@ _ONE_PACKET = BUNDLE_START + ENTRY_SIZE
 """Offset of a bundle's first packet."""
 
 
+class Forwarder(Protocol):
+    """What sees packets before the device: the relay, or the tap in front of it (tap.py)."""
+
+    def take(self, header: Buffer, packet: memoryview) -> bool:
+        """Forward or drop a packet, as Relay.take; return False if it is for the device."""
+
+    def flush(self) -> None:
+        """Send the forwarded packets."""
+
+    def discard(self) -> None:
+        """Drop the packets that wait to be forwarded."""
+
+
 class Delivery:
     """Writer of all links' packets to the device. Raises DeviceError if the device has gone.
 
-    `relay` is None without Relay.
+    `relay` is None without Relay, and while nobody captures packets.
     """
 
     def __init__(self, device: Device, routes: RouteTable[Link], drops: Counter[str]) -> None:
         self._device = device
         self._routes = routes
         self._drops = drops
-        self.relay: Relay | None = None
+        self.relay: Forwarder | None = None
         self._header = memoryview(bytearray(VNET_HEADER_SIZE))
         self._known: LikenessCache[int, tuple[Link, bytes]] = LikenessCache()
         """Link and virtio_net_hdr of packets with a segment field."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
+from typing import Any
 
 from vpntun.carriers.base import Carrier, ConnectionOwner, DatagramSource, Stream
 from vpntun.core.endpoint import Endpoint, Outcome, Reachable
@@ -27,6 +28,7 @@ from vpntun.datapath.loopguard import LoopGuard
 from vpntun.datapath.outbound import Outbound
 from vpntun.datapath.plain import PlainSender
 from vpntun.datapath.relay import Relay
+from vpntun.datapath.tap import Tap
 from vpntun.errors import DeviceError
 from vpntun.link.link import Link
 from vpntun.link.link_monitor import LinkMonitor, LinkObserver, NoObserver
@@ -41,6 +43,10 @@ from vpntun.types import CarrierName, Network, SocketAddress
 from vpntun.wire import record
 from vpntun.wire.message import Buffer
 
+AnswerRequest = Callable[[Link, "dict[str, Any]"], "Mapping[str, Any] | None"]
+"""Makes the answer to a request of a link's peer, from the request's body; None while it is not ready, so that a repeat
+of the request gets it. The peer is authenticated, not trusted."""
+
 SECONDS_TO_RECOVER = 1.0
 """Delay after an internal error before packets are sent that an interrupted callback left waiting."""
 
@@ -51,6 +57,8 @@ class Engine:
     links       every link, by its peer
     routes      table from allowed IPs to links
     takes       what this end can receive, a sum of record.TAKES_*: the offloads of its device among them
+    answers     what answers the requests of peers, by what they ask for (wire/inside/request.py)
+    tap         shows packets to those who capture them
 
     `identity`: None while this end has no private key; `node.identity` is set later. `network`: this host's routes for
     the packets that the engine sends. `own_addresses`: this machine's addresses, if the engine relays between peers.
@@ -77,6 +85,7 @@ class Engine:
         self.drops: Counter[str] = Counter() if drops is None else drops
         self.node = Node(identity)
         self.links: dict[Reachable, Link] = {}
+        self.answers: dict[int, AnswerRequest] = {}
         self.routes: RouteTable[Link] = RouteTable()
         self.schedule = Schedule(loop.internal_errors)
         self.seal_buffer = SealBuffer()
@@ -93,6 +102,8 @@ class Engine:
         self._delivery = Delivery(device, self.routes, self.drops)
         self._inbound = Inbound(self.node, self.links, loop, self.drops)
         self._outbound = Outbound(device, self.routes, self._bundler, self.guard, loop, self.drops)
+        self._relay: Relay | None = None
+        self.tap = Tap(self.routes, self._bundler, self._outbound, self._delivery)
         self.deliver_bundle = self._delivery.take_bundle
         self.deliver_packet = self._delivery.take_packet
         self.drain = self._bundler.drain
@@ -102,7 +113,9 @@ class Engine:
     def start(self) -> None:
         """Watch the device and the carriers from now on, and relay, with the MTU that the device has now."""
         if self._own_addresses is not None:
-            self._delivery.relay = Relay(self.mtu, self.routes, self._bundler, self._own_addresses, self.loop.time)
+            relay = Relay(self.mtu, self.routes, self._bundler, self._own_addresses, self.loop.time)
+            self._relay = self._delivery.relay = relay
+            self.tap.relay_through(relay)
         self.loop.watch(self.device.fileno(), self._outbound.read_device)
         for carrier in self._carriers.values():
             carrier.start(self)
@@ -124,8 +137,8 @@ class Engine:
             return
         self._followed_mtu = mtu
         self._plain.follow_mtu(mtu)
-        if self._delivery.relay is not None:
-            self._delivery.relay.follow_mtu(mtu)
+        if self._relay is not None:
+            self._relay.follow_mtu(mtu)
         for link in self.links.values():
             link.follow_mtu(mtu)
 
@@ -217,6 +230,21 @@ class Engine:
         """Check whether the link is up now, and whether the peer is reached from another port."""
         self._paths.follow_another(link)
         self.monitor.look(link)
+
+    def answer(self, link: Link, what: int, content: dict[str, Any]) -> Mapping[str, Any] | None:
+        """Return the answer to a request of a link's peer, None while it is not ready.
+
+        Its member "refused" says why there is none.
+        A failure is counted and logged here, and the peer learns only that there was one.
+        """
+        answer = self.answers.get(what)
+        if answer is None:
+            return {"refused": "this vpntun does not know the request"}
+        try:
+            return answer(link, content)
+        except Exception:
+            self.loop.internal_errors.note()
+            return {"refused": "internal error: the log of the tunnel has it"}
 
     def dial(
         self,

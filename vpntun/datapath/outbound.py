@@ -18,6 +18,7 @@ In the usual case no memory is allocated for a packet.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Protocol
 
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.routes import RouteTable
@@ -39,8 +40,21 @@ ERRORS_PER_SECOND, ERRORS_AT_ONCE = 10, 20
 """Limits on ICMP errors about packets without a route."""
 
 
+class Entry(Protocol):
+    """What takes the packets of the device: the bundler, or the tap in front of it (tap.py)."""
+
+    def place(self) -> memoryview:
+        """Return the buffer for the next packet, as Bundler.place."""
+
+    def joins(self, header: bytearray | memoryview, size: int) -> bool:
+        """Join the packet at `place` to the datagrams before it, as Bundler.joins."""
+
+    def enter(self, link: Link, header: bytearray | memoryview, packet: memoryview, field: int, is_last: bool) -> None:
+        """Send the packet at `place` to a link, as Bundler.enter."""
+
+
 class Outbound:
-    """Outbound path of all links."""
+    """Outbound path of all links. `entry` takes the packets."""
 
     def __init__(
         self,
@@ -55,6 +69,7 @@ class Outbound:
         self._routes = routes
         self._guard = guard
         self._bundler = bundler
+        self.entry: Entry = bundler
         self._loop = loop
         self._single_read = SingleReadHint()
         self._drops = drops
@@ -66,8 +81,8 @@ class Outbound:
 
     def read_device(self) -> None:
         """Read and send the packets that wait at the device. Raises DeviceError if it has gone."""
-        bundler, header, find = self._bundler, self._header, self._known.find
-        place, read_into, joins, enter = bundler.place, self._device.read_into, bundler.joins, bundler.enter
+        bundler, entry, header, find = self._bundler, self.entry, self._header, self._known.find
+        place, read_into, joins, enter = entry.place, self._device.read_into, entry.joins, entry.enter
         taken = 0
         is_empty = single = self._single_read.expected(self._loop.turns)
         for number in range(1 if single else MOST_PACKETS_PER_TURN):
@@ -110,7 +125,7 @@ class Outbound:
         is_superpacket = header[1] != GSO_NONE
         if field and not field & SPLIT_FIRST and not is_watched and is_superpacket == bool(field & SEGMENT_SIZE):
             self._known.keep(bytes(header), likeness_of(packet, field & SEGMENT_SIZE), (link, field))
-        self._bundler.enter(link, header, packet, field, is_last)
+        self.entry.enter(link, header, packet, field, is_last)
 
     def _refuse(self, packet: memoryview) -> None:
         """Drop a packet whose destination belongs to no peer, and send an ICMP error to its sender, as WireGuard does.

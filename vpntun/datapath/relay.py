@@ -38,7 +38,10 @@ _DF = 0x40
 
 
 class Relay:
-    """Relay between all links of one device. `own`: this machine's addresses."""
+    """Relay between all links of one device. `own`: this machine's addresses.
+
+    `add` sends a packet to the link that the bundler has selected: `Bundler.add`, or the tap in front of it (tap.py).
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Relay:
         self._mtu = mtu
         self._routes = routes
         self._bundler = bundler
+        self.add: Callable[[memoryview, int], None] = bundler.add
         self._own = own
         self._clock = clock
         self._errors: WeakKeyDictionary[Link, TokenBucket] = WeakKeyDictionary()
@@ -121,7 +125,7 @@ class Relay:
         try:
             if bundler.link is not link:
                 bundler.turn_to(link)
-            bundler.add(packet, field)
+            self.add(packet, field)
         except BadPacket as bad:
             link.drops[bad.reason] += 1
 

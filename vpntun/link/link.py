@@ -7,17 +7,21 @@ controlled_peer.py carries out the core's decisions.
 
 from __future__ import annotations
 
-from typing import Protocol
+import secrets
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.events import HandshakeWanted
+from vpntun.core.inside.asker import OnAnswer
+from vpntun.core.inside.requests import Requests
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.executor import CarrierSelector
 from vpntun.core.wireguard.initiations import Timestamps
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.session import Session
-from vpntun.errors import BadPacket
+from vpntun.errors import BadPacket, CannotAsk
 from vpntun.link.drops import note_drop
 from vpntun.link.seal_buffer import SealBuffer
 from vpntun.link.sending_link import SendingLink
@@ -25,7 +29,7 @@ from vpntun.runtime.log import Warnings
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.schedule import Schedule
 from vpntun.types import CarrierName
-from vpntun.wire.record import BUNDLE, ECHO, LAST_KIND, PARITY, PROBE
+from vpntun.wire.record import ANSWER, BUNDLE, ECHO, LAST_KIND, LOAD, PARITY, PROBE, REQUEST, Echo
 
 
 class LinkOwner(Protocol):
@@ -52,6 +56,9 @@ class LinkOwner(Protocol):
     def drain(self, link: Link) -> None:
         """Send the waiting packets until the path accepts no more."""
 
+    def answer(self, link: Link, what: int, content: dict[str, Any]) -> Mapping[str, Any] | None:
+        """Return the answer to a request of the link's peer, None while it is not ready. Raises nothing."""
+
     def has_moved(self, link: Link) -> None:
         """Note that the peer's endpoint has changed."""
 
@@ -59,8 +66,18 @@ class LinkOwner(Protocol):
         """Note that the core has decided something, which may change whether packets can be sent."""
 
 
+class LinkTest(Protocol):
+    """A speed test of a link, which the link tells what arrives (speed/trial.py)."""
+
+    def load_arrived(self, record: memoryview, now: float) -> bool:
+        """Count a LOAD; return whether this end has agreed to it. Raises BadPacket."""
+
+    def echo_arrived(self, token: int, now: float) -> None:
+        """Take note of an ECHO, which may answer a PROBE of the test."""
+
+
 class Link(SendingLink):
-    """The link of a server, and the common part of a client's (client_link.py)."""
+    """The link of a server, and the common part of a client's (client_link.py). `test`: its speed test, if one runs."""
 
     def __init__(
         self,
@@ -72,6 +89,8 @@ class Link(SendingLink):
     ) -> None:
         self._owner = owner
         self._warnings = Warnings()
+        self.test: LinkTest | None = None
+        self._requests = Requests(lambda what, content: owner.answer(self, what, content))
         super().__init__(owner.loop, owner.schedule, owner.seal_buffer, peer, selector, records, name)
 
     def opened(
@@ -105,6 +124,9 @@ class Link(SendingLink):
             except BadPacket as bad:
                 self.drop(bad, source)
             return
+        if kind == LOAD:
+            self._take_load(session, counter, datagrams, plaintext, source)
+            return
         follow = kind not in (PROBE, ECHO)
         if events := peer.opened(session, counter, source, now, keepalive=True, follow=follow):
             self.act(events)
@@ -135,14 +157,71 @@ class Link(SendingLink):
         """Count a dropped message or packet of this peer."""
         note_drop(self.drops, self._warnings, bad, source)
 
+    def _take_load(self, session: Session, counter: int, datagrams: int, record: memoryview, source: Endpoint) -> None:
+        """Process the load of a speed test as if it were packets. Without a test it is dropped, and not reported."""
+        now, is_wanted = self._loop.now, False
+        try:
+            is_wanted = self.test is not None and self.test.load_arrived(record, now)
+            if not is_wanted:
+                raise BadPacket("load without a test")
+        except BadPacket as bad:
+            self.drop(bad, source)
+        if events := self.peer.opened(session, counter, source, now, keepalive=not is_wanted):
+            self.act(events)
+        if is_wanted:
+            self.records.opened(session, counter, datagrams, now, record)
+        else:
+            self.records.opened_control(session, counter, datagrams)
+        self.touched_by_traffic(now)
+
+    # Requests inside the tunnel
+
+    def ask(self, what: int, content: Mapping[str, Any], on_answer: OnAnswer) -> None:
+        """Ask the peer's vpntun; `on_answer` is called once, with None if no answer comes in 10 s.
+
+        `what`: DOCTOR or another of wire/inside/request.py. Raises CannotAsk if it cannot answer, or not now.
+        """
+        now = self._loop.now
+        session = self.peer.sending_session(now)
+        if session is None or self.peer.endpoint is None:
+            raise CannotAsk("there is no link to the peer now, so it cannot be asked anything inside the tunnel")
+        if not self.records.takes_records(session, now):
+            raise CannotAsk("the peer is not a vpntun, or has not shown so yet: only a vpntun answers")
+        if not self.records.answers_requests(session, now):
+            raise CannotAsk("the peer is a vpntun too old to answer: update the program at the other end")
+        if self._requests.is_full:
+            raise CannotAsk("the peer is being asked too much at once: wait ten seconds")
+        self.act(self._requests.ask(secrets.randbits(64), what, content, on_answer, now))
+
+    @property
+    def deadline(self) -> float:
+        """When `handle_deadline` is due, on the loop's clock."""
+        return min(super().deadline, self._requests.deadline)
+
+    def handle_deadline(self) -> None:
+        """Do everything that is due now."""
+        super().handle_deadline()
+        if self._loop.now >= self._requests.deadline:
+            self.act(self._requests.handle_timer(self._loop.now))
+
+    def stop(self) -> None:
+        """Stop for good, as ControlledPeer.stop. Who waits for an answer gets none."""
+        super().stop()
+        self._requests.stop()
+
     def _take_record(self, session: Session, record: memoryview, source: Endpoint, ecn: int) -> None:
         """Process a record without packets. The clock is read again: a round trip may end late in a long turn."""
         try:
             if not record[0]:  # neither a record nor an IP packet begins with 0
                 raise BadPacket("bad inner packet")
-            if record[0] != PARITY:
+            if record[0] in (REQUEST, ANSWER):
+                self.act(self._requests.received(record, self._loop.now))
+            elif record[0] != PARITY:
                 self._note_sleep()
-                self.act(self.records.received(session, record, source, self._loop.time()))
+                now = self._loop.time()
+                if record[0] == ECHO and self.test is not None:
+                    self.test.echo_arrived(Echo.parse(record).token, now)
+                self.act(self.records.received(session, record, source, now))
             elif (restored := self.records.restore(session, record, self._loop.now)) is not None:
                 # A relay changes packets in place, so they must be writable.
                 self._owner.deliver_bundle(self, memoryview(bytearray(restored)), source, ecn)

@@ -36,6 +36,7 @@ from vpntun.process.privileges import become, check_can_become, has_net_admin
 from vpntun.runtime.accounts import Account, find_account
 from vpntun.runtime.log import LineLimit, give_log_to, notice
 from vpntun.runtime.loop import Loop
+from vpntun.types import Place
 
 PATIENCE = 10.0
 """Seconds that READY waits for a link."""
@@ -48,7 +49,7 @@ class RunOptions:
     """The operator's options for running a tunnel.
 
     `background`: set if a caller waits for a report. `file`: the configuration file, which SIGHUP reads again. `uapi`:
-    whether wg(8) gets a socket.
+    whether wg(8) gets a socket. `metrics`: where metrics are served; None: where the configuration says.
     """
 
     user: str | None = None
@@ -57,6 +58,7 @@ class RunOptions:
     background: Background | None = None
     file: Path | None = None
     uapi: bool = True
+    metrics: Path | Place | None = None
 
 
 class Service:

@@ -1,9 +1,9 @@
-"""HTTP/1.1 of the control socket: bytes in, answers out, without a socket, and for untrusted clients.
+"""HTTP/1.1 of the sockets that serve it: bytes in, answers out, without a socket, and for untrusted clients.
 
 h11 parses. These are the rules:
 
     a request       has at most some 8 KiB of head, 32 headers, and 4 KiB of body, which is ignored
-    its answer      is one JSON object
+    its answer      is one JSON object, or a stream, after which the connection is closed
     the next one    is read once the answer to this one was taken, so answers come in the order of the requests
     a bad one       (too large, or not HTTP) is answered with 400, 413 or 431, and nothing after it is read
 """
@@ -11,13 +11,15 @@ h11 parses. These are the rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
 import h11
+
+from vpntun.serving.exchange import Stream
 
 LARGEST_HEAD = 8 * 1024
 MOST_HEADERS = 32
@@ -26,20 +28,31 @@ LARGEST_BODY = 4 * 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer: status, JSON object, headers, and what to do once it has left. `body`: the object as text.
+    """An answer: status, content, headers, and what to do once it has left. `body`: the content as text.
 
-    Raises TypeError or ValueError if the object cannot be written as JSON.
+    The content is a JSON object, or the text itself with a `content_type` of its own. Raises TypeError or ValueError if
+    the object cannot be written as JSON.
     """
 
     status: HTTPStatus
-    content: Mapping[str, Any]
+    content: Mapping[str, Any] | bytes
     headers: tuple[tuple[str, str], ...] = ()
     then: Callable[[], None] | None = None
+    content_type: str = "application/json"
     body: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         """Write the object at once, so that content which cannot be written fails where the answer is made."""
-        object.__setattr__(self, "body", json.dumps(self.content).encode())
+        content = self.content
+        object.__setattr__(self, "body", content if isinstance(content, bytes) else json.dumps(content).encode())
+
+
+@dataclass(frozen=True)
+class StreamAnswer:
+    """An answer that is sent in chunks as something happens, until the stream ends."""
+
+    content_type: str
+    stream: Stream
 
 
 def refusal(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> Answer:
@@ -49,38 +62,50 @@ def refusal(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> Answe
 
 @dataclass(frozen=True)
 class Route:
-    """One path: its method, and the function `act` that answers. The query's fields become the arguments of `act`."""
+    """One path: its method, and the function `act` that answers. The query's fields become the arguments of `act`.
+
+    `lists`: fields that may be given several times; their arguments are lists of all values.
+    """
 
     method: str
-    act: Callable[..., Answer]
+    act: Callable[..., Answer | StreamAnswer]
     fields: frozenset[str] = frozenset()
+    lists: frozenset[str] = frozenset()
 
 
-def follow(routes: Mapping[str, Route], method: str, target: str) -> Answer:
+def follow(routes: Mapping[str, Route], method: str, target: str) -> Answer | StreamAnswer:
     """Answer a request by the route of its path; refuse it if there is no route, or if the query does not fit."""
     path, _, query = target.partition("?")
     route = routes.get(path)
     fields = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)  # keys contain "+"
-    names = [name for name, _ in fields]
-    if route is None or len(set(names)) < len(names) or not route.fields.issuperset(names):
+    if route is None or not _fits(route, [name for name, _ in fields]):
         return refusal(HTTPStatus.NOT_FOUND, f"there is no {target}; there are {', '.join(routes)}")
     if method != route.method:
         return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {route.method}", ("Allow", route.method))
-    return route.act(**dict(fields))
+    lists = {name: [text for each, text in fields if each == name] for name, _ in fields if name in route.lists}
+    return route.act(**{**dict(fields), **lists})
+
+
+def _fits(route: Route, names: Sequence[str]) -> bool:
+    once = [name for name in names if name not in route.lists]
+    return len(set(once)) == len(once) and route.fields.issuperset(once)
 
 
 class HttpExchange:
-    """The requests and answers of one connection, as the `Exchange` of unix_server.py.
+    """The requests and answers of one connection, as the `Exchange` of exchange.py.
 
-    `answer` gets a method and a target; it must refuse CONNECT. `ended`: there will be no more answers, so the
+    `answer` gets a method and a target; it must refuse CONNECT. It returns None while it has no answer yet, and is then
+    asked again at the next call of `next_answer`. `ended`: there will be no more answers, so the
     connection may close once those taken have left.
     """
 
-    def __init__(self, answer: Callable[[str, str], Answer]) -> None:
+    def __init__(self, answer: Callable[[str, str], Answer | StreamAnswer | None]) -> None:
         self.ended = False
+        self.stream: Stream | None = None
         self._answer = answer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
         self._request: h11.Request | None = None
+        self._is_asked = False
         self._body = 0
 
     @property
@@ -89,12 +114,25 @@ class HttpExchange:
         return self._http.their_state is h11.IDLE and not self._http.trailing_data[0]
 
     def take(self, data: bytes) -> None:
-        """Take bytes that arrived; b"" is the end of the stream. Do not call this after that, or once `ended`."""
-        self._http.receive_data(data)
+        """Take bytes that arrived; b"" is the end of them. Do not call this after that, or once `ended`.
+
+        While a stream is sent, nothing is read but the end, which ends the stream.
+        """
+        if self.stream is None:
+            self._http.receive_data(data)
+        elif not data:
+            self.stream.end()
 
     def next_answer(self) -> tuple[bytes, Callable[[], None] | None] | None:
-        """Return the next answer, and what to do once it has left; None if more bytes are needed, or once `ended`."""
+        """Return the next answer, and what to do once it has left; None if more bytes are needed, or once `ended`.
+
+        An answer may be the next piece of a stream.
+        """
+        if self.stream is not None:
+            return self._next_piece(self.stream)
         while not self.ended:
+            if self._is_asked:
+                return self._answer_now()
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as bad:
@@ -108,18 +146,39 @@ class HttpExchange:
                 if self._body > LARGEST_BODY:
                     return self._pack(refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long: send none"))
             elif isinstance(event, h11.EndOfMessage) and self._request is not None:
-                request = self._request
-                return self._pack(self._answer(request.method.decode("ascii"), request.target.decode("ascii")))
+                self._is_asked = True
             elif isinstance(event, h11.ConnectionClosed):
                 self.ended = True
             else:
                 break
         return None
 
+    def _answer_now(self) -> tuple[bytes, Callable[[], None] | None] | None:
+        """Answer the complete request, if there is an answer already."""
+        assert self._request is not None
+        answer = self._answer(self._request.method.decode("ascii"), self._request.target.decode("ascii"))
+        self._is_asked = answer is None
+        if answer is None:
+            return None
+        return self._pack(answer) if isinstance(answer, Answer) else self._begin_stream(answer)
+
+    def _begin_stream(self, answer: StreamAnswer) -> tuple[bytes, None]:
+        self.stream = answer.stream
+        headers = [("Content-Type", answer.content_type), ("Connection", "close")]
+        return self._http.send(h11.Response(status_code=200, reason=b"OK", headers=headers)) or b"", None
+
+    def _next_piece(self, stream: Stream) -> tuple[bytes, None] | None:
+        if piece := stream.take():
+            return self._http.send(h11.Data(data=piece)) or b"", None
+        if self.ended or not stream.ended:
+            return None
+        self.ended = True
+        return self._http.send(h11.EndOfMessage()) or b"", None
+
     def _pack(self, answer: Answer) -> tuple[bytes, Callable[[], None] | None]:
         http, request, status = self._http, self._request, answer.status
         body = answer.body
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *answer.headers]
+        headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(body))), *answer.headers]
         if http.their_state is not h11.DONE:  # the request is incomplete, or not HTTP
             headers.append(("Connection", "close"))
         parts = [http.send(h11.Response(status_code=status, reason=status.phrase.encode(), headers=headers))]

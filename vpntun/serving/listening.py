@@ -24,6 +24,8 @@ from vpntun.runtime.folders import make_folder
 
 SOCKETS = Path("/proc/self/net/unix")
 LISTENS = 0x10000
+OWNERS_ALONE = 0o600
+OWN_FOLDER, SOME_FOLDER = "a folder of this user's own", "a folder that exists and that this user may write to"
 
 _CREDENTIALS = struct.Struct("iII")
 """Linux's struct ucred: process, user, group."""
@@ -45,17 +47,21 @@ class SocketInUse(Exception):
         return who if self.is_here else f"{who} of another network namespace"
 
 
-def listen(name: str, path: Path, beside: Path | None, backlog: int) -> tuple[socket.socket, Path, tuple[int, int]]:
-    """Return a listening socket of mode 0600, its path, and the identity of its file.
+def listen(
+    name: str, path: Path, beside: Path | None, backlog: int, mode: int = OWNERS_ALONE
+) -> tuple[socket.socket, Path, tuple[int, int]]:
+    """Return a listening socket, its path, and the identity of its file.
 
-    `name`: what errors call the socket. `beside`: the second name. Raises SocketInUse, PrivilegeError or VpntunError.
+    `name`: what errors call the socket. `beside`: the second name. `mode`: who may connect; if not the owner alone, the
+    folder is not made, since its owner has to decide who may enter. Raises SocketInUse, PrivilegeError or VpntunError.
     """
     new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        make_folder(path.parent)
+        if mode == OWNERS_ALONE:
+            make_folder(path.parent)
         with _locked(path.parent):
             path = _free_path(path, beside)
-            os.fchmod(new.fileno(), 0o600)  # bind gives the file this mode (unix_bind, net/unix/af_unix.c)
+            os.fchmod(new.fileno(), mode)  # bind gives the file this mode (unix_bind, net/unix/af_unix.c)
             new.bind(str(path))
             new.listen(backlog)
             return new, path, identity_of(path)
@@ -67,7 +73,7 @@ def listen(name: str, path: Path, beside: Path | None, backlog: int) -> tuple[so
         kind = PrivilegeError if isinstance(error, PermissionError) else VpntunError
         raise kind(
             f"{name} {path} cannot be made: {error.strerror or error}; "
-            f"{path.parent} must be a folder of this user's own"
+            f"{path.parent} must be {OWN_FOLDER if mode == OWNERS_ALONE else SOME_FOLDER}"
         ) from error
 
 

@@ -1,56 +1,22 @@
-"""Unix socket server for any protocol: who may connect, and limits on clients.
+"""Unix socket server for any protocol: only root and this process's user may connect.
 
-What a connection says is up to the `Exchange` that the server makes for it. Only root and this process's user may
-connect. They are served a little at a time, and the loop never waits for them.
-
-    mode 0600 before the socket has a name, in a folder of mode 0700; each client's user is checked too (SO_PEERCRED)
-    one request of a client at a time, within 60 s from its first byte to the last byte of its answer, without a pause
-    of 10 s; a notice says so if a client is too slow
-    a client that does not read its answers is not read from
-    8 clients; one more replaces the one that was idle for the longest, or the oldest if all are busy
-
-listening.py decides who gets the socket's name.
+What a connection says is up to the `Exchange` that the server makes for it. The socket has mode 0600 before it has a
+name, in a folder of mode 0700, and each client's user is checked too (SO_PEERCRED). clients.py limits what clients may
+ask for, and listening.py decides who gets the socket's name.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from logging import INFO
 from pathlib import Path
-from typing import Protocol
 
-from vpntun.runtime.log import NOTICE, Limited
+from vpntun.runtime.log import Limited
 from vpntun.runtime.loop import Loop
+from vpntun.serving.clients import MOST_CLIENTS, Clients
+from vpntun.serving.exchange import Exchange
 from vpntun.serving.listening import give_up, listen, other_end
-
-MOST_CLIENTS = 8
-SECONDS_OF_SILENCE = 10.0
-SECONDS_TO_FINISH = 60.0
-READ_SIZE = 4096
-MOST_ANSWERS_PER_TURN = 4
-
-Reply = tuple[bytes, Callable[[], None] | None]
-"""The bytes of an answer, and what to do once they have left, if anything."""
-
-
-class Exchange(Protocol):
-    """The requests and answers of one connection."""
-
-    @property
-    def idle(self) -> bool:
-        """Whether no part of a request is waiting to be answered."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether there will be no more answers, so that the connection may close once the last one has left."""
-
-    def take(self, data: bytes) -> None:
-        """Take bytes that came in; b"" is the end of the stream. Never called after that, or once `ended`."""
-
-    def next_answer(self) -> Reply | None:
-        """Return the next answer, or None while there is none."""
 
 
 class UnixServer:
@@ -71,17 +37,14 @@ class UnixServer:
         """
         self._name = name
         self._loop = loop
-        self._new_exchange = new_exchange
-        self._clients: list[_Client] = []
+        self._clients = Clients(name, loop, new_exchange)
         self._refused = Limited(INFO, "process %d of user %d may not use %s")
-        self._too_slow = Limited(NOTICE, "process %d was too slow to send its request to %s, or to read the answer")
         self._listener, self.path, self._identity = listen(name, path, path_beside, MOST_CLIENTS)
         loop.watch(self._listener.fileno(), self._accept)
 
     def close(self) -> None:
         """Close all connections, and remove the socket unless its name belongs to another by now."""
-        for client in list(self._clients):
-            client.close()
+        self._clients.close()
         self._loop.forget(self._listener.fileno())
         give_up(self.path, self._identity)
         self._listener.close()
@@ -92,118 +55,8 @@ class UnixServer:
             return
         new, _ = accepted
         process, user = other_end(new)
-        if user not in (0, os.geteuid()):
+        if user in (0, os.geteuid()):
+            self._clients.admit(new, f"process {process}")
+        else:
             self._refused(process, user, self._name)
             new.close()
-            return
-        if len(self._clients) >= MOST_CLIENTS:
-            min(self._clients, key=lambda client: (client.busy, client.since)).close()
-        exchange, name = self._new_exchange(), self._name
-        self._clients.append(
-            _Client(new, self._loop, exchange, self._clients.remove, lambda: self._too_slow(process, name))
-        )
-
-
-class _Client:
-    """One connection. `busy`: a request has begun and its answer has not left. `since`: when `busy` last changed."""
-
-    def __init__(
-        self,
-        new: socket.socket,
-        loop: Loop,
-        exchange: Exchange,
-        on_closed: Callable[[_Client], None],
-        on_too_slow: Callable[[], None],
-    ) -> None:
-        self.busy = False
-        self.since = self._last_progress = loop.now
-        self._socket = new
-        self._loop = loop
-        self._exchange = exchange
-        self._on_closed = on_closed
-        self._on_too_slow = on_too_slow
-        self._unsent = memoryview(b"")
-        self._then: Callable[[], None] | None = None
-        self._open = True
-        self._timer_runs = False
-        new.setblocking(False)
-        loop.watch(new.fileno(), self._read, self._go_on, on_failure=self.close)
-
-    def close(self) -> None:
-        """Close the connection, once. What was to follow an unsent answer is still done."""
-        if not self._open:
-            return
-        self._open = False
-        self._loop.forget(self._socket.fileno())
-        self._socket.close()
-        self._on_closed(self)
-        self._finish_answer()
-
-    def _read(self) -> None:
-        if not self._open:
-            return
-        try:
-            data = self._socket.recv(READ_SIZE)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.close()
-            return
-        self._last_progress = self._loop.now
-        self._exchange.take(data)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Answer requests for as long as the other end takes the answers, a few of them a turn of the loop."""
-        for _ in range(MOST_ANSWERS_PER_TURN):
-            if not self._open or (self._unsent and not self._send()):
-                break
-            self._finish_answer()
-            answer = self._exchange.next_answer()
-            if answer is None:
-                break
-            self._unsent, self._then = memoryview(answer[0]), answer[1]
-        if self._open and self._exchange.ended and not self._unsent:
-            self.close()
-        if self._open:
-            self._loop.await_writable(self._socket.fileno(), bool(self._unsent), alone=True)
-            self._keep_time()
-
-    def _send(self) -> bool:
-        """Send what the kernel takes, and return whether all of it has left."""
-        try:
-            self._unsent = self._unsent[self._socket.send(self._unsent) :]
-            self._last_progress = self._loop.now
-        except BlockingIOError:
-            return False
-        except OSError:
-            self._unsent = memoryview(b"")
-            self.close()
-        return not self._unsent
-
-    def _finish_answer(self) -> None:
-        then, self._then = self._then, None
-        if then is not None:
-            self.since = self._loop.now
-            then()
-
-    def _keep_time(self) -> None:
-        busy = bool(self._unsent) or not self._exchange.idle
-        if busy != self.busy:
-            self.busy, self.since = busy, self._loop.now
-        if busy and not self._timer_runs:
-            self._timer_runs = True
-            self._loop.call_later(SECONDS_OF_SILENCE, self._check_time)
-
-    def _check_time(self) -> None:
-        self._timer_runs = False
-        if not self._open or not self.busy:
-            return
-        end = min(self._last_progress + SECONDS_OF_SILENCE, self.since + SECONDS_TO_FINISH)
-        left = end - self._loop.now
-        if left <= 0:
-            self._on_too_slow()
-            self.close()
-        else:
-            self._timer_runs = True
-            self._loop.call_later(left, self._check_time)

@@ -9,7 +9,7 @@ negative, and an empty line (https://www.wireguard.com/xplatform/).
 
 A large request is parsed and a large answer is made a piece at a time, so that neither holds up the loop. The change
 itself is one step, during which packets wait: a fraction of a second for 130,000 allowed IPs. Values are never logged.
-unix_server.py decides who may connect, and how long a request may take.
+unix_server.py decides who may connect, and clients.py how long a request may take.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from pathlib import Path
 from vpntun.errors import CannotChange, ConfigurationError, PortInUse, PrivilegeError, UapiInUse, VpntunError
 from vpntun.runtime.log import NOTICE, LineLimit
 from vpntun.runtime.loop import Loop
+from vpntun.serving.exchange import Reply
 from vpntun.serving.listening import SocketInUse
-from vpntun.serving.unix_server import Reply, UnixServer
+from vpntun.serving.unix_server import UnixServer
 from vpntun.uapi.request import LONGEST_LINE, BadRequest, RequestParser, SetRequest
 
 FOLDER = Path("/var/run/wireguard")
@@ -109,7 +110,7 @@ class UapiServer:
 
 
 class UapiExchange:
-    """The requests and answers of one connection, as the `Exchange` of unix_server.py.
+    """The requests and answers of one connection, as the `Exchange` of exchange.py.
 
     `answer` gets a set request, None for a get request, or what is wrong with a request; it returns the lines of the
     answer. The connection closes after a request that is too long.
@@ -117,6 +118,7 @@ class UapiExchange:
 
     def __init__(self, answer: Callable[[SetRequest | BadRequest | None], Iterator[str]]) -> None:
         self.ended = False
+        self.stream = None
         self._answer = answer
         self._received = bytearray()
         self._no_more = self._is_last = False

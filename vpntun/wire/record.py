@@ -8,9 +8,10 @@ The first byte of a data message's plaintext tells what the plaintext is:
 
 Integers are big endian. Each field is preceded by its offset in bytes; the kind is at offset 0.
 
-    1  HELLO    1 version u8 (1); 2 flags u8: bit 0 "I have seen yours"; 3 takes u8: bit 0 checksum offload, 1 TSO4,
-                2 TSO6, 3 USO4, 4 USO6, 5 bursts, 7 PARITY; 4 largest record u16, in bytes of plaintext. At least 6
-                bytes; unknown bits and any bytes that follow are ignored. Bit 6 is retired and never set.
+    1  HELLO    1 version u8 (1); 2 flags u8: bit 0 "I have seen yours", 1 "I answer REQUESTs"; 3 takes u8: bit 0
+                checksum offload, 1 TSO4, 2 TSO6, 3 USO4, 4 USO6, 5 bursts, 7 PARITY; 4 largest record u16, in bytes of
+                plaintext. At least 6 bytes; unknown bits and any bytes that follow are ignored. Bit 6 is retired and
+                never set.
     2  BUNDLE   from 1 on, 1 to 256 times: length u16, segment u16, packet of that length (20 or more). segment: bits
                 0-13 gso_size (0: an ordinary packet), bit 14 zero, bit 15 the transport checksum is unfinished. The
                 bytes behind a packet are padding if there are no more than 4 or they begin with a length of zero.
@@ -26,6 +27,9 @@ Integers are big endian. Each field is preceded by its offset in bytes; the kind
                 consecutive counters from the first on, each of which was sent in one datagram. lengths is the XOR of
                 the lengths of their plaintexts; sum is the XOR of the plaintexts, as long as the longest (see
                 core/records/parity.py).
+    7  REQUEST  wire/inside/request.py has the fields
+    8  ANSWER   wire/inside/request.py has the fields
+    9  LOAD     wire/inside/load.py has the fields
 
 Everything here handles untrusted bytes: they are authenticated, but the peer may be hostile. The parsers raise only
 BadPacket. Packets in a bundle are neither checked nor copied here: see `length_of` and `header_for`.
@@ -52,7 +56,7 @@ from vpntun.wire.message import DATA_OVERHEAD, LARGEST, Buffer
 from vpntun.wire.transport_header import shape_of
 from vpntun.wire.vnet import SEGMENT_SIZE, UNFINISHED
 
-HELLO, BUNDLE, REPORT, PROBE, ECHO, PARITY = 1, 2, 3, 4, 5, 6
+HELLO, BUNDLE, REPORT, PROBE, ECHO, PARITY, REQUEST, ANSWER, LOAD = 1, 2, 3, 4, 5, 6, 7, 8, 9
 LAST_KIND = 0x3F
 LARGEST_RECORD = LARGEST - DATA_OVERHEAD
 
@@ -84,20 +88,21 @@ MOST_IN_GROUP = 64
 
 SMALLEST_PROBE = _PROBE.size
 
-_SEEN_YOURS = 1
+_SEEN_YOURS, _ANSWERS = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
     """The sender's abilities: `takes` combines TAKES_* flags, `largest` is the longest record, in bytes of plaintext.
 
-    `seen_yours` tells the receiver that its own HELLO has arrived.
+    `seen_yours` tells the receiver that its own HELLO has arrived; `answers`, that the sender answers REQUESTs.
     """
 
     seen_yours: bool
     takes: int
     largest: int = LARGEST_RECORD
     version: int = VERSION
+    answers: bool = False
 
     @classmethod
     def parse(cls, plaintext: Buffer) -> Hello:
@@ -107,11 +112,12 @@ class Hello:
         _, version, flags, takes, largest = _HELLO.unpack_from(plaintext)
         if not version:
             raise BadPacket("bad hello")
-        return cls(bool(flags & _SEEN_YOURS), takes, largest, version)
+        return cls(bool(flags & _SEEN_YOURS), takes, largest, version, bool(flags & _ANSWERS))
 
     def pack(self) -> bytes:
         """The record's 6 bytes."""
-        return _HELLO.pack(HELLO, self.version, _SEEN_YOURS if self.seen_yours else 0, self.takes, self.largest)
+        flags = (_SEEN_YOURS if self.seen_yours else 0) | (_ANSWERS if self.answers else 0)
+        return _HELLO.pack(HELLO, self.version, flags, self.takes, self.largest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ def test_a_confirmed_session_says_hello_once() -> None:
     greeting = HelloExchange(TAKES)
     assert greeting.confirmed("a", 0.0)
     assert not greeting.confirmed("a", 0.0)
-    assert greeting.hello("a") == Hello(False, TAKES)
+    assert greeting.hello("a") == Hello(False, TAKES, answers=True)
 
 
 def test_nothing_is_taken_before_the_peers_hello() -> None:

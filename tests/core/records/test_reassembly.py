@@ -371,7 +371,7 @@ def test_memory_is_given_back_at_a_sessions_end() -> None:
     assert memory_of(taker) == 0
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.02, 0.3]))
 def test_every_record_of_which_all_came_unforged_comes_out_whatever_comes_beside_it(seed: int, loss: float) -> None:
     """Four records at a time, out of order, with loss and repeats, beside forged ones of other counters and sources."""

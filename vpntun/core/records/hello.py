@@ -123,7 +123,8 @@ class HelloExchange:
     def hello(self, session: Hashable) -> Hello:
         """Return the HELLO to send in this session."""
         exchange = self._sessions.get(session)
-        return Hello(exchange is not None and exchange.received is not None, self._takes, self._largest)
+        seen = exchange is not None and exchange.received is not None
+        return Hello(seen, self._takes, self._largest, answers=True)
 
     def taken(self, session: Hashable, now: float) -> Hello | None:
         """Return what the peer takes in this session now; None to treat it as a plain WireGuard."""

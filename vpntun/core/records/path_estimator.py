@@ -36,7 +36,7 @@ LEAST_LOSS = 1e-6
 
 @dataclass(slots=True)
 class ReportSample:
-    """Contents of a report, when it came, and what had been sent up to its highest counter.
+    """Contents of a report, when it came, what had been sent up to its highest counter, and when that was sent.
 
     `judged`: whether its losses count as loss, rather than as an outage or a black hole.
     """
@@ -49,6 +49,7 @@ class ReportSample:
     missing: int = 0
     bytes: int = 0
     judged: bool = True
+    sent_at: float = 0.0
 
 
 class PathEstimator:

@@ -168,6 +168,11 @@ class RecordProtocol:
         """Whether the peer takes records in this session."""
         return self._hellos.taken(session, now) is not None
 
+    def answers_requests(self, session: Session, now: float) -> bool:
+        """Whether the peer takes records in this session, and answers a REQUEST."""
+        taken = self._hellos.taken(session, now)
+        return taken is not None and taken.answers
+
     @property
     def refresh_due(self) -> float:
         """When to call `refresh`, before the next record with packets."""

@@ -115,6 +115,16 @@ class Span:
         self._has_been_long = False  # for about a second
         self._follow(now)
 
+    @property
+    def last_report(self) -> ReportSample:
+        """What the last REPORT of this session showed; `highest` is -1 if there was none."""
+        return self._previous
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of the records with packets that were sent in this session."""
+        return self._sent_log.bytes
+
     # Sending
 
     def sent(self, counter: int, datagrams: int, size: int, now: float) -> None:
@@ -200,7 +210,7 @@ class Span:
         self.reported_sent += sent - previous.sent
         self.reported_lost += missing - previous.missing
         sample = self._previous = ReportSample(
-            now, highest, opened, lost, sent, missing, sent_log.bytes_to(highest), judged
+            now, highest, opened, lost, sent, missing, sent_log.bytes_to(highest), judged, sent_log.time_of(highest)
         )
         if previous.highest >= 0:
             self.estimator.take(previous, sample, sent_log, now)

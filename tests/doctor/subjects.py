@@ -1,0 +1,26 @@
+"""Tunnels to examine, as tests of several checks use them."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
+
+from vpntun.doctor.subject import Peer, Subject
+
+
+def peer(*allowed: str, at: str | None = None, name: str = "office", **fields: Any) -> Peer:
+    """Make a peer at an address, or one that calls."""
+    return Peer(
+        name,
+        tuple(map(ip_network, allowed)),
+        endpoint=at and f"{at}:55555",
+        address=ip_address(at) if at else None,
+        calls=at is None,
+        **fields,
+    )
+
+
+def tunnel(*peers: Peer, addresses: tuple[str, ...] = ("10.9.0.1/24",), **fields: Any) -> Subject:
+    """Make a tunnel that runs on tun3, with routes for all allowed IPs."""
+    given = {"is_running": True, "mtu": 1400, "table": "auto", **fields}
+    return Subject("tun3", addresses=tuple(map(ip_interface, addresses)), peers=peers, **given)

@@ -1,0 +1,69 @@
+"""A file and a running tunnel are described by the same facts."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
+
+from tests.cli.sample_status import PEER, STATUS
+from vpntun.config.peer import PeerSettings
+from vpntun.config.tunnel import Routing, Tunnel
+from vpntun.crypto.keys import KeyPair, format_key
+from vpntun.doctor.subject import of_file, of_running
+
+FACTS: dict[str, Any] = {
+    "offloads": {"tcp": True, "udp": False},
+    "table": "auto",
+    "routes": ["10.7.0.0/16"],
+    "mark": 0xCA6C,
+    "callers": [PEER["public_key"]],
+}
+
+
+def test_a_running_tunnel() -> None:
+    subject = of_running({**STATUS, "addresses": ["10.0.0.1/24", "fd00::1/64"]}, FACTS)
+    assert (subject.interface, subject.is_running, subject.mtu, subject.relay) == ("tun3", True, 1500, True)
+    assert (subject.table, subject.mark, subject.port, subject.carriers) == ("auto", 0xCA6C, 55555, ("udp", "tcp"))
+    assert (subject.takes_tcp, subject.takes_udp) == (True, False)
+    assert subject.routed == [*map(ip_network, ("10.0.0.0/24", "fd00::/64", "10.7.0.0/16"))]
+    (peer,) = subject.peers
+    assert (peer.name, peer.address, peer.endpoint) == ("office", ip_address("203.0.113.2"), "203.0.113.2:55555")
+    assert (peer.calls, peer.is_vpntun, peer.path_mtu) == (True, True, 1500)
+    assert peer.drops["queue full"] == 12
+
+
+def test_a_running_tunnel_that_says_little() -> None:
+    quiet = {**PEER, "name": "", "endpoint": "[fe80::1%eth0]:55555"}
+    subject = of_running({**STATUS, "waits": None, "peers": [quiet]}, {})
+    assert (subject.table, subject.mark, subject.port, subject.takes_tcp) == ("off", 0, None, None)
+    assert (subject.peers[0].name, subject.peers[0].address) == (PEER["public_key"], None)
+
+
+def test_an_endpoint_of_ipv6() -> None:
+    subject = of_running({**STATUS, "peers": [{**PEER, "endpoint": "[2001:db8::2]:55555"}]}, {})
+    assert subject.peers[0].address == ip_address("2001:db8::2")
+
+
+def test_a_file() -> None:
+    own, other, third = KeyPair.generate(), KeyPair.generate(), KeyPair.generate()
+    tunnel = Tunnel(
+        "office",
+        own,
+        (
+            PeerSettings(other.public, (ip_network("10.9.0.2/32"),), host="203.0.113.2", port=51820, name="hub"),
+            PeerSettings(third.public, (ip_network("0.0.0.0/1"), ip_network("128.0.0.0/1"))),
+        ),
+        port=55555,
+        listen_on="udp",
+        addresses=(ip_interface("10.9.0.1/24"), ip_interface("10.9.0.9/32")),
+        routing=Routing("auto", 7),
+    )
+    subject = of_file(tunnel)
+    assert (subject.interface, subject.is_running, subject.port, subject.carriers) == ("office", False, 55555, ("udp",))
+    assert (subject.mtu, subject.table, subject.mark) == (1420, "auto", 7)
+    assert [(each.name, each.endpoint, each.calls) for each in subject.peers] == [
+        ("hub", "203.0.113.2:51820", False),
+        (format_key(third.public), None, True),
+    ]
+    assert subject.full == [4]
+    assert subject.routed[0] == ip_network("10.9.0.0/24")

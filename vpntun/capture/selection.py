@@ -1,0 +1,33 @@
+"""Selection of packets for a capture: by peer and by network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vpntun.types import Network
+from vpntun.wire.ip import destination_of, source_of
+from vpntun.wire.message import Buffer
+
+
+class Selection:
+    """What a capture shows. `peers`: public keys, none for all. `networks`: of the source or the destination."""
+
+    def __init__(self, peers: Iterable[bytes] = (), networks: Iterable[Network] = ()) -> None:
+        self._peers = frozenset(peers)
+        self._networks = [
+            (network.max_prefixlen // 8, int(network.network_address), int(network.netmask)) for network in networks
+        ]
+
+    def takes_peer(self, public: bytes) -> bool:
+        """Return whether any packets of the peer with this public key are shown."""
+        return not self._peers or public in self._peers
+
+    def takes(self, packet: Buffer) -> bool:
+        """Return whether a packet, which `ip.length_of` accepted, is from or for one of the networks."""
+        if not self._networks:
+            return True
+        source, destination = source_of(packet), destination_of(packet)
+        size, first, second = len(source), int.from_bytes(source, "big"), int.from_bytes(destination, "big")
+        return any(
+            size == length and network in (first & mask, second & mask) for length, network, mask in self._networks
+        )

@@ -1,0 +1,110 @@
+"""Text of the metrics in Prometheus' format, written a little at a time, so that the loop goes on with its packets.
+
+With many peers the text is long, and writing it takes longer than packets may wait. So each turn of the loop does one
+part: the status of some peers, or some samples. A text is used for a second, however many ask for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from itertools import chain
+from typing import Any
+
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.process_collector import ProcessCollector
+
+from vpntun.control.metrics import metrics_of_peers, metrics_of_tunnel
+from vpntun.runtime.loop import Loop
+from vpntun.serving.http import Answer, Route, StreamAnswer, follow
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS_OF_USE = 1.0
+PEERS_PER_TURN = 50
+SAMPLES_PER_TURN = 250
+LINES_OF_HEAD = 2
+
+
+class Exposition:
+    """The metrics of one tunnel, for those who ask for them.
+
+    `status` returns the tunnel's status with those of its peers whose numbers are in a range; `count` the number of
+    peers. `on_ready` is called once a text that was not ready is.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        *,
+        count: Callable[[], int],
+        status: Callable[[int, int], dict[str, Any]],
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._count = count
+        self._status = status
+        self._on_ready = on_ready
+        self._text = b""
+        self._good_until = -1.0
+        self._parts: Iterator[bytes] | None = None
+        self._written: list[bytes] = []
+        self._process = ProcessCollector(registry=None)
+        self._routes = {"/metrics": Route("GET", lambda: Answer(HTTPStatus.OK, self._text, content_type=CONTENT_TYPE))}
+
+    def answer(self, method: str, target: str) -> Answer | StreamAnswer | None:
+        """Answer a request; None while the text is being written."""
+        answer = follow(self._routes, "GET" if method == "HEAD" else method, target)
+        is_refused = isinstance(answer, Answer) and answer.status is not HTTPStatus.OK
+        if is_refused or self._loop.now < self._good_until:
+            return answer
+        if self._parts is None:
+            self._written = []
+            self._parts = self._write()
+            self._loop.call_later(0.0, self._go_on)
+        return None
+
+    def _go_on(self) -> None:
+        """Write the next part; after the last one, let the answers leave."""
+        assert self._parts is not None
+        parts, self._parts = self._parts, None  # after a bug, the next request begins again
+        part = next(parts, None)
+        if part is not None:
+            self._written.append(part)
+            self._parts = parts
+            self._loop.call_later(0.0, self._go_on)
+            return
+        self._text = b"".join(self._written)
+        self._good_until = self._loop.now + SECONDS_OF_USE
+        self._on_ready()
+
+    def _write(self) -> Iterator[bytes]:
+        """Yield the text in parts, each of which takes a few milliseconds; some are empty."""
+        count = self._count()
+        status = self._status(0, PEERS_PER_TURN)
+        for begin in range(PEERS_PER_TURN, count, PEERS_PER_TURN):
+            yield b""
+            status["peers"] += self._status(begin, begin + PEERS_PER_TURN)["peers"]
+        for metric in self._process.collect():
+            yield from text_of(metric)
+        for metric in chain(metrics_of_tunnel(status), metrics_of_peers(status["interface"], status["peers"])):
+            yield from text_of(metric)
+
+
+class _Only:
+    """A registry with one metric."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._metric
+
+
+def text_of(metric: Metric) -> Iterator[bytes]:
+    """Yield the text of a metric in parts; nothing if it has no sample. Its head, HELP and TYPE, stands once."""
+    samples = metric.samples
+    for begin in range(0, len(samples), SAMPLES_PER_TURN):
+        metric.samples = samples[begin : begin + SAMPLES_PER_TURN]
+        text = generate_latest(_Only(metric))
+        yield text if begin == 0 else text.split(b"\n", LINES_OF_HEAD)[-1]

@@ -1,0 +1,1 @@
+"""Requests between two vpntuns inside the tunnel: repeated by who asks, limited by who answers."""

@@ -1,0 +1,161 @@
+"""Forwarding through a tunnel: the kernel's settings, its reverse path filter, and the packet filter's rules.
+
+A machine forwards if peers reach each other through it, or networks beyond the tunnel's own, through its kernel. It
+need not if this end only calls, nor from peer to peer with ``Relay = yes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vpntun.doctor.finding import Finding, failed, ok, parts_of, skipped, warning
+from vpntun.doctor.host import Host
+from vpntun.doctor.routes import ANYWHERE
+from vpntun.doctor.ruleset import Packet, Ruleset
+from vpntun.doctor.subject import Subject
+from vpntun.errors import VpntunError
+from vpntun.types import IpAddress, Network
+
+FORWARDS = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+STRICT = 1
+
+
+def examine_forwarding(subject: Subject, host: Host) -> Iterator[Finding]:
+    """Examine whether the kernel forwards what peers send through this machine."""
+    needed = reasons_to_forward(subject)
+    for version, reason in needed.items():
+        name = FORWARDS[version]
+        if host.setting(name):
+            yield ok("forwarding", f"the kernel forwards IPv{version}")
+        else:
+            relay = "; or, from peer to peer alone, set 'Relay = yes'" if "peers" in reason else ""
+            yield warning(
+                "forwarding",
+                f"the kernel does not forward IPv{version}, so {reason}",
+                f"if they should, 'sysctl -w {name.replace('/', '.')}=1'{relay}",
+            )
+    if not needed:
+        yield ok(
+            "forwarding", "this tunnel needs none" + (": vpntun relays from peer to peer" if subject.relay else "")
+        )
+
+
+def reasons_to_forward(subject: Subject) -> dict[int, str]:
+    """Return what needs the kernel's forwarding, by IP version."""
+    reasons: dict[int, str] = {}
+    own = [address.network for address in subject.addresses]
+    for network, peer in subject.allowed.items():
+        beyond = not any(network.version == each.version and network.overlaps(each) for each in own)
+        if beyond and peer.calls:
+            reasons.setdefault(network.version, f"{network} of {peer.name} is reached by this machine alone")
+    if len(subject.peers) > 1 and not subject.relay:
+        versions = {network.version for network in subject.allowed}
+        reasons |= dict.fromkeys(versions, "peers cannot reach each other through this machine")
+    return dict(sorted(reasons.items()))
+
+
+def examine_filter(subject: Subject, host: Host) -> Iterator[Finding]:
+    """Examine whether a strict reverse path filter drops what peers send over IPv4."""
+    if not subject.is_running:
+        return
+    if subject.full and 4 in subject.full:
+        yield from _outer_filter(subject, host)
+    if not _is_strict(subject.interface, host):
+        yield ok("rp_filter", f"the reverse path filter of {subject.interface} is not strict")
+        return
+    strays = [
+        (network, device)
+        for network in subject.allowed
+        if network.version == 4 and (device := host.device_to(_sample(network))) != subject.interface
+    ]
+    for network, device in strays:
+        yield failed(
+            "rp_filter",
+            f"packets from {network} of {subject.allowed[network].name} are dropped: the reverse path filter of "
+            f"{subject.interface} is strict, and the route back leads {f'through {device}' if device else 'nowhere'}",
+            f"route it back ('ip route add {network} dev {subject.interface}'), or 'sysctl -w "
+            f"net.ipv4.conf.{subject.interface}.rp_filter=2'",
+        )
+    if not strays:
+        yield ok("rp_filter", "the reverse path filter is strict, and the routes back lead into the tunnel")
+
+
+def _outer_filter(subject: Subject, host: Host) -> Iterator[Finding]:
+    """Examine the devices outside a full tunnel, where answers without the mark would leave by the tunnel."""
+    device = next(
+        filter(None, (host.device_to(peer.address, subject.mark) for peer in subject.peers if peer.address)), None
+    )
+    if device is not None and _is_strict(device, host) and not host.setting("net/ipv4/conf/all/src_valid_mark"):
+        yield failed(
+            "rp_filter",
+            f"the peers' packets are dropped: the reverse path filter of {device} is strict, and does not mind marks",
+            "'sysctl -w net.ipv4.conf.all.src_valid_mark=1', or restart the tunnel, which sets it",
+        )
+
+
+def _is_strict(device: str, host: Host) -> bool:
+    """Whether the filter is strict: the kernel takes the greater of two settings, and 2 is loose."""
+    settings = (host.setting(f"net/ipv4/conf/{name}/rp_filter") or 0 for name in ("all", device))
+    return max(settings) == STRICT
+
+
+def _sample(network: Network) -> IpAddress:
+    """Return an address of a network: the first that a host may have."""
+    return network[1] if network.num_addresses > 1 else network[0]
+
+
+def examine_firewall(subject: Subject, host: Host) -> Iterator[Finding]:
+    """Examine whether the packet filter lets peers call, and lets through what is forwarded."""
+    may_forward = len(subject.peers) > 1 or any(peer.calls for peer in subject.peers)
+    wants_forwarding = [version for version in FORWARDS if may_forward and host.setting(FORWARDS[version])]
+    if subject.port is None and not wants_forwarding:
+        yield ok("firewall", "this end calls, and forwards nothing: no rule has to let anything in")
+        return
+    try:
+        rules = host.ruleset()
+    except VpntunError as error:
+        yield skipped("firewall", *parts_of(error))
+        return
+    if host.has_legacy_rules():
+        yield skipped("firewall", "rules of iptables-legacy are not examined", "see 'iptables-legacy -S'")
+    found = [*_port(subject, rules), *(each for v in wants_forwarding for each in _forwarded(subject, host, rules, v))]
+    yield from found
+    if not found:
+        yield ok("firewall", "no rule drops what peers send to this machine, or through it")
+
+
+def _port(subject: Subject, rules: Ruleset) -> Iterator[Finding]:
+    """Examine the port where peers call. It is enough if they can over one IP version."""
+    if subject.port is None:
+        return
+    for carrier in subject.carriers:
+        dropped = {version: rules.droppers("input", Packet(version, carrier, subject.port)) for version in (4, 6)}
+        versions = [version for version, chains in dropped.items() if chains]
+        if versions:
+            chains = ", ".join(dict.fromkeys(chain for version in versions for chain in dropped[version]))
+            which = "" if len(versions) == 2 else f" over IPv{versions[0]}"
+            yield failed(
+                "firewall",
+                f"calls to {carrier.upper()} port {subject.port}{which} are dropped by the chain {chains}",
+                f"have the firewall accept {carrier} port {subject.port}",
+            )
+
+
+def _forwarded(subject: Subject, host: Host, rules: Ruleset, version: int) -> Iterator[Finding]:
+    """Examine forwarding between the tunnel and the other devices; between peers too, if there are several."""
+    inside, chains = subject.interface, dict[str, None]()
+    outside = host.device_to(ANYWHERE[version], subject.mark) or ""
+    ways = [(inside, outside), (outside, inside)] if outside and outside != inside else []
+    if len(subject.peers) > 1 and not subject.relay:
+        ways.append((inside, inside))
+    elif not ways:
+        ways = [(inside, "")]
+    for enters, leaves in ways:
+        chains |= dict.fromkeys(rules.droppers("forward", Packet(version, enters=enters, leaves=leaves)))
+    if chains:
+        yield warning(
+            "firewall",
+            f"IPv{version} packets that this machine forwards from or to {inside} are dropped by the chain "
+            f"{', '.join(chains)}",
+            f"if peers should reach more than this machine, have the firewall forward from and to {inside}",
+        )

@@ -1,0 +1,1 @@
+"""Live view of running tunnels, in a terminal or as plain text."""

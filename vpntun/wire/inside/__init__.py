@@ -1,0 +1,1 @@
+"""Records by which one vpntun asks the other something inside the tunnel."""
