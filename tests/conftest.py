@@ -42,7 +42,18 @@ NETNS = {
 GROUPS = [*NETNS, "running", "installed", "model", "sockets"]
 GROUP_OF = {f"test_{name}": group for group, names in NETNS.items() for name in names}
 INSTALLED = {"boot", "test_examples.py"}
-ROOMS_WITH_SOCKETS = {"carriers", "control", "datapath", "netconf", "process", "runtime", "serving", "tun", "uapi"}
+ROOMS_WITH_SOCKETS = {
+    "carriers",
+    "control",
+    "datapath",
+    "netconf",
+    "pairing",
+    "process",
+    "runtime",
+    "serving",
+    "tun",
+    "uapi",
+}
 WITH_SOCKETS = ROOMS_WITH_SOCKETS | {"test_load.py"}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.documents import Step, blocks, steps
 from tests.netns.lab import NOBODY, Daemon, Lab, Machine, until
+from tests.terminal import Terminal
 from vpntun.config.keyfile import read_shared
 from vpntun.crypto.keys import KeyPair, format_key, parse_key
 from vpntun.crypto.shared import SharedIdentity
@@ -98,6 +99,16 @@ class Reader:
         else:
             self.run(machine, where, command, user)
         return None
+
+    def terminal(self, step: Step) -> Terminal:
+        """Type one command in a terminal of its own, for use in a `with` statement."""
+        machine, where = self.machines[step.prompt[:-1]], step.prompt[:-1]
+        command = [sys.executable, "-m", *shlex.split(step.command)]
+        return Terminal(machine.enter(command, binds=self._binds(where)), columns=200, env=self._environment())
+
+    def translated(self, text: str) -> str:
+        """Return a text of the documents with this lab's addresses and keys."""
+        return self._translate(text)
 
     def run_beside_a_server(self, name: str) -> str:
         """Run the one script of this name on the local machine, and return its output; it leaves no device."""

@@ -83,6 +83,10 @@ class Terminal:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.screen.resize(rows, columns)
 
+    def stop_output(self) -> None:
+        """Let the terminal take no more output, as Ctrl-S does: the program waits in its next write."""
+        termios.tcflow(self._its, termios.TCOOFF)
+
     def hang_up(self) -> None:
         """Close the terminal, as a closed window does: the program gets SIGHUP, and can write no more."""
         for descriptor in (self._ours, self._its):

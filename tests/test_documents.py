@@ -143,12 +143,12 @@ def test_every_message_is_in_the_source() -> None:
 
 def test_the_requests_are_those_of_the_control_socket() -> None:
     source = "".join(path.read_text() for path in sorted((PACKAGE / "control").glob("*.py")))
-    served = {f"{method} {path}" for path, method in re.findall(r'"(/v1/\w+)": Route\("(\w+)"', source)}
+    served = {f"{method} {path}" for path, method in re.findall(r'"(/v1/[\w/]+)": Route\("(\w+)"', source)}
     assert len(served) >= 4
     assert {row[0] for row in table("requests")[1:]} - {"\\"} == served
     asked = set()
     for step in [step for block in blocks("control-socket") for step in steps(block)]:
-        for curl, path in re.findall(r"(curl [^|]*?)http://vpntun(/v1/\w+)", step.command):
+        for curl, path in re.findall(r"(curl [^|]*?)http://vpntun(/v1/[\w/]+)", step.command):
             method = re.search(r" -X (\w+) ", curl)
             asked.add(f"{method[1] if method else 'GET'} {path}")
     assert asked == served

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from tests.documents import Step, blocks, steps
 from tests.netns.lab import STARTED, Lab, far, state_folders, sweep, until, why_not
 from tests.netns.test_ecn import watching
 from tests.reader import WIREGUARD, Reader
+from tests.terminal import Terminal
+from vpntun.capture.reading import CaptureReader
 from vpntun.wire.ip import tos_of
 
 
@@ -60,6 +63,24 @@ def test_a_key_of_its_own(reader: Reader) -> None:
     (reader.roots["remote"] / "etc/vpntun").mkdir(mode=0o700)
     reader.follow("key-of-its-own")
     reader.lab.ping(reader.lab.a, reader.lab.b.address_of("tun4"))
+
+
+@pytest.mark.netns
+def test_pairing(reader: Reader) -> None:
+    server, client = steps(blocks("pairing")[0])
+    with reader.terminal(server) as remote:
+        remote.wait_for("code: ")
+        [shown] = re.findall(r"code: (\S+)", remote.text)
+        assert remote.text.startswith("\n".join(server.output).replace("7KQ2-M9XD", shown))
+        with reader.terminal(client) as local:
+            prompt, typed = client.output[0].split(": ")
+            assert typed.upper() == "7KQ2 M9XD"
+            local.wait_for(prompt)
+            local.type(shown.lower().replace("-", " ") + "\n")
+            local.wait_for(STARTED)
+            assert reader.translated(client.output[1]) in local.text
+            remote.wait_for(STARTED)
+            reader.lab.ping(reader.lab.a, far(reader.lab), within=20)
 
 
 @pytest.mark.netns
@@ -207,6 +228,46 @@ def _without_changing_part(line: str) -> str:
     return title + colon if title.strip().startswith(CHANGING) else line
 
 
+@pytest.mark.netns
+def test_watching(reader: Reader) -> None:
+    """The screen shows each line of the guide, with other values; a pipe gets a table once an interval."""
+    reader.share_a_key()
+    first, second = blocks("watching")
+    *before, live = steps(first)
+    for step in before:
+        reader.take(step)
+    wanted = [_labels(line) for line in live.output if line and not line.strip().startswith(SOMETIMES)]
+    command = reader.lab.a.enter(["sh", "-ec", live.command], binds=reader._binds("local"))
+    with Terminal(command, env=reader._environment()) as terminal:
+        terminal.until(lambda: all(each in map(_labels, terminal.lines) for each in wanted), f"for {wanted}")
+        terminal.type("q")
+        assert terminal.wait() == 0
+    [log] = steps(second)
+    shorter = log.command.replace("--watch 5", "--watch 0.5").replace("vpntun", "timeout -s INT 3 vpntun", 1)
+    said = reader.run(reader.lab.a, "local", f"cd ~; {shorter}")
+    assert said.count("handshake") >= 2
+    assert (reader.home / "tun11.log").read_text() == said
+
+
+def _labels(line: str) -> list[str]:
+    """Return the words of a line of the live view, without values and units."""
+    return [word for word in line.split() if re.fullmatch("[a-z-]{4,}|up|down|q|UDP|MTU|tun11", word)]
+
+
+@pytest.mark.netns
+def test_doctor(reader: Reader) -> None:
+    """Every line must be the document's, except what this machine's clock, interpreter and version make of it."""
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed")
+    reader.share_a_key()
+    *first, last = steps(blocks("doctor")[0])
+    for step in first:
+        reader.take(step)
+    said = reader.run(reader.lab.b, "remote", f"{last.command} || test $? = 12").splitlines()
+    own = re.compile(r"  \w+ +(clock|interpreter|version) |\d+ ok, | +-> (have it kept right|use your distribution)")
+    assert [line for line in said if not own.match(line)] == [line for line in last.output if not own.match(line)]
+
+
 SERVER_WITH_A_NAMED_PEER = "[Interface]\nSharedKey = /etc/vpntun/vpntun.key\nRole = server\n\n[Peer]\nName = laptop\n"
 
 
@@ -250,6 +311,46 @@ def test_metrics(reader: Reader) -> None:
     start, scrape = steps(blocks("metrics")[0])
     reader.take(start)
     assert until(lambda: reader.run(reader.lab.b, "remote", scrape.command).splitlines() == scrape.output, 10)
+
+
+@pytest.mark.netns
+def test_the_speed_of_a_link(reader: Reader) -> None:
+    reader.share_a_key()
+    server, client, speed = steps(blocks("how-fast")[0])
+    reader.take(server)
+    reader.take(client)
+    said = reader.run(reader.lab.a, "local", speed.command).splitlines()
+    assert [_form(line) for line in said[-len(speed.output) :]] == [_form(line) for line in speed.output]
+
+
+def _form(line: str) -> str:
+    """Return a line without its blanks and with every number, key and unit of a rate alike."""
+    line = re.sub(r"to \S+ over", "to KEY over", line)
+    return re.sub(r"[\d.]+", "N", re.sub(r"\s+", " ", line)).replace("Gbit/s", "Mbit/s")
+
+
+@pytest.mark.netns
+def test_looking_at_the_packets(reader: Reader) -> None:
+    if shutil.which("tshark") is None:
+        pytest.skip("tshark is not installed")
+    reader.share_a_key()
+    [first, *captures] = [step for block in blocks("looking-at-the-packets") for step in steps(block)][1:]
+    reader.take(Step("remote#", "vpntun -s -i tun3"))
+    reader.take(first)
+    ping = reader.lab.a.popen("ping", "-i", "0.1", far(reader.lab))
+    said = [reader.run(reader.lab.a, "local", f"cd {reader.home}; {step.command}") for step in captures]
+    ping.process.send_signal(signal.SIGINT)
+    ping.wait()
+    printed, expected = said[0].splitlines(), reader._translate("\n".join(captures[0].output)).splitlines()
+    assert [_shape(line) for line in printed] in ([_shape(line) for line in expected][::step] for step in (1, -1))
+    assert said[1] == ""
+    assert len(list(CaptureReader().take((reader.home / "tunnel.pcapng").read_bytes()))) == 2
+    assert "Echo (ping) request" in said[2]
+
+
+def _shape(line: str) -> str:
+    """Return a printed packet without its time, the peer's key, and the numbers of the echo."""
+    return re.sub(r"^\S+|(?<=peer )[^:]+|(?<=id )\d+|(?<=seq )\d+", "", line)
 
 
 @pytest.mark.netns

@@ -20,6 +20,11 @@ ELSEWHERE = {
     "serving/clients.py": "serving/test_unix_server.py",  # a connection needs a server
     "link/client_link.py": "datapath/test_two_ends.py",  # needs somebody to call
     "link/sending_link.py": "link/test_link.py",  # a link's two halves work together
+    "watch/cells.py": "watch/test_drawing.py",  # seen in a whole picture alone
+    "watch/details.py": "watch/test_drawing.py",
+    "watch/table.py": "watch/test_drawing.py",
+    "watch/screen.py": "watch/test_program.py",  # needs a terminal
+    "watch/signals.py": "watch/test_program.py",  # ends the process
 }
 NO_BEHAVIOUR = {
     "carriers/base.py",  # protocols, and an owner whose methods do nothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from ipaddress import IPv4Address
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.crypto.test_pairing import M, N
 from vpntun.carriers import accepted, tcp_connection
 from vpntun.config import tunnel
 from vpntun.config.keyfile import read_shared
 from vpntun.core import queue, source_limits
 from vpntun.core.inside import answerer, asker
+from vpntun.core.pairing import server as pairing_server
 from vpntun.core.records import (
     black_hole,
     delay,
@@ -29,6 +32,7 @@ from vpntun.core.records import (
 )
 from vpntun.core.records.parity import ParityMaker, Restorer
 from vpntun.core.selection import backoff, client, ports
+from vpntun.core.speed import agreement, round_trips
 from vpntun.core.wireguard import admission, peer, timers
 from vpntun.crypto import cookies, replay, session
 from vpntun.crypto.keys import KeyPair
@@ -37,10 +41,12 @@ from vpntun.crypto.session import Session
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.crypto.timestamp import tai64n
 from vpntun.datapath import plain
+from vpntun.pairing import calling
+from vpntun.speed import answering, asking, load_sender
 from vpntun.wire import burst, message, record, stream_framing, transport_header, vnet
 from vpntun.wire.checksum import UDP, UDP_CHECKSUM, finish_transport, pseudo_sum, set_ipv4_header
 from vpntun.wire.gso import Splitter
-from vpntun.wire.inside import request
+from vpntun.wire.inside import load, request
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "protocol.rst").read_text()
 SECRET = bytes(range(32))
@@ -142,7 +148,23 @@ def test_the_records_vector() -> None:
         "ECHO of it": record.Echo(token, 12).pack().hex(),
         "REQUEST, doctor": request.Request(token, request.DOCTOR, request.pack_body({})).pack().hex(),
         "ANSWER in one piece": request.answers_of(token, request.pack_body({"ok": True}))[0].pack().hex(),
+        "LOAD of 12 bytes": load.new_load(token)[:12].hex(),
     }
+
+
+def test_the_vector_of_a_pairing_and_its_constants() -> None:
+    known = json.loads((Path(__file__).parent / "vectors" / "pairing.json").read_text())
+    assert items("pairing") == {
+        "code": known["code"],
+        "client's 64 random bytes": known["client entropy"],
+        "server's 64 random bytes": known["server entropy"],
+        "X": known["client element"],
+        "Y": known["server element"],
+        "K": known["key"],
+        "secret of the key file": known["shared key"],
+        **{f"proof {number}": proof for number, proof in known["proofs"].items()},
+    }
+    assert items("constants of pairing") == {"M": M.hex(), "N": N.hex()}
 
 
 def datagram(identification: int, payload: bytes) -> bytearray:
@@ -281,6 +303,12 @@ CONSTANTS = {
     "REQUEST repeated after": f"{', '.join(f'{pause:g}' for pause in asker.PAUSES)} s",
     "REQUEST given up after, waiting at a time": f"{asker.GIVE_UP_AFTER:g} s, {asker.MOST_PENDING}",
     "REQUESTs of a peer that are answered": f"{answerer.RATE:g} a second, {answerer.BURST} at once",
+    "speed test of one direction, at most": f"{agreement.LONGEST} s",
+    "speed tests that are agreed to": f"one in {1 / answering.TESTS_PER_SECOND:g} s, {answering.TESTS_AT_ONCE} at once",
+    "sender of LOAD stops without a REPORT, an asker": f"{load_sender.SILENCE:g} s, {answering.SILENCE_OF_SENDER:g} s",
+    "receiver of LOAD stops without an asker": f"{answering.SILENCE_OF_RECEIVER:g} s",
+    "state of a speed test is asked for each": f"{asking.BETWEEN_STATES:g} s",
+    "PROBE during a speed test each": f"{round_trips.INTERVAL * 1000:g} ms",
     "answers that are kept": f"{answerer.MOST_KEPT}, for {answerer.KEPT_FOR:g} s",
     "PROBE is given up after": f"{probes.SHORTEST_TIMEOUT:g} s to {probes.LONGEST_TIMEOUT:g} s",
     "PROBEs out": f"{probes.MOST_OUT}",
@@ -348,6 +376,12 @@ CONSTANTS = {
     "a fresh UDP port is used after": f"{ports.SHORTEST:g} to {ports.LONGEST:g} s",
     "the other carrier is tried after": f"{client.BESIDE_AFTER:g} s",
     "UDP is tried again after": f"{client.FIRST_TRIAL:g} s, doubling to {client.LAST_TRIAL:g} s",
+    "a code is good for": f"{pairing_server.SECONDS_OF_CODE:g} s, {pairing_server.MOST_TRIES} tries",
+    "another client that has the code is refused for": f"{pairing_server.SECONDS_OF_CLAIM:g} s",
+    "connections before a client's proof, and after it": f"{calling.MOST_CONNECTIONS}",
+    "answers of a pairing, before READY and after it": (
+        f"{calling.SECONDS_TO_ANSWER:g} s, {calling.SECONDS_TO_SETTLE:g} s"
+    ),
     "longest pause": f"{backoff.CAP:g} s, and a quarter at most",
 }
 

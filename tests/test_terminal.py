@@ -29,7 +29,7 @@ def test_a_text_that_never_comes_fails_the_test_with_the_screen() -> None:
 
 
 def test_ctrl_c_and_the_end_of_the_terminal_are_signals() -> None:
-    with Terminal(["sh", "-c", "echo ready; sleep 60"]) as terminal:
+    with Terminal(["sh", "-c", "echo ready; exec sleep 60"]) as terminal:
         terminal.wait_for("ready")
         terminal.type(CTRL_C)
         assert terminal.wait() == -signal.SIGINT

@@ -36,6 +36,7 @@ from contextlib import ExitStack
 from vpntun.carriers.opening import open_carriers
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.opening import open_control, open_metrics, open_uapi
+from vpntun.control.other_end import OtherEnds
 from vpntun.control.running_tunnel import RunningTunnel
 from vpntun.control.state import TunnelState
 from vpntun.crypto.aead import BACKEND
@@ -61,7 +62,7 @@ from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.device import TunDevice
 from vpntun.tun.queries import interface_exists
 from vpntun.types import carriers_of
-from vpntun.wire.inside.request import SPEED
+from vpntun.wire.inside.request import DOCTOR, SPEED
 
 
 def run(tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None = None) -> None:
@@ -103,7 +104,8 @@ class _Daemon:
         """Set up everything except the links. Return False if told to stop before the device. Raises VpntunError."""
         stack, state = self._stack, self._state
         tunnel = state.tunnel
-        open_control(state, self._loop, self._reload, stack)
+        self._other_ends = OtherEnds(state)
+        open_control(state, self._loop, self._reload, self._other_ends, stack)
         clean_up(tunnel.interface)
         self._journal = Journal(tunnel.interface)
         self._watch = NetworkWatch(self._loop)
@@ -123,6 +125,7 @@ class _Daemon:
         lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(lookups.close)
         self._engine = self._make_engine()
+        self._engine.answers[DOCTOR] = self._other_ends.answer
         state.tap = self._engine.tap
         state.speed_tests = SpeedTests(self._loop, self._engine.seal_buffer)
         self._engine.answers[SPEED] = state.speed_tests.answer

@@ -19,6 +19,7 @@ status; `vpntun.cli` maps one to the other in one place.
     13      NotVerified         there is a session with a peer, but nothing proves that data arrives
     14      NoFreshHandshake    messages can be sent to a peer, but there is no session under 180 s old
     15      CarrierDown         no message can be sent to a peer
+    16      PairingFailed       the two machines were not paired: a wrong code, too late, or nobody answered
 
 `BadPacket` is separate: parsers of untrusted bytes raise it and nothing else. It never leaves the event loop. It
 carries the name of the counter under which the packet is dropped.
@@ -141,6 +142,12 @@ class CarrierDown(LinkError):
     """No message can be sent to the peer: where it is reached is not known, or this host cannot send there."""
 
     exit_status = 15
+
+
+class PairingFailed(VpntunError):
+    """Two machines were not paired: the code was wrong or too old, or the other end did not answer."""
+
+    exit_status = 16
 
 
 class BadPacket(Exception):

@@ -287,6 +287,21 @@ def test_the_guides_options_of_a_unit(lab: Lab, a: Host, b: Host, boot: Boot) ->
 
 
 @pytest.mark.netns
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_guides_unit_serves_metrics_by_a_unix_socket_of_the_folders_group(lab: Lab, b: Host, boot: Boot) -> None:
+    [folder], [dropin] = blocks("metrics-folder"), blocks("metrics-of-a-unit")
+    share_a_key(lab, b)
+    b.write("/etc/tmpfiles.d/vpntun-metrics.conf", folder.replace("prometheus", "990") + "\n")
+    server = boot(b, dropins={SERVER: dropin})
+    server.run("systemd-tmpfiles", "--create", "--prefix=/run/vpntun-metrics", check=True)
+    server.control("start", SERVER, check=True)
+    path = "/run/vpntun-metrics/tun3.sock"
+    said = server.run("curl", "-fsS", "--unix-socket", path, "http://vpntun/metrics")
+    assert 'vpntun_ready{interface="tun3"} 1.0' in said.stdout, f"{said}\n{server.journal(SERVER)}"
+    assert server.run("stat", "-c", "%a %g", path).stdout == "660 990\n"
+
+
+@pytest.mark.netns
 def test_a_file_that_the_users_group_may_read_is_read_again(b: Host, boot: Boot) -> None:
     [block] = blocks("file-for-the-group")
     office(b, "laptop", "User = vpntun")

@@ -29,7 +29,7 @@ def private(tmp_path: Path) -> Path:
 
 
 OPTIONS_AND_COMMANDS = """
--i --interface  -s --server  -c --client  -p --port  -u --tun  -a --tap  -k --key  --private-key  --peer  --psk
+-i --interface  -s --server  -c --client  -p --port  -u --tun  -a --tap  -k --key  --pair  --private-key  --peer  --psk
 --allowed  --address  --route  --mtu  --transport  -v --verbose  -d --debug  -V --version  -h --help
 genkey  pubkey  genpsk  keygen
 """
@@ -66,6 +66,9 @@ genkey  pubkey  genpsk  keygen
         ("-i tun3 genkey", "cannot be combined with 'genkey'"),
         ("-s pubkey", "cannot be combined with 'pubkey'"),
         ("-p 55555 genpsk", "cannot be combined with 'genpsk'"),
+        ("-i tun3 -s --pair --private-key file --peer x", "cannot be combined with --private-key"),
+        ("-i tun3 -f file --pair", "--pair cannot be combined with -f"),
+        ("-i tun3 -s --pair genkey", "cannot be combined with 'genkey'"),
         ("-i tun3 -s -k file keygen other", "cannot be combined with 'keygen'"),
         ("keygen", "FILE"),
         ("keygen one two", "unexpected extra argument"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run
+from tests.terminal import COLOUR, Terminal
 from vpntun.config.keyfile import create_shared
 from vpntun.crypto.keys import format_key, generate_private
 from vpntun.doctor.finding import VERDICTS
@@ -84,6 +86,28 @@ def test_what_is_logged_about_a_file_is_a_warning(run: Run, key: Path, file: Pat
     said = run("doctor", file, "-k", key)
     assert re.search(r"^  warning +configuration +.*SaveConfig has no effect", said.out, re.MULTILINE), said.out
     assert (said.status, said.err) == (0, "")
+
+
+def screen(file: Path, key: Path, env: dict[str, str], columns: int = 80) -> Terminal:
+    """Return a terminal in which doctor has run."""
+    command: list[str | Path] = [sys.executable, "-m", "vpntun", "doctor", file, "-k", key]
+    with Terminal(command, columns=columns, rows=60, env=env) as terminal:
+        assert terminal.wait(60) == 0
+    return terminal
+
+
+def test_in_a_terminal_verdicts_have_colours_and_lines_fit(file: Path, key: Path) -> None:
+    terminal = screen(file, key, {})
+    row = next(number for number, line in enumerate(terminal.lines) if "TUN device" in line)
+    assert terminal.screen.buffer[row][2].fg == "green"
+    assert terminal.screen.buffer[row][20].fg == "default"
+    longer = next(line for line in terminal.lines if "addresses and routes" in line)
+    assert longer.startswith(" " * 26)
+
+
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_terminal_without_colours_gets_none(file: Path, key: Path, env: dict[str, str]) -> None:
+    assert not COLOUR.search(screen(file, key, env).output)
 
 
 def test_a_name_that_is_no_tunnel_is_an_error(run: Run) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.machine import needs_root, ordinary_user
-from vpntun.config.keyfile import TAG, create_shared, default_path, read_bare, read_shared
+from vpntun.config.keyfile import TAG, check_free, create_shared, default_path, prepared_shared, read_bare, read_shared
 from vpntun.crypto.keys import format_key
 from vpntun.errors import KeyFileError, PrivilegeError
 
@@ -247,3 +247,40 @@ def test_an_ordinary_users_key_is_in_its_configuration_folder(monkeypatch: pytes
 def test_roots_default_key_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", "/elsewhere")
     assert default_path() == Path("/etc/vpntun/vpntun.key")
+
+
+def test_a_prepared_key_has_its_name_once_it_is_published_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "key"
+    with prepared_shared(path, SECRET) as publish:
+        assert not path.exists()
+        publish()
+        assert read_shared(path) == SECRET
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_prepared_key_that_is_not_published_leaves_no_file(tmp_path: Path) -> None:
+    with prepared_shared(tmp_path / "key", SECRET):
+        [temporary] = tmp_path.iterdir()
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+    with pytest.raises(KeyboardInterrupt), prepared_shared(tmp_path / "key", SECRET):
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_prepared_key_never_replaces_one_that_came_meanwhile(tmp_path: Path) -> None:
+    with prepared_shared(tmp_path / "key", SECRET) as publish:
+        other = create_shared(tmp_path / "key")
+        with pytest.raises(KeyFileError, match="never overwritten"):
+            publish()
+    assert read_shared(tmp_path / "key") == other
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_place_for_a_key_is_free_if_one_can_be_written_there(tmp_path: Path) -> None:
+    check_free(tmp_path / "key")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "key").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(KeyFileError, match="has a key already"):
+        check_free(tmp_path / "key")
+    with pytest.raises(KeyFileError, match="cannot be created"):
+        check_free(tmp_path / "key" / "below")

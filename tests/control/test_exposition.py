@@ -10,7 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.control.test_metrics import peer, status
 from tests.machine import HandLoop
-from vpntun.control.exposition import CONTENT_TYPE, PEERS_PER_TURN, SAMPLES_PER_TURN, Exposition
+from vpntun.control.exposition import (
+    CONTENT_TYPE,
+    PEERS_PER_TURN,
+    SAMPLES_PER_TURN,
+    SECONDS_BETWEEN_LOOKS,
+    SECONDS_FOR_PROOFS,
+    Exposition,
+)
 from vpntun.serving.http import Answer, StreamAnswer
 
 MANY = 2 * SAMPLES_PER_TURN + 1
@@ -23,10 +30,19 @@ class Asked:
         self.loop = HandLoop()
         self.count = count
         self.ranges: list[tuple[int, int]] = []
-        self.readies = 0
+        self.readies = self.looks = 0
+        self.silent: set[int] = set()
         self.exposition = Exposition(
-            self.loop, count=lambda: self.count, status=self._status, on_ready=self._note_readiness
+            self.loop,
+            count=lambda: self.count,
+            status=self._status,
+            verify=self._verify,
+            on_ready=self._note_readiness,
         )
+
+    def _verify(self, begin: int, end: int) -> bool:
+        self.looks += 1
+        return bool(self.silent & set(range(begin, end)))
 
     def _status(self, begin: int, end: int) -> dict[str, Any]:
         self.ranges.append((begin, end))
@@ -106,3 +122,28 @@ def test_a_peer_that_is_removed_while_the_text_is_written_is_left_out() -> None:
     assert asked.exposition.answer("GET", "/metrics") is None
     asked.count = PEERS_PER_TURN
     assert b'peer="site 0"' in asked.ask().body
+
+
+def test_every_peer_is_asked_whether_data_arrives_and_those_that_answer_are_waited_for() -> None:
+    asked = Asked(PEERS_PER_TURN + 1)
+    asked.silent = {PEERS_PER_TURN}
+    assert asked.exposition.answer("GET", "/metrics") is None
+    asked.loop.settle(0.01)
+    assert (asked.looks, asked.readies, asked.ranges) == (2, 0, [])
+    asked.silent.clear()
+    asked.loop.pass_time(SECONDS_BETWEEN_LOOKS)
+    asked.loop.until(lambda: asked.readies == 1)
+    assert asked.looks == 3
+
+
+def test_a_peer_that_does_not_answer_holds_the_text_up_for_half_a_second_only() -> None:
+    asked = Asked(1)
+    asked.silent = {0}
+    assert asked.exposition.answer("GET", "/metrics") is None
+    passed = 0.0
+    while not asked.readies:
+        assert passed < SECONDS_FOR_PROOFS + SECONDS_BETWEEN_LOOKS
+        asked.loop.pass_time(SECONDS_BETWEEN_LOOKS)
+        passed += SECONDS_BETWEEN_LOOKS
+        asked.loop.settle(0.001)
+    assert passed >= SECONDS_FOR_PROOFS - SECONDS_BETWEEN_LOOKS

@@ -15,7 +15,14 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from vpntun.control.metrics import KEY_CHARACTERS, labels_of, metrics_of_peers, metrics_of_tunnel
+from vpntun.control.metrics import (
+    KEY_CHARACTERS,
+    NO_DROPS,
+    NO_DROPS_OF_A_PEER,
+    labels_of,
+    metrics_of_peers,
+    metrics_of_tunnel,
+)
 from vpntun.control.status import FIELDS_OF_A_PEER
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 
@@ -64,6 +71,10 @@ FULL = peer(
     "office",
     endpoint="192.0.2.1:5",
     carrier="tcp",
+    carrier_up=True,
+    carrier_reason="no UDP answer",
+    handshake_fresh=True,
+    data_verified=False,
     state="one-way",
     latest_handshake=1_700_000_000,
     latest_handshake_age=7,
@@ -95,6 +106,7 @@ def test_everything_that_is_known_is_exported_in_base_units() -> None:
         "ready": 1,
         "peers": 1,
         "mtu_bytes": 1420,
+        **{f"drops_total reason={reason}": 0 for reason in NO_DROPS},
         "drops_total reason=unknown peer": 2,
     }
     of_peer = {
@@ -123,14 +135,18 @@ def test_everything_that_is_known_is_exported_in_base_units() -> None:
         "state state=one-way": 1,
         "state state=connecting": 0,
         "state state=waiting": 0,
-        "carrier_info carrier=tcp": 1,
+        "carrier_info carrier=tcp reason=no UDP answer": 1,
+        "carrier_up": 1,
+        "handshake_fresh": 1,
+        "data_verified": 0,
+        **{f"drops_total reason={reason}": 0 for reason in NO_DROPS_OF_A_PEER},
         "drops_total reason=queue full": 9,
     }
 
 
 def test_what_is_not_known_has_no_sample() -> None:
     found = samples_of(status(peer(), mtu=None))
-    assert not [name for name in found if "mtu" in name or "round_trip" in name or "carrier" in name]
+    assert not [name for name in found if "mtu" in name or "round_trip" in name or "carrier_info" in name]
     assert found[f"vpntun_peer_up peer={LAPTOP[:KEY_CHARACTERS]}"] == 0
 
 

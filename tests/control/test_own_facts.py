@@ -41,7 +41,10 @@ def test_before_the_device_is_open(state: TunnelState) -> None:
     facts = own_facts(state)
     assert facts["program"]["version"] == __version__
     assert (facts["offloads"], facts["table"], facts["mark"], facts["routes"]) == (None, "auto", 0, [])
-    assert facts["callers"] == [format_key(CALLER.public)]
+    assert facts["peers"] == [
+        {"public_key": format_key(CALLED.public), "endpoint": "office.example:1"},
+        {"public_key": format_key(CALLER.public), "endpoint": None},
+    ]
 
 
 def test_once_the_device_is_open(state: TunnelState) -> None:

@@ -115,6 +115,16 @@ def test_calls_may_be_dropped_over_one_version_alone() -> None:
     ]
 
 
+def test_a_version_that_this_host_has_no_address_of_does_not_matter() -> None:
+    host = FakeHost(rules=chain(family="ip6"), has={"eth0": ("203.0.113.7/24", "fe80::1/64"), "tun3": ("fd09::1/64",)})
+    assert only(examine_firewall(LISTENING, host)).verdict == "ok"
+    host.rules = chain(family="ip")
+    assert [each.text.partition(" are")[0] for each in examine_firewall(LISTENING, host)] == [
+        "calls to UDP port 55555",
+        "calls to TCP port 55555",
+    ]
+
+
 def test_a_client_needs_no_rule() -> None:
     subject = tunnel(peer("10.9.0.2/32", at="203.0.113.2"))
     assert only(examine_firewall(subject, FakeHost(rules=chain(), settings=FORWARD))).verdict == "ok"

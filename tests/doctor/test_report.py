@@ -52,5 +52,6 @@ def test_the_verdict_is_painted_in_its_column() -> None:
 def test_the_heading_and_the_summary() -> None:
     assert heading(SLOW) == "this machine"
     assert heading(replace(SLOW, about="tun3\n")) == "tun3\\n"
-    assert summary([SLOW, SLOW, failed("a", "b", "c")]) == "2 warning, 1 failed"
+    assert summary([SLOW, SLOW, failed("a", "b", "c")]) == "2 warnings, 1 failed"
+    assert summary([SLOW]) == "1 warning"
     assert summary([]) == "no check was run"

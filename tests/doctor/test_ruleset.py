@@ -98,6 +98,7 @@ def test_a_policy_drops_what_no_rule_accepts() -> None:
         [payload("ip", "saddr", "203.0.113.0"), DPORT, ACCEPT],  # perhaps
         [payload("udp", "dport", "@ports"), ACCEPT],
         [meta("iifname", "eth0"), ACCEPT],
+        [meta("iifname", "lo", "!="), DPORT, ACCEPT],
         [xt("multiport"), ACCEPT],
         [xt("conntrack"), DPORT, ACCEPT],
         [DPORT, xt("comment"), ACCEPT],
@@ -119,6 +120,7 @@ def test_a_rule_that_accepts_the_packet_or_may_is_enough(rule: list[Any]) -> Non
         [payload("udp", "dport", {"set": [500, {"range": [4000, 5000]}]}), ACCEPT],
         [payload("ip6", "saddr", "fe80::"), ACCEPT],
         [meta("l4proto", "tcp"), ACCEPT],
+        [meta("iif", "lo"), ACCEPT],
         [meta("nfproto", "ipv6"), ACCEPT],
         [xt("conntrack"), COUNTER, ACCEPT],
         [DROP],

@@ -16,7 +16,7 @@ FACTS: dict[str, Any] = {
     "table": "auto",
     "routes": ["10.7.0.0/16"],
     "mark": 0xCA6C,
-    "callers": [PEER["public_key"]],
+    "peers": [{"public_key": PEER["public_key"], "endpoint": None}],
 }
 
 
@@ -37,6 +37,15 @@ def test_a_running_tunnel_that_says_little() -> None:
     subject = of_running({**STATUS, "waits": None, "peers": [quiet]}, {})
     assert (subject.table, subject.mark, subject.port, subject.takes_tcp) == ("off", 0, None, None)
     assert (subject.peers[0].name, subject.peers[0].address) == (PEER["public_key"], None)
+
+
+def test_a_running_tunnel_whose_peer_is_not_reached_yet() -> None:
+    status = {**STATUS, "peers": [{**PEER, "endpoint": None}]}
+    known = {"public_key": PEER["public_key"], "endpoint": "[2001:db8::2]:51820"}
+    (peer,) = of_running(status, {"peers": [known]}).peers
+    assert (peer.endpoint, peer.address, peer.calls) == ("[2001:db8::2]:51820", ip_address("2001:db8::2"), False)
+    (peer,) = of_running(status, {"peers": [{**known, "endpoint": "office.example:51820"}]}).peers
+    assert (peer.endpoint, peer.address) == ("office.example:51820", None)
 
 
 def test_an_endpoint_of_ipv6() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,11 @@ def test_a_file_that_others_may_read_is_named_once(tmp_path: Path) -> None:
         each for each in examine([check_of_file(path, "office", FakeHost())]) if "chmod" in each.text + each.remedy
     ]
     assert [each.check for each in found] == ["file's mode"]
+
+
+def test_a_file_that_cannot_be_read_to_its_end_does_not_hold_doctor_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "office.conf", 0o600)
+    found = list(examine([check_of_file(tmp_path / "office.conf", "office", FakeHost())]))
+    assert found[-1].text.startswith("not checked: it has not ended within")
+    with (tmp_path / "office.conf").open("wb"):  # its thread may end now
+        pass

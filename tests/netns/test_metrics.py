@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,7 +19,7 @@ def scrape(machine: Machine, *where: str) -> dict[str, float]:
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            other = [value for name, value in sample.labels.items() if name not in ("interface", "peer")]
+            other = [value for name, value in sample.labels.items() if name in ("carrier", "state")]
             found[" ".join([sample.name, *other])] = sample.value
     return found
 
@@ -36,6 +37,22 @@ def test_a_scrape_follows_the_link_and_its_traffic(lab: Lab) -> None:
     assert (after["vpntun_peer_carrier_info udp"], after["vpntun_peer_state connected"]) == (1, 1)
     assert 0 < after["vpntun_peer_round_trip_seconds"] < 5
     assert after["process_cpu_seconds_total"] > 0
+    states = ("vpntun_peer_carrier_up", "vpntun_peer_handshake_fresh", "vpntun_peer_data_verified")
+    assert [after[state] for state in states] == [1, 1, 1]
+
+
+def test_a_scrape_finds_out_that_the_peer_is_gone_although_the_link_is_idle(lab: Lab) -> None:
+    start_server(lab, "--metrics", PLACE)
+    client = start_client(lab)
+    lab.ping(lab.a, far(lab))
+    assert until(lambda: scrape(lab.b)["vpntun_peer_data_verified"] == 1, 10)
+    client.process.send_signal(signal.SIGSTOP)
+    try:
+        assert until(lambda: scrape(lab.b)["vpntun_peer_data_verified"] == 0, 20)
+        assert scrape(lab.b)["vpntun_peer_handshake_fresh"] == 1
+    finally:
+        client.process.send_signal(signal.SIGCONT)
+    assert until(lambda: scrape(lab.b)["vpntun_peer_data_verified"] == 1, 20)
 
 
 def test_the_other_end_scrapes_through_the_tunnel(lab: Lab) -> None:
@@ -55,7 +72,7 @@ def test_a_unix_socket_serves_until_the_end_and_a_reload_keeps_it(lab: Lab, tmp_
     where = ("--unix-socket", str(path), "http://vpntun/metrics")
     assert scrape(lab.b, *where)["vpntun_ready"] == 1
     file.write_text(file.read_text().replace(str(path), f"{path}2"))
-    server.process.send_signal(1)
+    server.process.send_signal(signal.SIGHUP)
     server.wait_for("some changes in the [Interface] section need a restart")
     assert scrape(lab.b, *where)["vpntun_ready"] == 1
     assert server.stop() == 0

@@ -27,6 +27,7 @@ from vpntun.runtime.log import (
     notice,
     open_log,
     reopen_log,
+    tell,
 )
 
 
@@ -253,6 +254,14 @@ def test_a_daemon_also_logs_to_stderr_while_it_has_one(tmp_path: Path, capsys: C
     notice("up")
     assert capsys.readouterr().err == "vpntun: tun3: up\n"
     assert (tmp_path / "log").read_text().endswith(" vpntun: tun3: up\n")
+
+
+def test_what_is_told_is_on_stderr_exactly_once_wherever_the_log_is(tmp_path: Path, capsys: Captured) -> None:
+    for file, name in ((None, "tun3: "), (tmp_path / "log", "")):
+        open_log("tun3", 0, file=file)
+        tell("paired with %s", "a\nb")
+        assert capsys.readouterr().err == f"vpntun: {name}paired with a\\nb\n"
+    assert (tmp_path / "log").read_text().endswith(" vpntun: tun3: paired with a\\nb\n")
 
 
 def test_the_final_error_is_on_stderr_exactly_once_wherever_the_log_is(tmp_path: Path, capsys: Captured) -> None:

@@ -184,10 +184,11 @@ def test_a_dead_socket_is_replaced(loop: HandLoop, tmp_path: Path) -> None:
     service.server.close()
 
 
+@pytest.mark.parametrize("umask", [0, 0o077])
 def test_owner_and_group_may_open_the_socket_whatever_the_umask_and_the_folder_is_not_made(
-    loop: HandLoop, tmp_path: Path
+    loop: HandLoop, tmp_path: Path, umask: int
 ) -> None:
-    former = os.umask(0)
+    former = os.umask(umask)
     try:
         service = Service(loop, tmp_path / "test.sock")
     finally:

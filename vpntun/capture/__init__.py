@@ -1,1 +1,1 @@
-"""Captures of the packets inside a tunnel: which packets, as pcapng, bounded; and the reader of what was written"""
+"""Captures of the packets inside a tunnel: selected, bounded, written as pcapng, read again, and described."""

@@ -22,6 +22,7 @@ from vpntun.cli.files import check, up
 from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
 from vpntun.cli.phone import phone
 from vpntun.cli.signals import signal
+from vpntun.cli.speed import speed
 from vpntun.errors import VpntunError
 from vpntun.runtime.log import complain, note_crash
 
@@ -29,7 +30,7 @@ STDIN, STDOUT, STDERR = range(3)
 
 COMMANDS = (
     *(up, check, show, reset, down, signal),
-    *(capture, doctor),
+    *(capture, doctor, speed),
     *(genkey, genpsk, keygen, pubkey, phone),
     *(mktun, rmtun),
 )

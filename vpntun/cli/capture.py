@@ -7,8 +7,10 @@ ends the command at once.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
@@ -53,6 +55,8 @@ def capture(interface: str, file: str | None, prints: bool, **bounds: object) ->
         pieces = tunnel.stream("GET", f"/v1/capture{_query(bounds)}")
         stack.enter_context(_ended_by_signals(tunnel.end_stream))
         output = stack.enter_context(_output(file)) if file is not None else None
+        if prints or output == STDOUT:
+            _end_without_reader(tunnel.end_stream)
         with suppress(BrokenPipeError):
             for piece in pieces:
                 _take(piece, reader, output, prints)
@@ -134,6 +138,18 @@ def _ended_by_signals(end: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         restore()
+
+
+def _end_without_reader(end: Callable[[], None]) -> None:
+    """Call `end` when standard output is a pipe that nobody reads any more, although there may be nothing to write."""
+
+    def wait() -> None:
+        waiting = select.poll()
+        waiting.register(STDOUT, 0)  # errors and hangups are always reported
+        waiting.poll()
+        end()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _count(reader: CaptureReader) -> str:

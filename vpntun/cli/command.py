@@ -1,11 +1,13 @@
 """The command `vpntun` itself: a tunnel to one peer, configured by options.
 
-The short options are those of simpletun. The sub-commands are in files of their own.
+The short options are those of simpletun. The sub-commands are in files of their own. With --pair both ends make their
+key file (pairing/) before the tunnel reads it.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -16,6 +18,7 @@ from vpntun.cli.run_options import FILE, add_run_options, serve
 from vpntun.cli.wg_quick import Commands
 from vpntun.config import values
 from vpntun.config.file import read_peers
+from vpntun.config.keyfile import default_path
 from vpntun.config.tunnel import (
     DEFAULT_MTU,
     DEFAULT_MTU_TO_WIREGUARD,
@@ -24,19 +27,21 @@ from vpntun.config.tunnel import (
     Keys,
     Role,
     Tunnel,
+    derived_keys,
     parse_interface,
     parse_network,
     shared_keys,
     to_one_peer,
     wireguard_keys,
 )
+from vpntun.crypto.keys import generate_secret
 from vpntun.errors import ConfigurationError
 from vpntun.runtime.folders import absolute
 from vpntun.types import TRANSPORTS, Transport
 
 NOT_BESIDE_A_FILE = {
     *("server", "host", "port", "transport"),
-    *("key", "private_key", "peer", "psk", "allowed"),
+    *("key", "private_key", "peer", "psk", "allowed", "pair"),
     *("addresses", "routes", "mtu", "dscp"),
 }
 
@@ -52,6 +57,7 @@ NOT_BESIDE_A_FILE = {
 @click.option("-u", "--tun", is_flag=True, help="Use a TUN device (the default).")
 @click.option("-a", "--tap", is_flag=True, help="Use a TAP device (not supported yet).")
 @click.option("-k", "--key", type=FILE, metavar="FILE", help="Shared key file, the same at both ends.")
+@click.option("--pair", is_flag=True, help="Make the shared key together with the other end first, by a short code.")
 @click.option("--private-key", type=FILE, metavar="FILE", help="WireGuard private key file, instead of a shared key.")
 @click.option("--peer", metavar="PUBLICKEY", help="Public key of the WireGuard peer.")
 @click.option("--psk", type=FILE, metavar="FILE", help="Preshared key file of the WireGuard peer.")
@@ -122,6 +128,8 @@ def _check_usage(interface: str | None, server: bool, host: str | None, tun: boo
         raise click.UsageError(
             "give exactly one of -s (wait for the peer), -c HOST (call it) and -f FILE (as the file says)"
         )
+    if options["pair"] and options["private_key"] is not None:
+        raise click.UsageError("--pair makes a shared key, so it cannot be combined with --private-key")
     if options["private_key"] is None:
         for name in ("peer", "psk", "allowed"):
             if options[name]:
@@ -139,14 +147,38 @@ def _host(text: str) -> str:
         raise ConfigurationError(f"-c: {error}; -p sets the port") from None
 
 
-def _tunnel(interface: str, host: str | None, port: int, mtu: int | None, dscp: str, **options: Any) -> Tunnel:
+def _tunnel(host: str | None, key: Path | None, pair: bool, **options: Any) -> Tunnel:
     host = _host(host) if host else None
     role: Role = "client" if host else "server"
-    keys: Keys
-    if options["private_key"] is None:
-        keys = shared_keys(role, options["key"], host)
-    else:
-        keys = wireguard_keys(options["private_key"], options["peer"], options["psk"])
+    if options["private_key"] is not None:
+        return _tunnel_with(wireguard_keys(options["private_key"], options["peer"], options["psk"]), host, **options)
+    if pair:
+        _tunnel_with(
+            derived_keys(role, generate_secret()), host, **options
+        )  # refuses wrong options before a key is made
+        _pair(host, options["port"], key or default_path())
+    return _tunnel_with(shared_keys(role, key, host), host, **options)
+
+
+def _pair(host: str | None, port: int, path: Path) -> None:
+    """Make the shared key file together with the other end. Raises VpntunError."""
+    # Only a command that pairs needs these, which take 50 ms to load.
+    from vpntun.pairing.calling import pair_as_client
+    from vpntun.pairing.interrupts import ended_by_signals
+    from vpntun.pairing.listening import pair_as_server
+    from vpntun.pairing.terminal import ask_code, check_terminal, show_code
+
+    with ended_by_signals():
+        if host is None:
+            check_terminal()
+            pair_as_server(path, port, lambda code: show_code(code, port))
+        else:
+            pair_as_client(path, host, port, ask_code)
+
+
+def _tunnel_with(
+    keys: Keys, host: str | None, interface: str, port: int, mtu: int | None, dscp: str, **options: Any
+) -> Tunnel:
     return to_one_peer(
         interface,
         host,

@@ -54,17 +54,13 @@ def show(
     PEER is a peer's name, its public key or the start of its key; other peers are left out. Each peer that is a vpntun
     is asked first whether data arrives, and has a second to answer.
     """
-    _refuse(
-        {
-            "--watch cannot be combined with --json": interval is not None and as_json,
-            "--watch cannot be combined with --check": interval is not None and check,
-            "--watch shows all peers: leave out PEER": interval is not None and peer is not None,
-            "--check cannot be combined with --json": check and as_json,
-            "--check requires an INTERFACE": check and interface is None,
-            "--wait requires an INTERFACE": wait is not None and interface is None,
-        }
-    )
-    if interface is not None and wait is not None:
+    if as_json + check + (interval is not None) > 1:
+        raise click.UsageError("--json, --check and --watch exclude each other")
+    if interval is not None and peer is not None:
+        raise click.UsageError("--watch shows all peers: leave out PEER")
+    if interface is None:
+        _refuse_without_interface(wait=wait is not None, check=check)
+    elif wait is not None:
         _wait_for_link(interface, wait)
     if interval is not None:
         start_watch(interface, interval)
@@ -127,11 +123,10 @@ def _check(peers: list[dict[str, Any]]) -> None:
     click.get_current_context().exit(status)
 
 
-def _refuse(mistakes: dict[str, bool]) -> None:
-    """Raise UsageError for the first mistake that was made."""
-    for text, is_made in mistakes.items():
-        if is_made:
-            raise click.UsageError(text)
+def _refuse_without_interface(*, wait: bool, check: bool) -> None:
+    for option, is_given in (("--wait", wait), ("--check", check)):
+        if is_given:
+            raise click.UsageError(f"{option} requires an INTERFACE")
 
 
 def _wait_for_link(interface: str, seconds: float) -> None:

@@ -6,9 +6,10 @@ It changes nothing, and each check has a time limit. Findings are printed as soo
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,19 +18,25 @@ from typing import Any
 import click
 
 from vpntun.cli.run_options import FILE
+from vpntun.config import values
 from vpntun.config.finding import find_file, interface_of
+from vpntun.config.tunnel import DEFAULT_PORT, Keys, shared_keys, wireguard_keys
 from vpntun.control.client import ControlClient, running_interfaces
+from vpntun.crypto.keys import format_key
 from vpntun.doctor.clock import examine_clock
 from vpntun.doctor.examination import Check, examine
 from vpntun.doctor.finding import Finding, Verdict, as_json, counted
 from vpntun.doctor.host import KernelHost
+from vpntun.doctor.inside.other_end import checks_of_other_ends
 from vpntun.doctor.keys import examine_key
 from vpntun.doctor.machine import examine_machine
 from vpntun.doctor.program import examine_program
+from vpntun.doctor.reach.target import Target, checks_of_target
 from vpntun.doctor.report import UNLIMITED, heading, lines_of, summary
 from vpntun.doctor.tunnel import check_of_file, check_of_running
-from vpntun.errors import CheckFailed, VpntunError
+from vpntun.errors import CheckFailed, ConfigurationError, PrivilegeError, VpntunError
 from vpntun.runtime.log import open_log
+from vpntun.types import TRANSPORTS, Transport
 
 COLOURS: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "cyan"}
 PATIENCE = 3.0
@@ -37,19 +44,32 @@ PATIENCE = 3.0
 
 
 @click.command()
-@click.argument("subject", metavar="[INTERFACE|FILE|NAME]", required=False)
+@click.argument("subject", metavar="[INTERFACE|FILE|NAME|HOST]", required=False)
 @click.option("-k", "--key", type=FILE, metavar="FILE", help="Shared key file to examine (default: the usual one).")
+@click.option("-p", "--port", type=int, metavar="PORT", help=f"Port of HOST to call (default: {DEFAULT_PORT}).")
+@click.option("--private-key", type=FILE, metavar="FILE", help="WireGuard private key file to call HOST with.")
+@click.option("--peer", metavar="PUBLICKEY", help="Public key of HOST.")
+@click.option("--psk", type=FILE, metavar="FILE", help="Preshared key file of HOST.")
+@click.option("--transport", type=click.Choice(TRANSPORTS), help="How to call HOST (default: auto; udp with --peer).")
 @click.option("--json", "as_object", is_flag=True, help="Print JSON.")
-def doctor(subject: str | None, key: Path | None, as_object: bool) -> None:
+def doctor(subject: str | None, key: Path | None, as_object: bool, **call: Any) -> None:
     """Examine this machine and its tunnels, and say what is wrong and what to do.
 
     Without an argument all running tunnels of this network namespace are examined, otherwise the one of INTERFACE, or
-    of a configuration FILE, whether it runs or not. NAME is looked for as by 'up'. Nothing is changed. The exit status
-    is 12 if a check has failed.
+    of a configuration FILE, whether it runs or not. NAME is looked for as by 'up'. A HOST is called, as a client would
+    by the same options: only an answer made with the right keys counts. Nothing is changed. The exit status is 12 if a
+    check has failed.
     """
     open_log("", 0)
-    tunnels = checks_of_tunnels() if subject is None else checks_of_tunnel(subject)
-    findings = examine([*checks_of_machine(key), *tunnels])
+    if subject is None:
+        _refuse_options_of_a_call(call)
+        checks = checks_of_tunnels()
+    elif is_host(subject, has_options=key is not None or any(call.values())):
+        checks = checks_of_host(subject, key, **call)
+    else:
+        _refuse_options_of_a_call(call)
+        checks = checks_of_tunnel(subject)
+    findings = examine([*checks_of_machine(key), *checks])
     if as_object:
         found = list(findings)
         click.echo(json.dumps(as_json(found), indent=2))
@@ -72,7 +92,7 @@ def checks_of_machine(key: Path | None = None) -> Iterator[Check]:
 def checks_of_tunnels() -> Iterator[Check]:
     """Yield the checks of all running tunnels."""
     for interface in running_interfaces():
-        yield check_of_running(interface, partial(_ask, interface), KernelHost())
+        yield from _checks_of_running(interface)
 
 
 def checks_of_tunnel(called: str) -> Iterator[Check]:
@@ -88,28 +108,100 @@ def checks_of_tunnel(called: str) -> Iterator[Check]:
     if path is not None:
         yield check_of_file(path, interface, KernelHost(), is_running=is_running)
     if is_running:
-        yield check_of_running(interface, partial(_ask, interface), KernelHost())
+        yield from _checks_of_running(interface)
 
 
-def _ask(interface: str, target: str) -> dict[str, Any]:
+def _checks_of_running(interface: str) -> Iterator[Check]:
+    """Yield the checks of a tunnel that runs, and of the other ends, which are asked meanwhile."""
+    request = partial(_request, interface)
+    others = checks_of_other_ends(interface, request)
+    yield check_of_running(interface, partial(request, "GET"), KernelHost())
+    yield from others
+
+
+def is_host(called: str, *, has_options: bool) -> bool:
+    """Whether an argument names a machine to call. Running tunnels and configuration files come first.
+
+    `has_options`: whether options of a call are given, without which a short name is no machine's.
+    """
+    if "/" in called or called.endswith(".conf") or called in running_interfaces():
+        return False
+    try:
+        find_file(called)
+    except PrivilegeError:
+        return False
+    except ConfigurationError as error:
+        if has_options or "." in called or ":" in called:
+            return True
+        raise ConfigurationError(f"{error}; to call a machine of this name, give -k or -p as well") from None
+    return False
+
+
+def checks_of_host(
+    called: str,
+    key: Path | None,
+    port: int | None,
+    transport: Transport | None,
+    private_key: Path | None,
+    peer: str | None,
+    psk: Path | None,
+) -> Iterator[Check]:
+    """Return the checks of another machine. Raises ConfigurationError for what is no host, and UsageError."""
+    if private_key is None and (peer or psk):
+        raise click.UsageError("--peer and --psk require --private-key")
+    if private_key is not None and (key is not None or peer is None):
+        raise click.UsageError("--private-key requires --peer, the public key of HOST, and no -k")
+    host = values.host(called)
+    has_shared_key = private_key is None or peer is None
+    target = Target(host, port or DEFAULT_PORT, transport or ("auto" if has_shared_key else "udp"), has_shared_key)
+
+    def read_keys() -> Keys:
+        if private_key is None or peer is None:
+            return shared_keys("client", key, host)
+        return wireguard_keys(private_key, peer, psk)
+
+    return checks_of_target(target, read_keys, _tunnel_with)
+
+
+def _tunnel_with(keys: Keys) -> tuple[str, Mapping[str, Any]] | None:
+    """Find a running tunnel of this user with these keys."""
+    for interface in running_interfaces():
+        with suppress(VpntunError):
+            status = _request(interface, "GET", "/v1/status")
+            if status["public_key"] == format_key(keys.identity.public):
+                for peer in status["peers"]:
+                    if peer["public_key"] == format_key(keys.peer):
+                        return interface, peer
+    return None
+
+
+def _refuse_options_of_a_call(call: Mapping[str, Any]) -> None:
+    for name, value in call.items():
+        if value is not None:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for calling a HOST, which is no tunnel's name")
+
+
+def _request(interface: str, method: str, target: str) -> dict[str, Any]:
     with ControlClient(interface, PATIENCE) as tunnel:
-        return tunnel.ask("GET", target)
+        return tunnel.ask(method, target)
 
 
 def _printed(findings: Iterable[Finding]) -> Iterator[Finding]:
     """Print findings, with a heading above those about one thing, and pass them on."""
-    columns, title = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED, None
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
+    colour = False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+    title = None
     for finding in findings:
         if heading(finding) != title:
             if title is not None:
                 click.echo()
             title = heading(finding)
-            click.echo(title)
+            click.echo(click.style(title, bold=True), color=colour)
         for line in lines_of(finding, columns, _painted):
-            click.echo(line)
+            click.echo(line, color=colour)
         yield finding
 
 
 def _painted(text: str, verdict: Verdict) -> str:
-    """Colour a text; click removes the colour again where the output is no terminal."""
+    """Colour a text. click removes the colour again where the output is no terminal, or where it is not wanted."""
     return click.style(text, fg=COLOURS[verdict])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import click
 
@@ -13,12 +14,30 @@ OPTION = "--watch"
 USUAL_INTERVAL = 1.0
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 0.1, 86400.0
 
+
+class Interval(click.ParamType):  # type: ignore[type-arg]
+    """Time between two pictures, in seconds."""
+
+    name = "interval"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """Return the number of seconds. Raises BadParameter."""
+        seconds: float = click.FLOAT.convert(value, parameter, context)
+        if not SHORTEST_INTERVAL <= seconds <= LONGEST_INTERVAL:
+            self.fail(
+                f"{value} is no interval: give {SHORTEST_INTERVAL:g} to {LONGEST_INTERVAL:.0f} seconds",
+                parameter,
+                context,
+            )
+        return seconds
+
+
 watch_option = click.option(
     OPTION,
     "interval",
-    type=click.FloatRange(SHORTEST_INTERVAL, LONGEST_INTERVAL),
+    type=Interval(),
     metavar="[SECONDS]",
-    help=f"Show it until q is typed, anew each SECONDS (default: {USUAL_INTERVAL:g}).",
+    help=f"Show it live, and again every SECONDS (default: {USUAL_INTERVAL:g}), until q is typed.",
 )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vpntun.crypto.keys import format_key, generate_secret, parse_key
@@ -47,24 +49,56 @@ def read_bare(path: Path) -> bytes:
 
 
 def create_shared(path: Path) -> bytes:
-    """Create a shared key file (mode 0600), and its folder (0700) if needed. Never overwrites. Raises KeyFileError.
-
-    The key is written to a temporary file, which is then linked to its name: no reader finds an incomplete key file.
-    """
+    """Create a shared key file (mode 0600), and its folder (0700) if needed. Never overwrites. Raises KeyFileError."""
     secret = generate_secret()
+    with prepared_shared(path, secret) as publish:
+        publish()
+    return secret
+
+
+@contextmanager
+def prepared_shared(path: Path, secret: bytes) -> Iterator[Callable[[], None]]:
+    """Write a shared key to a temporary file, and yield the function that gives it its name. Raises KeyFileError.
+
+    The temporary file is linked to its name, and never overwrites one: no reader finds an incomplete key file. If the
+    function is not called, no file is left. It too raises KeyFileError.
+    """
     temporary = path.parent / f".vpntun.key.{os.urandom(8).hex()}"
-    try:
-        make_folder(path.parent)
-        try:
-            _write_new(temporary, f"{TAG}\n{format_key(secret)}\n")
+
+    def publish() -> None:
+        with _explained(path):
             os.link(temporary, path)
-        finally:
+
+    try:
+        with _explained(path):
+            make_folder(path.parent)
+            _write_new(temporary, f"{TAG}\n{format_key(secret)}\n")
+        yield publish
+    finally:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn an OSError while a key file is created into a KeyFileError."""
+    try:
+        yield
     except OSError as error:
         if os.path.lexists(path):
             raise KeyFileError(f"{path} already exists, and a key is never overwritten: move it away first") from None
         raise KeyFileError(f"{path} cannot be created: {error.strerror}") from error
-    return secret
+
+
+def check_free(path: Path) -> None:
+    """Raise KeyFileError if a key file is there already, as no pairing replaces one, or none can be written there."""
+    if os.path.lexists(path):
+        raise KeyFileError(
+            f"this machine has a key already, {path}: start without --pair to use it, move it away to pair anew, or "
+            "name another file with -k"
+        )
+    with prepared_shared(path, generate_secret()):
+        pass
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -294,5 +294,6 @@ def _shared_secret(role: Role, given: Path | None, host: str | None) -> bytes:
         return secret
     raise KeyFileError(
         f"there is no shared key in {path}. The server makes one when it is first started; copy it from there: "
-        f"scp -p root@{host}:/etc/vpntun/vpntun.key {path}; or give another file with -k"
+        f"scp -p root@{host}:/etc/vpntun/vpntun.key {path}; or make it at both ends with --pair, or give "
+        "another file with -k"
     )

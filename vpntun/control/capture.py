@@ -8,6 +8,7 @@ more, it still gets the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 
 from vpntun.capture.recording import WHOLE_PACKETS, Bounds, Recording
@@ -86,8 +87,13 @@ class Captures:
         return recording
 
     def _links(self) -> list[Link]:
-        links = self._state.links
-        return [links.of(peer.public) for peer in self._state.tunnel.peers] if links is not None else []
+        """Return the links of the peers, as far as there are any yet."""
+        links, found = self._state.links, []
+        if links is not None:
+            for peer in self._state.tunnel.peers:
+                with suppress(KeyError):  # a peer that a reload is about to add
+                    found.append(links.of(peer.public))
+        return found
 
     def _ended(self, recording: Recording) -> None:
         self._running.remove(recording)

@@ -28,10 +28,10 @@ from vpntun.serving.listening import listens_here, other_end
 PATIENCE = 10.0
 """Seconds to wait for an answer."""
 SECONDS_TO_END = 20.0
+LARGEST_PIECE = 1 << 16
 FIRST_LOOK = 0.005
 LAST_LOOK = 0.1
 """Seconds between two looks for the peers' answers: doubling from the first, since most take one round trip."""
-LARGEST_PIECE = 1 << 16
 OF_THE_MACHINE = Path("/run/vpntun")
 
 _timeval = struct.Struct("@ll")
@@ -51,11 +51,14 @@ class ControlClient:
         self.process, _ = other_end(self._socket)
         self._http = HTTPConnection("vpntun")
         self._http.sock = self._socket
+        self._response: HTTPResponse | None = None
 
     def __enter__(self) -> ControlClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._response is not None:
+            self._response.close()
         self._http.close()
 
     def ask(self, method: str, target: str) -> dict[str, Any]:
@@ -88,7 +91,8 @@ class ControlClient:
     def _request(self, method: str, target: str) -> HTTPResponse:
         with self._explained():
             self._http.request(method, target)
-            return self._http.getresponse()
+            self._response = self._http.getresponse()
+            return self._response
 
     def _read(self, response: HTTPResponse) -> dict[str, Any]:
         with self._explained():

@@ -2,6 +2,9 @@
 
 With many peers the text is long, and writing it takes longer than packets may wait. So each turn of the loop does one
 part: the status of some peers, or some samples. A text is used for a second, however many ask for it.
+
+An idle link proves nothing, so the peers are first asked whether data arrives, as `POST /v1/verify` does, and those
+that answer at once are shown as verified.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS_OF_USE = 1.0
 PEERS_PER_TURN = 50
 SAMPLES_PER_TURN = 250
+SECONDS_FOR_PROOFS = 0.5
+SECONDS_BETWEEN_LOOKS = 0.02
 LINES_OF_HEAD = 2
 
 
@@ -30,7 +35,8 @@ class Exposition:
     """The metrics of one tunnel, for those who ask for them.
 
     `status` returns the tunnel's status with those of its peers whose numbers are in a range; `count` the number of
-    peers. `on_ready` is called once a text that was not ready is.
+    peers. `verify` asks those in a range whether data arrives, and returns whether an answer is awaited. `on_ready` is
+    called once a text that was not ready is.
     """
 
     def __init__(
@@ -39,15 +45,17 @@ class Exposition:
         *,
         count: Callable[[], int],
         status: Callable[[int, int], dict[str, Any]],
+        verify: Callable[[int, int], bool],
         on_ready: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._count = count
         self._status = status
+        self._verify = verify
         self._on_ready = on_ready
         self._text = b""
         self._good_until = -1.0
-        self._parts: Iterator[bytes] | None = None
+        self._parts: Iterator[bytes | None] | None = None
         self._written: list[bytes] = []
         self._process = ProcessCollector(registry=None)
         self._routes = {"/metrics": Route("GET", lambda: Answer(HTTPStatus.OK, self._text, content_type=CONTENT_TYPE))}
@@ -60,7 +68,7 @@ class Exposition:
             return answer
         if self._parts is None:
             self._written = []
-            self._parts = self._write()
+            self._parts = chain(self._ask_peers(), self._write())
             self._loop.call_later(0.0, self._go_on)
         return None
 
@@ -68,15 +76,26 @@ class Exposition:
         """Write the next part; after the last one, let the answers leave."""
         assert self._parts is not None
         parts, self._parts = self._parts, None  # after a bug, the next request begins again
-        part = next(parts, None)
-        if part is not None:
-            self._written.append(part)
+        for part in parts:
             self._parts = parts
-            self._loop.call_later(0.0, self._go_on)
+            self._written.append(part or b"")
+            self._loop.call_later(SECONDS_BETWEEN_LOOKS if part is None else 0.0, self._go_on)
             return
         self._text = b"".join(self._written)
         self._good_until = self._loop.now + SECONDS_OF_USE
         self._on_ready()
+
+    def _ask_peers(self) -> Iterator[bytes | None]:
+        """Ask all peers whether data arrives, and yield until they have answered, but not for long: None is a pause."""
+        awaited = []
+        for begin in range(0, self._count(), PEERS_PER_TURN):
+            if self._verify(begin, begin + PEERS_PER_TURN):
+                awaited.append(begin)
+            yield b""
+        end = self._loop.now + SECONDS_FOR_PROOFS
+        while awaited and self._loop.now < end:
+            yield None
+            awaited = [begin for begin in awaited if self._verify(begin, begin + PEERS_PER_TURN)]
 
     def _write(self) -> Iterator[bytes]:
         """Yield the text in parts, each of which takes a few milliseconds; some are empty."""

@@ -27,6 +27,10 @@ Status = Mapping[str, Any]
 KEY_CHARACTERS = 10
 """How much of a public key identifies a peer without a name: 60 bits, which `vpntun reset` takes, too."""
 
+NO_DROPS = dict.fromkeys(("internal error", "no route", "old timestamp", "own key", "unknown peer"), 0)
+NO_DROPS_OF_A_PEER = dict.fromkeys(("old timestamp", "queue full", "source not allowed", "undeliverable"), 0)
+"""Drops that are exported before the first one, so that an increase from none to one is seen as such."""
+
 STATES: tuple[str, ...] = get_args(State)
 
 Row = tuple[list[str], Status]
@@ -45,6 +49,9 @@ def _in_queue(name: str) -> Value:
 
 GAUGES: Mapping[str, tuple[str, Value]] = {
     "up": ("Whether packets can leave for the peer (state connected)", lambda peer: peer["state"] == "connected"),
+    "carrier_up": ("Whether messages can be sent to the peer by a carrier", _field("carrier_up")),
+    "handshake_fresh": ("Whether there is a session under 180 s old", _field("handshake_fresh")),
+    "data_verified": ("Whether data is known to arrive at the peer", _field("data_verified")),
     "latest_handshake_timestamp_seconds": ("When the last handshake was finished", _field("latest_handshake")),
     "latest_received_timestamp_seconds": (
         "When the last authenticated message of the peer arrived",
@@ -95,7 +102,7 @@ def metrics_of_tunnel(status: Status) -> Iterator[Metric]:
     drops = CounterMetricFamily(
         "vpntun_drops", "Dropped messages and packets that belong to no peer", labels=["interface", "reason"]
     )
-    for reason, count in status["drops"].items():
+    for reason, count in {**NO_DROPS, **status["drops"]}.items():
         drops.add_metric([*own, reason], count)
     yield drops
 
@@ -133,11 +140,13 @@ def _states(rows: Iterable[Row]) -> Metric:
 
 def _carriers(rows: Iterable[Row]) -> Metric:
     carriers = GaugeMetricFamily(
-        "vpntun_peer_carrier_info", "The carrier in use", labels=["interface", "peer", "carrier"]
+        "vpntun_peer_carrier_info",
+        "The carrier in use, and why it is",
+        labels=["interface", "peer", "carrier", "reason"],
     )
     for row, peer in rows:
         if peer["carrier"] is not None:
-            carriers.add_metric([*row, peer["carrier"]], 1)
+            carriers.add_metric([*row, peer["carrier"], peer.get("carrier_reason") or ""], 1)
     return carriers
 
 
@@ -146,7 +155,7 @@ def _drops_of_peers(rows: Iterable[Row]) -> Metric:
         "vpntun_peer_drops", "Dropped packets from and to the peer", labels=["interface", "peer", "reason"]
     )
     for row, peer in rows:
-        for reason, count in peer["drops"].items():
+        for reason, count in {**NO_DROPS_OF_A_PEER, **peer["drops"]}.items():
             drops.add_metric([*row, reason], count)
     return drops
 

@@ -13,6 +13,7 @@ from logging import INFO
 from pathlib import Path
 
 from vpntun.control.capture import Captures
+from vpntun.control.other_end import OtherEnds
 from vpntun.control.own_facts import routes_of_facts
 from vpntun.control.server import ControlServer
 from vpntun.control.speed import speed_routes
@@ -29,7 +30,9 @@ from vpntun.uapi.request import SetRequest
 from vpntun.uapi.server import UapiServer
 
 
-def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], stack: ExitStack) -> None:
+def open_control(
+    state: TunnelState, loop: Loop, reload: Callable[[], None], other_ends: OtherEnds, stack: ExitStack
+) -> None:
     """Bind the control socket; `stack` closes it. Raises InterfaceInUse where another vpntun runs the interface."""
     try:
         control = ControlServer(
@@ -44,6 +47,7 @@ def open_control(state: TunnelState, loop: Loop, reload: Callable[[], None], sta
                 **Captures(state, loop).routes(),
                 **speed_routes(state),
                 **verify_routes(state.verify),
+                **other_ends.routes(),
             },
         )
     except InterfaceInUse:
@@ -85,7 +89,11 @@ def open_metrics(place: Path | Place, state: TunnelState, loop: Loop, stack: Exi
         "the socket for metrics", place, loop, lambda: HttpExchange(exposition.answer), option="--metrics"
     )
     exposition = Exposition(
-        loop, count=lambda: len(state.tunnel.peers), status=state.status_of_some, on_ready=server.go_on
+        loop,
+        count=lambda: len(state.tunnel.peers),
+        status=state.status_of_some,
+        verify=state.verify_some,
+        on_ready=server.go_on,
     )
     stack.callback(server.close)
 

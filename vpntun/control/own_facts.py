@@ -8,8 +8,8 @@ from typing import Any
 from vpntun.control.state import TunnelState
 from vpntun.crypto.keys import format_key
 from vpntun.doctor.program import program_facts
-from vpntun.process.privileges import has_net_admin
 from vpntun.serving.http import Answer, Route
+from vpntun.types import written
 
 
 def routes_of_facts(state: TunnelState) -> dict[str, Route]:
@@ -21,20 +21,24 @@ def own_facts(state: TunnelState) -> dict[str, Any]:
     """Return the facts.
 
     program      as in doctor/program.py
-    net_admin    whether the process has CAP_NET_ADMIN
     offloads     which superpackets the device takes; null before it is open
     table        as the key Table: "auto", "off", or a number
     routes       the networks of --route
     mark         the mark of the tunnel's own packets, 0 for none
-    callers      the public keys of the peers that have no Endpoint, so that they call this end
+    peers        the public key of each peer and its Endpoint as configured; null if it has none, so that it calls
     """
     tunnel, device = state.tunnel, state.device
     return {
         "program": program_facts()._asdict(),
-        "net_admin": has_net_admin(),
         "offloads": {"tcp": device.takes_tcp, "udp": device.takes_udp} if device is not None else None,
         "table": tunnel.routing.table,
         "routes": list(map(str, tunnel.routes)),
         "mark": state.mark,
-        "callers": [format_key(peer.public) for peer in tunnel.peers if peer.host is None],
+        "peers": [
+            {
+                "public_key": format_key(peer.public),
+                "endpoint": written((peer.host, peer.port)) if peer.host is not None else None,
+            }
+            for peer in tunnel.peers
+        ],
     }

@@ -6,6 +6,8 @@
     POST /v1/verify    ask peers whether data arrives, and answer at once (verify.py)
     POST /v1/reset     forget the last timestamp of ?peer=; 404 if no peer matches, 409 if several do
 
+Files of this room add others, each by a function that returns its routes (capture.py).
+
 A request that fails is answered with 500, and logged. It never ends the tunnel, whatever phase of its start or end the
 tunnel is in.
 

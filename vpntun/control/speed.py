@@ -1,6 +1,6 @@
 """Requests of the control socket for speed tests (`vpntun speed`).
 
-POST /v1/speed/start   begin a test of ?peer= that takes ?seconds= in each direction
+POST /v1/speed/run     begin a test of ?peer= that takes ?seconds= in each direction
 GET  /v1/speed         report how far it is, and what it has measured
 POST /v1/speed/stop    end it
 """
@@ -82,6 +82,6 @@ def speed_routes(state: TunnelState) -> dict[str, Route]:
     requests = SpeedRequests(state)
     return {
         "/v1/speed": Route("GET", requests.report),
-        "/v1/speed/start": Route("POST", requests.start, frozenset({"peer", "seconds"})),
+        "/v1/speed/run": Route("POST", requests.start, frozenset({"peer", "seconds"})),
         "/v1/speed/stop": Route("POST", requests.stop),
     }

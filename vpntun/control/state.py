@@ -72,6 +72,11 @@ class TunnelState:
         """Return the status with the peers from number `begin` to before `end` only."""
         return self._status(replace(self.tunnel, peers=self.tunnel.peers[begin:end]))
 
+    def status_of_peer(self, public: bytes) -> dict[str, Any]:
+        """Return the status with one peer only; without any if there is no such peer."""
+        peers = tuple(peer for peer in self.tunnel.peers if peer.public == public)
+        return self._status(replace(self.tunnel, peers=peers))
+
     def _status(self, tunnel: Tunnel) -> dict[str, Any]:
         return status_of(
             tunnel,
@@ -96,6 +101,10 @@ class TunnelState:
     def verify(self, called: str | None) -> dict[str, Any]:
         """Ask peers whether data arrives, as control/verify.py."""
         return verify(self.tunnel.peers, self._link_of, called)
+
+    def verify_some(self, begin: int, end: int) -> bool:
+        """Ask the peers from number `begin` to before `end` only; return whether an answer is awaited."""
+        return bool(verify(self.tunnel.peers[begin:end], self._link_of, None)["awaited"])
 
     def link_of(self, public: bytes) -> Link:
         """Return the link of a peer. Raises VpntunError while there are no links."""

@@ -118,22 +118,27 @@ def examine_firewall(subject: Subject, host: Host) -> Iterator[Finding]:
         return
     if host.has_legacy_rules():
         yield skipped("firewall", "rules of iptables-legacy are not examined", "see 'iptables-legacy -S'")
-    found = [*_port(subject, rules), *(each for v in wants_forwarding for each in _forwarded(subject, host, rules, v))]
+    found = [
+        *_port(subject, host, rules),
+        *(each for v in wants_forwarding for each in _forwarded(subject, host, rules, v)),
+    ]
     yield from found
     if not found:
         yield ok("firewall", "no rule drops what peers send to this machine, or through it")
 
 
-def _port(subject: Subject, rules: Ruleset) -> Iterator[Finding]:
-    """Examine the port where peers call. It is enough if they can over one IP version."""
+def _port(subject: Subject, host: Host, rules: Ruleset) -> Iterator[Finding]:
+    """Examine the port where peers call, over the IP versions in which this host has an address for them."""
     if subject.port is None:
         return
+    outside = [each for each in host.addresses() if each.device not in ("lo", subject.interface)]
+    used = sorted({each.network.version for each in outside if not each.network.is_link_local}) or [4, 6]
     for carrier in subject.carriers:
-        dropped = {version: rules.droppers("input", Packet(version, carrier, subject.port)) for version in (4, 6)}
-        versions = [version for version, chains in dropped.items() if chains]
-        if versions:
-            chains = ", ".join(dict.fromkeys(chain for version in versions for chain in dropped[version]))
-            which = "" if len(versions) == 2 else f" over IPv{versions[0]}"
+        dropped = {each: rules.droppers("input", Packet(each, carrier, subject.port)) for each in used}
+        closed = [version for version in used if dropped[version]]
+        if closed:
+            chains = ", ".join(dict.fromkeys(chain for version in closed for chain in dropped[version]))
+            which = "" if closed == used else f" over IPv{closed[0]}"
             yield failed(
                 "firewall",
                 f"calls to {carrier.upper()} port {subject.port}{which} are dropped by the chain {chains}",

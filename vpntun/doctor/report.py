@@ -52,9 +52,12 @@ def lines_of(finding: Finding, columns: int = UNLIMITED, paint: Paint = lambda t
 
 def summary(findings: Iterable[Finding]) -> str:
     """Return the numbers of all verdicts in one line."""
-    return (
-        ", ".join(f"{count} {verdict}" for verdict, count in counted(findings).items() if count) or "no check was run"
-    )
+    numbers = [_number(count, verdict) for verdict, count in counted(findings).items() if count]
+    return ", ".join(numbers) or "no check was run"
+
+
+def _number(count: int, verdict: Verdict) -> str:
+    return f"{count} {verdict}s" if verdict == "warning" and count > 1 else f"{count} {verdict}"
 
 
 def _wrapped(text: str, width: int, begin: str = "") -> list[str]:

@@ -107,7 +107,8 @@ def _overlap(subject: Subject, network: Network, other: Network, device: str) ->
     if network == other:
         return failed(
             "overlaps",
-            f"{network} {whose} is the network of {device}, too: one of them cannot be reached",
+            f"{network} {whose} is the network of {device}, too: "
+            + ("one of them cannot be reached" if subject.is_running else "the tunnel does not start"),
             "give one of the two networks other addresses, or allow only the hosts of the peer that are needed",
         )
     if network.prefixlen > other.prefixlen:

@@ -28,6 +28,7 @@ ACCEPT, DROP, ON = "accept", "drop", "on"
 """What may become of a packet: ON means that the next rule, or the calling chain, decides."""
 HARMLESS = frozenset({"LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "CT", "AUDIT", "SECMARK", "CONNSECMARK"})
 """Targets of iptables after which the next rule follows."""
+DEVICES = frozenset({"iif", "iifname", "oif", "oifname"})
 
 Outcomes = frozenset[str]
 Json = Mapping[str, Any]
@@ -193,6 +194,8 @@ def _of_target(name: str) -> Outcomes:
 
 def _fits(match: Json, packet: Packet) -> bool | None:
     """Return whether a match fits the packet; None if nobody knows."""
+    if match["right"] == "lo" and match["left"].get("meta", {}).get("key") in DEVICES:
+        return bool(match["op"] == "!=")  # the packet is another machine's
     known = _known(match["left"], packet)
     if isinstance(known, bool):
         return known

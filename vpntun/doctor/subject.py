@@ -20,10 +20,10 @@ from vpntun.types import CarrierName, Interface, IpAddress, Network, Transport, 
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer. `host`: the name or address that this end calls, as configured, None if the peer calls or it is unknown.
+    """A peer. `calls`: whether it has no configured endpoint, so that it has to call this end.
 
-    `endpoint`: where it is reached, or would be, as text; `address`: the same without port, None while it is unknown or
-    has a zone. `is_vpntun`: whether the peer is known to be a vpntun. `drops`: numbers of dropped packets by reason.
+    `endpoint`: where it is reached, or would be, as text; `address`: the same without port, None if it is not known, is
+    a name, or has a zone. `is_vpntun`: whether it is known to be a vpntun. `drops`: numbers of drops by reason.
     """
 
     name: str
@@ -109,23 +109,12 @@ def of_file(tunnel: Tunnel) -> Subject:
 def of_running(status: Mapping[str, Any], facts: Mapping[str, Any]) -> Subject:
     """Describe a running tunnel by its answers to GET /v1/status and to GET /v1/doctor, {} if it does not know that."""
     offloads = facts.get("offloads") or {}
+    configured = {peer["public_key"]: peer["endpoint"] for peer in facts.get("peers", ())}
     return Subject(
         interface=status["interface"],
         is_running=True,
         addresses=tuple(map(ip_interface, status["addresses"])),
-        peers=tuple(
-            Peer(
-                name=peer["name"] or peer["public_key"],
-                allowed=tuple(map(ip_network, peer["allowed_ips"])),
-                endpoint=peer["endpoint"],
-                address=_address(peer["endpoint"] and _host(peer["endpoint"])),
-                calls=peer["public_key"] in facts.get("callers", ()),
-                is_vpntun=peer["vpntun"],
-                path_mtu=peer["path_mtu"],
-                drops=peer["drops"],
-            )
-            for peer in status["peers"]
-        ),
+        peers=tuple(_running_peer(peer, configured) for peer in status["peers"]),
         mtu=status["mtu"],
         port=status["listen_port"] if status["waits"] is not None else None,
         carriers=_carriers(status["waits"]),
@@ -136,6 +125,22 @@ def of_running(status: Mapping[str, Any], facts: Mapping[str, Any]) -> Subject:
         takes_tcp=offloads.get("tcp"),
         takes_udp=offloads.get("udp"),
         drops=status["drops"],
+    )
+
+
+def _running_peer(peer: Mapping[str, Any], configured: Mapping[str, str | None]) -> Peer:
+    """Describe a peer. `configured`: the configured endpoints by public key, where this end calls at first."""
+    key = peer["public_key"]
+    endpoint = peer["endpoint"] or configured.get(key)
+    return Peer(
+        name=peer["name"] or key,
+        allowed=tuple(map(ip_network, peer["allowed_ips"])),
+        endpoint=endpoint,
+        address=_address(_host(endpoint)) if endpoint else None,
+        calls=key in configured and configured[key] is None,
+        is_vpntun=peer["vpntun"],
+        path_mtu=peer["path_mtu"],
+        drops=peer["drops"],
     )
 
 

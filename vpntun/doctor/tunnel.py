@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vpntun.config.file import read_file
+from vpntun.config.tunnel import Tunnel
 from vpntun.doctor.examination import Check, examine
-from vpntun.doctor.finding import Finding, ok, warning
+from vpntun.doctor.finding import Finding, ok, parts_of, warning
 from vpntun.doctor.forwarding import examine_filter, examine_firewall, examine_forwarding
 from vpntun.doctor.host import Host
 from vpntun.doctor.keys import examine_file
@@ -66,18 +67,30 @@ def _examine_running(ask: Ask, host: Host) -> Iterator[Finding]:
 
 
 def _examine_file(path: Path, interface: str, host: Host, *, is_running: bool) -> Iterator[Finding]:
-    yield from examine([Check("file", partial(examine_file, path))])
+    read: list[Tunnel] = []
+    yield from examine(
+        [
+            Check("file", partial(examine_file, path)),
+            Check("configuration", partial(_read, path, interface, read)),
+        ]
+    )
+    if not is_running:
+        for tunnel in read:
+            yield from examine(checks_of(of_file(tunnel), host))
+
+
+def _read(path: Path, interface: str, read: list[Tunnel]) -> Iterator[Finding]:
+    """Read a file, and append its tunnel to `read`. What is logged meanwhile becomes a warning."""
     notices = _Notices()
     former, log.handlers = log.handlers, [notices]
     try:
         tunnel = read_file(path, interface)
     finally:
         log.handlers = former
+    read.append(tunnel)
     for text in notices.texts:
-        yield warning("configuration", text, "")
+        yield warning("configuration", *parts_of(VpntunError(text)))
     yield ok("configuration", f"{path} has {len(tunnel.peers)} peer{'s' * (len(tunnel.peers) != 1)} and no errors")
-    if not is_running:
-        yield from examine(checks_of(of_file(tunnel), host))
 
 
 def checks_of(subject: Subject, host: Host) -> Iterator[Check]:

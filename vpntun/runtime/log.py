@@ -85,6 +85,13 @@ def notice(text: str, *arguments: object) -> None:
     log.log(NOTICE, text, *arguments)
 
 
+def tell(text: str, *arguments: object) -> None:
+    """Log a notice, and write it to stderr in any case, for somebody who waits at a terminal."""
+    notice(text, *arguments)
+    if not any(isinstance(handler, ToStderr) for handler in log.handlers):
+        _stderr_alone().handle(log.makeRecord(log.name, NOTICE, "", 0, text, arguments, None))
+
+
 def note_crash() -> None:
     """Log the traceback of an unexpected error to the file or syslog, since stderr may be closed already."""
     if any(isinstance(handler, ToFile | ToSyslog) for handler in log.handlers):
@@ -94,9 +101,7 @@ def note_crash() -> None:
 def complain(error: Exception) -> None:
     """Log the error that ends the program, and write it to stderr in any case."""
     if not any(isinstance(handler, ToStderr) for handler in log.handlers):
-        handler = ToStderr()
-        handler.setFormatter(formatter("text", ""))
-        log.addHandler(handler)
+        log.addHandler(_stderr_alone())
     log.error("%s", error, extra={"is_last": True})
 
 
@@ -253,6 +258,13 @@ def leads_to_journal(descriptor: int, environment: Mapping[str, str]) -> bool:
     except OSError:
         return False
     return stated == f"{status.st_dev}:{status.st_ino}"
+
+
+def _stderr_alone() -> ToStderr:
+    """Make a handler for stderr that no interface's log has."""
+    handler = ToStderr()
+    handler.setFormatter(formatter("text", ""))
+    return handler
 
 
 def _open(path: Path) -> int:

@@ -38,7 +38,7 @@ class Text(logging.Formatter):
 
     def __init__(self, interface: str, *, with_time: bool = False) -> None:
         super().__init__()
-        self._start = f"vpntun: {interface}: "
+        self._start = f"vpntun: {interface}: " if interface else "vpntun: "
         self._with_time = with_time
 
     def format(self, record: logging.LogRecord) -> str:

@@ -61,8 +61,14 @@ def listen(
             make_folder(path.parent)
         with _locked(path.parent):
             path = _free_path(path, beside)
-            os.fchmod(new.fileno(), mode)  # bind gives the file this mode (unix_bind, net/unix/af_unix.c)
-            new.bind(str(path))
+            os.fchmod(
+                new.fileno(), mode
+            )  # bind gives the file this mode less the umask (unix_bind, net/unix/af_unix.c)
+            umask = os.umask(0o777 & ~mode)
+            try:
+                new.bind(str(path))
+            finally:
+                os.umask(umask)
             new.listen(backlog)
             return new, path, identity_of(path)
     except SocketInUse:

@@ -28,11 +28,16 @@ class SpeedTests:
         """Whether a test goes on that this end has asked for."""
         return self.last is not None and self.last.is_running
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether any test goes on."""
+        return self.is_asking or self._answering.is_busy
+
     def start(self, link: Link, seconds: int) -> SpeedTest:
         """Begin a test of a link. Raises CannotTest, or CannotAsk if the peer cannot take part."""
         if not 1 <= seconds <= LONGEST:
             raise CannotTest(f"a speed test takes 1 to {LONGEST} seconds in each direction")
-        if self.is_asking or self._answering.is_busy:
+        if self.is_busy:
             raise CannotTest("a speed test is running already: wait until it has ended")
         self.last = SpeedTest(link, self._loop, self._seal_buffer, seconds)
         return self.last

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from rich.console import ConsoleOptions
+from rich.console import ConsoleOptions, OverflowMethod
 from rich.text import Text
 
 from vpntun.watch import short
@@ -27,9 +27,13 @@ def cell(content: str | Text, width: int, justify: Literal["left", "right"] = "l
 
 def line(cells: Iterable[Text]) -> Text:
     """Return a line of cells, with a blank between each two."""
-    joined = Text(" ").join(cells)
-    joined.no_wrap, joined.overflow = True, "crop"
-    return joined
+    return whole(Text(" ").join(cells))
+
+
+def whole(text: Text, overflow: OverflowMethod = "crop") -> Text:
+    """Return the text as one line, whatever its length."""
+    text.no_wrap, text.overflow = True, overflow
+    return text
 
 
 def colour_of(peer: PeerView) -> str:

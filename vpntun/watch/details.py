@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, OverflowMethod, RenderResult
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from vpntun.runtime.logform import escape
 from vpntun.watch import short
-from vpntun.watch.cells import DIM, LOUD, cell, colour_of, line, mark, sparkline
+from vpntun.watch.cells import DIM, LOUD, cell, colour_of, line, mark, sparkline, whole
 from vpntun.watch.history import PeerView, TunnelView
 from vpntun.watch.layout import Note, notes_of_peer, notes_of_tunnel
 
@@ -46,7 +46,7 @@ class Heading:
         start = Text.assemble((escape(tunnel.interface), LOUD), " ", (facts and f"{facts} ", DIM))
         start.truncate(room, overflow="ellipsis")
         rule = ("-" if options.ascii_only else "─") * (room - start.cell_len)
-        yield _whole(Text.assemble(start, (rule, DIM), (end, DIM)))
+        yield whole(Text.assemble(start, (rule, DIM), (end, DIM)))
         yield from _notes(notes_of_tunnel(tunnel))
 
 
@@ -109,10 +109,4 @@ def _notes(notes: Iterable[Note]) -> Iterable[Text]:
     for note in notes:
         style = "red" if note.kind == "trouble" else "yellow" if note.is_news else ""
         label = "" if note.kind == "trouble" else f"{note.kind:{LABEL}} "
-        yield _whole(Text.assemble("  ", (label, DIM), (escape(note.text), style)), overflow="ellipsis")
-
-
-def _whole(text: Text, overflow: OverflowMethod = "crop") -> Text:
-    """Return the text as one line, whatever its length."""
-    text.no_wrap, text.overflow = True, overflow
-    return text
+        yield whole(Text.assemble("  ", (label, DIM), (escape(note.text), style)), overflow="ellipsis")

@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from vpntun.watch import short
-from vpntun.watch.cells import DIM, cell, line
+from vpntun.watch.cells import DIM, cell, line, whole
 from vpntun.watch.details import Heading, PeerInDetail
 from vpntun.watch.history import TunnelView
 from vpntun.watch.layout import in_trouble, lay_out
@@ -32,7 +32,7 @@ def picture(tunnels: Sequence[TunnelView], lines: int | None) -> RenderableType:
         parts.append(PeerTable(layout.rows, with_tunnel=not alone, with_sparklines=lines is not None))
     if layout.hidden:
         which = "with less traffic " if layout.rows else ""
-        parts.append(Text(f"  {short.count(layout.hidden, 'more peer')} {which}not shown", DIM))
+        parts.append(whole(Text(f"  {short.count(layout.hidden, 'more peer')} {which}not shown", DIM), "ellipsis"))
     return Group(*parts)
 
 
@@ -61,10 +61,12 @@ class Page:
         width, height = options.size
         picked = picture(self.tunnels, height - 2) if self.tunnels else Text(self.empty, DIM)
         drawn = console.render_lines(picked, options.update(width=width, height=None))
-        footer = line((cell(self.left, width - len(self.right) - 1), Text(self.right)))
+        right = self.right if width > len(self.left) + len(self.right) else ""
+        footer = line((cell(self.left, width - len(right) - 1), Text(right))) if right else cell(self.left, width)
         footer.style = DIM
         last = console.render_lines(footer, options.update(width=width, height=None))
-        for number, each in enumerate([*Segment.set_shape(drawn, width, max(0, height - 1)), last[0]]):
+        blank = [[Segment(" " * width)]] * height
+        for number, each in enumerate([*[*drawn, *blank][: height - 1], last[0]]):
             if number:
                 yield Segment.line()
             yield from each

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 LONGEST = 400
@@ -39,7 +39,9 @@ class Drop:
 class PeerView:
     """One peer at one moment. Rates are in bytes per second, times in seconds; None is unknown.
 
-    `verified`: whether data was seen to arrive a short time ago. `reason`: why the tunnel uses this carrier.
+    `verified`: whether data is known to arrive. `carrier_up`: whether messages can be sent, which has been so for
+    `carrier_for`. `reason`: why this carrier is used, or why there is none; it has lasted for `reason_for`. A tunnel of
+    an older version tells none of these.
     """
 
     label: str
@@ -47,7 +49,10 @@ class PeerView:
     unresolved: str | None
     verified: bool | None
     carrier: str | None
+    carrier_up: bool | None
+    carrier_for: float | None
     reason: str | None
+    reason_for: float | None
     endpoint: str | None
     down: float | None
     up: float | None
@@ -71,7 +76,8 @@ class PeerView:
 class TunnelView:
     """One tunnel at one moment. `trouble`: why it does not answer, None while it does.
 
-    `uptime` and `peers` are those of the last answer. Without any answer there are none.
+    `uptime` and `peers` are those of the last answer. Without any answer there are none. While the tunnel does not
+    answer, the state of each peer is "unknown", and so are its rates.
     """
 
     interface: str
@@ -140,7 +146,10 @@ class PeerHistory:
             unresolved=peer["unresolved"],
             verified=peer.get("data_verified"),
             carrier=peer["carrier"],
+            carrier_up=peer.get("carrier_up"),
+            carrier_for=peer.get("carrier_up_for"),
             reason=peer.get("carrier_reason"),
+            reason_for=peer.get("carrier_reason_for"),
             endpoint=peer["endpoint"],
             down=self._downs[-1],
             up=self._ups[-1],
@@ -193,16 +202,18 @@ class TunnelHistory:
     def view(self, now: float) -> TunnelView:
         """Return what is known of the tunnel at this moment."""
         status = self._status or {}
+        trouble = self._trouble or self._silence(now - self._answered)
+        peers = (peer.view() for peer in self._peers.values())
         return TunnelView(
             interface=self._interface,
-            trouble=self._trouble or self._silence(now - self._answered),
+            trouble=trouble,
             starting=status.get("starting"),
             addresses=tuple(status.get("addresses", ())),
             port=status.get("listen_port"),
             mtu=status.get("mtu"),
             uptime=status.get("uptime"),
             drops=self._drops.view(),
-            peers=tuple(peer.view() for peer in self._peers.values()),
+            peers=tuple(peers if trouble is None else map(_of_the_past, peers)),
         )
 
     def _silence(self, seconds: float) -> str | None:
@@ -213,6 +224,11 @@ class TunnelHistory:
         if self._status is None or self._status["pid"] != status["pid"]:
             return None
         return max(0.0, _clock(status) - _clock(self._status))
+
+
+def _of_the_past(peer: PeerView) -> PeerView:
+    """Return a peer whose tunnel does not answer: what it was like may no longer be so."""
+    return replace(peer, state="unknown", unresolved=None, verified=None, carrier_up=None, down=None, up=None)
 
 
 def _clock(status: Mapping[str, Any]) -> float:

@@ -81,10 +81,18 @@ def notes_of_peer(peer: PeerView) -> tuple[Note, ...]:
     queue = f"{short.count(peer.queued_packets, 'packet')}, {short.size(peer.queued_bytes)}"
     return _notes(
         ("waiting", peer.unresolved and f"for the name {peer.unresolved}", True),
-        ("carrier", peer.reason, False),
+        ("carrier", _carrier(peer), False),
         ("queue", queue if peer.queued_packets else None, False),
         _dropped(peer.drops),
     )
+
+
+def _carrier(peer: PeerView) -> str | None:
+    """Write which carrier is used, since when and why; None if the tunnel does not tell."""
+    if peer.carrier_up is None:
+        return None
+    text = (short.carrier(peer.carrier) if peer.carrier_up else "down") + short.lasting(peer.carrier_for)
+    return text if peer.reason is None else f"{text} ({peer.reason}{short.lasting(peer.reason_for)})"
 
 
 def _dropped(drops: Sequence[Drop]) -> tuple[str, str, bool]:

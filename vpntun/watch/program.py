@@ -142,7 +142,7 @@ def _console() -> Console:
     is_terminal = os.isatty(sys.stdout.fileno())
     output = open(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding, errors="replace")  # noqa: SIM115
     width = None if is_terminal or "COLUMNS" in os.environ else COLUMNS_OF_TEXT
-    return Console(
+    return _Console(
         file=output,
         force_terminal=is_terminal,
         width=width,
@@ -151,3 +151,11 @@ def _console() -> Console:
         highlight=False,
         soft_wrap=False,
     )
+
+
+class _Console(Console):
+    """Console that leaves it to its caller what the end of a pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError, where newer versions of rich would end the program."""
+        raise BrokenPipeError

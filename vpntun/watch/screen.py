@@ -18,6 +18,8 @@ from rich.live import Live
 
 from vpntun.watch.signals import EndedBySignal
 
+RESTORED = b"\x1b[0m\x1b[?1049l\x1b[?25h"
+"""Control sequences for the usual attributes, the usual screen, and a visible cursor."""
 _LOCAL_MODES, _SPECIAL_CHARACTERS = 3, 6
 """Indices into what tcgetattr returns."""
 
@@ -36,10 +38,9 @@ class Screen:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, (EndedBySignal, OSError)):
-            with suppress(OSError, termios.error):  # output that nobody reads would hold up the rest
-                termios.tcflush(self._console.file.fileno(), termios.TCOFLUSH)
         with suppress(OSError, termios.error):
+            if kind is not None and issubclass(kind, (EndedBySignal, OSError)):
+                self._discard_output()
             self._give_back()
 
     @property
@@ -68,6 +69,17 @@ class Screen:
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, handler)
         self._take()
+
+    def _discard_output(self) -> None:
+        """Restore the screen and discard all other output: a write may have been interrupted because nobody reads."""
+        output = self._console.file.fileno()
+        with suppress(OSError, termios.error):
+            termios.tcflush(output, termios.TCOFLUSH)
+            termios.tcflow(output, termios.TCOON)  # ends what Ctrl-S has begun
+            os.write(output, RESTORED)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, output)
+        os.close(nowhere)
 
     def _take(self) -> None:
         if self._keyboard is not None:

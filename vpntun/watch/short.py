@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from vpntun.watch.history import Drop, Series
 
 UNKNOWN = "-"
-BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
+BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇", "_.-~=*#"
+"""Bars from low to high. A full block would touch the line above."""
 AGES = ((86400, "d", 2), (3600, "h", 2), (60, "min", 2), (1, "s", 0))
 """Length of each unit, its name, and from how many of it on it is used: 90 s stay 90 s."""
 
@@ -48,6 +49,11 @@ def age(seconds: float | None) -> str:
         return UNKNOWN
     length, unit, _ = next(each for each in AGES if seconds >= each[0] * each[2])
     return f"{seconds // length:.0f} {unit}"
+
+
+def lasting(seconds: float | None) -> str:
+    """Write for how long something has been so, to follow other words; nothing if that is unknown."""
+    return "" if seconds is None else f" for {age(seconds)}"
 
 
 def size(number: float) -> str:

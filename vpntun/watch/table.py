@@ -83,7 +83,7 @@ class PeerTable:
 def _contents(tunnel: TunnelView, peer: PeerView, options: ConsoleOptions) -> dict[str, str | Text]:
     """Return what each of COLUMNS shows of a peer."""
     state = "unverified" if peer.state == "connected" and peer.verified is False else peer.state
-    news = any(drop.new for drop in peer.drops)
+    dropped = "yellow" if any(drop.new for drop in peer.drops) else DIM if not peer.drops else ""
     return {
         "tunnel": escape(tunnel.interface),
         "state": Text(state, colour_of(peer)),
@@ -96,6 +96,6 @@ def _contents(tunnel: TunnelView, peer: PeerView, options: ConsoleOptions) -> di
         "rtt": short.milliseconds(peer.round_trip),
         "loss": short.share(peer.loss),
         "handshake": short.age(peer.handshake_age),
-        "queue": f"{peer.queued_packets:,}",
-        "dropped": Text(short.sum_of_drops(peer.drops), "yellow" if news else ""),
+        "queue": Text(f"{peer.queued_packets:,}", "" if peer.queued_packets else DIM),
+        "dropped": Text(short.sum_of_drops(peer.drops), dropped),
     }

@@ -1,0 +1,1 @@
+"""Reach of another machine: whether its name, port and keys are right, shown by an authenticated answer."""

@@ -1,0 +1,63 @@
+"""The terminal of --pair: the server's code is shown on it, and the client's code is typed there.
+
+The code goes to a terminal and nowhere else: not to a log, a file or a journal.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from vpntun.config.tunnel import DEFAULT_PORT
+from vpntun.crypto.pairing import parse_code
+from vpntun.crypto.shared import SharedIdentity
+from vpntun.errors import ConfigurationError, PairingFailed
+from vpntun.runtime.log import tell
+
+
+def check_terminal() -> None:
+    """Raise ConfigurationError if no terminal could show a code."""
+    _terminal()
+
+
+def show_code(code: str, port: int) -> None:
+    """Show a code, and where to type it."""
+    option = "" if port == DEFAULT_PORT else f" -p {port}"
+    print(
+        f"code: {code} (good once, for ten minutes)\n"
+        f"type it at the other machine: vpntun -c THIS-HOST -i NAME{option} --pair",
+        file=_terminal(),
+        flush=True,
+    )
+
+
+def ask_code() -> str:
+    """Ask for the code until one is typed that could be right. Raises PairingFailed at the end of the input."""
+    while True:
+        print("code that the other end shows: ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            raise PairingFailed("no code was given: type the code that the other end shows, or give it on stdin")
+        try:
+            return parse_code(line)
+        except ConfigurationError as error:
+            print(error, file=sys.stderr, flush=True)
+
+
+def tell_paired(where: str, path: Path, secret: bytes) -> None:
+    """Say that both ends have the key, with the tunnel's addresses, which people can compare at both ends."""
+    shared = SharedIdentity.of(secret)
+    tell(
+        "paired with %s: the server is %s, the client %s; the key is in %s", where, shared.server4, shared.client4, path
+    )
+
+
+def _terminal() -> TextIO:
+    for stream in (sys.stderr, sys.stdout):
+        if stream.isatty():
+            return stream
+    raise ConfigurationError(
+        "--pair shows a code, and there is no terminal to show it on: run it by hand, over ssh with -t, and start the "
+        "service afterwards, without --pair"
+    )
