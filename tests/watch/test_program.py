@@ -201,6 +201,31 @@ def test_a_pipe_gets_a_table_once_an_interval_and_its_end_ends_the_view(tunnel: 
     assert peers[-1][5] == "Mbit/s"
 
 
+def test_tables_go_on_after_a_pause_of_the_program(tunnel: FakeTunnel) -> None:
+    with subprocess.Popen([*SHOW, tunnel.interface], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(4 * INTERVAL)
+        process.send_signal(signal.SIGCONT)
+        for _ in range(20):
+            assert process.stdout.readline()
+        process.terminate()
+
+
+def test_ctrl_z_stops_the_tables_too(tunnel: FakeTunnel) -> None:
+    shell = f"{' '.join(SHOW)} {tunnel.interface} | cat; echo stopped; read line; fg"
+    with Terminal(["bash", "--norc", "-ic", f"set -m; {shell}"]) as terminal:
+        terminal.wait_for("Mbit/s")
+        terminal.type(CTRL_Z)
+        terminal.until(lambda: b"stopped\r\n" in terminal.output, "for the shell")
+        terminal.type("\n")
+        seen = len(terminal.output)
+        terminal.until(lambda: b"Mbit/s" in terminal.output[seen:], "for the next table")
+        terminal.type(CTRL_C)
+        terminal.wait()
+
+
 def test_a_dumb_terminal_gets_tables(tunnel: FakeTunnel) -> None:
     with Terminal([*SHOW, tunnel.interface], env={"TERM": "dumb"}) as terminal:
         terminal.wait_for("Mbit/s")
