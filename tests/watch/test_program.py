@@ -147,6 +147,15 @@ def test_a_terminal_that_takes_no_more_output_does_not_hold_up_the_end(
     assert is_restored(terminal)
 
 
+def test_a_view_that_ends_before_its_first_picture_restores_the_terminal(tunnel: FakeTunnel) -> None:
+    with Terminal([*SHOW, tunnel.interface]) as terminal:
+        terminal.stop_output()
+        terminal.until(lambda: terminal.modes() != terminal.modes_before, "for a write that waits")
+        terminal.send(signal.SIGTERM)
+        assert terminal.wait() == -signal.SIGTERM
+        assert terminal.modes() == terminal.modes_before
+
+
 def test_the_end_of_the_tunnel_is_said_and_its_return_is_shown(terminal: Terminal, tunnel: FakeTunnel) -> None:
     tunnel.stop()
     terminal.wait_for(ENDED)
