@@ -243,10 +243,9 @@ def test_watching(reader: Reader) -> None:
         terminal.type("q")
         assert terminal.wait() == 0
     [log] = steps(second)
-    shorter = log.command.replace("--watch 5", "--watch 0.5").replace("vpntun", "timeout -s INT 3 vpntun", 1)
-    said = reader.run(reader.lab.a, "local", f"cd ~; {shorter}")
-    assert said.count("handshake") >= 2
-    assert (reader.home / "tun11.log").read_text() == said
+    twice = reader.run(reader.lab.a, "local", f"cd ~; {log.command.replace('--watch 5', '--watch 0.5')} | head -n 10")
+    assert twice.count("handshake") == 2
+    assert (reader.home / "tun11.log").read_text().startswith(twice)
 
 
 def _labels(line: str) -> list[str]:

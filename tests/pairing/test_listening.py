@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from select import select
 
 import pytest
 
@@ -16,7 +17,8 @@ from tests.pairing.ends import HOST, Server, no_pause, serving, typed
 from tests.pairing.strangers import framed, guess
 from vpntun.carriers.sockets import bind
 from vpntun.config.keyfile import create_shared, read_shared
-from vpntun.core.pairing.messages import Message, Reason
+from vpntun.core.pairing.client import Agreed, PairingClient, Prove
+from vpntun.core.pairing.messages import SIZE, Message, Reason
 from vpntun.core.pairing.server import SECONDS_OF_CODE, PairingServer
 from vpntun.crypto.pairing import PairingCode
 from vpntun.errors import KeyFileError, PairingFailed, PortInUse
@@ -120,6 +122,30 @@ def test_the_code_ends_after_ten_minutes_with_a_line_that_says_so(waiting: Waiti
     waiting.loop.clock.now += SECONDS_OF_CODE
     with pytest.raises(PairingFailed, match="nobody gave the code within 10 minutes; start this command again"):
         waiting.listener.wait()
+
+
+def test_a_client_that_is_ready_over_two_connections_at_once_is_paired_once(waiting: Waiting, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        one, two = (stack.enter_context(socket.create_connection((HOST, waiting.port), timeout=20)) for _ in range(2))
+
+        def answered(message: bytes) -> bytes:
+            one.sendall(framed(message))
+            waiting.loop.until(lambda: select([one], [], [], 0)[0])
+            return one.recv(64)[2:]
+
+        client = PairingClient(PairingCode("7KQ2M9XD", "client"))
+        prove = client.receive(answered(client.first))
+        assert isinstance(prove, Prove)
+        agreed = client.receive(answered(prove.message))
+        assert isinstance(agreed, Agreed)
+        waiting.loop.settle()
+        for each in (one, two):
+            each.sendall(framed(agreed.ready))
+        waiting.loop.settle()
+        waiting.listener.wait()
+        said = [each.recv(64)[2:] for each in (one, two)]
+    assert read_shared(tmp_path / "key") == agreed.secret
+    assert sorted(map(len, said)) == [0, SIZE]
 
 
 def test_a_connection_that_says_nothing_is_closed_after_ten_seconds(waiting: Waiting) -> None:

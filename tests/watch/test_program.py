@@ -188,16 +188,17 @@ def test_a_pipe_gets_a_table_once_an_interval_and_its_end_ends_the_view(tunnel: 
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        lines = [process.stdout.readline().decode() for _ in range(12)]
+        lines = [process.stdout.readline().decode()]
+        while lines[-1] and "Mbit/s" not in lines[-1]:
+            lines.append(process.stdout.readline().decode())
         process.stdout.close()
         assert process.wait(20) == 0
         assert process.stderr.read() == b""
     assert not any("\x1b" in line for line in lines)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n", lines[0])
     peers = [line.split() for line in lines if line.startswith("● office")]
-    assert len(peers) == 2
     assert peers[0][4:6] == ["-", "-"], "the first status tells no rate"
-    assert peers[1][5] == "Mbit/s"
+    assert peers[-1][5] == "Mbit/s"
 
 
 def test_a_dumb_terminal_gets_tables(tunnel: FakeTunnel) -> None:

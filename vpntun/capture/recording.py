@@ -89,19 +89,19 @@ class Recording:
         source = self._sources[link] if link in self._sources else self._source_of(link)
         if source is None or self.ended or not self._selection.takes(packet):
             return
-        source.seen += 1
         copy = packet[: self._bounds.snaplen]
+        if self._waiting + len(copy) + pcapng.MOST_AROUND_A_PACKET + len(source.block) > MOST_WAITING:
+            source.seen += 1
+            source.lost += 1
+            source.lost_lately += 1
+            return
         if unfinished and len(copy) == len(packet):
             copy = _finished(copy)
         blocks = self._blocks(source, copy, len(packet), pcapng.OUTBOUND if outbound else pcapng.INBOUND)
-        size = sum(map(len, blocks))
-        if self._waiting + size > MOST_WAITING:
-            source.lost += 1
-            source.lost_lately += 1
-        elif self._written + size + self._size_of_end(source) > self._bounds.bytes:
-            source.seen -= 1
+        if self._written + sum(map(len, blocks)) + self._size_of_end(source) > self._bounds.bytes:
             self.end()
         else:
+            source.seen += 1
             self._keep(source, blocks)
 
     def take(self) -> bytes:

@@ -18,7 +18,6 @@ import click
 from vpntun.cli.describe import describe
 from vpntun.cli.link_check import faults_of
 from vpntun.cli.run_options import SECONDS
-from vpntun.cli.watch import CommandWithWatch, start_watch, watch_option
 from vpntun.config.finding import interface_of
 from vpntun.control.client import PATIENCE, ControlClient, running_interfaces
 from vpntun.errors import NoSuchTunnel, NotInTime, VpntunError
@@ -26,6 +25,7 @@ from vpntun.netconf.cleanup import clean_up, remove_leftovers
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.log import open_log
 from vpntun.runtime.logform import escape
+from vpntun.watch.option import CommandWithWatch, start_watch, watch_option
 
 SECONDS_BETWEEN = 0.2
 SHOW_WAITS = 1.0

@@ -9,11 +9,14 @@ skipped    nobody knows: the text says what prevents the check, such as a missin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from vpntun.errors import VpntunError
+
+MOST_ALIKE = 8
 
 _place = re.compile(r"\S+: ")
 
@@ -67,6 +70,19 @@ def parts_of(error: VpntunError) -> tuple[str, str]:
     place = _place.match(message)
     text, _, remedy = message[place.end() if place else 0 :].partition(": ")
     return (place[0] if place else "") + text, remedy
+
+
+def bounded(findings: Iterable[Finding], most: int = MOST_ALIKE) -> Iterator[Finding]:
+    """Pass findings on, at most `most` of each check and verdict, and count the others: there may be 1,000 peers."""
+    numbers: Counter[tuple[str, Verdict]] = Counter()
+    for finding in findings:
+        kind = finding.check, finding.verdict
+        numbers[kind] += 1
+        if numbers[kind] <= most:
+            yield finding
+    for (check, verdict), number in numbers.items():
+        if number > most:
+            yield Finding(check, verdict, f"{number - most:,} more like these", "mend those first, and look again")
 
 
 def counted(findings: Iterable[Finding]) -> dict[Verdict, int]:

@@ -63,20 +63,19 @@ def examine_filter(subject: Subject, host: Host) -> Iterator[Finding]:
     if not _is_strict(subject.interface, host):
         yield ok("rp_filter", f"the reverse path filter of {subject.interface} is not strict")
         return
-    strays = [
-        (network, device)
-        for network in subject.allowed
-        if network.version == 4 and (device := host.device_to(_sample(network))) != subject.interface
-    ]
-    for network, device in strays:
-        yield failed(
-            "rp_filter",
-            f"packets from {network} of {subject.allowed[network].name} are dropped: the reverse path filter of "
-            f"{subject.interface} is strict, and the route back leads {f'through {device}' if device else 'nowhere'}",
-            f"route it back ('ip route add {network} dev {subject.interface}'), or 'sysctl -w "
-            f"net.ipv4.conf.{subject.interface}.rp_filter=2'",
-        )
-    if not strays:
+    all_lead_back = True
+    for network, peer in subject.allowed.items():
+        device = host.device_to(_sample(network)) if network.version == 4 else subject.interface
+        if device != subject.interface:
+            all_lead_back = False
+            yield failed(
+                "rp_filter",
+                f"packets from {network} of {peer.name} are dropped: the reverse path filter of {subject.interface} is "
+                f"strict, and the route back leads {f'through {device}' if device else 'nowhere'}",
+                f"route it back ('ip route add {network} dev {subject.interface}'), or 'sysctl -w "
+                f"net.ipv4.conf.{subject.interface}.rp_filter=2'",
+            )
+    if all_lead_back:
         yield ok("rp_filter", "the reverse path filter is strict, and the routes back lead into the tunnel")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from vpntun.config.file import read_file
 from vpntun.config.tunnel import Tunnel
 from vpntun.doctor.examination import Check, examine
-from vpntun.doctor.finding import Finding, ok, parts_of, warning
+from vpntun.doctor.finding import Finding, bounded, ok, parts_of, warning
 from vpntun.doctor.forwarding import examine_filter, examine_firewall, examine_forwarding
 from vpntun.doctor.host import Host
 from vpntun.doctor.keys import examine_file
@@ -24,9 +24,10 @@ from vpntun.runtime.log import log
 
 Ask = Callable[[str], Mapping[str, Any]]
 """Asks a running tunnel: takes the path of a GET request, and raises VpntunError if there is no answer."""
+LookAtHost = Callable[[Subject, Host], Iterator[Finding]]
 
 SECONDS_OF_A_TUNNEL = 60.0
-OF_THE_HOST = {
+OF_THE_HOST: dict[str, LookAtHost] = {
     "route to peer": examine_endpoints,
     "overlaps": examine_overlaps,
     "full tunnel": examine_default,
@@ -60,7 +61,7 @@ def _examine_running(ask: Ask, host: Host) -> Iterator[Finding]:
         [
             Check("version", lambda: judge_running(program, program_facts())),
             Check("offloads", partial(examine_device, subject)),
-            Check("drops", partial(examine_drops, subject)),
+            Check("drops", lambda: bounded(examine_drops(subject))),
             *checks_of(subject, host),
         ]
     )
@@ -101,7 +102,11 @@ def read_quietly(path: Path, interface: str) -> tuple[Tunnel, list[str]]:
 def checks_of(subject: Subject, host: Host) -> Iterator[Check]:
     """Yield the checks for which a running tunnel and a file are alike."""
     for name, look in OF_THE_HOST.items():
-        yield Check(name, partial(look, subject, host))
+        yield Check(name, partial(_look, look, subject, host))
+
+
+def _look(look: LookAtHost, subject: Subject, host: Host) -> Iterator[Finding]:
+    return bounded(look(subject, host))
 
 
 class _Notices(logging.Handler):

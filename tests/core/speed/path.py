@@ -36,6 +36,8 @@ class Path:
         self.control = RateControl(self.now, delay, known_rate)
         self.others = 0.0
         """Bytes a second that others send into the queue."""
+        self.noise = 0.0
+        """Seconds that a busy machine keeps a PROBE, on the average."""
         self.dead = False
         self.waits: list[tuple[float, float]] = []
         self.sent = self.dropped = 0  # bytes
@@ -82,7 +84,8 @@ class Path:
         if self.now >= self._next_probe:
             self._next_probe += PROBE_EVERY
             if not self.dead:
-                self._echoes.append((self.now + self.wait + self.delay, self.now))
+                noise = self._random.expovariate(1 / self.noise) if self.noise else 0.0
+                self._echoes.append((self.now + self.wait + self.delay + noise, self.now))
 
     def _peer(self) -> None:
         while self._at_peer and self._at_peer[0][0] <= self.now:

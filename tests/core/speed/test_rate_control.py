@@ -14,9 +14,9 @@ MBIT = 125_000
 def test_a_path_with_a_deep_queue_is_filled_without_a_long_wait(rate: float, delay: float) -> None:
     path = Path(rate, delay, size=14_000)
     path.run(5)
-    assert 0.9 <= path.rate_after(2) / rate <= 1.01
+    assert 0.88 <= path.rate_after(2) / rate <= 1.01
     assert path.longest_wait(2) < 0.2 + delay
-    assert path.longest_wait(0) < 0.35 + 3 * delay  # while it looks for the rate
+    assert path.longest_wait(0) < 0.5 + 3 * delay  # while it looks for the rate
 
 
 def test_a_path_with_a_long_round_trip_is_filled_in_the_part_that_counts() -> None:
@@ -45,6 +45,13 @@ def test_a_path_faster_than_the_program_gets_all_that_the_program_can_send() -> 
     path = Path(8000 * MBIT, 0.0003, sender=400e6, size=60_000)
     path.run(5)
     assert path.rate_after(2) > 0.95 * 400e6
+
+
+def test_a_busy_machine_that_delays_probes_does_not_look_like_a_queue() -> None:
+    path = Path(400 * MBIT, 0.001, size=14_000)
+    path.noise = 0.02
+    path.run(5)
+    assert path.rate_after(2) / path.rate > 0.75
 
 
 def test_a_peer_that_reads_more_slowly_than_this_end_sends_loses_little() -> None:

@@ -10,11 +10,13 @@
                 keeps a REPORT
     delivered   bytes a second that arrived, by the slower of the clocks of sending and of reporting, over at least
                 40 ms; the highest of the last two seconds counts, because nothing makes a path look too fast
-    wait        what the last three round trips have in common above the shortest one: a standing queue
+    queueing    bytes are reported for longer than they were sent for, three samples in a row: a queue grows
+    wait        what the last three round trips have in common above the shortest one: a standing queue. A busy machine
+                delays PROBEs, too, so at the start REPORTs must show that a queue grows, unless the wait is long
     floor       the least loss among the last eight samples, each of at least 140 kB. It is random, so as much more is
                 sent. A loss over twice as high plus 5% is a queue that overflows: then no more is tried for a while
 
-Beside other senders the test yields: their queue counts, too. It sends at least a quarter of what it once found.
+Beside other senders the test yields: their queue counts, too. It sends at least an eighth of what it found lately.
 No more than a quarter of a second's bytes are sent without a REPORT, so a dead path ends the sending.
 
 Sizes are bytes, times seconds of the caller's clock, rates bytes a second.
@@ -35,14 +37,18 @@ UP, UP_AGAIN, DOWN = 1.25, 2.0, 0.75
 MORE = 1.12
 CYCLE = 8
 UP_ROUNDS = 2
-DRAIN = 0.75
-LEAST_SHARE = 0.25
+DRAIN, FAST_DRAIN = 0.75, 0.5
+LEAST_SHARE = 0.125
 
 SHORTEST_SAMPLE = 0.04
 REPORT_LAG = 0.1
 """Seconds until a message is reported: 50 to 100 ms (core/records/receive_stats.py)."""
 REMEMBERED = 2.0
-LEAST_WAIT, WAIT_SHARE = 0.01, 0.125
+LEAST_WAIT, WAIT_SHARE = 0.015, 0.125
+SURELY_LONG = 3
+"""A wait that is so many times as long as a long one is a queue, whatever the REPORTs show: they come later."""
+QUEUEING, SURELY_QUEUEING = 1.15, 3
+"""Bytes are reported for so much longer than they were sent for while a queue grows."""
 MUCH_LOSS = 0.05
 MOST_FLOOR = 0.3
 LOSS_SAMPLES = 8
@@ -51,6 +57,7 @@ LONGEST_PAUSE = 4.0
 BURST = 0.02
 """Seconds of the rate that may be sent at once, after the program has had no time to send."""
 LEAST_BURST, MOST_BURST = 3000, 1_000_000
+LATELY = 3
 LIMITED_BY_RATE = 0.8
 """Share of the rate that must have been sent for the result to tell anything about the path."""
 LEAST_IN_FLIGHT = 64 * 1024
@@ -88,6 +95,7 @@ class RateControl:
         self._best = 0.0
         self._stalled = 0
         self._was_limited = False
+        self._queueing = 0  # samples in a row that show a growing queue
         self._is_draining = False
         self._phase = UP_ROUNDS
         self._before_up = 0.0
@@ -124,8 +132,10 @@ class RateControl:
         """Learn from the round trip of a PROBE."""
         self._shortest = min(self._shortest, round_trip)
         self._waits.append(round_trip - self._shortest)
-        if self.is_starting and len(self._waits) > 1 and min(self._waits[-1], self._waits[-2]) > self._long_wait:
-            self._end_start(now)
+        if self.is_starting and len(self._waits) > 1:
+            wait = min(self._waits[-1], self._waits[-2])
+            if wait > self._long_wait * (1 if self._queueing else SURELY_LONG):
+                self._end_start(now)
         self._decide(now)
 
     def reported(self, report: Acknowledged) -> None:
@@ -140,7 +150,9 @@ class RateControl:
         time = max(report.at - former.at, report.sent_at - former.sent_at)
         if sent > 0:
             self._delivered.append((now, (report.delivered - former.delivered) / time))
-            self._was_limited = sent / (report.sent_at - former.sent_at) >= LIMITED_BY_RATE * self.rate
+            sending = report.sent_at - former.sent_at
+            self._was_limited = sent / sending >= LIMITED_BY_RATE * self.rate
+            self._queueing = self._queueing + 1 if report.at - former.at > QUEUEING * sending else 0
         remembered = max(REMEMBERED, CYCLE * self._round)
         while self._delivered and self._delivered[0][0] < now - remembered:
             self._delivered.popleft()
@@ -188,6 +200,15 @@ class RateControl:
         return max((rate for _, rate in self._delivered), default=0.0)
 
     @property
+    def _delivered_lately(self) -> float:
+        """The middle one of the last three samples, any of which may be wrong while a machine is busy."""
+        return sorted(rate for _, rate in list(self._delivered)[-LATELY:])[len(self._delivered) >= LATELY]
+
+    def _forget_all_but(self, count: int) -> None:
+        while len(self._delivered) > count:
+            self._delivered.popleft()
+
+    @property
     def _burst(self) -> float:
         return min(MOST_BURST, max(LEAST_BURST, self.rate * BURST))
 
@@ -222,6 +243,7 @@ class RateControl:
     def _end_start(self, now: float) -> None:
         self.is_starting = False
         self._is_draining = True
+        self._phase = CYCLE - 2  # more is tried soon: the start may have ended too early
         self._round_since = now
 
     def _decide(self, now: float) -> None:
@@ -233,7 +255,11 @@ class RateControl:
             self.rate = max(self.rate, START_GAIN * delivered)
             return
         wait = min(self._waits) if self._waits else 0.0
-        if wait > self._long_wait:
+        if self._queueing >= SURELY_QUEUEING:
+            self._is_draining = True
+            self._forget_all_but(LATELY)  # the path was faster
+            delivered = self.delivered
+        elif wait > self._long_wait:
             self._is_draining = True
         elif wait <= self._long_wait / 2:
             self._is_draining = False
@@ -241,7 +267,8 @@ class RateControl:
             self._round_since = now
             self._begin_round(delivered)
         if self._is_draining:
-            self.rate = max(LEAST_SHARE * delivered, DRAIN * self._delivered[-1][1])
+            drain = FAST_DRAIN if wait > SURELY_LONG * self._long_wait else DRAIN
+            self.rate = max(LEAST_SHARE * delivered, drain * self._delivered_lately)
             return
         gain = 1.0
         if self._phase < UP_ROUNDS and now >= self._no_up_until:

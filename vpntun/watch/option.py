@@ -1,4 +1,4 @@
-"""Option `--watch [SECONDS]` of show, whose number may be left out, and the start of the live view (watch/)."""
+"""Option `--watch [SECONDS]` of show, whose number may be left out, and the start of the live view."""
 
 from __future__ import annotations
 

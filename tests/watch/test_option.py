@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import program
 from vpntun.cli.control import show
-from vpntun.cli.watch import start_watch
 from vpntun.errors import VpntunError
+from vpntun.watch.option import start_watch
 
 
 @pytest.mark.parametrize(
@@ -36,21 +36,21 @@ def test_the_number_may_be_left_out_and_is_told_from_an_interface(
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "0.05", "100000", "nan", "inf"])
-def test_a_number_that_is_no_interval_is_refused(run: Run, number: str) -> None:
-    said = run("show", f"--watch={number}")
+def test_a_number_that_is_no_interval_is_refused(number: str) -> None:
+    said = program("show", f"--watch={number}")
     assert (said.status, said.out) == (2, "")
     assert "--watch" in said.err
 
 
 @pytest.mark.parametrize("other", ["--json", "--check"])
-def test_what_prints_once_cannot_be_watched(run: Run, other: str) -> None:
-    said = run("show", "tun3", "--watch", other)
+def test_what_prints_once_cannot_be_watched(other: str) -> None:
+    said = program("show", "tun3", "--watch", other)
     assert said.status == 2
     assert "--watch exclude each other" in said.err
 
 
-def test_one_peer_alone_cannot_be_watched(run: Run) -> None:
-    said = run("show", "tun3", "office", "--watch")
+def test_one_peer_alone_cannot_be_watched() -> None:
+    said = program("show", "tun3", "office", "--watch")
     assert said.status == 2
     assert "--watch shows all peers: leave out PEER" in said.err
 
