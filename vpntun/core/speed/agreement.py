@@ -107,4 +107,4 @@ def _is_number(value: object) -> bool:
 
 
 def _is_share(value: object) -> bool:
-    return isinstance(value, float) and 0 <= value < float("inf")
+    return isinstance(value, float) and 0 <= value < MOST
