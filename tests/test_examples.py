@@ -267,6 +267,23 @@ def test_doctor(reader: Reader) -> None:
     assert [line for line in said if not own.match(line)] == [line for line in last.output if not own.match(line)]
 
 
+@pytest.mark.netns
+def test_doctor_calls_a_host(reader: Reader) -> None:
+    """Every line must be the document's, but for the address and the times."""
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed")
+    reader.share_a_key()
+    *first, last = steps(blocks("doctor-host")[0])
+    for step in first:
+        reader.take(step)
+
+    def plain(text: str) -> str:
+        return re.sub(r"\d+ ms", "N ms", text.replace(reader.lab.b.four, "ADDRESS"))
+
+    said = reader.run(reader.lab.a, "local", last.command).splitlines()
+    assert [plain(line) for line in said[: len(last.output)]] == [plain(line) for line in last.output]
+
+
 SERVER_WITH_A_NAMED_PEER = "[Interface]\nSharedKey = /etc/vpntun/vpntun.key\nRole = server\n\n[Peer]\nName = laptop\n"
 
 

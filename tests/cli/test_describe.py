@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.cli.sample_status import PEER, STATUS, TEXT
-from vpntun.cli.describe import describe
+from vpntun.cli.describe import describe, faults_of
+from vpntun.errors import CarrierDown, LinkError, NoFreshHandshake, NotVerified
 
 UNKNOWN = dict.fromkeys(
     (
@@ -137,3 +138,43 @@ def test_over_tcp_a_record_is_one_frame() -> None:
 def test_a_loss_of_zero_is_printed_and_an_unknown_loss_is_not() -> None:
     assert lines(loss=0.0, protected=False)["loss"] == "0.00%"
     assert "loss" not in lines(loss=None)
+
+
+# The check
+
+SILENT = {"data_verified": False, "data_verified_for": 3, "data_verified_age": 33}
+STALE = {**SILENT, "handshake_fresh": False, "handshake_fresh_for": 7}
+DOWN = {**STALE, "carrier_up": False, "carrier_reason": "no answer over UDP or TCP", "carrier_reason_for": 60}
+
+
+def peer(name: str, **changes: Any) -> dict[str, Any]:
+    return {**PEER, "name": name, **changes}
+
+
+def test_peers_whose_data_is_verified_are_in_order() -> None:
+    assert faults_of([peer("a"), peer("b", state="connecting")]) == ([], 0)
+    assert faults_of([]) == ([], 0)
+
+
+UDP = "a: UDP for 2 hours (it answered first)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "status", "line"),
+    [
+        (SILENT, NotVerified, 13, f"{UDP}; data not verified for 3 seconds, last proof 33 seconds ago"),
+        (STALE, NoFreshHandshake, 14, f"{UDP}; handshake not fresh for 7 seconds"),
+        (DOWN, CarrierDown, 15, "a: no carrier (no answer over UDP or TCP for 1 minute)"),
+    ],
+)
+def test_the_state_that_is_missing_decides(
+    changes: dict[str, Any], kind: type[LinkError], status: int, line: str
+) -> None:
+    assert faults_of([peer("a", **changes), peer("b")]) == ([line], status)
+    assert kind.exit_status == status
+
+
+def test_the_worst_of_several_decides_and_each_has_its_line() -> None:
+    lines, status = faults_of([peer("a", **SILENT), peer("", **DOWN), peer("c"), peer("d", **STALE)])
+    assert status == CarrierDown.exit_status
+    assert [line.split(":")[0] for line in lines] == ["a", PEER["public_key"], "d"]

@@ -80,6 +80,7 @@ def test_a_suspended_peer_leaves_the_handshake_fresh_and_the_data_unverified(lab
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)
 def test_a_suspended_peer_has_no_fresh_handshake_after_three_minutes(lab: Lab, stopped: Daemon) -> None:
     assert comes_to(lab.a, "tun11", 14, 200), text_of(lab.a, "tun11")
     assert "handshake not fresh for" in check(lab.a, "tun11")[1]

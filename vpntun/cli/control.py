@@ -15,8 +15,7 @@ from urllib.parse import quote
 
 import click
 
-from vpntun.cli.describe import describe
-from vpntun.cli.link_check import faults_of
+from vpntun.cli.describe import describe, faults_of
 from vpntun.cli.run_options import SECONDS
 from vpntun.config.finding import interface_of
 from vpntun.control.client import PATIENCE, ControlClient, running_interfaces

@@ -1,12 +1,18 @@
 """Text of a tunnel's status, as `show` prints it: the titles of wg(8), and some more.
 
+`faults_of` writes what is wrong for `show --check`, and finds the exit status: 15 (CarrierDown) if no message can be
+sent to a peer, 14 (NoFreshHandshake) if one can but there is no session, 13 (NotVerified) if there is one but nothing
+proves that data arrives. With several peers, the greatest counts.
+
 The functions that write a size, a rate, a duration or a number with its unit serve every command that prints them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from vpntun.errors import CarrierDown, LinkError, NoFreshHandshake, NotVerified
 
 UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
@@ -59,6 +65,24 @@ def _peer(peer: Mapping[str, Any]) -> dict[str, Any]:
         "queue": _queue(**peer["queue"]),
         "dropped": _drops(peer["drops"]),
     }
+
+
+def faults_of(peers: Sequence[Mapping[str, Any]]) -> tuple[list[str], int]:
+    """Return a line for each peer whose data is not verified, and the exit status: 0 if there is none."""
+    faults = [fault for peer in peers if (fault := _fault_of(peer)) is not None]
+    return [line for _, line in faults], max((kind.exit_status for kind, _ in faults), default=0)
+
+
+def _fault_of(peer: Mapping[str, Any]) -> tuple[type[LinkError], str] | None:
+    called = peer["name"] or peer["public_key"]
+    if peer["data_verified"]:
+        return None
+    if not peer["carrier_up"]:
+        return CarrierDown, f"{called}: no carrier{reason_text(peer)}"
+    carrier = f"{called}: {carrier_text(peer)}"
+    if not peer["handshake_fresh"]:
+        return NoFreshHandshake, f"{carrier}; handshake {handshake_text(peer)}"
+    return NotVerified, f"{carrier}; data {data_text(peer)}"
 
 
 def carrier_text(peer: Mapping[str, Any]) -> str:

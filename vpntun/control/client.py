@@ -124,8 +124,8 @@ class ControlClient:
         while True:
             answer = self.ask("POST", target)
             left = end - boottime()
-            if not answer["awaited"] or left <= 0:
-                return list(answer["peers"])
+            if not answer.get("awaited") or left <= 0:
+                return list(answer.get("peers", ()))
             time.sleep(min(left, pause))
             pause = min(LAST_LOOK, 2 * pause)
 

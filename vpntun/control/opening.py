@@ -45,7 +45,6 @@ def open_control(
             more={
                 **routes_of_facts(state),
                 **Captures(state, loop).routes(),
-                **other_ends.routes(),
                 **speed_routes(state),
                 **verify_routes(state.verify),
                 **other_ends.routes(),

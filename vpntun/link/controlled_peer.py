@@ -215,11 +215,10 @@ class ControlledPeer(ABC):
         if self._leads_inside(endpoint):
             return False
         outcome = endpoint.send_first(message)
+        self._note_sent(outcome, endpoint)
         if outcome is Outcome.UNDELIVERABLE:
             self.drops["undeliverable"] += 1
-            self._note_refused(endpoint)
             return False
-        self._note_left(outcome, endpoint)
         self.peer.sent_bytes += len(message)
         return True
 
@@ -243,10 +242,7 @@ class ControlledPeer(ABC):
         else:
             outcome = endpoint.send_first(message)
         self.peer.sent_bytes += len(message)
-        if outcome is Outcome.UNDELIVERABLE:
-            self._note_refused(endpoint)
-        else:
-            self._note_left(outcome, endpoint)
+        self._note_sent(outcome, endpoint)
         return []
 
     def established(self, source: Endpoint, *, initiator: bool) -> None:
@@ -281,17 +277,17 @@ class ControlledPeer(ABC):
         self.touch()
         self._has_acted()
 
-    def _note_left(self, outcome: Outcome, endpoint: Endpoint) -> None:
-        """Note that a message left this host, perhaps from another address than before."""
-        if endpoint != self.peer.endpoint:
-            return
-        self.refused_since = NEVER
+    def _note_sent(self, outcome: Outcome, endpoint: Endpoint) -> None:
+        """Note whether a message left this host, and whether from another address than before."""
+        if endpoint == self.peer.endpoint and outcome is Outcome.UNDELIVERABLE:
+            self._note_refused()
+        elif endpoint == self.peer.endpoint:
+            self.refused_since = NEVER
         if outcome is Outcome.REROUTED and endpoint is self.peer.endpoint:
             self.begin_path_again()
 
-    def _note_refused(self, endpoint: Endpoint) -> None:
-        """Note that this host has refused to send a message."""
-        if self.refused_since == NEVER and endpoint == self.peer.endpoint:
+    def _note_refused(self) -> None:
+        if self.refused_since == NEVER:
             self.refused_since = self._loop.now
             self._has_acted()
 

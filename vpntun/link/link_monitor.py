@@ -83,9 +83,11 @@ class LinkMonitor:
         was_up = self._is_up.get(link)
         if was_up is None:
             return
-        self._counts.add(link, -1)
-        have_changed = link.states.look(link)
-        self._counts.add(link, 1)
+        have_changed = link.states.differ(link)
+        if have_changed:
+            self._counts.add(link, -1)
+            link.states.look(link)
+            self._counts.add(link, 1)
         up = is_up(link)
         if up != was_up:
             self._is_up[link] = up

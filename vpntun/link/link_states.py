@@ -102,18 +102,26 @@ class LinkStates:
         self.handshake_fresh = self.data_verified = False
         self.carrier_since = self.handshake_since = self.data_since = now
 
-    def look(self, link: Observed) -> bool:
-        """Follow the link. Return whether any state has changed, or the reason why there is no carrier."""
-        now, endpoint = link.now, link.endpoint
-        carrier = endpoint.carrier if endpoint is not None and carrier_is_up(link) else None
-        is_fresh, is_verified = handshake_is_fresh(link), data_is_verified(link)
-        why_down = reason_of_carrier(link).text if carrier is None else ""
-        changed = why_down != self._why_down
-        self._why_down = why_down
+    def differ(self, link: Observed) -> bool:
+        """Return whether the link is in another state by now, or has another reason for having no carrier."""
+        return _read(link) != (self.carrier, self._why_down, self.handshake_fresh, self.data_verified)
+
+    def look(self, link: Observed) -> None:
+        """Follow the link."""
+        now = link.now
+        carrier, self._why_down, is_fresh, is_verified = _read(link)
         if carrier != self.carrier:
-            self.carrier, self.carrier_since, changed = carrier, now, True
+            self.carrier, self.carrier_since = carrier, now
         if is_fresh != self.handshake_fresh:
-            self.handshake_fresh, self.handshake_since, changed = is_fresh, now, True
+            self.handshake_fresh, self.handshake_since = is_fresh, now
         if is_verified != self.data_verified:
-            self.data_verified, self.data_since, changed = is_verified, now, True
-        return changed
+            self.data_verified, self.data_since = is_verified, now
+
+
+def _read(link: Observed) -> tuple[CarrierName | None, str, bool, bool]:
+    """Return the carrier that is up, or the reason why there is none, and the other two states."""
+    is_fresh, is_verified = handshake_is_fresh(link), data_is_verified(link)
+    endpoint = link.endpoint
+    if endpoint is None or not carrier_is_up(link):
+        return None, reason_of_carrier(link).text, is_fresh, is_verified
+    return endpoint.carrier, "", is_fresh, is_verified

@@ -240,8 +240,7 @@ class SendingLink(ControlledPeer):
             self.touch()
         elif outcome is Outcome.UNDELIVERABLE:
             self.drops["undeliverable"] += messages
-            if self.peer.endpoint is not None:
-                self._note_refused(self.peer.endpoint)
+            self._note_refused()
         elif outcome is Outcome.REROUTED:
             self.begin_path_again()
 

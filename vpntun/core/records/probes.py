@@ -7,7 +7,7 @@
     doubt      when sent records seem to vanish               datagrams of the length in use get through
     health     together with a doubt probe                    the peer answers. If the doubt probe is still unanswered,
                                                               the length in use is a black hole
-    verify     when somebody asks whether data arrives        it does (verification.py)
+    verify     when somebody asks whether data arrives        data arrives on the path in use (core/verification.py)
     burst      together with a doubt probe if bursts seem to  bursts get through. It is sent as one, in two datagrams
                vanish, and to try them again
     (arrival)  when nothing was reported, or at a keepalive   what this end sends arrives (ArrivalWatch, black_hole.py,
