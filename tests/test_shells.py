@@ -35,6 +35,7 @@ def matches(shown: str, said: str) -> bool:
         ("", "[1]+  Terminated              ping 192.0.2.1 > /dev/null"),
         ("up       48.71 Mbit/s    0.00%", "up        1.06 Gbit/s    0.12%"),
         ('{peer="h70buasHjg"} 1.0', '{peer="s/PB7kjPxi"} 1.0'),
+        ("received, 0% packet loss, time 2003ms", "received, 0% packet loss, time 201ms"),
         ("12:00:00.000001 <- peer wMrXQFRw: id 7", "21:31:59.753928 <- peer b5Wx+/mr: id 4711"),
         ("code: 7KQ2-M9XD (good", "code: 2390-SRT0 (good"),
     ],
@@ -51,6 +52,7 @@ def test_numbers_keys_and_times_make_no_difference(shown: str, said: str) -> Non
         ("interface: tun11\n", ""),
         ("tun11", "tun12"),
         ("1 failed", "1 failed\nvpntun: an error"),
+        ("1 failed", "2 failed"),
         ("1 failed", "1 skipped"),
     ],
 )
@@ -63,6 +65,21 @@ def test_words_and_lines_make_one(this: str, other: str) -> None:
 def test_addresses_and_ports_make_one(address: str) -> None:
     assert matches(f"endpoint: {address}", f"endpoint: {address}")
     assert not matches(f"endpoint: {address}", f"endpoint: {address[:-1]}2")
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        ("trouble, status 13", "trouble, status 14"),
+        ('{peer="h70buasHjg"} 1.0', '{peer="h70buasHjg"} 0.0'),
+        ("3 packets transmitted, 3 received, 0% packet loss", "3 packets transmitted, 0 received, 100% packet loss"),
+        ("3 packets transmitted, 3 received, 0% packet loss", "3 packets transmitted, 3 received, 10% packet loss"),
+        ("2 packets captured", "1 packets captured"),
+    ],
+)
+def test_numbers_that_matter_make_one(shown: str, said: str) -> None:
+    assert matches(shown, shown)
+    assert not matches(shown, said)
 
 
 def test_nothing_shown_is_nothing_said() -> None:
