@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vpntun.control.server import path_beside, socket_path
-from vpntun.errors import NoSuchTunnel, PrivilegeError, VpntunError
+from vpntun.errors import NoSuchTunnel, PrivilegeError, RequestRefused, VpntunError
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.folders import run_folder
 from vpntun.serving.listening import listens_here, other_end
@@ -62,7 +62,7 @@ class ControlClient:
         self._http.close()
 
     def ask(self, method: str, target: str) -> dict[str, Any]:
-        """Send a request and return the answer. Raises VpntunError if the tunnel refuses, does not answer, or ends."""
+        """Send a request and return the answer. Raises RequestRefused, or VpntunError if the tunnel does not answer."""
         return self._read(self._request(method, target))
 
     def stream(self, method: str, target: str) -> Iterator[bytes]:
@@ -98,7 +98,7 @@ class ControlClient:
         with self._explained():
             answer = json.loads(response.read())
         if response.status >= 400:
-            raise VpntunError(f"{self.interface} refuses: {answer.get('error')}")
+            raise RequestRefused(f"{self.interface} refuses: {answer.get('error')}")
         return dict(answer)
 
     @contextmanager
