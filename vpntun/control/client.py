@@ -51,6 +51,7 @@ class ControlClient:
         self.process, _ = other_end(self._socket)
         self._http = HTTPConnection("vpntun")
         self._http.sock = self._socket
+        self._http.auto_open = 0  # or it would look for a host of this name once the tunnel has ended
         self._response: HTTPResponse | None = None
 
     def __enter__(self) -> ControlClient:
