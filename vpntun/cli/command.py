@@ -14,8 +14,8 @@ import click
 from click.core import ParameterSource
 
 from vpntun import __version__
+from vpntun.cli.commands import Commands
 from vpntun.cli.run_options import FILE, add_run_options, serve
-from vpntun.cli.wg_quick import Commands
 from vpntun.config import values
 from vpntun.config.file import read_peers
 from vpntun.config.keyfile import default_path
