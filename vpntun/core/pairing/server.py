@@ -3,7 +3,7 @@
 A try is a wrong proof of a client. Callers that say nothing, break off or send rubbish cost none: before its proof a
 caller has learned nothing about the code, and the server has computed little.
 
-The first caller with a right proof claims the pairing for ten seconds. Meanwhile all other proofs are refused unread, so
+The first caller with a right proof claims the pairing for ten seconds. Meanwhile all other proofs are refused unread:
 no second caller is told the same, and wrong codes cannot end the pairing while its client makes ready. The client may
 send READY over another connection, if its first one was lost.
 """
