@@ -31,7 +31,7 @@ from vpntun.core.pairing.server import (
 from vpntun.crypto.pairing import PairingCode, check_installed, new_code, shown
 from vpntun.errors import BadPacket, KeyFileError, PairingFailed
 from vpntun.pairing.interrupts import Interrupted
-from vpntun.pairing.terminal import tell_paired
+from vpntun.pairing.terminal import tell_broken_off, tell_paired
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.log import tell
 from vpntun.runtime.loop import Loop
@@ -101,8 +101,8 @@ class PairingListener:
 
     def explain_break(self) -> None:
         """Say what the other end may have, if it had the right code but this end has not written its key."""
-        if self._server.has_agreed and not self._is_written:
-            tell("no key was written here; if the other end has made a key file just now, remove it there")
+        if self._server.has_agreed:
+            tell_broken_off(self._path)
 
     def close(self) -> None:
         """Close every socket."""

@@ -5,6 +5,7 @@ The code goes to a terminal and nowhere else: not to a log, a file or a journal.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +57,12 @@ def tell_paired(where: str, path: Path, secret: bytes) -> None:
     tell(
         "paired with %s: the server is %s, the client %s; the key is in %s", where, shared.server4, shared.client4, path
     )
+
+
+def tell_broken_off(path: Path) -> None:
+    """Say that the other end may have a key, unless this end has it, too: a signal may come just after that."""
+    if not os.path.lexists(path):
+        tell("no key was written here; if the other end has made a key file just now, remove it there")
 
 
 def _answer_to(question: str) -> bytes:
