@@ -25,10 +25,9 @@ OPEN, ANSWER, CLIENT_KNOWS, SERVER_KNOWS, READY, WRITTEN = range(1, 7)
 
 @pytest.fixture(autouse=True)
 def _log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what both ends say, and how long they wait short."""
+    """Keep what both ends say."""
     caplog.set_level("INFO", "vpntun")
     monkeypatch.setattr("vpntun.runtime.log.log.propagate", True)
-    monkeypatch.setattr(calling, "SECONDS_TO_SETTLE", 0.3)
 
 
 @pytest.fixture
