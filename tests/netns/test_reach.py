@@ -154,3 +154,18 @@ def test_a_short_name_is_called_only_with_a_clients_options(lab: Lab) -> None:
     assert (status, "-k or -p" in said) == (3, True), said
     found = findings(lab, "localhost", "-p", "9", "--transport", "tcp", "-k", lab.key)
     assert "refuses TCP" in found["TCP"]["text"]
+
+
+def test_a_file_whose_tunnel_does_not_run_has_its_peers_called(lab: Lab) -> None:
+    file = lab.folder / "office.conf"
+    file.touch(mode=0o600)
+    file.write_text(f"[Interface]\nSharedKey = {lab.key}\nRole = client\n\n[Peer]\nEndpoint = {lab.b.four}:{PORT}\n")
+    command = (sys.executable, "-m", "vpntun", "doctor", "--json", file)
+
+    def said() -> dict[str, str]:
+        found = json.loads(lab.a.run(*command, check=False, timeout=100).stdout)["findings"]
+        return verdicts({each["check"]: each for each in found if each["about"] == "office"})
+
+    assert (said()["UDP"], said()["TCP"]) == ("failed", "failed")
+    start_server(lab)
+    assert (said()["UDP"], said()["TCP"]) == ("ok", "ok")

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,17 @@ from vpntun.doctor.inside.other_end import checks_of_other_ends
 from vpntun.doctor.keys import examine_key
 from vpntun.doctor.machine import examine_machine
 from vpntun.doctor.program import examine_program
-from vpntun.doctor.reach.target import Target, checks_of_target
+from vpntun.doctor.reach.links import examine_links
+from vpntun.doctor.reach.target import SECONDS_OF_CALLS, Target, checks_of_target, targets_of
 from vpntun.doctor.report import UNLIMITED, heading, lines_of, summary
-from vpntun.doctor.tunnel import check_of_file, check_of_running
+from vpntun.doctor.tunnel import check_of_file, check_of_running, read_quietly
 from vpntun.errors import CheckFailed, ConfigurationError, PrivilegeError, VpntunError
 from vpntun.runtime.log import open_log
 from vpntun.types import TRANSPORTS, Transport
 
 COLOURS: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "cyan"}
+MOST_CALLED = 4
+"""Peers of a configuration file that are called."""
 PATIENCE = 3.0
 """Seconds to wait for each answer of a tunnel."""
 
@@ -46,7 +50,13 @@ PATIENCE = 3.0
 @click.command()
 @click.argument("subject", metavar="[INTERFACE|FILE|NAME|HOST]", required=False)
 @click.option("-k", "--key", type=FILE, metavar="FILE", help="Shared key file to examine (default: the usual one).")
-@click.option("-p", "--port", type=int, metavar="PORT", help=f"Port of HOST to call (default: {DEFAULT_PORT}).")
+@click.option(
+    "-p",
+    "--port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help=f"Port of HOST to call (default: {DEFAULT_PORT}).",
+)
 @click.option("--private-key", type=FILE, metavar="FILE", help="WireGuard private key file to call HOST with.")
 @click.option("--peer", metavar="PUBLICKEY", help="Public key of HOST.")
 @click.option("--psk", type=FILE, metavar="FILE", help="Preshared key file of HOST.")
@@ -107,8 +117,25 @@ def checks_of_tunnel(called: str) -> Iterator[Check]:
     is_running = interface in running
     if path is not None:
         yield check_of_file(path, interface, KernelHost(), is_running=is_running)
+    if path is not None and not is_running:
+        yield Check("reach", partial(_examine_calls, path, interface), interface, SECONDS_OF_CALLS)
     if is_running:
         yield from _checks_of_running(interface)
+
+
+def _examine_calls(path: Path, interface: str) -> Iterator[Finding]:
+    """Call the peers that a configuration file names, as the tunnel would. What is wrong with the file is said before.
+
+    A server, which calls nobody, gets no finding.
+    """
+    with suppress(VpntunError):
+        tunnel, _ = read_quietly(path, interface)
+        for target, keys in islice(targets_of(tunnel), MOST_CALLED):
+            yield from examine(checks_of_target(target, partial(_same, keys), _tunnel_with))
+
+
+def _same(keys: Keys) -> Keys:
+    return keys
 
 
 def _checks_of_running(interface: str) -> Iterator[Check]:
@@ -116,6 +143,7 @@ def _checks_of_running(interface: str) -> Iterator[Check]:
     request = partial(_request, interface)
     others = checks_of_other_ends(interface, request)
     yield check_of_running(interface, partial(request, "GET"), KernelHost())
+    yield Check("link", partial(examine_links, request), interface)
     yield from others
 
 

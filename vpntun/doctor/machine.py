@@ -55,6 +55,11 @@ def examine_machine() -> Iterator[Finding]:
     return judge(read_facts())
 
 
+def examine_udp() -> Iterator[Finding]:
+    """Examine what the kernel does for UDP sockets. That is quick, and takes no right."""
+    return _udp(_has_option(UDP_SEGMENT, 0), _has_option(UDP_GRO, 1))
+
+
 def read_facts() -> MachineFacts:
     """Read what the checks judge by."""
     problem, features = None, 0
@@ -82,13 +87,17 @@ def judge(facts: MachineFacts) -> Iterator[Finding]:
     yield _right(facts)
     if facts.problem is None:
         yield from _device(facts)
-    if facts.cuts:
+    yield from _udp(facts.cuts, facts.coalesces)
+
+
+def _udp(cuts: bool, coalesces: bool) -> Iterator[Finding]:
+    if cuts:
         yield ok("UDP_SEGMENT", "the kernel cuts a burst into datagrams")
     else:
         yield warning(
             "UDP_SEGMENT", "the kernel does not cut bursts: each datagram takes a call", "use Linux 4.18 or newer"
         )
-    if facts.coalesces:
+    if coalesces:
         yield ok("UDP_GRO", "the kernel coalesces datagrams that arrive together")
     else:
         yield warning(

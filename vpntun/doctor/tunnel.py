@@ -82,16 +82,21 @@ def _examine_file(path: Path, interface: str, host: Host, *, is_running: bool) -
 
 def _read(path: Path, interface: str, read: list[Tunnel]) -> Iterator[Finding]:
     """Read a file, and append its tunnel to `read`. What is logged meanwhile becomes a warning."""
+    tunnel, notices = read_quietly(path, interface)
+    read.append(tunnel)
+    for text in notices:
+        yield warning("configuration", *parts_of(VpntunError(text)))
+    yield ok("configuration", f"{path} has {len(tunnel.peers)} peer{'s' * (len(tunnel.peers) != 1)} and no errors")
+
+
+def read_quietly(path: Path, interface: str) -> tuple[Tunnel, list[str]]:
+    """Read a file; return its tunnel, and what would be logged. Raises VpntunError."""
     notices = _Notices()
     former, log.handlers = log.handlers, [notices]
     try:
-        tunnel = read_file(path, interface)
+        return read_file(path, interface), notices.texts
     finally:
         log.handlers = former
-    read.append(tunnel)
-    for text in notices.texts:
-        yield warning("configuration", *parts_of(VpntunError(text)))
-    yield ok("configuration", f"{path} has {len(tunnel.peers)} peer{'s' * (len(tunnel.peers) != 1)} and no errors")
 
 
 def checks_of(subject: Subject, host: Host) -> Iterator[Check]:

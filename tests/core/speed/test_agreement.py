@@ -56,6 +56,12 @@ def test_these_are_no_demands(content: dict[str, Any]) -> None:
     assert Demand.parse(content) is None
 
 
+@pytest.mark.parametrize("field", ["bytes", "rate", "sent", "lost"])
+@pytest.mark.parametrize("value", [10**400, 1e300, -1, True, float("inf"), float("nan")])
+def test_a_number_that_cannot_be_is_no_state(field: str, value: object) -> None:
+    assert State.parse({**State(True, 1, 1.0, 1, 1).pack(), field: value}) is None
+
+
 def test_a_rate_without_a_fraction_is_a_rate() -> None:
     assert State.parse({"running": True, "bytes": 1, "rate": 0}) == State(True, 1, 0.0)
 

@@ -122,7 +122,7 @@ def test_forwarding_matters_for_what_the_peer_routes_here_beyond_the_tunnel() ->
 def test_the_checks_examine_only_the_way_to_the_peer() -> None:
     names = {check.name for check in checks_of_half(ONE_PEER, [], FakeHost())}
     assert names == {
-        *("program", "offloads", "clock", "route to peer", "MTU", "forwarding", "rp_filter", "firewall"),
+        *("program", "kernel", "offloads", "clock", "route to peer", "MTU", "forwarding", "rp_filter", "firewall"),
     }
 
 

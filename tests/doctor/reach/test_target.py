@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.datapath.ends import ALICE, BOB, PSK
-from vpntun.config.tunnel import Keys
+from tests.datapath.ends import ALICE, BOB, CAROL, PSK
+from vpntun.config.peer import PeerSettings
+from vpntun.config.tunnel import Keys, Tunnel
 from vpntun.doctor.examination import examine
 from vpntun.doctor.finding import Finding
 from vpntun.doctor.reach import target
-from vpntun.doctor.reach.target import Target, checks_of_target, judge_failed_name, judge_name
+from vpntun.doctor.reach.target import Target, checks_of_target, judge_failed_name, judge_name, targets_of
 from vpntun.errors import KeyFileError
 
 KEYS = Keys(ALICE, BOB.public, PSK)
@@ -71,3 +72,11 @@ def test_bad_keys_are_a_finding() -> None:
     (finding,) = found("192.0.2.1", keys=None)
     assert (finding.verdict, finding.text, finding.remedy) == ("failed", "there is no key", "make one")
     assert finding.about == "192.0.2.1 port 9"
+
+
+def test_the_peers_that_a_tunnel_calls_are_its_targets() -> None:
+    called = PeerSettings(BOB.public, (), PSK, host="office.example", port=7, transport="auto", is_vpntun=True)
+    waiting = PeerSettings(CAROL.public, ())
+    tunnel = Tunnel("tun3", ALICE, (waiting, called), None, None)
+    assert list(targets_of(tunnel)) == [(Target("office.example", 7, "auto", True), KEYS)]
+    assert list(targets_of(Tunnel("tun3", None, (called,), None, None))) == []

@@ -28,6 +28,9 @@ from typing import Any, Literal, cast, get_args
 LONGEST = 30
 """Seconds of a test in one direction."""
 
+MOST = 1 << 64
+"""No number here is as large. A larger one from a peer may be too large for a float, or to be written."""
+
 BUSY, TOO_OFTEN, NO_SUCH_TEST, BAD_REQUEST = "busy", "too often", "no such test", "bad request"
 REFUSALS = {
     BUSY: "the peer runs another speed test: try again in a minute",
@@ -54,9 +57,7 @@ class Demand:
             return None
         demand = cls(cast(Order, do), cast(int, test), cast(int, seconds))
         begins = demand.do in ("receive", "send")
-        if demand.test >= 1 << 64 or (begins and not 1 <= demand.seconds <= LONGEST):
-            return None
-        return demand
+        return None if begins and not 1 <= demand.seconds <= LONGEST else demand
 
     def pack(self) -> dict[str, Any]:
         """The body of the request."""
@@ -102,8 +103,8 @@ def explain_refusal(content: Mapping[str, Any]) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST
 
 
 def _is_share(value: object) -> bool:
-    return isinstance(value, float) and 0 <= value < float("inf")
+    return isinstance(value, float) and 0 <= value < MOST

@@ -29,6 +29,7 @@ from vpntun.doctor.examination import Check, examine
 from vpntun.doctor.finding import Finding, failed, ok
 from vpntun.doctor.forwarding import FORWARDS, examine_filter, examine_firewall
 from vpntun.doctor.host import Host
+from vpntun.doctor.machine import examine_udp
 from vpntun.doctor.program import judge, program_facts
 from vpntun.doctor.routes import examine_endpoints, examine_mtu
 from vpntun.doctor.running import examine_device
@@ -40,9 +41,10 @@ MOST_FINDINGS = 24
 MOST_NETWORKS = 20
 LONGEST_TEXT = 400
 FIELDS_OF_THE_LINK = (
-    *("endpoint", "carrier", "carrier_reason", "state", "data_verified", "data_verified_age"),
-    *("latest_handshake_age", "latest_received_age", "received_bytes", "sent_bytes", "round_trip", "loss", "span"),
-    *("protected", "path_mtu", "delivered_rate", "datagrams_sent", "datagrams_lost", "drops"),
+    *("endpoint", "carrier", "state", "carrier_up", "carrier_reason", "handshake_fresh", "data_verified"),
+    *("data_verified_age", "latest_handshake_age", "latest_received_age", "received_bytes", "sent_bytes"),
+    *("round_trip", "loss", "span", "protected", "path_mtu", "delivered_rate", "datagrams_sent", "datagrams_lost"),
+    *("records_restored", "records_unfinished", "drops"),
 )
 
 
@@ -105,6 +107,7 @@ def checks_of_half(subject: Subject, wanted: Iterable[Network], host: Host) -> I
     """Yield the checks that a peer may have made. `wanted`: the networks that it routes to this end."""
     looks: dict[str, Callable[[], Iterable[Finding]]] = {
         "program": _examine_program,
+        "kernel": examine_udp,
         "offloads": partial(examine_device, subject),
         "clock": examine_clock,
         "route to peer": partial(examine_endpoints, subject, host),

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from vpntun.config.tunnel import Keys
+from vpntun.config.tunnel import Keys, Tunnel
 from vpntun.doctor.examination import Check
 from vpntun.doctor.finding import Finding, failed, ok, skipped, warning
 from vpntun.doctor.reach.call import Called, call_by_tcp, call_by_udp
@@ -65,6 +65,16 @@ def checks_of_target(target: Target, read_keys: Callable[[], Keys], in_use: InUs
     about = f"{target.host} port {target.port}"
     yield Check("name", reach.examine_name, about, SECONDS_OF_A_NAME)
     yield Check("reach", reach.examine_calls, about, SECONDS_OF_CALLS)
+
+
+def targets_of(tunnel: Tunnel) -> Iterator[tuple[Target, Keys]]:
+    """Yield the peers that a configured tunnel calls, with the keys to call them."""
+    if tunnel.identity is None:
+        return
+    for peer in tunnel.peers:
+        if peer.host is not None:
+            target = Target(peer.host, peer.port, peer.transport, peer.is_vpntun)
+            yield target, Keys(tunnel.identity, peer.public, peer.psk)
 
 
 class _Reach:
