@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.watch.fake_tunnel import FakeTunnel
+from vpntun.watch import poller as poller_module
 from vpntun.watch.poller import ENDED, Poller, Report
 
 SOON, INTERVAL = 20.0, 0.05
@@ -75,7 +76,7 @@ def test_a_suspended_tunnel_holds_up_the_poller_alone(tunnel: FakeTunnel, report
 
 
 def test_a_suspended_tunnel_is_never_said_to_have_ended(tunnel: FakeTunnel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vpntun.watch.poller.PATIENCE", 0.2)
+    monkeypatch.setattr(poller_module, "PATIENCE", 0.2)
     os.kill(tunnel.process, signal.SIGSTOP)
     reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
     poller = Poller(tunnel.interface, INTERVAL, reports.put)
