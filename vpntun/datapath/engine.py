@@ -114,7 +114,7 @@ class Engine:
         """Watch the device and the carriers from now on, and relay, with the MTU that the device has now."""
         if self._own_addresses is not None:
             relay = Relay(self.mtu, self.routes, self._bundler, self._own_addresses, self.loop.time)
-            self._relay = self._delivery.relay = relay
+            self._relay = relay
             self.tap.relay_through(relay)
         self.loop.watch(self.device.fileno(), self._outbound.read_device)
         for carrier in self._carriers.values():
