@@ -143,6 +143,24 @@ def test_three_unanswered_probes_outweigh_a_young_proof(met: Two) -> None:
     assert states_of(met.alice.link) == ("udp", True, False)
 
 
+def test_an_answer_that_takes_far_longer_than_the_last_is_a_proof_too(met: Two) -> None:
+    link = met.alice.link
+    verified(met)
+    met.loop.pass_time(INTERVAL)
+    link.handle_deadline()
+    met.wire.to_right.take()
+    assert link.verify()
+    messages = met.wire.to_right.take()
+    for _ in range(4):
+        met.loop.pass_time(1.0)
+        link.handle_deadline()
+        assert link.deadline > met.loop.now
+    for message in messages:
+        met.bob.take(message, met.wire.to_left)
+    met.wire.run()
+    assert states_of(link) == ("udp", True, True)
+
+
 def test_however_many_ask_a_peer_gets_one_probe_a_second(met: Two) -> None:
     met.loop.pass_time(1.0)
     met.wire.to_right.take()
