@@ -81,7 +81,7 @@ class Probes:
 
     @property
     def timeout(self) -> float:
-        """Seconds after which a probe is given up, unless it verifies: then a late answer is as good as an early one."""
+        """Seconds after which a probe is given up, unless it verifies; then it may take the longest time."""
         if not self.round_trip:
             return LONGEST_TIMEOUT
         return min(LONGEST_TIMEOUT, max(SHORTEST_TIMEOUT, 3 * self.round_trip))
