@@ -5,8 +5,8 @@
     handshake fresh    there is a session, under 180 s old
     data verified      the carrier is up and the handshake is fresh, and within the last interval something has proven
                        that data arrives. With a vpntun that is an ECHO, or a REPORT that counts more than the one
-                       before. Any other WireGuard proves it by any authenticated message. Nothing contradicts it: data
-                       that waits for a sign of life for 15 s, or PROBEs without an answer
+                       before. Any other WireGuard proves it by any authenticated message. Two things refute a proof:
+                       data that has waited 15 s for a sign of life, and three PROBEs without an answer
 
 The interval is 30 s, or that of the persistent keepalive and 5 s if that is longer. An idle link proves nothing, so its
 data is no longer verified after the interval. `Link.verify` asks for a proof.
