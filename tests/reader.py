@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.documents import Step, blocks, steps
@@ -105,6 +106,11 @@ class Reader:
         machine, where = self.machines[step.prompt[:-1]], step.prompt[:-1]
         command = [sys.executable, "-m", *shlex.split(step.command)]
         return Terminal(machine.enter(command, binds=self._binds(where)), columns=200, env=self._environment())
+
+    def shell(self, where: str, command: Sequence[str]) -> Terminal:
+        """Open a terminal on a machine with a shell in it, whose prompt is that of the documents."""
+        env = {**self._environment(), "PS1": f"{where}# "}
+        return Terminal(self.machines[where].enter(command, binds=self._binds(where)), env=env, cwd=self.home)
 
     def translated(self, text: str) -> str:
         """Return a text of the documents with this lab's addresses and keys."""

@@ -20,6 +20,7 @@ from tests.documents import Step, blocks, steps
 from tests.netns.lab import STARTED, Lab, far, state_folders, sweep, until, why_not
 from tests.netns.test_ecn import watching
 from tests.reader import WIREGUARD, Reader
+from tests.shells import Shells, labels
 from tests.terminal import Terminal
 from vpntun.capture.reading import CaptureReader
 from vpntun.wire.ip import tos_of
@@ -63,6 +64,16 @@ def test_a_key_of_its_own(reader: Reader) -> None:
     (reader.roots["remote"] / "etc/vpntun").mkdir(mode=0o700)
     reader.follow("key-of-its-own")
     reader.lab.ping(reader.lab.a, reader.lab.b.address_of("tun4"))
+
+
+@pytest.mark.netns
+def test_the_tour_of_daily_use(reader: Reader) -> None:
+    for tool in ("curl", "nft", "tshark"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    with Shells(reader) as shells:
+        for block in blocks("tour"):
+            shells.type(block)
 
 
 @pytest.mark.netns
@@ -236,21 +247,16 @@ def test_watching(reader: Reader) -> None:
     *before, live = steps(first)
     for step in before:
         reader.take(step)
-    wanted = [_labels(line) for line in live.output if line and not line.strip().startswith(SOMETIMES)]
+    wanted = [labels(line) for line in live.output if line and not line.strip().startswith(SOMETIMES)]
     command = reader.lab.a.enter(["sh", "-ec", live.command], binds=reader._binds("local"))
     with Terminal(command, env=reader._environment()) as terminal:
-        terminal.until(lambda: all(each in map(_labels, terminal.lines) for each in wanted), f"for {wanted}")
+        terminal.until(lambda: all(each in map(labels, terminal.lines) for each in wanted), f"for {wanted}")
         terminal.type("q")
         assert terminal.wait() == 0
     [log] = steps(second)
     twice = reader.run(reader.lab.a, "local", f"cd ~; {log.command.replace('--watch 5', '--watch 0.5')} | head -n 10")
     assert twice.count("handshake") == 2
     assert (reader.home / "tun11.log").read_text().startswith(twice)
-
-
-def _labels(line: str) -> list[str]:
-    """Return the words of a line of the live view, without values and units."""
-    return [word for word in line.split() if re.fullmatch("[a-z-]{4,}|up|down|q|UDP|MTU|tun11", word)]
 
 
 @pytest.mark.netns

@@ -2,7 +2,7 @@
 
     one test at a time in the whole process, and ten in quick succession, then one in ten seconds
     at most 30 s in each direction
-    a test ends once its asker has asked for its state for the last time 2 s ago (5 s, if this end receives)
+    a test ends if its asker has not asked for its state for 2 s (5 s, if this end receives)
 
 The end of a test can be asked for until the next one begins.
 """
@@ -57,10 +57,6 @@ class Answering:
         if demand.do == "stop":
             self._close()
         return self._state_of(trial).pack()
-
-    def close(self) -> None:
-        """End the test that goes on."""
-        self._close()
 
     def _begin(self, link: Link, demand: Demand) -> Mapping[str, Any]:
         if self._is_open or not self._may_begin():

@@ -1,0 +1,69 @@
+"""Links of a running tunnel: each state that a status may show is judged, and answers are awaited a moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vpntun.doctor.reach import links
+from vpntun.doctor.reach.links import examine_links, judge_links
+from vpntun.errors import VpntunError
+
+
+def peer(state: str = "connected", name: str = "office", **fields: Any) -> dict[str, Any]:
+    given = {"carrier": "udp", "carrier_reason": "it answered first", "round_trip": 0.0123, "data_verified": True}
+    return {"name": name, "public_key": f"key of {name}", "state": state, **given, **fields}
+
+
+@pytest.mark.parametrize(
+    ("given", "silent", "verdict", "words"),
+    [
+        (peer(), False, "ok", "office is connected by UDP, with a round trip of 12.3 ms"),
+        (peer(round_trip=None), False, "ok", "office is connected by UDP"),
+        (peer(), True, "failed", "answers no probe"),
+        (peer("one-way"), False, "failed", "nothing that this end sends arrives at office"),
+        (peer("connecting", carrier_reason="no answer over UDP or TCP"), False, "failed", "no answer over UDP or TCP"),
+        (peer(carrier="tcp", carrier_reason="no UDP answer"), False, "warning", "UDP was tried and not answered"),
+        (peer("waiting"), False, "ok", "office has not called lately"),
+        (peer("waiting", ""), False, "ok", "the peer has not called lately"),
+    ],
+)
+def test_each_state_has_its_finding(given: dict[str, Any], silent: bool, verdict: str, words: str) -> None:
+    (finding,) = judge_links([given], {given["public_key"]} if silent else set())
+    assert (finding.check, finding.verdict) == ("link", verdict)
+    assert words in finding.text
+    assert (verdict == "ok") == (not finding.remedy)
+
+
+def test_many_healthy_peers_share_a_line() -> None:
+    peers = [peer(name=str(number)) for number in range(20)] + [peer("waiting", str(number)) for number in range(3)]
+    assert [finding.text for finding in judge_links(peers, set())] == [
+        "20 peers are connected",
+        "3 peers have not called lately",
+    ]
+
+
+@pytest.mark.parametrize(("answers_after", "verdict"), [(0, "ok"), (3, "ok"), (10**9, "failed")])
+def test_answers_are_awaited_for_a_moment(answers_after: int, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "SECONDS_BETWEEN", 0.001)
+    monkeypatch.setattr(links, "SECONDS_TO_VERIFY", 30 if verdict == "ok" else 0.05)
+    asked = []
+
+    def request(method: str, target: str) -> dict[str, Any]:
+        asked.append(f"{method} {target}")
+        if method == "POST":
+            return {"awaited": ["key of office"]}
+        return {"peers": [peer(data_verified=len(asked) > answers_after)]}
+
+    assert [finding.verdict for finding in examine_links(request)] == [verdict]
+    assert asked[:2] == ["POST /v1/verify", "GET /v1/status"]
+
+
+def test_a_tunnel_that_cannot_verify_is_judged_by_its_status() -> None:
+    def request(method: str, target: str) -> dict[str, Any]:
+        if method == "POST":
+            raise VpntunError("there is no /v1/verify")
+        return {"peers": [peer(data_verified=None)]}
+
+    assert [finding.verdict for finding in examine_links(request)] == ["ok"]
