@@ -17,7 +17,8 @@
     echoed     the ECHO with that token came from the place the PROBE was sent to: it is answered, once, and the round
                trip is measured. An ECHO from elsewhere shows nothing about the path tried, and the PROBE still awaits
                its answer
-    expired    the PROBE is given up after three smoothed round trips without an answer, 1 s at least and 5 s at most
+    expired    the PROBE is given up after three smoothed round trips without an answer, 1 s at least and 5 s at most.
+               One that verifies always has 5 s, because a late answer proves as much as an early one
 
 A place is any hashable by which the caller compares paths: an endpoint, a connection. A PROBE moves no endpoint. At
 most 16 await their answer; the oldest is given up for the next. Lengths are bytes of UDP payload, times seconds of the
