@@ -230,9 +230,10 @@ class Link(SendingLink):
 
     def verify(self) -> bool:
         """Ask a vpntun whether data arrives, at most once a second. Return whether its answer is awaited."""
-        now = self._loop.now
-        self.act(self.records.verify(now))  # without events, too: an answer may be missing by now, which is a state
-        return self.records.can_verify(now) and self.records.verification.is_awaited
+        now, verification = self._loop.now, self.records.verification
+        if (events := self.records.verify(now)) or verification.is_awaited:  # its absence may be a state by now
+            self.act(events)
+        return self.records.can_verify(now) and verification.is_awaited
 
     # Changes by the operator
 
