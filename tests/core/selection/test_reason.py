@@ -52,7 +52,11 @@ def test_a_carrier_without_an_alternative_is_the_operators_choice(carrier: Carri
 
 
 def test_a_server_leaves_the_choice_to_the_peer() -> None:
-    assert reason_of_server(None, is_heard=False).text == "the peer has not called"
-    assert reason_of_server("udp", is_heard=False).text == "the peer was there before"
-    assert reason_of_server("tcp", is_heard=True).text == "the peer called by it"
-    assert reason_of_server(None, is_heard=True).text == "the peer's connection has closed"
+    assert reason_of_server("udp", is_heard=False, has_closed=False).text == "the peer was there before"
+    assert reason_of_server("tcp", is_heard=True, has_closed=True).text == "the peer called by it"
+
+
+def test_a_server_without_a_carrier_tells_a_call_under_way_from_one_that_has_ended() -> None:
+    assert reason_of_server(None, is_heard=False, has_closed=False).text == "the peer has not called"
+    assert reason_of_server(None, is_heard=True, has_closed=False).text == "the peer's handshake is incomplete"
+    assert reason_of_server(None, is_heard=True, has_closed=True).text == "the peer's connection has closed"

@@ -20,6 +20,7 @@ ANSWERS_AGAIN = Reason("it answers again")
 CALLED_BY_IT = Reason("the peer called by it")
 NOT_HEARD_YET = Reason("the peer was there before")
 HAS_NOT_CALLED = Reason("the peer has not called")
+IS_CALLING = Reason("the peer's handshake is incomplete")
 HAS_CLOSED = Reason("the peer's connection has closed")
 NO_ADDRESS = Reason("no address of the peer is known")
 
@@ -65,8 +66,13 @@ class ReasonsOfClient:
         return self._unanswered_since if self._unanswered_since != NEVER else None
 
 
-def reason_of_server(carrier: CarrierName | None, *, is_heard: bool) -> Reason:
-    """Return why a carrier is in use at an end that is called. `is_heard`: whether the peer has ever been heard."""
-    if carrier is None:
-        return HAS_CLOSED if is_heard else HAS_NOT_CALLED
-    return CALLED_BY_IT if is_heard else NOT_HEARD_YET
+def reason_of_server(carrier: CarrierName | None, *, is_heard: bool, has_closed: bool) -> Reason:
+    """Return why a carrier is in use at an end that is called, or why none is.
+
+    `is_heard`: whether the peer has ever been heard. `has_closed`: whether its connection has closed since.
+    """
+    if carrier is not None:
+        return CALLED_BY_IT if is_heard else NOT_HEARD_YET
+    if has_closed:
+        return HAS_CLOSED
+    return IS_CALLING if is_heard else HAS_NOT_CALLED
