@@ -31,6 +31,16 @@ def test_over_tcp_the_time_counts_from_the_first_question_that_udp_left_unanswer
     assert reasons.reason("tcp", has_address=True) == Reason("no UDP answer", 500.0)
 
 
+def test_the_time_without_any_answer_counts_from_the_search_after_the_last_one(reasons: ReasonsOfClient) -> None:
+    reasons.asked(10.0)
+    reasons.settled("tcp")
+    reasons.asked(7200.0)  # the connection has closed
+    reasons.asked(7260.0)
+    assert reasons.reason(None, has_address=True) == Reason("no answer over UDP or TCP", 7200.0)
+    reasons.settled("tcp")
+    assert reasons.reason("tcp", has_address=True) == Reason("no UDP answer", 10.0)
+
+
 def test_udp_that_answers_again_keeps_that_reason_until_the_link_leaves_it(reasons: ReasonsOfClient) -> None:
     reasons.asked(10.0)
     reasons.settled("tcp")
