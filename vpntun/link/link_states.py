@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from vpntun.core.endpoint import Endpoint
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.reason import Reason
 from vpntun.core.wireguard.peer import Peer
@@ -35,10 +34,6 @@ class Observed(Protocol):
     refused_since: float
 
     @property
-    def endpoint(self) -> Endpoint | None:
-        """Where the peer is reached now."""
-
-    @property
     def now(self) -> float:
         """The time at which this turn of the loop began."""
 
@@ -49,7 +44,7 @@ class Observed(Protocol):
 
 def carrier_of(link: Observed) -> CarrierName | None:
     """Return the carrier by which messages can be sent to the peer; None if none is up."""
-    endpoint = link.endpoint
+    endpoint = link.peer.endpoint
     if endpoint is None or not endpoint.is_open or link.refused_since != NEVER:
         return None
     return endpoint.carrier
@@ -70,14 +65,15 @@ def interval_of(link: Observed) -> float:
 def proof_holds(link: Observed) -> bool:
     """Return whether there is a proof within the last interval, which nothing contradicts."""
     now, records = link.now, link.records
-    if now - proven_at(link) >= interval_of(link):
+    age = now - proven_at(link)
+    if age >= INTERVAL and age >= interval_of(link):
         return False
     return not (link.peer.timers.is_silent(now) or records.nothing_arrives or records.verification.is_doubted(now))
 
 
 def reason_of_carrier(link: Observed) -> Reason:
     """Return why the carrier in use was chosen, or why there is none."""
-    if link.refused_since != NEVER and link.endpoint is not None:
+    if link.refused_since != NEVER and link.peer.endpoint is not None:
         return Reason(REFUSED, link.refused_since)
     return link.chosen_because
 
