@@ -231,8 +231,7 @@ class ControlledPeer(ABC):
             return []
         message = memoryview(bytearray(len(wanted.record) + DATA_OVERHEAD))
         session.seal_into(wanted.record, message)
-        if endpoint == self.peer.endpoint:  # elsewhere it keeps no router's mapping of the path in use alive
-            self.peer.timers.authenticated_sent(now)
+        self.peer.timers.authenticated_sent(now)
         if wanted.size_matters:
             self.records.probe_sent(session.send_counter - 1)
             size = wanted.datagram or len(message)
