@@ -226,6 +226,20 @@ def test_the_error_for_a_tunnel_that_does_not_end_in_time_says_what_to_do(
     assert f"'kill -KILL {process}'" in said.err
 
 
+def test_a_client_whose_tunnel_has_ended_calls_nobody_else(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[object] = []
+    monkeypatch.setattr("socket.create_connection", lambda where, *_: called.append(where))
+    with running(STATUS) as process, client.ControlClient("tun3") as asked:
+        os.kill(process, signal.SIGSTOP)
+        killing = threading.Timer(0.2, os.kill, (process, signal.SIGKILL))
+        killing.start()
+        for _ in range(2):
+            with pytest.raises(VpntunError, match="ended before it answered"):
+                asked.ask("GET", "/v1/status")
+        killing.join()
+    assert called == []
+
+
 def test_a_tunnel_that_does_not_answer_is_said(run: Run, user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client.ControlClient.__init__, "__defaults__", (0.2,))
     with running(STATUS) as process:

@@ -169,7 +169,9 @@ def is_host(called: str, *, has_options: bool) -> bool:
     except ConfigurationError as error:
         if has_options or "." in called or ":" in called:
             return True
-        raise ConfigurationError(f"{error}; to call a machine of this name, give -k or -p as well") from None
+        raise ConfigurationError(
+            f"no tunnel {called} runs here, and {error}; to call a machine of this name, give -k or -p as well"
+        ) from None
     return False
 
 

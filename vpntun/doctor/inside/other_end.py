@@ -23,6 +23,8 @@ MOST_ASKED = 8
 MOST_FINDINGS = 40
 LARGEST_DIFFERENCE = 5.0
 """Seconds between the clocks of both ends beyond which a finding says so."""
+LEAST_LOSS = 0.0005
+"""What is printed as 0.1%; less is as good as nothing."""
 LARGEST_LOSS = 0.02
 ADVICE_ON_SILENCE = "if the peer is up, its answers are lost: 'vpntun show' tells of the loss on the path"
 
@@ -123,16 +125,14 @@ def _link(link: Mapping[str, Any]) -> Iterator[Finding]:
     if isinstance(mtu, int):
         parts.append(f"in datagrams of up to {mtu} bytes")
     lost = float(loss) if isinstance(loss, float | int) else None
-    if lost is not None:
+    if lost is not None and lost >= LEAST_LOSS:
         parts.append(f"and {lost:.1%} of them are lost")
     if endpoint is None:
         return
     if lost is not None and lost > LARGEST_LOSS:
-        yield warning(
-            "link from there", ", ".join(parts), "look for a bad cable, weak radio, or a full link on the way"
-        )
+        yield warning("way back", ", ".join(parts), "look for a bad cable, weak radio, or a full link on the way")
     else:
-        yield ok("link from there", ", ".join(parts))
+        yield ok("way back", ", ".join(parts))
 
 
 def _span(seconds: float) -> str:
