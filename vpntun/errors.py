@@ -104,6 +104,10 @@ class CannotAsk(VpntunError):
     """The peer cannot be asked anything inside the tunnel now."""
 
 
+class CannotTry(VpntunError):
+    """The peer has no other carrier that can be tried now."""
+
+
 class CannotTest(VpntunError):
     """A speed test cannot begin, or has failed."""
 

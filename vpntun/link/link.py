@@ -219,14 +219,19 @@ class Link(SendingLink):
             elif record[0] != PARITY:
                 self._note_sleep()
                 now = self._loop.time()
-                if record[0] == ECHO and self.test is not None:
-                    self.test.echo_arrived(Echo.parse(record).token, now)
+                if record[0] == ECHO:
+                    self._echo_arrived(Echo.parse(record).token, source, now)
                 self.act(self.records.received(session, record, source, now))
             elif (restored := self.records.restore(session, record, self._loop.now)) is not None:
                 # A relay changes packets in place, so they must be writable.
                 self._owner.deliver_bundle(self, memoryview(bytearray(restored)), source, ecn)
         except BadPacket as bad:
             self.drop(bad, source)
+
+    def _echo_arrived(self, token: int, source: Endpoint, now: float) -> None:
+        """Tell the speed test of an ECHO, which may answer a PROBE of the test."""
+        if self.test is not None:
+            self.test.echo_arrived(token, now)
 
     def verify(self) -> bool:
         """Ask a vpntun whether data arrives, at most once a second. Return whether its answer is awaited."""

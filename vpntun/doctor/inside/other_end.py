@@ -14,10 +14,8 @@ from urllib.parse import quote
 from vpntun import __version__
 from vpntun.doctor.examination import Check
 from vpntun.doctor.finding import Finding, Verdict, failed, ok, skipped, warning
+from vpntun.doctor.subject import Request
 from vpntun.errors import VpntunError
-
-Request = Callable[[str, str], Mapping[str, Any]]
-"""Sends a request to the running tunnel, by method and target. Raises VpntunError if the tunnel refuses."""
 
 SECONDS = 12.0
 SECONDS_BETWEEN = 0.1
