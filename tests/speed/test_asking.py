@@ -36,7 +36,7 @@ def test_both_directions_reach_the_rate_of_the_path(ends: Ends) -> None:
 
 
 def test_the_loss_of_each_direction_is_shown(ends: Ends) -> None:
-    ends.loss = 50
+    ends.loss = 0.02
     test = complete(ends, 4)
     assert test.status == "done"
     assert test.result["up"]["loss"] == pytest.approx(0.02, abs=0.01)
