@@ -104,13 +104,14 @@ def handshake_text(peer: Mapping[str, Any]) -> str:
 
 
 def data_text(peer: Mapping[str, Any]) -> str:
-    """Write whether data is known to arrive, for how long that has been so, and when it was last proven."""
-    proven = ago_text(peer["data_verified_age"])
-    state = f"{'verified' if peer['data_verified'] else 'not verified'}{_lasting(peer['data_verified_for'])}"
-    parts = [state, *([f"last proof {proven}"] if proven is not None else [])]
-    if peer["data_unanswered_for"]:
-        parts.append(f"no answer{_lasting(peer['data_unanswered_for'])}")
-    return ", ".join(parts)
+    """Write whether data is known to arrive, for how long that has been so or why not, and when it was last proven."""
+    is_verified, unanswered_for = peer["data_verified"], peer["data_unanswered_for"]
+    state, lasting = "verified" if is_verified else "not verified", _lasting(peer["data_verified_for"])
+    proof = f", last proof {ago_text(peer['data_verified_age'])}" if peer["data_verified_age"] is not None else ""
+    if not unanswered_for:
+        return f"{state}{lasting}{proof}"
+    silence = f"no answer{_lasting(unanswered_for)}"
+    return f"{state}{lasting}{proof}, {silence}" if is_verified else f"{state}: {silence}{proof}"
 
 
 def _lasting(seconds: int | None) -> str:
