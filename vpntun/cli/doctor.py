@@ -32,7 +32,7 @@ from vpntun.doctor.inside.other_end import checks_of_other_ends
 from vpntun.doctor.keys import examine_key
 from vpntun.doctor.machine import examine_machine
 from vpntun.doctor.program import examine_program
-from vpntun.doctor.reach.links import examine_links
+from vpntun.doctor.reach.links import SECONDS_OF_LINKS, examine_links
 from vpntun.doctor.reach.target import SECONDS_OF_CALLS, Target, checks_of_target, targets_of
 from vpntun.doctor.report import UNLIMITED, heading, lines_of, summary
 from vpntun.doctor.tunnel import check_of_file, check_of_running, read_quietly
@@ -143,7 +143,7 @@ def _checks_of_running(interface: str) -> Iterator[Check]:
     request = partial(_request, interface)
     others = checks_of_other_ends(interface, request)
     yield check_of_running(interface, partial(request, "GET"), KernelHost())
-    yield Check("link", partial(examine_links, request), interface)
+    yield Check("link", partial(examine_links, request), interface, SECONDS_OF_LINKS)
     yield from others
 
 

@@ -16,24 +16,23 @@ from vpntun.errors import VpntunError
 Request = Callable[[str, str], Mapping[str, Any]]
 """Sends a request to the running tunnel, by method and target. Raises VpntunError if the tunnel refuses."""
 
-SECONDS_TO_VERIFY = 2.0
+SECONDS_TO_VERIFY = 4.0
+"""Seconds to wait for the answers. Each second another PROBE is sent: one of a lossy path may be lost."""
 SECONDS_BETWEEN = 0.1
+SECONDS_OF_LINKS = 15.0
 NO_UDP = "no UDP answer"
 
 
 def examine_links(request: Request) -> Iterator[Finding]:
     """Ask all peers whether data arrives, wait a moment for the answers, and yield what the status says then."""
-    awaited: set[str] = set()
-    with suppress(VpntunError):  # an older version, or a tunnel without peers
-        awaited = set(request("POST", "/v1/verify")["awaited"])
+    silent: set[str] = set()
     end = time.monotonic() + SECONDS_TO_VERIFY
-    while True:
-        peers = request("GET", "/v1/status")["peers"]
-        missing = {peer["public_key"] for peer in peers if not peer.get("data_verified")} & awaited
-        if not missing or time.monotonic() >= end:
-            break
-        time.sleep(SECONDS_BETWEEN)
-    yield from judge_links(peers, missing)
+    with suppress(VpntunError):  # an older version, or a tunnel without peers
+        while silent := set(request("POST", "/v1/verify")["awaited"]):
+            if time.monotonic() >= end:
+                break
+            time.sleep(SECONDS_BETWEEN)
+    yield from judge_links(request("GET", "/v1/status")["peers"], silent)
 
 
 def judge_links(peers: Sequence[Mapping[str, Any]], silent: set[str]) -> Iterator[Finding]:
