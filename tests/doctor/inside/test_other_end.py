@@ -61,8 +61,18 @@ def test_a_refusal_is_passed_on() -> None:
     assert [finding.text for finding in judge({"refused": "no"}, 0.0, 1.0)] == ["not checked: it refuses: no"]
 
 
+def test_numbers_that_no_machine_has_are_left_out() -> None:
+    found = judged({**GOOD, "time": 10**400, "link": {**GOOD["link"], "loss": -(10**400), "path_mtu": 10**400}})
+    assert "clock" not in found
+    assert found["link from there"].text == "it reaches this end at 192.0.2.7:4000 by TCP"
+
+
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**400), 10**400)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
 )
 names = st.sampled_from(["refused", "version", "time", "link", "findings", "x"])

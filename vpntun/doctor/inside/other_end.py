@@ -15,6 +15,7 @@ from vpntun import __version__
 from vpntun.doctor.examination import Check
 from vpntun.doctor.finding import Finding, Verdict, failed, ok, skipped, warning
 from vpntun.errors import VpntunError
+from vpntun.wire.message import LARGEST
 
 Request = Callable[[str, str], Mapping[str, Any]]
 """Sends a request to the running tunnel, by method and target. Raises VpntunError if the tunnel refuses."""
@@ -25,6 +26,8 @@ MOST_ASKED = 8
 MOST_FINDINGS = 40
 LARGEST_DIFFERENCE = 5.0
 """Seconds between the clocks of both ends beyond which a finding says so."""
+LATEST = 1e12
+"""A later time in seconds is none that a clock has."""
 LARGEST_LOSS = 0.02
 ADVICE_ON_SILENCE = "if the peer is up, its answers are lost: 'vpntun show' tells of the loss on the path"
 
@@ -104,7 +107,7 @@ def finding_in(content: Any) -> Finding | None:
 
 def _clocks(there: Any, asked_at: float, answered_at: float) -> Iterator[Finding]:
     """Compare the clocks. The other end read its own between asking and answering."""
-    if isinstance(there, bool) or not isinstance(there, int | float):
+    if isinstance(there, bool) or not isinstance(there, int | float) or abs(there) > LATEST:
         return
     ahead = there - answered_at if there > answered_at else min(0.0, there - asked_at)
     if abs(ahead) <= LARGEST_DIFFERENCE:
@@ -122,9 +125,9 @@ def _link(link: Mapping[str, Any]) -> Iterator[Finding]:
     """Say how the link looks from there."""
     carrier, endpoint, loss, mtu = (link.get(name) for name in ("carrier", "endpoint", "loss", "path_mtu"))
     parts = [f"it reaches this end at {endpoint} by {str(carrier).upper()}"]
-    if isinstance(mtu, int):
+    if isinstance(mtu, int) and 0 < mtu <= LARGEST:
         parts.append(f"in datagrams of up to {mtu} bytes")
-    lost = float(loss) if isinstance(loss, float | int) else None
+    lost = float(loss) if isinstance(loss, float | int) and 0 <= loss <= 1 else None
     if lost is not None:
         parts.append(f"and {lost:.1%} of them are lost")
     if endpoint is None:
