@@ -172,8 +172,18 @@ def test_forwarding_matters_for_what_the_peer_routes_here_beyond_the_tunnel() ->
         ("failed", "packets to 192.168.7.0/24 end there: the kernel does not forward IPv4")
     ]
     assert wanted("192.168.7.0/24", host=on) == [("ok", "the kernel forwards IPv4, to 192.168.7.0/24")]
-    assert [verdict for verdict, _ in wanted("0.0.0.0/0", "::/0", host=on)] == ["ok", "failed"]
+    six = ("10.9.0.1/24", "fd09::1/64")
+    assert [verdict for verdict, _ in wanted("0.0.0.0/0", "::/0", host=on, addresses=six)] == ["ok", "failed"]
     assert wanted("10.8.0.0/24", host=off, relay=True)[0][0] == "ok"
+
+
+def test_what_needs_no_forwarding_is_no_fault() -> None:
+    on = FakeHost(settings={"net/ipv4/ip_forward": 1})
+    only_four = wanted("0.0.0.0/0", "::/0", host=on)
+    assert [verdict for verdict, _ in only_four] == ["ok", "warning"], "IPv6 is taken in, so that it does not leak"
+    office = FakeHost(has={"eth0": ("192.168.7.5/24",)})
+    assert wanted("192.168.7.5/32", host=office)[0][0] == "ok", "this machine itself"
+    assert wanted("192.168.7.0/24", host=office)[0][0] == "failed"
 
 
 def test_the_checks_examine_only_the_way_to_the_peer() -> None:

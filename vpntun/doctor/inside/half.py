@@ -27,7 +27,7 @@ from typing import Any
 from vpntun import __version__
 from vpntun.doctor.clock import examine_clock
 from vpntun.doctor.examination import Check, examine
-from vpntun.doctor.finding import Finding, failed, ok
+from vpntun.doctor.finding import Finding, failed, ok, warning
 from vpntun.doctor.forwarding import FORWARDS, examine_filter, examine_firewall
 from vpntun.doctor.host import Host
 from vpntun.doctor.machine import examine_udp
@@ -155,6 +155,7 @@ def _examine_program() -> Iterator[Finding]:
 def examine_wanted(subject: Subject, wanted: Iterable[Network], host: Host) -> Iterator[Finding]:
     """Examine whether the kernel forwards to the networks that the peer routes to this end."""
     own = [address.network for address in subject.addresses]
+    own += [ip_network(each.address) for each in host.addresses()]
     beyond = [each for each in wanted if not any(each.version == net.version and each.subnet_of(net) for net in own)]  # type: ignore[arg-type]
     for version, name in FORWARDS.items():
         networks = ", ".join(str(each) for each in beyond if each.version == version)
@@ -165,11 +166,12 @@ def examine_wanted(subject: Subject, wanted: Iterable[Network], host: Host) -> I
         elif subject.relay:
             yield ok("forwarding", f"the kernel does not forward IPv{version}, but vpntun relays between its peers")
         else:
-            yield failed(
-                "forwarding",
-                f"packets to {networks} end there: the kernel does not forward IPv{version}",
-                f"at the other end, 'sysctl -w {name.replace('/', '.')}=1'",
-            )
+            text = f"packets to {networks} end there: the kernel does not forward IPv{version}"
+            remedy = f"at the other end, 'sysctl -w {name.replace('/', '.')}=1'"
+            if any(address.version == version for address in subject.addresses):
+                yield failed("forwarding", text, remedy)
+            else:  # a full tunnel often takes the other version in, only so that nothing leaves beside it
+                yield warning("forwarding", text, f"unless they are meant to, {remedy}")
     if not beyond:
         yield ok("forwarding", "nothing beyond the other end is routed to it")
 
