@@ -14,6 +14,7 @@ from urllib.parse import quote
 from vpntun import __version__
 from vpntun.doctor.examination import Check
 from vpntun.doctor.finding import Finding, Verdict, failed, ok, skipped, warning
+from vpntun.doctor.inside.half import LONGEST_TEXT
 from vpntun.errors import VpntunError
 from vpntun.wire.message import LARGEST
 
@@ -75,9 +76,9 @@ def _awaited(id: int, request: Request) -> Iterator[Finding]:
 def judge(answer: Mapping[str, Any], asked_at: float, answered_at: float) -> Iterator[Finding]:
     """Yield the findings of an answer, which is untrusted. `asked_at`, `answered_at`: by this end's wall clock."""
     if "refused" in answer:
-        yield skipped("other end", f"it refuses: {answer['refused']}")
+        yield skipped("other end", f"it refuses: {_cut(answer['refused'])}")
         return
-    version = str(answer.get("version", "of an unknown version"))
+    version = _cut(answer.get("version", "of an unknown version"))
     if version == __version__:
         yield ok("other end", f"it runs vpntun {version}, as this end")
     else:
@@ -99,7 +100,7 @@ def finding_in(content: Any) -> Finding | None:
     if not isinstance(content, dict):
         return None
     texts = [content.get(name) for name in ("check", "verdict", "text", "remedy")]
-    check, verdict, text, remedy = (each if isinstance(each, str) else "" for each in texts)
+    check, verdict, text, remedy = (_cut(each) if isinstance(each, str) else "" for each in texts)
     if verdict not in get_args(Verdict) or not (check and text):
         return None
     return Finding(check, verdict, text, remedy)  # type: ignore[arg-type]
@@ -124,7 +125,7 @@ def _clocks(there: Any, asked_at: float, answered_at: float) -> Iterator[Finding
 def _link(link: Mapping[str, Any]) -> Iterator[Finding]:
     """Say how the link looks from there."""
     carrier, endpoint, loss, mtu = (link.get(name) for name in ("carrier", "endpoint", "loss", "path_mtu"))
-    parts = [f"it reaches this end at {endpoint} by {str(carrier).upper()}"]
+    parts = [f"it reaches this end at {_cut(endpoint)} by {_cut(carrier).upper()}"]
     if isinstance(mtu, int) and 0 < mtu <= LARGEST:
         parts.append(f"in datagrams of up to {mtu} bytes")
     lost = float(loss) if isinstance(loss, float | int) and 0 <= loss <= 1 else None
@@ -138,6 +139,10 @@ def _link(link: Mapping[str, Any]) -> Iterator[Finding]:
         )
     else:
         yield ok("link from there", ", ".join(parts))
+
+
+def _cut(words: Any) -> str:
+    return str(words)[:LONGEST_TEXT]
 
 
 def _span(seconds: float) -> str:
