@@ -305,7 +305,7 @@ CONSTANTS = {
     "REQUEST given up after, waiting at a time": f"{asker.GIVE_UP_AFTER:g} s, {asker.MOST_PENDING}",
     "REQUESTs of a peer that are answered": f"{answerer.RATE:g} a second, {answerer.BURST} at once",
     "speed test of one direction, at most": f"{agreement.LONGEST} s",
-    "speed tests that are agreed to": f"one in {1 / answering.TESTS_PER_SECOND:g} s, {answering.TESTS_AT_ONCE} at once",
+    "time for speed tests that one peer asks for": f"a quarter, {answering.SECONDS_AT_ONCE} s at once",
     "sender of LOAD stops without a REPORT, an asker": f"{load_sender.SILENCE:g} s, {answering.SILENCE_OF_SENDER:g} s",
     "receiver of LOAD stops without an asker": f"{answering.SILENCE_OF_RECEIVER:g} s",
     "state of a speed test is asked for each": f"{asking.BETWEEN_STATES:g} s",

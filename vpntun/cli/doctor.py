@@ -1,6 +1,7 @@
 """Command `doctor`: examines this machine and its tunnels, and prints what is wrong and what to do about it.
 
-It changes nothing, and each check has a time limit. Findings are printed as soon as they are known.
+It changes nothing, except that a link over TCP may return to UDP (reach/other_carrier.py). Each check has a time
+limit. Findings are printed as soon as they are known.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from vpntun.doctor.inside.other_end import checks_of_other_ends
 from vpntun.doctor.keys import examine_key
 from vpntun.doctor.machine import examine_machine
 from vpntun.doctor.program import examine_program
-from vpntun.doctor.reach.links import SECONDS_OF_LINKS, examine_links
+from vpntun.doctor.reach.links import SECONDS as SECONDS_OF_LINKS
+from vpntun.doctor.reach.links import examine_links
+from vpntun.doctor.reach.other_carrier import Trials
 from vpntun.doctor.reach.target import SECONDS_OF_CALLS, Target, checks_of_target, targets_of
 from vpntun.doctor.report import UNLIMITED, heading, lines_of, summary
 from vpntun.doctor.tunnel import check_of_file, check_of_running, read_quietly
@@ -67,8 +70,9 @@ def doctor(subject: str | None, key: Path | None, as_object: bool, **call: Any) 
 
     Without an argument all running tunnels of this network namespace are examined, otherwise the one of INTERFACE, or
     of a configuration FILE, whether it runs or not. NAME is looked for as by 'up'. A HOST is called, as a client would
-    by the same options: only an answer made with the right keys counts. Nothing is changed. The exit status is 12 if a
-    check has failed.
+    by the same options: only an answer made with the right keys counts. A running tunnel also tries the carrier that it
+    does not use. Nothing is changed, except that a link may return from TCP to UDP. The exit status is 12 if a check
+    has failed.
     """
     open_log("", 0)
     if subject is None:
@@ -139,11 +143,15 @@ def _same(keys: Keys) -> Keys:
 
 
 def _checks_of_running(interface: str) -> Iterator[Check]:
-    """Yield the checks of a tunnel that runs, and of the other ends, which are asked meanwhile."""
+    """Yield the checks of a tunnel that runs, and of the other ends, which are asked meanwhile.
+
+    The carriers that its links do not use are tried meanwhile, too.
+    """
     request = partial(_request, interface)
+    trials = Trials(request)
     others = checks_of_other_ends(interface, request)
     yield check_of_running(interface, partial(request, "GET"), KernelHost())
-    yield Check("link", partial(examine_links, request), interface, SECONDS_OF_LINKS)
+    yield Check("link", partial(examine_links, request, trials), interface, SECONDS_OF_LINKS)
     yield from others
 
 
@@ -163,7 +171,9 @@ def is_host(called: str, *, has_options: bool) -> bool:
     except ConfigurationError as error:
         if is_like_a_host:
             return True
-        raise ConfigurationError(f"{error}; to call a machine of this name, give -k or -p as well") from None
+        raise ConfigurationError(
+            f"no tunnel {called} runs here, and {error}; to call a machine of this name, give -k or -p as well"
+        ) from None
     return False
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vpntun.control.server import path_beside, socket_path
-from vpntun.errors import NoSuchTunnel, PrivilegeError, VpntunError
+from vpntun.errors import NoSuchTunnel, PrivilegeError, RequestRefused, VpntunError
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.folders import run_folder
 from vpntun.serving.listening import listens_here, names_listening_here, other_end
@@ -51,6 +51,7 @@ class ControlClient:
         self.process, _ = other_end(self._socket)
         self._http = HTTPConnection("vpntun")
         self._http.sock = self._socket
+        self._http.auto_open = 0  # or it would look for a host of this name once the tunnel has ended
         self._response: HTTPResponse | None = None
 
     def __enter__(self) -> ControlClient:
@@ -62,7 +63,7 @@ class ControlClient:
         self._http.close()
 
     def ask(self, method: str, target: str) -> dict[str, Any]:
-        """Send a request and return the answer. Raises VpntunError if the tunnel refuses, does not answer, or ends."""
+        """Send a request and return the answer. Raises RequestRefused, or VpntunError if the tunnel does not answer."""
         return self._read(self._request(method, target))
 
     def stream(self, method: str, target: str) -> Iterator[bytes]:
@@ -98,7 +99,7 @@ class ControlClient:
         with self._explained():
             answer = json.loads(response.read())
         if response.status >= 400:
-            raise VpntunError(f"{self.interface} refuses: {answer.get('error')}")
+            raise RequestRefused(f"{self.interface} refuses: {answer.get('error')}")
         return dict(answer)
 
     @contextmanager

@@ -31,7 +31,7 @@ def judged(answer: Mapping[str, Any], asked_at: float = 999.0, answered_at: floa
 def test_a_healthy_end_is_fine_in_every_respect() -> None:
     found = judged(GOOD)
     assert {finding.verdict for finding in found.values()} == {"ok"}
-    assert found["link from there"].text == (
+    assert found["way back"].text == (
         "it reaches this end at 192.0.2.7:4000 by TCP, in datagrams of up to 1492 bytes, and 0.1% of them are lost"
     )
 
@@ -55,7 +55,12 @@ def test_clocks_are_compared_as_far_as_the_time_of_asking_allows(there: float, w
 def test_loss_and_another_version_are_warned_of() -> None:
     found = judged({**GOOD, "version": "0.0.9", "link": {**GOOD["link"], "loss": 0.05}})
     assert found["other end"].text == f"it runs vpntun 0.0.9, and this end {__version__}"
-    assert (found["other end"].verdict, found["link from there"].verdict) == ("warning", "warning")
+    assert (found["other end"].verdict, found["way back"].verdict) == ("warning", "warning")
+
+
+def test_a_loss_of_next_to_nothing_is_not_mentioned() -> None:
+    assert "lost" not in judged({**GOOD, "link": {**GOOD["link"], "loss": 0.0004}})["way back"].text
+    assert "0.1% of them are lost" in judged({**GOOD, "link": {**GOOD["link"], "loss": 0.0005}})["way back"].text
 
 
 def test_a_refusal_is_passed_on() -> None:
@@ -65,7 +70,7 @@ def test_a_refusal_is_passed_on() -> None:
 def test_numbers_that_no_machine_has_are_left_out() -> None:
     found = judged({**GOOD, "time": 10**400, "link": {**GOOD["link"], "loss": -(10**400), "path_mtu": 10**400}})
     assert "clock" not in found
-    assert found["link from there"].text == "it reaches this end at 192.0.2.7:4000 by TCP"
+    assert found["way back"].text == "it reaches this end at 192.0.2.7:4000 by TCP"
 
 
 def test_words_of_any_length_are_cut() -> None:

@@ -15,11 +15,9 @@ from vpntun import __version__
 from vpntun.doctor.examination import Check
 from vpntun.doctor.finding import Finding, Verdict, failed, ok, skipped, warning
 from vpntun.doctor.inside.half import LONGEST_TEXT
+from vpntun.doctor.subject import Request
 from vpntun.errors import VpntunError
 from vpntun.wire.message import LARGEST
-
-Request = Callable[[str, str], Mapping[str, Any]]
-"""Sends a request to the running tunnel, by method and target. Raises VpntunError if the tunnel refuses."""
 
 SECONDS = 12.0
 SECONDS_BETWEEN = 0.1
@@ -29,6 +27,8 @@ LARGEST_DIFFERENCE = 5.0
 """Seconds between the clocks of both ends beyond which a finding says so."""
 LATEST = 1e12
 """A later time in seconds is none that a clock has."""
+LEAST_LOSS = 0.0005
+"""What is printed as 0.1%; less is as good as nothing."""
 LARGEST_LOSS = 0.02
 ADVICE_ON_SILENCE = "if the peer is up, its answers are lost: 'vpntun show' tells of the loss on the path"
 
@@ -132,16 +132,14 @@ def _link(link: Mapping[str, Any]) -> Iterator[Finding]:
     if isinstance(mtu, int) and 0 < mtu <= LARGEST:
         parts.append(f"in datagrams of up to {mtu} bytes")
     lost = float(loss) if isinstance(loss, float | int) and 0 <= loss <= 1 else None
-    if lost is not None:
+    if lost is not None and lost >= LEAST_LOSS:
         parts.append(f"and {lost:.1%} of them are lost")
     if endpoint is None:
         return
     if lost is not None and lost > LARGEST_LOSS:
-        yield warning(
-            "link from there", ", ".join(parts), "look for a bad cable, weak radio, or a full link on the way"
-        )
+        yield warning("way back", ", ".join(parts), "look for a bad cable, weak radio, or a full link on the way")
     else:
-        yield ok("link from there", ", ".join(parts))
+        yield ok("way back", ", ".join(parts))
 
 
 def _cut(words: Any) -> str:
