@@ -22,6 +22,14 @@ def test_at_most_the_burst_is_saved_up() -> None:
     assert [bucket.take(1e6) for _ in range(4)] == [True, True, True, False]
 
 
+def test_several_are_taken_together_or_not_at_all() -> None:
+    bucket = TokenBucket(10, 20)
+    assert bucket.take(0.0, 15)
+    assert not bucket.take(0.0, 6)
+    assert bucket.take(0.0, 5)
+    assert bucket.take(1.0, 10)
+
+
 @given(st.lists(st.floats(0, 0.3), min_size=1, max_size=200))
 def test_no_interval_yields_more_tokens_than_burst_and_rate_allow(pauses: list[float]) -> None:
     bucket, now = TokenBucket(10, 5), 50.0

@@ -1,4 +1,8 @@
-"""Speed tests of running links between two namespaces, over UDP and TCP, from both ends."""
+"""Speed tests of running links between two namespaces, over UDP and TCP, from both ends.
+
+The link between the namespaces is as fast as the machine, so what it carries tells nothing: it may be busy. Rates are
+compared on a path that is far slower.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,8 +29,8 @@ from tests.netns.wireguard import (
 from tests.terminal import CTRL_C, Terminal
 
 OF_HERE, OF_THERE = "tun11", "tun3"
-ATTEMPTS = 4
-"""Comparisons on a machine that others use, too: one of them has to be good."""
+ATTEMPTS = 3
+"""Measurements on a machine that others use, too: one of them has to be good."""
 
 
 class Link:
@@ -58,36 +63,68 @@ def link(lab: Lab) -> Link:
     return Link(lab, lab.a, lab.b)
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
+    """A link that all tests use which leave it as it was."""
+    lab = Lab(tmp_path_factory.mktemp("shared"))
+    try:
+        yield Link(lab, lab.a, lab.b)
+    finally:
+        lab.close()
+
+
 def peer_of(machine: Machine, interface: str) -> dict[str, Any]:
     peer: dict[str, Any] = json.loads(machine.ask("show", interface, "--json")[1])["peers"][0]
     return peer
 
 
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_either_end_measures_both_directions(lab: Lab, transport: str) -> None:
-    link = Link(lab, lab.a, lab.b, transport)
-    for there in (False, True):
-        report = link.speed("--seconds", "2", there=there)
-        assert report["carrier"] == transport
-        assert report["idle"]["round_trip"] < 0.1
-        for direction in ("up", "down"):
-            found = report[direction]
-            assert found["rate"] > 20_000, report  # it is far more on a machine that does nothing else
-            assert (found["loss"] is None) == (transport == "tcp")
-            assert 0 < found["round_trip"] <= found["round_trip_95"]
-    for machine, interface in ((lab.a, OF_HERE), (lab.b, OF_THERE)):
+@pytest.mark.parametrize("there", [False, True])
+def test_either_end_measures_both_directions(shared: Link, there: bool) -> None:
+    check(shared, shared.speed("--seconds", "1", there=there), "udp")
+
+
+def test_a_connection_is_measured(lab: Lab) -> None:
+    link = Link(lab, lab.a, lab.b, "tcp")
+    check(link, link.speed("--seconds", "1"), "tcp")
+
+
+def check(link: Link, report: dict[str, Any], carrier: str) -> None:
+    """Check what holds for any link, however busy the machine is."""
+    assert report["carrier"] == carrier
+    assert report["idle"]["round_trip"] > 0
+    for direction in ("up", "down"):
+        found = report[direction]
+        assert found["rate"] > 0, report
+        assert (found["loss"] is None) == (carrier == "tcp")
+        assert 0 < found["round_trip"] <= found["round_trip_95"]
+    for machine, interface in ((link.here, OF_HERE), (link.there, OF_THERE)):
         assert "load without a test" not in peer_of(machine, interface)["drops"]
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 @pytest.mark.skipif(shutil.which("iperf3") is None, reason="no iperf3")
-def test_the_result_is_near_what_iperf3_finds_in_the_tunnel(link: Link) -> None:
-    ratios = []
+def test_both_directions_are_near_what_iperf3_finds_in_the_tunnel(lab: Lab) -> None:
+    wan = Wan(lab)
+    wan.lay("--rate", "20", "--delay", "15", "--queue", "200")
+    link, ratios = Link(lab, wan.a, wan.b), []
     for _ in range(ATTEMPTS):
-        found = link.speed("--seconds", "3")["up"]["rate"]
-        ratios.append(found / rate_of_iperf(link, 3))
-        if 0.6 < ratios[-1] < 1.7:
+        report, right = link.speed("--seconds", "2"), rate_of_iperf(link, 2)
+        ratios.append([report[direction]["rate"] / right for direction in ("up", "down")])
+        if all(0.7 < ratio < 1.4 for ratio in ratios[-1]):
             return
     raise AssertionError(f"speed / iperf3: {ratios}\n{link.lab.logs()}")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("iperf3") is None, reason="no iperf3")
+def test_the_result_is_near_what_iperf3_finds_where_the_machine_is_the_limit(shared: Link) -> None:
+    ratios = []
+    for _ in range(ATTEMPTS):
+        found = shared.speed("--seconds", "3")["up"]["rate"]
+        ratios.append(found / rate_of_iperf(shared, 3))
+        if 0.6 < ratios[-1] < 3:  # iperf3 takes a part of the machine, and so does the device
+            return
+    raise AssertionError(f"speed / iperf3: {ratios}\n{shared.lab.logs()}")
 
 
 def rate_of_iperf(link: Link, seconds: int) -> float:
@@ -101,6 +138,7 @@ def rate_of_iperf(link: Link, seconds: int) -> float:
     return rate
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 @pytest.mark.parametrize(
     ("transport", "rate", "delay", "queue", "loss"),
@@ -111,20 +149,25 @@ def test_a_slow_path_shows_its_rate_its_loss_and_a_bounded_delay(
 ) -> None:
     wan = Wan(lab)
     wan.lay("--rate", str(rate), "--delay", str(delay), "--queue", str(queue), "--loss", str(loss))
-    report = Link(lab, wan.a, wan.b, transport).speed("--seconds", "5")
-    assert report["idle"]["round_trip"] == pytest.approx(2 * delay / 1000, abs=0.03)
-    for direction in ("up", "down"):
-        found = report[direction]
-        assert 0.6 < found["rate"] * 8 / (rate * 1e6) < 1.02, report
-        assert found["round_trip"] < 2 * delay / 1000 + 0.2, report
-        assert transport == "tcp" or abs(found["loss"] - loss / 100) < 0.01, report
+    link, reports = Link(lab, wan.a, wan.b, transport), []
+    for _ in range(ATTEMPTS):
+        reports.append(report := link.speed("--seconds", "5"))
+        both = report["up"], report["down"]
+        if (
+            abs(report["idle"]["round_trip"] - 2 * delay / 1000) < 0.03
+            and all(0.6 < found["rate"] * 8 / (rate * 1e6) < 1.02 for found in both)
+            and all(found["round_trip"] < 2 * delay / 1000 + 0.2 for found in both)
+            and all(transport == "tcp" or abs(found["loss"] - loss / 100) < 0.01 for found in both)
+        ):
+            return
+    raise AssertionError(reports)
 
 
-def test_a_ping_beside_the_test_loses_nothing(link: Link) -> None:
-    address = link.there.address_of(OF_THERE)
-    link.lab.ping(link.here, address)
-    ping = link.here.popen("ping", "-n", "-i0.1", "-c60", address)
-    link.speed("--seconds", "2")
+def test_a_ping_beside_the_test_loses_nothing(shared: Link) -> None:
+    address = shared.there.address_of(OF_THERE)
+    shared.lab.ping(shared.here, address)
+    ping = shared.here.popen("ping", "-n", "-i0.1", "-c40", address)
+    shared.speed("--seconds", "1")
     assert ping.wait(30) == 0
     assert " 0% packet loss" in ping.log, ping
 
@@ -141,8 +184,8 @@ def test_a_plain_wireguard_is_refused_in_one_clear_line(lab: Lab, keys: Keys) ->
     assert "the peer is not a vpntun" in said
 
 
-def test_a_peer_that_does_not_exist_is_refused(link: Link) -> None:
-    status, said = link.here.ask("speed", OF_HERE, "nobody")
+def test_a_peer_that_does_not_exist_is_refused(shared: Link) -> None:
+    status, said = shared.here.ask("speed", OF_HERE, "nobody")
     assert status == 1
     assert "no peer has this name" in said
 
@@ -151,22 +194,21 @@ def on_terminal(machine: Machine, *arguments: str) -> Terminal:
     return Terminal(machine.enter([sys.executable, "-m", "vpntun", *arguments]))
 
 
-def test_a_terminal_shows_bars_and_at_last_the_result(link: Link) -> None:
-    with on_terminal(link.here, "speed", OF_HERE, "--seconds", "3") as terminal:
+def test_a_terminal_shows_bars_and_at_last_the_result(shared: Link) -> None:
+    with on_terminal(shared.here, "speed", OF_HERE, "--seconds", "3") as terminal:
         terminal.until(lambda: re.search(r"^up .*[1-9]\d*%.*bit/s", terminal.text, re.MULTILINE), "for the bar")
-        assert all(len(line) <= 80 for line in terminal.lines)
+        assert [line.split()[0] for line in terminal.lines if line.strip()] == ["idle", "up", "down"], "a line each"
         terminal.until(lambda: re.search(r"^down .*[1-9]\d*%.*bit/s", terminal.text, re.MULTILINE), "for the bar")
         assert terminal.wait() == 0
         assert "throughput" in terminal.text
-        assert "%  " not in terminal.lines[0]
-        assert re.search(r"^up +[\d.]+ [MG]bit/s +\d+\.\d\d% +[\d.]+ ms +[\d.]+ ms$", terminal.text, re.MULTILINE)
+        assert re.search(r"^up +[\d.]+ [kMG]bit/s +\d+\.\d\d% +[\d.]+ ms +[\d.]+ ms$", terminal.text, re.MULTILINE)
         assert "━" not in terminal.text, "the bars are still there"
         assert terminal.modes() == terminal.modes_before
 
 
-@pytest.mark.parametrize("direction", ["up", "down"])
-def test_an_interrupt_ends_the_test_at_both_ends(link: Link, direction: str) -> None:
-    with on_terminal(link.here, "speed", OF_HERE, "--seconds", "20") as terminal:
+@pytest.mark.parametrize("direction", ["up", pytest.param("down", marks=pytest.mark.long)])
+def test_an_interrupt_ends_the_test_at_both_ends(shared: Link, direction: str) -> None:
+    with on_terminal(shared.here, "speed", OF_HERE, "--seconds", "20") as terminal:
         if direction == "down":
             terminal.until(lambda: re.search(r"^down .*[1-9]%", terminal.text, re.MULTILINE), "for down", 40)
         else:
@@ -175,10 +217,11 @@ def test_an_interrupt_ends_the_test_at_both_ends(link: Link, direction: str) -> 
         assert terminal.wait() == 1
         assert "interrupted: the test has ended at both ends" in terminal.text
         assert terminal.modes() == terminal.modes_before
-    assert_quiet(link, 3)
-    assert link.speed("--seconds", "1", there=True)["state"] == "done", "both ends are free again"
+    assert_quiet(shared, 3)
+    assert shared.speed("--seconds", "1", there=True)["state"] == "done", "both ends are free again"
 
 
+@pytest.mark.long
 def test_a_killed_asker_ends_the_test_at_the_other_end(link: Link) -> None:
     link.here.run("curl", "-s", "-X", "POST", *request("/v1/speed/run?seconds=20"))
     assert until(lambda: (report := report_of(link))["phase"] == "down" and report["rate"], 40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable
 
@@ -18,21 +19,21 @@ STEP = 0.01
 class Ends(TwoEnds):
     """Alice, who asks for tests, and Bob, with a session between them and a path of a limited rate.
 
-    `rate`: bytes a second in each direction; `loss`: one datagram of so many is lost, 0: none is.
+    `rate`: bytes a second in each direction; `loss`: the share of datagrams that are lost at random.
     `queue`: bytes that wait at most.
     """
 
     def __init__(self, loop: HandLoop, rate: float = 1e6, carrier: CarrierName = "udp", *, plain: bool = False) -> None:
         super().__init__(End(ALICE, loop), End(BOB, loop, plain=plain), carrier)
-        self.rate, self.loss, self.queue = rate, 0, 1e9
+        self.rate, self.loss, self.queue = rate, 0.0, 1e9
         self.carried = 0
         self.wire.shake_hands()
         self.asking, self.answering = (SpeedTests(loop, end.seal_buffer) for end in (self.alice, self.bob))
-        self.alice.engine.answers[SPEED] = self.asking.answer
-        self.bob.engine.answers[SPEED] = self.answering.answer
+        self.alice.engine.answers.add(SPEED, self.asking.answer)
+        self.bob.engine.answers.add(SPEED, self.answering.answer)
         self._waiting: dict[FakeEndpoint, deque[bytes]] = {self.wire.to_right: deque(), self.wire.to_left: deque()}
         self._budget: dict[FakeEndpoint, float] = dict.fromkeys(self._waiting, 0.0)
-        self._count = 0
+        self._random = random.Random(1)
 
     def run(self, seconds: float, until: Callable[[], object] = lambda: False) -> None:
         """Let time pass, until the condition holds."""
@@ -52,8 +53,7 @@ class Ends(TwoEnds):
         ):
             waiting = self._waiting[endpoint]
             for message in endpoint.take():
-                self._count += 1
-                is_lost = self.loss and self._count % self.loss == 0
+                is_lost = self._random.random() < self.loss
                 if not is_lost and sum(map(len, waiting)) < self.queue:
                     waiting.append(message)
             self._budget[endpoint] = min(self._budget[endpoint], 0.0) + self.rate * STEP

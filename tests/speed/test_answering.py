@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.speed.ends import Ends
-from vpntun.speed.answering import TESTS_AT_ONCE
+from vpntun.core.speed.agreement import LONGEST
+from vpntun.speed.answering import LATEST_END, SECONDS_AT_ONCE, SECONDS_TO_END, SHARE_OF_TIME
 
 anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers())
 
@@ -75,11 +76,28 @@ def test_an_end_that_asks_itself_is_busy(ends: Ends) -> None:
     assert demand(ends, "receive", seconds=2) == {"refused": "busy"}
 
 
-def test_tests_are_limited_in_their_rate(ends: Ends) -> None:
-    for number in range(TESTS_AT_ONCE):
+def test_many_short_tests_may_follow_each_other(ends: Ends) -> None:
+    for number in range(SECONDS_AT_ONCE // (1 + SECONDS_TO_END)):
         assert demand(ends, "receive", number, seconds=1) == {"agreed": True}
         demand(ends, "stop", number)
     assert demand(ends, "receive", 99, seconds=1) == {"refused": "too often"}
+
+
+def test_a_peer_that_asks_all_the_time_gets_a_share_of_it_and_leaves_the_rest_to_others(ends: Ends) -> None:
+    """It never ends a test, and asks for the next one at once."""
+    busy, hours, agreed = 0, 2, 0
+    for number in range(round(hours * 3600 / 0.5)):
+        if "agreed" in demand(ends, "receive", number, seconds=LONGEST):
+            agreed = number
+        demand(ends, "state", agreed)
+        ends.loop.pass_time(0.5)
+        busy += ends.answering.is_busy
+    longest = LONGEST + LATEST_END
+    allowed = (SECONDS_AT_ONCE + SHARE_OF_TIME * hours * 3600) / (LONGEST + SECONDS_TO_END) * longest
+    assert 0.2 * hours * 3600 < busy * 0.5 < allowed + longest
+    ends.run(longest, until=lambda: not ends.answering.is_busy)
+    other = ends.answering.answer(ends.alice.link, {"do": "receive", "test": 1, "seconds": LONGEST})
+    assert other == {"agreed": True}, "it has its own time"
 
 
 def test_only_the_asker_learns_of_its_test(ends: Ends) -> None:

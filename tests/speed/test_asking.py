@@ -36,7 +36,7 @@ def test_both_directions_reach_the_rate_of_the_path(ends: Ends) -> None:
 
 
 def test_the_loss_of_each_direction_is_shown(ends: Ends) -> None:
-    ends.loss = 50
+    ends.loss = 0.02
     test = complete(ends, 4)
     assert test.status == "done"
     assert test.result["up"]["loss"] == pytest.approx(0.02, abs=0.01)
@@ -88,7 +88,7 @@ def test_a_peer_that_is_no_vpntun_is_not_tested(loop: HandLoop) -> None:
     ],
 )
 def test_a_peer_that_refuses_ends_the_test(ends: Ends, answer: dict[str, Any], said: str) -> None:
-    ends.bob.engine.answers[SPEED] = lambda link, content: answer
+    ends.bob.engine.answers.add(SPEED, lambda link, content: answer)
     test = complete(ends)
     assert test.status == "failed"
     assert test.error is not None
@@ -150,5 +150,5 @@ def test_an_answer_that_makes_no_sense_is_ignored(ends: Ends) -> None:
         answered = answer(link, content)
         return answered if content["do"] != "state" else {"running": "x", "bytes": -1, "lost": {}}
 
-    ends.bob.engine.answers[SPEED] = mad
+    ends.bob.engine.answers.add(SPEED, mad)
     assert complete(ends).status == "done"

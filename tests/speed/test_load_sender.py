@@ -9,6 +9,7 @@ import pytest
 from tests.datapath.ends import ipv4
 from tests.machine import HandLoop
 from tests.speed.ends import STEP, Ends
+from vpntun.core.speed.rate_control import RateControl
 from vpntun.speed.load_sender import LONGEST_SLICE, SHORTEST_SLICE, LoadSender
 from vpntun.speed.trial import Trial
 
@@ -86,6 +87,24 @@ def test_it_ends_after_its_seconds(ends: Ends) -> None:
     ends.run(1.1)
     assert sending.sender.has_ended
     assert not sending.sender.was_silent
+
+
+def test_it_ends_after_its_seconds_though_a_peer_has_reported_next_to_nothing(ends: Ends) -> None:
+    sending = Sending(ends, 3.0)
+    ends.run(1)
+    sending.sender.control = Slowest(ends.loop.now)
+    ends.run(2.2)
+    assert sending.sender.has_ended
+
+
+class Slowest(RateControl):
+    """A rate control that has come to a rate at which the next datagram is due in hours."""
+
+    def seconds_until(self, size: int) -> float:
+        return 10_000.0
+
+    def allowance(self, sent: int, now: float) -> int:
+        return 0
 
 
 def test_it_ends_if_nothing_is_reported(sending: Sending) -> None:

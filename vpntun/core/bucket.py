@@ -17,11 +17,11 @@ class TokenBucket:
         self._tokens = float(burst)
         self._at = float("-inf")
 
-    def take(self, now: float) -> bool:
-        """Take a token; return whether there was one."""
+    def take(self, now: float, count: int = 1) -> bool:
+        """Take a token, or `count` of them; return whether there were as many."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
-        if self._tokens < 1:
+        if self._tokens < count:
             return False
-        self._tokens -= 1
+        self._tokens -= count
         return True

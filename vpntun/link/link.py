@@ -235,9 +235,10 @@ class Link(SendingLink):
 
     def verify(self) -> bool:
         """Ask a vpntun whether data arrives, at most once a second. Return whether its answer is awaited."""
-        if events := self.records.verify(self._loop.now):
+        now, verification = self._loop.now, self.records.verification
+        if (events := self.records.verify(now)) or verification.is_awaited:  # its absence may be a state by now
             self.act(events)
-        return self.records.verification.is_awaited
+        return self.records.can_verify(now) and verification.is_awaited
 
     # Changes by the operator
 

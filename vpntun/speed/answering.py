@@ -1,7 +1,9 @@
 """The end that is asked for a speed test: it receives or sends what the asker wants, within bounds of its own.
 
-    one test at a time in the whole process, and ten in quick succession, then one in ten seconds
+    one test at a time in the whole process
     at most 30 s in each direction
+    a quarter of the time for each peer, after four minutes at once. A test costs its seconds, and 5 s more because its
+    asker may be slow to end it
     a test ends if its asker has not asked for its state for 2 s (5 s, if this end receives)
 
 The end of a test can be asked for until the next one begins.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.speed.agreement import BAD_REQUEST, BUSY, NO_SUCH_TEST, TOO_OFTEN, Demand, State
@@ -20,8 +23,11 @@ from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
 from vpntun.speed.trial import Trial
 
-TESTS_PER_SECOND, TESTS_AT_ONCE = 0.1, 10
+SHARE_OF_TIME, SECONDS_AT_ONCE = 0.25, 240
+SECONDS_TO_END = 5
 SILENCE_OF_SENDER, SILENCE_OF_RECEIVER = 2.0, 5.0
+LATEST_END = 10.0
+"""Seconds beside those of a test after which it ends, although its asker still asks for its state."""
 BETWEEN_LOOKS = 0.25
 
 
@@ -32,7 +38,7 @@ class Answering:
         self._loop = loop
         self._seal_buffer = seal_buffer
         self._may_begin = may_begin
-        self._bucket = TokenBucket(TESTS_PER_SECOND, TESTS_AT_ONCE)
+        self._seconds: WeakKeyDictionary[Link, TokenBucket] = WeakKeyDictionary()
         self._trial: Trial | None = None
         self._is_open = False
         self._heard_at = 0.0
@@ -62,7 +68,7 @@ class Answering:
         if self._is_open or not self._may_begin():
             return {"refused": BUSY}
         now = self._loop.now
-        if not self._bucket.take(now):
+        if not self._seconds_of(link).take(now, demand.seconds + SECONDS_TO_END):
             return {"refused": TOO_OFTEN}
         sends = demand.do == "send"
         log.debug("%s asks for a speed test of %d s", link.name or "the peer", demand.seconds)
@@ -76,13 +82,20 @@ class Answering:
         self._look(trial)
         return {"agreed": True}
 
+    def _seconds_of(self, link: Link) -> TokenBucket:
+        """The seconds that a peer may still have tests for."""
+        bucket = self._seconds.get(link)
+        if bucket is None:
+            bucket = self._seconds[link] = TokenBucket(SHARE_OF_TIME, SECONDS_AT_ONCE)
+        return bucket
+
     def _look(self, trial: Trial) -> None:
         """Look from time to time whether the test has ended, or its asker has gone."""
         if trial is not self._trial or not self._is_open:
             return
         has_sent = trial.sender is not None and trial.sender.has_ended
         now = self._loop.now
-        is_over = now - trial.began_at > trial.seconds + 2 * SILENCE_OF_RECEIVER
+        is_over = now - trial.began_at > trial.seconds + LATEST_END
         if has_sent or is_over or now - self._heard_at > self._patience:
             self._close()
         else:

@@ -23,7 +23,7 @@ SILENCE = 2.0
 LONGEST_SLICE, SHORTEST_SLICE = 0.002, 0.0002
 LITTLE_WORK = 0.0005
 """Seconds of other work in a turn of the loop, as for REPORTs and ECHOs, to which load needs not yield."""
-SHORTEST_PAUSE = 0.001
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.1
 AT_ONCE = 0.002
 """Seconds of the rate that are worth a call."""
 SMALL = 1200
@@ -79,7 +79,7 @@ class LoadSender:
             return
         pause = self._send_slice(now)
         self._slice_ended_at, self._slept = self._loop.time(), self._loop.slept
-        self._loop.call_later(pause, self._turn)
+        self._loop.call_later(min(pause, LONGEST_PAUSE), self._turn)
 
     def _send_slice(self, now: float) -> float:
         """Send load for a slice of time; return the seconds until the next one."""

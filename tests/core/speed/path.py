@@ -10,6 +10,7 @@ from vpntun.core.speed.rate_control import Acknowledged, RateControl
 STEP = 0.001
 DATAGRAM = 1400
 PROBE_EVERY = 0.05
+STALL = 0.03
 REPORT_EVERY = 0.05
 
 
@@ -30,6 +31,7 @@ class Path:
         sender: float = 1e12,
         size: int = DATAGRAM,
         known_rate: float = 0.0,
+        seed: int = 1,
     ) -> None:
         self.rate, self.delay, self.queue, self.loss, self.sender, self.size = rate, delay, queue, loss, sender, size
         self.now = 0.0
@@ -38,11 +40,13 @@ class Path:
         """Bytes a second that others send into the queue."""
         self.noise = 0.0
         """Seconds that a busy machine keeps a PROBE, on the average."""
+        self.stalls = 0.0
+        """Share of the time in which each end does not run, since its machine lets others run, for 30 ms at a time."""
         self.dead = False
         self.waits: list[tuple[float, float]] = []
         self.sent = self.dropped = 0  # bytes
         self.arrived: list[tuple[float, int]] = []
-        self._random = random.Random(1)
+        self._random = random.Random(seed)
         self._busy_until = 0.0
         self._at_peer: deque[tuple[float, float, int, int]] = deque()  # arrival, sent at, total sent, size
         self._delivered = 0
@@ -51,6 +55,8 @@ class Path:
         self._to_sender: deque[tuple[float, Acknowledged]] = deque()
         self._echoes: deque[tuple[float, float]] = deque()
         self._next_report, self._next_probe = REPORT_EVERY, 0.0
+        self._asked: deque[tuple[float, float]] = deque()  # PROBEs on their way: arrival, sent at
+        self._stalled_until = [0.0, 0.0]
 
     @property
     def wait(self) -> float:
@@ -62,11 +68,24 @@ class Path:
         while self.now < end:
             self.now += STEP
             self._busy_until = max(self._busy_until, self.now - STEP) + self.others * STEP / self.rate
-            self._send()
-            self._probe()
-            self._peer()
-            self._receive()
+            here, there = self._runs(0), self._runs(1)
+            if here:
+                self._send()
+                self._probe()
+            if there:
+                self._peer()
+            if here:
+                self._receive()
             self.waits.append((self.now, self.wait))
+
+    def _runs(self, end: int) -> bool:
+        """Return whether an end's program runs now, or stop it for a while."""
+        if self.now < self._stalled_until[end]:
+            return False
+        if self.stalls and self._random.random() < STEP / STALL * self.stalls / (1 - self.stalls):
+            self._stalled_until[end] = self.now + self._random.expovariate(1 / STALL)
+            return False
+        return True
 
     def _send(self) -> None:
         could = int(self.sender * STEP)
@@ -85,9 +104,11 @@ class Path:
             self._next_probe += PROBE_EVERY
             if not self.dead:
                 noise = self._random.expovariate(1 / self.noise) if self.noise else 0.0
-                self._echoes.append((self.now + self.wait + self.delay + noise, self.now))
+                self._asked.append((self.now + self.wait + self.delay / 2 + noise, self.now))
 
     def _peer(self) -> None:
+        while self._asked and self._asked[0][0] <= self.now:
+            self._echoes.append((self.now + self.delay / 2, self._asked.popleft()[1]))
         while self._at_peer and self._at_peer[0][0] <= self.now:
             at, sent_at, total, size = self._at_peer.popleft()
             if size:

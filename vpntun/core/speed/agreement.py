@@ -9,7 +9,7 @@
     it answers                                            when
     {"agreed": true}                                      it receives or sends from now on
     {"refused": "busy"}                                   it does another test, as asker or as the one that is asked
-    {"refused": "too often"}                              ten tests were asked for in little time
+    {"refused": "too often"}                              the tests that this peer has asked for took too much time
     {"refused": "no such test"}                           it knows no test of this peer with this id
     {"refused": "bad request"}                            it does not understand
     {"running": BOOL, "bytes": N, "rate": R, "sent": N, "lost": N}    the state, or the end, of a test: bytes that have
@@ -34,7 +34,7 @@ MOST = 1 << 64
 BUSY, TOO_OFTEN, NO_SUCH_TEST, BAD_REQUEST = "busy", "too often", "no such test", "bad request"
 REFUSALS = {
     BUSY: "the peer runs another speed test: try again in a minute",
-    TOO_OFTEN: "the peer was asked for too many speed tests: try again in a minute",
+    TOO_OFTEN: "the peer was asked for too many speed tests: try again in a few minutes",
     NO_SUCH_TEST: "the peer has ended the test, or its tunnel was restarted: try again",
 }
 

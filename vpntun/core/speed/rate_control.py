@@ -11,8 +11,9 @@
     delivered   bytes a second that arrived, by the slower of the clocks of sending and of reporting, over at least
                 40 ms; the highest of the last two seconds counts, because nothing makes a path look too fast
     queueing    bytes are reported for longer than they were sent for, three samples in a row: a queue grows
-    wait        what the last three round trips have in common above the shortest one: a standing queue. A busy machine
-                delays PROBEs, too, so at the start REPORTs must show that a queue grows, unless the wait is long
+    wait        what the last six round trips have in common above the shortest one: a standing queue. A busy machine
+                delays PROBEs, too, but not six in a row. The start ends sooner: after two long ones, if REPORTs show
+                that a queue grows, or after five that are surely long
     floor       the least loss among the last eight samples, each of at least 140 kB. It is random, so as much more is
                 sent. A loss over twice as high plus 5% is a queue that overflows: then no more is tried for a while
 
@@ -45,9 +46,10 @@ REPORT_LAG = 0.1
 """Seconds until a message is reported: 50 to 100 ms (core/records/receive_stats.py)."""
 REMEMBERED = 2.0
 LEAST_WAIT, WAIT_SHARE = 0.015, 0.125
+WAITS, WAITS_AT_START, WAITS_WHILE_QUEUEING = 6, 5, 2
 SURELY_LONG = 3
 """A wait that is so many times as long as a long one is a queue, whatever the REPORTs show: they come later."""
-QUEUEING, SURELY_QUEUEING = 1.15, 3
+QUEUEING, QUEUEING_AT_START, SURELY_QUEUEING = 1.15, 2, 3
 """Bytes are reported for so much longer than they were sent for while a queue grows."""
 MUCH_LOSS = 0.05
 MOST_FLOOR = 0.3
@@ -87,7 +89,7 @@ class RateControl:
         self.is_starting = True
         self.rate = max(FIRST_RATE, known_rate / 2)
         self._shortest = round_trip or NEVER
-        self._waits: deque[float] = deque(maxlen=3)
+        self._waits: deque[float] = deque(maxlen=WAITS)
         self._acknowledged: deque[Acknowledged] = deque()
         self._delivered: deque[tuple[float, float]] = deque()
         self._losses: deque[float] = deque(maxlen=LOSS_SAMPLES)
@@ -132,10 +134,8 @@ class RateControl:
         """Learn from the round trip of a PROBE."""
         self._shortest = min(self._shortest, round_trip)
         self._waits.append(round_trip - self._shortest)
-        if self.is_starting and len(self._waits) > 1:
-            wait = min(self._waits[-1], self._waits[-2])
-            if wait > self._long_wait * (1 if self._queueing else SURELY_LONG):
-                self._end_start(now)
+        if self.is_starting and self._has_filled_a_queue:
+            self._end_start(now)
         self._decide(now)
 
     def reported(self, report: Acknowledged) -> None:
@@ -227,6 +227,17 @@ class RateControl:
     @property
     def _overflows(self) -> bool:
         return bool(self._losses) and self._losses[-1] > 2 * self._floor + MUCH_LOSS
+
+    @property
+    def _has_filled_a_queue(self) -> bool:
+        """Whether the start has sent so much that a queue stands."""
+        if self._queueing >= QUEUEING_AT_START:
+            return self._wait_of(WAITS_WHILE_QUEUEING) > self._long_wait
+        return self._wait_of(WAITS_AT_START) > SURELY_LONG * self._long_wait
+
+    def _wait_of(self, count: int) -> float:
+        """Return what so many round trips have in common above the shortest one; 0 while there are fewer."""
+        return min(list(self._waits)[-count:]) if len(self._waits) >= count else 0.0
 
     def _judge_start(self, sent_at: float, now: float) -> None:
         """Notice at the end of a round whether more is delivered than before."""

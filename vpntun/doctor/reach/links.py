@@ -13,11 +13,12 @@ from typing import Any
 from vpntun.doctor.finding import Finding, failed, ok, warning
 from vpntun.doctor.reach.other_carrier import Trials
 from vpntun.doctor.subject import Request
-from vpntun.errors import VpntunError
+from vpntun.errors import RequestRefused
 
-SECONDS_TO_VERIFY = 2.0
+SECONDS_TO_VERIFY = 4.0
+"""Seconds to wait for the answers. Each second another PROBE is sent: one of a lossy path may be lost."""
 SECONDS_BETWEEN = 0.1
-SECONDS = 10.0
+SECONDS_OF_LINKS = 15.0
 """Time limit of this check, which includes the trials of other carriers."""
 NO_UDP = "no UDP answer"
 
@@ -29,17 +30,14 @@ def examine_links(request: Request, trials: Trials) -> Iterator[Finding]:
     """
     if trials.may_move_a_link:
         trials.wait()
-    awaited: set[str] = set()
-    with suppress(VpntunError):  # an older version, or a tunnel without peers
-        awaited = set(request("POST", "/v1/verify")["awaited"])
+    silent: set[str] = set()
     end = time.monotonic() + SECONDS_TO_VERIFY
-    while True:
-        peers = request("GET", "/v1/status")["peers"]
-        missing = {peer["public_key"] for peer in peers if not peer.get("data_verified")} & awaited
-        if not missing or time.monotonic() >= end:
-            break
-        time.sleep(SECONDS_BETWEEN)
-    yield from judge_links(peers, missing)
+    with suppress(RequestRefused):  # an older version, or a tunnel without peers
+        while silent := set(request("POST", "/v1/verify")["awaited"]):
+            if time.monotonic() >= end:
+                break
+            time.sleep(SECONDS_BETWEEN)
+    yield from judge_links(request("GET", "/v1/status")["peers"], silent)
     yield from trials.findings()
 
 
