@@ -33,8 +33,7 @@ from vpntun.doctor.inside.other_end import checks_of_other_ends
 from vpntun.doctor.keys import examine_key
 from vpntun.doctor.machine import examine_machine
 from vpntun.doctor.program import examine_program
-from vpntun.doctor.reach.links import SECONDS as SECONDS_OF_LINKS
-from vpntun.doctor.reach.links import examine_links
+from vpntun.doctor.reach.links import SECONDS_OF_LINKS, examine_links
 from vpntun.doctor.reach.other_carrier import Trials
 from vpntun.doctor.reach.target import SECONDS_OF_CALLS, Target, checks_of_target, targets_of
 from vpntun.doctor.report import UNLIMITED, heading, lines_of, summary

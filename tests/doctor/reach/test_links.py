@@ -9,7 +9,7 @@ import pytest
 from vpntun.doctor.reach import links
 from vpntun.doctor.reach.links import examine_links, judge_links
 from vpntun.doctor.reach.other_carrier import Trials
-from vpntun.errors import VpntunError
+from vpntun.errors import RequestRefused, VpntunError
 
 
 def peer(state: str = "connected", name: str = "office", **fields: Any) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_peers_are_asked_until_they_answer_or_time_is_over(
 def test_a_tunnel_that_cannot_verify_is_judged_by_its_status() -> None:
     def request(method: str, target: str) -> dict[str, Any]:
         if method == "POST":
-            raise VpntunError("there is no /v1/verify")
+            raise RequestRefused("there is no /v1/verify")
         return {"peers": [peer(data_verified=None)]}
 
     assert [finding.verdict for finding in examine_links(request, no_trials())] == ["ok"]

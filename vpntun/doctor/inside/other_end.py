@@ -131,8 +131,8 @@ def _link(link: Mapping[str, Any]) -> Iterator[Finding]:
     parts = [f"it reaches this end at {_cut(endpoint)} by {_cut(carrier).upper()}"]
     if isinstance(mtu, int) and 0 < mtu <= LARGEST:
         parts.append(f"in datagrams of up to {mtu} bytes")
-    lost = float(loss) if isinstance(loss, float | int) and 0 <= loss <= 1 else None
-    if lost is not None and lost >= LEAST_LOSS:
+    lost = float(loss) if isinstance(loss, float | int) and LEAST_LOSS <= loss <= 1 else None
+    if lost is not None:
         parts.append(f"and {lost:.1%} of them are lost")
     if endpoint is None:
         return
