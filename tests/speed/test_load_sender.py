@@ -131,8 +131,8 @@ def test_a_slice_ends_in_time_though_the_rate_would_allow_more(sending: Sending,
     sending.ends.run(1)
     sending.sender.control.rate = 1e9
     loop.clock.ticks = LONGEST_SLICE / 4  # a record takes as long
-    before = sending.ends.alice.link.records.span.sent_bytes
+    before = sending.ends.alice.link.records.span.sent_log.bytes
     loop.clock.now += 0.01
     sending.sender._send_slice(loop.now)
     loop.clock.ticks = 0.0
-    assert sending.ends.alice.link.records.span.sent_bytes - before < 8 * 1400
+    assert sending.ends.alice.link.records.span.sent_log.bytes - before < 8 * 1400

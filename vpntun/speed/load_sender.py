@@ -55,7 +55,7 @@ class LoadSender:
         self._until = now + seconds
         self._span = link.records.span
         self.control = RateControl(now, round_trip, self._span.estimator.rate)
-        self._seen = self._span.sent_bytes
+        self._seen = self._span.sent_log.bytes
         self._before = -self._seen
         self._report = self._span.last_report
         self._heard_at = now
@@ -86,7 +86,7 @@ class LoadSender:
         link, time = self._link, self._loop.time
         if link.queue.size:
             return SHORTEST_PAUSE
-        allowed = self.control.allowance(self._before + self._span.sent_bytes, now)
+        allowed = self.control.allowance(self._before + self._span.sent_log.bytes, now)
         end = time() + self._slice(now)
         count = 0
         is_in_time = True
@@ -116,11 +116,11 @@ class LoadSender:
     def _learn(self, now: float) -> None:
         """Tell the rate control what the peer has reported."""
         span, former = self._span, self._report
-        if span.sent_bytes < self._seen:  # another session, whose totals begin at zero
+        if span.sent_log.bytes < self._seen:  # another session, whose totals begin at zero
             self._before += self._seen
             self._report = former = span.last_report
             self.control.begin_session(self._before)
-        self._seen = span.sent_bytes
+        self._seen = span.sent_log.bytes
         report = span.last_report
         if report is former:
             return
