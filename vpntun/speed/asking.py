@@ -152,7 +152,7 @@ class SpeedTest:
             lost, arrived = trial.lost, (state.rate, state.bytes)
         else:
             lost = None if state.sent is None or state.lost is None else (state.sent, state.lost)
-            arrived = (trial.arrivals.rate, trial.arrivals.total)
+            arrived = (trial.arrivals.rate(self._loop.now), trial.arrivals.total)
         loss = None if lost is None or not lost[0] else min(1.0, lost[1] / lost[0])
         self.result[self.phase] = {
             "rate": round(arrived[0]),
