@@ -18,14 +18,18 @@ ASKING = "code that the other end shows:"
 LIVE = " --watch"
 SHELL = ("bash", "--norc", "--noprofile", "--noediting", "-i")
 WIDE, NARROW = (240, 80), (80, 24)
-LIMIT = 45.0
+LIMIT = 60.0
 """Seconds for one command. The longest one waits for the client to change to TCP."""
+
+EXACT_AFTER = r"(?<!status )(?<!mtu: )(?<!\} )"
+EXACT_BEFORE = r"(?! failed| packets (transmitted|captured)| received,|% packet loss)"
+"""Words beside a number that matters: an exit status, a metric, a count."""
 
 ALIKE = (
     (r"^\[\d+\][+-] .*|^ +(loss|delivered|queue|dropped): .*", ""),  # news of the shell; what is not always there
     (r"\d\d:\d\d:\d\d\.\d+", "TIME"),
     (r"[\w+/]{43}=|(?<=peer )[\w+/]{8}(?=:)|(?<=peer=\")[^\"]+", "KEY"),
-    (r"\b0x[0-9a-f]+|(?<![\w.:])\d+(\.\d+)?(ms)?(?![\w.:])", "N"),
+    (rf"\b0x[0-9a-f]+|(?<![\w.:]){EXACT_AFTER}\d+(\.\d+)?(ms)?(?![\w.:]){EXACT_BEFORE}", "N"),
     (r"N (hour|minute|second)s?(, N (minute|second)s?)?", "SPAN"),
     (r"\b[kMG]i?(?=B\b|bit/s)", ""),
     (r"(?<=N ok), N warnings?", ""),  # of this machine's clock and interpreter

@@ -17,6 +17,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from tests.commands import LOADED
 from tests.documents import CHECKOUT, DOCUMENTS, EVERYTHING, blocks, columns, steps, table
 from vpntun.cli.command import _check_usage, vpntun
 from vpntun.crypto.keys import KeyPair, parse_key
@@ -44,7 +45,7 @@ def command_lines() -> list[str]:
 def mentions() -> list[str]:
     """Return every `vpntun ...` in a sentence, except commands that are named without arguments."""
     found = re.findall(r"``(vpntun [^`]+)``", flat(EVERYTHING))
-    return [line for line in found if line.split()[1] not in vpntun.commands or len(line.split()) > 2]
+    return [line for line in found if line.split()[1] not in LOADED or len(line.split()) > 2]
 
 
 def flat(text: str) -> str:
@@ -54,9 +55,9 @@ def flat(text: str) -> str:
 def check_command_line(line: str, *, whole: bool) -> None:
     """Raise click's error if the real command line does not accept this one."""
     arguments = shlex.split(line)[1:]
-    if arguments and arguments[0] in vpntun.commands:
+    if arguments and arguments[0] in LOADED:
         parent = click.Context(vpntun, **vpntun.context_settings)
-        vpntun.commands[arguments[0]].make_context(arguments[0], arguments[1:], parent)
+        LOADED[arguments[0]].make_context(arguments[0], arguments[1:], parent)
         return
     context = vpntun.make_context("vpntun", arguments)
     if whole:

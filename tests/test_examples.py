@@ -290,13 +290,30 @@ def test_doctor_calls_a_host(reader: Reader) -> None:
     assert [plain(line) for line in said[: len(last.output)]] == [plain(line) for line in last.output]
 
 
+@pytest.mark.netns
+def test_doctor_tries_the_other_carrier(reader: Reader) -> None:
+    """Both lines must be the document's, but for the address."""
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed")
+    reader.share_a_key()
+    *first, last = steps(blocks("doctor-other-carrier")[0])
+    for step in first:
+        reader.take(step)
+    reader.lab.ping(reader.lab.a, far(reader.lab))
+    said = reader.run(reader.lab.a, "local", last.command).splitlines()
+    assert said == [line.replace("10.0.0.2", reader.lab.b.four) for line in last.output]
+
+
 SERVER_WITH_A_NAMED_PEER = "[Interface]\nSharedKey = /etc/vpntun/vpntun.key\nRole = server\n\n[Peer]\nName = laptop\n"
 
 
 @pytest.mark.netns
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_control_socket_by_curl(reader: Reader) -> None:
-    """Every request of docs/control.rst succeeds on a tunnel with a link and some traffic, that to stop it last."""
+    """Every request of docs/control.rst succeeds on a tunnel with a link and some traffic, that to stop it last.
+
+    The tunnel is the server's, or the client's where the prompt says so.
+    """
     reader.share_a_key()
     reader.write("remote", "/etc/vpntun/tun3.conf", SERVER_WITH_A_NAMED_PEER)
     (reader.home / ".curlrc").write_text("silent\nshow-error\nfail-with-body\n")
@@ -306,7 +323,8 @@ def test_the_control_socket_by_curl(reader: Reader) -> None:
     reader.lab.a.popen("ping", "-n", "-i0.2", "-c600", far(reader.lab))
     typed = [step for block in blocks("control-socket") for step in steps(block)]
     for step in sorted(typed, key=lambda step: "/v1/stop" in step.command):
-        said = reader.run(reader.lab.b, "remote", f"cd ~; {step.command}")
+        machine, role = (reader.lab.a, "local") if step.prompt == "local#" else (reader.lab.b, "remote")
+        said = reader.run(machine, role, f"cd ~; {step.command}")
         if step.output:
             _check_fields(json.loads(said), json.loads("\n".join(step.output)), step.command)
     assert server is not None

@@ -39,7 +39,6 @@ from vpntun.control.opening import open_control, open_metrics, open_uapi
 from vpntun.control.other_end import OtherEnds
 from vpntun.control.running_tunnel import RunningTunnel
 from vpntun.control.state import TunnelState
-from vpntun.crypto.aead import BACKEND
 from vpntun.datapath.engine import Engine
 from vpntun.errors import ConfigurationError, DeviceError, VpntunError
 from vpntun.link.link import Link
@@ -50,6 +49,7 @@ from vpntun.netconf.localnets import OwnAddresses
 from vpntun.netconf.outer_routes import OuterRoutes
 from vpntun.netconf.upkeep import Upkeep
 from vpntun.netconf.watch import EVERYTHING, Changed, NetworkWatch
+from vpntun.process.announcement import announce
 from vpntun.process.awaited_names import AwaitedNames
 from vpntun.process.service import RunOptions, Service
 from vpntun.process.shell import ShellLines
@@ -61,7 +61,6 @@ from vpntun.runtime.resolver import Lookups
 from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.device import TunDevice
 from vpntun.tun.queries import interface_exists
-from vpntun.types import carriers_of
 from vpntun.wire.inside.request import DOCTOR, SPEED
 
 
@@ -125,10 +124,10 @@ class _Daemon:
         lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(lookups.close)
         self._engine = self._make_engine()
-        self._engine.answers[DOCTOR] = self._other_ends.answer
         state.tap = self._engine.tap
         state.speed_tests = SpeedTests(self._loop, self._engine.seal_buffer)
-        self._engine.answers[SPEED] = state.speed_tests.answer
+        self._engine.answers.add(DOCTOR, self._other_ends.answer)
+        self._engine.answers.add(SPEED, state.speed_tests.answer)
         self._running = RunningTunnel(state, self._engine, self._host, self._names, lookups)
         stack.callback(self._running.close)
         if self._has_uapi:
@@ -201,7 +200,7 @@ class _Daemon:
 
     def run(self) -> None:
         """Announce the tunnel, make the links, and serve until stopped. Raises the error of a failed start."""
-        self._announce()
+        announce(self._state.tunnel, self._state.addresses)
         self._running.begin()
         self._loop.call_later(0.0, self._names.begin)  # not called if the loop is stopped before
         schedule = self._engine.schedule
@@ -240,20 +239,6 @@ class _Daemon:
     def states_changed(self, link: Link) -> None:
         """Tell the service, which informs systemd."""
         self._service.states_changed(lambda: self._summary)
-
-    def _announce(self) -> None:
-        tunnel, addresses = self._state.tunnel, self._state.addresses
-        if addresses and tuple(addresses) == tunnel.derived_addresses[: len(addresses)]:
-            own = " and ".join(str(each.ip) for each in addresses)
-            other = " and ".join(str(each) for each in tunnel.derived_peer_addresses[: len(addresses)])
-            notice("this end %s, the other end %s", own, other)
-        elif addresses:
-            notice("this end %s", " and ".join(map(str, addresses)))
-        if tunnel.listen_on is not None and tunnel.port is not None:
-            carriers = " and ".join(name.upper() for name in carriers_of(tunnel.listen_on))
-            peers = "the peer" if len(tunnel.peers) == 1 else f"{len(tunnel.peers)} peers"
-            notice("waiting for %s on %s port %d", peers, carriers, tunnel.port)
-        log.debug("ChaCha20-Poly1305 by %s", BACKEND)
 
     def _proceed(self) -> None:
         """Run PostUp if nothing waits for a name; at once if PostUp has to give the key, since links look names up."""

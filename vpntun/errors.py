@@ -88,6 +88,10 @@ class NoSuchTunnel(VpntunError):
     """No vpntun of this user runs the interface in this network namespace."""
 
 
+class RequestRefused(VpntunError):
+    """A running tunnel has answered a request by a refusal; it can be asked something else."""
+
+
 class NoSuchPeer(VpntunError):
     """The tunnel has no peer with this name or key."""
 
@@ -98,6 +102,10 @@ class AmbiguousPeer(VpntunError):
 
 class CannotAsk(VpntunError):
     """The peer cannot be asked anything inside the tunnel now."""
+
+
+class CannotTry(VpntunError):
+    """The peer has no other carrier that can be tried now."""
 
 
 class CannotTest(VpntunError):

@@ -12,6 +12,7 @@ import click
 import pytest
 
 from tests.boot.installed import need
+from tests.commands import LOADED
 from tests.netns.lab import CHECKOUT
 from vpntun import errors
 from vpntun.cli.command import vpntun
@@ -70,8 +71,8 @@ def test_every_option_is_there_and_no_other() -> None:
 
 def test_every_command_is_there_with_its_options_and_no_other() -> None:
     described = dict(subsections())
-    assert described.keys() == vpntun.commands.keys()
-    for name, command in vpntun.commands.items():
+    assert described.keys() == LOADED.keys()
+    for name, command in LOADED.items():
         own = long_options(command) - {"--help"}
         above = own & long_options(vpntun) if "OPTIONS" in described[name] else set()
         assert named_in(described[name]) == own - above, name

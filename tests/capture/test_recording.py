@@ -157,6 +157,29 @@ def test_a_recording_never_has_more_bytes_than_it_may(size: int) -> None:
     assert studio.reader.lost == 0
 
 
+@pytest.mark.parametrize("size", range(4096, 8192, 500))
+def test_a_recording_of_many_peers_with_long_names_never_has_more_bytes_than_it_may(size: int) -> None:
+    links = [new_link(f"{number} {'x' * 200}", number + 1) for number in range(2 * DESCRIBED_AT_ONCE)]
+    studio = Studio(*links, bounds=Bounds(bytes=size))
+    for link in links:
+        studio.saw(link)
+    studio.recording.end()
+    studio.read()
+    assert size - 500 < studio.size <= size
+
+
+def test_peers_that_have_lost_all_their_packets_do_not_make_a_recording_too_long() -> None:
+    busy, *others = [new_link(f"{number} {'x' * 200}", number + 1) for number in range(5)]
+    studio = Studio(bounds=Bounds(bytes=MOST_WAITING))
+    while (source := studio.recording._sources.get(busy)) is None or not source.lost:
+        studio.saw(busy, udp(4, bytes(1000)))
+    for link in others:
+        studio.saw(link, udp(4, bytes(1000)))
+    studio.recording.end()
+    studio.read()
+    assert studio.size <= MOST_WAITING
+
+
 def test_of_a_long_packet_the_beginning_is_recorded() -> None:
     office = new_link("office")
     studio = Studio(office, bounds=Bounds(snaplen=40))

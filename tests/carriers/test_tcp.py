@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -88,6 +89,43 @@ def test_an_unreachable_address_is_reported_once(loop: HandLoop) -> None:
     loop.until(lambda: answers)
     loop.pass_time(60)
     assert answers == [None]
+
+
+class Listener(ConnectionOwner):
+    """An owner that notes why its dials have failed."""
+
+    def __init__(self) -> None:
+        self.reasons: list[int | None] = []
+
+    def dial_failed(self, error: OSError) -> None:
+        self.reasons.append(error.errno)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("127.0.0.1", errno.ECONNREFUSED), ("255.255.255.255", errno.ENETUNREACH), ("deaf", errno.ETIMEDOUT)],
+)
+def test_the_owner_of_a_dial_learns_why_it_has_failed(loop: HandLoop, address: str, reason: int) -> None:
+    owner, answers = Listener(), list[Stream | None]()
+    udp = UdpSocket(socket.AF_INET, 0, loop, answers_from_where_asked=False)
+    with deaf_address() as deaf:
+        where = deaf if address == "deaf" else (address, free_port(socket.AF_INET, socket.SOCK_STREAM))
+        TcpCarrier(loop, None).dial(udp.endpoint(where), owner, answers.append)
+        loop.settle()
+        loop.pass_time(10.1)
+        loop.until(lambda: answers)
+        assert (owner.reasons, answers) == ([reason], [None])
+    udp.close()
+
+
+def test_the_owner_learns_that_there_were_no_more_descriptors(loop: HandLoop) -> None:
+    owner, answers = Listener(), list[Stream | None]()
+    udp = UdpSocket(socket.AF_INET, 0, loop, answers_from_where_asked=False)
+    with no_more_descriptors():
+        TcpCarrier(loop, None).dial(udp.endpoint(("127.0.0.1", 9)), owner, answers.append)
+    loop.until(lambda: answers)
+    assert owner.reasons == [errno.EMFILE]
+    udp.close()
 
 
 @contextmanager

@@ -122,6 +122,16 @@ def test_a_client_waits_for_room_in_a_tunnels_queue(user: Path) -> None:
         accepting.join()
 
 
+def test_a_wait_for_a_peer_does_not_end_with_the_link_to_another(run: Run, user: Path) -> None:
+    there, away = ({**PEER, "public_key": f"the key of {name}"} for name in ("office", "ab+c/d="))
+    with running({**STATUS, "peers": [there, {**away, "state": "connecting"}]}):
+        assert run("show", "tun3", "office", "--wait", "5").status == 0
+        assert run("show", "tun3", "--wait", "5").status == 0
+        said = run("show", "tun3", "ab+c/d=", "--wait", "0.3")
+    assert (said.status, said.out) == (9, "")
+    assert "tun3 has no link to ab+c/d= after 0.3 s" in said.err
+
+
 def test_without_tunnels_only_stderr_has_a_line(run: Run, user: Path) -> None:
     said = run("show")
     assert (said.status, said.out) == (0, "")
@@ -224,6 +234,20 @@ def test_the_error_for_a_tunnel_that_does_not_end_in_time_says_what_to_do(
         said = run("down", "tun3")
     assert said.status == 1
     assert f"'kill -KILL {process}'" in said.err
+
+
+def test_a_client_whose_tunnel_has_ended_calls_nobody_else(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[object] = []
+    monkeypatch.setattr("socket.create_connection", lambda where, *_: called.append(where))
+    with running(STATUS) as process, client.ControlClient("tun3") as asked:
+        os.kill(process, signal.SIGSTOP)
+        killing = threading.Timer(0.2, os.kill, (process, signal.SIGKILL))
+        killing.start()
+        for _ in range(2):
+            with pytest.raises(VpntunError, match="ended before it answered"):
+                asked.ask("GET", "/v1/status")
+        killing.join()
+    assert called == []
 
 
 def test_a_tunnel_that_does_not_answer_is_said(run: Run, user: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,8 @@ def test_a_size_is_printed_in_binary_units(size: int, said: str) -> None:
 
 def test_a_rate_is_printed_in_bits() -> None:
     assert lines(delivered_rate=153_402_641)["delivered"] == "1.23 Gbit/s"
-    assert lines(delivered_rate=1000)["delivered"] == "0.01 Mbit/s"
+    assert lines(delivered_rate=1_250_000)["delivered"] == "10.00 Mbit/s"
+    assert lines(delivered_rate=632)["delivered"] == "5.06 kbit/s"
 
 
 def test_over_tcp_a_record_is_one_frame() -> None:

@@ -113,4 +113,5 @@ def test_a_terminal_without_colours_gets_none(file: Path, key: Path, env: dict[s
 def test_a_name_that_is_no_tunnel_is_an_error(run: Run) -> None:
     said = run("doctor", "vt-nobody")
     assert said.status == 3
-    assert "there is no configuration file /etc/vpntun/vt-nobody.conf" in said.err
+    assert "no tunnel vt-nobody runs here, and there is no configuration file /etc/vpntun/vt-nobody.conf" in said.err
+    assert "to call a machine of this name, give -k or -p as well" in said.err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from http import HTTPStatus
@@ -113,6 +115,16 @@ def test_a_capture_ends_in_time_and_leaves_no_tap(loop: HandLoop, tunnel: Tunnel
     assert recording.ended
     assert not tunnel.is_tapped
     recording.end()
+
+
+def test_a_capture_that_has_ended_is_not_kept_until_its_time_is_over(loop: HandLoop, tunnel: Tunnel3) -> None:
+    recording = tunnel.capture("?seconds=86400")
+    kept = weakref.ref(recording)
+    recording.end()
+    del recording
+    gc.collect()
+    assert kept() is None
+    loop.pass_time(86401)
 
 
 def test_a_capture_ends_before_it_has_too_many_bytes(tunnel: Tunnel3) -> None:

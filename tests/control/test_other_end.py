@@ -59,7 +59,7 @@ class Hub:
         self.state = TunnelState(tunnel, start, loop, Counter())
         self.state.links = cast(Links, FakeLinks(self.alice))
         self.ends = OtherEnds(self.state)
-        self.alice.engine.answers[DOCTOR] = self.ends.answer
+        self.alice.engine.answers.add(DOCTOR, self.ends.answer)
 
     def request(self, method: str, target: str) -> tuple[int, dict[str, Any]]:
         answer = follow(self.ends.routes(), method, target)
@@ -80,7 +80,7 @@ def test_the_answer_of_a_peer_is_fetched_by_its_number(hub: Hub) -> None:
         asked.append(content)
         return {"version": "0.1"}
 
-    hub.bob.engine.answers[DOCTOR] = answer
+    hub.bob.engine.answers.add(DOCTOR, answer)
     status, given = hub.request("POST", "/v1/examine?peer=bob")
     assert (status, given["public_key"]) == (202, format_key(BOB.public))
     target = f"/v1/examined?id={given['id']}"
@@ -124,13 +124,18 @@ def test_a_request_that_cannot_be_done_says_why(hub: Hub, method: str, target: s
 
 
 def test_few_answers_are_kept(hub: Hub, loop: HandLoop) -> None:
-    hub.bob.engine.answers[DOCTOR] = lambda link, content: {}
+    hub.bob.engine.answers.add(DOCTOR, lambda link, content: {})
     for _ in range(MOST_KEPT + 1):
         loop.pass_time(1.0)
         assert hub.request("POST", "/v1/examine?peer=bob")[0] == 202
         hub.wire.run()
     assert hub.request("GET", "/v1/examined?id=1")[0] == 404
     assert hub.request("GET", f"/v1/examined?id={MOST_KEPT + 1}")[0] == 200
+
+
+def test_a_question_that_could_not_be_asked_is_not_kept(hub: Hub) -> None:
+    assert hub.request("POST", "/v1/examine?peer=carol")[0] == 409
+    assert hub.request("GET", "/v1/examined?id=1")[0] == 404
 
 
 def test_a_peer_learns_nothing_about_another(hub: Hub, loop: HandLoop) -> None:

@@ -34,6 +34,8 @@ FIELD = 2**255 - 19
 ORDER = 2**252 + 27742317777372353535851937790883648493
 M = bytes.fromhex("15cfd18e385952982b6a8f8c7854963b58e34388c8e6dae891db756481a02312")
 N = bytes.fromhex("f04f2e7eb734b2a8f8b472eaf9c3c632576ac64aea650b496a8a20ff00e583c3")
+EIGHTH = int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little")
+"""The y of two elements of order 8."""
 times, base = sodium.crypto_scalarmult_ed25519_noclamp, sodium.crypto_scalarmult_ed25519_base_noclamp
 codes = st.text(ALPHABET, min_size=CODE_SIZE, max_size=CODE_SIZE)
 
@@ -154,6 +156,15 @@ def test_points_off_the_curve_or_outside_the_group_are_refused(y: int) -> None:
     check_element(element(y))
     with pytest.raises(BadPacket):
         PairingCode("7KQ2M9XD", "client").begin().finish(element(y))
+
+
+@pytest.mark.parametrize("sign", [0, 1])
+@pytest.mark.parametrize("y", [EIGHTH, FIELD - EIGHTH])
+def test_elements_of_order_eight_and_sums_with_them_are_refused(y: int, sign: int) -> None:
+    torsion = element(y, sign)
+    for received in (torsion, sodium.crypto_core_ed25519_add(M, torsion)):
+        with pytest.raises(BadPacket):
+            PairingCode("7KQ2M9XD", "client").begin().finish(received)
 
 
 def test_an_exchange_that_gets_its_own_element_back_is_refused() -> None:

@@ -191,7 +191,7 @@ class End:
 
     `plain`: it is a WireGuard, without records. `knows_vpntun`: its peers are vpntuns, and it waits for their HELLO.
     `relays_as`: its own addresses, if it relays. `copies_dscp`: its outer packets get the DSCP of the packets inside.
-    `carriers`: real carriers, for an end on real sockets.
+    `carriers`: real carriers, for an end on real sockets. `is_started`: packets flow already.
     """
 
     def __init__(
@@ -209,6 +209,7 @@ class End:
         device: EndDevice | None = None,
         carriers: Mapping[CarrierName, Carrier] | None = None,
         observer: LinkObserver | None = None,
+        is_started: bool = True,
     ) -> None:
         self.identity = identity
         self.loop = loop
@@ -234,7 +235,8 @@ class End:
         self.bundler, self.delivery = self.engine._bundler, self.engine._delivery
         self._plain, self._knows_vpntun = plain, knows_vpntun
         self._stamps = stamps or Stamps()
-        self.engine.start()
+        if is_started:
+            self.engine.start()
 
     def know(self, public: bytes, allowed: Iterable[str] = EVERYTHING, psk: bytes = PSK) -> Link:
         """Add a link to a peer, and return it."""

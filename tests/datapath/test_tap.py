@@ -10,6 +10,7 @@ from tests.datapath.ends import ALICE, BOB, End, TwoEnds, ipv4
 from tests.datapath.test_relay import Hub, one_hop_on
 from tests.machine import HandLoop
 from tests.wire.packets import payload, tcp, tcp_superpacket, udp, udp_superpacket, unfinished
+from vpntun.datapath.relay import Relay
 from vpntun.link.link import Link
 from vpntun.types import CarrierName
 from vpntun.wire.message import Buffer
@@ -187,3 +188,16 @@ def test_an_observer_may_go_while_it_is_shown_a_packet(ends: TwoEnds) -> None:
     ends.alice.send(udp(4, b"third"))
     ends.wire.run()
     assert len(ends.bob.device.arrived) == 3
+
+
+def test_an_observer_from_before_the_start_sees_what_is_relayed_and_leaves_the_relay_in_place(loop: HandLoop) -> None:
+    end = End(BOB, loop, relays_as=("10.0.0.254",), is_started=False)
+    witness = Witness(end)
+    end.engine.start()
+    assert is_tapped(end, witness)
+    witness.tap.hide(witness)
+    relay = end.delivery.relay
+    assert isinstance(relay, Relay)
+    assert relay.add == end.bundler.add
+    assert end.outbound.entry is end.bundler
+    end.close()

@@ -20,6 +20,7 @@ from vpntun.carriers.udp import UdpCarrier
 from vpntun.core.events import HandshakeWanted
 from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.wireguard.peer import Peer
+from vpntun.errors import CannotTry
 from vpntun.link.client_link import ClientLink
 from vpntun.runtime.resolver import Found, Lookups, Resolver
 from vpntun.types import CarrierName, Transport
@@ -313,3 +314,97 @@ def test_a_client_whose_port_is_spoilt_calls_from_a_fresh_one_and_its_own_packet
         client.send(packet)
         loop.until(lambda: packet in server.device.packets, "for a packet from the fresh port")
         assert client.guard.endpoints[ip_address("127.0.0.1").packed] == [client.calling.peer.endpoint.flow.ports]
+
+
+# Trials of the carrier that is not in use.
+
+
+def traffic(client: Client, server: Server) -> None:
+    """Send a packet each way, so that both ends know that the other takes records."""
+    for end, source, target in ((client, HERE, THERE), (server, THERE, HERE)):
+        end.send(ipv4(source, target))
+    client.loop.until(lambda: server.device.arrived and client.device.arrived)
+
+
+def drive(client: Client) -> None:
+    """Have the link's deadlines observed, as the schedule does."""
+    client.loop.deadline = lambda: client.calling.deadline
+    client.loop.on_deadline = client.calling.handle_deadline
+
+
+def test_tcp_is_tried_while_udp_is_used_and_neither_end_moves(loop: HandLoop) -> None:
+    with meeting(loop, socket.AF_INET, "auto", knows_vpntun=True) as (client, server):
+        traffic(client, server)
+        endpoints = client.calling.endpoint, server.link.endpoint
+        trial = client.calling.try_other_carrier()
+        loop.until(lambda: trial.outcome is not None)
+        assert f"{trial.carrier} beside {trial.used}: {trial.outcome}" == "tcp beside udp: answered"
+        assert (client.calling.endpoint, server.link.endpoint) == endpoints
+        (accepted,) = server.tcp.connections
+        loop.until(lambda: not accepted.is_open)
+        assert (client.drops, server.drops) == ({}, {})
+        client.send(ipv4(HERE, THERE, b"after"))
+        loop.until(lambda: len(server.device.arrived) == 2)
+
+
+def test_another_request_gets_the_same_trial_for_ten_seconds(loop: HandLoop) -> None:
+    with meeting(loop, socket.AF_INET, "auto", tcp=False, knows_vpntun=True) as (client, server):
+        traffic(client, server)
+        trial = client.calling.try_other_carrier()
+        assert client.calling.try_other_carrier() is trial
+        loop.until(lambda: trial.outcome == "refused")
+        loop.pass_time(9.9)
+        assert client.calling.try_other_carrier() is trial
+        loop.pass_time(0.1)
+        assert client.calling.try_other_carrier() is not trial
+
+
+def test_udp_that_answers_a_trial_takes_the_link_back(loop: HandLoop) -> None:
+    with meeting(loop, socket.AF_INET, "auto", udp=False, knows_vpntun=True) as (client, server):
+        client.calling.start()
+        loop.pass_time(2.1)
+        traffic(client, server)
+        assert client.carrier == "tcp"
+        silent = client.calling.try_other_carrier()
+        for _ in range(5):
+            loop.pass_time(1.0)
+        assert (silent.outcome, client.carrier) == ("silent", "tcp")
+        server.open_udp(socket.AF_INET, server.port)
+        loop.pass_time(5.0)
+        trial = client.calling.try_other_carrier()
+        loop.until(lambda: client.carrier == "udp")
+        loop.until(lambda: server.link.endpoint is not None and server.link.endpoint.carrier == "udp")
+        assert trial.outcome == "answered"
+
+
+@pytest.mark.parametrize(
+    ("transport", "plain", "reason"),
+    [("udp", False, "uses UDP alone"), ("tcp", False, "uses TCP alone"), ("auto", True, "no vpntun")],
+)
+def test_nothing_is_tried_where_there_is_nothing_to_try(
+    loop: HandLoop, transport: Transport, plain: bool, reason: str
+) -> None:
+    with meeting(loop, socket.AF_INET, transport) as (client, server):
+        traffic(client, server)
+        if plain:
+            client.calling.records.takes_records = lambda session, now: False  # type: ignore[method-assign]
+        with pytest.raises(CannotTry, match=reason):
+            client.calling.try_other_carrier()
+        assert client.calling.trial is None
+
+
+def test_nothing_is_tried_while_the_peer_is_being_looked_for(loop: HandLoop) -> None:
+    with meeting(loop, socket.AF_INET, "auto") as (client, server):
+        traffic(client, server)
+        client.calling.act([HandshakeWanted()])
+        with pytest.raises(CannotTry, match="wait until it is connected"):
+            client.calling.try_other_carrier()
+
+
+def test_a_link_that_stops_ends_its_trial_and_closes_the_connection(loop: HandLoop) -> None:
+    with meeting(loop, socket.AF_INET, "auto", knows_vpntun=True) as (client, server):
+        traffic(client, server)
+        client.calling.try_other_carrier()
+        loop.until(lambda: client.tcp.connections)
+        client.calling.stop()
+        assert not client.tcp.connections[0].is_open

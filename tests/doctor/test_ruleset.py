@@ -95,6 +95,7 @@ def test_a_policy_drops_what_no_rule_accepts() -> None:
         [payload("ip", "protocol", "udp"), ACCEPT],
         [payload("udp", "dport", 22, "!="), ACCEPT],
         [state("new"), DPORT, ACCEPT],
+        [state("established", "untracked"), ACCEPT],  # perhaps
         [payload("ip", "saddr", "203.0.113.0"), DPORT, ACCEPT],  # perhaps
         [payload("udp", "dport", "@ports"), ACCEPT],
         [meta("iifname", "eth0"), ACCEPT],
@@ -146,6 +147,20 @@ def test_the_first_rule_that_is_certain_decides() -> None:
     assert drops(chain([DPORT, DROP], [DPORT, ACCEPT], policy="accept"))
     assert not drops(chain([DPORT, ACCEPT], [DROP]))
     assert not drops(chain([payload("ip", "saddr", "192.0.2.1"), DROP], [DPORT, ACCEPT]))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        {"limit": {"rate": 100, "per": "second", "inv": True}},
+        {"quota": {"val": 10, "val_unit": "mbytes", "inv": True}},
+        {"ct count": {"val": 20, "inv": True}},
+        {"set": {"op": "add", "elem": {"payload": {"protocol": "ip", "field": "saddr"}}, "set": "@seen"}},
+    ],
+)
+def test_a_rule_that_drops_what_exceeds_a_limit_is_not_blamed(statement: dict[str, Any]) -> None:
+    assert not drops(chain([state("new"), statement, COUNTER, DROP], [DPORT, ACCEPT]))
+    assert drops(chain([state("new"), COUNTER, {"log": None}, DROP], [DPORT, ACCEPT]))
 
 
 def test_chains_are_followed() -> None:

@@ -197,6 +197,31 @@ def test_a_younger_proof_moves_the_check_and_sets_no_second_timer(
     assert alice.states.data_verified
 
 
+def test_missing_answers_are_noticed_while_somebody_asks_not_only_when_the_next_probe_is_due(watched: Watched) -> None:
+    alice = watched.alice.link
+    alice.start()
+    watched.wire.run()
+    alice.verify()
+    watched.wire.run()
+    watched.pass_time(2, step=1)
+    for pause in (1.0, 1.0, 0.6):
+        alice.verify()
+        watched.wire.to_right.take()
+        watched.loop.pass_time(pause)
+    assert watched.states[-1] == ("udp", True, True)
+    alice.verify()
+    assert watched.states[-1] == ("udp", True, False)
+
+
+def test_the_removal_of_a_link_that_was_not_up_is_reported_too(watched: Watched) -> None:
+    watched.alice.link.start()
+    assert watched.new_changes() == set()
+    watched.states.clear()
+    watched.monitor.forget(watched.alice.link)
+    assert len(watched.states) == 1
+    assert watched.new_changes() == set()
+
+
 def test_a_removed_link_is_no_longer_counted(up: Watched) -> None:
     up.monitor.forget(up.bob.link)
     up.monitor.follow(up.bob.link)

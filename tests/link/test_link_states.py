@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.datapath.ends import ipv4
+from tests.datapath.ends import ALICE, BOB, End, TwoEnds, ipv4
 from tests.link.test_link import HERE, THERE, Two
 from tests.machine import HandLoop
 from vpntun.link.link import Link
-from vpntun.link.link_states import INTERVAL, SLACK, LinkStates, reason_of_carrier
+from vpntun.link.link_states import INTERVAL, SLACK, LinkStates, proven_at, reason_of_carrier
 from vpntun.types import NEVER
 
 
@@ -114,6 +114,24 @@ def test_any_message_of_a_plain_wireguard_is_a_proof_and_it_is_asked_nothing(pla
     assert states_of(plain.alice.link) == ("udp", True, True)
 
 
+def test_a_known_vpntun_proves_nothing_by_being_heard_before_its_hello(loop: HandLoop) -> None:
+    two = TwoEnds(End(ALICE, loop, knows_vpntun=True), End(BOB, loop, plain=True))
+    two.wire.shake_hands()
+    assert two.alice.link.peer.timers.heard_at == loop.now
+    assert states_of(two.alice.link) == ("udp", True, False)
+    two.alice.link.peer.forget()
+    assert proven_at(two.alice.link) == -NEVER
+    two.close()
+
+
+def test_no_answer_is_awaited_once_the_session_is_too_old_for_one(met: Two) -> None:
+    met.loop.pass_time(1.0)
+    assert met.alice.link.verify()
+    met.wire.to_right.take()
+    met.loop.pass_time(180.0)
+    assert not met.alice.link.verify()
+
+
 def test_three_unanswered_probes_outweigh_a_young_proof(met: Two) -> None:
     verified(met)
     met.loop.pass_time(1.0)
@@ -123,6 +141,24 @@ def test_three_unanswered_probes_outweigh_a_young_proof(met: Two) -> None:
         assert states_of(met.alice.link) == ("udp", True, True)
         met.loop.pass_time(1.0)
     assert states_of(met.alice.link) == ("udp", True, False)
+
+
+def test_an_answer_that_takes_far_longer_than_the_last_is_a_proof_too(met: Two) -> None:
+    link = met.alice.link
+    verified(met)
+    met.loop.pass_time(INTERVAL)
+    link.handle_deadline()
+    met.wire.to_right.take()
+    assert link.verify()
+    messages = met.wire.to_right.take()
+    for _ in range(4):
+        met.loop.pass_time(1.0)
+        link.handle_deadline()
+        assert link.deadline > met.loop.now
+    for message in messages:
+        met.bob.take(message, met.wire.to_left)
+    met.wire.run()
+    assert states_of(link) == ("udp", True, True)
 
 
 def test_however_many_ask_a_peer_gets_one_probe_a_second(met: Two) -> None:

@@ -32,10 +32,10 @@ def test_the_other_end_answers_with_its_half(lab: Lab, transport: str) -> None:
     start_pair(lab, client=["--transport", transport])
     lab.ping(lab.a, far(lab))
     found = findings(lab, "tun11")
-    healthy = {"other end", "link from there", "AEAD", "offloads", "route to peer", "MTU", "forwarding", "firewall"}
+    healthy = {"other end", "way back", "AEAD", "offloads", "route to peer", "MTU", "forwarding", "firewall"}
     assert {name: verdicts(found)[name] for name in healthy} == dict.fromkeys(healthy, "ok")
-    assert f"it reaches this end at {lab.a.four}:" in of_check(found, "link from there")["text"]
-    assert f"by {transport.upper()}" in of_check(found, "link from there")["text"]
+    assert f"it reaches this end at {lab.a.four}:" in of_check(found, "way back")["text"]
+    assert f"by {transport.upper()}" in of_check(found, "way back")["text"]
 
 
 def test_both_ends_may_ask(lab: Lab) -> None:

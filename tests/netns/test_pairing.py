@@ -46,8 +46,8 @@ class Pairing:
         self.lab, self._stack = lab, stack
         self.keys = {machine.name: lab.folder / f"{machine.name}.key" for machine in lab.machines}
 
-    def start(self, machine: Machine, *options: str | Path) -> Terminal:
-        command = machine.enter([sys.executable, "-m", "vpntun", *options])
+    def start(self, machine: Machine, *options: str | Path, before: tuple[str, ...] = ()) -> Terminal:
+        command = machine.enter([*before, sys.executable, "-m", "vpntun", *options])
         return self._stack.enter_context(Terminal(command, columns=120, rows=30))
 
     def server(self, *options: str | Path) -> Terminal:
@@ -218,6 +218,31 @@ def test_a_code_can_come_from_standard_input(pairing: Pairing) -> None:
     client = lab.a.popen("sh", "-c", f'echo {code} | exec "$0" -m vpntun "$@"', sys.executable, *command)
     client.wait_for(STARTED)
     pairing.ping()
+
+
+WITHOUT_NET_ADMIN = ("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
+
+
+@pytest.mark.parametrize("end", ["server", "client"])
+def test_a_user_who_may_not_make_the_device_is_told_so_before_a_key_is_made(pairing: Pairing, end: str) -> None:
+    lab = pairing.lab
+    machine, options = (lab.b, ("-s",)) if end == "server" else (lab.a, ("-c", lab.b.four))
+    terminal = pairing.start(
+        machine, *options, "-i", "tun3", "--pair", "-k", pairing.key(machine), before=WITHOUT_NET_ADMIN
+    )
+    assert terminal.wait() == 6
+    assert "no right to create or attach the device tun3" in " ".join(terminal.lines)
+    assert not CODE.search(terminal.text)
+    assert PROMPT not in terminal.text
+
+
+def test_a_device_that_another_tunnel_uses_is_refused_before_a_key_is_made(pairing: Pairing) -> None:
+    start_server(pairing.lab)
+    terminal = pairing.start(
+        pairing.lab.b, "-c", pairing.lab.a.four, "-i", "tun3", "--pair", "-k", pairing.key(pairing.lab.b)
+    )
+    assert terminal.wait() == 5
+    assert "another program has it open" in " ".join(terminal.lines)
 
 
 def test_wrong_options_are_refused_before_a_key_is_made(pairing: Pairing) -> None:

@@ -11,8 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.carriers.test_udp_socket import free_port
-from tests.pairing.strangers import guess
+from vpntun.core.pairing.server import SECONDS_OF_CODE
 from vpntun.pairing.listening import pair_as_server
+from vpntun.runtime.clock import boottime
 
 HOST = "127.0.0.1"
 LONGEST_WAIT = 30.0
@@ -26,6 +27,7 @@ class Server:
         self.port = free_port(socket.AF_INET, socket.SOCK_STREAM)
         self.code = ""
         self.error: BaseException | None = None
+        self._passed = 0.0
         self._shown = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -42,15 +44,15 @@ class Server:
         return self.error
 
     def end(self) -> None:
-        """End a server that still waits, by three wrong codes."""
+        """End a server that still waits: its time is over, and a stranger wakes it."""
+        self._passed = SECONDS_OF_CODE
         while not self.has_ended:
-            with suppress(OSError):
-                guess(self.port)
-            self._thread.join(0.01)
+            with suppress(OSError), socket.create_connection((HOST, self.port), timeout=1):
+                self._thread.join(0.05)
 
     def _run(self) -> None:
         try:
-            pair_as_server(self.path, self.port, self._show)
+            pair_as_server(self.path, self.port, self._show, lambda: boottime() + self._passed)
         except BaseException as error:
             self.error = error
         self._shown.set()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -16,16 +18,16 @@ from vpntun.config.keyfile import create_shared, read_shared
 from vpntun.errors import KeyFileError, PairingFailed
 from vpntun.pairing import calling
 from vpntun.pairing.calling import pair_as_client
+from vpntun.pairing.interrupts import Interrupted
 
 OPEN, ANSWER, CLIENT_KNOWS, SERVER_KNOWS, READY, WRITTEN = range(1, 7)
 
 
 @pytest.fixture(autouse=True)
 def _log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what both ends say, and how long they wait short."""
+    """Keep what both ends say."""
     caplog.set_level("INFO", "vpntun")
     monkeypatch.setattr("vpntun.runtime.log.log.propagate", True)
-    monkeypatch.setattr(calling, "SECONDS_TO_SETTLE", 0.3)
 
 
 @pytest.fixture
@@ -177,6 +179,33 @@ def test_a_key_file_that_appears_at_the_last_moment_is_kept_and_the_other_end_is
     with pytest.raises(KeyFileError, match=r"never overwritten.*The other end has the key already: remove it there"):
         pair_as_client(own, HOST, server.port, make_another, no_pause)
     assert read_shared(own) != read_shared(server.path)
+
+
+def interrupted(*, after: bool) -> Callable[[Path, Path], None]:
+    """Return an os.link that a signal interrupts, before or after it has done its work."""
+    link = os.link
+
+    def interrupted_link(source: Path, target: Path) -> None:
+        if after:
+            link(source, target)
+        raise Interrupted(signal.SIGINT)
+
+    return interrupted_link
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("end", ["client", "server"])
+def test_a_signal_while_the_key_file_gets_its_name_is_told_as_what_it_was(
+    server: Server, own: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, end: str, after: bool
+) -> None:
+    path = own if end == "client" else server.path
+    link, interrupted_link = os.link, interrupted(after=after)
+    monkeypatch.setattr(os, "link", lambda old, new: (interrupted_link if new == path else link)(old, new))
+    with suppress(Interrupted):
+        pair(own, server.port, server.code)
+    server.wait()
+    assert path.exists() == after
+    assert ("no key was written here; if the other end has" in lines(caplog.records)) == (not after)
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_asked(own: Path) -> None:

@@ -29,6 +29,14 @@ def test_what_was_begun_is_undone_and_the_process_dies_of_the_signal(number: sig
     assert (done.returncode, done.stdout, done.stderr) == (-number, "undone\n", "")
 
 
+def test_a_second_signal_does_not_disturb_what_undoes_the_first() -> None:
+    program = PROGRAM.format(number=int(signal.SIGHUP)).replace(
+        "    finally:", "    finally:\n        os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGHUP)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGHUP, "undone\n", "")
+
+
 def test_an_ignored_signal_stays_ignored_and_handlers_are_as_before_afterwards() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     before = signal.getsignal(signal.SIGINT)

@@ -63,6 +63,7 @@ def test_a_request_without_an_answer_yet_is_asked_again_and_keeps_its_place() ->
     exchange = HttpExchange(lambda method, target: echo(method, target) if target in ready else None)
     assert talk(GET + GET.replace(b"/a", b"/b"), exchange) == []
     assert not exchange.idle
+    assert exchange.awaits_answer
     ready.append("/b")
     assert exchange.next_answer() is None
     ready.append("/a")
@@ -72,6 +73,7 @@ def test_a_request_without_an_answer_yet_is_asked_again_and_keeps_its_place() ->
         assert parsed(answer[0])[1]["target"] == target
     assert exchange.next_answer() is None
     assert exchange.idle
+    assert not exchange.awaits_answer
 
 
 def test_a_request_is_answered_by_one_json_object() -> None:

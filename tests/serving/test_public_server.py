@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.machine import NOBODY, HandLoop, logged, needs_root
+from tests.serving.socket_client import sleeps
 from tests.serving.test_unix_server import REQUEST, LineExchange
 from vpntun.errors import PortInUse, VpntunError
 from vpntun.serving.clients import MOST_CLIENTS, SECONDS_OF_SILENCE
@@ -26,7 +28,7 @@ class Service:
     def __init__(self, loop: HandLoop, place: Path | Place) -> None:
         self.loop = loop
         self.content = b"answer"
-        self.asked = self.finished = 0
+        self.asked = self.finished = self.taken = 0
         self.is_ready = True
         self.server = PublicServer("the test socket", place, loop, lambda: LaterExchange(self), option="--test")
 
@@ -61,6 +63,14 @@ class LaterExchange(LineExchange):
     def __init__(self, service: Service) -> None:
         super().__init__(service)  # type: ignore[arg-type]
         self._later = service
+
+    @property
+    def awaits_answer(self) -> bool:
+        return not self._later.is_ready and b"\n" in self._unread
+
+    def take(self, data: bytes) -> None:
+        self._later.taken += len(data)
+        super().take(data)
 
     def next_answer(self) -> Reply | None:
         return super().next_answer() if self._later.is_ready else None
@@ -182,6 +192,76 @@ def test_a_dead_socket_is_replaced(loop: HandLoop, tmp_path: Path) -> None:
     with connected(loop, path) as client:
         assert service.ask(client) == b"answer\n"
     service.server.close()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(loop: HandLoop, tmp_path: Path) -> None:
+    path = tmp_path / "accounts.ods"
+    path.write_text("years of work")
+    with pytest.raises(VpntunError, match=r"accounts\.ods cannot be made: this file is no socket"):
+        Service(loop, path)
+    assert path.read_text() == "years of work"
+
+
+def test_another_user_who_locks_the_folder_holds_nothing_up_for_long(loop: HandLoop, tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    service = Service(loop, tmp_path / "test.sock")
+    with connected(loop, tmp_path / "test.sock") as client:
+        assert service.ask(client) == b"answer\n"
+    service.server.close()
+    assert not (tmp_path / "test.sock").exists()
+    os.close(descriptor)
+
+
+def test_a_client_that_says_no_more_does_not_keep_the_loop_awake_while_its_answer_is_awaited(
+    loop: HandLoop, service: Service, place: Path | Place
+) -> None:
+    service.is_ready = False
+    with connected(loop, place) as client:
+        client.send(REQUEST)
+        client.shutdown(socket.SHUT_WR)
+        loop.settle(0.01)
+        assert sleeps(loop)
+        service.is_ready = True
+        service.server.go_on()
+        assert service.answer(client) == b"answer\n"
+        assert service.answer(client) == b""
+
+
+def test_a_client_that_is_gone_does_not_keep_the_loop_awake_while_its_answer_is_awaited(
+    loop: HandLoop, service: Service, place: Path | Place
+) -> None:
+    service.is_ready = False
+    with connected(loop, place) as client:
+        client.send(REQUEST)
+        loop.settle(0.01)
+    loop.settle(0.01)
+    assert sleeps(loop)
+    service.is_ready = True
+    service.server.go_on()
+    assert sleeps(loop)
+    with connected(loop, place) as client:
+        assert service.ask(client) == b"answer\n"
+
+
+def test_nothing_more_is_read_from_a_client_while_its_answer_is_awaited(
+    loop: HandLoop, service: Service, place: Path | Place
+) -> None:
+    service.is_ready = False
+    with connected(loop, place) as client:
+        client.send(REQUEST)
+        loop.settle(0.01)
+        assert service.taken == len(REQUEST)
+        client.send(100 * REQUEST)
+        loop.settle(0.01)
+        assert service.taken == len(REQUEST)
+        assert sleeps(loop)
+        service.is_ready = True
+        service.server.go_on()
+        got = b""
+        while len(got) < 101 * len(b"answer\n"):
+            got += service.answer(client)
+        assert got == 101 * b"answer\n"
 
 
 @pytest.mark.parametrize("umask", [0, 0o077])

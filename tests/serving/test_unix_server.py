@@ -56,6 +56,10 @@ class LineExchange:
     def idle(self) -> bool:
         return not self._unread
 
+    @property
+    def awaits_answer(self) -> bool:
+        return False
+
     def take(self, data: bytes) -> None:
         self._unread += data
         self._no_more = not data

@@ -29,8 +29,8 @@ class Ends(TwoEnds):
         self.carried = 0
         self.wire.shake_hands()
         self.asking, self.answering = (SpeedTests(loop, end.seal_buffer) for end in (self.alice, self.bob))
-        self.alice.engine.answers[SPEED] = self.asking.answer
-        self.bob.engine.answers[SPEED] = self.answering.answer
+        self.alice.engine.answers.add(SPEED, self.asking.answer)
+        self.bob.engine.answers.add(SPEED, self.answering.answer)
         self._waiting: dict[FakeEndpoint, deque[bytes]] = {self.wire.to_right: deque(), self.wire.to_left: deque()}
         self._budget: dict[FakeEndpoint, float] = dict.fromkeys(self._waiting, 0.0)
         self._random = random.Random(1)

@@ -88,7 +88,7 @@ def test_a_peer_that_is_no_vpntun_is_not_tested(loop: HandLoop) -> None:
     ],
 )
 def test_a_peer_that_refuses_ends_the_test(ends: Ends, answer: dict[str, Any], said: str) -> None:
-    ends.bob.engine.answers[SPEED] = lambda link, content: answer
+    ends.bob.engine.answers.add(SPEED, lambda link, content: answer)
     test = complete(ends)
     assert test.status == "failed"
     assert test.error is not None
@@ -177,5 +177,5 @@ def test_an_answer_that_makes_no_sense_is_ignored(ends: Ends) -> None:
         answered = answer(link, content)
         return answered if content["do"] != "state" else {"running": "x", "bytes": -1, "lost": {}}
 
-    ends.bob.engine.answers[SPEED] = mad
+    ends.bob.engine.answers.add(SPEED, mad)
     assert complete(ends).status == "done"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.watch.fake_tunnel import FakeTunnel
+from vpntun.watch import poller as poller_module
 from vpntun.watch.poller import ENDED, Poller, Report
 
 SOON, INTERVAL = 20.0, 0.05
@@ -72,3 +73,15 @@ def test_a_suspended_tunnel_holds_up_the_poller_alone(tunnel: FakeTunnel, report
     assert answered_before < 5
     os.kill(tunnel.process, signal.SIGCONT)
     assert reports.get(timeout=SOON).status is not None
+
+
+def test_a_suspended_tunnel_is_never_said_to_have_ended(tunnel: FakeTunnel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poller_module, "PATIENCE", 0.2)
+    os.kill(tunnel.process, signal.SIGSTOP)
+    reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+    poller = Poller(tunnel.interface, INTERVAL, reports.put)
+    poller.start()
+    troubles = [reports.get(timeout=SOON).trouble or "" for _ in range(2)]
+    poller.end()
+    poller.join(SOON)
+    assert all("is it suspended?" in trouble for trouble in troubles), troubles

@@ -147,6 +147,15 @@ def test_a_terminal_that_takes_no_more_output_does_not_hold_up_the_end(
     assert is_restored(terminal)
 
 
+def test_a_view_that_ends_before_its_first_picture_restores_the_terminal(tunnel: FakeTunnel) -> None:
+    with Terminal([*SHOW, tunnel.interface]) as terminal:
+        terminal.stop_output()
+        terminal.until(lambda: terminal.modes() != terminal.modes_before, "for a write that waits")
+        terminal.send(signal.SIGTERM)
+        assert terminal.wait() == -signal.SIGTERM
+        assert terminal.modes() == terminal.modes_before
+
+
 def test_the_end_of_the_tunnel_is_said_and_its_return_is_shown(terminal: Terminal, tunnel: FakeTunnel) -> None:
     tunnel.stop()
     terminal.wait_for(ENDED)
@@ -199,6 +208,31 @@ def test_a_pipe_gets_a_table_once_an_interval_and_its_end_ends_the_view(tunnel: 
     peers = [line.split() for line in lines if line.startswith("● office")]
     assert peers[0][4:6] == ["-", "-"], "the first status tells no rate"
     assert peers[-1][5] == "Mbit/s"
+
+
+def test_tables_go_on_after_a_pause_of_the_program(tunnel: FakeTunnel) -> None:
+    with subprocess.Popen([*SHOW, tunnel.interface], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(4 * INTERVAL)
+        process.send_signal(signal.SIGCONT)
+        for _ in range(20):
+            assert process.stdout.readline()
+        process.terminate()
+
+
+def test_ctrl_z_stops_the_tables_too(tunnel: FakeTunnel) -> None:
+    shell = f"{' '.join(SHOW)} {tunnel.interface} | cat; echo stopped; read line; fg"
+    with Terminal(["bash", "--norc", "-ic", f"set -m; {shell}"]) as terminal:
+        terminal.wait_for("Mbit/s")
+        terminal.type(CTRL_Z)
+        terminal.until(lambda: b"stopped\r\n" in terminal.output, "for the shell")
+        terminal.type("\n")
+        seen = len(terminal.output)
+        terminal.until(lambda: b"Mbit/s" in terminal.output[seen:], "for the next table")
+        terminal.type(CTRL_C)
+        terminal.wait()
 
 
 def test_a_dumb_terminal_gets_tables(tunnel: FakeTunnel) -> None:

@@ -81,7 +81,7 @@ class Recording:
         for link in links:
             if len(self._described) == DESCRIBED_AT_ONCE:
                 break
-            if (source := self._source_of(link)) is not None:
+            if (source := self._source_of(link)) is not None and self._fits(source, len(source.block)):
                 self._append(self._describe(source))
 
     def saw(self, link: Link, packet: Buffer, *, outbound: bool, unfinished: bool) -> None:
@@ -98,11 +98,11 @@ class Recording:
         if unfinished and len(copy) == len(packet):
             copy = _finished(copy)
         blocks = self._blocks(source, copy, len(packet), pcapng.OUTBOUND if outbound else pcapng.INBOUND)
-        if self._written + sum(map(len, blocks)) + self._size_of_end(source) > self._bounds.bytes:
-            self.end()
-        else:
+        if self._fits(source, sum(map(len, blocks))):
             source.seen += 1
             self._keep(source, blocks)
+        else:
+            self.end()
 
     def take(self) -> bytes:
         """Return the next bytes, or b"" while there are none."""
@@ -123,7 +123,7 @@ class Recording:
             return
         self.ended = True
         for source in self._sources.values():
-            if source is not None and source.number is None and source.lost:
+            if source is not None and source.number is None and source.lost and self._fits(source, len(source.block)):
                 self._append(self._describe(source))
         now = self._clock()
         for number, source in enumerate(self._described):
@@ -172,8 +172,10 @@ class Recording:
         self._waiting += len(block)
         self._written += len(block)
 
-    def _size_of_end(self, source: _Source) -> int:
-        return (len(self._described) + (source.number is None)) * pcapng.SIZE_OF_STATISTICS
+    def _fits(self, source: _Source, size: int) -> bool:
+        """Return whether `size` more bytes about a source are allowed, with the statistics at the end."""
+        end = (len(self._described) + (source.number is None)) * pcapng.SIZE_OF_STATISTICS
+        return self._written + size + end <= self._bounds.bytes
 
 
 def _do_nothing() -> None:

@@ -68,6 +68,9 @@ class Stream(Endpoint, Protocol):
 class ConnectionOwner:
     """Owner of connections, which is called at their events. A subclass overrides the events that it needs."""
 
+    def dial_failed(self, error: OSError) -> None:
+        """Note why a connection could not be opened, right before `on_done` of Carrier.dial is called with None."""
+
     def expected(self, connection: Stream, peer: Reachable) -> None:
         """Note that the connection's first initiation was accepted. The peer made it, but it may be a replay."""
 

@@ -7,6 +7,8 @@ accepted.py          limits: how many connections of strangers may stay open, an
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
@@ -194,6 +196,7 @@ class Dialling:
     ) -> None:
         self._socket: socket.socket | None = None
         self._is_cancelled = False
+        self._refusal = 0
         self._address = address
         self._loop = loop
         self._on_done = on_done
@@ -204,12 +207,12 @@ class Dialling:
             new = socket.socket(family_of(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             log.info("no socket for a TCP connection could be opened: %s", error.strerror)
-            loop.call_later(0.0, self._fail)
+            loop.call_later(0.0, partial(self._fail, error))
             return
         self._socket = marked(new, mark)
         if source:
             _bind_to(new, source)
-        new.connect_ex(address)
+        self._refusal = new.connect_ex(address)
         loop.watch(new.fileno(), self._finish, self._finish)
         loop.await_writable(new.fileno(), True)
         loop.call_later(SECONDS_TO_CONNECT, self._give_up)
@@ -219,8 +222,9 @@ class Dialling:
         self._is_cancelled = True
         self._close()
 
-    def _fail(self) -> None:
+    def _fail(self, error: OSError) -> None:
         if not self._is_cancelled:
+            self.owner.dial_failed(error)
             self._on_done(None)
 
     def _finish(self) -> None:
@@ -231,8 +235,9 @@ class Dialling:
         try:
             new.getpeername()
         except OSError:
+            number = new.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or self._refusal
             new.close()
-            self._on_done(None)
+            self._fail(OSError(number, os.strerror(number)))
         else:
             connection = TcpConnection(new, self._address, self._loop, self.owner, self._received, self._fits_session)
             self._on_done(connection)
@@ -240,7 +245,7 @@ class Dialling:
     def _give_up(self) -> None:
         if self._socket is not None:
             self._close()
-            self._on_done(None)
+            self._fail(OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
 
     def _close(self) -> None:
         if self._socket is not None:

@@ -1,6 +1,6 @@
 """Command line: its entry point, which turns errors into messages and exit statuses.
 
-Each file in this folder has one group of commands.
+Each file in this folder has one group of commands (commands.py).
 """
 
 from __future__ import annotations
@@ -13,29 +13,11 @@ from typing import NoReturn
 
 import click
 
-from vpntun.cli.capture import capture
 from vpntun.cli.command import vpntun
-from vpntun.cli.control import down, reset, show
-from vpntun.cli.devices import mktun, rmtun
-from vpntun.cli.doctor import doctor
-from vpntun.cli.files import check, up
-from vpntun.cli.keys import genkey, genpsk, keygen, pubkey
-from vpntun.cli.phone import phone
-from vpntun.cli.signals import signal
-from vpntun.cli.speed import speed
 from vpntun.errors import VpntunError
 from vpntun.runtime.log import complain, note_crash
 
 STDIN, STDOUT, STDERR = range(3)
-
-COMMANDS = (
-    *(up, check, show, reset, down, signal),
-    *(capture, doctor, speed),
-    *(genkey, genpsk, keygen, pubkey, phone),
-    *(mktun, rmtun),
-)
-for command in COMMANDS:
-    vpntun.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

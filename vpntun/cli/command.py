@@ -14,8 +14,8 @@ import click
 from click.core import ParameterSource
 
 from vpntun import __version__
+from vpntun.cli.commands import Commands
 from vpntun.cli.run_options import FILE, add_run_options, serve
-from vpntun.cli.wg_quick import Commands
 from vpntun.config import values
 from vpntun.config.file import read_peers
 from vpntun.config.keyfile import default_path
@@ -37,6 +37,7 @@ from vpntun.config.tunnel import (
 from vpntun.crypto.keys import generate_secret
 from vpntun.errors import ConfigurationError
 from vpntun.runtime.folders import absolute
+from vpntun.tun.opening import open_tun
 from vpntun.types import TRANSPORTS, Transport
 
 NOT_BESIDE_A_FILE = {
@@ -153,11 +154,17 @@ def _tunnel(host: str | None, key: Path | None, pair: bool, **options: Any) -> T
     if options["private_key"] is not None:
         return _tunnel_with(wireguard_keys(options["private_key"], options["peer"], options["psk"]), host, **options)
     if pair:
-        _tunnel_with(
-            derived_keys(role, generate_secret()), host, **options
-        )  # refuses wrong options before a key is made
+        _check_can_start(_tunnel_with(derived_keys(role, generate_secret()), host, **options))
         _pair(host, options["port"], key or default_path())
     return _tunnel_with(shared_keys(role, key, host), host, **options)
+
+
+def _check_can_start(tunnel: Tunnel) -> None:
+    """Refuse a device that cannot be opened, before a key is made. Raises PrivilegeError or DeviceError.
+
+    Somebody who forgot to become root would otherwise make a key for the wrong user, and could not pair again at once.
+    """
+    open_tun(tunnel.interface).close()
 
 
 def _pair(host: str | None, port: int, path: Path) -> None:

@@ -37,7 +37,10 @@ CHECK_WAITS = 3.0
 @click.argument("peer", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/control.rst); a list if no INTERFACE is given.")
 @click.option(
-    "--wait", type=SECONDS, metavar="SECONDS", help="Wait for a link; exit with status 9 if there is none in time."
+    "--wait",
+    type=SECONDS,
+    metavar="SECONDS",
+    help="Wait for a link, that to PEER if it is given; exit with status 9 if there is none in time.",
 )
 @click.option(
     "--check",
@@ -61,7 +64,7 @@ def show(
     if interface is None:
         _refuse_without_interface(wait=wait is not None, check=check)
     elif wait is not None:
-        _wait_for_link(interface, wait)
+        _wait_for_link(interface, peer, wait)
     if interval is not None:
         start_watch(interface, interval)
         return
@@ -129,31 +132,31 @@ def _refuse_without_interface(*, wait: bool, check: bool) -> None:
             raise click.UsageError(f"{option} requires an INTERFACE")
 
 
-def _wait_for_link(interface: str, seconds: float) -> None:
-    """Wait until a peer is connected, also if the tunnel is not running yet. Raises NotInTime."""
+def _wait_for_link(interface: str, peer: str | None, seconds: float) -> None:
+    """Wait until a peer is connected, also if the tunnel is not running yet. `peer`: which one. Raises NotInTime."""
     end = boottime() + seconds
-    while not _has_link(interface, max(end - boottime(), SECONDS_BETWEEN)):
+    while not _has_link(interface, peer, max(end - boottime(), SECONDS_BETWEEN)):
         left = end - boottime()
         if left <= 0:
-            raise NotInTime(f"{interface} has no link after {seconds:g} s")
+            to_whom = "" if peer is None else f" to {peer}"
+            raise NotInTime(f"{interface} has no link{to_whom} after {seconds:g} s")
         time.sleep(min(left, SECONDS_BETWEEN))
 
 
-def _has_link(interface: str, patience: float) -> bool:
+def _has_link(interface: str, peer: str | None, patience: float) -> bool:
     with suppress(VpntunError):
-        return any(peer["state"] == "connected" for peer in _status_of(interface, min(patience, PATIENCE))["peers"])
+        status = _verified_status(interface, peer, 0.0, min(patience, PATIENCE))
+        return any(each["state"] == "connected" for each in status["peers"])
     return False
 
 
-def _status_of(interface: str, patience: float = PATIENCE) -> dict[str, Any]:
+def _verified_status(interface: str, peer: str | None, seconds: float, patience: float = PATIENCE) -> dict[str, Any]:
+    """Return the status after the peers were asked whether data arrives, and had some seconds to answer.
+
+    `peer`: the only one to ask and report. `patience`: seconds that the tunnel has to answer.
+    """
     with ControlClient(interface, patience) as tunnel:
-        return tunnel.ask("GET", "/v1/status")
-
-
-def _verified_status(interface: str, peer: str | None, patience: float) -> dict[str, Any]:
-    """Return the status after the peers were asked whether data arrives. `peer`: the only one to ask and report."""
-    with ControlClient(interface) as tunnel:
-        chosen = tunnel.verify(peer, patience)
+        chosen = tunnel.verify(peer, seconds)
         status = tunnel.ask("GET", "/v1/status")
     if peer is not None:
         status["peers"] = [each for each in status["peers"] if each["public_key"] in chosen]

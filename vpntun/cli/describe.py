@@ -167,7 +167,10 @@ def rate_text(rate: int | None) -> str | None:
     """Write a rate, given in bytes a second, in bits a second; None if it is unknown or zero."""
     if not rate:
         return None
-    return f"{rate * 8 / 1e9:.2f} Gbit/s" if rate >= 1.25e8 else f"{rate * 8 / 1e6:.2f} Mbit/s"
+    bits = rate * 8
+    if bits < 1e6:
+        return f"{bits / 1e3:.2f} kbit/s"
+    return f"{bits / 1e9:.2f} Gbit/s" if bits >= 1e9 else f"{bits / 1e6:.2f} Mbit/s"
 
 
 def _records(span: int | None, size: int | None) -> str | None:

@@ -11,11 +11,7 @@ another command, that one is run.
 
 from __future__ import annotations
 
-import os
 import time
-from functools import partial
-
-import click
 
 from vpntun.config.tunnel import to_be_set_by_wg
 from vpntun.control.client import ControlClient
@@ -30,17 +26,6 @@ from vpntun.tun.queries import interface_exists
 VARIABLE = "WG_QUICK_USERSPACE_IMPLEMENTATION"
 SECONDS_TO_END = 5.0
 SECONDS_BETWEEN = 0.02
-
-
-class Commands(click.Group):
-    """The program's commands, and one for each name of an interface while wg-quick's variable is set."""
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """Return the command of this name, else the one that runs an interface of this name for wg-quick."""
-        command = super().get_command(context, name)
-        if command is None and os.environ.get(VARIABLE) and not name.startswith("-"):
-            return click.Command(name, callback=partial(run_for_wg_quick, name), hidden=True)
-        return command
 
 
 def run_for_wg_quick(interface: str) -> None:

@@ -7,9 +7,10 @@ more, it still gets the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
+from weakref import ref
 
 from vpntun.capture.recording import WHOLE_PACKETS, Bounds, Recording
 from vpntun.capture.selection import Selection
@@ -70,7 +71,7 @@ class Captures:
         except (AmbiguousPeer, _CannotCapture) as error:
             return refusal(HTTPStatus.CONFLICT, str(error))
         if seconds is not None:
-            self._loop.call_later(limit, recording.end)
+            self._loop.call_later(limit, _end_of(recording))
         return StreamAnswer(PCAPNG, recording)
 
     def _start(self, selection: Selection, bounds: Bounds) -> Recording:
@@ -100,6 +101,17 @@ class Captures:
         if self._state.tap is not None:
             self._state.tap.hide(recording)
         log.info("a capture has ended")
+
+
+def _end_of(recording: Recording) -> Callable[[], None]:
+    """Return a function that ends the recording, and does not keep what waits in it once nobody else does."""
+    reference = ref(recording)
+
+    def end() -> None:
+        if (still := reference()) is not None:
+            still.end()
+
+    return end
 
 
 class _CannotCapture(VpntunError):

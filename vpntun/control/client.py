@@ -20,10 +20,10 @@ from typing import Any
 from urllib.parse import quote
 
 from vpntun.control.server import path_beside, socket_path
-from vpntun.errors import NoSuchTunnel, PrivilegeError, VpntunError
+from vpntun.errors import NoSuchTunnel, PrivilegeError, RequestRefused, VpntunError
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.folders import run_folder
-from vpntun.serving.listening import listens_here, other_end
+from vpntun.serving.listening import listens_here, names_listening_here, other_end
 
 PATIENCE = 10.0
 """Seconds to wait for an answer."""
@@ -51,6 +51,7 @@ class ControlClient:
         self.process, _ = other_end(self._socket)
         self._http = HTTPConnection("vpntun")
         self._http.sock = self._socket
+        self._http.auto_open = 0  # or it would look for a host of this name once the tunnel has ended
         self._response: HTTPResponse | None = None
 
     def __enter__(self) -> ControlClient:
@@ -62,7 +63,7 @@ class ControlClient:
         self._http.close()
 
     def ask(self, method: str, target: str) -> dict[str, Any]:
-        """Send a request and return the answer. Raises VpntunError if the tunnel refuses, does not answer, or ends."""
+        """Send a request and return the answer. Raises RequestRefused, or VpntunError if the tunnel does not answer."""
         return self._read(self._request(method, target))
 
     def stream(self, method: str, target: str) -> Iterator[bytes]:
@@ -98,7 +99,7 @@ class ControlClient:
         with self._explained():
             answer = json.loads(response.read())
         if response.status >= 400:
-            raise VpntunError(f"{self.interface} refuses: {answer.get('error')}")
+            raise RequestRefused(f"{self.interface} refuses: {answer.get('error')}")
         return dict(answer)
 
     @contextmanager
@@ -144,8 +145,20 @@ class ControlClient:
 
 def running_interfaces() -> list[str]:
     """List the interfaces of this user's running tunnels in this network namespace."""
-    here = {path.stem.partition(":")[0] for path in run_folder().glob("*.sock")}
-    return sorted(interface for interface in here if _runs_here(interface))
+    return sorted(
+        interface for interface in set(map(_interface_of, run_folder().glob("*.sock"))) if _runs_here(interface)
+    )
+
+
+def interfaces_of_root() -> list[str]:
+    """List the interfaces of tunnels in this network namespace that are root's, for a user who may not ask them."""
+    if run_folder() == OF_THE_MACHINE:
+        return []
+    return [_interface_of(Path(name)) for name in names_listening_here(OF_THE_MACHINE) if name.endswith(".sock")]
+
+
+def _interface_of(path: Path) -> str:
+    return path.stem.partition(":")[0]
 
 
 def _connect(interface: str, patience: float) -> socket.socket:

@@ -13,6 +13,7 @@ from logging import INFO
 from pathlib import Path
 
 from vpntun.control.capture import Captures
+from vpntun.control.other_carrier import OtherCarriers
 from vpntun.control.other_end import OtherEnds
 from vpntun.control.own_facts import routes_of_facts
 from vpntun.control.server import ControlServer
@@ -48,6 +49,7 @@ def open_control(
                 **speed_routes(state),
                 **verify_routes(state.verify),
                 **other_ends.routes(),
+                **OtherCarriers(state).routes(),
             },
         )
     except InterfaceInUse:

@@ -60,12 +60,12 @@ class OtherEnds:
             number = next(self._numbers)
             asked_at = round(time.time(), 3)
             question = {"time": asked_at, "networks": self._networks(settings.public)}
-            self._asked[number] = {"id": number, "state": "asked", "asked": asked_at, "answered": None, "answer": None}
             state.link_of(settings.public).ask(DOCTOR, question, lambda answer: self._note(number, answer))
         except NoSuchPeer as error:
             return refusal(HTTPStatus.NOT_FOUND, str(error))
         except (AmbiguousPeer, CannotAsk) as error:
             return refusal(HTTPStatus.CONFLICT, str(error))
+        self._asked[number] = {"id": number, "state": "asked", "asked": asked_at, "answered": None, "answer": None}
         if len(self._asked) > MOST_KEPT:
             del self._asked[next(iter(self._asked))]
         return Answer(HTTPStatus.ACCEPTED, {"id": number, "public_key": format_key(settings.public)})

@@ -138,9 +138,10 @@ class PairingExchange:
 
 
 def check_element(element: bytes) -> None:
-    """Raise BadPacket unless the bytes can be the canonical form of an element. Small orders have y = 0, 1 or -1.
+    """Raise BadPacket unless the bytes can be the canonical form of an element. Orders 1, 2 and 4 have y = 1, -1 and 0.
 
-    spake2 checks the group, but accepts longer strings and larger numbers, such as p + 1 for the neutral element.
+    spake2 refuses all that is outside the group, but takes longer strings and larger numbers, such as p + 1 for the
+    neutral element.
     """
     y = int.from_bytes(element, "little") & ~(1 << 255)
     if len(element) != ELEMENT_SIZE or not 1 < y < _FIELD - 1:

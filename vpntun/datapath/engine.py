@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
-from typing import Any
 
 from vpntun.carriers.base import Carrier, ConnectionOwner, DatagramSource, Stream
 from vpntun.core.endpoint import Endpoint, Outcome, Reachable
@@ -20,6 +19,7 @@ from vpntun.core.outer_paths import OuterNetwork, UnknownNetwork
 from vpntun.core.routes import RouteTable
 from vpntun.core.wireguard.node import Node
 from vpntun.crypto.keys import KeyPair
+from vpntun.datapath.answers import Answers
 from vpntun.datapath.bundler import Bundler
 from vpntun.datapath.delivery import Delivery
 from vpntun.datapath.inbound import Inbound
@@ -43,10 +43,6 @@ from vpntun.types import CarrierName, Network, SocketAddress
 from vpntun.wire import record
 from vpntun.wire.message import Buffer
 
-AnswerRequest = Callable[[Link, "dict[str, Any]"], "Mapping[str, Any] | None"]
-"""Makes the answer to a request of a link's peer, from the request's body; None while it is not ready, so that a repeat
-of the request gets it. The peer is authenticated, not trusted."""
-
 SECONDS_TO_RECOVER = 1.0
 """Delay after an internal error before packets are sent that an interrupted callback left waiting."""
 
@@ -57,7 +53,7 @@ class Engine:
     links       every link, by its peer
     routes      table from allowed IPs to links
     takes       what this end can receive, a sum of record.TAKES_*: the offloads of its device among them
-    answers     what answers the requests of peers, by what they ask for (wire/inside/request.py)
+    answers     what answers the requests of peers
     tap         shows packets to those who capture them
 
     `identity`: None while this end has no private key; `node.identity` is set later. `network`: this host's routes for
@@ -85,7 +81,7 @@ class Engine:
         self.drops: Counter[str] = Counter() if drops is None else drops
         self.node = Node(identity)
         self.links: dict[Reachable, Link] = {}
-        self.answers: dict[int, AnswerRequest] = {}
+        self.answers = Answers(loop.internal_errors)
         self.routes: RouteTable[Link] = RouteTable()
         self.schedule = Schedule(loop.internal_errors)
         self.seal_buffer = SealBuffer()
@@ -107,6 +103,7 @@ class Engine:
         self.deliver_bundle = self._delivery.take_bundle
         self.deliver_packet = self._delivery.take_packet
         self.drain = self._bundler.drain
+        self.answer = self.answers.answer
         loop.call_after_pauses(self._woken)
         loop.internal_errors.recover_by(self._bundler.discard, self._delivery.discard, self._drain_later)
 
@@ -114,7 +111,7 @@ class Engine:
         """Watch the device and the carriers from now on, and relay, with the MTU that the device has now."""
         if self._own_addresses is not None:
             relay = Relay(self.mtu, self.routes, self._bundler, self._own_addresses, self.loop.time)
-            self._relay = self._delivery.relay = relay
+            self._relay = relay
             self.tap.relay_through(relay)
         self.loop.watch(self.device.fileno(), self._outbound.read_device)
         for carrier in self._carriers.values():
@@ -230,21 +227,6 @@ class Engine:
         """Check whether the link is up now, and whether the peer is reached from another port."""
         self._paths.follow_another(link)
         self.monitor.look(link)
-
-    def answer(self, link: Link, what: int, content: dict[str, Any]) -> Mapping[str, Any] | None:
-        """Return the answer to a request of a link's peer, None while it is not ready.
-
-        Its member "refused" says why there is none.
-        A failure is counted and logged here, and the peer learns only that there was one.
-        """
-        answer = self.answers.get(what)
-        if answer is None:
-            return {"refused": "this vpntun does not know the request"}
-        try:
-            return answer(link, content)
-        except Exception:
-            self.loop.internal_errors.note()
-            return {"refused": "internal error: the log of the tunnel has it"}
 
     def dial(
         self,

@@ -49,26 +49,26 @@ class Tap:
         """Where the device was last read to."""
 
     def relay_through(self, relay: Relay) -> None:
-        """Note the relay, which is made later than the tap."""
+        """Have delivery.py use the relay, which is made later than the tap: somebody may observe already."""
         self._relay = relay
+        self._connect()
 
     def show(self, observer: Observer) -> None:
         """Show packets to one more observer."""
         self._observers.append(observer)
-        self._outbound.entry = self
-        self._delivery.relay = self
-        if self._relay is not None:
-            self._relay.add = self.add
+        self._connect()
 
     def hide(self, observer: Observer) -> None:
         """Show no more packets to an observer."""
         self._observers.remove(observer)
-        if self._observers:
-            return
-        self._outbound.entry = self._bundler
-        self._delivery.relay = self._relay
+        self._connect()
+
+    def _connect(self) -> None:
+        """Put the tap in between if anybody observes, and take it out otherwise."""
+        self._outbound.entry = self if self._observers else self._bundler
+        self._delivery.relay = self if self._observers else self._relay
         if self._relay is not None:
-            self._relay.add = self._bundler.add
+            self._relay.add = self.add if self._observers else self._bundler.add
 
     # In front of the bundler, for outbound.py
 

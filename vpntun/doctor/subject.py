@@ -6,7 +6,7 @@ control socket: GET /v1/status and, for what only the checks need, GET /v1/docto
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface, ip_network
@@ -16,6 +16,9 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
 from vpntun.netconf.route_plan import Table, collapse_to_default
 from vpntun.types import CarrierName, Interface, IpAddress, Network, Transport, carriers_of, written
+
+Request = Callable[[str, str], Mapping[str, Any]]
+"""Sends a request to the running tunnel, by method and target. Raises VpntunError if the tunnel refuses."""
 
 
 @dataclass(frozen=True)

@@ -140,10 +140,8 @@ class ControlledPeer(ABC):
 
     def start(self) -> None:
         """Begin to keep in contact with the peer."""
-        now = self._loop.now
-        if self.peer.endpoint is not None:
-            self.records.moved(self.peer.endpoint, now, ipv6=self.peer.endpoint.ipv6)
-        self.act(self._executor.selector.start(now))
+        self.begin_path_again()
+        self.act(self._executor.selector.start(self._loop.now))
 
     def stop(self) -> None:
         """Stop for good: drop the waiting packets, and carry out no more decisions."""
@@ -247,9 +245,8 @@ class ControlledPeer(ABC):
 
     def established(self, source: Endpoint, *, initiator: bool) -> None:
         """Log a new session."""
-        self.lines.log(
-            INFO, "session with %s (asked for by %s)", self.at(source), "this end" if initiator else "the peer"
-        )
+        asker = "this end" if initiator else "the peer"
+        self.lines.log(INFO, "session with %s (asked for by %s)", self.at(source), asker)
 
     def moved(self, endpoint: Endpoint, former: Endpoint | None) -> None:
         """Log the peer's new endpoint, and close the connection that it replaces."""

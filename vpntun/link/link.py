@@ -219,8 +219,8 @@ class Link(SendingLink):
             elif record[0] != PARITY:
                 self._note_sleep()
                 now = self._loop.time()
-                if record[0] == ECHO and self.test is not None:
-                    self.test.echo_arrived(Echo.parse(record).token, now)
+                if record[0] == ECHO:
+                    self._echo_arrived(Echo.parse(record).token, source, now)
                 self.act(self.records.received(session, record, source, now))
             elif (restored := self.records.restore(session, record, self._loop.now)) is not None:
                 # A relay changes packets in place, so they must be writable.
@@ -228,11 +228,17 @@ class Link(SendingLink):
         except BadPacket as bad:
             self.drop(bad, source)
 
+    def _echo_arrived(self, token: int, source: Endpoint, now: float) -> None:
+        """Tell the speed test of an ECHO, which may answer a PROBE of the test."""
+        if self.test is not None:
+            self.test.echo_arrived(token, now)
+
     def verify(self) -> bool:
         """Ask a vpntun whether data arrives, at most once a second. Return whether its answer is awaited."""
-        if events := self.records.verify(self._loop.now):
+        now, verification = self._loop.now, self.records.verification
+        if (events := self.records.verify(now)) or verification.is_awaited:  # its absence may be a state by now
             self.act(events)
-        return self.records.verification.is_awaited
+        return self.records.can_verify(now) and verification.is_awaited
 
     # Changes by the operator
 

@@ -27,7 +27,7 @@ class LinkObserver(Protocol):
         """Note that the link came up, or went down."""
 
     def states_changed(self, link: Link) -> None:
-        """Note that one of the link's three states has changed."""
+        """Note that one of the link's three states has changed, or that the link was removed."""
 
 
 class NoObserver:
@@ -77,6 +77,7 @@ class LinkMonitor:
         self._counts.add(link, -1)
         if was_up:
             self._observer.link_changed(link, up=False)
+        self._observer.states_changed(link)
 
     def look(self, link: Link) -> None:
         """Check a link for which the core has decided something."""

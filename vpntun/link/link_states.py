@@ -5,8 +5,8 @@
     handshake fresh    there is a session, under 180 s old
     data verified      the carrier is up and the handshake is fresh, and within the last interval something has proven
                        that data arrives. With a vpntun that is an ECHO, or a REPORT that counts more than the one
-                       before. Any other WireGuard proves it by any authenticated message. Nothing contradicts it: data
-                       that waits for a sign of life for 15 s, or PROBEs without an answer
+                       before. Any other WireGuard proves it by any authenticated message. Two things refute a proof:
+                       data that has waited 15 s for a sign of life, and three PROBEs without an answer
 
 The interval is 30 s, or that of the persistent keepalive and 5 s if that is longer. An idle link proves nothing, so its
 data is no longer verified after the interval. `Link.verify` asks for a proof.
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from vpntun.core.endpoint import Endpoint
 from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.reason import Reason
 from vpntun.core.wireguard.peer import Peer
@@ -35,10 +34,6 @@ class Observed(Protocol):
     refused_since: float
 
     @property
-    def endpoint(self) -> Endpoint | None:
-        """Where the peer is reached now."""
-
-    @property
     def now(self) -> float:
         """The time at which this turn of the loop began."""
 
@@ -47,23 +42,19 @@ class Observed(Protocol):
         """Why the carrier in use was chosen, or why there is none."""
 
 
-def carrier_is_up(link: Observed) -> bool:
-    """Return whether messages can be sent to the peer's endpoint."""
-    endpoint = link.endpoint
-    return endpoint is not None and endpoint.is_open and link.refused_since == NEVER
-
-
-def handshake_is_fresh(link: Observed) -> bool:
-    """Return whether there is a session that can be used."""
-    return link.peer.sending_session(link.now) is not None
+def carrier_of(link: Observed) -> CarrierName | None:
+    """Return the carrier by which messages can be sent to the peer; None if none is up."""
+    endpoint = link.peer.endpoint
+    if endpoint is None or not endpoint.is_open or link.refused_since != NEVER:
+        return None
+    return endpoint.carrier
 
 
 def proven_at(link: Observed) -> float:
     """Return when the last proof came that data arrives; -NEVER if none has."""
-    session = link.peer.keys.current
-    if session is not None and link.records.takes_records(session, link.now):
-        return link.records.verification.proven_at
-    return link.peer.timers.heard_at
+    if link.records.may_be_plain(link.peer.keys.current, link.now):
+        return link.peer.timers.heard_at
+    return link.records.verification.proven_at
 
 
 def interval_of(link: Observed) -> float:
@@ -71,18 +62,18 @@ def interval_of(link: Observed) -> float:
     return max(INTERVAL, link.peer.timers.persistent_interval + SLACK)
 
 
-def data_is_verified(link: Observed) -> bool:
-    """Return whether data is known to arrive, by a proof within the last interval that nothing contradicts."""
-    now = link.now
-    if now - proven_at(link) >= interval_of(link) or not (carrier_is_up(link) and handshake_is_fresh(link)):
+def proof_holds(link: Observed) -> bool:
+    """Return whether there is a proof within the last interval, which nothing contradicts."""
+    now, records = link.now, link.records
+    age = now - proven_at(link)
+    if age >= INTERVAL and age >= interval_of(link):
         return False
-    records = link.records
     return not (link.peer.timers.is_silent(now) or records.nothing_arrives or records.verification.is_doubted(now))
 
 
 def reason_of_carrier(link: Observed) -> Reason:
     """Return why the carrier in use was chosen, or why there is none."""
-    if link.refused_since != NEVER and link.endpoint is not None:
+    if link.refused_since != NEVER and link.peer.endpoint is not None:
         return Reason(REFUSED, link.refused_since)
     return link.chosen_because
 
@@ -120,8 +111,7 @@ class LinkStates:
 
 def _read(link: Observed) -> tuple[CarrierName | None, str, bool, bool]:
     """Return the carrier that is up, or the reason why there is none, and the other two states."""
-    is_fresh, is_verified = handshake_is_fresh(link), data_is_verified(link)
-    endpoint = link.endpoint
-    if endpoint is None or not carrier_is_up(link):
-        return None, reason_of_carrier(link).text, is_fresh, is_verified
-    return endpoint.carrier, "", is_fresh, is_verified
+    carrier, is_fresh = carrier_of(link), link.peer.sending_session(link.now) is not None
+    if carrier is None:
+        return None, reason_of_carrier(link).text, is_fresh, False
+    return carrier, "", is_fresh, is_fresh and proof_holds(link)

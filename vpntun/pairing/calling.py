@@ -20,7 +20,7 @@ from vpntun.core.pairing.server import MOST_TRIES, describe_tries
 from vpntun.crypto.pairing import PairingCode, check_installed
 from vpntun.errors import BadPacket, KeyFileError, PairingFailed
 from vpntun.pairing.interrupts import Interrupted
-from vpntun.pairing.terminal import tell_paired
+from vpntun.pairing.terminal import tell_broken_off, tell_paired
 from vpntun.runtime.log import tell
 from vpntun.types import written
 from vpntun.wire.stream_framing import PREFIX_SIZE, prefix
@@ -58,15 +58,14 @@ def _keep(path: Path, call: Call, agreed: Agreed) -> None:
     with prepared_shared(path, agreed.secret) as publish:
         try:
             settled = call.settle(agreed)
-        except Interrupted:
-            tell("no key was written here; if the other end has made a key file just now, remove it there")
-            raise
-        if settled is not None and not settled.is_written:
-            raise PairingFailed("the other end could not write its key file, and says why; no key was written here")
-        try:
+            if settled is not None and not settled.is_written:
+                raise PairingFailed("the other end could not write its key file, and says why; no key was written here")
             publish()
         except KeyFileError as error:
             raise KeyFileError(f"{error}. The other end has the key already: remove it there and pair again") from None
+        except Interrupted:
+            tell_broken_off(path)
+            raise
     if settled is not None:
         tell_paired(call.where, path, agreed.secret)
     else:

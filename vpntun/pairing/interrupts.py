@@ -25,7 +25,7 @@ class Interrupted(KeyboardInterrupt):
 def ended_by_signals() -> Iterator[None]:
     """Let SIGINT, SIGTERM and SIGHUP raise Interrupted inside a `with` block, which then ends the process.
 
-    A signal that is ignored stays so.
+    A signal that is ignored stays so. Those that follow the first are ignored, too, while what was begun is undone.
     """
     handled = [number for number in _ENDING_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     former = {number: signal.signal(number, _interrupt) for number in handled}
@@ -41,4 +41,6 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
+    for each in _ENDING_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
     raise Interrupted(number)

@@ -31,7 +31,8 @@ from vpntun.core.pairing.server import (
 from vpntun.crypto.pairing import PairingCode, check_installed, new_code, shown
 from vpntun.errors import BadPacket, KeyFileError, PairingFailed
 from vpntun.pairing.interrupts import Interrupted
-from vpntun.pairing.terminal import tell_paired
+from vpntun.pairing.terminal import tell_broken_off, tell_paired
+from vpntun.runtime.clock import boottime
 from vpntun.runtime.log import tell
 from vpntun.runtime.loop import Loop
 from vpntun.wire.message import Buffer
@@ -40,7 +41,7 @@ from vpntun.wire.stream_framing import SharedBuffer
 AGAIN = "start this command again for a new code"
 
 
-def pair_as_server(path: Path, port: int, show: Callable[[str], None]) -> None:
+def pair_as_server(path: Path, port: int, show: Callable[[str], None], clock: Callable[[], float] = boottime) -> None:
     """Wait for one client that knows the code, and write the shared key to `path`.
 
     `show` shows the code to the operator. Raises PairingFailed, KeyFileError, PortInUse or VpntunError.
@@ -49,7 +50,7 @@ def pair_as_server(path: Path, port: int, show: Callable[[str], None]) -> None:
     check_installed()
     code = new_code()
     with ExitStack() as stack:
-        loop = Loop()
+        loop = Loop(clock)
         stack.callback(loop.close)
         waiting = PairingListener(loop, PairingServer(PairingCode(code, "server"), loop.time()), path)
         stack.callback(waiting.close)
@@ -100,8 +101,8 @@ class PairingListener:
 
     def explain_break(self) -> None:
         """Say what the other end may have, if it had the right code but this end has not written its key."""
-        if self._server.has_agreed and not self._is_written:
-            tell("no key was written here; if the other end has made a key file just now, remove it there")
+        if self._server.has_agreed:
+            tell_broken_off(self._path)
 
     def close(self) -> None:
         """Close every socket."""

@@ -5,7 +5,9 @@ The code goes to a terminal and nowhere else: not to a log, a file or a journal.
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -15,6 +17,8 @@ from vpntun.crypto.shared import SharedIdentity
 from vpntun.errors import ConfigurationError, PairingFailed
 from vpntun.runtime.log import tell
 
+LONGEST_LINE = 1024
+
 
 def check_terminal() -> None:
     """Raise ConfigurationError if no terminal could show a code."""
@@ -22,25 +26,27 @@ def check_terminal() -> None:
 
 
 def show_code(code: str, port: int) -> None:
-    """Show a code, and where to type it."""
+    """Show a code, and where to type it. Raises PairingFailed if the terminal is gone."""
     option = "" if port == DEFAULT_PORT else f" -p {port}"
-    print(
-        f"code: {code} (good once, for ten minutes)\n"
-        f"type it at the other machine: vpntun -c THIS-HOST -i NAME{option} --pair",
-        file=_terminal(),
-        flush=True,
-    )
+    try:
+        print(
+            f"code: {code} (good once, for ten minutes)\n"
+            f"type it at the other machine: vpntun -c THIS-HOST -i NAME{option} --pair",
+            file=_terminal(),
+            flush=True,
+        )
+    except OSError as error:
+        raise PairingFailed(f"the code cannot be shown ({error.strerror}): the terminal has been closed") from None
 
 
 def ask_code() -> str:
     """Ask for the code until one is typed that could be right. Raises PairingFailed at the end of the input."""
     while True:
-        print("code that the other end shows: ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if not line:
+        line = _answer_to("code that the other end shows: ")
+        if not line or len(line) == LONGEST_LINE:
             raise PairingFailed("no code was given: type the code that the other end shows, or give it on stdin")
         try:
-            return parse_code(line)
+            return parse_code(line.decode("utf-8", "replace"))
         except ConfigurationError as error:
             print(error, file=sys.stderr, flush=True)
 
@@ -51,6 +57,23 @@ def tell_paired(where: str, path: Path, secret: bytes) -> None:
     tell(
         "paired with %s: the server is %s, the client %s; the key is in %s", where, shared.server4, shared.client4, path
     )
+
+
+def tell_broken_off(path: Path) -> None:
+    """Say that the other end may have a key, unless this end has it, too: a signal may come just after that."""
+    if not os.path.lexists(path):
+        tell("no key was written here; if the other end has made a key file just now, remove it there")
+
+
+def _answer_to(question: str) -> bytes:
+    """Ask for a line of input. Return it, without more than LONGEST_LINE bytes; nothing at the end of the input."""
+    line = b""
+    with suppress(OSError):  # the terminal has been closed
+        print(question, end="", file=sys.stderr, flush=True)
+        line = sys.stdin.buffer.readline(LONGEST_LINE)
+        if not line or not sys.stdin.isatty():
+            print(file=sys.stderr, flush=True)  # which a terminal's own Enter has done otherwise
+    return line
 
 
 def _terminal() -> TextIO:

@@ -2,7 +2,7 @@
 
 one request of a client at a time, within 60 s from its first byte to the last byte of its answer, without a pause
 of 10 s; a notice says so if a client is too slow
-a client that does not read its answers is not read from
+a client that does not read its answers is not read from, nor is one whose answer is not ready
 8 clients; one more replaces the one that was idle for the longest, or the oldest if all are busy
 a stream, an answer that goes on until something happens, has no limits of time until it has ended; its client is
 replaced last. A client that closes its connection, or sends no more, ends the stream
@@ -94,8 +94,9 @@ class _Client:
         self._open = True
         self._sends_more = True
         self._timer_runs = False
+        self._is_watched = False
         new.setblocking(False)
-        loop.watch(new.fileno(), self._read, self.go_on, on_failure=self.close)
+        self._watch()
 
     def close(self) -> None:
         """Close the connection, once. What was to follow an unsent answer is still done."""
@@ -118,7 +119,10 @@ class _Client:
         with suppress(OSError):
             while True:
                 while self._unsent:
-                    self._socket.settimeout(max(0.001, end - self._loop.time()))
+                    left = end - self._loop.time()
+                    if left <= 0:
+                        return
+                    self._socket.settimeout(left)
                     self._unsent = self._unsent[self._socket.send(self._unsent) :]
                 answer = self._exchange.next_answer()
                 if answer is None:
@@ -154,9 +158,26 @@ class _Client:
             self.close()
         if self._open:
             self._follow_stream()
-            alone = not self.streams or not self._sends_more
-            self._loop.await_writable(self._socket.fileno(), bool(self._unsent), alone=alone)
+            self._choose_events()
             self._keep_time()
+
+    def _choose_events(self) -> None:
+        """Watch the socket for what can be done now, and not at all while the next answer is awaited.
+
+        Otherwise what the client sends meanwhile would pile up, and its end would keep the loop awake.
+        """
+        if self._exchange.awaits_answer:
+            self._loop.forget(self._socket.fileno())
+            self._is_watched = False
+            return
+        self._watch()
+        alone = not self.streams or not self._sends_more
+        self._loop.await_writable(self._socket.fileno(), bool(self._unsent), alone=alone)
+
+    def _watch(self) -> None:
+        if not self._is_watched:
+            self._is_watched = True
+            self._loop.watch(self._socket.fileno(), self._read, self.go_on, on_failure=self.close)
 
     def _follow_stream(self) -> None:
         stream = self._exchange.stream

@@ -38,6 +38,10 @@ class Exchange(Protocol):
         """Whether no part of a request is waiting to be answered."""
 
     @property
+    def awaits_answer(self) -> bool:
+        """Whether the next answer is not ready, whatever the client sends. The server goes on once it may be."""
+
+    @property
     def ended(self) -> bool:
         """Whether there will be no more answers, so that the connection may close once the last one has left."""
 

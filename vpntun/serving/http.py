@@ -82,7 +82,8 @@ def follow(routes: Mapping[str, Route], method: str, target: str) -> Answer | St
         return refusal(HTTPStatus.NOT_FOUND, f"there is no {target}; there are {', '.join(routes)}")
     if method != route.method:
         return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {route.method}", ("Allow", route.method))
-    lists = {name: [text for each, text in fields if each == name] for name, _ in fields if name in route.lists}
+    given = {name for name, _ in fields} & route.lists
+    lists = {name: [text for each, text in fields if each == name] for name in given}
     return route.act(**{**dict(fields), **lists})
 
 
@@ -95,17 +96,16 @@ class HttpExchange:
     """The requests and answers of one connection, as the `Exchange` of exchange.py.
 
     `answer` gets a method and a target; it must refuse CONNECT. It returns None while it has no answer yet, and is then
-    asked again at the next call of `next_answer`. `ended`: there will be no more answers, so the
-    connection may close once those taken have left.
+    asked again at the next call of `next_answer`. `awaits_answer`: it has returned None. `ended`: there will be no more
+    answers, so the connection may close once those taken have left.
     """
 
     def __init__(self, answer: Callable[[str, str], Answer | StreamAnswer | None]) -> None:
-        self.ended = False
+        self.ended = self.awaits_answer = False
         self.stream: Stream | None = None
         self._answer = answer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
         self._request: h11.Request | None = None
-        self._is_asked = False
         self._body = 0
 
     @property
@@ -131,7 +131,7 @@ class HttpExchange:
         if self.stream is not None:
             return self._next_piece(self.stream)
         while not self.ended:
-            if self._is_asked:
+            if self.awaits_answer:
                 return self._answer_now()
             try:
                 event = self._http.next_event()
@@ -146,7 +146,7 @@ class HttpExchange:
                 if self._body > LARGEST_BODY:
                     return self._pack(refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long: send none"))
             elif isinstance(event, h11.EndOfMessage) and self._request is not None:
-                self._is_asked = True
+                self.awaits_answer = True
             elif isinstance(event, h11.ConnectionClosed):
                 self.ended = True
             else:
@@ -157,7 +157,7 @@ class HttpExchange:
         """Answer the complete request, if there is an answer already."""
         assert self._request is not None
         answer = self._answer(self._request.method.decode("ascii"), self._request.target.decode("ascii"))
-        self._is_asked = answer is None
+        self.awaits_answer = answer is None
         if answer is None:
             return None
         return self._pack(answer) if isinstance(answer, Answer) else self._begin_stream(answer)

@@ -15,6 +15,7 @@ import glob
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from vpntun.runtime.folders import make_folder
 SOCKETS = Path("/proc/self/net/unix")
 LISTENS = 0x10000
 OWNERS_ALONE = 0o600
+SECONDS_FOR_LOCK, SECONDS_BETWEEN_ATTEMPTS = 1.0, 0.01
 OWN_FOLDER, SOME_FOLDER = "a folder of this user's own", "a folder that exists and that this user may write to"
 
 _CREDENTIALS = struct.Struct("iII")
@@ -47,6 +49,10 @@ class SocketInUse(Exception):
         return who if self.is_here else f"{who} of another network namespace"
 
 
+class _NotASocket(Exception):
+    """A file of another kind has the name. It may be anybody's work, so it is never removed."""
+
+
 def listen(
     name: str, path: Path, beside: Path | None, backlog: int, mode: int = OWNERS_ALONE
 ) -> tuple[socket.socket, Path, tuple[int, int]]:
@@ -61,9 +67,7 @@ def listen(
             make_folder(path.parent)
         with _locked(path.parent):
             path = _free_path(path, beside)
-            os.fchmod(
-                new.fileno(), mode
-            )  # bind gives the file this mode less the umask (unix_bind, net/unix/af_unix.c)
+            os.fchmod(new.fileno(), mode)  # bind gives the file this mode less the umask (net/unix/af_unix.c)
             umask = os.umask(0o777 & ~mode)
             try:
                 new.bind(str(path))
@@ -74,6 +78,9 @@ def listen(
     except SocketInUse:
         new.close()
         raise
+    except _NotASocket:
+        new.close()
+        raise VpntunError(f"{name} {path} cannot be made: this file is no socket: move it away") from None
     except OSError as error:
         new.close()
         kind = PrivilegeError if isinstance(error, PermissionError) else VpntunError
@@ -114,6 +121,16 @@ def listens_here(path: Path, sockets: Path = SOCKETS) -> bool:
     return any(os.fsdecode(os.path.realpath(each)) == folder for each in folders)
 
 
+def names_listening_here(folder: Path, sockets: Path = SOCKETS) -> list[str]:
+    """List the names of the sockets in a folder that listen in this network namespace. That takes no right."""
+    try:
+        lines = sockets.read_bytes().splitlines()[1:]
+    except OSError:
+        return []
+    paths = [Path(os.fsdecode(each)) for each in map(_listening, lines) if each is not None]
+    return sorted(path.name for path in paths if path.parent == folder)
+
+
 def other_end(connected: socket.socket) -> tuple[int, int]:
     """Return process and user at the other end of a unix socket, as of when it connected or began to listen."""
     credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -129,7 +146,7 @@ def _free_path(path: Path, beside: Path | None) -> Path:
     """
     if beside is not None:
         for other in path.parent.glob(f"{glob.escape(path.stem)}:*{path.suffix}"):
-            with suppress(SocketInUse, OSError):
+            with suppress(SocketInUse, _NotASocket, OSError):
                 _free_name(other)
         _free_name(beside)
     try:
@@ -142,13 +159,15 @@ def _free_path(path: Path, beside: Path | None) -> Path:
 
 
 def _free_name(path: Path) -> None:
-    """Remove a dead socket. Raises SocketInUse where a process listens behind the name."""
+    """Remove a dead socket. Raises SocketInUse where a process listens behind the name, and _NotASocket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(str(path))
         except FileNotFoundError:
             return
         except ConnectionRefusedError:
+            if not path.is_socket():
+                raise _NotASocket(path) from None
             path.unlink()
             return
         except BlockingIOError:  # its queue of new connections is full, so a process does listen
@@ -159,13 +178,26 @@ def _free_name(path: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock the folder, so that meanwhile no other process takes or gives up a name in it."""
+    """Lock the folder, so that meanwhile no other process takes or gives up a name in it.
+
+    Whoever may read the folder may lock it, for ever. So after a second this goes on without the lock.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    end = time.monotonic() + SECONDS_FOR_LOCK
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while not _is_locked(descriptor) and time.monotonic() < end:
+            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Lock a folder that nobody else has locked, and return whether this was possible."""
+    with suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def _listening(line: bytes) -> bytes | None:

@@ -117,7 +117,7 @@ class UapiExchange:
     """
 
     def __init__(self, answer: Callable[[SetRequest | BadRequest | None], Iterator[str]]) -> None:
-        self.ended = False
+        self.ended = self.awaits_answer = False
         self.stream = None
         self._answer = answer
         self._received = bytearray()

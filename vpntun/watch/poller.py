@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vpntun.control.client import ControlClient
-from vpntun.errors import NoSuchTunnel, VpntunError
+from vpntun.errors import NoSuchTunnel, RequestRefused, VpntunError
 from vpntun.runtime.clock import boottime
 
 SECONDS_BETWEEN_VERIFICATIONS = 5.0
@@ -66,7 +66,7 @@ class Poller(threading.Thread):
             began = boottime()
             if began - verified >= SECONDS_BETWEEN_VERIFICATIONS:
                 verified = began
-                with suppress(VpntunError):  # an older tunnel does not know the request
+                with suppress(RequestRefused):  # an older tunnel does not know the request
                     tunnel.ask("POST", "/v1/verify")
             self._report(Report(self._interface, tunnel.ask("GET", "/v1/status")))
             self._ended.wait(max(0.0, began + self._interval - boottime()))

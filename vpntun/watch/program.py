@@ -23,7 +23,7 @@ from vpntun.watch.drawing import Page, picture
 from vpntun.watch.history import TunnelHistory, TunnelView
 from vpntun.watch.poller import Poller, Report
 from vpntun.watch.screen import Screen
-from vpntun.watch.signals import Waker, ended_by_signals
+from vpntun.watch.signals import Waker, ended_by_signals, waking_signals
 
 NO_TUNNEL = "no tunnel of this user is running in this network namespace; waiting for one"
 SECONDS_TO_ANSWER = 3.0
@@ -68,7 +68,7 @@ class LiveView:
 
     def show_on_screen(self, console: Console) -> None:
         """Fill the screen with the view until the operator types q."""
-        with self._waker, Screen(console) as screen:
+        with self._waker, waking_signals(), Screen(console) as screen:
             while True:
                 self._look_for_tunnels()
                 screen.draw(self._page())
@@ -94,8 +94,9 @@ class LiveView:
                 console.print(time.strftime("%Y-%m-%d %H:%M:%S"))
                 views = self._views()
                 console.print(picture(views, None) if views else NO_TUNNEL, "")
-                due = max(due + self._interval, boottime())
-                time.sleep(due - boottime())
+                now = boottime()
+                due = max(due + self._interval, now)
+                time.sleep(due - now)
                 self._look_for_tunnels()
                 self._take_reports()
 

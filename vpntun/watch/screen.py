@@ -34,7 +34,11 @@ class Screen:
         self._live: Live | None = None
 
     def __enter__(self) -> Screen:
-        self._take()
+        try:
+            self._take()
+        except BaseException as error:
+            self.__exit__(type(error))
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -88,10 +92,11 @@ class Screen:
             changed[_LOCAL_MODES] &= ~(termios.ICANON | termios.ECHO)
             changed[_SPECIAL_CHARACTERS][termios.VMIN], changed[_SPECIAL_CHARACTERS][termios.VTIME] = 1, 0
             termios.tcsetattr(self._keyboard, termios.TCSANOW, changed)
-        self._live = Live(
+        live = Live(
             console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
         )
-        self._live.start()
+        live.start()
+        self._live = live  # only now: one that has not quite started cannot be stopped
 
     def _give_back(self) -> None:
         if self._keyboard is not None and self._modes is not None:

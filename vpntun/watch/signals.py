@@ -2,7 +2,7 @@
 
 SIGINT              Ctrl-C: the program ends with status 0
 SIGTERM, SIGHUP     the program ends by the signal itself, as if it had not been caught
-SIGTSTP, SIGWINCH   Ctrl-Z, and another size of the terminal: they wake the loop, which acts on them
+SIGTSTP, SIGWINCH   Ctrl-Z, and another size of the terminal: they wake the loop of the screen, which acts on them
 """
 
 from __future__ import annotations
@@ -51,21 +51,28 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def waking_signals() -> Iterator[None]:
+    """Let the signals of WAKING do nothing but wake a `Waker`."""
+    former = [(number, signal.signal(number, lambda *_: None)) for number in WAKING]
+    try:
+        yield
+    finally:
+        for number, handler in former:
+            signal.signal(number, handler)
+
+
 class Waker:
-    """Descriptor that becomes readable when a signal of WAKING comes, or another thread calls `wake`."""
+    """Descriptor that becomes readable when a signal comes that is handled, or another thread calls `wake`."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._former: list[tuple[signal.Signals, object]] = []
 
     def __enter__(self) -> Waker:
         self._former_writer = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        self._handlers = [(number, signal.signal(number, lambda *_: None)) for number in WAKING]
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._handlers:
-            signal.signal(number, handler)
         signal.set_wakeup_fd(self._former_writer)
 
     def fileno(self) -> int:

@@ -151,6 +151,20 @@ def test_a_second_client_with_the_code_has_to_wait_for_the_first_and_costs_no_tr
     assert not server.is_spoiled
 
 
+def test_wrong_codes_cannot_end_the_pairing_between_the_proof_of_the_right_one_and_ready(server: PairingServer) -> None:
+    guess(server, 1)
+    guess(server, 2)
+    _, right = agreed(server, "a")
+    assert reply(guess(server, 3)) == Message.refused(Reason.BUSY)
+    assert not server.is_spoiled
+    assert server.receive("a", right.ready, NOW) == [WriteKey(right.secret)]
+
+
+def test_codes_are_tried_again_once_the_client_with_the_right_one_has_vanished(server: PairingServer) -> None:
+    agreed(server, "a")
+    assert guess(server, "b", NOW + SECONDS_OF_CLAIM)[0] == WrongCode(2)
+
+
 def test_a_client_that_is_ready_over_another_connection_is_heard(server: PairingServer) -> None:
     _, said = agreed(server, "a")
     assert server.gone("a")

@@ -31,6 +31,16 @@ def test_over_tcp_the_time_counts_from_the_first_question_that_udp_left_unanswer
     assert reasons.reason("tcp", has_address=True) == Reason("no UDP answer", 500.0)
 
 
+def test_the_time_without_any_answer_counts_from_the_search_after_the_last_one(reasons: ReasonsOfClient) -> None:
+    reasons.asked(10.0)
+    reasons.settled("tcp")
+    reasons.asked(7200.0)  # the connection has closed
+    reasons.asked(7260.0)
+    assert reasons.reason(None, has_address=True) == Reason("no answer over UDP or TCP", 7200.0)
+    reasons.settled("tcp")
+    assert reasons.reason("tcp", has_address=True) == Reason("no UDP answer", 10.0)
+
+
 def test_udp_that_answers_again_keeps_that_reason_until_the_link_leaves_it(reasons: ReasonsOfClient) -> None:
     reasons.asked(10.0)
     reasons.settled("tcp")
@@ -52,7 +62,11 @@ def test_a_carrier_without_an_alternative_is_the_operators_choice(carrier: Carri
 
 
 def test_a_server_leaves_the_choice_to_the_peer() -> None:
-    assert reason_of_server(None, is_heard=False).text == "the peer has not called"
-    assert reason_of_server("udp", is_heard=False).text == "the peer was there before"
-    assert reason_of_server("tcp", is_heard=True).text == "the peer called by it"
-    assert reason_of_server(None, is_heard=True).text == "the peer's connection has closed"
+    assert reason_of_server("udp", is_heard=False, has_closed=False).text == "the peer was there before"
+    assert reason_of_server("tcp", is_heard=True, has_closed=True).text == "the peer called by it"
+
+
+def test_a_server_without_a_carrier_tells_a_call_under_way_from_one_that_has_ended() -> None:
+    assert reason_of_server(None, is_heard=False, has_closed=False).text == "the peer has not called"
+    assert reason_of_server(None, is_heard=True, has_closed=False).text == "the peer's handshake is incomplete"
+    assert reason_of_server(None, is_heard=True, has_closed=True).text == "the peer's connection has closed"

@@ -139,3 +139,15 @@ def test_after_a_restart_the_session_is_back_in_one_round_trip() -> None:
     pair.to_left(keepalive)
     assert pair.left.current() is not old
     pair.assert_data_flows()
+
+
+def test_the_reason_for_having_no_carrier_follows_the_call() -> None:
+    pair = Pair()
+    selector, peer = ServerCarriers(pair.right.peer, Random(3)), pair.right.peer
+    assert selector.reason.text == "the peer has not called"
+    peer.timers.authenticated_received(pair.now)  # an initiation, which moves no endpoint
+    assert selector.reason.text == "the peer's handshake is incomplete"
+    peer.endpoint = OVER_TCP
+    assert selector.reason.text == "the peer called by it"
+    selector.lost(OVER_TCP, pair.now)
+    assert selector.reason.text == "the peer's connection has closed"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from vpntun import __version__
 from vpntun.doctor.finding import Finding, Verdict
 from vpntun.doctor.inside import other_end
+from vpntun.doctor.inside.half import LONGEST_TEXT
 from vpntun.doctor.inside.other_end import MOST_ASKED, MOST_FINDINGS, checks_of_other_ends, judge
 from vpntun.errors import CannotAsk, VpntunError
 
@@ -30,7 +31,7 @@ def judged(answer: Mapping[str, Any], asked_at: float = 999.0, answered_at: floa
 def test_a_healthy_end_is_fine_in_every_respect() -> None:
     found = judged(GOOD)
     assert {finding.verdict for finding in found.values()} == {"ok"}
-    assert found["link from there"].text == (
+    assert found["way back"].text == (
         "it reaches this end at 192.0.2.7:4000 by TCP, in datagrams of up to 1492 bytes, and 0.1% of them are lost"
     )
 
@@ -54,15 +55,39 @@ def test_clocks_are_compared_as_far_as_the_time_of_asking_allows(there: float, w
 def test_loss_and_another_version_are_warned_of() -> None:
     found = judged({**GOOD, "version": "0.0.9", "link": {**GOOD["link"], "loss": 0.05}})
     assert found["other end"].text == f"it runs vpntun 0.0.9, and this end {__version__}"
-    assert (found["other end"].verdict, found["link from there"].verdict) == ("warning", "warning")
+    assert (found["other end"].verdict, found["way back"].verdict) == ("warning", "warning")
+
+
+def test_a_loss_of_next_to_nothing_is_not_mentioned() -> None:
+    assert "lost" not in judged({**GOOD, "link": {**GOOD["link"], "loss": 0.0004}})["way back"].text
+    assert "0.1% of them are lost" in judged({**GOOD, "link": {**GOOD["link"], "loss": 0.0005}})["way back"].text
 
 
 def test_a_refusal_is_passed_on() -> None:
     assert [finding.text for finding in judge({"refused": "no"}, 0.0, 1.0)] == ["not checked: it refuses: no"]
 
 
+def test_numbers_that_no_machine_has_are_left_out() -> None:
+    found = judged({**GOOD, "time": 10**400, "link": {**GOOD["link"], "loss": -(10**400), "path_mtu": 10**400}})
+    assert "clock" not in found
+    assert found["way back"].text == "it reaches this end at 192.0.2.7:4000 by TCP"
+
+
+def test_words_of_any_length_are_cut() -> None:
+    long = "x" * 5000
+    words: dict[str, Any] = {"check": long, "verdict": "failed", "text": long, "remedy": long}
+    found = list(judge({**GOOD, "version": long, "findings": [words], "link": {"endpoint": long}}, 0.0, 1.0))
+    found += judge({"refused": long}, 0.0, 1.0)
+    assert {finding.verdict for finding in found} >= {"failed", "skipped", "warning"}
+    assert all(len(text) < 3 * LONGEST_TEXT for each in found for text in (each.check, each.text, each.remedy))
+
+
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**400), 10**400)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
 )
 names = st.sampled_from(["refused", "version", "time", "link", "findings", "x"])
@@ -79,6 +104,7 @@ def test_whatever_the_other_end_answers_the_findings_are_well_formed_and_few(ans
     for finding in found:
         assert finding.verdict in get_args(Verdict)
         assert isinstance(finding.text, str)
+        assert len(finding.text) < 3 * LONGEST_TEXT
         assert isinstance(finding.remedy, str)
 
 

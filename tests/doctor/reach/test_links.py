@@ -8,12 +8,22 @@ import pytest
 
 from vpntun.doctor.reach import links
 from vpntun.doctor.reach.links import examine_links, judge_links
-from vpntun.errors import VpntunError
+from vpntun.doctor.reach.other_carrier import Trials
+from vpntun.errors import RequestRefused, VpntunError
 
 
 def peer(state: str = "connected", name: str = "office", **fields: Any) -> dict[str, Any]:
     given = {"carrier": "udp", "carrier_reason": "it answered first", "round_trip": 0.0123, "data_verified": True}
     return {"name": name, "public_key": f"key of {name}", "state": state, **given, **fields}
+
+
+def no_trials() -> Trials:
+    """The trials of a tunnel that knows none."""
+
+    def refuse(method: str, target: str) -> dict[str, Any]:
+        raise VpntunError(f"there is no {target}")
+
+    return Trials(refuse)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +55,10 @@ def test_many_healthy_peers_share_a_line() -> None:
 
 
 @pytest.mark.parametrize(("answers_after", "verdict"), [(0, "ok"), (3, "ok"), (10**9, "failed")])
-def test_answers_are_awaited_for_a_moment(answers_after: int, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peers_are_asked_until_they_answer_or_time_is_over(
+    answers_after: int, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That data arrived some seconds before is no answer: the path may have died since."""
     monkeypatch.setattr(links, "SECONDS_BETWEEN", 0.001)
     monkeypatch.setattr(links, "SECONDS_TO_VERIFY", 30 if verdict == "ok" else 0.05)
     asked = []
@@ -53,17 +66,38 @@ def test_answers_are_awaited_for_a_moment(answers_after: int, verdict: str, monk
     def request(method: str, target: str) -> dict[str, Any]:
         asked.append(f"{method} {target}")
         if method == "POST":
-            return {"awaited": ["key of office"]}
-        return {"peers": [peer(data_verified=len(asked) > answers_after)]}
+            return {"awaited": ["key of office"] if len(asked) <= answers_after else []}
+        return {"peers": [peer(data_verified=True)]}
 
-    assert [finding.verdict for finding in examine_links(request)] == [verdict]
-    assert asked[:2] == ["POST /v1/verify", "GET /v1/status"]
+    assert [finding.verdict for finding in examine_links(request, no_trials())] == [verdict]
+    assert len(asked) > 2 or answers_after == 0
+    assert asked[-2:] == ["POST /v1/verify", "GET /v1/status"]
 
 
 def test_a_tunnel_that_cannot_verify_is_judged_by_its_status() -> None:
     def request(method: str, target: str) -> dict[str, Any]:
         if method == "POST":
-            raise VpntunError("there is no /v1/verify")
+            raise RequestRefused("there is no /v1/verify")
         return {"peers": [peer(data_verified=None)]}
 
-    assert [finding.verdict for finding in examine_links(request)] == ["ok"]
+    assert [finding.verdict for finding in examine_links(request, no_trials())] == ["ok"]
+
+
+def test_a_trial_that_may_move_a_link_is_awaited_before_the_link_is_judged() -> None:
+    moved = []
+
+    def request(method: str, target: str) -> dict[str, Any]:
+        if target == "/v1/doctor":
+            return {"peers": [{"public_key": "key of office", "endpoint": "192.0.2.1:55555"}]}
+        if target.startswith("/v1/tried"):
+            moved.append(target)
+            report = {"carrier": "udp", "used": "tcp", "endpoint": "192.0.2.1:55555", "round_trip": 0.02}
+            return {**report, "state": "answered" if len(moved) > 1 else "trying"}
+        if method == "POST":
+            return {"awaited": []}
+        return {"peers": [peer() if len(moved) > 1 else peer(carrier="tcp", carrier_reason="no UDP answer")]}
+
+    assert [(each.check, each.verdict) for each in examine_links(request, Trials(request))] == [
+        ("link", "ok"),
+        ("UDP reach", "ok"),
+    ]

@@ -3,7 +3,8 @@
 A try is a wrong proof of a client. Callers that say nothing, break off or send rubbish cost none: before its proof a
 caller has learned nothing about the code, and the server has computed little.
 
-The first caller with a right proof claims the pairing for ten seconds, so that no second one is told the same. It may
+The first caller with a right proof claims the pairing for ten seconds. Meanwhile all other proofs are refused unread:
+no second caller is told the same, and wrong codes cannot end the pairing while its client makes ready. The client may
 send READY over another connection, if its first one was lost.
 """
 
@@ -122,13 +123,13 @@ class PairingServer:
     def _check(self, caller: Caller, proof: bytes, now: float) -> list[Event]:
         """Check a client's proof. An element that is none was never a guess of the code, and costs no try."""
         exchange, element = self._begun.pop(caller)
+        if now < self._claimed_until:
+            return [_reply(Message.refused(Reason.BUSY)), HangUp()]
         keys = exchange.finish(element)
         if not _proves(keys, Message(Number.CLIENT_KNOWS, proof)):
             self._tries_left -= 1
             refusal = Message.refused(Reason.WRONG_CODE, self._tries_left)
             return [WrongCode(self._tries_left), _reply(refusal), HangUp()]
-        if now < self._claimed_until:
-            return [_reply(Message.refused(Reason.BUSY)), HangUp()]
         self._keys, self._claimed_by, self._claimed_until = keys, caller, now + SECONDS_OF_CLAIM
         return [_reply(Message(Number.SERVER_KNOWS, keys.proof(Number.SERVER_KNOWS)))]
 

@@ -17,7 +17,8 @@
     echoed     the ECHO with that token came from the place the PROBE was sent to: it is answered, once, and the round
                trip is measured. An ECHO from elsewhere shows nothing about the path tried, and the PROBE still awaits
                its answer
-    expired    the PROBE is given up after three smoothed round trips without an answer, 1 s at least and 5 s at most
+    expired    the PROBE is given up after three smoothed round trips without an answer, 1 s at least and 5 s at most.
+               One that verifies always has 5 s, because a late answer proves as much as an early one
 
 A place is any hashable by which the caller compares paths: an endpoint, a connection. A PROBE moves no endpoint. At
 most 16 await their answer; the oldest is given up for the next. Lengths are bytes of UDP payload, times seconds of the
@@ -81,16 +82,15 @@ class Probes:
 
     @property
     def timeout(self) -> float:
-        """Seconds after which a probe is given up."""
+        """Seconds after which a probe is given up, unless it verifies; then it may take the longest time."""
         if not self.round_trip:
             return LONGEST_TIMEOUT
         return min(LONGEST_TIMEOUT, max(SHORTEST_TIMEOUT, 3 * self.round_trip))
 
     @property
     def deadline(self) -> float:
-        """When the oldest probe is to be given up."""
-        oldest = next(iter(self._unanswered.values()), None)
-        return NEVER if oldest is None else oldest.at + self.timeout
+        """When the next probe is to be given up."""
+        return min(map(self._end_of, self._unanswered.values())) if self._unanswered else NEVER
 
     def asked(self, where: Hashable, purpose: Purpose, size: int, now: float) -> int:
         """Note a probe that is being sent, and return its token. If too many await an answer, drop the oldest."""
@@ -119,12 +119,15 @@ class Probes:
 
     def give_up_late(self, now: float) -> None:
         """Give up every probe whose time is up."""
-        timeout = self.timeout
-        self._unanswered = {token: asked for token, asked in self._unanswered.items() if asked.at + timeout > now}
+        self._unanswered = {token: asked for token, asked in self._unanswered.items() if self._end_of(asked) > now}
 
     def moved(self) -> None:
         """Forget the smoothed round trip: it is another path now."""
         self.round_trip = 0.0
+
+    def _end_of(self, asked: Asked) -> float:
+        """When a probe is to be given up."""
+        return asked.at + (LONGEST_TIMEOUT if asked.purpose == "verify" else self.timeout)
 
 
 class PathProber:

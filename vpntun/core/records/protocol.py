@@ -164,6 +164,10 @@ class RecordProtocol:
         """Whether packets must wait because the peer is a vpntun whose HELLO has not come yet."""
         return self._peer_is_vpntun and self._hellos.taken(session, now) is None
 
+    def may_be_plain(self, session: Session | None, now: float) -> bool:
+        """Whether the peer may be any other WireGuard: nothing in this session shows that it is a vpntun."""
+        return not self._peer_is_vpntun and self._hellos.taken(session, now) is None
+
     def takes_records(self, session: Session, now: float) -> bool:
         """Whether the peer takes records in this session."""
         return self._hellos.taken(session, now) is not None
@@ -341,18 +345,19 @@ class RecordProtocol:
 
     def ask_whether_anything_arrives(self, now: float) -> list[Event]:
         """Send a PROBE and await its ECHO; empty if the peer cannot answer one."""
-        session = self._session
-        if session is None or not (session.may_send(now) and self.takes_records(session, now)):
+        if not self.can_verify(now):
             self._prober.arrivals.begin()
             return []
         return self._prober.ask_whether_anything_arrives(now)
 
+    def can_verify(self, now: float) -> bool:
+        """Whether the peer can be sent a PROBE now, and can answer it."""
+        session = self._session
+        return session is not None and session.may_send(now) and self.takes_records(session, now)
+
     def verify(self, now: float) -> list[Event]:
         """Test whether data arrives at the peer; empty if that cannot answer, or was asked less than a second ago."""
-        session = self._session
-        if session is None or not (session.may_send(now) and self.takes_records(session, now)):
-            return []
-        return self._prober.verify(now)
+        return self._prober.verify(now) if self.can_verify(now) else []
 
     def probe_refused(self, size: int, now: float) -> list[Event]:
         """Probe another length at once: this host refused to send a PROBE whose message has `size` bytes."""

@@ -27,6 +27,7 @@ Pauses follow backoff.py. Every attempt also looks the name up; until that answe
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.events import (
@@ -79,6 +80,11 @@ class ClientCarriers:
     def deadline(self) -> float:
         """When `handle_timer` is due."""
         return min(*self._due.values(), *(each.next_at for each in self._rounds.values()), self._trial_at)
+
+    @property
+    def allowed(self) -> Sequence[CarrierName]:
+        """The carriers that may be used, by preference."""
+        return self._allowed
 
     @property
     def candidates(self) -> list[Endpoint]:

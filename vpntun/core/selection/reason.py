@@ -20,6 +20,7 @@ ANSWERS_AGAIN = Reason("it answers again")
 CALLED_BY_IT = Reason("the peer called by it")
 NOT_HEARD_YET = Reason("the peer was there before")
 HAS_NOT_CALLED = Reason("the peer has not called")
+IS_CALLING = Reason("the peer's handshake is incomplete")
 HAS_CLOSED = Reason("the peer's connection has closed")
 NO_ADDRESS = Reason("no address of the peer is known")
 
@@ -32,17 +33,21 @@ class ReasonsOfClient:
         self._preferred = allowed[0]
         self._settled: CarrierName | None = None
         self._of_preferred = ANSWERED_FIRST
-        self._unanswered_since = NEVER
-        """When the preferred carrier was first asked without an answer since."""
+        self._preferred_asked_at = NEVER
+        """When the preferred carrier was first asked, if it has not answered since."""
+        self._any_asked_at = NEVER
+        """When the first search began, if no carrier has answered since."""
 
     def asked(self, now: float) -> None:
         """Note that a search begins, which asks on every carrier."""
-        self._unanswered_since = min(self._unanswered_since, now)
+        self._preferred_asked_at = min(self._preferred_asked_at, now)
+        self._any_asked_at = min(self._any_asked_at, now)
 
     def settled(self, carrier: CarrierName) -> None:
         """Note that a carrier has answered and is used."""
+        self._any_asked_at = NEVER
         if carrier == self._preferred:
-            self._unanswered_since = NEVER
+            self._preferred_asked_at = NEVER
             if carrier != self._settled:
                 self._of_preferred = ANSWERED_FIRST if self._settled is None else ANSWERS_AGAIN
         self._settled = carrier
@@ -55,18 +60,24 @@ class ReasonsOfClient:
             return Reason(f"--transport {carrier}")
         if carrier == self._preferred:
             return self._of_preferred
-        return Reason(f"no {self._preferred.upper()} answer", self._since())
+        return Reason(f"no {self._preferred.upper()} answer", _if_any(self._preferred_asked_at))
 
     def _why_none(self) -> Reason:
         names = " or ".join(name.upper() for name in self._allowed)
-        return Reason(f"no answer over {names}", self._since())
-
-    def _since(self) -> float | None:
-        return self._unanswered_since if self._unanswered_since != NEVER else None
+        return Reason(f"no answer over {names}", _if_any(self._any_asked_at))
 
 
-def reason_of_server(carrier: CarrierName | None, *, is_heard: bool) -> Reason:
-    """Return why a carrier is in use at an end that is called. `is_heard`: whether the peer has ever been heard."""
-    if carrier is None:
-        return HAS_CLOSED if is_heard else HAS_NOT_CALLED
-    return CALLED_BY_IT if is_heard else NOT_HEARD_YET
+def reason_of_server(carrier: CarrierName | None, *, is_heard: bool, has_closed: bool) -> Reason:
+    """Return why a carrier is in use at an end that is called, or why none is.
+
+    `is_heard`: whether the peer has ever been heard. `has_closed`: whether its connection has closed since.
+    """
+    if carrier is not None:
+        return CALLED_BY_IT if is_heard else NOT_HEARD_YET
+    if has_closed:
+        return HAS_CLOSED
+    return IS_CALLING if is_heard else HAS_NOT_CALLED
+
+
+def _if_any(moment: float) -> float | None:
+    return moment if moment != NEVER else None

@@ -30,6 +30,7 @@ class ServerCarriers:
         self._peer = peer
         self._rng = rng
         self._gives_up_at = NEVER
+        self._has_closed = False
 
     @property
     def searching(self) -> bool:
@@ -41,7 +42,8 @@ class ServerCarriers:
         """Why the carrier in use was chosen, or why there is none."""
         endpoint = self._peer.endpoint
         carrier = endpoint.carrier if endpoint is not None else None
-        return reason_of_server(carrier, is_heard=self._peer.timers.heard_at != -NEVER)
+        is_heard = self._peer.timers.heard_at != -NEVER
+        return reason_of_server(carrier, is_heard=is_heard, has_closed=self._has_closed)
 
     def start(self, now: float) -> list[Event]:
         """Ask at once, at the endpoint that the peer had before this end was restarted."""
@@ -97,6 +99,7 @@ class ServerCarriers:
         """Forget an endpoint whose connection has closed: the peer has to call again."""
         if self._peer.endpoint == connection:
             self._peer.endpoint = None
+            self._has_closed = True
             self._peer.forget_handshake(connection.carrier)
             self.deadline = NEVER
         return []

@@ -6,34 +6,39 @@ A peer that calls and has not done so is no fault of this end, so such peers are
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from vpntun.doctor.finding import Finding, failed, ok, warning
-from vpntun.errors import VpntunError
+from vpntun.doctor.reach.other_carrier import Trials
+from vpntun.doctor.subject import Request
+from vpntun.errors import RequestRefused
 
-Request = Callable[[str, str], Mapping[str, Any]]
-"""Sends a request to the running tunnel, by method and target. Raises VpntunError if the tunnel refuses."""
-
-SECONDS_TO_VERIFY = 2.0
+SECONDS_TO_VERIFY = 4.0
+"""Seconds to wait for the answers. Each second another PROBE is sent: one of a lossy path may be lost."""
 SECONDS_BETWEEN = 0.1
+SECONDS_OF_LINKS = 15.0
+"""Time limit of this check, which includes the trials of other carriers."""
 NO_UDP = "no UDP answer"
 
 
-def examine_links(request: Request) -> Iterator[Finding]:
-    """Ask all peers whether data arrives, wait a moment for the answers, and yield what the status says then."""
-    awaited: set[str] = set()
-    with suppress(VpntunError):  # an older version, or a tunnel without peers
-        awaited = set(request("POST", "/v1/verify")["awaited"])
+def examine_links(request: Request, trials: Trials) -> Iterator[Finding]:
+    """Ask all peers whether data arrives, wait a moment for the answers, and yield what the status says then.
+
+    After that come the findings of the trials. If one may move a link from TCP to UDP, its end is awaited first.
+    """
+    if trials.may_move_a_link:
+        trials.wait()
+    silent: set[str] = set()
     end = time.monotonic() + SECONDS_TO_VERIFY
-    while True:
-        peers = request("GET", "/v1/status")["peers"]
-        missing = {peer["public_key"] for peer in peers if not peer.get("data_verified")} & awaited
-        if not missing or time.monotonic() >= end:
-            break
-        time.sleep(SECONDS_BETWEEN)
-    yield from judge_links(peers, missing)
+    with suppress(RequestRefused):  # an older version, or a tunnel without peers
+        while silent := set(request("POST", "/v1/verify")["awaited"]):
+            if time.monotonic() >= end:
+                break
+            time.sleep(SECONDS_BETWEEN)
+    yield from judge_links(request("GET", "/v1/status")["peers"], silent)
+    yield from trials.findings()
 
 
 def judge_links(peers: Sequence[Mapping[str, Any]], silent: set[str]) -> Iterator[Finding]:
