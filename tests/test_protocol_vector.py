@@ -300,6 +300,7 @@ CONSTANTS = {
     "what was said in the last session holds for": f"{hello.INHERITED_FOR:g} s",
     "REPORT": f"each {receive_stats.INTERVAL * 1000:g} ms",
     "bytes of JSON in a REQUEST, pieces of an ANSWER": f"{request.LARGEST_BODY}, {request.MOST_PIECES}",
+    "objects and lists inside each other": f"{request.DEEPEST}",
     "REQUEST repeated after": f"{', '.join(f'{pause:g}' for pause in asker.PAUSES)} s",
     "REQUEST given up after, waiting at a time": f"{asker.GIVE_UP_AFTER:g} s, {asker.MOST_PENDING}",
     "REQUESTs of a peer that are answered": f"{answerer.RATE:g} a second, {answerer.BURST} at once",

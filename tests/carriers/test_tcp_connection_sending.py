@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 
 from tests.carriers.tcp_server import TcpServer, frame
-from vpntun.carriers.tcp_connection import TcpConnection
+from vpntun.carriers.tcp_connection import MOST_WAITING, TcpConnection
 from vpntun.core.endpoint import Outcome
 from vpntun.wire.stream_framing import SharedBuffer
 
@@ -105,15 +105,15 @@ def test_a_batch_behind_a_frame_under_way_does_not_cut_into_it(server: TcpServer
     server.loop.until(client.connection.ready)
 
 
-def test_urgent_messages_follow_the_frame_under_way_and_the_newest_four_are_kept(server: TcpServer) -> None:
+def test_urgent_messages_follow_the_frame_under_way_and_the_newest_are_kept(server: TcpServer) -> None:
     client = server.client(authenticated=True)
     sent = client.stall()
-    urgent = [b"urgent %d" % number * 5 for number in range(6)]
+    urgent = [b"urgent %d" % number * 5 for number in range(MOST_WAITING + 2)]
     for message in urgent:
         assert client.connection.send_first(message) is Outcome.HELD
     heard: list[bytes] = []
     client.on_ready = lambda: heard.append(b"data may go")
-    assert client.receive(len(sent) + 4) == sent + urgent[2:]
+    assert client.receive(len(sent) + MOST_WAITING) == sent + urgent[2:]
     server.loop.until(lambda: heard)
     assert client.connection.ready()
 

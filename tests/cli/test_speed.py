@@ -20,6 +20,7 @@ BOB = "h70buasHjgiCSjkTp8kp7F2wRLoCow71NOmYhCQrSzI="
 TRIPS = {"round_trip": 0.0012, "round_trip_95": 0.0123}
 RUNNING: dict[str, Any] = {
     "state": "running",
+    "test": 1,
     "public_key": BOB,
     "name": "",
     "carrier": "udp",
@@ -131,6 +132,31 @@ def test_an_interrupt_stops_the_test(run: Run, tunnel: type[FakeTunnel]) -> None
     assert said.status == 1
     assert "interrupted" in said.err
     assert tunnel.asked[-1] == ("POST", "/v1/speed/stop")
+
+
+def test_an_interrupt_while_the_tunnel_is_asked_to_begin_stops_the_test(run: Run, tunnel: type[FakeTunnel]) -> None:
+    answer(EndedBySignal(signal.SIGINT), {**UP, "state": "stopped"})
+    assert run("speed", "tun11").status == 1
+    assert tunnel.asked[-1] == ("POST", "/v1/speed/stop")
+
+
+def test_a_closed_pipe_stops_the_test(run: Run, tunnel: type[FakeTunnel], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys.modules["vpntun.cli.speed"]._Lines, "show", refuse)
+    answer(RUNNING, {**UP, "state": "stopped"})
+    with pytest.raises(BrokenPipeError):
+        run("speed", "tun11")
+    assert tunnel.asked[-1] == ("POST", "/v1/speed/stop")
+
+
+def test_the_result_of_another_test_is_not_shown(run: Run, tunnel: type[FakeTunnel]) -> None:
+    answer(RUNNING, {**DONE, "test": 2})
+    said = run("speed", "tun11")
+    assert said.status == 1
+    assert "98.77" not in said.out
+    assert "another command has begun a test" in said.err
 
 
 def test_a_refusal_is_the_error(run: Run, tunnel: type[FakeTunnel]) -> None:

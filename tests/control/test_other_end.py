@@ -133,6 +133,11 @@ def test_few_answers_are_kept(hub: Hub, loop: HandLoop) -> None:
     assert hub.request("GET", f"/v1/examined?id={MOST_KEPT + 1}")[0] == 200
 
 
+def test_a_question_that_could_not_be_asked_is_not_kept(hub: Hub) -> None:
+    assert hub.request("POST", "/v1/examine?peer=carol")[0] == 409
+    assert hub.request("GET", "/v1/examined?id=1")[0] == 404
+
+
 def test_a_peer_learns_nothing_about_another(hub: Hub, loop: HandLoop) -> None:
     answers: list[dict[str, Any] | None] = []
     hub.bob.link.ask(DOCTOR, {}, answers.append)

@@ -25,7 +25,7 @@ from vpntun.process.service import RunOptions, Service
 from vpntun.process.start import Start
 from vpntun.serving.http import Answer, Route, follow
 
-STATES = {"state", "public_key", "name", "carrier", "seconds", "phase", "progress", "rate", "error"}
+STATES = {"state", "test", "public_key", "name", "carrier", "seconds", "phase", "progress", "rate", "error"}
 
 
 class Tunnels(Ends):
@@ -79,6 +79,13 @@ def test_a_test_is_ended(tunnels: Tunnels) -> None:
     tunnels.ask("POST", "/v1/speed/run")
     status, report = tunnels.ask("POST", "/v1/speed/stop")
     assert (status, report["state"]) == (200, "stopped")
+
+
+def test_tests_have_numbers(tunnels: Tunnels) -> None:
+    for number in (1, 2):
+        assert tunnels.ask("POST", "/v1/speed/run")[1]["test"] == number
+        assert tunnels.ask("POST", "/v1/speed/run")[0] == 409
+        assert tunnels.ask("POST", "/v1/speed/stop")[1]["test"] == number
 
 
 def test_a_second_test_is_refused(tunnels: Tunnels) -> None:

@@ -52,6 +52,7 @@ def test_multicast_and_errors_cause_no_error_and_do_not_count_towards_the_limit(
     error = error_about(udp(4, b"x"), UNREACHABLE, udp(4, b"x")[16:20])
     alice.send(*[ipv4("10.0.0.1", "224.0.0.251"), ipv6("fe80::1", "ff02::2"), error] * 50)
     assert alice.device.packets == []
+    assert alice.drops == {"no route": 50, "multicast": 100}
     alice.send(*[udp(4, b"x")] * 50)
     assert len(alice.device.packets) == ERRORS_AT_ONCE
 

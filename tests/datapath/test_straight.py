@@ -169,9 +169,9 @@ def test_they_go_straight_again_once_a_record_holds_one_that_had_to_be_cut(loop:
         two.send(BIG)  # cut into single records, and read apart from then on
         send_long_records(two.alice.link)
         two.send(BIG, BIG, BIG)
-        before = two.alice.link.records.span._sent_log.next
+        before = two.alice.link.records.span.sent_log.next
         two.send(BIG)
-        assert two.alice.link.records.span._sent_log.next == before + 1, "one record"
+        assert two.alice.link.records.span.sent_log.next == before + 1, "one record"
         assert two.alice.bundler._read_at > 0
         assert two.bob.device.arrived == 5 * SINGLES
 
@@ -216,12 +216,12 @@ def test_packets_that_come_one_at_a_time_arrive_as_they_were_and_are_counted(
     with closing(over_udp(loop) if carrier == "udp" else Two(loop)) as two:
         two.run_straight_one_at_a_time()
         alice, bob = two.alice.link, two.bob.link
-        sent, received, records = alice.peer.sent_bytes, bob.peer.received_bytes, alice.records.span._sent_log.next
+        sent, received, records = alice.peer.sent_bytes, bob.peer.received_bytes, alice.records.span.sent_log.next
         small = [tcp(4, bytes([number]) * 20 * number) for number in range(5)]
         two.send_one_at_a_time(*small[:3], BIG, *small[3:])
         assert two.bob.device.arrived == [*small[:3], *SINGLES, *small[3:]]
         assert alice.peer.sent_bytes - sent == bob.peer.received_bytes - received > sum(map(len, small)) + len(BIG[0])
-        assert alice.records.span._sent_log.next >= records + 6
+        assert alice.records.span.sent_log.next >= records + 6
         assert not two.alice.drops
 
 

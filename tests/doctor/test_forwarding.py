@@ -87,6 +87,14 @@ def test_a_strict_filter_is_fine_with_routes_back() -> None:
     assert only(examine_filter(tunnel(SITE), host)).verdict == "ok"
 
 
+def test_a_part_of_a_network_that_does_not_lead_back_is_no_fault() -> None:
+    """This machine's own address is one, and a network of its own, which a peer's network contains."""
+    host = FakeHost(leads={"10.0.0.0/8": "tun3", "10.9.0.1/32": "lo", "10.0.0.0/24": "eth0"}, settings=STRICT)
+    for allowed in ("10.9.0.0/24", "10.9.0.0/31", "10.0.0.0/8", "10.9.0.1/32"):
+        assert only(examine_filter(tunnel(peer(allowed)), host)).verdict == "ok", allowed
+    assert only(examine_filter(tunnel(peer("10.0.0.0/24")), host)).verdict == "failed"
+
+
 def test_a_strict_filter_outside_a_full_tunnel_has_to_mind_marks() -> None:
     subject = tunnel(peer("0.0.0.0/0", at="203.0.113.2"), mark=1)
     host = FakeHost(leads={"0.0.0.0/0": "tun3"}, marked={"0.0.0.0/0": "eth0"}, settings=STRICT)
@@ -100,11 +108,19 @@ def test_a_strict_filter_outside_a_full_tunnel_has_to_mind_marks() -> None:
 LISTENING = tunnel(LAPTOP, port=55555, carriers=("udp", "tcp"))
 
 
-def test_a_rule_that_drops_calls_has_failed() -> None:
-    (finding,) = examine_firewall(LISTENING, FakeHost(rules=chain([DPORT, ACCEPT])))
-    assert finding.verdict == "failed"
-    assert finding.text == "calls to TCP port 55555 are dropped by the chain inet filter base"
-    assert finding.remedy
+def test_rules_that_drop_all_calls_have_failed() -> None:
+    udp, tcp = examine_firewall(LISTENING, FakeHost(rules=chain()))
+    assert (udp.verdict, tcp.verdict) == ("failed", "failed")
+    assert tcp.text == "calls to TCP port 55555 are dropped by the chain inet filter base"
+    assert tcp.remedy == "have the firewall accept tcp port 55555"
+
+
+def test_calls_that_are_dropped_are_no_fault_where_others_come_in_or_none_have_to() -> None:
+    (tcp,) = examine_firewall(LISTENING, FakeHost(rules=chain([DPORT, ACCEPT])))
+    assert (tcp.verdict, tcp.text) == ("warning", "calls to TCP port 55555 are dropped by the chain inet filter base")
+    assert tcp.remedy
+    called = tunnel(peer("10.9.0.2/32", at="203.0.113.2"), port=55555, carriers=("udp",))
+    assert only(examine_firewall(called, FakeHost(rules=chain()))).verdict == "warning"
 
 
 def test_calls_may_be_dropped_over_one_version_alone() -> None:

@@ -5,13 +5,16 @@ The rules are nft's JSON, as in the list that nft 1.0.6 prints. tests/netns/test
 
 from __future__ import annotations
 
+import os
+import subprocess
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.doctor.ruleset import Packet, Ruleset
+from vpntun.doctor.ruleset import LARGEST_LIST, Packet, Ruleset, read_ruleset
+from vpntun.errors import VpntunError
 
 CALL = Packet(4, "udp", 55555)
 THROUGH = Packet(4, enters="tun3", leaves="eth0")
@@ -95,6 +98,7 @@ def test_a_policy_drops_what_no_rule_accepts() -> None:
         [payload("ip", "protocol", "udp"), ACCEPT],
         [payload("udp", "dport", 22, "!="), ACCEPT],
         [state("new"), DPORT, ACCEPT],
+        [state("established", "untracked"), ACCEPT],  # perhaps
         [payload("ip", "saddr", "203.0.113.0"), DPORT, ACCEPT],  # perhaps
         [payload("udp", "dport", "@ports"), ACCEPT],
         [meta("iifname", "eth0"), ACCEPT],
@@ -148,6 +152,20 @@ def test_the_first_rule_that_is_certain_decides() -> None:
     assert not drops(chain([payload("ip", "saddr", "192.0.2.1"), DROP], [DPORT, ACCEPT]))
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        {"limit": {"rate": 100, "per": "second", "inv": True}},
+        {"quota": {"val": 10, "val_unit": "mbytes", "inv": True}},
+        {"ct count": {"val": 20, "inv": True}},
+        {"set": {"op": "add", "elem": {"payload": {"protocol": "ip", "field": "saddr"}}, "set": "@seen"}},
+    ],
+)
+def test_a_rule_that_drops_what_exceeds_a_limit_is_not_blamed(statement: dict[str, Any]) -> None:
+    assert not drops(chain([state("new"), statement, COUNTER, DROP], [DPORT, ACCEPT]))
+    assert drops(chain([state("new"), COUNTER, {"log": None}, DROP], [DPORT, ACCEPT]))
+
+
 def test_chains_are_followed() -> None:
     to = {"jump": {"target": "calls"}}
     assert not drops(chain([to], calls=[[DPORT, ACCEPT]]))
@@ -181,6 +199,24 @@ def test_families_see_their_own_version() -> None:
 def test_every_chain_of_a_hook_has_to_accept() -> None:
     both = Ruleset([*listed([DPORT, ACCEPT]), *listed(family="ip")])
     assert both.droppers("input", CALL) == ["ip filter base"]
+
+
+@pytest.mark.parametrize(
+    ("printed", "why"),
+    [
+        (b'{"nftables": []}'.ljust(LARGEST_LIST + 1), "too many rules"),
+        (b"[]", "run it by hand"),
+        (b"", "no such table"),
+    ],
+    ids=["too long", "no object", "nothing"],
+)
+def test_a_list_that_cannot_be_read_says_why(printed: bytes, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(
+        subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, printed, b"no such table")
+    )
+    with pytest.raises(VpntunError, match=why):
+        read_ruleset()
 
 
 JSON = st.recursive(

@@ -390,6 +390,7 @@ def test_nothing_is_changed(lab: Lab, hub: Hub) -> None:
     state = (
         "ip -d link; ip address; ip route show table all; ip rule; sysctl -a 2>/dev/null | grep -E '^net.*(rp_f|forw)'"
     )
+    assert until(lambda: "tentative" not in hub.b.run("ip", "address").stdout, 10), "addresses settle by themselves"
     before = hub.b.run("sh", "-c", state).stdout
     hub.examine()
     assert hub.b.run("sh", "-c", state).stdout == before

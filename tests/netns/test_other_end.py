@@ -101,6 +101,14 @@ def test_udp_that_a_server_drops_is_a_fault_of_firewall_and_link_and_not_of_the_
     assert time.monotonic() - began < 10, "the limit of an answer was waited for"
 
 
+def test_an_end_that_gave_up_root_tells_its_half(lab: Lab) -> None:
+    """Even if its interpreter is in a folder of root's, of which nothing more can be imported then."""
+    start_pair(lab, server=["--user", "nobody"])
+    lab.ping(lab.a, far(lab))
+    found = findings(lab, "tun11")
+    assert verdicts(found).items() >= {"AEAD": "ok", "route to peer": "ok", "firewall": "skipped"}.items(), found
+
+
 @pytest.mark.skipif(missing_tool() is not None, reason=str(missing_tool()))
 def test_a_plain_wireguard_cannot_be_asked(lab: Lab) -> None:
     keys = make_keys(lab)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import Any
 
 import pytest
 
-from tests.netns.lab import PORT, Lab, far, firewall, start_client, start_server
+from tests.netns.lab import NOBODY, PORT, Lab, far, firewall, start_client, start_server
 from tests.netns.wireguard import make_keys, missing_tool, start_wireguard
 
 
-def findings(lab: Lab, host: str, *options: object) -> dict[str, dict[str, Any]]:
+def findings(lab: Lab, host: str, *options: object, **run: Any) -> dict[str, dict[str, Any]]:
     """Let machine a call; return the findings about the other machine, by their check."""
     command = [sys.executable, "-m", "vpntun", "doctor", "--json", host, *map(str, options)]
-    done = lab.a.run(*command, check=False, timeout=100)
+    done = lab.a.run(*command, check=False, timeout=100, **run)
     return {each["check"]: each for each in json.loads(done.stdout)["findings"] if " port " in each["about"]}
 
 
@@ -134,6 +135,26 @@ def test_a_running_tunnel_with_the_same_keys_is_left_alone(lab: Lab) -> None:
     assert f"tun11 uses these keys and is connected to {lab.b.four}:{PORT} by UDP" in found["reach"]["text"]
     assert server.log.count("session with") <= 1, "no other handshake"
     lab.ping(lab.a, far(lab), within=1)
+
+
+def test_a_tunnel_of_roots_with_the_same_keys_is_not_disturbed_by_a_user(lab: Lab) -> None:
+    """The user may not ask it, nor even see its socket; nor which files root has."""
+    home, closed = lab.home(), lab.folder / "closed"
+    key = home / "key"
+    key.write_bytes(lab.key.read_bytes())
+    key.chmod(0o600)
+    os.chown(key, NOBODY, NOBODY)
+    closed.mkdir(mode=0o700)
+    server = start_server(lab)
+    start_client(lab)
+    lab.ping(lab.a, far(lab))
+    lab.a.run("chmod", "0700", "/run/vpntun")
+    as_user = {"user": str(NOBODY), "env": {"HOME": str(home)}, "binds": {"/etc/wireguard": closed}}
+    found = findings(lab, lab.b.four, "-k", key, **as_user)
+    assert verdicts(found) == {"UDP": "ok", "TCP": "ok", "path MTU": "skipped"}
+    assert "tun11 may use the same keys" in found["path MTU"]["text"]
+    lab.ping(lab.a, far(lab), within=1)
+    assert server.log.count("session with") <= 1, "no other session was used"
 
 
 @pytest.mark.skipif(missing_tool() is not None, reason=str(missing_tool()))

@@ -113,3 +113,25 @@ def test_process_1_ends_at_a_signal_with_the_status_that_a_shell_reports() -> No
         [inner] = Path(f"/proc/{namespace.pid}/task/{namespace.pid}/children").read_text().split()
         os.kill(int(inner), signal.SIGTERM)
         assert namespace.wait(10) == 128 + signal.SIGTERM
+
+
+A_THREAD_IS_FASTER = """
+import os, subprocess
+from vpntun.runtime.process_one import collect_orphans
+child, look = subprocess.Popen(["true"]), os.waitid
+
+def seen_and_then_collected(*arguments):
+    ended = look(*arguments)
+    child.wait()
+    return ended
+
+os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+os.waitid = seen_and_then_collected
+collect_orphans()
+print(child.returncode)
+"""
+
+
+def test_a_child_that_a_thread_waits_for_meanwhile_is_no_error() -> None:
+    done = subprocess.run([sys.executable, "-c", A_THREAD_IS_FASTER], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 from tests.netconf.kernel import in_own_network
-from vpntun.serving.listening import listens_here
+from vpntun.serving.listening import listens_here, names_listening_here
 
 
 def test_a_socket_listens_in_the_namespace_where_it_was_made(path: Path) -> None:
@@ -22,6 +22,14 @@ def test_a_socket_of_another_namespace_does_not_listen_here(path: Path) -> None:
     assert not listens_here(path)
     with socket.socket(socket.AF_UNIX) as connected:
         connected.connect(str(path))  # it answers all the same
+
+
+def test_the_names_in_a_folder_are_listed_whoever_may_enter_it(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path.with_name("bound.sock")))
+        assert names_listening_here(path.parent) == [path.name]
+    assert names_listening_here(path.parent.parent) == []
+    assert names_listening_here(path.parent, path.with_name("missing")) == []
 
 
 def test_a_connection_and_a_socket_that_does_not_listen_do_not_count(tmp_path: Path) -> None:

@@ -121,6 +121,35 @@ def test_a_path_that_dies_while_the_peer_sends_ends_the_test(ends: Ends) -> None
     assert test.status == "failed"
 
 
+def test_a_path_that_is_dead_for_a_while_gives_no_figure_of_the_rest(ends: Ends) -> None:
+    test = ends.asking.start(ends.alice.link, 10)
+    ends.run(20, until=lambda: test.phase == "down" and test.progress > 0.5)
+    ends.rate = 0
+    ends.run(2.5)
+    ends.rate = 1e6
+    ends.run(10, until=lambda: not test.is_running)
+    assert test.status == "failed"
+    assert test.error is not None
+    assert test.error.startswith("the peer has stopped sending too early")
+    assert "down" not in test.result
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason"), [("idle", "nothing that was sent"), ("up", "there is no link"), ("down", "there is no link")]
+)
+def test_a_peer_that_is_removed_meanwhile_ends_the_test(ends: Ends, phase: str, reason: str) -> None:
+    test = ends.asking.start(ends.alice.link, 5)
+    ends.run(20, until=lambda: test.phase == phase and test.progress > 0.3)
+    ends.alice.link.stop()
+    ends.run(10)
+    assert (test.status, ends.alice.link.test) == ("failed", None)
+    assert test.error is not None
+    assert test.error.startswith(reason)
+    carried = ends.carried
+    ends.run(1)
+    assert ends.carried - carried < 2000
+
+
 def test_a_stop_ends_both_ends_at_once(ends: Ends) -> None:
     test = ends.asking.start(ends.alice.link, 20)
     ends.run(30, until=lambda: test.phase == "down" and test.progress > 0.1)

@@ -9,6 +9,7 @@ import pytest
 from tests.datapath.ends import ipv4
 from tests.machine import HandLoop
 from tests.speed.ends import STEP, Ends
+from vpntun.carriers.fake import FakeEndpoint
 from vpntun.core.speed.rate_control import RateControl
 from vpntun.speed.load_sender import LONGEST_SLICE, SHORTEST_SLICE, LoadSender
 from vpntun.speed.trial import Trial
@@ -82,6 +83,33 @@ def test_packets_are_sent_beside_the_load_and_count_as_sent(sending: Sending) ->
     assert sending.arrived - before < 1e6
 
 
+def test_nothing_is_sent_to_an_endpoint_from_which_no_probe_was_echoed(sending: Sending) -> None:
+    """A hostile peer gives another's address as its own, sometimes its own again, and invents REPORTs."""
+    ends, link = sending.ends, sending.ends.alice.link
+    ends.run(2)
+    own, victim = link.endpoint, FakeEndpoint("victim")
+    assert own is not None
+    for _ in range(20):
+        link.peer.endpoint = victim
+        sending.sender._heard_at = ends.loop.now  # as if a REPORT had come
+        ends.run(0.09)
+        link.peer.endpoint = own
+        ends.run(0.01)
+    assert max(map(len, victim.take())) < 200, "a PROBE or a REPORT, but no load"
+    arrived = sending.arrived
+    ends.run(1)
+    assert sending.arrived - arrived > 0.3e6
+
+
+def test_nothing_is_sent_while_probes_are_not_echoed(sending: Sending) -> None:
+    sending.ends.run(1)
+    sending.trial.echo_arrived = lambda token, now: None  # type: ignore[method-assign]
+    sending.ends.run(2.2)
+    arrived = sending.arrived
+    sending.ends.run(1)
+    assert sending.arrived == arrived
+
+
 def test_it_ends_after_its_seconds(ends: Ends) -> None:
     sending = Sending(ends, 1.0)
     ends.run(1.1)
@@ -131,8 +159,8 @@ def test_a_slice_ends_in_time_though_the_rate_would_allow_more(sending: Sending,
     sending.ends.run(1)
     sending.sender.control.rate = 1e9
     loop.clock.ticks = LONGEST_SLICE / 4  # a record takes as long
-    before = sending.ends.alice.link.records.span.sent_bytes
+    before = sending.ends.alice.link.records.span.sent_log.bytes
     loop.clock.now += 0.01
     sending.sender._send_slice(loop.now)
     loop.clock.ticks = 0.0
-    assert sending.ends.alice.link.records.span.sent_bytes - before < 8 * 1400
+    assert sending.ends.alice.link.records.span.sent_log.bytes - before < 8 * 1400

@@ -1,7 +1,8 @@
 """TCP connection: each message is a frame, behind its length in 2 bytes, big-endian.
 
 * A frame that the kernel accepted in part is finished before the next one begins.
-* Handshake and keepalive messages are sent before data. At most four of them wait; a fifth replaces the oldest.
+* Handshake and keepalive messages are sent before data, as are records without packets. At most 20 of them wait: the
+  pieces of an answer (wire/inside/request.py) and four others. One more replaces the oldest.
 * Until a message on the connection was authenticated, the other end may send frames of at most 256 bytes, or of 9,216
   if they begin like a data message of a live session.
 * The connection belongs to the first peer that is authenticated on it.
@@ -22,6 +23,7 @@ from vpntun.errors import BadPacket
 from vpntun.runtime.loop import Loop
 from vpntun.types import CarrierName, SocketAddress
 from vpntun.wire.checksum import TCP
+from vpntun.wire.inside.request import MOST_PIECES
 from vpntun.wire.message import LARGEST, Buffer
 from vpntun.wire.stream_framing import (
     LARGEST_BEFORE_AUTHENTICATION,
@@ -34,7 +36,7 @@ from vpntun.wire.stream_framing import (
 )
 
 SECONDS_TO_HANG_UP = 2.0
-MOST_WAITING = 4
+MOST_WAITING = MOST_PIECES + 4
 NOTSENT_LOWAT = 1024 * 1024
 USER_TIMEOUT_MS = 15_000
 SIOCOUTQNSD = 0x894B

@@ -23,7 +23,7 @@ from vpntun.cli.run_options import FILE
 from vpntun.config import values
 from vpntun.config.finding import find_file, interface_of
 from vpntun.config.tunnel import DEFAULT_PORT, Keys, shared_keys, wireguard_keys
-from vpntun.control.client import ControlClient, running_interfaces
+from vpntun.control.client import ControlClient, interfaces_of_root, running_interfaces
 from vpntun.crypto.keys import format_key
 from vpntun.doctor.clock import examine_clock
 from vpntun.doctor.examination import Check, examine
@@ -33,8 +33,7 @@ from vpntun.doctor.inside.other_end import checks_of_other_ends
 from vpntun.doctor.keys import examine_key
 from vpntun.doctor.machine import examine_machine
 from vpntun.doctor.program import examine_program
-from vpntun.doctor.reach.links import SECONDS as SECONDS_OF_LINKS
-from vpntun.doctor.reach.links import examine_links
+from vpntun.doctor.reach.links import SECONDS_OF_LINKS, examine_links
 from vpntun.doctor.reach.other_carrier import Trials
 from vpntun.doctor.reach.target import SECONDS_OF_CALLS, Target, checks_of_target, targets_of
 from vpntun.doctor.report import UNLIMITED, heading, lines_of, summary
@@ -161,16 +160,18 @@ def _checks_of_running(interface: str) -> Iterator[Check]:
 def is_host(called: str, *, has_options: bool) -> bool:
     """Whether an argument names a machine to call. Running tunnels and configuration files come first.
 
-    `has_options`: whether options of a call are given, without which a short name is no machine's.
+    `has_options`: whether options of a call are given, without which a short name is no machine's. A user who may not
+    look into the folders of files means a machine where there can be a doubt.
     """
     if "/" in called or called.endswith(".conf") or called in running_interfaces():
         return False
+    is_like_a_host = has_options or "." in called or ":" in called
     try:
         find_file(called)
     except PrivilegeError:
-        return False
+        return is_like_a_host
     except ConfigurationError as error:
-        if has_options or "." in called or ":" in called:
+        if is_like_a_host:
             return True
         raise ConfigurationError(
             f"no tunnel {called} runs here, and {error}; to call a machine of this name, give -k or -p as well"
@@ -205,7 +206,7 @@ def checks_of_host(
 
 
 def _tunnel_with(keys: Keys) -> tuple[str, Mapping[str, Any]] | None:
-    """Find a running tunnel of this user with these keys."""
+    """Find a running tunnel with these keys. Raises PrivilegeError if one of root's may have them."""
     for interface in running_interfaces():
         with suppress(VpntunError):
             status = _request(interface, "GET", "/v1/status")
@@ -213,6 +214,8 @@ def _tunnel_with(keys: Keys) -> tuple[str, Mapping[str, Any]] | None:
                 for peer in status["peers"]:
                     if peer["public_key"] == format_key(keys.peer):
                         return interface, peer
+    if others := interfaces_of_root():
+        raise PrivilegeError(f"{', '.join(others)} may use the same keys and would be disturbed: run it as root")
     return None
 
 

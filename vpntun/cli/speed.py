@@ -69,13 +69,15 @@ def speed(interface: str, peer: str | None, seconds: int, as_json: bool) -> None
 def _measure(interface: str, query: str, show: Show) -> dict[str, Any]:
     """Let the tunnel measure, and return its report. Raises VpntunError."""
     with ControlClient(interface) as tunnel:
-        report = tunnel.ask("POST", f"/v1/speed/run?{query}")
         try:
+            report = begun = tunnel.ask("POST", f"/v1/speed/run?{query}")
             while report["state"] == "running":
                 show(report)
                 time.sleep(SECONDS_BETWEEN)
                 report = tunnel.ask("GET", "/v1/speed")
-        except EndedBySignal:
+                if report["test"] != begun["test"]:
+                    raise CannotTest("another command has begun a test since, so the result of this one is gone")
+        except (EndedBySignal, OSError):  # an OSError: nobody reads the output any more
             # Another connection: the interrupt may have cut an answer in two.
             with suppress(VpntunError), ControlClient(interface) as again:
                 again.ask("POST", "/v1/speed/stop")

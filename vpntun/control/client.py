@@ -30,7 +30,7 @@ from vpntun.errors import (
 )
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.folders import run_folder
-from vpntun.serving.listening import listens_here, other_end
+from vpntun.serving.listening import listens_here, names_listening_here, other_end
 
 PATIENCE = 10.0
 """Seconds to wait for an answer."""
@@ -174,8 +174,20 @@ class ControlClient:
 
 def running_interfaces() -> list[str]:
     """List the interfaces of this user's running tunnels in this network namespace."""
-    here = {path.stem.partition(":")[0] for path in run_folder().glob("*.sock")}
-    return sorted(interface for interface in here if _runs_here(interface))
+    return sorted(
+        interface for interface in set(map(_interface_of, run_folder().glob("*.sock"))) if _runs_here(interface)
+    )
+
+
+def interfaces_of_root() -> list[str]:
+    """List the interfaces of tunnels in this network namespace that are root's, for a user who may not ask them."""
+    if run_folder() == OF_THE_MACHINE:
+        return []
+    return [_interface_of(Path(name)) for name in names_listening_here(OF_THE_MACHINE) if name.endswith(".sock")]
+
+
+def _interface_of(path: Path) -> str:
+    return path.stem.partition(":")[0]
 
 
 def _connect(interface: str, patience: float) -> socket.socket:

@@ -21,6 +21,7 @@ from vpntun.control.state import TunnelState
 from vpntun.crypto.keys import format_key
 from vpntun.doctor.host import KernelHost
 from vpntun.doctor.inside.half import MOST_NETWORKS, Examiner
+from vpntun.doctor.program import program_facts
 from vpntun.errors import AmbiguousPeer, CannotAsk, NoSuchPeer
 from vpntun.link.link import Link
 from vpntun.serving.http import Answer, Route, refusal
@@ -38,6 +39,7 @@ class OtherEnds:
         self._examiner = Examiner(KernelHost())
         self._numbers = itertools.count(1)
         self._asked: dict[int, dict[str, Any]] = {}
+        program_facts()  # while this process is root
 
     def routes(self) -> dict[str, Route]:
         """Return the routes of the requests."""
@@ -60,12 +62,12 @@ class OtherEnds:
             number = next(self._numbers)
             asked_at = round(time.time(), 3)
             question = {"time": asked_at, "networks": self._networks(settings.public)}
-            self._asked[number] = {"id": number, "state": "asked", "asked": asked_at, "answered": None, "answer": None}
             state.link_of(settings.public).ask(DOCTOR, question, lambda answer: self._note(number, answer))
         except NoSuchPeer as error:
             return refusal(HTTPStatus.NOT_FOUND, str(error))
         except (AmbiguousPeer, CannotAsk) as error:
             return refusal(HTTPStatus.CONFLICT, str(error))
+        self._asked[number] = {"id": number, "state": "asked", "asked": asked_at, "answered": None, "answer": None}
         if len(self._asked) > MOST_KEPT:
             del self._asked[next(iter(self._asked))]
         return Answer(HTTPStatus.ACCEPTED, {"id": number, "public_key": format_key(settings.public)})

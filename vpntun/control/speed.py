@@ -27,6 +27,7 @@ class SpeedRequests:
     def __init__(self, state: TunnelState) -> None:
         self._state = state
         self._peer: PeerSettings | None = None
+        self._begun = 0
 
     def start(self, peer: str | None = None, seconds: str = str(SECONDS)) -> Answer:
         """Begin a test. `peer`: as in `find_peer`."""
@@ -43,6 +44,7 @@ class SpeedRequests:
         except (AmbiguousPeer, CannotAsk, CannotTest) as error:
             return refusal(HTTPStatus.CONFLICT, str(error))
         self._peer = settings
+        self._begun += 1
         return Answer(HTTPStatus.ACCEPTED, self._report())
 
     def report(self) -> Answer:
@@ -63,6 +65,7 @@ class SpeedRequests:
         endpoint = test.link.endpoint
         return {
             "state": test.status,
+            "test": self._begun,
             "public_key": format_key(self._peer.public),
             "name": self._peer.name,
             "carrier": endpoint.carrier if endpoint is not None else None,

@@ -65,9 +65,9 @@ def examine_filter(subject: Subject, host: Host) -> Iterator[Finding]:
         return
     all_lead_back = True
     for network, peer in subject.allowed.items():
-        device = host.device_to(_sample(network)) if network.version == 4 else subject.interface
-        if device != subject.interface:
-            all_lead_back = False
+        devices = [host.device_to(each) for each in _samples(network, subject)] if network.version == 4 else []
+        if devices and subject.interface not in devices:
+            device, all_lead_back = devices[0], False
             yield failed(
                 "rp_filter",
                 f"packets from {network} of {peer.name} are dropped: the reverse path filter of {subject.interface} is "
@@ -98,9 +98,11 @@ def _is_strict(device: str, host: Host) -> bool:
     return max(settings) == STRICT
 
 
-def _sample(network: Network) -> IpAddress:
-    """Return an address of a network: the first that a host may have."""
-    return network[1] if network.num_addresses > 1 else network[0]
+def _samples(network: Network, subject: Subject) -> list[IpAddress]:
+    """Return some addresses of a network that peers may have: parts of it may be this machine's, or lead elsewhere."""
+    last = network.num_addresses - 1
+    some = [network[index] for index in sorted({min(1, last), last // 2, max(0, last - 1)})]
+    return [each for each in some if all(each != own.ip for own in subject.addresses)]
 
 
 def examine_firewall(subject: Subject, host: Host) -> Iterator[Finding]:
@@ -127,21 +129,31 @@ def examine_firewall(subject: Subject, host: Host) -> Iterator[Finding]:
 
 
 def _port(subject: Subject, host: Host, rules: Ruleset) -> Iterator[Finding]:
-    """Examine the port where peers call, over the IP versions in which this host has an address for them."""
+    """Examine the port where peers call, over the IP versions in which this host has an address for them.
+
+    It is a fault if no call can come in and a peer has to call; otherwise the operator may have meant it so.
+    """
     if subject.port is None:
         return
     outside = [each for each in host.addresses() if each.device not in ("lo", subject.interface)]
     used = sorted({each.network.version for each in outside if not each.network.is_link_local}) or [4, 6]
+    dropped = {
+        (carrier, version): rules.droppers("input", Packet(version, carrier, subject.port))
+        for carrier in subject.carriers
+        for version in used
+    }
+    is_fault = all(dropped.values()) and any(peer.calls for peer in subject.peers)
     for carrier in subject.carriers:
-        dropped = {each: rules.droppers("input", Packet(each, carrier, subject.port)) for each in used}
-        closed = [version for version in used if dropped[version]]
+        closed = [version for version in used if dropped[carrier, version]]
         if closed:
-            chains = ", ".join(dict.fromkeys(chain for version in closed for chain in dropped[version]))
+            chains = ", ".join(dict.fromkeys(chain for version in closed for chain in dropped[carrier, version]))
             which = "" if closed == used else f" over IPv{closed[0]}"
-            yield failed(
-                "firewall",
-                f"calls to {carrier.upper()} port {subject.port}{which} are dropped by the chain {chains}",
-                f"have the firewall accept {carrier} port {subject.port}",
+            text = f"calls to {carrier.upper()} port {subject.port}{which} are dropped by the chain {chains}"
+            remedy = f"have the firewall accept {carrier} port {subject.port}"
+            yield (
+                failed("firewall", text, remedy)
+                if is_fault
+                else warning("firewall", text, f"if peers should call there, {remedy}")
             )
 
 

@@ -83,10 +83,10 @@ def _overlaps(subject: Subject, host: Host) -> Iterator[Finding]:
     own = {str(each.ip): each for each in subject.addresses if not each.ip.is_link_local}
     for other in others:
         if other.address in own:
-            yield failed(
+            yield warning(
                 "overlaps",
                 f"{other.address} is the address of {other.device}, too",
-                "give one of the two another address",
+                "unless that is meant so, give one of the two another address",
             )
     local = {
         each.network: each.device for each in others if each.is_somewhere_else and not _is_link_local(each.network)

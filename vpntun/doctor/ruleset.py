@@ -22,12 +22,16 @@ from vpntun.runtime.child import SYSTEM_PATH
 
 LEGACY = (Path("/proc/net/ip_tables_names"), Path("/proc/net/ip6_tables_names"))
 SECONDS_OF_NFT = 4.0
+LARGEST_LIST = 8 << 20
+"""Bytes of a list of rules. A tunnel that reads a longer one for its peer would delay packets."""
 DEEPEST = 16
 FAMILIES: dict[int, tuple[str, ...]] = {4: ("ip", "inet"), 6: ("ip6", "inet")}
 ACCEPT, DROP, ON = "accept", "drop", "on"
 """What may become of a packet: ON means that the next rule, or the calling chain, decides."""
 HARMLESS = frozenset({"LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "CT", "AUDIT", "SECMARK", "CONNSECMARK"})
 """Targets of iptables after which the next rule follows."""
+SURE = frozenset({"xt", "counter", "log", "mangle", "notrack", "comment", "ct helper", "ct timeout"})
+"""Statements after which the rest of a rule follows for certain: a limit, a quota or a full set may end the rule."""
 DEVICES = frozenset({"iif", "iifname", "oif", "oifname"})
 
 Outcomes = frozenset[str]
@@ -61,6 +65,8 @@ def read_ruleset() -> Ruleset:
         raise VpntunError("the packet filter's rules cannot be read without nft(8): install nftables") from None
     except subprocess.TimeoutExpired:
         raise VpntunError(f"'nft list ruleset' has not ended within {SECONDS_OF_NFT:g} s: run it by hand") from None
+    if len(done.stdout) > LARGEST_LIST:
+        raise VpntunError("the packet filter has too many rules to be examined: see 'nft list ruleset'")
     try:
         return Ruleset(json.loads(done.stdout)["nftables"])
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -137,6 +143,7 @@ class Ruleset:
             outcomes, returns = self._of_statement(name, each, packet, deep)
             if outcomes != {ON} or returns:
                 return (outcomes if is_certain else outcomes | {ON}), returns
+            is_certain = is_certain and next(iter(each)) in SURE
         return frozenset({ON}), False
 
     def _of_statement(
@@ -202,6 +209,8 @@ def _fits(match: Json, packet: Packet) -> bool | None:
     if known is None:
         return None
     found = _holds(match["right"], known)
+    if not found and "ct" in match["left"] and _holds(match["right"], "untracked"):
+        return None  # an earlier rule may have said so (notrack)
     if found is None or match["op"] not in ("==", "in", "!="):
         return None
     return not found if match["op"] == "!=" else found

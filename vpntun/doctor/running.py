@@ -41,9 +41,9 @@ REASONS = {
         "if a peer cannot connect, compare its 'vpntun pubkey' with its PublicKey in this end's file",
     ),
     "routing loop": Reason(
-        "failed",
-        "the route to {peer} led into the tunnel itself",
-        "give its endpoint a route beside the tunnel; the log names the address",
+        "warning",
+        "the route to {peer} has led into the tunnel itself",
+        "if the check 'route to peer' finds that still, do what it says; the log names the address",
     ),
     "source not allowed": Reason(
         "warning",

@@ -182,7 +182,7 @@ class Link(SendingLink):
         `what`: DOCTOR or another of wire/inside/request.py. Raises CannotAsk if it cannot answer, or not now.
         """
         now = self._loop.now
-        session = self.peer.sending_session(now)
+        session = None if self._stopped else self.peer.sending_session(now)
         if session is None or self.peer.endpoint is None:
             raise CannotAsk("there is no link to the peer now, so it cannot be asked anything inside the tunnel")
         if not self.records.takes_records(session, now):

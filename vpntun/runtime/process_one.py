@@ -3,7 +3,8 @@
 Orphans of hooks become children of process 1, or of the nearest child subreaper, and stay zombies until it waits for
 them. Any other process has children that it did not start, too, if a shell started them before it executed this
 program. So every tunnel collects them, each time the kernel reports with SIGCHLD that a child has ended. A command that
-child.py has started keeps its exit status: its own object waits for it.
+child.py has started keeps its exit status: its own object waits for it. One that a thread beside the loop has started,
+such as nft for `vpntun doctor`, is waited for by whoever comes first, so its status may be lost.
 
 The kernel drops a signal to process 1 unless there is a handler (SIGNAL_UNKILLABLE, kernel/signal.c).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 MOST_AT_ONCE = 64
@@ -34,7 +36,8 @@ def collect_orphans() -> bool:
         if wait is not None:
             wait()
         else:
-            os.waitpid(ended.si_pid, 0)
+            with suppress(ChildProcessError):  # the thread that started it was faster
+                os.waitpid(ended.si_pid, os.WNOHANG)
     return True
 
 

@@ -128,6 +128,16 @@ def listens_here(path: Path, sockets: Path = SOCKETS) -> bool:
     return any(os.fsdecode(os.path.realpath(each)) == folder for each in folders)
 
 
+def names_listening_here(folder: Path, sockets: Path = SOCKETS) -> list[str]:
+    """List the names of the sockets in a folder that listen in this network namespace. That takes no right."""
+    try:
+        lines = sockets.read_bytes().splitlines()[1:]
+    except OSError:
+        return []
+    paths = [Path(os.fsdecode(each)) for each in map(_listening, lines) if each is not None]
+    return sorted(path.name for path in paths if path.parent == folder)
+
+
 def other_end(connected: socket.socket) -> tuple[int, int]:
     """Return process and user at the other end of a unix socket, as of when it connected or began to listen."""
     credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)

@@ -110,4 +110,4 @@ class Answering:
         sent, lost = trial.lost or (None, None)
         if trial.sender is None:
             sent = lost = None
-        return State(self._is_open, trial.arrivals.total, trial.arrivals.rate, sent, lost)
+        return State(self._is_open, trial.arrivals.total, trial.arrivals.rate(self._loop.now), sent, lost)

@@ -136,6 +136,8 @@ class SpeedTest:
         self._carried.append((now, carried))
         if sender is not None and sender.was_silent:
             self._fail("nothing that was sent for 2 s has arrived at the peer: see 'vpntun show'")
+        elif sender is None and not self._state.is_running and now - trial.began_at < trial.seconds:
+            self._fail("the peer has stopped sending too early, after 2 s without an answer: see 'vpntun show'")
         elif goes_on:
             self._loop.call_later(BETWEEN_LOOKS, self._safely(self._look))
         else:
@@ -150,7 +152,7 @@ class SpeedTest:
             lost, arrived = trial.lost, (state.rate, state.bytes)
         else:
             lost = None if state.sent is None or state.lost is None else (state.sent, state.lost)
-            arrived = (trial.arrivals.rate, trial.arrivals.total)
+            arrived = (trial.arrivals.rate(self._loop.now), trial.arrivals.total)
         loss = None if lost is None or not lost[0] else min(1.0, lost[1] / lost[0])
         self.result[self.phase] = {
             "rate": round(arrived[0]),

@@ -1,6 +1,8 @@
 """Sender of a speed test's load: as fast as the path takes it (core/speed/rate_control.py), after all other packets.
 
     packets wait in the link's queue         no load is sent
+    no PROBE to the endpoint in use was      no load is sent: a peer can name an endpoint that is not its own, and can
+    echoed in the last 2 s                   invent REPORTs, but not ECHOs of what it does not get
     the endpoint is not ready                no load is sent: a TCP connection limits its sender
     the loop does other work                 a slice of load takes at most as long as that work took
     it does none                             a slice takes 2 ms, and then the loop looks for other work
@@ -12,6 +14,7 @@ Other traffic of the link counts as sent, so the load is what is left of the rat
 
 from __future__ import annotations
 
+from vpntun.core.endpoint import Endpoint
 from vpntun.core.speed.rate_control import Acknowledged, RateControl
 from vpntun.link.link import Link
 from vpntun.link.seal_buffer import SealBuffer
@@ -55,17 +58,23 @@ class LoadSender:
         self._until = now + seconds
         self._span = link.records.span
         self.control = RateControl(now, round_trip, self._span.estimator.rate)
-        self._seen = self._span.sent_bytes
+        self._seen = self._span.sent_log.bytes
         self._before = -self._seen
         self._report = self._span.last_report
         self._heard_at = now
         self.delivered = 0.0
+        self._reached: Endpoint | None = None
+        self._reached_at = now
         self._slice_ended_at, self._slept = now, loop.slept
         self._turn()
 
     def stop(self) -> None:
         """Stop sending."""
         self.has_ended = True
+
+    def reached(self, endpoint: Endpoint, now: float) -> None:
+        """Note that the peer has echoed a PROBE that was sent to this endpoint."""
+        self._reached, self._reached_at = endpoint, now
 
     def _turn(self) -> None:
         """Send what may be sent now, and come back when more may be."""
@@ -84,9 +93,9 @@ class LoadSender:
     def _send_slice(self, now: float) -> float:
         """Send load for a slice of time; return the seconds until the next one."""
         link, time = self._link, self._loop.time
-        if link.queue.size:
+        if link.queue.size or link.endpoint != self._reached or now - self._reached_at >= SILENCE:
             return SHORTEST_PAUSE
-        allowed = self.control.allowance(self._before + self._span.sent_bytes, now)
+        allowed = self.control.allowance(self._before + self._span.sent_log.bytes, now)
         end = time() + self._slice(now)
         count = 0
         is_in_time = True
@@ -116,11 +125,11 @@ class LoadSender:
     def _learn(self, now: float) -> None:
         """Tell the rate control what the peer has reported."""
         span, former = self._span, self._report
-        if span.sent_bytes < self._seen:  # another session, whose totals begin at zero
+        if span.sent_log.bytes < self._seen:  # another session, whose totals begin at zero
             self._before += self._seen
             self._report = former = span.last_report
             self.control.begin_session(self._before)
-        self._seen = span.sent_bytes
+        self._seen = span.sent_log.bytes
         report = span.last_report
         if report is former:
             return

@@ -41,6 +41,7 @@ class Trial:
         self._span = link.records.span
         self._sent_before = self._lost_before = 0
         self._is_open = True
+        self._endpoint = link.endpoint
         link.test = self
 
     def measure(self) -> None:
@@ -49,6 +50,9 @@ class Trial:
             return
         now = self._loop.now
         token = secrets.randbits(64)
+        if self.link.endpoint != self._endpoint:
+            self._endpoint = self.link.endpoint
+            self.trips.forget_asked()
         self.trips.asked(token, now)
         self.link.act([SendRecord(Probe(token, SMALLEST_PROBE).pack())])
         self._loop.call_later(max(0.0, self.trips.due - now), self.measure)
@@ -85,8 +89,9 @@ class Trial:
     def echo_arrived(self, token: int, now: float) -> None:
         """Learn a round trip from an ECHO, if it answers a PROBE of this trial."""
         round_trip = self.trips.echoed(token, now)
-        if round_trip is not None and self.sender is not None:
+        if round_trip is not None and self.sender is not None and self._endpoint is not None:
             self.sender.control.echoed(round_trip, now)
+            self.sender.reached(self._endpoint, now)
 
     def _begin_to_count(self) -> None:
         """Count losses from now on: before, the sender looked for the rate by trying too high ones."""

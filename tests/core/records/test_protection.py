@@ -113,10 +113,10 @@ def test_near_the_rate_at_which_it_delayed_the_path_has_no_room_for_a_second() -
 def test_on_a_path_that_loses_at_random_next_to_no_record_is_lost(loss: float) -> None:
     simulation = Simulation(loss=loss, protectable=True)
     simulation.run(3.0, LOAD)
-    former, simulation.lost_records = simulation.span._sent_log.next, 0
+    former, simulation.lost_records = simulation.span.sent_log.next, 0
     simulation.run(4.0, LOAD)
     assert set(simulation.protected[-4000:]) == {True}
-    assert simulation.lost_records / (simulation.span._sent_log.next - former) < loss / 8
+    assert simulation.lost_records / (simulation.span.sent_log.next - former) < loss / 8
     assert simulation.span.estimator.loss == pytest.approx(loss, rel=0.5)
     assert simulation.span.largest_record == SINGLE - PARITY_SIZE
 

@@ -31,6 +31,14 @@ def test_probes_are_due_at_equal_intervals_even_if_one_is_late() -> None:
     assert trips.due == pytest.approx(5.0 + INTERVAL / 2)
 
 
+def test_probes_that_were_sent_elsewhere_tell_nothing() -> None:
+    trips = RoundTrips(0.0)
+    trips.asked(1, 10.0)
+    trips.forget_asked()
+    assert trips.echoed(1, 10.1) is None
+    assert trips.taken == []
+
+
 def test_unanswered_probes_are_forgotten() -> None:
     trips = RoundTrips(0.0)
     trips.asked(1, 0.0)

@@ -15,7 +15,15 @@ from tests.doctor.fake_host import FakeHost
 from tests.doctor.subjects import peer, tunnel
 from tests.netns.lab import until
 from vpntun.doctor.finding import Finding
-from vpntun.doctor.inside.half import MOST_NETWORKS, Examiner, checks_of_half, examine_wanted, networks_in
+from vpntun.doctor.inside.half import (
+    KEPT_FOR,
+    MOST_NETWORKS,
+    PATIENCE,
+    Examiner,
+    checks_of_half,
+    examine_wanted,
+    networks_in,
+)
 
 STATUS: dict[str, Any] = {
     "interface": "tun3",
@@ -87,9 +95,58 @@ def test_one_peer_is_examined_at_a_time_and_a_result_that_nobody_fetches_is_no_o
     examiner = Examiner(host)
     assert examiner.answer("laptop", {}, STATUS, {}) is None
     assert examiner.answer("phone", {}, STATUS, {}) is None
-    assert sum(thread.name == "examination" for thread in threading.enumerate()) == 1
+    assert examinations() == 1
     host.may_answer.set()
     assert answer_of(examiner, "phone")["findings"]
+    assert examiner.answer("laptop", {}, STATUS, {}) is not None, "the result was kept meanwhile"
+
+
+def examinations() -> int:
+    return sum(thread.name == "examination" for thread in threading.enumerate())
+
+
+def test_a_peer_that_asks_all_the_time_takes_no_turn_of_another() -> None:
+    now = 0.0
+    examiner = Examiner(FakeHost(), lambda: now)
+    assert answer_of(examiner, "greedy")
+    assert examiner.answer("greedy", {}, STATUS, {}) is None
+    assert examiner.answer("laptop", {}, STATUS, {}) is None
+    assert answer_of(examiner, "greedy")
+    for _ in range(3):
+        now += 0.5
+        assert examiner.answer("greedy", {}, STATUS, {}) is None, "it is the laptop's turn"
+    assert answer_of(examiner, "laptop")
+    assert answer_of(examiner, "greedy")
+
+
+def test_a_peer_that_has_given_up_is_not_waited_for() -> None:
+    now = 0.0
+    host = WaitingHost()
+    examiner = Examiner(host, lambda: now)
+    for who in ("laptop", "gone", "phone"):
+        assert examiner.answer(who, {}, STATUS, {}) is None
+    host.may_answer.set()
+    now = PATIENCE
+    assert answer_of(examiner, "phone")
+    assert answer_of(examiner, "laptop")
+    assert examiner.answer("laptop", {}, STATUS, {}) is None
+    until(lambda: examinations() == 0, 10)
+    now += KEPT_FOR
+    assert examiner.answer("gone", {}, STATUS, {}) is None
+    now += KEPT_FOR
+    assert answer_of(examiner, "gone")
+
+
+def test_an_examination_that_cannot_begin_is_no_obstacle_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    examiner = Examiner(FakeHost())
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError):
+            examiner.answer("laptop", {}, STATUS, {})
+    assert answer_of(examiner, "laptop")
 
 
 def test_an_answer_has_no_path_of_the_interpreter_and_no_keys() -> None:
@@ -115,8 +172,18 @@ def test_forwarding_matters_for_what_the_peer_routes_here_beyond_the_tunnel() ->
         ("failed", "packets to 192.168.7.0/24 end there: the kernel does not forward IPv4")
     ]
     assert wanted("192.168.7.0/24", host=on) == [("ok", "the kernel forwards IPv4, to 192.168.7.0/24")]
-    assert [verdict for verdict, _ in wanted("0.0.0.0/0", "::/0", host=on)] == ["ok", "failed"]
+    six = ("10.9.0.1/24", "fd09::1/64")
+    assert [verdict for verdict, _ in wanted("0.0.0.0/0", "::/0", host=on, addresses=six)] == ["ok", "failed"]
     assert wanted("10.8.0.0/24", host=off, relay=True)[0][0] == "ok"
+
+
+def test_what_needs_no_forwarding_is_no_fault() -> None:
+    on = FakeHost(settings={"net/ipv4/ip_forward": 1})
+    only_four = wanted("0.0.0.0/0", "::/0", host=on)
+    assert [verdict for verdict, _ in only_four] == ["ok", "warning"], "IPv6 is taken in, so that it does not leak"
+    office = FakeHost(has={"eth0": ("192.168.7.5/24",)})
+    assert wanted("192.168.7.5/32", host=office)[0][0] == "ok", "this machine itself"
+    assert wanted("192.168.7.0/24", host=office)[0][0] == "failed"
 
 
 def test_the_checks_examine_only_the_way_to_the_peer() -> None:

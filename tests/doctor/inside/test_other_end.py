@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from vpntun import __version__
 from vpntun.doctor.finding import Finding, Verdict
 from vpntun.doctor.inside import other_end
+from vpntun.doctor.inside.half import LONGEST_TEXT
 from vpntun.doctor.inside.other_end import MOST_ASKED, MOST_FINDINGS, checks_of_other_ends, judge
 from vpntun.errors import CannotAsk, VpntunError
 
@@ -66,8 +67,27 @@ def test_a_refusal_is_passed_on() -> None:
     assert [finding.text for finding in judge({"refused": "no"}, 0.0, 1.0)] == ["not checked: it refuses: no"]
 
 
+def test_numbers_that_no_machine_has_are_left_out() -> None:
+    found = judged({**GOOD, "time": 10**400, "link": {**GOOD["link"], "loss": -(10**400), "path_mtu": 10**400}})
+    assert "clock" not in found
+    assert found["way back"].text == "it reaches this end at 192.0.2.7:4000 by TCP"
+
+
+def test_words_of_any_length_are_cut() -> None:
+    long = "x" * 5000
+    words: dict[str, Any] = {"check": long, "verdict": "failed", "text": long, "remedy": long}
+    found = list(judge({**GOOD, "version": long, "findings": [words], "link": {"endpoint": long}}, 0.0, 1.0))
+    found += judge({"refused": long}, 0.0, 1.0)
+    assert {finding.verdict for finding in found} >= {"failed", "skipped", "warning"}
+    assert all(len(text) < 3 * LONGEST_TEXT for each in found for text in (each.check, each.text, each.remedy))
+
+
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**400), 10**400)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
 )
 names = st.sampled_from(["refused", "version", "time", "link", "findings", "x"])
@@ -84,6 +104,7 @@ def test_whatever_the_other_end_answers_the_findings_are_well_formed_and_few(ans
     for finding in found:
         assert finding.verdict in get_args(Verdict)
         assert isinstance(finding.text, str)
+        assert len(finding.text) < 3 * LONGEST_TEXT
         assert isinstance(finding.remedy, str)
 
 
@@ -98,7 +119,13 @@ class FakeTunnel:
     def __call__(self, method: str, target: str) -> dict[str, Any]:
         self.requests.append(f"{method} {target}")
         if target == "/v1/status":
-            given = {"state": "connected", "vpntun": True, "public_key": "key+/=", **self._fields}
+            given = {
+                "state": "connected",
+                "vpntun": True,
+                "data_verified": True,
+                "public_key": "key+/=",
+                **self._fields,
+            }
             return {"peers": [{"name": name, **given} for name in self._answers]}
         if target.startswith("/v1/verify"):
             return {}
@@ -164,6 +191,16 @@ def test_peers_that_are_not_connected_are_not_asked_and_plain_ones_cannot_answer
         "skipped",
         "not checked: it is a plain WireGuard, which answers no questions",
     )
+
+
+def test_a_tunnel_of_before_an_update_cannot_ask() -> None:
+    def older(method: str, target: str) -> dict[str, Any]:
+        assert (method, target) == ("GET", "/v1/status")
+        return {"peers": [{"name": "office", "public_key": "key", "state": "connected", "vpntun": True}]}
+
+    (check,) = checks_of_other_ends("tun3", older)
+    (finding,) = check.look()
+    assert (finding.verdict, finding.remedy) == ("skipped", "restart the tunnel")
 
 
 def test_many_peers_are_not_all_asked() -> None:

@@ -9,7 +9,7 @@ import pytest
 from vpntun.doctor.reach import links
 from vpntun.doctor.reach.links import examine_links, judge_links
 from vpntun.doctor.reach.other_carrier import Trials
-from vpntun.errors import VpntunError
+from vpntun.errors import RequestRefused, VpntunError
 
 
 def peer(state: str = "connected", name: str = "office", **fields: Any) -> dict[str, Any]:
@@ -55,7 +55,10 @@ def test_many_healthy_peers_share_a_line() -> None:
 
 
 @pytest.mark.parametrize(("answers_after", "verdict"), [(0, "ok"), (3, "ok"), (10**9, "failed")])
-def test_answers_are_awaited_for_a_moment(answers_after: int, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peers_are_asked_until_they_answer_or_time_is_over(
+    answers_after: int, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That data arrived some seconds before is no answer: the path may have died since."""
     monkeypatch.setattr(links, "SECONDS_BETWEEN", 0.001)
     monkeypatch.setattr(links, "SECONDS_TO_VERIFY", 30 if verdict == "ok" else 0.05)
     asked = []
@@ -67,7 +70,8 @@ def test_answers_are_awaited_for_a_moment(answers_after: int, verdict: str, monk
         return {"peers": [peer(data_verified=True)]}  # by a proof before the path broke
 
     assert [finding.verdict for finding in examine_links(request, no_trials())] == [verdict]
-    assert (asked[0], asked[-1]) == ("POST /v1/verify", "GET /v1/status")
+    assert len(asked) > 2 or answers_after == 0
+    assert asked[-2:] == ["POST /v1/verify", "GET /v1/status"]
 
 
 def test_a_peer_that_has_answered_is_not_silent_because_it_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +89,7 @@ def test_a_peer_that_has_answered_is_not_silent_because_it_is_asked_again(monkey
 def test_a_tunnel_that_cannot_verify_is_judged_by_its_status() -> None:
     def request(method: str, target: str) -> dict[str, Any]:
         if method == "POST":
-            raise VpntunError("there is no /v1/verify")
+            raise RequestRefused("there is no /v1/verify")
         return {"peers": [peer(data_verified=None)]}
 
     assert [finding.verdict for finding in examine_links(request, no_trials())] == ["ok"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from vpntun.errors import BadPacket
 from vpntun.wire.inside.request import (
+    DEEPEST,
     DOCTOR,
     LARGEST_ANSWER,
     MOST_PIECES,
@@ -92,6 +94,14 @@ def test_no_bytes_raise_anything_but_bad_packet(noise: bytes, kind: int) -> None
 @given(contents)
 def test_a_body_is_parsed_as_it_was_packed(content: dict[str, Any]) -> None:
     assert parse_body(pack_body(content)) == content
+
+
+def test_a_body_may_have_few_levels() -> None:
+    levels = DEEPEST - 1
+    deep = b'{"a":' + b"[" * levels + b"]" * levels + b"}"
+    assert json.dumps(parse_body(deep)).count("[") == levels
+    with pytest.raises(BadPacket, match="bad body"):
+        parse_body(deep.replace(b"[]", b"[{}]"))
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,8 @@ class Span:
     reported_sent     datagrams covered by the peer's REPORTs, in all sessions
     reported_lost     those of them that did not come, except PROBEs that tested a length
     bottleneck        sums of waiting packets and of the loop's sleep (see above)
+    sent_log          the records of this session; its `bytes` are those of records with packets
+    last_report       what the last REPORT of this session showed; `highest` is -1 if there was none
     """
 
     def __init__(self, payload: int, smallest: int, now: float) -> None:
@@ -100,14 +102,14 @@ class Span:
         self._payload = payload
         self._smallest = smallest
         self._protectable = smallest == 1 and payload > 0
-        self._sent_log = SentLog()
+        self.sent_log = SentLog()
         self._probes: deque[int] = deque(maxlen=MOST_PROBES)
         # about this session
         self._lost_probes = 0
         self._last_sent = now
         self._unreported_since = NEVER
         self._last_noted = -1
-        self._previous = ReportSample(now)
+        self.last_report = ReportSample(now)
         # about this path
         self._is_long = False
         self._busy_reports = 0  # consecutive ones: this program was the bottleneck, and the path lost next to nothing
@@ -115,22 +117,12 @@ class Span:
         self._has_been_long = False  # for about a second
         self._follow(now)
 
-    @property
-    def last_report(self) -> ReportSample:
-        """What the last REPORT of this session showed; `highest` is -1 if there was none."""
-        return self._previous
-
-    @property
-    def sent_bytes(self) -> int:
-        """Bytes of the records with packets that were sent in this session."""
-        return self._sent_log.bytes
-
     # Sending
 
     def sent(self, counter: int, datagrams: int, size: int, now: float) -> None:
         """Note that a record with packets was sent. `datagrams`: their number; `size`: bytes of the message."""
         self._note_sent(counter, now)
-        self._sent_log.sent(counter, datagrams, size, now)
+        self.sent_log.sent(counter, datagrams, size, now)
         self.black_hole.sent(datagrams, size, now)
 
     def sent_singles(self, first: int, count: int, each: int, size: int, now: float) -> None:
@@ -139,12 +131,12 @@ class Span:
         `each`: bytes of all but the last, which may be shorter; `size`: bytes of all together.
         """
         self._note_sent(first + count - 1, now)
-        self._sent_log.sent_singles(first, count, each, size, now)
+        self.sent_log.sent_singles(first, count, each, size, now)
         self.black_hole.sent(1, each, now)
 
     def _note_sent(self, counter: int, now: float) -> None:
         if now - self._last_sent >= IDLENESS:
-            self.bottleneck.rested(self._sent_log.next, now)
+            self.bottleneck.rested(self.sent_log.next, now)
         self._last_sent = now
         self._last_noted = counter
         if self._unreported_since == NEVER:
@@ -192,7 +184,7 @@ class Span:
         An impossible REPORT, or one that a later REPORT has overtaken, is ignored, and the result is False.
         """
         highest, opened = report.highest, report.opened
-        previous, sent_log = self._previous, self._sent_log
+        previous, sent_log = self.last_report, self.sent_log
         if not (previous.highest <= highest < counters and previous.opened < opened <= highest + 1):
             return False
         sent_log.fill(highest + 1, now)  # no further: records that wait in a batch have counters, too
@@ -209,7 +201,7 @@ class Span:
         judged = self.black_hole.reported(previous, highest, opened, sent_log)
         self.reported_sent += sent - previous.sent
         self.reported_lost += missing - previous.missing
-        sample = self._previous = ReportSample(
+        sample = self.last_report = ReportSample(
             now, highest, opened, lost, sent, missing, sent_log.bytes_to(highest), judged, sent_log.time_of(highest)
         )
         if previous.highest >= 0:
@@ -226,20 +218,20 @@ class Span:
 
     def new_session(self, now: float) -> None:
         """Start counters and totals at zero; keep what was learned about the path."""
-        self._sent_log.begin()
+        self.sent_log.begin()
         self._lost_probes = 0
         self._probes.clear()
         self._last_sent = now
         self._unreported_since = NEVER
         self.black_hole.begin()
         self._last_noted = -1
-        self._previous = ReportSample(now)
+        self.last_report = ReportSample(now)
         self.estimator.begin(now)
         self.deadline = now + TICK
 
     def moved(self, now: float) -> None:
         """Forget what was learned: it is another path."""
-        self.estimator.moved(self._sent_log.next)
+        self.estimator.moved(self.sent_log.next)
         self.black_hole.moved()
         self.protection.moved()
         self._give_up_long()
@@ -255,7 +247,7 @@ class Span:
             self.black_hole.begin()
         if payload != self._payload:
             self._payload = payload
-            self.estimator.length_changed(self._sent_log.next)
+            self.estimator.length_changed(self.sent_log.next)
         self._smallest = smallest
         self._follow(now)
 
@@ -286,11 +278,8 @@ class Span:
         self.protects_bursts = protected > 1
         room = self.estimator.has_room(now) and not self.bottleneck.is_here
         self.protection.decide(self._protectable and not self._is_long and not self.protects_bursts and room)
-        if self.protects_bursts:
-            span = protected
-        else:
-            span = self._most(AIM) if self._is_long and self.black_hole.passes else 1
-        self.span = max(self._smallest, span)
+        unprotected = self._most(AIM) if self._is_long and self.black_hole.passes else 1
+        self.span = max(self._smallest, protected if self.protects_bursts else unprotected)
         if self._payload:
             step = self._payload - HEADER_SIZE
             least = self._smallest * step - TAG_SIZE - PARITY_SIZE * self.protection.active

@@ -15,14 +15,13 @@ WARM_UP = 0.4
 class Arrivals:
     """Arrivals of one test that lasts `seconds`. `total`: bytes that have arrived."""
 
-    __slots__ = ("_counted", "_first", "_last", "_seconds", "_since", "total")
+    __slots__ = ("_counted", "_first", "_seconds", "_since", "total")
 
     def __init__(self, seconds: float) -> None:
         self.total = 0
         self._seconds = seconds
         self._first = NEVER
         self._since = NEVER
-        self._last = 0.0
         self._counted = 0
 
     def received(self, size: int, now: float) -> None:
@@ -35,10 +34,8 @@ class Arrivals:
                 self._counted += size
             elif now - self._first >= WARM_UP * self._seconds:
                 self._since = now
-            self._last = now
 
-    @property
-    def rate(self) -> float:
-        """Bytes a second; 0 if too little has arrived to tell."""
-        time = self._last - self._since
+    def rate(self, now: float) -> float:
+        """Bytes a second so far, a pause at the end included; 0 if too little has arrived to tell."""
+        time = min(now, self._first + self._seconds) - self._since
         return self._counted / time if time > 0 else 0.0

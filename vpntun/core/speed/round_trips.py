@@ -42,6 +42,10 @@ class RoundTrips:
             del self._asked[oldest]
         self._asked[token] = now
 
+    def forget_asked(self) -> None:
+        """Ignore the ECHOs of all PROBEs that are out: they were sent elsewhere."""
+        self._asked.clear()
+
     def echoed(self, token: int, now: float) -> float | None:
         """Return the round trip that an ECHO shows; None if it answers no PROBE of this test."""
         asked = self._asked.pop(token, None)

@@ -15,8 +15,10 @@ from urllib.parse import quote
 from vpntun import __version__
 from vpntun.doctor.examination import Check
 from vpntun.doctor.finding import Finding, Verdict, failed, ok, skipped, warning
+from vpntun.doctor.inside.half import LONGEST_TEXT
 from vpntun.doctor.subject import Request
 from vpntun.errors import VpntunError
+from vpntun.wire.message import LARGEST
 
 SECONDS = 12.0
 SECONDS_BETWEEN = 0.1
@@ -27,6 +29,8 @@ MOST_ASKED = 8
 MOST_FINDINGS = 40
 LARGEST_DIFFERENCE = 5.0
 """Seconds between the clocks of both ends beyond which a finding says so."""
+LATEST = 1e12
+"""A later time in seconds is none that a clock has."""
 LEAST_LOSS = 0.0005
 """What is printed as 0.1%; less is as good as nothing."""
 LARGEST_LOSS = 0.02
@@ -53,6 +57,9 @@ def checks_of_other_ends(interface: str, request: Request) -> list[Check]:
 
 def _asked(peer: Mapping[str, Any], request: Request) -> Callable[[], Iterable[Finding]]:
     """Ask a peer; return what awaits its answer."""
+    if "data_verified" not in peer:
+        why = "the running tunnel is of an older version, which cannot ask it"
+        return lambda: [skipped("other end", why, "restart the tunnel")]
     if not peer["vpntun"]:
         return lambda: [skipped("other end", "it is a plain WireGuard, which answers no questions")]
     try:
@@ -95,9 +102,9 @@ def _carries_nothing(key: str, request: Request) -> bool:
 def judge(answer: Mapping[str, Any], asked_at: float, answered_at: float) -> Iterator[Finding]:
     """Yield the findings of an answer, which is untrusted. `asked_at`, `answered_at`: by this end's wall clock."""
     if "refused" in answer:
-        yield skipped("other end", f"it refuses: {answer['refused']}")
+        yield skipped("other end", f"it refuses: {_cut(answer['refused'])}")
         return
-    version = str(answer.get("version", "of an unknown version"))
+    version = _cut(answer.get("version", "of an unknown version"))
     if version == __version__:
         yield ok("other end", f"it runs vpntun {version}, as this end")
     else:
@@ -119,7 +126,7 @@ def finding_in(content: Any) -> Finding | None:
     if not isinstance(content, dict):
         return None
     texts = [content.get(name) for name in ("check", "verdict", "text", "remedy")]
-    check, verdict, text, remedy = (each if isinstance(each, str) else "" for each in texts)
+    check, verdict, text, remedy = (_cut(each) if isinstance(each, str) else "" for each in texts)
     if verdict not in get_args(Verdict) or not (check and text):
         return None
     return Finding(check, verdict, text, remedy)  # type: ignore[arg-type]
@@ -127,7 +134,7 @@ def finding_in(content: Any) -> Finding | None:
 
 def _clocks(there: Any, asked_at: float, answered_at: float) -> Iterator[Finding]:
     """Compare the clocks. The other end read its own between asking and answering."""
-    if isinstance(there, bool) or not isinstance(there, int | float):
+    if isinstance(there, bool) or not isinstance(there, int | float) or abs(there) > LATEST:
         return
     ahead = there - answered_at if there > answered_at else min(0.0, there - asked_at)
     if abs(ahead) <= LARGEST_DIFFERENCE:
@@ -144,11 +151,11 @@ def _clocks(there: Any, asked_at: float, answered_at: float) -> Iterator[Finding
 def _link(link: Mapping[str, Any]) -> Iterator[Finding]:
     """Say how the link looks from there."""
     carrier, endpoint, loss, mtu = (link.get(name) for name in ("carrier", "endpoint", "loss", "path_mtu"))
-    parts = [f"it reaches this end at {endpoint} by {str(carrier).upper()}"]
-    if isinstance(mtu, int):
+    parts = [f"it reaches this end at {_cut(endpoint)} by {_cut(carrier).upper()}"]
+    if isinstance(mtu, int) and 0 < mtu <= LARGEST:
         parts.append(f"in datagrams of up to {mtu} bytes")
-    lost = float(loss) if isinstance(loss, float | int) else None
-    if lost is not None and lost >= LEAST_LOSS:
+    lost = float(loss) if isinstance(loss, float | int) and LEAST_LOSS <= loss <= 1 else None
+    if lost is not None:
         parts.append(f"and {lost:.1%} of them are lost")
     if endpoint is None:
         return
@@ -156,6 +163,10 @@ def _link(link: Mapping[str, Any]) -> Iterator[Finding]:
         yield warning("way back", ", ".join(parts), "look for a bad cable, weak radio, or a full link on the way")
     else:
         yield ok("way back", ", ".join(parts))
+
+
+def _cut(words: Any) -> str:
+    return str(words)[:LONGEST_TEXT]
 
 
 def _span(seconds: float) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 from vpntun.doctor.finding import Finding, failed, ok, warning
 from vpntun.doctor.reach.other_carrier import Trials
 from vpntun.doctor.subject import Request
-from vpntun.errors import VpntunError
+from vpntun.errors import RequestRefused
 
-SECONDS_TO_VERIFY = 3.0
-"""Each peer is asked three times meanwhile, so a lost answer is no fault."""
+SECONDS_TO_VERIFY = 4.0
+"""Seconds to wait for the answers. Each second another PROBE is sent: one of a lossy path may be lost."""
 SECONDS_BETWEEN = 0.1
-SECONDS = 10.0
+SECONDS_OF_LINKS = 15.0
 """Time limit of this check, which includes the trials of other carriers."""
 NO_UDP = "no UDP answer"
 
@@ -31,7 +31,7 @@ def examine_links(request: Request, trials: Trials) -> Iterator[Finding]:
     if trials.may_move_a_link:
         trials.wait()
     silent: set[str] = set()
-    with suppress(VpntunError):  # an older version, or a tunnel without peers
+    with suppress(RequestRefused):  # an older version, or a tunnel without peers
         silent = _silent_peers(request)
     yield from judge_links(request("GET", "/v1/status")["peers"], silent)
     yield from trials.findings()

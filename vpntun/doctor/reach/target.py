@@ -6,7 +6,8 @@
     path    how long datagrams to it may be
 
 A tunnel of this machine that uses the same keys would be disturbed: the other end answers a handshake with a new
-session. So nothing is called then, and the tunnel's own state is reported.
+session. So nothing is called then, and the tunnel's own state is reported. If a tunnel that this user may not ask could
+use them, handshakes are made, which disturb nothing, but the session is not used to measure the path.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from typing import Any
 
 from vpntun.config.tunnel import Keys, Tunnel
 from vpntun.doctor.examination import Check
-from vpntun.doctor.finding import Finding, failed, ok, skipped, warning
+from vpntun.doctor.finding import Finding, failed, ok, parts_of, skipped, warning
 from vpntun.doctor.reach.call import Called, call_by_tcp, call_by_udp
 from vpntun.doctor.reach.handshake import Handshake
 from vpntun.doctor.reach.path import learned_mtu, mtu_of_route, probed_mtu
 from vpntun.doctor.reach.verdict import judge_calls, judge_path
+from vpntun.errors import PrivilegeError
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.resolver import Found, lookup
 from vpntun.runtime.state import TimestampFile
@@ -41,7 +43,8 @@ SLOW = 2.0
 """Seconds of a look-up from which it is called slow."""
 
 InUse = Callable[[Keys], "tuple[str, Mapping[str, Any]] | None"]
-"""Returns the interface of the running tunnel that uses keys, and the peer's part of its status; None without one."""
+"""Returns the interface of the running tunnel that uses keys, and the peer's part of its status; None without one.
+Raises PrivilegeError if that is not known, since there are tunnels that this user may not ask."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,13 @@ class _Reach:
         """Call each address by each carrier, one after the other, and measure the path to the first that answers."""
         target = self._target
         keys = self._read_keys()
-        if (used := self._in_use(keys)) is not None:
-            yield _running(*used)
-            return
+        unknown: PrivilegeError | None = None
+        try:
+            if (used := self._in_use(keys)) is not None:
+                yield _running(*used)
+                return
+        except PrivilegeError as error:
+            unknown = error
         if not self._found:
             yield skipped("reach", f"no address of {target.host} is known")
             return
@@ -117,7 +124,7 @@ class _Reach:
                     called = call_by_udp(link, address, new_handshake())
                     calls.append((address[0], called))
                     if called.session is not None and not paths:
-                        paths.append(_path(link, called, probes=target.has_shared_key))
+                        paths.append(_path(link, called, unknown, probes=target.has_shared_key))
                 time.sleep(SECONDS_BETWEEN_CALLS)
             if "tcp" in target.carriers:
                 calls.append((address[0], call_by_tcp(family, address, new_handshake())))
@@ -126,8 +133,11 @@ class _Reach:
         yield from paths
 
 
-def _path(link: socket.socket, called: Called, *, probes: bool) -> Finding:
+def _path(link: socket.socket, called: Called, unknown: PrivilegeError | None, *, probes: bool) -> Finding:
+    """Measure the path. `unknown`: why nobody knows whether a tunnel uses the same keys; PROBEs could disturb it."""
     route = mtu_of_route(link)
+    if probes and unknown is not None:
+        return skipped("path MTU", *parts_of(unknown))
     if probes and called.session is not None:
         return judge_path(route, probed_mtu(link, called.session), probed=True)
     return judge_path(route, learned_mtu(link), probed=False)

@@ -29,6 +29,8 @@ DOCTOR, SPEED = 1, 2
 LARGEST_BODY = 1000
 """Bytes of JSON in one record."""
 MOST_PIECES = 16
+DEEPEST = 16
+"""Objects and lists in a body that may be inside each other."""
 LARGEST_ANSWER = MOST_PIECES * LARGEST_BODY
 
 _REQUEST = struct.Struct("!BQB")
@@ -92,14 +94,20 @@ def pack_body(content: Mapping[str, Any]) -> bytes:
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in these bytes, without infinite numbers. Raises BadPacket("bad body")."""
+    """Return the JSON object in these bytes: flat, and without infinite numbers. Raises BadPacket("bad body")."""
     try:
         content = json.loads(body, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
         raise BadPacket("bad body") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not _is_flat(content, DEEPEST):
         raise BadPacket("bad body")
     return content
+
+
+def _is_flat(content: Any, levels: int) -> bool:
+    """Whether at most so many objects and lists are inside each other: whoever passes a body on has to go through."""
+    inside = content.values() if isinstance(content, dict) else content if isinstance(content, list) else None
+    return inside is None or (levels > 0 and all(_is_flat(each, levels - 1) for each in inside))
 
 
 def _finite(text: str) -> float:
