@@ -5,13 +5,16 @@ The rules are nft's JSON, as in the list that nft 1.0.6 prints. tests/netns/test
 
 from __future__ import annotations
 
+import os
+import subprocess
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.doctor.ruleset import Packet, Ruleset
+from vpntun.doctor.ruleset import LARGEST_LIST, Packet, Ruleset, read_ruleset
+from vpntun.errors import VpntunError
 
 CALL = Packet(4, "udp", 55555)
 THROUGH = Packet(4, enters="tun3", leaves="eth0")
@@ -196,6 +199,24 @@ def test_families_see_their_own_version() -> None:
 def test_every_chain_of_a_hook_has_to_accept() -> None:
     both = Ruleset([*listed([DPORT, ACCEPT]), *listed(family="ip")])
     assert both.droppers("input", CALL) == ["ip filter base"]
+
+
+@pytest.mark.parametrize(
+    ("printed", "why"),
+    [
+        (b'{"nftables": []}'.ljust(LARGEST_LIST + 1), "too many rules"),
+        (b"[]", "run it by hand"),
+        (b"", "no such table"),
+    ],
+    ids=["too long", "no object", "nothing"],
+)
+def test_a_list_that_cannot_be_read_says_why(printed: bytes, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(
+        subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, printed, b"no such table")
+    )
+    with pytest.raises(VpntunError, match=why):
+        read_ruleset()
 
 
 JSON = st.recursive(

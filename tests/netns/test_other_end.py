@@ -78,6 +78,14 @@ def test_a_suspended_other_end_is_reported_as_silent(lab: Lab) -> None:
     assert (finding["verdict"], finding["text"]) == ("failed", "it has not answered within 10 s")
 
 
+def test_an_end_that_gave_up_root_tells_its_half(lab: Lab) -> None:
+    """Even if its interpreter is in a folder of root's, of which nothing more can be imported then."""
+    start_pair(lab, server=["--user", "nobody"])
+    lab.ping(lab.a, far(lab))
+    found = findings(lab, "tun11")
+    assert verdicts(found).items() >= {"AEAD": "ok", "route to peer": "ok", "firewall": "skipped"}.items(), found
+
+
 @pytest.mark.skipif(missing_tool() is not None, reason=str(missing_tool()))
 def test_a_plain_wireguard_cannot_be_asked(lab: Lab) -> None:
     keys = make_keys(lab)

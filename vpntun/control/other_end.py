@@ -21,6 +21,7 @@ from vpntun.control.state import TunnelState
 from vpntun.crypto.keys import format_key
 from vpntun.doctor.host import KernelHost
 from vpntun.doctor.inside.half import MOST_NETWORKS, Examiner
+from vpntun.doctor.program import program_facts
 from vpntun.errors import AmbiguousPeer, CannotAsk, NoSuchPeer
 from vpntun.link.link import Link
 from vpntun.serving.http import Answer, Route, refusal
@@ -38,6 +39,7 @@ class OtherEnds:
         self._examiner = Examiner(KernelHost())
         self._numbers = itertools.count(1)
         self._asked: dict[int, dict[str, Any]] = {}
+        program_facts()  # while this process is root
 
     def routes(self) -> dict[str, Route]:
         """Return the routes of the requests."""

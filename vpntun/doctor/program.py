@@ -5,6 +5,7 @@ A running tunnel reports the same facts of its own process, by its control socke
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 import sysconfig
@@ -35,8 +36,12 @@ class ProgramFacts(NamedTuple):
     has_gil: bool
 
 
+@functools.cache
 def program_facts() -> ProgramFacts:
-    """Return the facts of this process."""
+    """Return the facts of this process. They are read once, and have to be before a process gives root up.
+
+    The interpreter may be in a folder of root's, and reading about its build imports another file from there.
+    """
     flags = " ".join(map(str, filter(None, map(sysconfig.get_config_var, ("PY_CFLAGS", "PY_CFLAGS_NODIST")))))
     arguments = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
     levels = re.findall(r"(?:^|\s)-(O\S*)", flags)

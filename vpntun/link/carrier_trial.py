@@ -9,7 +9,7 @@ takes 5 s at most. These are its outcomes:
     answered       the ECHO came from where its PROBE was sent to: packets pass both ways
     refused        the machine, or a firewall, says that nobody listens there
     unreachable    this machine or a router says that there is no way
-    forbidden      this machine's own packet filter lets nothing out
+    forbidden      this machine's own packet filter or routing rules let nothing out
     silent         nothing came
     open           a connection was made, but nothing came by it, or it was closed
 """

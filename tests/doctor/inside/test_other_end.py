@@ -119,7 +119,13 @@ class FakeTunnel:
     def __call__(self, method: str, target: str) -> dict[str, Any]:
         self.requests.append(f"{method} {target}")
         if target == "/v1/status":
-            given = {"state": "connected", "vpntun": True, "public_key": "key+/=", **self._fields}
+            given = {
+                "state": "connected",
+                "vpntun": True,
+                "data_verified": True,
+                "public_key": "key+/=",
+                **self._fields,
+            }
             return {"peers": [{"name": name, **given} for name in self._answers]}
         if method == "POST":
             return {"id": sum(each.startswith("POST") for each in self.requests)}
@@ -159,6 +165,16 @@ def test_peers_that_are_not_connected_are_not_asked_and_plain_ones_cannot_answer
         "skipped",
         "not checked: it is a plain WireGuard, which answers no questions",
     )
+
+
+def test_a_tunnel_of_before_an_update_cannot_ask() -> None:
+    def older(method: str, target: str) -> dict[str, Any]:
+        assert (method, target) == ("GET", "/v1/status")
+        return {"peers": [{"name": "office", "public_key": "key", "state": "connected", "vpntun": True}]}
+
+    (check,) = checks_of_other_ends("tun3", older)
+    (finding,) = check.look()
+    assert (finding.verdict, finding.remedy) == ("skipped", "restart the tunnel")
 
 
 def test_many_peers_are_not_all_asked() -> None:

@@ -27,7 +27,7 @@ def report(carrier: str, state: str, **fields: Any) -> dict[str, Any]:
         (report("tcp", "refused"), "warning", f"{WHERE} refuses TCP: if UDP is blocked one day, the link to office"),
         (report("tcp", "silent"), "warning", f"no answer over TCP from {WHERE}: if UDP is blocked"),
         (report("tcp", "unreachable"), "warning", f"{WHERE} cannot be reached over TCP"),
-        (report("tcp", "forbidden"), "warning", f"lets no TCP out to {WHERE}"),
+        (report("tcp", "forbidden"), "warning", f"let no TCP out to {WHERE}"),
         (report("tcp", "open"), "warning", "takes TCP connections, but no vpntun"),
     ],
 )

@@ -53,6 +53,9 @@ def checks_of_other_ends(interface: str, request: Request) -> list[Check]:
 
 def _asked(peer: Mapping[str, Any], request: Request) -> Callable[[], Iterable[Finding]]:
     """Ask a peer; return what awaits its answer."""
+    if "data_verified" not in peer:
+        why = "the running tunnel is of an older version, which cannot ask it"
+        return lambda: [skipped("other end", why, "restart the tunnel")]
     if not peer["vpntun"]:
         return lambda: [skipped("other end", "it is a plain WireGuard, which answers no questions")]
     try:

@@ -99,7 +99,10 @@ def _explain(outcome: str, where: str) -> tuple[str, str]:
             f"let the vpntun there take both carriers (--transport auto), and its firewall accept tcp port {port}",
         )
     if outcome == "forbidden":
-        return f"this machine's packet filter lets no TCP out to {where}", f"let it send to tcp port {port}"
+        return (
+            f"this machine's packet filter or routing rules let no TCP out to {where}",
+            f"have them let tcp port {port} out: 'nft list ruleset' and 'ip rule' show them",
+        )
     if outcome == "unreachable":
         return (
             f"{where} cannot be reached over TCP, as this machine or a router says",
