@@ -14,6 +14,7 @@ from vpntun.doctor.finding import Finding, failed, ok, warning
 from vpntun.doctor.reach.other_carrier import Trials
 from vpntun.doctor.subject import Request
 from vpntun.errors import RequestRefused
+from vpntun.runtime.clock import boottime
 
 SECONDS_TO_VERIFY = 4.0
 """Seconds to wait for the answers. Each second another PROBE is sent: one of a lossy path may be lost."""
@@ -31,10 +32,10 @@ def examine_links(request: Request, trials: Trials) -> Iterator[Finding]:
     if trials.may_move_a_link:
         trials.wait()
     silent: set[str] = set()
-    end = time.monotonic() + SECONDS_TO_VERIFY
+    end = boottime() + SECONDS_TO_VERIFY
     with suppress(RequestRefused):  # an older version, or a tunnel without peers
         while silent := set(request("POST", "/v1/verify")["awaited"]):
-            if time.monotonic() >= end:
+            if boottime() >= end:
                 break
             time.sleep(SECONDS_BETWEEN)
     yield from judge_links(request("GET", "/v1/status")["peers"], silent)
