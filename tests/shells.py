@@ -28,7 +28,7 @@ EXACT_BEFORE = r"(?! failed| packets (transmitted|captured)| received,|% packet 
 ALIKE = (
     (r"^\[\d+\][+-] .*|^ +(loss|delivered|queue|dropped): .*", ""),  # news of the shell; what is not always there
     (r"\d\d:\d\d:\d\d\.\d+", "TIME"),
-    (r"[\w+/]{43}=|(?<=peer )[\w+/]{8}(?=:)|(?<=peer=\")[^\"]+", "KEY"),
+    (r"[\w+/]{43}=|(?<=peer )[\w+/]{10}(?=:)|(?<=peer=\")[^\"]+", "KEY"),
     (rf"\b0x[0-9a-f]+|(?<![\w.:]){EXACT_AFTER}\d+(\.\d+)?(ms)?(?![\w.:]){EXACT_BEFORE}", "N"),
     (r"N (hour|minute|second)s?(, N (minute|second)s?)?", "SPAN"),
     (r"\b[kMG]i?(?=B\b|bit/s)", ""),

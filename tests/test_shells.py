@@ -36,7 +36,7 @@ def matches(shown: str, said: str) -> bool:
         ("up       48.71 Mbit/s    0.00%", "up        1.06 Gbit/s    0.12%"),
         ('{peer="h70buasHjg"} 1.0', '{peer="s/PB7kjPxi"} 1.0'),
         ("received, 0% packet loss, time 2003ms", "received, 0% packet loss, time 201ms"),
-        ("12:00:00.000001 <- peer wMrXQFRw: id 7", "21:31:59.753928 <- peer b5Wx+/mr: id 4711"),
+        ("12:00:00.000001 <- peer wMrXQFRw6q: id 7", "21:31:59.753928 <- peer b5Wx+/mrTq: id 4711"),
         ("code: 7KQ2-M9XD (good", "code: 2390-SRT0 (good"),
     ],
 )

@@ -92,6 +92,10 @@ class RequestRefused(VpntunError):
     """A running tunnel has answered a request by a refusal; it can be asked something else."""
 
 
+class RequestUnknown(RequestRefused):
+    """A running tunnel, which an older version has started, does not know a request."""
+
+
 class NoSuchPeer(VpntunError):
     """The tunnel has no peer with this name or key."""
 

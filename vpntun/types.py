@@ -42,3 +42,5 @@ def written(place: Place) -> str:
 
 NEVER = float("inf")
 """A deadline that never arrives."""
+LONGEST_SOCKET_PATH = 107
+"""Bytes in the path of a unix socket: the kernel's 108 less the zero at its end (unix(7))."""

@@ -71,7 +71,7 @@ def test_packets_are_recorded_with_time_direction_and_the_name_of_the_peer() -> 
     at = studio.now
     assert studio.read() == [
         CapturedPacket("office", at - 1, True, PACKET, len(PACKET)),
-        CapturedPacket("peer AgICAgIC", at, False, tcp(6, b"x"), len(tcp(6, b"x"))),
+        CapturedPacket("peer AgICAgICAg", at, False, tcp(6, b"x"), len(tcp(6, b"x"))),
     ]
     assert studio.read() == []
 

@@ -19,6 +19,7 @@ import pytest
 from tests.cli.conftest import Run, full_queue
 from tests.cli.sample_status import PEER, STATUS, TEXT
 from tests.machine import needs_root, ordinary_user
+from vpntun.cli.describe import FIELDS_OF_THE_STATES
 from vpntun.control import client
 from vpntun.control.server import ControlServer, socket_path
 from vpntun.control.verify import verify_routes
@@ -37,8 +38,11 @@ def user(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @contextmanager
-def running(status: dict[str, Any], *, lingers: float = 0.0) -> Iterator[int]:
-    """Run a process that answers like a tunnel, and ends `lingers` seconds after it has closed its socket."""
+def running(status: dict[str, Any], *, lingers: float = 0.0, is_older: bool = False) -> Iterator[int]:
+    """Run a process that answers like a tunnel, and ends `lingers` seconds after it has closed its socket.
+
+    `is_older`: it knows no /v1/verify.
+    """
     reader, writer = os.pipe()
     process = os.fork()
     if not process:
@@ -51,7 +55,7 @@ def running(status: dict[str, Any], *, lingers: float = 0.0) -> Iterator[int]:
                 stop=loop.stop,
                 reload=loop.stop,
                 reset=reset,
-                more=verify_routes(lambda peer: {"peers": [reset(peer)], "awaited": []}),
+                more={} if is_older else verify_routes(lambda peer: {"peers": [reset(peer)], "awaited": []}),
             )
             os.write(writer, b"ready")
             loop.run(lambda _: float("inf"), lambda _: None)
@@ -130,6 +134,40 @@ def test_a_wait_for_a_peer_does_not_end_with_the_link_to_another(run: Run, user:
         said = run("show", "tun3", "ab+c/d=", "--wait", "0.3")
     assert (said.status, said.out) == (9, "")
     assert "tun3 has no link to ab+c/d= after 0.3 s" in said.err
+
+
+OLDER_PEER = {name: value for name, value in PEER.items() if name not in FIELDS_OF_THE_STATES}
+
+
+def test_a_tunnel_that_an_older_version_has_started_is_shown_by_its_plain_status(run: Run, user: Path) -> None:
+    attic = {**OLDER_PEER, "name": "", "public_key": f"q{PEER['public_key'][1:]}"}
+    older = {**STATUS, "peers": [OLDER_PEER, attic]}
+    with running(older, is_older=True):
+        assert json.loads(run("show", "tun3", "--json").out) == older
+        for arguments in (["tun3"], []):
+            shown = run("show", *arguments)
+            assert shown.status == 0
+            assert "  carrier: UDP\n  handshake: fresh\n  state: connected\n" in shown.out, "nobody knows of the data"
+        assert run("show", "tun3", "office", "--wait", "5").status == 0
+        for called in ("office", "qGVl", PEER["public_key"]):
+            assert run("show", "tun3", called).out.count("peer: ") == 1
+        said = run("show", "tun3", "loft")
+        assert (said.status, said.out) == (1, "")
+        assert "tun3 has no peers of this name or key" in said.err
+
+
+def test_a_check_of_a_tunnel_of_an_older_version_goes_by_its_state(run: Run, user: Path) -> None:
+    with running({**STATUS, "peers": [OLDER_PEER]}, is_older=True):
+        said = run("show", "tun3", "--check")
+        assert (said.status, said.out, said.err) == (0, "", "")
+    for changes, status, words in (
+        ({"state": "one-way"}, 13, "office: UDP; state one-way\n"),
+        ({"state": "connecting", "latest_handshake_age": 180}, 14, "office: UDP; handshake not fresh\n"),
+        ({"state": "waiting", "carrier": None}, 15, "office: no carrier\n"),
+    ):
+        with running({**STATUS, "peers": [{**OLDER_PEER, **changes}]}, is_older=True):
+            said = run("show", "tun3", "--check")
+            assert (said.status, said.out) == (status, words)
 
 
 def test_without_tunnels_only_stderr_has_a_line(run: Run, user: Path) -> None:

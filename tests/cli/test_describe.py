@@ -94,6 +94,19 @@ def test_a_peer_that_does_not_answer_now_is_said_not_to_though_a_proof_is_young(
     assert lines(data_unanswered_for=1)["data"].endswith("last proof 1 second ago, no answer for 1 second")
     silent = lines(data_verified=False, data_verified_for=2, data_verified_age=40, handshake_fresh=False)
     assert silent["data"] == "not verified for 2 seconds, last proof 40 seconds ago"
+
+
+def test_without_a_proof_that_holds_one_silence_is_told_and_not_two_durations_of_it() -> None:
+    silent = {"data_verified": False, "data_verified_for": 0, "data_unanswered_for": 3}
+    assert (
+        lines(**silent, data_verified_age=7)["data"]
+        == "not verified: no answer for 3 seconds, last proof 7 seconds ago"
+    )
+    assert lines(**silent, data_verified_age=None)["data"] == "not verified: no answer for 3 seconds"
+
+
+def test_the_handshake_has_its_age_too() -> None:
+    silent = lines(handshake_fresh=False)
     assert silent["handshake"] == "not fresh for 2 hours, 1 second"
 
 

@@ -13,7 +13,8 @@ from tests.cli.conftest import Run
 from tests.terminal import COLOUR, Terminal
 from vpntun.config.keyfile import create_shared
 from vpntun.crypto.keys import format_key, generate_private
-from vpntun.doctor.finding import VERDICTS
+from vpntun.doctor.examination import Check
+from vpntun.doctor.finding import VERDICTS, ok
 
 FILE = """\
 [Interface]
@@ -57,6 +58,36 @@ def test_a_failed_check_has_an_exit_status_of_its_own(run: Run, key: Path, file:
     assert said.status == 12
     assert re.search(r"^  failed +key file +.*\n +-> chmod 600 ", said.out, re.MULTILINE), said.out
     assert "1 check has failed" in said.err
+
+
+@pytest.mark.parametrize("option", ["-q", "--quiet"])
+def test_quietly_only_what_is_not_ok_is_printed_and_counted_all_the_same(
+    run: Run, key: Path, file: Path, option: str
+) -> None:
+    key.chmod(0o644)
+    loud, quiet = run("doctor", file, "-k", key), run("doctor", option, file, "-k", key)
+    assert quiet.status == 12
+    assert re.search(r"^  failed +key file +.*\n +-> chmod 600 ", quiet.out, re.MULTILINE), quiet.out
+    assert not re.search(r"^  ok ", quiet.out, re.MULTILINE), quiet.out
+    assert "vt-office" not in quiet.out  # everything about it is ok
+    *_, counted = loud.out.splitlines()
+    assert quiet.out.endswith(f"\n\n{counted}\n")
+
+
+def test_quietly_nothing_but_the_numbers_is_printed_if_all_is_ok(
+    run: Run, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "vpntun.cli.doctor.checks_of_machine", lambda _: [Check("sky", lambda: [ok("sky", "it is up")])]
+    )
+    monkeypatch.setattr("vpntun.cli.doctor.checks_of_tunnels", list)
+    assert run("doctor", "-q").out == "1 ok\n"
+
+
+def test_quiet_json_is_refused(run: Run) -> None:
+    said = run("doctor", "--quiet", "--json")
+    assert said.status == 2
+    assert "exclude each other" in said.err
 
 
 def test_json_has_all_findings_and_the_exit_status_is_the_same(run: Run, tmp_path: Path, file: Path) -> None:

@@ -50,6 +50,7 @@ from vpntun.crypto.keys import format_key
         ("DSCP = EF", "DSCP: 'EF' is not inherit or none"),
         ("Metrics = 9586", "Metrics: '9586' is no place for metrics: give unix:/PATH, or an address of this machine"),
         ("Metrics = unix:metrics.sock", "Metrics: 'unix:metrics.sock' is no place for metrics"),
+        (f"Metrics = unix:/{'m.-' * 36}", "Metrics: the path of a socket has at most 107 bytes, and 'unix:/m.-m"),
         ("Metrics = localhost:9586", "Metrics: 'localhost:9586' is no place for metrics"),
         ("Metrics = 127.0.0.1:0", "Metrics: '127.0.0.1:0' is no place for metrics"),
         ("Metrics = ::1:9586", "Metrics: '::1:9586' is no place for metrics"),

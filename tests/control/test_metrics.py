@@ -16,7 +16,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from vpntun.control.metrics import (
-    KEY_CHARACTERS,
     NO_DROPS,
     NO_DROPS_OF_A_PEER,
     labels_of,
@@ -24,7 +23,7 @@ from vpntun.control.metrics import (
     metrics_of_tunnel,
 )
 from vpntun.control.status import FIELDS_OF_A_PEER
-from vpntun.crypto.keys import KeyPair, clamp, format_key
+from vpntun.crypto.keys import KeyPair, clamp, format_key, shortened
 
 LAPTOP = format_key(KeyPair.of(clamp(b"l" * 32)).public)
 OWN = format_key(KeyPair.of(clamp(b"o" * 32)).public)
@@ -147,7 +146,7 @@ def test_everything_that_is_known_is_exported_in_base_units() -> None:
 def test_what_is_not_known_has_no_sample() -> None:
     found = samples_of(status(peer(), mtu=None))
     assert not [name for name in found if "mtu" in name or "round_trip" in name or "carrier_info" in name]
-    assert found[f"vpntun_peer_up peer={LAPTOP[:KEY_CHARACTERS]}"] == 0
+    assert found[f"vpntun_peer_up peer={shortened(LAPTOP)}"] == 0
 
 
 def test_a_tunnel_that_is_being_set_up_is_not_ready() -> None:
@@ -170,17 +169,15 @@ def test_promtool_finds_nothing_to_improve() -> None:
 
 
 def test_a_peer_is_called_by_its_name_or_the_beginning_of_its_key() -> None:
-    assert labels_of([peer("office"), peer(key=OWN)]) == ["office", OWN[:KEY_CHARACTERS]]
+    assert labels_of([peer("office"), peer(key=OWN)]) == ["office", shortened(OWN)]
 
 
 def test_peers_of_one_name_are_told_apart_by_their_keys() -> None:
-    short, other = LAPTOP[:KEY_CHARACTERS], OWN[:KEY_CHARACTERS]
+    short, other = shortened(LAPTOP), shortened(OWN)
     assert labels_of([peer("a"), peer("a", OWN), peer("b")]) == [f"a {short}", f"a {other}", "b"]
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["", "a", "b", LAPTOP[:KEY_CHARACTERS], "a 2"]), st.sampled_from([LAPTOP, OWN])))
-)
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "b", shortened(LAPTOP), "a 2"]), st.sampled_from([LAPTOP, OWN]))))
 def test_every_peer_has_a_label_of_its_own(peers: list[tuple[str, str]]) -> None:
     labels = labels_of([peer(name, key) for name, key in peers])
     assert len(set(labels)) == len(labels) == len(peers)

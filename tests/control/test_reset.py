@@ -11,7 +11,7 @@ from tests.datapath.test_inbound import Town, initiation
 from tests.machine import HandLoop, logged
 from vpntun.config.peer import PeerSettings
 from vpntun.control.reset import MOST_LISTED, find_peer, forget_timestamp
-from vpntun.crypto.keys import format_key
+from vpntun.crypto.keys import format_key, shortened
 from vpntun.errors import AmbiguousPeer, NoSuchPeer
 
 OFFICE = PeerSettings(ALICE.public, (), name="office")
@@ -26,7 +26,7 @@ PEERS = [OFFICE, UNNAMED]
         (format_key(ALICE.public), OFFICE),
         (format_key(BOB.public), UNNAMED),
         (format_key(BOB.public)[:8], UNNAMED),
-        (f"peer {format_key(BOB.public)[:8]}", UNNAMED),
+        (f"peer {shortened(format_key(BOB.public))}", UNNAMED),
     ],
 )
 def test_a_peer_is_found_by_its_name_its_key_or_the_beginning_of_its_key(called: str, found: PeerSettings) -> None:

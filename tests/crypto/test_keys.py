@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.crypto.pair import LEFT, LOW_ORDER_POINTS, refusal
 from vpntun.crypto import keys
-from vpntun.crypto.keys import KeyPair, agree, format_key, parse_key
+from vpntun.crypto.keys import KeyPair, agree, format_key, parse_key, shortened
 from vpntun.errors import ConfigurationError
 
 
@@ -21,6 +21,10 @@ def test_a_key_is_parsed_from_the_44_characters_of_its_text(key: bytes) -> None:
     assert text == base64.b64encode(key).decode()
     assert parse_key(text) == key
     assert parse_key(f" {text}\n") == key
+
+
+def test_a_shortened_key_is_its_beginning_of_one_length_everywhere() -> None:
+    assert shortened("wMrXQFRw6qFc9Thpn6YEYoCQi9JfPcEMrzUYGL7UEz4=") == "wMrXQFRw6q"
 
 
 GOOD = base64.b64encode(bytes(range(200, 232))).decode()

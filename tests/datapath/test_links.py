@@ -18,7 +18,7 @@ from tests.datapath.ends import ipv4
 from tests.machine import HandLoop, logged, needs_root, ordinary_user
 from tests.many import Crowd, Member, Server, key_of, network_of, settings_of
 from vpntun.config.peer import PeerSettings
-from vpntun.crypto.keys import format_key
+from vpntun.crypto.keys import format_key, shortened
 from vpntun.errors import ConfigurationError
 from vpntun.link.client_link import ClientLink
 from vpntun.link.link import Link
@@ -346,7 +346,7 @@ def test_a_reload_has_the_result_of_a_restart_if_several_peers_have_one_prefix(
 def test_the_only_peer_needs_no_name_in_the_log_and_one_of_several_does(new_town: Callable[..., Town]) -> None:
     town = new_town(2)
     peers = town.table
-    short = [f"peer {format_key(key_of(number).public)[:8]}" for number in range(2)]
+    short = [f"peer {shortened(format_key(key_of(number).public))}" for number in range(2)]
     assert [town.server.link(number).name for number in range(2)] == short
     town.reload(without(peers, 1))
     assert town.server.link(0).name == ""

@@ -49,6 +49,11 @@ def test_the_remedy_for_a_slow_cipher_is_for_the_interpreter_that_is_used() -> N
     assert next(judge(SLOW)).remedy == "/usr/bin/python3 -m pip install 'cryptography>=47'"
 
 
+def test_the_interpreter_of_another_machine_is_not_taken_for_the_one_of_this() -> None:
+    _, interpreter = judge(GOOD._replace(executable="python3"), is_of_this_machine=False)
+    assert interpreter.text == "its interpreter, Python 3.11.2, an optimised build"
+
+
 def test_the_facts_of_this_process() -> None:
     facts = program_facts()
     assert (facts.version, facts.aead, facts.executable) == (__version__, BACKEND, sys.executable)

@@ -15,6 +15,7 @@ from tests.netns.test_relay import Hub
 from vpntun.capture.pcapng import SIZE_OF_STATISTICS
 from vpntun.capture.reading import CapturedPacket, CaptureReader
 from vpntun.capture.recording import MOST_WAITING
+from vpntun.crypto.keys import shortened
 from vpntun.errors import PrivilegeError
 
 IN, OUT = "0x00000001", "0x00000002"
@@ -70,7 +71,7 @@ def test_tshark_reads_the_packets_with_their_directions_and_the_name_of_the_peer
     [peer] = json.loads(pair.a.ask("show", "tun11", "--json")[1])["peers"]
     names = ("frame.interface_name", "frame.interface_description", "frame.packet_flags_direction", "ip.dst")
     ours, theirs = pair.a.address_of("tun11"), far(pair)
-    name = f"peer {peer['public_key'][:8]}"
+    name = f"peer {shortened(peer['public_key'])}"
     description = f"tun11: peer {peer['public_key']}"
     assert fields(path, *names) == [[name, description, OUT, theirs], [name, description, IN, ours]] * 2
 

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 from typing import Any
 
 import pytest
 
-from tests.netns.lab import Lab, far, start_pair
+from tests.netns.lab import Lab, Machine, far, start_pair
 from tests.netns.wireguard import THEIRS, as_client, make_keys, missing_tool, start_vpntun, start_wireguard
+
+
+def all_findings(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
+    """Run doctor on a machine; return its findings."""
+    done = machine.run(sys.executable, "-m", "vpntun", "doctor", "--json", *arguments, check=False)
+    found: list[dict[str, Any]] = json.loads(done.stdout)["findings"]
+    return found
 
 
 def findings(lab: Lab, *arguments: str) -> list[dict[str, Any]]:
     """Run doctor on the client's machine; return its findings about the other end."""
-    done = lab.a.run(sys.executable, "-m", "vpntun", "doctor", "--json", *arguments, check=False)
-    return [each for each in json.loads(done.stdout)["findings"] if "the other end" in each["about"]]
+    return [each for each in all_findings(lab.a, *arguments) if "the other end" in each["about"]]
 
 
 def verdicts(found: list[dict[str, Any]]) -> dict[str, str]:
@@ -36,6 +43,7 @@ def test_the_other_end_answers_with_its_half(lab: Lab, transport: str) -> None:
     assert {name: verdicts(found)[name] for name in healthy} == dict.fromkeys(healthy, "ok")
     assert f"it reaches this end at {lab.a.four}:" in of_check(found, "way back")["text"]
     assert f"by {transport.upper()}" in of_check(found, "way back")["text"]
+    assert of_check(found, "interpreter")["text"].startswith("its interpreter, Python ")
 
 
 def test_both_ends_may_ask(lab: Lab) -> None:
@@ -67,15 +75,30 @@ def test_a_strict_filter_at_the_other_end_is_found(lab: Lab) -> None:
     assert "strict" in of_check(findings(lab, "tun11"), "rp_filter")["text"]
 
 
-def test_a_suspended_other_end_is_reported_as_silent(lab: Lab) -> None:
-    server, _ = start_pair(lab)
+def failed_with_a_dead_link(found: list[dict[str, Any]]) -> set[str]:
+    """Return the failed checks of a dead link. The other end, which cannot be heard then, must be none of them."""
+    silent = of_check(found, "other end")
+    assert (silent["verdict"], silent["text"]) == ("skipped", "not checked: the link carries no data")
+    return {each["check"] for each in found if each["verdict"] == "failed" and each["about"]}
+
+
+def test_a_suspended_other_end_is_a_fault_of_the_link_alone(lab: Lab) -> None:
+    server, _ = start_pair(lab, client=["--transport", "udp"])
     lab.ping(lab.a, far(lab))
     server.process.send_signal(signal.SIGSTOP)
     try:
-        (finding,) = findings(lab, "tun11")
+        assert failed_with_a_dead_link(all_findings(lab.a, "tun11")) == {"link"}
     finally:
         server.process.send_signal(signal.SIGCONT)
-    assert (finding["verdict"], finding["text"]) == ("failed", "it has not answered within 10 s")
+
+
+def test_udp_that_a_server_drops_is_a_fault_of_firewall_and_link_and_not_of_the_other_end(lab: Lab) -> None:
+    start_pair(lab, client=["--transport", "udp"])
+    lab.ping(lab.a, far(lab))
+    lab.block("udp")
+    began = time.monotonic()
+    assert failed_with_a_dead_link(all_findings(lab.b, "tun3")) == {"link", "firewall"}
+    assert time.monotonic() - began < 10, "the limit of an answer was waited for"
 
 
 def test_an_end_that_gave_up_root_tells_its_half(lab: Lab) -> None:

@@ -93,10 +93,12 @@ def test_a_code_read_from_one_terminal_and_typed_at_the_other_brings_the_link_up
     keys = [pairing.key(machine) for machine in pairing.lab.machines]
     assert keys[0].read_text() == keys[1].read_text()
     assert [path.stat().st_mode & 0o777 for path in keys] == [0o600, 0o600]
-    same = [re.search(r"the server is [\d.]+, the client [\d.]+", terminal.text) for terminal in (server, client)]
-    assert same[0]
-    assert same[1]
-    assert same[0][0] == same[1][0]
+    shown = [
+        re.search(r"this end (100\.\S+) and .*, the other end (100\.\S+) and ", each.text) for each in (server, client)
+    ]
+    assert shown[0] is not None
+    assert shown[1] is not None
+    assert shown[0].groups() == shown[1].groups()[::-1], "by these people can compare the keys"
 
 
 def test_the_code_is_on_the_terminal_and_not_in_the_log_and_pairing_ends_before_the_background(

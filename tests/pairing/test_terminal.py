@@ -23,7 +23,7 @@ with ended_by_signals():
     except PairingFailed:
         raise SystemExit(7)
 """
-SHOW = "from vpntun.pairing.terminal import show_code; show_code('7KQ2-M9XD', {port})"
+SHOW = "from vpntun.pairing.terminal import show_code; show_code('7KQ2-M9XD', {port}, {transport!r})"
 
 
 def typed(line: bytes) -> io.TextIOWrapper:
@@ -32,13 +32,36 @@ def typed(line: bytes) -> io.TextIOWrapper:
 
 def test_the_code_goes_to_the_terminal_even_if_one_output_leads_elsewhere() -> None:
     for elsewhere in ("", ">/dev/null", "2>/dev/null"):
-        command = ["sh", "-c", f'exec "$0" -c "$1" {elsewhere}', sys.executable, SHOW.format(port=55555)]
+        command = [
+            "sh",
+            "-c",
+            f'exec "$0" -c "$1" {elsewhere}',
+            sys.executable,
+            SHOW.format(port=55555, transport=None),
+        ]
         with Terminal(command) as terminal:
             assert terminal.wait() == 0
             assert terminal.lines[:2] == [
                 "code: 7KQ2-M9XD (good once, for ten minutes)",
                 "type it at the other machine: vpntun -c THIS-HOST -i NAME --pair",
             ]
+
+
+@pytest.mark.parametrize(
+    ("port", "transport", "options"),
+    [
+        (55555, "auto", ""),
+        (443, None, " -p 443"),
+        (443, "tcp", " -p 443 --transport tcp"),
+        (55555, "udp", " --transport udp"),
+    ],
+)
+def test_the_command_for_the_other_machine_repeats_what_both_ends_must_share(
+    port: int, transport: str | None, options: str
+) -> None:
+    with Terminal([sys.executable, "-c", SHOW.format(port=port, transport=transport)], columns=120) as terminal:
+        assert terminal.wait() == 0
+        assert terminal.lines[1] == f"type it at the other machine: vpntun -c THIS-HOST -i NAME{options} --pair"
 
 
 def test_without_a_terminal_nothing_is_shown_and_the_operator_is_told_what_to_do(

@@ -194,6 +194,16 @@ def test_a_dead_socket_is_replaced(loop: HandLoop, tmp_path: Path) -> None:
     service.server.close()
 
 
+def test_a_path_that_no_socket_can_have_is_refused_for_its_length(loop: HandLoop, tmp_path: Path) -> None:
+    length = 107 - len(str(tmp_path)) - 1
+    service = Service(loop, tmp_path / ("s" * length))
+    service.server.close()
+    with pytest.raises(
+        VpntunError, match="its path has 108 bytes, and a socket's has at most 107: give a shorter path"
+    ):
+        Service(loop, tmp_path / ("s" * (length + 1)))
+
+
 def test_a_file_that_is_no_socket_is_left_alone(loop: HandLoop, tmp_path: Path) -> None:
     path = tmp_path / "accounts.ods"
     path.write_text("years of work")

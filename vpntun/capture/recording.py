@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from vpntun import __version__
 from vpntun.capture import pcapng
 from vpntun.capture.selection import Selection
-from vpntun.crypto.keys import format_key
+from vpntun.crypto.keys import format_key, shortened
 from vpntun.errors import BadPacket
 from vpntun.link.link import Link
 from vpntun.types import NEVER
@@ -30,7 +30,6 @@ LARGEST_PIECE = 64 * 1024
 WHOLE_PACKETS = 65535
 DESCRIBED_AT_ONCE = 16
 """Peers that are in the capture from its start. Others get there by their first packet."""
-SHOWN_OF_A_KEY = 8
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class Recording:
         source = None
         if self._selection.takes_peer(link.peer.public):
             key = format_key(link.peer.public)
-            name = link.name or f"peer {key[:SHOWN_OF_A_KEY]}"
+            name = link.name or f"peer {shortened(key)}"
             description = f"{self._interface}: peer {key}"
             source = _Source(pcapng.interface(name, description, self._bounds.snaplen))
         self._sources[link] = source

@@ -155,7 +155,7 @@ def _tunnel(host: str | None, key: Path | None, pair: bool, **options: Any) -> T
         return _tunnel_with(wireguard_keys(options["private_key"], options["peer"], options["psk"]), host, **options)
     if pair:
         _check_can_start(_tunnel_with(derived_keys(role, generate_secret()), host, **options))
-        _pair(host, options["port"], key or default_path())
+        _pair(host, options["port"], options["transport"], key or default_path())
     return _tunnel_with(shared_keys(role, key, host), host, **options)
 
 
@@ -167,7 +167,7 @@ def _check_can_start(tunnel: Tunnel) -> None:
     open_tun(tunnel.interface).close()
 
 
-def _pair(host: str | None, port: int, path: Path) -> None:
+def _pair(host: str | None, port: int, transport: Transport | None, path: Path) -> None:
     """Make the shared key file together with the other end. Raises VpntunError."""
     # Only a command that pairs needs these, which take 50 ms to load.
     from vpntun.pairing.calling import pair_as_client
@@ -178,7 +178,7 @@ def _pair(host: str | None, port: int, path: Path) -> None:
     with ended_by_signals():
         if host is None:
             check_terminal()
-            pair_as_server(path, port, lambda code: show_code(code, port))
+            pair_as_server(path, port, lambda code: show_code(code, port, transport))
         else:
             pair_as_client(path, host, port, ask_code)
 

@@ -12,8 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vpntun.crypto.session import REJECT_AFTER_TIME
 from vpntun.errors import CarrierDown, LinkError, NoFreshHandshake, NotVerified
 
+FIELDS_OF_THE_STATES = (
+    *("carrier_up", "carrier_up_for", "carrier_reason", "carrier_reason_for", "handshake_fresh", "handshake_fresh_for"),
+    *("data_verified", "data_verified_for", "data_verified_age", "data_unanswered_for"),
+)
 UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
@@ -35,7 +40,7 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
     for peer in status["peers"]:
         yield ""
         yield f"peer: {peer['public_key']}"
-        yield from _titled(_peer(peer))
+        yield from _titled(_peer(with_states(peer)))
 
 
 def _peer(peer: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,15 +79,32 @@ def faults_of(peers: Sequence[Mapping[str, Any]]) -> tuple[list[str], int]:
 
 
 def _fault_of(peer: Mapping[str, Any]) -> tuple[type[LinkError], str] | None:
-    called = peer["name"] or peer["public_key"]
-    if peer["data_verified"]:
+    called, peer = peer["name"] or peer["public_key"], with_states(peer)
+    if peer["data_verified"] or (peer["data_verified"] is None and peer["state"] == "connected"):
         return None
     if not peer["carrier_up"]:
         return CarrierDown, f"{called}: no carrier{reason_text(peer)}"
     carrier = f"{called}: {carrier_text(peer)}"
     if not peer["handshake_fresh"]:
         return NoFreshHandshake, f"{carrier}; handshake {handshake_text(peer)}"
-    return NotVerified, f"{carrier}; data {data_text(peer)}"
+    return NotVerified, f"{carrier}; {_not_verified(peer)}"
+
+
+def _not_verified(peer: Mapping[str, Any]) -> str:
+    text = data_text(peer)
+    return f"state {peer['state']}" if text is None else f"data {text}"
+
+
+def with_states(peer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add the fields that a tunnel started by an older version does not tell: concluded, or None where unknown."""
+    if "data_verified" in peer:
+        return peer
+    age = peer["latest_handshake_age"]
+    concluded = {
+        "carrier_up": peer["carrier"] is not None,
+        "handshake_fresh": age is not None and age < REJECT_AFTER_TIME,
+    }
+    return {**dict.fromkeys(FIELDS_OF_THE_STATES), **concluded, **peer}
 
 
 def carrier_text(peer: Mapping[str, Any]) -> str:
@@ -103,14 +125,20 @@ def handshake_text(peer: Mapping[str, Any]) -> str:
     return f"{'fresh' if peer['handshake_fresh'] else 'not fresh'}{_lasting(peer['handshake_fresh_for'])}"
 
 
-def data_text(peer: Mapping[str, Any]) -> str:
-    """Write whether data is known to arrive, for how long that has been so, and when it was last proven."""
-    proven = ago_text(peer["data_verified_age"])
-    state = f"{'verified' if peer['data_verified'] else 'not verified'}{_lasting(peer['data_verified_for'])}"
-    parts = [state, *([f"last proof {proven}"] if proven is not None else [])]
-    if peer["data_unanswered_for"]:
-        parts.append(f"no answer{_lasting(peer['data_unanswered_for'])}")
-    return ", ".join(parts)
+def data_text(peer: Mapping[str, Any]) -> str | None:
+    """Write whether data is known to arrive, for how long that has been so or why not, and when it was last proven.
+
+    None if the tunnel does not tell.
+    """
+    if peer["data_verified"] is None:
+        return None
+    is_verified, unanswered_for = peer["data_verified"], peer["data_unanswered_for"]
+    state, lasting = "verified" if is_verified else "not verified", _lasting(peer["data_verified_for"])
+    proof = f", last proof {ago_text(peer['data_verified_age'])}" if peer["data_verified_age"] is not None else ""
+    if not unanswered_for:
+        return f"{state}{lasting}{proof}"
+    silence = f"no answer{_lasting(unanswered_for)}"
+    return f"{state}{lasting}{proof}, {silence}" if is_verified else f"{state}: {silence}{proof}"
 
 
 def _lasting(seconds: int | None) -> str:

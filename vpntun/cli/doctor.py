@@ -63,8 +63,9 @@ PATIENCE = 3.0
 @click.option("--peer", metavar="PUBLICKEY", help="Public key of HOST.")
 @click.option("--psk", type=FILE, metavar="FILE", help="Preshared key file of HOST.")
 @click.option("--transport", type=click.Choice(TRANSPORTS), help="How to call HOST (default: auto; udp with --peer).")
+@click.option("-q", "--quiet", is_flag=True, help="Print only what is not ok, and the numbers.")
 @click.option("--json", "as_object", is_flag=True, help="Print JSON.")
-def doctor(subject: str | None, key: Path | None, as_object: bool, **call: Any) -> None:
+def doctor(subject: str | None, key: Path | None, quiet: bool, as_object: bool, **call: Any) -> None:
     """Examine this machine and its tunnels, and say what is wrong and what to do.
 
     Without an argument all running tunnels of this network namespace are examined, otherwise the one of INTERFACE, or
@@ -73,6 +74,8 @@ def doctor(subject: str | None, key: Path | None, as_object: bool, **call: Any) 
     does not use. Nothing is changed, except that a link may return from TCP to UDP. The exit status is 12 if a check
     has failed.
     """
+    if quiet and as_object:
+        raise click.UsageError("--quiet and --json exclude each other")
     open_log("", 0)
     if subject is None:
         _refuse_options_of_a_call(call)
@@ -87,8 +90,8 @@ def doctor(subject: str | None, key: Path | None, as_object: bool, **call: Any) 
         found = list(findings)
         click.echo(json.dumps(as_json(found), indent=2))
     else:
-        found = list(_printed(findings))
-        click.echo(f"\n{summary(found)}")
+        found = list(_printed(findings, quiet=quiet))
+        click.echo(summary(found))
     failed = counted(found)["failed"]
     if failed:
         raise CheckFailed(f"{failed} {'check has' if failed == 1 else 'checks have'} failed: see the remedies")
@@ -227,20 +230,26 @@ def _request(interface: str, method: str, target: str) -> dict[str, Any]:
         return tunnel.ask(method, target)
 
 
-def _printed(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Print findings, with a heading above those about one thing, and pass them on."""
+def _printed(findings: Iterable[Finding], *, quiet: bool) -> Iterator[Finding]:
+    """Print findings, with a heading above those about one thing and a blank line below, and pass them on.
+
+    `quiet`: print only those that are not ok.
+    """
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
     colour = False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
     title = None
     for finding in findings:
-        if heading(finding) != title:
-            if title is not None:
-                click.echo()
-            title = heading(finding)
-            click.echo(click.style(title, bold=True), color=colour)
-        for line in lines_of(finding, columns, _painted):
-            click.echo(line, color=colour)
+        if not (quiet and finding.verdict == "ok"):
+            if heading(finding) != title:
+                if title is not None:
+                    click.echo()
+                title = heading(finding)
+                click.echo(click.style(title, bold=True), color=colour)
+            for line in lines_of(finding, columns, _painted):
+                click.echo(line, color=colour)
         yield finding
+    if title is not None:
+        click.echo()
 
 
 def _painted(text: str, verdict: Verdict) -> str:

@@ -6,6 +6,7 @@ unless its docstring names others. The message says which values are accepted, a
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from vpntun.config.keyfile import read_shared
 from vpntun.config.tunnel import LARGEST_MTU, SMALLEST_MTU
 from vpntun.crypto.keys import parse_key
 from vpntun.errors import ConfigurationError
-from vpntun.types import TRANSPORTS, Interface, Network, Place, Transport
+from vpntun.types import LONGEST_SOCKET_PATH, TRANSPORTS, Interface, Network, Place, Transport
 
 LONGEST_NAME = 64  # characters
 DNS_PORT = 53
@@ -158,7 +159,12 @@ def name(text: str) -> str:
 def metrics(text: str) -> Path | Place:
     """Parse the place where metrics are served: unix:PATH, ADDRESS:PORT or [ADDRESS]:PORT."""
     if text.startswith("unix:/"):
-        return Path(text.removeprefix("unix:"))
+        path = Path(text.removeprefix("unix:"))
+        if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+            raise ConfigurationError(
+                f"the path of a socket has at most {LONGEST_SOCKET_PATH} bytes, and {_shown(text)} is longer"
+            )
+        return path
     written, _, behind = text.rpartition(":")
     try:
         in_brackets = written.startswith("[") and written.endswith("]")

@@ -20,7 +20,14 @@ from typing import Any
 from urllib.parse import quote
 
 from vpntun.control.server import path_beside, socket_path
-from vpntun.errors import NoSuchTunnel, PrivilegeError, RequestRefused, VpntunError
+from vpntun.errors import (
+    NoSuchPeer,
+    NoSuchTunnel,
+    PrivilegeError,
+    RequestRefused,
+    RequestUnknown,
+    VpntunError,
+)
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.folders import run_folder
 from vpntun.serving.listening import listens_here, names_listening_here, other_end
@@ -32,6 +39,8 @@ LARGEST_PIECE = 1 << 16
 FIRST_LOOK = 0.005
 LAST_LOOK = 0.1
 """Seconds between two looks for the peers' answers: doubling from the first, since most take one round trip."""
+UNKNOWN_REQUEST = "there is no /v1/"
+"""How the refusal of a request begins that the tunnel does not know (serving/http.py)."""
 OF_THE_MACHINE = Path("/run/vpntun")
 
 _timeval = struct.Struct("@ll")
@@ -63,7 +72,7 @@ class ControlClient:
         self._http.close()
 
     def ask(self, method: str, target: str) -> dict[str, Any]:
-        """Send a request and return the answer. Raises RequestRefused, or VpntunError if the tunnel does not answer."""
+        """Send a request and return the answer. Raises RequestRefused, or VpntunError without an answer."""
         return self._read(self._request(method, target))
 
     def stream(self, method: str, target: str) -> Iterator[bytes]:
@@ -99,7 +108,9 @@ class ControlClient:
         with self._explained():
             answer = json.loads(response.read())
         if response.status >= 400:
-            raise RequestRefused(f"{self.interface} refuses: {answer.get('error')}")
+            reason = str(answer.get("error"))
+            kind = RequestUnknown if reason.startswith(UNKNOWN_REQUEST) else RequestRefused
+            raise kind(f"{self.interface} refuses: {reason}")
         return dict(answer)
 
     @contextmanager
@@ -118,17 +129,35 @@ class ControlClient:
     def verify(self, peer: str | None, patience: float) -> list[str]:
         """Have the tunnel ask its peers whether data arrives, and wait `patience` seconds at most for their answers.
 
-        `peer`: what the user calls the only peer to ask; None for all. Return the keys of the peers. Raises as `ask`.
+        `peer`: what the user calls the only peer to ask; None for all. Return the keys of the peers. Raises as `ask`. A
+        tunnel that an older version has started asks nobody.
         """
         target = "/v1/verify" + ("" if peer is None else f"?peer={quote(peer, safe='', errors='surrogateescape')}")
         end, pause = boottime() + patience, FIRST_LOOK
         while True:
-            answer = self.ask("POST", target)
+            try:
+                answer = self.ask("POST", target)
+            except RequestUnknown:
+                return self._keys_of(peer)
             left = end - boottime()
             if not answer.get("awaited") or left <= 0:
                 return list(answer.get("peers", ()))
             time.sleep(min(left, pause))
             pause = min(LAST_LOOK, 2 * pause)
+
+    def _keys_of(self, called: str | None) -> list[str]:
+        """Return the keys of the peers, by the status: all, or that of one. Raises NoSuchPeer."""
+        peers = self.ask("GET", "/v1/status")["peers"]
+        if called is None:
+            return [peer["public_key"] for peer in peers]
+        named = [peer["public_key"] for peer in peers if peer["name"] == called]
+        found = named or [peer["public_key"] for peer in peers if peer["public_key"].startswith(called)]
+        if len(found) != 1:
+            raise NoSuchPeer(
+                f"{self.interface} has {len(found) or 'no'} peers of this name or key: 'vpntun show {self.interface}' "
+                "lists its peers"
+            )
+        return found
 
     def stop(self) -> None:
         """Stop the tunnel, and wait until it has ended. Raises VpntunError after 20 s."""

@@ -21,11 +21,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from vpntun.control.status import State
 from vpntun.crypto.aead import BACKEND
+from vpntun.crypto.keys import shortened
 
 Status = Mapping[str, Any]
-
-KEY_CHARACTERS = 10
-"""How much of a public key identifies a peer without a name: 60 bits, which `vpntun reset` takes, too."""
 
 NO_DROPS = dict.fromkeys(("internal error", "no route", "old timestamp", "own key", "unknown peer"), 0)
 NO_DROPS_OF_A_PEER = dict.fromkeys(("old timestamp", "queue full", "source not allowed", "undeliverable"), 0)
@@ -162,7 +160,7 @@ def _drops_of_peers(rows: Iterable[Row]) -> Metric:
 
 def labels_of(peers: Sequence[Status]) -> list[str]:
     """Return a label for each peer, each once: its name, or the beginning of its key; both if the name is repeated."""
-    short = [peer["public_key"][:KEY_CHARACTERS] for peer in peers]
+    short = [shortened(peer["public_key"]) for peer in peers]
     names = Counter(peer["name"] or key for peer, key in zip(peers, short, strict=True))
     labels = []
     taken: Counter[str] = Counter()

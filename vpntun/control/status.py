@@ -21,9 +21,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from copy import copy
 from typing import Any, Literal
 
 from vpntun import __version__
@@ -51,6 +49,8 @@ FIELDS_OF_A_PEER = (
     *("record_bytes", "path_mtu", "delivered_rate", "datagrams_sent", "datagrams_lost"),
     *("records_restored", "records_unfinished", "queue", "drops"),
 )
+UNKNOWN: dict[str, Any] = dict.fromkeys(FIELDS_OF_A_PEER)
+"""All fields of a peer in their order; `|` keeps it."""
 
 
 def status_of(
@@ -114,7 +114,7 @@ def state_of(link: Link) -> State:
 def _peer(
     settings: PeerSettings, link: Link | None, wall: float, *, unresolved: bool, can_call: bool
 ) -> dict[str, Any]:
-    known = {
+    known = UNKNOWN | {
         "public_key": format_key(settings.public),
         "name": settings.name,
         "preshared_key": settings.psk != NO_PSK,
@@ -131,54 +131,51 @@ def _peer(
         "queue": {"packets": 0, "bytes": 0},
         "drops": {},
     }
-    if link is not None:
-        known |= _link(link, wall)
-    return {field: known.get(field) for field in FIELDS_OF_A_PEER}
+    return known if link is None else known | _link(link, link.now, wall)
 
 
-def _link(link: Link, wall: float) -> dict[str, Any]:
+def _link(link: Link, now: float, wall: float) -> dict[str, Any]:
     """Return what a link knows of its peer."""
     peer, path = link.peer, link.endpoint
-    handshake_age, received_age = _age(link, peer.last_handshake), _age(link, peer.timers.heard_at)
+    handshake_age, received_age = _age(now, peer.last_handshake), _age(now, peer.timers.heard_at)
     return {
         "endpoint": path.where if path is not None else None,
         "carrier": path.carrier if path is not None else None,
         "state": state_of(link),
-        **_states(link),
+        **_states(link, now),
         "latest_handshake": _moment(wall, handshake_age),
         "latest_handshake_age": _whole(handshake_age),
         "latest_received": _moment(wall, received_age),
         "latest_received_age": _whole(received_age),
         "received_bytes": peer.received_bytes,
         "sent_bytes": peer.sent_bytes,
-        **_path(link),
+        **_path(link, now),
         "queue": {"packets": len(link.queue), "bytes": link.queue.size},
         "drops": _drops(link),
     }
 
 
-def _states(link: Link) -> dict[str, Any]:
+def _states(link: Link, now: float) -> dict[str, Any]:
     """Return the three states, how long each has lasted, and why the carrier is what it is."""
-    states, reason, proven = copy(link.states), reason_of_carrier(link), proven_at(link)
-    states.look(link)
+    states, reason = link.states.as_of_now(link), reason_of_carrier(link)
     awaited = link.records.verification.awaited_since
     return {
         "carrier_up": states.carrier is not None,
-        "carrier_up_for": _whole(_age(link, states.carrier_since)),
+        "carrier_up_for": int(now - states.carrier_since),
         "carrier_reason": reason.text,
-        "carrier_reason_for": _whole(_age(link, reason.since)),
+        "carrier_reason_for": None if reason.since is None else int(now - reason.since),
         "handshake_fresh": states.handshake_fresh,
-        "handshake_fresh_for": _whole(_age(link, states.handshake_since)),
+        "handshake_fresh_for": int(now - states.handshake_since),
         "data_verified": states.data_verified,
-        "data_verified_for": _whole(_age(link, states.data_since)),
-        "data_verified_age": _whole(_age(link, proven)),
-        "data_unanswered_for": _whole(_age(link, awaited if awaited != NEVER else None)),
+        "data_verified_for": int(now - states.data_since),
+        "data_verified_age": _whole(_age(now, proven_at(link))),
+        "data_unanswered_for": None if awaited == NEVER else int(now - awaited),
     }
 
 
-def _age(link: Link, moment: float | None) -> float | None:
+def _age(now: float, moment: float | None) -> float | None:
     """Return the seconds since a moment of the loop's clock; None if it never came."""
-    return None if moment is None or moment == -NEVER else link.now - moment
+    return None if moment is None or moment == -NEVER else now - moment
 
 
 def _whole(seconds: float | None) -> int | None:
@@ -189,24 +186,32 @@ def _moment(wall: float, age: float | None) -> int | None:
     return None if age is None else int(wall - age)
 
 
-def _path(link: Link) -> dict[str, Any]:
+def _path(link: Link, now: float) -> dict[str, Any]:
     """Return what is known of the path to the peer, which is very little for a peer that is not a vpntun."""
     peer, records, path = link.peer, link.records, link.endpoint
     span, session, payload = records.span, peer.keys.current, records.path_payload
     headers = HEADERS_V6 if path is not None and path.ipv6 else HEADERS_V4
-    return {
-        "vpntun": session is not None and records.takes_records(session, link.now),
+    known = {
+        "vpntun": session is not None and records.takes_records(session, now),
         "round_trip": _round_trip(link),
-        "loss": round(span.estimator.loss, 6) if records.cuts and span.estimator.loss_is_known else None,
-        "span": span.span if records.cuts else None,
-        "protected": span.protection.active or span.protects_bursts if records.cuts else None,
         "record_bytes": span.largest_record if records.takes else None,
         "path_mtu": payload + headers if payload is not None else None,
         "delivered_rate": int(span.estimator.rate) or None,
-        "datagrams_sent": span.reported_sent if records.cuts else None,
-        "datagrams_lost": max(0, span.reported_lost) if records.cuts else None,
-        "records_restored": records.restored if records.cuts else None,
-        "records_unfinished": records.unfinished if records.cuts else None,
+    }
+    return known | _bursts(link) if records.cuts else known
+
+
+def _bursts(link: Link) -> dict[str, Any]:
+    """Return what is known of the path to a vpntun over a carrier that cuts records into datagrams."""
+    records, span = link.records, link.records.span
+    return {
+        "loss": round(span.estimator.loss, 6) if span.estimator.loss_is_known else None,
+        "span": span.span,
+        "protected": span.protection.active or span.protects_bursts,
+        "datagrams_sent": span.reported_sent,
+        "datagrams_lost": max(0, span.reported_lost),
+        "records_restored": records.restored,
+        "records_unfinished": records.unfinished,
     }
 
 
@@ -220,4 +225,7 @@ def _round_trip(link: Link) -> float | None:
 
 
 def _drops(link: Link) -> dict[str, int]:
-    return dict(link.drops + Counter({"queue late": link.queue.late}))
+    drops = {reason: count for reason, count in link.drops.items() if count > 0}
+    if late := link.queue.late:
+        drops["queue late"] = drops.get("queue late", 0) + late
+    return drops

@@ -19,6 +19,8 @@ from vpntun.errors import BadPacket, ConfigurationError
 
 KEY_SIZE = 32
 _TEXT_SIZE = 44
+SHOWN = 10
+"""Characters of a public key, 60 bits, by which people and labels tell peers without names apart."""
 
 
 def parse_key(text: str) -> bytes:
@@ -43,6 +45,11 @@ def parse_key(text: str) -> bytes:
 def format_key(key: bytes) -> str:
     """A key of 32 bytes as wg(8) writes it: 44 base64 characters, no newline."""
     return binascii.b2a_base64(key, newline=False).decode("ascii")
+
+
+def shortened(text: str) -> str:
+    """Return the beginning of a public key in its text form: enough to tell peers apart, and not the key itself."""
+    return text[:SHOWN]
 
 
 def clamp(scalar: bytes) -> bytes:

@@ -32,7 +32,7 @@ from vpntun.core.records.protocol import RecordProtocol
 from vpntun.core.selection.client import ClientCarriers
 from vpntun.core.selection.server import ServerCarriers
 from vpntun.core.wireguard.peer import Peer
-from vpntun.crypto.keys import KeyPair, format_key
+from vpntun.crypto.keys import KeyPair, format_key, shortened
 from vpntun.datapath.engine import Engine
 from vpntun.link.client_link import ClientLink
 from vpntun.link.link import Link
@@ -40,9 +40,6 @@ from vpntun.runtime.log import NOTICE, Limited, notice
 from vpntun.runtime.resolver import Found, Lookups, Resolver
 from vpntun.runtime.state import Endpoints, TimestampFile
 from vpntun.types import DIALLED, Network, Place
-
-SHOWN_OF_A_KEY = 8
-"""Characters of a key that stand for a peer without a name in the log."""
 
 
 class Links:
@@ -263,7 +260,7 @@ class Links:
         """Return what the log calls a peer: its name, or the beginning of its key; empty for the only peer."""
         if settings.name or self._alone:
             return settings.name
-        return f"peer {format_key(settings.public)[:SHOWN_OF_A_KEY]}"
+        return f"peer {shortened(format_key(settings.public))}"
 
     def _candidates(self, found: Found) -> list[Endpoint]:
         """Return the endpoints of a name's addresses, except addresses that the tunnel itself covers."""

@@ -69,10 +69,10 @@ def examine_program() -> Iterator[Finding]:
     return judge(program_facts())
 
 
-def judge(facts: ProgramFacts) -> Iterator[Finding]:
-    """Yield the findings about a program."""
+def judge(facts: ProgramFacts, *, is_of_this_machine: bool = True) -> Iterator[Finding]:
+    """Yield the findings about a program. `is_of_this_machine`: whether it is read where it runs."""
     yield _cipher(facts)
-    yield _interpreter(facts)
+    yield _interpreter(facts, is_of_this_machine=is_of_this_machine)
 
 
 def judge_running(facts: ProgramFacts, own: ProgramFacts) -> Iterator[Finding]:
@@ -101,8 +101,9 @@ def _cipher(facts: ProgramFacts) -> Finding:
     )
 
 
-def _interpreter(facts: ProgramFacts) -> Finding:
-    what = f"Python {facts.python}, {facts.executable}"
+def _interpreter(facts: ProgramFacts, *, is_of_this_machine: bool = True) -> Finding:
+    version = f"Python {facts.python}"
+    what = f"{version}, {facts.executable}" if is_of_this_machine else f"its interpreter, {version}"
     if facts.is_debug:
         return warning("interpreter", f"{what}, is a debug build, several times slower", "use another interpreter")
     if facts.optimization in ("O0", "Og", "O1"):

@@ -14,6 +14,7 @@ data is no longer verified after the interval. `Link.verify` asks for a proof.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Protocol
 
 from vpntun.core.records.protocol import RecordProtocol
@@ -99,8 +100,19 @@ class LinkStates:
 
     def look(self, link: Observed) -> None:
         """Follow the link."""
-        now = link.now
-        carrier, self._why_down, is_fresh, is_verified = _read(link)
+        self._follow(link.now, *_read(link))
+
+    def as_of_now(self, link: Observed) -> LinkStates:
+        """Return the states after a look that these do not take: themselves if nothing has changed."""
+        read = _read(link)
+        if read == (self.carrier, self._why_down, self.handshake_fresh, self.data_verified):
+            return self
+        states = copy(self)
+        states._follow(link.now, *read)
+        return states
+
+    def _follow(self, now: float, carrier: CarrierName | None, why: str, is_fresh: bool, is_verified: bool) -> None:
+        self._why_down = why
         if carrier != self.carrier:
             self.carrier, self.carrier_since = carrier, now
         if is_fresh != self.handshake_fresh:

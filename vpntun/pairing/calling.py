@@ -68,7 +68,7 @@ def _keep(path: Path, call: Call, agreed: Agreed) -> None:
             tell_broken_off(path)
             raise
     if settled is not None:
-        tell_paired(call.where, path, agreed.secret)
+        tell_paired(call.where, path)
     else:
         tell(
             "this end has the key, in %s, but did not hear whether the other end has it too: if the link does not come "

@@ -160,7 +160,7 @@ class PairingListener:
             self._failed = error
             return False
         self._is_written = True
-        tell_paired(connection.host, self._path, event.secret)
+        tell_paired(connection.host, self._path)
         return True
 
     def _closed(self, connection: Stream) -> None:

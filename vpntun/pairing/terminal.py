@@ -13,9 +13,9 @@ from typing import TextIO
 
 from vpntun.config.tunnel import DEFAULT_PORT
 from vpntun.crypto.pairing import parse_code
-from vpntun.crypto.shared import SharedIdentity
 from vpntun.errors import ConfigurationError, PairingFailed
 from vpntun.runtime.log import tell
+from vpntun.types import Transport
 
 LONGEST_LINE = 1024
 
@@ -25,9 +25,14 @@ def check_terminal() -> None:
     _terminal()
 
 
-def show_code(code: str, port: int) -> None:
-    """Show a code, and where to type it. Raises PairingFailed if the terminal is gone."""
+def show_code(code: str, port: int, transport: Transport | None) -> None:
+    """Show a code, and the command that asks for it, with the options that both ends have to share.
+
+    `transport`: as given, None if it was not. Raises PairingFailed if the terminal is gone.
+    """
     option = "" if port == DEFAULT_PORT else f" -p {port}"
+    if transport not in (None, "auto"):
+        option += f" --transport {transport}"
     try:
         print(
             f"code: {code} (good once, for ten minutes)\n"
@@ -51,12 +56,9 @@ def ask_code() -> str:
             print(error, file=sys.stderr, flush=True)
 
 
-def tell_paired(where: str, path: Path, secret: bytes) -> None:
-    """Say that both ends have the key, with the tunnel's addresses, which people can compare at both ends."""
-    shared = SharedIdentity.of(secret)
-    tell(
-        "paired with %s: the server is %s, the client %s; the key is in %s", where, shared.server4, shared.client4, path
-    )
+def tell_paired(where: str, path: Path) -> None:
+    """Say that both ends have the key. The tunnel's addresses, by which people can compare it, follow at its start."""
+    tell("paired with %s: the key is in %s", where, path)
 
 
 def tell_broken_off(path: Path) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from vpntun.errors import PrivilegeError, VpntunError
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.folders import make_folder
+from vpntun.types import LONGEST_SOCKET_PATH
 
 SOCKETS = Path("/proc/self/net/unix")
 LISTENS = 0x10000
@@ -62,6 +63,12 @@ def listen(
     `name`: what errors call the socket. `beside`: the second name. `mode`: who may connect; if not the owner alone, the
     folder is not made, since its owner has to decide who may enter. Raises SocketInUse, PrivilegeError or VpntunError.
     """
+    size = len(os.fsencode(path))
+    if size > LONGEST_SOCKET_PATH:
+        raise VpntunError(
+            f"{name} {path} cannot be made: its path has {size} bytes, and a socket's has at most "
+            f"{LONGEST_SOCKET_PATH}: give a shorter path"
+        )
     new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         if mode == OWNERS_ALONE:

@@ -16,12 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vpntun.crypto.keys import shortened
+
 LONGEST = 400
 """Values in a series: one for each column of a very wide terminal."""
 RECENT = 10
 """Statuses: what was dropped since this many is shown as new, and their rates decide the order of the peers."""
-KEY_START = 11
-"""Characters of a public key that tell peers without names apart."""
 
 Series = tuple["float | None", ...]
 
@@ -141,7 +141,7 @@ class PeerHistory:
         """Return the peer as of the last status."""
         peer = self._status
         return PeerView(
-            label=peer["name"] or f"{peer['public_key'][:KEY_START]}…",
+            label=peer["name"] or shortened(peer["public_key"]),
             state=peer["state"],
             unresolved=peer["unresolved"],
             verified=peer.get("data_verified"),

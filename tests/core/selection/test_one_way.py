@@ -57,6 +57,17 @@ def test_an_idle_client_notices_by_its_keepalive() -> None:
     assert until(world, lambda: world.client.carrier == "tcp", 60) < 25 + 15 + 3
 
 
+def test_the_reason_for_tcp_counts_the_seconds_in_which_nothing_arrived_over_udp() -> None:
+    world = connected()
+    world.run(60)
+    world.network.deaf.add("client")
+    until(world, lambda: world.client.carrier == "tcp", 60)
+    text, since = world.client.selector.reason
+    assert text == "no UDP answer"
+    assert since is not None
+    assert world.now - since >= 15
+
+
 def test_an_idle_client_whose_new_route_leads_nowhere_notices_at_once() -> None:
     world = connected()
     world.run(10)

@@ -41,6 +41,21 @@ def test_the_time_without_any_answer_counts_from_the_search_after_the_last_one(r
     assert reasons.reason("tcp", has_address=True) == Reason("no UDP answer", 10.0)
 
 
+def test_data_that_udp_left_unanswered_before_the_search_counts(reasons: ReasonsOfClient) -> None:
+    reasons.asked(10.0)
+    reasons.settled("udp")
+    reasons.asked(515.0, 500.0, "udp")
+    assert reasons.reason(None, has_address=True) == Reason("no answer over UDP or TCP", 500.0)
+    reasons.settled("tcp")
+    assert reasons.reason("tcp", has_address=True) == Reason("no UDP answer", 500.0)
+
+
+def test_data_that_tcp_left_unanswered_is_no_question_to_udp(reasons: ReasonsOfClient) -> None:
+    reasons.asked(515.0, 500.0, "tcp")
+    assert reasons.reason(None, has_address=True) == Reason("no answer over UDP or TCP", 500.0)
+    assert reasons.reason("tcp", has_address=True) == Reason("no UDP answer", 515.0)
+
+
 def test_udp_that_answers_again_keeps_that_reason_until_the_link_leaves_it(reasons: ReasonsOfClient) -> None:
     reasons.asked(10.0)
     reasons.settled("tcp")

@@ -127,8 +127,10 @@ class FakeTunnel:
                 **self._fields,
             }
             return {"peers": [{"name": name, **given} for name in self._answers]}
+        if target.startswith("/v1/verify"):
+            return {}
         if method == "POST":
-            return {"id": sum(each.startswith("POST") for each in self.requests)}
+            return {"id": sum(each.startswith("POST /v1/examine") for each in self.requests)}
         if sum(each == f"{method} {target}" for each in self.requests) < 3:
             return {"state": "asked", "answer": None}
         answer = list(self._answers.values())[int(target.partition("=")[2]) - 1]
@@ -156,6 +158,30 @@ def test_all_connected_peers_are_asked_before_the_first_answer_is_awaited() -> N
         "failed",
         "it has not answered within 10 s",
     )
+
+
+class DeadTunnel(FakeTunnel):
+    """A tunnel whose link turns out to carry nothing, so that an answer would be awaited for ever."""
+
+    def __init__(self, *before_and_after: dict[str, Any]) -> None:
+        super().__init__({"office": GOOD})
+        self._statuses = iter(before_and_after)
+
+    def __call__(self, method: str, target: str) -> dict[str, Any]:
+        if target == "/v1/status":
+            self._fields = next(self._statuses)
+        return {"state": "asked"} if "examined" in target else super().__call__(method, target)
+
+
+@pytest.mark.parametrize("after", [{"data_unanswered_for": 3}, {"state": "one-way"}])
+def test_a_link_that_carries_no_data_is_known_to_carry_no_answer_either(
+    monkeypatch: pytest.MonkeyPatch, after: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(other_end, "SECONDS_BETWEEN_LOOKS", 0.0)
+    tunnel = DeadTunnel({}, {"data_unanswered_for": None}, {"data_unanswered_for": 2}, after)
+    ((_, finding),) = findings(tunnel)
+    assert (finding.verdict, finding.text) == ("skipped", "not checked: the link carries no data")
+    assert tunnel.requests.count("POST /v1/verify?peer=key%2B%2F%3D") == 3
 
 
 def test_peers_that_are_not_connected_are_not_asked_and_plain_ones_cannot_answer() -> None:

@@ -67,11 +67,23 @@ def test_peers_are_asked_until_they_answer_or_time_is_over(
         asked.append(f"{method} {target}")
         if method == "POST":
             return {"awaited": ["key of office"] if len(asked) <= answers_after else []}
-        return {"peers": [peer(data_verified=True)]}
+        return {"peers": [peer(data_verified=True)]}  # by a proof before the path broke
 
     assert [finding.verdict for finding in examine_links(request, no_trials())] == [verdict]
     assert len(asked) > 2 or answers_after == 0
     assert asked[-2:] == ["POST /v1/verify", "GET /v1/status"]
+
+
+def test_a_peer_that_has_answered_is_not_silent_because_it_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "SECONDS_BETWEEN", 0.0)
+    keys = ["key of office", "key of laptop"]
+    answers = iter([keys, keys[:1], keys[1:]])
+
+    def request(method: str, target: str) -> dict[str, Any]:
+        return {"awaited": next(answers)} if method == "POST" else {"peers": [peer(), peer(name="laptop")]}
+
+    assert [finding.verdict for finding in examine_links(request, no_trials())] == ["ok"]
+    assert list(answers) == []
 
 
 def test_a_tunnel_that_cannot_verify_is_judged_by_its_status() -> None:

@@ -41,6 +41,7 @@ from vpntun.core.events import (
     RenewPort,
     Resolve,
 )
+from vpntun.core.records.black_hole import NOTHING_ARRIVES_AFTER
 from vpntun.core.selection.backoff import pause
 from vpntun.core.selection.ports import Ports
 from vpntun.core.selection.reason import Reason, ReasonsOfClient
@@ -111,7 +112,7 @@ class ClientCarriers:
         """Ask for a handshake on the carrier in use, and on the others should that not answer."""
         if self.searching:
             return []
-        return self._search(self._worked_last, now)
+        return self._search(self._worked_last, now, self._peer.timers.unanswered_since)
 
     def resolved(self, candidates: list[Endpoint], now: float) -> list[Event]:
         """Take in the addresses that the name has now, as UDP endpoints; where there are none, keep the old ones."""
@@ -219,7 +220,8 @@ class ClientCarriers:
         """Search, while the path in use stays in use: nothing that this end has sent for 15 s has arrived."""
         if self.searching:
             return []
-        return [*self._leave_connections(), *self._search(self._worked_last, now)]
+        since = min(now - NOTHING_ARRIVES_AFTER, self._peer.timers.unanswered_since)
+        return [*self._leave_connections(), *self._search(self._worked_last, now, since)]
 
     def woken(self, now: float) -> list[Event]:
         """Search as at the start: this end did not run for a while, so another network or address may be in use."""
@@ -261,9 +263,11 @@ class ClientCarriers:
             self._trial_at = now + FIRST_TRIAL
         return events
 
-    def _search(self, first: CarrierName, now: float) -> list[Event]:
+    def _search(self, first: CarrierName, now: float, unanswered_since: float = NEVER) -> list[Event]:
+        """Search, beginning on a carrier. `unanswered_since`: since when the path in use has left data unanswered."""
         self._searching_since = now
-        self._reasons.asked(now)
+        endpoint = self._peer.endpoint
+        self._reasons.asked(now, unanswered_since, endpoint.carrier if endpoint is not None else None)
         self._ports.begin(now)
         return self._try_all(first, now)
 

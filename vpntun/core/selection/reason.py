@@ -34,14 +34,19 @@ class ReasonsOfClient:
         self._settled: CarrierName | None = None
         self._of_preferred = ANSWERED_FIRST
         self._preferred_asked_at = NEVER
-        """When the preferred carrier was first asked, if it has not answered since."""
+        """When the preferred carrier was first asked, by data or a handshake, if it has not answered since."""
         self._any_asked_at = NEVER
-        """When the first search began, if no carrier has answered since."""
+        """When any carrier was first asked, if none has answered since."""
 
-    def asked(self, now: float) -> None:
-        """Note that a search begins, which asks on every carrier."""
-        self._preferred_asked_at = min(self._preferred_asked_at, now)
-        self._any_asked_at = min(self._any_asked_at, now)
+    def asked(self, now: float, unanswered_since: float = NEVER, carrier: CarrierName | None = None) -> None:
+        """Note that a search begins, which asks on every carrier.
+
+        `carrier`: the one in use. `unanswered_since`: since when it has left data unanswered; NEVER if it has not. Data
+        is a question, too, and 15 s of silence come before the search. A time without questions does not count.
+        """
+        since = min(now, unanswered_since)
+        self._preferred_asked_at = min(self._preferred_asked_at, since if carrier == self._preferred else now)
+        self._any_asked_at = min(self._any_asked_at, since)
 
     def settled(self, carrier: CarrierName) -> None:
         """Note that a carrier has answered and is used."""

@@ -149,7 +149,7 @@ def checks_of_half(subject: Subject, wanted: Iterable[Network], host: Host) -> I
 
 def _examine_program() -> Iterator[Finding]:
     """Examine the program, without the path of the interpreter, which may contain a user's name."""
-    return judge(program_facts()._replace(executable="python3"))
+    return judge(program_facts()._replace(executable="python3"), is_of_this_machine=False)
 
 
 def examine_wanted(subject: Subject, wanted: Iterable[Network], host: Host) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, get_args
 from urllib.parse import quote
 
@@ -17,10 +18,14 @@ from vpntun.doctor.finding import Finding, Verdict, failed, ok, skipped, warning
 from vpntun.doctor.inside.half import LONGEST_TEXT
 from vpntun.doctor.subject import Request
 from vpntun.errors import VpntunError
+from vpntun.runtime.clock import boottime
 from vpntun.wire.message import LARGEST
 
 SECONDS = 12.0
 SECONDS_BETWEEN = 0.1
+SECONDS_BETWEEN_LOOKS = 1.0
+SILENT_AFTER = 3
+"""Seconds in which a peer is asked three times whether data arrives."""
 MOST_ASKED = 8
 MOST_FINDINGS = 40
 LARGEST_DIFFERENCE = 5.0
@@ -63,17 +68,36 @@ def _asked(peer: Mapping[str, Any], request: Request) -> Callable[[], Iterable[F
     except VpntunError as error:
         reason = str(error)
         return lambda: [skipped("other end", reason)]
-    return lambda: _awaited(id, request)
+    return lambda: _awaited(id, peer["public_key"], request)
 
 
-def _awaited(id: int, request: Request) -> Iterator[Finding]:
-    """Poll for an answer, and yield what it contains."""
+def _awaited(id: int, key: str, request: Request) -> Iterator[Finding]:
+    """Poll for the answer of the peer with this public key, and yield what it contains.
+
+    A link that carries no data carries no answer, and another check has said so. Then there is nothing to wait for.
+    """
+    look_at = boottime() + SECONDS_BETWEEN_LOOKS
     while (found := request("GET", f"/v1/examined?id={id}"))["state"] == "asked":
+        if boottime() >= look_at:
+            if _carries_nothing(key, request):
+                yield skipped("other end", "the link carries no data")
+                return
+            look_at = boottime() + SECONDS_BETWEEN_LOOKS
         time.sleep(SECONDS_BETWEEN)
     if found["state"] == "answered":
         yield from judge(found["answer"], found["asked"], found["answered"])
     else:
         yield failed("other end", "it has not answered within 10 s", ADVICE_ON_SILENCE)
+
+
+def _carries_nothing(key: str, request: Request) -> bool:
+    """Ask a peer whether data arrives, and return whether it has left such questions unanswered, or has no link."""
+    with suppress(VpntunError):  # an older tunnel, or the peer has been removed
+        request("POST", f"/v1/verify?peer={quote(key, safe='')}")
+        for peer in request("GET", "/v1/status")["peers"]:
+            if peer["public_key"] == key:
+                return peer["state"] != "connected" or (peer.get("data_unanswered_for") or 0) >= SILENT_AFTER
+    return False
 
 
 def judge(answer: Mapping[str, Any], asked_at: float, answered_at: float) -> Iterator[Finding]:

@@ -32,14 +32,23 @@ def examine_links(request: Request, trials: Trials) -> Iterator[Finding]:
     if trials.may_move_a_link:
         trials.wait()
     silent: set[str] = set()
-    end = boottime() + SECONDS_TO_VERIFY
     with suppress(RequestRefused):  # an older version, or a tunnel without peers
-        while silent := set(request("POST", "/v1/verify")["awaited"]):
-            if boottime() >= end:
-                break
-            time.sleep(SECONDS_BETWEEN)
+        silent = _silent_peers(request)
     yield from judge_links(request("GET", "/v1/status")["peers"], silent)
     yield from trials.findings()
+
+
+def _silent_peers(request: Request) -> set[str]:
+    """Ask all peers whether data arrives; return the keys of those that do not answer. An earlier proof is no answer.
+
+    A peer that has answered is asked again with the others, a second later, and is not waited for again.
+    """
+    end = boottime() + SECONDS_TO_VERIFY
+    silent = set(request("POST", "/v1/verify")["awaited"])
+    while silent and boottime() < end:
+        time.sleep(SECONDS_BETWEEN)
+        silent &= set(request("POST", "/v1/verify")["awaited"])
+    return silent
 
 
 def judge_links(peers: Sequence[Mapping[str, Any]], silent: set[str]) -> Iterator[Finding]:
