@@ -5,6 +5,7 @@ moving         files of tests/netns that move much           never two at once, 
 waiting        ... that mostly wait for the program's timers they leave the processors to others
 measuring      ... that measure times, memory, lost packets  never two at once
 routing        ... about routes                              one worker's share
+examining      ... of commands that examine and pair         one worker's share
 running        the other files of tests/netns                one worker's share
 installed      tests/boot and the documents' examples       they share one installation
 model          the model of TCP in tests/core/records        its tests compare the same runs, each made once a worker
@@ -35,8 +36,20 @@ HERE = Path(__file__).parent
 WORKERS = 4  # as in scripts/test
 NETNS = {
     "moving": ["offloads", "wireguard", "wireguard_sizes"],
-    "waiting": ["restarts", "transports", "bad_input", "wireguard_nat", "wireguard_clients", "kernel_wireguard"],
-    "measuring": ["steadiness", "two_commands", "many", "wan", "soak", "kernel", "upkeep", "narrow_paths", "floods"],
+    "waiting": [
+        "restarts",
+        "transports",
+        "bad_input",
+        "wireguard_nat",
+        "wireguard_clients",
+        "kernel_wireguard",
+        "states",
+    ],
+    "measuring": [
+        *("steadiness", "two_commands", "many", "wan", "soak", "kernel", "upkeep", "narrow_paths", "floods"),
+        *("speed", "capture"),
+    ],
+    "examining": ["doctor", "other_end", "other_carrier", "reach", "pairing", "watch"],
     "routing": ["routing", "names", "routing_loops", "beside", "vandals", "relay", "udp_over_tcp"],
 }
 GROUPS = [*NETNS, "running", "installed", "model", "sockets"]

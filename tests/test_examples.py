@@ -254,7 +254,8 @@ def test_watching(reader: Reader) -> None:
         terminal.type("q")
         assert terminal.wait() == 0
     [log] = steps(second)
-    twice = reader.run(reader.lab.a, "local", f"cd ~; {log.command.replace('--watch 5', '--watch 0.5')} | head -n 10")
+    shorter = log.command.replace("--watch 5", "--watch 0.5")
+    twice = reader.run(reader.lab.a, "local", f"export COLUMNS=100; cd ~; {shorter} | head -n 10")
     assert twice.count("handshake") == 2
     assert (reader.home / "tun11.log").read_text().startswith(twice)
 

@@ -6,7 +6,7 @@ import ipaddress
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.wire import packets
@@ -16,6 +16,7 @@ from vpntun.wire import ip
 from vpntun.wire.checksum import ones_sum, set_ipv4_header
 from vpntun.wire.ip import CE, CHANGES_INNER, DSCP, ECN, ECT_0, ECT_1, MAY_HAVE_ECN, NOT_ECT
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 A4, B4 = ipaddress.ip_address("100.64.0.1").packed, ipaddress.ip_address("10.1.2.3").packed
 A6, B6 = ipaddress.ip_address("fd00::1").packed, ipaddress.ip_address("2001:db8::2").packed
 
@@ -209,3 +210,13 @@ def test_arbitrary_bytes_raise_nothing_and_keep_all_but_the_field(data: bytes, o
     ip.decapsulate(memoryview(changed), outer)
     assert ip.tos_of(changed) & DSCP == ip.tos_of(data) & DSCP
     assert ip.tos_of(changed) & ECN == RFC_6040[ip.tos_of(data) & ECN][outer]
+
+
+@given(st.ip_addresses())
+@example(ipaddress.ip_address("255.255.255.255"))
+@example(ipaddress.ip_address("255.255.255.254"))
+@example(ipaddress.ip_address("239.1.2.3"))
+@example(ipaddress.ip_address("ff02::1"))
+def test_groups_and_the_broadcast_to_all_are_told_from_hosts(address: Address) -> None:
+    is_to_all = address == ipaddress.ip_address("255.255.255.255")
+    assert ip.is_multicast(address.packed) == (address.is_multicast or is_to_all)

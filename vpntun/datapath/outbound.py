@@ -30,7 +30,7 @@ from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
 from vpntun.tun.base import Device
 from vpntun.wire.icmp import UNREACHABLE, error_about, may_be_told_of
-from vpntun.wire.ip import destination_of, is_one_host, length_of
+from vpntun.wire.ip import destination_of, is_multicast, length_of
 from vpntun.wire.likeness import LikenessCache, likeness_of
 from vpntun.wire.vnet import GSO_NONE, NO_OFFLOAD, SEGMENT_SIZE, SPLIT_FIRST, VNET_HEADER_SIZE, segment_field_of
 
@@ -135,6 +135,6 @@ class Outbound:
         other addresses, the destination is the one that a strict rp_filter accepts for certain, because its route leads
         to this device.
         """
-        self._drops["no route" if is_one_host(destination_of(packet)) else "multicast"] += 1
+        self._drops["multicast" if is_multicast(destination_of(packet)) else "no route"] += 1
         if may_be_told_of(packet) and self._errors.take(self._loop.now):
             self._device.write(NO_OFFLOAD, error_about(packet, UNREACHABLE, destination_of(packet)))

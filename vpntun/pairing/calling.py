@@ -21,6 +21,7 @@ from vpntun.crypto.pairing import PairingCode, check_installed
 from vpntun.errors import BadPacket, KeyFileError, PairingFailed
 from vpntun.pairing.interrupts import Interrupted
 from vpntun.pairing.terminal import tell_broken_off, tell_paired
+from vpntun.runtime.clock import boottime
 from vpntun.runtime.log import tell
 from vpntun.types import written
 from vpntun.wire.stream_framing import PREFIX_SIZE, prefix
@@ -162,7 +163,7 @@ class Call:
     def _exchange(self, message: bytes, seconds: float) -> Event:
         """Send a message, and return what follows from the answer. Raises OSError, and PairingFailed for rubbish."""
         assert self._socket is not None
-        end = time.monotonic() + seconds
+        end = boottime() + seconds
         self._socket.settimeout(seconds)
         self._socket.sendall(prefix(len(message)) + message)
         try:
@@ -183,7 +184,7 @@ class Call:
         assert self._socket is not None
         received = b""
         while len(received) < size:
-            left = end - time.monotonic()
+            left = end - boottime()
             if left <= 0:
                 raise TimeoutError
             self._socket.settimeout(left)

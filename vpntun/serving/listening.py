@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vpntun.errors import PrivilegeError, VpntunError
+from vpntun.runtime.clock import boottime
 from vpntun.runtime.folders import make_folder
 from vpntun.types import LONGEST_SOCKET_PATH
 
@@ -190,9 +191,9 @@ def _locked(folder: Path) -> Iterator[None]:
     Whoever may read the folder may lock it, for ever. So after a second this goes on without the lock.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    end = time.monotonic() + SECONDS_FOR_LOCK
+    end = boottime() + SECONDS_FOR_LOCK
     try:
-        while not _is_locked(descriptor) and time.monotonic() < end:
+        while not _is_locked(descriptor) and boottime() < end:
             time.sleep(SECONDS_BETWEEN_ATTEMPTS)
         yield
     finally:

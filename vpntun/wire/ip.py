@@ -127,6 +127,13 @@ def is_one_host(address: bytes) -> bool:
     return address[0] != 0xFF and (address[15] > 1 or address[:15] != _ZEROS)
 
 
+def is_multicast(address: bytes) -> bool:
+    """Whether an address is that of a group (RFC 5771, RFC 4291 section 2.7), or all of a network's hosts."""
+    if len(address) == 4:
+        return address[0] & 0xF0 == 0xE0 or address == b"\xff\xff\xff\xff"
+    return address[0] == 0xFF
+
+
 def is_link_local(address: bytes) -> bool:
     """Whether an address is link-local, so that no router forwards it (RFC 3927 section 7, RFC 4291 section 2.5.6)."""
     if len(address) == 4:

@@ -18,6 +18,7 @@ from vpntun.doctor.finding import Finding, Verdict, failed, ok, skipped, warning
 from vpntun.doctor.inside.half import LONGEST_TEXT
 from vpntun.doctor.subject import Request
 from vpntun.errors import VpntunError
+from vpntun.runtime.clock import boottime
 from vpntun.wire.message import LARGEST
 
 SECONDS = 12.0
@@ -75,13 +76,13 @@ def _awaited(id: int, key: str, request: Request) -> Iterator[Finding]:
 
     A link that carries no data carries no answer, and another check has said so. Then there is nothing to wait for.
     """
-    look_at = time.monotonic() + SECONDS_BETWEEN_LOOKS
+    look_at = boottime() + SECONDS_BETWEEN_LOOKS
     while (found := request("GET", f"/v1/examined?id={id}"))["state"] == "asked":
-        if time.monotonic() >= look_at:
+        if boottime() >= look_at:
             if _carries_nothing(key, request):
                 yield skipped("other end", "the link carries no data")
                 return
-            look_at = time.monotonic() + SECONDS_BETWEEN_LOOKS
+            look_at = boottime() + SECONDS_BETWEEN_LOOKS
         time.sleep(SECONDS_BETWEEN)
     if found["state"] == "answered":
         yield from judge(found["answer"], found["asked"], found["answered"])

@@ -14,6 +14,7 @@ from vpntun.doctor.finding import Finding, failed, ok, warning
 from vpntun.doctor.reach.other_carrier import Trials
 from vpntun.doctor.subject import Request
 from vpntun.errors import RequestRefused
+from vpntun.runtime.clock import boottime
 
 SECONDS_TO_VERIFY = 4.0
 """Seconds to wait for the answers. Each second another PROBE is sent: one of a lossy path may be lost."""
@@ -42,9 +43,9 @@ def _silent_peers(request: Request) -> set[str]:
 
     A peer that has answered is asked again with the others, a second later, and is not waited for again.
     """
-    end = time.monotonic() + SECONDS_TO_VERIFY
+    end = boottime() + SECONDS_TO_VERIFY
     silent = set(request("POST", "/v1/verify")["awaited"])
-    while silent and time.monotonic() < end:
+    while silent and boottime() < end:
         time.sleep(SECONDS_BETWEEN)
         silent &= set(request("POST", "/v1/verify")["awaited"])
     return silent

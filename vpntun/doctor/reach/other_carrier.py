@@ -15,6 +15,7 @@ from urllib.parse import quote
 from vpntun.doctor.finding import Finding, ok, skipped, warning
 from vpntun.doctor.subject import Request
 from vpntun.errors import VpntunError
+from vpntun.runtime.clock import boottime
 from vpntun.types import DIALLED
 
 MOST_TRIED = 8
@@ -32,13 +33,13 @@ class Trials:
         self._refusals: list[Finding] = []
         self.may_move_a_link = False
         """Whether a link used a connection when its trial began: it moves if UDP answers."""
-        self._until = time.monotonic() + SECONDS
+        self._until = boottime() + SECONDS
         with suppress(VpntunError):  # another check says that the tunnel does not answer, or that it is older
             self._begin()
 
     def wait(self) -> None:
         """Wait until all trials have ended."""
-        while (waiting := self._names.keys() - self._ended.keys()) and time.monotonic() < self._until:
+        while (waiting := self._names.keys() - self._ended.keys()) and boottime() < self._until:
             for key in waiting:
                 report = self._request("GET", _target("/v1/tried", key))
                 if report["state"] != "trying":
