@@ -24,7 +24,7 @@ from vpntun.control.capture import MOST_CAPTURES, Captures
 from vpntun.control.state import TunnelState
 from vpntun.crypto.keys import format_key
 from vpntun.datapath.tap import Tap
-from vpntun.serving.http import Answer, StreamAnswer, follow
+from vpntun.serving.http import Answer, AnyAnswer, StreamAnswer, follow
 
 PEERS = (PeerSettings(ALICE.public, (), name="alice"), PeerSettings(CAROL.public, (), name="carol at home, 100%"))
 HELLO = between("100.64.0.1", "10.1.2.3", b"hello")
@@ -44,7 +44,7 @@ class Tunnel3:
         )
         self.captures = Captures(cast(TunnelState, self.state), loop)
 
-    def ask(self, query: str = "") -> Answer | StreamAnswer:
+    def ask(self, query: str = "") -> AnyAnswer:
         return follow(self.captures.routes(), "GET", f"/v1/capture{query}")
 
     def capture(self, query: str = "") -> Recording:

@@ -18,7 +18,7 @@ from vpntun.control.exposition import (
     SECONDS_FOR_PROOFS,
     Exposition,
 )
-from vpntun.serving.http import Answer, StreamAnswer
+from vpntun.serving.http import Answer, AnyAnswer
 
 MANY = 2 * SAMPLES_PER_TURN + 1
 
@@ -53,7 +53,7 @@ class Asked:
 
     def ask(self, method: str = "GET", target: str = "/metrics") -> Answer:
         """Ask until there is an answer."""
-        answers: list[Answer | StreamAnswer | None] = [None]
+        answers: list[AnyAnswer | None] = [None]
         readies = self.readies
 
         def is_answered() -> bool:

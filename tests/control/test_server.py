@@ -213,6 +213,47 @@ def test_a_bug_gets_an_error_answer_is_counted_and_the_next_request_is_served(
     control.close()
 
 
+def test_a_long_status_is_written_in_parts_for_all_who_ask_and_the_loop_goes_on_between_them(
+    loop: HandLoop, folder: Path, connect: Connect
+) -> None:
+    def parts() -> Iterator[str | None]:
+        yield '{"peers": ['
+        for number in range(3):
+            turn = loop.turns
+            yield f"{number}, "
+            loop.clock.now += 0.001  # it takes time
+            yield None
+            assert loop.turns > turn
+        yield "3]}"
+
+    control = control_socket(loop, folder, status=parts)
+    clients = [connect(), connect()]
+    for client in clients:
+        client.send(2 * GET)
+    for client in clients:
+        assert client.answers(2) == 2 * [(200, {"peers": [0, 1, 2, 3]})]
+        assert client.ask(RELOAD) == (200, {"reloaded": True})
+    control.close()
+
+
+def test_a_bug_in_a_later_part_gets_an_error_answer(
+    loop: HandLoop, folder: Path, connect: Connect, expected_errors: ExpectedErrors
+) -> None:
+    nothing: dict[str, str] = {}
+
+    def parts() -> Iterator[str | None]:
+        yield "{"
+        yield None
+        yield nothing["a bug"]
+
+    control = control_socket(loop, folder, status=parts)
+    client = connect()
+    assert client.ask(GET) == (500, {"error": "internal error: the tunnel's log has it"})
+    assert client.ask(RELOAD) == (200, {"reloaded": True})
+    assert expected_errors.take() == ["KeyError('a bug')"]
+    control.close()
+
+
 def test_the_answer_to_a_stop_leaves_before_the_loop_is_stopped(loop: HandLoop, folder: Path, connect: Connect) -> None:
     heard: list[bytes] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,7 +16,8 @@ from tests.machine import HandLoop
 from vpntun.carriers.base import Carrier
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import HookLines, Tunnel
-from vpntun.control.state import TunnelState
+from vpntun.control.state import PEERS_PER_TURN, TunnelState
+from vpntun.control.status import status_of
 from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.errors import VpntunError
 from vpntun.process.service import RunOptions, Service
@@ -42,6 +44,18 @@ def test_before_anything_is_made_the_configuration_is_reported(loop: HandLoop, s
     assert status["drops"] == {"unknown peer": 2}
     assert [peer["public_key"] for peer in status["peers"]] == [format_key(each.public) for each in (CALLED, LITERAL)]
     assert {peer["state"] for peer in status["peers"]} == {"connecting"}
+
+
+@pytest.mark.parametrize("count", [0, 1, PEERS_PER_TURN, PEERS_PER_TURN + 1, 3 * PEERS_PER_TURN])
+def test_the_status_is_written_in_parts_of_some_peers_each(
+    state: TunnelState, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setitem(status_of.__kwdefaults__ or {}, "clock", lambda: 1e9)
+    peers = tuple(PeerSettings(bytes([number]) * 32, ()) for number in range(count))
+    state.tunnel = replace(state.tunnel, peers=peers)
+    parts = list(state.write_status())
+    assert "".join(filter(None, parts)) == json.dumps(state.status())
+    assert parts.count(None) == max(0, -(-count // PEERS_PER_TURN) - 1)
 
 
 def test_parts_are_reported_once_they_are_made_and_only_while_they_can_be_asked(

@@ -20,7 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from vpntun.control.metrics import metrics_of_peers, metrics_of_tunnel
 from vpntun.runtime.loop import Loop
-from vpntun.serving.http import Answer, Route, StreamAnswer, follow
+from vpntun.serving.http import Answer, AnyAnswer, Route, follow
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS_OF_USE = 1.0
@@ -60,7 +60,7 @@ class Exposition:
         self._process = ProcessCollector(registry=None)
         self._routes = {"/metrics": Route("GET", lambda: Answer(HTTPStatus.OK, self._text, content_type=CONTENT_TYPE))}
 
-    def answer(self, method: str, target: str) -> Answer | StreamAnswer | None:
+    def answer(self, method: str, target: str) -> AnyAnswer | None:
         """Answer a request; None while the text is being written."""
         answer = follow(self._routes, "GET" if method == "HEAD" else method, target)
         is_refused = isinstance(answer, Answer) and answer.status is not HTTPStatus.OK

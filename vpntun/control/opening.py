@@ -39,7 +39,7 @@ def open_control(
         control = ControlServer(
             state.tunnel.interface,
             loop,
-            status=state.status,
+            status=state.write_status,
             stop=loop.stop,
             reload=reload,
             reset=state.forget_timestamp,

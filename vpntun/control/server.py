@@ -18,19 +18,22 @@ one of another namespace has the name, the socket is /run/vpntun/INTERFACE:NAMES
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from vpntun.errors import AmbiguousPeer, InterfaceInUse, NoSuchPeer, VpntunError
 from vpntun.runtime.folders import named_here, run_folder
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
-from vpntun.serving.http import Answer, HttpExchange, Route, StreamAnswer, follow, refusal
+from vpntun.serving.http import Answer, AnyAnswer, HttpExchange, LaterAnswer, Route, follow, refusal
 from vpntun.serving.listening import SocketInUse
 from vpntun.serving.unix_server import UnixServer
+
+Result = TypeVar("Result")
 
 
 def socket_path(interface: str, folder: Path | None = None) -> Path:
@@ -46,9 +49,9 @@ def path_beside(interface: str, folder: Path | None = None) -> Path:
 class ControlServer:
     """Answers requests on the control socket until it is closed.
 
-    `status` returns no secrets. `stop` ends the loop. `reload` raises VpntunError with the reason if it fails. `reset`
-    takes what the client calls the peer, None for the only one, returns the peer's public key, and raises NoSuchPeer or
-    AmbiguousPeer.
+    `status` returns an object without secrets, or yields its JSON in parts, and None where the loop may go on. `stop`
+    ends the loop. `reload` raises VpntunError with the reason if it fails. `reset` takes what the client calls the
+    peer, None for the only one, returns the peer's public key, and raises NoSuchPeer or AmbiguousPeer.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class ControlServer:
         interface: str,
         loop: Loop,
         *,
-        status: Callable[[], dict[str, Any]],
+        status: Callable[[], dict[str, Any] | Iterator[str | None]],
         stop: Callable[[], None],
         reload: Callable[[], None],
         reset: Callable[[str | None], str],
@@ -68,11 +71,13 @@ class ControlServer:
         Raises InterfaceInUse where another vpntun runs the interface, PrivilegeError or VpntunError.
         """
         self._loop = loop
+        self._status = status
+        self._goes_on = False
         self._reload = reload
         self._reset = reset
         self._failed = Limited(NOTICE, "the request %s could not be answered: %s")
         self._routes = {
-            "/v1/status": Route("GET", lambda: Answer(HTTPStatus.OK, status())),
+            "/v1/status": Route("GET", self._answer_with_status),
             "/v1/stop": Route("POST", lambda: Answer(HTTPStatus.ACCEPTED, {"stopping": True}, then=stop)),
             "/v1/reload": Route("POST", self._answer_to_reload),
             "/v1/reset": Route("POST", self._answer_to_reset, frozenset({"peer"})),
@@ -97,11 +102,43 @@ class ControlServer:
         """Close all connections, and remove the socket unless its name belongs to another by now."""
         self._server.close()
 
-    def _answer(self, method: str, target: str) -> Answer | StreamAnswer:
+    def _answer(self, method: str, target: str) -> AnyAnswer:
+        request = f"{method} {target.partition('?')[0]}"
+        answer = self._guarded(request, partial(follow, self._routes, method, target))
+        if isinstance(answer, LaterAnswer):
+            return LaterAnswer(partial(self._guarded, request, answer.work))
+        return answer
+
+    def _answer_with_status(self) -> Answer | LaterAnswer:
+        status = self._status()
+        return (
+            Answer(HTTPStatus.OK, status) if isinstance(status, dict) else LaterAnswer(partial(self._write, status, []))
+        )
+
+    def _write(self, parts: Iterator[str | None], written: list[str]) -> Answer | None:
+        """Write parts of an answer up to the next None, and go on in the next turn of the loop."""
+        for part in parts:
+            if part is None:
+                self._go_on_later()
+                return None
+            written.append(part)
+        return Answer(HTTPStatus.OK, "".join(written).encode())
+
+    def _go_on_later(self) -> None:
+        if not self._goes_on:
+            self._goes_on = True
+            self._loop.call_later(0.0, self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self._server.go_on()
+
+    def _guarded(self, request: str, act: Callable[[], Result]) -> Result | Answer:
+        """Return what `act` returns, or the answer to the error that it raises."""
         try:
-            return follow(self._routes, method, target)
+            return act()
         except (VpntunError, OSError) as error:
-            self._failed(f"{method} {target.partition('?')[0]}", error)
+            self._failed(request, error)
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
         except Exception:
             self._loop.internal_errors.note()

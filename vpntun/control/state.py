@@ -7,6 +7,7 @@ unknown.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +31,9 @@ from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Interface
 from vpntun.uapi.get import describe
+
+PEERS_PER_TURN = 50
+"""Peers in a part of the status, which takes a millisecond or two."""
 
 
 class TunnelState:
@@ -67,6 +71,21 @@ class TunnelState:
     def status(self) -> dict[str, Any]:
         """Return the complete status."""
         return self._status(self.tunnel)
+
+    def write_status(self) -> Iterator[str | None]:
+        """Yield the complete status as JSON, and None where the loop may go on.
+
+        With many peers it takes longer than packets may wait. Each part is as of its own turn of the loop.
+        """
+        tunnel = self.tunnel
+        yield json.dumps(self._status(replace(tunnel, peers=()))).removesuffix("]}")
+        for begin in range(0, len(tunnel.peers), PEERS_PER_TURN):
+            if begin:
+                yield None
+                yield ", "
+            some = replace(tunnel, peers=tunnel.peers[begin : begin + PEERS_PER_TURN])
+            yield json.dumps(self._status(some)["peers"])[1:-1]
+        yield "]}"
 
     def status_of_some(self, begin: int, end: int) -> dict[str, Any]:
         """Return the status with the peers from number `begin` to before `end` only."""

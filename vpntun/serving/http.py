@@ -55,6 +55,19 @@ class StreamAnswer:
     stream: Stream
 
 
+@dataclass(frozen=True)
+class LaterAnswer:
+    """An answer that takes longer to make than the loop may wait.
+
+    `work` makes a part of it, and returns None while it is not complete. It is called again when the server goes on.
+    """
+
+    work: Callable[[], Answer | None]
+
+
+AnyAnswer = Answer | StreamAnswer | LaterAnswer
+
+
 def refusal(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> Answer:
     """Make an answer that says why a request was not done."""
     return Answer(status, {"error": reason}, headers)
@@ -68,12 +81,12 @@ class Route:
     """
 
     method: str
-    act: Callable[..., Answer | StreamAnswer]
+    act: Callable[..., AnyAnswer]
     fields: frozenset[str] = frozenset()
     lists: frozenset[str] = frozenset()
 
 
-def follow(routes: Mapping[str, Route], method: str, target: str) -> Answer | StreamAnswer:
+def follow(routes: Mapping[str, Route], method: str, target: str) -> AnyAnswer:
     """Answer a request by the route of its path; refuse it if there is no route, or if the query does not fit."""
     path, _, query = target.partition("?")
     route = routes.get(path)
@@ -100,12 +113,13 @@ class HttpExchange:
     answers, so the connection may close once those taken have left.
     """
 
-    def __init__(self, answer: Callable[[str, str], Answer | StreamAnswer | None]) -> None:
+    def __init__(self, answer: Callable[[str, str], AnyAnswer | None]) -> None:
         self.ended = self.awaits_answer = False
         self.stream: Stream | None = None
         self._answer = answer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
         self._request: h11.Request | None = None
+        self._later: LaterAnswer | None = None
         self._body = 0
 
     @property
@@ -156,10 +170,16 @@ class HttpExchange:
     def _answer_now(self) -> tuple[bytes, Callable[[], None] | None] | None:
         """Answer the complete request, if there is an answer already."""
         assert self._request is not None
-        answer = self._answer(self._request.method.decode("ascii"), self._request.target.decode("ascii"))
+        answer: AnyAnswer | None = self._later
+        if answer is None:
+            answer = self._answer(self._request.method.decode("ascii"), self._request.target.decode("ascii"))
+        if isinstance(answer, LaterAnswer):
+            self._later = answer
+            answer = answer.work()
         self.awaits_answer = answer is None
         if answer is None:
             return None
+        self._later = None
         return self._pack(answer) if isinstance(answer, Answer) else self._begin_stream(answer)
 
     def _begin_stream(self, answer: StreamAnswer) -> tuple[bytes, None]:

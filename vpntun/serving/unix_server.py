@@ -49,6 +49,10 @@ class UnixServer:
         give_up(self.path, self._identity)
         self._listener.close()
 
+    def go_on(self) -> None:
+        """Give the clients answers that have become ready."""
+        self._clients.go_on()
+
     def _accept(self) -> None:
         accepted = self._loop.accept(self._listener)
         if accepted is None:
