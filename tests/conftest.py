@@ -1,4 +1,4 @@
-"""How the tests share two processors: four run side by side, and tests that would disturb each other are kept apart.
+"""How the tests share two processors: five run side by side, and tests that would disturb each other are kept apart.
 
 group          tests                                         why together
 moving         files of tests/netns that move much           never two at once, or neither gets anywhere
@@ -33,26 +33,21 @@ hypothesis.settings.register_profile("vpntun", deadline=None)  # other programs 
 hypothesis.settings.load_profile("vpntun")
 
 HERE = Path(__file__).parent
-WORKERS = 4  # as in scripts/test
+WORKERS = 5  # as in scripts/test
 NETNS = {
     "moving": ["offloads", "wireguard", "wireguard_sizes"],
     "waiting": [
-        "restarts",
-        "transports",
-        "bad_input",
-        "wireguard_nat",
-        "wireguard_clients",
-        "kernel_wireguard",
-        "states",
+        *("restarts", "transports", "bad_input", "wireguard_nat", "wireguard_clients", "kernel_wireguard"),
+        *("states", "pairing"),
     ],
     "measuring": [
         *("steadiness", "two_commands", "many", "wan", "soak", "kernel", "upkeep", "narrow_paths", "floods"),
         *("speed", "capture"),
     ],
-    "examining": ["doctor", "other_end", "other_carrier", "reach", "pairing", "watch"],
+    "examining": ["doctor", "other_end", "other_carrier", "reach", "watch"],
     "routing": ["routing", "names", "routing_loops", "beside", "vandals", "relay", "udp_over_tcp"],
 }
-GROUPS = [*NETNS, "running", "installed", "model", "sockets"]
+GROUPS = ["running", "installed", "waiting", "measuring", "moving", "examining", "routing", "model", "sockets"]
 GROUP_OF = {f"test_{name}": group for group, names in NETNS.items() for name in names}
 INSTALLED = {"boot", "test_examples.py"}
 ROOMS_WITH_SOCKETS = {

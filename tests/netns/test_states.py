@@ -130,6 +130,7 @@ def test_show_and_check_may_be_told_one_peer(lab: Lab) -> None:
     assert "no peer has this name or key" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.skipif(missing_tool() is not None, reason=f"{missing_tool()} is not installed")
 def test_any_message_of_a_plain_wireguard_verifies_data_until_it_falls_silent(lab: Lab) -> None:
     keys: Keys = make_keys(lab)
