@@ -1,13 +1,13 @@
 """How the tests share two processors: five run side by side, and tests that would disturb each other are kept apart.
 
 group          tests                                         why together
-moving         files of tests/netns that move much           never two at once, or neither gets anywhere
+running        the files of tests/netns not named below      one worker's share
+installed      tests/boot and the documents' examples        they share one installation
 waiting        ... that mostly wait for the program's timers they leave the processors to others
 measuring      ... that measure times, memory, lost packets  never two at once
+moving         files of tests/netns that move much           never two at once, or neither gets anywhere
+examining      ... of commands that examine a tunnel         one worker's share
 routing        ... about routes                              one worker's share
-examining      ... of commands that examine and pair         one worker's share
-running        the other files of tests/netns                one worker's share
-installed      tests/boot and the documents' examples       they share one installation
 model          the model of TCP in tests/core/records        its tests compare the same runs, each made once a worker
 sockets        the rooms that open sockets, and a few files  a port that was free must still be free a bit later
 (none)         everything else                               pure computation, wherever there is room
