@@ -278,8 +278,11 @@ class Span:
         self.protects_bursts = protected > 1
         room = self.estimator.has_room(now) and not self.bottleneck.is_here
         self.protection.decide(self._protectable and not self._is_long and not self.protects_bursts and room)
-        unprotected = self._most(AIM) if self._is_long and self.black_hole.passes else 1
-        self.span = max(self._smallest, protected if self.protects_bursts else unprotected)
+        if self.protects_bursts:
+            span = protected
+        else:
+            span = self._most(AIM) if self._is_long and self.black_hole.passes else 1
+        self.span = max(self._smallest, span)
         if self._payload:
             step = self._payload - HEADER_SIZE
             least = self._smallest * step - TAG_SIZE - PARITY_SIZE * self.protection.active
