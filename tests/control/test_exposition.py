@@ -12,12 +12,12 @@ from tests.control.test_metrics import peer, status
 from tests.machine import HandLoop
 from vpntun.control.exposition import (
     CONTENT_TYPE,
-    PEERS_PER_TURN,
     SAMPLES_PER_TURN,
     SECONDS_BETWEEN_LOOKS,
     SECONDS_FOR_PROOFS,
     Exposition,
 )
+from vpntun.control.state import PEERS_PER_TURN
 from vpntun.serving.http import Answer, AnyAnswer
 
 MANY = 2 * SAMPLES_PER_TURN + 1

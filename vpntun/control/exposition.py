@@ -19,12 +19,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
 
 from vpntun.control.metrics import metrics_of_peers, metrics_of_tunnel
+from vpntun.control.state import PEERS_PER_TURN
 from vpntun.runtime.loop import Loop
 from vpntun.serving.http import Answer, AnyAnswer, Route, follow
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS_OF_USE = 1.0
-PEERS_PER_TURN = 50
 SAMPLES_PER_TURN = 250
 SECONDS_FOR_PROOFS = 0.5
 SECONDS_BETWEEN_LOOKS = 0.02
