@@ -15,7 +15,7 @@ from weakref import ref
 from vpntun.capture.recording import WHOLE_PACKETS, Bounds, Recording
 from vpntun.capture.selection import Selection
 from vpntun.config import values
-from vpntun.control.reset import find_peer
+from vpntun.control.reset import find_peer, refusal_because
 from vpntun.control.state import TunnelState
 from vpntun.errors import AmbiguousPeer, ConfigurationError, NoSuchPeer, VpntunError
 from vpntun.link.link import Link
@@ -66,10 +66,8 @@ class Captures:
         try:
             peers = [find_peer(self._state.tunnel.peers, called).public for called in peer]
             recording = self._start(Selection(peers, networks), bounds)
-        except NoSuchPeer as error:
-            return refusal(HTTPStatus.NOT_FOUND, str(error))
-        except (AmbiguousPeer, _CannotCapture) as error:
-            return refusal(HTTPStatus.CONFLICT, str(error))
+        except (AmbiguousPeer, NoSuchPeer, _CannotCapture) as error:
+            return refusal_because(error)
         if seconds is not None:
             self._loop.call_later(limit, _end_of(recording))
         return StreamAnswer(PCAPNG, recording)

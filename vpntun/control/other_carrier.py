@@ -12,12 +12,12 @@ from http import HTTPStatus
 from typing import Any
 
 from vpntun.config.peer import PeerSettings
-from vpntun.control.reset import find_peer
+from vpntun.control.reset import find_peer, refusal_because
 from vpntun.control.state import TunnelState
 from vpntun.crypto.keys import format_key
 from vpntun.errors import AmbiguousPeer, CannotTry, NoSuchPeer
 from vpntun.link.client_link import ClientLink
-from vpntun.serving.http import Answer, Route, refusal
+from vpntun.serving.http import Answer, Route
 
 
 class OtherCarriers:
@@ -47,10 +47,8 @@ class OtherCarriers:
                 raise CannotTry("the peer calls this end, and chooses the carrier: have it tried at the other end")
             if begins:
                 link.try_other_carrier()
-        except NoSuchPeer as error:
-            return refusal(HTTPStatus.NOT_FOUND, str(error))
-        except (AmbiguousPeer, CannotTry) as error:
-            return refusal(HTTPStatus.CONFLICT, str(error))
+        except (AmbiguousPeer, CannotTry, NoSuchPeer) as error:
+            return refusal_because(error)
         return Answer(HTTPStatus.ACCEPTED if begins else HTTPStatus.OK, report(settings, link))
 
 

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 from vpntun.control.own_facts import own_facts
-from vpntun.control.reset import find_peer
+from vpntun.control.reset import find_peer, refusal_because
 from vpntun.control.state import TunnelState
 from vpntun.crypto.keys import format_key
 from vpntun.doctor.host import KernelHost
@@ -63,10 +63,8 @@ class OtherEnds:
             asked_at = round(time.time(), 3)
             question = {"time": asked_at, "networks": self._networks(settings.public)}
             state.link_of(settings.public).ask(DOCTOR, question, lambda answer: self._note(number, answer))
-        except NoSuchPeer as error:
-            return refusal(HTTPStatus.NOT_FOUND, str(error))
-        except (AmbiguousPeer, CannotAsk) as error:
-            return refusal(HTTPStatus.CONFLICT, str(error))
+        except (AmbiguousPeer, CannotAsk, NoSuchPeer) as error:
+            return refusal_because(error)
         self._asked[number] = {"id": number, "state": "asked", "asked": asked_at, "answered": None, "answer": None}
         if len(self._asked) > MOST_KEPT:
             del self._asked[next(iter(self._asked))]

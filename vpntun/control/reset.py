@@ -10,12 +10,14 @@ one from the future locks the peer out again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
 
 from vpntun.config.peer import PeerSettings
 from vpntun.crypto.keys import format_key
-from vpntun.errors import AmbiguousPeer, NoSuchPeer
+from vpntun.errors import AmbiguousPeer, NoSuchPeer, VpntunError
 from vpntun.link.link import Link
 from vpntun.runtime.log import notice
+from vpntun.serving.http import Answer, refusal
 
 MOST_LISTED = 10
 
@@ -48,6 +50,11 @@ def find_peer(peers: Sequence[PeerSettings], called: str | None) -> PeerSettings
     if len(matching) > 1:
         raise AmbiguousPeer(f"several peers match; name one of them: {_listed(matching)}")
     return matching[0]
+
+
+def refusal_because(error: VpntunError) -> Answer:
+    """Refuse a request about a peer: 404 if there is no such peer, 409 if it cannot be done, or not for this peer."""
+    return refusal(HTTPStatus.NOT_FOUND if isinstance(error, NoSuchPeer) else HTTPStatus.CONFLICT, str(error))
 
 
 def _matching(peers: Iterable[PeerSettings], called: str) -> list[PeerSettings]:

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from vpntun.control.reset import refusal_because
 from vpntun.errors import AmbiguousPeer, InterfaceInUse, NoSuchPeer, VpntunError
 from vpntun.runtime.folders import named_here, run_folder
 from vpntun.runtime.log import NOTICE, Limited
@@ -154,7 +155,5 @@ class ControlServer:
     def _answer_to_reset(self, peer: str | None = None) -> Answer:
         try:
             return Answer(HTTPStatus.OK, {"public_key": self._reset(peer)})
-        except NoSuchPeer as error:
-            return refusal(HTTPStatus.NOT_FOUND, str(error))
-        except AmbiguousPeer as error:
-            return refusal(HTTPStatus.CONFLICT, str(error))
+        except (AmbiguousPeer, NoSuchPeer) as error:
+            return refusal_because(error)

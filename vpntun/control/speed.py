@@ -11,12 +11,12 @@ from http import HTTPStatus
 from typing import Any
 
 from vpntun.config.peer import PeerSettings
-from vpntun.control.reset import find_peer
+from vpntun.control.reset import find_peer, refusal_because
 from vpntun.control.state import TunnelState
 from vpntun.core.speed.agreement import LONGEST
 from vpntun.crypto.keys import format_key
 from vpntun.errors import AmbiguousPeer, CannotAsk, CannotTest, NoSuchPeer, VpntunError
-from vpntun.serving.http import Answer, Route, refusal
+from vpntun.serving.http import Answer, Route
 
 SECONDS = 5
 
@@ -39,10 +39,8 @@ class SpeedRequests:
             if self._state.speed_tests is None:
                 raise VpntunError(f"{self._state.tunnel.interface} is still being set up")
             self._state.speed_tests.start(link, int(seconds))
-        except NoSuchPeer as error:
-            return refusal(HTTPStatus.NOT_FOUND, str(error))
-        except (AmbiguousPeer, CannotAsk, CannotTest) as error:
-            return refusal(HTTPStatus.CONFLICT, str(error))
+        except (AmbiguousPeer, CannotAsk, CannotTest, NoSuchPeer) as error:
+            return refusal_because(error)
         self._peer = settings
         self._begun += 1
         return Answer(HTTPStatus.ACCEPTED, self._report())

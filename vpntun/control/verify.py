@@ -11,11 +11,11 @@ from http import HTTPStatus
 from typing import Any
 
 from vpntun.config.peer import PeerSettings
-from vpntun.control.reset import find_peer
+from vpntun.control.reset import find_peer, refusal_because
 from vpntun.crypto.keys import format_key
 from vpntun.errors import AmbiguousPeer, NoSuchPeer
 from vpntun.link.link import Link
-from vpntun.serving.http import Answer, Route, refusal
+from vpntun.serving.http import Answer, Route
 
 
 def verify(
@@ -41,9 +41,7 @@ def verify_routes(ask: Callable[[str | None], Mapping[str, Any]]) -> dict[str, R
     def answer(peer: str | None = None) -> Answer:
         try:
             return Answer(HTTPStatus.OK, ask(peer))
-        except NoSuchPeer as error:
-            return refusal(HTTPStatus.NOT_FOUND, str(error))
-        except AmbiguousPeer as error:
-            return refusal(HTTPStatus.CONFLICT, str(error))
+        except (AmbiguousPeer, NoSuchPeer) as error:
+            return refusal_because(error)
 
     return {"/v1/verify": Route("POST", answer, frozenset({"peer"}))}
