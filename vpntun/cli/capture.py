@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from types import FrameType
-from urllib.parse import quote, urlencode
 
 import click
 
@@ -24,6 +23,7 @@ from vpntun.capture.reading import CapturedPacket, CaptureReader
 from vpntun.control.client import ControlClient
 from vpntun.errors import BadPacket, VpntunError
 from vpntun.runtime.logform import escape
+from vpntun.serving.http import target_of
 
 STDOUT = 1
 NANOSECONDS = 1_000_000_000
@@ -52,7 +52,7 @@ def capture(interface: str, file: str | None, prints: bool, **bounds: object) ->
     reader = CaptureReader()
     with ExitStack() as stack:
         tunnel = stack.enter_context(ControlClient(interface))
-        pieces = tunnel.stream("GET", f"/v1/capture{_query(bounds)}")
+        pieces = tunnel.stream("GET", _target(bounds))
         stack.enter_context(_ended_by_signals(tunnel.end_stream))
         output = stack.enter_context(_output(file)) if file is not None else None
         if prints or output == STDOUT:
@@ -83,12 +83,11 @@ def line_of(packet: CapturedPacket) -> str:
     return escape(f"{when} {arrow} {packet.peer}: {describe(packet.data, packet.length)}")
 
 
-def _query(bounds: dict[str, object]) -> str:
-    """Write the options as the query of the request."""
+def _target(bounds: dict[str, object]) -> str:
+    """Return the target of the request, with the options as its fields."""
     names = {"size": "bytes"}
     given = {names.get(name, name): value for name, value in bounds.items() if value is not None and value != ()}
-    query = urlencode(given, doseq=True, errors="surrogateescape", quote_via=quote)
-    return f"?{query}" if query else ""
+    return target_of("/v1/capture", given)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import click
 
@@ -24,6 +23,7 @@ from vpntun.netconf.cleanup import clean_up, remove_leftovers
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.log import open_log
 from vpntun.runtime.logform import escape
+from vpntun.serving.http import target_of
 from vpntun.watch.option import CommandWithWatch, start_watch, watch_option
 
 SECONDS_BETWEEN = 0.2
@@ -92,9 +92,9 @@ def reset(interface: str, peer: str | None) -> None:
     The tunnel forgets the peer's last timestamp. The peer's public key is printed. PEER is its name, its public key or
     the start of its key; it can be omitted if there is only one peer.
     """
-    query = "" if peer is None else f"?peer={quote(peer, safe='', errors='surrogateescape')}"
+    target = target_of("/v1/reset", {} if peer is None else {"peer": peer})
     with ControlClient(interface) as tunnel:
-        click.echo(tunnel.ask("POST", f"/v1/reset{query}")["public_key"])
+        click.echo(tunnel.ask("POST", target)["public_key"])
 
 
 @click.command()

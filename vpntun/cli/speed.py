@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 import click
 
@@ -21,6 +20,7 @@ from vpntun.control.client import ControlClient
 from vpntun.core.speed.agreement import LONGEST
 from vpntun.errors import CannotTest, VpntunError
 from vpntun.runtime.logform import escape
+from vpntun.serving.http import target_of
 from vpntun.watch.signals import EndedBySignal, ended_by_signals
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def speed(interface: str, peer: str | None, seconds: int, as_json: bool) -> None
     must be a vpntun, too. PEER is its name, its public key or the start of its key; it can be omitted if there is only
     one peer.
     """
-    query = urlencode({"seconds": seconds, **({} if peer is None else {"peer": peer})}, errors="surrogateescape")
+    target = target_of("/v1/speed/run", {"seconds": seconds, **({} if peer is None else {"peer": peer})})
     report: dict[str, Any] | None = None
     with ended_by_signals(), _progress(as_json=as_json) as show:
-        report = _measure(interface, query.replace("+", "%20"), show)
+        report = _measure(interface, target, show)
     if report is None:
         raise CannotTest("interrupted: the test has ended at both ends")
     if as_json:
@@ -66,11 +66,11 @@ def speed(interface: str, peer: str | None, seconds: int, as_json: bool) -> None
             click.echo(line)
 
 
-def _measure(interface: str, query: str, show: Show) -> dict[str, Any]:
+def _measure(interface: str, target: str, show: Show) -> dict[str, Any]:
     """Let the tunnel measure, and return its report. Raises VpntunError."""
     with ControlClient(interface) as tunnel:
         try:
-            report = begun = tunnel.ask("POST", f"/v1/speed/run?{query}")
+            report = begun = tunnel.ask("POST", target)
             while report["state"] == "running":
                 show(report)
                 time.sleep(SECONDS_BETWEEN)

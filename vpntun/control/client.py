@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from vpntun.control.server import path_beside, socket_path
 from vpntun.errors import (
@@ -30,6 +29,7 @@ from vpntun.errors import (
 )
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.folders import run_folder
+from vpntun.serving.http import target_of
 from vpntun.serving.listening import listens_here, names_listening_here, other_end
 
 PATIENCE = 10.0
@@ -132,7 +132,7 @@ class ControlClient:
         `peer`: what the user calls the only peer to ask; None for all. Return the keys of the peers. Raises as `ask`. A
         tunnel that an older version has started asks nobody.
         """
-        target = "/v1/verify" + ("" if peer is None else f"?peer={quote(peer, safe='', errors='surrogateescape')}")
+        target = target_of("/v1/verify", {} if peer is None else {"peer": peer})
         end, pause = boottime() + patience, FIRST_LOOK
         while True:
             try:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote, urlencode
 
 import h11
 
@@ -98,6 +98,12 @@ def follow(routes: Mapping[str, Route], method: str, target: str) -> AnyAnswer:
     given = {name for name, _ in fields} & route.lists
     lists = {name: [text for each, text in fields if each == name] for name in given}
     return route.act(**{**dict(fields), **lists})
+
+
+def target_of(path: str, fields: Mapping[str, object]) -> str:
+    """Return a request's target, which `follow` takes apart again. A field whose value is a sequence is repeated."""
+    query = urlencode(fields, doseq=True, errors="surrogateescape", quote_via=quote)
+    return f"{path}?{query}" if query else path
 
 
 def _fits(route: Route, names: Sequence[str]) -> bool:

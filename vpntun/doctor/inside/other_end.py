@@ -19,6 +19,7 @@ from vpntun.doctor.inside.half import LONGEST_TEXT
 from vpntun.doctor.subject import Request
 from vpntun.errors import VpntunError
 from vpntun.runtime.clock import boottime
+from vpntun.serving.http import target_of
 from vpntun.wire.message import LARGEST
 
 SECONDS = 12.0
@@ -93,7 +94,7 @@ def _awaited(id: int, key: str, request: Request) -> Iterator[Finding]:
 def _carries_nothing(key: str, request: Request) -> bool:
     """Ask a peer whether data arrives, and return whether it has left such questions unanswered, or has no link."""
     with suppress(VpntunError):  # an older tunnel, or the peer has been removed
-        request("POST", f"/v1/verify?peer={quote(key, safe='')}")
+        request("POST", target_of("/v1/verify", {"peer": key}))
         for peer in request("GET", "/v1/status")["peers"]:
             if peer["public_key"] == key:
                 return peer["state"] != "connected" or (peer.get("data_unanswered_for") or 0) >= SILENT_AFTER

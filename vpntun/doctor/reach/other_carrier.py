@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import quote
 
 from vpntun.doctor.finding import Finding, ok, skipped, warning
 from vpntun.doctor.subject import Request
 from vpntun.errors import VpntunError
 from vpntun.runtime.clock import boottime
+from vpntun.serving.http import target_of
 from vpntun.types import DIALLED
 
 MOST_TRIED = 8
@@ -41,7 +41,7 @@ class Trials:
         """Wait until all trials have ended."""
         while (waiting := self._names.keys() - self._ended.keys()) and boottime() < self._until:
             for key in waiting:
-                report = self._request("GET", _target("/v1/tried", key))
+                report = self._request("GET", target_of("/v1/tried", {"peer": key}))
                 if report["state"] != "trying":
                     self._ended[key] = report
             if self._names.keys() - self._ended.keys():
@@ -65,7 +65,7 @@ class Trials:
             key, is_on_connection = peer["public_key"], peer["carrier"] in DIALLED
             name = peer["name"] or (key if len(peers) > 1 else "the peer")
             try:
-                self._request("POST", _target("/v1/try", key))
+                self._request("POST", target_of("/v1/try", {"peer": key}))
             except VpntunError as error:
                 reason = str(error).partition(" refuses: ")[2] or str(error)
                 check = "UDP reach" if is_on_connection else "TCP reach"
@@ -120,7 +120,3 @@ def _explain(outcome: str, where: str) -> tuple[str, str]:
 def _milliseconds(report: Mapping[str, Any]) -> str:
     seconds = float(report["round_trip"] or 0)
     return f"{1000 * seconds:.{0 if seconds >= 0.01 else 1}f} ms"
-
-
-def _target(path: str, key: str) -> str:
-    return f"{path}?peer={quote(key, safe='')}"
