@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.child_tunnel import answering
 from tests.machine import ordinary_user
 from tests.netns.lab import until
 from tests.wire.packets import tcp, udp
@@ -70,28 +70,14 @@ def tunnel(data: bytes = START + PACKETS, *, ends: bool = True) -> Iterator[int]
             return StreamAnswer("", Script(named + PACKETS, ends=ends))
         return StreamAnswer("application/x-pcapng", Script(data, ends=ends))
 
-    reader, writer = os.pipe()
-    process = os.fork()
-    if not process:
-        try:
-            loop = Loop()
-            route = Route("GET", capture, frozenset(FIELDS), frozenset({"peer", "net"}))
-            ControlServer(
-                "tun3", loop, status=dict, stop=loop.stop, reload=loop.stop, reset=str, more={"/v1/capture": route}
-            )
-            os.write(writer, b"ready")
-            loop.run(lambda _: float("inf"), lambda _: None)
-        finally:
-            os._exit(0)
-    os.close(writer)
-    assert os.read(reader, 5) == b"ready"
-    os.close(reader)
-    try:
+    def new_server(loop: Loop) -> ControlServer:
+        route = Route("GET", capture, frozenset(FIELDS), frozenset({"peer", "net"}))
+        return ControlServer(
+            "tun3", loop, status=dict, stop=loop.stop, reload=loop.stop, reset=str, more={"/v1/capture": route}
+        )
+
+    with answering(new_server) as process:
         yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.child_tunnel import answering
 from tests.cli.conftest import Run, full_queue
 from tests.cli.sample_status import PEER, STATUS, TEXT
 from tests.machine import needs_root, ordinary_user
@@ -43,36 +44,24 @@ def running(status: dict[str, Any], *, lingers: float = 0.0, is_older: bool = Fa
 
     `is_older`: it knows no /v1/verify.
     """
-    reader, writer = os.pipe()
-    process = os.fork()
-    if not process:
-        try:
-            loop = Loop()
-            control = ControlServer(
-                status["interface"],
-                loop,
-                status=lambda: status,
-                stop=loop.stop,
-                reload=loop.stop,
-                reset=reset,
-                more={} if is_older else verify_routes(lambda peer: {"peers": [reset(peer)], "awaited": []}),
-            )
-            os.write(writer, b"ready")
-            loop.run(lambda _: float("inf"), lambda _: None)
-            control.close()
-            time.sleep(lingers)
-        finally:
-            os._exit(0)
-    os.close(writer)
-    assert os.read(reader, 5) == b"ready"
-    os.close(reader)
-    try:
+
+    def new_server(loop: Loop) -> ControlServer:
+        return ControlServer(
+            status["interface"],
+            loop,
+            status=lambda: status,
+            stop=loop.stop,
+            reload=loop.stop,
+            reset=reset,
+            more={} if is_older else verify_routes(lambda peer: {"peers": [reset(peer)], "awaited": []}),
+        )
+
+    def linger(server: ControlServer) -> None:
+        server.close()
+        time.sleep(lingers)
+
+    with answering(new_server, linger) as process:
         yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(process, 0)
 
 
 def reset(peer: str | None) -> str:
