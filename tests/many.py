@@ -32,11 +32,11 @@ from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.crypto.symmetric import blake2s
-from vpntun.datapath.bundler import Bundler
 from vpntun.datapath.engine import Engine, takes_of
 from vpntun.datapath.inbound import Inbound
 from vpntun.datapath.links import Links
-from vpntun.datapath.plain import PlainSender
+from vpntun.datapath.sending.bundler import Bundler
+from vpntun.datapath.sending.plain import PlainSender
 from vpntun.link.link import Link
 from vpntun.link.seal_buffer import SealBuffer
 from vpntun.runtime.loop import Loop

@@ -40,7 +40,7 @@ from vpntun.crypto.noise import Initiator, SessionKeys, consume_initiation
 from vpntun.crypto.session import Session
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.crypto.timestamp import tai64n
-from vpntun.datapath import plain
+from vpntun.datapath.sending import plain
 from vpntun.pairing import calling
 from vpntun.speed import answering, asking, load_sender
 from vpntun.wire import burst, message, record, stream_framing, transport_header, vnet

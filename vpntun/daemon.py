@@ -124,7 +124,7 @@ class _Daemon:
         lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(lookups.close)
         self._engine = self._make_engine()
-        state.tap = self._engine.tap
+        state.mirror = self._engine.mirror
         state.speed_tests = SpeedTests(self._loop, self._engine.seal_buffer)
         self._engine.answers.add(DOCTOR, self._other_ends.answer)
         self._engine.answers.add(SPEED, state.speed_tests.answer)

@@ -40,6 +40,9 @@ def written(place: Place) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+DeviceKind = Literal["tun", "tap"]
+"""What a device carries: IP packets ("tun"), or Ethernet frames ("tap")."""
+
 NEVER = float("inf")
 """A deadline that never arrives."""
 LONGEST_SOCKET_PATH = 107

@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 
 from tests.datapath.ends import ALICE, BOB, CAROL
-from tests.datapath.test_relay import Hub, between, one_hop_on
+from tests.datapath.routing.test_relay import Hub, between, one_hop_on
 from tests.machine import HandLoop
 from vpntun.capture.reading import CapturedPacket, CaptureReader
 from vpntun.capture.recording import Recording
@@ -23,7 +23,7 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.control.capture import MOST_CAPTURES, Captures
 from vpntun.control.state import TunnelState
 from vpntun.crypto.keys import format_key
-from vpntun.datapath.tap import Tap
+from vpntun.datapath.mirror import Mirror
 from vpntun.serving.http import Answer, AnyAnswer, StreamAnswer, follow
 
 PEERS = (PeerSettings(ALICE.public, (), name="alice"), PeerSettings(CAROL.public, (), name="carol at home, 100%"))
@@ -38,9 +38,11 @@ class Tunnel3:
         self.loop, self.hub = loop, Hub(loop)
         self.hub.to_alice.name, self.hub.to_carol.name = "alice", "carol"
         links = {ALICE.public: self.hub.to_alice, CAROL.public: self.hub.to_carol}
-        self.tap: Tap | None = self.hub.bob.engine.tap
+        self.mirror: Mirror | None = self.hub.bob.engine.mirror
         self.state = SimpleNamespace(
-            tunnel=Tunnel("tun3", BOB, PEERS, None, None), tap=self.tap, links=SimpleNamespace(of=links.__getitem__)
+            tunnel=Tunnel("tun3", BOB, PEERS, None, None),
+            mirror=self.mirror,
+            links=SimpleNamespace(of=links.__getitem__),
         )
         self.captures = Captures(cast(TunnelState, self.state), loop)
 
@@ -56,7 +58,7 @@ class Tunnel3:
 
     @property
     def is_tapped(self) -> bool:
-        return self.hub.bob.outbound.entry is self.tap
+        return self.hub.bob.outbound.entry is self.mirror
 
 
 @pytest.fixture
@@ -188,7 +190,7 @@ def test_a_name_of_several_peers_is_refused(tunnel: Tunnel3) -> None:
 
 
 def test_a_tunnel_that_is_being_set_up_says_so(tunnel: Tunnel3) -> None:
-    tunnel.state.tap = None
+    tunnel.state.mirror = None
     refused = tunnel.ask()
     assert isinstance(refused, Answer)
     assert (refused.status, refused.content) == (409, {"error": "tun3 is still being set up: capture later"})

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.datapath.ends import ALICE, BOB, End, TwoEnds, sealed, send_long_records
-from tests.datapath.test_delivery import bundle
-from tests.datapath.test_relay import Hub, one_hop_on
+from tests.datapath.routing.test_delivery import bundle
+from tests.datapath.routing.test_relay import Hub, one_hop_on
 from tests.datapath.test_straight import Two as OverUdp
 from tests.datapath.test_straight import over_udp
 from tests.machine import HandLoop

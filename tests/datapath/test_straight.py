@@ -11,7 +11,7 @@ from ipaddress import ip_network
 import pytest
 
 from tests.datapath.ends import ALICE, BOB, CAROL, End, TwoEnds, Wire, sealed, send_long_records
-from tests.datapath.test_delivery import bundle
+from tests.datapath.routing.test_delivery import bundle
 from tests.machine import HandLoop
 from tests.wire.packets import A4, B4, payload, tcp, tcp_run, tcp_superpacket, unfinished
 from vpntun.carriers.fake import FakeEndpoint

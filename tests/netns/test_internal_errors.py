@@ -8,7 +8,7 @@ import sys
 from tests.netns.lab import STARTED, Daemon, Lab, Machine
 
 WITH_A_BUG = """
-from vpntun.datapath import delivery
+from vpntun.datapath.routing import delivery
 length_of = delivery.length_of
 def buggy(packet):
     if b"unlucky" in bytes(packet[:100]):

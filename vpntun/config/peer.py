@@ -18,7 +18,8 @@ class PeerSettings:
 
     `host`: None if the peer calls this end. `keepalive`: seconds, 0 for none. `is_vpntun`: the peer is certainly a
     vpntun, since it has the same shared key. `endpoint`: address and port where a peer that calls was last, if the
-    operator has said so; such a peer is asked there, and moves.
+    operator has said so; such a peer is asked there, and moves. `allowed_macs`: MAC addresses that frames from the peer
+    may come from; empty: any.
     """
 
     public: bytes
@@ -31,6 +32,7 @@ class PeerSettings:
     name: str = ""
     is_vpntun: bool = False
     endpoint: Place | None = None
+    allowed_macs: tuple[bytes, ...] = ()
 
     @cached_property
     def allowed_as_text(self) -> list[str]:

@@ -23,7 +23,7 @@ from vpntun.crypto.keys import KeyPair, agree, parse_key
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.errors import BadPacket, ConfigurationError, KeyFileError
 from vpntun.runtime.log import notice
-from vpntun.types import Interface, IpAddress, Network, Place, Transport, carriers_of
+from vpntun.types import DeviceKind, Interface, IpAddress, Network, Place, Transport, carriers_of
 
 Role = Literal["server", "client"]
 
@@ -79,7 +79,8 @@ class Tunnel:
     inside. `user`: user that the process becomes after the set-up. `identity`: None if the file leaves the private key
     to PostUp. `is_set_by_wg`: all settings come by wg(8), from wg-quick say, and the tunnel ends when somebody removes
     its device or its socket for wg(8). `metrics`: where Prometheus' metrics are served, by the path of a unix socket or
-    by address and port; None: nowhere.
+    by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
+    `bridge`: bridge that the TAP device joins.
     """
 
     interface: str
@@ -100,6 +101,9 @@ class Tunnel:
     user: str | None = None
     is_set_by_wg: bool = False
     metrics: Path | Place | None = None
+    device: DeviceKind = "tun"
+    mac: bytes | None = None
+    bridge: str | None = None
 
     def __post_init__(self) -> None:
         for port in (self.port, *(peer.port for peer in self.peers if peer.host is not None)):

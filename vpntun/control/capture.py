@@ -74,14 +74,14 @@ class Captures:
 
     def _start(self, selection: Selection, bounds: Bounds) -> Recording:
         """Start a capture. Raises _CannotCapture."""
-        tap, interface = self._state.tap, self._state.tunnel.interface
-        if tap is None:
+        mirror, interface = self._state.mirror, self._state.tunnel.interface
+        if mirror is None:
             raise _CannotCapture(f"{interface} is still being set up: capture later")
         if len(self._running) >= MOST_CAPTURES:
             raise _CannotCapture(f"{MOST_CAPTURES} captures of {interface} are running, which is the most: end one")
         recording = Recording(interface, self._links(), selection, bounds, self._ended)
         self._running.append(recording)
-        tap.show(recording)
+        mirror.show(recording)
         notice("a capture of the packets in the tunnel has begun")
         return recording
 
@@ -96,8 +96,8 @@ class Captures:
 
     def _ended(self, recording: Recording) -> None:
         self._running.remove(recording)
-        if self._state.tap is not None:
-            self._state.tap.hide(recording)
+        if self._state.mirror is not None:
+            self._state.mirror.hide(recording)
         log.info("a capture has ended")
 
 

@@ -21,7 +21,7 @@ from vpntun.control.reset import forget_timestamp
 from vpntun.control.status import status_of
 from vpntun.control.verify import verify
 from vpntun.datapath.links import Links
-from vpntun.datapath.tap import Tap
+from vpntun.datapath.mirror import Mirror
 from vpntun.errors import DeviceError, VpntunError
 from vpntun.link.link import Link
 from vpntun.process.start import Start
@@ -47,7 +47,7 @@ class TunnelState:
     mark         the mark of what the tunnel sends, 0 for none
     lookups      the look-ups of the peers' names; None before they begin
     links        the links, once there is one for each peer
-    tap          where packets are captured; None before there is an engine
+    mirror          where packets are captured; None before there is an engine
     speed_tests  the speed tests of the links; None before the engine is made
     is_running   whether the tunnel has been set up and its loop runs
     """
@@ -61,7 +61,7 @@ class TunnelState:
         self.mark = 0
         self.lookups: Lookups | None = None
         self.links: Links | None = None
-        self.tap: Tap | None = None
+        self.mirror: Mirror | None = None
         self.speed_tests: SpeedTests | None = None
         self.is_running = False
         self._loop = loop

@@ -20,15 +20,15 @@ from vpntun.core.routes import RouteTable
 from vpntun.core.wireguard.node import Node
 from vpntun.crypto.keys import KeyPair
 from vpntun.datapath.answers import Answers
-from vpntun.datapath.bundler import Bundler
-from vpntun.datapath.delivery import Delivery
 from vpntun.datapath.inbound import Inbound
 from vpntun.datapath.link_paths import LinkPaths
-from vpntun.datapath.loopguard import LoopGuard
-from vpntun.datapath.outbound import Outbound
-from vpntun.datapath.plain import PlainSender
-from vpntun.datapath.relay import Relay
-from vpntun.datapath.tap import Tap
+from vpntun.datapath.mirror import Mirror
+from vpntun.datapath.routing.delivery import Delivery
+from vpntun.datapath.routing.loopguard import LoopGuard
+from vpntun.datapath.routing.outbound import Outbound
+from vpntun.datapath.routing.relay import Relay
+from vpntun.datapath.sending.bundler import Bundler
+from vpntun.datapath.sending.plain import PlainSender
 from vpntun.errors import DeviceError
 from vpntun.link.link import Link
 from vpntun.link.link_monitor import LinkMonitor, LinkObserver, NoObserver
@@ -54,7 +54,7 @@ class Engine:
     routes      table from allowed IPs to links
     takes       what this end can receive, a sum of record.TAKES_*: the offloads of its device among them
     answers     what answers the requests of peers
-    tap         shows packets to those who capture them
+    mirror         shows packets to those who capture them
 
     `identity`: None while this end has no private key; `node.identity` is set later. `network`: this host's routes for
     the packets that the engine sends. `own_addresses`: this machine's addresses, if the engine relays between peers.
@@ -99,7 +99,7 @@ class Engine:
         self._inbound = Inbound(self.node, self.links, loop, self.drops)
         self._outbound = Outbound(device, self.routes, self._bundler, self.guard, loop, self.drops)
         self._relay: Relay | None = None
-        self.tap = Tap(self.routes, self._bundler, self._outbound, self._delivery)
+        self.mirror = Mirror(self.routes, self._bundler, self._outbound, self._delivery)
         self.deliver_bundle = self._delivery.take_bundle
         self.deliver_packet = self._delivery.take_packet
         self.drain = self._bundler.drain
@@ -112,7 +112,7 @@ class Engine:
         if self._own_addresses is not None:
             relay = Relay(self.mtu, self.routes, self._bundler, self._own_addresses, self.loop.time)
             self._relay = relay
-            self.tap.relay_through(relay)
+            self.mirror.relay_through(relay)
         self.loop.watch(self.device.fileno(), self._outbound.read_device)
         for carrier in self._carriers.values():
             carrier.start(self)

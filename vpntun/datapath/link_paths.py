@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from vpntun.core.endpoint import Endpoint
 from vpntun.core.outer_paths import OuterNetwork, OuterPaths, Rerouting
-from vpntun.datapath.loopguard import LoopGuard
+from vpntun.datapath.routing.loopguard import LoopGuard
 from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
 

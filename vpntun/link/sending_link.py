@@ -3,8 +3,8 @@
 A packet from the device
     waits            in the link's queue, unsealed, if there is no session or no endpoint, the endpoint is not ready,
                      others wait already, or the peer's HELLO is awaited. Without a session a handshake is asked for
-    is bundled       if the peer is a vpntun that takes records (datapath/bundler.py)
-    is sent plain    to any other WireGuard, one packet a message (datapath/plain.py)
+    is bundled       if the peer is a vpntun that takes records (datapath/sending/bundler.py)
+    is sent plain    to any other WireGuard, one packet a message (datapath/sending/plain.py)
 
 Waiting packets are sent once there is a session, the HELLO has arrived, or the endpoint is ready again.
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from vpntun.types import DeviceKind
+from vpntun.wire.ethernet.frame import LARGEST_HEADER
 from vpntun.wire.message import Buffer
 
-LARGEST_PACKET = 65535
-"""Bytes of the largest packet or superpacket that a device hands over."""
+LARGEST_PACKET = LARGEST_HEADER + 65535
+"""Bytes of the largest packet, frame or superpacket that a device hands over."""
 
 
 class Device(Protocol):
-    """A network device, read and written in whole IP packets and superpackets.
+    """A network device, read and written in whole IP packets or Ethernet frames, superpackets included.
 
     Each packet is preceded by a virtio_net_hdr of 10 bytes (wire/vnet.py), which is all zeros for an ordinary packet.
     Reading and writing never block. Both raise DeviceError once the device has been deleted.
@@ -20,6 +22,10 @@ class Device(Protocol):
     @property
     def name(self) -> str:
         """The interface's name."""
+
+    @property
+    def kind(self) -> DeviceKind:
+        """What the device carries."""
 
     @property
     def created(self) -> bool:

@@ -23,6 +23,7 @@ from vpntun.tun.link_local import make_no_link_local
 from vpntun.tun.opening import check_name, flags_of, open_tun
 from vpntun.tun.queries import interface_exists, is_up, mtu_of
 from vpntun.tun.router_settings import ignore_routers
+from vpntun.types import DeviceKind
 from vpntun.wire.message import Buffer
 from vpntun.wire.vnet import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6
 
@@ -38,6 +39,8 @@ class TunDevice:
     Raises ConfigurationError for an impossible name, PrivilegeError where CAP_NET_ADMIN or access to /dev/net/tun is
     missing, and DeviceError for all other failures.
     """
+
+    kind: DeviceKind = "tun"
 
     def __init__(self, name: str) -> None:
         check_name(name)

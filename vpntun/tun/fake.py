@@ -7,6 +7,7 @@ import socket
 
 from vpntun.errors import DeviceError
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
+from vpntun.types import DeviceKind
 from vpntun.wire.checksum import UDP, UDP_CHECKSUM
 from vpntun.wire.message import Buffer
 from vpntun.wire.transport_header import TCP_CHECKSUM, shape_of
@@ -35,8 +36,9 @@ class FakeDevice:
     elsewhere        whether somebody has moved it to another network namespace, or renamed it
     """
 
-    def __init__(self, mtu: int = 1420, offloads: int = TCP_OFFLOADS | UDP_OFFLOADS) -> None:
+    def __init__(self, mtu: int = 1420, offloads: int = TCP_OFFLOADS | UDP_OFFLOADS, kind: DeviceKind = "tun") -> None:
         self.name = "fake0"
+        self.kind = kind
         self.created = True
         self.is_up = True
         self._mtu = mtu

@@ -19,7 +19,7 @@ in the processor's cache.
 
 from __future__ import annotations
 
-from vpntun.datapath.plain import PlainSender
+from vpntun.datapath.sending.plain import PlainSender
 from vpntun.errors import BadPacket
 from vpntun.link.link import Link
 from vpntun.link.seal_buffer import SealBuffer

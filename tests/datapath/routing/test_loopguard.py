@@ -12,7 +12,12 @@ from tests.machine import HandLoop, logged
 from tests.wire.packets import A4, B4, B6, payload, tcp, udp, udp_run, udp_superpacket
 from vpntun.carriers.fake import FakeEndpoint
 from vpntun.core.endpoint import Endpoint, Flow
-from vpntun.datapath.loopguard import QUESTIONS_AT_ONCE, QUESTIONS_PER_SECOND, SECONDS_AN_ANSWER_SERVES, LoopGuard
+from vpntun.datapath.routing.loopguard import (
+    QUESTIONS_AT_ONCE,
+    QUESTIONS_PER_SECOND,
+    SECONDS_AN_ANSWER_SERVES,
+    LoopGuard,
+)
 from vpntun.runtime.log import NOTICE
 from vpntun.wire.checksum import TCP, UDP
 from vpntun.wire.record import Hello, Probe

@@ -9,7 +9,7 @@ import pytest
 from tests.datapath.ends import ALICE, BOB, CAROL, End, Wire, ipv4, ipv6
 from tests.machine import HandLoop
 from tests.wire.packets import payload, tcp_superpacket, udp
-from vpntun.datapath.outbound import ERRORS_AT_ONCE, ERRORS_PER_SECOND
+from vpntun.datapath.routing.outbound import ERRORS_AT_ONCE, ERRORS_PER_SECOND
 from vpntun.wire.icmp import UNREACHABLE, error_about
 from vpntun.wire.ip import destination_of
 

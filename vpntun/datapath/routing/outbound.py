@@ -23,8 +23,8 @@ from typing import Protocol
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.routes import RouteTable
 from vpntun.core.single_read import SingleReadHint
-from vpntun.datapath.bundler import Bundler
-from vpntun.datapath.loopguard import LoopGuard
+from vpntun.datapath.routing.loopguard import LoopGuard
+from vpntun.datapath.sending.bundler import Bundler
 from vpntun.errors import BadPacket
 from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
@@ -41,7 +41,7 @@ ERRORS_PER_SECOND, ERRORS_AT_ONCE = 10, 20
 
 
 class Entry(Protocol):
-    """What takes the packets of the device: the bundler, or the tap in front of it (tap.py)."""
+    """What takes the packets of the device: the bundler, or the mirror in front of it (mirror.py)."""
 
     def place(self) -> memoryview:
         """Return the buffer for the next packet, as Bundler.place."""

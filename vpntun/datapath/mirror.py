@@ -1,9 +1,9 @@
-"""Tap: shows observers the packets that links take and give, in front of the device and behind it.
+"""Mirror: shows observers the packets that links take and give, in front of the device and behind it.
 
     outbound    what the device hands over for a link, before the bundler has it, and what the relay forwards to a link
     inbound     what a link has delivered and delivery.py has checked, before the relay or the device has it
 
-While nobody observes, the tap is not there: outbound.py and relay.py call the bundler, and delivery.py the relay, as
+While nobody observes, the mirror is not there: outbound.py and relay.py call the bundler, and delivery.py the relay, as
 if it did not exist. The first observer puts it in between, the last one takes it out.
 
 A packet is seen once in each direction in which it passes a link, so a relayed one is seen twice. Superpackets are seen
@@ -15,10 +15,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from vpntun.core.routes import RouteTable
-from vpntun.datapath.bundler import Bundler
-from vpntun.datapath.delivery import Delivery
-from vpntun.datapath.outbound import Outbound
-from vpntun.datapath.relay import Relay
+from vpntun.datapath.routing.delivery import Delivery
+from vpntun.datapath.routing.outbound import Outbound
+from vpntun.datapath.routing.relay import Relay
+from vpntun.datapath.sending.bundler import Bundler
 from vpntun.link.link import Link
 from vpntun.wire.ip import source_of
 from vpntun.wire.message import Buffer
@@ -35,8 +35,8 @@ class Observer(Protocol):
         """
 
 
-class Tap:
-    """Tap of one engine."""
+class Mirror:
+    """Mirror of one engine."""
 
     def __init__(self, routes: RouteTable[Link], bundler: Bundler, outbound: Outbound, delivery: Delivery) -> None:
         self._routes = routes
@@ -49,7 +49,7 @@ class Tap:
         """Where the device was last read to."""
 
     def relay_through(self, relay: Relay) -> None:
-        """Have delivery.py use the relay, which is made later than the tap: somebody may observe already."""
+        """Have delivery.py use the relay, which is made later than the mirror: somebody may observe already."""
         self._relay = relay
         self._connect()
 
@@ -64,7 +64,7 @@ class Tap:
         self._connect()
 
     def _connect(self) -> None:
-        """Put the tap in between if anybody observes, and take it out otherwise."""
+        """Put the mirror in between if anybody observes, and take it out otherwise."""
         self._outbound.entry = self if self._observers else self._bundler
         self._delivery.relay = self if self._observers else self._relay
         if self._relay is not None:

@@ -1,4 +1,4 @@
-"""The tap shows each packet once in each direction, changes nothing about it, and leaves no trace."""
+"""The mirror shows each packet once in each direction, changes nothing about it, and leaves no trace."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.datapath.ends import ALICE, BOB, End, TwoEnds, ipv4
-from tests.datapath.test_relay import Hub, one_hop_on
+from tests.datapath.routing.test_relay import Hub, one_hop_on
 from tests.machine import HandLoop
 from tests.wire.packets import payload, tcp, tcp_superpacket, udp, udp_superpacket, unfinished
-from vpntun.datapath.relay import Relay
+from vpntun.datapath.routing.relay import Relay
 from vpntun.link.link import Link
 from vpntun.types import CarrierName
 from vpntun.wire.message import Buffer
@@ -19,14 +19,14 @@ Seen = tuple[str, bytes]
 
 
 class Witness:
-    """An observer of an end's tap. `seen`: a direction and a packet; `unfinished`: those whose checksum is."""
+    """An observer of an end's mirror. `seen`: a direction and a packet; `unfinished`: those whose checksum is."""
 
     def __init__(self, end: End) -> None:
         self.seen: list[Seen] = []
         self.links: list[Link] = []
         self.unfinished: list[bytes] = []
-        self.tap = end.engine.tap
-        self.tap.show(self)
+        self.mirror = end.engine.mirror
+        self.mirror.show(self)
 
     def saw(self, link: Link, packet: Buffer, *, outbound: bool, unfinished: bool) -> None:
         self.seen.append(("out" if outbound else "in", bytes(packet)))
@@ -36,8 +36,8 @@ class Witness:
 
 
 def is_tapped(end: End, by: Witness) -> bool:
-    """Return whether the tap is in the way of packets in both directions, or in none."""
-    ways = {end.outbound.entry is by.tap, end.delivery.relay is by.tap}
+    """Return whether the mirror is in the way of packets in both directions, or in none."""
+    ways = {end.outbound.entry is by.mirror, end.delivery.relay is by.mirror}
     assert len(ways) == 1
     return ways.pop()
 
@@ -160,10 +160,10 @@ def test_the_tap_is_in_the_way_only_while_somebody_looks(hub: Hub) -> None:
     relay = bob.engine._relay
     first, second = Witness(bob), Witness(bob)
     assert is_tapped(bob, by=first)
-    first.tap.hide(first)
+    first.mirror.hide(first)
     hub.send(udp(4, b"hello"))
     assert (len(first.seen), len(second.seen)) == (0, 2)
-    second.tap.hide(second)
+    second.mirror.hide(second)
     assert not is_tapped(bob, by=first)
     assert bob.outbound.entry is bob.bundler
     assert bob.delivery.relay is relay is not None
@@ -179,12 +179,12 @@ def test_an_observer_may_go_while_it_is_shown_a_packet(ends: TwoEnds) -> None:
     class Brief(Witness):
         def saw(self, link: Link, packet: Buffer, *, outbound: bool, unfinished: bool) -> None:
             super().saw(link, packet, outbound=outbound, unfinished=unfinished)
-            self.tap.hide(self)
+            self.mirror.hide(self)
 
     brief, lasting = Brief(ends.alice), Witness(ends.alice)
     ends.alice.send(udp(4, b"first"), udp(4, b"second"))
     assert (len(brief.seen), len(lasting.seen)) == (1, 2)
-    lasting.tap.hide(lasting)
+    lasting.mirror.hide(lasting)
     ends.alice.send(udp(4, b"third"))
     ends.wire.run()
     assert len(ends.bob.device.arrived) == 3
@@ -195,7 +195,7 @@ def test_an_observer_from_before_the_start_sees_what_is_relayed_and_leaves_the_r
     witness = Witness(end)
     end.engine.start()
     assert is_tapped(end, witness)
-    witness.tap.hide(witness)
+    witness.mirror.hide(witness)
     relay = end.delivery.relay
     assert isinstance(relay, Relay)
     assert relay.add == end.bundler.add

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.datapath.ends import ALICE, BOB, CAROL, STRANGER, End, Wire, ipv4, ipv6, sealed
-from tests.datapath.test_delivery import ENTRIES, bundle
+from tests.datapath.routing.test_delivery import ENTRIES, bundle
 from tests.machine import HandLoop
 from tests.wire.packets import (
     but_for_what_df_frees,
@@ -27,7 +27,7 @@ from tests.wire.packets import (
     unfinished,
 )
 from vpntun.core.records.parity import ParityMaker
-from vpntun.datapath.relay import ERRORS_AT_ONCE
+from vpntun.datapath.routing.relay import ERRORS_AT_ONCE
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
 from vpntun.types import CarrierName
 from vpntun.wire.icmp import TIME_EXCEEDED, TOO_BIG, UNREACHABLE, error_about

@@ -42,7 +42,7 @@ _ONE_PACKET = BUNDLE_START + ENTRY_SIZE
 
 
 class Forwarder(Protocol):
-    """What sees packets before the device: the relay, or the tap in front of it (tap.py)."""
+    """What sees packets before the device: the relay, or the mirror in front of it (mirror.py)."""
 
     def take(self, header: Buffer, packet: memoryview) -> bool:
         """Forward or drop a packet, as Relay.take; return False if it is for the device."""

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.routes import RouteTable
-from vpntun.datapath.bundler import Bundler
+from vpntun.datapath.sending.bundler import Bundler
 from vpntun.errors import BadPacket
 from vpntun.link.link import Link
 from vpntun.netconf.localnets import OwnAddresses
@@ -40,7 +40,8 @@ _DF = 0x40
 class Relay:
     """Relay between all links of one device. `own`: this machine's addresses.
 
-    `add` sends a packet to the link that the bundler has selected: `Bundler.add`, or the tap in front of it (tap.py).
+    `add` sends a packet to the link that the bundler has selected: `Bundler.add`, or the mirror in front of it
+    (mirror.py).
     """
 
     def __init__(

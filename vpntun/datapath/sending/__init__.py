@@ -1,0 +1,1 @@
+"""Senders: what puts packets into messages to one peer or another."""

@@ -1,0 +1,1 @@
+"""Ethernet frames, which a TAP device carries in place of IP packets."""

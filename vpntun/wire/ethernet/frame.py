@@ -1,0 +1,52 @@
+"""Header of an Ethernet frame: the addresses, VLAN tags, and where the IP packet inside begins.
+
+    0   destination, 6 bytes; bit 0 of the first byte: a group of stations, such as all (ff:ff:ff:ff:ff:ff)
+    6   source, 6 bytes; never a group
+    12  VLAN tags of 4 bytes each: 0x8100 (IEEE 802.1Q) or 0x88a8 (802.1ad), then priority and number
+    ..  EtherType; or, up to 1,500, the length of an IEEE 802.3 frame
+    ..  payload, and perhaps padding behind it up to 60 bytes in all
+
+A device hands over no preamble and no check sequence.
+"""
+
+from __future__ import annotations
+
+from vpntun.errors import BadPacket
+from vpntun.wire.message import Buffer
+
+HEADER_SIZE = 14
+TAG_SIZE = 4
+MOST_TAGS = 2
+"""VLAN tags that are read. A frame with more of them carries no IP, as far as this program sees."""
+LARGEST_HEADER = HEADER_SIZE + MOST_TAGS * TAG_SIZE
+ADDRESS_SIZE = 6
+
+_IPV4, _IPV6 = (0x08, 0x00), (0x86, 0xDD)
+_TAGS = frozenset({(0x81, 0x00), (0x88, 0xA8)})
+
+
+def check_source(frame: Buffer) -> None:
+    """Raise BadPacket for a frame without a whole header, or whose source is no single station. Untrusted bytes."""
+    if len(frame) < HEADER_SIZE:
+        raise BadPacket("short frame")
+    if frame[6] & 1 or not any(frame[6:12]):
+        raise BadPacket("bad source MAC address")
+
+
+def ip_at(frame: Buffer) -> int:
+    """Return the offset of the IP header, behind up to two VLAN tags; 0 if the frame carries no IP packet.
+
+    `frame` has a whole header. The packet's version and length are not checked (wire/ip.py). Untrusted bytes; raises
+    nothing.
+    """
+    at = HEADER_SIZE
+    for _ in range(MOST_TAGS + 1):
+        if len(frame) <= at:
+            return 0
+        kind = frame[at - 2], frame[at - 1]
+        if kind in (_IPV4, _IPV6):
+            return at if frame[at] >> 4 == (4 if kind == _IPV4 else 6) else 0
+        if kind not in _TAGS:
+            return 0
+        at += TAG_SIZE
+    return 0
