@@ -23,6 +23,7 @@ from vpntun.netconf.change_kinds import (
     MERGED,
     PRIORITIES,
     Address,
+    GatewayRoute,
     LooseFilter,
     Mtu,
     OtherRoute,
@@ -41,7 +42,8 @@ from vpntun.tun.device import KernelDevice
 from vpntun.tun.queries import interface_exists, kind_of
 
 KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Mtu, Up, Address, Route, OtherRoute, Rule, ValidMark, LooseFilter, NameServers)
+    kind.__name__: kind
+    for kind in (Mtu, Up, Address, Route, GatewayRoute, OtherRoute, Rule, ValidMark, LooseFilter, NameServers)
 }
 
 
@@ -171,6 +173,9 @@ def _can_be_of(interface: str, change: Change) -> bool:
             return change.device == interface
         case OtherRoute():
             return change.device != interface and change.table not in KERNELS_TABLES and _is_of_one_version(change)
+        case GatewayRoute():
+            gateway = ip_address(_address(change.gateway))
+            return change.device == interface and gateway.version == change.network.version and not change.source
         case Route():
             return change.device == interface and _is_of_one_version(change)
         case Rule():
