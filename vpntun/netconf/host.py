@@ -98,7 +98,7 @@ class HostNetwork:
         if addresses or routes or mtu is not None:
             settings = DeviceSettings(device.name, self._journal, ephemeral=device.created)
             self._stack.callback(settings.undo)
-            settings.apply(addresses, routes, mtu)
+            settings.apply(addresses, routes, mtu, gateways=tunnel.gateways)
             self._kept.append(settings)
             if device.created:
                 limit_superpackets(device.name, device.mtu)

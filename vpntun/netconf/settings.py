@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from vpntun.netconf.change_kinds import Address, Mtu, Route, Up
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from vpntun.netconf.change_kinds import Address, GatewayRoute, Mtu, Route, Up
 from vpntun.netconf.changes import Change, Changes
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.netlink import MAIN, Netlink
 from vpntun.netconf.upkeep import Host
-from vpntun.types import Interface, Network
+from vpntun.types import Interface, IpAddress, Network
 
 
 class DeviceSettings:
@@ -22,10 +25,19 @@ class DeviceSettings:
         self.changes = Changes(journal, device_is_ephemeral=ephemeral)
         self.current: list[Change] = []
 
-    def apply(self, addresses: list[Interface], routes: list[Network], mtu: int | None, *, up: bool = True) -> None:
+    def apply(
+        self,
+        addresses: list[Interface],
+        routes: list[Network],
+        mtu: int | None,
+        *,
+        up: bool = True,
+        gateways: Mapping[Network, IpAddress] = MappingProxyType({}),
+    ) -> None:
         """Make the settings that are missing. Raises DeviceError, PrivilegeError or ConfigurationError.
 
-        `up`: whether to bring the device up. If it fails, nothing has changed.
+        `up`: whether to bring the device up. `gateways`: of those routes that have one. If it fails, nothing has
+        changed.
         """
         device = self._device
         with Netlink() as netlink:
@@ -36,9 +48,14 @@ class DeviceSettings:
             wanted += (Address(device, each) for each in addresses)
             if up:
                 wanted.append(Up(device))
-            wanted += (Route(device, each, MAIN) for each in routes)
+            wanted += (self._route(each, gateways.get(each)) for each in routes)
             self.changes.reconcile(wanted, netlink)
         self.current = wanted
+
+    def _route(self, network: Network, gateway: IpAddress | None) -> Change:
+        if gateway is None:
+            return Route(self._device, network, MAIN)
+        return GatewayRoute(self._device, network, MAIN, gateway=str(gateway))
 
     def follow(self, _: Host) -> list[Change]:
         """Return what `apply` has set, which depends on nothing else of this host."""
