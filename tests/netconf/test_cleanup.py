@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from tests.machine import logged, ordinary_user
 from tests.netconf.kernel import add_up, in_own_network
 from vpntun.netconf import change_kinds, cleanup, dns
-from vpntun.netconf.change_kinds import Address, LooseFilter, Mtu, OtherRoute, Route, Rule, Up, ValidMark
+from vpntun.netconf.change_kinds import (
+    Address,
+    GatewayRoute,
+    LooseFilter,
+    Mtu,
+    OtherRoute,
+    Route,
+    Rule,
+    Up,
+    ValidMark,
+)
 from vpntun.netconf.changes import Change, entry_of
 from vpntun.netconf.cleanup import KINDS, change_of, clean_up, remove_leftovers
 from vpntun.netconf.dns import NameServers, entry_for
@@ -34,6 +44,7 @@ EVERY_KIND: list[Change] = [
     BridgePort("tun3", "br0"),
     Route("tun3", ip_network("10.0.0.0/8"), 254),
     Route("tun3", ip_network("::/0"), 51820, "fd77::1"),
+    GatewayRoute("tun3", ip_network("10.0.0.0/8"), 254, gateway="10.9.0.2"),
     OtherRoute("tun4", ip_network("10.0.0.0/8"), 51820, "10.9.0.1"),
     Rule(4, 32402, 51820, 51820),
     Rule(6, 32401, 254, to="fd01::/64", shortest=64),
@@ -171,6 +182,9 @@ def test_no_entry_raises_and_none_touches_anything_but_this_interface(entries: l
         Address("eth0", ip_interface("192.168.0.1/24")),
         Route("eth0", ip_network("10.0.0.0/8"), 254),
         Route("tun3", ip_network("10.0.0.0/8"), 254, "fd77::1"),
+        GatewayRoute("eth0", ip_network("10.0.0.0/8"), 254, gateway="10.9.0.2"),
+        GatewayRoute("tun3", ip_network("10.0.0.0/8"), 254, gateway="fd77::1"),
+        GatewayRoute("tun3", ip_network("10.0.0.0/8"), 254),
         Rule(4, 0, 255),
         Rule(4, 32766, 254),
         Rule(9, 32402, 51820),

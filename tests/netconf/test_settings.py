@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from vpntun.netconf.settings import DeviceSettings
 DEVICE = "test0"
 ADDRESSES = [ip_interface("192.168.0.1/24"), ip_interface("fd77::1/64")]
 ROUTES = [ip_network("10.0.0.0/8"), ip_network("fd88::/64")]
+GATEWAYS = dict(zip(ROUTES, map(ip_address, ("192.168.0.2", "fd77::2")), strict=True))
 
 
 def make_device() -> None:
@@ -48,6 +49,23 @@ def test_everything_is_set_up_and_taken_back() -> None:
     mtu, up, addresses, routes = monitor()
     assert (mtu, up, addresses) == (1380, True, {"192.168.0.1/24", "fd77::1/64"})
     assert routes == {"192.168.0.0/24", "fd77::/64", "10.0.0.0/8", "fd88::/64"}
+    settings.undo()
+    assert monitor() == before
+
+
+@in_own_network
+def test_a_route_with_a_gateway_is_set_after_the_address_that_leads_there_and_taken_back() -> None:
+    make_device()
+    before = monitor()
+    settings = DeviceSettings(DEVICE)
+    settings.apply(ADDRESSES, ROUTES, None, gateways=GATEWAYS)
+    with Netlink() as netlink:
+        found = {
+            each.get_attr("RTA_GATEWAY")
+            for family in (2, 10)
+            for each in netlink.requests.get_routes(family=family, table=MAIN)
+        }
+    assert found >= {"192.168.0.2", "fd77::2"}
     settings.undo()
     assert monitor() == before
 

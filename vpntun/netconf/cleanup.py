@@ -24,6 +24,7 @@ from vpntun.netconf.change_kinds import (
     MERGED,
     PRIORITIES,
     Address,
+    GatewayRoute,
     LooseFilter,
     Mtu,
     OtherRoute,
@@ -45,7 +46,10 @@ from vpntun.tun.queries import interface_exists, kind_of
 
 KINDS: dict[str, Any] = {
     kind.__name__: kind
-    for kind in (Mtu, Up, Address, Mac, BridgePort, Route, OtherRoute, Rule, ValidMark, LooseFilter, NameServers)
+    for kind in (
+        *(Mtu, Up, Address, Mac, BridgePort),
+        *(Route, GatewayRoute, OtherRoute, Rule, ValidMark, LooseFilter, NameServers),
+    )
 }
 
 
@@ -182,6 +186,9 @@ def _can_be_of(interface: str, change: Change) -> bool:
             return change.device == interface and _can_be_a_name(change.bridge)
         case OtherRoute():
             return change.device != interface and change.table not in KERNELS_TABLES and _is_of_one_version(change)
+        case GatewayRoute():
+            gateway = ip_address(_address(change.gateway))
+            return change.device == interface and gateway.version == change.network.version and not change.source
         case Route():
             return change.device == interface and _is_of_one_version(change)
         case Rule():

@@ -105,7 +105,7 @@ class HostNetwork:
             self._stack.callback(settings.undo)
             if device.created and tunnel.bridge is not None:
                 make_no_link_local(device.name)
-            settings.apply(addresses, routes, mtu, mac=mac, bridge=tunnel.bridge)
+            settings.apply(addresses, routes, mtu, mac=mac, bridge=tunnel.bridge, gateways=tunnel.gateways)
             self._kept.append(settings)
             if tunnel.bridge is not None:
                 _notice_if_down(tunnel.bridge)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from vpntun.netconf.change_kinds import Address, Mtu, Route, Up
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from vpntun.netconf.change_kinds import Address, GatewayRoute, Mtu, Route, Up
 from vpntun.netconf.changes import Change, Changes
 from vpntun.netconf.ethernet_kinds import BridgePort, Mac
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.netlink import MAIN, Netlink
 from vpntun.netconf.upkeep import Host
-from vpntun.types import Interface, Network
+from vpntun.types import Interface, IpAddress, Network
 from vpntun.wire.ethernet.mac import mac_text
 
 
 class DeviceSettings:
-    """The settings of one device, made in this order: the MTU, the MAC address, the bridge, the
-    addresses, the device up, the routes.
+    """The settings of one device.
+
+    They are made in this order: the MTU, the MAC address, the bridge, the addresses, the device up, the routes.
 
     `journal` None: if this process is killed, the settings stay. `ephemeral`: this process made the device, whose
     settings vanish with it.
@@ -34,10 +38,12 @@ class DeviceSettings:
         mac: bytes | None = None,
         bridge: str | None = None,
         up: bool = True,
+        gateways: Mapping[Network, IpAddress] = MappingProxyType({}),
     ) -> None:
         """Make the settings that are missing. Raises DeviceError, PrivilegeError or ConfigurationError.
 
-        `up`: whether to bring the device up. If it fails, nothing has changed.
+        `up`: whether to bring the device up. `gateways`: of those routes that have one. If it fails, nothing has
+        changed.
         """
         device = self._device
         with Netlink() as netlink:
@@ -52,9 +58,14 @@ class DeviceSettings:
             wanted += (Address(device, each) for each in addresses)
             if up:
                 wanted.append(Up(device))
-            wanted += (Route(device, each, MAIN) for each in routes)
+            wanted += (self._route(each, gateways.get(each)) for each in routes)
             self.changes.reconcile(wanted, netlink)
         self.current = wanted
+
+    def _route(self, network: Network, gateway: IpAddress | None) -> Change:
+        if gateway is None:
+            return Route(self._device, network, MAIN)
+        return GatewayRoute(self._device, network, MAIN, gateway=str(gateway))
 
     def follow(self, _: Host) -> list[Change]:
         """Return what `apply` has set, which depends on nothing else of this host."""
