@@ -226,7 +226,9 @@ def _tunnel_with(
         device=device,
         mac=_option("mac", values.mac, options),
         bridge=_option("bridge", values.bridge, options),
-        gateways=complete(routes, own, keys.derived_peer_addresses if own == keys.derived_addresses else ()) if tap else {},
+        gateways=complete(routes, own, keys.derived_peer_addresses if own == keys.derived_addresses else ())
+        if tap
+        else {},
     )
 
 

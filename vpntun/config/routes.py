@@ -37,11 +37,15 @@ def parse_route(text: str, device: DeviceKind) -> tuple[Network, IpAddress | Non
     return network, gateway
 
 
-def complete(routes: Iterable[tuple[Network, IpAddress | None]], peer: Iterable[IpAddress]) -> dict[Network, IpAddress]:
-    """Return the gateway of each route on a TAP device. Raises ConfigurationError for a route without one.
+def complete(
+    routes: Iterable[tuple[Network, IpAddress | None]], own: Iterable[Interface], peer: Iterable[IpAddress]
+) -> dict[Network, IpAddress]:
+    """Return the gateway of each route on a TAP device. Raises ConfigurationError for a route that can have none.
 
-    `peer`: the addresses of the peer, where they are known: the gateways of routes that name none.
+    `own`: the addresses of this end. `peer`: those of the peer, where they are known: the gateways of routes that name
+    none.
     """
+    here = {address.ip for address in own}
     usual = {address.version: address for address in peer}
     gateways = {}
     for network, gateway in routes:
@@ -53,7 +57,7 @@ def complete(routes: Iterable[tuple[Network, IpAddress | None]], peer: Iterable[
             )
         if found in here:
             raise ConfigurationError(
-                f"--route {network}: {found} is this end's own address: give that of the station that forwards to there"
+                f"--route {network}: {found} is this end's own address: give that of a station that forwards there"
             )
         gateways[network] = found
     return gateways
