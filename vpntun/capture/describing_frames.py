@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 from vpntun.capture.describing import bytes_text, describe
 from vpntun.wire.ethernet.frame import ADDRESS_SIZE, HEADER_SIZE, MOST_TAGS, TAG_SIZE, ip_at
+from vpntun.wire.ethernet.mac import mac_text
 
 ARP = 0x0806
 NAMES = {
@@ -54,7 +55,7 @@ def _described(frame: bytes, length: int) -> str:
     lead = ip_at(frame)
     if lead:
         return describe(frame[lead:], length - lead)
-    destination, source = (frame[at : at + ADDRESS_SIZE].hex(":") for at in (0, ADDRESS_SIZE))
+    destination, source = (mac_text(frame[at : at + ADDRESS_SIZE]) for at in (0, ADDRESS_SIZE))
     start = _start_of(frame)
     kind, payload = int.from_bytes(frame[start - 2 : start], "big"), frame[start:]
     name, size = _named(kind, payload), length - start
@@ -97,5 +98,5 @@ def _about_arp(payload: bytes) -> str:
     if operation == _REQUEST:
         return f"who-has {socket.inet_ntoa(target)} tell {socket.inet_ntoa(sender)}"
     if operation == _REPLY:
-        return f"{socket.inet_ntoa(sender)} is-at {sender_mac.hex(':')}"
+        return f"{socket.inet_ntoa(sender)} is-at {mac_text(sender_mac)}"
     return ""
