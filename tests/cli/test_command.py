@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,10 +47,9 @@ genkey  pubkey  genpsk  keygen
         ("-c host", "Give its name with -i"),
         ("-i tun3", "exactly one of -s"),
         ("-i tun3 -s -c host", "exactly one of -s"),
-        ("-i tun3 -a -s", "not supported yet"),
-        ("-i tun3 --tap -s", "not supported yet"),
-        ("-i tun3 -u -a -s", "not supported yet"),
-        ("-a", "not supported yet"),
+        ("-i tun3 -u -a -s", "either -u (TUN, for IP packets) or -a (TAP, for Ethernet frames)"),
+        ("-a -s", "Give its name with -i"),
+        (f"-i tap3 -a -s --private-key file --peer {PEER} --allowed 10.0.0.0/8", "--allowed has no meaning with -a"),
         (f"-i tun3 -s --peer {PEER}", "--peer requires --private-key"),
         ("-i tun3 -s --psk file", "--psk requires --private-key"),
         ("-i tun3 -s --allowed 10.0.0.0/8", "--allowed requires --private-key"),
@@ -105,6 +105,14 @@ def test_the_version_is_printed(run: Run, option: str) -> None:
 def test_each_command_explains_itself(run: Run) -> None:
     for name in ("genkey", "pubkey", "genpsk", "keygen"):
         assert run(name, "-h").status == 0
+
+
+@pytest.mark.parametrize(("options", "device"), [([], "tun"), (["-u"], "tun"), (["-a"], "tap"), (["--tap"], "tap")])
+def test_the_options_choose_the_kind_of_device(
+    run: Run, ran: list[Any], key: Path, options: list[str], device: str
+) -> None:
+    assert run("-i", "tap3", "-s", "-k", key, *options).status == 0
+    assert ran[0].device == device
 
 
 # Refusals

@@ -255,6 +255,8 @@ def test_a_bad_file_starts_nothing(run: Run, hub: Path, ran: list[Any]) -> None:
             "-k key",
             "--private-key key",
             f"--peer {format_key(LAPTOP)}",
+            "-u",
+            "-a",
         ),
         *("--psk key", "--allowed 10.0.0.0/8", "--address 10.0.0.1/8", "--route 10.0.0.0/8", "--mtu 1400"),
     ],
@@ -275,7 +277,7 @@ def test_the_options_refused_with_f_exist() -> None:
     [
         ("-f hub.conf", "Give its name with -i"),
         ("-i tun7", "-f FILE"),
-        ("-i tun7 -f hub.conf -a", "not supported yet"),
+        ("-i tun7 -f hub.conf -a", "--tap cannot be combined with -f"),
         ("-f hub.conf up hub", "cannot be combined with 'up'"),
         ("up", "FILE|NAME"),
         ("check", "FILE|NAME"),

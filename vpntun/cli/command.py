@@ -21,6 +21,7 @@ from vpntun.config.file import read_peers
 from vpntun.config.keyfile import default_path
 from vpntun.config.tunnel import (
     DEFAULT_MTU,
+    DEFAULT_MTU_OF_TAP,
     DEFAULT_MTU_TO_WIREGUARD,
     DEFAULT_PORT,
     EVERYTHING,
@@ -41,7 +42,7 @@ from vpntun.tun.opening import open_device
 from vpntun.types import TRANSPORTS, Transport
 
 NOT_BESIDE_A_FILE = {
-    *("server", "host", "port", "transport"),
+    *("server", "host", "port", "transport", "tun", "tap"),
     *("key", "private_key", "peer", "psk", "allowed", "pair"),
     *("addresses", "routes", "mtu", "dscp"),
 }
@@ -55,8 +56,8 @@ NOT_BESIDE_A_FILE = {
 @click.option(
     "-p", "--port", type=int, default=DEFAULT_PORT, show_default=True, help="The server's port, for UDP and TCP."
 )
-@click.option("-u", "--tun", is_flag=True, help="Use a TUN device (the default).")
-@click.option("-a", "--tap", is_flag=True, help="Use a TAP device (not supported yet).")
+@click.option("-u", "--tun", is_flag=True, help="Use a TUN device, which carries IP packets (the default).")
+@click.option("-a", "--tap", is_flag=True, help="Use a TAP device, which carries Ethernet frames.")
 @click.option("-k", "--key", type=FILE, metavar="FILE", help="Shared key file, the same at both ends.")
 @click.option("--pair", is_flag=True, help="Make the shared key together with the other end first, by a short code.")
 @click.option("--private-key", type=FILE, metavar="FILE", help="WireGuard private key file, instead of a shared key.")
@@ -69,7 +70,8 @@ NOT_BESIDE_A_FILE = {
     "--mtu",
     type=int,
     metavar="N",
-    help=f"MTU of the device (default: {DEFAULT_MTU}; {DEFAULT_MTU_TO_WIREGUARD} with WireGuard keys).",
+    help=f"MTU of the device (default: {DEFAULT_MTU}; {DEFAULT_MTU_TO_WIREGUARD} with WireGuard keys; "
+    f"{DEFAULT_MTU_OF_TAP} with -a).",
 )
 @click.option(
     "--transport",
@@ -113,14 +115,14 @@ def _refuse_options_beside_a_file(context: click.Context) -> None:
         name = parameter.name or ""
         if name in NOT_BESIDE_A_FILE and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(
-                f"{parameter.opts[-1]} cannot be combined with -f: keys and peers come from the file, and with "
-                "'vpntun up' addresses and routes, too"
+                f"{parameter.opts[-1]} cannot be combined with -f: keys, peers and the kind of device come from the "
+                "file, and with 'vpntun up' addresses and routes, too"
             )
 
 
 def _check_usage(interface: str | None, server: bool, host: str | None, tun: bool, tap: bool, **options: Any) -> None:
-    if tap:
-        raise click.UsageError("TAP devices are not supported yet: use a TUN device (-u), which carries IP packets")
+    if tun and tap:
+        raise click.UsageError("give either -u (TUN, for IP packets) or -a (TAP, for Ethernet frames), not both")
     if not interface:
         raise click.UsageError("which device? Give its name with -i, such as -i tun0")
     if options["file"] is not None:
@@ -139,6 +141,8 @@ def _check_usage(interface: str | None, server: bool, host: str | None, tun: boo
         raise click.UsageError("give either a shared key (-k) or WireGuard keys (--private-key and --peer)")
     elif options["peer"] is None:
         raise click.UsageError("--private-key requires --peer, the other machine's public key")
+    if tap and options["allowed"]:
+        raise click.UsageError("--allowed has no meaning with -a: frames are switched by their MAC addresses")
 
 
 def _host(text: str) -> str:
@@ -184,7 +188,7 @@ def _pair(host: str | None, port: int, transport: Transport | None, path: Path) 
 
 
 def _tunnel_with(
-    keys: Keys, host: str | None, interface: str, port: int, mtu: int | None, dscp: str, **options: Any
+    keys: Keys, host: str | None, interface: str, port: int, mtu: int | None, dscp: str, tap: bool, **options: Any
 ) -> Tunnel:
     return to_one_peer(
         interface,
@@ -197,4 +201,5 @@ def _tunnel_with(
         routes=tuple(map(parse_network, options["routes"])),
         mtu=mtu,
         copies_dscp=dscp == "inherit",
+        device="tap" if tap else "tun",
     )

@@ -20,7 +20,7 @@ from vpntun.config.keyfile import read_shared
 from vpntun.config.tunnel import LARGEST_MTU, SMALLEST_MTU
 from vpntun.crypto.keys import parse_key
 from vpntun.errors import ConfigurationError
-from vpntun.types import LONGEST_SOCKET_PATH, TRANSPORTS, Interface, Network, Place, Transport
+from vpntun.types import LONGEST_SOCKET_PATH, TRANSPORTS, DeviceKind, Interface, Network, Place, Transport
 
 LONGEST_NAME = 64  # characters
 DNS_PORT = 53
@@ -177,6 +177,11 @@ def metrics(text: str) -> Path | Place:
             f"{_shown(text)} is no place for metrics: give unix:/PATH, or an address of this machine and a port, such "
             "as 127.0.0.1:9586 or [::1]:9586"
         ) from None
+
+
+def device(text: str) -> DeviceKind:
+    """Parse the kind of the device, "tun" or "tap"."""
+    return cast(DeviceKind, one_of("tun", "tap")(text))
 
 
 def transport(text: str) -> Transport:
