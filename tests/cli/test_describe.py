@@ -76,7 +76,7 @@ def test_an_unknown_value_has_no_line() -> None:
     ]
 
 
-MACS = [{"address": f"02:00:00:00:00:{number:02x}", "seconds": number} for number in range(32)]
+MACS: list[dict[str, Any]] = [{"address": f"02:00:00:00:00:{number:02x}", "seconds": number} for number in range(32)]
 ON_TAP = {"device": "tap", "mac": "52:54:00:00:00:01", "bridge": "br0"}
 
 

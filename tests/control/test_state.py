@@ -78,7 +78,7 @@ def test_parts_are_reported_once_they_are_made_and_only_while_they_can_be_asked(
 
 def test_a_tap_has_its_mac_address_and_what_its_switch_has_learnt(loop: HandLoop, state: TunnelState) -> None:
     device = FakeDevice(kind="tap")
-    state.tunnel = replace(state.tunnel, device="tap")
+    state.tunnel = replace(state.tunnel, peers=(), device="tap")
     state.device, table = device, MacTable[Link]()
     state.switch = cast(Switch, SimpleNamespace(table=table))
     table.claim(bytes((2, 0, 0, 0, 0, 9)), LOCAL, loop.now)

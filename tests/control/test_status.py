@@ -253,7 +253,7 @@ def test_queued_and_dropped_packets_are_reported(met: Two) -> None:
 
 
 ON_TAP = replace(SETTINGS, allowed=(), allowed_macs=(bytes(5) + b"a",))
-TAP = replace(TUNNEL, device="tap", bridge="br0", peers=(ON_TAP,))
+TAP = replace(TUNNEL, relay=False, device="tap", bridge="br0", peers=(ON_TAP,))
 
 
 def test_a_tap_has_its_mac_its_bridge_and_the_addresses_that_were_learnt_at_each_side(two: Two) -> None:

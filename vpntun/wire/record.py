@@ -286,3 +286,4 @@ def packets_of(record: memoryview) -> Iterator[tuple[memoryview, int]]:
         left -= 1
     if at == BUNDLE_START:
         raise BadPacket("bad bundle")
+LARGEST_ENTRY = LARGEST_RECORD - 5
