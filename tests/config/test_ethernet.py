@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_interface
 from typing import Any
 
 import pytest
@@ -55,13 +56,36 @@ def test_lines_that_change_nothing_are_accepted_on_a_tap_device(read: Callable[.
         ([*SERVER, "Device = tap", "[Peer]", "AllowedIPs = ::/0"], "wg7.conf:6: AllowedIPs have no meaning on a TAP"),
         ([*INTERFACE, "Relay = yes", "Device = tap"], "wg7.conf:3: Relay has no meaning on a TAP device"),
         ([*TAP, "Table = 77"], "wg7.conf:1: Table has no meaning on a TAP device"),
-        ([*INTERFACE, "Device = bridge"], "wg7.conf:3: Device: 'bridge' is not tun or tap"),
+        ([*INTERFACE, "MAC = 02:00:00:00:00:01"], "wg7.conf:3: MAC is for a TAP device"),
+        ([*INTERFACE, "Bridge = br0", "Device = tun"], "wg7.conf:3: Bridge is for a TAP device"),
+        ([*INTERFACE, *PEER, "AllowedMACs = 02:00:00:00:00:01"], "wg7.conf:5: AllowedMACs are for a TAP device"),
+        (
+            [*TAP, "Bridge = br0", "Address = 10.9.0.1/24"],
+            "wg7.conf:1: a device in a bridge gets no addresses and no routes, since they belong on the bridge: leave A",
+        ),
     ],
 )
 def test_lines_that_have_no_meaning_on_the_device_are_refused(
     refusal: Callable[..., str], lines: list[str], said: str
 ) -> None:
     assert refusal(*lines).startswith(said)
+
+
+@pytest.mark.parametrize("by", [read_file, read_peers])
+def test_the_mac_address_the_bridge_and_the_allowed_macs_hold_however_the_file_is_run(
+    read: Callable[..., Tunnel], by: object
+) -> None:
+    lines = ["MAC = 02:00:00:00:00:01", "Bridge = br0", *PEER, "AllowedMACs = 02:00:00:00:00:02"]
+    tunnel = read(*TAP, *lines, by=by)
+    assert (tunnel.mac, tunnel.bridge) == (bytes([2, 0, 0, 0, 0, 1]), "br0")
+    assert tunnel.peers[0].allowed_macs == (bytes([2, 0, 0, 0, 0, 2]),)
+
+
+def test_in_a_bridge_the_addresses_derived_from_a_shared_key_are_not_the_devices(read: Callable[..., Tunnel]) -> None:
+    alone, in_bridge = read(*SERVER, "Device = tap"), read(*SERVER, "Device = tap", "Bridge = br0")
+    assert alone.own_addresses == alone.derived_addresses == in_bridge.derived_addresses != ()
+    assert in_bridge.own_addresses == ()
+    assert read(*TAP, "Address = 10.9.0.1/24").own_addresses == (ip_interface("10.9.0.1/24"),)
 
 
 def test_a_table_is_ignored_where_only_keys_and_peers_are_read(read: Callable[..., Tunnel]) -> None:
@@ -79,3 +103,4 @@ def test_a_tunnel_whose_settings_contradict_its_device_cannot_be_made(read: Call
     assert "Bridge is for a TAP device" in refused_replacement(tun, bridge="br0")
     limited = replace(peer, allowed_macs=(b"\x02abcde",))
     assert "AllowedMACs are for a TAP device" in refused_replacement(tun, peers=(limited,))
+    assert "leave --route out" in refused_replacement(tap, bridge="br0", routes=networks("10.0.0.0/8"))

@@ -21,6 +21,7 @@ from vpntun.runtime.folders import absolute
 from vpntun.runtime.log import notice, open_log
 from vpntun.tun.ipv6 import addresses_of, carried_networks
 from vpntun.types import DeviceKind, Interface, Network, Place, Transport, carriers_of, written
+from vpntun.wire.ethernet.mac import derived_mac, mac_text
 
 
 @click.command()
@@ -64,6 +65,12 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
         yield f"  listening: no, this end calls{f' from port {tunnel.port}' if tunnel.port is not None else ''}"
     if tunnel.device == "tap":
         yield "  device: tap"
+        if tunnel.mac is not None:
+            yield f"  mac: {mac_text(tunnel.mac)}"
+        elif tunnel.identity is not None:
+            yield f"  mac: {mac_text(derived_mac(tunnel.identity.public))}, derived from the key"
+    if tunnel.bridge is not None:
+        yield f"  bridge: {tunnel.bridge}"
     addresses = addresses_of(tunnel, _mtu(tunnel))
     yield f"  addresses: {_listed(addresses)}"
     yield f"  mtu: {_mtu(tunnel)}"
@@ -134,6 +141,8 @@ def _peer(peer: PeerSettings, device: DeviceKind) -> Iterator[str]:
         yield f"  endpoint: {host}:{peer.port}, over {_named(peer.transport, ' or ')}"
     if device == "tun":
         yield f"  allowed ips: {_listed(peer.allowed)}"
+    elif peer.allowed_macs:
+        yield f"  allowed macs: {_listed(map(mac_text, peer.allowed_macs))}"
     if peer.keepalive:
         yield f"  persistent keepalive: every {peer.keepalive:g} seconds"
 

@@ -3,9 +3,9 @@
     wg(8)'s      [Interface] PrivateKey, ListenPort, FwMark
                  [Peer]      PublicKey, PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive
     wg-quick's   [Interface] Address, DNS, MTU, Table, PreUp, PostUp, PreDown, PostDown, SaveConfig
-    vpntun's     [Interface] Device, Transport, Relay, DSCP, User, Metrics, and SharedKey with Role instead of the key
-                             pairs
-                 [Peer]      Transport, Name
+    vpntun's     [Interface] Device, MAC, Bridge, Transport, Relay, DSCP, User, Metrics, and SharedKey with Role instead
+                             of the key pairs
+                 [Peer]      AllowedMACs, Transport, Name
 
 1. The file is read, up to LARGEST bytes. A notice warns if everybody can access it.
 2. lines.py splits it into sections, and values.py parses their values; each error names the file and the line.
@@ -57,11 +57,12 @@ KNOWN: Known = {
     "Interface": (
         *("PrivateKey", "ListenPort", "FwMark"),
         *("Address", "DNS", "MTU", "Table", "PreUp", "PostUp", "PreDown", "PostDown", "SaveConfig"),
-        *("Device", "Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role"),
+        *("Device", "MAC", "Bridge"),
+        *("Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role"),
     ),
     "Peer": (
         *("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive"),
-        *("Transport", "Name"),
+        *("AllowedMACs", "Transport", "Name"),
     ),
 }
 
@@ -128,6 +129,8 @@ def _tunnel(own: Section, peers: list[Section], interface: str, *, leaves_key_to
     return replace(
         made,
         device=device,
+        mac=own.last("MAC", _unless_empty(values.mac)),
+        bridge=own.last("Bridge", _unless_empty(values.bridge)),
         routing=Routing("off", own.last("FwMark", values.mark) or 0),
         relay=own.last("Relay", values.one_of("yes", "no")) == "yes",
         copies_dscp=own.last("DSCP", values.one_of("inherit", "none")) == "inherit",
@@ -200,6 +203,7 @@ def _peer(section: Section, transport: Transport, **known: Any) -> PeerSettings:
         keepalive=section.last("PersistentKeepalive", values.keepalive) or 0.0,
         transport=section.last("Transport", values.transport) or transport,
         name=section.last("Name", values.name) or "",
+        allowed_macs=_flat(section.every("AllowedMACs", values.macs)),
         **known,
     )
 

@@ -6,6 +6,7 @@ Settings that cannot work are refused before any file, socket or device is opene
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Interface,
@@ -15,6 +16,7 @@ from ipaddress import (
     ip_network,
 )
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from vpntun.config.ethernet import check_device
@@ -82,7 +84,7 @@ class Tunnel:
     to PostUp. `is_set_by_wg`: all settings come by wg(8), from wg-quick say, and the tunnel ends when somebody removes
     its device or its socket for wg(8). `metrics`: where Prometheus' metrics are served, by the path of a unix socket or
     by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
-    `bridge`: bridge that the TAP device joins.
+    `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device.
     """
 
     interface: str
@@ -106,6 +108,7 @@ class Tunnel:
     device: DeviceKind = "tun"
     mac: bytes | None = None
     bridge: str | None = None
+    gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_device()
@@ -143,6 +146,11 @@ class Tunnel:
         """Return a route, or an address's network, that would lead packets to `endpoint` into the tunnel itself."""
         networks = (*self.routes, *(address.network for address in self.addresses))
         return next((each for each in networks if each.version == endpoint.version and endpoint in each), None)
+
+    @property
+    def own_addresses(self) -> tuple[Interface, ...]:
+        """Addresses of the device: those configured, otherwise those derived from a shared key; none in a bridge."""
+        return self.addresses or (self.derived_addresses if self.bridge is None else ())
 
     @property
     def tcp_port(self) -> int | None:
@@ -202,6 +210,9 @@ def to_one_peer(
     mtu: int | None = None,
     copies_dscp: bool = False,
     device: DeviceKind = "tun",
+    mac: bytes | None = None,
+    bridge: str | None = None,
+    gateways: Mapping[Network, IpAddress] = MappingProxyType({}),
 ) -> Tunnel:
     """Make a tunnel with one peer: call `host`, or wait for the peer if `host` is None. Raises ConfigurationError."""
     peer = PeerSettings(
@@ -227,6 +238,9 @@ def to_one_peer(
         derived_peer_addresses=keys.derived_peer_addresses,
         copies_dscp=copies_dscp,
         device=device,
+        mac=mac,
+        bridge=bridge,
+        gateways=gateways,
     )
 
 
