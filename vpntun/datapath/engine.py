@@ -20,7 +20,7 @@ from vpntun.core.routes import RouteTable
 from vpntun.core.wireguard.node import Node
 from vpntun.crypto.keys import KeyPair
 from vpntun.datapath.answers import Answers
-from vpntun.datapath.inbound import Inbound
+from vpntun.datapath.receiving.inbound import Inbound
 from vpntun.datapath.link_paths import LinkPaths
 from vpntun.datapath.mirror import Mirror
 from vpntun.datapath.routing.delivery import Delivery

@@ -26,7 +26,7 @@ from vpntun.core.endpoint import Endpoint, Reachable
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.session import REKEY_ON_RECEIVE_AFTER, Session
-from vpntun.datapath.handshakes import Handshakes
+from vpntun.datapath.receiving.handshakes import Handshakes
 from vpntun.errors import BadPacket, OldTimestamp
 from vpntun.link.drops import note_drop
 from vpntun.link.link import Link
