@@ -1,8 +1,9 @@
 """The table of a switch: at which port each MAC address was last seen as a source.
 
-    claim    A frame from an address has come in at a port. The port gets the address, unless another port has it and has
-             shown so lately: 300 s ago if a peer claims it, 15 s if this side does. So no peer takes over what another
-             one uses, and a machine that has moved is believed as soon as its former place is silent for that long.
+    claim    A frame from an address has come in at a port. The port gets the address, unless another port has it and
+             has shown so lately: in the last 300 s if a peer claims it, in the last 15 s if this side does. So no peer
+             takes over what another one uses. A machine that has moved is believed once its former place was silent for
+             that long.
     bound    Each port has an equal share of 4,096 addresses. A port that is full loses its own oldest ones.
 
 The port is a link, or LOCAL for this side of the tunnel: the device, and the bridge that it may be in. Times are

@@ -21,7 +21,7 @@ from vpntun.errors import DeviceError
 from vpntun.runtime.log import log
 from vpntun.tun.link_local import make_no_link_local
 from vpntun.tun.opening import check_name, flags_of, open_device
-from vpntun.tun.queries import interface_exists, is_up, mtu_of
+from vpntun.tun.queries import interface_exists, is_up, mac_of, mtu_of
 from vpntun.tun.router_settings import ignore_routers
 from vpntun.types import DeviceKind
 from vpntun.wire.message import Buffer
@@ -60,6 +60,11 @@ class KernelDevice:
     def mtu(self) -> int:
         """The device's MTU, in bytes. Raises DeviceError if no device has this name any more."""
         return mtu_of(self.name)
+
+    @property
+    def mac(self) -> bytes:
+        """The MAC address of a TAP device, 6 bytes; empty on a TUN. Raises DeviceError once no device has this name."""
+        return mac_of(self.name) if self.kind == "tap" else b""
 
     @property
     def takes_tcp(self) -> bool:

@@ -13,12 +13,14 @@ from vpntun.types import DeviceKind
 
 SIOCGIFFLAGS = 0x8913
 SIOCGIFMTU = 0x8921
+SIOCGIFHWADDR = 0x8927
 SIOCETHTOOL = 0x8946
 ETHTOOL_GDRVINFO = 3
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 
 _IFREQ = struct.Struct("16s24x")
 _IFREQ_FLAGS = struct.Struct("16sH22x")
+_IFREQ_ADDRESS = struct.Struct("16s2x6s16x")
 _IFREQ_MTU = struct.Struct("16si20x")
 _IFREQ_POINTER = struct.Struct("16sP16x")
 _DRIVER = struct.Struct("=I32s32s32s32s64x")
@@ -53,6 +55,12 @@ def kind_of(name: str) -> DeviceKind | None:
     if driver.rstrip(b"\0") != b"tun":
         return None
     return "tap" if bus.rstrip(b"\0") == b"tap" else "tun"
+
+
+def mac_of(name: str) -> bytes:
+    """Return the MAC address of an Ethernet device, 6 bytes. Raises DeviceError."""
+    address: bytes = _IFREQ_ADDRESS.unpack(_ask(name, SIOCGIFHWADDR))[1]
+    return address
 
 
 def is_up(name: str) -> bool:

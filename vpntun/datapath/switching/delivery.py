@@ -16,7 +16,7 @@ from vpntun.datapath.switching.switch import Switch
 from vpntun.errors import BadPacket
 from vpntun.link.link import Link
 from vpntun.tun.base import Device
-from vpntun.wire.ethernet.frame import HEADER_SIZE, LARGEST_HEADER, check_source, ip_at
+from vpntun.wire.ethernet.frame import HEADER_SIZE, check_source, ip_at
 from vpntun.wire.ip import decapsulate, length_of
 from vpntun.wire.record import FRAMES
 from vpntun.wire.vnet import NO_OFFLOAD
@@ -30,11 +30,6 @@ class FrameDelivery(Delivery):
         self._switch = switch
         self.forwarder = switch
         switch.table.empty_on_change(self.known)
-        self.follow_mtu(device.mtu)
-
-    def follow_mtu(self, mtu: int) -> None:
-        """Deliver no frames that are longer than another MTU of the device allows, in bytes."""
-        self._longest = mtu + LARGEST_HEADER
 
     def take_packet(self, link: Link, packet: memoryview, ecn: int = 0) -> None:
         """Refuse an IP packet, as Delivery.take_packet: it has no Ethernet header."""
@@ -42,7 +37,7 @@ class FrameDelivery(Delivery):
 
     def _take(self, link: Link, packet: memoryview, field: int) -> None:
         check_source(packet)
-        if not field and len(packet) > self._longest:
+        if not field and len(packet) > self._switch.longest:
             raise BadPacket("too big for the device")
         self._switch.claim(link, packet)
         lead = ip_at(packet)

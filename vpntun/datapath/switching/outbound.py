@@ -47,10 +47,10 @@ class FrameOutbound(DeviceReader):
         if link is None:
             switch.flood(packet, field)
             return
-        is_superpacket, is_for_one = header[1] != GSO_NONE, not packet[0] & 1
-        if field and not field & SPLIT_FIRST and is_for_one and not is_watched:
-            if is_superpacket == bool(field & SEGMENT_SIZE):
-                self.known.keep(bytes(header), likeness_of(packet, field & SEGMENT_SIZE, lead=lead), (link, field))
+        is_superpacket, is_for_all = header[1] != GSO_NONE, packet[0] & 1
+        may_be_kept = field and not field & SPLIT_FIRST and not is_for_all and not is_watched
+        if may_be_kept and is_superpacket == bool(field & SEGMENT_SIZE):
+            self.known.keep(bytes(header), likeness_of(packet, field & SEGMENT_SIZE, lead=lead), (link, field))
         self.entry.enter(link, header, packet, field, is_last)
 
     def _is_watched(self, packet: memoryview) -> bool:

@@ -27,6 +27,7 @@ from vpntun.errors import BadPacket
 from vpntun.link.link import Link
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
+from vpntun.wire.ethernet.frame import LARGEST_HEADER
 from vpntun.wire.ethernet.mac import mac_text
 from vpntun.wire.message import Buffer
 from vpntun.wire.vnet import NEEDS_CSUM, SEGMENT_SIZE, UNFINISHED, VNET_HEADER
@@ -42,13 +43,15 @@ class Switch:
     """Switch of one device, and the forwarder of its delivery.
 
     table     MAC addresses of all ports
+    longest   bytes of the longest frame that is no superpacket
     flush     sends the frames that were forwarded
     discard   drops them, after an error has interrupted this
 
     `links`: those of the engine, by peer.
     """
 
-    def __init__(self, links: Mapping[Reachable, Link], distributor: Distributor, loop: Loop) -> None:
+    def __init__(self, links: Mapping[Reachable, Link], distributor: Distributor, loop: Loop, mtu: int) -> None:
+        self.follow_mtu(mtu)
         self._links = links
         self._distributor = distributor
         self._loop = loop
@@ -68,6 +71,10 @@ class Switch:
         self._too_many = Limited(
             NOTICE, f"more than {FLOODED_PER_SECOND} frames a second for all stations come from %s; the rest is dropped"
         )
+
+    def follow_mtu(self, mtu: int) -> None:
+        """Take no frames that are longer than another MTU of the device allows, in bytes, unless they are cut."""
+        self.longest = mtu + LARGEST_HEADER
 
     def follow_links(self) -> None:
         """Adapt to the links that there are now."""
@@ -137,7 +144,7 @@ class Switch:
         self._forget_soon()
 
     def take(self, link: Link, header: Buffer, packet: memoryview) -> bool:
-        """Forward or drop a frame of a link, as Forwarder.take. Forwarded ones are sent at the next `flush` at latest."""
+        """Forward or drop a frame of a link, as Forwarder.take. Forwarded ones are sent at the next `flush` at most."""
         now = self._loop.now
         port = None if packet[0] & 1 else self.table.find(bytes(packet[:6]), now)
         if port is LOCAL:
