@@ -1,6 +1,6 @@
 """Ethernet frames in hex on a device, below IP: `watch`, `send` and `storm`.
 
-    watch DEVICE [TYPE]               print each frame that arrives, with its VLAN tag; TYPE: only those of this EtherType
+    watch DEVICE [TYPE]               print each frame that arrives, with its VLAN tag, if it has this EtherType
     send DEVICE FRAME...              send each frame once
     storm DEVICE FRAME COUNT RATE     send one frame COUNT times, RATE a second
 

@@ -1,4 +1,4 @@
-"""VLAN device on top of an Ethernet device, in user space, since many kernels have none: `python vlan.py DEVICE NUMBER NAME`.
+"""VLAN device in user space, for kernels without one: `python -m tests.netns.vlan DEVICE NUMBER NAME`.
 
 1. NAME is a TAP device made here, with the MAC address of DEVICE. It ends with this program.
 2. What the kernel sends through NAME gets the tag, and leaves through DEVICE by a packet socket.
