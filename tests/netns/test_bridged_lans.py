@@ -107,7 +107,7 @@ def test_stp_cuts_a_loop_and_the_tunnel_takes_over_when_the_other_path_is_gone(l
         lans.open_loop()
     assert until(lambda: set(lans.states().values()) == {"forwarding"}, 15), lans.states()
     try:
-        all_pass(within=3)
+        all_pass(within=10)
     finally:
         lans.set_stp(False)
 

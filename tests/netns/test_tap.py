@@ -215,7 +215,7 @@ def test_ends_whose_devices_differ_say_so_once_and_deliver_nothing(lab: Lab, is_
 @pytest.mark.long
 def test_a_plain_wireguard_gets_no_frames_and_one_line_says_why(lab: Lab, keys: Keys) -> None:
     start_wireguard(lab, keys)
-    identity = ["--private-key", keys.ours.file, "--peer", keys.theirs.public, "--address", "192.168.7.1/24"]
+    identity = ["--private-key", str(keys.ours.file), "--peer", keys.theirs.public, "--address", "192.168.7.1/24"]
     daemon = lab.a.vpntun("-c", lab.b.four, "-p", str(WG_PORT), "-a", "-i", OURS, *identity)
     daemon.wait_for(STARTED)
     pinging = lab.a.popen("ping", "-n", "-q", "-i0.2", "192.168.7.2")  # HELLOs go with traffic

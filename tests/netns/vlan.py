@@ -45,7 +45,7 @@ def tap(name: str) -> int:
 def relay(device: socket.socket, name: int, tag: bytes) -> None:
     size = VIRTIO.size
     while True:
-        ready, _, _ = select.select([device, name], [], [])
+        ready, _, _ = select.select([device.fileno(), name], [], [])
         if name in ready:
             got = os.read(name, 1 << 17)
             try:
@@ -53,7 +53,7 @@ def relay(device: socket.socket, name: int, tag: bytes) -> None:
             except OSError as full:
                 if full.errno != errno.ENOBUFS:
                     raise
-        if device in ready:
+        if device.fileno() in ready:
             got, ancillary, _, _ = device.recvmsg(1 << 17, 64)
             if tag_of(ancillary) == tag:
                 os.write(name, got)
