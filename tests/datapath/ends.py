@@ -199,7 +199,8 @@ class InsideNetwork(UnknownNetwork):
 class End:
     """One machine: an identity, and an engine on a fake device, with a link to each peer it knows.
 
-    `kind`: that of its device. `plain`: it is a WireGuard, without records. `knows_vpntun`: its peers are vpntuns, and it waits for their HELLO.
+    `kind`: that of its device. `plain`: it is a WireGuard, without records.
+    `knows_vpntun`: its peers are vpntuns, and it waits for their HELLO.
     `relays_as`: its own addresses, if it relays. `copies_dscp`: its outer packets get the DSCP of the packets inside.
     `carriers`: real carriers, for an end on real sockets. `is_started`: packets flow already.
     """

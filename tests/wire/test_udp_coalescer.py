@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire import packets
-from tests.wire.offloads import moved
+from tests.wire.offloads import leads, moved, versions
 from vpntun.wire.gso import Splitter
 from vpntun.wire.record import ENTRY_SIZE, begin_bundle, packets_of, put_entry
 from vpntun.wire.udp_coalescer import UdpCoalescer
@@ -76,11 +76,17 @@ def test_joined_datagrams_are_cut_into_the_same_datagrams_again(
     again = cut(sent([unfinished(packet) for packet in stream])) if stream else []
     assert list(map(packets.but_for_what_df_frees, again)) == list(map(packets.but_for_what_df_frees, stream))
     assert all(map(packets.is_right, again))
-    for lead in packets.LEADS:
-        frames = [packets.framed(unfinished(packet), lead) for packet in stream]
-        expected = sent([unfinished(packet) for packet in stream]) if stream else []
-        if stream and max(map(len, frames)) * len(frames) < 60_000:  # a frame's lead takes room of its superpacket
-            assert sent(frames, lead=lead) == [(packets.framed(packet, lead), field) for packet, field in expected]
+
+
+@given(
+    versions, st.lists(st.tuples(st.integers(1, 6), st.integers(0, 200), st.booleans()), min_size=1, max_size=4), leads
+)
+def test_frames_are_joined_as_their_ip_packets_would_be(
+    version: int, runs: list[tuple[int, int, bool]], lead: int
+) -> None:
+    stream = [unfinished(packet) for count, size, df in runs for packet in run_of(version, count, size, df=df)]
+    expected = [(packets.framed(packet, lead), field) for packet, field in sent(stream)]
+    assert sent([packets.framed(packet, lead) for packet in stream], lead=lead) == expected
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -76,6 +76,8 @@ SMALLEST_PACKET, SMALLEST_FRAME = 20, 14
 BUNDLE_START = 1
 ENTRY = struct.Struct("!HH")
 ENTRY_SIZE = 4
+LARGEST_ENTRY = 0xFFFF
+"""Bytes of the longest packet that an entry can have."""
 
 _SMALLEST = {BUNDLE: SMALLEST_PACKET, FRAMES: SMALLEST_FRAME}
 _HELLO = struct.Struct("!BBBBH")

@@ -57,13 +57,27 @@ def test_stations_at_the_hub_reach_those_behind_peers_and_the_reverse(known: Lan
     assert known.arrived() == ([], [back], [out], [])
 
 
-def test_a_superpacket_crosses_the_hub_whole(known: Lan) -> None:
+def test_a_superpacket_crosses_the_hub_whole(loop: HandLoop) -> None:
+    lan = Lan(loop, ("tcp", "tcp"))
+    lan.send(lan.carol, frame(C, ALL))
+    lan.arrived()
     sent = carrying(tcp_superpacket(6, payload(40 * 1400)), A, C, 7)
     for _ in range(3):
-        known.send(known.alice, (sent, 1400))
-        assert known.carol.device.packets == [sent]
-        assert known.bob.device.packets == known.dave.device.packets == []
-        known.arrived()
+        lan.send(lan.alice, (sent, 1400))
+        assert lan.carol.device.packets == [sent]
+        assert len(lan.carol.device.arrived) == 40
+        assert lan.bob.device.packets == lan.dave.device.packets == []
+        lan.arrived()
+    lan.close()
+
+
+def test_a_superpacket_is_cut_into_frames_where_a_path_needs_that(known: Lan) -> None:
+    sent = carrying(tcp_superpacket(4, payload(10_000)), A, C, 7)
+    known.send(known.alice, (sent, 1400))
+    arrived = known.arrived()[2]
+    assert [len(each) for each in arrived] == [18 + 52 + 1400] * 7 + [18 + 52 + 200]
+    assert {each[:18] for each in arrived} == {sent[:18]}
+    assert b"".join(each[18 + 52 :] for each in arrived) == payload(10_000)
 
 
 def test_a_frame_is_not_sent_back_to_where_its_destination_is(known: Lan) -> None:
@@ -87,7 +101,7 @@ def test_a_peer_cannot_claim_an_address_that_is_fresh_at_another(known: Lan) -> 
 
 
 def test_a_station_that_fell_silent_for_five_minutes_may_be_elsewhere(known: Lan, loop: HandLoop) -> None:
-    loop.clock.now += AGE
+    loop.pass_time(AGE)
     known.daves.shake_hands()
     known.send_record(known.daves, (frame(C, ALL, b"I have moved"), 0))
     assert known.bob.engine.switch is not None
@@ -128,8 +142,8 @@ def test_frames_for_all_are_bounded_for_each_peer_alone(known: Lan, loop: HandLo
         known.send_record(known.alices, *[(asked, 0)] * 200)
     dropped = known.bob.drops["too many frames for all"]
     assert dropped == 201  # she has sent one before
-    at_carol = known.arrived()[2]
-    assert len(at_carol) == 200 * (FLOODED_AT_ONCE // 200 + 1) - dropped
+    at_the_hub = known.arrived()[1]
+    assert len(at_the_hub) == 200 * (FLOODED_AT_ONCE // 200 + 1) - dropped
     from_carol, to_one = frame(C, ALL), frame(A, C)
     known.send(known.carol, from_carol)
     known.send(known.alice, to_one)
