@@ -29,4 +29,4 @@ def tap(*peers: Peer, **fields: Any) -> Subject:
 def tunnel(*peers: Peer, addresses: tuple[str, ...] = ("10.9.0.1/24",), **fields: Any) -> Subject:
     """Make a tunnel that runs on tun3, with routes for all allowed IPs."""
     given = {"interface": "tun3", "is_running": True, "mtu": 1400, "table": "auto", **fields}
-    return Subject( addresses=tuple(map(ip_interface, addresses)), peers=peers, **given)
+    return Subject(addresses=tuple(map(ip_interface, addresses)), peers=peers, **given)
