@@ -93,6 +93,12 @@ def test_a_tap_has_its_mac_and_bridge_and_where_macs_are_in_place_of_allowed_ips
     ]
 
 
+def test_a_peer_whose_device_carries_something_else_has_a_line_that_says_so() -> None:
+    text = list(describe({**STATUS, "peers": [{**PEER, "device": "tap"}]}))
+    assert "  device: tap, and this end's is tun: no packet passes" in text
+    assert not any("device" in line for line in describe({**STATUS, "peers": [{**PEER, "device": "tun"}]}))
+
+
 def test_of_many_macs_those_seen_last_are_printed_and_the_others_counted() -> None:
     there = {**PEER, "mac_count": 1234, "macs": MACS}
     [line] = [line for line in describe({**STATUS, **ON_TAP, "peers": [there]}) if line.startswith("  macs")]

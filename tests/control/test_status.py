@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pytest
 
-from tests.datapath.ends import ALICE, BOB, PSK, End, Wire, ipv4
+from tests.datapath.ends import ALICE, BOB, PSK, End, TwoEnds, Wire, ipv4
 from tests.link.test_link import HERE, THERE, Two
 from tests.machine import HandLoop
 from vpntun import __version__
@@ -25,6 +25,7 @@ from vpntun.core.wireguard.timers import REKEY_ATTEMPT_TIME
 from vpntun.crypto.keys import format_key
 from vpntun.datapath.switching.learnt import macs_of_ports
 from vpntun.link.link import Link
+from vpntun.types import DeviceKind
 
 DOCS = (Path(__file__).parents[2] / "docs" / "control.rst").read_text()
 WALL = 1_700_000_000.5
@@ -121,6 +122,17 @@ def test_the_tunnel_is_reported_as_configured(two: Two) -> None:
         "dscp": False,
         "drops": {"unknown peer": 2},
     }
+
+
+@pytest.mark.parametrize(("own", "its"), [("tap", "tap"), ("tun", "tap"), ("tap", "tun")])
+def test_what_the_device_of_a_vpntun_carries_is_reported(loop: HandLoop, own: DeviceKind, its: DeviceKind) -> None:
+    ends = TwoEnds(End(ALICE, loop, kind=own), End(BOB, loop, kind=its))
+    two = Two.__new__(Two)
+    two.alice = ends.alice
+    assert peer_of(two)["device"] is None
+    ends.wire.shake_hands()
+    assert peer_of(two)["device"] == its
+    ends.close()
 
 
 def test_without_a_private_key_no_public_key_is_reported_and_no_peer_is_connecting(two: Two) -> None:

@@ -14,8 +14,8 @@ from vpntun.types import IpAddress
 
 @dataclass
 class FakeHost:
-    """`devices`: the MTU of each; those named in `tunnels` are other tunnels, `bridges` has the ports of each bridge, and
-    those in `down` are down. `has`: addresses by device. `leads`: the device of each network, of which the longest
+    """`devices`: the MTU of each; those named in `tunnels` are other tunnels, and those in `down` are down. `bridges`:
+    the ports of each bridge. `has`: addresses by device. `leads`: the device of each network, of which the longest
     counts, as in the main table; `marked`: the same for marked packets.
     """
 

@@ -46,12 +46,18 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
     for peer in status["peers"]:
         yield ""
         yield f"peer: {peer['public_key']}"
-        yield from _titled(_peer(with_states(peer), is_on_tap=is_tap(status)))
+        yield from _titled(_device(status, peer) | _peer(with_states(peer), is_on_tap=is_tap(status)))
 
 
 def is_tap(status: Mapping[str, Any]) -> bool:
     """Whether the tunnel carries Ethernet frames. One that was started by an older version does not."""
     return bool(status.get("device") == "tap")
+
+
+def _device(status: Mapping[str, Any], peer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line about the peer's device if it carries something else than this end's."""
+    there, here = peer.get("device"), status.get("device")
+    return {"device": f"{there}, and this end's is {here}: no packet passes"} if there not in (None, here) else {}
 
 
 def _peer(peer: Mapping[str, Any], *, is_on_tap: bool) -> dict[str, Any]:

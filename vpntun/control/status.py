@@ -4,9 +4,8 @@ docs/control.rst explains each field. A peer is "connected" if packets can leave
 they do not arrive:
 
     connected     there is a session (under 180 s old) and a path to the peer; a peer known to be a vpntun has said what
-                  it accepts; the devices of both ends carry the same; no data sent has waited 15 s for a sign of life
-                  (after 15 s WireGuard starts a new handshake); and what was sent does arrive, as far as the peer
-                  reports
+                  it accepts; no data sent has waited 15 s for a sign of life (after 15 s WireGuard starts a new
+                  handshake); and what was sent does arrive, as far as the peer reports
     one-way       otherwise, if the peer is heard, but nothing that was sent to it for 15 s has arrived
     connecting    otherwise, while this end asks for a handshake, or waits for the first HELLO of a vpntun
     waiting       otherwise: the peer has to call, there was nothing to send for so long that the session ended, or this
@@ -30,7 +29,6 @@ from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.core.mac_table import LOCAL
 from vpntun.crypto.keys import format_key
-from vpntun.crypto.session import Session
 from vpntun.datapath.switching.learnt import LearntMacs, MacsOfPorts
 from vpntun.link.link import Link
 from vpntun.link.link_monitor import live_session
@@ -128,20 +126,10 @@ def state_of(link: Link) -> State:
     """Return the state of a link in one word."""
     session = live_session(link)
     if session is not None:
-        if link.records.awaits_hello(session, link.now):
-            return "connecting"
-        return "connected" if _can_carry(link, session) else "waiting"
+        return "connecting" if link.records.awaits_hello(session, link.now) else "connected"
     if link.records.nothing_arrives and link.endpoint is not None and not link.peer.timers.is_silent(link.now):
         return "one-way"
     return "connecting" if link.searching else "waiting"
-
-
-def _can_carry(link: Link, session: Session) -> bool:
-    """Return whether the peer takes what this end's device carries. A plain WireGuard takes IP packets alone."""
-    records, now = link.records, link.now
-    if records.is_tap and not records.takes_records(session, now):
-        return False
-    return not records.devices_differ(session, now)
 
 
 def _peer(
