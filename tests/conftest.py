@@ -38,11 +38,11 @@ NETNS = {
     "moving": ["offloads", "wireguard", "wireguard_sizes"],
     "waiting": [
         *("restarts", "transports", "bad_input", "wireguard_nat", "wireguard_clients", "kernel_wireguard"),
-        *("states", "pairing"),
+        *("states", "pairing", "bridged_lans"),
     ],
     "measuring": [
         *("steadiness", "two_commands", "many", "wan", "soak", "kernel", "upkeep", "narrow_paths", "floods"),
-        *("speed", "capture"),
+        *("speed", "capture", "tap_hub"),
     ],
     "examining": ["doctor", "other_end", "other_carrier", "reach", "watch"],
     "routing": ["routing", "names", "routing_loops", "beside", "vandals", "relay", "udp_over_tcp"],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netconf.kernel import add, add_up, in_own_network
+from tests.netconf.kernel import add, add_bridge, add_up, in_own_network
 from vpntun.errors import ConfigurationError, DeviceError
 from vpntun.netconf.journal import Journal, entries_of, path_of
 from vpntun.netconf.netlink import MAIN, Netlink
@@ -75,6 +75,33 @@ def test_without_an_mtu_the_devices_stays() -> None:
     make_device()
     DeviceSettings(DEVICE).apply(ADDRESSES, [], None)
     assert monitor()[:2] == (1500, True)
+
+
+@in_own_network
+def test_a_mac_address_and_a_bridge_are_there_before_the_device_is_up_and_taken_back(tmp_path: Path) -> None:
+    mac = bytes.fromhex("020000000007")
+    with Netlink() as netlink:
+        add(netlink, DEVICE)
+        add_bridge(netlink, "br0")
+        former = netlink.link(DEVICE)
+        settings = DeviceSettings(DEVICE, Journal(DEVICE, tmp_path))
+        settings.apply([], [], None, mac=mac, bridge="br0")
+        link = netlink.link(DEVICE)
+        assert (link.mac, link.master, link.is_up) == (mac, netlink.index_of("br0"), True)
+        assert [each["kind"] for each in entries_of(path_of(DEVICE, tmp_path))] == ["Mac", "BridgePort", "Up"]
+        settings.undo()
+        link = netlink.link(DEVICE)
+        assert (link.mac, link.master, link.is_up) == (former.mac, 0, False)
+    assert entries_of(path_of(DEVICE, tmp_path)) == []
+
+
+@in_own_network
+def test_a_missing_bridge_is_an_error_and_nothing_has_changed() -> None:
+    make_device()
+    before = monitor()
+    with pytest.raises(DeviceError, match="there is no bridge br0"):
+        DeviceSettings(DEVICE).apply(ADDRESSES, ROUTES, 1380, bridge="br0")
+    assert monitor() == before
 
 
 @in_own_network

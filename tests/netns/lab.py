@@ -249,7 +249,7 @@ class Lab:
             namespaces.up(machine.name, "veth0", f"{machine.four}/24", f"{machine.six}/64")
 
     def add(self, letter: str, four: str, six: str) -> Machine:
-        """Add a machine, c or d. The test connects it with `cable`."""
+        """Add a machine, c to h. The test connects it with `cable`."""
         machine = Machine(self, self.a.name[:-1] + letter, four, six)
         self.machines += (machine,)
         namespaces.add(machine.name)
@@ -318,10 +318,12 @@ class Lab:
         done = machine.run("ping", "-n", "-i0.1", f"-w{seconds:.0f}", address, check=False)
         assert done.returncode != 0, f"{address} has answered {machine.name}\n{self.logs()}"
 
-    def transfer(self, nbytes: int, to: str, source: Machine | None = None, port: int = 5000) -> Transfer:
-        """Send random bytes over TCP to an address of the other machine, and compare the checksums of both ends."""
+    def transfer(
+        self, nbytes: int, to: str, source: Machine | None = None, port: int = 5000, sink: Machine | None = None
+    ) -> Transfer:
+        """Send random bytes over TCP to an address of another machine, and compare the checksums of both ends."""
         source = source or self.a
-        sink = self.a if source is self.b else self.b
+        sink = sink or (self.a if source is self.b else self.b)
         receiver = sink.popen("sh", "-c", f'exec "$0" "$1" receive {port} >/dev/null', sys.executable, TRANSFER)
         receiver.wait_for("ready")
         feed = f'head -c {nbytes} /dev/urandom | "$0" "$1" send {to} {port}'
@@ -396,7 +398,7 @@ def sweep() -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         for path in NETNS.glob("vt*-*"):
-            named = re.fullmatch(r"vt(\d+)-(\d+[a-d]|probe|firewall)", path.name)
+            named = re.fullmatch(r"vt(\d+)-(\d+[a-h]|probe|firewall)", path.name)
             if named and not Path(f"/proc/{named[1]}").exists():
                 namespaces.remove(path.name)
     finally:

@@ -1,0 +1,230 @@
+"""`vpntun -a`: the devices of both ends are one Ethernet, over either carrier.
+
+    a  tap11  ==== vpntun, over 10.0.0.1 and 10.0.0.2 ====  tap3  b
+
+The tests of a carrier share one pair, which each leaves as it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.netns.datagrams import LOST
+from tests.netns.lab import STARTED, Daemon, Lab, Machine, until
+from tests.netns.taps import (
+    EVERYBODY,
+    OURS,
+    THEIRS,
+    Watcher,
+    frame,
+    link_local,
+    mac,
+    send,
+    start_taps,
+    status,
+)
+from tests.netns.wireguard import WG_PORT, Keys, start_wireguard
+
+ARP, VLAN, SERVICE_VLAN = 0x0806, 0x8100, 0x88A8
+FULL = 1472
+"""Bytes of a ping that fill a packet of 1,500."""
+NUMBER = 5
+ABOVE = "vlan5"
+
+
+class Pair:
+    """Two ends whose tunnel is up."""
+
+    def __init__(self, lab: Lab, *options: str) -> None:
+        self.lab, self.a, self.b = lab, lab.a, lab.b
+        self.server, self.client = start_taps(lab, *options)
+        self.ours, self.theirs = self.a.address_of(OURS), self.b.address_of(THEIRS)
+        lab.ping(self.a, self.theirs)
+
+    def drops(self, machine: Machine) -> Counter[str]:
+        """What a machine's tunnel has dropped, by reason."""
+        told = status(machine, OURS if machine is self.a else THEIRS)
+        return Counter(told["drops"]) + Counter(told["peers"][0]["drops"])
+
+    def carries(self) -> None:
+        """Assert that both programs run and that frames pass in both directions."""
+        self.lab.ping(self.a, self.theirs)
+        for daemon in (self.server, self.client):
+            assert daemon.running, str(daemon)
+            assert "Traceback" not in daemon.log, str(daemon)
+
+
+@pytest.fixture(scope="module", params=["udp", "tcp"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    lab = Lab(tmp_path_factory.mktemp("taps"))
+    try:
+        yield Pair(lab, "--transport", request.param)
+    finally:
+        lab.close()
+
+
+def whole_ping(machine: Machine, address: str, size: int = FULL) -> None:
+    """Ping without fragments."""
+    done = machine.run("ping", "-n", "-c2", "-i0.1", "-w3", "-Mdo", f"-s{size}", address, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{machine.lab.logs()}"
+
+
+def test_ipv4_works_by_arp_across_the_tunnel(pair: Pair) -> None:
+    pair.a.run("ip", "neigh", "flush", "dev", OURS)
+    watcher = Watcher(pair.b, THEIRS, ARP)
+    pair.lab.ping(pair.a, pair.theirs)
+    ours = mac(pair.a, OURS)
+    assert any(each.startswith(EVERYBODY + ours) for each in watcher.stop())
+    known = pair.a.run("ip", "neigh", "show", pair.theirs, "dev", OURS).stdout
+    assert mac(pair.b, THEIRS).hex(":") in known
+
+
+def test_ipv6_works_by_neighbour_discovery_across_the_tunnel(pair: Pair) -> None:
+    theirs = link_local(pair.b, THEIRS)
+    pair.lab.ping(pair.a, f"{theirs}%{OURS}")
+    known = pair.a.run("ip", "neigh", "show", theirs, "dev", OURS).stdout
+    assert mac(pair.b, THEIRS).hex(":") in known
+    pair.lab.ping(pair.b, pair.a.address_of(OURS, 6))
+
+
+def test_packets_of_1500_bytes_pass_whole_over_a_path_of_1500(pair: Pair) -> None:
+    for machine, device, other in ((pair.a, OURS, pair.theirs), (pair.b, THEIRS, pair.ours)):
+        assert machine.run("cat", f"/sys/class/net/{device}/mtu").stdout == "1500\n"
+        whole_ping(machine, other)
+
+
+def test_tcp_streams_arrive_intact(pair: Pair) -> None:
+    pair.lab.transfer(30_000_000, pair.theirs)
+    pair.lab.transfer(10_000_000, pair.a.address_of(OURS, 6), source=pair.b)
+
+
+def test_datagrams_sent_many_in_a_call_arrive_intact(pair: Pair) -> None:
+    for _ in range(3):
+        receiver = pair.b.popen(sys.executable, "-m", "tests.netns.datagrams", "receive", "5001", "1000")
+        receiver.wait_for("ready")
+        pair.a.run(sys.executable, "-m", "tests.netns.datagrams", "send", pair.theirs, "5001", "1000")
+        if (found := receiver.wait(25)) != LOST:
+            break
+    assert found == 0, f"{receiver}\n{pair.lab.logs()}"
+
+
+def start_vlan(machine: Machine, device: str, address: str) -> Daemon:
+    vlan = machine.popen(sys.executable, "-m", "tests.netns.vlan", device, str(NUMBER), ABOVE)
+    vlan.wait_for("ready")
+    machine.run("ip", "address", "add", f"{address}/24", "dev", ABOVE)
+    return vlan
+
+
+def test_a_vlan_on_top_carries_full_packets_and_streams(pair: Pair) -> None:
+    watcher = Watcher(pair.b, THEIRS, VLAN)
+    vlans = [start_vlan(pair.a, OURS, "10.5.0.1"), start_vlan(pair.b, THEIRS, "10.5.0.2")]
+    whole_ping(pair.a, "10.5.0.2")
+    whole_ping(pair.b, "10.5.0.1")
+    seen = watcher.stop()
+    tag = VLAN.to_bytes(2, "big") + NUMBER.to_bytes(2, "big")
+    assert max(map(len, seen)) == 1518
+    assert {each[12:16] for each in seen} == {tag}
+    pair.lab.transfer(5_000_000, "10.5.0.2")
+    pair.lab.transfer(5_000_000, "10.5.0.1", source=pair.b)
+    for vlan in vlans:
+        assert vlan.running, str(vlan)
+        vlan.stop()
+
+
+def test_frames_of_every_protocol_pass_as_they_are(pair: Pair) -> None:
+    ours, theirs = mac(pair.a, OURS), mac(pair.b, THEIRS)
+    tagged, twice = bytes.fromhex("0007 88b5"), bytes.fromhex("0007 8100 0008 88b5")
+    frames = [
+        *(frame(theirs, ours, bytes(length)) for length in range(6)),
+        frame(EVERYBODY, ours, bytes(range(46))),
+        frame(theirs, ours, b"\xe0\xe0\x03" + b"IPX over LLC", 15),
+        frame(theirs, ours, b"\x42\x42\x03" + bytes(40), 1500),  # an 802.3 length that is wrong
+        frame(theirs, ours, tagged + bytes(1500), VLAN),
+        frame(theirs, ours, twice + bytes(1492), SERVICE_VLAN),
+        frame(theirs, ours, twice[:4] * 3 + twice, VLAN),
+        frame(theirs, ours, bytes(3), 0x0800),  # no IP packet is as short
+        frame(theirs, ours, b"\x65" + bytes(40), 0x86DD),
+        frame(theirs, ours, b"", 0xFFFF),
+        frame(theirs, ours, bytes(1500), 0),
+    ]
+    watcher = Watcher(pair.b, THEIRS, None)
+    cut_off = frame(theirs, ours, tagged[:2], VLAN)  # the kernel there drops it
+    send(pair.a, OURS, cut_off, *frames, last := frame(theirs, ours, b"the last"))
+    assert watcher.saw(last), pair.lab.logs()
+    arrived = watcher.stop()
+    assert [each for each in frames if each not in arrived] == [], pair.lab.logs()
+    pair.carries()
+
+
+def test_frames_against_the_rules_are_dropped_and_counted(pair: Pair) -> None:
+    ours, theirs = mac(pair.a, OURS), mac(pair.b, THEIRS)
+    pair.a.run("ip", "link", "set", OURS, "mtu", "9000")
+    watcher = Watcher(pair.b, THEIRS)
+    group, nobody, jumbo = frame(theirs, EVERYBODY), frame(theirs, bytes(6)), frame(theirs, ours, bytes(8000))
+    send(pair.a, OURS, group, nobody, jumbo, last := frame(theirs, ours, b"the last"))
+    assert watcher.saw(last), pair.lab.logs()
+    assert [each for each in watcher.stop() if each in (group, nobody, jumbo)] == []
+    here, there = pair.drops(pair.a), pair.drops(pair.b)
+    assert here["bad source MAC address"] == 2, pair.lab.logs()
+    assert here["too big for the device"] + there["too big for the device"] == 1, f"{here}, {there}"
+    pair.a.run("ip", "link", "set", OURS, "mtu", "1500")
+    pair.carries()
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_full_packets_and_streams_pass_over_a_path_of_1400(lab: Lab, transport: str) -> None:
+    for machine in lab.machines:
+        machine.run("ip", "link", "set", "veth0", "mtu", "1400")
+    pair = Pair(lab, "--transport", transport)
+    whole_ping(pair.a, pair.theirs)
+    whole_ping(pair.b, pair.ours)
+    lab.transfer(5_000_000, pair.theirs)
+    lab.transfer(5_000_000, pair.ours, source=pair.b)
+    pair.carries()
+
+
+@pytest.mark.parametrize("is_tap", ["server", "client"])
+def test_ends_whose_devices_differ_say_so_once_and_deliver_nothing(lab: Lab, is_tap: str) -> None:
+    kinds = {"server": ["-a"] if is_tap == "server" else [], "client": ["-a"] if is_tap == "client" else []}
+    server = lab.b.vpntun("-s", "-i", THEIRS, "-k", lab.key, *kinds["server"])
+    server.wait_for(STARTED)
+    client = lab.a.vpntun("-c", lab.b.four, "-i", OURS, "-k", lab.key, *kinds["client"])
+    client.wait_for(STARTED)
+    watcher = Watcher(lab.b, THEIRS, None) if is_tap == "server" else Watcher(lab.a, OURS, None)
+    for daemon, own, its in ((server, "TAP", "TUN"), (client, "TUN", "TAP")):
+        if is_tap == "client":
+            own, its = its, own
+        daemon.wait_for(f"has a {its} device, and this end a {own} device")
+    lab.no_ping(lab.a, lab.b.address_of(THEIRS))
+    lab.no_ping(lab.b, lab.a.address_of(OURS))
+    assert watcher.stop() == []
+    for daemon in (server, client):
+        assert daemon.log.count("and this end a") == 1, str(daemon)
+        assert daemon.running
+
+
+@pytest.mark.long
+def test_a_plain_wireguard_gets_no_frames_and_one_line_says_why(lab: Lab, keys: Keys) -> None:
+    start_wireguard(lab, keys)
+    identity = ["--private-key", str(keys.ours.file), "--peer", keys.theirs.public, "--address", "192.168.7.1/24"]
+    daemon = lab.a.vpntun("-c", lab.b.four, "-p", str(WG_PORT), "-a", "-i", OURS, *identity)
+    daemon.wait_for(STARTED)
+    pinging = lab.a.popen("ping", "-n", "-q", "-i0.2", "192.168.7.2")  # HELLOs go with traffic
+    answering = lab.b.popen("ping", "-n", "-q", "-i0.2", "192.168.7.1")  # and count if the peer was heard since
+    assert until(lambda: "WireGuard" in daemon.log, 60), lab.logs()
+    lab.no_ping(lab.a, "192.168.7.2")
+    for ping in (pinging, answering):
+        ping.process.terminate()
+    assert daemon.log.count("WireGuard") == 1, str(daemon)
+    assert daemon.running
+
+
+@pytest.mark.long
+def test_hundreds_of_megabytes_arrive_intact(pair: Pair) -> None:
+    pair.lab.transfer(300_000_000, pair.theirs)
+    pair.lab.transfer(300_000_000, pair.a.address_of(OURS, 6), source=pair.b)
+    pair.carries()
