@@ -125,6 +125,7 @@ class _Daemon:
         stack.callback(lookups.close)
         self._engine = self._make_engine()
         state.mirror = self._engine.mirror
+        state.switch = self._engine.switch
         state.speed_tests = SpeedTests(self._loop, self._engine.seal_buffer)
         self._engine.answers.add(DOCTOR, self._other_ends.answer)
         self._engine.answers.add(SPEED, state.speed_tests.answer)

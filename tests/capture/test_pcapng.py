@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.wire.packets import udp
+from tests.capture.test_describing_frames import ALL, IPV4, arp, frame
+from tests.wire.packets import tcp_superpacket, udp
 from vpntun.capture import pcapng
 
 tshark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
@@ -51,6 +52,25 @@ def test_tshark_reads_interfaces_times_directions_lengths_and_losses(tmp_path: P
     about = subprocess.run(["capinfos", str(path)], check=True, capture_output=True, text=True).stdout
     assert "Number of packets:   4" in about
     assert "rawip" in about.lower() or "Raw IP" in about
+
+
+@tshark
+def test_tshark_reads_frames_with_their_mac_addresses_vlans_and_superpackets(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcapng"
+    frames = [
+        frame(0x0806, arp(1, "10.0.0.1", "10.0.0.2"), to=ALL),
+        frame(IPV4, tcp_superpacket(4, bytes(60_000)), 0x8100_0007),
+    ]
+    path.write_bytes(
+        pcapng.section("vpntun test")
+        + pcapng.interface("office", "tap3: peer A", 65535, pcapng.LINKTYPE_ETHERNET)
+        + b"".join(pcapng.packet(0, AT, each, len(each), pcapng.INBOUND) for each in frames)
+    )
+    names = ("eth.src", "eth.dst", "arp.dst.proto_ipv4", "vlan.id", "tcp.len")
+    assert read(path, *names) == [
+        ["52:54:00:00:00:01", "ff:ff:ff:ff:ff:ff", "10.0.0.2", "", ""],
+        ["52:54:00:00:00:01", "52:54:00:00:00:02", "", "7", "60000"],
+    ]
 
 
 def test_the_length_of_every_block_is_a_multiple_of_four_at_both_of_its_ends() -> None:

@@ -21,7 +21,9 @@ START = pcapng.section("vpntun") + pcapng.interface("office", "", 100)
 def captures(draw: st.DrawFn) -> tuple[bytes, list[CapturedPacket], int]:
     """Return a capture, its packets, and how many were lost."""
     names = draw(st.lists(NAMES, min_size=1, max_size=3))
-    parts = [pcapng.section("vpntun"), *(pcapng.interface(name, "", 100) for name in names)]
+    link_types = [draw(st.sampled_from([pcapng.LINKTYPE_RAW, pcapng.LINKTYPE_ETHERNET])) for _ in names]
+    interfaces = [pcapng.interface(name, "", 100, kind) for name, kind in zip(names, link_types, strict=True)]
+    parts = [pcapng.section("vpntun"), *interfaces]
     packets, lost = [], [0] * len(names)
     for _ in range(draw(st.integers(0, 5))):
         number, at, data = draw(st.integers(0, len(names) - 1)), draw(TIMES), draw(st.binary(max_size=40))
@@ -29,7 +31,8 @@ def captures(draw: st.DrawFn) -> tuple[bytes, list[CapturedPacket], int]:
         length = len(data) + draw(st.integers(0, 9))
         direction = pcapng.OUTBOUND if outbound else pcapng.INBOUND
         parts.append(pcapng.packet(number, at, data, length, direction, before))
-        packets.append(CapturedPacket(names[number], at, outbound, data, length))
+        is_frame = link_types[number] == pcapng.LINKTYPE_ETHERNET
+        packets.append(CapturedPacket(names[number], at, outbound, data, length, is_frame))
         lost[number] += before
     if draw(st.booleans()):
         number, total = draw(st.integers(0, len(names) - 1)), draw(st.integers(0, 99))

@@ -8,12 +8,14 @@ from typing import cast
 
 import pytest
 
+from tests.capture.test_describing_frames import IPV4, frame
 from tests.wire.packets import is_right, tcp, tcp_superpacket, udp, unfinished
 from vpntun.capture.pcapng import SIZE_OF_STATISTICS
 from vpntun.capture.reading import CapturedPacket, CaptureReader
 from vpntun.capture.recording import DESCRIBED_AT_ONCE, MOST_WAITING, Bounds, Recording
 from vpntun.capture.selection import Selection
 from vpntun.link.link import Link
+from vpntun.types import DeviceKind
 
 PACKET = udp(4, b"hello")
 
@@ -33,13 +35,19 @@ def new_link(name: str, key: int = 1) -> Link:
 class Studio:
     """A recording, and what has become of it."""
 
-    def __init__(self, *links: Link, selection: Selection | None = None, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self,
+        *links: Link,
+        selection: Selection | None = None,
+        bounds: Bounds | None = None,
+        kind: DeviceKind = "tun",
+    ) -> None:
         self.now = 1_700_000_000_000_000_000
         self.ends = self.calls = 0
         self.reader = CaptureReader()
         self.size = 0
         self.recording = Recording(
-            "tun3", links, selection or Selection(), bounds or Bounds(), self.count_end, lambda: self.now
+            "tun3", links, selection or Selection(), bounds or Bounds(), self.count_end, lambda: self.now, kind
         )
         self.recording.call_on_more(self.count_call)
 
@@ -201,6 +209,26 @@ def test_the_checksum_of_one_packet_is_finished_in_the_copy_alone(version: int, 
     assert is_right(recorded.data)
     assert recorded.data == packet
     assert bytes(given) == before
+
+
+@pytest.mark.parametrize("tags", [(), (0x8100_0007,)])
+def test_frames_are_recorded_as_such_and_their_checksums_finished_behind_the_header(tags: tuple[int, ...]) -> None:
+    office = new_link("office")
+    studio = Studio(office, selection=Selection(networks=[ip_network("10.1.2.3/32")]), kind="tap")
+    packet = udp(4, b"hello")
+    studio.saw(office, frame(0x0806, bytes(28)))
+    studio.saw(office, frame(IPV4, unfinished(packet, 17, 20), *tags), unfinished=True)
+    [recorded] = studio.read()
+    assert recorded.is_frame
+    assert recorded.data == frame(IPV4, packet, *tags)
+
+
+def test_padding_of_a_frame_is_not_in_the_checksum() -> None:
+    office = new_link("office")
+    studio = Studio(office, kind="tap")
+    packet, padding = udp(4, b"x"), b"padding"
+    studio.saw(office, frame(IPV4, unfinished(packet, 17, 20) + padding), unfinished=True)
+    assert studio.read()[0].data == frame(IPV4, packet + padding)
 
 
 def test_a_superpacket_is_recorded_as_it_is() -> None:

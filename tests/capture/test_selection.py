@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.capture.test_describing_frames import IPV4, frame
 from tests.datapath.ends import ipv6
 from tests.wire.packets import udp
 from vpntun.capture.selection import Selection
@@ -44,3 +45,25 @@ def test_networks_contain_the_addresses_that_the_standard_library_says(
     other = IPv6Address(int(address) ^ (1 << changed))
     packet = ipv6(str(other), "ff00::1")
     assert Selection(networks=[network]).takes(packet) == (other in network or ip_address("ff00::1") in network)
+
+
+@pytest.mark.parametrize("tags", [(), (0x8100_0007,), (0x88A8_0064, 0x8100_0007)])
+def test_of_a_frame_the_ip_packet_behind_header_and_tags_decides(tags: tuple[int, ...]) -> None:
+    ours, theirs = (Selection(networks=[ip_network(each)]) for each in ("10.1.2.3/32", "10.1.2.4/32"))
+    carrying = frame(IPV4, udp(4, b"from 100.64.0.1 to 10.1.2.3"), *tags)
+    assert Selection().takes_frame(carrying)
+    assert ours.takes_frame(carrying)
+    assert not theirs.takes_frame(carrying)
+
+
+@pytest.mark.parametrize(
+    "without", [frame(0x0806, udp(4, b"")), frame(IPV4, b"E"), frame(IPV4, b"\x45" + bytes(50)), frame(0x88B5, b"")]
+)
+def test_a_frame_without_a_whole_ip_packet_is_in_no_network(without: bytes) -> None:
+    assert Selection().takes_frame(without)
+    assert not Selection(networks=[ip_network("0.0.0.0/0"), ip_network("::/0")]).takes_frame(without)
+
+
+@given(st.binary(min_size=14, max_size=80))
+def test_arbitrary_frames_raise_nothing(given: bytes) -> None:
+    Selection(networks=[ip_network("10.0.0.0/8")]).takes_frame(given)

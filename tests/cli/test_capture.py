@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.capture.test_describing_frames import IPV4, frame
 from tests.cli.child_tunnel import answering
 from tests.machine import ordinary_user
 from tests.netns.lab import until
@@ -339,3 +340,9 @@ def test_a_line_has_local_time_direction_and_peer() -> None:
     packet = CapturedPacket("office", AT, True, tcp(6, b"x"), len(tcp(6, b"x")))
     assert line_of(packet)[8:].startswith(".123456 -> office: TCP [fd00::1]:")
     assert time.strftime("%H:%M:%S", time.localtime(AT // 10**9)) == line_of(packet)[:8]
+
+
+def test_a_line_about_a_frame_describes_what_is_inside() -> None:
+    inside = frame(IPV4, udp(4, b"x"), 0x8100_0007)
+    packet = CapturedPacket("office", AT, False, inside, len(inside), is_frame=True)
+    assert " <- office: VLAN 7, UDP 100.64.0.1:" in line_of(packet)

@@ -76,6 +76,42 @@ def test_an_unknown_value_has_no_line() -> None:
     ]
 
 
+MACS: list[dict[str, Any]] = [{"address": f"02:00:00:00:00:{number:02x}", "seconds": number} for number in range(32)]
+ON_TAP = {"device": "tap", "mac": "52:54:00:00:00:01", "bridge": "br0"}
+
+
+def test_a_tap_has_its_mac_and_bridge_and_where_macs_are_in_place_of_allowed_ips() -> None:
+    there = {**PEER, "allowed_ips": [], "allowed_macs": ["02:00:00:00:00:00"], "mac_count": 1, "macs": MACS[:1]}
+    text = list(describe({**STATUS, **ON_TAP, "mac_count": 2, "macs": MACS[1:3], "peers": [there]}))
+    assert [line.strip() for line in text if any(word in line for word in ("device", "mac", "bridge", "ips"))] == [
+        "device: tap",
+        "mac: 52:54:00:00:00:01",
+        "bridge: br0",
+        "macs on this side: 02:00:00:00:00:01, 02:00:00:00:00:02",
+        "allowed macs: 02:00:00:00:00:00",
+        "macs: 02:00:00:00:00:00",
+    ]
+
+
+def test_a_peer_whose_device_carries_something_else_has_a_line_that_says_so() -> None:
+    text = list(describe({**STATUS, "peers": [{**PEER, "device": "tap"}]}))
+    assert "  device: tap, and this end's is tun: no packet passes" in text
+    assert not any("device" in line for line in describe({**STATUS, "peers": [{**PEER, "device": "tun"}]}))
+
+
+def test_of_many_macs_those_seen_last_are_printed_and_the_others_counted() -> None:
+    there = {**PEER, "mac_count": 1234, "macs": MACS}
+    [line] = [line for line in describe({**STATUS, **ON_TAP, "peers": [there]}) if line.startswith("  macs")]
+    assert line == f"  macs: {', '.join(each['address'] for each in MACS[:8])} and 1,226 more"
+
+
+def test_a_tunnel_of_an_older_version_is_a_tun() -> None:
+    new = ("device", "mac", "bridge", "mac_count", "macs")
+    older = {name: value for name, value in STATUS.items() if name not in new}
+    peer = {name: value for name, value in PEER.items() if name not in ("allowed_macs", *new)}
+    assert "\n".join(describe({**older, "peers": [peer]})) == TEXT
+
+
 def test_the_name_that_a_peer_or_the_start_waits_for_is_printed() -> None:
     waiting = {**STATUS, "starting": "the name nx.invalid", "peers": []}
     assert "  starting: waiting for the name nx.invalid" in describe(waiting)

@@ -92,6 +92,7 @@ FULL = peer(
     datagrams_lost=3,
     records_restored=2,
     records_unfinished=1,
+    mac_count=7,
     queue={"packets": 5, "bytes": 600},
     drops={"queue full": 9},
 )
@@ -128,6 +129,7 @@ def test_everything_that_is_known_is_exported_in_base_units() -> None:
         "datagrams_lost_total": 3,
         "records_restored_total": 2,
         "records_unfinished_total": 1,
+        "mac_addresses": 7,
         "queue_packets": 5,
         "queue_bytes": 600,
         "state state=connected": 0,

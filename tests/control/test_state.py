@@ -18,12 +18,16 @@ from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import HookLines, Tunnel
 from vpntun.control.state import PEERS_PER_TURN, TunnelState
 from vpntun.control.status import status_of
+from vpntun.core.mac_table import LOCAL, MacTable
 from vpntun.crypto.keys import KeyPair, format_key
+from vpntun.datapath.switching.switch import Switch
 from vpntun.errors import VpntunError
+from vpntun.link.link import Link
 from vpntun.process.service import RunOptions, Service
 from vpntun.process.start import Start
 from vpntun.runtime.resolver import Lookups
 from vpntun.tun.fake import FakeDevice
+from vpntun.wire.ethernet.mac import mac_text
 
 CALLED = PeerSettings(KeyPair.generate().public, (ip_network("10.0.0.0/24"),), host="office.example", port=1)
 LITERAL = PeerSettings(KeyPair.generate().public, (ip_network("10.0.1.0/24"),), host="192.0.2.1", port=1)
@@ -69,6 +73,19 @@ def test_parts_are_reported_once_they_are_made_and_only_while_they_can_be_asked(
     device.elsewhere = True
     assert state.status()["mtu"] is None
     lookups.close()
+    device.close()
+
+
+def test_a_tap_has_its_mac_address_and_what_its_switch_has_learnt(loop: HandLoop, state: TunnelState) -> None:
+    device = FakeDevice(kind="tap")
+    state.tunnel = replace(state.tunnel, peers=(), device="tap")
+    state.device, table = device, MacTable[Link]()
+    state.switch = cast(Switch, SimpleNamespace(table=table))
+    table.claim(bytes((2, 0, 0, 0, 0, 9)), LOCAL, loop.now)
+    loop.pass_time(7.0)
+    status = state.status()
+    assert (status["device"], status["mac"]) == ("tap", mac_text(device.mac))
+    assert status["macs"] == [{"address": "02:00:00:00:00:09", "seconds": 7}]
     device.close()
 
 

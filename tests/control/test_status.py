@@ -9,19 +9,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from tests.datapath.ends import ALICE, BOB, PSK, End, Wire, ipv4
+from tests.datapath.ends import ALICE, BOB, PSK, End, TwoEnds, Wire, ipv4
 from tests.link.test_link import HERE, THERE, Two
 from tests.machine import HandLoop
 from vpntun import __version__
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.status import state_of, status_of
+from vpntun.core.mac_table import LOCAL, MacTable, OwnSide
 from vpntun.core.wireguard.timers import REKEY_ATTEMPT_TIME
 from vpntun.crypto.keys import format_key
+from vpntun.datapath.switching.learnt import macs_of_ports
+from vpntun.link.link import Link
+from vpntun.types import DeviceKind
 
 DOCS = (Path(__file__).parents[2] / "docs" / "control.rst").read_text()
 WALL = 1_700_000_000.5
@@ -48,7 +52,9 @@ SETTINGS = PeerSettings(
 TUNNEL = Tunnel("tun3", ALICE, (SETTINGS,), 55555, "auto", relay=True)
 
 
-def reported(two: Two, wall: float = WALL, *, starting: str | None = None, tunnel: Tunnel = TUNNEL) -> dict[str, Any]:
+def reported(
+    two: Two, wall: float = WALL, *, starting: str | None = None, tunnel: Tunnel = TUNNEL, **of_a_tap: Any
+) -> dict[str, Any]:
     """Return Alice's status as a client receives it. `starting`: what the start waits for, before there are links."""
     status = status_of(
         tunnel,
@@ -60,6 +66,7 @@ def reported(two: Two, wall: float = WALL, *, starting: str | None = None, tunne
         drops={"unknown peer": 2},
         uptime=60.5,
         clock=lambda: wall,
+        **of_a_tap,
     )
     taken: dict[str, Any] = json.loads(json.dumps(status))
     return taken
@@ -105,11 +112,27 @@ def test_the_tunnel_is_reported_as_configured(two: Two) -> None:
         "listen_port": 55555,
         "waits": "auto",
         "mtu": 1420,
+        "device": "tun",
+        "mac": None,
+        "bridge": None,
+        "mac_count": None,
+        "macs": None,
         "addresses": ["10.0.0.1/24"],
         "relay": True,
         "dscp": False,
         "drops": {"unknown peer": 2},
     }
+
+
+@pytest.mark.parametrize(("own", "its"), [("tap", "tap"), ("tun", "tap"), ("tap", "tun")])
+def test_what_the_device_of_a_vpntun_carries_is_reported(loop: HandLoop, own: DeviceKind, its: DeviceKind) -> None:
+    ends = TwoEnds(End(ALICE, loop, kind=own), End(BOB, loop, kind=its))
+    two = Two.__new__(Two)
+    two.alice = ends.alice
+    assert peer_of(two)["device"] is None
+    ends.wire.shake_hands()
+    assert peer_of(two)["device"] == its
+    ends.close()
 
 
 def test_without_a_private_key_no_public_key_is_reported_and_no_peer_is_connecting(two: Two) -> None:
@@ -142,6 +165,7 @@ def test_only_the_configuration_is_known_before_the_first_handshake(two: Two) ->
         "data_verified": False,
         "data_verified_for": 0,
         "allowed_ips": ["10.0.0.0/24", "fd00::/64"],
+        "allowed_macs": [],
         "received_bytes": 0,
         "sent_bytes": 0,
         "persistent_keepalive": 25.0,
@@ -238,6 +262,36 @@ def test_queued_and_dropped_packets_are_reported(met: Two) -> None:
         "source not allowed": 3,
         "queue late": 2,
     }
+
+
+ON_TAP = replace(SETTINGS, allowed=(), allowed_macs=(bytes(5) + b"a",))
+TAP = replace(TUNNEL, relay=False, device="tap", bridge="br0", peers=(ON_TAP,))
+
+
+def test_a_tap_has_its_mac_its_bridge_and_the_addresses_that_were_learnt_at_each_side(two: Two) -> None:
+    link, table = two.alice.link, MacTable[Link]()
+    table.pin(b"\x02own!!")
+    claims: list[tuple[Link | Literal[OwnSide.LOCAL], float]] = [(link, 1.0), (LOCAL, 2.0), (link, 9.5)]
+    for number, (port, at) in enumerate(claims):
+        table.claim(bytes((2, 0, 0, 0, 0, number)), port, at)
+    status = reported(two, tunnel=TAP, mac=b"\x02own!!", macs=macs_of_ports(table, 11.0))
+    assert (status["device"], status["mac"], status["bridge"]) == ("tap", "02:6f:77:6e:21:21", "br0")
+    own = [{"address": "02:00:00:00:00:01", "seconds": 9}, {"address": "02:6f:77:6e:21:21", "seconds": 0}]
+    assert (status["mac_count"], sorted(status["macs"], key=lambda each: str(each["address"]))) == (2, own)
+    [peer] = status["peers"]
+    assert (peer["allowed_ips"], peer["allowed_macs"]) == ([], ["00:00:00:00:00:61"])
+    assert peer["mac_count"] == 2
+    assert peer["macs"] == [
+        {"address": "02:00:00:00:00:02", "seconds": 1},
+        {"address": "02:00:00:00:00:00", "seconds": 10},
+    ]
+
+
+def test_a_peer_at_which_nothing_was_learnt_has_none_and_on_a_tun_it_is_not_known(two: Two) -> None:
+    [peer] = reported(two, tunnel=TAP, macs={})["peers"]
+    assert (peer["mac_count"], peer["macs"]) == (0, [])
+    [peer] = reported(two)["peers"]
+    assert (peer["mac_count"], peer["macs"]) == (None, None)
 
 
 # The state

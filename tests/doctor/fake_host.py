@@ -14,12 +14,15 @@ from vpntun.types import IpAddress
 
 @dataclass
 class FakeHost:
-    """`devices`: the MTU of each; those named in `tunnels` are other tunnels. `has`: addresses by device. `leads`: the
-    device of each network, of which the longest counts, as in the main table; `marked`: the same for marked packets.
+    """`devices`: the MTU of each; those named in `tunnels` are other tunnels, and those in `down` are down. `bridges`:
+    the ports of each bridge. `has`: addresses by device. `leads`: the device of each network, of which the longest
+    counts, as in the main table; `marked`: the same for marked packets.
     """
 
     devices: dict[str, int] = field(default_factory=lambda: {"eth0": 1500})
     tunnels: tuple[str, ...] = ()
+    bridges: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    down: tuple[str, ...] = ()
     has: dict[str, tuple[str, ...]] = field(default_factory=dict)
     leads: dict[str, str] = field(default_factory=lambda: {"0.0.0.0/0": "eth0", "::/0": "eth0"})
     marked: dict[str, str] | None = None
@@ -28,10 +31,18 @@ class FakeHost:
     legacy: bool = False
 
     def links(self) -> list[Link]:
+        numbers = {name: number for number, name in enumerate(self.devices, 1)}
+        masters = {port: numbers[bridge] for bridge, ports in self.bridges.items() for port in ports}
         return [
-            Link(number, name, IFF_UP | (IFF_NOARP if name in self.tunnels else 0), mtu, "tun" * (name in self.tunnels))
-            for number, (name, mtu) in enumerate(self.devices.items(), 1)
+            Link(numbers[name], name, self._flags(name), mtu, self._kind(name), master=masters.get(name, 0))
+            for name, mtu in self.devices.items()
         ]
+
+    def _flags(self, name: str) -> int:
+        return (0 if name in self.down else IFF_UP) | (IFF_NOARP if name in self.tunnels else 0)
+
+    def _kind(self, name: str) -> str:
+        return "tun" if name in self.tunnels else "bridge" if name in self.bridges else ""
 
     def addresses(self) -> list[InterfaceAddress]:
         found = [(device, ip_interface(each)) for device, all_of in self.has.items() for each in all_of]

@@ -20,7 +20,13 @@ def peer(*allowed: str, at: str | None = None, name: str = "office", **fields: A
     )
 
 
+def tap(*peers: Peer, **fields: Any) -> Subject:
+    """Make a tunnel that runs on tap3 and is to be in the bridge br0."""
+    given = {"interface": "tap3", "device": "tap", "mtu": 1500, "table": "off", "bridge": "br0", **fields}
+    return tunnel(*peers, addresses=(), **given)
+
+
 def tunnel(*peers: Peer, addresses: tuple[str, ...] = ("10.9.0.1/24",), **fields: Any) -> Subject:
     """Make a tunnel that runs on tun3, with routes for all allowed IPs."""
-    given = {"is_running": True, "mtu": 1400, "table": "auto", **fields}
-    return Subject("tun3", addresses=tuple(map(ip_interface, addresses)), peers=peers, **given)
+    given = {"interface": "tun3", "is_running": True, "mtu": 1400, "table": "auto", **fields}
+    return Subject(addresses=tuple(map(ip_interface, addresses)), peers=peers, **given)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.doctor.fake_host import FakeHost
-from tests.doctor.subjects import peer, tunnel
+from tests.doctor.subjects import peer, tap, tunnel
 from tests.doctor.test_ruleset import ACCEPT, DPORT, chain, meta
 from vpntun.doctor.finding import Finding
 from vpntun.doctor.forwarding import examine_filter, examine_firewall, examine_forwarding
@@ -54,6 +54,15 @@ def test_a_kernel_that_should_forward_and_does_not_is_a_warning(subject: Subject
     assert "sysctl -w net.ipv4.ip_forward=1" in finding.remedy
     assert ("Relay" in finding.remedy) == relay
     assert only(examine_forwarding(subject, FakeHost(settings=FORWARD))).verdict == "ok"
+
+
+def test_frames_of_a_tap_are_not_forwarded_by_the_kernel_but_the_port_has_to_be_open() -> None:
+    strict = FakeHost(settings={**FORWARD, "net/ipv4/conf/all/rp_filter": 1}, rules=chain(hook="forward"))
+    subject = tap(peer(name="one"), peer(name="other"), port=55555, carriers=("udp",))
+    assert list(examine_forwarding(subject, strict)) == []
+    assert list(examine_filter(subject, strict)) == []
+    assert only(examine_firewall(subject, strict)).verdict == "ok"
+    assert only(examine_firewall(subject, FakeHost(rules=chain()))).verdict == "failed"
 
 
 def test_each_ip_version_is_forwarded_by_itself() -> None:

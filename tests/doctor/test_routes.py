@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from tests.doctor.fake_host import FakeHost
-from tests.doctor.subjects import peer, tunnel
+from tests.doctor.subjects import peer, tap, tunnel
 from vpntun.doctor.finding import Finding
 from vpntun.doctor.routes import examine_default, examine_endpoints, examine_mtu, examine_overlaps
 
@@ -161,6 +161,17 @@ def test_a_packet_to_a_plain_wireguard_has_to_fit_one_datagram(
     assert finding.verdict == verdict
     if verdict == "warning":
         assert str(1500 - (80 if ":" in at else 60)) in finding.remedy
+
+
+@pytest.mark.parametrize(("mtu", "text"), [(1421, "fit eth0"), (1422, "leave eth0 in several datagrams")])
+def test_a_frame_takes_its_header_and_a_record_and_never_has_to_fit_one_datagram(mtu: int, text: str) -> None:
+    finding = only(examine_mtu(tap(peer(at="203.0.113.2"), mtu=mtu), FakeHost()))
+    assert finding.verdict == "ok"
+    assert text in finding.text
+
+
+def test_a_device_in_a_bridge_has_no_networks_that_could_overlap() -> None:
+    assert list(examine_overlaps(tap(peer()), FakeHost())) == []
 
 
 def test_the_mtu_of_a_device_that_is_not_there_is_not_checked() -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.doctor.subjects import peer, tunnel
-from vpntun.doctor.running import REASONS, examine_device, examine_drops
+from tests.doctor.subjects import peer, tap, tunnel
+from vpntun.doctor.running import REASONS, examine_device, examine_drops, examine_kinds
 
 DOCS = (Path(__file__).parents[2] / "docs" / "control.rst").read_text()
 
 
 def test_every_reason_is_documented() -> None:
     [rows] = re.findall(r"^\.\. reasons\n\n=.*\n.*\n=.*\n((?:.+\n)+?)=", DOCS, re.MULTILINE)
-    assert REASONS.keys() <= {row[:23].strip() for row in rows.splitlines()}
+    assert REASONS.keys() <= {row.split("  ")[0] for row in rows.splitlines()}
 
 
 @pytest.mark.parametrize("reason", list(REASONS))
@@ -42,6 +42,22 @@ def test_drops_of_nobody_are_named_too() -> None:
     assert "not configured here (2 times)" in unknown.text
     assert "a handshake of a peer had" in old.text
     assert "vpntun reset tun3 PEER" in old.remedy
+
+
+def test_frames_that_came_back_to_this_side_are_not_said_to_come_from_a_peer() -> None:
+    (finding,) = examine_drops(tap(peer(), drops={"frame came back": 4}))
+    assert finding.text.startswith("frames came in from this side although")
+    assert "stp_state 1" in finding.remedy
+
+
+def test_devices_of_different_kinds_are_a_fault_and_those_of_one_kind_are_not_mentioned() -> None:
+    (finding,) = examine_kinds(tap(peer(name="laptop", device="tun"), peer(device="tap"), peer()))
+    assert (finding.verdict, finding.text) == (
+        "failed",
+        "laptop has a TUN device, and this end a TAP device: nothing passes",
+    )
+    (finding,) = examine_kinds(tunnel(peer(name="laptop", device="tap")))
+    assert finding.text.startswith("laptop has a TAP device")
 
 
 def test_a_name_in_a_command_is_quoted() -> None:

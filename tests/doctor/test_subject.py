@@ -32,6 +32,15 @@ def test_a_running_tunnel() -> None:
     assert peer.drops["queue full"] == 12
 
 
+def test_a_running_tunnel_with_a_tap_and_one_of_a_version_that_has_none() -> None:
+    status = {**STATUS, "device": "tap", "bridge": "br0", "peers": [{**PEER, "device": "tun"}]}
+    subject = of_running(status, FACTS)
+    assert (subject.device, subject.bridge, subject.peers[0].device) == ("tap", "br0", "tun")
+    older = {name: value for name, value in STATUS.items() if name not in ("device", "bridge")}
+    subject = of_running({**older, "peers": [{k: v for k, v in PEER.items() if k != "device"}]}, FACTS)
+    assert (subject.device, subject.bridge, subject.peers[0].device) == ("tun", None, None)
+
+
 def test_a_running_tunnel_that_says_little() -> None:
     quiet = {**PEER, "name": "", "endpoint": "[fe80::1%eth0]:55555"}
     subject = of_running({**STATUS, "waits": None, "peers": [quiet]}, {})
@@ -76,3 +85,8 @@ def test_a_file() -> None:
     ]
     assert subject.full == [4]
     assert subject.routed[0] == ip_network("10.9.0.0/24")
+
+
+def test_a_file_of_a_tap() -> None:
+    subject = of_file(Tunnel("tap3", KeyPair.generate(), (), None, None, device="tap", bridge="br0"))
+    assert (subject.device, subject.bridge, subject.mtu) == ("tap", "br0", 1500)

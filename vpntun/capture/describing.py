@@ -1,4 +1,4 @@
-"""Packets in one readable line each: protocol, addresses, ports, flags and lengths.
+"""IP packets in one readable line each: protocol, addresses, ports, flags and lengths.
 
     TCP 10.0.0.1:40000 > 10.0.0.2:5201 [SYN, ACK], seq 1, ack 2, win 64240, 0 bytes
     UDP [fd00::1]:40000 > [fd00::2]:53, 32 bytes
@@ -62,7 +62,7 @@ def describe(packet: bytes, length: int) -> str:
     try:
         return _described(packet, length)
     except BadPacket:
-        return f"malformed, {_bytes(length)}"
+        return f"malformed, {bytes_text(length)}"
 
 
 def _described(packet: bytes, length: int) -> str:
@@ -84,7 +84,7 @@ def _described(packet: bytes, length: int) -> str:
     addresses = socket.inet_ntop(family, source), socket.inet_ntop(family, destination)
     if offset:
         where = " > ".join(addresses)
-        return f"{_name(protocol)} {where} fragment at {offset}, {_bytes(total - start)}"
+        return f"{_name(protocol)} {where} fragment at {offset}, {bytes_text(total - start)}"
     about = _about(packet, protocol, start, total - start, addresses)
     return f"{about}, first fragment" if is_fragment else about
 
@@ -99,15 +99,15 @@ def _about(packet: bytes, protocol: int, start: int, size: int, addresses: tuple
         shown = ", ".join(name for bit, name in enumerate(FLAGS) if flags >> bit & 1)
         behind = f", ack {acknowledged}" if flags & 0x10 else ""
         where = _between(addresses, first, second)
-        return f"TCP {where} [{shown}], seq {sequence}{behind}, win {window}, {_bytes(size - header)}"
+        return f"TCP {where} [{shown}], seq {sequence}{behind}, win {window}, {bytes_text(size - header)}"
     if protocol == UDP:
         first, second, _ = _read(_UDP, packet, start)
         if size < _UDP.size:
             raise BadPacket("malformed")
-        return f"UDP {_between(addresses, first, second)}, {_bytes(size - _UDP.size)}"
+        return f"UDP {_between(addresses, first, second)}, {bytes_text(size - _UDP.size)}"
     where = f"{_name(protocol)} {' > '.join(addresses)}"
     if protocol not in (ICMP, ICMPV6):
-        return f"{where}, {_bytes(size)}"
+        return f"{where}, {bytes_text(size)}"
     if size < 4 or len(packet) < start + 2:
         raise BadPacket("malformed")
     kind, code = packet[start], packet[start + 1]
@@ -117,7 +117,7 @@ def _about(packet: bytes, protocol: int, start: int, size: int, addresses: tuple
     else:
         code_or_echo = f", code {code}" if code else ""
     name = (TYPES if protocol == ICMP else TYPES_V6).get(kind, f"type {kind}")
-    return f"{where} {name}{code_or_echo}, {_bytes(size)}"
+    return f"{where} {name}{code_or_echo}, {bytes_text(size)}"
 
 
 def _behind_extensions(packet: bytes, protocol: int, start: int) -> tuple[int, int, int, bool]:
@@ -148,5 +148,6 @@ def _name(protocol: int) -> str:
     return {TCP: "TCP", UDP: "UDP"}.get(protocol) or NAMES.get(protocol) or f"protocol {protocol}"
 
 
-def _bytes(count: int) -> str:
+def bytes_text(count: int) -> str:
+    """Write a number of bytes with its unit."""
     return "1 byte" if count == 1 else f"{count} bytes"

@@ -2,8 +2,8 @@
 
     section header    once, at the start
     interface         one for each peer: its name is the peer's. All have the same snapshot length, as libpcap demands
-    packet            an enhanced packet block of LINKTYPE_RAW: an IP packet, its direction, and how many of the same
-                      interface were lost before it
+    packet            an enhanced packet block: an IP packet (LINKTYPE_RAW) or an Ethernet frame (LINKTYPE_ETHERNET), as
+                      its interface says; its direction, and how many of the same interface were lost before it
     statistics        one for each interface, at the end: how many packets there were, and how many of them were lost
 
 Everything is in little-endian order, and times are nanoseconds since 1970.
@@ -18,7 +18,7 @@ from vpntun.wire.message import Buffer
 
 SECTION, INTERFACE, STATISTICS, PACKET = 0x0A0D0D0A, 1, 5, 6
 BYTE_ORDER, VERSION, LENGTH_UNKNOWN = 0x1A2B3C4D, (1, 0), -1
-LINKTYPE_RAW = 101
+LINKTYPE_ETHERNET, LINKTYPE_RAW = 1, 101
 
 SECTION_APPLICATION = 4
 NAME, DESCRIPTION, RESOLUTION = 2, 3, 9
@@ -56,10 +56,10 @@ def section(application: str) -> bytes:
     return _block(SECTION, body, [(SECTION_APPLICATION, _text(application))])
 
 
-def interface(name: str, description: str, snaplen: int) -> bytes:
+def interface(name: str, description: str, snaplen: int, link_type: int = LINKTYPE_RAW) -> bytes:
     """Return the block of an interface. `snaplen`: the most bytes of a packet that are written."""
     options = [(NAME, _text(name)), (DESCRIPTION, _text(description)), (RESOLUTION, bytes((NANOSECONDS,)))]
-    return _block(INTERFACE, INTERFACE_BODY.pack(LINKTYPE_RAW, 0, snaplen), options)
+    return _block(INTERFACE, INTERFACE_BODY.pack(link_type, 0, snaplen), options)
 
 
 def packet(interface: int, at: int, data: Buffer, length: int, direction: int, lost: int = 0) -> bytes:

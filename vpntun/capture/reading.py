@@ -19,6 +19,7 @@ from vpntun.capture.pcapng import (
     FLAGS,
     INTERFACE,
     INTERFACE_BODY,
+    LINKTYPE_ETHERNET,
     LOST,
     LOST_BEFORE,
     NAME,
@@ -37,13 +38,17 @@ LARGEST_BLOCK = 1 << 20
 
 
 class CapturedPacket(NamedTuple):
-    """A packet of a capture. `at`: nanoseconds since 1970. `length`: its own; of its bytes `data` were written."""
+    """A packet of a capture. `at`: nanoseconds since 1970. `length`: its own; of its bytes `data` were written.
+
+    `is_frame`: it is an Ethernet frame, not an IP packet.
+    """
 
     peer: str
     at: int
     outbound: bool
     data: bytes
     length: int
+    is_frame: bool = False
 
 
 class CaptureReader:
@@ -53,6 +58,7 @@ class CaptureReader:
         self.packets = 0
         self._waiting = bytearray()
         self._peers: list[str] = []
+        self._link_types: list[int] = []
         self._lost: list[int] = []
         self._has_begun = False
 
@@ -90,6 +96,7 @@ class CaptureReader:
             _need(body, INTERFACE_BODY.size)
             name = dict(_options(body[INTERFACE_BODY.size :])).get(NAME, b"")
             self._peers.append(name.decode(errors="replace"))
+            self._link_types.append(INTERFACE_BODY.unpack_from(body)[0])
             self._lost.append(0)
         elif kind == STATISTICS:
             _need(body, STATISTICS_BODY.size)
@@ -113,7 +120,8 @@ class CaptureReader:
         self.packets += 1
         direction = int.from_bytes(options.get(FLAGS, b""), "little") & DIRECTION
         data = body[PACKET_BODY.size : end]
-        return CapturedPacket(self._peers[number], high << 32 | low, direction == OUTBOUND, data, length)
+        is_frame = self._link_types[number] == LINKTYPE_ETHERNET
+        return CapturedPacket(self._peers[number], high << 32 | low, direction == OUTBOUND, data, length, is_frame)
 
     def _known(self, number: int) -> int:
         if number >= len(self._peers):

@@ -19,8 +19,10 @@ from vpntun.capture.selection import Selection
 from vpntun.crypto.keys import format_key, shortened
 from vpntun.errors import BadPacket
 from vpntun.link.link import Link
-from vpntun.types import NEVER
+from vpntun.types import NEVER, DeviceKind
 from vpntun.wire.checksum import TCP, UDP_CHECKSUM, finish_transport
+from vpntun.wire.ethernet.frame import ip_at
+from vpntun.wire.ip import length_of
 from vpntun.wire.message import Buffer
 from vpntun.wire.transport_header import TCP_CHECKSUM, shape_of
 
@@ -53,7 +55,10 @@ class _Source:
 
 
 class Recording:
-    """One capture of the tunnel `interface`. `clock`: nanoseconds since 1970. `on_end` is called once."""
+    """One capture of the tunnel `interface`, whose device carries what `kind` says.
+
+    `on_end` is called once. `clock`: nanoseconds since 1970.
+    """
 
     def __init__(
         self,
@@ -63,10 +68,13 @@ class Recording:
         bounds: Bounds,
         on_end: Callable[[Recording], None],
         clock: Callable[[], int] = time.time_ns,
+        kind: DeviceKind = "tun",
     ) -> None:
         self.ended = False
         self._interface = interface
+        self._is_of_frames = kind == "tap"
         self._selection = selection
+        self._takes = selection.takes_frame if self._is_of_frames else selection.takes
         self._bounds = bounds
         self._on_end = on_end
         self._on_more: Callable[[], None] = _do_nothing
@@ -86,7 +94,7 @@ class Recording:
     def saw(self, link: Link, packet: Buffer, *, outbound: bool, unfinished: bool) -> None:
         """Record a packet, if it is selected. `unfinished`: it is one packet, and its checksum is unfinished."""
         source = self._sources[link] if link in self._sources else self._source_of(link)
-        if source is None or self.ended or not self._selection.takes(packet):
+        if source is None or self.ended or not self._takes(packet):
             return
         copy = packet[: self._bounds.snaplen]
         if self._waiting + len(copy) + pcapng.MOST_AROUND_A_PACKET + len(source.block) > MOST_WAITING:
@@ -95,7 +103,7 @@ class Recording:
             source.lost_lately += 1
             return
         if unfinished and len(copy) == len(packet):
-            copy = _finished(copy)
+            copy = _finished(copy, ip_at(copy) if self._is_of_frames else 0)
         blocks = self._blocks(source, copy, len(packet), pcapng.OUTBOUND if outbound else pcapng.INBOUND)
         if self._fits(source, sum(map(len, blocks))):
             source.seen += 1
@@ -137,7 +145,8 @@ class Recording:
             key = format_key(link.peer.public)
             name = link.name or f"peer {shortened(key)}"
             description = f"{self._interface}: peer {key}"
-            source = _Source(pcapng.interface(name, description, self._bounds.snaplen))
+            link_type = pcapng.LINKTYPE_ETHERNET if self._is_of_frames else pcapng.LINKTYPE_RAW
+            source = _Source(pcapng.interface(name, description, self._bounds.snaplen, link_type))
         self._sources[link] = source
         return source
 
@@ -181,12 +190,17 @@ def _do_nothing() -> None:
     pass
 
 
-def _finished(packet: Buffer) -> Buffer:
-    """Return a copy of a TCP or UDP packet with its checksum finished, or the packet itself if it is neither."""
+def _finished(packet: Buffer, lead: int) -> Buffer:
+    """Return a copy of a TCP or UDP packet with its checksum finished, or the packet itself if it is neither.
+
+    `lead`: bytes of the Ethernet header before the IP packet.
+    """
     copy = bytearray(packet)
+    inside = memoryview(copy)[lead:]
     try:
-        protocol, start, _ = shape_of(copy, len(copy))
+        inside = inside[: length_of(inside)]
+        protocol, start, _ = shape_of(inside, len(inside))
     except BadPacket:
         return packet
-    finish_transport(copy, start, TCP_CHECKSUM if protocol == TCP else UDP_CHECKSUM)
+    finish_transport(inside, start, TCP_CHECKSUM if protocol == TCP else UDP_CHECKSUM)
     return copy

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from vpntun.errors import BadPacket
 from vpntun.types import Network
-from vpntun.wire.ip import destination_of, source_of
+from vpntun.wire.ethernet.frame import ip_at
+from vpntun.wire.ip import destination_of, length_of, source_of
 from vpntun.wire.message import Buffer
 
 
@@ -31,3 +33,13 @@ class Selection:
         return any(
             size == length and network in (first & mask, second & mask) for length, network, mask in self._networks
         )
+
+    def takes_frame(self, frame: Buffer) -> bool:
+        """Return whether an Ethernet frame carries a packet from or for one of the networks. Untrusted bytes."""
+        if not self._networks:
+            return True
+        packet = frame[ip_at(frame) :]
+        try:
+            return len(packet) < len(frame) and self.takes(packet[: length_of(packet)])
+        except BadPacket:
+            return False

@@ -19,6 +19,7 @@ from types import FrameType
 import click
 
 from vpntun.capture.describing import describe
+from vpntun.capture.describing_frames import describe_frame
 from vpntun.capture.reading import CapturedPacket, CaptureReader
 from vpntun.control.client import ControlClient
 from vpntun.errors import BadPacket, VpntunError
@@ -80,7 +81,8 @@ def line_of(packet: CapturedPacket) -> str:
     at = datetime.fromtimestamp(packet.at // NANOSECONDS)
     arrow = "->" if packet.outbound else "<-"
     when = f"{at:%H:%M:%S}.{packet.at % NANOSECONDS // 1000:06d}"
-    return escape(f"{when} {arrow} {packet.peer}: {describe(packet.data, packet.length)}")
+    what = (describe_frame if packet.is_frame else describe)(packet.data, packet.length)
+    return escape(f"{when} {arrow} {packet.peer}: {what}")
 
 
 def _target(bounds: dict[str, object]) -> str:

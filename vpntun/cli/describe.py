@@ -19,6 +19,8 @@ FIELDS_OF_THE_STATES = (
     *("carrier_up", "carrier_up_for", "carrier_reason", "carrier_reason_for", "handshake_fresh", "handshake_fresh_for"),
     *("data_verified", "data_verified_for", "data_verified_age", "data_unanswered_for"),
 )
+MOST_MACS = 8
+"""MAC addresses of one end that are printed."""
 UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
@@ -29,10 +31,14 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
         {
             "public key": status["public_key"] or "(none: there is no private key)",
             "listening port": status["listen_port"],
+            "device": "tap" if is_tap(status) else None,
+            "mac": status.get("mac"),
+            "bridge": status.get("bridge"),
             "mtu": status["mtu"],
             "addresses": ", ".join(status["addresses"]),
             "relay": "from peer to peer" if status["relay"] else None,
             "up for": duration_text(status["uptime"]),
+            "macs on this side": macs_text(status),
             "starting": status["starting"] and f"waiting for {status['starting']}",
             "dropped": _drops(status["drops"]),
         }
@@ -40,10 +46,21 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
     for peer in status["peers"]:
         yield ""
         yield f"peer: {peer['public_key']}"
-        yield from _titled(_peer(with_states(peer)))
+        yield from _titled(_device(status, peer) | _peer(with_states(peer), is_on_tap=is_tap(status)))
 
 
-def _peer(peer: Mapping[str, Any]) -> dict[str, Any]:
+def is_tap(status: Mapping[str, Any]) -> bool:
+    """Whether the tunnel carries Ethernet frames. One that was started by an older version does not."""
+    return bool(status.get("device") == "tap")
+
+
+def _device(status: Mapping[str, Any], peer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line about the peer's device if it carries something else than this end's."""
+    there, here = peer.get("device"), status.get("device")
+    return {"device": f"{there}, and this end's is {here}: no packet passes"} if there not in (None, here) else {}
+
+
+def _peer(peer: Mapping[str, Any], *, is_on_tap: bool) -> dict[str, Any]:
     interval, seconds, loss = (peer[name] for name in ("persistent_keepalive", "round_trip", "loss"))
     exchanged = f"{size_text(peer['received_bytes'])} received, {size_text(peer['sent_bytes'])} sent"
     return {
@@ -54,7 +71,7 @@ def _peer(peer: Mapping[str, Any]) -> dict[str, Any]:
         "handshake": handshake_text(peer),
         "data": data_text(peer),
         "state": _state(peer["state"], peer["unresolved"]),
-        "allowed ips": ", ".join(peer["allowed_ips"]) or "(none)",
+        **(_macs(peer) if is_on_tap else {"allowed ips": ", ".join(peer["allowed_ips"]) or "(none)"}),
         "latest handshake": ago_text(peer["latest_handshake_age"]),
         "latest received": ago_text(peer["latest_received_age"]),
         "transfer": exchanged if peer["received_bytes"] or peer["sent_bytes"] else None,
@@ -70,6 +87,17 @@ def _peer(peer: Mapping[str, Any]) -> dict[str, Any]:
         "queue": _queue(**peer["queue"]),
         "dropped": _drops(peer["drops"]),
     }
+
+
+def _macs(peer: Mapping[str, Any]) -> dict[str, str | None]:
+    return {"allowed macs": ", ".join(peer["allowed_macs"]), "macs": macs_text(peer)}
+
+
+def macs_text(where: Mapping[str, Any]) -> str | None:
+    """Write the MAC addresses learnt at a peer or on this side, those seen last first; None if there is none."""
+    shown = [each["address"] for each in (where.get("macs") or ())[:MOST_MACS]]
+    more = (where.get("mac_count") or 0) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "") or None
 
 
 def faults_of(peers: Sequence[Mapping[str, Any]]) -> tuple[list[str], int]:

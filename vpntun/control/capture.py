@@ -79,7 +79,8 @@ class Captures:
             raise _CannotCapture(f"{interface} is still being set up: capture later")
         if len(self._running) >= MOST_CAPTURES:
             raise _CannotCapture(f"{MOST_CAPTURES} captures of {interface} are running, which is the most: end one")
-        recording = Recording(interface, self._links(), selection, bounds, self._ended)
+        kind = self._state.tunnel.device
+        recording = Recording(interface, self._links(), selection, bounds, self._ended, kind=kind)
         self._running.append(recording)
         mirror.show(recording)
         notice("a capture of the packets in the tunnel has begun")

@@ -65,6 +65,7 @@ GAUGES: Mapping[str, tuple[str, Value]] = {
     ),
     "span_datagrams": ("Datagrams that a record to the peer may take at present", _field("span")),
     "protected": ("Whether parities are sent with the records to the peer now", _field("protected")),
+    "mac_addresses": ("MAC addresses learnt at the peer, on a TAP device", _field("mac_count")),
     "queue_packets": ("Packets that wait to be sent to the peer", _in_queue("packets")),
     "queue_bytes": ("Size of the packets that wait to be sent to the peer", _in_queue("bytes")),
 }

@@ -22,6 +22,8 @@ from vpntun.control.status import status_of
 from vpntun.control.verify import verify
 from vpntun.datapath.links import Links
 from vpntun.datapath.mirror import Mirror
+from vpntun.datapath.switching.learnt import MacsOfPorts, macs_of_ports
+from vpntun.datapath.switching.switch import Switch
 from vpntun.errors import DeviceError, VpntunError
 from vpntun.link.link import Link
 from vpntun.process.start import Start
@@ -47,7 +49,8 @@ class TunnelState:
     mark         the mark of what the tunnel sends, 0 for none
     lookups      the look-ups of the peers' names; None before they begin
     links        the links, once there is one for each peer
-    mirror          where packets are captured; None before there is an engine
+    mirror       where packets are captured; None before there is an engine
+    switch       the switch of a TAP device; None on a TUN device, and before there is an engine
     speed_tests  the speed tests of the links; None before the engine is made
     is_running   whether the tunnel has been set up and its loop runs
     """
@@ -62,6 +65,7 @@ class TunnelState:
         self.lookups: Lookups | None = None
         self.links: Links | None = None
         self.mirror: Mirror | None = None
+        self.switch: Switch | None = None
         self.speed_tests: SpeedTests | None = None
         self.is_running = False
         self._loop = loop
@@ -106,6 +110,8 @@ class TunnelState:
             addresses=self.addresses,
             drops=self._drops,
             uptime=self._loop.now - self._began,
+            mac=self._mac(),
+            macs=self._macs(),
         )
 
     def lines_for_wg(self) -> Iterator[str]:
@@ -151,3 +157,11 @@ class TunnelState:
         with suppress(DeviceError):  # the device may be in another network namespace, or have another name
             return self.device.mtu if self.device is not None else None
         return None
+
+    def _mac(self) -> bytes:
+        with suppress(DeviceError):
+            return self.device.mac if self.device is not None else b""
+        return b""
+
+    def _macs(self) -> MacsOfPorts | None:
+        return macs_of_ports(self.switch.table, self._loop.now) if self.switch is not None else None

@@ -27,25 +27,37 @@ from typing import Any, Literal
 from vpntun import __version__
 from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.tunnel import Tunnel
+from vpntun.core.mac_table import LOCAL
 from vpntun.crypto.keys import format_key
+from vpntun.datapath.switching.learnt import LearntMacs, MacsOfPorts
 from vpntun.link.link import Link
 from vpntun.link.link_monitor import live_session
 from vpntun.link.link_states import proven_at, reason_of_carrier
-from vpntun.types import NEVER, Interface
+from vpntun.types import NEVER, DeviceKind, Interface
+from vpntun.wire.ethernet.mac import mac_text
 
 State = Literal["connected", "one-way", "connecting", "waiting"]
 
 HEADERS_V4, HEADERS_V6 = 28, 48
 """Bytes of the IP and UDP headers of a datagram."""
 
-
 FIELDS_OF_A_PEER = (
     *("public_key", "name", "preshared_key", "endpoint", "unresolved", "carrier", "state"),
     *("carrier_up", "carrier_up_for", "carrier_reason", "carrier_reason_for"),
     *("handshake_fresh", "handshake_fresh_for", "data_verified", "data_verified_for"),
-    *("data_verified_age", "data_unanswered_for", "allowed_ips"),
+    *("data_verified_age", "data_unanswered_for", "allowed_ips", "allowed_macs", "mac_count", "macs"),
     *("latest_handshake", "latest_handshake_age", "latest_received", "latest_received_age"),
-    *("received_bytes", "sent_bytes", "persistent_keepalive", "vpntun", "round_trip", "loss", "span", "protected"),
+    *(
+        "received_bytes",
+        "sent_bytes",
+        "persistent_keepalive",
+        "vpntun",
+        "device",
+        "round_trip",
+        "loss",
+        "span",
+        "protected",
+    ),
     *("record_bytes", "path_mtu", "delivered_rate", "datagrams_sent", "datagrams_lost"),
     *("records_restored", "records_unfinished", "queue", "drops"),
 )
@@ -63,13 +75,17 @@ def status_of(
     addresses: Iterable[Interface],
     drops: Mapping[str, int],
     uptime: float,
+    mac: bytes = b"",
+    macs: MacsOfPorts | None = None,
     clock: Callable[[], float] = time.time,
 ) -> dict[str, Any]:
     """Return the complete status.
 
     `link_of`: the link of a public key; None while it has not been made. `starting`: what the start waits for, None
     once the tunnel is set up. `is_resolved`: whether the name in a peer's Endpoint has ever been found. `mtu`: None if
-    it is not known. `drops`: those that belong to no peer. `uptime`: seconds since the start. `clock`: the wall clock.
+    it is not known. `drops`: those that belong to no peer. `uptime`: seconds since the start. `mac`: the
+    device's MAC address; empty on a TUN, or if it is not known. `macs`: what a TAP's switch has learnt; None on a TUN.
+    `clock`: the wall clock.
     """
     wall = clock()
     return {
@@ -84,6 +100,10 @@ def status_of(
         "listen_port": tunnel.port,
         "waits": tunnel.listen_on,
         "mtu": mtu,
+        "device": tunnel.device,
+        "mac": mac_text(mac) or None,
+        "bridge": tunnel.bridge,
+        **_macs(macs, LOCAL),
         "addresses": [str(address) for address in addresses],
         "relay": tunnel.relay,
         "dscp": tunnel.copies_dscp,
@@ -95,6 +115,7 @@ def status_of(
                 wall,
                 unresolved=not is_resolved(settings),
                 can_call=tunnel.identity is not None and settings.host is not None,
+                macs=macs,
             )
             for settings in tunnel.peers
         ],
@@ -112,7 +133,13 @@ def state_of(link: Link) -> State:
 
 
 def _peer(
-    settings: PeerSettings, link: Link | None, wall: float, *, unresolved: bool, can_call: bool
+    settings: PeerSettings,
+    link: Link | None,
+    wall: float,
+    *,
+    unresolved: bool,
+    can_call: bool,
+    macs: MacsOfPorts | None,
 ) -> dict[str, Any]:
     known = UNKNOWN | {
         "public_key": format_key(settings.public),
@@ -121,6 +148,8 @@ def _peer(
         "unresolved": settings.host if unresolved else None,
         "state": "connecting" if can_call else "waiting",
         "allowed_ips": settings.allowed_as_text,
+        "allowed_macs": list(map(mac_text, settings.allowed_macs)),
+        **_macs(macs, link),
         "carrier_up": False,
         "handshake_fresh": False,
         "data_verified": False,
@@ -132,6 +161,15 @@ def _peer(
         "drops": {},
     }
     return known if link is None else known | _link(link, link.now, wall)
+
+
+def _macs(macs: MacsOfPorts | None, port: object) -> dict[str, Any]:
+    """Return what the switch has learnt at a port, the address seen last first."""
+    if macs is None:
+        return {"mac_count": None, "macs": None}
+    learnt = macs.get(port, LearntMacs())
+    latest = [{"address": mac_text(address), "seconds": int(age)} for address, age in reversed(learnt.latest)]
+    return {"mac_count": learnt.count, "macs": latest}
 
 
 def _link(link: Link, now: float, wall: float) -> dict[str, Any]:
@@ -193,12 +231,21 @@ def _path(link: Link, now: float) -> dict[str, Any]:
     headers = HEADERS_V6 if path is not None and path.ipv6 else HEADERS_V4
     known = {
         "vpntun": session is not None and records.takes_records(session, now),
+        "device": _device(link),
         "round_trip": _round_trip(link),
         "record_bytes": span.largest_record if records.takes else None,
         "path_mtu": payload + headers if payload is not None else None,
         "delivered_rate": int(span.estimator.rate) or None,
     }
     return known | _bursts(link) if records.cuts else known
+
+
+def _device(link: Link) -> DeviceKind | None:
+    """Return what the device of a vpntun carries, by its HELLO; None without one."""
+    records, session, now = link.records, link.peer.keys.current, link.now
+    if session is None or not records.takes_records(session, now):
+        return None
+    return "tap" if records.is_tap is not records.devices_differ(session, now) else "tun"
 
 
 def _bursts(link: Link) -> dict[str, Any]:

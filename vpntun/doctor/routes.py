@@ -10,9 +10,13 @@ from vpntun.doctor.host import Host
 from vpntun.doctor.subject import Peer, Subject
 from vpntun.netconf.localnets import PRIVATE
 from vpntun.types import IpAddress, Network
+from vpntun.wire.ethernet.frame import HEADER_SIZE
+from vpntun.wire.record import BUNDLE_START, ENTRY_SIZE
 
 OVERHEAD = {4: 60, 6: 80}
 """Bytes that a plain WireGuard message adds to a packet: the IP and UDP headers, its own header, and the tag."""
+AROUND_A_FRAME = HEADER_SIZE + BUNDLE_START + ENTRY_SIZE
+"""Bytes that Ethernet's header and the record add to a packet of a TAP device."""
 ANYWHERE = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
 """Addresses of no network, which only a default route reaches (RFC 5737, RFC 3849)."""
 
@@ -70,7 +74,12 @@ def _network_inside(subject: Subject, address: IpAddress, host: Host) -> Network
 
 
 def examine_overlaps(subject: Subject, host: Host) -> Iterator[Finding]:
-    """Examine whether the tunnel's networks are also this machine's, or another tunnel's."""
+    """Examine whether the tunnel's networks are also this machine's, or another tunnel's.
+
+    A device in a bridge has none.
+    """
+    if subject.bridge is not None:
+        return
     found = list(_overlaps(subject, host))
     yield from found
     if not found:
@@ -154,10 +163,12 @@ def examine_mtu(subject: Subject, host: Host) -> Iterator[Finding]:
         device = host.device_to(peer.address, subject.mark) if peer.address is not None else None
         if peer.address is None or device is None or device not in mtus:
             continue
-        outer, needed = mtus[device], subject.mtu + OVERHEAD[peer.address.version]
+        is_tap = subject.device == "tap"
+        outer = mtus[device]
+        needed = subject.mtu + OVERHEAD[peer.address.version] + (AROUND_A_FRAME if is_tap else 0)
         if needed <= outer:
             fitting[f"packets of {subject.mtu} bytes fit {device}, which takes {outer}"] = None
-        elif peer.is_vpntun:
+        elif peer.is_vpntun or is_tap:
             fitting[f"packets of {subject.mtu} bytes leave {device} in several datagrams of {outer}"] = None
         else:
             yield warning(

@@ -11,16 +11,20 @@ from collections.abc import Iterator
 from shlex import quote
 from typing import NamedTuple
 
-from vpntun.doctor.finding import Finding, Verdict, ok, warning
+from vpntun.doctor.finding import Finding, Verdict, failed, ok, warning
 from vpntun.doctor.subject import Subject
 
 
 class Reason(NamedTuple):
-    """What a reason of drops means. {peer} and {interface} are filled in; a remedy has PEER if nobody knows which."""
+    """What a reason of drops means. {peer} and {interface} are filled in; a remedy has PEER if nobody knows which.
+
+    `nobody`: what stands in the text for {peer} if the drops belong to no peer.
+    """
 
     verdict: Verdict
     text: str
     remedy: str
+    nobody: str = "a peer"
 
 
 REASONS = {
@@ -50,6 +54,36 @@ REASONS = {
         "{peer} sent packets from addresses that it is not allowed to use",
         "add them to its AllowedIPs here (--allowed), or have the peer send from its own address",
     ),
+    "frame came back": Reason(
+        "warning",
+        "frames came in from {peer} although their MAC addresses are on the other side: a second path joins the "
+        "networks, or a machine has moved",
+        "cut that path, or turn on STP at the bridges of both ends: 'ip link set BRIDGE type bridge stp_state 1'; the "
+        "log names the addresses",
+        "this side",
+    ),
+    "MAC address of another peer": Reason(
+        "warning",
+        "{peer} sent frames from MAC addresses that are in use at another peer: a second path joins their networks, or "
+        "somebody takes another's address",
+        "cut that path or turn on STP at their bridges; AllowedMACs limits a peer; the log names the addresses",
+    ),
+    "MAC address not allowed": Reason(
+        "warning",
+        "{peer} sent frames from MAC addresses that it is not allowed to use",
+        "add them to its AllowedMACs here, or look which machine there has them: the log names them",
+    ),
+    "too many frames for all": Reason(
+        "warning",
+        "more frames for all stations came in from {peer} than are passed on",
+        "look for a loop, or for a machine that floods: 'vpntun capture {interface} --print' shows the frames",
+        "this side",
+    ),
+    "no vpntun": Reason(
+        "failed",
+        "{peer} is a plain WireGuard, which carries no Ethernet frames",
+        "run vpntun with a TAP device there, or use a TUN device here",
+    ),
     "no route": Reason(
         "warning",
         "packets were sent into the tunnel for addresses that no peer has",
@@ -78,11 +112,23 @@ def examine_drops(subject: Subject) -> Iterator[Finding]:
         found.update({(reason, name): count for reason, count in drops.items() if reason in REASONS and count})
     for (reason, name), count in found.items():
         known = REASONS[reason]
-        text = known.text.format(peer=name or "a peer")
+        text = known.text.format(peer=name or known.nobody)
         remedy = known.remedy.format(peer=quote(name) if name else "PEER", interface=subject.interface)
         yield Finding("drops", known.verdict, f"{text} ({count:,} times)" if count > 1 else text, remedy)
     if not found:
         yield ok("drops", "nothing was dropped that somebody could mend")
+
+
+def examine_kinds(subject: Subject) -> Iterator[Finding]:
+    """Examine whether the devices of both ends carry the same. Nothing is found while that is so."""
+    for peer in subject.peers:
+        if peer.device is not None and peer.device != subject.device:
+            there, here = peer.device.upper(), subject.device.upper()
+            yield failed(
+                "device",
+                f"{peer.name} has a {there} device, and this end a {here} device: nothing passes",
+                "start both ends with -a, or 'Device = tap' in their files, or both without",
+            )
 
 
 def examine_device(subject: Subject) -> Iterator[Finding]:

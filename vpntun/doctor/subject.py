@@ -15,7 +15,7 @@ from typing import Any
 from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
 from vpntun.netconf.route_plan import Table, collapse_to_default
-from vpntun.types import CarrierName, Interface, IpAddress, Network, Transport, carriers_of, written
+from vpntun.types import CarrierName, DeviceKind, Interface, IpAddress, Network, Transport, carriers_of, written
 
 Request = Callable[[str, str], Mapping[str, Any]]
 """Sends a request to the running tunnel, by method and target. Raises VpntunError if the tunnel refuses."""
@@ -27,6 +27,7 @@ class Peer:
 
     `endpoint`: where it is reached, or would be, as text; `address`: the same without port, None if it is not known, is
     a name, or has a zone. `is_vpntun`: whether it is known to be a vpntun. `drops`: numbers of drops by reason.
+    `device`: what its device carries, None if it has not said so.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Peer:
     is_vpntun: bool = False
     path_mtu: int | None = None
     drops: Mapping[str, int] = field(default_factory=dict)
+    device: DeviceKind | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Subject:
     """A tunnel. `table`: as the key Table, "off" if only `routes` are routed into it. `mark`: that of its own packets.
 
     `port`: where peers call, None if they do not, and `carriers` how. `mtu`: None if it is not known. `takes_tcp`,
-    `takes_udp`: whether the device takes superpackets; None if it is not open.
+    `takes_udp`: whether the device takes superpackets; None if it is not open. `device`: what it carries. `bridge`: the
+    one that a TAP device is to join.
     """
 
     interface: str
@@ -61,6 +64,8 @@ class Subject:
     takes_tcp: bool | None = None
     takes_udp: bool | None = None
     drops: Mapping[str, int] = field(default_factory=dict)
+    device: DeviceKind = "tun"
+    bridge: str | None = None
 
     @property
     def allowed(self) -> dict[Network, Peer]:
@@ -106,6 +111,8 @@ def of_file(tunnel: Tunnel) -> Subject:
         table=tunnel.routing.table,
         routes=tunnel.routes,
         mark=tunnel.routing.fwmark,
+        device=tunnel.device,
+        bridge=tunnel.bridge,
     )
 
 
@@ -128,6 +135,8 @@ def of_running(status: Mapping[str, Any], facts: Mapping[str, Any]) -> Subject:
         takes_tcp=offloads.get("tcp"),
         takes_udp=offloads.get("udp"),
         drops=status["drops"],
+        device=status.get("device", "tun"),
+        bridge=status.get("bridge"),
     )
 
 
@@ -144,6 +153,7 @@ def _running_peer(peer: Mapping[str, Any], configured: Mapping[str, str | None])
         is_vpntun=peer["vpntun"],
         path_mtu=peer["path_mtu"],
         drops=peer["drops"],
+        device=peer.get("device"),
     )
 
 

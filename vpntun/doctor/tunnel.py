@@ -10,6 +10,7 @@ from typing import Any
 
 from vpntun.config.file import read_file
 from vpntun.config.tunnel import Tunnel
+from vpntun.doctor.bridge import examine_bridge
 from vpntun.doctor.examination import Check, examine
 from vpntun.doctor.finding import Finding, bounded, ok, parts_of, warning
 from vpntun.doctor.forwarding import examine_filter, examine_firewall, examine_forwarding
@@ -17,7 +18,7 @@ from vpntun.doctor.host import Host
 from vpntun.doctor.keys import examine_file
 from vpntun.doctor.program import facts_in, judge_running, program_facts
 from vpntun.doctor.routes import examine_default, examine_endpoints, examine_mtu, examine_overlaps
-from vpntun.doctor.running import examine_device, examine_drops
+from vpntun.doctor.running import examine_device, examine_drops, examine_kinds
 from vpntun.doctor.subject import Subject, of_file, of_running
 from vpntun.errors import VpntunError
 from vpntun.runtime.log import log
@@ -35,6 +36,7 @@ OF_THE_HOST: dict[str, LookAtHost] = {
     "forwarding": examine_forwarding,
     "rp_filter": examine_filter,
     "firewall": examine_firewall,
+    "bridge": examine_bridge,
 }
 
 
@@ -61,6 +63,7 @@ def _examine_running(ask: Ask, host: Host) -> Iterator[Finding]:
         [
             Check("version", lambda: judge_running(program, program_facts())),
             Check("offloads", partial(examine_device, subject)),
+            Check("device", lambda: bounded(examine_kinds(subject))),
             Check("drops", lambda: bounded(examine_drops(subject))),
             *checks_of(subject, host),
         ]

@@ -39,7 +39,8 @@ class Heading:
         tunnel = self.tunnel
         port = f"port {tunnel.port}" if tunnel.port else None
         mtu = f"MTU {tunnel.mtu}" if tunnel.mtu else None
-        facts = escape(", ".join(filter(None, (*tunnel.addresses, port, mtu))))
+        kind = "TAP" if tunnel.is_tap else None
+        facts = escape(", ".join(filter(None, (*tunnel.addresses, port, mtu, kind))))
         answers = tunnel.trouble is None and tunnel.uptime is not None
         end = f" up {short.age(tunnel.uptime)}" if answers else ""
         room = max(0, options.max_width - len(end))

@@ -86,6 +86,7 @@ class TunnelView:
     addresses: tuple[str, ...]
     port: int | None
     mtu: int | None
+    is_tap: bool
     uptime: float | None
     drops: tuple[Drop, ...]
     peers: tuple[PeerView, ...]
@@ -211,6 +212,7 @@ class TunnelHistory:
             addresses=tuple(status.get("addresses", ())),
             port=status.get("listen_port"),
             mtu=status.get("mtu"),
+            is_tap=status.get("device") == "tap",
             uptime=status.get("uptime"),
             drops=self._drops.view(),
             peers=tuple(peers if trouble is None else map(_of_the_past, peers)),

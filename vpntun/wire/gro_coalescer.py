@@ -200,8 +200,8 @@ class GroCoalescer:
         """
         packet, start, end, lead = self._pending, self._start, self._end, self._lead
         headers = int.from_bytes(packet[:end], "big")
-        self._lead_sum = ones_sum(packet[:lead])
-        self._pseudo = pseudo_sum(packet[lead:], self._protocol, 0)
+        self._lead_sum = ones_sum(packet[:lead]) if lead else 0
+        self._pseudo = pseudo_sum(packet[lead:] if lead else packet, self._protocol, 0)
         if not self._is_intact(packet, self.length, headers):
             return False
         self._step = 0

@@ -96,8 +96,9 @@ class Splitter:
         out[at : at + end] = packet[:end]
         out[at + end : at + length] = payload
         lead = self._lead
-        at += lead
-        length -= lead
+        if lead:
+            at += lead
+            length -= lead
         if self._ipv4:
             _, identification, fragment, lifetime, _ = self._ip_words
             identification = (identification + first) & 0xFFFF

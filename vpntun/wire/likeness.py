@@ -80,7 +80,9 @@ def likeness_of(packet: Buffer, segment: int = 0, longest: int = LARGEST_PACKET,
     superpacket's segments; those like it are superpackets too. None unless the packet is TCP without extension headers,
     and for small segments.
     """
-    before, packet = packet[:lead], packet[lead:]
+    before: Buffer = b""
+    if lead:
+        before, packet = packet[:lead], packet[lead:]
     if packet[0] < 0x50:
         start = (packet[0] & 15) << 2
         mask = bytearray(start + _COMPARED_OF_TCP)
@@ -102,8 +104,9 @@ def likeness_of(packet: Buffer, segment: int = 0, longest: int = LARGEST_PACKET,
     common = int.from_bytes(packet[:size], "big") & int.from_bytes(mask, "big")
     mask[length_at : length_at + 2] = b"\xff\xff"
     shortest = start + (packet[start + 12] >> 4 << 2) + (segment + 1 if segment else 0)
-    common += int.from_bytes(before, "big") << size * 8
-    mask[:0] = b"\xff" * lead
+    if lead:
+        common += int.from_bytes(before, "big") << size * 8
+        mask[:0] = b"\xff" * lead
     return Likeness(
         common - (uncounted + lead << shift),
         int.from_bytes(mask, "big"),

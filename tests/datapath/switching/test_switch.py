@@ -168,3 +168,11 @@ def test_a_station_in_use_keeps_its_place_although_its_frames_are_recognised_by_
     ages = {address: seconds for address, port, seconds in switch.table.entries(loop.now) if port is not LOCAL}
     assert ages[A] <= 2 * SECONDS_BETWEEN_CLAIMS
     assert ages[C] > 5 * SECONDS_BETWEEN_CLAIMS
+
+
+@pytest.mark.parametrize("size", range(14, 22))
+def test_the_shortest_frames_pass(known: Lan, size: int) -> None:
+    short = frame(A, C, bytes(size - 14))
+    known.send(known.alice, short)
+    known.send(known.alice, frame(A, ALL, bytes(size - 14)))
+    assert known.arrived()[2] == [short, frame(A, ALL, bytes(size - 14))]

@@ -186,10 +186,15 @@ def test_what_needs_no_forwarding_is_no_fault() -> None:
     assert wanted("192.168.7.0/24", host=office)[0][0] == "failed"
 
 
+def test_on_a_tap_nothing_is_said_about_forwarding() -> None:
+    assert wanted("192.168.7.0/24", host=FakeHost(), device="tap") == []
+
+
 def test_the_checks_examine_only_the_way_to_the_peer() -> None:
     names = {check.name for check in checks_of_half(ONE_PEER, [], FakeHost())}
     assert names == {
-        *("program", "kernel", "offloads", "clock", "route to peer", "MTU", "forwarding", "rp_filter", "firewall"),
+        *("program", "kernel", "offloads", "clock", "route to peer", "MTU", "device", "bridge"),
+        *("forwarding", "rp_filter", "firewall"),
     }
 
 

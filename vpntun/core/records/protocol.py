@@ -158,7 +158,7 @@ class RecordProtocol:
             self._restorer.forget()
             self.span.new_session(now)
             self._prober.arrivals.begin()
-        self._taken_until = now
+        self._taken_until = -NEVER
         is_hello_due = self._hellos.confirmed(session, now, session.highest_received)
         return self._hello(session) if is_hello_due else []
 
@@ -166,7 +166,7 @@ class RecordProtocol:
         """Begin again on another path: the peer's endpoint has changed."""
         self._is_stream = endpoint.is_stream
         self._hellos.moved((endpoint.carrier, endpoint.address[0]), now)
-        self._taken_until = now  # the session may be another, too, which is confirmed only after this
+        self._taken_until = -NEVER  # the session may be another, too, which is confirmed only after this
         self._prober.moved(endpoint, now, ipv6=ipv6)
         self._follow_path(now)
         self.span.moved(now)
@@ -338,7 +338,7 @@ class RecordProtocol:
         kind = record[0]
         if kind == HELLO:
             answer = self._hellos.received(session, Hello.parse(record), now)
-            self._taken_until = now
+            self._taken_until = -NEVER
             return [*(self._hello(session) if answer else []), DrainQueue()]
         if kind in (REPORT, PROBE, ECHO):
             self._hellos.recognised(now)

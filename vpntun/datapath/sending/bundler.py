@@ -136,7 +136,7 @@ class Bundler:
         have no other packet.
         """
         begin, size = self._read_at, len(packet)
-        if (size > self._tos_at and packet[self._tos_at] & MAY_HAVE_ECN) or self._reads_tos:
+        if self._reads_tos or (size > self._tos_at and packet[self._tos_at] & MAY_HAVE_ECN):
             self._follow_tos(packet)
         if link is not self.link:
             if (size > SMALL or is_last) and self.link is None and self._went_straight(link, begin, size, field):
@@ -198,7 +198,7 @@ class Bundler:
         link = self.link
         if link is None:
             return
-        if (len(packet) > self._tos_at and packet[self._tos_at] & MAY_HAVE_ECN) or self._reads_tos:
+        if self._reads_tos or (len(packet) > self._tos_at and packet[self._tos_at] & MAY_HAVE_ECN):
             self._follow_tos(packet)
         if self._cuts and FIRST_PACKET + len(packet) <= self._room:
             self._cuts = False

@@ -25,6 +25,7 @@ from itertools import islice
 from typing import Any
 
 from vpntun import __version__
+from vpntun.doctor.bridge import examine_bridge
 from vpntun.doctor.clock import examine_clock
 from vpntun.doctor.examination import Check, examine
 from vpntun.doctor.finding import Finding, failed, ok, warning
@@ -33,7 +34,7 @@ from vpntun.doctor.host import Host
 from vpntun.doctor.machine import examine_udp
 from vpntun.doctor.program import judge, program_facts
 from vpntun.doctor.routes import examine_endpoints, examine_mtu
-from vpntun.doctor.running import examine_device
+from vpntun.doctor.running import examine_device, examine_kinds
 from vpntun.doctor.subject import Subject, of_running
 from vpntun.runtime.clock import boottime
 from vpntun.types import Network
@@ -139,6 +140,8 @@ def checks_of_half(subject: Subject, wanted: Iterable[Network], host: Host) -> I
         "clock": examine_clock,
         "route to peer": partial(examine_endpoints, subject, host),
         "MTU": partial(examine_mtu, subject, host),
+        "device": partial(examine_kinds, subject),
+        "bridge": partial(examine_bridge, subject, host),
         "forwarding": partial(examine_wanted, subject, list(wanted), host),
         "rp_filter": partial(examine_filter, subject, host),
         "firewall": partial(examine_firewall, subject, host),
@@ -154,6 +157,8 @@ def _examine_program() -> Iterator[Finding]:
 
 def examine_wanted(subject: Subject, wanted: Iterable[Network], host: Host) -> Iterator[Finding]:
     """Examine whether the kernel forwards to the networks that the peer routes to this end."""
+    if subject.device == "tap":
+        return
     own = [address.network for address in subject.addresses]
     own += [ip_network(each.address) for each in host.addresses()]
     beyond = [each for each in wanted if not any(each.version == net.version and each.subnet_of(net) for net in own)]  # type: ignore[arg-type]
