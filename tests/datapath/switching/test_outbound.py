@@ -166,3 +166,11 @@ def test_a_superpacket_longer_than_an_entry_can_be_is_split(pair: Pair) -> None:
     assert len(given) > 0xFFFF
     arrived = pair.send((given, 1400))
     assert b"".join(each[18 + 52 :] for each in arrived) == payload(65_535 - 52)
+
+
+@pytest.mark.parametrize(("vlans", "ecn"), [((), 2), ((7,), 0)])
+def test_the_outer_packet_has_the_ecn_field_of_a_packet_without_a_vlan_tag(
+    pair: Pair, vlans: tuple[int, ...], ecn: int
+) -> None:
+    pair.alice.send(carrying(udp(4, b"hello", tos=2), A, B, *vlans))
+    assert [tos & 3 for tos in pair.wire.to_right.tos] == [ecn]
