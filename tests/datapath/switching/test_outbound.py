@@ -86,7 +86,9 @@ def test_superpackets_arrive_as_the_frames_they_stand_for(
 
 
 @pytest.mark.parametrize("vlans", [(), (7,)], ids=len)
-def test_an_unfinished_checksum_arrives_finished_or_for_the_kernel_to_finish(pair: Pair, vlans: tuple[int, ...]) -> None:
+def test_an_unfinished_checksum_arrives_finished_or_for_the_kernel_to_finish(
+    pair: Pair, vlans: tuple[int, ...]
+) -> None:
     packet = tcp(6, b"hello")
     begun = carrying(unfinished(packet, 6, 40), A, B, *vlans)
     assert pair.send((begun, 0)) == [carrying(packet, A, B, *vlans)]
