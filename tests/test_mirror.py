@@ -18,6 +18,9 @@ ELSEWHERE = {
     "control/opening.py": "netns/test_wg_tool.py",  # needs the machine's own folders
     "control/client.py": "cli/test_control.py",  # asked by the commands, over real sockets
     "serving/clients.py": "serving/test_unix_server.py",  # a connection needs a server
+    "datapath/receiving/delivery.py": "datapath/routing/test_delivery.py",  # needs a kind of packets
+    "datapath/sending/device_reader.py": "datapath/routing/test_outbound.py",
+    "datapath/sending/distributor.py": "datapath/routing/test_relay.py",  # needs somebody to forward
     "link/client_link.py": "datapath/test_two_ends.py",  # needs somebody to call
     "link/sending_link.py": "link/test_link.py",  # a link's two halves work together
     "watch/cells.py": "watch/test_drawing.py",  # seen in a whole picture alone

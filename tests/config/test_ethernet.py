@@ -61,7 +61,7 @@ def test_lines_that_change_nothing_are_accepted_on_a_tap_device(read: Callable[.
         ([*INTERFACE, *PEER, "AllowedMACs = 02:00:00:00:00:01"], "wg7.conf:5: AllowedMACs are for a TAP device"),
         (
             [*TAP, "Bridge = br0", "Address = 10.9.0.1/24"],
-            "wg7.conf:1: a device in a bridge gets no addresses and no routes, since they belong on the bridge: leave A",
+            "wg7.conf:1: a device in a bridge gets no addresses and no routes, since they belong on the bridge: leave",
         ),
     ],
 )

@@ -49,11 +49,6 @@ from vpntun.crypto.keys import format_key
         ("Relay = maybe", "Relay: 'maybe' is not yes or no"),
         ("DSCP = EF", "DSCP: 'EF' is not inherit or none"),
         ("Device = bridge", "Device: 'bridge' is not tun or tap"),
-        ("MAC = 02:00:00:00:00", "MAC: '02:00:00:00:00' is not a MAC address: give six numbers of two hexadecimal"),
-        ("MAC = 03:00:00:00:00:01", "MAC: the MAC address 03:00:00:00:00:01 is that of a group of stations"),
-        ("Bridge = br 0", "Bridge: 'br 0' cannot be a bridge's name: give an interface's name, such as br0"),
-        ("Bridge = bridge-of-sixteen", "Bridge: 'bridge-of-sixteen' cannot be a bridge's name"),
-        ("Bridge = ..", "Bridge: '..' cannot be a bridge's name"),
         ("Metrics = 9586", "Metrics: '9586' is no place for metrics: give unix:/PATH, or an address of this machine"),
         ("Metrics = unix:metrics.sock", "Metrics: 'unix:metrics.sock' is no place for metrics"),
         (f"Metrics = unix:/{'m.-' * 36}", "Metrics: the path of a socket has at most 107 bytes, and 'unix:/m.-m"),
@@ -120,6 +115,23 @@ def test_a_bad_line_of_a_peer_is_refused_with_its_line_number_and_a_hint(
         (["Address = 10.0.0.1"], "wg7.conf:1: this line comes before any section; begin with [Interface]"),
         (["", "[Interface]", "MTU = 1280"], "wg7.conf:2: [Interface] has no PrivateKey; 'vpntun genkey' makes one"),
         (["[Interface]", "PreUp = true", "PostDown = true"], "wg7.conf:1: [Interface] has no PrivateKey;"),
+        (
+            [*INTERFACE, "Device = tap", "MAC = 02:00:00:00:00"],
+            "wg7.conf:4: MAC: '02:00:00:00:00' is not a MAC address: give six numbers of two hexadecimal",
+        ),
+        (
+            [*INTERFACE, "Device = tap", "MAC = 03:00:00:00:00:01"],
+            "wg7.conf:4: MAC: the MAC address 03:00:00:00:00:01 is that of a group of stations",
+        ),
+        (
+            [*INTERFACE, "Device = tap", "Bridge = br 0"],
+            "wg7.conf:4: Bridge: 'br 0' cannot be a bridge's name: give an interface's name, such as br0",
+        ),
+        (
+            [*INTERFACE, "Device = tap", "Bridge = bridge-of-sixteen"],
+            "wg7.conf:4: Bridge: 'bridge-of-sixteen' cannot be a bridge's name",
+        ),
+        ([*INTERFACE, "Device = tap", "Bridge = .."], "wg7.conf:4: Bridge: '..' cannot be a bridge's name"),
         ([*INTERFACE, "Address = fd00::1/64", "MTU = 1000"], "wg7.conf:1: an MTU of 1000 is too small for IPv6"),
         (
             [*INTERFACE, "Address = 192.0.2.9/24", *PEER, "Endpoint = 192.0.2.1:5"],

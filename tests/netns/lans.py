@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 
 from tests.netns.lab import Lab
-from tests.netns.taps import start_taps
+from tests.netns.taps import OURS, THEIRS, start_taps
 
 BRIDGE, SHORTCUT = "br0", "veth7"
 
@@ -35,17 +35,18 @@ class Lans:
         lab.ping(self.c, self.e.four)
 
     def close_loop(self) -> None:
-        """Join the bridges by a second path."""
+        """Join the bridges by a second path, which STP prefers to the tunnel."""
         self.lab.cable(self.a, SHORTCUT, self.b, SHORTCUT)
-        for gateway in (self.a, self.b):
+        for gateway, device in ((self.a, OURS), (self.b, THEIRS)):
             gateway.run("ip", "link", "set", SHORTCUT, "master", BRIDGE)
+            gateway.run("bridge", "link", "set", "dev", device, "cost", "100")
 
     def open_loop(self) -> None:
         """Cut the second path."""
         self.a.run("ip", "link", "del", SHORTCUT)
 
     def set_stp(self, is_on: bool) -> None:
-        """Turn STP on, with its shortest times, or off. It takes a TAP device for slow, and prefers any other path."""
+        """Turn STP on, with its shortest times, or off."""
         for gateway in (self.a, self.b):
             for name, value in (("forward_delay", 200), ("hello_time", 100), ("stp_state", int(is_on))):
                 gateway.run("ip", "link", "set", BRIDGE, "type", "bridge", name, str(value))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.netns.lab import STARTED, Daemon, Lab, Machine, until
+from tests.netns.lab import Daemon, Lab, Machine, until
 
 OURS, THEIRS = "tap11", "tap3"
 LOCAL_EXPERIMENT = 0x88B5
@@ -21,9 +21,9 @@ def start_taps(
 ) -> tuple[Daemon, Daemon]:
     """Start the two commands of the README with -a, each with the options `both` and its own."""
     there = lab.b.vpntun("-s", "-a", "-i", THEIRS, "-k", lab.key, *both, *server)
-    there.wait_for(STARTED)
+    there.wait_for("waiting for the peer")
     here = lab.a.vpntun("-c", lab.b.four, "-a", "-i", OURS, "-k", lab.key, *both, *client)
-    here.wait_for(STARTED)
+    here.wait_for("connected to")
     return there, here
 
 

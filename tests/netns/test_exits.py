@@ -128,10 +128,14 @@ def test_keygen_never_overwrites(lab: Lab) -> None:
     assert lab.key.read_bytes() == before
 
 
-def test_a_name_taken_by_a_device_that_is_not_tun(lab: Lab) -> None:
-    fails(lab, 5, "-s -i veth0 -k {key}", "veth0")
-    lab.a.run("ip", "tuntap", "add", "dev", "tap5", "mode", "tap")
-    fails(lab, 5, "-s -i tap5 -k {key}", "tap5")
+def test_a_name_taken_by_a_device_of_another_kind(lab: Lab) -> None:
+    fails(lab, 5, "-s -i veth0 -k {key}", "veth0 is neither a TUN nor a TAP device: choose another name")
+    for kind in ("tap", "tun"):
+        lab.a.run("ip", "tuntap", "add", "dev", f"{kind}5", "mode", kind)
+    fails(
+        lab, 5, "-s -i tap5 -k {key}", "tap5 is a TAP device, and this tunnel needs a TUN device: choose another name"
+    )
+    fails(lab, 5, "-s -a -i tun5 -k {key}", "tun5 is a TUN device, and this tunnel needs a TAP device")
 
 
 def test_a_device_that_another_program_holds(lab: Lab) -> None:

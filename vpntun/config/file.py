@@ -125,10 +125,9 @@ def _tunnel(own: Section, peers: list[Section], interface: str, *, leaves_key_to
     if "SharedKey" in own:
         made = _with_shared_key(own, peers, interface, device)
     else:
-        made = _with_key_pairs(own, peers, interface, leaves_key_to_hooks=leaves_key_to_hooks)
+        made = _with_key_pairs(own, peers, interface, device, leaves_key_to_hooks=leaves_key_to_hooks)
     return replace(
         made,
-        device=device,
         mac=own.last("MAC", _unless_empty(values.mac)),
         bridge=own.last("Bridge", _unless_empty(values.bridge)),
         routing=Routing("off", own.last("FwMark", values.mark) or 0),
@@ -139,7 +138,9 @@ def _tunnel(own: Section, peers: list[Section], interface: str, *, leaves_key_to
     )
 
 
-def _with_key_pairs(own: Section, peers: list[Section], interface: str, *, leaves_key_to_hooks: bool) -> Tunnel:
+def _with_key_pairs(
+    own: Section, peers: list[Section], interface: str, device: DeviceKind, *, leaves_key_to_hooks: bool
+) -> Tunnel:
     private = own.last("PrivateKey", values.key)
     if private is None and not leaves_key_to_hooks:
         raise own.error("[Interface] has no PrivateKey; 'vpntun genkey' makes one (or give a SharedKey and a Role)")
@@ -152,7 +153,8 @@ def _with_key_pairs(own: Section, peers: list[Section], interface: str, *, leave
         _peer(section, transport, public=public, psk=section.last("PresharedKey", values.key) or NO_PSK)
         for public, section in _by_key(peers, identity).items()
     )
-    return Tunnel(interface, identity, settings, port, listen_on=transport if port is not None else None)
+    listen_on = transport if port is not None else None
+    return Tunnel(interface, identity, settings, port, listen_on, device=device)
 
 
 def _with_shared_key(own: Section, peers: list[Section], interface: str, device: DeviceKind) -> Tunnel:
@@ -190,6 +192,7 @@ def _with_shared_key(own: Section, peers: list[Section], interface: str, device:
         listen_on=transport if role == "server" else None,
         derived_addresses=keys.derived_addresses,
         derived_peer_addresses=keys.derived_peer_addresses,
+        device=device,
     )
 
 

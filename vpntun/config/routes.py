@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from vpntun.config.tunnel import parse_network
 from vpntun.errors import ConfigurationError
-from vpntun.types import DeviceKind, IpAddress, Network
+from vpntun.types import DeviceKind, Interface, IpAddress, Network
 
 VIA = "--route 'NETWORK via ADDRESS'"
 
@@ -22,17 +22,18 @@ def parse_route(text: str, device: DeviceKind) -> tuple[Network, IpAddress | Non
 
     Raises ConfigurationError.
     """
-    written, *behind = text.split(maxsplit=2) or [""]
-    if not behind:
-        return parse_network(written), None
+    written, *behind = text.split() or [""]
     network = parse_network(written)
+    if not behind:
+        return network, None
     if device == "tun":
         raise ConfigurationError(f"--route {text}: a route into a TUN device has no gateway: give the network alone")
     try:
-        word, gateway = behind[0], ip_address(behind[1])
-        if word != "via" or "%" in behind[1] or gateway.version != network.version:
+        word, address = behind
+        gateway = ip_address(address)
+        if word != "via" or "%" in address or gateway.version != network.version:
             raise ValueError
-    except (ValueError, IndexError):
+    except ValueError:
         raise ConfigurationError(f"{text!r} is not a route: give it as {VIA}, both of one IP version") from None
     return network, gateway
 

@@ -79,24 +79,22 @@ def test_superpackets_arrive_as_the_frames_they_stand_for(
     pair = Pair(loop).meet(carrier)
     whole = carrying(tcp_superpacket(4, payload(20_000)), A, B, *vlans)
     header = whole[: whole.index(b"\x45")]
-    expected = [header + each for each in tcp_run(4, 20_000, 1400)]
+    expected = [header + each for each in tcp_run(4, payload(20_000), 1400)]
     for _ in range(3):
         assert pair.send((whole, 1400)) == expected
     pair.close()
 
 
 @pytest.mark.parametrize("vlans", [(), (7,)], ids=len)
-def test_an_unfinished_checksum_arrives_finished_or_for_the_kernel_to_finish(
-    pair: Pair, vlans: tuple[int, ...]
-) -> None:
+def test_an_unfinished_checksum_is_finished_by_the_other_ends_kernel(pair: Pair, vlans: tuple[int, ...]) -> None:
     packet = tcp(6, b"hello")
     begun = carrying(unfinished(packet, 6, 40), A, B, *vlans)
     assert pair.send((begun, 0)) == [carrying(packet, A, B, *vlans)]
 
 
 def test_datagrams_of_one_flow_are_joined_into_one_superpacket(pair: Pair) -> None:
-    run = [carrying(each, A, B) for each in udp_run(4, 10, 100)]
-    begun = [(carrying(unfinished(each, 17, 20), A, B), 0) for each in udp_run(4, 10, 100)]
+    run = [carrying(each, A, B) for each in udp_run(4, payload(1000), 100)]
+    begun = [(carrying(unfinished(each, 17, 20), A, B), 0) for each in udp_run(4, payload(1000), 100)]
     assert pair.send(*begun) == run
     assert len(pair.bob.device.packets) < len(run)
 
@@ -134,13 +132,14 @@ def test_a_plain_wireguard_gets_no_frames_and_one_line_says_so(
     loop: HandLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = Pair(loop, ("tap", "tun"), plain=True).meet()
+    link = pair.alice.link
+    loop.on_deadline = link.handle_deadline
     for _ in range(4 * MOST_UNANSWERED):
         pair.alice.send(frame(A, ALL))
-        pair.wire.run()
         pair.bob.send(udp(4, b"hello"))
         pair.wire.run()
+        loop.deadline = lambda: link.deadline
         loop.pass_time(5)
-        pair.wire.run()
     assert pair.bob.device.packets == pair.alice.device.packets == []
     assert pair.alice.drops["no vpntun"] > 0
     assert caplog.text.count("a TAP device needs a vpntun") == 1
@@ -167,3 +166,11 @@ def test_a_superpacket_longer_than_an_entry_can_be_is_split(pair: Pair) -> None:
     assert len(given) > 0xFFFF
     arrived = pair.send((given, 1400))
     assert b"".join(each[18 + 52 :] for each in arrived) == payload(65_535 - 52)
+
+
+@pytest.mark.parametrize(("vlans", "ecn"), [((), 2), ((7,), 0)])
+def test_the_outer_packet_has_the_ecn_field_of_a_packet_without_a_vlan_tag(
+    pair: Pair, vlans: tuple[int, ...], ecn: int
+) -> None:
+    pair.alice.send(carrying(udp(4, b"hello", tos=2), A, B, *vlans))
+    assert [tos & 3 for tos in pair.wire.to_right.tos] == [ecn]

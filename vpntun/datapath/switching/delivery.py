@@ -10,6 +10,7 @@ What is inside a frame without a segment field is not checked: it may be of any 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 
 from vpntun.datapath.receiving.delivery import Delivery
 from vpntun.datapath.switching.switch import Switch
@@ -19,7 +20,7 @@ from vpntun.tun.base import Device
 from vpntun.wire.ethernet.frame import HEADER_SIZE, check_source, ip_at
 from vpntun.wire.ip import decapsulate, length_of
 from vpntun.wire.record import FRAMES
-from vpntun.wire.vnet import NO_OFFLOAD
+from vpntun.wire.vnet import NO_OFFLOAD, ends_with_ip
 
 
 class FrameDelivery(Delivery):
@@ -41,7 +42,7 @@ class FrameDelivery(Delivery):
             raise BadPacket("too big for the device")
         self._switch.claim(link, packet)
         lead = ip_at(packet)
-        if lead and self._is_whole(packet, lead):
+        if lead and ends_with_ip(packet, lead):
             self._deliver(link, packet, len(packet), field, lead)
         elif not field:
             self._flush_joined()
@@ -50,12 +51,8 @@ class FrameDelivery(Delivery):
             raise BadPacket("bad superpacket length" if lead else "bad segment field")
 
     def _mark(self, packet: memoryview, ecn: int) -> None:
-        if ip_at(packet) == HEADER_SIZE and self._is_whole(packet, HEADER_SIZE):
-            decapsulate(packet[HEADER_SIZE:], ecn)
-
-    def _is_whole(self, packet: memoryview, lead: int) -> bool:
-        """Return whether a frame carries a whole IP packet, and nothing behind it."""
-        try:
-            return length_of(packet[lead:]) == len(packet) - lead
-        except BadPacket:
-            return False
+        if len(packet) > HEADER_SIZE and ip_at(packet) == HEADER_SIZE:
+            inside = packet[HEADER_SIZE:]
+            with suppress(BadPacket):
+                length_of(inside)
+                decapsulate(inside, ecn)
