@@ -23,7 +23,7 @@ from vpntun.control.running_tunnel import RunningTunnel, change_sockets, changed
 from vpntun.control.state import TunnelState
 from vpntun.crypto.keys import format_key
 from vpntun.datapath.engine import Engine
-from vpntun.errors import CannotChange, ConfigurationError, PortInUse, VpntunError
+from vpntun.errors import BadPacket, CannotChange, ConfigurationError, PortInUse, VpntunError
 from vpntun.link.link import Link
 from vpntun.netconf.host import HostNetwork
 from vpntun.process.awaited_names import AwaitedNames
@@ -129,6 +129,7 @@ def test_after_a_failure_nothing_has_changed() -> None:
 
 # The whole tunnel
 
+FIRST, SECOND = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
 TO_BOB = PeerSettings(BOB.public, (ip_network("10.0.1.0/24"),), name="bob")
 TO_CAROL = PeerSettings(CAROL.public, (ip_network("10.0.2.0/24"),), name="carol")
 CALLED = replace(TO_CAROL, host="127.0.0.1", port=9)
@@ -175,7 +176,7 @@ class End:
         udp = UdpCarrier(loop, tunnel.port or 0, answers_from_where_asked=True, versions=versions)
         stack.callback(udp.close)
         self.state.carriers = {"udp": udp}
-        device = FakeDevice()
+        device = FakeDevice(kind=tunnel.device)
         stack.callback(device.close)
         self.engine = Engine(tunnel.identity, device, self.state.carriers, loop, observer=self)
         self.host = Host()
@@ -315,6 +316,27 @@ def test_a_reload_says_that_another_kind_of_device_takes_a_restart_and_keeps_the
         "read the configuration again; peers: 0 added, 0 removed, 0 changed",
     ]
     assert end.present == listening
+
+
+def test_a_reload_limits_a_peer_to_other_mac_addresses_and_its_link_stays(
+    new_end: Callable[..., End], listening: Tunnel
+) -> None:
+    to_bob = PeerSettings(BOB.public, (), name="bob", allowed_macs=(FIRST,))
+    tap = replace(listening, device="tap", peers=(to_bob,))
+    end = new_end(tap)
+    end.tunnel.begin()
+    link, switch = end.tunnel.links.of(BOB.public), end.engine.switch
+    assert switch is not None
+    switch.claim(link, memoryview(bytes(6) + FIRST + bytes(8)))
+    with pytest.raises(BadPacket, match="MAC address not allowed"):
+        switch.claim(link, memoryview(bytes(6) + SECOND + bytes(8)))
+    end.tunnel.reload(replace(tap, peers=(replace(to_bob, allowed_macs=(SECOND,)),)))
+    assert end.tunnel.links.of(BOB.public) is link
+    switch.claim(link, memoryview(bytes(6) + SECOND + bytes(8)))
+    with pytest.raises(BadPacket, match="MAC address not allowed"):
+        switch.claim(link, memoryview(bytes(6) + FIRST + bytes(8)))
+    end.tunnel.reload(replace(tap, peers=(replace(to_bob, allowed_macs=()),)))
+    switch.claim(link, memoryview(bytes(6) + FIRST + bytes(8)))
 
 
 def test_a_reload_that_fails_changes_nothing_and_takes_its_routes_back(

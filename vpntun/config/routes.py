@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from vpntun.config.tunnel import parse_network
 from vpntun.errors import ConfigurationError
-from vpntun.types import DeviceKind, IpAddress, Network
+from vpntun.types import DeviceKind, Interface, IpAddress, Network
 
 VIA = "--route 'NETWORK via ADDRESS'"
 
