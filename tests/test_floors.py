@@ -37,6 +37,7 @@ ROOMS = (
     "process",
     "link",
     "datapath/sending",
+    "datapath/receiving",
     "datapath/routing",
     "datapath/switching",
     "datapath",

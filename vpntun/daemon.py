@@ -59,7 +59,7 @@ from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
 from vpntun.speed.speed_tests import SpeedTests
-from vpntun.tun.device import TunDevice
+from vpntun.tun.device import KernelDevice
 from vpntun.tun.queries import interface_exists
 from vpntun.wire.inside.request import DOCTOR, SPEED
 
@@ -112,7 +112,7 @@ class _Daemon:
         stack.callback(ShellLines("PostDown", tunnel.hooks.post_down).run)
         if not self._start.run_pre_up():
             return False
-        self._device = state.device = TunDevice(tunnel.interface)
+        self._device = state.device = KernelDevice(tunnel.interface, tunnel.device)
         stack.callback(self._device.close)
         self._host = HostNetwork(tunnel, self._device, self._journal, stack, self._set_mark, self._loop)
         state.mark = self._host.mark

@@ -23,7 +23,7 @@ from contextlib import suppress
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from vpntun.tun.device import TunDevice
+from vpntun.tun.device import KernelDevice
 
 LARGEST = 70_000
 TAG_SIZE = 16
@@ -111,7 +111,7 @@ def main() -> None:
     connection = connected(int(port), "".join(address))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setblocking(False)
-    device = TunDevice(name)
+    device = KernelDevice(name)
     Tunnel(device.fileno(), connection).run()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.datapath.ends import ALICE, BOB, CAROL
-from tests.datapath.test_inbound import Town, initiation
+from tests.datapath.receiving.test_inbound import Town, initiation
 from tests.machine import HandLoop, logged
 from vpntun.config.peer import PeerSettings
 from vpntun.control.reset import MOST_LISTED, find_peer, forget_timestamp

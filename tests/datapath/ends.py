@@ -30,7 +30,7 @@ from vpntun.netconf.localnets import OwnAddresses
 from vpntun.runtime.loop import Loop
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
 from vpntun.tun.fake import FakeDevice
-from vpntun.types import NEVER, CarrierName
+from vpntun.types import NEVER, CarrierName, DeviceKind
 from vpntun.wire.ip import CE, ECN
 from vpntun.wire.stream_framing import SharedBuffer
 from vpntun.wire.vnet import NO_OFFLOAD, VNET_HEADER
@@ -189,7 +189,7 @@ class InsideNetwork(UnknownNetwork):
 class End:
     """One machine: an identity, and an engine on a fake device, with a link to each peer it knows.
 
-    `plain`: it is a WireGuard, without records. `knows_vpntun`: its peers are vpntuns, and it waits for their HELLO.
+    `kind`: that of its device. `plain`: it is a WireGuard, without records. `knows_vpntun`: its peers are vpntuns, and it waits for their HELLO.
     `relays_as`: its own addresses, if it relays. `copies_dscp`: its outer packets get the DSCP of the packets inside.
     `carriers`: real carriers, for an end on real sockets. `is_started`: packets flow already.
     """
@@ -202,6 +202,7 @@ class End:
         stamps: Stamps | None = None,
         *,
         offloads: int = TCP_OFFLOADS | UDP_OFFLOADS,
+        kind: DeviceKind = "tun",
         plain: bool = False,
         knows_vpntun: bool = False,
         relays_as: tuple[str, ...] | None = None,
@@ -217,7 +218,7 @@ class End:
         self.drops: Counter[str] = Counter()
         self.inside: set[bytes] = set()
         self.network = InsideNetwork(self.inside)
-        self.device = device or EndDevice(mtu, offloads)
+        self.device = device or EndDevice(mtu, offloads, kind)
         self.engine = Engine(
             identity,
             self.device,
@@ -231,7 +232,7 @@ class End:
         )
         self.node, self.routes, self.links = self.engine.node, self.engine.routes, self.engine.links
         self.guard, self.schedule, self.seal_buffer = self.engine.guard, self.engine.schedule, self.engine.seal_buffer
-        self.inbound, self.outbound = self.engine._inbound, self.engine._outbound
+        self.inbound, self.outbound = self.engine._inbound, self.engine._reader
         self.bundler, self.delivery = self.engine._bundler, self.engine._delivery
         self._plain, self._knows_vpntun = plain, knows_vpntun
         self._stamps = stamps or Stamps()
@@ -260,7 +261,10 @@ class End:
     def records(self) -> RecordProtocol:
         """Return a new record protocol for one link."""
         kind = WireGuardsRecordProtocol if self._plain else RecordProtocol
-        return kind(self.engine.takes, self.mtu, self.loop.now, peer_is_vpntun=self._knows_vpntun)
+        engine = self.engine
+        return kind(
+            engine.takes, engine.longest_packet, self.loop.now, peer_is_vpntun=self._knows_vpntun, is_tap=engine.is_tap
+        )
 
     def pump(self) -> None:
         """Send the waiting packets of all links, as when their endpoints are ready again."""

@@ -37,7 +37,7 @@ class Witness:
 
 def is_tapped(end: End, by: Witness) -> bool:
     """Return whether the mirror is in the way of packets in both directions, or in none."""
-    ways = {end.outbound.entry is by.mirror, end.delivery.relay is by.mirror}
+    ways = {end.outbound.entry is by.mirror, end.delivery.forwarder is by.mirror}
     assert len(ways) == 1
     return ways.pop()
 
@@ -166,13 +166,13 @@ def test_the_tap_is_in_the_way_only_while_somebody_looks(hub: Hub) -> None:
     second.mirror.hide(second)
     assert not is_tapped(bob, by=first)
     assert bob.outbound.entry is bob.bundler
-    assert bob.delivery.relay is relay is not None
+    assert bob.delivery.forwarder is relay is not None
     assert relay.add == bob.bundler.add
     hub.send(udp(4, b"hello"))
     assert (len(first.seen), len(second.seen)) == (0, 2)
     assert len(hub.carol.device.packets) == 2
     assert hub.alice.outbound.entry is hub.alice.bundler
-    assert hub.alice.delivery.relay is None
+    assert hub.alice.delivery.forwarder is None
 
 
 def test_an_observer_may_go_while_it_is_shown_a_packet(ends: TwoEnds) -> None:
@@ -196,7 +196,7 @@ def test_an_observer_from_before_the_start_sees_what_is_relayed_and_leaves_the_r
     end.engine.start()
     assert is_tapped(end, witness)
     witness.mirror.hide(witness)
-    relay = end.delivery.relay
+    relay = end.delivery.forwarder
     assert isinstance(relay, Relay)
     assert relay.add == end.bundler.add
     assert end.outbound.entry is end.bundler

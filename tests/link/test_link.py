@@ -13,7 +13,7 @@ from tests.machine import HandLoop, logged
 from vpntun.carriers.fake import FakeEndpoint
 from vpntun.core.queue import UNKNOWN_RATE_BYTES
 from vpntun.core.records.hello import HelloExchange
-from vpntun.datapath.routing.outbound import MOST_PACKETS_PER_TURN
+from vpntun.datapath.sending.device_reader import MOST_PACKETS_PER_TURN
 from vpntun.errors import CannotAsk, DeviceError
 from vpntun.types import NEVER, CarrierName
 from vpntun.wire.inside.request import DOCTOR, Request

@@ -143,8 +143,8 @@ def test_a_device_that_another_program_holds(lab: Lab) -> None:
 
 HOLD_DEVICE = """
 import sys, time
-from vpntun.tun.device import TunDevice
-held = TunDevice(sys.argv[1])
+from vpntun.tun.device import KernelDevice
+held = KernelDevice(sys.argv[1])
 print("holding", flush=True)
 time.sleep(60)
 """

@@ -11,7 +11,7 @@ import pytest
 from tests.machine import logged
 from tests.netconf.kernel import add, in_own_network
 from vpntun.netconf.netlink import Netlink
-from vpntun.tun.device import TunDevice
+from vpntun.tun.device import KernelDevice
 from vpntun.tun.link_local import make_no_link_local
 from vpntun.tun.persistent import make
 
@@ -30,7 +30,7 @@ def up_with_addresses(device: str = NAME) -> list[str]:
 @needs_tun
 @in_own_network
 def test_a_new_device_has_no_link_local_address() -> None:
-    device = TunDevice(NAME)
+    device = KernelDevice(NAME)
     assert up_with_addresses() == []
     device.close()
 
@@ -42,7 +42,7 @@ def test_a_persistent_device_is_made_without_one_and_keeps_what_its_owner_sets_l
     assert up_with_addresses() == []
     subprocess.run(["ip", "link", "set", NAME, "down"], check=True)
     subprocess.run(["ip", "link", "set", NAME, "addrgenmode", "eui64"], check=True)
-    device = TunDevice(NAME)
+    device = KernelDevice(NAME)
     assert [each[:6] for each in up_with_addresses()] == ["fe80::"]
     device.close()
 

@@ -14,10 +14,11 @@ from tests.machine import needs_root
 from tests.netconf.kernel import add, in_own_network
 from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
 from vpntun.netconf.netlink import Netlink
-from vpntun.tun.device import TunDevice
-from vpntun.tun.opening import CLONE, MULTI_QUEUE, check_clone, check_name, flags_of, open_tun
+from vpntun.tun.device import KernelDevice
+from vpntun.tun.opening import CLONE, KIND_FLAGS, MULTI_QUEUE, check_clone, check_name, flags_of, open_device
 from vpntun.tun.persistent import remove
 from vpntun.tun.queries import interface_exists
+from vpntun.types import DeviceKind
 
 NAME = "test0"
 MS_NODEV = 4
@@ -67,10 +68,10 @@ def test_a_name_that_no_interface_can_have_is_refused(name: str) -> None:
 @in_own_network
 def test_the_kernel_takes_and_refuses_the_same_names() -> None:
     for name in ("t\u00fcn", "-x", "\u4e2d\u6587"):
-        open_tun(name).close()
+        open_device(name).close()
     for name in ("caf\u00e0", "a/b", "a\x0bb"):
         with pytest.raises(DeviceError):
-            open_tun(name)
+            open_device(name)
 
 
 @pytest.mark.parametrize("name", ["all", "default"])
@@ -78,19 +79,21 @@ def test_the_kernel_takes_and_refuses_the_same_names() -> None:
 @in_own_network
 def test_a_name_that_the_kernel_reserves_is_refused(name: str) -> None:
     with pytest.raises(DeviceError, match=f"the device {name} cannot be created: the kernel reserves this name"):
-        TunDevice(name)
+        KernelDevice(name)
 
 
 # Kinds of devices
 
 
+@pytest.mark.parametrize("kind", KIND_FLAGS)
 @pytest.mark.parametrize("more", [0, pytun.IFF_NO_PI, pytun.IFF_VNET_HDR, MULTI_QUEUE, MULTI_QUEUE | pytun.IFF_NO_PI])
 @needs_tun
 @in_own_network
-def test_a_tun_device_made_with_any_flags_is_attached_and_left_as_it_was(more: int) -> None:
-    make_persistent(pytun.IFF_TUN | more)
+def test_a_device_made_with_any_flags_is_attached_and_left_as_it_was(kind: DeviceKind, more: int) -> None:
+    make_persistent(KIND_FLAGS[kind] | more)
     before = flags_of(NAME)
-    device = TunDevice(NAME)
+    assert before & KIND_FLAGS[kind]
+    device = KernelDevice(NAME, kind)
     assert not device.created
     assert device.takes_tcp
     device.close()
@@ -105,20 +108,27 @@ def test_a_device_with_several_queues_is_not_shared_with_another_program() -> No
     other = pytun.TunTapDevice(name=NAME, flags=pytun.IFF_TUN | MULTI_QUEUE)
     other.up()
     with pytest.raises(DeviceError, match="busy"):
-        TunDevice(NAME)
+        KernelDevice(NAME)
     other.close()
 
 
 @needs_tun
 @in_own_network
-def test_a_device_of_another_kind_is_no_tun_device() -> None:
+def test_a_device_of_another_kind_is_refused_with_its_name_and_kind() -> None:
     make_persistent(pytun.IFF_TAP, "tap0")
     make_persistent(pytun.IFF_TAP | MULTI_QUEUE, "tap1")
+    make_persistent(pytun.IFF_TUN, "tun0")
     with Netlink() as netlink:
         add(netlink, "cable0")
-    for name in ("tap0", "tap1", "cable0", "lo"):
-        with pytest.raises(DeviceError, match=f"there is no TUN device {name}: a device of another kind"):
-            TunDevice(name)
+    for name in ("tap0", "tap1"):
+        with pytest.raises(DeviceError, match=f"{name} is a TAP device, and this tunnel needs a TUN device: .*give -a"):
+            KernelDevice(name)
+    with pytest.raises(DeviceError, match=r"tun0 is a TUN device, and this tunnel needs a TAP device: .*leave out -a"):
+        KernelDevice("tun0", "tap")
+    for kind in KIND_FLAGS:
+        for name in ("cable0", "lo"):
+            with pytest.raises(DeviceError, match=f"{name} is neither a TUN nor a TAP device: choose another name"):
+                KernelDevice(name, kind)
 
 
 # /dev/net/tun
@@ -158,4 +168,4 @@ def test_a_node_on_a_file_system_without_devices_is_no_lack_of_a_capability() ->
     os.mknod(CLONE, stat.S_IFCHR | 0o666, os.makedev(10, 200))
     os.chmod(CLONE, 0o666)
     with pytest.raises(PrivilegeError, match=f"{CLONE} may not be opened although its mode permits it: .*nodev"):
-        open_tun(NAME)
+        open_device(NAME)

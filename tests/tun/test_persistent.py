@@ -10,7 +10,7 @@ from tests.machine import NOBODY, needs_root, ordinary_user
 from tests.netconf.kernel import add, in_own_network
 from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
 from vpntun.netconf.netlink import Netlink
-from vpntun.tun.opening import open_tun
+from vpntun.tun.opening import open_device
 from vpntun.tun.persistent import IFF_PERSIST, make, remove
 from vpntun.tun.queries import interface_exists
 
@@ -56,7 +56,7 @@ def test_a_device_made_twice_is_the_same_and_for_somebody_else_it_is_refused() -
 
 @in_own_network
 def test_a_device_of_everybody_is_not_taken_for_its_makers() -> None:
-    held = open_tun(NAME)
+    held = open_device(NAME)
     held.persist(True)
     held.close()
     with pytest.raises(DeviceError, match="for everybody"):
@@ -74,7 +74,7 @@ def test_a_removed_device_is_gone_and_can_be_made_again() -> None:
 @in_own_network
 def test_a_device_that_a_program_holds_is_neither_taken_over_nor_removed() -> None:
     make(NAME)
-    held = open_tun(NAME)
+    held = open_device(NAME)
     with pytest.raises(DeviceError, match="busy"):
         remove(NAME)
     assert number("tun_flags") & IFF_PERSIST
@@ -84,7 +84,7 @@ def test_a_device_that_a_program_holds_is_neither_taken_over_nor_removed() -> No
 
 @in_own_network
 def test_a_device_that_goes_with_its_program_is_not_there_to_be_made() -> None:
-    held = open_tun(NAME)
+    held = open_device(NAME)
     with pytest.raises(DeviceError, match="vanishes with the program that has it open"):
         make(NAME)
     held.close()
@@ -96,7 +96,7 @@ def test_what_is_no_tun_device_is_left_alone() -> None:
         add(netlink, NAME)
     with pytest.raises(DeviceError, match="is not a TUN device: choose another name"):
         make(NAME)
-    with pytest.raises(DeviceError, match="is not a TUN device, and was left alone"):
+    with pytest.raises(DeviceError, match="is neither a TUN nor a TAP device, and was left alone"):
         remove(NAME)
     assert interface_exists(NAME)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.netconf.kernel import add, in_own_network
 from vpntun.errors import DeviceError
-from vpntun.tun.queries import is_up, mtu_of
+from vpntun.netconf.netlink import Netlink
+from vpntun.tun.device import KernelDevice
+from vpntun.tun.queries import is_up, kind_of, mtu_of
 
 
 def test_mtu_and_state_are_what_the_kernel_says() -> None:
@@ -29,6 +33,15 @@ def test_mtu_and_state_need_no_sysfs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "read_text", refuse)
     assert (mtu_of("lo"), is_up("lo")) == before
+
+
+@pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="there is no /dev/net/tun")
+@in_own_network
+def test_tun_and_tap_devices_are_told_apart_and_from_all_others() -> None:
+    with closing(KernelDevice("test0", "tun")), closing(KernelDevice("test1", "tap")), Netlink() as netlink:
+        add(netlink, "cable0")
+        assert [kind_of(name) for name in ("test0", "test1")] == ["tun", "tap"]
+        assert [kind_of(name) for name in ("cable0", "lo", "gone0")] == [None, None, None]
 
 
 @pytest.mark.parametrize("ask", [mtu_of, is_up])

@@ -11,7 +11,7 @@ import pytest
 
 from tests.machine import logged
 from tests.netconf.kernel import in_own_network
-from vpntun.tun.device import TunDevice
+from vpntun.tun.device import KernelDevice
 from vpntun.tun.persistent import make
 from vpntun.tun.router_settings import CONF, ignore_routers
 
@@ -38,7 +38,7 @@ def make_proc_sys_read_only() -> None:
 @in_own_network
 def test_a_new_device_ignores_routers_and_the_hosts_own_settings_stay() -> None:
     before = settings("all"), settings("default")
-    device = TunDevice(NAME)
+    device = KernelDevice(NAME)
     assert settings() == ["0"] * 4
     assert (settings("all"), settings("default")) == before
     device.close()
@@ -51,7 +51,7 @@ def test_a_persistent_device_is_made_with_them_and_keeps_what_its_owner_sets_lat
     assert settings() == ["0"] * 4
     (CONF / "ipv6/conf" / NAME / "accept_ra").write_text("1")
     assert not make(NAME)
-    TunDevice(NAME).close()
+    KernelDevice(NAME).close()
     assert settings() == ["1", "0", "0", "0"]
 
 
@@ -60,10 +60,10 @@ def test_a_persistent_device_is_made_with_them_and_keeps_what_its_owner_sets_lat
 def test_a_read_only_proc_is_at_most_worth_a_line_under_v() -> None:
     make_proc_sys_read_only()
     with logged() as lines:
-        TunDevice(NAME).close()
+        KernelDevice(NAME).close()
     assert len([line for line in lines if "accept_ra cannot be set to 0 (" in line]) == 1
     with logged(25) as lines:
-        TunDevice(NAME).close()
+        KernelDevice(NAME).close()
     assert lines == []
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.netconf.kernel import in_own_network
 from vpntun.core.records.span import LARGEST_SEND, MOST
-from vpntun.tun.device import TunDevice
+from vpntun.tun.device import KernelDevice
 from vpntun.tun.superpackets import (
     HEADERS,
     KERNELS_LIMIT,
@@ -41,7 +41,7 @@ def forward(*values: str) -> None:
 @in_own_network
 def test_a_device_of_a_host_that_does_not_forward_gets_smaller_superpackets() -> None:
     forward("0", "0")
-    device = TunDevice(NAME)
+    device = KernelDevice(NAME)
     limit_superpackets(NAME, 1400)
     assert limit() == limit_for(1400) < KERNELS_LIMIT
     device.close()
@@ -52,7 +52,7 @@ def test_a_device_of_a_host_that_does_not_forward_gets_smaller_superpackets() ->
 @pytest.mark.parametrize("values", [("1", "0"), ("0", "1")], ids=["IPv4", "IPv6"])
 def test_a_device_of_a_host_that_forwards_keeps_the_kernels_limit(values: tuple[str, str]) -> None:
     forward(*values)
-    device = TunDevice(NAME)
+    device = KernelDevice(NAME)
     limit_superpackets(NAME, 1400)
     assert limit() == KERNELS_LIMIT
     device.close()

@@ -18,6 +18,7 @@ u8, u16, u64 = st.integers(0, 2**8 - 1), st.integers(0, 2**16 - 1), st.integers(
 def test_the_fields_are_where_the_table_puts_them() -> None:
     assert Hello(True, 0x3F, 0x1234).pack() == bytes([1, 1, 1, 0x3F, 0x12, 0x34])
     assert Hello(False, 0, answers=True).pack() == bytes([1, 1, 2, 0, 0xFF, 0xDF])
+    assert Hello(False, 0, is_tap=True).pack() == bytes([1, 1, 4, 0, 0xFF, 0xDF])
     assert Hello(False, 0).pack() == bytes([1, 1, 0, 0, 0xFF, 0xDF])
     totals = b"".join(n.to_bytes(8, "big") for n in (1, 2, 3, 4))
     assert Report(1, 2, 3, 4, 1.0).pack() == b"\x03" + totals + b"\xff"
@@ -26,12 +27,17 @@ def test_the_fields_are_where_the_table_puts_them() -> None:
     assert Echo(0x0102, 12).pack() == b"\x05" + bytes(6) + b"\x01\x02\x00\x0c"
 
 
-@given(st.booleans(), u8, u16, st.integers(1, 255), st.booleans(), st.binary(max_size=5))
+@given(st.booleans(), u8, u16, st.integers(1, 255), st.booleans(), st.booleans(), st.binary(max_size=5))
 def test_a_hello_is_parsed_as_it_was_packed_whatever_a_later_version_adds(
-    seen: bool, takes: int, largest: int, version: int, answers: bool, more: bytes
+    seen: bool, takes: int, largest: int, version: int, answers: bool, is_tap: bool, more: bytes
 ) -> None:
-    hello = Hello(seen, takes, largest, version, answers)
+    hello = Hello(seen, takes, largest, version, answers, is_tap)
     assert Hello.parse(hello.pack() + more) == hello
+
+
+def test_an_end_that_predates_tap_devices_has_a_tun() -> None:
+    assert not Hello.parse(bytes([1, 1, 3, 0, 0xFF, 0xDF])).is_tap
+    assert not Hello.parse(bytes([1, 1, 0xFB, 0, 0xFF, 0xDF])).is_tap
 
 
 @given(u64, u64, u64, u64, u8)
@@ -56,6 +62,16 @@ def test_a_bundle_gives_back_its_packets_and_their_segment_fields(entries: list[
     for packet, segment in entries:
         at = record.append(buffer, at, packet, segment)
     assert [(bytes(packet), segment) for packet, segment in record.packets_of(buffer[:at])] == entries
+
+
+@given(st.lists(st.tuples(st.binary(min_size=14, max_size=300), u16), min_size=1, max_size=20))
+def test_a_record_of_frames_gives_back_its_frames_and_their_segment_fields(entries: list[tuple[bytes, int]]) -> None:
+    buffer = memoryview(bytearray(8000))
+    at = record.begin_bundle(buffer, record.FRAMES)
+    for frame, segment in entries:
+        at = record.append(buffer, at, frame, segment)
+    assert buffer[0] == 10
+    assert [(bytes(frame), segment) for frame, segment in record.packets_of(buffer[:at])] == entries
 
 
 def test_a_packet_read_in_place_only_needs_its_entry() -> None:
@@ -109,6 +125,15 @@ def test_a_bundle_of_nonsense_is_refused(nonsense: bytes) -> None:
         list(record.packets_of(memoryview(nonsense)))
 
 
+def test_a_frame_is_as_long_as_its_header_at_least() -> None:
+    header = bytes(range(14))
+    assert [bytes(frame) for frame, _ in record.packets_of(memoryview(b"\x0a\x00\x0e\x00\x00" + header))] == [header]
+    with pytest.raises(BadPacket, match="bad bundle"):
+        list(record.packets_of(memoryview(b"\x0a\x00\x0d\x00\x00" + header[:13])))
+    with pytest.raises(BadPacket, match="bad bundle"):
+        list(record.packets_of(memoryview(b"\x02\x00\x0e\x00\x00" + header)))
+
+
 def test_packets_before_the_nonsense_have_been_yielded() -> None:
     packets = record.packets_of(memoryview(bytes(bundle_of(SMALL)) + b"\x00\x15\0\0" + SMALL))
     assert bytes(next(packets)[0]) == SMALL
@@ -147,7 +172,7 @@ def test_there_is_no_version_0() -> None:
         Hello.parse(bytes([1, 0, 0, 0, 0, 0]))
 
 
-@given(st.builds(lambda kind, rest: bytes([kind]) + rest, st.integers(0, 7), st.binary(max_size=60)))
+@given(st.builds(lambda kind, rest: bytes([kind]) + rest, st.integers(0, 11), st.binary(max_size=60)))
 def test_arbitrary_bytes_only_ever_raise_bad_packet(data: bytes) -> None:
     parsers: list[Callable[[bytes], object]] = [
         Hello.parse,

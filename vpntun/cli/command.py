@@ -37,7 +37,7 @@ from vpntun.config.tunnel import (
 from vpntun.crypto.keys import generate_secret
 from vpntun.errors import ConfigurationError
 from vpntun.runtime.folders import absolute
-from vpntun.tun.opening import open_tun
+from vpntun.tun.opening import open_device
 from vpntun.types import TRANSPORTS, Transport
 
 NOT_BESIDE_A_FILE = {
@@ -164,7 +164,7 @@ def _check_can_start(tunnel: Tunnel) -> None:
 
     Somebody who forgot to become root would otherwise make a key for the wrong user, and could not pair again at once.
     """
-    open_tun(tunnel.interface).close()
+    open_device(tunnel.interface, tunnel.device).close()
 
 
 def _pair(host: str | None, port: int, transport: Transport | None, path: Path) -> None:

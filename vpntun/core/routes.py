@@ -83,6 +83,10 @@ class RouteTable(Generic[Link]):
             self._by_link[link][size, shift].remove(prefix)
             self._drop(size, shift, {prefix})
 
+    def covers(self, address: bytes) -> bool:
+        """Return whether any prefix covers an address (4 or 16 bytes)."""
+        return self.find(address) is not None
+
     def owner(self, network: Network) -> Link | None:
         """Return the link to which exactly this prefix leads, whatever wider ones do."""
         size, shift, prefix = _key_of(network)

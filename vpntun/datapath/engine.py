@@ -1,7 +1,10 @@
 """Data path of one device: everything between the device, the carriers and the links.
 
     outbound    device -> outbound.py -> bundler.py or plain.py -> link/ -> an endpoint of a carrier
-    inbound     a carrier -> inbound.py -> link/ -> delivery.py, with Relay relay.py -> device
+    inbound     a carrier -> inbound.py -> link/ -> delivery.py -> device, or relay.py or switch.py
+
+IP packets of a TUN device take outbound.py, delivery.py and relay.py of datapath/routing/, Ethernet frames of a TAP
+device those of datapath/switching/.
 
 The daemon, the tests and the benchmarks build the same engine, on a real device and real carriers (tun/device.py,
 carriers/), or on fake ones (tun/fake.py, carriers/fake.py).
@@ -20,15 +23,21 @@ from vpntun.core.routes import RouteTable
 from vpntun.core.wireguard.node import Node
 from vpntun.crypto.keys import KeyPair
 from vpntun.datapath.answers import Answers
-from vpntun.datapath.inbound import Inbound
 from vpntun.datapath.link_paths import LinkPaths
 from vpntun.datapath.mirror import Mirror
-from vpntun.datapath.routing.delivery import Delivery
+from vpntun.datapath.receiving.delivery import Delivery
+from vpntun.datapath.receiving.inbound import Inbound
+from vpntun.datapath.routing.delivery import PacketDelivery
 from vpntun.datapath.routing.loopguard import LoopGuard
 from vpntun.datapath.routing.outbound import Outbound
 from vpntun.datapath.routing.relay import Relay
 from vpntun.datapath.sending.bundler import Bundler
+from vpntun.datapath.sending.device_reader import DeviceReader
+from vpntun.datapath.sending.distributor import Distributor
 from vpntun.datapath.sending.plain import PlainSender
+from vpntun.datapath.switching.delivery import FrameDelivery
+from vpntun.datapath.switching.outbound import FrameOutbound
+from vpntun.datapath.switching.switch import Switch
 from vpntun.errors import DeviceError
 from vpntun.link.link import Link
 from vpntun.link.link_monitor import LinkMonitor, LinkObserver, NoObserver
@@ -41,7 +50,9 @@ from vpntun.runtime.schedule import Schedule
 from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Network, SocketAddress
 from vpntun.wire import record
+from vpntun.wire.ethernet.frame import LARGEST_HEADER
 from vpntun.wire.message import Buffer
+from vpntun.wire.record import BUNDLE, FRAMES
 
 SECONDS_TO_RECOVER = 1.0
 """Delay after an internal error before packets are sent that an interrupted callback left waiting."""
@@ -51,7 +62,8 @@ class Engine:
     """Engine that connects the device, the carriers and the links. Packets flow after `start`.
 
     links       every link, by its peer
-    routes      table from allowed IPs to links
+    routes      table from allowed IPs to links; empty on a TAP device
+    switch      switch of a TAP device; None on a TUN device
     takes       what this end can receive, a sum of record.TAKES_*: the offloads of its device among them
     answers     what answers the requests of peers
     mirror         shows packets to those who capture them
@@ -86,20 +98,24 @@ class Engine:
         self.schedule = Schedule(loop.internal_errors)
         self.seal_buffer = SealBuffer()
         network = network or UnknownNetwork()
-        self.guard = LoopGuard(loop, self.routes, network.leads_inside)
-        self._paths = LinkPaths(loop, network, self.guard)
         self._observer = observer or NoObserver()
         self.monitor = LinkMonitor(loop, self._observer)
         self._carriers = carriers
         self._last_mtu = self._followed_mtu = device.mtu
         self._plain = PlainSender(self._last_mtu, self.seal_buffer)
-        self._bundler = Bundler(self._plain, self.seal_buffer, copies_dscp=copies_dscp)
+        self.is_tap = device.kind == "tap"
+        self._bundler = Bundler(self._plain, self.seal_buffer, copies_dscp=copies_dscp, frames=self.is_tap)
+        self._distributor = Distributor(self._bundler)
+        self.switch = Switch(self.links, self._distributor, loop, device.mtu) if self.is_tap else None
+        self.guard = self._make_guard(network)
+        self._paths = LinkPaths(loop, network, self.guard)
         self._own_addresses = own_addresses
-        self._delivery = Delivery(device, self.routes, self.drops)
-        self._inbound = Inbound(self.node, self.links, loop, self.drops)
-        self._outbound = Outbound(device, self.routes, self._bundler, self.guard, loop, self.drops)
+        self._inbound = Inbound(self.node, self.links, loop, self.drops, FRAMES if self.is_tap else BUNDLE)
+        self._reader, self._delivery = self._make_ends()
         self._relay: Relay | None = None
-        self.mirror = Mirror(self.routes, self._bundler, self._outbound, self._delivery)
+        self.mirror = Mirror(self._bundler, self._distributor, self._reader, self._delivery)
+        if self.switch is not None:
+            self.mirror.forward_through(self.switch)
         self.deliver_bundle = self._delivery.take_bundle
         self.deliver_packet = self._delivery.take_packet
         self.drain = self._bundler.drain
@@ -107,13 +123,30 @@ class Engine:
         loop.call_after_pauses(self._woken)
         loop.internal_errors.recover_by(self._bundler.discard, self._delivery.discard, self._drain_later)
 
+    def _make_guard(self, network: OuterNetwork) -> LoopGuard:
+        if self.switch is not None:
+            return LoopGuard(self.loop, lambda _: True, network.leads_inside, self.switch.table.empty_caches)
+        routes = self.routes
+        return LoopGuard(self.loop, routes.covers, network.leads_inside, routes.empty_caches)
+
+    def _make_ends(self) -> tuple[DeviceReader, Delivery]:
+        """Make what reads the device, and what writes to it."""
+        device, bundler, guard, loop, drops = self.device, self._bundler, self.guard, self.loop, self.drops
+        if self.switch is not None:
+            reader = FrameOutbound(device, self.switch, bundler, guard, loop, drops)
+            return reader, FrameDelivery(device, self.switch, drops)
+        routes = self.routes
+        return Outbound(device, routes, bundler, guard, loop, drops), PacketDelivery(device, routes, drops)
+
     def start(self) -> None:
-        """Watch the device and the carriers from now on, and relay, with the MTU that the device has now."""
+        """Watch the device and the carriers from now on, and relay, with the MTU and the address that it has now."""
+        if self.switch is not None:
+            self.switch.table.pin(self.device.mac)
         if self._own_addresses is not None:
-            relay = Relay(self.mtu, self.routes, self._bundler, self._own_addresses, self.loop.time)
+            relay = Relay(self.mtu, self.routes, self._distributor, self._own_addresses, self.loop.time)
             self._relay = relay
-            self.mirror.relay_through(relay)
-        self.loop.watch(self.device.fileno(), self._outbound.read_device)
+            self.mirror.forward_through(relay)
+        self.loop.watch(self.device.fileno(), self._reader.read_device)
         for carrier in self._carriers.values():
             carrier.start(self)
 
@@ -127,6 +160,11 @@ class Engine:
             self._last_mtu = self.device.mtu
         return self._last_mtu
 
+    @property
+    def longest_packet(self) -> int:
+        """Bytes of the longest packet or frame of the device that is no superpacket."""
+        return self.mtu + (LARGEST_HEADER if self.is_tap else 0)
+
     def follow_mtu(self) -> None:
         """Adapt what is sent to the device's MTU, if that has changed: wg-quick sets it after the peers."""
         mtu = self.mtu
@@ -136,8 +174,10 @@ class Engine:
         self._plain.follow_mtu(mtu)
         if self._relay is not None:
             self._relay.follow_mtu(mtu)
+        if self.switch is not None:
+            self.switch.follow_mtu(mtu)
         for link in self.links.values():
-            link.follow_mtu(mtu)
+            link.follow_mtu(self.longest_packet)
 
     # Links
 
@@ -152,6 +192,8 @@ class Engine:
         self.monitor.follow(link)
         for network in allowed:
             self.routes.add(network, link)
+        if self.switch is not None:
+            self.switch.follow_links()
 
     def remove(self, link: Link) -> None:
         """Remove a link: wipe its keys, close its connections, and remove its routes."""
@@ -164,6 +206,8 @@ class Engine:
         self._paths.forget(link)
         self.node.remove(link.peer)
         del self.links[link.peer]
+        if self.switch is not None:
+            self.switch.forget(link)
         for carrier in self._carriers.values():
             carrier.close_all_of(link.peer)
 

@@ -2,7 +2,8 @@
 
 new peer                                a link is added
 removed peer                            its keys are wiped, its connections closed, its routes removed
-other allowed IPs, keepalive or name    changed in place, and the session continues
+other allowed IPs or MACs, keepalive or name
+                                        changed in place, and the session continues
 other preshared key                     the same; the next handshake uses it
 other address to call                   the same; over UDP the peer is sent to there at once
 any other change of a peer              the peer is removed, and added as a new one
@@ -165,6 +166,7 @@ class Links:
         make = self._server_link if settings.host is None else self._client_link
         link = make(peer, settings)
         engine.add(link, settings.allowed)
+        self._allow(link, settings)
         link.start()
 
     def _remove(self, public: bytes) -> None:
@@ -185,6 +187,8 @@ class Links:
             link.keep_alive(settings.keepalive)
             if not former.keepalive:
                 link.turn_on_keepalive()
+        if settings.allowed_macs != former.allowed_macs:
+            self._allow(link, settings)
         if settings.allowed is not former.allowed:
             self._route(link, former.allowed, settings.allowed)
 
@@ -197,6 +201,7 @@ class Links:
             name=settings.name,
             psk=settings.psk,
             endpoint=settings.endpoint,
+            allowed_macs=settings.allowed_macs,
         )
         if kept == settings:
             return True
@@ -207,6 +212,10 @@ class Links:
         if endpoint is not None:
             link.call_at(endpoint, self._resolver(lambda: link, host, port))
         return endpoint is not None
+
+    def _allow(self, link: Link, settings: PeerSettings) -> None:
+        if self._engine.switch is not None:
+            self._engine.switch.allow(link, frozenset(settings.allowed_macs))
 
     def _route(self, link: Link, former: Iterable[Network], wanted: Iterable[Network]) -> None:
         """Make the routes of a link match, except those to prefixes that another link has by now."""
@@ -250,10 +259,11 @@ class Links:
         engine = self._engine
         return RecordProtocol(
             engine.takes,
-            engine.mtu,
+            engine.longest_packet,
             engine.loop.now,
             peer_is_vpntun=settings.is_vpntun,
             asks_when_quiet=settings.host is not None,
+            is_tap=engine.is_tap,
         )
 
     def _name(self, settings: PeerSettings) -> str:

@@ -1,26 +1,24 @@
 """Mirror: shows observers the packets that links take and give, in front of the device and behind it.
 
-    outbound    what the device hands over for a link, before the bundler has it, and what the relay forwards to a link
-    inbound     what a link has delivered and delivery.py has checked, before the relay or the device has it
+    outbound    what the device hands over for a link, before the bundler has it, and what relay or switch forward to it
+    inbound     what a link has delivered and delivery.py has checked, before relay, switch or device have it
 
-While nobody observes, the mirror is not there: outbound.py and relay.py call the bundler, and delivery.py the relay, as
-if it did not exist. The first observer puts it in between, the last one takes it out.
+While nobody observes, the mirror is not there: reader and distributor call the bundler, and delivery.py the relay or
+the switch, as if it did not exist. The first observer puts it in between, the last one takes it out.
 
-A packet is seen once in each direction in which it passes a link, so a relayed one is seen twice. Superpackets are seen
-whole. Packets that no link has are not seen: those without a route, and what this end tells their senders.
+A packet is seen once in each direction in which it passes a link, so a forwarded one is seen twice. Superpackets are
+seen whole. Packets that no link has are not seen: those without a route, and what this end tells their senders.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from vpntun.core.routes import RouteTable
-from vpntun.datapath.routing.delivery import Delivery
-from vpntun.datapath.routing.outbound import Outbound
-from vpntun.datapath.routing.relay import Relay
+from vpntun.datapath.receiving.delivery import Delivery, Forwarder
 from vpntun.datapath.sending.bundler import Bundler
+from vpntun.datapath.sending.device_reader import DeviceReader
+from vpntun.datapath.sending.distributor import Distributor
 from vpntun.link.link import Link
-from vpntun.wire.ip import source_of
 from vpntun.wire.message import Buffer
 from vpntun.wire.vnet import GSO_NONE, NEEDS_CSUM, SPLIT_FIRST, UNFINISHED
 
@@ -38,19 +36,19 @@ class Observer(Protocol):
 class Mirror:
     """Mirror of one engine."""
 
-    def __init__(self, routes: RouteTable[Link], bundler: Bundler, outbound: Outbound, delivery: Delivery) -> None:
-        self._routes = routes
+    def __init__(self, bundler: Bundler, distributor: Distributor, reader: DeviceReader, delivery: Delivery) -> None:
         self._bundler = bundler
-        self._outbound = outbound
+        self._distributor = distributor
+        self._reader = reader
         self._delivery = delivery
-        self._relay: Relay | None = None
+        self._forwarder: Forwarder | None = None
         self._observers: list[Observer] = []
         self._room = memoryview(b"")
         """Where the device was last read to."""
 
-    def relay_through(self, relay: Relay) -> None:
-        """Have delivery.py use the relay, which is made later than the mirror: somebody may observe already."""
-        self._relay = relay
+    def forward_through(self, forwarder: Forwarder) -> None:
+        """Have delivery.py use the relay or switch, which may be made later than the mirror: somebody may observe."""
+        self._forwarder = forwarder
         self._connect()
 
     def show(self, observer: Observer) -> None:
@@ -65,12 +63,11 @@ class Mirror:
 
     def _connect(self) -> None:
         """Put the mirror in between if anybody observes, and take it out otherwise."""
-        self._outbound.entry = self if self._observers else self._bundler
-        self._delivery.relay = self if self._observers else self._relay
-        if self._relay is not None:
-            self._relay.add = self.add if self._observers else self._bundler.add
+        self._reader.entry = self if self._observers else self._bundler
+        self._delivery.forwarder = self if self._observers else self._forwarder
+        self._distributor.add = self.add if self._observers else self._bundler.add
 
-    # In front of the bundler, for outbound.py
+    # In front of the bundler, for the reader
 
     def place(self) -> memoryview:
         """Return the buffer for the next packet, as Bundler.place."""
@@ -91,7 +88,7 @@ class Mirror:
         self._show(link, packet, outbound=True, unfinished=field & ~SPLIT_FIRST == UNFINISHED)
         self._bundler.enter(link, header, packet, field, is_last)
 
-    # In front of the bundler, for relay.py
+    # In front of the bundler, for the distributor
 
     def add(self, packet: memoryview, field: int) -> None:
         """Send a packet to the selected link, as Bundler.add."""
@@ -99,24 +96,22 @@ class Mirror:
             self._show(self._bundler.link, packet, outbound=True, unfinished=field == UNFINISHED)
         self._bundler.add(packet, field)
 
-    # In front of the relay, for delivery.py
+    # In front of the relay or switch, for delivery.py
 
-    def take(self, header: Buffer, packet: memoryview) -> bool:
-        """Relay a packet, as Relay.take. Its source address is its link's: delivery.py has checked that."""
-        link = self._routes.find(source_of(packet))
-        if link is not None:
-            self._show(link, packet, outbound=False, unfinished=_is_unfinished(header))
-        return self._relay is not None and self._relay.take(header, packet)
+    def take(self, link: Link, header: Buffer, packet: memoryview) -> bool:
+        """Forward a packet, as Forwarder.take."""
+        self._show(link, packet, outbound=False, unfinished=_is_unfinished(header))
+        return self._forwarder is not None and self._forwarder.take(link, header, packet)
 
     def flush(self) -> None:
         """Send the forwarded packets."""
-        if self._relay is not None:
-            self._relay.flush()
+        if self._forwarder is not None:
+            self._forwarder.flush()
 
     def discard(self) -> None:
         """Drop the packets that wait to be forwarded."""
-        if self._relay is not None:
-            self._relay.discard()
+        if self._forwarder is not None:
+            self._forwarder.discard()
 
     def _show(self, link: Link, packet: Buffer, *, outbound: bool, unfinished: bool) -> None:
         for observer in tuple(self._observers):

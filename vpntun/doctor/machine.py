@@ -22,7 +22,7 @@ from vpntun.doctor.finding import Finding, failed, ok, refused, skipped, warning
 from vpntun.errors import DeviceError, PrivilegeError, VpntunError
 from vpntun.process.privileges import CAP_NET_ADMIN, capabilities
 from vpntun.tun.device import TCP_OFFLOADS, TUNSETOFFLOAD, UDP_OFFLOADS
-from vpntun.tun.opening import CLONE, check_clone, open_tun
+from vpntun.tun.opening import CLONE, check_clone, open_device
 
 TUNGETFEATURES = 0x800454CF
 IFF_VNET_HDR = 0x4000
@@ -181,7 +181,7 @@ def _try_offloads() -> Iterator[int]:
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
         return
     with suppress(VpntunError):
-        device = open_tun(TRIAL)
+        device = open_device(TRIAL)
         for wanted in (TCP_OFFLOADS | UDP_OFFLOADS, TCP_OFFLOADS, 0):
             with suppress(OSError):
                 fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, wanted)

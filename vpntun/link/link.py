@@ -25,11 +25,11 @@ from vpntun.errors import BadPacket, CannotAsk
 from vpntun.link.drops import note_drop
 from vpntun.link.seal_buffer import SealBuffer
 from vpntun.link.sending_link import SendingLink
-from vpntun.runtime.log import Warnings
+from vpntun.runtime.log import Warnings, notice
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.schedule import Schedule
 from vpntun.types import CarrierName
-from vpntun.wire.record import ANSWER, BUNDLE, ECHO, LAST_KIND, LOAD, PARITY, PROBE, REQUEST, Echo
+from vpntun.wire.record import ANSWER, BUNDLE, ECHO, FRAMES, HELLO, LAST_KIND, LOAD, PARITY, PROBE, REQUEST, Echo
 
 
 class LinkOwner(Protocol):
@@ -89,6 +89,8 @@ class Link(SendingLink):
     ) -> None:
         self._owner = owner
         self._warnings = Warnings()
+        self._seemed_plain = False
+        """Whether the log has said that the peer of a TAP device is no vpntun."""
         self.test: LinkTest | None = None
         self._requests = Requests(lambda what, content: owner.answer(self, what, content))
         super().__init__(owner.loop, owner.schedule, owner.seal_buffer, peer, selector, records, name)
@@ -111,16 +113,16 @@ class Link(SendingLink):
         peer, records, now = self.peer, self.records, self._loop.now
         peer.received_bytes += size
         kind = plaintext[0] if plaintext else 0
-        if kind == BUNDLE or kind > LAST_KIND:
+        if kind in (BUNDLE, FRAMES) or kind > LAST_KIND:
             if events := peer.opened(session, counter, source, now, keepalive=False):
                 self.act(events)
             records.opened(session, counter, datagrams, now, plaintext)
             self.touched_by_traffic(now)
             try:
-                if kind == BUNDLE:
-                    self._owner.deliver_bundle(self, plaintext, source, ecn)
-                else:
+                if kind > LAST_KIND:
                     self._owner.deliver_packet(self, plaintext, ecn)
+                else:
+                    self._owner.deliver_bundle(self, plaintext, source, ecn)
             except BadPacket as bad:
                 self.drop(bad, source)
             return
@@ -222,11 +224,40 @@ class Link(SendingLink):
                 if record[0] == ECHO:
                     self._echo_arrived(Echo.parse(record).token, source, now)
                 self.act(self.records.received(session, record, source, now))
+                if record[0] == HELLO and self.records.devices_differ(session, now):
+                    self._warn_of_device(source)
             elif (restored := self.records.restore(session, record, self._loop.now)) is not None:
                 # A relay changes packets in place, so they must be writable.
                 self._owner.deliver_bundle(self, memoryview(bytearray(restored)), source, ecn)
         except BadPacket as bad:
             self.drop(bad, source)
+
+    def check_plain(self, session: Session) -> None:
+        """Raise BadPacket unless packets may be sent to the peer as WireGuard sends them."""
+        records = self.records
+        if records.devices_differ(session, self._loop.now):
+            raise BadPacket("other kind of device")
+        if not records.is_tap:
+            return
+        if not records.seems_plain:
+            raise BadPacket("too big for the path")
+        if not self._seemed_plain:
+            self._seemed_plain = True
+            notice(
+                "%s answers as a plain WireGuard, which carries no Ethernet frames: a TAP device needs a vpntun with a "
+                "TAP device at the other end",
+                self.name or "the peer",
+            )
+        raise BadPacket("no vpntun")
+
+    def _warn_of_device(self, source: Endpoint) -> None:
+        own, its = ("TAP", "TUN") if self.records.is_tap else ("TUN", "TAP")
+        self._warnings.log(
+            "other kind of device",
+            f"%s has a {its} device, and this end a {own} device: nothing passes until both ends are started with -a "
+            "(Device = tap), or both without",
+            source,
+        )
 
     def _echo_arrived(self, token: int, source: Endpoint, now: float) -> None:
         """Tell the speed test of an ECHO, which may answer a PROBE of the test."""

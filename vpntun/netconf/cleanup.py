@@ -37,8 +37,8 @@ from vpntun.netconf.journal import Entry, entries_of, forget, interfaces_in, pat
 from vpntun.netconf.netlink import KERNELS_TABLES, FoundRoute, FoundRule, Link, Netlink, whole
 from vpntun.netconf.route_plan import CLOSED, EVERYTHING, TUNNEL, is_of_a_vpntun
 from vpntun.runtime.log import notice
-from vpntun.tun.device import TunDevice
-from vpntun.tun.queries import interface_exists
+from vpntun.tun.device import KernelDevice
+from vpntun.tun.queries import interface_exists, kind_of
 
 KINDS: dict[str, Any] = {
     kind.__name__: kind for kind in (Mtu, Up, Address, Route, OtherRoute, Rule, ValidMark, LooseFilter, NameServers)
@@ -59,7 +59,7 @@ def clean_up(interface: str, folder: Path | None = None) -> bool:
         notice("%s: ignored %d entries that cannot belong to %s", path, len(entries) - len(changes), interface)
     if changes:
         if interface_exists(interface):
-            TunDevice(interface).close()
+            KernelDevice(interface, kind_of(interface) or "tun").close()
         with Netlink() as netlink:
             refused = [change for change in reversed(changes) if not take_back(change, netlink)]
         if refused:

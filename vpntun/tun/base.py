@@ -36,6 +36,10 @@ class Device(Protocol):
         """The MTU, in bytes. Raises DeviceError if no device in this network namespace has this name any more."""
 
     @property
+    def mac(self) -> bytes:
+        """The MAC address, 6 bytes; empty on a TUN device. Raises DeviceError once no device has this name."""
+
+    @property
     def takes_tcp(self) -> bool:
         """Whether TCP superpackets and unfinished checksums may be written."""
 

@@ -1,4 +1,4 @@
-"""TUN device: opened through /dev/net/tun, read and written in whole IP packets and superpackets.
+"""TUN or TAP device of the kernel: opened through /dev/net/tun, read and written in whole packets or frames.
 
 A virtio_net_hdr (wire/vnet.py) precedes each packet. With offloads, the kernel hands over in one piece what TCP and UDP
 sockets wrote, up to 64 kB with an unfinished checksum, and accepts such superpackets in return. A device that refuses
@@ -20,8 +20,8 @@ import pytun
 from vpntun.errors import DeviceError
 from vpntun.runtime.log import log
 from vpntun.tun.link_local import make_no_link_local
-from vpntun.tun.opening import check_name, flags_of, open_tun
-from vpntun.tun.queries import interface_exists, is_up, mtu_of
+from vpntun.tun.opening import check_name, flags_of, open_device
+from vpntun.tun.queries import interface_exists, is_up, mac_of, mtu_of
 from vpntun.tun.router_settings import ignore_routers
 from vpntun.types import DeviceKind
 from vpntun.wire.message import Buffer
@@ -33,25 +33,25 @@ UDP_OFFLOADS = TUN_F_USO4 | TUN_F_USO6
 REFUSED = frozenset({errno.EIO, errno.EINVAL, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 
 
-class TunDevice:
+class KernelDevice:
     """An open device. `created`: this program created it, so it vanishes when it is closed.
 
     Raises ConfigurationError for an impossible name, PrivilegeError where CAP_NET_ADMIN or access to /dev/net/tun is
     missing, and DeviceError for all other failures.
     """
 
-    kind: DeviceKind = "tun"
-
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, kind: DeviceKind = "tun") -> None:
         check_name(name)
         self.name = name
+        self.kind: DeviceKind = kind
         self.created = not interface_exists(name)
         self._former_flags = 0 if self.created else flags_of(name)
-        self._tun = open_tun(name)
+        self._opened = open_device(name, kind)
         if self.created:
             ignore_routers(name)
-            make_no_link_local(name)
-        self._descriptor: int = self._tun.fileno()
+            if kind == "tun":
+                make_no_link_local(name)
+        self._descriptor: int = self._opened.fileno()
         os.set_inheritable(self._descriptor, False)
         os.set_blocking(self._descriptor, False)
         self.offloads = self._ask_for_offloads()
@@ -60,6 +60,11 @@ class TunDevice:
     def mtu(self) -> int:
         """The device's MTU, in bytes. Raises DeviceError if no device has this name any more."""
         return mtu_of(self.name)
+
+    @property
+    def mac(self) -> bytes:
+        """The MAC address of a TAP device, 6 bytes; empty on a TUN. Raises DeviceError once no device has this name."""
+        return mac_of(self.name) if self.kind == "tap" else b""
 
     @property
     def takes_tcp(self) -> bool:
@@ -109,7 +114,7 @@ class TunDevice:
         """Close the device. One that stays gets its former flags back, and has no offloads."""
         if not self.created:
             self._set_offloads(0)
-        self._tun.close()
+        self._opened.close()
         if self._former_flags and interface_exists(self.name):
             with suppress(OSError):
                 pytun.TunTapDevice(name=self.name, flags=self._former_flags).close()

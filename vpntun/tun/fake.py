@@ -39,6 +39,7 @@ class FakeDevice:
     def __init__(self, mtu: int = 1420, offloads: int = TCP_OFFLOADS | UDP_OFFLOADS, kind: DeviceKind = "tun") -> None:
         self.name = "fake0"
         self.kind = kind
+        self.mac = b"\x02\0\0\0\0\xfa" if kind == "tap" else b""
         self.created = True
         self.is_up = True
         self._mtu = mtu

@@ -1,4 +1,4 @@
-"""Opening of TUN devices by name through /dev/net/tun, with an explanation of each refusal.
+"""Opening of TUN and TAP devices by name through /dev/net/tun, with an explanation of each refusal.
 
 1. check_name refuses names that no interface can have.
 2. /dev/net/tun must be the kernel's TUN device; in containers it is often missing, or something else.
@@ -16,12 +16,14 @@ from pathlib import Path
 import pytun
 
 from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError, VpntunError
-from vpntun.tun.queries import interface_exists, is_running
+from vpntun.tun.queries import interface_exists, is_running, kind_of
+from vpntun.types import DeviceKind
 
 CLONE = "/dev/net/tun"
 CLONE_NUMBER = os.makedev(10, 200)
 LONGEST_NAME = 15  # bytes
-FLAGS = int(pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR)
+KIND_FLAGS: dict[DeviceKind, int] = {"tun": int(pytun.IFF_TUN), "tap": int(pytun.IFF_TAP)}
+FLAGS = int(pytun.IFF_NO_PI | pytun.IFF_VNET_HDR)
 MULTI_QUEUE = int(pytun.IFF_MULTI_QUEUE)
 
 _NOT_IN_NAMES = frozenset(b"/:%\xa0")
@@ -42,17 +44,19 @@ def check_name(name: str) -> None:
         )
 
 
-def open_tun(name: str) -> pytun.TunTapDevice:
-    """Create or attach a TUN device with the flags that a tunnel uses. Raises PrivilegeError or DeviceError."""
+def open_device(name: str, kind: DeviceKind = "tun") -> pytun.TunTapDevice:
+    """Create or attach a device with the flags that a tunnel uses. Raises PrivilegeError or DeviceError."""
     check_clone(Path(CLONE))
+    flags = KIND_FLAGS[kind] | FLAGS
     try:
-        return pytun.TunTapDevice(name=name, flags=FLAGS)
+        return pytun.TunTapDevice(name=name, flags=flags)
     except OSError as error:
         code = error.args[0]
     if code == errno.EINVAL and interface_exists(name):
+        check_kind(name, kind)
         is_held = is_running(name)
         try:
-            device = pytun.TunTapDevice(name=name, flags=FLAGS | MULTI_QUEUE)
+            device = pytun.TunTapDevice(name=name, flags=flags | MULTI_QUEUE)
         except OSError as error:
             code = error.args[0]
         else:
@@ -60,16 +64,16 @@ def open_tun(name: str) -> pytun.TunTapDevice:
                 return device
             device.close()  # another program has a queue, and would get a part of the packets
             code = errno.EBUSY
-    raise _refusal(name, code)
+    raise _refusal(name, kind, code)
 
 
 def flags_of(name: str) -> int:
-    """Return the flags that a TUN device was last attached with, or 0 if there is no TUN device of this name."""
+    """Return the flags that a device was last attached with, or 0 if no TUN or TAP device has this name."""
     try:
         flags = int(Path(f"/sys/class/net/{name}/tun_flags").read_text(), 16)
     except OSError:
         return 0
-    return flags & (FLAGS | MULTI_QUEUE)
+    return flags & (KIND_FLAGS["tun"] | KIND_FLAGS["tap"] | FLAGS | MULTI_QUEUE)
 
 
 def check_clone(path: Path) -> None:
@@ -97,24 +101,35 @@ def _not_tun(path: Path, kind: str) -> DeviceError:
     )
 
 
-def _refusal(name: str, code: int) -> VpntunError:
+def check_kind(name: str, kind: DeviceKind) -> None:
+    """Raise DeviceError if a device that exists is of another kind than a tunnel needs."""
+    found = kind_of(name)
+    if found is None:
+        raise DeviceError(f"{name} is neither a TUN nor a TAP device: choose another name")
+    if found != kind:
+        remedy = "give -a" if found == "tap" else "leave out -a"
+        raise DeviceError(
+            f"{name} is a {found.upper()} device, and this tunnel needs a {kind.upper()} device: choose another name, "
+            f"or {remedy}"
+        )
+
+
+def _refusal(name: str, kind: DeviceKind, code: int) -> VpntunError:
     """Explain why the kernel refuses to create or attach a device."""
     if code in (errno.EPERM, errno.EACCES):
-        return _denial(name)
+        return _denial(name, kind)
     if code in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return _missing(Path(CLONE))
     if code == errno.EBUSY:
         return DeviceError(
             f"the device {name} is busy: another program has it open; stop that program, or choose another name"
         )
-    if code == errno.EINVAL and interface_exists(name):
-        return DeviceError(f"there is no TUN device {name}: a device of another kind has that name; choose another")
-    if code == errno.EINVAL:
+    if code == errno.EINVAL and not interface_exists(name):
         return DeviceError(f"the device {name} cannot be created: the kernel reserves this name; choose another")
     return DeviceError(f"the device {name} cannot be opened: {os.strerror(code)}")
 
 
-def _denial(name: str) -> PrivilegeError:
+def _denial(name: str, kind: DeviceKind) -> PrivilegeError:
     """Tell a missing capability from a node that may not be opened."""
     try:
         os.close(os.open(CLONE, os.O_RDWR | os.O_CLOEXEC))
@@ -127,5 +142,5 @@ def _denial(name: str) -> PrivilegeError:
         return PrivilegeError(f"no access to {CLONE}: run as root, or have root change its mode to 0666")
     return PrivilegeError(
         f"no right to create or attach the device {name}: run as root or with CAP_NET_ADMIN, or have root create it "
-        f"for you ('vpntun mktun {name} --user {os.geteuid()}')"
+        f"for you ('vpntun mktun {'--tap ' if kind == 'tap' else ''}{name} --user {os.geteuid()}')"
     )

@@ -21,8 +21,8 @@ import pytun
 from vpntun.errors import DeviceError
 from vpntun.runtime.accounts import group_name, user_name
 from vpntun.tun.link_local import make_no_link_local
-from vpntun.tun.opening import check_name, open_tun
-from vpntun.tun.queries import interface_exists
+from vpntun.tun.opening import check_name, open_device
+from vpntun.tun.queries import interface_exists, kind_of
 from vpntun.tun.router_settings import ignore_routers
 
 TUNSETOWNER = 0x400454CC
@@ -42,7 +42,7 @@ def make(name: str, owner: int | None = None, group: int | None = None) -> bool:
     if interface_exists(name):
         _check_is_the_same(name, owner, group)
         return False
-    device = open_tun(name)
+    device = open_device(name)
     try:
         ignore_routers(name)
         make_no_link_local(name)
@@ -59,14 +59,14 @@ def make(name: str, owner: int | None = None, group: int | None = None) -> bool:
 
 
 def remove(name: str) -> None:
-    """Remove a persistent TUN device. Raises PrivilegeError, or DeviceError, also if a program has it open."""
+    """Remove a persistent device. Raises PrivilegeError, or DeviceError, also if a program has it open."""
     check_name(name)
     if not interface_exists(name):
         raise DeviceError(f"there is no device {name}")
-    flags = _read(name, "tun_flags")
-    if flags is None or not flags & pytun.IFF_TUN:
-        raise DeviceError(f"{name} is not a TUN device, and was left alone")
-    device = open_tun(name)
+    kind = kind_of(name)
+    if kind is None:
+        raise DeviceError(f"{name} is neither a TUN nor a TAP device, and was left alone")
+    device = open_device(name, kind)
     try:
         device.persist(False)
     finally:

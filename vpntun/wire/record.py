@@ -8,10 +8,10 @@ The first byte of a data message's plaintext tells what the plaintext is:
 
 Integers are big endian. Each field is preceded by its offset in bytes; the kind is at offset 0.
 
-    1  HELLO    1 version u8 (1); 2 flags u8: bit 0 "I have seen yours", 1 "I answer REQUESTs"; 3 takes u8: bit 0
-                checksum offload, 1 TSO4, 2 TSO6, 3 USO4, 4 USO6, 5 bursts, 7 PARITY; 4 largest record u16, in bytes of
-                plaintext. At least 6 bytes; unknown bits and any bytes that follow are ignored. Bit 6 is retired and
-                never set.
+    1  HELLO    1 version u8 (1); 2 flags u8: bit 0 "I have seen yours", 1 "I answer REQUESTs", 2 "my device is a TAP";
+                3 takes u8: bit 0 checksum offload, 1 TSO4, 2 TSO6, 3 USO4, 4 USO6, 5 bursts, 7 PARITY; 4 largest record
+                u16, in bytes of plaintext. At least 6 bytes; unknown bits and any bytes that follow are ignored. Bit 6
+                of takes is retired and never set.
     2  BUNDLE   from 1 on, 1 to 256 times: length u16, segment u16, packet of that length (20 or more). segment: bits
                 0-13 gso_size (0: an ordinary packet), bit 14 zero, bit 15 the transport checksum is unfinished. The
                 bytes behind a packet are padding if there are no more than 4 or they begin with a length of zero.
@@ -23,13 +23,14 @@ Integers are big endian. Each field is preceded by its offset in bytes; the kind
     4  PROBE    1 token u64, zeros up to the size that is tested. At least 9 bytes.
     5  ECHO     1 token u64, the probe's; 9 size u16: the size of the probe's plaintext in bytes. At least 11 bytes;
                 any that follow are ignored.
-    6  PARITY   1 first counter u64; 9 count u8 (2 to 64); 10 lengths u16; 12 sum. It covers `count` BUNDLEs with
-                consecutive counters from the first on, each of which was sent in one datagram. lengths is the XOR of
-                the lengths of their plaintexts; sum is the XOR of the plaintexts, as long as the longest (see
-                core/records/parity.py).
+    6  PARITY   1 first counter u64; 9 count u8 (2 to 64); 10 lengths u16; 12 sum. It covers `count` BUNDLEs or
+                FRAMES with consecutive counters from the first on, each of which was sent in one datagram. lengths is
+                the XOR of the lengths of their plaintexts; sum is the XOR of the plaintexts, as long as the longest
+                (see core/records/parity.py).
     7  REQUEST  wire/inside/request.py has the fields
     8  ANSWER   wire/inside/request.py has the fields
     9  LOAD     wire/inside/load.py has the fields
+   10  FRAMES   a BUNDLE of Ethernet frames (14 bytes or more each) in place of IP packets, between two TAP devices
 
 Everything here handles untrusted bytes: they are authenticated, but the peer may be hostile. The parsers raise only
 BadPacket. Packets in a bundle are neither checked nor copied here: see `length_of` and `header_for`.
@@ -37,7 +38,7 @@ BadPacket. Packets in a bundle are neither checked nor copied here: see `length_
 Interface:
     Hello, Report, Probe, Echo, Parity   .parse(plaintext), .pack()
     BUNDLE_START, ENTRY_SIZE        offset of the first entry; bytes that an entry adds to its packet
-    begin_bundle(record) -> int     offset of the first entry
+    begin_bundle(record, kind) -> int               offset of the first entry; kind: BUNDLE or FRAMES
     put_entry(record, at, length, segment) -> int   for a packet that is already at `at + ENTRY_SIZE`
     append(record, at, packet, segment) -> int      copies the packet
     packets_of(record) -> Iterator[(packet, segment)]
@@ -56,7 +57,7 @@ from vpntun.wire.message import DATA_OVERHEAD, LARGEST, Buffer
 from vpntun.wire.transport_header import shape_of
 from vpntun.wire.vnet import SEGMENT_SIZE, UNFINISHED
 
-HELLO, BUNDLE, REPORT, PROBE, ECHO, PARITY, REQUEST, ANSWER, LOAD = 1, 2, 3, 4, 5, 6, 7, 8, 9
+HELLO, BUNDLE, REPORT, PROBE, ECHO, PARITY, REQUEST, ANSWER, LOAD, FRAMES = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 LAST_KIND = 0x3F
 LARGEST_RECORD = LARGEST - DATA_OVERHEAD
 
@@ -70,11 +71,13 @@ TAKES_ALL = TAKES_CHECKSUM | TAKES_TSO4 | TAKES_TSO6 | TAKES_USO4 | TAKES_USO6 |
 MOST_PACKETS = 256
 """The limit on packets in a bundle. A receiver needs 2 ms for 256. Without the limit, a bundle of 65 kB in packets of
 20 bytes would block its event loop for 15 ms."""
-SMALLEST_PACKET = 20
+SMALLEST_PACKET, SMALLEST_FRAME = 20, 14
+"""Size in bytes of an IPv4 header, and of an Ethernet header."""
 BUNDLE_START = 1
 ENTRY = struct.Struct("!HH")
 ENTRY_SIZE = 4
 
+_SMALLEST = {BUNDLE: SMALLEST_PACKET, FRAMES: SMALLEST_FRAME}
 _HELLO = struct.Struct("!BBBBH")
 _REPORT = struct.Struct("!BQQQQ")
 _BUSY = _REPORT.size
@@ -88,14 +91,15 @@ MOST_IN_GROUP = 64
 
 SMALLEST_PROBE = _PROBE.size
 
-_SEEN_YOURS, _ANSWERS = 1, 2
+_SEEN_YOURS, _ANSWERS, _IS_TAP = 1, 2, 4
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
     """The sender's abilities: `takes` combines TAKES_* flags, `largest` is the longest record, in bytes of plaintext.
 
-    `seen_yours` tells the receiver that its own HELLO has arrived; `answers`, that the sender answers REQUESTs.
+    `seen_yours` tells the receiver that its own HELLO has arrived; `answers`, that the sender answers REQUESTs;
+    `is_tap`, that the sender's device carries Ethernet frames. An end that predates TAP devices never sets that flag.
     """
 
     seen_yours: bool
@@ -103,6 +107,7 @@ class Hello:
     largest: int = LARGEST_RECORD
     version: int = VERSION
     answers: bool = False
+    is_tap: bool = False
 
     @classmethod
     def parse(cls, plaintext: Buffer) -> Hello:
@@ -112,11 +117,15 @@ class Hello:
         _, version, flags, takes, largest = _HELLO.unpack_from(plaintext)
         if not version:
             raise BadPacket("bad hello")
-        return cls(bool(flags & _SEEN_YOURS), takes, largest, version, bool(flags & _ANSWERS))
+        return cls(bool(flags & _SEEN_YOURS), takes, largest, version, bool(flags & _ANSWERS), bool(flags & _IS_TAP))
 
     def pack(self) -> bytes:
         """The record's 6 bytes."""
-        flags = (_SEEN_YOURS if self.seen_yours else 0) | (_ANSWERS if self.answers else 0)
+        flags = (
+            (_SEEN_YOURS if self.seen_yours else 0)
+            | (_ANSWERS if self.answers else 0)
+            | (_IS_TAP if self.is_tap else 0)
+        )
         return _HELLO.pack(HELLO, self.version, flags, self.takes, self.largest)
 
 
@@ -231,9 +240,9 @@ def needs_of(packet: Buffer, segment: int) -> int:
     return TAKES_CHECKSUM | (TAKES_TSO6 if protocol == TCP else TAKES_USO6)
 
 
-def begin_bundle(record: bytearray | memoryview) -> int:
-    """Make `record` a bundle without entries; return the offset of the first entry."""
-    record[0] = BUNDLE
+def begin_bundle(record: bytearray | memoryview, kind: int = BUNDLE) -> int:
+    """Make `record` a bundle (BUNDLE or FRAMES) without entries; return the offset of the first entry."""
+    record[0] = kind
     return BUNDLE_START
 
 
@@ -253,12 +262,14 @@ def append(record: bytearray | memoryview, at: int, packet: Buffer, segment: int
 def packets_of(record: memoryview) -> Iterator[tuple[memoryview, int]]:
     """Yield each packet of a bundle, in place, with its segment field, up to the padding. Both are untrusted.
 
-    Raises BadPacket("bad bundle") on reaching an entry that does not fit, is shorter than an IPv4 header, or is the
-    257th; the entries before it have been yielded by then.
+    The packets of FRAMES are frames. Raises BadPacket("bad bundle") on reaching an entry that does not fit, is shorter
+    than an IPv4 header (in FRAMES: an Ethernet header), or is the 257th; the entries before it have been yielded by
+    then.
     """
     size = len(record)
-    if size <= BUNDLE_START or record[0] != BUNDLE:
+    if size <= BUNDLE_START or record[0] not in _SMALLEST:
         raise BadPacket("bad bundle")
+    smallest = _SMALLEST[record[0]]
     at = BUNDLE_START
     left = MOST_PACKETS
     while at + ENTRY_SIZE < size:
@@ -267,7 +278,7 @@ def packets_of(record: memoryview) -> Iterator[tuple[memoryview, int]]:
         if not length and at > BUNDLE_START:
             return
         at = begin + length
-        if length < SMALLEST_PACKET or at > size or not left:
+        if length < smallest or at > size or not left:
             raise BadPacket("bad bundle")
         yield record[begin:at], segment
         left -= 1

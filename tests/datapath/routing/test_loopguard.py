@@ -61,7 +61,7 @@ def alice(loop: HandLoop) -> Iterator[End]:
 
 @pytest.fixture
 def guard(alice: End, kernel: Kernel) -> LoopGuard:
-    return LoopGuard(alice.loop, alice.routes, kernel.leads_inside)
+    return LoopGuard(alice.loop, alice.routes.covers, kernel.leads_inside, alice.routes.empty_caches)
 
 
 @pytest.fixture

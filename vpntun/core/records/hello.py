@@ -48,11 +48,14 @@ class HelloExchange:
     """The HELLOs of one peer.
 
     `takes` is a sum of record.TAKES_*, `largest` the longest record taken, in bytes. `peer_is_vpntun`: the peer is
-    known to be one, so HELLO is repeated until it answers.
+    known to be one, so HELLO is repeated until it answers. `is_tap`: this end's device carries Ethernet frames.
     """
 
-    def __init__(self, takes: int, largest: int = LARGEST_RECORD, *, peer_is_vpntun: bool = False) -> None:
+    def __init__(
+        self, takes: int, largest: int = LARGEST_RECORD, *, peer_is_vpntun: bool = False, is_tap: bool = False
+    ) -> None:
         self._takes = takes
+        self._is_tap = is_tap
         self._largest = largest
         self._peer_is_vpntun = peer_is_vpntun
         self._sessions: dict[Hashable, _SessionHello] = {}
@@ -77,12 +80,12 @@ class HelloExchange:
         """Note that the peer is at this host now: another one deserves another HELLO."""
         if host != self._host:
             self._host = host
-            if self._seems_plain:
+            if self.seems_plain:
                 self._ask_again(now)
 
     def recognised(self, now: float) -> None:
         """Note that a REPORT, PROBE or ECHO has come, which only a vpntun sends."""
-        if self._seems_plain:
+        if self.seems_plain:
             self._ask_again(now)
         self._answered()
 
@@ -124,7 +127,7 @@ class HelloExchange:
         """Return the HELLO to send in this session."""
         exchange = self._sessions.get(session)
         seen = exchange is not None and exchange.received is not None
-        return Hello(seen, self._takes, self._largest, answers=True)
+        return Hello(seen, self._takes, self._largest, answers=True, is_tap=self._is_tap)
 
     def taken(self, session: Hashable, now: float) -> Hello | None:
         """Return what the peer takes in this session now; None to treat it as a plain WireGuard."""
@@ -149,7 +152,7 @@ class HelloExchange:
         return exchange.inherited_until
 
     @property
-    def _seems_plain(self) -> bool:
+    def seems_plain(self) -> bool:
         """Whether the peer seems to be a plain WireGuard."""
         return self._unanswered >= MOST_UNANSWERED and not self._peer_is_vpntun
 
@@ -164,7 +167,7 @@ class HelloExchange:
         if self._heard_when_asked is not None and self._heard_when_asked != heard:
             self._unanswered += 1
             self._heard_when_asked = None
-        if self._seems_plain and now < self._asked_at + SECONDS_BETWEEN_LATER:
+        if self.seems_plain and now < self._asked_at + SECONDS_BETWEEN_LATER:
             exchange.due = self._asked_at + SECONDS_BETWEEN_LATER
             return False
         self._asked_at = now

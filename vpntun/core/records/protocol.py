@@ -1,8 +1,8 @@
 """Record protocol with one peer: the choice of records to send, and the handling of those received.
 
     HELLO          hello.py            what each end can take. Until the peer's HELLO comes, the peer is treated as a
-                                       plain WireGuard, unless it is known to be a vpntun (a shared key): then packets
-                                       wait for its HELLO
+                                       plain WireGuard, unless it must be a vpntun (a shared key, or a TAP device): then
+                                       packets wait for its HELLO
     REPORT         receive_stats.py    what has arrived; the sender's span.py learns from it
     PROBE, ECHO    probes.py           the path's MTU, trials of another carrier, black holes, dead paths
     PARITY         parity.py           restores a record that was lost at random
@@ -37,6 +37,7 @@ from vpntun.wire.record import (
     BUNDLE_START,
     ECHO,
     ENTRY_SIZE,
+    FRAMES,
     HELLO,
     PARITY_SIZE,
     PROBE,
@@ -69,16 +70,28 @@ class RecordProtocol:
     restored         records restored by parity after they, or one of their datagrams, were lost on the way here
     unfinished       bursts given up because a piece never came
     verification     when data was last known to arrive at the peer, if that takes records
+    is_tap           whether this end's device carries Ethernet frames; packets are frames then
     """
 
     def __init__(
-        self, takes: int, mtu: int, now: float, *, peer_is_vpntun: bool, asks_when_quiet: bool = False
+        self,
+        takes: int,
+        mtu: int,
+        now: float,
+        *,
+        peer_is_vpntun: bool,
+        asks_when_quiet: bool = False,
+        is_tap: bool = False,
     ) -> None:
-        """`takes`: what this end can take. `mtu`: the inner MTU, in bytes. `asks_when_quiet`: for a client."""
+        """`takes`: what this end can take. `asks_when_quiet`: for a client.
+
+        `mtu`: the longest packet of the device that is no superpacket, in bytes: its MTU, on a TAP with the headers.
+        """
         self._asks_when_quiet = asks_when_quiet
         self._peer_is_vpntun = peer_is_vpntun
+        self.is_tap = is_tap
         self._mtu = mtu
-        self._hellos = HelloExchange(takes, peer_is_vpntun=peer_is_vpntun)
+        self._hellos = HelloExchange(takes, peer_is_vpntun=peer_is_vpntun, is_tap=is_tap)
         self._receive_stats = ReceiveStats()
         self._path = PathMtu(now)
         self._is_stream = False
@@ -161,8 +174,18 @@ class RecordProtocol:
     # Packets
 
     def awaits_hello(self, session: Session, now: float) -> bool:
-        """Whether packets must wait because the peer is a vpntun whose HELLO has not come yet."""
-        return self._peer_is_vpntun and self._hellos.taken(session, now) is None
+        """Whether packets must wait because the peer must be a vpntun, whose HELLO has not come yet."""
+        return self._awaits_hellos and self._hellos.taken(session, now) is None
+
+    def devices_differ(self, session: Session, now: float) -> bool:
+        """Whether the peer is a vpntun whose device carries packets where this one carries frames, or the reverse."""
+        taken = self._hellos.taken(session, now)
+        return taken is not None and taken.is_tap is not self.is_tap
+
+    @property
+    def seems_plain(self) -> bool:
+        """Whether the peer seems to be a plain WireGuard, which leaves HELLOs unanswered."""
+        return self._hellos.seems_plain
 
     def may_be_plain(self, session: Session | None, now: float) -> bool:
         """Whether the peer may be any other WireGuard: nothing in this session shows that it is a vpntun."""
@@ -193,7 +216,7 @@ class RecordProtocol:
         taken_before = self.takes
         taken = self._hellos.taken(session, now)
         self._taken_until = self._hellos.taken_until(session, now)
-        if taken is None:
+        if taken is None or taken.is_tap is not self.is_tap:
             self.takes = self._largest_taken = 0
             return False
         self.takes = taken.takes & TAKES_ALL
@@ -279,7 +302,7 @@ class RecordProtocol:
             self._receive_stats.control_received(counter, datagrams)
 
     def restore(self, session: Session, record: memoryview, now: float) -> bytes | None:
-        """Return the plaintext of the BUNDLE that an opened PARITY restores; None if it restores none.
+        """Return the plaintext of the bundle that an opened PARITY restores; None if it restores none.
 
         Raises BadPacket for an invalid PARITY.
         """
@@ -287,7 +310,7 @@ class RecordProtocol:
         if session is not self._session:
             return None
         found = self._restorer.restore(parity, session.replay, now)
-        if found is None or found[1][0] != BUNDLE or not session.replay.mark(found[0]):
+        if found is None or found[1][0] not in (BUNDLE, FRAMES) or not session.replay.mark(found[0]):
             return None
         self._receive_stats.restored(found[0])
         self.restored += 1
@@ -419,7 +442,11 @@ class RecordProtocol:
 
     def _hello_deadline(self) -> float:
         """When to send a HELLO without traffic: only if packets wait for the peer's HELLO."""
-        return self._hellos.due(self._session) if self._peer_is_vpntun else NEVER
+        return self._hellos.due(self._session) if self._awaits_hellos else NEVER
+
+    @property
+    def _awaits_hellos(self) -> bool:
+        return self._peer_is_vpntun or (self.is_tap and not self._hellos.seems_plain)
 
     def _smallest_span(self) -> int:
         """Datagrams that one packet needs. A packet that needs more than one send takes is sent without a record."""

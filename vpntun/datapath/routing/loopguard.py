@@ -20,7 +20,6 @@ from ipaddress import ip_address
 
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.endpoint import Endpoint, Flow
-from vpntun.core.routes import RouteTable
 from vpntun.link.link import Link
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
@@ -38,16 +37,26 @@ LEADS_INSIDE = (
 
 
 class LoopGuard:
-    """Guard of one device's links. `leads_inside`: whether the kernel routes a flow to that device.
+    """Guard of one device's links.
+
+    `covers`: whether packets to an address may enter the tunnel. `leads_inside`: whether the kernel routes a flow to
+    the device. `empty_caches`: forgets what outbound.py has concluded, which follows from `endpoints`, too.
 
     `endpoints`: for each covered address at which a peer is reached, the ports of the packets sent there. It is usually
     empty except in a full tunnel.
     """
 
-    def __init__(self, loop: Loop, routes: RouteTable[Link], leads_inside: Callable[[Flow], bool]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        covers: Callable[[bytes], bool],
+        leads_inside: Callable[[Flow], bool],
+        empty_caches: Callable[[], None],
+    ) -> None:
         self._loop = loop
-        self._routes = routes
+        self._covers = covers
         self._leads_inside = leads_inside
+        self._empty_caches = empty_caches
         self._answers: dict[Flow, tuple[float, bool]] = {}
         self._flows: dict[Link, Flow] = {}
         self.endpoints: dict[bytes, list[Ports]] = {}
@@ -71,9 +80,9 @@ class LoopGuard:
         self.forget(link)
         if link.endpoint is not None:
             flow = link.endpoint.flow
-            if self._routes.find(flow.destination) is not None:
+            if self._covers(flow.destination):
                 self._flows[link] = flow
-                self._routes.empty_caches()  # that of outbound.py follows from `endpoints`, too
+                self._empty_caches()
                 self.endpoints.setdefault(flow.destination, []).append(flow.ports)
 
     def forget(self, link: Link) -> None:
@@ -98,7 +107,7 @@ class LoopGuard:
 
     def _may_be_at(self, questions: TokenBucket, notice: Limited, endpoint: Endpoint) -> bool:
         flow = endpoint.flow
-        if self._routes.find(flow.destination) is None:
+        if not self._covers(flow.destination):
             return True
         if self._known(flow) is None and not questions.take(self._loop.now):
             return False

@@ -21,13 +21,12 @@ from weakref import WeakKeyDictionary
 
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.routes import RouteTable
-from vpntun.datapath.sending.bundler import Bundler
-from vpntun.errors import BadPacket
+from vpntun.datapath.sending.distributor import Distributor
 from vpntun.link.link import Link
 from vpntun.netconf.localnets import OwnAddresses
 from vpntun.runtime.clock import boottime
 from vpntun.wire.icmp import TIME_EXCEEDED, TOO_BIG, IcmpError, error_about, may_be_told_of
-from vpntun.wire.ip import destination_of, hops_left, is_link_local, is_one_host, source_of, take_hop
+from vpntun.wire.ip import destination_of, hops_left, is_link_local, is_one_host, take_hop
 from vpntun.wire.message import Buffer
 from vpntun.wire.vnet import NEEDS_CSUM, UNFINISHED, VNET_HEADER
 
@@ -38,39 +37,33 @@ _DF = 0x40
 
 
 class Relay:
-    """Relay between all links of one device. `own`: this machine's addresses.
-
-    `add` sends a packet to the link that the bundler has selected: `Bundler.add`, or the mirror in front of it
-    (mirror.py).
-    """
+    """Relay between all links of one device. `own`: this machine's addresses."""
 
     def __init__(
         self,
         mtu: int,
         routes: RouteTable[Link],
-        bundler: Bundler,
+        distributor: Distributor,
         own: OwnAddresses,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._mtu = mtu
         self._routes = routes
-        self._bundler = bundler
-        self.add: Callable[[memoryview, int], None] = bundler.add
+        self._send = distributor.send
+        self.flush = distributor.flush
+        self.discard = distributor.discard
         self._own = own
         self._clock = clock
         self._errors: WeakKeyDictionary[Link, TokenBucket] = WeakKeyDictionary()
-        self._aside: dict[Link, list[tuple[bytes, int]]] = {}
-        """Packets for links other than the one whose record the bundler builds now. Their records are built later."""
 
     def follow_mtu(self, mtu: int) -> None:
         """Forward no packets longer than another MTU of the device, in bytes."""
         self._mtu = mtu
 
-    def take(self, header: Buffer, packet: memoryview) -> bool:
-        """Forward or drop a packet; return False if it is for the device instead.
+    def take(self, sender: Link, header: Buffer, packet: memoryview) -> bool:
+        """Forward or drop a packet of a link, as Forwarder.take. Forwarded ones are sent at the next `flush` at latest.
 
-        Forwarded packets are sent at the next `flush` at the latest. `header`: the packet's virtio_net_hdr, made by
-        this end. `packet` is modified.
+        `packet` is modified.
         """
         destination = destination_of(packet)
         link = self._routes.find(destination)
@@ -78,27 +71,13 @@ class Relay:
             return False
         flags, _, headers, size, _, _ = VNET_HEADER.unpack_from(header)
         if hops_left(packet) <= 1:
-            self._refuse(packet, TIME_EXCEEDED, "hop limit exceeded")
+            self._refuse(sender, packet, TIME_EXCEEDED, "hop limit exceeded")
         elif self._is_too_big(packet, headers + size if size else len(packet)):
-            self._refuse(packet, TOO_BIG, "too big for the device")
+            self._refuse(sender, packet, TOO_BIG, "too big for the device")
         else:
             take_hop(packet)
             self._send(link, packet, UNFINISHED | size if flags & NEEDS_CSUM else 0)
         return True
-
-    def flush(self) -> None:
-        """Send the forwarded packets, link by link, now that no more are at hand."""
-        self._bundler.flush()
-        while self._aside:
-            link, packets = self._aside.popitem()
-            for packet, field in packets:
-                self._enter(link, memoryview(packet), field)
-            self._bundler.flush()
-        self._bundler.drained()
-
-    def discard(self) -> None:
-        """Drop the packets that wait to be forwarded, after an error has interrupted this."""
-        self._aside.clear()
 
     def _may_forward_to(self, destination: bytes) -> bool:
         return is_one_host(destination) and not is_link_local(destination) and destination not in self._own
@@ -110,34 +89,11 @@ class Relay:
         """
         return largest > self._mtu and (packet[0] >= 0x50 or bool(packet[6] & _DF))
 
-    def _send(self, link: Link, packet: memoryview, field: int) -> None:
-        """Enter the packet in the link's record, or put it aside while another link's record is built.
-
-        So packets that alternate between several links take one record for each link, not one for each packet.
-        """
-        if self._bundler.link is link or (self._bundler.link is None and link not in self._aside):
-            self._enter(link, packet, field)
-        else:
-            self._aside.setdefault(link, []).append((bytes(packet), field))
-
-    def _enter(self, link: Link, packet: memoryview, field: int) -> None:
-        bundler = self._bundler
-        bundler.note_more(link)  # a record sent before this packet was sent because it was full
-        try:
-            if bundler.link is not link:
-                bundler.turn_to(link)
-            self.add(packet, field)
-        except BadPacket as bad:
-            link.drops[bad.reason] += 1
-
-    def _refuse(self, packet: memoryview, error: IcmpError, reason: str) -> None:
+    def _refuse(self, sender: Link, packet: memoryview, error: IcmpError, reason: str) -> None:
         """Drop a packet, and send an ICMP error to its sender.
 
         The error's source is this end's address in the tunnel, or without one the packet's destination.
         """
-        sender = self._routes.find(source_of(packet))
-        if sender is None:
-            return
         sender.drops[reason] += 1
         if may_be_told_of(packet) and self._errors_to(sender).take(self._clock()):
             destination = destination_of(packet)

@@ -19,11 +19,14 @@ in the processor's cache.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from vpntun.datapath.sending.plain import PlainSender
 from vpntun.errors import BadPacket
 from vpntun.link.link import Link
 from vpntun.link.seal_buffer import SealBuffer
 from vpntun.tun.base import LARGEST_PACKET
+from vpntun.wire.ethernet.frame import HEADER_SIZE, ip_at, tos_of_frame
 from vpntun.wire.gso import Splitter
 from vpntun.wire.ip import DSCP, ECN, MAY_HAVE_ECN, tos_of
 from vpntun.wire.message import LARGEST
@@ -32,6 +35,7 @@ from vpntun.wire.record import (
     BUNDLE_START,
     ENTRY,
     ENTRY_SIZE,
+    FRAMES,
     MOST_PACKETS,
     TAKES_ALL,
     begin_bundle,
@@ -57,14 +61,22 @@ class Bundler:
 
     The outbound loop reads each packet to `place`, then joins it to the datagrams before it (`joins`), or enters it for
     a link (`enter`). All other callers use `turn_to` and `add`. `copies_dscp`: datagrams get the packets' DSCP.
+    `frames`: the packets are Ethernet frames.
     """
 
-    def __init__(self, plain: PlainSender, seal_buffer: SealBuffer, *, copies_dscp: bool = False) -> None:
+    def __init__(
+        self, plain: PlainSender, seal_buffer: SealBuffer, *, copies_dscp: bool = False, frames: bool = False
+    ) -> None:
         self.link: Link | None = None
+        self._kind = FRAMES if frames else BUNDLE
+        self._lead_of: Callable[[memoryview], int] = ip_at if frames else _no_lead
+        self._tos_of = tos_of_frame if frames else tos_of
+        self._tos_at = HEADER_SIZE + 1 if frames else 1
+        """Offset of the byte that has the ECN field of an IP packet, if there is no VLAN tag."""
         self._buffer = memoryview(bytearray(2 * LARGEST + ENTRY_SIZE + LARGEST_PACKET))
         self._start = 0
         """Offset of the record in the buffer."""
-        self._at = begin_bundle(self._buffer)
+        self._at = begin_bundle(self._buffer, self._kind)
         """Offset of the record's end, and of its next entry."""
         self._packets = 0
         self._room = 0
@@ -124,7 +136,7 @@ class Bundler:
         have no other packet.
         """
         begin, size = self._read_at, len(packet)
-        if packet[1] & MAY_HAVE_ECN or self._reads_tos:
+        if packet[self._tos_at] & MAY_HAVE_ECN or self._reads_tos:
             self._follow_tos(packet)
         if link is not self.link:
             if (size > SMALL or is_last) and self.link is None and self._went_straight(link, begin, size, field):
@@ -141,7 +153,7 @@ class Bundler:
                     self._run.finish()
                 _put_entry(self._buffer, begin - ENTRY_SIZE, size, field)
                 if field == UNFINISHED:
-                    self._run.begin(header, begin - ENTRY_SIZE, size)
+                    self._run.begin(header, begin - ENTRY_SIZE, size, self._lead_of(packet))
                 self._at = end
                 self._packets += 1
                 if size > SMALL and end + ENTRY_SIZE + size > self._end:
@@ -186,12 +198,12 @@ class Bundler:
         link = self.link
         if link is None:
             return
-        if packet[1] & MAY_HAVE_ECN or self._reads_tos:
+        if packet[self._tos_at] & MAY_HAVE_ECN or self._reads_tos:
             self._follow_tos(packet)
         if self._cuts and FIRST_PACKET + len(packet) <= self._room:
             self._cuts = False
         takes = link.records.takes
-        if field & SPLIT_FIRST or (field and self._room and takes != TAKES_ALL and needs_of(packet, field) & ~takes):
+        if field & SPLIT_FIRST or (field and self._room and takes != TAKES_ALL and self._lacks(takes, packet, field)):
             self._add_single_packets(link, packet, field & ~SPLIT_FIRST)
         elif field & SEGMENT_SIZE and 0 < self._room < FIRST_PACKET + len(packet):
             self._add_pieces(link, packet, field)
@@ -258,11 +270,15 @@ class Bundler:
 
     def _follow_tos(self, packet: memoryview) -> None:
         """Send the record if the packet needs another TOS byte, and give that to the next record."""
-        tos = tos_of(packet) & self._copied
+        tos = self._tos_of(packet) & self._copied
         if tos != self._tos:
             self._send_record()
             self._tos = tos
             self._reads_tos = self._always_reads_tos or tos != 0
+
+    def _lacks(self, takes: int, packet: memoryview, field: int) -> bool:
+        """Return whether a packet needs an offload that the peer lacks. Raises BadPacket."""
+        return bool(needs_of(packet, field, self._lead_of(packet)) & ~takes)
 
     def _place(self, link: Link, packet: memoryview, field: int) -> None:
         """Enter a packet in this record or the next, send it plain, or let it wait."""
@@ -297,7 +313,7 @@ class Bundler:
         """
         if start <= LARGEST and FIRST_PACKET + size <= self._room:
             self._start, self._at, self._end = start, start + BUNDLE_START, start + self._room
-            self._buffer[start] = BUNDLE
+            self._buffer[start] = self._kind
 
     def _begin_again(self) -> None:
         """Begin a record at the start of the buffer."""
@@ -340,7 +356,7 @@ class Bundler:
         """Cut a superpacket so that each record is filled. The last piece's record stays open for the next packets."""
         self._cuts = True
         splitter = self._splitter
-        count = splitter.cut(self._set_apart(packet), field)
+        count = splitter.cut(self._set_apart(packet), field, self._lead_of(packet))
         most = splitter.fitting(self._room - FIRST_PACKET)
         first = self._add_segments(link, count) if most == 1 else 0
         worth = most // WORTH_BEGINNING
@@ -377,7 +393,7 @@ class Bundler:
     def _add_single_packets(self, link: Link, packet: memoryview, field: int) -> None:
         splitter = self._splitter
         piece = memoryview(bytearray(len(packet)))
-        for index in range(splitter.split(self._set_apart(packet), field)):
+        for index in range(splitter.split(self._set_apart(packet), field, self._lead_of(packet))):
             length = splitter.write_run(index, 1, piece, 0)
             self._place(link, piece[:length], 0)
 
@@ -388,3 +404,8 @@ class Bundler:
         source = self._apart[: len(packet)]
         source[:] = packet
         return source
+
+
+def _no_lead(packet: memoryview) -> int:
+    """Bytes before the IP header of a packet that is no frame."""
+    return 0

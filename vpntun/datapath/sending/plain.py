@@ -3,6 +3,8 @@
 1. A superpacket is split into packets with finished checksums.
 2. Each packet is padded to a multiple of 16 bytes, but not beyond the MTU.
 3. It is sealed into the batch, which is sent when no more packets are at hand (link/seal_buffer.py).
+
+Nothing is sent to a peer whose device is of the other kind, nor are Ethernet frames ever sent in this way.
 """
 
 from __future__ import annotations
@@ -34,8 +36,9 @@ class PlainSender:
     def send(self, link: Link, session: Session, packet: memoryview, field: int, tos: int) -> None:
         """Send a packet or superpacket, in datagrams with this TOS byte.
 
-        Raises BadPacket if it cannot be split, or is too long for a message.
+        Raises BadPacket if it cannot be split, is too long for a message, or must not be sent in this way.
         """
+        link.check_plain(session)
         if not field:
             self._plaintext[: len(packet)] = packet
             self._seal(link, session, len(packet), tos)

@@ -26,7 +26,7 @@ from vpntun.core.endpoint import Endpoint, Reachable
 from vpntun.core.wireguard.node import Node
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.session import REKEY_ON_RECEIVE_AFTER, Session
-from vpntun.datapath.handshakes import Handshakes
+from vpntun.datapath.receiving.handshakes import Handshakes
 from vpntun.errors import BadPacket, OldTimestamp
 from vpntun.link.drops import note_drop
 from vpntun.link.link import Link
@@ -53,10 +53,17 @@ class _Origin(NamedTuple):
 
 
 class Inbound:
-    """Inbound path of all carriers and links. `drops`: counter of drops that cannot be ascribed to a peer."""
+    """Inbound path of all carriers and links.
 
-    def __init__(self, node: Node, links: Mapping[Reachable, Link], loop: Loop, drops: Counter[str]) -> None:
+    `drops`: counter of drops that cannot be ascribed to a peer. `kind`: the kind of record with packets for this end's
+    device, BUNDLE or FRAMES.
+    """
+
+    def __init__(
+        self, node: Node, links: Mapping[Reachable, Link], loop: Loop, drops: Counter[str], kind: int = BUNDLE
+    ) -> None:
         self._node = node
+        self._kind = kind
         self._links = links
         self._loop = loop
         self._drops = drops
@@ -208,7 +215,7 @@ class Inbound:
         if datagrams > 1 and not link.records.takes_records(session, self._loop.now):
             raise BadPacket("bad reserved")
         size = session.open_into(message, plaintext)
-        if size and plaintext[0] == BUNDLE:
+        if size and plaintext[0] == self._kind:
             link.bundle_opened(session, counter, datagrams, plaintext[:size], origin.source, len(message), ecn)
         else:
             self._opened(message, counter, size, datagrams, origin, ecn)

@@ -1,0 +1,133 @@
+"""The table of a switch: at which port each MAC address was last seen as a source.
+
+    claim    A frame from an address has come in at a port. The port gets the address, unless another port has it and
+             has shown so lately: in the last 300 s if a peer claims it, in the last 15 s if this side does. So no peer
+             takes over what another one uses. A machine that has moved is believed once its former place was silent for
+             that long.
+    bound    Each port has an equal share of 4,096 addresses. A port that is full loses its own oldest ones.
+
+The port is a link, or LOCAL for this side of the tunnel: the device, and the bridge that it may be in. Times are
+seconds of the caller's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+from typing import Final, Generic, Literal, TypeVar
+
+from vpntun.core.routes import Cache
+
+Peer = TypeVar("Peer")
+
+AGE = 300.0
+"""Seconds after which an address that was not seen again is forgotten (IEEE 802.1Q's ageing time)."""
+LOCAL_PATIENCE = 15.0
+"""Seconds of silence at a peer after which this side may claim its address. A loop brings frames back much sooner."""
+MOST = 4096
+
+
+class OwnSide(Enum):
+    """This side of the tunnel, as a port."""
+
+    LOCAL = "own side"
+
+
+LOCAL: Final = OwnSide.LOCAL
+
+
+class MacTable(Generic[Peer]):
+    """MAC addresses (6 bytes) of all ports."""
+
+    def __init__(self) -> None:
+        self._port_of: dict[bytes, Peer | Literal[OwnSide.LOCAL]] = {}
+        self._seen: dict[Peer | Literal[OwnSide.LOCAL], dict[bytes, float]] = {}
+        """When each address of a port was last seen, the oldest first."""
+        self._pinned: frozenset[bytes] = frozenset()
+        self._share = MOST
+        self._caches: list[Cache] = []
+
+    def __len__(self) -> int:
+        """The number of addresses, old ones included."""
+        return len(self._port_of)
+
+    def empty_on_change(self, cache: Cache) -> None:
+        """Empty a cache of what was concluded from this table whenever an address loses its port."""
+        self._caches.append(cache)
+
+    def empty_caches(self) -> None:
+        """Empty every cache."""
+        for cache in self._caches:
+            cache.clear()
+
+    def pin(self, *addresses: bytes) -> None:
+        """Keep addresses of this machine itself for LOCAL, in place of those pinned before. No peer can claim them."""
+        self._pinned = frozenset(addresses)
+        for address in self._pinned:
+            self._drop(address)
+
+    def share_among(self, ports: int) -> None:
+        """Divide the table among this many ports."""
+        self._share = max(1, MOST // max(1, ports))
+        for port in self._seen:
+            self._trim(port)
+
+    def claim(self, address: bytes, port: Peer | Literal[OwnSide.LOCAL], now: float) -> bool:
+        """Note that an address was seen at a port; return False if it belongs to another port."""
+        if address in self._pinned:
+            return port is LOCAL
+        owner = self._port_of.get(address)
+        if owner is not None and owner is not port:
+            patience = LOCAL_PATIENCE if port is LOCAL else AGE
+            if now - self._seen[owner][address] < patience:
+                return False
+            self._drop(address)
+        seen = self._seen.setdefault(port, {})
+        seen.pop(address, None)
+        seen[address] = now
+        self._port_of[address] = port
+        self._trim(port)
+        return True
+
+    def find(self, address: bytes, now: float) -> Peer | Literal[OwnSide.LOCAL] | None:
+        """Return the port that has an address; None if it is unknown, or was not seen for too long."""
+        if address in self._pinned:
+            return LOCAL
+        port = self._port_of.get(address)
+        if port is not None and now - self._seen[port][address] >= AGE:
+            self._drop(address)
+            return None
+        return port
+
+    def forget(self, port: Peer | Literal[OwnSide.LOCAL]) -> None:
+        """Forget all addresses of a port."""
+        for address in self._seen.pop(port, {}):
+            del self._port_of[address]
+        self.empty_caches()
+
+    def forget_old(self, now: float) -> None:
+        """Forget the addresses that were not seen for too long."""
+        for seen in self._seen.values():
+            while seen and now - seen[oldest := next(iter(seen))] >= AGE:
+                self._drop(oldest)
+
+    def entries(self, now: float) -> Iterator[tuple[bytes, Peer | Literal[OwnSide.LOCAL], float]]:
+        """Yield each address that is not too old, its port, and the seconds since it was last seen, 0 if it is pinned.
+
+        The pinned ones come first, then those of each port, the oldest first.
+        """
+        yield from ((address, LOCAL, 0.0) for address in sorted(self._pinned))
+        for port, seen in self._seen.items():
+            yield from ((address, port, now - at) for address, at in seen.items() if now - at < AGE)
+
+    def _trim(self, port: Peer | Literal[OwnSide.LOCAL]) -> None:
+        seen = self._seen[port]
+        while len(seen) > self._share:
+            self._drop(next(iter(seen)))
+
+    def _drop(self, address: bytes) -> None:
+        """Forget an address, and all that was concluded from its port."""
+        port = self._port_of.pop(address, None)
+        if port is not None:
+            del self._seen[port][address]
+            self.empty_caches()

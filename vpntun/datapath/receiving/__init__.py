@@ -1,0 +1,1 @@
+"""Receiving: from a carrier to a link, and from the links to the device."""

@@ -1,0 +1,188 @@
+"""Switch of a TAP device and its links: it learns at which port each MAC address is, and sends frames there alone.
+
+    source         Its address is claimed for the port at which the frame came in (core/mac_table.py). The frame is
+                   dropped if the address belongs to another port, or AllowedMACs does not name it.
+    destination    Known at another port: the frame goes there. Known at the same port: it is dropped.
+                   Unknown, or a group such as all stations: it goes to all other ports, at a limited rate for each port
+                   at which such frames come in.
+
+The ports are the links, and LOCAL for this side: the device, and the bridge that it may be in. A switch with one link
+sends everything there that is not known to be on this side.
+
+A network with a loop brings frames back, at another port than the one that has their source. They are dropped and
+counted as "frame came back", and the log names their addresses. STP's frames pass as all others do, so that bridges
+find the loop themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
+from vpntun.core.bucket import TokenBucket
+from vpntun.core.endpoint import Reachable
+from vpntun.core.mac_table import LOCAL, MacTable
+from vpntun.datapath.sending.distributor import Distributor
+from vpntun.errors import BadPacket
+from vpntun.link.link import Link
+from vpntun.runtime.log import NOTICE, Limited
+from vpntun.runtime.loop import Loop
+from vpntun.wire.ethernet.frame import LARGEST_HEADER
+from vpntun.wire.ethernet.mac import mac_text
+from vpntun.wire.message import Buffer
+from vpntun.wire.vnet import NEEDS_CSUM, SEGMENT_SIZE, UNFINISHED, VNET_HEADER
+
+FLOODED_PER_SECOND, FLOODED_AT_ONCE = 2000, 2000
+"""Limits on frames to all ports, for each port at which they come in. A superpacket counts as its segments."""
+SECONDS_BETWEEN_CLAIMS = 5.0
+"""A frame that is like one before (wire/likeness.py) claims nothing. So while frames pass, what is known about them is
+forgotten this often, and the next ones claim their addresses again."""
+
+
+class Switch:
+    """Switch of one device, and the forwarder of its delivery.
+
+    table     MAC addresses of all ports
+    longest   bytes of the longest frame that is no superpacket
+    flush     sends the frames that were forwarded
+    discard   drops them, after an error has interrupted this
+
+    `links`: those of the engine, by peer.
+    """
+
+    def __init__(self, links: Mapping[Reachable, Link], distributor: Distributor, loop: Loop, mtu: int) -> None:
+        self.follow_mtu(mtu)
+        self._links = links
+        self._distributor = distributor
+        self._loop = loop
+        self.table: MacTable[Link] = MacTable()
+        self.flush = distributor.flush
+        self.discard = distributor.discard
+        self._allowed: WeakKeyDictionary[Link, frozenset[bytes]] = WeakKeyDictionary()
+        self._limits: WeakKeyDictionary[Link, TokenBucket] = WeakKeyDictionary()
+        self._limit_here = TokenBucket(FLOODED_PER_SECOND, FLOODED_AT_ONCE)
+        self._forgets_soon = False
+        self._came_back = Limited(
+            NOTICE,
+            "a frame of %s, which is at %s, came from %s: if a second path joins the two, turn on STP at its bridges, "
+            "or cut it; if the machine has moved, it is believed once its former place is silent",
+        )
+        self._not_allowed = Limited(NOTICE, "a frame of %s came from %s, whose AllowedMACs do not name it")
+        self._too_many = Limited(
+            NOTICE, f"more than {FLOODED_PER_SECOND} frames a second for all stations come from %s; the rest is dropped"
+        )
+
+    def follow_mtu(self, mtu: int) -> None:
+        """Take no frames that are longer than another MTU of the device allows, in bytes, unless they are cut."""
+        self.longest = mtu + LARGEST_HEADER
+
+    def follow_links(self) -> None:
+        """Adapt to the links that there are now."""
+        self.table.share_among(len(self._links) + 1)
+        self.table.empty_caches()  # what went to the only link may be for all of them now
+
+    def forget(self, link: Link) -> None:
+        """Forget a link that was removed."""
+        self.table.forget(link)
+        self.follow_links()
+
+    def allow(self, link: Link, addresses: frozenset[bytes]) -> None:
+        """Take frames of a link only from these MAC addresses; from any if there are none."""
+        self._allowed[link] = addresses
+        self.table.forget(link)
+
+    # Frames from the device
+
+    def claim_here(self, frame: memoryview) -> None:
+        """Claim the source of a frame from the device for this side. Raises BadPacket if a link has it."""
+        source, now = bytes(frame[6:12]), self._loop.now
+        if not self.table.claim(source, LOCAL, now):
+            self._came_back(mac_text(source), self._owner(source), "this side")
+            raise BadPacket("frame came back")
+        self._forget_soon()
+
+    def link_for(self, frame: memoryview, field: int) -> Link | None:
+        """Return the link for a frame from the device; None if it is for all of several links.
+
+        `field`: its segment field. Raises BadPacket if it is for no link, or exceeds the limit on frames for all.
+        """
+        links, now = self._links, self._loop.now
+        if not links:
+            raise BadPacket("no peer")
+        only = next(iter(links.values())) if len(links) == 1 else None
+        if not frame[0] & 1:
+            port = self.table.find(bytes(frame[:6]), now)
+            if port is LOCAL:
+                raise BadPacket("for this side")
+            if port is not None or only is not None:
+                return port or only
+        size = field & SEGMENT_SIZE
+        if not self._limit_here.take(now, -(-len(frame) // size) if size else 1):
+            self._too_many("this side")
+            raise BadPacket("too many frames for all")
+        return only
+
+    def flood(self, frame: memoryview, field: int, sender: Link | None = None) -> None:
+        """Send a frame to all links at which a peer can be reached, except its sender's."""
+        for link in self._links.values():
+            if link is not sender and link.endpoint is not None:
+                self._distributor.put_aside(link, frame, field)
+
+    # Frames from links
+
+    def claim(self, link: Link, frame: memoryview) -> None:
+        """Claim the source of a link's frame for the link. Raises BadPacket if the link may not have it."""
+        source, now = bytes(frame[6:12]), self._loop.now
+        allowed = self._allowed.get(link)
+        if allowed and source not in allowed:
+            self._not_allowed(mac_text(source), _name(link))
+            raise BadPacket("MAC address not allowed")
+        if not self.table.claim(source, link, now):
+            self._came_back(mac_text(source), self._owner(source), _name(link))
+            is_here = self.table.find(source, now) is LOCAL
+            raise BadPacket("frame came back" if is_here else "MAC address of another peer")
+        self._forget_soon()
+
+    def take(self, link: Link, header: Buffer, packet: memoryview) -> bool:
+        """Forward or drop a frame of a link, as Forwarder.take. Forwarded ones are sent at the next `flush` at most."""
+        now = self._loop.now
+        port = None if packet[0] & 1 else self.table.find(bytes(packet[:6]), now)
+        if port is LOCAL:
+            return False
+        flags, _, _, size, _, _ = VNET_HEADER.unpack_from(header)
+        field = UNFINISHED | size if flags & NEEDS_CSUM else 0
+        if port is link:
+            link.drops["for the same side"] += 1
+        elif port is not None:
+            self._distributor.send(port, packet, field)
+        elif self._limit_of(link).take(now, -(-len(packet) // size) if size else 1):
+            self.flood(packet, field, link)
+            return False
+        else:
+            self._too_many(_name(link))
+            link.drops["too many frames for all"] += 1
+        return True
+
+    def _limit_of(self, link: Link) -> TokenBucket:
+        limit = self._limits.get(link)
+        if limit is None:
+            limit = self._limits[link] = TokenBucket(FLOODED_PER_SECOND, FLOODED_AT_ONCE)
+        return limit
+
+    def _owner(self, address: bytes) -> str:
+        port = self.table.find(address, self._loop.now)
+        return _name(port) if isinstance(port, Link) else "this side"
+
+    def _forget_soon(self) -> None:
+        if not self._forgets_soon:
+            self._forgets_soon = True
+            self._loop.call_later(SECONDS_BETWEEN_CLAIMS, self._forget)
+
+    def _forget(self) -> None:
+        self._forgets_soon = False
+        self.table.forget_old(self._loop.now)
+        self.table.empty_caches()
+
+
+def _name(link: Link) -> str:
+    return link.name or "the peer"
