@@ -34,6 +34,7 @@ ROOMS = (
     "pairing",
     "firewall",
     "netconf",
+    "netconf/following",
     "process",
     "link",
     "datapath/sending",

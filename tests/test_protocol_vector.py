@@ -44,7 +44,10 @@ from vpntun.datapath.sending import plain
 from vpntun.pairing import calling
 from vpntun.speed import answering, asking, load_sender
 from vpntun.wire import burst, message, record, stream_framing, transport_header, vnet
-from vpntun.wire.checksum import UDP, UDP_CHECKSUM, finish_transport, pseudo_sum, set_ipv4_header
+from vpntun.wire.checksum import TCP, UDP, UDP_CHECKSUM, finish_transport, pseudo_sum, set_ipv4_header
+from vpntun.wire.ethernet import frame
+from vpntun.wire.ethernet.frame import ip_at
+from vpntun.wire.ethernet.mac import parse_mac
 from vpntun.wire.gso import Splitter
 from vpntun.wire.inside import load, request
 
@@ -213,6 +216,44 @@ def test_the_vector_of_a_bundle_and_a_burst() -> None:
     }
 
 
+def test_the_vector_of_frames() -> None:
+    shared = SharedIdentity.of(SECRET)
+    ours, its = IPv4Address(shared.client4).packed, IPv4Address(shared.server4).packed
+    mac, other_mac = parse_mac("02:00:5e:10:00:01"), parse_mac("02:00:5e:10:00:02")
+    arp = b"\xff" * 6 + mac + bytes.fromhex("0806 0001080006040001") + mac + ours + bytes(6) + its
+    payload = b"".join(bytes([letter]) * 48 for letter in b"ab") + b"rest"
+    packet = bytearray(struct.pack("!BBHHHBBH", 0x45, 0, 40 + len(payload), 2, 0x4000, 64, TCP, 0) + ours + its)
+    set_ipv4_header(packet)
+    checksum = pseudo_sum(packet, TCP, 20 + len(payload))
+    packet += struct.pack("!HHIIBBHHH", 40000, 7, 1000, 2000, 0x50, 0x18, 500, checksum, 0) + payload
+    tagged = bytearray(other_mac + mac + bytes.fromhex("8100 0007 0800") + packet)
+
+    lead, field = ip_at(tagged), vnet.UNFINISHED | 48
+    virtio = bytearray(vnet.VNET_HEADER_SIZE)
+    vnet.header_for(tagged, len(tagged), field, virtio, lead)
+    assert vnet.segment_field_of_frame(virtio, memoryview(tagged), lead) == field
+    frames = bytearray(record.BUNDLE_START + 2 * record.ENTRY_SIZE + len(arp) + len(tagged))
+    end = record.append(frames, record.begin_bundle(frames, record.FRAMES), arp, 0)
+    assert record.append(frames, end, tagged, field) == len(frames)
+    assert [(bytes(each), of) for each, of in record.packets_of(memoryview(frames))] == [(arp, 0), (tagged, field)]
+
+    splitter, out = Splitter(), memoryview(bytearray(128))
+    count = splitter.split(memoryview(tagged), field, lead)
+    segments = [bytes(out[: splitter.write_run(index, 1, out, 0)]) for index in range(count)]
+
+    assert [ip_at(arp), lead, len(arp), len(tagged), len(frames), count] == [0, 18, 42, 158, 209, 3]
+    assert vnet.VNET_HEADER.unpack(virtio) == (vnet.NEEDS_CSUM, vnet.GSO_TCPV4, 58, 48, 38, 16)
+    assert items("frames") == {
+        "client's HELLO": record.Hello(False, EVERYTHING, answers=True, is_tap=True).pack().hex(),
+        "ARP frame, 42 bytes": arp.hex(),
+        "tagged frame, 158 bytes": tagged.hex(),
+        "FRAMES": frames.hex(),
+        **dict(
+            zip(("first segment", "second segment", "third segment"), (each.hex() for each in segments), strict=True)
+        ),
+    }
+
+
 def test_the_vector_of_a_parity() -> None:
     packets = [datagram(1, b"whole"), datagram(2, b"segment1")]
     bundles = []
@@ -294,6 +335,7 @@ CONSTANTS = {
     'a "largest" that says "no records"': f"below {hello.SMALLEST_LARGEST}",
     "what a BUNDLE of one packet adds to it": f"{protocol.OVERHEAD}",
     "packets of a BUNDLE, and the shortest": f"{record.MOST_PACKETS}, {record.SMALLEST_PACKET}",
+    "shortest frame, VLAN tags before its IP packet": f"{record.SMALLEST_FRAME}, at most {frame.MOST_TAGS}",
     "HELLO answered at once": f"{hello.ANSWERS_AT_ONCE} times a session",
     "HELLO repeated after": f"{hello.SHORTEST_PAUSE:g} s, doubling to {hello.LONGEST_PAUSE:g} s",
     "HELLOs without an answer, then one in": f"{hello.MOST_UNANSWERED}, {hello.SECONDS_BETWEEN_LATER / 3600:g} h",

@@ -43,12 +43,12 @@ from vpntun.datapath.engine import Engine
 from vpntun.errors import ConfigurationError, DeviceError, VpntunError
 from vpntun.link.link import Link
 from vpntun.netconf.cleanup import clean_up
+from vpntun.netconf.following.outer_routes import OuterRoutes
+from vpntun.netconf.following.watch import EVERYTHING, Changed, NetworkWatch
 from vpntun.netconf.host import HostNetwork
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.localnets import OwnAddresses
-from vpntun.netconf.outer_routes import OuterRoutes
 from vpntun.netconf.upkeep import Upkeep
-from vpntun.netconf.watch import EVERYTHING, Changed, NetworkWatch
 from vpntun.process.announcement import announce
 from vpntun.process.awaited_names import AwaitedNames
 from vpntun.process.service import RunOptions, Service

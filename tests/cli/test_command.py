@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def private(tmp_path: Path) -> Path:
 
 OPTIONS_AND_COMMANDS = """
 -i --interface  -s --server  -c --client  -p --port  -u --tun  -a --tap  -k --key  --pair  --private-key  --peer  --psk
---allowed  --address  --route  --mtu  --transport  -v --verbose  -d --debug  -V --version  -h --help
+--allowed  --address  --route  --mtu  --mac  --bridge  --transport  -v --verbose  -d --debug  -V --version  -h --help
 genkey  pubkey  genpsk  keygen
 """
 
@@ -46,15 +47,18 @@ genkey  pubkey  genpsk  keygen
         ("-c host", "Give its name with -i"),
         ("-i tun3", "exactly one of -s"),
         ("-i tun3 -s -c host", "exactly one of -s"),
-        ("-i tun3 -a -s", "not supported yet"),
-        ("-i tun3 --tap -s", "not supported yet"),
-        ("-i tun3 -u -a -s", "not supported yet"),
-        ("-a", "not supported yet"),
+        ("-i tun3 -u -a -s", "either -u (TUN, for IP packets) or -a (TAP, for Ethernet frames)"),
+        ("-a -s", "Give its name with -i"),
+        (f"-i tap3 -a -s --private-key file --peer {PEER} --allowed 10.0.0.0/8", "--allowed has no meaning with -a"),
         (f"-i tun3 -s --peer {PEER}", "--peer requires --private-key"),
         ("-i tun3 -s --psk file", "--psk requires --private-key"),
         ("-i tun3 -s --allowed 10.0.0.0/8", "--allowed requires --private-key"),
         (f"-i tun3 -s -k file --private-key file --peer {PEER}", "either a shared key"),
         ("-i tun3 -s --private-key file", "requires --peer"),
+        ("-i tap3 -s --mac 02:00:00:00:00:01", "--mac requires -a"),
+        ("-i tap3 -s --bridge br0", "--bridge requires -a"),
+        ("-i tap3 -s -a --bridge br0 --address 10.0.0.1/8", "--address cannot be combined with --bridge"),
+        ("-i tap3 -s -a --bridge br0 --route 10.0.0.0/8", "--route cannot be combined with --bridge"),
         ("-i tun3 -s --transport sctp", "--transport"),
         ("-i tun3 -s -p http", "--port"),
         ("-i tun3 -s --mtu large", "--mtu"),
@@ -107,6 +111,29 @@ def test_each_command_explains_itself(run: Run) -> None:
         assert run(name, "-h").status == 0
 
 
+@pytest.mark.parametrize(("options", "device"), [([], "tun"), (["-u"], "tun"), (["-a"], "tap"), (["--tap"], "tap")])
+def test_the_options_choose_the_kind_of_device(
+    run: Run, ran: list[Any], key: Path, options: list[str], device: str
+) -> None:
+    assert run("-i", "tap3", "-s", "-k", key, *options).status == 0
+    assert ran[0].device == device
+
+
+def test_a_tap_device_gets_its_mac_address_bridge_and_routes_from_the_options(
+    run: Run, ran: list[Any], key: Path
+) -> None:
+    base: list[str | Path] = ["-i", "tap3", "-s", "-a", "-k", key]
+    assert run(*base, "--mac", "02-00-00-00-00-01", "--bridge", "br0").status == 0
+    assert (ran[0].mac, ran[0].bridge, ran[0].own_addresses) == (bytes([2, 0, 0, 0, 0, 1]), "br0", ())
+    ran.clear()
+    assert run(*base, "--route", "10.2.0.0/16", "--route", "10.3.0.0/16 via 100.64.0.9").status == 0
+    assert {str(network): str(gateway) for network, gateway in ran[0].gateways.items()} == {
+        "10.2.0.0/16": str(ran[0].derived_peer_addresses[0]),
+        "10.3.0.0/16": "100.64.0.9",
+    }
+    assert list(ran[0].gateways) == list(ran[0].routes)
+
+
 # Refusals
 
 
@@ -127,6 +154,9 @@ def test_each_command_explains_itself(run: Run) -> None:
         ("--route 192.0.2.0/24", "covers 192.0.2.1"),
         ("--route 0.0.0.0/0", "covers 192.0.2.1"),
         ("--address 192.0.2.9/24", "covers 192.0.2.1"),
+        ("-a --mac 02:00:00", "--mac: '02:00:00' is not a MAC address"),
+        ("-a --bridge br/0", "--bridge: 'br/0' cannot be a bridge's name"),
+        ("-a --address 10.9.0.1/24 --route 10.2.0.0/16", "on a TAP device a route needs a gateway"),
     ],
 )
 def test_a_value_that_cannot_work_has_status_3_and_one_line(

@@ -18,6 +18,7 @@ from vpntun.config.file import read_file, read_peers
 from vpntun.config.keyfile import create_shared
 from vpntun.config.tunnel import DEFAULT_MTU, Tunnel, derived_keys
 from vpntun.crypto.keys import KeyPair, clamp, format_key
+from vpntun.wire.ethernet.mac import derived_mac, mac_text
 
 OWN = KeyPair.of(clamp(b"o" * 32))
 LAPTOP = KeyPair.of(clamp(b"l" * 32)).public
@@ -174,6 +175,23 @@ def test_check_prints_the_values_derived_from_others(check: Callable[[str], Said
     assert ("full tunnel" in said.out) == any("full tunnel" in line for line in lines)
 
 
+def test_check_prints_a_tap_device_and_the_mac_addresses_in_place_of_allowed_ips(
+    check: Callable[[str], Said],
+) -> None:
+    limited = peer("AllowedMACs = 02-00-00-00-00-02, 02:00:00:00:00:03")
+    said = check(key_pairs("Device = tap", "MAC = 02:00:00:00:00:01", "Bridge = br0") + limited)
+    assert (
+        "  device: tap\n  mac: 02:00:00:00:00:01\n  bridge: br0\n  addresses: none\n  mtu: 1500\n  routes: none\n"
+        in said.out
+    )
+    assert said.out.endswith("  allowed macs: 02:00:00:00:00:02, 02:00:00:00:00:03\n")
+    assert "allowed ips" not in said.out
+    said = check(key_pairs("Device = tap", "Address = 10.9.0.1/24") + peer())
+    mac = mac_text(derived_mac(OWN.public))
+    assert f"  device: tap\n  mac: {mac}, derived from the key\n  addresses: 10.9.0.1/24\n" in said.out
+    assert "allowed" not in said.out
+
+
 def test_check_prints_the_addresses_derived_from_a_shared_key(run: Run, tmp_path: Path) -> None:
     secret = create_shared(tmp_path / "office.key")
     keys = derived_keys("client", secret)
@@ -255,6 +273,10 @@ def test_a_bad_file_starts_nothing(run: Run, hub: Path, ran: list[Any]) -> None:
             "-k key",
             "--private-key key",
             f"--peer {format_key(LAPTOP)}",
+            "-u",
+            "-a",
+            "--mac 02:00:00:00:00:01",
+            "--bridge br0",
         ),
         *("--psk key", "--allowed 10.0.0.0/8", "--address 10.0.0.1/8", "--route 10.0.0.0/8", "--mtu 1400"),
     ],
@@ -275,7 +297,7 @@ def test_the_options_refused_with_f_exist() -> None:
     [
         ("-f hub.conf", "Give its name with -i"),
         ("-i tun7", "-f FILE"),
-        ("-i tun7 -f hub.conf -a", "not supported yet"),
+        ("-i tun7 -f hub.conf -a", "--tap cannot be combined with -f"),
         ("-f hub.conf up hub", "cannot be combined with 'up'"),
         ("up", "FILE|NAME"),
         ("check", "FILE|NAME"),

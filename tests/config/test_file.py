@@ -170,6 +170,11 @@ def test_keys_and_sections_in_any_case(read: Callable[..., Tunnel]) -> None:
         ("Relay = No", "relay", False),
         ("DSCP = inherit", "copies_dscp", True),
         ("DSCP = None", "copies_dscp", False),
+        ("Device = tap\nMAC = 02:AA:bb:cc:dd:0e", "mac", bytes.fromhex("02aabbccdd0e")),
+        ("Device = tap\nMAC = 02-aa-bb-cc-dd-0e", "mac", bytes.fromhex("02aabbccdd0e")),
+        ("Device = tap\nMAC =", "mac", None),
+        ("Device = tap\nBridge = br-lan.7", "bridge", "br-lan.7"),
+        ("Device = tap\nBridge =", "bridge", None),
         ("Metrics = 127.0.0.1:9586", "metrics", ("127.0.0.1", 9586)),
         ("Metrics = unix:/run/metrics/tun3.sock", "metrics", Path("/run/metrics/tun3.sock")),
         ("Metrics =", "metrics", None),
@@ -212,6 +217,12 @@ def test_a_line_of_interface(read: Callable[..., Tunnel], line: str, what: str, 
 )
 def test_a_line_of_a_peer(read: Callable[..., Tunnel], line: str, what: str, value: object) -> None:
     assert getattr(read(*INTERFACE, *PEER, line).peers[0], what) == value
+
+
+def test_the_mac_addresses_of_a_peer_on_a_tap_device_add_up(read: Callable[..., Tunnel]) -> None:
+    lines = ["AllowedMACs = 02:00:00:00:00:01, 02-00-00-00-00-02", "AllowedMACs =", "AllowedMACs = 02:00:00:00:00:03"]
+    [peer] = read(*INTERFACE, "Device = tap", *PEER, *lines).peers
+    assert peer.allowed_macs == tuple(bytes([2, 0, 0, 0, 0, last]) for last in (1, 2, 3))
 
 
 def test_the_interfaces_transport_is_the_default_of_its_peers(read: Callable[..., Tunnel]) -> None:

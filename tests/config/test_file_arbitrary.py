@@ -26,13 +26,30 @@ from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import HookLines, Routing, Tunnel
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.errors import VpntunError
+from vpntun.types import DeviceKind
 from vpntun.types import written as written_place
+from vpntun.wire.ethernet.mac import mac_text
 
 KEY_LINES = st.sampled_from([key for keys in KNOWN.values() for key in keys])
 VALUES = st.one_of(
     st.text(max_size=30),
     st.sampled_from(
-        ["", "0", "off", "auto", "10.0.0.0/8", "fd00::1", "[::1]:5", "a:1", "server", "client", "true", "yes"]
+        [
+            "",
+            "0",
+            "off",
+            "auto",
+            "tap",
+            "02:00:00:00:00:01",
+            "10.0.0.0/8",
+            "fd00::1",
+            "[::1]:5",
+            "a:1",
+            "server",
+            "client",
+            "true",
+            "yes",
+        ]
     ),
     st.sampled_from([*SECRETS, format_key(LAPTOP), format_key(OWN.public)]),
 )
@@ -78,15 +95,17 @@ HOSTS = st.one_of(
 )
 TRANSPORTS: st.SearchStrategy[Any] = st.sampled_from(["auto", "udp", "tcp"])
 TABLES: st.SearchStrategy[Any] = st.sampled_from(["auto", "off"]) | st.integers(1, 2**32 - 1)
+MACS = st.binary(min_size=6, max_size=6).map(lambda text: bytes([text[0] & 0xFE | 2, *text[1:]]))
 ADDRESSES = st.ip_addresses(network="10.0.0.0/8") | st.ip_addresses(network="fd00::/8")
 
 
 @st.composite
-def peers_settings(draw: st.DrawFn) -> PeerSettings:
+def peers_settings(draw: st.DrawFn, device: DeviceKind) -> PeerSettings:
     host = draw(st.none() | HOSTS)
     return PeerSettings(
         public=KeyPair.of(clamp(draw(KEYS))).public,
-        allowed=tuple(draw(st.lists(NETWORKS, max_size=5))),
+        allowed=tuple(draw(st.lists(NETWORKS, max_size=5))) if device == "tun" else (),
+        allowed_macs=tuple(draw(st.lists(MACS, max_size=3))) if device == "tap" else (),
         psk=draw(KEYS),
         host=host,
         port=draw(st.integers(1, 65535)) if host is not None else 0,
@@ -100,22 +119,28 @@ def peers_settings(draw: st.DrawFn) -> PeerSettings:
 def tunnels(draw: st.DrawFn) -> Tunnel:
     identity = KeyPair.of(clamp(draw(KEYS)))
     port = draw(st.none() | st.integers(1, 65535))
-    peers = draw(st.lists(peers_settings(), max_size=4, unique_by=lambda peer: peer.public))
+    device: DeviceKind = draw(st.sampled_from(["tun", "tap"]))
+    bridge = draw(st.sampled_from([None, "br0", "br-lan.7"])) if device == "tap" else None
+    addresses = draw(st.lists(ADDRESSES)) if bridge is None else []
+    peers = draw(st.lists(peers_settings(device), max_size=4, unique_by=lambda peer: peer.public))
     return Tunnel(
         interface="wg7",
         identity=identity,
         peers=tuple(peer for peer in peers if peer.public != identity.public),
         port=port,
         listen_on=draw(TRANSPORTS) if port is not None else None,
-        addresses=tuple(ip_interface((each, 32 if each.version == 4 else 128)) for each in draw(st.lists(ADDRESSES))),
+        addresses=tuple(ip_interface((each, 32 if each.version == 4 else 128)) for each in addresses),
         mtu=draw(st.none() | st.integers(1280, 65475)),
-        routing=Routing(draw(TABLES), draw(st.integers(0, 2**32 - 1))),
+        routing=Routing(draw(TABLES) if device == "tun" else "off", draw(st.integers(0, 2**32 - 1))),
         dns=tuple(draw(st.lists(st.ip_addresses().map(str) | st.sampled_from(["example.org", "lan"]), max_size=3))),
         hooks=HookLines(
             *(tuple(draw(st.lists(WORDS.map(str.strip).filter(lambda t: "%i" not in t), max_size=2))) for _ in range(4))
         ),
-        relay=draw(st.booleans()),
+        relay=device == "tun" and draw(st.booleans()),
         copies_dscp=draw(st.booleans()),
+        device=device,
+        mac=draw(st.none() | MACS) if device == "tap" else None,
+        bridge=bridge,
         metrics=draw(st.sampled_from([None, Path("/run/metrics/a b.sock"), ("127.0.0.1", 9586), ("fd00::1", 1)])),
     )
 
@@ -124,6 +149,9 @@ def written(tunnel: Tunnel) -> str:
     """Write the configuration file of a tunnel."""
     lines = ["[Interface]", f"PrivateKey = {format_key(tunnel.keys.private)}"]
     lines += [f"ListenPort = {tunnel.port}", f"Transport = {tunnel.listen_on}"] if tunnel.port is not None else []
+    lines += [f"Device = {tunnel.device}"]
+    lines += [f"MAC = {mac_text(tunnel.mac)}"] if tunnel.mac is not None else []
+    lines += [f"Bridge = {tunnel.bridge}"] if tunnel.bridge is not None else []
     lines += [f"MTU = {tunnel.mtu}"] if tunnel.mtu is not None else []
     lines += [f"Address = {', '.join(map(str, tunnel.addresses))}", f"DNS = {', '.join(tunnel.dns)}"]
     lines += [f"Table = {tunnel.routing.table}", f"FwMark = {tunnel.routing.fwmark}"]
@@ -139,6 +167,7 @@ def written(tunnel: Tunnel) -> str:
     for peer in tunnel.peers:
         lines += ["[Peer]", f"PublicKey = {format_key(peer.public)}", f"PresharedKey = {format_key(peer.psk)}"]
         lines += [f"AllowedIPs = {each}" for each in peer.allowed]
+        lines += [f"AllowedMACs = {mac_text(each)}" for each in peer.allowed_macs]
         lines += [f"PersistentKeepalive = {peer.keepalive:g}", f"Transport = {peer.transport}", f"Name = {peer.name}"]
         if peer.host is not None:
             lines.append(f"Endpoint = {f'[{peer.host}]' if ':' in peer.host else peer.host}:{peer.port}")

@@ -201,6 +201,10 @@ def test_the_section_and_the_configuration_are_two_ends_of_one_link(tmp_path: Pa
     ("lines", "said"),
     [
         (SERVER, "has a SharedKey"),
+        (
+            [*INTERFACE, "ListenPort = 5", "Device = tap"],
+            "has a TAP device, and a phone's WireGuard carries no Ethernet",
+        ),
         (INTERFACE, "put ListenPort into"),
         ([*INTERFACE, "ListenPort = 5", "Transport = tcp"], "Transport = auto"),
         (["[Interface]", "ListenPort = 5", "PostUp = wg set %i private-key x"], "put PrivateKey into"),

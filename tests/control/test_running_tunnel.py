@@ -54,6 +54,8 @@ def test_keys_peers_port_and_mark_change_at_once() -> None:
     [
         replace(PRESENT, relay=True),
         replace(PRESENT, mtu=1400),
+        replace(PRESENT, device="tap", routing=Routing("off", 7)),
+        replace(PRESENT, device="tap", routing=Routing("off", 7), mac=b"\x02abcde", bridge="br0"),
         replace(PRESENT, routing=Routing("off", 7)),
         replace(PRESENT, listen_on="auto"),
         replace(PRESENT, listen_on="auto", port=9),
@@ -104,6 +106,14 @@ def test_any_port_is_another_one_and_so_is_the_end_of_being_called() -> None:
     sockets.change(PRESENT, CALLING)
     sockets.change(replace(PRESENT, port=None), CALLING)
     assert sockets.done == [("port", 0, False), ("tcp", None)] * 2
+
+
+def test_another_mac_address_or_bridge_of_a_tap_device_takes_a_restart_and_peers_change_at_once() -> None:
+    tap = replace(PRESENT, device="tap", routing=Routing("off", 7))
+    limited = (PeerSettings(BOB.public, (), allowed_macs=(b"\x02abcde",)),)
+    assert changed_at_once(tap, replace(tap, mac=b"\x02abcde", bridge="br0", peers=limited)) == replace(
+        tap, peers=limited
+    )
 
 
 def test_after_a_failure_nothing_has_changed() -> None:
@@ -287,6 +297,21 @@ def test_a_reload_says_that_another_shared_key_takes_a_restart(new_end: Callable
         end.tunnel.reload(to_one_peer("tun3", None, listening.port or 0, "udp", derived_keys("server", bytes(32))))
     assert lines == [
         "another SharedKey needs a restart: until then this end's keys and its peers stay as they are",
+        "read the configuration again; peers: 0 added, 0 removed, 0 changed",
+    ]
+    assert end.present == listening
+
+
+def test_a_reload_says_that_another_kind_of_device_takes_a_restart_and_keeps_the_peers_of_this_one(
+    new_end: Callable[..., End], listening: Tunnel
+) -> None:
+    end = new_end(listening)
+    end.tunnel.begin()
+    limited = replace(TO_CAROL, allowed=(), allowed_macs=(b"\x02abcde",))
+    with logged() as lines:
+        end.tunnel.reload(replace(listening, device="tap", bridge="br0", peers=(limited,)))
+    assert lines == [
+        "another Device needs a restart: until then this end's peers stay as they are",
         "read the configuration again; peers: 0 added, 0 removed, 0 changed",
     ]
     assert end.present == listening

@@ -31,6 +31,7 @@ from vpntun.runtime.loop import Loop
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
 from vpntun.tun.fake import FakeDevice
 from vpntun.types import NEVER, CarrierName, DeviceKind
+from vpntun.wire.ethernet.frame import ip_at
 from vpntun.wire.ip import CE, ECN
 from vpntun.wire.stream_framing import SharedBuffer
 from vpntun.wire.vnet import NO_OFFLOAD, VNET_HEADER
@@ -75,8 +76,17 @@ class EndDevice(FakeDevice):
         return [
             single
             for packet, header in zip(self.packets, self.headers, strict=True)
-            for single in singles_of(packet, header)
+            for single in self._singles_of(packet, header)
         ]
+
+    def _singles_of(self, packet: bytes, header: bytes) -> list[bytes]:
+        """Return the packets that the kernel makes of a written one. On a TAP device each has the frame's header."""
+        lead = ip_at(packet) if self.kind == "tap" else 0
+        if header == NO_OFFLOAD or not lead:
+            return singles_of(packet, header)
+        flags, kind, headers, size, start, offset = VNET_HEADER.unpack(header)
+        inner = VNET_HEADER.pack(flags, kind, headers - lead if kind else 0, size, start - lead, offset)
+        return [packet[:lead] + single for single in singles_of(packet[lead:], inner)]
 
 
 def singles_of(packet: bytes, header: bytes) -> list[bytes]:
@@ -189,7 +199,8 @@ class InsideNetwork(UnknownNetwork):
 class End:
     """One machine: an identity, and an engine on a fake device, with a link to each peer it knows.
 
-    `kind`: that of its device. `plain`: it is a WireGuard, without records. `knows_vpntun`: its peers are vpntuns, and it waits for their HELLO.
+    `kind`: that of its device. `plain`: it is a WireGuard, without records.
+    `knows_vpntun`: its peers are vpntuns, and it waits for their HELLO.
     `relays_as`: its own addresses, if it relays. `copies_dscp`: its outer packets get the DSCP of the packets inside.
     `carriers`: real carriers, for an end on real sockets. `is_started`: packets flow already.
     """

@@ -167,7 +167,7 @@ def test_the_tap_is_in_the_way_only_while_somebody_looks(hub: Hub) -> None:
     assert not is_tapped(bob, by=first)
     assert bob.outbound.entry is bob.bundler
     assert bob.delivery.forwarder is relay is not None
-    assert relay.add == bob.bundler.add
+    assert bob.engine._distributor.add == bob.bundler.add
     hub.send(udp(4, b"hello"))
     assert (len(first.seen), len(second.seen)) == (0, 2)
     assert len(hub.carol.device.packets) == 2
@@ -198,6 +198,6 @@ def test_an_observer_from_before_the_start_sees_what_is_relayed_and_leaves_the_r
     witness.mirror.hide(witness)
     relay = end.delivery.forwarder
     assert isinstance(relay, Relay)
-    assert relay.add == end.bundler.add
+    assert end.engine._distributor.add == end.bundler.add
     assert end.outbound.entry is end.bundler
     end.close()

@@ -59,6 +59,12 @@ def add(netlink: Netlink, name: str) -> None:
     netlink.requests.link("set", index=netlink.index_of(f"{name}-end"), state="up")
 
 
+def add_bridge(netlink: Netlink, name: str) -> None:
+    """A bridge without ports, up."""
+    netlink.requests.link("add", ifname=name, kind="bridge")
+    netlink.requests.link("set", index=netlink.index_of(name), state="up")
+
+
 def add_up(netlink: Netlink, name: str, *addresses: str) -> None:
     """A device that is up, with these addresses."""
     add(netlink, name)

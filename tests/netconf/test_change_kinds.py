@@ -16,6 +16,7 @@ from vpntun.netconf.change_kinds import (
     LOOSE,
     STRICT,
     Address,
+    GatewayRoute,
     LooseFilter,
     Mtu,
     Route,
@@ -142,6 +143,32 @@ def test_a_route_leads_to_its_device_from_its_source(source: str) -> None:
         assert (found.get_attr("RTA_OIF"), found.get_attr("RTA_PREFSRC") or "") == (netlink.index_of(DEVICE), source)
         route.take_back(netlink)
         assert list(netlink.routes(4, 7)) == []
+
+
+@pytest.mark.parametrize(
+    ("network", "gateway"), [("10.7.0.0/16", "10.9.0.2"), ("fd88::/64", "fd77::2"), ("fd88::/64", "fe80::2")]
+)
+@in_own_network
+def test_a_route_leads_to_its_gateway(network: str, gateway: str) -> None:
+    with Netlink() as netlink:
+        add_up(netlink, DEVICE, "10.9.0.1/24")
+        Address(DEVICE, ip_interface("fd77::1/64")).make(netlink)
+        route = GatewayRoute(DEVICE, ip_network(network), 7, gateway=gateway)
+        assert route.make(netlink)
+        assert not route.make(netlink)
+        family = family_of(route.network.version)
+        (found,) = netlink.requests.get_routes(family=family, table=7)
+        assert (found.get_attr("RTA_OIF"), found.get_attr("RTA_GATEWAY")) == (netlink.index_of(DEVICE), gateway)
+        route.take_back(netlink)
+        assert list(netlink.routes(route.network.version, 7)) == []
+
+
+@in_own_network
+def test_a_gateway_that_is_no_other_station_of_the_device_is_refused_with_a_hint() -> None:
+    with Netlink() as netlink:
+        add_up(netlink, DEVICE, "10.9.0.1/24")
+        with pytest.raises(DeviceError, match=r"the gateway 10\.8\.0\.2 must be another station in the network of"):
+            GatewayRoute(DEVICE, ip_network("10.7.0.0/16"), MAIN, gateway="10.8.0.2").make(netlink)
 
 
 @in_own_network

@@ -16,12 +16,23 @@ from hypothesis import strategies as st
 from tests.machine import logged, ordinary_user
 from tests.netconf.kernel import add_up, in_own_network
 from vpntun.netconf import change_kinds, cleanup, dns
-from vpntun.netconf.change_kinds import Address, LooseFilter, Mtu, OtherRoute, Route, Rule, Up, ValidMark
+from vpntun.netconf.change_kinds import (
+    Address,
+    GatewayRoute,
+    LooseFilter,
+    Mtu,
+    OtherRoute,
+    Route,
+    Rule,
+    Up,
+    ValidMark,
+)
 from vpntun.netconf.changes import Change, entry_of
 from vpntun.netconf.cleanup import KINDS, change_of, clean_up, remove_leftovers
 from vpntun.netconf.dns import NameServers, entry_for
+from vpntun.netconf.ethernet_kinds import BridgePort, Mac
 from vpntun.netconf.journal import Journal, path_of
-from vpntun.netconf.netlink import KERNELS_TABLES, FoundRule, InterfaceAddress, Netlink
+from vpntun.netconf.netlink import KERNELS_TABLES, FoundRule, InterfaceAddress, Link, Netlink
 from vpntun.netconf.route_plan import full_tunnel_rules, is_of_a_vpntun, merging_rules
 
 EVERY_KIND: list[Change] = [
@@ -29,8 +40,11 @@ EVERY_KIND: list[Change] = [
     Up("tun3"),
     Address("tun3", ip_interface("192.168.0.1/24")),
     Address("tun3", ip_interface("fd77::1/64")),
+    Mac("tun3", "02:00:00:00:00:07", "fe:00:00:00:00:0a"),
+    BridgePort("tun3", "br0"),
     Route("tun3", ip_network("10.0.0.0/8"), 254),
     Route("tun3", ip_network("::/0"), 51820, "fd77::1"),
+    GatewayRoute("tun3", ip_network("10.0.0.0/8"), 254, gateway="10.9.0.2"),
     OtherRoute("tun4", ip_network("10.0.0.0/8"), 51820, "10.9.0.1"),
     Rule(4, 32402, 51820, 51820),
     Rule(6, 32401, 254, to="fd01::/64", shortest=64),
@@ -65,6 +79,10 @@ def test_every_kind_of_change_is_tested() -> None:
         {"kind": "Address", "device": "tun3", "address": "192.168.0.300/24"},
         {"kind": "Address", "device": "tun3", "address": 3232235521},
         {"kind": "Route", "device": "tun3", "network": "10.0.0.1/8", "table": 254, "source": ""},
+        {"kind": "Mac", "device": "tun3", "former": "02:00:00:00:00:07", "mac": "02:00"},
+        {"kind": "Mac", "device": "tun4", "former": "02:00:00:00:00:07", "mac": "02:00:00:00:00:08"},
+        {"kind": "BridgePort", "device": "tun3", "bridge": "b r"},
+        {"kind": "BridgePort", "device": "br0", "bridge": "br0"},
     ],
 )
 def test_an_entry_that_is_not_a_change_is_ignored(entry: dict[str, str | int]) -> None:
@@ -119,7 +137,15 @@ class FakeNetlink:
         if fields.get("table") in (None, *KERNELS_TABLES):  # in other tables there are routes of other tunnels
             self.devices.add(self.asked or "gone0")
 
-    link = addr = route = rule
+    addr = route = rule
+
+    def link(self, word: str, **fields: object) -> Link:
+        """A question about a device of this name, or a change of the one that was asked for last."""
+        if fields:
+            self.rule(word, **fields)
+        else:
+            self.asked = word
+        return Link(1, self.asked, 0, 1500, "tun", master=1)
 
 
 @given(st.lists(likely() | st.dictionaries(st.text(), JSON) | JSON, max_size=8))
@@ -156,6 +182,9 @@ def test_no_entry_raises_and_none_touches_anything_but_this_interface(entries: l
         Address("eth0", ip_interface("192.168.0.1/24")),
         Route("eth0", ip_network("10.0.0.0/8"), 254),
         Route("tun3", ip_network("10.0.0.0/8"), 254, "fd77::1"),
+        GatewayRoute("eth0", ip_network("10.0.0.0/8"), 254, gateway="10.9.0.2"),
+        GatewayRoute("tun3", ip_network("10.0.0.0/8"), 254, gateway="fd77::1"),
+        GatewayRoute("tun3", ip_network("10.0.0.0/8"), 254),
         Rule(4, 0, 255),
         Rule(4, 32766, 254),
         Rule(9, 32402, 51820),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.machine import logged, no_more_descriptors
-from tests.netconf.kernel import add, add_up, in_own_network
+from tests.netconf.kernel import add, add_bridge, add_up, in_own_network
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import DEFAULT_MTU_TO_WIREGUARD, Routing, Tunnel, to_be_set_by_wg
 from vpntun.crypto.keys import KeyPair
@@ -25,6 +25,7 @@ from vpntun.netconf.route_plan import Table
 from vpntun.netconf.routing import HostRoutes
 from vpntun.runtime.loop import Loop
 from vpntun.tun.fake import FakeDevice
+from vpntun.wire.ethernet.mac import derived_mac
 
 FULL, OFFICE, PUBLIC = "0.0.0.0/0", "10.9.0.0/24", "198.51.100.0/24"
 
@@ -60,7 +61,7 @@ class Bench:
         return self.host_of(tunnel)
 
     def host_of(self, tunnel: Tunnel, *, created: bool = True) -> HostNetwork:
-        self.device = FakeDevice()
+        self.device = FakeDevice(kind=tunnel.device)
         self.device.created = created
         self._stack.callback(self.device.close)
         loop = Loop()
@@ -184,6 +185,69 @@ def test_a_device_that_was_there_and_needs_no_settings_is_left_down_with_a_notic
     with logged() as lines:
         assert host.set_up_device() == []
     assert lines == ["the device is down and is left as it was found: 'ip link set fake0 up' brings it up"]
+
+
+TAP = Tunnel("tun3", KeyPair.generate(), (), None, None, device="tap")
+
+
+@pytest.mark.parametrize("bridge", ["br0", None])
+@in_own_network
+def test_a_new_tap_device_has_the_mac_address_of_its_key_and_a_link_local_address_unless_in_a_bridge(
+    bench: Bench, bridge: str | None
+) -> None:
+    with Netlink() as netlink:
+        add(netlink, "fake0")
+        add_bridge(netlink, "br0")
+        bench.host_of(replace(TAP, bridge=bridge)).set_up_device()
+        link = netlink.link("fake0")
+        assert TAP.identity is not None
+        assert (link.mac, link.is_up) == (derived_mac(TAP.identity.public), True)
+        assert link.master == (netlink.index_of("br0") if bridge is not None else 0)
+        addresses = [each for each in netlink.addresses() if each.device == "fake0" and ":" in each.address]
+    assert [each.address[:6] for each in addresses] == ([] if bridge is not None else ["fe80::"])
+
+
+@pytest.mark.parametrize("created", [True, False])
+@in_own_network
+def test_a_mac_address_that_is_given_is_set_on_any_tap_device(bench: Bench, stack: ExitStack, created: bool) -> None:
+    mac = bytes.fromhex("020000000007")
+    with Netlink() as netlink:
+        add(netlink, "fake0")
+        before = netlink.link("fake0").mac
+        bench.host_of(replace(TAP, mac=mac), created=created).set_up_device()
+        assert netlink.link("fake0").mac == mac
+        stack.close()
+        assert created or netlink.link("fake0").mac == before
+
+
+@pytest.mark.parametrize(("created", "identity"), [(False, TAP.identity), (True, None)])
+@in_own_network
+def test_a_tap_device_that_was_there_or_whose_key_comes_later_keeps_the_mac_address_that_it_has(
+    bench: Bench, created: bool, identity: KeyPair | None
+) -> None:
+    with Netlink() as netlink:
+        add(netlink, "fake0")
+        before = netlink.link("fake0").mac
+        bench.host_of(replace(TAP, mtu=1400, identity=identity), created=created).set_up_device()
+        assert netlink.link("fake0").mac == before
+
+
+@in_own_network
+def test_a_bridge_that_is_down_is_worth_a_line_and_the_device_leaves_it_at_the_end(
+    bench: Bench, stack: ExitStack
+) -> None:
+    with Netlink() as netlink:
+        add(netlink, "fake0")
+        add_bridge(netlink, "br0")
+        netlink.requests.link("set", index=netlink.index_of("br0"), state="down")
+        with logged() as lines:
+            bench.host_of(replace(TAP, bridge="br0"), created=False).set_up_device()
+        assert lines == ["the bridge is down, and nothing passes: 'ip link set br0 up' brings it up"]
+        link = netlink.link("fake0")
+        assert (link.master, link.is_up) == (netlink.index_of("br0"), True)
+        stack.close()
+        link = netlink.link("fake0")
+        assert (link.master, link.is_up) == (0, False)
 
 
 @in_own_network

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
 import pytest
 
-from tests.netconf.kernel import add, add_up, in_own_network
+from tests.netconf.kernel import add, add_bridge, add_up, in_own_network
 from vpntun.errors import ConfigurationError, DeviceError
 from vpntun.netconf.journal import Journal, entries_of, path_of
 from vpntun.netconf.netlink import MAIN, Netlink
@@ -16,6 +16,7 @@ from vpntun.netconf.settings import DeviceSettings
 DEVICE = "test0"
 ADDRESSES = [ip_interface("192.168.0.1/24"), ip_interface("fd77::1/64")]
 ROUTES = [ip_network("10.0.0.0/8"), ip_network("fd88::/64")]
+GATEWAYS = dict(zip(ROUTES, map(ip_address, ("192.168.0.2", "fd77::2")), strict=True))
 
 
 def make_device() -> None:
@@ -53,10 +54,54 @@ def test_everything_is_set_up_and_taken_back() -> None:
 
 
 @in_own_network
+def test_a_route_with_a_gateway_is_set_after_the_address_that_leads_there_and_taken_back() -> None:
+    make_device()
+    before = monitor()
+    settings = DeviceSettings(DEVICE)
+    settings.apply(ADDRESSES, ROUTES, None, gateways=GATEWAYS)
+    with Netlink() as netlink:
+        found = {
+            each.get_attr("RTA_GATEWAY")
+            for family in (2, 10)
+            for each in netlink.requests.get_routes(family=family, table=MAIN)
+        }
+    assert found >= {"192.168.0.2", "fd77::2"}
+    settings.undo()
+    assert monitor() == before
+
+
+@in_own_network
 def test_without_an_mtu_the_devices_stays() -> None:
     make_device()
     DeviceSettings(DEVICE).apply(ADDRESSES, [], None)
     assert monitor()[:2] == (1500, True)
+
+
+@in_own_network
+def test_a_mac_address_and_a_bridge_are_there_before_the_device_is_up_and_taken_back(tmp_path: Path) -> None:
+    mac = bytes.fromhex("020000000007")
+    with Netlink() as netlink:
+        add(netlink, DEVICE)
+        add_bridge(netlink, "br0")
+        former = netlink.link(DEVICE)
+        settings = DeviceSettings(DEVICE, Journal(DEVICE, tmp_path))
+        settings.apply([], [], None, mac=mac, bridge="br0")
+        link = netlink.link(DEVICE)
+        assert (link.mac, link.master, link.is_up) == (mac, netlink.index_of("br0"), True)
+        assert [each["kind"] for each in entries_of(path_of(DEVICE, tmp_path))] == ["Mac", "BridgePort", "Up"]
+        settings.undo()
+        link = netlink.link(DEVICE)
+        assert (link.mac, link.master, link.is_up) == (former.mac, 0, False)
+    assert entries_of(path_of(DEVICE, tmp_path)) == []
+
+
+@in_own_network
+def test_a_missing_bridge_is_an_error_and_nothing_has_changed() -> None:
+    make_device()
+    before = monitor()
+    with pytest.raises(DeviceError, match="there is no bridge br0"):
+        DeviceSettings(DEVICE).apply(ADDRESSES, ROUTES, 1380, bridge="br0")
+    assert monitor() == before
 
 
 @in_own_network

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.machine import HandLoop, logged, no_more_descriptors, ordinary_user
-from tests.netconf.kernel import add, add_up, in_own_network
+from tests.netconf.kernel import add, add_bridge, add_up, in_own_network
 from vpntun.netconf.changes import Change, Changes
 from vpntun.netconf.journal import Journal
 from vpntun.netconf.netlink import MAIN, Netlink
@@ -281,6 +281,38 @@ def test_what_the_device_had_before_is_put_back_too_and_stays_at_the_end(tmp_pat
         upkeep.close()
         settings.undo()
         assert {str(each.address) for each in netlink.addresses() if each.device == DEVICE} == {"fd09::2"}
+
+
+@in_own_network
+def test_a_device_without_a_bridge_is_put_back_into_its_own_and_one_in_another_bridge_stays_there(
+    tmp_path: Path,
+) -> None:
+    with Netlink() as netlink:
+        add(netlink, DEVICE)
+        for name in ("br0", "br1"):
+            add_bridge(netlink, name)
+        settings = DeviceSettings(DEVICE, Journal(DEVICE, tmp_path))
+        settings.apply([], [], None, bridge="br0")
+        loop = HandLoop()
+        upkeep = Upkeep(DEVICE, loop, [settings])
+
+        def bridge_after(command: str) -> str:
+            ip(command)
+            upkeep.look()
+            loop.pass_time(1)
+            names = {each.number: each.name for each in netlink.links()}
+            return names.get(netlink.link(DEVICE).master, "")
+
+        with logged() as lines:
+            assert bridge_after(f"link set {DEVICE} nomaster") == "br0"
+            assert lines == [f"put back what had been removed: the place of {DEVICE} in the bridge br0"]
+            assert bridge_after(f"link set {DEVICE} master br1") == "br1"
+            assert bridge_after("link del br1; link del br0") == ""
+            assert bridge_after("link add br0 type bridge") == "br0"
+        assert len(lines) == 2
+        upkeep.close()
+        settings.undo()
+        assert netlink.link(DEVICE).master == 0
 
 
 @in_own_network

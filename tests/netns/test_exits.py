@@ -42,7 +42,7 @@ def fails(lab: Lab, status: int, line: str, says: str = "", **how: object) -> st
         ("-i tun11 -k {key}", ""),
         ("-s -k {key}", "-i"),
         ("-s -c 10.0.0.2 -i tun11 -k {key}", ""),
-        ("-s -i tun11 -a -k {key}", "tap"),
+        ("-s -i tun11 -u -a -k {key}", "-a (TAP"),
         ("-s -i tun11 -k {key} --transport sctp", "transport"),
         ("-s -i tun11 -k {key} --nonsense", "--nonsense"),
         ("-s -i tun11 -k {key} --private-key {key}", ""),

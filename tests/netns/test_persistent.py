@@ -65,6 +65,18 @@ def test_an_ordinary_user_runs_both_ends_on_such_devices(lab: Lab, transport: st
     assert not lab.a.has_device("tun11")
 
 
+def test_a_tap_device_is_made_with_the_mtu_of_an_ethernet_and_removed(lab: Lab) -> None:
+    for option, device in (("--tap", "tap3"), ("-a", "tap4")):
+        assert lab.b.ask("mktun", option, device, "--user", "nobody", "--address", "192.168.9.2/24") == (0, "")
+        shown = link(lab.b, device)
+        assert (shown["mtu"], "UP" in shown["flags"], shown["link_type"]) == (1500, True, "ether")
+        made = shown["linkinfo"]["info_data"]
+        assert (made["type"], made["persist"], made["user"]) == ("tap", True, "nobody")
+        assert lab.b.addresses(device) == ["192.168.9.2/24"]
+        assert lab.b.ask("rmtun", device) == (0, "")
+        assert not lab.b.has_device(device)
+
+
 def test_a_device_in_use_is_not_removed(lab: Lab) -> None:
     assert lab.b.ask("mktun", "tun3") == (0, "")
     server = start_server(lab, "--address", "192.168.9.2/24")
@@ -78,23 +90,21 @@ def test_a_device_in_use_is_not_removed(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("device", "status", "says"),
     [
-        ("veth0", 5, "veth0 is not a TUN device"),
-        ("tap0", 5, "tap0 is not a TUN device"),
+        ("veth0", 5, "veth0 is neither a TUN nor a TAP device"),
         ("tun9", 5, "there is no device tun9"),
     ],
 )
-def test_rmtun_refuses_a_device_that_is_not_tun(lab: Lab, device: str, status: int, says: str) -> None:
-    lab.b.run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap")
+def test_rmtun_refuses_a_device_of_another_kind(lab: Lab, device: str, status: int, says: str) -> None:
     ended, said = lab.b.ask("rmtun", device)
     assert (ended, says in said, said.count("\n")) == (status, True, 1), said
     assert lab.b.has_device("veth0")
-    assert lab.b.has_device("tap0")
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        (["veth0"], 5, "is not a TUN device"),
+        (["veth0"], 5, "veth0 exists already and is neither a TUN nor a TAP device"),
+        (["tun7", "--tap"], 5, "tun7 exists already and is a TUN device"),
         (["tun7"], 5, "for user nobody"),
         (["tun8", "--user", "nosuch"], 3, "there is no user 'nosuch'"),
         (["tun8", "--address", "192.168.9.300/24"], 3, "192.168.9.300"),

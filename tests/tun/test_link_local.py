@@ -37,6 +37,16 @@ def test_a_new_device_has_no_link_local_address() -> None:
 
 @needs_tun
 @in_own_network
+@pytest.mark.parametrize("persists", [False, True])
+def test_a_new_tap_device_has_one_for_neighbour_discovery_needs_it_on_an_ethernet(persists: bool) -> None:
+    assert not persists or make(NAME, kind="tap")
+    device = KernelDevice(NAME, "tap")
+    assert [each[:6] for each in up_with_addresses()] == ["fe80::"]
+    device.close()
+
+
+@needs_tun
+@in_own_network
 def test_a_persistent_device_is_made_without_one_and_keeps_what_its_owner_sets_later() -> None:
     assert make(NAME)
     assert up_with_addresses() == []

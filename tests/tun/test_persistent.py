@@ -12,7 +12,8 @@ from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
 from vpntun.netconf.netlink import Netlink
 from vpntun.tun.opening import open_device
 from vpntun.tun.persistent import IFF_PERSIST, make, remove
-from vpntun.tun.queries import interface_exists
+from vpntun.tun.queries import interface_exists, kind_of
+from vpntun.types import DeviceKind
 
 NAME = "test0"
 OTHERS = 2**32 - 2
@@ -90,11 +91,25 @@ def test_a_device_that_goes_with_its_program_is_not_there_to_be_made() -> None:
     held.close()
 
 
+@pytest.mark.parametrize(("kind", "other"), [("tun", "tap"), ("tap", "tun")])
 @in_own_network
-def test_what_is_no_tun_device_is_left_alone() -> None:
+def test_a_device_of_either_kind_is_made_and_is_no_device_of_the_other_kind(
+    kind: DeviceKind, other: DeviceKind
+) -> None:
+    assert make(NAME, NOBODY, kind=kind) is True
+    assert kind_of(NAME) == kind
+    assert make(NAME, NOBODY, kind=kind) is False
+    with pytest.raises(DeviceError, match=f"{NAME} exists already and is a {kind.upper()} device: choose another name"):
+        make(NAME, NOBODY, kind=other)
+    remove(NAME)
+    assert not interface_exists(NAME)
+
+
+@in_own_network
+def test_what_is_neither_a_tun_nor_a_tap_device_is_left_alone() -> None:
     with Netlink() as netlink:
         add(netlink, NAME)
-    with pytest.raises(DeviceError, match="is not a TUN device: choose another name"):
+    with pytest.raises(DeviceError, match="exists already and is neither a TUN nor a TAP device: choose another name"):
         make(NAME)
     with pytest.raises(DeviceError, match="is neither a TUN nor a TAP device, and was left alone"):
         remove(NAME)

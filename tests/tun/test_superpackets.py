@@ -18,6 +18,7 @@ from vpntun.tun.superpackets import (
     limit_for,
     limit_superpackets,
 )
+from vpntun.wire.ethernet.frame import LARGEST_HEADER
 from vpntun.wire.message import HEADER_SIZE, TAG_SIZE
 from vpntun.wire.record import BUNDLE_START, ENTRY_SIZE
 
@@ -65,12 +66,13 @@ def test_what_the_limit_is_made_for_fits_in_a_burst(datagram: int) -> None:
     assert message + MOST * HEADER_SIZE <= LARGEST_SEND
 
 
+@pytest.mark.parametrize("lead", [0, 14, LARGEST_HEADER])
 @pytest.mark.parametrize("mtu", [68, 576, 1280, 1400, 1420, 1500])
 @pytest.mark.parametrize("subtracted", [193, 257, 321])
-def test_tcp_fills_a_burst_with_whole_segments_as_far_as_they_fit(mtu: int, subtracted: int) -> None:
+def test_tcp_fills_a_burst_with_whole_segments_as_far_as_they_fit(mtu: int, subtracted: int, lead: int) -> None:
     segment = mtu - HEADERS
-    payload = (limit_for(mtu) - subtracted) // segment * segment
-    assert LARGEST_OF_A_BURST - 5 * segment - 64 < HEADERS + payload <= LARGEST_OF_A_BURST
+    payload = (limit_for(mtu, lead) - subtracted) // segment * segment
+    assert LARGEST_OF_A_BURST - 5 * segment - 64 < lead + HEADERS + payload <= LARGEST_OF_A_BURST
 
 
 def test_a_jumbo_frames_superpackets_fit_anyway() -> None:

@@ -142,6 +142,17 @@ def test_allowed_ips_are_added_removed_and_replaced() -> None:
     assert bob(allowed=networks(first, second), replace_allowed=True).allowed is NAMED.allowed
 
 
+def test_an_allowed_ip_is_refused_on_a_tap_device_and_other_changes_are_not() -> None:
+    tap = Tunnel("tap3", ALICE, (PeerSettings(BOB.public, ()),), 55555, "udp", device="tap")
+    with pytest.raises(ConfigurationError, match="AllowedIPs have no meaning on a TAP device"):
+        peers(PeerChange(BOB.public, allowed=networks("10.7.0.0/16")), tunnel=tap)
+    replaced = PeerChange(BOB.public, replace_allowed=True, keepalive=25)
+    assert peers(replaced, PeerChange(CAROL.public), tunnel=tap) == {
+        BOB.public: PeerSettings(BOB.public, (), keepalive=25.0),
+        CAROL.public: PeerSettings(CAROL.public, ()),
+    }
+
+
 def test_an_allowed_ip_is_taken_from_the_peer_that_had_exactly_this_prefix() -> None:
     found = peers(PeerChange(CAROL.public, allowed=networks("10.0.0.0/24", "fd00::/63")))
     assert found[BOB.public].allowed == (ip_network("fd00::/64"),)

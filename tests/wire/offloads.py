@@ -9,9 +9,10 @@ from tests.wire.packets import ACK, CWR, ECE, FIN, PSH
 from vpntun.wire import ip
 from vpntun.wire.gro_coalescer import GroCoalescer
 from vpntun.wire.gso import Splitter
-from vpntun.wire.vnet import UNFINISHED
+from vpntun.wire.vnet import UNFINISHED, VNET_HEADER
 
 versions = st.sampled_from([4, 6])
+leads = st.sampled_from(packets.LEADS)
 tcp_flags = st.sampled_from([ACK, ACK | PSH, ACK | FIN, ACK | PSH | FIN | CWR, ACK | ECE | CWR])
 identifications = st.sampled_from([0, 5, 65530])
 sequences = st.sampled_from([0, 1000, 2**32 - 1000])
@@ -30,9 +31,9 @@ def pieces_of(splitter: Splitter, at: int = 3, gap: int = 5) -> list[bytes]:
     return pieces
 
 
-def split(packet: bytes, size: int) -> list[bytes]:
+def split(packet: bytes, size: int, lead: int = 0) -> list[bytes]:
     splitter = Splitter()
-    count = splitter.split(memoryview(packet), UNFINISHED | size)
+    count = splitter.split(memoryview(packet), UNFINISHED | size, lead)
     pieces = pieces_of(splitter)
     assert len(pieces) == count
     return pieces
@@ -46,6 +47,23 @@ def joined(stream: list[bytes], udp: bool = True) -> list[tuple[bytes, bytes]]:
     coalescer.flush()
     coalescer.flush()
     return written
+
+
+def joined_frames(stream: list[bytes], lead: int) -> list[tuple[bytes, bytes]]:
+    written: list[tuple[bytes, bytes]] = []
+    coalescer = GroCoalescer(lambda view: written.append((bytes(view[:10]), bytes(view[10:]))), udp=True)
+    for frame in stream:
+        coalescer.add(memoryview(frame), len(frame), lead=lead)
+    coalescer.flush()
+    return written
+
+
+def moved(header: bytes, lead: int) -> bytes:
+    """A virtio header for the same packet behind `lead` bytes."""
+    flags, gso_type, hdr_len, size, start, offset = VNET_HEADER.unpack(header)
+    if not flags:
+        return header
+    return VNET_HEADER.pack(flags, gso_type, hdr_len and hdr_len + lead, size, start + lead, offset)
 
 
 def without_identification(packet: bytes) -> bytes:

@@ -16,6 +16,22 @@ TIMESTAMPS = b"\x01\x01\x08\x0a" + struct.pack("!II", 77, 88)
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 
 
+LEADS = [14, 18, 22]
+"""Bytes before the IP header in a frame without VLAN tags, with one, and with two."""
+
+
+def lead_of(version: int, lead: int) -> bytes:
+    """An Ethernet header and VLAN tags, `lead` bytes in all; none of them if `lead` is 0."""
+    tags = bytes.fromhex("88a8 2007 8100 a00a")[22 - lead :]
+    header = bytes.fromhex("02005e100001 02005e1000fe") + tags + bytes.fromhex("0800" if version == 4 else "86dd")
+    return header[:lead]
+
+
+def framed(packet: bytes, lead: int) -> bytes:
+    """The frame that carries an IP packet behind `lead` bytes; the packet itself if `lead` is 0."""
+    return lead_of(packet[0] >> 4, lead) + packet
+
+
 def slow_sum(data: bytes) -> int:
     """The folded sum of 16-bit words, 0 to 0xffff."""
     if len(data) % 2:

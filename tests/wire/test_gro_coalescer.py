@@ -15,6 +15,9 @@ from tests.wire.offloads import (
     SECOND,
     UDP_FIRST,
     joined,
+    joined_frames,
+    leads,
+    moved,
     split,
     tcp_flags,
     versions,
@@ -84,6 +87,70 @@ def test_joined_packets_split_into_the_same_packets_in_the_same_order(
             again += split(packet, field & 0x3FFF)
     # DF packets may come back with other identifications, which mean nothing in them.
     assert [without_identification(packet) for packet in again] == [without_identification(packet) for packet in stream]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(),
+            versions,
+            st.binary(min_size=1, max_size=2000),
+            st.integers(30, 900),
+            st.booleans(),
+            tcp_flags,
+        ),
+        max_size=4,
+    ),
+    leads,
+)
+def test_frames_are_joined_as_their_ip_packets_would_be(
+    runs: list[tuple[bool, int, bytes, int, bool, int]], lead: int
+) -> None:
+    stream = []
+    for is_tcp, version, payload, size, spoil, flags in runs:
+        if is_tcp:
+            run = packets.tcp_run(version, payload, size, flags=flags, df=False)
+        else:
+            run = packets.udp_run(version, payload, size)
+        if spoil:
+            run[-1] = changed(run[-1], len(payload) * 7)
+        stream += run
+    stream = [packet for packet in stream if has_right_length(packet)]
+    expected = [(moved(header, lead), packets.framed(packet, lead)) for header, packet in joined(stream)]
+    assert joined_frames([packets.framed(packet, lead) for packet in stream], lead) == expected
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("lead", packets.LEADS)
+def test_frames_with_other_addresses_or_tags_are_not_joined(version: int, lead: int) -> None:
+    first, second = (packets.framed(packet, lead) for packet in packets.tcp_run(version, bytes(200), 100))
+    assert len(joined_frames([first, second], lead)) == 1
+    for at in range(lead):
+        other = changed(second, at)
+        assert joined_frames([first, other], lead) == [(NO_OFFLOAD, first), (NO_OFFLOAD, other)]
+
+
+@pytest.mark.parametrize("lead", packets.LEADS)
+def test_frames_with_padding_are_not_joined_and_keep_it(lead: int) -> None:
+    for run in (packets.tcp_run(4, bytes(200), 100), packets.udp_run(6, bytes(200), 100)):
+        first, second = (packets.framed(packet, lead) for packet in run)
+        for stream in ([first + b"pad", second], [first, second + b"pad"], [first + bytes(1), second + bytes(1)]):
+            assert joined_frames(stream, lead) == [(NO_OFFLOAD, frame) for frame in stream]
+            assert joined_frames(stream[:1], lead) == [(NO_OFFLOAD, stream[0])]
+
+
+@given(st.lists(st.binary(max_size=60), max_size=6), leads, versions)
+def test_frames_of_arbitrary_bytes_pass_unchanged(stream: list[bytes], lead: int, version: int) -> None:
+    frames = [packets.lead_of(version, lead) + rest for rest in stream]
+    assert joined_frames(frames, lead) == [(NO_OFFLOAD, frame) for frame in frames]
+
+
+def has_right_length(packet: bytes) -> bool:
+    try:
+        return ip.length_of(packet) == len(packet)
+    except BadPacket:
+        return False
 
 
 def changed(packet: bytes, at: int, bits: int = 1) -> bytes:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.wire import packets
 from tests.wire.offloads import (
     identifications,
+    leads,
     sequences,
     split,
     tcp_flags,
@@ -36,6 +37,27 @@ def test_a_split_udp_superpacket_is_what_the_kernel_would_have_sent(
 ) -> None:
     superpacket = packets.udp_superpacket(version, payload, identification=identification)
     assert split(superpacket, size) == packets.udp_run(version, payload, size, identification=identification)
+
+
+@given(st.booleans(), versions, leads, st.binary(min_size=1, max_size=3000), st.integers(36, 1500), identifications)
+def test_a_frame_is_cut_into_what_its_ip_packet_is_cut_into_each_behind_the_same_bytes(
+    is_tcp: bool, version: int, lead: int, payload: bytes, size: int, identification: int
+) -> None:
+    make = packets.tcp_superpacket if is_tcp else packets.udp_superpacket
+    superpacket = make(version, payload, identification=identification)
+    frame = packets.framed(superpacket, lead)
+    assert split(frame, size, lead) == [packets.framed(each, lead) for each in split(superpacket, size)]
+
+    alone, behind = Splitter(), Splitter()
+    count = alone.cut(memoryview(superpacket), UNFINISHED | size)
+    assert behind.cut(memoryview(frame), UNFINISHED | size, lead) == count
+    assert behind.fitting(1000 + lead) == alone.fitting(1000)
+    out, expected = memoryview(bytearray(5000)), memoryview(bytearray(5000))
+    for first in range(0, count, 2):
+        length = alone.write_run(first, 2, expected, 3)
+        assert behind.write_run(first, 2, out, 3) == lead + length
+        assert bytes(out[3 : 3 + lead + length]) == packets.framed(bytes(expected[3 : 3 + length]), lead)
+        assert behind.field_of(first, 2) == alone.field_of(first, 2)
 
 
 def test_a_superpacket_of_the_largest_size_is_split() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wire.packets import ACK, CWR, FIN, PSH, tcp, tcp_superpacket, udp
+from tests.wire.packets import ACK, CWR, FIN, LEADS, PSH, framed, tcp, tcp_superpacket, udp
 from vpntun.errors import BadPacket
 from vpntun.wire.ip import destination_of, length_of, source_of
 from vpntun.wire.likeness import MOST_KINDS, Likeness, LikenessCache, likeness_of
@@ -57,6 +57,36 @@ def test_what_would_change_the_checks_is_not_alike(version: int, change: str) ->
     }[change]
     changed[at] ^= bits
     assert not covers(first, bytes(changed))
+
+
+@versions
+@pytest.mark.parametrize("lead", LEADS)
+def test_frames_are_alike_if_all_before_the_ip_header_is_equal_and_their_packets_are_alike(
+    version: int, lead: int
+) -> None:
+    first = framed(tcp(version, bytes(1000)), lead)
+    found = likeness_of(first, lead=lead)
+    assert found is not None
+    for other in (tcp(version, b"", seq=77, flags=ACK | PSH), tcp(version, bytes(60_000), seq=1, flags=ACK | FIN)):
+        assert found.covers(memoryview(framed(other, lead)))
+        assert not found.covers(memoryview(framed(other, lead) + b"\0"))
+        assert not found.covers(memoryview(framed(other, lead)[:-1]))
+        assert not found.covers(memoryview(other))
+    assert not found.covers(memoryview(framed(tcp(version, b"", flags=ACK | CWR), lead)))
+    assert not found.covers(memoryview(framed(udp(version, bytes(100)), lead)))
+    for at in range(lead):
+        changed = bytearray(first)
+        changed[at] ^= 1
+        assert not found.covers(memoryview(changed))
+
+
+@versions
+def test_of_a_frames_superpacket_only_superpackets_are_alike_up_to_the_longest(version: int) -> None:
+    found = likeness_of(framed(tcp_superpacket(version, bytes(3000)), 18), 1348, 9000, 18)
+    assert found is not None
+    headers = 18 + (20 if version == 4 else 40) + 32
+    for size, is_alike in ((1348, False), (1349, True), (9000 - headers, True), (9001 - headers, False)):
+        assert found.covers(memoryview(framed(tcp_superpacket(version, bytes(size)), 18))) is is_alike
 
 
 def test_a_fragment_is_not_alike() -> None:

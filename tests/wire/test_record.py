@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.wire import packets
 from vpntun.errors import BadPacket
 from vpntun.wire import record
 from vpntun.wire.record import Echo, Hello, Parity, Probe, Report
@@ -204,3 +205,21 @@ def test_a_parity_of_an_impossible_group_is_refused(count: int) -> None:
 def test_a_parity_without_a_sum_is_refused() -> None:
     with pytest.raises(BadPacket, match="bad parity"):
         Parity.parse(Parity(5, 2, 30, b"").pack())
+
+
+@pytest.mark.parametrize("lead", [0, *packets.LEADS])
+@pytest.mark.parametrize(
+    ("packet", "segment", "needs"),
+    [
+        (packets.tcp(4, b"x"), 0, 0),
+        (packets.tcp_superpacket(4, b"x"), 0x8000, record.TAKES_CHECKSUM),
+        (packets.tcp_superpacket(4, bytes(3000)), 0x8000 | 1400, record.TAKES_CHECKSUM | record.TAKES_TSO4),
+        (packets.tcp_superpacket(6, bytes(3000)), 0x8000 | 1400, record.TAKES_CHECKSUM | record.TAKES_TSO6),
+        (packets.udp_superpacket(4, bytes(3000)), 0x8000 | 1400, record.TAKES_CHECKSUM | record.TAKES_USO4),
+        (packets.udp_superpacket(6, bytes(3000)), 0x8000 | 1400, record.TAKES_CHECKSUM | record.TAKES_USO6),
+    ],
+)
+def test_what_a_packet_needs_of_the_peer_depends_on_its_segment_field_and_protocols(
+    packet: bytes, segment: int, needs: int, lead: int
+) -> None:
+    assert record.needs_of(packets.framed(packet, lead), segment, lead) == needs

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire import packets
+from tests.wire.offloads import leads, moved, versions
 from vpntun.wire.gso import Splitter
 from vpntun.wire.record import ENTRY_SIZE, begin_bundle, packets_of, put_entry
 from vpntun.wire.udp_coalescer import UdpCoalescer
@@ -21,13 +22,13 @@ def unfinished(packet: bytes) -> bytes:
     return packets.unfinished(packet, 17, packets.start_of(packet))
 
 
-def sent(stream: list[bytes], room: int = 65535) -> list[tuple[bytes, int]]:
+def sent(stream: list[bytes], room: int = 65535, lead: int = 0) -> list[tuple[bytes, int]]:
     """The entries of the bundle that results when these packets are read one after the other."""
     record = memoryview(bytearray(4 * 65535))
     at = begin_bundle(record)
     run = UdpCoalescer(record)
     for packet in stream:
-        header = memoryview(HEADERS[packet[0] >> 4])
+        header = memoryview(moved(HEADERS[packet[lead] >> 4], lead))
         begin = at + ENTRY_SIZE
         record[begin : begin + len(packet)] = packet
         end = run.extend(header, begin, len(packet), room)
@@ -36,7 +37,7 @@ def sent(stream: list[bytes], room: int = 65535) -> list[tuple[bytes, int]]:
             continue
         run.finish()
         entry, at = at, put_entry(record, at, len(packet), UNFINISHED)
-        run.begin(header, entry, len(packet))
+        run.begin(header, entry, len(packet), lead)
     run.finish()
     return [(bytes(packet), field) for packet, field in packets_of(record[:at])]
 
@@ -75,6 +76,28 @@ def test_joined_datagrams_are_cut_into_the_same_datagrams_again(
     again = cut(sent([unfinished(packet) for packet in stream])) if stream else []
     assert list(map(packets.but_for_what_df_frees, again)) == list(map(packets.but_for_what_df_frees, stream))
     assert all(map(packets.is_right, again))
+
+
+@given(
+    versions, st.lists(st.tuples(st.integers(1, 6), st.integers(0, 200), st.booleans()), min_size=1, max_size=4), leads
+)
+def test_frames_are_joined_as_their_ip_packets_would_be(
+    version: int, runs: list[tuple[int, int, bool]], lead: int
+) -> None:
+    stream = [unfinished(packet) for count, size, df in runs for packet in run_of(version, count, size, df=df)]
+    expected = [(packets.framed(packet, lead), field) for packet, field in sent(stream)]
+    assert sent([packets.framed(packet, lead) for packet in stream], lead=lead) == expected
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("lead", packets.LEADS)
+def test_frames_with_other_addresses_or_tags_are_not_joined(version: int, lead: int) -> None:
+    first, second = (packets.framed(unfinished(packet), lead) for packet in run_of(version, 2, 100))
+    assert len(sent([first, second], lead=lead)) == 1
+    for at in range(lead):
+        other = bytearray(second)
+        other[at] ^= 1
+        assert len(sent([first, bytes(other)], lead=lead)) == 2
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -9,21 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire import packets
+from tests.wire.offloads import moved
 from vpntun.errors import BadPacket
 from vpntun.wire import ip, vnet
-from vpntun.wire.vnet import UNFINISHED, VNET_HEADER, header_for, segment_field_of
+from vpntun.wire.vnet import (
+    NO_OFFLOAD,
+    UNFINISHED,
+    VNET_HEADER,
+    ends_with_ip,
+    header_for,
+    segment_field_of,
+    segment_field_of_frame,
+)
 
 
-def built(packet: bytes, field: int) -> tuple[int, ...]:
+def built(packet: bytes, field: int, lead: int = 0) -> tuple[int, ...]:
     out = bytearray(b"\xee" * 12)
-    header_for(packet, ip.length_of(packet), field, out)
+    header_for(packet, lead + ip.length_of(packet[lead:]), field, out, lead)
     assert out[10:] == b"\xee\xee"
     return VNET_HEADER.unpack_from(out)
 
 
-def refusal(packet: bytes, field: int) -> str:
+def refusal(packet: bytes, field: int, lead: int = 0) -> str:
     with pytest.raises(BadPacket) as caught:
-        built(packet, field)
+        built(packet, field, lead)
     return caught.value.reason
 
 
@@ -51,6 +60,13 @@ def test_the_header_follows_from_the_packet_and_back(packet: bytes, field: int, 
     assert built(packet, UNFINISHED | field) == header
     returned = segment_field_of(VNET_HEADER.pack(*header), memoryview(bytearray(packet)))
     assert returned == UNFINISHED | header[3]
+    for lead in packets.LEADS:
+        frame, moved_header = packets.framed(packet, lead), moved(VNET_HEADER.pack(*header), lead)
+        assert VNET_HEADER.pack(*built(frame, UNFINISHED | field, lead)) == moved_header
+        carried = bytearray(frame)
+        assert segment_field_of(moved_header, memoryview(carried), lead) == returned
+        assert segment_field_of_frame(moved_header, memoryview(carried), lead) == returned
+        assert carried == frame
 
 
 TCP4 = packets.tcp_superpacket(4, bytes(5000))
@@ -82,6 +98,7 @@ def altered(packet: bytes, at: int, new: bytes) -> bytes:
 )
 def test_a_hostile_peers_false_segment_field_is_refused(packet: bytes, field: int, reason: str) -> None:
     assert refusal(packet, field) == reason
+    assert {refusal(packets.framed(packet, lead), field, lead) for lead in packets.LEADS} == {reason}
 
 
 def test_64_udp_segments_are_taken() -> None:
@@ -125,6 +142,10 @@ def test_the_kernels_wrong_header_length_does_not_matter() -> None:
 def test_a_header_that_does_not_fit_the_packet_is_refused(header: tuple[int, ...]) -> None:
     with pytest.raises(BadPacket, match="bad virtio header"):
         from_kernel(TCP4, *header)
+    for lead in packets.LEADS:
+        frame = memoryview(bytearray(packets.framed(TCP4, lead)))
+        with pytest.raises(BadPacket, match="bad virtio header"):
+            segment_field_of_frame(moved(VNET_HEADER.pack(*header), lead), frame, lead)
 
 
 def test_the_checksum_of_a_packet_inside_a_packet_is_finished_at_once() -> None:
@@ -134,6 +155,53 @@ def test_the_checksum_of_a_packet_inside_a_packet_is_finished_at_once() -> None:
     carried = bytearray(outer)
     assert segment_field_of(VNET_HEADER.pack(1, 0, 0, 0, 56, 16), memoryview(carried)) == 0
     assert bytes(carried) == outer[: -len(inner)] + inner
+    for lead in packets.LEADS:
+        frame = bytearray(packets.framed(outer, lead))
+        assert segment_field_of_frame(VNET_HEADER.pack(1, 0, 0, 0, lead + 56, 16), memoryview(frame), lead) == 0
+        assert bytes(frame) == packets.framed(bytes(carried), lead)
+
+
+@pytest.mark.parametrize("lead", packets.LEADS)
+@pytest.mark.parametrize("padding", [bytes(4), b"\0\x17\0\x2a", b"odd"])
+def test_in_a_frame_with_padding_the_checksum_is_finished_over_all_bytes(lead: int, padding: bytes) -> None:
+    datagram = packets.unfinished(packets.udp(4, b"ping"), 17, 20)
+    frame = bytearray(packets.framed(datagram, lead) + padding)
+    field = segment_field_of_frame(VNET_HEADER.pack(1, 0, 0, 0, lead + 20, 6), memoryview(frame), lead)
+    assert field == 0
+    pseudo = packets.pseudo(datagram, 17, len(datagram) - 20)
+    assert packets.slow_sum(pseudo + bytes(frame[lead + 20 :])) == 0xFFFF
+    assert bytes(frame[: lead + 26]) == packets.framed(datagram[:26], lead)
+    assert bytes(frame[lead + 28 :]) == datagram[28:] + padding
+    with pytest.raises(BadPacket, match="bad virtio header"):
+        segment_field_of_frame(VNET_HEADER.pack(1, 5, 42, 1, lead + 20, 6), memoryview(frame), lead)
+
+
+def test_in_a_frame_without_ip_the_checksum_is_finished_and_there_is_no_superpacket() -> None:
+    inner = packets.tcp(4, b"payload", options=b"")
+    mpls = packets.lead_of(4, 14)[:12] + bytes.fromhex("8847 00064140")
+    frame = bytearray(mpls + packets.unfinished(inner, 6, 20))
+    assert segment_field_of_frame(VNET_HEADER.pack(1, 0, 0, 0, 38, 16), memoryview(frame), 0) == 0
+    assert bytes(frame) == mpls + inner
+    with pytest.raises(BadPacket, match="bad virtio header"):
+        segment_field_of_frame(VNET_HEADER.pack(1, 1, 58, 1448, 38, 16), memoryview(frame), 0)
+    with pytest.raises(BadPacket, match="bad virtio header"):
+        segment_field_of_frame(VNET_HEADER.pack(1, 0, 0, 0, len(frame), 16), memoryview(frame), 0)
+    assert segment_field_of_frame(NO_OFFLOAD, memoryview(frame), 0) == 0
+
+
+def test_a_frame_whose_addresses_look_like_an_ip_header_is_no_ip_packet() -> None:
+    segment = altered(packets.tcp(6, bytes(100)), 12, b"\x88\x47")
+    lookalike = bytearray(packets.unfinished(segment, 6, 40))
+    assert segment_field_of_frame(VNET_HEADER.pack(1, 0, 0, 0, 40, 16), memoryview(lookalike), 0) == 0
+    assert packets.is_right(bytes(lookalike))
+
+
+def test_a_frame_is_a_superpacket_only_if_it_ends_where_its_ip_packet_ends() -> None:
+    frame = packets.framed(TCP4, 14)
+    assert refusal(frame + bytes(1), UNFINISHED | 1448, 14) == "bad superpacket length"
+    assert built(frame + bytes(1), 0, 14) == (0, 0, 0, 0, 0, 0)
+    assert ends_with_ip(frame, 14)
+    assert not any(ends_with_ip(other, 14) for other in (frame + b"\0", frame[:-1], frame[:15], frame[:14]))
 
 
 def test_without_a_flag_the_segment_field_is_zero() -> None:
@@ -176,3 +244,14 @@ def test_arbitrary_virtio_headers_only_ever_raise_bad_packet(header: bytes, pack
     except BadPacket:
         return
     assert 0 <= field <= 0xFFFF
+
+
+@given(st.binary(min_size=10, max_size=10), ip_like | st.binary(min_size=14, max_size=80), st.sampled_from([0, 14, 22]))
+def test_arbitrary_virtio_headers_of_frames_only_ever_raise_bad_packet(header: bytes, packet: bytes, lead: int) -> None:
+    frame = memoryview(bytearray(packets.framed(packet, lead)))
+    try:
+        field = segment_field_of_frame(header, frame, lead)
+    except BadPacket:
+        return
+    assert 0 <= field <= 0xFFFF
+    assert bytes(frame[:lead]) == packets.framed(packet, lead)[:lead] or not lead or not field

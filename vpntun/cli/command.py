@@ -6,9 +6,10 @@ key file (pairing/) before the tunnel reads it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
@@ -19,8 +20,10 @@ from vpntun.cli.run_options import FILE, add_run_options, serve
 from vpntun.config import values
 from vpntun.config.file import read_peers
 from vpntun.config.keyfile import default_path
+from vpntun.config.routes import complete, parse_route
 from vpntun.config.tunnel import (
     DEFAULT_MTU,
+    DEFAULT_MTU_OF_TAP,
     DEFAULT_MTU_TO_WIREGUARD,
     DEFAULT_PORT,
     EVERYTHING,
@@ -38,12 +41,14 @@ from vpntun.crypto.keys import generate_secret
 from vpntun.errors import ConfigurationError
 from vpntun.runtime.folders import absolute
 from vpntun.tun.opening import open_device
-from vpntun.types import TRANSPORTS, Transport
+from vpntun.types import TRANSPORTS, DeviceKind, Transport
+
+T = TypeVar("T")
 
 NOT_BESIDE_A_FILE = {
-    *("server", "host", "port", "transport"),
+    *("server", "host", "port", "transport", "tun", "tap"),
     *("key", "private_key", "peer", "psk", "allowed", "pair"),
-    *("addresses", "routes", "mtu", "dscp"),
+    *("addresses", "routes", "mtu", "dscp", "mac", "bridge"),
 }
 
 
@@ -55,8 +60,8 @@ NOT_BESIDE_A_FILE = {
 @click.option(
     "-p", "--port", type=int, default=DEFAULT_PORT, show_default=True, help="The server's port, for UDP and TCP."
 )
-@click.option("-u", "--tun", is_flag=True, help="Use a TUN device (the default).")
-@click.option("-a", "--tap", is_flag=True, help="Use a TAP device (not supported yet).")
+@click.option("-u", "--tun", is_flag=True, help="Use a TUN device, which carries IP packets (the default).")
+@click.option("-a", "--tap", is_flag=True, help="Use a TAP device, which carries Ethernet frames.")
 @click.option("-k", "--key", type=FILE, metavar="FILE", help="Shared key file, the same at both ends.")
 @click.option("--pair", is_flag=True, help="Make the shared key together with the other end first, by a short code.")
 @click.option("--private-key", type=FILE, metavar="FILE", help="WireGuard private key file, instead of a shared key.")
@@ -64,13 +69,22 @@ NOT_BESIDE_A_FILE = {
 @click.option("--psk", type=FILE, metavar="FILE", help="Preshared key file of the WireGuard peer.")
 @click.option("--allowed", multiple=True, metavar="CIDR", help="Network behind the WireGuard peer (default: all).")
 @click.option("--address", "addresses", multiple=True, metavar="CIDR", help="Address of this end on the device.")
-@click.option("--route", "routes", multiple=True, metavar="CIDR", help="Network to route into the tunnel.")
+@click.option(
+    "--route",
+    "routes",
+    multiple=True,
+    metavar="CIDR",
+    help="Network to route into the tunnel; with -a 'CIDR via ADDRESS', or the peer is the gateway.",
+)
 @click.option(
     "--mtu",
     type=int,
     metavar="N",
-    help=f"MTU of the device (default: {DEFAULT_MTU}; {DEFAULT_MTU_TO_WIREGUARD} with WireGuard keys).",
+    help=f"MTU of the device (default: {DEFAULT_MTU}; {DEFAULT_MTU_TO_WIREGUARD} with WireGuard keys; "
+    f"{DEFAULT_MTU_OF_TAP} with -a).",
 )
+@click.option("--mac", metavar="ADDRESS", help="MAC address of the TAP device (default: derived from this end's key).")
+@click.option("--bridge", metavar="BRIDGE", help="Bridge that the TAP device joins; it must exist.")
 @click.option(
     "--transport",
     type=click.Choice(TRANSPORTS),
@@ -113,14 +127,14 @@ def _refuse_options_beside_a_file(context: click.Context) -> None:
         name = parameter.name or ""
         if name in NOT_BESIDE_A_FILE and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(
-                f"{parameter.opts[-1]} cannot be combined with -f: keys and peers come from the file, and with "
-                "'vpntun up' addresses and routes, too"
+                f"{parameter.opts[-1]} cannot be combined with -f: keys, peers and the kind of device come from the "
+                "file, and with 'vpntun up' addresses and routes, too"
             )
 
 
 def _check_usage(interface: str | None, server: bool, host: str | None, tun: bool, tap: bool, **options: Any) -> None:
-    if tap:
-        raise click.UsageError("TAP devices are not supported yet: use a TUN device (-u), which carries IP packets")
+    if tun and tap:
+        raise click.UsageError("give either -u (TUN, for IP packets) or -a (TAP, for Ethernet frames), not both")
     if not interface:
         raise click.UsageError("which device? Give its name with -i, such as -i tun0")
     if options["file"] is not None:
@@ -139,6 +153,14 @@ def _check_usage(interface: str | None, server: bool, host: str | None, tun: boo
         raise click.UsageError("give either a shared key (-k) or WireGuard keys (--private-key and --peer)")
     elif options["peer"] is None:
         raise click.UsageError("--private-key requires --peer, the other machine's public key")
+    if tap and options["allowed"]:
+        raise click.UsageError("--allowed has no meaning with -a: frames are switched by their MAC addresses")
+    for name in ("mac", "bridge"):
+        if options[name] is not None and not tap:
+            raise click.UsageError(f"--{name} requires -a, a TAP device")
+    for option, name in (("--address", "addresses"), ("--route", "routes")):
+        if options["bridge"] is not None and options[name]:
+            raise click.UsageError(f"{option} cannot be combined with --bridge: set it on the bridge")
 
 
 def _host(text: str) -> str:
@@ -184,8 +206,12 @@ def _pair(host: str | None, port: int, transport: Transport | None, path: Path) 
 
 
 def _tunnel_with(
-    keys: Keys, host: str | None, interface: str, port: int, mtu: int | None, dscp: str, **options: Any
+    keys: Keys, host: str | None, interface: str, port: int, mtu: int | None, dscp: str, tap: bool, **options: Any
 ) -> Tunnel:
+    device: DeviceKind = "tap" if tap else "tun"
+    addresses = tuple(map(parse_interface, options["addresses"]))
+    own = addresses or keys.derived_addresses
+    routes = [parse_route(each, device) for each in options["routes"]]
     return to_one_peer(
         interface,
         host,
@@ -193,8 +219,24 @@ def _tunnel_with(
         cast(Transport, options["transport"] or ("auto" if options["private_key"] is None else "udp")),
         keys,
         allowed=tuple(map(parse_network, options["allowed"])) or EVERYTHING,
-        addresses=tuple(map(parse_interface, options["addresses"])),
-        routes=tuple(map(parse_network, options["routes"])),
+        addresses=addresses,
+        routes=tuple(network for network, _ in routes),
         mtu=mtu,
         copies_dscp=dscp == "inherit",
+        device=device,
+        mac=_option("mac", values.mac, options),
+        bridge=_option("bridge", values.bridge, options),
+        gateways=complete(routes, own, keys.derived_peer_addresses if own == keys.derived_addresses else ())
+        if tap
+        else {},
     )
+
+
+def _option(name: str, parse: Callable[[str], T], options: dict[str, Any]) -> T | None:
+    """Parse the value of an option, None if it is not given. Raises ConfigurationError that names the option."""
+    if options[name] is None:
+        return None
+    try:
+        return parse(options[name])
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--{name}: {error}") from None

@@ -20,7 +20,8 @@ from vpntun.netconf.routing import kernel_has_ipv6
 from vpntun.runtime.folders import absolute
 from vpntun.runtime.log import notice, open_log
 from vpntun.tun.ipv6 import addresses_of, carried_networks
-from vpntun.types import Interface, Network, Place, Transport, carriers_of, written
+from vpntun.types import DeviceKind, Interface, Network, Place, Transport, carriers_of, written
+from vpntun.wire.ethernet.mac import derived_mac, mac_text
 
 
 @click.command()
@@ -62,6 +63,14 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
         yield f"  listening: on {_named(tunnel.listen_on, ' and ')} port {tunnel.port}"
     else:
         yield f"  listening: no, this end calls{f' from port {tunnel.port}' if tunnel.port is not None else ''}"
+    if tunnel.device == "tap":
+        yield "  device: tap"
+        if tunnel.mac is not None:
+            yield f"  mac: {mac_text(tunnel.mac)}"
+        elif tunnel.identity is not None:
+            yield f"  mac: {mac_text(derived_mac(tunnel.identity.public))}, derived from the key"
+    if tunnel.bridge is not None:
+        yield f"  bridge: {tunnel.bridge}"
     addresses = addresses_of(tunnel, _mtu(tunnel))
     yield f"  addresses: {_listed(addresses)}"
     yield f"  mtu: {_mtu(tunnel)}"
@@ -86,7 +95,7 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
             yield f"  {title}: {line}"
     for peer in tunnel.peers:
         yield ""
-        yield from _peer(peer)
+        yield from _peer(peer, tunnel.device)
 
 
 def _mtu(tunnel: Tunnel) -> int:
@@ -119,7 +128,7 @@ def _covers(wider: Network, network: Network) -> bool:
     return network.prefixlen >= wider.prefixlen and network.network_address in wider
 
 
-def _peer(peer: PeerSettings) -> Iterator[str]:
+def _peer(peer: PeerSettings, device: DeviceKind) -> Iterator[str]:
     yield f"peer: {peer.name or format_key(peer.public)}"
     if peer.name:
         yield f"  public key: {format_key(peer.public)}"
@@ -130,7 +139,10 @@ def _peer(peer: PeerSettings) -> Iterator[str]:
     else:
         host = f"[{peer.host}]" if ":" in peer.host else peer.host
         yield f"  endpoint: {host}:{peer.port}, over {_named(peer.transport, ' or ')}"
-    yield f"  allowed ips: {_listed(peer.allowed)}"
+    if device == "tun":
+        yield f"  allowed ips: {_listed(peer.allowed)}"
+    elif peer.allowed_macs:
+        yield f"  allowed macs: {_listed(map(mac_text, peer.allowed_macs))}"
     if peer.keepalive:
         yield f"  persistent keepalive: every {peer.keepalive:g} seconds"
 

@@ -3,8 +3,9 @@
     wg(8)'s      [Interface] PrivateKey, ListenPort, FwMark
                  [Peer]      PublicKey, PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive
     wg-quick's   [Interface] Address, DNS, MTU, Table, PreUp, PostUp, PreDown, PostDown, SaveConfig
-    vpntun's     [Interface] Transport, Relay, DSCP, User, Metrics, and SharedKey with Role instead of the key pairs
-                 [Peer]      Transport, Name
+    vpntun's     [Interface] Device, MAC, Bridge, Transport, Relay, DSCP, User, Metrics, and SharedKey with Role instead
+                             of the key pairs
+                 [Peer]      AllowedMACs, Transport, Name
 
 1. The file is read, up to LARGEST bytes. A notice warns if everybody can access it.
 2. lines.py splits it into sections, and values.py parses their values; each error names the file and the line.
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from vpntun.config import values
+from vpntun.config.ethernet import check_sections
 from vpntun.config.lines import Known, Section, parse
 from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.tunnel import (
@@ -45,7 +47,7 @@ from vpntun.config.tunnel import (
 from vpntun.crypto.keys import KeyPair, agree, generate_private
 from vpntun.errors import BadPacket, ConfigurationError, PrivilegeError
 from vpntun.runtime.log import notice
-from vpntun.types import Transport
+from vpntun.types import DeviceKind, Transport
 
 T = TypeVar("T")
 
@@ -55,11 +57,12 @@ KNOWN: Known = {
     "Interface": (
         *("PrivateKey", "ListenPort", "FwMark"),
         *("Address", "DNS", "MTU", "Table", "PreUp", "PostUp", "PreDown", "PostDown", "SaveConfig"),
+        *("Device", "MAC", "Bridge"),
         *("Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role"),
     ),
     "Peer": (
         *("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive"),
-        *("Transport", "Name"),
+        *("AllowedMACs", "Transport", "Name"),
     ),
 }
 
@@ -76,6 +79,8 @@ def read_file(path: Path, interface: str) -> Tunnel:
     if "SharedKey" in own and not any("AllowedIPs" in peer for peer in peers):
         routes = "off"  # everything is allowed, but a route for everything must be asked for
     tunnel = _tunnel(own, peers, interface, leaves_key_to_hooks="PostUp" in own)
+    if tunnel.device == "tap" and routes == "auto":
+        routes = "off"
     added: dict[str, Any] = {
         "addresses": _flat(own.every("Address", values.addresses)),
         "mtu": own.last("MTU", _unless_empty(values.mtu)),
@@ -115,12 +120,17 @@ def _tunnel(own: Section, peers: list[Section], interface: str, *, leaves_key_to
 
     `leaves_key_to_hooks`: PrivateKey may be missing, since hooks can give it.
     """
+    device = own.last("Device", values.device) or "tun"
+    check_sections(own, peers, device)
     if "SharedKey" in own:
-        made = _with_shared_key(own, peers, interface)
+        made = _with_shared_key(own, peers, interface, device)
     else:
         made = _with_key_pairs(own, peers, interface, leaves_key_to_hooks=leaves_key_to_hooks)
     return replace(
         made,
+        device=device,
+        mac=own.last("MAC", _unless_empty(values.mac)),
+        bridge=own.last("Bridge", _unless_empty(values.bridge)),
         routing=Routing("off", own.last("FwMark", values.mark) or 0),
         relay=own.last("Relay", values.one_of("yes", "no")) == "yes",
         copies_dscp=own.last("DSCP", values.one_of("inherit", "none")) == "inherit",
@@ -145,7 +155,7 @@ def _with_key_pairs(own: Section, peers: list[Section], interface: str, *, leave
     return Tunnel(interface, identity, settings, port, listen_on=transport if port is not None else None)
 
 
-def _with_shared_key(own: Section, peers: list[Section], interface: str) -> Tunnel:
+def _with_shared_key(own: Section, peers: list[Section], interface: str, device: DeviceKind) -> Tunnel:
     role = own.last("Role", values.one_of("server", "client"))
     secret = own.last("SharedKey", values.shared_secret)
     if role is None or secret is None:
@@ -170,7 +180,7 @@ def _with_shared_key(own: Section, peers: list[Section], interface: str) -> Tunn
     settings = _peer(peer, transport, public=keys.peer, psk=keys.psk, is_vpntun=True)
     if role == "client" and "PersistentKeepalive" not in peer:
         settings = replace(settings, keepalive=CLIENT_KEEPALIVE)
-    if "AllowedIPs" not in peer:
+    if "AllowedIPs" not in peer and device == "tun":
         settings = replace(settings, allowed=EVERYTHING)
     return Tunnel(
         interface,
@@ -193,6 +203,7 @@ def _peer(section: Section, transport: Transport, **known: Any) -> PeerSettings:
         keepalive=section.last("PersistentKeepalive", values.keepalive) or 0.0,
         transport=section.last("Transport", values.transport) or transport,
         name=section.last("Name", values.name) or "",
+        allowed_macs=_flat(section.every("AllowedMACs", values.macs)),
         **known,
     )
 

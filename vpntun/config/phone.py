@@ -97,6 +97,11 @@ def new_phone(
 def check_server(tunnel: Tunnel) -> int:
     """Return the UDP port on which phones can call this tunnel. Raises ConfigurationError if they cannot."""
     name = tunnel.interface
+    if tunnel.device == "tap":
+        raise ConfigurationError(
+            f"{name} has a TAP device, and a phone's WireGuard carries no Ethernet frames: make another file without "
+            "Device = tap, and add the phone there"
+        )
     if tunnel.derived_addresses:
         raise ConfigurationError(
             f"{name} has a SharedKey, which is for one vpntun: make another file, with a PrivateKey, an Address and a "

@@ -6,6 +6,7 @@ Settings that cannot work are refused before any file, socket or device is opene
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Interface,
@@ -15,8 +16,10 @@ from ipaddress import (
     ip_network,
 )
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
+from vpntun.config.ethernet import check_device
 from vpntun.config.keyfile import create_shared, default_path, read_bare, read_shared
 from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.crypto.keys import KeyPair, agree, parse_key
@@ -31,6 +34,7 @@ DEFAULT_PORT = 55555
 CLIENT_KEEPALIVE = 25.0
 DEFAULT_MTU = 1400
 DEFAULT_MTU_TO_WIREGUARD = 1420
+DEFAULT_MTU_OF_TAP = 1500
 SMALLEST_MTU = 576
 SMALLEST_MTU_FOR_IPV6 = 1280
 LARGEST_MTU = 65475  # what a UDP datagram of 65,507 bytes can carry
@@ -80,7 +84,7 @@ class Tunnel:
     to PostUp. `is_set_by_wg`: all settings come by wg(8), from wg-quick say, and the tunnel ends when somebody removes
     its device or its socket for wg(8). `metrics`: where Prometheus' metrics are served, by the path of a unix socket or
     by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
-    `bridge`: bridge that the TAP device joins.
+    `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device.
     """
 
     interface: str
@@ -104,8 +108,10 @@ class Tunnel:
     device: DeviceKind = "tun"
     mac: bytes | None = None
     bridge: str | None = None
+    gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_device()
         for port in (self.port, *(peer.port for peer in self.peers if peer.host is not None)):
             if port is not None and not 1 <= port <= 65535:
                 raise ConfigurationError(f"{port} is not a port: ports are 1 to 65535")
@@ -142,6 +148,11 @@ class Tunnel:
         return next((each for each in networks if each.version == endpoint.version and endpoint in each), None)
 
     @property
+    def own_addresses(self) -> tuple[Interface, ...]:
+        """Addresses of the device: those configured, otherwise those derived from a shared key; none in a bridge."""
+        return self.addresses or (self.derived_addresses if self.bridge is None else ())
+
+    @property
     def tcp_port(self) -> int | None:
         """The port where peers connect by TCP, None if they do not."""
         return self.port if self.listen_on is not None and "tcp" in carriers_of(self.listen_on) else None
@@ -151,9 +162,25 @@ class Tunnel:
         """MTU of a device that vpntun creates: a packet of this size fits one datagram on a path of 1500 bytes.
 
         This holds over IPv4 and IPv6, for a packet alone in its record. On a path with a smaller MTU, two vpntuns split
-        records into several datagrams. Datagrams to a plain WireGuard must fit whole.
+        records into several datagrams. Datagrams to a plain WireGuard must fit whole. A TAP device has the MTU of any
+        other Ethernet, with which it may share a bridge; a frame that is alone then takes two datagrams.
         """
+        if self.device == "tap":
+            return DEFAULT_MTU_OF_TAP
         return DEFAULT_MTU if any(peer.is_vpntun for peer in self.peers) else DEFAULT_MTU_TO_WIREGUARD
+
+    def _check_device(self) -> None:
+        given = {
+            "AllowedIPs": any(peer.allowed for peer in self.peers),
+            "Relay": self.relay,
+            "Table": self.routing.table != "off",
+            "MAC": self.mac,
+            "Bridge": self.bridge,
+            "AllowedMACs": any(peer.allowed_macs for peer in self.peers),
+            "Address": self.addresses,
+            "--route": self.routes,
+        }
+        check_device(self.device, given)
 
     def _check_host(self, host: str) -> None:
         try:
@@ -182,11 +209,15 @@ def to_one_peer(
     routes: tuple[Network, ...] = (),
     mtu: int | None = None,
     copies_dscp: bool = False,
+    device: DeviceKind = "tun",
+    mac: bytes | None = None,
+    bridge: str | None = None,
+    gateways: Mapping[Network, IpAddress] = MappingProxyType({}),
 ) -> Tunnel:
     """Make a tunnel with one peer: call `host`, or wait for the peer if `host` is None. Raises ConfigurationError."""
     peer = PeerSettings(
         public=keys.peer,
-        allowed=allowed,
+        allowed=allowed if device == "tun" else (),
         psk=keys.psk,
         host=host,
         port=port,
@@ -206,6 +237,10 @@ def to_one_peer(
         derived_addresses=keys.derived_addresses,
         derived_peer_addresses=keys.derived_peer_addresses,
         copies_dscp=copies_dscp,
+        device=device,
+        mac=mac,
+        bridge=bridge,
+        gateways=gateways,
     )
 
 

@@ -20,7 +20,8 @@ from vpntun.config.keyfile import read_shared
 from vpntun.config.tunnel import LARGEST_MTU, SMALLEST_MTU
 from vpntun.crypto.keys import parse_key
 from vpntun.errors import ConfigurationError
-from vpntun.types import LONGEST_SOCKET_PATH, TRANSPORTS, Interface, Network, Place, Transport
+from vpntun.types import LONGEST_SOCKET_PATH, TRANSPORTS, DeviceKind, Interface, Network, Place, Transport
+from vpntun.wire.ethernet.mac import parse_mac
 
 LONGEST_NAME = 64  # characters
 DNS_PORT = 53
@@ -36,6 +37,7 @@ _LONGEST_SHOWN = 60
 _LARGEST_NUMBER = 0xFFFFFFFF
 _KERNELS_TABLES = {"default": 253, "main": 254, "local": 255}
 _NAMED_TABLE = re.compile(r"^\s*(0x[0-9a-f]{1,8}|[0-9]{1,10})\s+([^\s#]+)", re.MULTILINE | re.IGNORECASE)
+_INTERFACE_NAME = re.compile(r"(?!\.{1,2}$)[!-$&-.0-9;-~]{1,15}")  # ASCII without what the kernel refuses: /:%
 _MIGHT_BE_A_KEY = re.compile(r"[A-Za-z0-9+/]{40,}")
 
 
@@ -177,6 +179,30 @@ def metrics(text: str) -> Path | Place:
             f"{_shown(text)} is no place for metrics: give unix:/PATH, or an address of this machine and a port, such "
             "as 127.0.0.1:9586 or [::1]:9586"
         ) from None
+
+
+def device(text: str) -> DeviceKind:
+    """Parse the kind of the device, "tun" or "tap"."""
+    return cast(DeviceKind, one_of("tun", "tap")(text))
+
+
+def mac(text: str) -> bytes:
+    """Parse the MAC address of a device."""
+    if len(text) > _LONGEST_SHOWN or _MIGHT_BE_A_KEY.search(text):
+        raise ConfigurationError(f"{_shown(text)} is not a MAC address, such as 02:00:5e:10:00:01")
+    return parse_mac(text)
+
+
+def macs(text: str) -> list[bytes]:
+    """Parse MAC addresses separated by commas or blanks."""
+    return [mac(each) for each in text.replace(",", " ").split()]
+
+
+def bridge(text: str) -> str:
+    """Parse the name of a bridge."""
+    if not _INTERFACE_NAME.fullmatch(text):
+        raise ConfigurationError(f"{_shown(text)} cannot be a bridge's name: give an interface's name, such as br0")
+    return text
 
 
 def transport(text: str) -> Transport:

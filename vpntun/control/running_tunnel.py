@@ -94,7 +94,9 @@ class RunningTunnel:
         self._names.apply(fresh.peers, self._lookups.has_found)
         if self._host.needs_its_mark:  # the peers of this file decide that
             fresh = replace(fresh, routing=present.routing)
-        if fresh.derived_addresses != wanted.derived_addresses:
+        if fresh.device != wanted.device:
+            notice("another Device needs a restart: until then this end's peers stay as they are")
+        elif fresh.derived_addresses != wanted.derived_addresses:
             notice("another SharedKey needs a restart: until then this end's keys and its peers stay as they are")
         elif fresh != wanted:
             notice("some changes in the [Interface] section need a restart; all others are applied now")
@@ -172,12 +174,17 @@ class RunningTunnel:
 def changed_at_once(present: Tunnel, wanted: Tunnel) -> Tunnel:
     """Return the running tunnel with those of the wanted settings that need no restart.
 
-    Addresses derived from a shared key need one, so the keys and peers that belong to them do, too.
+    Addresses derived from a shared key need one, so the keys and peers that belong to them do, too. Another kind of
+    device needs one as well, and so do the peers, which are configured for that kind.
     """
-    if wanted.derived_addresses != present.derived_addresses:
-        wanted = replace(wanted, identity=present.identity, peers=present.peers)
-    routing = replace(present.routing, fwmark=wanted.routing.fwmark)
-    changed = replace(present, identity=wanted.identity, peers=wanted.peers, routing=routing)
+    has_other_addresses = wanted.derived_addresses != present.derived_addresses
+    keeps_peers = has_other_addresses or wanted.device != present.device
+    changed = replace(
+        present,
+        identity=present.identity if has_other_addresses else wanted.identity,
+        peers=present.peers if keeps_peers else wanted.peers,
+        routing=replace(present.routing, fwmark=wanted.routing.fwmark),
+    )
     if {present.listen_on, wanted.listen_on} <= {None, "udp"}:
         return replace(changed, port=wanted.port, listen_on=wanted.listen_on)
     return replace(changed, port=wanted.port) if present.listen_on == wanted.listen_on else changed

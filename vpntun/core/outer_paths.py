@@ -5,8 +5,9 @@
                         lost its source address, the source is forgotten: the kernel chooses. So is a source that was
                         chosen here, for want of a better one, once the kernel's own choice is good
 
-The kernel's answers come from an `OuterNetwork` (netconf/outer_routes.py). A source address that a peer has sent to is
-kept as long as the same device takes the packets from it: the peer, or a firewall before it, may expect that address.
+The kernel's answers come from an `OuterNetwork` (netconf/following/outer_routes.py). A source address that a peer has
+sent to is kept as long as the same device takes the packets from it: the peer, or a firewall before it, may expect that
+address.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 
 from vpntun.core.endpoint import Flow
 from vpntun.doctor.ruleset import Ruleset, read_ruleset, uses_legacy
+from vpntun.netconf.following.outer_routes import OuterRoutes
 from vpntun.netconf.netlink import MAIN, InterfaceAddress, Link, Netlink, whole
-from vpntun.netconf.outer_routes import OuterRoutes
 from vpntun.types import IpAddress, Network
 
 SETTINGS = Path("/proc/sys")

@@ -87,7 +87,7 @@ def of_file(tunnel: Tunnel) -> Subject:
     return Subject(
         interface=tunnel.interface,
         is_running=False,
-        addresses=tuple(tunnel.addresses or tunnel.derived_addresses),
+        addresses=tunnel.own_addresses,
         peers=tuple(
             Peer(
                 name=peer.name or format_key(peer.public),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from vpntun.errors import ConfigurationError, PrivilegeError
+from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
 from vpntun.netconf.netlink import FIB_RULE_INVERT, KERNELS_TABLES, Netlink, family_of
 from vpntun.types import Interface, Network
 
@@ -129,6 +129,26 @@ class Route:
             "table": self.table,
             "oif": netlink.index_of(self.device),
         }
+
+
+@dataclass(frozen=True)
+class GatewayRoute(Route):
+    """A route to a network through a gateway, which is a station of the Ethernet that a TAP device leads to."""
+
+    gateway: str = ""
+
+    def make(self, netlink: Netlink) -> bool:
+        """Add it. Raises DeviceError, PrivilegeError, or ConfigurationError if another device has this route."""
+        try:
+            return super().make(netlink)
+        except DeviceError as error:
+            raise DeviceError(
+                f"{error}: the gateway {self.gateway} must be another station in the network of an address of "
+                f"{self.device}"
+            ) from error
+
+    def _fields(self, netlink: Netlink) -> dict[str, object]:
+        return {**super()._fields(netlink), "gateway": self.gateway}
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
-from vpntun.errors import PrivilegeError
+from vpntun.errors import ConfigurationError, PrivilegeError
 from vpntun.netconf.change_kinds import (
     LOOSE,
     MERGED,
     PRIORITIES,
     Address,
+    GatewayRoute,
     LooseFilter,
     Mtu,
     OtherRoute,
@@ -33,16 +35,25 @@ from vpntun.netconf.change_kinds import (
 )
 from vpntun.netconf.changes import Change, take_back
 from vpntun.netconf.dns import NameServers, entry_for
+from vpntun.netconf.ethernet_kinds import BridgePort, Mac
 from vpntun.netconf.journal import Entry, entries_of, forget, interfaces_in, path_of
 from vpntun.netconf.netlink import KERNELS_TABLES, FoundRoute, FoundRule, Link, Netlink, whole
 from vpntun.netconf.route_plan import CLOSED, EVERYTHING, TUNNEL, is_of_a_vpntun
 from vpntun.runtime.log import notice
 from vpntun.tun.device import KernelDevice
+from vpntun.tun.opening import check_name
 from vpntun.tun.queries import interface_exists, kind_of
 
 KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Mtu, Up, Address, Route, OtherRoute, Rule, ValidMark, LooseFilter, NameServers)
+    kind.__name__: kind
+    for kind in (
+        *(Mtu, Up, Address, Mac, BridgePort),
+        *(Route, GatewayRoute, OtherRoute, Rule, ValidMark, LooseFilter, NameServers),
+    )
 }
+
+
+MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 def clean_up(interface: str, folder: Path | None = None) -> bool:
@@ -169,8 +180,15 @@ def _can_be_of(interface: str, change: Change) -> bool:
     match change:
         case Mtu() | Up() | Address():
             return change.device == interface
+        case Mac():
+            return change.device == interface and all(map(MAC.fullmatch, (change.former, change.mac)))
+        case BridgePort():
+            return change.device == interface and _can_be_a_name(change.bridge)
         case OtherRoute():
             return change.device != interface and change.table not in KERNELS_TABLES and _is_of_one_version(change)
+        case GatewayRoute():
+            gateway = ip_address(_address(change.gateway))
+            return change.device == interface and gateway.version == change.network.version and not change.source
         case Route():
             return change.device == interface and _is_of_one_version(change)
         case Rule():
@@ -189,6 +207,14 @@ def _can_be_of(interface: str, change: Change) -> bool:
         case NameServers():
             return change.entry == entry_for(interface)
     return False
+
+
+def _can_be_a_name(name: str) -> bool:
+    try:
+        check_name(name)
+    except ConfigurationError:
+        return False
+    return True
 
 
 def _is_of_one_version(route: Route) -> bool:

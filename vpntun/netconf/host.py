@@ -31,8 +31,12 @@ from vpntun.runtime.log import notice
 from vpntun.runtime.loop import Loop
 from vpntun.tun.base import Device
 from vpntun.tun.ipv6 import addresses_of, carried_networks
+from vpntun.tun.link_local import make_no_link_local
+from vpntun.tun.queries import is_up
 from vpntun.tun.superpackets import limit_superpackets
 from vpntun.types import Interface, Network
+from vpntun.wire.ethernet.frame import LARGEST_HEADER
+from vpntun.wire.ethernet.mac import derived_mac
 
 
 class HostNetwork:
@@ -95,13 +99,18 @@ class HostNetwork:
         mtu = tunnel.mtu or (tunnel.default_mtu if device.created else None)
         addresses = addresses_of(tunnel, mtu or device.mtu) if tunnel.addresses or device.created else []
         routes = carried_networks(device.name, mtu or device.mtu, tunnel.routes)
-        if addresses or routes or mtu is not None:
+        mac = self._mac()
+        if addresses or routes or any(each is not None for each in (mtu, mac, tunnel.bridge)):
             settings = DeviceSettings(device.name, self._journal, ephemeral=device.created)
             self._stack.callback(settings.undo)
-            settings.apply(addresses, routes, mtu)
+            if device.created and tunnel.bridge is not None:
+                make_no_link_local(device.name)
+            settings.apply(addresses, routes, mtu, mac=mac, bridge=tunnel.bridge, gateways=tunnel.gateways)
             self._kept.append(settings)
-            if device.created:
-                limit_superpackets(device.name, device.mtu)
+            if tunnel.bridge is not None:
+                _notice_if_down(tunnel.bridge)
+            elif device.created:
+                limit_superpackets(device.name, device.mtu, LARGEST_HEADER if device.kind == "tap" else 0)
         elif not device.is_up:
             notice("the device is down and is left as it was found: 'ip link set %s up' brings it up", device.name)
         return addresses
@@ -163,10 +172,25 @@ class HostNetwork:
             DeviceSettings(device.name, ephemeral=True).apply([], [], self._tunnel.default_mtu, up=False)
             limit_superpackets(device.name, device.mtu)
 
+    def _mac(self) -> bytes | None:
+        """Return the MAC address that the device is to have; None where it keeps the one that it has.
+
+        A new TAP device has one of the kernel's, which is random, if its key comes later, by PostUp.
+        """
+        tunnel, device = self._tunnel, self._device
+        if tunnel.mac is None and device.kind == "tap" and device.created and tunnel.identity is not None:
+            return derived_mac(tunnel.identity.public)
+        return tunnel.mac
+
     def _may_contain_name_server(self, allowed: Collection[Network]) -> bool:
         if any(server in network for server in self._name_servers for network in allowed):
             return True
         return self._table == "auto" and bool(versions_with_endpoints(allowed))
+
+
+def _notice_if_down(bridge: str) -> None:
+    if not is_up(bridge):
+        notice("the bridge is down, and nothing passes: 'ip link set %s up' brings it up", bridge)
 
 
 def _routed(peers: Iterable[PeerSettings]) -> set[Network]:

@@ -30,7 +30,7 @@ MOST_TRIES = 20
 SECONDS_BETWEEN_TRIES = 0.01
 
 RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETRULE = 18, 22, 26, 34
-IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_EXT_MASK = 3, 4, 18, 26, 29
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_EXT_MASK = 1, 3, 4, 10, 18, 26, 29
 IFLA_INET6_CONF, DEVCONF_DISABLE_IPV6 = 2, 26
 IFLA_INFO_KIND = 1
 WITHOUT_STATISTICS = ((IFLA_EXT_MASK, struct.pack("=I", 1 << 3)),)
@@ -74,7 +74,8 @@ class InterfaceAddress(NamedTuple):
 class Link(NamedTuple):
     """A device. `kind`: the kernel's word for a virtual device, such as tun, wireguard or veth; "" for others.
 
-    `has_ipv6`: whether the kernel carries IPv6 on it, which it does not if the MTU is too small.
+    `has_ipv6`: whether the kernel carries IPv6 on it, which it does not if the MTU is too small. `master`: the number
+    of the bridge or other device that it belongs to, 0 for none. `mac`: its MAC address; b"" if it has none.
     """
 
     number: int
@@ -83,6 +84,8 @@ class Link(NamedTuple):
     mtu: int
     kind: str
     has_ipv6: bool = True
+    master: int = 0
+    mac: bytes = b""
 
     @property
     def is_up(self) -> bool:
@@ -309,7 +312,16 @@ def _link_in(message: Message) -> Link:
     name = os.fsdecode(found.get(IFLA_IFNAME, b"").rstrip(b"\0"))
     settings = _nested(_nested(found.get(IFLA_AF_SPEC, b"")).get(AF_INET6, b"")).get(IFLA_INET6_CONF, b"")
     disabled = settings[4 * DEVCONF_DISABLE_IPV6 :][:4]
-    return Link(index, name, flags, _number_in(found, IFLA_MTU), kind, bool(disabled) and not any(disabled))
+    return Link(
+        index,
+        name,
+        flags,
+        _number_in(found, IFLA_MTU),
+        kind,
+        bool(disabled) and not any(disabled),
+        _number_in(found, IFLA_MASTER),
+        found.get(IFLA_ADDRESS, b""),
+    )
 
 
 def _nested(attributes: bytes) -> dict[int, bytes]:

@@ -1,6 +1,6 @@
 """Upkeep of a tunnel's settings: they follow this host's network, and what others have removed is put back.
 
-    1. The network has changed (watch.py): read the lists of devices, addresses and rules.
+    1. The network has changed (following/watch.py): read the lists of devices, addresses and rules.
     2. Ask each part of the settings what it wants on such a host.
     3. Make what is new, and put back what has gone: 'ip link set DEVICE down' takes the IPv6 addresses and the routes
        of a device with it, and other programs delete rules.
@@ -24,6 +24,7 @@ from typing import Protocol, TypeVar
 from vpntun.errors import VpntunError
 from vpntun.netconf.change_kinds import Address, Route, Rule
 from vpntun.netconf.changes import Change, Changes
+from vpntun.netconf.ethernet_kinds import BridgePort
 from vpntun.netconf.netlink import MOST_TRIES, FoundRule, InterfaceAddress, Link, Netlink, netlink_error, whole
 from vpntun.netconf.rtnetlink import Interrupted
 from vpntun.runtime.log import NOTICE, Limited, notice
@@ -279,6 +280,9 @@ class Present:
             case Rule():
                 key6 = (change.version, change.priority, change.table, change.without, change.to, change.shortest)
                 return key6 not in self._rules
+            case BridgePort():
+                link = self._links.get(change.device)
+                return link is not None and not link.master and change.bridge in self._links
         return False
 
     def _can_have(self, device: str, version: int) -> bool:
@@ -301,6 +305,8 @@ def named(change: Change) -> str:
             return f"the route to {change.network}"
         case Rule():
             return f"rule {change.priority} of IPv{change.version}"
+        case BridgePort():
+            return f"the place of {change.device} in the bridge {change.bridge}"
     return type(change).__name__
 
 

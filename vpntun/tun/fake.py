@@ -9,6 +9,7 @@ from vpntun.errors import DeviceError
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
 from vpntun.types import DeviceKind
 from vpntun.wire.checksum import UDP, UDP_CHECKSUM
+from vpntun.wire.ethernet.frame import ip_at
 from vpntun.wire.message import Buffer
 from vpntun.wire.transport_header import TCP_CHECKSUM, shape_of
 from vpntun.wire.vnet import (
@@ -104,17 +105,21 @@ class FakeDevice:
         """Have the kernel route these into the device: packets, or superpackets with the segment size of each."""
         for each in packets:
             packet, size = each if isinstance(each, tuple) else (each, 0)
-            self._far.sendmsg([kernels_header(packet, size) if isinstance(each, tuple) else NO_OFFLOAD, packet])
+            lead = ip_at(packet) if self.kind == "tap" else 0
+            header = kernels_header(packet, size, lead) if isinstance(each, tuple) else NO_OFFLOAD
+            self._far.sendmsg([header, packet])
 
 
-def kernels_header(packet: bytes, size: int) -> bytes:
+def kernels_header(packet: bytes, size: int, lead: int = 0) -> bytes:
     """Return the virtio_net_hdr that the kernel puts before a TCP or UDP packet whose checksum is unfinished.
 
-    `size`: bytes of payload in each segment of a superpacket; 0 for an ordinary packet.
+    `size`: bytes of payload in each segment of a superpacket; 0 for an ordinary packet. `lead`: bytes before its IP
+    header.
     """
-    protocol, start, end = shape_of(packet, len(packet))
+    protocol, start, end = shape_of(packet[lead:], len(packet) - lead)
+    start, end = start + lead, end + lead
     kind = GSO_NONE
     if size and len(packet) - end > size:
-        kind = GSO_UDP if protocol == UDP else GSO_TCPV4 if packet[0] < 0x50 else GSO_TCPV6
+        kind = GSO_UDP if protocol == UDP else GSO_TCPV4 if packet[lead] < 0x50 else GSO_TCPV6
     offset = UDP_CHECKSUM if protocol == UDP else TCP_CHECKSUM
     return VNET_HEADER.pack(NEEDS_CSUM, kind, end if kind else 0, size if kind else 0, start, offset)

@@ -26,10 +26,10 @@ def carries_ipv6(device: str, mtu: int, conf: Path = CONF) -> bool:
 
 
 def addresses_of(tunnel: Tunnel, mtu: int) -> list[Interface]:
-    """Return the addresses that a tunnel's device can have: those configured, otherwise those derived from its key."""
+    """Return those of a tunnel's own addresses that its device can have; a notice names configured ones left out."""
     if tunnel.addresses:
         return carried_addresses(tunnel.interface, mtu, tunnel.addresses)
-    return _carried(tunnel.interface, mtu, list(tunnel.derived_addresses))
+    return _carried(tunnel.interface, mtu, list(tunnel.own_addresses))
 
 
 def carried_addresses(device: str, mtu: int, addresses: Iterable[Interface]) -> list[Interface]:

@@ -1,9 +1,12 @@
-"""Link-local address of a new device: it gets none by itself, as a device of the kernel's WireGuard.
+"""Link-local address of a new TUN device: it gets none by itself, as a device of the kernel's WireGuard.
 
 The kernel would make one, fe80::/64 with a random interface number, as soon as the device comes up. Nobody could reach
 it, since no peer has it among its allowed IPs. But the kernel sends messages to routers and multicast groups from it:
 they would wake an idle link, and the peer would log them as forbidden. Whoever needs such an address, for a routing
 protocol say, adds one by hand. A device that existed before keeps its own.
+
+A TAP device has one, since neighbour discovery on an Ethernet needs it; but not in a bridge, where a port has no
+addresses.
 """
 
 from __future__ import annotations

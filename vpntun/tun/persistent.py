@@ -1,7 +1,7 @@
-"""Persistent TUN devices: created once, kept while no program has them open, removed by name.
+"""Persistent TUN and TAP devices: created once, kept while no program has them open, removed by name.
 
-    make      attach with the flags that a tunnel uses; ignore routers; have no link-local address; set owner and
-              group; make it persistent; close
+    make      attach with the flags that a tunnel uses; ignore routers; have no link-local address, if it is a TUN
+              device; set owner and group; make it persistent; close
     remove    attach, which fails while a program has it open; make it non-persistent; close, which deletes it
 
 The kernel lets an unprivileged user attach who is the device's owner, if it has one, and in its group, if it has one
@@ -16,22 +16,21 @@ import fcntl
 import os
 from pathlib import Path
 
-import pytun
-
 from vpntun.errors import DeviceError
 from vpntun.runtime.accounts import group_name, user_name
 from vpntun.tun.link_local import make_no_link_local
 from vpntun.tun.opening import check_name, open_device
 from vpntun.tun.queries import interface_exists, kind_of
 from vpntun.tun.router_settings import ignore_routers
+from vpntun.types import DeviceKind
 
 TUNSETOWNER = 0x400454CC
 TUNSETGROUP = 0x400454CE
 IFF_PERSIST = 0x0800
 
 
-def make(name: str, owner: int | None = None, group: int | None = None) -> bool:
-    """Make a persistent TUN device for a user, a group, a user in that group, or (without either) for this user.
+def make(name: str, owner: int | None = None, group: int | None = None, kind: DeviceKind = "tun") -> bool:
+    """Make a persistent device for a user, a group, a user in that group, or (without either) for this user.
 
     Returns False if the device exists already with the same owner and group; then it is left alone. Raises
     ConfigurationError, PrivilegeError or DeviceError.
@@ -40,12 +39,13 @@ def make(name: str, owner: int | None = None, group: int | None = None) -> bool:
     if owner is None and group is None:
         owner = os.geteuid()
     if interface_exists(name):
-        _check_is_the_same(name, owner, group)
+        _check_is_the_same(name, owner, group, kind)
         return False
-    device = open_device(name)
+    device = open_device(name, kind)
     try:
         ignore_routers(name)
-        make_no_link_local(name)
+        if kind == "tun":
+            make_no_link_local(name)
         if owner is not None:
             fcntl.ioctl(device.fileno(), TUNSETOWNER, _as_int(owner))
         if group is not None:
@@ -73,11 +73,12 @@ def remove(name: str) -> None:
         device.close()
 
 
-def _check_is_the_same(name: str, owner: int | None, group: int | None) -> None:
-    flags = _read(name, "tun_flags")
-    if flags is None or not flags & pytun.IFF_TUN:
-        raise DeviceError(f"{name} exists already and is not a TUN device: choose another name")
-    if not flags & IFF_PERSIST:
+def _check_is_the_same(name: str, owner: int | None, group: int | None, kind: DeviceKind) -> None:
+    found = kind_of(name)
+    if found != kind:
+        what = "neither a TUN nor a TAP device" if found is None else f"a {found.upper()} device"
+        raise DeviceError(f"{name} exists already and is {what}: choose another name")
+    if not (_read(name, "tun_flags") or 0) & IFF_PERSIST:
         raise DeviceError(
             f"{name} exists already and vanishes with the program that has it open: stop that program first"
         )

@@ -5,7 +5,7 @@ than fit in one burst of datagrams (core/records/span.py). Each would have to be
 limit set here it makes them of 47 (sk_setup_caps in net/core/sock.c subtracts 193 to 321 bytes for headers).
 
 The kernel cuts a forwarded superpacket that reaches the limit into single packets, which is much slower. So on a host
-that forwards, the kernel's limit stays. A device that existed before keeps its limit, too.
+that forwards, and in a bridge, the kernel's limit stays. A device that existed before keeps its limit, too.
 """
 
 from __future__ import annotations
@@ -31,16 +31,19 @@ _FORWARDING = (Path("/proc/sys/net/ipv4/conf/all/forwarding"), Path("/proc/sys/n
 _IFINFOMSG = struct.Struct("=BxHiII")
 
 
-def limit_for(mtu: int) -> int:
-    """Return the largest limit with which TCP's superpackets fit in a burst, for a device with this MTU."""
+def limit_for(mtu: int, lead: int = 0) -> int:
+    """Return the largest limit with which TCP's superpackets fit in a burst, for a device with this MTU.
+
+    `lead`: bytes before the IP header, of an Ethernet header say.
+    """
     segment = max(1, mtu - HEADERS)
-    fitting = (LARGEST_OF_A_BURST - HEADERS) // segment
+    fitting = (LARGEST_OF_A_BURST - lead - HEADERS) // segment
     return min(KERNELS_LIMIT, (fitting + 1) * segment + LEAST_SUBTRACTED - 1)
 
 
-def limit_superpackets(device: str, mtu: int) -> None:
+def limit_superpackets(device: str, mtu: int, lead: int = 0) -> None:
     """Limit the superpackets of a device, unless this host forwards. Where the kernel refuses, they keep their size."""
-    limit = limit_for(mtu)
+    limit = limit_for(mtu, lead)
     if limit == KERNELS_LIMIT or _forwards():
         return
     with suppress(OSError), netlink_socket(socket.NETLINK_ROUTE) as kernel:

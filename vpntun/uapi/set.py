@@ -5,7 +5,7 @@ The result is what WireGuard would have:
     a key of this end       removes a peer that has the same key. A request's changes of such a peer are ignored
     replace_peers           the peers that the request does not name are removed; of those that it names, only Name and
                             Transport stay, which wg does not know
-    an allowed IP           is taken from the peer that had exactly this prefix
+    an allowed IP           is taken from the peer that had exactly this prefix; on a TAP device it is refused
     an endpoint             a peer that this end calls is called there instead. Any other is asked there, gives up after
                             90 s without an answer, and may move, as with WireGuard
     listen_port             0 is any port. A tunnel that only called can be called from then on

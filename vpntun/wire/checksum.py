@@ -65,7 +65,7 @@ def set_ipv4_header(packet: bytearray | memoryview) -> None:
 def finish_transport(packet: bytearray | memoryview, start: int, offset: int) -> None:
     """Finish an unfinished checksum in place: it covers the bytes from `start`, and its field is at `start + offset`.
 
-    `packet` ends where the IP packet ends. The caller has checked that the field lies within it.
+    `packet` ends where the bytes end that it covers. The caller has checked that the field lies within it.
     """
     total = -ones_sum(packet[start:]) % 0xFFFF
     if not total and offset == UDP_CHECKSUM:

@@ -12,6 +12,9 @@ packets it was made of. The conditions are those of the kernel's GRO (net/ipv4/t
       bytes, at most 64 UDP datagrams;
     - no IP options or extension headers, no fragments; no CWR, SYN, URG or RST; no UDP without a checksum.
 
+Frames of a TAP device must agree in all bytes before the IP header, too, and end where the IP packet ends. A frame with
+padding passes unchanged.
+
 Flow: call `add()` with every packet in order of arrival. Each packet is copied behind the room for a virtio header and
 waits for its continuation. A packet that cannot be continued, or is not, is passed to `write` with its header. Call
 `flush()` at the end of a batch.
@@ -19,7 +22,8 @@ waits for its continuation. A packet that cannot be continued, or is not, is pas
 Interface:
     GroCoalescer(write, udp)   write(memoryview): virtio_net_hdr and packet, valid during the call
                                udp: whether the device accepted USO
-    .add(packet, length, finished=)   an accepted packet, and whether its checksum is finished
+    .add(packet, length, finished=, lead=)   an accepted packet, whether its checksum is finished, and the number of
+                                             bytes before its IP header
     .flush()
 """
 
@@ -50,6 +54,7 @@ from vpntun.wire.vnet import (
     UNFINISHED,
     VNET_HEADER,
     VNET_HEADER_SIZE,
+    ends_with_ip,
     header_for,
 )
 
@@ -76,20 +81,23 @@ class GroCoalescer:
         self._segments = 0
         self._size = 0  # payload of its first segment
         self._protocol = self._start = self._end = 0
+        self._lead = self._lead_sum = 0  # the number of bytes before the IP header, and their checksum
+        self._ipv4 = False
         self._open = False  # whether it may be continued
         self._finished = True
         self._most = 0  # how many segments may be joined
         self._mask = self._next = self._step = self._pseudo = 0
 
-    def add(self, packet: memoryview, length: int, *, finished: bool = True) -> None:
-        """Take the next packet, of the `length` that `length_of` returned.
+    def add(self, packet: memoryview, length: int, *, finished: bool = True, lead: int = 0) -> None:
+        """Take the next packet, of the `length` that `length_of` returned; or a whole frame of this length.
 
-        `finished` tells whether its checksum is finished. If so, any packet is taken, though not every packet can be
-        joined. If not, raises BadPacket as `header_for` does for a packet that has no checksum to finish.
+        `lead`: bytes of the frame before its IP header. `finished` tells whether its checksum is finished. If so, any
+        packet is taken, though not every packet can be joined. If not, raises BadPacket as `header_for` does for a
+        packet that has no checksum to finish.
         """
         if not self.extend(packet, length, finished=finished):
             self.flush()
-            self._begin(packet, length, finished)
+            self._begin(packet, length, finished, lead)
 
     def extend(self, packet: memoryview, length: int, *, finished: bool) -> bool:
         """Take the packet if it continues the pending one; return whether it did.
@@ -137,16 +145,23 @@ class GroCoalescer:
         self.length = 0
         self._open = False
 
-    def _begin(self, packet: memoryview, length: int, finished: bool) -> None:
-        header_for(packet, length, 0 if finished else UNFINISHED, self._buffer)
+    def _begin(self, packet: memoryview, length: int, finished: bool, lead: int) -> None:
+        header_for(packet, length, 0 if finished else UNFINISHED, self._buffer, lead)
         self._finished = finished
         self._pending[:length] = packet[:length]
         self.length = length
         self._segments = 1
-        self._open = self._find_payload(packet, length)
+        self._lead = lead
+        if lead:
+            self._open = ends_with_ip(packet[:length], lead) and self._find_payload(packet[lead:], length - lead)
+        else:
+            self._open = self._find_payload(packet, length)
 
     def _find_payload(self, packet: Buffer, length: int) -> bool:
-        """Return whether another packet may be joined to this one; if so, note its layout, payload size and limit."""
+        """Return whether another packet may be joined to this one; if so, note its layout, payload size and limit.
+
+        `packet` begins with the IP header; the offsets noted count from the first byte before it.
+        """
         if packet[0] == 0x45:
             protocol, start = packet[9], 20
             if packet[6] & 0x3F or packet[7]:
@@ -171,7 +186,9 @@ class GroCoalescer:
                 return False
         else:
             return False
-        self._protocol, self._start, self._end, self._size = protocol, start, start + header, size
+        lead = self._lead
+        self._protocol, self._ipv4, self._size = protocol, start == 20, size
+        self._start, self._end = lead + start, lead + start + header
         return True
 
     def _learn_flow(self) -> bool:
@@ -181,9 +198,10 @@ class GroCoalescer:
         grows from packet to packet. A sequence number or identification that would wrap around begins a new
         superpacket.
         """
-        packet, start, end = self._pending, self._start, self._end
+        packet, start, end, lead = self._pending, self._start, self._end, self._lead
         headers = int.from_bytes(packet[:end], "big")
-        self._pseudo = pseudo_sum(packet, self._protocol, 0)
+        self._lead_sum = ones_sum(packet[:lead]) if lead else 0
+        self._pseudo = pseudo_sum(packet[lead:] if lead else packet, self._protocol, 0)
         if not self._is_intact(packet, self.length, headers):
             return False
         self._step = 0
@@ -191,17 +209,17 @@ class GroCoalescer:
             self._step = self._size << (end - start - 8) * 8
             sequence = _SEQUENCE.unpack_from(packet, start + 4)[0]
             self._most = min(self._most, 1 + (0xFFFFFFFF - sequence) // self._size)
-        ignores_identification = start == 20 and bool(packet[6] & _DF)
-        if start == 20 and not ignores_identification:
-            self._step += 1 << (end - 6) * 8
-            self._most = min(self._most, 0x10000 - _WORD.unpack_from(packet, 4)[0])
-        self._mask = _mask_for(self._protocol, start, end, ignores_identification)
+        ignores_identification = self._ipv4 and bool(packet[lead + 6] & _DF)
+        if self._ipv4 and not ignores_identification:
+            self._step += 1 << (end - lead - 6) * 8
+            self._most = min(self._most, 0x10000 - _WORD.unpack_from(packet, lead + 4)[0])
+        self._mask = _mask_for(self._protocol, lead, start, end, ignores_identification)
         self._next = (headers & self._mask) + self._step
         return True
 
     def _shorter_by(self, missing: int) -> int:
         """Return `_next` for a packet whose payload is `missing` bytes shorter than the others'."""
-        lengths = missing << (self._end - (4 if self._start == 20 else 6)) * 8
+        lengths = missing << (self._end - self._lead - (4 if self._ipv4 else 6)) * 8
         if self._protocol == UDP:
             lengths += missing << (self._end - self._start - 6) * 8
         return self._next - lengths
@@ -209,10 +227,11 @@ class GroCoalescer:
     def _is_intact(self, packet: memoryview, length: int, headers: int) -> bool:
         """Return whether the checksums of a packet of this flow are right; `headers` is its headers as one number.
 
-        The kernel finishes an unfinished checksum, so that one cannot be wrong.
+        The kernel finishes an unfinished checksum, so that one cannot be wrong. The bytes before an IPv4 header are an
+        even number, and known, so they need not be cut off to sum the header.
         """
         start = self._start
-        if start == 20 and (headers >> ((self._end - 20) << 3)) % 0xFFFF:
+        if self._ipv4 and (headers >> ((self._end - start) << 3)) % 0xFFFF != self._lead_sum:
             return False
         if not self._finished:
             return True
@@ -222,31 +241,32 @@ class GroCoalescer:
 
     def _finish_superpacket(self) -> None:
         """Write the superpacket's lengths, header checksum, unfinished transport checksum and virtio header."""
-        packet, length, start = self._pending, self.length, self._start
-        if start == 20:
-            _WORD.pack_into(packet, 2, length)
-            set_ipv4_header(packet)
+        packet, length, start, lead = self._pending, self.length, self._start, self._lead
+        ip = packet[lead:]
+        if self._ipv4:
+            _WORD.pack_into(ip, 2, length - lead)
+            set_ipv4_header(ip)
             gso_type = GSO_TCPV4
         else:
-            _WORD.pack_into(packet, 4, length - start)
+            _WORD.pack_into(ip, 4, length - start)
             gso_type = GSO_TCPV6
         offset = TCP_CHECKSUM
         if self._protocol == UDP:
             _WORD.pack_into(packet, start + 4, length - start)
             offset = UDP_CHECKSUM
             gso_type = GSO_UDP
-        _WORD.pack_into(packet, start + offset, pseudo_sum(packet, self._protocol, length - start) or 0xFFFF)
+        _WORD.pack_into(packet, start + offset, pseudo_sum(ip, self._protocol, length - start) or 0xFFFF)
         VNET_HEADER.pack_into(self._buffer, 0, NEEDS_CSUM, gso_type, self._end, self._size, start, offset)
 
 
 @cache
-def _mask_for(protocol: int, start: int, end: int, ignores_identification: bool) -> int:
+def _mask_for(protocol: int, lead: int, start: int, end: int, ignores_identification: bool) -> int:
     """Return a mask of ones, with zeros where the headers of consecutive segments may differ unpredictably."""
     mask = bytearray(b"\xff" * end)
-    if start == 20:
-        mask[10:12] = bytes(2)  # header checksum
+    if start - lead == 20:
+        mask[lead + 10 : lead + 12] = bytes(2)  # header checksum
         if ignores_identification:
-            mask[4:6] = bytes(2)
+            mask[lead + 4 : lead + 6] = bytes(2)
     if protocol == TCP:
         mask[start + 13] = ~_FIN_PSH & 0xFF
         mask[start + 16 : start + 18] = bytes(2)  # checksum

@@ -12,11 +12,12 @@ Flow:
 
 These fields are set in each piece: IP and UDP lengths; IPv4 identification, advanced by the number of segments before
 it, and header checksum; TCP sequence number, CWR on the first piece only, FIN and PSH on the last only. Checksums are
-derived from the unfinished one by differences, so the pseudo header's addresses are never read.
+derived from the unfinished one by differences, so the pseudo header's addresses are never read. In a frame of a TAP
+device the bytes before the IP header are repeated in front of each piece.
 
 Interface:
-    Splitter().split(packet, field) -> count   .count  .length
-    Splitter().cut(packet, field) -> count
+    Splitter().split(packet, field, lead) -> count   .count  .length
+    Splitter().cut(packet, field, lead) -> count
         .fitting(room) -> segments   .write_run(first, count, out, at) -> length   .field_of(first, count)
     For the opposite direction see vpntun.wire.gro_coalescer.
 """
@@ -49,6 +50,7 @@ class Splitter:
     def __init__(self) -> None:
         self.count = self.length = 0
         self._packet = memoryview(b"")
+        self._lead = 0
         self._protocol = self._start = self._end = 0
         self._size = 1
         self._finish = False
@@ -58,22 +60,22 @@ class Splitter:
         self._tcp_words = (0, 0, 0, 0, 0)
         self._transport_sum = self._header_sum = 0
 
-    def split(self, packet: memoryview, field: int) -> int:
+    def split(self, packet: memoryview, field: int, lead: int = 0) -> int:
         """Prepare to cut `packet` into single segments with finished checksums; return their number.
 
-        `packet` is exactly the IP packet and `field` its segment field, with or without a gso_size. Raises BadPacket
-        as `shape_of` does, and "bad segment field" if the checksum is already finished.
+        `packet` is exactly the IP packet, behind `lead` other bytes, and `field` its segment field, with or without a
+        gso_size. Raises BadPacket as `shape_of` does, and "bad segment field" if the checksum is already finished.
         """
-        self._load(packet, field)
+        self._load(packet, field, lead)
         self._finish = True
         return self.count
 
-    def cut(self, packet: memoryview, field: int) -> int:
+    def cut(self, packet: memoryview, field: int, lead: int = 0) -> int:
         """Prepare to cut `packet` into runs of segments with unfinished checksums; return the number of segments.
 
         Raises BadPacket as `split` does.
         """
-        self._load(packet, field)
+        self._load(packet, field, lead)
         self._finish = False
         return self.count
 
@@ -93,6 +95,10 @@ class Splitter:
         length = end + len(payload)
         out[at : at + end] = packet[:end]
         out[at + end : at + length] = payload
+        lead = self._lead
+        if lead:
+            at += lead
+            length -= lead
         if self._ipv4:
             _, identification, fragment, lifetime, _ = self._ip_words
             identification = (identification + first) & 0xFFFF
@@ -104,19 +110,25 @@ class Splitter:
             self._write_tcp(first, first + count >= self.count, out, at + self._start, length - self._start, payload)
         else:
             self._write_udp(out, at + self._start, length - self._start, payload)
-        return length
+        return lead + length
 
-    def _load(self, packet: memoryview, field: int) -> None:
-        """Read the headers, and sum the fields that are the same in every piece."""
+    def _load(self, packet: memoryview, field: int, lead: int) -> None:
+        """Read the headers, and sum the fields that are the same in every piece.
+
+        `_start` is the offset of the transport header in the IP packet, `_end` that of the payload in all of `packet`.
+        """
         if not field & UNFINISHED:
             raise BadPacket("bad segment field")
+        self._packet, self._lead = packet, lead
+        if lead:
+            packet = packet[lead:]
         length = len(packet)
         self._protocol, start, end = shape_of(packet, length)
-        self._packet, self._start, self._end = packet, start, end
+        self._start, self._end = start, lead + end
         size = self._size = field & SEGMENT_SIZE or max(1, length - end)
         payload = length - end
         self.count = max(1, -(-payload // size))
-        self.length = end + min(size, payload)
+        self.length = self._end + min(size, payload)
         self._ipv4 = packet[0] < 0x50
         if self._ipv4:
             self._ip_words = total, identification, _, _, checksum = _IPV4_WORDS.unpack_from(packet, 2)

@@ -3,7 +3,8 @@
 Two packets are alike if their first bytes agree in the IP version, the addresses, and all that tells where the TCP
 header and the payload begin: header lengths, no fragment, protocol TCP, CWR. If each has the length that its IP header
 says, and a whole TCP header, then `source_of`, `destination_of` and `shape_of` return the same for both. The packets of
-one direction between two hosts are alike, whatever their ports.
+one direction between two hosts are alike, whatever their ports. Frames of a TAP device must agree in all bytes before
+the IP header as well: addresses, VLAN tags and EtherType.
 
 `LikenessCache` keeps a conclusion about packets of a kind, for the last likeness in which one of this kind came. It
 must be emptied whenever the conclusion may change.
@@ -72,12 +73,16 @@ class LikenessCache(Generic[Kind, Conclusion]):
         self._known.clear()
 
 
-def likeness_of(packet: Buffer, segment: int = 0, longest: int = LARGEST_PACKET) -> Likeness | None:
-    """Return the likeness of a packet that `shape_of` accepted. `longest`: bytes that those like it may have.
+def likeness_of(packet: Buffer, segment: int = 0, longest: int = LARGEST_PACKET, lead: int = 0) -> Likeness | None:
+    """Return the likeness of a packet that `shape_of` accepted, behind `lead` other bytes.
 
-    `segment`: bytes of a superpacket's segments; those like it are superpackets too. None unless the packet is TCP
-    without extension headers, and for small segments.
+    `longest`: bytes that those like it may have, those before the IP header included. `segment`: bytes of a
+    superpacket's segments; those like it are superpackets too. None unless the packet is TCP without extension headers,
+    and for small segments.
     """
+    before: Buffer = b""
+    if lead:
+        before, packet = packet[:lead], packet[lead:]
     if packet[0] < 0x50:
         start = (packet[0] & 15) << 2
         mask = bytearray(start + _COMPARED_OF_TCP)
@@ -99,4 +104,14 @@ def likeness_of(packet: Buffer, segment: int = 0, longest: int = LARGEST_PACKET)
     common = int.from_bytes(packet[:size], "big") & int.from_bytes(mask, "big")
     mask[length_at : length_at + 2] = b"\xff\xff"
     shortest = start + (packet[start + 12] >> 4 << 2) + (segment + 1 if segment else 0)
-    return Likeness(common - (uncounted << shift), int.from_bytes(mask, "big"), shift, size, shortest, longest)
+    if lead:
+        common += int.from_bytes(before, "big") << size * 8
+        mask[:0] = b"\xff" * lead
+    return Likeness(
+        common - (uncounted + lead << shift),
+        int.from_bytes(mask, "big"),
+        shift,
+        lead + size,
+        lead + shortest,
+        longest,
+    )

@@ -42,7 +42,7 @@ Interface:
     put_entry(record, at, length, segment) -> int   for a packet that is already at `at + ENTRY_SIZE`
     append(record, at, packet, segment) -> int      copies the packet
     packets_of(record) -> Iterator[(packet, segment)]
-    needs_of(packet, segment) -> int                the TAKES_* flags that the peer must have announced
+    needs_of(packet, segment, lead) -> int          the TAKES_* flags that the peer must have announced
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ SMALLEST_PACKET, SMALLEST_FRAME = 20, 14
 BUNDLE_START = 1
 ENTRY = struct.Struct("!HH")
 ENTRY_SIZE = 4
+LARGEST_ENTRY = 0xFFFF
+"""Bytes of the longest packet that an entry can have."""
 
 _SMALLEST = {BUNDLE: SMALLEST_PACKET, FRAMES: SMALLEST_FRAME}
 _HELLO = struct.Struct("!BBBBH")
@@ -225,15 +227,17 @@ class Parity:
         return _PARITY.pack(PARITY, self.first, self.count, self.lengths) + self.sum
 
 
-def needs_of(packet: Buffer, segment: int) -> int:
+def needs_of(packet: Buffer, segment: int, lead: int = 0) -> int:
     """Return the TAKES_* flags that the peer must have announced before this end may send it the packet.
 
-    Raises BadPacket as `shape_of` does.
+    `lead`: bytes before the IP header. Raises BadPacket as `shape_of` does.
     """
     if not segment & UNFINISHED:
         return 0
     if not segment & SEGMENT_SIZE:
         return TAKES_CHECKSUM
+    if lead:
+        packet = packet[lead:]
     protocol, _, _ = shape_of(packet, len(packet))
     if packet[0] < 0x50:
         return TAKES_CHECKSUM | (TAKES_TSO4 if protocol == TCP else TAKES_USO4)

@@ -8,7 +8,8 @@ does with superpackets of its own GRO.
     begin     a datagram with an unfinished checksum has been entered in a BUNDLE; a run may follow
     extend    the next datagram lies where its own entry would begin. If it has the same flow and length, and the next
               IPv4 identification (unless DF makes that meaningless, RFC 6864), its payload is moved behind the previous
-              one's. Everything found out about the first datagram holds for it, so it is not parsed
+              one's. Everything found out about the first datagram holds for it, so it is not parsed. In frames of a
+              TAP device all bytes before the IP header must be the same, too
     finish    lengths, header checksum, pseudo header sum and segment field are written, once per run
 
 No datagram waits for another: the run ends when the record does.
@@ -17,6 +18,7 @@ No datagram waits for another: the run ends when the record does.
 from __future__ import annotations
 
 import struct
+from functools import cache
 
 from vpntun.wire.checksum import UDP, UDP_CHECKSUM, pseudo_sum, set_ipv4_header
 from vpntun.wire.message import Buffer
@@ -39,26 +41,33 @@ class UdpCoalescer:
         self._entry = self._begin = self._end = 0
         self.start = 0
         """Offset of the UDP header in the run's packet; 0 if there is no run."""
+        self._lead = 0  # bytes before its IP header
+        self._ipv4 = False
+        self._identification_at = 0  # offset of the identification that counts up; 0 if none must
         self._size = 0  # of each packet, in bytes
         self._count = 0
         self._key = self._mask = 0
         self._header: Buffer = b""
 
-    def begin(self, header: bytearray | memoryview, entry: int, size: int) -> None:
+    def begin(self, header: bytearray | memoryview, entry: int, size: int, lead: int = 0) -> None:
         """Begin a run, if possible, with the packet that was entered at `entry`.
 
-        It has `size` bytes and an unfinished checksum, and has been checked.
+        It has `size` bytes, `lead` of them before its IP header, and an unfinished checksum, and has been checked.
         """
         record, begin = self._record, entry + ENTRY_SIZE
-        self.start = 0
-        if record[begin] == 0x45:
-            if record[begin + 9] != UDP or size <= 20 + UDP_HEADER_SIZE:
+        ip = begin + lead
+        self.start = self._identification_at = 0
+        if record[ip] == 0x45:
+            if record[ip + 9] != UDP or size <= lead + 20 + UDP_HEADER_SIZE:
                 return
-            self.start, self._mask = 20, _MASK_V4
-        elif record[begin] >> 4 == 6 and record[begin + 6] == UDP and size > 40 + UDP_HEADER_SIZE:
-            self.start, self._mask = 40, _MASK_V6
+            self.start, self._ipv4 = lead + 20, True
+            if not record[ip + 6] & _DF:
+                self._identification_at = lead + 4
+        elif record[ip] >> 4 == 6 and record[ip + 6] == UDP and size > lead + 40 + UDP_HEADER_SIZE:
+            self.start, self._ipv4 = lead + 40, False
         else:
             return
+        self._lead, self._mask = lead, _mask_for(lead, self._ipv4)
         self._header = bytes(header)
         self._entry, self._begin, self._end, self._size, self._count = entry, begin, begin + size, size, 1
         self._key = int.from_bytes(record[begin : begin + self.start + UDP_HEADER_SIZE], "big") & self._mask
@@ -77,9 +86,10 @@ class UdpCoalescer:
         end = self._end + size - headers
         if end > room or end - self._begin > 0xFFFF:
             return 0
-        if start == 20 and not record[begin + 6] & _DF:
-            first = _WORD.unpack_from(record, self._begin + 4)[0]
-            if _WORD.unpack_from(record, begin + 4)[0] != (first + self._count) & 0xFFFF:
+        at = self._identification_at
+        if at:
+            first = _WORD.unpack_from(record, self._begin + at)[0]
+            if _WORD.unpack_from(record, begin + at)[0] != (first + self._count) & 0xFFFF:
                 return 0
         record[self._end : end] = record[begin + headers : begin + size]
         self._end = end
@@ -91,24 +101,25 @@ class UdpCoalescer:
         start, self.start = self.start, 0
         if not start or self._count == 1:
             return
-        packet = self._record[self._begin : self._end]
+        size = self._end - self._begin
+        packet = self._record[self._begin + self._lead : self._end]
         length = len(packet)
-        if start == 20:
+        if self._ipv4:
             _WORD.pack_into(packet, 2, length)
             set_ipv4_header(packet)
         else:
             _WORD.pack_into(packet, 4, length - 40)
-        _WORD.pack_into(packet, start + 4, length - start)
-        _WORD.pack_into(packet, start + UDP_CHECKSUM, pseudo_sum(packet, UDP, length - start) or 0xFFFF)
-        ENTRY.pack_into(self._record, self._entry, length, UNFINISHED | (self._size - start - UDP_HEADER_SIZE))
+        udp = start - self._lead
+        _WORD.pack_into(packet, udp + 4, length - udp)
+        _WORD.pack_into(packet, udp + UDP_CHECKSUM, pseudo_sum(packet, UDP, length - udp) or 0xFFFF)
+        ENTRY.pack_into(self._record, self._entry, size, UNFINISHED | (self._size - start - UDP_HEADER_SIZE))
 
 
-def _mask_without(size: int, *variable: tuple[int, int]) -> int:
-    mask = bytearray(b"\xff" * size)
-    for begin, end in variable:
-        mask[begin:end] = bytes(end - begin)
+@cache
+def _mask_for(lead: int, ipv4: bool) -> int:
+    """Return a mask of ones, with zeros where the headers of one run may differ."""
+    mask = bytearray(b"\xff" * (lead + (20 if ipv4 else 40) + UDP_HEADER_SIZE))
+    if ipv4:
+        mask[lead + 4 : lead + 6] = bytes(2)  # identification
+        mask[lead + 10 : lead + 12] = bytes(2)  # header checksum
     return int.from_bytes(mask, "big")
-
-
-_MASK_V4 = _mask_without(28, (4, 6), (10, 12))  # identification and header checksum
-_MASK_V6 = _mask_without(48)

@@ -13,9 +13,13 @@ a peer's data only gso_size, once checked, gets into a header; the rest is deriv
 
     device -> segment_field_of(header, packet) -> BUNDLE -> header_for(packet, length, field, out) -> device
 
+A packet of a TAP device is a frame: `lead` bytes stand before its IP header, an Ethernet header and perhaps VLAN tags.
+All offsets in the header count from the frame's first byte.
+
 Interface:
-    segment_field_of(header, packet) -> int
-    header_for(packet, length, field, out)
+    segment_field_of(header, packet, lead) -> int
+    segment_field_of_frame(header, frame, lead) -> int      for a frame that may carry anything
+    header_for(packet, length, field, out, lead)
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import struct
 
 from vpntun.errors import BadPacket
 from vpntun.wire.checksum import TCP, UDP_CHECKSUM, finish_transport
+from vpntun.wire.ip import length_of
 from vpntun.wire.message import Buffer
 from vpntun.wire.transport_header import TCP_CHECKSUM, shape_of
 
@@ -47,8 +52,10 @@ MOST_TCP_SEGMENTS, MOST_UDP_SEGMENTS = 256, 64
 _CWR = 0x80
 
 
-def segment_field_of(header: Buffer, packet: memoryview) -> int:
-    """Return the segment field for a packet that the kernel gave with `header`; `packet` is exactly the IP packet.
+def segment_field_of(header: Buffer, packet: memoryview, lead: int = 0) -> int:
+    """Return the segment field for a packet that the kernel gave with `header`.
+
+    `packet` is exactly the IP packet, behind `lead` other bytes.
 
     The field cannot express a checksum other than the packet's own TCP's or UDP's (that of a packet inside a VXLAN
     tunnel, say), so such a checksum is finished here, in the packet. SPLIT_FIRST is set on superpackets that no peer
@@ -60,14 +67,14 @@ def segment_field_of(header: Buffer, packet: memoryview) -> int:
     flags: int
     gso_size: int
     flags, gso_type, _, gso_size, start, offset = VNET_HEADER.unpack_from(header)
+    if lead:
+        packet, start = packet[lead:], start - lead
     if gso_type == GSO_NONE:
         if not flags & NEEDS_CSUM:
             return 0
         if _is_own_checksum(packet, start, offset):
             return UNFINISHED
-        if start + offset + 2 > len(packet):
-            raise BadPacket("bad virtio header")
-        finish_transport(packet, start, offset)
+        _finish(packet, start, offset)
         return 0
     protocol, found, end = shape_of(packet, len(packet))
     kind = gso_type & ~GSO_ECN
@@ -83,10 +90,36 @@ def segment_field_of(header: Buffer, packet: memoryview) -> int:
     return UNFINISHED | SPLIT_FIRST | gso_size
 
 
-def header_for(packet: Buffer, length: int, field: int, out: bytearray | memoryview) -> None:
+def segment_field_of_frame(header: Buffer, frame: memoryview, lead: int) -> int:
+    """Return the segment field for a frame whose IP header begins at `lead`, as `ip_at` found it; 0: it has none.
+
+    The field describes only a frame that ends where its IP packet ends. In any other one, with padding or without IP,
+    an unfinished checksum is finished here, over all bytes to the frame's end, as the kernel would do it. Raises
+    BadPacket as `segment_field_of` does; "bad virtio header" for a superpacket that is no IP packet.
+    """
+    if lead and ends_with_ip(frame, lead):
+        return segment_field_of(header, frame, lead)
+    flags, gso_type, _, _, start, offset = VNET_HEADER.unpack_from(header)
+    if gso_type != GSO_NONE:
+        raise BadPacket("bad virtio header")
+    if flags & NEEDS_CSUM:
+        _finish(frame, start, offset)
+    return 0
+
+
+def ends_with_ip(frame: Buffer, lead: int) -> bool:
+    """Return whether the bytes from `lead` on are exactly one IP packet. Untrusted bytes; raises nothing."""
+    try:
+        return length_of(frame[lead:]) == len(frame) - lead
+    except BadPacket:
+        return False
+
+
+def header_for(packet: Buffer, length: int, field: int, out: bytearray | memoryview, lead: int = 0) -> None:
     """Write the device's header for a packet of a BUNDLE into the first 10 bytes of `out`.
 
-    `length` is the result of `length_of`; `field` comes from the peer and is untrusted. Everything in the header but
+    `length` is the result of `length_of`, and the bytes before the IP header, `lead`; `field` comes from the peer and
+    is untrusted. Everything in the header but
     gso_size is derived from the packet alone. Raises BadPacket: "bad segment field" (bit 14 set, or a superpacket that
     claims a finished checksum), "bad superpacket length" (IP's length is not that of the bytes given), "bad segment
     size" (TCP below 48, or more than 256 TCP or 64 UDP segments), or as `shape_of` does.
@@ -98,19 +131,29 @@ def header_for(packet: Buffer, length: int, field: int, out: bytearray | memoryv
         raise BadPacket("bad segment field")
     if length != len(packet):
         raise BadPacket("bad superpacket length")
-    protocol, start, end = shape_of(packet, length)
+    inner = packet
+    if lead:
+        inner = packet[lead:]
+    protocol, start, end = shape_of(inner, length - lead)
     offset = TCP_CHECKSUM if protocol == TCP else UDP_CHECKSUM
     size = field & SEGMENT_SIZE
-    payload = length - end
+    payload = length - lead - end
     if not size or payload <= size:
-        VNET_HEADER.pack_into(out, 0, NEEDS_CSUM, GSO_NONE, 0, 0, start, offset)
+        VNET_HEADER.pack_into(out, 0, NEEDS_CSUM, GSO_NONE, 0, 0, lead + start, offset)
         return
     if not _is_taken_whole(protocol, payload, size):
         raise BadPacket("bad segment size")
-    gso_type = _gso_type_of(packet, protocol)
-    if protocol == TCP and packet[start + 13] & _CWR:
+    gso_type = _gso_type_of(inner, protocol)
+    if protocol == TCP and inner[start + 13] & _CWR:
         gso_type |= GSO_ECN
-    VNET_HEADER.pack_into(out, 0, NEEDS_CSUM, gso_type, end, size, start, offset)
+    VNET_HEADER.pack_into(out, 0, NEEDS_CSUM, gso_type, lead + end, size, lead + start, offset)
+
+
+def _finish(packet: memoryview, start: int, offset: int) -> None:
+    """Finish the checksum at start + offset in place. Raises BadPacket if its field lies outside the packet."""
+    if start < 0 or start + offset + 2 > len(packet):
+        raise BadPacket("bad virtio header")
+    finish_transport(packet, start, offset)
 
 
 def _is_own_checksum(packet: memoryview, start: int, offset: int) -> bool:

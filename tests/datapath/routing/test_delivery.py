@@ -33,6 +33,7 @@ from vpntun.wire.record import (
     BUNDLE_START,
     ECHO,
     ENTRY_SIZE,
+    FRAMES,
     HELLO,
     PARITY,
     PROBE,
@@ -313,7 +314,8 @@ def test_an_empty_bundle_is_bad(town: Town) -> None:
         (bytes([PARITY]) + bytes(100), "bad parity"),
         (bytes([REQUEST]) + bytes(9), "bad request"),
         (bytes([ANSWER]) + bytes(11), "bad answer"),
-        (bytes([ANSWER + 2]) + bytes(100), "unknown record"),
+        (bytes([FRAMES + 1]) + bytes(100), "unknown record"),
+        (bytes([FRAMES]) + bytes(100), "other kind of device"),
         (bytes([0x3F]), "unknown record"),
         (bytes(100), "bad inner packet"),
     ],
@@ -429,6 +431,8 @@ def test_no_plaintext_of_a_record_raises_or_stops_the_link(records: list[bytes])
     loop = HandLoop()
     town = Town(loop)
     for record in records:
+        if record[0] == HELLO and len(record) > 2:
+            record = record[:2] + bytes([record[2] & ~4]) + record[3:]  # a peer with a TAP device gets no packets
         town.send_record(record)
     town.bob.device.packets.clear()
     town.send_bundle((GOOD, 0))

@@ -6,8 +6,10 @@
                    Unknown, or a group such as all stations: it goes to all other ports, at a limited rate for each port
                    at which such frames come in.
 
-The ports are the links, and LOCAL for this side: the device, and the bridge that it may be in. A switch with one link
-sends everything there that is not known to be on this side.
+The ports are the links, and LOCAL for this side: the device, and the bridge that it may be in. With one link there is
+only one other port, so everything goes there that is not known to be at the port where it came in. Then the rate of
+frames for all is limited only towards the peer: it is limited where they come in, and at a hub each site has its own
+limit.
 
 A network with a loop brings frames back, at another port than the one that has their source. They are dropped and
 counted as "frame came back", and the log names their addresses. STP's frames pass as all others do, so that bridges
@@ -155,6 +157,8 @@ class Switch:
             link.drops["for the same side"] += 1
         elif port is not None:
             self._distributor.send(port, packet, field)
+        elif len(self._links) == 1:
+            return False
         elif self._limit_of(link).take(now, -(-len(packet) // size) if size else 1):
             self.flood(packet, field, link)
             return False

@@ -12,6 +12,7 @@ A device hands over no preamble and no check sequence.
 from __future__ import annotations
 
 from vpntun.errors import BadPacket
+from vpntun.wire.ip import DSCP
 from vpntun.wire.message import Buffer
 
 HEADER_SIZE = 14
@@ -50,3 +51,16 @@ def ip_at(frame: Buffer) -> int:
             return 0
         at += TAG_SIZE
     return 0
+
+
+def tos_of_frame(frame: Buffer) -> int:
+    """Return the TOS byte or traffic class of the IP packet in a frame with a whole header; 0 if there is none.
+
+    Behind a VLAN tag the ECN bits are left out: the other end marks no packet there, so a network on the way must drop
+    what it cannot take. Untrusted bytes; raises nothing.
+    """
+    at = ip_at(frame)
+    if not at or len(frame) < at + 2:
+        return 0
+    tos = frame[at + 1] if frame[at] < 0x50 else (frame[at] & 0x0F) << 4 | frame[at + 1] >> 4
+    return tos if at == HEADER_SIZE else tos & DSCP

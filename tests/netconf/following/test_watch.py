@@ -10,8 +10,8 @@ import pytest
 from tests.machine import HandLoop, logged, no_more_descriptors
 from tests.netconf.kernel import add_up, in_own_network
 from vpntun.errors import DeviceError
+from vpntun.netconf.following.watch import EVERYTHING, SECONDS_BETWEEN, Changed, NetworkWatch
 from vpntun.netconf.netlink import AF_INET, Netlink
-from vpntun.netconf.watch import EVERYTHING, SECONDS_BETWEEN, Changed, NetworkWatch
 
 KINDS = tuple(Changed)
 

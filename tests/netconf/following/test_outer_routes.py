@@ -17,8 +17,8 @@ from tests.netconf.kernel import add_up, in_own_network
 from vpntun.core.endpoint import Flow
 from vpntun.core.outer_paths import OuterRoute
 from vpntun.netconf.change_kinds import IFA_F_NODAD
+from vpntun.netconf.following.outer_routes import OuterRoutes
 from vpntun.netconf.netlink import Netlink
-from vpntun.netconf.outer_routes import OuterRoutes
 from vpntun.wire.checksum import TCP, UDP
 
 

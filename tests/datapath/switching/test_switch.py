@@ -1,0 +1,170 @@
+"""A hub of TAP devices is a switch: it learns, forwards, floods within bounds, and believes no stolen address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.datapath.switching.lan import ALL, Lan, carrying, frame, station
+from tests.machine import HandLoop
+from tests.wire.packets import payload, tcp_superpacket
+from vpntun.core.mac_table import AGE, LOCAL
+from vpntun.datapath.switching.switch import FLOODED_AT_ONCE, SECONDS_BETWEEN_CLAIMS
+
+A, B, C, D, NOBODY = map(station, (1, 2, 3, 4, 9))
+
+
+@pytest.fixture
+def lan(loop: HandLoop) -> Iterator[Lan]:
+    made = Lan(loop)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def known(lan: Lan) -> Lan:
+    """The network, once every station has shown itself to all."""
+    for end, address in zip(lan.ends, (A, B, C, D), strict=True):
+        lan.send(end, frame(address, ALL))
+    lan.arrived()
+    return lan
+
+
+def test_a_frame_for_all_reaches_every_device_but_its_own_once(lan: Lan) -> None:
+    asked = frame(A, ALL)
+    lan.send(lan.alice, asked)
+    assert lan.arrived() == ([], [asked], [asked], [asked])
+    from_the_hub = frame(B, ALL)
+    lan.send(lan.bob, from_the_hub)
+    assert lan.arrived() == ([from_the_hub], [], [from_the_hub], [from_the_hub])
+
+
+def test_a_frame_for_an_unknown_station_goes_everywhere_and_for_a_known_one_only_there(lan: Lan) -> None:
+    question, answer = frame(A, C), frame(C, A)
+    lan.send(lan.alice, question)
+    assert lan.arrived() == ([], [question], [question], [question])
+    lan.send(lan.carol, answer)
+    assert lan.arrived() == ([answer], [], [], [])
+    lan.send(lan.alice, question)
+    assert lan.arrived() == ([], [], [question], [])
+
+
+def test_stations_at_the_hub_reach_those_behind_peers_and_the_reverse(known: Lan) -> None:
+    out, back = frame(B, C), frame(C, B)
+    known.send(known.bob, out)
+    known.send(known.carol, back)
+    assert known.arrived() == ([], [back], [out], [])
+
+
+def test_a_superpacket_crosses_the_hub_whole(loop: HandLoop) -> None:
+    lan = Lan(loop, ("tcp", "tcp"))
+    lan.send(lan.carol, frame(C, ALL))
+    lan.arrived()
+    sent = carrying(tcp_superpacket(6, payload(40 * 1400)), A, C, 7)
+    for _ in range(3):
+        lan.send(lan.alice, (sent, 1400))
+        assert lan.carol.device.packets == [sent]
+        assert len(lan.carol.device.arrived) == 40
+        assert lan.bob.device.packets == lan.dave.device.packets == []
+        lan.arrived()
+    lan.close()
+
+
+def test_a_superpacket_is_cut_into_frames_where_a_path_needs_that(known: Lan) -> None:
+    sent = carrying(tcp_superpacket(4, payload(10_000)), A, C, 7)
+    known.send(known.alice, (sent, 1400))
+    arrived = known.arrived()[2]
+    assert [len(each) for each in arrived] == [18 + 52 + 1400] * 7 + [18 + 52 + 200]
+    assert {each[:18] for each in arrived} == {sent[:18]}
+    assert b"".join(each[18 + 52 :] for each in arrived) == payload(10_000)
+
+
+def test_a_frame_is_not_sent_back_to_where_its_destination_is(known: Lan) -> None:
+    other = station(11)
+    known.send(known.alice, frame(other, ALL))
+    known.arrived()
+    known.send_record(known.alices, (frame(A, other), 0))
+    assert known.arrived() == ([], [], [], [])
+    assert known.bob.drops == {"for the same side": 1}
+    known.send(known.bob, frame(B, station(2)))
+    assert known.bob.drops["for this side"] == 1
+
+
+def test_a_peer_cannot_claim_an_address_that_is_fresh_at_another(known: Lan) -> None:
+    known.send_record(known.daves, (frame(C, ALL, b"I am Carol"), 0))
+    assert known.arrived() == ([], [], [], [])
+    assert known.bob.drops == {"MAC address of another peer": 1}
+    for_carol = frame(A, C)
+    known.send(known.alice, for_carol)
+    assert known.arrived() == ([], [], [for_carol], [])
+
+
+def test_a_station_that_fell_silent_for_five_minutes_may_be_elsewhere(known: Lan, loop: HandLoop) -> None:
+    loop.pass_time(AGE)
+    known.daves.shake_hands()
+    known.send_record(known.daves, (frame(C, ALL, b"I have moved"), 0))
+    assert known.bob.engine.switch is not None
+    assert known.bob.engine.switch.table.find(C, loop.now) is known.to_dave
+
+
+def test_frames_that_come_back_are_dropped_counted_and_named(known: Lan, caplog: pytest.LogCaptureFixture) -> None:
+    known.send_record(known.alices, (frame(B, ALL), 0))
+    assert known.arrived() == ([], [], [], [])
+    assert known.bob.drops == {"frame came back": 1}
+    assert "a frame of 02:00:00:00:00:02, which is at this side, came from" in caplog.text
+    known.send(known.bob, frame(A, ALL))
+    assert known.bob.drops == {"frame came back": 2}
+    assert known.arrived() == ([], [], [], [])
+
+
+def test_no_peer_gets_the_address_of_the_device_itself(lan: Lan) -> None:
+    lan.send_record(lan.alices, (frame(lan.bob.device.mac, ALL), 0))
+    assert lan.arrived() == ([], [], [], [])
+    assert lan.bob.drops == {"frame came back": 1}
+
+
+def test_allowed_macs_limit_a_peer_and_no_other(known: Lan) -> None:
+    switch = known.bob.engine.switch
+    assert switch is not None
+    switch.allow(known.to_alice, frozenset({A}))
+    good, bad = frame(A, ALL), frame(station(12), ALL)
+    known.send(known.alice, good, bad)
+    assert known.arrived() == ([], [good], [good], [good])
+    known.send(known.carol, bad)
+    assert known.arrived() == ([], [bad], [], [bad])
+    assert known.bob.drops == {"MAC address not allowed": 1}
+
+
+def test_frames_for_all_are_bounded_for_each_peer_alone(known: Lan, loop: HandLoop) -> None:
+    asked = frame(A, ALL)
+    for _ in range(FLOODED_AT_ONCE // 200 + 1):
+        known.send_record(known.alices, *[(asked, 0)] * 200)
+    dropped = known.bob.drops["too many frames for all"]
+    assert dropped == 201  # she has sent one before
+    at_the_hub = known.arrived()[1]
+    assert len(at_the_hub) == 200 * (FLOODED_AT_ONCE // 200 + 1) - dropped
+    from_carol, to_one = frame(C, ALL), frame(A, C)
+    known.send(known.carol, from_carol)
+    known.send(known.alice, to_one)
+    assert known.arrived()[1:] == ([from_carol], [to_one], [from_carol])
+
+
+def test_an_end_bounds_the_frames_for_all_of_its_own_side(known: Lan) -> None:
+    for _ in range(FLOODED_AT_ONCE // 100 + 1):
+        known.alice.send(*[frame(A, ALL)] * 100)
+    assert known.alice.drops == {"too many frames for all": 101}  # it has sent one before
+
+
+def test_a_station_in_use_keeps_its_place_although_its_frames_are_recognised_by_likeness(
+    known: Lan, loop: HandLoop
+) -> None:
+    switch = known.bob.engine.switch
+    assert switch is not None
+    sent = carrying(tcp_superpacket(4, payload(14000)), A, C)
+    for _ in range(10):
+        known.send(known.alice, (sent, 1400))
+        loop.pass_time(SECONDS_BETWEEN_CLAIMS)
+    ages = {address: seconds for address, port, seconds in switch.table.entries(loop.now) if port is not LOCAL}
+    assert ages[A] <= 2 * SECONDS_BETWEEN_CLAIMS
+    assert ages[C] > 5 * SECONDS_BETWEEN_CLAIMS
