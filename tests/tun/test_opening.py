@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytun
 
-from tests.machine import needs_root
+from tests.machine import NOBODY, needs_root, ordinary_user
 from tests.netconf.kernel import add, in_own_network
 from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
 from vpntun.netconf.netlink import Netlink
@@ -129,6 +129,14 @@ def test_a_device_of_another_kind_is_refused_with_its_name_and_kind() -> None:
         for name in ("cable0", "lo"):
             with pytest.raises(DeviceError, match=f"{name} is neither a TUN nor a TAP device: choose another name"):
                 KernelDevice(name, kind)
+
+
+@pytest.mark.parametrize(("kind", "advice"), [("tun", "mktun test0"), ("tap", "mktun --tap test0")])
+@needs_tun
+@in_own_network
+def test_an_ordinary_user_learns_how_root_makes_a_device_of_this_kind(kind: DeviceKind, advice: str) -> None:
+    with ordinary_user(), pytest.raises(PrivilegeError, match=f"'vpntun {advice} --user {NOBODY}'"):
+        KernelDevice(NAME, kind)
 
 
 # /dev/net/tun
