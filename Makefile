@@ -24,7 +24,7 @@ check:      ## lint and types alone
 format:     ## format the code and repair what the linter can
 	@scripts/format
 
-bench:      ## compare vpntun with other tunnels, as root, in three hours; scripts/bench --quick: five minutes
+bench:      ## compare vpntun with other tunnels, as root, in three and a half hours; scripts/bench --quick: five minutes
 	@scripts/bench
 
 profile:    ## show where vpntun's time goes under one TCP flow, at both ends, as root

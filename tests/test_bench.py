@@ -21,6 +21,7 @@ from benchmark.paths import PATHS, said_of_loss
 from benchmark.ratios import median, percentile, ratio, ratios
 from benchmark.readings import read_flood, read_iperf, read_observed, read_ping
 from benchmark.results import Results
+from benchmark.runner import measured_on
 from benchmark.subjects import OWN, Subject
 from benchmark.targets import COMPARED, TARGETS, Target
 from vpntun.crypto.cookies import CookieChecker
@@ -185,18 +186,17 @@ def test_the_tables_show_what_was_measured() -> None:
 
 def test_plans_and_targets_name_only_existing_paths_figures_and_subjects() -> None:
     measurements = {each.name: set(each.gives) for each in MEASUREMENTS}
-    figures, paths = {figure.name for figure in FIGURES}, {path.name for path in PATHS}
+    figures, paths = {figure.name for figure in FIGURES}, {path.name: path for path in PATHS}
     assert set().union(*measurements.values()) == figures
     for part in (*plan.WHOLE.parts.values(), *plan.QUICK.parts.values()):
         assert set(part.measurements) <= set(measurements)
-    assert set(plan.QUICK.parts) <= set(plan.WHOLE.parts) == paths
+    assert set(plan.QUICK.parts) <= set(plan.WHOLE.parts) == set(paths)
+    assert {name for subject in EVERYONE for name in subject.only_on} <= set(paths)
     for target in (*TARGETS, *(target for aims in AIMS.values() for aim in aims for target in aim.targets)):
-        assert {subject.only_on for subject in EVERYONE if subject.name in {target.subject, target.to}} == {
-            path.name if path.apart else "" for path in PATHS if path.name == target.path
-        }
+        measured = {subject.name for subject in EVERYONE if measured_on(subject, paths[target.path])}
+        assert {target.subject, target.to} - {None} <= measured
         given_there = set().union(*(measurements[name] for name in plan.WHOLE.parts[target.path].measurements))
         assert target.figure in given_there
-        assert {target.subject, target.to} - {None} <= SUBJECTS
     assert {name for pair in COMPARED for name in pair} <= SUBJECTS
 
 

@@ -1,7 +1,7 @@
 """Compare vpntun with the bare path and with the other tunnels that are installed, all on this machine. Needs root.
 
     scripts/bench --quick               the main figures, in less than 5 minutes
-    scripts/bench                       all figures, in three hours
+    scripts/bench                       all figures, in three and a half hours
     scripts/bench --json FILE           also write every reading of every round to FILE
     scripts/bench --paths veth --measure up,down --subjects bare,vpntun-udp,openvpn-udp --rounds 3 --seconds 1
     scripts/bench --paths grid          the grid of ordinary paths, in an hour and a half
@@ -13,6 +13,9 @@ rounds beside the medians of the figures. "Up" is the direction from the end tha
 seconds are those of both ends' processes for each gigabyte of a flow up. Memory is that of the bigger end. The path
 "hub" compares a tunnel to a server whose other link is idle with one to a server whose other link is blocked. The path
 "flood" compares a link to a server with one to a server that gets 5,000 handshakes a second from a thousand addresses.
+
+Subjects named "tap" or "switch" carry Ethernet frames between TAP devices. They are measured over the veth pair with
+its offloads and without, and in a quick run only if --subjects names them.
 
 The grid consists of eight paths named by their numbers (Mbit/s, ms one way, packets of queue, percent lost), for vpntun
 and wireguard-go. Its flows use CUBIC or BBR. All other flows, and the outer connections of tunnels over TCP, use the

@@ -109,7 +109,7 @@ def _device(site: Site, name: str) -> str:
 
 
 SERVERS = (
-    Subject("server", _start, only_on="flood"),
-    Subject("server-junk", _start, only_on="flood", meanwhile=partial(_flooded, junk=True)),
-    Subject("server-mac1", _start, only_on="flood", meanwhile=partial(_flooded, junk=False)),
+    Subject("server", _start, only_on=["flood"]),
+    Subject("server-junk", _start, only_on=["flood"], meanwhile=partial(_flooded, junk=True)),
+    Subject("server-mac1", _start, only_on=["flood"], meanwhile=partial(_flooded, junk=False)),
 )

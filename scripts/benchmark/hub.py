@@ -99,6 +99,6 @@ def _address_of_other(site: Site) -> str:
 
 
 HUBS = (
-    Subject("hub", _hub, only_on="hub"),
-    Subject("hub-blocked", _hub, only_on="hub", meanwhile=_other_blocked),
+    Subject("hub", _hub, only_on=["hub"]),
+    Subject("hub-blocked", _hub, only_on=["hub"], meanwhile=_other_blocked),
 )

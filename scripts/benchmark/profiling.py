@@ -1,6 +1,6 @@
 """Profile both ends of a vpntun tunnel while one TCP flow runs through it. Needs root.
 
-    scripts/profile [--transport udp,tcp] [--path veth] [--down] [--seconds 5] [--lines 12]
+    scripts/profile [--transport udp,tcp] [--tap] [--path veth] [--down] [--seconds 5] [--lines 12]
 
 For each end it shows the load of the processor and the lines of Python at which the time is spent. System calls and the
 AEAD count at the line that calls them (sampler.py). If perf is installed, it also shows the time by library and symbol,
@@ -90,7 +90,8 @@ def take(transport: str, options: argparse.Namespace) -> tuple[float, list[Profi
         def sampled(machine: Machine) -> list[str | Path]:
             return [sys.executable, Path(sampler.__file__), files[machine.name]]
 
-        tunnel = Tunnel(Subject(f"vpntun-{transport}", vpntun(transport, sampled)), a, b, 1)
+        start = vpntun(transport, sampled, kind="tap" if options.tap else "tun")
+        tunnel = Tunnel(Subject(f"vpntun-{transport}", start), a, b, 1)
         tunnel.start()
         with loads.flow(a, b, tunnel.far, options.seconds + 2 * LEAD, back=options.down) as flow:
             time.sleep(LEAD)
@@ -142,6 +143,7 @@ def main() -> int:
         prog="scripts/profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--transport", default="udp,tcp", metavar="udp,tcp")
+    parser.add_argument("--tap", action="store_true", help="carry Ethernet frames between TAP devices")
     parser.add_argument("--path", choices=[path.name for path in PATHS], default="veth")
     parser.add_argument("--down", action="store_true", help="run the flow from the server to the client")
     parser.add_argument("--seconds", type=float, default=5)

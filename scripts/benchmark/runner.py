@@ -53,7 +53,9 @@ def run(plan: Plan, subjects: Sequence[Subject], results: Results, say: Say) -> 
 
 def measured_on(subject: Subject, path: Path) -> bool:
     """Whether a subject is measured on a path: hubs and floods have their own, and only some are on the grid. Pure."""
-    return subject.only_on == (path.name if path.apart else "") and (subject.grid or path.point is None)
+    if subject.only_on:
+        return path.name in subject.only_on
+    return not path.apart and (subject.grid or path.point is None)
 
 
 @contextlib.contextmanager

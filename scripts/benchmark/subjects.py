@@ -4,6 +4,10 @@ A subject's function starts both ends in a `Site` and returns once the commands 
 the first answer to a ping. In tunnel number n, a has the address 10.10.n.1 and calls; b has 10.10.n.2 and serves. The
 programs run as their manuals recommend, with their own MTU and without compression. others.py sets up those that are
 neither vpntun nor WireGuard.
+
+A subject with "tap" or "switch" in its name carries Ethernet frames between two TAP devices with the addresses above,
+without a bridge. The device of vpntun, OpenVPN and tinc keeps the MTU 1500 of an Ethernet; OpenVPN and tinc lower the
+MSS of TCP inside so that a full frame fits into one datagram, and vpntun lets a full frame take two.
 """
 
 from __future__ import annotations
@@ -22,12 +26,15 @@ from benchmark.errors import BenchError
 from benchmark.machines import TOOLS, WORK, Machine, Process
 from namespaces import until
 from vpntun.crypto.aead import WHY_NOT_OPENSSL
+from vpntun.types import DeviceKind
 
 VPNTUN = (sys.executable, "-m", "vpntun")
 BOUND = "scripts.benchmark.bound"
 """Module of the bound (bound.py), found from the checkout, as vpntun is."""
 WIREGUARD_GO = "wireguard-go"
 TWIN = 100  # added to a tunnel's number for a second tunnel of the same kind
+TAP_PATHS = ("veth", "no-offloads")
+"""The paths on which TAP is measured beside TUN: what loss does to a flow does not depend on the device."""
 
 
 @dataclass
@@ -80,7 +87,7 @@ class Subject:
     start: Callable[[Site], None]
     needs: Sequence[str] = ()
     quick: bool = True  # measured in a quick run
-    only_on: str = ""  # the path that it is measured on, if it is measured nowhere else
+    only_on: Sequence[str] = ()  # the paths that it is measured on, if it is measured nowhere else
     grid: bool = False  # measured on the grid too
     meanwhile: Callable[[Site], AbstractContextManager[None]] = _nothing_else  # runs beside a load
 
@@ -185,8 +192,14 @@ def _program(_machine: Machine) -> Sequence[str | Path]:
     return VPNTUN
 
 
-def vpntun(transport: str, program: Callable[[Machine], Sequence[str | Path]] = _program) -> Callable[[Site], None]:
+def vpntun(
+    transport: str,
+    program: Callable[[Machine], Sequence[str | Path]] = _program,
+    *,
+    kind: DeviceKind = "tun",
+) -> Callable[[Site], None]:
     """Set up two vpntuns with a shared key. `program` returns the command that starts each, without its arguments."""
+    device = ["--tap"] if kind == "tap" else []
 
     def start(site: Site) -> None:
         key = site.folder / "key"
@@ -194,7 +207,7 @@ def vpntun(transport: str, program: Callable[[Machine], Sequence[str | Path]] = 
             site.a.run(*VPNTUN, "keygen", key)
         for machine, role in ((site.b, ["-s"]), (site.a, ["-c", site.b.outer])):
             where = ["-i", site.device(machine), "-p", str(site.port), "--address", site.prefix(machine)]
-            site.start(machine, *program(machine), *role, *where, "-k", key, "--transport", transport)
+            site.start(machine, *program(machine), *role, *device, *where, "-k", key, "--transport", transport)
 
     return start
 
@@ -266,6 +279,8 @@ def own(wireguard: str = WIREGUARD_GO) -> Sequence[Subject]:
         Subject(BARE, _bare),
         Subject("vpntun-udp", vpntun("udp"), grid=True),
         Subject("vpntun-tcp", vpntun("tcp"), grid=True),
+        Subject("vpntun-tap-udp", vpntun("udp", kind="tap"), quick=False, only_on=TAP_PATHS),
+        Subject("vpntun-tap-tcp", vpntun("tcp", kind="tap"), quick=False, only_on=TAP_PATHS),
         Subject("bound", _bound),
         Subject("vpntun-wg", vpntun_to_wireguard, needs=(wireguard, "wg")),
         Subject(WIREGUARD_GO, wireguard_to_itself, needs=(wireguard, "wg"), grid=True),

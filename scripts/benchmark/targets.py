@@ -11,6 +11,8 @@ from benchmark.subjects import BARE
 
 UDP, TCP, MIXED = "vpntun-udp", "vpntun-tcp", "vpntun-wg"
 OPENVPN = {UDP: "openvpn-udp", TCP: "openvpn-tcp"}
+TAP = {UDP: "vpntun-tap-udp", TCP: "vpntun-tap-tcp"}
+OTHER_TAPS = ("openvpn-tap", "tinc-switch")  # both over UDP, which is the faster of their carriers
 WIREGUARD = "wireguard-go"
 BOUND = "bound"
 NOISE = 1.2  # factor by which medians of round trips may differ by chance
@@ -26,6 +28,8 @@ COMPARED = (
     (UDP, WIREGUARD),
     (TCP, WIREGUARD),
     (MIXED, WIREGUARD),
+    *((tap, tun) for tun, tap in TAP.items()),
+    *((tap, other) for tap in TAP.values() for other in OTHER_TAPS),
     (BLOCKED, HUB),
     (JUNK, SERVER),
     (VALID, SERVER),
@@ -69,6 +73,7 @@ def _all() -> Iterator[Target]:
         yield Target("loss-1", flow, UDP, OPENVPN[UDP], 2)
     yield from _to_the_bound()
     yield from _to_wireguard()
+    yield from _of_taps()
     for flow in ("up", "down"):
         yield Target("hub", flow, BLOCKED, HUB, 0.9)
     for trip in ("idle", "loaded"):
@@ -113,6 +118,15 @@ def _to_wireguard() -> Iterator[Target]:
             yield Target(path, congestion, UDP, WIREGUARD, 1)
     for flow in ("up", "down"):
         yield Target("veth", flow, MIXED, WIREGUARD, 1)
+
+
+def _of_taps() -> Iterator[Target]:
+    """The targets of TAP devices, beside vpntun's TUN devices over the same carrier and beside others' TAP devices."""
+    for flow in ("up", "down"):
+        for tun, tap in TAP.items():
+            yield Target("veth", flow, tap, tun, 0.9)
+            for other in OTHER_TAPS:
+                yield Target("veth", flow, tap, other, 2.5)
 
 
 TARGETS = tuple(_all())

@@ -8,6 +8,7 @@ import pytest
 
 from tests.datapath.ends import ALICE, BOB, End, TwoEnds, ipv4
 from tests.datapath.routing.test_relay import Hub, one_hop_on
+from tests.datapath.switching.lan import ALL, Lan, frame, station
 from tests.machine import HandLoop
 from tests.wire.packets import payload, tcp, tcp_superpacket, udp, udp_superpacket, unfinished
 from vpntun.datapath.routing.relay import Relay
@@ -146,6 +147,24 @@ def test_what_the_hub_itself_sends_and_gets_is_seen_as_well(hub: Hub) -> None:
     [(came, dropped), (left, error)] = witness.seen[2:]
     assert (came, dropped, left) == ("in", expired, "out")
     assert error in hub.alice.device.packets
+
+
+def test_a_frame_is_seen_once_for_each_link_that_it_passes_and_once_it_is_known_for_one_alone(loop: HandLoop) -> None:
+    lan = Lan(loop)
+    witness = Witness(lan.bob)
+    a, b, c = map(station, (1, 2, 3))
+    asked, answer, own = frame(a, ALL), frame(c, a), frame(b, ALL)
+    lan.send(lan.alice, asked)
+    assert witness.seen == [("in", asked), ("out", asked), ("out", asked)]
+    assert witness.links[0] is lan.to_alice
+    assert set(witness.links[1:]) == {lan.to_carol, lan.to_dave}
+    lan.send(lan.carol, answer)
+    assert witness.seen[3:] == [("in", answer), ("out", answer)]
+    assert witness.links[3:] == [lan.to_carol, lan.to_alice]
+    lan.send(lan.bob, own)
+    assert witness.seen[5:] == [("out", own)] * 3
+    assert lan.arrived() == ([answer, own], [asked], [asked, own], [asked, own])
+    lan.close()
 
 
 def test_packets_that_no_link_has_are_not_seen(hub: Hub) -> None:

@@ -4,12 +4,14 @@
                    +==  br0  tap11  a ==== 10.0.0.1 and 10.0.0.2 ==== b  tap3  br0 ==+
     d  10.20.0.4 ==+                                                              +== 10.20.0.6  f
 
-The hosts' devices are veth0. `close_loop` joins the bridges by a second path, veth7, until `open_loop`.
+The hosts' devices are veth0. `loop` joins the bridges by a second path, veth7, during its body.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.netns.lab import Lab
 from tests.netns.taps import OURS, THEIRS, start_taps
@@ -34,22 +36,30 @@ class Lans:
         self.server, self.client = start_taps(lab, "--bridge", BRIDGE)
         lab.ping(self.c, self.e.four)
 
-    def close_loop(self) -> None:
-        """Join the bridges by a second path, which STP prefers to the tunnel."""
+    @contextmanager
+    def loop(self) -> Iterator[None]:
+        """Join the bridges by a second path during the body. STP prefers it to the tunnel."""
         self.lab.cable(self.a, SHORTCUT, self.b, SHORTCUT)
         for gateway, device in ((self.a, OURS), (self.b, THEIRS)):
             gateway.run("ip", "link", "set", SHORTCUT, "master", BRIDGE)
             gateway.run("bridge", "link", "set", "dev", device, "cost", "100")
 
-    def open_loop(self) -> None:
-        """Cut the second path."""
-        self.a.run("ip", "link", "del", SHORTCUT)
+        try:
+            yield
+        finally:
+            self.a.run("ip", "link", "del", SHORTCUT)
 
-    def set_stp(self, is_on: bool) -> None:
-        """Turn STP on, with its shortest times, or off."""
+    @contextmanager
+    def stp(self) -> Iterator[None]:
+        """Have STP on at both bridges during the body, with its shortest times."""
         for gateway in (self.a, self.b):
-            for name, value in (("forward_delay", 200), ("hello_time", 100), ("stp_state", int(is_on))):
+            for name, value in (("forward_delay", 200), ("hello_time", 100), ("stp_state", 1)):
                 gateway.run("ip", "link", "set", BRIDGE, "type", "bridge", name, str(value))
+        try:
+            yield
+        finally:
+            for gateway in (self.a, self.b):
+                gateway.run("ip", "link", "set", BRIDGE, "type", "bridge", "stp_state", "0")
 
     def states(self) -> dict[tuple[str, str], str]:
         """The state of each port of both bridges, by the gateway's name and the device."""

@@ -33,3 +33,8 @@ def test_derived_addresses_are_named_with_those_of_the_other_end_and_given_ones_
     derived = replace(TUNNEL, listen_on=None, derived_addresses=(OWN,), derived_peer_addresses=(OTHER,))
     assert announced(derived, str(OWN)) == ["this end 100.86.122.57, the other end 100.86.122.58"]
     assert announced(derived, "10.0.0.1/24", "fd00::1/64") == ["this end 10.0.0.1/24 and fd00::1/64"]
+
+
+def test_a_device_in_a_bridge_names_it_in_place_of_addresses() -> None:
+    bridged = replace(TUNNEL, listen_on=None, device="tap", bridge="br0")
+    assert announced(bridged) == ["this end is a port of the bridge br0"]

@@ -51,6 +51,11 @@ def test_a_peer_in_detail() -> None:
     assert "\n".join(lines).rstrip() == DETAILS.rstrip()
 
 
+def test_a_tap_is_named_in_the_heading() -> None:
+    lines = drawn(picture([history(status(peer(), device="tap")).view(0.0)], 20), 80)
+    assert lines[0].startswith("tun3 10.0.0.1/24, port 55555, MTU 1500, TAP ─")
+
+
 @pytest.mark.parametrize(
     ("width", "titles"),
     [

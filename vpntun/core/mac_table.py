@@ -1,9 +1,10 @@
 """The table of a switch: at which port each MAC address was last seen as a source.
 
     claim    A frame from an address has come in at a port. The port gets the address, unless another port has it and
-             has shown so lately: in the last 300 s if a peer claims it, in the last 15 s if this side does. So no peer
-             takes over what another one uses. A machine that has moved is believed once its former place was silent for
-             that long.
+             has shown so lately: in the last 300 s if both are peers, in the last 15 s between a peer and this side. So
+             no peer takes over what another one uses. A machine that has moved is believed once its former place was
+             silent for that long. It is short between a peer and this side, because a second path between two networks
+             moves all of them at once, whenever it comes or goes.
     bound    Each port has an equal share of 4,096 addresses. A port that is full loses its own oldest ones.
 
 The port is a link, or LOCAL for this side of the tunnel: the device, and the bridge that it may be in. Times are
@@ -23,7 +24,8 @@ Peer = TypeVar("Peer")
 AGE = 300.0
 """Seconds after which an address that was not seen again is forgotten (IEEE 802.1Q's ageing time)."""
 LOCAL_PATIENCE = 15.0
-"""Seconds of silence at a peer after which this side may claim its address. A loop brings frames back much sooner."""
+"""Seconds of silence at a peer after which this side may claim its address, or the other way round. A loop brings
+frames back much sooner, and STP takes as long to use another path."""
 MOST = 4096
 
 
@@ -78,7 +80,7 @@ class MacTable(Generic[Peer]):
             return port is LOCAL
         owner = self._port_of.get(address)
         if owner is not None and owner is not port:
-            patience = LOCAL_PATIENCE if port is LOCAL else AGE
+            patience = LOCAL_PATIENCE if port is LOCAL or owner is LOCAL else AGE
             if now - self._seen[owner][address] < patience:
                 return False
             self._drop(address)

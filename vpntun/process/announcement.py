@@ -1,4 +1,4 @@
-"""Announcement of a tunnel that has been set up, in the log: its addresses, and where it waits for whom."""
+"""Announcement of a tunnel that has been set up, in the log: its addresses or bridge, and where it waits for whom."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def announce(tunnel: Tunnel, addresses: Sequence[Interface]) -> None:
         notice("this end %s, the other end %s", own, other)
     elif addresses:
         notice("this end %s", " and ".join(map(str, addresses)))
+    if tunnel.bridge is not None:
+        notice("this end is a port of the bridge %s", tunnel.bridge)
     if tunnel.listen_on is not None and tunnel.port is not None:
         carriers = " and ".join(name.upper() for name in carriers_of(tunnel.listen_on))
         peers = "the peer" if len(tunnel.peers) == 1 else f"{len(tunnel.peers)} peers"
