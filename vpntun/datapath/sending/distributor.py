@@ -33,8 +33,8 @@ class Distributor:
         else:
             self.put_aside(link, packet, field)
 
-    def put_aside(self, link: Link, packet: memoryview, field: int) -> None:
-        """Send a copy of a packet to a link at the next `flush`."""
+    def put_aside(self, link: Link, packet: bytes | memoryview, field: int) -> None:
+        """Send a packet to a link at the next `flush`: a copy, unless it is bytes, which several links may share."""
         self._aside.setdefault(link, []).append((bytes(packet), field))
 
     def flush(self) -> None:
