@@ -35,7 +35,7 @@ hypothesis.settings.load_profile("vpntun")
 HERE = Path(__file__).parent
 WORKERS = 5  # as in scripts/test
 NETNS = {
-    "moving": ["offloads", "wireguard", "wireguard_sizes"],
+    "moving": ["offloads", "wireguard", "wireguard_sizes", "tap"],
     "waiting": [
         *("restarts", "transports", "bad_input", "wireguard_nat", "wireguard_clients", "kernel_wireguard"),
         *("states", "pairing", "bridged_lans"),

@@ -20,8 +20,8 @@ case $1 in
     bound) ip address add "$ip/$mask" dev "$interface" && echo "leased $ip of $serverid via $router" ;;
 esac
 """
-MOST_A_SECOND = 6000
-"""Frames of a storm that may reach a host: 2,000 from either side of a switch, and a burst of as many."""
+MOST_A_SECOND = 12_000
+"""Frames of a storm that may reach a host: 4,000 from either side of a switch, and a burst of as many."""
 PATIENCE = 15 + 5
 """Seconds after which a host is believed that was elsewhere before (core/mac_table.py), and some for the machine."""
 

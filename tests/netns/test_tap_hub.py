@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -24,11 +25,15 @@ from vpntun.wire.ethernet.mac import mac_text
 
 DEVICE = "tap0"
 OF_D = "0a:00:00:00:00:0d"
-UNKNOWN = bytes.fromhex("0a0000000099")
-PACE = 16
-"""Mbit/s of a flow: a small part of what the slowest machine forwards, so that only the switch can take it away."""
-STORM_RATE, SECONDS = 8000, 2
-"""Frames a second of a storm, four times what a switch lets pass, and the seconds of a measured flow."""
+UNKNOWN, VICTIM = bytes.fromhex("0a0000000099"), bytes.fromhex("0a0000000088")
+PACE, SECONDS = 8, 1
+"""Mbit/s and seconds of a flow: a small part of what slow machines forward, so that only a storm takes it away."""
+STORM_RATE, STORM_FRAMES = 4000, 40_000
+"""Frames a second of a storm, and how many they are at most."""
+LIMIT = 4000 // 3
+"""Frames for all of one site that the hub lets pass a second, and at once: 4,000 copies, for three other ports."""
+ATTEMPTS = 3
+"""Measurements, of which one must be good: other programs may use the processors, too."""
 
 
 class Hub:
@@ -50,9 +55,6 @@ class Hub:
             peer = f"{self._peer('hub')}Endpoint = {host}:55555\nPersistentKeepalive = 5\n"
             self._up(name, self.sites[name], interface + peer)
             lab.ping(self.sites[name], "10.30.0.2")
-
-    def status(self) -> dict[str, object]:
-        return status(self.hub, DEVICE)
 
     def drops(self, name: str) -> dict[str, int]:
         """What the hub has dropped of a site's frames, by reason."""
@@ -126,17 +128,19 @@ def test_frames_for_an_unknown_address_go_to_all_others_and_those_for_a_known_on
 
 def test_a_site_that_takes_anothers_address_is_refused_and_the_other_keeps_its_traffic(hub: Hub) -> None:
     hub.lab.ping(hub.a, "10.30.0.4")
-    victim, attacker = mac(hub.a, DEVICE), mac(hub.c, DEVICE)
-    watcher = Watcher(hub.d, DEVICE)
-    stolen = [frame(EVERYBODY, victim, bytes([number])) for number in range(50)]
-    stolen.append(frame(EVERYBODY, mac(hub.hub, DEVICE)))
+    of_d, attacker = mac(hub.d, DEVICE), mac(hub.c, DEVICE)
+    watchers = {machine: Watcher(machine, DEVICE) for machine in (hub.a, hub.c, hub.d)}
+    send(hub.a, DEVICE, first := frame(of_d, VICTIM))  # c's own program, which would refuse it, does not hear of it
+    assert watchers[hub.d].saw(first), hub.lab.logs()
+    stolen = [frame(EVERYBODY, VICTIM, bytes([number])) for number in range(50)]
     send(hub.c, DEVICE, *stolen, last := frame(EVERYBODY, attacker, b"the last"))
-    assert watcher.saw(last), hub.lab.logs()
-    assert watcher.stop() == [last]
-    dropped = hub.drops("c")
-    assert dropped["MAC address of another peer"] == 50, dropped
-    assert dropped["frame came back"] == 1, dropped  # the hub's own address is at its own side
-    hub.daemon.wait_for(f"a frame of {mac_text(victim)}, which is at a")
+    assert watchers[hub.d].saw(last), hub.lab.logs()
+    send(hub.d, DEVICE, answer := frame(VICTIM, of_d))
+    assert watchers[hub.a].saw(answer), hub.lab.logs()
+    seen = {machine: watcher.stop() for machine, watcher in watchers.items()}
+    assert seen == {hub.a: [last, answer], hub.c: [], hub.d: [first, last]}
+    assert hub.drops("c")["MAC address of another peer"] == 50
+    assert hub.daemon.log.count(f"a frame of {mac_text(VICTIM)}, which is at a, came from c") == 1
     pinged = hub.d.run("ping", "-n", "-q", "-c10", "-i0.05", "-W2", "10.30.0.1").stdout
     assert "10 received" in pinged
 
@@ -161,14 +165,26 @@ def rate_of_flow(sender: Machine, receiver: Machine, address: str) -> float:
     return rate
 
 
+def received(machine: Machine) -> int:
+    return int(machine.run("cat", f"/sys/class/net/{DEVICE}/statistics/rx_packets").stdout)
+
+
 @pytest.mark.skipif(shutil.which("iperf3") is None, reason="no iperf3")
 def test_a_storm_at_one_site_leaves_the_others_their_throughput(hub: Hub) -> None:
-    before = rate_of_flow(hub.a, hub.d, "10.30.0.4")
-    assert before > 0.8 * PACE * 1e6
-    watcher = Watcher(hub.d, DEVICE)
-    raging = storm(hub.c, DEVICE, frame(EVERYBODY, mac(hub.c, DEVICE), bytes(46)), 4 * STORM_RATE, STORM_RATE)
-    during = rate_of_flow(hub.a, hub.d, "10.30.0.4")
-    assert raging.running, "the storm ended before the flow"
-    assert raging.wait() == 0, str(raging)
-    assert len(watcher.stop()) > 1000, "no storm"
-    assert during >= 0.8 * before, hub.lab.logs()
+    ratios = []
+    for _ in range(ATTEMPTS):
+        before = rate_of_flow(hub.a, hub.d, "10.30.0.4")
+        started, count = time.monotonic(), received(hub.hub)
+        raging = storm(hub.c, DEVICE, frame(EVERYBODY, mac(hub.c, DEVICE), bytes(46)), STORM_FRAMES, STORM_RATE)
+        during = rate_of_flow(hub.a, hub.d, "10.30.0.4")
+        assert raging.running, "the storm ended before the flow"
+        raging.process.terminate()
+        raging.process.wait()
+        passed, spent = received(hub.hub) - count, time.monotonic() - started
+        assert LIMIT / 2 < passed < LIMIT * (spent + 1.2), "no storm, or no limit"
+        ratios.append(during / before)
+        if ratios[-1] >= 0.8:
+            dropped = [peer["drops"].get("too many frames for all", 0) for peer in status(hub.hub, DEVICE)["peers"]]
+            assert sum(map(bool, dropped)) == 1
+            return
+    raise AssertionError(f"throughput during a storm / before: {ratios}\n{hub.lab.logs()}")

@@ -34,8 +34,9 @@ from vpntun.wire.ethernet.mac import mac_text
 from vpntun.wire.message import Buffer
 from vpntun.wire.vnet import NEEDS_CSUM, SEGMENT_SIZE, UNFINISHED, VNET_HEADER
 
-FLOODED_PER_SECOND, FLOODED_AT_ONCE = 2000, 2000
-"""Limits on frames to all ports, for each port at which they come in. A superpacket counts as its segments."""
+COPIES_PER_SECOND, COPIES_AT_ONCE = 4000, 4000
+"""Limits on frames for all, for each port at which they come in. Each counts once for each port to which it goes, and a
+superpacket as its segments. So the work that one site can cause does not grow with the number of sites."""
 SECONDS_BETWEEN_CLAIMS = 5.0
 """A frame that is like one before (wire/likeness.py) claims nothing. So while frames pass, what is known about them is
 forgotten this often, and the next ones claim their addresses again."""
@@ -62,7 +63,7 @@ class Switch:
         self.discard = distributor.discard
         self._allowed: WeakKeyDictionary[Link, frozenset[bytes]] = WeakKeyDictionary()
         self._limits: WeakKeyDictionary[Link, TokenBucket] = WeakKeyDictionary()
-        self._limit_here = TokenBucket(FLOODED_PER_SECOND, FLOODED_AT_ONCE)
+        self._limit_here = TokenBucket(COPIES_PER_SECOND, COPIES_AT_ONCE)
         self._forgets_soon = False
         self._came_back = Limited(
             NOTICE,
@@ -71,7 +72,9 @@ class Switch:
         )
         self._not_allowed = Limited(NOTICE, "a frame of %s came from %s, whose AllowedMACs do not name it")
         self._too_many = Limited(
-            NOTICE, f"more than {FLOODED_PER_SECOND} frames a second for all stations come from %s; the rest is dropped"
+            NOTICE,
+            f"too many frames for all stations come from %s: {COPIES_PER_SECOND} copies a second are sent, and the rest is "
+            "dropped",
         )
 
     def follow_mtu(self, mtu: int) -> None:
@@ -118,8 +121,7 @@ class Switch:
                 raise BadPacket("for this side")
             if port is not None or only is not None:
                 return port or only
-        size = field & SEGMENT_SIZE
-        if not self._limit_here.take(now, -(-len(frame) // size) if size else 1):
+        if not self._limit_here.take(now, len(links) * _segments(frame, field & SEGMENT_SIZE)):
             self._too_many("this side")
             raise BadPacket("too many frames for all")
         return only
@@ -159,7 +161,7 @@ class Switch:
             self._distributor.send(port, packet, field)
         elif len(self._links) == 1:
             return False
-        elif self._limit_of(link).take(now, -(-len(packet) // size) if size else 1):
+        elif self._limit_of(link).take(now, len(self._links) * _segments(packet, size)):
             self.flood(packet, field, link)
             return False
         else:
@@ -170,7 +172,7 @@ class Switch:
     def _limit_of(self, link: Link) -> TokenBucket:
         limit = self._limits.get(link)
         if limit is None:
-            limit = self._limits[link] = TokenBucket(FLOODED_PER_SECOND, FLOODED_AT_ONCE)
+            limit = self._limits[link] = TokenBucket(COPIES_PER_SECOND, COPIES_AT_ONCE)
         return limit
 
     def _owner(self, address: bytes) -> str:
@@ -186,6 +188,11 @@ class Switch:
         self._forgets_soon = False
         self.table.forget_old(self._loop.now)
         self.table.empty_caches()
+
+
+def _segments(frame: memoryview, size: int) -> int:
+    """Return the number of frames that a frame stands for, if its segments have this size, in bytes; 0: it has none."""
+    return -(-len(frame) // size) if size else 1
 
 
 def _name(link: Link) -> str:
