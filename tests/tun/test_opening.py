@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytun
 
-from tests.machine import needs_root
+from tests.machine import NOBODY, needs_root, ordinary_user
 from tests.netconf.kernel import add, in_own_network
 from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError
 from vpntun.netconf.netlink import Netlink
@@ -30,6 +30,14 @@ def make_persistent(flags: int, name: str = NAME) -> None:
     device = pytun.TunTapDevice(name=name, flags=flags)
     device.persist(True)
     device.close()
+
+
+def make_node(flags: int) -> None:
+    """Mount a file system in this test's mounts, with a node of the TUN device that everybody may open."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mount(b"none", b"/dev/net", b"tmpfs", flags, None) == 0
+    os.mknod(CLONE, stat.S_IFCHR | 0o666, os.makedev(10, 200))
+    os.chmod(CLONE, 0o666)
 
 
 # Names
@@ -131,6 +139,15 @@ def test_a_device_of_another_kind_is_refused_with_its_name_and_kind() -> None:
                 KernelDevice(name, kind)
 
 
+@pytest.mark.parametrize(("kind", "advice"), [("tun", "mktun test0"), ("tap", "mktun --tap test0")])
+@needs_tun
+@in_own_network
+def test_an_ordinary_user_learns_how_root_makes_a_device_of_this_kind(kind: DeviceKind, advice: str) -> None:
+    make_node(0)
+    with ordinary_user(), pytest.raises(PrivilegeError, match=f"'vpntun {advice} --user {NOBODY}'"):
+        KernelDevice(NAME, kind)
+
+
 # /dev/net/tun
 
 
@@ -163,9 +180,6 @@ def test_a_node_of_another_device_is_named_by_its_number(tmp_path: Path) -> None
 @needs_tun
 @in_own_network
 def test_a_node_on_a_file_system_without_devices_is_no_lack_of_a_capability() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.mount(b"none", b"/dev/net", b"tmpfs", MS_NODEV, None) == 0
-    os.mknod(CLONE, stat.S_IFCHR | 0o666, os.makedev(10, 200))
-    os.chmod(CLONE, 0o666)
+    make_node(MS_NODEV)
     with pytest.raises(PrivilegeError, match=f"{CLONE} may not be opened although its mode permits it: .*nodev"):
         open_device(NAME)

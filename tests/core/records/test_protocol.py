@@ -87,6 +87,22 @@ def test_to_who_may_be_a_plain_wireguard_packets_do_not_wait_and_the_hello_is_re
     assert two.left.records.takes == 0
 
 
+def test_frames_wait_for_the_hello_until_the_peer_seems_to_be_a_plain_wireguard_and_then_no_longer() -> None:
+    two = Two(known=False, left_is_tap=True)
+    two.passes = lambda record, to: record[0] == BUNDLE
+    two.confirm()
+    for _ in range(40):
+        assert not two.left.ready
+        assert two.left.records.awaits_hello(two.left.session, two.now)
+        two.packets(two.right)
+        two.run(1)
+        if two.left.records.seems_plain:
+            break
+    assert two.left.ready == 1
+    assert two.left.kinds().count(HELLO) == MOST_UNANSWERED
+    assert not two.left.records.awaits_hello(two.left.session, two.now)
+
+
 @pytest.mark.parametrize("reports", [True, False])
 def test_an_end_that_no_hello_reaches_asks_on_as_long_as_other_records_come(reports: bool) -> None:
     two = Two(known=False)

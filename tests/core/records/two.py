@@ -52,13 +52,18 @@ class Two:
     `drops_pieces`: whether those in several datagrams are lost.
     """
 
-    def __init__(self, *, known: bool = True, takes: tuple[int, int] = (TAKES, TAKES), mtu: int = 1420) -> None:
+    def __init__(
+        self, *, known: bool = True, takes: tuple[int, int] = (TAKES, TAKES), mtu: int = 1420, left_is_tap: bool = False
+    ) -> None:
         self.now = START
         self.latency = 0.01
         self.passes: Callable[[bytes, Endpoint], bool] = lambda record, to: True
         self.drops_pieces = False
         self.refuses_above = 1 << 20
-        self.left, self.right = (End(RecordProtocol(each, mtu, self.now, peer_is_vpntun=known)) for each in takes)
+        self.left, self.right = (
+            End(RecordProtocol(each, mtu, self.now, peer_is_vpntun=known, is_tap=is_tap))
+            for each, is_tap in zip(takes, (left_is_tap, False), strict=True)
+        )
         for end in (self.left, self.right):
             end.records.moved(UDP, self.now, ipv6=False)
         self._under_way: list[tuple[float, End, bytes, Endpoint, int, int, int]] = []

@@ -407,6 +407,8 @@ class RecordProtocol:
                     self._prober.arrivals.received(now)
         if now >= self._hello_deadline():
             events += self.on_traffic(session, now)
+            if not self._awaits_hellos:  # the peer seems to be a plain WireGuard now: what waits, waits in vain
+                events.append(DrainQueue())
             if now - self._confirmed_at >= REKEY_TIMEOUT:  # packets wait, and nothing else would notice the silence
                 events.append(HandshakeWanted())
         if now >= self._prober.arrivals.deadline:

@@ -73,8 +73,8 @@ class Switch:
         self._not_allowed = Limited(NOTICE, "a frame of %s came from %s, whose AllowedMACs do not name it")
         self._too_many = Limited(
             NOTICE,
-            f"too many frames for all stations come from %s: {COPIES_PER_SECOND} copies a second are sent, and the rest is "
-            "dropped",
+            "too many frames for all stations come from %s: "
+            f"{COPIES_PER_SECOND} copies a second are sent, and the rest is dropped",
         )
 
     def follow_mtu(self, mtu: int) -> None:
