@@ -13,6 +13,7 @@ seconds of the caller's clock.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from enum import Enum
 from typing import Final, Generic, Literal, TypeVar
@@ -43,8 +44,9 @@ class MacTable(Generic[Peer]):
 
     def __init__(self) -> None:
         self._port_of: dict[bytes, Peer | Literal[OwnSide.LOCAL]] = {}
-        self._seen: dict[Peer | Literal[OwnSide.LOCAL], dict[bytes, float]] = {}
-        """When each address of a port was last seen, the oldest first."""
+        self._seen: dict[Peer | Literal[OwnSide.LOCAL], OrderedDict[bytes, float]] = {}
+        """When each address of a port was last seen, the oldest first. A dict would find the oldest ever more slowly: it
+        keeps the places of those removed before."""
         self._pinned: frozenset[bytes] = frozenset()
         self._share = MOST
         self._caches: list[Cache] = []
@@ -79,14 +81,18 @@ class MacTable(Generic[Peer]):
         if address in self._pinned:
             return port is LOCAL
         owner = self._port_of.get(address)
-        if owner is not None and owner is not port:
+        if owner is port:
+            self._seen[port][address] = now
+            self._seen[port].move_to_end(address)
+            return True
+        if owner is not None:
             patience = LOCAL_PATIENCE if port is LOCAL or owner is LOCAL else AGE
             if now - self._seen[owner][address] < patience:
                 return False
             self._drop(address)
-        seen = self._seen.setdefault(port, {})
-        seen.pop(address, None)
-        seen[address] = now
+        if port not in self._seen:
+            self._seen[port] = OrderedDict()
+        self._seen[port][address] = now
         self._port_of[address] = port
         self._trim(port)
         return True
