@@ -50,11 +50,13 @@ class Hub:
         self._keys = {name: KeyPair.generate() for name in ("hub", *self.sites)}
         peers = "".join(self._peer(name) for name in self.sites).rstrip() + f"\nAllowedMACs = {OF_D}\n"
         self.daemon = self._up("hub", self.hub, f"{self._interface('hub', 2)}ListenPort = 55555\n{peers}")
+        self.daemon.wait_for(STARTED)
         for name, number, host in (("a", 1, "10.0.0.2"), ("c", 3, "10.0.1.2"), ("d", 4, "10.0.2.2")):
             interface = self._interface(name, number) + (f"MAC = {OF_D}\n" if name == "d" else "")
             peer = f"{self._peer('hub')}Endpoint = {host}:55555\nPersistentKeepalive = 5\n"
             self._up(name, self.sites[name], interface + peer)
-            lab.ping(self.sites[name], "10.30.0.2")
+        for site in self.sites.values():
+            lab.ping(site, "10.30.0.2", within=20)
 
     def drops(self, name: str) -> dict[str, int]:
         """What the hub has dropped of a site's frames, by reason."""
@@ -75,9 +77,7 @@ class Hub:
         file = folder / f"{DEVICE}.conf"
         file.touch(mode=0o600)
         file.write_text(text)
-        daemon = machine.vpntun("up", file)
-        daemon.wait_for(STARTED)
-        return daemon
+        return machine.vpntun("up", file)
 
 
 @pytest.fixture(scope="module")
