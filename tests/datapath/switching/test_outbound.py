@@ -11,6 +11,7 @@ from tests.datapath.switching.lan import ALL, carrying, frame, station
 from tests.machine import HandLoop
 from tests.wire.packets import payload, tcp, tcp_run, tcp_superpacket, udp, udp_run, unfinished
 from vpntun.core.records.hello import MOST_UNANSWERED
+from vpntun.datapath.sending.device_reader import MOST_PACKETS_PER_TURN
 from vpntun.types import CarrierName, DeviceKind
 
 A, B = station(1), station(2)
@@ -97,6 +98,20 @@ def test_datagrams_of_one_flow_are_joined_into_one_superpacket(pair: Pair) -> No
     begun = [(carrying(unfinished(each, 17, 20), A, B), 0) for each in udp_run(4, payload(1000), 100)]
     assert pair.send(*begun) == run
     assert len(pair.bob.device.packets) < len(run)
+
+
+@pytest.mark.parametrize("kind", ["tun", "tap"])
+def test_what_waits_at_the_device_is_known_on_both_kinds_of_device(loop: HandLoop, kind: DeviceKind) -> None:
+    pair = Pair(loop, (kind, kind)).meet()
+    packet = udp(4, payload(1400))
+    given = packet if kind == "tun" else carrying(packet, A, B)
+    pair.alice.device.from_the_kernel(*[given] * (MOST_PACKETS_PER_TURN + 1))
+    loop.poll()
+    pair.bob.send(packet if kind == "tun" else carrying(packet, B, A))
+    pair.alice.take_together(pair.wire.to_left.take(), pair.wire.to_right)
+    loop.poll()
+    assert pair.alice.link.records.span.bottleneck.backlogged == MOST_PACKETS_PER_TURN
+    pair.close()
 
 
 def test_frames_wait_for_a_session_and_for_the_peers_hello(loop: HandLoop) -> None:

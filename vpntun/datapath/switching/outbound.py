@@ -67,4 +67,4 @@ class FrameOutbound(DeviceReader):
         return True
 
     def _send(self) -> None:
-        self._switch.flush()
+        self._switch.send_all()

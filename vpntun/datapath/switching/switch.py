@@ -144,6 +144,11 @@ class Switch:
         self._reached = None
         self._distributor.flush()
 
+    def send_all(self) -> None:
+        """Send the frames that the device has handed over. It may have more."""
+        self._reached = None
+        self._distributor.send_all()
+
     # Frames from links
 
     def claim(self, link: Link, frame: memoryview) -> None:
