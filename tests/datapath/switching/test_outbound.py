@@ -183,6 +183,14 @@ def test_a_superpacket_longer_than_an_entry_can_be_is_split(pair: Pair) -> None:
     assert b"".join(each[18 + 52 :] for each in arrived) == payload(65_535 - 52)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_frame_longer_than_an_entry_can_be_is_dropped_and_the_next_one_passes(pair: Pair, begun: bool) -> None:
+    packet = tcp(4, payload(65_535 - 52))
+    given = (carrying(unfinished(packet, 6, 20), A, B, 7), 0) if begun else carrying(packet, A, B, 7)
+    assert pair.send(given, frame(A, B)) == [frame(A, B)]
+    assert pair.alice.drops == {"too large": 1}
+
+
 @pytest.mark.parametrize(("vlans", "ecn"), [((), 2), ((7,), 0)])
 def test_the_outer_packet_has_the_ecn_field_of_a_packet_without_a_vlan_tag(
     pair: Pair, vlans: tuple[int, ...], ecn: int
