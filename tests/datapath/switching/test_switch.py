@@ -127,6 +127,18 @@ def test_no_peer_gets_the_address_of_the_device_itself(lan: Lan) -> None:
     assert lan.bob.drops == {"frame came back": 1}
 
 
+def test_no_peer_gets_or_keeps_the_address_of_the_bridge_that_the_device_has_joined(
+    known: Lan,
+) -> None:
+    known.bob.device.macs = (known.bob.device.mac, A)
+    known.bob.engine.device_changed()
+    known.send(known.alice, frame(A, ALL))
+    assert known.arrived() == ([], [], [], [])
+    for_the_bridge = frame(C, A)
+    known.send(known.carol, for_the_bridge)
+    assert known.arrived() == ([], [for_the_bridge], [], [])
+
+
 def test_allowed_macs_limit_a_peer_and_no_other(known: Lan) -> None:
     switch = known.bob.engine.switch
     assert switch is not None
