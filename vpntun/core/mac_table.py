@@ -130,8 +130,12 @@ class MacTable(Generic[Peer]):
 
     def _trim(self, port: Peer | Literal[OwnSide.LOCAL]) -> None:
         seen = self._seen[port]
+        if len(seen) <= self._share:
+            return
         while len(seen) > self._share:
-            self._drop(next(iter(seen)))
+            oldest, _ = seen.popitem(last=False)
+            del self._port_of[oldest]
+        self.empty_caches()
 
     def _drop(self, address: bytes) -> None:
         """Forget an address, and all that was concluded from its port."""
