@@ -161,7 +161,7 @@ class Engine:
 
     @property
     def longest_packet(self) -> int:
-        """Bytes of the longest packet or frame of the device that is no superpacket."""
+        """Bytes of the longest packet or frame of the device, superpackets aside."""
         return self.mtu + (LARGEST_HEADER if self.is_tap else 0)
 
     def device_changed(self) -> None:
