@@ -131,9 +131,7 @@ def test_a_device_of_another_kind_is_refused_with_its_name_and_kind() -> None:
     for name in ("tap0", "tap1"):
         with pytest.raises(DeviceError, match=rf"{name} is a TAP device, and .*, or give -a \(Device = tap\)"):
             KernelDevice(name)
-    with pytest.raises(
-        DeviceError, match=r"tun0 is a TUN device, and this tunnel needs a TAP device: .*, or leave out -a \(Device"
-    ):
+    with pytest.raises(DeviceError, match=r"tun0 is a TUN device, and .* a TAP device: .*, or leave out -a \(Device"):
         KernelDevice("tun0", "tap")
     for kind in KIND_FLAGS:
         for name in ("cable0", "lo"):
