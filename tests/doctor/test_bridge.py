@@ -44,7 +44,7 @@ def test_without_a_bridge_nothing_is_said(subject: Subject) -> None:
     ("found", "text", "remedy"),
     [
         (FakeHost(), "the bridge br0 is not there", "ip link add br0 type bridge"),
-        (host(bridges={"br1": ()}), "br0 is no bridge", "name another device by Bridge"),
+        (host(bridges={"br1": ()}), "br0 is not a bridge", "name another device by Bridge"),
         (host("tap3", down=("br0",)), "the bridge br0 is down, so nothing passes it", "ip link set br0 up"),
         (host("eth0"), "tap3 is not in the bridge br0", "ip link set tap3 master br0"),
         (host(bridges={"br0": (), "br1": ("tap3",)}), "tap3 is not in the bridge br0, but in br1", "restart"),

@@ -45,8 +45,8 @@ class MacTable(Generic[Peer]):
     def __init__(self) -> None:
         self._port_of: dict[bytes, Peer | Literal[OwnSide.LOCAL]] = {}
         self._seen: dict[Peer | Literal[OwnSide.LOCAL], OrderedDict[bytes, float]] = {}
-        """When each address of a port was last seen, the oldest first. A dict would find the oldest ever more slowly: it
-        keeps the places of those removed before."""
+        """When each address of a port was last seen, the oldest first. A dict takes long to find its oldest key after
+        others were removed."""
         self._pinned: frozenset[bytes] = frozenset()
         self._share = MOST
         self._caches: list[Cache] = []

@@ -52,7 +52,7 @@ def _wrong(subject: Subject, named: Link | None, joined: Link | None) -> Iterato
         )
         return
     if named.kind != "bridge":
-        yield failed("bridge", f"{name} is no bridge", "name another device by Bridge (--bridge)")
+        yield failed("bridge", f"{name} is not a bridge", "name another device by Bridge (--bridge)")
         return
     if not named.is_up:
         yield failed("bridge", f"the bridge {name} is down, so nothing passes it", f"'ip link set {name} up'")
