@@ -13,7 +13,7 @@ import pytest
 
 from tests.netns.lab import Lab, Machine, until
 from tests.netns.lans import BRIDGE, Lans
-from tests.netns.taps import EVERYBODY, OURS, THEIRS, frame, link_local, mac, send, status
+from tests.netns.taps import EVERYBODY, OURS, THEIRS, frame, link_local, mac, send
 
 UDHCPC = """
 case $1 in
@@ -126,7 +126,7 @@ def test_without_stp_a_storm_is_bounded_and_the_log_names_the_frames_that_came_b
         before = received(lans.e)
         time.sleep(1)
         assert received(lans.e) - before < MOST_A_SECOND
-    drops = [status(gateway, device)["drops"] for _, gateway, device in gateways]
+    drops = [gateway.status(device)["drops"] for _, gateway, device in gateways]
     assert any(each.get("frame came back") for each in drops), drops
     for daemon, _, _ in gateways:
         assert daemon.running

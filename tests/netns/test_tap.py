@@ -25,7 +25,6 @@ from tests.netns.taps import (
     mac,
     send,
     start_taps,
-    status,
 )
 from tests.netns.wireguard import WG_PORT, Keys, start_wireguard
 
@@ -47,7 +46,7 @@ class Pair:
 
     def drops(self, machine: Machine) -> Counter[str]:
         """What a machine's tunnel has dropped, by reason."""
-        told = status(machine, OURS if machine is self.a else THEIRS)
+        told = machine.status(OURS if machine is self.a else THEIRS)
         return Counter(told["drops"]) + Counter(told["peers"][0]["drops"])
 
     def carries(self) -> None:

@@ -66,7 +66,7 @@ def test_zero_is_refused() -> None:
         parse_mac("00:00:00:00:00:00")
 
 
-@given(st.text(max_size=30))
+@given(st.text("019afAFgG:.- \nß²", max_size=20))
 def test_arbitrary_text_is_an_address_or_a_configuration_error(text: str) -> None:
     try:
         assert len(parse_mac(text)) == 6
