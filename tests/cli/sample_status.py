@@ -64,6 +64,7 @@ STATUS: dict[str, Any] = {
     "device": "tun",
     "mac": None,
     "bridge": None,
+    "in_bridge": None,
     "mac_count": None,
     "macs": None,
     "addresses": ["10.0.0.1/24"],

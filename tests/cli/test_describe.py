@@ -77,7 +77,7 @@ def test_an_unknown_value_has_no_line() -> None:
 
 
 MACS: list[dict[str, Any]] = [{"address": f"02:00:00:00:00:{number:02x}", "seconds": number} for number in range(32)]
-ON_TAP = {"device": "tap", "mac": "52:54:00:00:00:01", "bridge": "br0"}
+ON_TAP = {"device": "tap", "mac": "52:54:00:00:00:01", "bridge": "br0", "in_bridge": "br0"}
 
 
 def test_a_tap_has_its_mac_and_bridge_and_where_macs_are_in_place_of_allowed_ips() -> None:
@@ -93,6 +93,22 @@ def test_a_tap_has_its_mac_and_bridge_and_where_macs_are_in_place_of_allowed_ips
     ]
 
 
+@pytest.mark.parametrize(
+    ("joins", "is_in", "says"),
+    [
+        (None, "br0", ["  bridge: br0"]),
+        ("br0", None, ["  bridge: br0, but the device is in none"]),
+        ("br0", "br1", ["  bridge: br0, but the device is in br1"]),
+        (None, None, []),
+    ],
+)
+def test_the_bridge_is_the_one_that_the_device_is_in_or_the_one_that_it_is_missing(
+    joins: str | None, is_in: str | None, says: list[str]
+) -> None:
+    text = describe({**STATUS, **ON_TAP, "bridge": joins, "in_bridge": is_in, "peers": []})
+    assert [line for line in text if "bridge" in line] == says
+
+
 def test_a_peer_whose_device_carries_something_else_has_a_line_that_says_so() -> None:
     text = list(describe({**STATUS, "peers": [{**PEER, "device": "tap"}]}))
     assert "  device: tap, and this end's is tun: no packet passes" in text
@@ -106,7 +122,7 @@ def test_of_many_macs_those_seen_last_are_printed_and_the_others_counted() -> No
 
 
 def test_a_tunnel_of_an_older_version_is_a_tun() -> None:
-    new = ("device", "mac", "bridge", "mac_count", "macs")
+    new = ("device", "mac", "bridge", "in_bridge", "mac_count", "macs")
     older = {name: value for name, value in STATUS.items() if name not in new}
     peer = {name: value for name, value in PEER.items() if name not in ("allowed_macs", *new)}
     assert "\n".join(describe({**older, "peers": [peer]})) == TEXT

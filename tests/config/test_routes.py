@@ -76,6 +76,13 @@ def test_the_peer_is_the_gateway_of_routes_that_name_none_each_of_its_ip_version
     }
 
 
+def test_a_route_has_one_gateway_however_often_it_is_given() -> None:
+    one, other = ip_address("10.9.0.2"), ip_address("10.9.0.3")
+    assert complete([(FOUR, one), (FOUR, one)], (), ()) == {FOUR: one}
+    with pytest.raises(ConfigurationError, match=r"by two gateways, 10\.9\.0\.2 and 10\.9\.0\.3: leave one out"):
+        complete([(FOUR, one), (FOUR, other)], (), ())
+
+
 def test_without_the_peers_address_a_route_needs_a_gateway() -> None:
     with pytest.raises(ConfigurationError, match=r"--route 10\.2\.0\.0/16: on a TAP device a route needs a gateway"):
         complete([(FOUR, None)], [ip_interface("10.9.0.1/24")], ())

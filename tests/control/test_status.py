@@ -115,6 +115,7 @@ def test_the_tunnel_is_reported_as_configured(two: Two) -> None:
         "device": "tun",
         "mac": None,
         "bridge": None,
+        "in_bridge": None,
         "mac_count": None,
         "macs": None,
         "addresses": ["10.0.0.1/24"],

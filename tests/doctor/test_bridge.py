@@ -44,7 +44,7 @@ def test_without_a_bridge_nothing_is_said(subject: Subject) -> None:
     ("found", "text", "remedy"),
     [
         (FakeHost(), "the bridge br0 is not there", "ip link add br0 type bridge"),
-        (host(bridges={"br1": ()}), "br0 is no bridge", "name another device by Bridge"),
+        (host(bridges={"br1": ()}), "br0 is not a bridge", "name another device by Bridge"),
         (host("tap3", down=("br0",)), "the bridge br0 is down, so nothing passes it", "ip link set br0 up"),
         (host("eth0"), "tap3 is not in the bridge br0", "ip link set tap3 master br0"),
         (host(bridges={"br0": (), "br1": ("tap3",)}), "tap3 is not in the bridge br0, but in br1", "restart"),
@@ -60,6 +60,14 @@ def test_before_the_start_the_device_need_not_be_in_the_bridge() -> None:
     waiting = host("eth0")
     del waiting.devices["tap3"]
     assert only(tap(is_running=False), waiting).text == "tap3 joins br0, with eth0"
+    assert only(tap(is_running=False), host("eth0")).text == "tap3 joins br0, with eth0"
+    assert only(tap(is_running=False), host("tap3", "eth0")).text == "tap3 is in br0, with eth0"
+
+
+def test_a_device_that_is_in_another_bridge_prevents_the_start() -> None:
+    finding = only(tap(is_running=False), host(bridges={"br0": (), "br1": ("tap3",)}))
+    assert (finding.verdict, finding.text) == ("failed", "tap3 is in br1, and cannot join br0")
+    assert "ip link set tap3 nomaster" in finding.remedy
 
 
 @pytest.mark.parametrize(

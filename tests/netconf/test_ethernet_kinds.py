@@ -7,17 +7,11 @@ import pytest
 from tests.netconf.kernel import add, add_bridge, in_own_network
 from vpntun.errors import DeviceError
 from vpntun.netconf.changes import Change, take_back
-from vpntun.netconf.ethernet_kinds import BridgePort, Mac
+from vpntun.netconf.ethernet_kinds import BridgePort, Mac, bridge_with
 from vpntun.netconf.netlink import Netlink
 
 DEVICE, BRIDGE = "test0", "br0"
 MAC = "02:00:00:00:00:07"
-
-
-def bridge_of_the_device(netlink: Netlink) -> str:
-    """The name of the device's bridge, "" for none."""
-    names = {link.number: link.name for link in netlink.links()}
-    return names.get(netlink.link(DEVICE).master, "")
 
 
 @pytest.mark.parametrize("is_up", [False, True])
@@ -42,10 +36,10 @@ def test_a_device_joins_a_bridge_once_and_leaves_it() -> None:
         add_bridge(netlink, BRIDGE)
         change = BridgePort(DEVICE, BRIDGE)
         assert change.make(netlink)
-        assert bridge_of_the_device(netlink) == BRIDGE
+        assert bridge_with(netlink, DEVICE) == BRIDGE
         assert not change.make(netlink)
         change.take_back(netlink)
-        assert bridge_of_the_device(netlink) == ""
+        assert bridge_with(netlink, DEVICE) is None
 
 
 @in_own_network
@@ -58,7 +52,7 @@ def test_a_device_of_another_bridge_is_left_there_and_the_bridge_is_named() -> N
         with pytest.raises(DeviceError, match=f"{DEVICE} belongs to br1 already: .*ip link set {DEVICE} nomaster"):
             BridgePort(DEVICE, BRIDGE).make(netlink)
         assert take_back(BridgePort(DEVICE, BRIDGE), netlink)
-        assert bridge_of_the_device(netlink) == "br1"
+        assert bridge_with(netlink, DEVICE) == "br1"
 
 
 @in_own_network

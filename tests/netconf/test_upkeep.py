@@ -308,8 +308,9 @@ def test_a_device_without_a_bridge_is_put_back_into_its_own_and_one_in_another_b
             assert lines == [f"put back what had been removed: the place of {DEVICE} in the bridge br0"]
             assert bridge_after(f"link set {DEVICE} master br1") == "br1"
             assert bridge_after("link del br1; link del br0") == ""
+            assert lines[1:] == ["the bridge br0 was removed, and nothing passes until it is made again"]
             assert bridge_after("link add br0 type bridge") == "br0"
-        assert len(lines) == 2
+        assert len(lines) == 3
         upkeep.close()
         settings.undo()
         assert netlink.link(DEVICE).master == 0

@@ -59,10 +59,10 @@ def test_show_and_wg_say_where_the_macs_are_and_speed_measures_the_link(pair: La
     ours, its, bridges = (mac_text(mac(*each)) for each in ((pair.a, OURS), (pair.b, THEIRS), (pair.b, "br0")))
     here, there = status(pair.a, OURS), status(pair.b, THEIRS)
     assert (here["device"], here["mac"], here["bridge"]) == ("tap", ours, None)
-    assert (there["device"], there["mac"], there["bridge"]) == ("tap", its, "br0")
+    assert (there["device"], there["mac"], there["bridge"], there["in_bridge"]) == ("tap", its, "br0", "br0")
     assert [each["address"] for each in here["peers"][0]["macs"]] == [bridges]
     assert [each["address"] for each in there["peers"][0]["macs"]] == [ours]
-    assert {each["address"] for each in there["macs"]} == {its, bridges}
+    assert {each["address"]: each["seconds"] for each in there["macs"]} == {its: 0, bridges: 0}, "they are kept for b"
     assert here["peers"][0]["device"] == there["peers"][0]["device"] == "tap"
     shown = pair.b.ask("show", THEIRS)[1]
     assert f"\n  device: tap\n  mac: {its}\n  bridge: br0\n" in shown

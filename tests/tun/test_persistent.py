@@ -99,7 +99,9 @@ def test_a_device_of_either_kind_is_made_and_is_no_device_of_the_other_kind(
     assert make(NAME, NOBODY, kind=kind) is True
     assert kind_of(NAME) == kind
     assert make(NAME, NOBODY, kind=kind) is False
-    with pytest.raises(DeviceError, match=f"{NAME} exists already and is a {kind.upper()} device: choose another name"):
+    remedy = "give --tap" if kind == "tap" else "leave out --tap"
+    refusal = f"{NAME} exists already and is a {kind.upper()} device: choose another name, or {remedy}"
+    with pytest.raises(DeviceError, match=refusal):
         make(NAME, NOBODY, kind=other)
     remove(NAME)
     assert not interface_exists(NAME)

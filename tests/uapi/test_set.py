@@ -208,6 +208,12 @@ def test_replaced_peers_keep_only_what_wg_does_not_know() -> None:
     assert found == {BOB.public: PeerSettings(BOB.public, (ip_network("10.0.0.0/24"),), transport="auto", name="hub")}
 
 
+def test_a_replaced_peer_of_a_tap_device_is_limited_to_its_mac_addresses_as_before() -> None:
+    limited = PeerSettings(BOB.public, (), allowed_macs=(b"\x02abcde",))
+    tap = Tunnel("tap3", ALICE, (limited,), 55555, "udp", device="tap")
+    assert peers(PeerChange(BOB.public), replace_peers=True, tunnel=tap) == {BOB.public: limited}
+
+
 @pytest.mark.parametrize(("place", "host"), [(KNOWN, ("hub.example.org", 1)), (("192.0.2.9", 9), ("192.0.2.9", 9))])
 def test_a_replaced_peer_with_an_endpoint_is_still_called(place: Place, host: Place) -> None:
     found = peers(PeerChange(BOB.public, endpoint=place), replace_peers=True)[BOB.public]

@@ -33,7 +33,7 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
             "listening port": status["listen_port"],
             "device": "tap" if is_tap(status) else None,
             "mac": status.get("mac"),
-            "bridge": status.get("bridge"),
+            "bridge": _bridge(status),
             "mtu": status["mtu"],
             "addresses": ", ".join(status["addresses"]),
             "relay": "from peer to peer" if status["relay"] else None,
@@ -47,6 +47,14 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield f"peer: {peer['public_key']}"
         yield from _titled(_device(status, peer) | _peer(with_states(peer), is_on_tap=is_tap(status)))
+
+
+def _bridge(status: Mapping[str, Any]) -> str | None:
+    """Name the bridge that the device is in, also if somebody else has put it there, or the one that it is missing."""
+    joins, is_in = status.get("bridge"), status.get("in_bridge")
+    if joins in (None, is_in):
+        return is_in
+    return f"{joins}, but the device is in {is_in or 'none'}"
 
 
 def is_tap(status: Mapping[str, Any]) -> bool:

@@ -48,7 +48,7 @@ def complete(
     """
     here = {address.ip for address in own}
     usual = {address.version: address for address in peer}
-    gateways = {}
+    gateways: dict[Network, IpAddress] = {}
     for network, gateway in routes:
         found = gateway or usual.get(network.version)
         if found is None:
@@ -60,5 +60,8 @@ def complete(
             raise ConfigurationError(
                 f"--route {network}: {found} is this end's own address: give that of a station that forwards there"
             )
-        gateways[network] = found
+        if gateways.setdefault(network, found) != found:
+            raise ConfigurationError(
+                f"--route {network} is given by two gateways, {gateways[network]} and {found}: leave one out"
+            )
     return gateways

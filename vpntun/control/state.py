@@ -26,6 +26,8 @@ from vpntun.datapath.switching.learnt import MacsOfPorts, macs_of_ports
 from vpntun.datapath.switching.switch import Switch
 from vpntun.errors import DeviceError, VpntunError
 from vpntun.link.link import Link
+from vpntun.netconf.ethernet_kinds import bridge_with
+from vpntun.netconf.netlink import Netlink
 from vpntun.process.start import Start
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Lookups
@@ -111,6 +113,7 @@ class TunnelState:
             drops=self._drops,
             uptime=self._loop.now - self._began,
             mac=self._mac(),
+            in_bridge=self._in_bridge(),
             macs=self._macs(),
         )
 
@@ -162,6 +165,13 @@ class TunnelState:
         with suppress(DeviceError):
             return self.device.mac if self.device is not None else b""
         return b""
+
+    def _in_bridge(self) -> str | None:
+        if self.device is None or self.device.kind == "tun":
+            return None
+        with suppress(DeviceError, OSError), Netlink() as netlink:
+            return bridge_with(netlink, self.device.name)
+        return None
 
     def _macs(self) -> MacsOfPorts | None:
         return macs_of_ports(self.switch.table, self._loop.now) if self.switch is not None else None

@@ -76,6 +76,7 @@ def status_of(
     drops: Mapping[str, int],
     uptime: float,
     mac: bytes = b"",
+    in_bridge: str | None = None,
     macs: MacsOfPorts | None = None,
     clock: Callable[[], float] = time.time,
 ) -> dict[str, Any]:
@@ -84,8 +85,8 @@ def status_of(
     `link_of`: the link of a public key; None while it has not been made. `starting`: what the start waits for, None
     once the tunnel is set up. `is_resolved`: whether the name in a peer's Endpoint has ever been found. `mtu`: None if
     it is not known. `drops`: those that belong to no peer. `uptime`: seconds since the start. `mac`: the
-    device's MAC address; empty on a TUN, or if it is not known. `macs`: what a TAP's switch has learnt; None on a TUN.
-    `clock`: the wall clock.
+    device's MAC address; empty on a TUN, or if it is not known. `in_bridge`: the bridge that the device is in. `macs`:
+    what a TAP's switch has learnt; None on a TUN. `clock`: the wall clock.
     """
     wall = clock()
     return {
@@ -103,6 +104,7 @@ def status_of(
         "device": tunnel.device,
         "mac": mac_text(mac) or None,
         "bridge": tunnel.bridge,
+        "in_bridge": in_bridge,
         **_macs(macs, LOCAL),
         "addresses": [str(address) for address in addresses],
         "relay": tunnel.relay,

@@ -6,11 +6,12 @@ end.
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from typing import ClassVar
 
 from vpntun.errors import DeviceError
-from vpntun.netconf.netlink import Link, Netlink, whole
+from vpntun.netconf.netlink import Link, Netlink
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class BridgePort:
         if link.master == bridge.number:
             return False
         if link.master:
-            other = next((each.name for each in whole(netlink.links) if each.number == link.master), "another device")
+            master = _master_of(netlink, link)
             raise DeviceError(
-                f"{self.device} belongs to {other} already: take it out ('ip link set {self.device} nomaster'), or "
-                f"give that as the bridge"
+                f"{self.device} belongs to {master.name if master is not None else 'another device'} already: take it "
+                f"out ('ip link set {self.device} nomaster'), or give that as the bridge"
             )
         what = f"the place of {self.device} in the bridge {self.bridge}"
         return netlink.attempt(what, netlink.requests.link, "set", index=link.number, master=bridge.number)
@@ -61,6 +62,12 @@ class BridgePort:
         bridge, link = netlink.index_of(self.bridge), netlink.link(self.device)
         if link.master == bridge:
             netlink.requests.link("set", index=link.number, master=0)
+
+
+def bridge_with(netlink: Netlink, device: str) -> str | None:
+    """Return the name of the bridge that a device is in, None if it is in none. Raises DeviceError without a device."""
+    master = _master_of(netlink, netlink.link(device))
+    return master.name if master is not None and master.kind == "bridge" else None
 
 
 def bridge_of(netlink: Netlink, name: str) -> Link:
@@ -75,3 +82,11 @@ def bridge_of(netlink: Netlink, name: str) -> Link:
     if link.kind != "bridge":
         raise DeviceError(f"{name} is not a bridge: 'ip link show type bridge' lists this host's bridges; name one")
     return link
+
+
+def _master_of(netlink: Netlink, link: Link) -> Link | None:
+    """Return the bridge or other device that a device belongs to; None if there is none, or none any more."""
+    try:
+        return netlink.link(socket.if_indextoname(link.master)) if link.master else None
+    except (OSError, DeviceError):
+        return None

@@ -24,10 +24,11 @@ from typing import Protocol, TypeVar
 from vpntun.errors import VpntunError
 from vpntun.netconf.change_kinds import Address, Route, Rule
 from vpntun.netconf.changes import Change, Changes
+from vpntun.netconf.down import DownNotices
 from vpntun.netconf.ethernet_kinds import BridgePort
 from vpntun.netconf.netlink import MOST_TRIES, FoundRule, InterfaceAddress, Link, Netlink, netlink_error, whole
 from vpntun.netconf.rtnetlink import Interrupted
-from vpntun.runtime.log import NOTICE, Limited, notice
+from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
 from vpntun.types import NEVER
 
@@ -82,17 +83,18 @@ class Upkeep:
     """The upkeep of one device's settings. Its netlink sockets stay open, so it needs no descriptors later."""
 
     def __init__(self, device: str, loop: Loop, parts: Iterable[Part]) -> None:
-        self._device = device
         self._loop = loop
         self._parts = list(parts)
+        wanted = [change for part in self._parts for change in part.current]
+        bridges = (change.bridge for change in wanted if isinstance(change, BridgePort))
+        self._down = DownNotices(device, next(bridges, None))
         self._netlink = Netlink()
-        if any(any(part.current) for part in self._parts):
+        if wanted:
             self._netlink.open_for_changes()
         self._steps: Iterator[None] | None = None
         self._is_due = self._is_closed = False
         self._begun_at = -SECONDS_BETWEEN
         self._again_in = NEVER
-        self._is_up: bool | None = None
         self._put_back: list[Change] = []
         self._unset: set[Change] = set()
         self._times: dict[Change, list[float]] = {}
@@ -163,7 +165,7 @@ class Upkeep:
     def _look(self) -> Iterator[None]:
         host = Host(self._netlink)
         yield from self._read(host)
-        self._notice_down(host)
+        self._down.look(host.links)
         for part in self._parts:
             known = set(part.current)
             wanted = dict.fromkeys(part.follow(host))
@@ -225,16 +227,6 @@ class Upkeep:
     def _look_again_in(self, seconds: float) -> None:
         """Have another look so long after this one, or earlier; one timer a look does for all that is missing."""
         self._again_in = min(self._again_in, seconds)
-
-    def _notice_down(self, host: Host) -> None:
-        link = host.links.get(self._device)
-        was_up, self._is_up = self._is_up, link is None or link.is_up
-        if was_up and not self._is_up:
-            notice(
-                "the device was taken down, and nothing passes: 'ip link set %s up' brings it up, with its addresses "
-                "and routes",
-                self._device,
-            )
 
     def _say_what_was_put_back(self) -> None:
         texts = [named(change) for change in self._put_back]

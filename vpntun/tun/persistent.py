@@ -77,7 +77,8 @@ def _check_is_the_same(name: str, owner: int | None, group: int | None, kind: De
     found = kind_of(name)
     if found != kind:
         what = "neither a TUN nor a TAP device" if found is None else f"a {found.upper()} device"
-        raise DeviceError(f"{name} exists already and is {what}: choose another name")
+        remedy = "" if found is None else ", or give --tap" if found == "tap" else ", or leave out --tap"
+        raise DeviceError(f"{name} exists already and is {what}: choose another name{remedy}")
     if not (_read(name, "tun_flags") or 0) & IFF_PERSIST:
         raise DeviceError(
             f"{name} exists already and vanishes with the program that has it open: stop that program first"

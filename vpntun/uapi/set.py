@@ -3,8 +3,8 @@
 The result is what WireGuard would have:
 
     a key of this end       removes a peer that has the same key. A request's changes of such a peer are ignored
-    replace_peers           the peers that the request does not name are removed; of those that it names, only Name and
-                            Transport stay, which wg does not know
+    replace_peers           the peers that the request does not name are removed; of those that it names, only
+                            Name, Transport and AllowedMACs stay, which wg does not know
     an allowed IP           is taken from the peer that had exactly this prefix; on a TAP device it is refused
     an endpoint             a peer that this end calls is called there instead. Any other is asked there, gives up after
                             90 s without an answer, and may move, as with WireGuard
