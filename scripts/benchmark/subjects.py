@@ -6,8 +6,8 @@ programs run as their manuals recommend, with their own MTU and without compress
 neither vpntun nor WireGuard.
 
 A subject with "tap" or "switch" in its name carries Ethernet frames between two TAP devices with the addresses above,
-without a bridge. The device of vpntun, OpenVPN and tinc keeps the MTU 1500 of an Ethernet; OpenVPN and tinc lower the
-MSS of TCP inside so that a full frame fits into one datagram, and vpntun lets a full frame take two.
+without a bridge. The device of vpntun, OpenVPN and tinc keeps the MTU 1500 of an Ethernet, and all three lower the MSS
+of TCP inside so that a full frame of a connection fits into one datagram.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wire.packets import ACK, CWR, FIN, LEADS, PSH, framed, tcp, tcp_superpacket, udp
+from tests.wire.packets import ACK, CWR, FIN, LEADS, PSH, SYN, framed, tcp, tcp_superpacket, udp
 from vpntun.errors import BadPacket
 from vpntun.wire.ip import destination_of, length_of, source_of
 from vpntun.wire.likeness import MOST_KINDS, Likeness, LikenessCache, likeness_of
@@ -87,6 +87,17 @@ def test_of_a_frames_superpacket_only_superpackets_are_alike_up_to_the_longest(v
     headers = 18 + (20 if version == 4 else 40) + 32
     for size, is_alike in ((1348, False), (1349, True), (9000 - headers, True), (9001 - headers, False)):
         assert found.covers(memoryview(framed(tcp_superpacket(version, bytes(size)), 18))) is is_alike
+
+
+@versions
+@pytest.mark.parametrize("lead", [0, *LEADS])
+def test_no_packet_is_like_a_syn(version: int, lead: int) -> None:
+    syn, other = (framed(tcp(version, b"", flags=flags), lead) for flags in (SYN | ACK, ACK))
+    found = likeness_of(other, lead=lead)
+    assert found is not None
+    assert found.covers(memoryview(other))
+    assert not found.covers(memoryview(syn))
+    assert likeness_of(syn, lead=lead) is None
 
 
 def test_a_fragment_is_not_alike() -> None:

@@ -4,7 +4,8 @@ Two packets are alike if their first bytes agree in the IP version, the addresse
 header and the payload begin: header lengths, no fragment, protocol TCP, CWR. If each has the length that its IP header
 says, and a whole TCP header, then `source_of`, `destination_of` and `shape_of` return the same for both. The packets of
 one direction between two hosts are alike, whatever their ports. Frames of a TAP device must agree in all bytes before
-the IP header as well: addresses, VLAN tags and EtherType.
+the IP header as well: addresses, VLAN tags and EtherType. No packet is like a SYN, whose options may have to be changed
+(wire/ethernet/mss.py).
 
 `LikenessCache` keeps a conclusion about packets of a kind, for the last likeness in which one of this kind came. It
 must be emptied whenever the conclusion may change.
@@ -18,6 +19,7 @@ from typing import Generic, NamedTuple, TypeVar
 from vpntun.wire.checksum import TCP
 from vpntun.wire.ip import IPV4_HEADER_SIZE, IPV6_HEADER_SIZE
 from vpntun.wire.message import Buffer
+from vpntun.wire.transport_header import CWR, SYN, TCP_FLAGS
 from vpntun.wire.vnet import MOST_TCP_SEGMENTS
 
 MOST_KINDS = 64
@@ -78,7 +80,7 @@ def likeness_of(packet: Buffer, segment: int = 0, longest: int = LARGEST_PACKET,
 
     `longest`: bytes that those like it may have, those before the IP header included. `segment`: bytes of a
     superpacket's segments; those like it are superpackets too. None unless the packet is TCP without extension headers,
-    and for small segments.
+    for a SYN, and for small segments.
     """
     before: Buffer = b""
     if lead:
@@ -96,9 +98,9 @@ def likeness_of(packet: Buffer, segment: int = 0, longest: int = LARGEST_PACKET,
         mask[0], mask[6] = 0xF0, 0xFF
         mask[8:IPV6_HEADER_SIZE] = b"\xff" * 32
         protocol, length_at, uncounted = packet[6], 4, IPV6_HEADER_SIZE
-    if protocol != TCP or 0 < segment < SMALLEST_SEGMENT:
+    if protocol != TCP or 0 < segment < SMALLEST_SEGMENT or packet[start + TCP_FLAGS] & SYN:
         return None
-    mask[start + 12 : start + 14] = b"\xf0\x80"
+    mask[start + 12], mask[start + TCP_FLAGS] = 0xF0, CWR | SYN
     size = len(mask)
     shift = (size - length_at - 2) * 8
     common = int.from_bytes(packet[:size], "big") & int.from_bytes(mask, "big")

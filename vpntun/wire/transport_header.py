@@ -18,7 +18,8 @@ from vpntun.errors import BadPacket
 from vpntun.wire.checksum import TCP, UDP
 from vpntun.wire.message import Buffer
 
-TCP_CHECKSUM = 16
+TCP_FLAGS, TCP_CHECKSUM = 13, 16
+SYN, CWR = 0x02, 0x80
 TCP_HEADER_SIZE, UDP_HEADER_SIZE = 20, 8
 
 MOST_EXTENSIONS = 4

@@ -30,7 +30,7 @@ from vpntun.errors import BadPacket
 from vpntun.wire.checksum import TCP, UDP_CHECKSUM, finish_transport
 from vpntun.wire.ip import length_of
 from vpntun.wire.message import Buffer
-from vpntun.wire.transport_header import TCP_CHECKSUM, shape_of
+from vpntun.wire.transport_header import CWR, TCP_CHECKSUM, TCP_FLAGS, shape_of
 
 VNET_HEADER = struct.Struct("=BBHHHH")
 VNET_HEADER_SIZE = 10
@@ -48,8 +48,6 @@ SEGMENT_SIZE = 0x3FFF
 
 SMALLEST_TCP_SEGMENT = 48
 MOST_TCP_SEGMENTS, MOST_UDP_SEGMENTS = 256, 64
-
-_CWR = 0x80
 
 
 def segment_field_of(header: Buffer, packet: memoryview, lead: int = 0) -> int:
@@ -144,7 +142,7 @@ def header_for(packet: Buffer, length: int, field: int, out: bytearray | memoryv
     if not _is_taken_whole(protocol, payload, size):
         raise BadPacket("bad segment size")
     gso_type = _gso_type_of(inner, protocol)
-    if protocol == TCP and inner[start + 13] & _CWR:
+    if protocol == TCP and inner[start + TCP_FLAGS] & CWR:
         gso_type |= GSO_ECN
     VNET_HEADER.pack_into(out, 0, NEEDS_CSUM, gso_type, lead + end, size, lead + start, offset)
 

@@ -9,13 +9,15 @@ import pytest
 from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4, sealed
 from tests.datapath.switching.lan import ALL, carrying, frame, station
 from tests.machine import HandLoop
-from tests.wire.packets import payload, tcp, tcp_run, tcp_superpacket, udp, udp_run, unfinished
+from tests.wire.packets import ACK, SYN, payload, tcp, tcp_run, tcp_superpacket, udp, udp_run, unfinished
+from vpntun.config.tunnel import DEFAULT_MTU
 from vpntun.core.records.hello import MOST_UNANSWERED
 from vpntun.datapath.sending.device_reader import MOST_PACKETS_PER_TURN
 from vpntun.types import CarrierName, DeviceKind
 from vpntun.wire.record import TAKES_ALL, Hello
 
 A, B = station(1), station(2)
+MSS_1460, MSS_1346 = b"\2\4\5\xb4", b"\2\4\5\x42"
 
 
 class Pair:
@@ -208,3 +210,25 @@ def test_the_outer_packet_has_the_ecn_field_of_a_packet_without_a_vlan_tag(
 ) -> None:
     pair.alice.send(carrying(udp(4, b"hello", tos=2), A, B, *vlans))
     assert [tos & 3 for tos in pair.wire.to_right.tos] == [ecn]
+
+
+@pytest.mark.parametrize("flags", [SYN, SYN | ACK])
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_mss_of_every_syn_is_lowered_though_other_packets_have_the_same_header_but_for_the_flags(
+    pair: Pair, flags: int, begun: bool
+) -> None:
+    segment = tcp(4, b"data", options=b"\1\1\5\12" + bytes(8))
+    syn = tcp(4, b"", flags=flags, options=MSS_1460 + bytes(8))
+    expected = carrying(tcp(4, b"", flags=flags, options=MSS_1346 + bytes(8)), A, B)
+    for given, arrived in ((segment, carrying(segment, A, B)), (syn, expected), (syn, expected)):
+        frame_of = carrying(unfinished(given, 6, 20) if begun else given, A, B)
+        assert pair.send((frame_of, 0) if begun else frame_of) == [arrived]
+    assert len(carrying(tcp(4, payload(1346), options=b""), A, B)) == DEFAULT_MTU
+
+
+@pytest.mark.parametrize(("mtu", "is_lowered"), [(1400, True), (1500, True), (1501, False), (9000, False)])
+def test_who_sets_a_jumbo_mtu_gets_jumbo_segments(pair: Pair, mtu: int, is_lowered: bool) -> None:
+    pair.alice.device.mtu = mtu
+    pair.alice.engine.follow_mtu()
+    arrived = pair.send(carrying(tcp(4, b"", flags=SYN, options=MSS_1460), A, ALL))
+    assert arrived == [carrying(tcp(4, b"", flags=SYN, options=MSS_1346 if is_lowered else MSS_1460), A, ALL)]

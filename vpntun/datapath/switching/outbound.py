@@ -3,12 +3,16 @@
 The frame's source is claimed for this side. The tunnel's own packets are dropped (loopguard.py). What was found out
 about a frame with a TCP packet is kept for those that are like it, and the link for all frames with the same header. A
 frame without a segment field is as long as the device's MTU allows: the header, VLAN tags and one packet.
+
+The MSS of each TCP SYN is lowered (wire/ethernet/mss.py). A full frame of its connection then fits in one datagram of
+an ordinary line, and so does its parity. A device with an MTU over 1500 is for longer segments: there no MSS changes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
+from vpntun.config.tunnel import DEFAULT_MTU, DEFAULT_MTU_OF_TAP
 from vpntun.datapath.routing.loopguard import LoopGuard
 from vpntun.datapath.sending.bundler import Bundler
 from vpntun.datapath.sending.device_reader import DeviceReader
@@ -18,11 +22,14 @@ from vpntun.errors import BadPacket
 from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
 from vpntun.tun.base import Device
-from vpntun.wire.ethernet.frame import check_source, ip_at
+from vpntun.wire.ethernet.frame import LARGEST_HEADER, check_source, ip_at
+from vpntun.wire.ethernet.mss import lower_mss
 from vpntun.wire.ip import length_of
 from vpntun.wire.likeness import likeness_of
 from vpntun.wire.record import LARGEST_ENTRY
 from vpntun.wire.vnet import GSO_NONE, SEGMENT_SIZE, SPLIT_FIRST, segment_field_of_frame
+
+LONGEST_OF_ORDINARY_MTU = DEFAULT_MTU_OF_TAP + LARGEST_HEADER
 
 
 class FrameOutbound(DeviceReader):
@@ -47,6 +54,8 @@ class FrameOutbound(DeviceReader):
         lead = ip_at(packet)
         is_watched = bool(lead and self._guard.endpoints) and self._is_watched(packet, lead)
         field = segment_field_of_frame(header, packet, lead) if header[0] or header[1] else 0
+        if lead and switch.longest <= LONGEST_OF_ORDINARY_MTU:
+            lower_mss(packet, lead, DEFAULT_MTU, is_unfinished=field != 0)
         if len(packet) > LARGEST_ENTRY:
             if not field & SEGMENT_SIZE:
                 raise BadPacket("too large")
