@@ -10,6 +10,7 @@ import pytest
 from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4
 from tests.machine import HandLoop, logged
 from vpntun.carriers.udp import UdpCarrier
+from vpntun.core.records.pathmtu import BASE
 from vpntun.datapath.engine import takes_of
 from vpntun.link.link import Link
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
@@ -77,13 +78,13 @@ def test_nothing_leads_to_a_removed_link(two: Two) -> None:
 
 def test_a_changed_mtu_is_followed_by_records_of_all_links(two: Two) -> None:
     two.wire.shake_hands()
-    two.bob.device.mtu = 4000
-    former = two.bob.link.records.span._smallest
-    two.bob.engine.follow_mtu()
-    assert two.bob.link.records.span._smallest > former
-    two.bob.device.mtu = 1420
-    two.bob.engine.follow_mtu()
-    assert two.bob.link.records.span._smallest == former
+    records = two.bob.link.records
+    records.refused(BASE, two.bob.link.now)  # IP cuts messages from now on
+    former = two.bob.link.room_for_record()
+    for mtu, room in ((4000, 4000 + 5), (1420, former)):
+        two.bob.device.mtu = mtu
+        two.bob.engine.follow_mtu()
+        assert records.room == room
 
 
 def test_a_device_that_was_moved_away_has_the_last_mtu_known(two: Two) -> None:

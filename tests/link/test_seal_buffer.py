@@ -172,7 +172,7 @@ class Two(TwoEnds):
         records._largest_taken = LARGEST_RECORD
         records.takes = TAKES_ALL
         records.span.protection.possible = records.span.protection.active = protected
-        records.span.path(1472, 1, loop.now)
+        records.span.path(1472, loop.now)
         records.span.protection.possible = records.span.protection.active = protected
         self.wire.to_right.calls.clear()
 

@@ -29,14 +29,13 @@ class Simulation:
         queue: float = 0.05,
         jitter: float = 0.0,
         payload: int = PAYLOAD,
-        smallest: int = 1,
         seed: int = 1,
         protectable: bool = False,
     ) -> None:
         self.rate, self.loss, self.delay, self.queue, self.jitter = rate, loss, delay, queue, jitter
         self.now = 100.0
         self.payload = payload
-        self.span = Span(payload, smallest, self.now)
+        self.span = Span(payload, self.now)
         self.span.protection.possible = protectable
         self.span.estimator.delay.note_probe(2 * delay, self.now)
         self.meter = ReceiveStats()

@@ -87,7 +87,7 @@ def run(path: Path, speed: float, report_of: Callable[[Report, random.Random], R
     """
     rng = random.Random(7)
     now = at = 0.0
-    span = Span(1472, 2, now)
+    span = Span(1472, now)
     span.new_session(now)
     span.protection.possible = True
     counter, opened, seen = -1, 0, 0

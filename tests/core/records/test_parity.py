@@ -298,6 +298,6 @@ def test_a_parity_follows_a_group_while_protection_is_active_and_in_the_session_
 def test_a_record_and_its_parity_fit_the_same_datagram(met: Met) -> None:
     records = met.left.records
     records.span.protection.possible = records.span.protection.active = True
-    records.span.path(records.payload, 1, met.now)
+    records.span.path(records.payload, met.now)
     record = bytes(room_of(records, met.left.session, met.now))
     assert len(parity_of([record, record]).pack()) + DATA_OVERHEAD <= records.payload

@@ -14,7 +14,7 @@ from vpntun.core.events import HandshakeWanted, PathVerified, SendRecord
 from vpntun.core.records.hello import MOST_UNANSWERED
 from vpntun.core.records.pathmtu import BASE
 from vpntun.core.records.protocol import RecordProtocol
-from vpntun.core.records.span import MOST
+from vpntun.core.records.span import LARGEST_SEND, LEAST_OF_STREAM, MOST
 from vpntun.errors import BadPacket
 from vpntun.types import NEVER
 from vpntun.wire.burst import datagrams_for
@@ -130,9 +130,9 @@ def test_a_rekey_inherits_what_the_peer_takes_for_one_second(met: Two) -> None:
     met.confirm(2)
     records, session = met.left.records, met.left.session
     assert not records.awaits_hello(session, met.now)
-    assert room_of(records, session, met.now) > 1500
+    assert room_of(records, session, met.now) > 1000
     met.now += 0.99
-    assert room_of(records, session, met.now) > 1500
+    assert room_of(records, session, met.now) > 1000
     met.now += 0.02
     assert records.awaits_hello(session, met.now)
     assert room_of(records, session, met.now) == 0
@@ -156,9 +156,39 @@ def test_a_peer_whose_largest_record_holds_no_packet_takes_none() -> None:
 
 
 def test_a_record_is_no_longer_than_the_peer_takes(met: Two) -> None:
-    hello = Hello(True, TAKES, 2000).pack()
-    met.left.records.received(met.left.session, memoryview(hello), UDP, met.now)
-    assert room_of(met.left.records, met.left.session, met.now) == 2000
+    for largest in (2000, 1800):
+        hello = Hello(True, TAKES, largest).pack()
+        met.left.records.received(met.left.session, memoryview(hello), UDP, met.now)
+        room = room_of(met.left.records, met.left.session, met.now)
+        assert room == min(largest, met.left.records.payload - DATA_OVERHEAD)
+        assert met.left.records.room_for(1900) == largest
+
+
+@pytest.mark.parametrize("path", [1232, 1472, 8972])
+def test_a_packet_that_fits_in_no_record_of_one_datagram_gets_as_many_as_it_needs(met: Two, path: int) -> None:
+    met.refuses_above = path
+    met.packets(met.left)
+    met.run(60)
+    records = met.left.records
+    single = room_of(records, met.left.session, met.now)
+    assert single == records.payload - DATA_OVERHEAD
+    for size in (20, single, single + 1, 2 * single, 2 * single + 20, 20_000, 60_000):
+        datagrams = datagrams_for(size + DATA_OVERHEAD, records.payload)
+        room = records.room_for(size)
+        assert room >= size
+        assert datagrams_for(room + DATA_OVERHEAD, records.payload) == datagrams
+        assert datagrams_for(room + 1 + DATA_OVERHEAD, records.payload) == datagrams + 1
+    assert records.room_for(LARGEST_SEND) < LARGEST_SEND
+
+
+def test_over_a_stream_a_packet_gets_the_room_that_it_needs_however_slow_the_path(met: Two) -> None:
+    records = met.left.records
+    records.moved(TCP, met.now, ipv6=False)
+    room_of(records, met.left.session, met.now)
+    records.span.largest_record = LEAST_OF_STREAM
+    assert records.room == records.room_for(100) == LEAST_OF_STREAM
+    assert records.room_for(9019) == 9019
+    assert records.room_for(LARGEST_RECORD + 1) == LARGEST_RECORD
 
 
 def test_a_peer_without_bursts_gets_each_record_whole_be_it_longer_than_the_path() -> None:

@@ -27,21 +27,15 @@ def long_records(simulation: Simulation | None = None) -> Simulation:
 
 
 def test_it_begins_with_a_datagram_a_record_and_the_record_fills_it() -> None:
-    span = Span(PAYLOAD, 1, 0.0)
+    span = Span(PAYLOAD, 0.0)
     assert span.span == 1
     assert span.largest_record + DATA_OVERHEAD == PAYLOAD
 
 
-def test_a_packet_that_needs_two_datagrams_gets_them() -> None:
-    span = Span(PAYLOAD, 2, 0.0)
-    assert span.span == 2
-    assert datagrams_for(span.largest_record + DATA_OVERHEAD, PAYLOAD) == 2
-
-
 def test_a_record_leaves_room_for_its_parity_where_records_are_protected() -> None:
-    span = Span(PAYLOAD, 1, 0.0)
+    span = Span(PAYLOAD, 0.0)
     span.protection.possible = True
-    span.path(PAYLOAD, 1, 1.0)
+    span.path(PAYLOAD, 1.0)
     assert span.largest_record == SINGLE - PARITY_SIZE
 
 
@@ -227,11 +221,10 @@ def blocked(simulation: Simulation) -> Simulation:
     return simulation
 
 
-@pytest.mark.parametrize("smallest", [1, 2])
-def test_a_middlebox_that_drops_bursts_leaves_the_smallest(smallest: int) -> None:
-    simulation = blocked(long_records(Simulation(smallest=smallest)))
+def test_a_middlebox_that_drops_bursts_leaves_single_records() -> None:
+    simulation = blocked(long_records())
     assert not simulation.span.black_hole.passes
-    assert simulation.span.span == smallest
+    assert simulation.span.span == 1
 
 
 def test_records_are_not_long_at_once_when_a_middlebox_lets_bursts_pass_again() -> None:
@@ -243,7 +236,7 @@ def test_records_are_not_long_at_once_when_a_middlebox_lets_bursts_pass_again() 
 
 
 def test_bursts_that_arrive_go_on_though_their_reports_take_longer_than_a_second() -> None:
-    simulation = Simulation(smallest=2, delay=0.6)
+    simulation = Simulation(delay=0.6)
     passing = 0
     for _ in range(200):
         simulation.payload = PAYLOAD if simulation.span.black_hole.passes else 65_507  # blocked: IP cuts, and not we
@@ -267,7 +260,7 @@ def test_a_black_hole_is_seen_and_not_taken_for_loss() -> None:
     assert simulation.span.black_hole.is_seen(simulation.now)
     assert simulation.span.black_hole.passes
     simulation.payload = 1200
-    simulation.span.path(1200, 1, simulation.now)
+    simulation.span.path(1200, simulation.now)
     assert not simulation.span.black_hole.is_seen(simulation.now)
     simulation.run(0.5, 80 * MBIT)
     assert not simulation.span.black_hole.is_seen(simulation.now)
@@ -316,10 +309,10 @@ def test_probes_that_are_lost_are_not_losses() -> None:
 
 
 def test_where_the_path_delays_a_record_takes_three_milliseconds_of_its_rate() -> None:
-    simulation = Simulation(8 * MBIT, queue=0.2, smallest=2)
+    simulation = Simulation(3 * MBIT, queue=0.2)
     simulation.run(0.2, 1 * MBIT)
-    simulation.run(3.0, 8.4 * MBIT)
-    assert simulation.span.largest_record == 2 * (PAYLOAD - 16) - 16, "but for what one packet needs"
+    simulation.run(3.0, 3.2 * MBIT)
+    assert simulation.span.largest_record == SINGLE, "but never less than a datagram holds"
     simulation = Simulation(100 * MBIT, queue=0.2)
     simulation.run(1.0, 20 * MBIT, saturated=True)
     assert simulation.span.span == MOST
@@ -359,11 +352,11 @@ def test_little_traffic_on_a_fast_path_does_not_shorten_records() -> None:
 
 
 def test_a_stream_takes_the_longest_records_there_are() -> None:
-    span = Span(0, 1, 0.0)
+    span = Span(0, 0.0)
     assert span.largest_record == LARGEST_RECORD
-    span.path(PAYLOAD, 1, 0.0)
+    span.path(PAYLOAD, 0.0)
     assert span.largest_record == SINGLE
-    span.path(0, 1, 0.0)
+    span.path(0, 0.0)
     assert span.largest_record == LARGEST_RECORD
 
 
@@ -396,13 +389,13 @@ numbers = st.one_of(st.integers(0, 300), st.integers(0, 2**64 - 1))
             st.tuples(st.just("send"), st.integers(1, 3), st.integers(1, 44), st.integers(0, 65535)),
             st.tuples(st.just("singles"), st.integers(1, 3), st.integers(1, 64), st.integers(64, 65535)),
             st.tuples(st.just("wait"), st.integers(0, 3), st.just(0), st.just(0)),
-            st.tuples(st.just("path"), st.sampled_from([0, 1200, 1472, 8972]), st.integers(1, 3), st.just(0)),
+            st.tuples(st.just("path"), st.sampled_from([0, 1200, 1472, 8972]), st.just(0), st.just(0)),
         )
     )
 )
 def test_a_hostile_peers_reports_never_lead_beyond_the_bounds(steps: list[tuple[str, int, int, int]]) -> None:
-    now, counter, smallest = 0.0, 0, 2
-    span = Span(PAYLOAD, smallest, now)
+    now, counter = 0.0, 0
+    span = Span(PAYLOAD, now)
     for what, one, two, three in steps:
         now += 0.06
         if what == "report":
@@ -418,7 +411,6 @@ def test_a_hostile_peers_reports_never_lead_beyond_the_bounds(steps: list[tuple[
             now += one
             span.handle_deadline(now)
         else:
-            smallest = two
-            span.path(one, two, now)
-        assert smallest <= span.span <= max(MOST, smallest)
+            span.path(one, now)
+        assert 1 <= span.span <= MOST
         assert 1000 <= span.largest_record <= LARGEST_RECORD

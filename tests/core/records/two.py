@@ -24,6 +24,8 @@ TAKES = TAKES_BURSTS | TAKES_TSO4
 UDP = FakeEndpoint("udp")
 TCP = FakeEndpoint("tcp", "tcp")
 START = 1000.0
+LONGEST_PACKET = 1425
+"""Bytes of a record with one packet of 1,420 bytes."""
 
 
 def new_session(number: int, now: float) -> Session:
@@ -113,11 +115,14 @@ class Two:
             self._under_way.append((self.now + self.latency, other, record, to, counter, datagrams, number))
 
     def packets(self, end: End, datagrams: int | None = None, size: int = 4000) -> bool:
-        """A record with packets; False if it has to wait. `datagrams`: as many as the path asks for, unless given."""
+        """A record with packets of up to 1,420 bytes; False if it has to wait.
+
+        `datagrams`: as many as the path asks for, unless given.
+        """
         records = end.records
         if records.awaits_hello(end.session, self.now):
             return False
-        room = room_of(records, end.session, self.now)
+        room = room_of(records, end.session, self.now) and records.room_for(min(size, LONGEST_PACKET))
         length = min(size, room) + DATA_OVERHEAD if room else 1420
         if datagrams is None:
             datagrams = datagrams_for(length, records.payload)

@@ -28,6 +28,7 @@ from tests.wire.packets import (
 )
 from vpntun.tun.device import TCP_OFFLOADS, UDP_OFFLOADS
 from vpntun.types import CarrierName
+from vpntun.wire.burst import datagrams_for
 from vpntun.wire.message import DATA_OVERHEAD
 from vpntun.wire.vnet import NO_OFFLOAD
 
@@ -108,14 +109,15 @@ def test_over_tcp_a_superpacket_is_sent_whole_in_one_message(loop: HandLoop) -> 
 
 
 def test_over_udp_a_superpacket_that_does_not_fit_is_split_evenly_at_multiples_of_its_segments(over_udp: Two) -> None:
-    room = over_udp.alice.link.room_for_record()
+    assert over_udp.alice.link.room_for_record() > 0
+    room = over_udp.alice.link.records.room_for(5 + 52 + 1448)
     over_udp.alice.send((tcp_superpacket(4, payload(1448 * 20)), 1448))
     over_udp.wire.run()
     lengths = [len(packet) - 52 for packet in over_udp.bob.device.packets]
     assert all(length % 1448 == 0 for length in lengths)
     assert max(lengths) - min(lengths) <= 1448 * 2
     assert len(lengths) == -(-20 // ((room - 5 - 52) // 1448))
-    assert all(len(call) <= over_udp.alice.link.records.span.span for call in over_udp.wire.to_right.calls)
+    assert all(len(call) <= datagrams_for(room + DATA_OVERHEAD, 1200) for call in over_udp.wire.to_right.calls)
     assert {len(datagram) for call in over_udp.wire.to_right.calls for datagram in call[:-1]} == {1200}
 
 
@@ -123,7 +125,8 @@ def test_packets_that_are_read_together_are_sent_in_as_few_records_as_possible(m
     packets = [ipv4("10.0.0.1", "10.0.0.2", payload(size)) for size in range(20, 60)]
     room = met.alice.link.room_for_record()
     met.alice.send(*packets)
-    assert len(met.wire.to_right.calls) == -(-sum(len(packet) + 4 for packet in packets) // (room - 80))
+    records = sum(map(len, met.wire.to_right.calls))
+    assert records == -(-sum(len(packet) + 4 for packet in packets) // (room - 80))
     met.wire.run()
     assert met.bob.device.packets == packets
 
@@ -367,7 +370,24 @@ def test_random_flows_arrive_as_single_packets_in_order(
 def test_a_message_is_never_longer_than_the_allowed_record(over_udp: Two) -> None:
     records = over_udp.alice.link.records
     assert over_udp.alice.link.room_for_record() > 0
-    room = records.room
+    room = records.room_for(5 + 52 + 1448)
     over_udp.alice.send(*[(tcp_superpacket(4, payload(size)), 1448) for size in (4000, 8000, 16000, 1448, 60000)])
     for call in over_udp.wire.to_right.calls:
         assert sum(map(len, call)) - 16 * (len(call) - 1) <= room + DATA_OVERHEAD
+
+
+def test_packets_that_need_two_datagrams_fill_those_and_keep_no_other_record_from_its_parity(over_udp: Two) -> None:
+    link = over_udp.alice.link
+    assert link.room_for_record() > 0
+    protection = link.records.span.protection
+    protection.wanted = protection.possible = True
+    link.records.span._follow(link.now)
+    link.act([])  # as after the REPORT that said so
+    large, small = tcp(4, payload(1116)), tcp(4, payload(1000))
+    over_udp.alice.send(*[large] * 4, *[small] * 2 * protection.group)
+    datagrams = over_udp.wire.to_right.take()
+    singles = [datagram for datagram in datagrams if not datagram[2]]
+    assert len(datagrams) == 4 + len(singles) == 4 + 2 * (protection.group + 1)
+    over_udp.bob.take_together([each for each in datagrams if each is not singles[-3]], over_udp.wire.to_left)
+    assert sorted(over_udp.bob.device.arrived) == sorted([large] * 4 + [small] * 2 * protection.group)
+    assert over_udp.bob.link.records.restored == 1

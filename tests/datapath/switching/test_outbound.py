@@ -232,3 +232,19 @@ def test_who_sets_a_jumbo_mtu_gets_jumbo_segments(pair: Pair, mtu: int, is_lower
     pair.alice.engine.follow_mtu()
     arrived = pair.send(carrying(tcp(4, b"", flags=SYN, options=MSS_1460), A, ALL))
     assert arrived == [carrying(tcp(4, b"", flags=SYN, options=MSS_1346 if is_lowered else MSS_1460), A, ALL)]
+
+
+def test_on_a_path_of_1500_bytes_connections_need_one_datagram_a_frame_and_a_full_frame_gets_two(pair: Pair) -> None:
+    records = pair.alice.link.records
+    records._path.payload = 1452
+    for given, datagrams in (
+        (carrying(tcp(4, payload(1346), options=b""), A, B), 1),
+        (carrying(udp(4, payload(1472)), A, B, 7, 8), 2),
+        (carrying(tcp(6, b""), A, B), 1),
+    ):
+        session = pair.alice.link.peer.keys.current
+        assert session is not None
+        records.refresh(session, pair.loop.now)
+        pair.wire.to_right.calls.clear()
+        assert pair.send(given) == [given]
+        assert [len(call) for call in pair.wire.to_right.calls] == [datagrams]

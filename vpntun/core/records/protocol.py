@@ -39,6 +39,7 @@ from vpntun.wire.record import (
     ENTRY_SIZE,
     FRAMES,
     HELLO,
+    LARGEST_RECORD,
     PARITY_SIZE,
     PROBE,
     REPORT,
@@ -108,7 +109,7 @@ class RecordProtocol:
         self.payload = self._path.payload
         self.dont_fragment = False
         self._is_cut = True  # whether this end cuts long records, rather than IP
-        self.span = Span(self.payload, self._smallest_span(), now)
+        self.span = Span(self.payload, now)
         self._prober = PathProber(self._path, self.span)
         self.verification: Verification = self._prober.verification
 
@@ -234,6 +235,19 @@ class RecordProtocol:
             room, taken = self.span.largest_record, self._largest_taken
             return room if room < taken else taken
         return min(max(self._mtu + OVERHEAD, self._path.payload) - DATA_OVERHEAD, self._largest_taken)
+
+    def room_for(self, size: int) -> int:
+        """Bytes of plaintext that a record may have whose first packet ends at byte `size`; less if it takes none.
+
+        That is `room`, if the packet fits there. Otherwise it is what the datagrams hold that the packet needs.
+        """
+        room = self.room
+        if self._is_stream:
+            room = max(room, min(size, LARGEST_RECORD))
+        elif size > room and self._is_cut:
+            count, payload = datagrams_for(size + DATA_OVERHEAD, self.payload), self.payload
+            room = min(count * payload, LARGEST_SEND) - count * HEADER_SIZE - TAG_SIZE
+        return min(room, self._largest_taken)
 
     def path_rate(self, now: float) -> float:
         """The rate that the path delivers, in bytes a second; 0 if the path is not known to be the limit."""
@@ -450,10 +464,6 @@ class RecordProtocol:
     def _awaits_hellos(self) -> bool:
         return self._peer_is_vpntun or (self.is_tap and not self._hellos.seems_plain)
 
-    def _smallest_span(self) -> int:
-        """Datagrams that one packet needs. A packet that needs more than one send takes is sent without a record."""
-        return min(datagrams_for(self._mtu + OVERHEAD, self.payload), max(1, LARGEST_SEND // self.payload))
-
     def _follow_path(self, now: float) -> None:
         """Adapt the cutting of records to the path and to what the peer takes."""
         bursts = self.span.black_hole.passes and (not self.takes or bool(self.takes & TAKES_BURSTS))
@@ -463,6 +473,5 @@ class RecordProtocol:
         if payload != self.payload:
             self.payload = payload
             self._parities.begin()  # a parity of records sealed for the former length might not fit the new one
-        room = self.payload - self._mtu - OVERHEAD - PARITY_SIZE
-        protectable = self._is_cut and room >= 0 and self.payload - DATA_OVERHEAD <= LARGEST_KEPT
-        self.span.path(0 if self._is_stream else self.payload, self._smallest_span(), now, protectable=protectable)
+        protectable = self._is_cut and self.payload - DATA_OVERHEAD <= LARGEST_KEPT
+        self.span.path(0 if self._is_stream else self.payload, now, protectable=protectable)

@@ -3,7 +3,8 @@
 A long record makes a fast path fast. But one lost datagram loses its whole record, and a long burst strains a slow
 path's queue.
 
-    single       one datagram, or as many as one packet needs (`smallest`): while the path limits the link
+    single       one datagram: while the path limits the link. A packet that does not fit in one gets a record of its
+                 own, in as many as it needs (`RecordProtocol.room_for`)
     long         45 datagrams, or as many as one send takes (65,469 bytes). This begins once this program limits the
                  link rather than the path (bottleneck.py) and no more than 0.05% of the datagrams are lost, for three
                  REPORTs in a row, or for one if records were long for twenty before, or PROBEs come back within 5 ms.
@@ -17,7 +18,7 @@ path's queue.
                  they would take time that packets need
     at most      0.01 / p datagrams, protected 0.16 / p. p is the smoothed loss of single datagrams, each sample over at
                  least 2,000 of them
-    smallest     while bursts don't get through (black_hole.py)
+    single too   while bursts don't get through (black_hole.py)
     never        longer than one UDP_SEGMENT send (65,469 bytes), nor than 3 ms of the delivered rate while the path
                  delays packets
 
@@ -33,7 +34,7 @@ Calls by the record protocol:
     a padded PROBE       span.probed(counter), since it will probably be lost
     REPORT               span.reported(report, session.send_counter, now), if it came in the session used for sealing
     new session          span.new_session(now)
-    path MTU, carrier    span.path(payload, smallest, now)
+    path MTU, carrier    span.path(payload, now)
     endpoint moved       span.moved(now)
 
 Sizes are bytes, times seconds of the caller's clock. Source: the design, "Records between two vpntuns" (Span).
@@ -88,9 +89,9 @@ class Span:
     last_report       what the last REPORT of this session showed; `highest` is -1 if there was none
     """
 
-    def __init__(self, payload: int, smallest: int, now: float) -> None:
-        """`payload`: bytes of UDP payload, 0 for a stream. `smallest`: datagrams that one packet needs."""
-        self.span = smallest
+    def __init__(self, payload: int, now: float) -> None:
+        """`payload`: bytes of UDP payload, 0 for a stream."""
+        self.span = 1
         self.largest_record = 0
         self.protects_bursts = False
         self.deadline = NEVER
@@ -100,8 +101,7 @@ class Span:
         self.protection = Protection()
         self.reported_sent = self.reported_lost = 0
         self._payload = payload
-        self._smallest = smallest
-        self._protectable = smallest == 1 and payload > 0
+        self._protectable = payload > 0
         self.sent_log = SentLog()
         self._probes: deque[int] = deque(maxlen=MOST_PROBES)
         # about this session
@@ -237,18 +237,17 @@ class Span:
         self._give_up_long()
         self._follow(now)
 
-    def path(self, payload: int, smallest: int, now: float, *, protectable: bool = True) -> None:
+    def path(self, payload: int, now: float, *, protectable: bool = True) -> None:
         """Adapt to the path. `payload`: bytes of UDP payload that it takes, 0 for a stream.
 
-        `smallest`: datagrams that one packet needs. `protectable`: whether a parity of any packet fits in one datagram.
+        `protectable`: whether records of that size may have PARITYs.
         """
-        self._protectable = protectable and smallest == 1 and payload > 0
+        self._protectable = protectable and payload > 0
         if payload < self._payload:
             self.black_hole.begin()
         if payload != self._payload:
             self._payload = payload
             self.estimator.length_changed(self.sent_log.next)
-        self._smallest = smallest
         self._follow(now)
 
     # Inside
@@ -282,10 +281,10 @@ class Span:
             span = protected
         else:
             span = self._most(AIM) if self._is_long and self.black_hole.passes else 1
-        self.span = max(self._smallest, span)
+        self.span = max(1, span)
         if self._payload:
             step = self._payload - HEADER_SIZE
-            least = self._smallest * step - TAG_SIZE - PARITY_SIZE * self.protection.active
+            least = step - TAG_SIZE - PARITY_SIZE * self.protection.active
             largest = min(self.span * step, LARGEST_SEND - self.span * HEADER_SIZE) - TAG_SIZE
             largest = max(least, largest) if self.span > 1 else least
         else:

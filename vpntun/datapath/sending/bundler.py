@@ -4,8 +4,8 @@
     2. A superpacket that fills a record by itself goes straight to its link (`Link.send_straight`). So does a packet
        after which no other is expected.
     3. If a packet does not fit in the rest of the record, the record is sent, and the packet begins the next one where
-       it is.
-    4. If it is a superpacket and fits in no record, it is cut so that this record and the following ones are filled.
+       it is. That takes as many datagrams as its first packet needs.
+    4. If it is a superpacket that does not fit, it is cut so that this record and the following ones are filled.
     5. If it needs an offload that the peer lacks, it is split into packets with finished checksums.
     6. If no record can be sent now, it is sent as a plain packet, or waits.
 
@@ -146,8 +146,8 @@ class Bundler:
             end = begin + size
             if self._packets and (end > self._end or self._packets == MOST_PACKETS):
                 self._send_record()
-            if not self._packets and begin - FIRST_PACKET != self._start:
-                self._begin_at(begin - FIRST_PACKET, size)
+            if not self._packets and (end > self._end or begin - FIRST_PACKET != self._start):
+                self._begin_at(begin - FIRST_PACKET, size, field)
             if end <= self._end and self._at + ENTRY_SIZE == begin:
                 if self._run.start:
                     self._run.finish()
@@ -285,6 +285,7 @@ class Bundler:
         length = len(packet)
         if not self._has_room(length):
             self._send_record()
+            self._make_room(length, field)
             if not self._has_room(length):
                 session = None if link.queue and self._aside is None else link.session_to_send_with()
                 if session is None:
@@ -306,13 +307,29 @@ class Bundler:
         self._room = room
         self._end = self._start + room if room else 0
 
-    def _begin_at(self, start: int, size: int) -> None:
+    def _room_for(self, length: int, field: int) -> int:
+        """Return how many bytes a record may have that begins with this packet: `_room`, or more if it needs more.
+
+        A superpacket needs no more, because it is cut.
+        """
+        room, link = self._room, self.link
+        if link is None or field & SEGMENT_SIZE or not 0 < room < FIRST_PACKET + length:
+            return room
+        return link.records.room_for(FIRST_PACKET + length)
+
+    def _make_room(self, length: int, field: int) -> None:
+        """Let the record, if it is empty, have the room that its first packet needs."""
+        if self._room and not self._packets:
+            self._end = self._start + self._room_for(length, field)
+
+    def _begin_at(self, start: int, size: int, field: int) -> None:
         """Begin a record at this offset if its first packet, which is already in the buffer, fits in it.
 
         The offset is limited, so that the buffer has room behind the record.
         """
-        if start <= LARGEST and FIRST_PACKET + size <= self._room:
-            self._start, self._at, self._end = start, start + BUNDLE_START, start + self._room
+        room = self._room_for(size, field)
+        if start <= LARGEST and FIRST_PACKET + size <= room:
+            self._start, self._at, self._end = start, start + BUNDLE_START, start + room
             self._buffer[start] = self._kind
 
     def _begin_again(self) -> None:
@@ -357,10 +374,11 @@ class Bundler:
         self._cuts = True
         splitter = self._splitter
         count = splitter.cut(self._set_apart(packet), field, self._lead_of(packet))
-        most = splitter.fitting(self._room - FIRST_PACKET)
+        most = splitter.fitting(self._room_for(splitter.length, 0) - FIRST_PACKET)
         first = self._add_segments(link, count) if most == 1 else 0
         worth = most // WORTH_BEGINNING
         while first < count:
+            self._make_room(splitter.length, 0)
             fit = splitter.fitting(self._end - self._at - ENTRY_SIZE) if self._packets < MOST_PACKETS else 0
             if fit < min(count - first, max(1, worth)) and self._packets:
                 self._send_record()

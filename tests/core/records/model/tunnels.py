@@ -103,10 +103,10 @@ class Tunnel(PlainTunnel):
         self.parities: list[float] = []
         self.restored = 0
         self.spans: list[tuple[float, int]] = []
-        self.span = Span(PAYLOAD, 1, clock.now)
+        self.span = Span(PAYLOAD, clock.now)
         self.span.protection.possible = True
         self.span.estimator.delay.note_probe(2 * path.delay, clock.now)  # the search for the path's MTU
-        self.span.path(PAYLOAD, 1, clock.now)
+        self.span.path(PAYLOAD, clock.now)
         self._counter = 0
         self._parity_maker = ParityMaker()
         self._slept_since = clock.now
