@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -374,6 +375,16 @@ def test_a_message_is_never_longer_than_the_allowed_record(over_udp: Two) -> Non
     over_udp.alice.send(*[(tcp_superpacket(4, payload(size)), 1448) for size in (4000, 8000, 16000, 1448, 60000)])
     for call in over_udp.wire.to_right.calls:
         assert sum(map(len, call)) - 16 * (len(call) - 1) <= room + DATA_OVERHEAD
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_packets_of_one_datagram_and_of_several_arrive_as_they_were_in_order(met: Two, seed: int) -> None:
+    rng = random.Random(seed)
+    packets = [tcp(6, payload(rng.choice((0, 500, 1060, 1090, 1120, 2300, 8900))), seq=at) for at in range(60)]
+    met.alice.send(*packets)
+    met.wire.run()
+    assert met.bob.device.arrived == packets
+    assert not met.alice.drops + met.bob.drops
 
 
 def test_packets_that_need_two_datagrams_fill_those_and_keep_no_other_record_from_its_parity(over_udp: Two) -> None:
