@@ -2,7 +2,8 @@
 
     a  tap11  ==== vpntun, over 10.0.0.1 and 10.0.0.2 ====  tap3  b
 
-The tests of a carrier share one pair, which each leaves as it was.
+The tests of a carrier share one pair, which each leaves as it was. Over TCP there are those that move most, since only
+the carrier differs.
 """
 
 from __future__ import annotations
@@ -57,13 +58,16 @@ class Pair:
             assert "Traceback" not in daemon.log, str(daemon)
 
 
-@pytest.fixture(scope="module", params=["udp", "tcp"])
+@pytest.fixture(scope="module", params=["udp"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     lab = Lab(tmp_path_factory.mktemp("taps"))
     try:
         yield Pair(lab, "--transport", request.param)
     finally:
         lab.close()
+
+
+over_both_carriers = pytest.mark.parametrize("pair", ["udp", "tcp"], indirect=True)
 
 
 def whole_ping(machine: Machine, address: str, size: int = FULL) -> None:
@@ -96,9 +100,10 @@ def test_packets_of_1500_bytes_pass_whole_over_a_path_of_1500(pair: Pair) -> Non
         whole_ping(machine, other)
 
 
+@over_both_carriers
 def test_tcp_streams_arrive_intact(pair: Pair) -> None:
-    pair.lab.transfer(30_000_000, pair.theirs)
-    pair.lab.transfer(10_000_000, pair.a.address_of(OURS, 6), source=pair.b)
+    pair.lab.transfer(10_000_000, pair.theirs)
+    pair.lab.transfer(4_000_000, pair.a.address_of(OURS, 6), source=pair.b)
 
 
 def test_datagrams_sent_many_in_a_call_arrive_intact(pair: Pair) -> None:
@@ -118,6 +123,7 @@ def start_vlan(machine: Machine, device: str, address: str) -> Daemon:
     return vlan
 
 
+@over_both_carriers
 def test_a_vlan_on_top_carries_full_packets_and_streams(pair: Pair) -> None:
     watcher = Watcher(pair.b, THEIRS, VLAN)
     vlans = [start_vlan(pair.a, OURS, "10.5.0.1"), start_vlan(pair.b, THEIRS, "10.5.0.2")]
@@ -127,8 +133,8 @@ def test_a_vlan_on_top_carries_full_packets_and_streams(pair: Pair) -> None:
     tag = VLAN.to_bytes(2, "big") + NUMBER.to_bytes(2, "big")
     assert max(map(len, seen)) == 1518
     assert {each[12:16] for each in seen} == {tag}
-    pair.lab.transfer(5_000_000, "10.5.0.2")
-    pair.lab.transfer(5_000_000, "10.5.0.1", source=pair.b)
+    pair.lab.transfer(2_000_000, "10.5.0.2")
+    pair.lab.transfer(2_000_000, "10.5.0.1", source=pair.b)
     for vlan in vlans:
         assert vlan.running, str(vlan)
         vlan.stop()
@@ -185,13 +191,14 @@ def test_full_packets_and_streams_pass_over_a_path_of_1400(pair: Pair) -> None:
         pair.lab.ping(pair.a, pair.theirs, size=FULL)
         whole_ping(pair.a, pair.theirs)
         whole_ping(pair.b, pair.ours)
-        pair.lab.transfer(5_000_000, pair.theirs)
-        pair.lab.transfer(5_000_000, pair.ours, source=pair.b)
+        pair.lab.transfer(2_000_000, pair.theirs)
+        pair.lab.transfer(2_000_000, pair.ours, source=pair.b)
     finally:
         set_mtu(1500)
     pair.carries()
 
 
+@pytest.mark.long
 def test_ends_whose_devices_differ_say_so_once_and_deliver_nothing(lab: Lab) -> None:
     server = lab.b.vpntun("-s", "-a", "-i", THEIRS, "-k", lab.key)
     server.wait_for(STARTED)
@@ -203,6 +210,8 @@ def test_ends_whose_devices_differ_say_so_once_and_deliver_nothing(lab: Lab) -> 
     lab.no_ping(lab.a, lab.b.address_of(THEIRS))
     lab.no_ping(lab.b, lab.a.address_of("tun11"))
     assert [watcher.stop() for watcher in watchers] == [[], []]
+    kinds = [machine.status(device)["peers"][0]["device"] for machine, device in ((lab.b, THEIRS), (lab.a, "tun11"))]
+    assert kinds == ["tun", "tap"]
     for daemon in (server, client):
         assert daemon.log.count("and this end a") == 1, str(daemon)
         assert daemon.running
@@ -225,6 +234,7 @@ def test_a_plain_wireguard_gets_no_frames_and_one_line_says_why(lab: Lab, keys: 
 
 
 @pytest.mark.long
+@over_both_carriers
 def test_hundreds_of_megabytes_arrive_intact(pair: Pair) -> None:
     pair.lab.transfer(300_000_000, pair.theirs)
     pair.lab.transfer(300_000_000, pair.a.address_of(OURS, 6), source=pair.b)
