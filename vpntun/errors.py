@@ -8,7 +8,7 @@ status; `vpntun.cli` maps one to the other in one place.
     2       (click's own)       usage: an option is missing, unknown or contradicts another
     3       ConfigurationError  a value that cannot work: a key, an address, a route, an MTU
     4       KeyFileError        the key file is missing, malformed or readable by others
-    5       DeviceError         the TUN device cannot be created, attached or configured, or it has disappeared
+    5       DeviceError         the device cannot be created, attached or configured, or it has disappeared
     6       PrivilegeError      a capability or a permission is missing
     7       PortInUse           another process listens on the port
     8       InterfaceInUse      another vpntun runs the interface, or another program has its socket for wg(8)
@@ -51,7 +51,7 @@ class KeyFileError(VpntunError):
 
 
 class DeviceError(VpntunError):
-    """The TUN device cannot be created, attached or configured, or it has disappeared."""
+    """The device cannot be created, attached or configured, or it has disappeared."""
 
     exit_status = 5
 

@@ -60,6 +60,14 @@ def test_before_the_start_the_device_need_not_be_in_the_bridge() -> None:
     waiting = host("eth0")
     del waiting.devices["tap3"]
     assert only(tap(is_running=False), waiting).text == "tap3 joins br0, with eth0"
+    assert only(tap(is_running=False), host("eth0")).text == "tap3 joins br0, with eth0"
+    assert only(tap(is_running=False), host("tap3", "eth0")).text == "tap3 is in br0, with eth0"
+
+
+def test_a_device_that_is_in_another_bridge_prevents_the_start() -> None:
+    finding = only(tap(is_running=False), host(bridges={"br0": (), "br1": ("tap3",)}))
+    assert (finding.verdict, finding.text) == ("failed", "tap3 is in br1, and cannot join br0")
+    assert "ip link set tap3 nomaster" in finding.remedy
 
 
 @pytest.mark.parametrize(

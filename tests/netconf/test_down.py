@@ -14,14 +14,21 @@ REMOVED = "the bridge br0 was removed, and nothing passes until it is made again
 IFF_UP = 1
 
 
-def links(device: bool | None, bridge: bool | None) -> dict[str, Link]:
-    """A host with a device and a bridge, each up, down, or (None) not there."""
+def links(device: bool | None, bridge: bool | None, master: int | None = None) -> dict[str, Link]:
+    """A host with a device and a bridge, number 2, each up, down, or (None) not there.
+
+    `master`: the number of the bridge that the device is in; None for this one, if it is there.
+    """
     states = {DEVICE: device, BRIDGE: bridge}
-    return {
+    found = {
         name: Link(number, name, IFF_UP if is_up else 0, 1500, "")
         for number, (name, is_up) in enumerate(states.items(), 1)
         if is_up is not None
     }
+    if device is not None:
+        usual = 0 if bridge is None else 2
+        found[DEVICE] = found[DEVICE]._replace(master=usual if master is None else master)
+    return found
 
 
 def said(states: Iterable[tuple[bool | None, bool | None]], bridge: str | None = BRIDGE) -> list[str]:
@@ -42,6 +49,17 @@ def test_a_bridge_that_was_taken_down_or_removed_is_reported_once_each_time() ->
 def test_a_bridge_that_was_found_down_or_is_being_made_again_is_not_reported() -> None:
     assert said([(True, False), (True, False), (True, True)]) == []
     assert said([(True, True), (True, None), (True, False), (True, True)]) == [REMOVED]
+
+
+def test_a_bridge_counts_again_once_the_device_is_in_no_other_one() -> None:
+    notices = DownNotices(DEVICE, BRIDGE)
+    with logged() as lines:
+        notices.look(links(True, True))
+        notices.look(links(True, False, master=9))
+        notices.look(links(True, None, master=9))
+        assert lines == []
+        notices.look(links(True, None, master=0))
+        assert lines == [REMOVED]
 
 
 def test_a_device_that_was_taken_down_is_reported_and_one_that_has_gone_is_not() -> None:

@@ -66,7 +66,7 @@ class Engine:
     switch      switch of a TAP device; None on a TUN device
     takes       what this end can receive, a sum of record.TAKES_*: the offloads of its device among them
     answers     what answers the requests of peers
-    mirror         shows packets to those who capture them
+    mirror      shows packets to those who capture them
 
     `identity`: None while this end has no private key; `node.identity` is set later. `network`: this host's routes for
     the packets that the engine sends. `own_addresses`: this machine's addresses, if the engine relays between peers.
@@ -161,7 +161,7 @@ class Engine:
 
     @property
     def longest_packet(self) -> int:
-        """Bytes of the longest packet or frame of the device that is no superpacket."""
+        """Bytes of the longest packet or frame of the device, superpackets aside."""
         return self.mtu + (LARGEST_HEADER if self.is_tap else 0)
 
     def device_changed(self) -> None:

@@ -33,7 +33,7 @@ def examine_bridge(subject: Subject, host: Host) -> Iterator[Finding]:
     yield from problems
     if not problems:
         among = f", with {', '.join(port.name for port in ports)}" if ports else ", which has no other port"
-        yield ok("bridge", f"{subject.interface} {'is in' if own is not None else 'joins'} {bridge.name}{among}")
+        yield ok("bridge", f"{subject.interface} {'is in' if joined == bridge else 'joins'} {bridge.name}{among}")
 
 
 def _wrong(subject: Subject, named: Link | None, joined: Link | None) -> Iterator[Finding]:
@@ -62,6 +62,12 @@ def _wrong(subject: Subject, named: Link | None, joined: Link | None) -> Iterato
             "bridge",
             f"{subject.interface} is not in the bridge {name}{where}",
             f"'ip link set {subject.interface} master {name}', or restart the tunnel",
+        )
+    elif joined not in (None, named):
+        yield failed(
+            "bridge",
+            f"{subject.interface} is in {joined.name}, and cannot join {name}",
+            f"'ip link set {subject.interface} nomaster', or name {joined.name} by Bridge",
         )
 
 

@@ -21,8 +21,9 @@ class _State(Enum):
 class DownNotices:
     """The notices about one device, and about its bridge if it has one.
 
-    The first look tells how they were found, which is no news. A bridge that was removed and made again is not reported
-    for being down: it is down until its maker brings it up.
+    The first look tells how they were found, which is not reported. Nor is a bridge that was removed and made again: it
+    is down until its maker brings it up. While the device is in another bridge, or its own has another name, that one
+    does not count.
     """
 
     def __init__(self, device: str, bridge: str | None) -> None:
@@ -40,7 +41,7 @@ class DownNotices:
                 "and routes",
                 self._device,
             )
-        if self._bridge is not None:
+        if self._bridge is not None and not _is_elsewhere(links.get(self._device), links.get(self._bridge)):
             former, self._of_bridge = self._of_bridge, _state(links.get(self._bridge))
             self._notice_bridge(former, self._of_bridge, self._bridge)
 
@@ -49,6 +50,11 @@ class DownNotices:
             notice("the bridge was taken down, and nothing passes: 'ip link set %s up' brings it up", bridge)
         elif former in (_State.UP, _State.DOWN) and now is _State.GONE:
             notice("the bridge %s was removed, and nothing passes until it is made again", bridge)
+
+
+def _is_elsewhere(device: Link | None, bridge: Link | None) -> bool:
+    """Whether the device is in another bridge than its own."""
+    return device is not None and device.master not in (0, bridge.number if bridge is not None else 0)
 
 
 def _state(link: Link | None) -> _State:

@@ -107,7 +107,7 @@ def check_kind(name: str, kind: DeviceKind) -> None:
     if found is None:
         raise DeviceError(f"{name} is neither a TUN nor a TAP device: choose another name")
     if found != kind:
-        remedy = "give -a" if found == "tap" else "leave out -a"
+        remedy = "give -a (Device = tap)" if found == "tap" else "leave out -a (Device = tap)"
         raise DeviceError(
             f"{name} is a {found.upper()} device, and this tunnel needs a {kind.upper()} device: choose another name, "
             f"or {remedy}"

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4
+from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4, sealed
 from tests.datapath.switching.lan import ALL, carrying, frame, station
 from tests.machine import HandLoop
 from tests.wire.packets import payload, tcp, tcp_run, tcp_superpacket, udp, udp_run, unfinished
 from vpntun.core.records.hello import MOST_UNANSWERED
 from vpntun.datapath.sending.device_reader import MOST_PACKETS_PER_TURN
 from vpntun.types import CarrierName, DeviceKind
+from vpntun.wire.record import TAKES_ALL, Hello
 
 A, B = station(1), station(2)
 
@@ -141,6 +142,16 @@ def test_devices_that_differ_exchange_nothing_and_both_ends_say_so(
     assert len(lines) == 2
     assert sum("has a TUN device, and this end a TAP device" in line for line in lines) == 1
     pair.close()
+
+
+def test_a_peer_that_comes_back_with_another_kind_of_device_gets_nothing_until_it_has_a_tap_again(pair: Pair) -> None:
+    given = frame(A, ALL)
+    assert pair.send(given) == [given]
+    for is_tap in (False, True):
+        hello = Hello(seen_yours=True, takes=TAKES_ALL, is_tap=is_tap)
+        pair.alice.take(sealed(pair.bob.link, hello.pack()), pair.wire.to_right)
+        assert pair.send(given) == ([given] if is_tap else [])
+    assert pair.alice.drops == {"other kind of device": 1}
 
 
 def test_a_plain_wireguard_gets_no_frames_and_one_line_says_so(

@@ -49,7 +49,7 @@ class Switch:
     """Switch of one device, and the forwarder of its delivery.
 
     table     MAC addresses of all ports
-    longest   bytes of the longest frame that is no superpacket
+    longest   bytes of the longest frame, superpackets aside
     discard   drops the frames that were forwarded and not sent yet, after an error has interrupted this
 
     `links`: those of the engine, by peer.
