@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.netns.lab import Daemon, Lab, Machine, until
+from tests.wire.packets import LOCAL_EXPERIMENT
+from tests.wire.packets import frame as frame  # exported: most tests that import this file make some
 
 OURS, THEIRS = "tap11", "tap3"
-LOCAL_EXPERIMENT = 0x88B5
-"""The EtherType of the frames that tests make. IEEE 802 gives it away for that; no kernel answers it."""
 EVERYBODY = b"\xff" * 6
 
 
@@ -43,11 +43,6 @@ def link_local(machine: Machine, device: str) -> str:
 
     assert until(look, 5), f"{device} in {machine.name} has no link-local address"
     return found[0]
-
-
-def frame(destination: bytes, source: bytes, payload: bytes = b"", kind: int = LOCAL_EXPERIMENT) -> bytes:
-    """An Ethernet frame; `kind` is its EtherType, or its length as of IEEE 802.3."""
-    return destination + source + kind.to_bytes(2, "big") + payload
 
 
 def send(machine: Machine, device: str, *frames: bytes) -> None:
