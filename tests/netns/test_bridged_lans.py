@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ case $1 in
     bound) ip address add "$ip/$mask" dev "$interface" && echo "leased $ip of $serverid via $router" ;;
 esac
 """
+LIMIT = 4000
+"""Frames for all that a switch lets pass a second from each side, and at once."""
 PATIENCE = 15 + 5
 """Seconds after which a host is believed that was elsewhere before (core/mac_table.py), and some for the machine. The
 kernel's bridges take a few, too."""
@@ -111,18 +114,39 @@ def test_stp_cuts_a_loop_and_the_tunnel_takes_over_when_the_other_path_is_gone(l
         all_pass()
 
 
-def test_without_stp_the_log_names_frames_that_came_back_and_the_lans_recover_once_the_loop_is_cut(lans: Lans) -> None:
-    gateways = ((lans.client, lans.a, OURS), (lans.server, lans.b, THEIRS))
-    named = re.compile(
-        "a frame of [0-9a-f:]{17}, which is at (the peer, came from this side|this side, came from the peer)"
-    )
+def send_in_circles(lans: Lans, count: int) -> None:
+    """Send this many frames for all into the loop, and wait until the log of a gateway names one that came back."""
+    named = re.compile("a frame of [0-9a-f:]{17}, which is at (the peer, came from this side|this side, came from)")
+    source = mac(lans.c, "veth0")
+    send(lans.c, "veth0", *(frame(EVERYBODY, source, bytes([number])) for number in range(count)))
+    assert until(lambda: any(named.search(each.log) for each in (lans.client, lans.server)), 10), lans.lab.logs()
+
+
+def test_without_stp_frames_that_come_back_are_named_and_the_lans_recover_once_the_loop_is_cut(lans: Lans) -> None:
     with lans.loop():
-        send(lans.c, "veth0", *(frame(EVERYBODY, mac(lans.c, "veth0"), bytes([each])) for each in range(20)))
-        assert until(lambda: any(named.search(daemon.log) for daemon, _, _ in gateways), 10), lans.lab.logs()
-    ends = [gateway.status(device) for _, gateway, device in gateways]
-    drops = [each["drops"] for end in ends for each in (end, *end["peers"])]
-    assert any(each.get("frame came back") for each in drops), drops
-    for daemon, _, _ in gateways:
+        send_in_circles(lans, 20)
+    told = [lans.a.status(OURS), lans.b.status(THEIRS)]
+    assert any("frame came back" in drops for each in told for drops in (each["drops"], each["peers"][0]["drops"])), (
+        told
+    )
+    for daemon in (lans.client, lans.server):
         assert daemon.running
         assert len(daemon.log) < 10_000, str(daemon)
+    lans.lab.ping(lans.c, lans.e.four, within=PATIENCE)
+
+
+def received(machine: Machine) -> int:
+    return int(machine.run("cat", "/sys/class/net/veth0/statistics/rx_packets").stdout)
+
+
+@pytest.mark.long
+def test_without_stp_the_storm_of_a_loop_is_bounded(lans: Lans) -> None:
+    before = received(lans.e)
+    with lans.loop():
+        send_in_circles(lans, 200)
+        assert until(lambda: received(lans.e) - before > 2 * LIMIT, 10), "no storm"
+        started, before = time.monotonic(), received(lans.e)
+        time.sleep(1)
+        passed, spent = received(lans.e) - before, time.monotonic() - started
+    assert passed < 1.1 * 2 * LIMIT * spent, "no limit"  # frames go round both ways
     lans.lab.ping(lans.c, lans.e.four, within=PATIENCE)

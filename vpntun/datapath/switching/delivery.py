@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import suppress
 
 from vpntun.datapath.receiving.delivery import Delivery
+from vpntun.datapath.switching.header_cache import header_of
 from vpntun.datapath.switching.switch import Switch
 from vpntun.errors import BadPacket
 from vpntun.link.link import Link
@@ -37,10 +38,14 @@ class FrameDelivery(Delivery):
         raise BadPacket("other kind of device")
 
     def _take(self, link: Link, packet: memoryview, field: int) -> None:
-        check_source(packet)
-        if not field & SEGMENT_SIZE and len(packet) > self._switch.longest:
+        switch = self._switch
+        known = switch.arriving.find(header_of(packet))
+        if known is None or known[0] is not link:
+            check_source(packet)
+        if not field & SEGMENT_SIZE and len(packet) > switch.longest:
             raise BadPacket("too big for the device")
-        self._switch.claim(link, packet)
+        if known is None or known[0] is not link:
+            switch.claim(link, packet)
         lead = ip_at(packet)
         if lead and ends_with_ip(packet, lead):
             self._deliver(link, packet, len(packet), field, lead)

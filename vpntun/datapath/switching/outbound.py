@@ -1,8 +1,8 @@
 """Outbound path of Ethernet frames: the switch selects the link of each, or several (switch.py).
 
 The frame's source is claimed for this side. The tunnel's own packets are dropped (loopguard.py). What was found out
-about a frame with a TCP packet is kept for those that are like it. A frame without a segment field is as long as the
-device's MTU allows: the header, VLAN tags and one packet.
+about a frame with a TCP packet is kept for those that are like it, and the link for all frames with the same header. A
+frame without a segment field is as long as the device's MTU allows: the header, VLAN tags and one packet.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections import Counter
 from vpntun.datapath.routing.loopguard import LoopGuard
 from vpntun.datapath.sending.bundler import Bundler
 from vpntun.datapath.sending.device_reader import DeviceReader
+from vpntun.datapath.switching.header_cache import HeaderCache, header_of
 from vpntun.datapath.switching.switch import Switch
 from vpntun.errors import BadPacket
+from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
 from vpntun.tun.base import Device
 from vpntun.wire.ethernet.frame import check_source, ip_at
-from vpntun.wire.ip import destination_of, length_of
+from vpntun.wire.ip import length_of
 from vpntun.wire.likeness import likeness_of
 from vpntun.wire.record import LARGEST_ENTRY
 from vpntun.wire.vnet import GSO_NONE, SEGMENT_SIZE, SPLIT_FIRST, segment_field_of_frame
@@ -32,37 +34,48 @@ class FrameOutbound(DeviceReader):
         super().__init__(device, bundler, loop, drops)
         self._switch = switch
         self._guard = guard
+        self._leaving: HeaderCache[Link] = HeaderCache()
         switch.table.empty_on_change(self.known)
+        switch.table.empty_on_change(self._leaving)
 
     def _take(self, packet: memoryview, *, is_last: bool) -> None:
-        check_source(packet)
         switch, header = self._switch, self._header
-        switch.claim_here(packet)
+        known = self._leaving.find(header_of(packet))
+        if known is None:
+            check_source(packet)
+            switch.claim_here(packet)
         lead = ip_at(packet)
-        is_watched = bool(lead and self._guard.endpoints) and self._is_watched(packet[lead:])
+        is_watched = bool(lead and self._guard.endpoints) and self._is_watched(packet, lead)
         field = segment_field_of_frame(header, packet, lead) if header[0] or header[1] else 0
         if len(packet) > LARGEST_ENTRY:
             if not field & SEGMENT_SIZE:
                 raise BadPacket("too large")
             field |= SPLIT_FIRST
-        link = switch.link_for(packet, field)
+        link = known or switch.link_for(packet, field)
         if link is None:
             switch.flood(packet, field)
             return
         is_superpacket, is_for_all = header[1] != GSO_NONE, packet[0] & 1
+        if known is None and not is_for_all:
+            self._leaving.keep(header_of(packet), link)
         may_be_kept = field and not field & SPLIT_FIRST and not is_for_all and not is_watched
         if may_be_kept and is_superpacket == bool(field & SEGMENT_SIZE):
             self.known.keep(bytes(header), likeness_of(packet, field & SEGMENT_SIZE, lead=lead), (link, field))
         self.entry.enter(link, header, packet, field, is_last)
 
-    def _is_watched(self, packet: memoryview) -> bool:
-        """Return whether an IP packet's destination is a peer's endpoint. Raises BadPacket for the tunnel's own."""
+    def _is_watched(self, frame: memoryview, lead: int) -> bool:
+        """Return whether the destination of the IP packet in a frame is a peer's endpoint.
+
+        Raises BadPacket for the tunnel's own packets.
+        """
+        at, size = (16, 4) if frame[lead] < 0x50 else (24, 16)
+        destination = bytes(frame[lead + at : lead + at + size])
+        if destination not in self._guard.endpoints:
+            return False
+        packet = frame[lead:]
         try:
             length_of(packet)
         except BadPacket:
-            return False
-        destination = destination_of(packet)
-        if destination not in self._guard.endpoints:
             return False
         if self._guard.catches(packet, destination):
             raise BadPacket("routing loop")

@@ -19,12 +19,14 @@ find the loop themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 from vpntun.core.bucket import TokenBucket
 from vpntun.core.endpoint import Reachable
-from vpntun.core.mac_table import LOCAL, MacTable
+from vpntun.core.mac_table import LOCAL, MacTable, OwnSide
 from vpntun.datapath.sending.distributor import Distributor
+from vpntun.datapath.switching.header_cache import HeaderCache, header_of
 from vpntun.errors import BadPacket
 from vpntun.link.link import Link
 from vpntun.runtime.log import NOTICE, Limited
@@ -49,7 +51,12 @@ class Switch:
     """Switch of one device, and the forwarder of its delivery.
 
     table     MAC addresses of all ports
+<<<<<<< ours
     longest   bytes of the longest frame, superpackets aside
+=======
+    arriving  the link that a frame may come from, and the port that it goes to, by the frame's header
+    longest   bytes of the longest frame that is no superpacket
+>>>>>>> theirs
     discard   drops the frames that were forwarded and not sent yet, after an error has interrupted this
 
     `links`: those of the engine, by peer.
@@ -61,6 +68,8 @@ class Switch:
         self._distributor = distributor
         self._loop = loop
         self.table: MacTable[Link] = MacTable()
+        self.arriving: HeaderCache[tuple[Link, Link | Literal[OwnSide.LOCAL]]] = HeaderCache()
+        self.table.empty_on_change(self.arriving)
         self.discard = distributor.discard
         self._allowed: WeakKeyDictionary[Link, frozenset[bytes]] = WeakKeyDictionary()
         self._limits: WeakKeyDictionary[Link, TokenBucket] = WeakKeyDictionary()
@@ -166,8 +175,8 @@ class Switch:
 
     def take(self, link: Link, header: Buffer, packet: memoryview) -> bool:
         """Forward or drop a frame of a link, as Forwarder.take. Forwarded ones are sent at the next `flush` at most."""
-        now = self._loop.now
-        port = None if packet[0] & 1 else self.table.find(bytes(packet[:6]), now)
+        known = self.arriving.find(header_of(packet))
+        port = known[1] if known is not None and known[0] is link else self._look_up(link, packet)
         if port is LOCAL:
             return False
         flags, _, _, size, _, _ = VNET_HEADER.unpack_from(header)
@@ -185,6 +194,13 @@ class Switch:
             self._too_many(_name(link))
             link.drops["too many frames for all"] += 1
         return True
+
+    def _look_up(self, link: Link, frame: memoryview) -> Link | Literal[OwnSide.LOCAL] | None:
+        """Return the port of a frame's destination, and keep it for frames with the same header."""
+        port = None if frame[0] & 1 else self.table.find(bytes(frame[:6]), self._loop.now)
+        if port is not None and port is not link:
+            self.arriving.keep(header_of(frame), (link, port))
+        return port
 
     def _links_reached(self) -> list[Link]:
         if self._reached is None:

@@ -11,6 +11,8 @@ A device hands over no preamble and no check sequence.
 
 from __future__ import annotations
 
+import struct
+
 from vpntun.errors import BadPacket
 from vpntun.wire.ip import DSCP
 from vpntun.wire.message import Buffer
@@ -22,8 +24,9 @@ MOST_TAGS = 2
 LARGEST_HEADER = HEADER_SIZE + MOST_TAGS * TAG_SIZE
 ADDRESS_SIZE = 6
 
-_IPV4, _IPV6 = (0x08, 0x00), (0x86, 0xDD)
-_TAGS = frozenset({(0x81, 0x00), (0x88, 0xA8)})
+_IPV4, _IPV6 = 0x0800, 0x86DD
+_TAGS = frozenset({0x8100, 0x88A8})
+_TYPE = struct.Struct(">H")
 
 
 def check_source(frame: Buffer) -> None:
@@ -40,14 +43,14 @@ def ip_at(frame: Buffer) -> int:
     `frame` has a whole header. The packet's version and length are not checked (wire/ip.py). Untrusted bytes; raises
     nothing.
     """
-    at = HEADER_SIZE
-    for _ in range(MOST_TAGS + 1):
-        if len(frame) <= at:
-            return 0
-        kind = frame[at - 2], frame[at - 1]
-        if kind in (_IPV4, _IPV6):
-            return at if frame[at] >> 4 == (4 if kind == _IPV4 else 6) else 0
-        if kind not in _TAGS:
+    at, size = HEADER_SIZE, len(frame)
+    while size > at:
+        (kind,) = _TYPE.unpack_from(frame, at - 2)
+        if kind == _IPV4:
+            return at if frame[at] & 0xF0 == 0x40 else 0
+        if kind == _IPV6:
+            return at if frame[at] & 0xF0 == 0x60 else 0
+        if kind not in _TAGS or at == LARGEST_HEADER:
             return 0
         at += TAG_SIZE
     return 0
