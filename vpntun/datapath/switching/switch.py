@@ -51,12 +51,8 @@ class Switch:
     """Switch of one device, and the forwarder of its delivery.
 
     table     MAC addresses of all ports
-<<<<<<< ours
-    longest   bytes of the longest frame, superpackets aside
-=======
     arriving  the link that a frame may come from, and the port that it goes to, by the frame's header
-    longest   bytes of the longest frame that is no superpacket
->>>>>>> theirs
+    longest   bytes of the longest frame, superpackets aside
     discard   drops the frames that were forwarded and not sent yet, after an error has interrupted this
 
     `links`: those of the engine, by peer.
