@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,13 @@ def start_taps(
     here = lab.a.vpntun("-c", lab.b.four, "-a", "-i", OURS, "-k", lab.key, *both, *client)
     here.wait_for("connected to")
     return there, here
+
+
+def drops(machine: Machine, interface: str) -> Counter[str]:
+    """What a tunnel has dropped, by reason, with what it counts for its only peer."""
+    status = machine.status(interface)
+    [peer] = status["peers"]
+    return Counter(status["drops"]) + Counter(peer["drops"])
 
 
 def mac(machine: Machine, device: str) -> bytes:

@@ -9,7 +9,6 @@ the carrier differs.
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +20,7 @@ from tests.netns.taps import (
     OURS,
     THEIRS,
     Watcher,
+    drops,
     frame,
     link_local,
     mac,
@@ -44,11 +44,6 @@ class Pair:
         self.server, self.client = start_taps(lab, *options)
         self.ours, self.theirs = self.a.address_of(OURS), self.b.address_of(THEIRS)
         lab.ping(self.a, self.theirs)
-
-    def drops(self, machine: Machine) -> Counter[str]:
-        """What a machine's tunnel has dropped, by reason."""
-        told = machine.status(OURS if machine is self.a else THEIRS)
-        return Counter(told["drops"]) + Counter(told["peers"][0]["drops"])
 
     def carries(self) -> None:
         """Assert that both programs run and that frames pass in both directions."""
@@ -173,7 +168,7 @@ def test_frames_against_the_rules_are_dropped_and_counted(pair: Pair) -> None:
     send(pair.a, OURS, group, nobody, jumbo, last := frame(theirs, ours, b"the last"))
     assert watcher.saw(last), pair.lab.logs()
     assert [each for each in watcher.stop() if each in (group, nobody, jumbo)] == []
-    here, there = pair.drops(pair.a), pair.drops(pair.b)
+    here, there = drops(pair.a, OURS), drops(pair.b, THEIRS)
     assert here["bad source MAC address"] == 2, pair.lab.logs()
     too_big = ("too big for the path", "too big for the device")  # whichever is asked first
     assert sum(drops[reason] for drops in (here, there) for reason in too_big) == 1, f"{here}, {there}"
