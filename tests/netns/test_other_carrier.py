@@ -27,15 +27,13 @@ def said(found: list[dict[str, Any]]) -> list[str]:
 
 
 def peer(lab: Lab) -> dict[str, Any]:
-    _, shown = lab.a.ask("show", "tun11", "--json")
-    (only,) = json.loads(shown)["peers"]
+    (only,) = lab.a.status("tun11")["peers"]
     return dict(only)
 
 
 def dropped(lab: Lab) -> dict[str, int]:
     """The drops that the server counts, of strangers and of its peer."""
-    _, shown = lab.b.ask("show", "tun3", "--json")
-    status = json.loads(shown)
+    status = lab.b.status("tun3")
     return {**status["drops"], **status["peers"][0]["drops"]}
 
 
