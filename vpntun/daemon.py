@@ -142,7 +142,7 @@ class _Daemon:
         self._engine.start()
         self._watch.subscribe(Changed.RULES, self._host.rules_changed)  # first, since it decides about routes
         self._watch.subscribe(EVERYTHING, self._engine.network_changed)
-        self._watch.subscribe(Changed.LINKS, self._engine.follow_mtu)
+        self._watch.subscribe(Changed.LINKS, self._engine.device_changed)
         if self._service.gives_up_privileges:
             self._give_up_privileges()
         return True

@@ -22,13 +22,15 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from http.client import HTTPConnection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import namespaces
 from namespaces import NETNS, NamespaceError
@@ -192,6 +194,24 @@ class Machine:
         """Run vpntun to its end; return its exit status and its output."""
         done = self.run(sys.executable, "-m", "vpntun", *arguments, check=False)
         return done.returncode, done.stdout + done.stderr
+
+    def status(self, interface: str) -> dict[str, Any]:
+        """The status of root's tunnel, from its control socket: without a process, whose start takes half a second.
+
+        Unlike `vpntun show --json`, this does not ask the peers first whether data arrives.
+        """
+        folder = os.open(self._state["/run/vpntun"], os.O_PATH)
+        try:
+            with socket.socket(socket.AF_UNIX) as connected:
+                connected.settimeout(10)
+                connected.connect(f"/proc/self/fd/{folder}/{interface}.sock")  # the path itself can be too long
+                http = HTTPConnection("vpntun")
+                http.sock = connected
+                http.request("GET", "/v1/status")
+                status: dict[str, Any] = json.loads(http.getresponse().read())
+                return status
+        finally:
+            os.close(folder)
 
     def addresses(self, device: str) -> list[str]:
         """The addresses of a device with their prefix lengths, IPv4 first, except the kernel's link-local one."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
 
 from tests.datapath.ends import ipv4
 from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine
@@ -135,11 +134,8 @@ class Place:
         self.go.touch()
         hostile.wait_for("sent")
 
-    def status(self, machine: Machine, name: str) -> Any:
-        return json.loads(machine.run(sys.executable, "-m", "vpntun", "show", name, "--json").stdout)
-
     def endpoint(self, machine: Machine, name: str, number: int) -> str:
-        return str(self.status(machine, name)["peers"][number]["endpoint"])
+        return str(machine.status(name)["peers"][number]["endpoint"])
 
     def dropped(self) -> int:
-        return int(self.status(self.hub, "hub")["drops"].get("routing loop", 0))
+        return int(self.hub.status("hub")["drops"].get("routing loop", 0))

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tests.netns.lab import Daemon, Lab, Machine, until
 
@@ -25,12 +24,6 @@ def start_taps(
     here = lab.a.vpntun("-c", lab.b.four, "-a", "-i", OURS, "-k", lab.key, *both, *client)
     here.wait_for("connected to")
     return there, here
-
-
-def status(machine: Machine, interface: str) -> dict[str, Any]:
-    """The status of a tunnel, as `vpntun show --json` prints it."""
-    told: dict[str, Any] = json.loads(machine.ask("show", interface, "--json")[1])
-    return told
 
 
 def mac(machine: Machine, device: str) -> bytes:

@@ -19,7 +19,8 @@ from vpntun.config.tunnel import DEFAULT_MTU
 def persistent(machine: Machine, device: str, *addresses: str, user: str = "root", mode: str = "tun") -> None:
     machine.run("ip", "tuntap", "add", "dev", device, "mode", *mode.split(), "user", user)
     for address in addresses:
-        machine.run("ip", "address", "add", address, "dev", device)
+        at_once = ["nodad"] if ":" in address else []  # an Ethernet's neighbours are otherwise asked first
+        machine.run("ip", "address", "add", address, "dev", device, *at_once)
     machine.run("ip", "link", "set", device, "mtu", "1380", "up")
 
 

@@ -8,7 +8,6 @@ In the tunnel the hub is 10.9.0.1 and fd09::1; a's addresses end in 2 and c's in
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from pathlib import Path
@@ -69,8 +68,7 @@ class Hub:
 
     def status(self) -> dict[str, dict[str, Any]]:
         """The hub's status of its peers, by name."""
-        shown = self.hub.run(sys.executable, "-m", "vpntun", "show", "hub", "--json").stdout
-        return {peer["name"]: peer for peer in json.loads(shown)["peers"]}
+        return {peer["name"]: peer for peer in self.hub.status("hub")["peers"]}
 
     def _caller(self, name: str, four: str, six: str, hub: str, transport: str) -> Path:
         return self._write(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import partial
 
@@ -42,8 +41,7 @@ def advertise(machine: Machine, device: str) -> None:
 
 def has_dropped(machine: Machine, device: str) -> bool:
     """Whether the tunnel has counted an advertisement."""
-    status = json.loads(machine.run(sys.executable, "-m", "vpntun", "show", device, "--json").stdout)
-    return "router message" in status["peers"][0]["drops"]
+    return "router message" in machine.status(device)["peers"][0]["drops"]
 
 
 def listen_to_routers(machine: Machine, device: str) -> None:

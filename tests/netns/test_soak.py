@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 
 import pytest
@@ -45,8 +43,7 @@ class Tunnel:
 
     @staticmethod
     def _drops(machine: Machine, name: str) -> dict[str, int]:
-        shown = machine.run(sys.executable, "-m", "vpntun", "show", name, "--json").stdout
-        drops: dict[str, int] = json.loads(shown)["drops"]
+        drops: dict[str, int] = machine.status(name)["drops"]
         return drops
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import sys
@@ -20,12 +21,12 @@ from tests.netns.wireguard import (
     missing_tool,
     start_vpntun,
     start_wireguard,
-    status,
 )
 
 
 def peer_of(machine: Machine, name: str) -> Any:
-    [peer] = status(machine, name)["peers"]
+    shown = machine.run(sys.executable, "-m", "vpntun", "show", name, "--json").stdout
+    [peer] = json.loads(shown)["peers"]
     return peer
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.netns.lab import STARTED, Daemon, Lab, Machine, until
-from tests.netns.taps import EVERYBODY, Watcher, frame, mac, send, status, storm
+from tests.netns.taps import EVERYBODY, Watcher, frame, mac, send, storm
 from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.wire.ethernet.mac import mac_text
 
@@ -50,15 +50,17 @@ class Hub:
         self._keys = {name: KeyPair.generate() for name in ("hub", *self.sites)}
         peers = "".join(self._peer(name) for name in self.sites).rstrip() + f"\nAllowedMACs = {OF_D}\n"
         self.daemon = self._up("hub", self.hub, f"{self._interface('hub', 2)}ListenPort = 55555\n{peers}")
+        self.daemon.wait_for(STARTED)
         for name, number, host in (("a", 1, "10.0.0.2"), ("c", 3, "10.0.1.2"), ("d", 4, "10.0.2.2")):
             interface = self._interface(name, number) + (f"MAC = {OF_D}\n" if name == "d" else "")
             peer = f"{self._peer('hub')}Endpoint = {host}:55555\nPersistentKeepalive = 5\n"
             self._up(name, self.sites[name], interface + peer)
-            lab.ping(self.sites[name], "10.30.0.2")
+        for site in self.sites.values():
+            lab.ping(site, "10.30.0.2", within=20)
 
     def drops(self, name: str) -> dict[str, int]:
         """What the hub has dropped of a site's frames, by reason."""
-        [found] = [peer["drops"] for peer in status(self.hub, DEVICE)["peers"] if peer["name"] == name]
+        [found] = [peer["drops"] for peer in self.hub.status(DEVICE)["peers"] if peer["name"] == name]
         told: dict[str, int] = found
         return told
 
@@ -75,9 +77,7 @@ class Hub:
         file = folder / f"{DEVICE}.conf"
         file.touch(mode=0o600)
         file.write_text(text)
-        daemon = machine.vpntun("up", file)
-        daemon.wait_for(STARTED)
-        return daemon
+        return machine.vpntun("up", file)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_all_sites_reach_each_other_and_show_says_which_address_is_where(hub: Hu
     hub.lab.ping(hub.hub, "10.30.0.3")
     shown = hub.hub.ask("show", DEVICE)[1]
     places = {}
-    for peer in status(hub.hub, DEVICE)["peers"]:
+    for peer in hub.hub.status(DEVICE)["peers"]:
         for each in peer["macs"]:
             places[each["address"]] = peer["name"]
     for name, site in hub.sites.items():
@@ -184,7 +184,7 @@ def test_a_storm_at_one_site_leaves_the_others_their_throughput(hub: Hub) -> Non
         assert LIMIT / 2 < passed < LIMIT * (spent + 1.2), "no storm, or no limit"
         ratios.append(during / before)
         if ratios[-1] >= 0.8:
-            dropped = [peer["drops"].get("too many frames for all", 0) for peer in status(hub.hub, DEVICE)["peers"]]
+            dropped = [peer["drops"].get("too many frames for all", 0) for peer in hub.hub.status(DEVICE)["peers"]]
             assert sum(map(bool, dropped)) == 1
             return
     raise AssertionError(f"throughput during a storm / before: {ratios}\n{hub.lab.logs()}")

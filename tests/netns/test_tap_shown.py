@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.lab import Lab, until
-from tests.netns.taps import OURS, THEIRS, mac, start_taps, status
+from tests.netns.taps import OURS, THEIRS, mac, start_taps
 from tests.netns.test_capture import begin, end, fields
 from tests.netns.test_doctor import examine
 from vpntun.wire.ethernet.mac import mac_text
@@ -57,12 +57,12 @@ def test_a_capture_has_frames_that_tshark_reads_and_lines_say_what_is_in_them(pa
 
 def test_show_and_wg_say_where_the_macs_are_and_speed_measures_the_link(pair: Lab) -> None:
     ours, its, bridges = (mac_text(mac(*each)) for each in ((pair.a, OURS), (pair.b, THEIRS), (pair.b, "br0")))
-    here, there = status(pair.a, OURS), status(pair.b, THEIRS)
+    here, there = pair.a.status(OURS), pair.b.status(THEIRS)
     assert (here["device"], here["mac"], here["bridge"]) == ("tap", ours, None)
     assert (there["device"], there["mac"], there["bridge"], there["in_bridge"]) == ("tap", its, "br0", "br0")
     assert [each["address"] for each in here["peers"][0]["macs"]] == [bridges]
     assert [each["address"] for each in there["peers"][0]["macs"]] == [ours]
-    assert {each["address"] for each in there["macs"]} == {its, bridges}
+    assert {each["address"]: each["seconds"] for each in there["macs"]} == {its: 0, bridges: 0}, "they are kept for b"
     assert here["peers"][0]["device"] == there["peers"][0]["device"] == "tap"
     shown = pair.b.ask("show", THEIRS)[1]
     assert f"\n  device: tap\n  mac: {its}\n  bridge: br0\n" in shown
@@ -92,5 +92,5 @@ def test_a_peer_whose_device_differs_is_named_by_show(lab: Lab) -> None:
     server.wait_for("this end")
     client = lab.a.vpntun("-c", lab.b.four, "-a", "-i", OURS, "-k", lab.key)
     client.wait_for("has a TUN device, and this end a TAP device")
-    assert until(lambda: status(lab.b, "tun3")["peers"][0]["device"] == "tap", 5)
+    assert until(lambda: lab.b.status("tun3")["peers"][0]["device"] == "tap", 5)
     assert "device: tun, and this end's is tap: no packet passes" in lab.a.ask("show", OURS)[1]

@@ -55,7 +55,7 @@ def test_bundles_of_tiny_packets_cost_little_over_tcp_too(place: Place) -> None:
         vandal = place.vandal("bundles of tiny packets", "fd02::2", carrier="tcp")
         assert pings_answered(place) == 20
         assert vandal.wait() == 0, str(vandal)
-    assert place.status(place.hub, "hub")["peers"][1]["drops"]["bad bundle"] > 10
+    assert place.hub.status("hub")["peers"][1]["drops"]["bad bundle"] > 10
 
 
 @pytest.mark.parametrize("what", AS_PEER)

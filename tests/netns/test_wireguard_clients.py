@@ -19,7 +19,6 @@ from tests.netns.wireguard import (
     start_from_file,
     start_vpntun,
     start_wireguard,
-    status,
 )
 
 TEN_YEARS = 315_360_000
@@ -92,7 +91,7 @@ def test_post_up_moves_the_device_to_another_namespace_and_the_sockets_stay(lab:
     peer = f"[Peer]\nPublicKey = {keys.theirs.public}\nEndpoint = {lab.b.four}:{WG_PORT}\nAllowedIPs = 0.0.0.0/0\n"
     client = start_from_file(lab.a, "tun11", f"{own}\n{peer}", "running line 3 of PostUp")
     lab.ping(other, THEIRS)
-    assert until(lambda: status(lab.a, "tun11")["starting"] is None, 10)
+    assert until(lambda: lab.a.status("tun11")["starting"] is None, 10)
     client.process.send_signal(signal.SIGHUP)
     client.wait_for("read the configuration again")
     lab.ping(other, THEIRS, within=10)

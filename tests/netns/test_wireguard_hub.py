@@ -13,7 +13,7 @@ from __future__ import annotations
 import pytest
 
 from tests.netns.lab import PORT, Lab, Machine
-from tests.netns.wireguard import Keys, WireGuard, start_from_file, status
+from tests.netns.wireguard import Keys, WireGuard, start_from_file
 
 HUB = "10.9.0.1"
 NETWORKS = {"north": "10.20.0.0/16", "south": "10.20.7.0/24", "east": "10.20.7.64/26"}
@@ -46,7 +46,7 @@ class Hub:
 
     def refused(self) -> dict[str, int]:
         """How many packets of each peer were dropped for their source address."""
-        peers = status(self.lab.a, "hub")["peers"]
+        peers = self.lab.a.status("hub")["peers"]
         return {peer["name"]: peer["drops"].get("source not allowed", 0) for peer in peers}
 
 

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from tests.netns.lab import PORT, Lab, firewall, until
-from tests.netns.wireguard import WG_PORT, Keys, WireGuard, start_from_file, status
+from tests.netns.wireguard import WG_PORT, Keys, WireGuard, start_from_file
 
 FORGETS_AFTER = 2  # seconds
 SECONDS = 10
@@ -72,7 +72,7 @@ class Router:
         """Where the server of a client sees it."""
         public = self.identities[name][1]
         if name.startswith("wg"):
-            peers = status(self.lab.b, "server")["peers"]
+            peers = self.lab.b.status("server")["peers"]
             return next(str(peer["endpoint"]) for peer in peers if peer["public_key"] == public)
         return self.wireguard.shown("endpoints", public)
 

@@ -18,7 +18,6 @@ from tests.netns.wireguard import (
     endpoint_in_a,
     start_vpntun,
     start_wireguard,
-    status,
 )
 
 NEW = {4: "10.0.0.7", 6: "fd01::7"}
@@ -57,7 +56,7 @@ class Ends:
 
     def at_ours(self) -> str:
         """Where vpntun sees wireguard-go."""
-        return str(status(self.lab.a, OURS_DEVICE)["peers"][0]["endpoint"])
+        return str(self.lab.a.status(OURS_DEVICE)["peers"][0]["endpoint"])
 
     def at_theirs(self) -> str:
         """Where wireguard-go sees vpntun."""

@@ -7,13 +7,10 @@ A file that needs more ends uses `WireGuard` and `start_from_file`.
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.netns.lab import STARTED, Daemon, Lab, Machine, until
 
@@ -153,8 +150,3 @@ def start_from_file(machine: Machine, name: str, text: str, says: str = STARTED)
     daemon = machine.vpntun("up", file, "-v")
     daemon.wait_for(says)
     return daemon
-
-
-def status(machine: Machine, name: str) -> Any:
-    """The status of vpntun's tunnel, as `show --json` prints it."""
-    return json.loads(machine.run(sys.executable, "-m", "vpntun", "show", name, "--json").stdout)

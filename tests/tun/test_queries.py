@@ -14,7 +14,7 @@ from tests.netconf.kernel import add, in_own_network
 from vpntun.errors import DeviceError
 from vpntun.netconf.netlink import Netlink
 from vpntun.tun.device import KernelDevice
-from vpntun.tun.queries import is_up, kind_of, mtu_of
+from vpntun.tun.queries import is_up, kind_of, master_of, mtu_of
 
 
 def test_mtu_and_state_are_what_the_kernel_says() -> None:
@@ -42,6 +42,11 @@ def test_tun_and_tap_devices_are_told_apart_and_from_all_others() -> None:
         add(netlink, "cable0")
         assert [kind_of(name) for name in ("test0", "test1")] == ["tun", "tap"]
         assert [kind_of(name) for name in ("cable0", "lo", "gone0")] == [None, None, None]
+
+
+@pytest.mark.parametrize("name", ["lo", "gone0"])
+def test_a_device_in_no_bridge_and_a_device_that_is_gone_have_no_master(name: str) -> None:
+    assert master_of(name) == ""
 
 
 @pytest.mark.parametrize("ask", [mtu_of, is_up])

@@ -27,7 +27,7 @@ from tests.wire.packets import ACK, CWR, FIN, PSH, RST, SYN, URG
 from vpntun.errors import BadPacket
 from vpntun.wire import ip
 from vpntun.wire.gro_coalescer import GroCoalescer
-from vpntun.wire.vnet import NO_OFFLOAD, SPLIT_FIRST, VNET_HEADER, header_for, segment_field_of
+from vpntun.wire.vnet import NO_OFFLOAD, SEGMENT_SIZE, SPLIT_FIRST, VNET_HEADER, header_for, segment_field_of
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -245,6 +245,11 @@ def test_a_superpacket_ends_at_65535_bytes_and_at_64_datagrams() -> None:
     assert all(len(packet) <= 65535 for _, packet in joined(stream))
     assert len(joined(stream)) == 2
     assert [len(packet) for _, packet in joined(packets.udp_run(4, bytes(6500), 100))] == [28 + 6400, 128]
+
+
+def test_segments_too_long_for_a_segment_field_are_not_joined() -> None:
+    for size, superpackets in ((SEGMENT_SIZE, 1), (SEGMENT_SIZE + 1, 2)):
+        assert len(joined(packets.tcp_run(4, bytes(2 * size), size))) == superpackets
 
 
 def test_an_identification_or_a_sequence_number_that_wraps_around_begins_another_superpacket() -> None:

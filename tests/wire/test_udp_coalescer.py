@@ -60,6 +60,13 @@ def run_of(version: int, count: int, size: int, *, port: int = 53, df: bool = Tr
     ]
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_datagrams_too_long_for_a_segment_field_are_not_joined(version: int) -> None:
+    for size, entries in ((SEGMENT_SIZE, 1), (SEGMENT_SIZE + 1, 2)):
+        stream = [unfinished(packet) for packet in run_of(version, 2, size)]
+        assert len(sent(stream)) == entries
+
+
 @given(
     st.sampled_from([4, 6]),
     st.lists(st.tuples(st.integers(1, 70), st.integers(1, 600), st.sampled_from([53, 123]), st.booleans()), max_size=5),

@@ -5,7 +5,8 @@
              no peer takes over what another one uses. A machine that has moved is believed once its former place was
              silent for that long. It is short between a peer and this side, because a second path between two networks
              moves all of them at once, whenever it comes or goes.
-    bound    Each port has an equal share of 4,096 addresses. A port that is full loses its own oldest ones.
+    bound    4,096 addresses. In a full table each port keeps an equal share: a port with less takes the place of the
+             oldest address of the port that has most, and a port with more that of its own oldest one.
 
 The port is a link, or LOCAL for this side of the tunnel: the device, and the bridge that it may be in. Times are
 seconds of the caller's clock.
@@ -13,6 +14,7 @@ seconds of the caller's clock.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from enum import Enum
 from typing import Final, Generic, Literal, TypeVar
@@ -39,14 +41,15 @@ LOCAL: Final = OwnSide.LOCAL
 
 
 class MacTable(Generic[Peer]):
-    """MAC addresses (6 bytes) of all ports."""
+    """MAC addresses (6 bytes) of all ports, `most` at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST) -> None:
         self._port_of: dict[bytes, Peer | Literal[OwnSide.LOCAL]] = {}
-        self._seen: dict[Peer | Literal[OwnSide.LOCAL], dict[bytes, float]] = {}
-        """When each address of a port was last seen, the oldest first."""
+        self._seen: dict[Peer | Literal[OwnSide.LOCAL], OrderedDict[bytes, float]] = {}
+        """When each address of a port was last seen, the oldest first. A dict takes long to find its oldest key after
+        others were removed."""
         self._pinned: frozenset[bytes] = frozenset()
-        self._share = MOST
+        self._most = self._share = most
         self._caches: list[Cache] = []
 
     def __len__(self) -> int:
@@ -69,26 +72,28 @@ class MacTable(Generic[Peer]):
             self._drop(address)
 
     def share_among(self, ports: int) -> None:
-        """Divide the table among this many ports."""
-        self._share = max(1, MOST // max(1, ports))
-        for port in self._seen:
-            self._trim(port)
+        """Divide a full table among this many ports."""
+        self._share = max(1, self._most // max(1, ports))
 
     def claim(self, address: bytes, port: Peer | Literal[OwnSide.LOCAL], now: float) -> bool:
         """Note that an address was seen at a port; return False if it belongs to another port."""
         if address in self._pinned:
             return port is LOCAL
         owner = self._port_of.get(address)
-        if owner is not None and owner is not port:
+        if owner is port:
+            self._seen[port][address] = now
+            self._seen[port].move_to_end(address)
+            return True
+        if owner is not None:
             patience = LOCAL_PATIENCE if port is LOCAL or owner is LOCAL else AGE
             if now - self._seen[owner][address] < patience:
                 return False
             self._drop(address)
-        seen = self._seen.setdefault(port, {})
-        seen.pop(address, None)
-        seen[address] = now
+        self._make_room(port)
+        if port not in self._seen:
+            self._seen[port] = OrderedDict()
+        self._seen[port][address] = now
         self._port_of[address] = port
-        self._trim(port)
         return True
 
     def find(self, address: bytes, now: float) -> Peer | Literal[OwnSide.LOCAL] | None:
@@ -122,10 +127,15 @@ class MacTable(Generic[Peer]):
         for port, seen in self._seen.items():
             yield from ((address, port, now - at) for address, at in seen.items() if now - at < AGE)
 
-    def _trim(self, port: Peer | Literal[OwnSide.LOCAL]) -> None:
-        seen = self._seen[port]
-        while len(seen) > self._share:
-            self._drop(next(iter(seen)))
+    def _make_room(self, port: Peer | Literal[OwnSide.LOCAL]) -> None:
+        """Forget an address if the table is full, so that the port can have one more."""
+        if len(self._port_of) < self._most:
+            return
+        own = self._seen.get(port)
+        seen = own if own is not None and len(own) >= self._share else max(self._seen.values(), key=len)
+        oldest, _ = seen.popitem(last=False)
+        del self._port_of[oldest]
+        self.empty_caches()
 
     def _drop(self, address: bytes) -> None:
         """Forget an address, and all that was concluded from its port."""

@@ -66,7 +66,7 @@ class Engine:
     switch      switch of a TAP device; None on a TUN device
     takes       what this end can receive, a sum of record.TAKES_*: the offloads of its device among them
     answers     what answers the requests of peers
-    mirror         shows packets to those who capture them
+    mirror      shows packets to those who capture them
 
     `identity`: None while this end has no private key; `node.identity` is set later. `network`: this host's routes for
     the packets that the engine sends. `own_addresses`: this machine's addresses, if the engine relays between peers.
@@ -140,8 +140,7 @@ class Engine:
 
     def start(self) -> None:
         """Watch the device and the carriers from now on, and relay, with the MTU and the address that it has now."""
-        if self.switch is not None:
-            self.switch.table.pin(self.device.mac)
+        self._pin_macs()
         if self._own_addresses is not None:
             relay = Relay(self.mtu, self.routes, self._distributor, self._own_addresses, self.loop.time)
             self._relay = relay
@@ -162,8 +161,19 @@ class Engine:
 
     @property
     def longest_packet(self) -> int:
-        """Bytes of the longest packet or frame of the device that is no superpacket."""
+        """Bytes of the longest packet or frame of the device, superpackets aside."""
         return self.mtu + (LARGEST_HEADER if self.is_tap else 0)
+
+    def device_changed(self) -> None:
+        """Adapt to the device's MTU, its MAC address and its bridge, which operators change."""
+        self.follow_mtu()
+        self._pin_macs()
+
+    def _pin_macs(self) -> None:
+        """Keep the MAC addresses of this machine itself from the peers. The device may be gone by now."""
+        if self.switch is not None:
+            with suppress(DeviceError):
+                self.switch.table.pin(*self.device.macs)
 
     def follow_mtu(self) -> None:
         """Adapt what is sent to the device's MTU, if that has changed: wg-quick sets it after the peers."""

@@ -90,7 +90,7 @@ class Link(SendingLink):
         self._owner = owner
         self._warnings = Warnings()
         self._seemed_plain = False
-        """Whether the log has said that the peer of a TAP device is no vpntun."""
+        """Whether the log has said that a plain WireGuard answers a TAP device."""
         self.test: LinkTest | None = None
         self._requests = Requests(lambda what, content: owner.answer(self, what, content))
         super().__init__(owner.loop, owner.schedule, owner.seal_buffer, peer, selector, records, name)

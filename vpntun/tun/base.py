@@ -40,6 +40,13 @@ class Device(Protocol):
         """The MAC address, 6 bytes; empty on a TUN device. Raises DeviceError once no device has this name."""
 
     @property
+    def macs(self) -> tuple[bytes, ...]:
+        """The MAC addresses of this machine itself: `mac`, and that of the bridge that the device is in.
+
+        None on a TUN device. Raises DeviceError as `mac` does.
+        """
+
+    @property
     def takes_tcp(self) -> bool:
         """Whether TCP superpackets and unfinished checksums may be written."""
 

@@ -21,7 +21,7 @@ from vpntun.errors import DeviceError
 from vpntun.runtime.log import log
 from vpntun.tun.link_local import make_no_link_local
 from vpntun.tun.opening import check_name, flags_of, open_device
-from vpntun.tun.queries import interface_exists, is_up, mac_of, mtu_of
+from vpntun.tun.queries import interface_exists, is_up, mac_of, master_of, mtu_of
 from vpntun.tun.router_settings import ignore_routers
 from vpntun.types import DeviceKind
 from vpntun.wire.message import Buffer
@@ -65,6 +65,17 @@ class KernelDevice:
     def mac(self) -> bytes:
         """The MAC address of a TAP device, 6 bytes; empty on a TUN. Raises DeviceError once no device has this name."""
         return mac_of(self.name) if self.kind == "tap" else b""
+
+    @property
+    def macs(self) -> tuple[bytes, ...]:
+        """The MAC addresses of a TAP device and of the bridge that it is in. Raises DeviceError as `mac` does."""
+        if self.kind != "tap":
+            return ()
+        addresses = [self.mac]
+        if master := master_of(self.name):
+            with suppress(DeviceError):  # the bridge may have gone by now
+                addresses.append(mac_of(master))
+        return tuple(addresses)
 
     @property
     def takes_tcp(self) -> bool:

@@ -41,6 +41,7 @@ class FakeDevice:
         self.name = "fake0"
         self.kind = kind
         self.mac = b"\x02\0\0\0\0\xfa" if kind == "tap" else b""
+        self.macs: tuple[bytes, ...] = (self.mac,) if kind == "tap" else ()
         self.created = True
         self.is_up = True
         self._mtu = mtu

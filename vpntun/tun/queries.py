@@ -63,6 +63,14 @@ def mac_of(name: str) -> bytes:
     return address
 
 
+def master_of(name: str) -> str:
+    """Return the name of the bridge, or other device, that a device belongs to; empty if there is none or no sysfs."""
+    try:
+        return os.path.basename(os.readlink(f"/sys/class/net/{name}/master"))
+    except OSError:
+        return ""
+
+
 def is_up(name: str) -> bool:
     """Whether a device of any kind is administratively up. Raises DeviceError."""
     return bool(_flags(name) & IFF_UP)

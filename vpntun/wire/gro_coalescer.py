@@ -50,6 +50,7 @@ from vpntun.wire.vnet import (
     MOST_TCP_SEGMENTS,
     MOST_UDP_SEGMENTS,
     NEEDS_CSUM,
+    SEGMENT_SIZE,
     SMALLEST_TCP_SEGMENT,
     UNFINISHED,
     VNET_HEADER,
@@ -185,6 +186,8 @@ class GroCoalescer:
             if not has_checksum or packet[start + 4] << 8 | packet[start + 5] != length - start:
                 return False
         else:
+            return False
+        if size > SEGMENT_SIZE:  # no segment field could express it, where the superpacket is forwarded
             return False
         lead = self._lead
         self._protocol, self._ipv4, self._size = protocol, start == 20, size

@@ -24,7 +24,7 @@ from vpntun.wire.checksum import UDP, UDP_CHECKSUM, pseudo_sum, set_ipv4_header
 from vpntun.wire.message import Buffer
 from vpntun.wire.record import ENTRY, ENTRY_SIZE
 from vpntun.wire.transport_header import UDP_HEADER_SIZE
-from vpntun.wire.vnet import MOST_UDP_SEGMENTS, UNFINISHED
+from vpntun.wire.vnet import MOST_UDP_SEGMENTS, SEGMENT_SIZE, UNFINISHED
 
 _WORD = struct.Struct("!H")
 _DF = 0x40
@@ -66,6 +66,9 @@ class UdpCoalescer:
         elif record[ip] >> 4 == 6 and record[ip + 6] == UDP and size > lead + 40 + UDP_HEADER_SIZE:
             self.start, self._ipv4 = lead + 40, False
         else:
+            return
+        if size - self.start - UDP_HEADER_SIZE > SEGMENT_SIZE:  # no segment field could express it
+            self.start = 0
             return
         self._lead, self._mask = lead, _mask_for(lead, self._ipv4)
         self._header = bytes(header)

@@ -95,7 +95,7 @@ def segment_field_of_frame(header: Buffer, frame: memoryview, lead: int) -> int:
 
     The field describes only a frame that ends where its IP packet ends. In any other one, with padding or without IP,
     an unfinished checksum is finished here, over all bytes to the frame's end, as the kernel would do it. Raises
-    BadPacket as `segment_field_of` does; "bad virtio header" for a superpacket that is no IP packet.
+    BadPacket as `segment_field_of` does; "bad virtio header" for a superpacket without IP.
     """
     if lead and ends_with_ip(frame, lead):
         return segment_field_of(header, frame, lead)
@@ -118,11 +118,11 @@ def ends_with_ip(frame: Buffer, lead: int) -> bool:
 def header_for(packet: Buffer, length: int, field: int, out: bytearray | memoryview, lead: int = 0) -> None:
     """Write the device's header for a packet of a BUNDLE into the first 10 bytes of `out`.
 
-    `length` is the result of `length_of`, and the bytes before the IP header, `lead`; `field` comes from the peer and
-    is untrusted. Everything in the header but
-    gso_size is derived from the packet alone. Raises BadPacket: "bad segment field" (bit 14 set, or a superpacket that
-    claims a finished checksum), "bad superpacket length" (IP's length is not that of the bytes given), "bad segment
-    size" (TCP below 48, or more than 256 TCP or 64 UDP segments), or as `shape_of` does.
+    `length`: the result of `length_of`, plus `lead`, the number of bytes before the IP header. `field` comes from the
+    peer and is untrusted. Everything in the header but gso_size is derived from the packet alone. Raises BadPacket:
+    "bad segment field" (bit 14 set, or a superpacket that claims a finished checksum), "bad superpacket length" (IP's
+    length is not that of the bytes given), "bad segment size" (TCP below 48, or more than 256 TCP or 64 UDP segments),
+    or as `shape_of` does.
     """
     if not field:
         out[:VNET_HEADER_SIZE] = NO_OFFLOAD

@@ -47,6 +47,7 @@ SUPERPACKET = carrying(tcp_superpacket(4, payload(3000)), A, B)
         pytest.param(frame(GROUP, ALL), 0, "bad source MAC address", id="from a group"),
         pytest.param(frame(ALL, A), 0, "bad source MAC address", id="from all"),
         pytest.param(frame(A, B, bytes(1509)), 0, "too big for the device", id="longer than the MTU allows"),
+        pytest.param(carrying(tcp(4, bytes(1480)), A, B), UNFINISHED, "too big for the device", id="and unfinished"),
         pytest.param(frame(A, B), UNFINISHED, "bad segment field", id="a checksum of ARP"),
         pytest.param(SUPERPACKET, 1400, "bad segment field", id="a superpacket with a finished checksum"),
         pytest.param(SUPERPACKET + b"\0", UNFINISHED | 1400, "bad superpacket length", id="padding"),

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4
+from tests.datapath.ends import ALICE, BOB, End, Wire, ipv4, sealed
 from tests.datapath.switching.lan import ALL, carrying, frame, station
 from tests.machine import HandLoop
 from tests.wire.packets import payload, tcp, tcp_run, tcp_superpacket, udp, udp_run, unfinished
 from vpntun.core.records.hello import MOST_UNANSWERED
+from vpntun.datapath.sending.device_reader import MOST_PACKETS_PER_TURN
 from vpntun.types import CarrierName, DeviceKind
+from vpntun.wire.record import TAKES_ALL, Hello
 
 A, B = station(1), station(2)
 
@@ -99,6 +101,20 @@ def test_datagrams_of_one_flow_are_joined_into_one_superpacket(pair: Pair) -> No
     assert len(pair.bob.device.packets) < len(run)
 
 
+@pytest.mark.parametrize("kind", ["tun", "tap"])
+def test_what_waits_at_the_device_is_known_on_both_kinds_of_device(loop: HandLoop, kind: DeviceKind) -> None:
+    pair = Pair(loop, (kind, kind)).meet()
+    packet = udp(4, payload(1400))
+    given = packet if kind == "tun" else carrying(packet, A, B)
+    pair.alice.device.from_the_kernel(*[given] * (MOST_PACKETS_PER_TURN + 1))
+    loop.poll()
+    pair.bob.send(packet if kind == "tun" else carrying(packet, B, A))
+    pair.alice.take_together(pair.wire.to_left.take(), pair.wire.to_right)
+    loop.poll()
+    assert pair.alice.link.records.span.bottleneck.backlogged == MOST_PACKETS_PER_TURN
+    pair.close()
+
+
 def test_frames_wait_for_a_session_and_for_the_peers_hello(loop: HandLoop) -> None:
     pair = Pair(loop)
     pair.wire = Wire(pair.alice, pair.bob)
@@ -126,6 +142,16 @@ def test_devices_that_differ_exchange_nothing_and_both_ends_say_so(
     assert len(lines) == 2
     assert sum("has a TUN device, and this end a TAP device" in line for line in lines) == 1
     pair.close()
+
+
+def test_a_peer_that_comes_back_with_another_kind_of_device_gets_nothing_until_it_has_a_tap_again(pair: Pair) -> None:
+    given = frame(A, ALL)
+    assert pair.send(given) == [given]
+    for is_tap in (False, True):
+        hello = Hello(seen_yours=True, takes=TAKES_ALL, is_tap=is_tap)
+        pair.alice.take(sealed(pair.bob.link, hello.pack()), pair.wire.to_right)
+        assert pair.send(given) == ([given] if is_tap else [])
+    assert pair.alice.drops == {"other kind of device": 1}
 
 
 def test_a_plain_wireguard_gets_no_frames_and_one_line_says_so(
@@ -166,6 +192,14 @@ def test_a_superpacket_longer_than_an_entry_can_be_is_split(pair: Pair) -> None:
     assert len(given) > 0xFFFF
     arrived = pair.send((given, 1400))
     assert b"".join(each[18 + 52 :] for each in arrived) == payload(65_535 - 52)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_frame_longer_than_an_entry_can_be_is_dropped_and_the_next_one_passes(pair: Pair, begun: bool) -> None:
+    packet = tcp(4, payload(65_535 - 52))
+    given = (carrying(unfinished(packet, 6, 20), A, B, 7), 0) if begun else carrying(packet, A, B, 7)
+    assert pair.send(given, frame(A, B)) == [frame(A, B)]
+    assert pair.alice.drops == {"too large": 1}
 
 
 @pytest.mark.parametrize(("vlans", "ecn"), [((), 2), ((7,), 0)])

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.datapath.switching.lan import ALL, Lan, carrying, frame, station
+from tests.datapath.ends import sealed
+from tests.datapath.switching.lan import ALL, Lan, carrying, frame, frames, station
 from tests.machine import HandLoop
 from tests.wire.packets import payload, tcp_superpacket, udp_superpacket
 from vpntun.core.mac_table import AGE, LOCAL
-from vpntun.datapath.switching.switch import COPIES_AT_ONCE, SECONDS_BETWEEN_CLAIMS
+from vpntun.crypto.session import REJECT_AFTER_TIME
+from vpntun.datapath.switching.switch import COPIES_AT_ONCE, MOST_WAITING, SECONDS_BETWEEN_CLAIMS
 from vpntun.wire.vnet import UNFINISHED
 
 A, B, C, D, NOBODY = map(station, (1, 2, 3, 4, 9))
@@ -125,6 +127,18 @@ def test_no_peer_gets_the_address_of_the_device_itself(lan: Lan) -> None:
     assert lan.bob.drops == {"frame came back": 1}
 
 
+def test_no_peer_gets_or_keeps_the_address_of_the_bridge_that_the_device_has_joined(
+    known: Lan,
+) -> None:
+    known.bob.device.macs = (known.bob.device.mac, A)
+    known.bob.engine.device_changed()
+    known.send(known.alice, frame(A, ALL))
+    assert known.arrived() == ([], [], [], [])
+    for_the_bridge = frame(C, A)
+    known.send(known.carol, for_the_bridge)
+    assert known.arrived() == ([], [for_the_bridge], [], [])
+
+
 def test_allowed_macs_limit_a_peer_and_no_other(known: Lan) -> None:
     switch = known.bob.engine.switch
     assert switch is not None
@@ -147,6 +161,37 @@ def test_frames_for_all_are_bounded_for_each_peer_alone(known: Lan) -> None:
     known.send(known.carol, from_carol)
     known.send(known.alice, to_one)
     assert known.arrived()[1:] == ([from_carol], [to_one], [from_carol])
+
+
+def test_peers_that_cannot_be_reached_take_nothing_from_the_bound(known: Lan) -> None:
+    for number in range(100):
+        known.bob.know(number.to_bytes(32, "big"), ())
+    known.send(known.alice, *[frame(A, ALL)] * 100)
+    assert len(known.arrived()[1]) == 100
+    assert not known.bob.drops
+
+
+def test_a_frame_for_more_peers_than_the_bound_allows_at_once_still_passes(known: Lan) -> None:
+    group = b"\x01\0\x5e\0\0\1"
+    sent = carrying(tcp_superpacket(4, payload(64_000)), A, group)
+    for number in range(COPIES_AT_ONCE // (64_000 // 1400)):
+        known.bob.know(number.to_bytes(32, "big"), ()).peer.endpoint = known.alices.to_left
+    known.loop.pass_time(1)
+    known.send_record(known.alices, (sent, UNFINISHED | 1400))
+    assert known.arrived()[1]
+
+
+def test_frames_for_all_do_not_fill_the_queue_of_a_peer_that_is_away(known: Lan, loop: HandLoop) -> None:
+    loop.pass_time(REJECT_AFTER_TIME)
+    known.alices.shake_hands()
+    known.daves.shake_hands()
+    for_carol = frame(A, C)
+    for record in [frames((for_carol, 0))] + [frames(*[(frame(A, ALL, bytes(1500)), 0)] * 40)] * 10:
+        known.bob.take(sealed(known.alice.link, record), known.alices.to_left)
+    assert known.to_carol.queue.size < 2 * MOST_WAITING
+    assert known.bob.drops["queue full"] > 300
+    known.run()
+    assert known.carol.device.arrived[0] == for_carol
 
 
 def test_a_superpacket_for_all_counts_as_the_frames_that_it_stands_for(known: Lan) -> None:

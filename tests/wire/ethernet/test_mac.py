@@ -66,7 +66,7 @@ def test_zero_is_refused() -> None:
         parse_mac("00:00:00:00:00:00")
 
 
-@given(st.text(max_size=30))
+@given(st.text("019afAFgG:.- \nß²", max_size=20))
 def test_arbitrary_text_is_an_address_or_a_configuration_error(text: str) -> None:
     try:
         assert len(parse_mac(text)) == 6
@@ -78,9 +78,9 @@ def test_arbitrary_text_is_an_address_or_a_configuration_error(text: str) -> Non
 def test_a_derived_address_is_a_local_station_and_another_one_for_another_key(one: bytes, other: bytes) -> None:
     address = derived_mac(one)
     assert parse_mac(mac_text(address)) == address
-    assert address[0] & 2
+    assert address[0] == 0xFE, "a bridge would take it for its own"
     assert (derived_mac(other) == address) is (one == other)
 
 
 def test_a_derived_address_never_changes() -> None:
-    assert mac_text(derived_mac(bytes(range(32)))) == "96:88:62:f9:38:cc"
+    assert mac_text(derived_mac(bytes(range(32)))) == "fe:52:fa:a2:f1:ef"

@@ -85,7 +85,7 @@ class RecordProtocol:
     ) -> None:
         """`takes`: what this end can take. `asks_when_quiet`: for a client.
 
-        `mtu`: the longest packet of the device that is no superpacket, in bytes: its MTU, on a TAP with the headers.
+        `mtu`: bytes of the device's longest packet, superpackets aside: its MTU, and on a TAP the frame's header.
         """
         self._asks_when_quiet = asks_when_quiet
         self._peer_is_vpntun = peer_is_vpntun

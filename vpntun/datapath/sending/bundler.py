@@ -407,5 +407,5 @@ class Bundler:
 
 
 def _no_lead(packet: memoryview) -> int:
-    """Bytes before the IP header of a packet that is no frame."""
+    """Return the number of bytes before the IP header of a TUN device's packet: 0."""
     return 0

@@ -20,7 +20,7 @@ from vpntun.tun.base import Device
 from vpntun.wire.ethernet.frame import HEADER_SIZE, check_source, ip_at
 from vpntun.wire.ip import decapsulate, length_of
 from vpntun.wire.record import FRAMES
-from vpntun.wire.vnet import NO_OFFLOAD, ends_with_ip
+from vpntun.wire.vnet import NO_OFFLOAD, SEGMENT_SIZE, ends_with_ip
 
 
 class FrameDelivery(Delivery):
@@ -38,7 +38,7 @@ class FrameDelivery(Delivery):
 
     def _take(self, link: Link, packet: memoryview, field: int) -> None:
         check_source(packet)
-        if not field and len(packet) > self._switch.longest:
+        if not field & SEGMENT_SIZE and len(packet) > self._switch.longest:
             raise BadPacket("too big for the device")
         self._switch.claim(link, packet)
         lead = ip_at(packet)

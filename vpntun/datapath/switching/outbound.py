@@ -41,7 +41,9 @@ class FrameOutbound(DeviceReader):
         lead = ip_at(packet)
         is_watched = bool(lead and self._guard.endpoints) and self._is_watched(packet[lead:])
         field = segment_field_of_frame(header, packet, lead) if header[0] or header[1] else 0
-        if len(packet) > LARGEST_ENTRY and field:
+        if len(packet) > LARGEST_ENTRY:
+            if not field & SEGMENT_SIZE:
+                raise BadPacket("too large")
             field |= SPLIT_FIRST
         link = switch.link_for(packet, field)
         if link is None:
@@ -67,4 +69,4 @@ class FrameOutbound(DeviceReader):
         return True
 
     def _send(self) -> None:
-        self._switch.flush()
+        self._switch.send_all()

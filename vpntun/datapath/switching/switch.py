@@ -37,6 +37,9 @@ from vpntun.wire.vnet import NEEDS_CSUM, SEGMENT_SIZE, UNFINISHED, VNET_HEADER
 COPIES_PER_SECOND, COPIES_AT_ONCE = 4000, 4000
 """Limits on frames for all, for each port at which they come in. Each counts once for each port to which it goes, and a
 superpacket as its segments. So the work that one site can cause does not grow with the number of sites."""
+MOST_WAITING = 64 * 1024
+"""Bytes that wait for a peer without a session, beyond which frames for all are not added. So one site cannot fill the
+queues of all peers that are away, nor push out what waits there for one station."""
 SECONDS_BETWEEN_CLAIMS = 5.0
 """A frame that is like one before (wire/likeness.py) claims nothing. So while frames pass, what is known about them is
 forgotten this often, and the next ones claim their addresses again."""
@@ -46,9 +49,8 @@ class Switch:
     """Switch of one device, and the forwarder of its delivery.
 
     table     MAC addresses of all ports
-    longest   bytes of the longest frame that is no superpacket
-    flush     sends the frames that were forwarded
-    discard   drops them, after an error has interrupted this
+    longest   bytes of the longest frame, superpackets aside
+    discard   drops the frames that were forwarded and not sent yet, after an error has interrupted this
 
     `links`: those of the engine, by peer.
     """
@@ -59,11 +61,12 @@ class Switch:
         self._distributor = distributor
         self._loop = loop
         self.table: MacTable[Link] = MacTable()
-        self.flush = distributor.flush
         self.discard = distributor.discard
         self._allowed: WeakKeyDictionary[Link, frozenset[bytes]] = WeakKeyDictionary()
         self._limits: WeakKeyDictionary[Link, TokenBucket] = WeakKeyDictionary()
         self._limit_here = TokenBucket(COPIES_PER_SECOND, COPIES_AT_ONCE)
+        self._reached: list[Link] | None = None
+        """Links at which a peer can be reached; None: to be found out. It is asked once for all frames at hand."""
         self._forgets_soon = False
         self._came_back = Limited(
             NOTICE,
@@ -83,6 +86,7 @@ class Switch:
 
     def follow_links(self) -> None:
         """Adapt to the links that there are now."""
+        self._reached = None
         self.table.share_among(len(self._links) + 1)
         self.table.empty_caches()  # what went to the only link may be for all of them now
 
@@ -121,16 +125,29 @@ class Switch:
                 raise BadPacket("for this side")
             if port is not None or only is not None:
                 return port or only
-        if not self._limit_here.take(now, len(links) * _segments(frame, field & SEGMENT_SIZE)):
+        if not self._may_copy(self._limit_here, len(self._links_reached()), frame, field & SEGMENT_SIZE):
             self._too_many("this side")
             raise BadPacket("too many frames for all")
         return only
 
     def flood(self, frame: memoryview, field: int, sender: Link | None = None) -> None:
         """Send a frame to all links at which a peer can be reached, except its sender's."""
-        for link in self._links.values():
-            if link is not sender and link.endpoint is not None:
-                self._distributor.put_aside(link, frame, field)
+        copy, now = bytes(frame), self._loop.now
+        for link in self._links_reached():
+            if link.queue.size > MOST_WAITING and link.peer.sending_session(now) is None:
+                link.drops["queue full"] += 1
+            elif link is not sender:
+                self._distributor.put_aside(link, copy, field)
+
+    def flush(self) -> None:
+        """Send the frames that were forwarded, now that no more are at hand."""
+        self._reached = None
+        self._distributor.flush()
+
+    def send_all(self) -> None:
+        """Send the frames that the device has handed over. It may have more."""
+        self._reached = None
+        self._distributor.send_all()
 
     # Frames from links
 
@@ -161,13 +178,23 @@ class Switch:
             self._distributor.send(port, packet, field)
         elif len(self._links) == 1:
             return False
-        elif self._limit_of(link).take(now, len(self._links) * _segments(packet, size)):
+        elif self._may_copy(self._limit_of(link), len(self._links_reached()), packet, size):
             self.flood(packet, field, link)
             return False
         else:
             self._too_many(_name(link))
             link.drops["too many frames for all"] += 1
         return True
+
+    def _links_reached(self) -> list[Link]:
+        if self._reached is None:
+            self._reached = [link for link in self._links.values() if link.endpoint is not None]
+        return self._reached
+
+    def _may_copy(self, limit: TokenBucket, copies: int, frame: memoryview, size: int) -> bool:
+        """Return whether the limit on frames for all allows a frame. `size`: bytes of its segments; 0: it has none."""
+        count = max(1, copies) * (-(-len(frame) // size) if size else 1)
+        return limit.take(self._loop.now, min(count, COPIES_AT_ONCE))
 
     def _limit_of(self, link: Link) -> TokenBucket:
         limit = self._limits.get(link)
@@ -188,11 +215,6 @@ class Switch:
         self._forgets_soon = False
         self.table.forget_old(self._loop.now)
         self.table.empty_caches()
-
-
-def _segments(frame: memoryview, size: int) -> int:
-    """Return the number of frames that a frame stands for, if its segments have this size, in bytes; 0: it has none."""
-    return -(-len(frame) // size) if size else 1
 
 
 def _name(link: Link) -> str:

@@ -27,7 +27,7 @@ _TAGS = frozenset({(0x81, 0x00), (0x88, 0xA8)})
 
 
 def check_source(frame: Buffer) -> None:
-    """Raise BadPacket for a frame without a whole header, or whose source is no single station. Untrusted bytes."""
+    """Raise BadPacket for a frame without a whole header, or whose source is not one station. Untrusted bytes."""
     if len(frame) < HEADER_SIZE:
         raise BadPacket("short frame")
     if frame[6] & 1 or not any(frame[6:12]):

@@ -12,6 +12,7 @@ from vpntun.errors import ConfigurationError
 from vpntun.wire.ethernet.frame import ADDRESS_SIZE
 
 _GROUP, _LOCAL = 1, 2
+_GREATEST = 0xFE
 _LABEL = b"vpntun mac"
 _TEXT = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}|[0-9a-f]{2}(?:-[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
 
@@ -41,6 +42,9 @@ def parse_mac(text: str) -> bytes:
 
 
 def derived_mac(public_key: bytes) -> bytes:
-    """Return the address, always the same, of a TAP device whose end has this public key."""
-    first, *others = hashlib.blake2s(_LABEL + public_key, digest_size=ADDRESS_SIZE).digest()
-    return bytes((first & ~_GROUP | _LOCAL, *others))
+    """Return the address, always the same, of a TAP device whose end has this public key.
+
+    It begins with the greatest number that is possible. A bridge that was given no address takes the lowest of its
+    ports', so its address does not change when the device joins it.
+    """
+    return bytes((_GREATEST, *hashlib.blake2s(_LABEL + public_key, digest_size=ADDRESS_SIZE - 1).digest()))
