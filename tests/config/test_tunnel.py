@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from vpntun.config.keys import Keys
-from vpntun.config.tunnel import EVERYTHING, LARGEST_MTU, Tunnel, parse_interface, parse_network, to_one_peer
+from vpntun.config.tunnel import (
+    EVERYTHING,
+    LARGEST_MTU,
+    LARGEST_MTU_OF_TAP,
+    Tunnel,
+    check_mtu,
+    parse_interface,
+    parse_network,
+    to_one_peer,
+)
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.errors import ConfigurationError
 
@@ -73,6 +82,12 @@ def test_an_mtu_that_cannot_work_is_refused(mtu: int) -> None:
 @pytest.mark.parametrize("mtu", [576, 1280, 1420, 9000, LARGEST_MTU])
 def test_an_mtu_that_works_is_accepted(mtu: int) -> None:
     assert tunnel(mtu=mtu).mtu == mtu
+
+
+def test_the_largest_mtu_of_a_tap_leaves_room_for_its_frames_header_and_record_in_one_send() -> None:
+    check_mtu(LARGEST_MTU_OF_TAP, (), "tap")
+    with pytest.raises(ConfigurationError, match="cannot work on a TAP device: it must be 576 to 64000"):
+        check_mtu(LARGEST_MTU_OF_TAP + 1, (), "tap")
 
 
 def test_an_mtu_too_small_for_ipv6_is_refused_only_with_an_ipv6_address() -> None:

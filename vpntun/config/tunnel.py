@@ -28,6 +28,7 @@ DEFAULT_MTU_OF_TAP = 1500
 SMALLEST_MTU = 576
 SMALLEST_MTU_FOR_IPV6 = 1280
 LARGEST_MTU = 65475  # what a UDP datagram of 65,507 bytes can carry
+LARGEST_MTU_OF_TAP = 64000  # a frame, its record and the headers of a burst then fit in one send of 65,507 bytes
 EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 
@@ -95,7 +96,7 @@ class Tunnel:
             if port is not None and not 1 <= port <= 65535:
                 raise ConfigurationError(f"{port} is not a port: ports are 1 to 65535")
         if self.mtu is not None:
-            check_mtu(self.mtu, self.addresses)
+            check_mtu(self.mtu, self.addresses, self.device)
         for peer in self.peers:
             if self.identity is not None and peer.public == self.identity.public:
                 raise ConfigurationError("a peer has this end's own public key: give the other machine's")
@@ -223,10 +224,13 @@ def to_one_peer(
     )
 
 
-def check_mtu(mtu: int, addresses: tuple[Interface, ...]) -> None:
-    """Raise ConfigurationError if a device with these addresses cannot have this MTU."""
-    if not SMALLEST_MTU <= mtu <= LARGEST_MTU:
-        raise ConfigurationError(f"an MTU of {mtu} cannot work: it must be {SMALLEST_MTU} to {LARGEST_MTU}")
+def check_mtu(mtu: int, addresses: tuple[Interface, ...], device: DeviceKind = "tun") -> None:
+    """Raise ConfigurationError if a device of this kind, with these addresses, cannot have this MTU."""
+    largest = LARGEST_MTU if device == "tun" else LARGEST_MTU_OF_TAP
+    if not SMALLEST_MTU <= mtu <= largest:
+        raise ConfigurationError(
+            f"an MTU of {mtu} cannot work on a {device.upper()} device: it must be {SMALLEST_MTU} to {largest}"
+        )
     if mtu < SMALLEST_MTU_FOR_IPV6 and any(address.version == 6 for address in addresses):
         raise ConfigurationError(f"an MTU of {mtu} is too small for IPv6, which needs {SMALLEST_MTU_FOR_IPV6}")
 
