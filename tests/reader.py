@@ -153,7 +153,8 @@ class Reader:
 
     def _translate(self, text: str) -> str:
         """Replace the document's addresses and keys by this lab's."""
-        text = text.replace(ENDPOINT, self.lab.b.four).replace("ping -c", "ping -i 0.1 -c")
+        text = text.replace(ENDPOINT, self.lab.b.four)
+        text = text.replace("ping -c", "ping -i 0.1 -w 5 -c")  # a bridge takes up to a second to take in a port
         for where in self.roots:
             for name, of in (("PUBLIC", self._public_key), ("PRIVATE", self._private_key)):
                 if f"{where.upper()}_{name}" in text:

@@ -307,6 +307,7 @@ CONSTANTS = {
     "device MTU, with a shared key": f"{tunnel.DEFAULT_MTU}",
     "device MTU, with WireGuard's keys": f"{tunnel.DEFAULT_MTU_TO_WIREGUARD}",
     "smallest, largest MTU": f"{tunnel.SMALLEST_MTU}, {tunnel.LARGEST_MTU}",
+    "largest MTU of a TAP device": f"{tunnel.LARGEST_MTU_OF_TAP}",
     "smallest data message": f"{message.SMALLEST}",
     "padding of a packet without a record": f"{plain.PADDING}",
     "initiation, at most one in": f"{timers.REKEY_TIMEOUT:g} s",

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.wire import packets
 from tests.wire.packets import ip, tcp, udp
 from vpntun.capture.describing import describe
 from vpntun.capture.describing_frames import describe_frame
@@ -22,8 +23,7 @@ SPANNING_TREE = b"\x42\x42\x03" + bytes(35)
 
 def frame(kind: int, payload: bytes, *tags: int, to: bytes = TWO, source: bytes = ONE) -> bytes:
     """Make a frame with these VLAN tags, the outer one first: EtherType and number of each in one integer."""
-    header = to + source + b"".join(struct.pack("!I", tag) for tag in tags)
-    return header + struct.pack("!H", kind) + payload
+    return packets.frame(to, source, payload, kind, *tags)
 
 
 def arp(operation: int, sender: str, target: str, *, sender_mac: bytes = ONE) -> bytes:

@@ -16,7 +16,8 @@ from vpntun.cli.command import vpntun as program
 from vpntun.config import finding
 from vpntun.config.file import read_file, read_peers
 from vpntun.config.keyfile import create_shared
-from vpntun.config.tunnel import DEFAULT_MTU, Tunnel, derived_keys
+from vpntun.config.keys import derived_keys
+from vpntun.config.tunnel import DEFAULT_MTU, Tunnel
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.wire.ethernet.mac import derived_mac, mac_text
 

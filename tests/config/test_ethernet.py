@@ -11,7 +11,8 @@ import pytest
 
 from tests.config.examples import CLIENT, INTERFACE, PEER, SERVER, networks
 from vpntun.config.file import read_file, read_peers
-from vpntun.config.tunnel import DEFAULT_MTU_OF_TAP, Tunnel, derived_keys, to_one_peer
+from vpntun.config.keys import derived_keys
+from vpntun.config.tunnel import DEFAULT_MTU_OF_TAP, Tunnel, to_one_peer
 from vpntun.errors import ConfigurationError
 
 TAP = [*INTERFACE, "Device = tap"]

@@ -18,7 +18,8 @@ from tests.config.examples import (
     SHARED,
 )
 from tests.crypto.pair import LOW_ORDER_POINTS
-from vpntun.config.tunnel import Tunnel, derived_keys
+from vpntun.config.keys import derived_keys
+from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
 
 

@@ -20,8 +20,9 @@ from tests.config.examples import (
 )
 from vpntun.config.file import read_peers
 from vpntun.config.keyfile import create_shared
+from vpntun.config.keys import derived_keys
 from vpntun.config.peer import PeerSettings
-from vpntun.config.tunnel import DEFAULT_MTU, EVERYTHING, Routing, Tunnel, derived_keys
+from vpntun.config.tunnel import DEFAULT_MTU, EVERYTHING, Routing, Tunnel
 from vpntun.errors import ConfigurationError, KeyFileError
 
 # What is ours

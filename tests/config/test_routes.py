@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vpntun.config.keys import derived_keys
 from vpntun.config.routes import complete, parse_route
-from vpntun.config.tunnel import derived_keys
 from vpntun.errors import ConfigurationError
 from vpntun.types import DeviceKind
 

@@ -1,35 +1,29 @@
-"""Checks of a tunnel's settings before anything is opened, and the keys and addresses it gets."""
+"""Checks of a tunnel's settings before anything is opened."""
 
 from __future__ import annotations
 
-import stat
 from ipaddress import ip_interface, ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.machine import logged, ordinary_user
-from vpntun.config.keyfile import create_shared
-from vpntun.config.peer import NO_PSK
+from vpntun.config.keys import Keys
 from vpntun.config.tunnel import (
     EVERYTHING,
     LARGEST_MTU,
-    Keys,
+    LARGEST_MTU_OF_TAP,
     Tunnel,
+    check_mtu,
     parse_interface,
     parse_network,
-    shared_keys,
     to_one_peer,
-    wireguard_keys,
 )
 from vpntun.crypto.keys import KeyPair, clamp, format_key
-from vpntun.errors import ConfigurationError, KeyFileError
+from vpntun.errors import ConfigurationError
 
 OWN, PEER = KeyPair.of(clamp(b"o" * 32)), KeyPair.of(clamp(b"p" * 32))
 SECRET = b"s" * 32
 KEYS = Keys(OWN, PEER.public, SECRET)
-LOW_ORDER = ["0" * 64, "01" + "0" * 62, "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"]
 
 
 def tunnel(**changes: Any) -> Tunnel:
@@ -88,6 +82,12 @@ def test_an_mtu_that_cannot_work_is_refused(mtu: int) -> None:
 @pytest.mark.parametrize("mtu", [576, 1280, 1420, 9000, LARGEST_MTU])
 def test_an_mtu_that_works_is_accepted(mtu: int) -> None:
     assert tunnel(mtu=mtu).mtu == mtu
+
+
+def test_the_largest_mtu_of_a_tap_leaves_room_for_its_frames_header_and_record_in_one_send() -> None:
+    check_mtu(LARGEST_MTU_OF_TAP, (), "tap")
+    with pytest.raises(ConfigurationError, match="cannot work on a TAP device: it must be 576 to 64000"):
+        check_mtu(LARGEST_MTU_OF_TAP + 1, (), "tap")
 
 
 def test_an_mtu_too_small_for_ipv6_is_refused_only_with_an_ipv6_address() -> None:
@@ -174,138 +174,3 @@ def test_a_network_is_accepted_and_its_host_bits_are_masked_off(text: str, netwo
 def test_anything_but_a_network_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="not a network"):
         parse_network(text)
-
-
-# Shared keys
-
-
-def test_one_file_makes_two_ends_that_know_each_other(tmp_path: Path) -> None:
-    create_shared(tmp_path / "key")
-    server, client = shared_keys("server", tmp_path / "key", None), shared_keys("client", tmp_path / "key", "host")
-    assert server.peer == client.identity.public
-    assert client.peer == server.identity.public
-    assert server.identity.public != client.identity.public
-    assert server.psk == client.psk != NO_PSK
-
-
-def test_the_derived_addresses_of_the_two_ends_are_neighbours(tmp_path: Path) -> None:
-    create_shared(tmp_path / "key")
-    server, client = shared_keys("server", tmp_path / "key", None), shared_keys("client", tmp_path / "key", "host")
-    assert server.derived_peer_addresses == tuple(each.ip for each in client.derived_addresses)
-    assert client.derived_peer_addresses == tuple(each.ip for each in server.derived_addresses)
-    for own, other, around in zip(
-        server.derived_addresses, client.derived_addresses, ("100.64.0.0/10", "fd00::/8"), strict=True
-    ):
-        assert own.ip != other.ip
-        assert own.network == other.network
-        assert own.ip in ip_network(around)
-    assert str(server.derived_addresses[1].ip).endswith("::1")
-    assert str(client.derived_addresses[1].ip).endswith("::2")
-
-
-def test_two_files_give_other_keys_and_other_addresses(tmp_path: Path) -> None:
-    create_shared(tmp_path / "one")
-    create_shared(tmp_path / "two")
-    one, two = (shared_keys("server", tmp_path / name, None) for name in ("one", "two"))
-    assert one.peer != two.peer
-    assert one.derived_addresses != two.derived_addresses
-
-
-def test_a_missing_key_file_that_was_given_is_an_error_for_both_roles(tmp_path: Path) -> None:
-    for role in ("server", "client"):
-        with pytest.raises(KeyFileError, match="does not exist"):
-            shared_keys(role, tmp_path / "key", "host")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_server_without_a_key_makes_one_and_says_how_to_copy_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ordinary_user() as folder, logged() as lines:
-        monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
-        path = folder / "vpntun" / "vpntun.key"
-        keys = shared_keys("server", None, None)
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert f"scp -p {path}" in lines[0]
-        assert path.read_text().split("\n")[1] not in "".join(lines)
-        again = shared_keys("server", None, None)
-        assert again.identity.public == keys.identity.public
-        assert len(lines) == 1
-        assert shared_keys("client", None, "host").peer == keys.identity.public
-
-
-def test_a_client_without_a_key_says_where_it_is_expected_and_makes_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ordinary_user() as folder:
-        monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
-        with pytest.raises(KeyFileError) as caught:
-            shared_keys("client", None, "remote.example.org")
-        assert str(folder / "vpntun" / "vpntun.key") in str(caught.value)
-        assert "remote.example.org" in str(caught.value)
-        assert list(folder.iterdir()) == []
-
-
-@pytest.mark.parametrize("role", ["server", "client"])
-def test_a_default_key_that_is_a_dangling_link_is_refused(monkeypatch: pytest.MonkeyPatch, role: Any) -> None:
-    with ordinary_user() as folder:
-        monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
-        (folder / "vpntun").mkdir()
-        (folder / "vpntun" / "vpntun.key").symlink_to(folder / "elsewhere")
-        with pytest.raises(KeyFileError, match="symbolic links"):
-            shared_keys(role, None, "host")
-        assert not (folder / "elsewhere").exists()
-
-
-@pytest.mark.parametrize("role", ["server", "client"])
-def test_a_default_folder_that_this_user_may_not_enter_is_a_key_file_error(
-    monkeypatch: pytest.MonkeyPatch, role: Any
-) -> None:
-    with ordinary_user() as folder:
-        monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
-        (folder / "vpntun").mkdir(mode=0)
-        with pytest.raises(KeyFileError, match=r"vpntun\.key"):
-            shared_keys(role, None, "host")
-
-
-# WireGuard's keys
-
-
-def key_file(path: Path, key: bytes) -> Path:
-    path.touch(mode=0o600)
-    path.write_text(format_key(key) + "\n")
-    return path
-
-
-def test_wireguard_keys_work_with_and_without_a_preshared_key(tmp_path: Path) -> None:
-    own, psk = key_file(tmp_path / "own", OWN.private), key_file(tmp_path / "psk", SECRET)
-    without = wireguard_keys(own, format_key(PEER.public), None)
-    assert (without.identity, without.peer, without.psk) == (OWN, PEER.public, bytes(32))
-    assert wireguard_keys(own, format_key(PEER.public), psk).psk == SECRET
-    assert without.derived_addresses == without.derived_peer_addresses == ()
-
-
-def test_this_ends_own_key_as_the_peer_is_refused(tmp_path: Path) -> None:
-    own = key_file(tmp_path / "own", OWN.private)
-    with pytest.raises(ConfigurationError, match="this end's own public key"):
-        wireguard_keys(own, format_key(OWN.public), None)
-
-
-@pytest.mark.parametrize("peer", ["", "key", format_key(PEER.public)[:-1], format_key(PEER.public) + "x", "ä" * 44])
-def test_the_error_for_a_malformed_peer_key_names_the_option(tmp_path: Path, peer: str) -> None:
-    own = key_file(tmp_path / "own", OWN.private)
-    with pytest.raises(ConfigurationError, match="--peer: "):
-        wireguard_keys(own, peer, None)
-
-
-@pytest.mark.parametrize("peer", LOW_ORDER)
-def test_an_unsafe_peer_key_is_refused(tmp_path: Path, peer: str) -> None:
-    own = key_file(tmp_path / "own", OWN.private)
-    with pytest.raises(ConfigurationError, match="--peer: "):
-        wireguard_keys(own, format_key(bytes.fromhex(peer)), None)
-
-
-def test_a_private_or_preshared_key_that_is_open_to_others_is_refused(tmp_path: Path) -> None:
-    own, psk = key_file(tmp_path / "own", OWN.private), key_file(tmp_path / "psk", SECRET)
-    psk.chmod(0o644)
-    with pytest.raises(KeyFileError, match="chmod 600"):
-        wireguard_keys(own, format_key(PEER.public), psk)
-    own.chmod(0o644)
-    with pytest.raises(KeyFileError, match="chmod 600"):
-        wireguard_keys(own, format_key(PEER.public), None)

@@ -17,8 +17,9 @@ from tests.carriers.test_udp_socket import free_port
 from tests.datapath.ends import ALICE, BOB, CAROL
 from tests.machine import HandLoop, logged
 from vpntun.carriers.udp import UdpCarrier
+from vpntun.config.keys import derived_keys
 from vpntun.config.peer import PeerSettings
-from vpntun.config.tunnel import HookLines, Routing, Tunnel, derived_keys, to_one_peer
+from vpntun.config.tunnel import HookLines, Routing, Tunnel, to_one_peer
 from vpntun.control.running_tunnel import RunningTunnel, change_sockets, changed_at_once
 from vpntun.control.state import TunnelState
 from vpntun.crypto.keys import format_key

@@ -174,7 +174,7 @@ def test_packets_that_no_link_has_are_not_seen(hub: Hub) -> None:
     assert witness.seen == []
 
 
-def test_the_tap_is_in_the_way_only_while_somebody_looks(hub: Hub) -> None:
+def test_the_mirror_is_in_the_way_only_while_somebody_looks(hub: Hub) -> None:
     bob = hub.bob
     relay = bob.engine._relay
     first, second = Witness(bob), Witness(bob)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.netns.lab import Daemon, Lab, Machine, until
+from tests.wire.packets import LOCAL_EXPERIMENT
+from tests.wire.packets import frame as frame  # exported: most tests that import this file make some
 
 OURS, THEIRS = "tap11", "tap3"
-LOCAL_EXPERIMENT = 0x88B5
-"""The EtherType of the frames that tests make. IEEE 802 gives it away for that; no kernel answers it."""
 EVERYBODY = b"\xff" * 6
 
 
@@ -24,6 +25,13 @@ def start_taps(
     here = lab.a.vpntun("-c", lab.b.four, "-a", "-i", OURS, "-k", lab.key, *both, *client)
     here.wait_for("connected to")
     return there, here
+
+
+def drops(machine: Machine, interface: str) -> Counter[str]:
+    """What a tunnel has dropped, by reason, with what it counts for its only peer."""
+    status = machine.status(interface)
+    [peer] = status["peers"]
+    return Counter(status["drops"]) + Counter(peer["drops"])
 
 
 def mac(machine: Machine, device: str) -> bytes:
@@ -43,11 +51,6 @@ def link_local(machine: Machine, device: str) -> str:
 
     assert until(look, 5), f"{device} in {machine.name} has no link-local address"
     return found[0]
-
-
-def frame(destination: bytes, source: bytes, payload: bytes = b"", kind: int = LOCAL_EXPERIMENT) -> bytes:
-    """An Ethernet frame; `kind` is its EtherType, or its length as of IEEE 802.3."""
-    return destination + source + kind.to_bytes(2, "big") + payload
 
 
 def send(machine: Machine, device: str, *frames: bytes) -> None:

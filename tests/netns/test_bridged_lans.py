@@ -6,6 +6,7 @@ import itertools
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from tests.netns.lab import Lab, Machine, until
 from tests.netns.lans import BRIDGE, Lans
-from tests.netns.taps import EVERYBODY, OURS, THEIRS, frame, link_local, mac, send
+from tests.netns.taps import EVERYBODY, OURS, THEIRS, drops, frame, link_local, mac, send
 
 UDHCPC = """
 case $1 in
@@ -54,8 +55,8 @@ def test_hosts_find_each_other_by_ipv6_neighbour_discovery(lans: Lans) -> None:
 
 
 def test_a_stream_between_the_lans_arrives_intact(lans: Lans) -> None:
-    lans.lab.transfer(10_000_000, lans.f.four, source=lans.c, sink=lans.f)
-    lans.lab.transfer(5_000_000, lans.c.four, source=lans.f, sink=lans.c)
+    lans.lab.transfer(4_000_000, lans.f.four, source=lans.c, sink=lans.f)
+    lans.lab.transfer(2_000_000, lans.c.four, source=lans.f, sink=lans.c)
 
 
 @pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq is not installed")
@@ -98,6 +99,7 @@ def blocked(lans: Lans) -> list[str]:
     return [device for (_, device), state in states.items() if state == "blocking"]
 
 
+@pytest.mark.long
 def test_stp_cuts_a_loop_and_the_tunnel_takes_over_when_the_other_path_is_gone(lans: Lans) -> None:
     def all_pass() -> None:
         for one, other in ((lans.c, lans.e), (lans.f, lans.d)):
@@ -113,27 +115,42 @@ def test_stp_cuts_a_loop_and_the_tunnel_takes_over_when_the_other_path_is_gone(l
         all_pass()
 
 
+def dropped(lans: Lans) -> Counter[str]:
+    """What both ends of the tunnel have dropped, by reason."""
+    return drops(lans.a, OURS) + drops(lans.b, THEIRS)
+
+
+def send_in_circles(lans: Lans, count: int) -> None:
+    """Send this many frames for all into the loop, and wait until the log of a gateway names one that came back."""
+    named = re.compile("a frame of [0-9a-f:]{17}, which is at (the peer, came from this side|this side, came from)")
+    source = mac(lans.c, "veth0")
+    send(lans.c, "veth0", *(frame(EVERYBODY, source, bytes([number])) for number in range(count)))
+    assert until(lambda: any(named.search(each.log) for each in (lans.client, lans.server)), 10), lans.lab.logs()
+
+
+def test_without_stp_frames_that_come_back_are_named_and_the_lans_recover_once_the_loop_is_cut(lans: Lans) -> None:
+    with lans.loop():
+        send_in_circles(lans, 20)
+    assert dropped(lans)["frame came back"]
+    for daemon in (lans.client, lans.server):
+        assert daemon.running
+        assert len(daemon.log) < 10_000, str(daemon)
+    lans.lab.ping(lans.c, lans.e.four, within=PATIENCE)
+
+
 def received(machine: Machine) -> int:
     return int(machine.run("cat", "/sys/class/net/veth0/statistics/rx_packets").stdout)
 
 
-def test_without_stp_a_storm_is_bounded_and_the_log_names_the_frames_that_came_back(lans: Lans) -> None:
-    gateways = ((lans.client, lans.a, OURS), (lans.server, lans.b, THEIRS))
-    named = re.compile("a frame of [0-9a-f:]{17}, which is at (the peer, came from this side|this side, came from)")
-    source, before = mac(lans.c, "veth0"), received(lans.e)
+@pytest.mark.long
+def test_without_stp_the_storm_of_a_loop_is_bounded(lans: Lans) -> None:
+    before = received(lans.e)
     with lans.loop():
-        send(lans.c, "veth0", *(frame(EVERYBODY, source, bytes([number])) for number in range(200)))
-        assert until(lambda: any(named.search(daemon.log) for daemon, _, _ in gateways), 10), lans.lab.logs()
+        send_in_circles(lans, 200)
         assert until(lambda: received(lans.e) - before > 2 * LIMIT, 10), "no storm"
         started, before = time.monotonic(), received(lans.e)
         time.sleep(1)
         passed, spent = received(lans.e) - before, time.monotonic() - started
-        assert passed < 1.1 * 2 * LIMIT * spent, "no limit"  # frames go round both ways
-    told = [gateway.status(device) for _, gateway, device in gateways]
-    assert any("frame came back" in drops for each in told for drops in (each["drops"], each["peers"][0]["drops"])), (
-        told
-    )
-    for daemon, _, _ in gateways:
-        assert daemon.running
-        assert len(daemon.log) < 10_000, str(daemon)
+    assert passed < 2 * LIMIT * (spent + 1), "no limit"  # frames go round both ways
+    assert dropped(lans)["too many frames for all"], "no limit"
     lans.lab.ping(lans.c, lans.e.four, within=PATIENCE)

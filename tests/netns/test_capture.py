@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -68,7 +67,7 @@ def test_tshark_reads_the_packets_with_their_directions_and_the_name_of_the_peer
     assert capture.wait() == 0
     assert "4 packets captured" in capture.log
     assert path.stat().st_mode & 0o777 == 0o600
-    [peer] = json.loads(pair.a.ask("show", "tun11", "--json")[1])["peers"]
+    [peer] = pair.a.status("tun11")["peers"]
     names = ("frame.interface_name", "frame.interface_description", "frame.packet_flags_direction", "ip.dst")
     ours, theirs = pair.a.address_of("tun11"), far(pair)
     name = f"peer {shortened(peer['public_key'])}"

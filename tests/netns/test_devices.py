@@ -62,22 +62,9 @@ def test_a_link_local_address_that_is_asked_for_is_there(lab: Lab) -> None:
     lab.ping(lab.a, "fe80::2%tun11", within=10)
 
 
-def test_a_new_tap_device_is_an_ethernet_with_its_neighbours_and_gone_at_the_end(lab: Lab) -> None:
-    server, client = start_pair(lab, server=["-a"], client=["-a"])
-    lab.ping(lab.a, far(lab), size=1472)
-    lab.ping(lab.a, lab.b.address_of("tun3", 6))
-    shown = json.loads(lab.b.run("ip", "-json", "address", "show", "dev", "tun3").stdout)[0]
-    assert (shown["link_type"], shown["mtu"]) == ("ether", 1500)
-    [own] = [each["local"] for each in shown["addr_info"] if each["local"].startswith("fe80")]
-    lab.ping(lab.a, f"{own}%tun11")
-    neighbours = lab.a.run("ip", "neighbour", "show", "dev", "tun11").stdout
-    assert neighbours.count(shown["address"]) == 3, neighbours
-    for daemon in (server, client):
-        assert daemon.stop() == 0
-    assert not lab.a.has_device("tun11")
-
-
-@pytest.mark.parametrize(("mode", "option"), [("tun", "-u"), ("tap", "-a"), ("tap multi_queue", "-a")])
+@pytest.mark.parametrize(
+    ("mode", "option"), [("tun", "-u"), pytest.param("tap multi_queue", "-a", marks=pytest.mark.long)]
+)
 def test_a_persistent_device_is_used_and_left_as_it_was_found(lab: Lab, mode: str, option: str) -> None:
     persistent(lab.b, "tun3", "192.168.9.2/24", "fd99::2/64", mode=mode)
     persistent(lab.a, "tun11", "192.168.9.1/24", "fd99::1/64", mode=mode)

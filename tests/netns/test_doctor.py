@@ -126,8 +126,7 @@ def test_a_pair_that_works_has_nothing_to_mend(lab: Lab) -> None:
 
 
 def peer_name(lab: Lab) -> str:
-    _, said = lab.a.ask("show", "tun11", "--json")
-    return str(json.loads(said)["peers"][0]["public_key"])
+    return str(lab.a.status("tun11")["peers"][0]["public_key"])
 
 
 def test_another_file_in_place_of_the_tun_device(lab: Lab) -> None:

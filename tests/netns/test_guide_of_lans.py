@@ -82,6 +82,7 @@ def lans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lans]:
         lab.close()
 
 
+@pytest.mark.long
 def test_two_machines_on_one_ethernet(lans: Lans) -> None:
     typed = steps(blocks("two-machines-on-one-ethernet")[0])
     with lans.tunnels(typed):
@@ -133,11 +134,12 @@ def _crossing(one: Machine, other: Machine) -> set[str]:
     return {name for name, came in (("DHCP", is_dhcp), ("router", is_router)) if came}
 
 
-def test_the_two_commands_of_the_readme(lans: Lans) -> None:
-    with lans.tunnels(steps(blocks("one-ethernet")[0])):
-        lans.hosts_reach_each_other()
+def test_the_two_commands_of_the_readme_are_those_of_the_guide() -> None:
+    typed = tuple(steps(blocks("one-ethernet")[0]))
+    assert typed == tuple(step for step in TUNNEL_LINES if step.command.startswith("vpntun "))
 
 
+@pytest.mark.long
 def test_a_tap_device_of_an_ordinary_user(lans: Lans) -> None:
     with lans.tunnels(steps(blocks("tap-of-a-user")[0])):
         theirs, roots = lans.reader.home / ".config/vpntun/vpntun.key", lans.reader.roots["local"] / KEY
@@ -149,6 +151,7 @@ def test_a_tap_device_of_an_ordinary_user(lans: Lans) -> None:
     lans.reader.take(Step("remote#", "vpntun rmtun tap7"))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not PROGRAM.exists(), reason="systemd-networkd is not installed")
 def test_networkd_makes_the_bridge_and_takes_the_tunnel_in_whichever_starts_first(lab: Lab) -> None:
     lans = Lans(lab)
@@ -177,6 +180,7 @@ def test_networkd_makes_the_bridge_and_takes_the_tunnel_in_whichever_starts_firs
             lans.hosts_reach_each_other()
 
 
+@pytest.mark.long
 def test_several_sites_on_one_ethernet(lab: Lab) -> None:
     """b is the hub, a the office with the host d, and c the laptop."""
     laptop, host = lab.add("c", "10.0.1.3", ""), lab.add("d", "10.20.0.14", "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from tests.netns.lab import STARTED, Daemon, Lab, Machine
@@ -44,7 +43,7 @@ def test_a_bug_drops_the_packet_that_triggered_it_and_is_shown_and_logged(lab: L
     lab.b.run(sys.executable, "-c", SEND, inside)
     lab.ping(lab.b, inside)
     assert server.running
-    shown = json.loads(lab.a.run(sys.executable, "-m", "vpntun", "show", "tun3", "--json").stdout)
+    shown = lab.a.status("tun3")
     assert 1 <= shown["drops"]["internal error"] <= 30
     assert "internal error" in lab.a.ask("show", "tun3")[1]
     assert "IndexError: a bug" in server.log

@@ -79,7 +79,7 @@ def test_a_restarted_server_calls_its_client_at_a_link_local_address(lab: Lab) -
     server.stop()
     start_server(lab)
     lab.ping(lab.b, lab.a.address_of("tun11"), within=5)
-    (peer,) = json.loads(lab.b.ask("show", "tun3", "--json")[1])["peers"]
+    (peer,) = lab.b.status("tun3")["peers"]
     assert peer["endpoint"].startswith("[fe80::")
     assert "%veth0]:" in peer["endpoint"]
 

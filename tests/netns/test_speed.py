@@ -74,7 +74,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
 
 
 def peer_of(machine: Machine, interface: str) -> dict[str, Any]:
-    peer: dict[str, Any] = json.loads(machine.ask("show", interface, "--json")[1])["peers"][0]
+    peer: dict[str, Any] = machine.status(interface)["peers"][0]
     return peer
 
 

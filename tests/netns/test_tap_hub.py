@@ -90,25 +90,22 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         lab.close()
 
 
-def test_all_sites_reach_each_other_and_show_says_which_address_is_where(hub: Hub) -> None:
+def test_all_sites_reach_each_other_and_the_hub_tells_which_address_is_where(hub: Hub) -> None:
     for one, other in itertools.permutations((1, 3, 4), 2):
         site = {1: hub.a, 3: hub.c, 4: hub.d}[one]
         hub.lab.ping(site, f"10.30.0.{other}")
     hub.lab.ping(hub.hub, "10.30.0.3")
-    shown = hub.hub.ask("show", DEVICE)[1]
     places = {}
     for peer in hub.hub.status(DEVICE)["peers"]:
         for each in peer["macs"]:
             places[each["address"]] = peer["name"]
     for name, site in hub.sites.items():
-        address = mac_text(mac(site, DEVICE))
-        assert places[address] == name
-        assert address in shown
+        assert places[mac_text(mac(site, DEVICE))] == name
     assert mac(hub.d, DEVICE).hex(":") == OF_D
 
 
 def test_a_stream_between_two_sites_arrives_intact(hub: Hub) -> None:
-    hub.lab.transfer(10_000_000, "10.30.0.4", source=hub.c, sink=hub.d)
+    hub.lab.transfer(4_000_000, "10.30.0.4", source=hub.c, sink=hub.d)
 
 
 def test_frames_for_an_unknown_address_go_to_all_others_and_those_for_a_known_one_only_there(hub: Hub) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.netns.lab import Lab, Machine, until
 from tests.netns.taps import OURS, start_taps
 
@@ -34,6 +36,7 @@ def test_a_route_leads_to_what_is_behind_the_peer_and_comes_back_with_the_device
     assert client.stop() == 0
 
 
+@pytest.mark.long
 def test_a_route_that_a_killed_tunnel_left_on_a_persistent_device_is_taken_back_and_a_bad_gateway_sets_nothing(
     lab: Lab,
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -147,7 +146,7 @@ def test_up_and_down_with_both_ends_talking(quick: Quick) -> None:
     quick.lab.ping(quick.b, "10.9.0.2", SECONDS, size=1392)
     shown = quick.b.run("wg", "show", "wg0", "allowed-ips").stdout
     assert shown == f"{quick.public(quick.a)}\t10.9.0.2/32 fd09::2/128\n"
-    [peer] = json.loads(quick.a.run(sys.executable, "-m", "vpntun", "show", "wg0", "--json").stdout)["peers"]
+    [peer] = quick.a.status("wg0")["peers"]
     assert (peer["state"], peer["vpntun"]) == ("connected", True)
     for machine in (quick.a, quick.b):
         quick.down(machine)

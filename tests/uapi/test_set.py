@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from tests.datapath.ends import ALICE, BOB, CAROL, PSK, STRANGER
 from vpntun.config.keyfile import create_shared
+from vpntun.config.keys import shared_keys
 from vpntun.config.peer import NO_PSK, PeerSettings
-from vpntun.config.tunnel import Routing, Tunnel, shared_keys, to_one_peer
+from vpntun.config.tunnel import Routing, Tunnel, to_one_peer
 from vpntun.crypto.keys import KeyPair
 from vpntun.errors import CannotChange, ConfigurationError
 from vpntun.types import Network, Place

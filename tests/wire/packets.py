@@ -15,7 +15,8 @@ A6, B6 = ipaddress.ip_address("fd00::1").packed, ipaddress.ip_address("2001:db8:
 TIMESTAMPS = b"\x01\x01\x08\x0a" + struct.pack("!II", 77, 88)
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 
-
+LOCAL_EXPERIMENT = 0x88B5
+"""An EtherType that IEEE 802 gives away for experiments; no kernel answers it."""
 LEADS = [14, 18, 22]
 """Bytes before the IP header in a frame without VLAN tags, with one, and with two."""
 
@@ -30,6 +31,11 @@ def lead_of(version: int, lead: int) -> bytes:
 def framed(packet: bytes, lead: int) -> bytes:
     """The frame that carries an IP packet behind `lead` bytes; the packet itself if `lead` is 0."""
     return lead_of(packet[0] >> 4, lead) + packet
+
+
+def frame(destination: bytes, source: bytes, payload: bytes = b"", kind: int = LOCAL_EXPERIMENT, *tags: int) -> bytes:
+    """An Ethernet frame. `kind`: its EtherType, or its length as of IEEE 802.3. `tags`: its VLAN tags of 32 bits."""
+    return destination + source + struct.pack(f"!{len(tags)}IH", *tags, kind) + payload
 
 
 def slow_sum(data: bytes) -> int:

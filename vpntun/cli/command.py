@@ -20,6 +20,7 @@ from vpntun.cli.run_options import FILE, add_run_options, serve
 from vpntun.config import values
 from vpntun.config.file import read_peers
 from vpntun.config.keyfile import default_path
+from vpntun.config.keys import Keys, Role, derived_keys, shared_keys, wireguard_keys
 from vpntun.config.routes import complete, parse_route
 from vpntun.config.tunnel import (
     DEFAULT_MTU,
@@ -27,15 +28,10 @@ from vpntun.config.tunnel import (
     DEFAULT_MTU_TO_WIREGUARD,
     DEFAULT_PORT,
     EVERYTHING,
-    Keys,
-    Role,
     Tunnel,
-    derived_keys,
     parse_interface,
     parse_network,
-    shared_keys,
     to_one_peer,
-    wireguard_keys,
 )
 from vpntun.crypto.keys import generate_secret
 from vpntun.errors import ConfigurationError

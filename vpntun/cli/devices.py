@@ -12,6 +12,7 @@ from vpntun.runtime.log import open_log
 from vpntun.tun import persistent
 from vpntun.tun.ipv6 import carried_addresses
 from vpntun.tun.queries import mtu_of
+from vpntun.types import DeviceKind
 
 
 @click.command()
@@ -36,12 +37,13 @@ def mktun(
     The device is brought up; USER then runs vpntun -i NAME, with -a if it is a TAP device. A device that exists
     already for the same user and group gets the address and MTU given here.
     """
+    kind: DeviceKind = "tap" if tap else "tun"
     owner = None if user is None else uid_of(user)
     members = None if group is None else gid_of(group)
     wanted = tuple(map(parse_interface, addresses))
     if mtu is not None:
-        check_mtu(mtu, wanted)
-    made = persistent.make(name, owner, members, "tap" if tap else "tun")
+        check_mtu(mtu, wanted, kind)
+    made = persistent.make(name, owner, members, kind)
     open_log(name, 0)
     settings = DeviceSettings(name)
     try:

@@ -22,7 +22,8 @@ import click
 from vpntun.cli.run_options import FILE
 from vpntun.config import values
 from vpntun.config.finding import find_file, interface_of
-from vpntun.config.tunnel import DEFAULT_PORT, Keys, shared_keys, wireguard_keys
+from vpntun.config.keys import Keys, shared_keys, wireguard_keys
+from vpntun.config.tunnel import DEFAULT_PORT
 from vpntun.control.client import ControlClient, interfaces_of_root, running_interfaces
 from vpntun.crypto.keys import format_key
 from vpntun.doctor.clock import examine_clock

@@ -32,18 +32,10 @@ from typing import Any, TypeVar, cast
 
 from vpntun.config import values
 from vpntun.config.ethernet import check_sections
+from vpntun.config.keys import Role, derived_keys
 from vpntun.config.lines import Known, Section, parse
 from vpntun.config.peer import NO_PSK, PeerSettings
-from vpntun.config.tunnel import (
-    CLIENT_KEEPALIVE,
-    DEFAULT_PORT,
-    EVERYTHING,
-    HookLines,
-    Role,
-    Routing,
-    Tunnel,
-    derived_keys,
-)
+from vpntun.config.tunnel import CLIENT_KEEPALIVE, DEFAULT_PORT, EVERYTHING, HookLines, Routing, Tunnel
 from vpntun.crypto.keys import KeyPair, agree, generate_private
 from vpntun.errors import BadPacket, ConfigurationError, PrivilegeError
 from vpntun.runtime.log import notice

@@ -5,30 +5,20 @@ Settings that cannot work are refused before any file, socket or device is opene
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import (
-    IPv4Interface,
-    IPv6Interface,
-    ip_address,
-    ip_interface,
-    ip_network,
-)
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 from vpntun.config.ethernet import check_device
-from vpntun.config.keyfile import create_shared, default_path, read_bare, read_shared
-from vpntun.config.peer import NO_PSK, PeerSettings
-from vpntun.crypto.keys import KeyPair, agree, parse_key
-from vpntun.crypto.shared import SharedIdentity
-from vpntun.errors import BadPacket, ConfigurationError, KeyFileError
+from vpntun.config.keys import Keys
+from vpntun.config.peer import PeerSettings
+from vpntun.crypto.keys import KeyPair
+from vpntun.errors import ConfigurationError
 from vpntun.runtime.log import notice
 from vpntun.types import DeviceKind, Interface, IpAddress, Network, Place, Transport, carriers_of
-
-Role = Literal["server", "client"]
 
 DEFAULT_PORT = 55555
 CLIENT_KEEPALIVE = 25.0
@@ -38,18 +28,8 @@ DEFAULT_MTU_OF_TAP = 1500
 SMALLEST_MTU = 576
 SMALLEST_MTU_FOR_IPV6 = 1280
 LARGEST_MTU = 65475  # what a UDP datagram of 65,507 bytes can carry
+LARGEST_MTU_OF_TAP = 64000  # a frame, its record and the headers of a burst then fit in one send of 65,507 bytes
 EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Keys of both ends, and, with a shared key, the default addresses that are derived from it."""
-
-    identity: KeyPair
-    peer: bytes
-    psk: bytes = field(repr=False)
-    derived_addresses: tuple[Interface, ...] = ()
-    derived_peer_addresses: tuple[IpAddress, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +96,7 @@ class Tunnel:
             if port is not None and not 1 <= port <= 65535:
                 raise ConfigurationError(f"{port} is not a port: ports are 1 to 65535")
         if self.mtu is not None:
-            check_mtu(self.mtu, self.addresses)
+            check_mtu(self.mtu, self.addresses, self.device)
         for peer in self.peers:
             if self.identity is not None and peer.public == self.identity.public:
                 raise ConfigurationError("a peer has this end's own public key: give the other machine's")
@@ -244,10 +224,13 @@ def to_one_peer(
     )
 
 
-def check_mtu(mtu: int, addresses: tuple[Interface, ...]) -> None:
-    """Raise ConfigurationError if a device with these addresses cannot have this MTU."""
-    if not SMALLEST_MTU <= mtu <= LARGEST_MTU:
-        raise ConfigurationError(f"an MTU of {mtu} cannot work: it must be {SMALLEST_MTU} to {LARGEST_MTU}")
+def check_mtu(mtu: int, addresses: tuple[Interface, ...], device: DeviceKind = "tun") -> None:
+    """Raise ConfigurationError if a device of this kind, with these addresses, cannot have this MTU."""
+    largest = LARGEST_MTU if device == "tun" else LARGEST_MTU_OF_TAP
+    if not SMALLEST_MTU <= mtu <= largest:
+        raise ConfigurationError(
+            f"an MTU of {mtu} cannot work on a {device.upper()} device: it must be {SMALLEST_MTU} to {largest}"
+        )
     if mtu < SMALLEST_MTU_FOR_IPV6 and any(address.version == 6 for address in addresses):
         raise ConfigurationError(f"an MTU of {mtu} is too small for IPv6, which needs {SMALLEST_MTU_FOR_IPV6}")
 
@@ -258,41 +241,6 @@ def explain_covering(network: Network, host: str) -> str:
         f"{network} covers {host}, the peer's own address: the tunnel's packets would be sent into the tunnel. "
         "Give routes that do not contain that address"
     )
-
-
-def shared_keys(role: Role, path: Path | None, host: str | None) -> Keys:
-    """Derive all keys from the shared key file. A server without -k creates the file if it does not exist.
-
-    Raises KeyFileError or PrivilegeError.
-    """
-    return derived_keys(role, _shared_secret(role, path, host))
-
-
-def derived_keys(role: Role, secret: bytes) -> Keys:
-    """Derive the keys and addresses of one end from a shared key of 32 bytes."""
-    shared = SharedIdentity.of(secret)
-    server = (IPv4Interface(f"{shared.server4}/30"), IPv6Interface(f"{shared.server6}/64"))
-    client = (IPv4Interface(f"{shared.client4}/30"), IPv6Interface(f"{shared.client6}/64"))
-    if role == "server":
-        return Keys(shared.server, shared.client.public, shared.psk, server, tuple(each.ip for each in client))
-    return Keys(shared.client, shared.server.public, shared.psk, client, tuple(each.ip for each in server))
-
-
-def wireguard_keys(private_key: Path, peer: str, psk: Path | None) -> Keys:
-    """Read WireGuard keys from files and options. Raises KeyFileError, PrivilegeError or ConfigurationError."""
-    identity = KeyPair.of(read_bare(private_key))
-    try:
-        public = parse_key(peer)
-        agree(identity.private, public)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"--peer: {error}") from None
-    except BadPacket:
-        raise ConfigurationError(
-            "--peer: this public key is unsafe: anybody could compute the secrets of its tunnel"
-        ) from None
-    if public == identity.public:
-        raise ConfigurationError("--peer is this end's own public key: give the other machine's")
-    return Keys(identity, public, read_bare(psk) if psk is not None else NO_PSK)
 
 
 def parse_interface(text: str) -> Interface:
@@ -313,26 +261,3 @@ def parse_network(text: str) -> Network:
         return ip_network(text, strict=False)
     except ValueError:
         raise ConfigurationError(f"{text!r} is not a network, such as 192.168.0.0/24 or fd00:1::/64") from None
-
-
-def _shared_secret(role: Role, given: Path | None, host: str | None) -> bytes:
-    if given is not None:
-        return read_shared(given)
-    path = default_path()
-    if os.path.lexists(path):
-        return read_shared(path)
-    if role == "server":
-        secret = create_shared(path)
-        notice(
-            "made a new shared key, %s; copy it to the other machine, where %s must exist: scp -p %s root@OTHER:%s",
-            path,
-            path.parent,
-            path,
-            path,
-        )
-        return secret
-    raise KeyFileError(
-        f"there is no shared key in {path}. The server makes one when it is first started; copy it from there: "
-        f"scp -p root@{host}:/etc/vpntun/vpntun.key {path}; or make it at both ends with --pair, or give "
-        "another file with -k"
-    )

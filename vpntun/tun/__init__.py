@@ -1,1 +1,1 @@
-"""TUN devices: opening, reading, writing, and making them persistent."""
+"""TUN and TAP devices: opening, reading, writing, and making them persistent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.datapath.ends import ALICE, BOB, CAROL, STRANGER, End, Wire, sealed
 from tests.machine import HandLoop
+from tests.wire import packets
 from vpntun.types import CarrierName
 from vpntun.wire.record import FRAMES, append, begin_bundle
 
@@ -19,8 +20,7 @@ def station(number: int) -> bytes:
 
 def frame(source: bytes, destination: bytes, payload: bytes = b"who has", kind: int = ARP, *vlans: int) -> bytes:
     """Return an Ethernet frame, with VLAN tags if there are `vlans`."""
-    tags = b"".join(b"\x81\0" + vlan.to_bytes(2, "big") for vlan in vlans)
-    return destination + source + tags + kind.to_bytes(2, "big") + payload
+    return packets.frame(destination, source, payload, kind, *(0x8100_0000 | vlan for vlan in vlans))
 
 
 def carrying(packet: bytes, source: bytes, destination: bytes, *vlans: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.datapath.ends import sealed
@@ -135,7 +135,6 @@ def test_router_messages_pass(pair: Pair) -> None:
     assert send(pair, frames((advertisement, 0))) == [advertisement]
 
 
-@settings(max_examples=200)
 @given(
     records=st.lists(
         st.one_of(

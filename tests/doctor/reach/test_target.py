@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.datapath.ends import ALICE, BOB, CAROL, PSK
+from vpntun.config.keys import Keys
 from vpntun.config.peer import PeerSettings
-from vpntun.config.tunnel import Keys, Tunnel
+from vpntun.config.tunnel import Tunnel
 from vpntun.doctor.examination import examine
 from vpntun.doctor.finding import Finding
 from vpntun.doctor.reach import target

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from vpntun.config.tunnel import Keys, Tunnel
+from vpntun.config.keys import Keys
+from vpntun.config.tunnel import Tunnel
 from vpntun.doctor.examination import Check
 from vpntun.doctor.finding import Finding, failed, ok, parts_of, skipped, warning
 from vpntun.doctor.reach.call import Called, call_by_tcp, call_by_udp
