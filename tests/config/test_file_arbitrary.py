@@ -23,7 +23,7 @@ from tests.config.examples import (
 from tests.machine import logged
 from vpntun.config.file import KNOWN, read_file, read_peers
 from vpntun.config.peer import PeerSettings
-from vpntun.config.tunnel import HookLines, Routing, Tunnel
+from vpntun.config.tunnel import LARGEST_MTU, LARGEST_MTU_OF_TAP, HookLines, Routing, Tunnel
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.errors import VpntunError
 from vpntun.types import DeviceKind
@@ -130,7 +130,7 @@ def tunnels(draw: st.DrawFn) -> Tunnel:
         port=port,
         listen_on=draw(TRANSPORTS) if port is not None else None,
         addresses=tuple(ip_interface((each, 32 if each.version == 4 else 128)) for each in addresses),
-        mtu=draw(st.none() | st.integers(1280, 65475)),
+        mtu=draw(st.none() | st.integers(1280, LARGEST_MTU if device == "tun" else LARGEST_MTU_OF_TAP)),
         routing=Routing(draw(TABLES) if device == "tun" else "off", draw(st.integers(0, 2**32 - 1))),
         dns=tuple(draw(st.lists(st.ip_addresses().map(str) | st.sampled_from(["example.org", "lan"]), max_size=3))),
         hooks=HookLines(

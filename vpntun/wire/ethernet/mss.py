@@ -26,15 +26,13 @@ def lower_mss(frame: memoryview, lead: int, longest: int, *, is_unfinished: bool
     bytes; raises nothing.
     """
     is_ipv4 = frame[lead] < 0x50
-    protocol_at = lead + (9 if is_ipv4 else 6)
-    if len(frame) <= protocol_at or frame[protocol_at] != TCP:
+    flags_at = lead + ((frame[lead] & 15) << 2 if is_ipv4 else IPV6_HEADER_SIZE) + TCP_FLAGS
+    if len(frame) <= flags_at or not frame[flags_at] & SYN or frame[lead + (9 if is_ipv4 else 6)] != TCP:
         return
     packet = frame[lead:]
     try:
         _, start, end = shape_of(packet, length_of(packet))
     except BadPacket:
-        return
-    if not packet[start + TCP_FLAGS] & SYN:
         return
     most = max(0, longest - lead - (IPV4_HEADER_SIZE if is_ipv4 else IPV6_HEADER_SIZE) - TCP_HEADER_SIZE)
     at = start + TCP_HEADER_SIZE
