@@ -186,8 +186,9 @@ class Engine:
             self._relay.follow_mtu(mtu)
         if self.switch is not None:
             self.switch.follow_mtu(mtu)
+        longest = self.longest_packet
         for link in self.links.values():
-            link.follow_mtu(self.longest_packet)
+            link.follow_mtu(longest)
 
     # Links
 
