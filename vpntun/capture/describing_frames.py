@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterator
 
 from vpntun.capture.describing import bytes_text, describe
-from vpntun.wire.ethernet.frame import ADDRESS_SIZE, HEADER_SIZE, MOST_TAGS, TAG_SIZE, ip_at
+from vpntun.wire.ethernet.frame import ADDRESS_SIZE, HEADER_SIZE, MOST_TAGS, TAG_SIZE, TAGS, ip_at
 from vpntun.wire.ethernet.mac import mac_text
 
 ARP = 0x0806
@@ -32,7 +32,6 @@ NAMES = {
     0x88CC: "LLDP",
     0x9000: "loopback",
 }
-TAGS = frozenset({0x8100, 0x88A8})
 LARGEST_LENGTH = 1500
 """A greater number in the place of a length is an EtherType (IEEE 802.3)."""
 SPANNING_TREE = bytes.fromhex("42 42 03")

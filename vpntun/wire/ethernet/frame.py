@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 
 from vpntun.errors import BadPacket
-from vpntun.wire.ip import DSCP
+from vpntun.wire.ip import DSCP, tos_of
 from vpntun.wire.message import Buffer
 
 HEADER_SIZE = 14
@@ -23,9 +23,10 @@ MOST_TAGS = 2
 """VLAN tags that are read. A frame with more of them carries no IP, as far as this program sees."""
 LARGEST_HEADER = HEADER_SIZE + MOST_TAGS * TAG_SIZE
 ADDRESS_SIZE = 6
+TAGS = frozenset({0x8100, 0x88A8})
+"""What begins a VLAN tag, in place of an EtherType."""
 
 _IPV4, _IPV6 = 0x0800, 0x86DD
-_TAGS = frozenset({0x8100, 0x88A8})
 _TYPE = struct.Struct(">H")
 
 
@@ -50,7 +51,7 @@ def ip_at(frame: Buffer) -> int:
             return at if frame[at] & 0xF0 == 0x40 else 0
         if kind == _IPV6:
             return at if frame[at] & 0xF0 == 0x60 else 0
-        if kind not in _TAGS or at == LARGEST_HEADER:
+        if kind not in TAGS or at == LARGEST_HEADER:
             return 0
         at += TAG_SIZE
     return 0
@@ -65,5 +66,5 @@ def tos_of_frame(frame: Buffer) -> int:
     at = ip_at(frame)
     if not at or len(frame) < at + 2:
         return 0
-    tos = frame[at + 1] if frame[at] < 0x50 else (frame[at] & 0x0F) << 4 | frame[at + 1] >> 4
+    tos = tos_of(frame[at:])
     return tos if at == HEADER_SIZE else tos & DSCP
