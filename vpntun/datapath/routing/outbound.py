@@ -19,8 +19,7 @@ from vpntun.runtime.loop import Loop
 from vpntun.tun.base import Device
 from vpntun.wire.icmp import UNREACHABLE, error_about, may_be_told_of
 from vpntun.wire.ip import destination_of, is_multicast, length_of
-from vpntun.wire.likeness import likeness_of
-from vpntun.wire.vnet import GSO_NONE, NO_OFFLOAD, SEGMENT_SIZE, SPLIT_FIRST, segment_field_of
+from vpntun.wire.vnet import NO_OFFLOAD, segment_field_of
 
 ERRORS_PER_SECOND, ERRORS_AT_ONCE = 10, 20
 """Limits on ICMP errors about packets without a route."""
@@ -56,10 +55,7 @@ class Outbound(DeviceReader):
             return
         header = self._header
         field = segment_field_of(header, packet) if header[0] or header[1] else 0
-        is_superpacket = header[1] != GSO_NONE
-        if field and not field & SPLIT_FIRST and not is_watched and is_superpacket == bool(field & SEGMENT_SIZE):
-            self.known.keep(bytes(header), likeness_of(packet, field & SEGMENT_SIZE), (link, field))
-        self.entry.enter(link, header, packet, field, is_last)
+        self._enter(link, packet, field, is_last=is_last, is_typical=not is_watched)
 
     def _refuse(self, packet: memoryview) -> None:
         """Drop a packet whose destination belongs to no peer, and send an ICMP error to its sender, as WireGuard does.

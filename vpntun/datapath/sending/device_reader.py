@@ -27,8 +27,8 @@ from vpntun.errors import BadPacket
 from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
 from vpntun.tun.base import Device
-from vpntun.wire.likeness import LikenessCache
-from vpntun.wire.vnet import VNET_HEADER_SIZE
+from vpntun.wire.likeness import LikenessCache, likeness_of
+from vpntun.wire.vnet import GSO_NONE, SEGMENT_SIZE, SPLIT_FIRST, VNET_HEADER_SIZE
 
 MOST_BYTES_PER_TURN = 512 * 1024
 MOST_PACKETS_PER_TURN = 256
@@ -98,6 +98,19 @@ class DeviceReader(ABC):
     @abstractmethod
     def _take(self, packet: memoryview, *, is_last: bool) -> None:
         """Find the packet's link, and enter the packet there. `is_last`: as in Bundler.enter. Raises BadPacket."""
+
+    def _enter(
+        self, link: Link, packet: memoryview, field: int, *, is_last: bool, is_typical: bool, lead: int = 0
+    ) -> None:
+        """Enter a packet for its link. `is_typical`: packets that are like it go there, too.
+
+        `field`: its segment field. `lead`: bytes before its IP header. `is_last`: as in Bundler.enter.
+        """
+        header = self._header
+        is_superpacket = header[1] != GSO_NONE
+        if is_typical and field and not field & SPLIT_FIRST and is_superpacket == bool(field & SEGMENT_SIZE):
+            self.known.keep(bytes(header), likeness_of(packet, field & SEGMENT_SIZE, lead=lead), (link, field))
+        self.entry.enter(link, header, packet, field, is_last)
 
     def _send(self) -> None:
         """Send what has been entered."""

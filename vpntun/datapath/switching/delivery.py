@@ -30,7 +30,6 @@ class FrameDelivery(Delivery):
     def __init__(self, device: Device, switch: Switch, drops: Counter[str]) -> None:
         super().__init__(device, FRAMES, drops)
         self._switch = switch
-        self.forwarder = switch
         switch.table.empty_on_change(self.known)
 
     def take_packet(self, link: Link, packet: memoryview, ecn: int = 0) -> None:
@@ -40,11 +39,12 @@ class FrameDelivery(Delivery):
     def _take(self, link: Link, packet: memoryview, field: int) -> None:
         switch = self._switch
         known = switch.arriving.find(header_of(packet))
-        if known is None or known[0] is not link:
+        is_known = known is not None and known[0] is link
+        if not is_known:
             check_source(packet)
         if not field & SEGMENT_SIZE and len(packet) > switch.longest:
             raise BadPacket("too big for the device")
-        if known is None or known[0] is not link:
+        if not is_known:
             switch.claim(link, packet)
         lead = ip_at(packet)
         if lead and ends_with_ip(packet, lead):

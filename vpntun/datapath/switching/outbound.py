@@ -25,9 +25,8 @@ from vpntun.tun.base import Device
 from vpntun.wire.ethernet.frame import LARGEST_HEADER, check_source, ip_at
 from vpntun.wire.ethernet.mss import lower_mss
 from vpntun.wire.ip import length_of
-from vpntun.wire.likeness import likeness_of
 from vpntun.wire.record import LARGEST_ENTRY
-from vpntun.wire.vnet import GSO_NONE, SEGMENT_SIZE, SPLIT_FIRST, segment_field_of_frame
+from vpntun.wire.vnet import SEGMENT_SIZE, SPLIT_FIRST, segment_field_of_frame
 
 LONGEST_OF_ORDINARY_MTU = DEFAULT_MTU_OF_TAP + LARGEST_HEADER
 
@@ -64,13 +63,11 @@ class FrameOutbound(DeviceReader):
         if link is None:
             switch.flood(packet, field)
             return
-        is_superpacket, is_for_all = header[1] != GSO_NONE, packet[0] & 1
+        is_for_all = bool(packet[0] & 1)
         if known is None and not is_for_all:
             self._leaving.keep(header_of(packet), link)
-        may_be_kept = field and not field & SPLIT_FIRST and not is_for_all and not is_watched
-        if may_be_kept and is_superpacket == bool(field & SEGMENT_SIZE):
-            self.known.keep(bytes(header), likeness_of(packet, field & SEGMENT_SIZE, lead=lead), (link, field))
-        self.entry.enter(link, header, packet, field, is_last)
+        is_typical = not is_for_all and not is_watched
+        self._enter(link, packet, field, is_last=is_last, is_typical=is_typical, lead=lead)
 
     def _is_watched(self, frame: memoryview, lead: int) -> bool:
         """Return whether the destination of the IP packet in a frame is a peer's endpoint.
