@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.core.bucket import TokenBucket
+from vpntun.core.bucket import TokenBucket, TokenBuckets
 
 
 def test_the_burst_goes_at_once_and_then_one_at_the_rate() -> None:
@@ -41,3 +41,15 @@ def test_no_interval_yields_more_tokens_than_burst_and_rate_allow(pauses: list[f
     for first in range(len(taken)):
         for last in range(first, len(taken)):
             assert last - first + 1 <= 5 + (taken[last] - taken[first]) * 10 + 1e-6
+
+
+class Guest:
+    """Somebody who has a bucket."""
+
+
+def test_each_owner_has_one_bucket_of_its_own() -> None:
+    buckets: TokenBuckets[Guest] = TokenBuckets(10, 2)
+    alice, bob = Guest(), Guest()
+    assert buckets.of(alice).take(0.0, 2)
+    assert not buckets.of(alice).take(0.0)
+    assert buckets.of(bob).take(0.0, 2)

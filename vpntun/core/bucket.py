@@ -5,6 +5,12 @@ Times are seconds of the caller's clock.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+Owner = TypeVar("Owner", bound=Hashable)
+
 
 class TokenBucket:
     """A bucket that starts full, with `burst` tokens."""
@@ -25,3 +31,19 @@ class TokenBucket:
             return False
         self._tokens -= count
         return True
+
+
+class TokenBuckets(Generic[Owner]):
+    """One bucket for each owner, such as a link, as long as that exists."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: WeakKeyDictionary[Owner, TokenBucket] = WeakKeyDictionary()
+
+    def of(self, owner: Owner) -> TokenBucket:
+        """Return an owner's bucket."""
+        bucket = self._buckets.get(owner)
+        if bucket is None:
+            bucket = self._buckets[owner] = TokenBucket(self._rate, self._burst)
+        return bucket

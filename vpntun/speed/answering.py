@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from vpntun.core.bucket import TokenBucket
+from vpntun.core.bucket import TokenBuckets
 from vpntun.core.speed.agreement import BAD_REQUEST, BUSY, NO_SUCH_TEST, TOO_OFTEN, Demand, State
 from vpntun.link.link import Link
 from vpntun.link.seal_buffer import SealBuffer
@@ -38,7 +37,8 @@ class Answering:
         self._loop = loop
         self._seal_buffer = seal_buffer
         self._may_begin = may_begin
-        self._seconds: WeakKeyDictionary[Link, TokenBucket] = WeakKeyDictionary()
+        self._seconds: TokenBuckets[Link] = TokenBuckets(SHARE_OF_TIME, SECONDS_AT_ONCE)
+        """The seconds that each peer may still have tests for."""
         self._trial: Trial | None = None
         self._is_open = False
         self._heard_at = 0.0
@@ -68,7 +68,7 @@ class Answering:
         if self._is_open or not self._may_begin():
             return {"refused": BUSY}
         now = self._loop.now
-        if not self._seconds_of(link).take(now, demand.seconds + SECONDS_TO_END):
+        if not self._seconds.of(link).take(now, demand.seconds + SECONDS_TO_END):
             return {"refused": TOO_OFTEN}
         sends = demand.do == "send"
         log.debug("%s asks for a speed test of %d s", link.name or "the peer", demand.seconds)
@@ -81,13 +81,6 @@ class Answering:
             trial.send(self._seal_buffer, 0.0)
         self._look(trial)
         return {"agreed": True}
-
-    def _seconds_of(self, link: Link) -> TokenBucket:
-        """The seconds that a peer may still have tests for."""
-        bucket = self._seconds.get(link)
-        if bucket is None:
-            bucket = self._seconds[link] = TokenBucket(SHARE_OF_TIME, SECONDS_AT_ONCE)
-        return bucket
 
     def _look(self, trial: Trial) -> None:
         """Look from time to time whether the test has ended, or its asker has gone."""

@@ -17,9 +17,8 @@ firewall do not see forwarded packets.
 from __future__ import annotations
 
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
-from vpntun.core.bucket import TokenBucket
+from vpntun.core.bucket import TokenBuckets
 from vpntun.core.routes import RouteTable
 from vpntun.datapath.sending.distributor import Distributor
 from vpntun.link.link import Link
@@ -54,7 +53,7 @@ class Relay:
         self.discard = distributor.discard
         self._own = own
         self._clock = clock
-        self._errors: WeakKeyDictionary[Link, TokenBucket] = WeakKeyDictionary()
+        self._errors: TokenBuckets[Link] = TokenBuckets(ERRORS_PER_SECOND, ERRORS_AT_ONCE)
 
     def follow_mtu(self, mtu: int) -> None:
         """Forward no packets longer than another MTU of the device, in bytes."""
@@ -95,15 +94,8 @@ class Relay:
         The error's source is this end's address in the tunnel, or without one the packet's destination.
         """
         sender.drops[reason] += 1
-        if may_be_told_of(packet) and self._errors_to(sender).take(self._clock()):
+        if may_be_told_of(packet) and self._errors.of(sender).take(self._clock()):
             destination = destination_of(packet)
             source = self._own.of_device(len(destination)) or destination
             reply = error_about(packet, error, source, self._mtu if error is TOO_BIG else 0)
             self._send(sender, memoryview(reply), 0)
-
-    def _errors_to(self, link: Link) -> TokenBucket:
-        """Return the rate limit of ICMP errors to a link's peer."""
-        bucket = self._errors.get(link)
-        if bucket is None:
-            bucket = self._errors[link] = TokenBucket(ERRORS_PER_SECOND, ERRORS_AT_ONCE)
-        return bucket

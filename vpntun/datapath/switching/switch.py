@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from typing import Literal
 from weakref import WeakKeyDictionary
 
-from vpntun.core.bucket import TokenBucket
+from vpntun.core.bucket import TokenBucket, TokenBuckets
 from vpntun.core.endpoint import Reachable
 from vpntun.core.mac_table import LOCAL, MacTable, OwnSide
 from vpntun.datapath.sending.distributor import Distributor
@@ -68,7 +68,7 @@ class Switch:
         self.table.empty_on_change(self.arriving)
         self.discard = distributor.discard
         self._allowed: WeakKeyDictionary[Link, frozenset[bytes]] = WeakKeyDictionary()
-        self._limits: WeakKeyDictionary[Link, TokenBucket] = WeakKeyDictionary()
+        self._limits: TokenBuckets[Link] = TokenBuckets(COPIES_PER_SECOND, COPIES_AT_ONCE)
         self._limit_here = TokenBucket(COPIES_PER_SECOND, COPIES_AT_ONCE)
         self._reached: list[Link] | None = None
         """Links at which a peer can be reached; None: to be found out. It is asked once for all frames at hand."""
@@ -183,7 +183,7 @@ class Switch:
             self._distributor.send(port, packet, field)
         elif len(self._links) == 1:
             return False
-        elif self._may_copy(self._limit_of(link), len(self._links_reached()), packet, size):
+        elif self._may_copy(self._limits.of(link), len(self._links_reached()), packet, size):
             self.flood(packet, field, link)
             return False
         else:
@@ -207,12 +207,6 @@ class Switch:
         """Return whether the limit on frames for all allows a frame. `size`: bytes of its segments; 0: it has none."""
         count = max(1, copies) * (-(-len(frame) // size) if size else 1)
         return limit.take(self._loop.now, min(count, COPIES_AT_ONCE))
-
-    def _limit_of(self, link: Link) -> TokenBucket:
-        limit = self._limits.get(link)
-        if limit is None:
-            limit = self._limits[link] = TokenBucket(COPIES_PER_SECOND, COPIES_AT_ONCE)
-        return limit
 
     def _owner(self, address: bytes) -> str:
         port = self.table.find(address, self._loop.now)
