@@ -47,17 +47,8 @@ FIELDS_OF_A_PEER = (
     *("handshake_fresh", "handshake_fresh_for", "data_verified", "data_verified_for"),
     *("data_verified_age", "data_unanswered_for", "allowed_ips", "allowed_macs", "mac_count", "macs"),
     *("latest_handshake", "latest_handshake_age", "latest_received", "latest_received_age"),
-    *(
-        "received_bytes",
-        "sent_bytes",
-        "persistent_keepalive",
-        "vpntun",
-        "device",
-        "round_trip",
-        "loss",
-        "span",
-        "protected",
-    ),
+    *("received_bytes", "sent_bytes", "persistent_keepalive"),
+    *("vpntun", "device", "round_trip", "loss", "span", "protected"),
     *("record_bytes", "path_mtu", "delivered_rate", "datagrams_sent", "datagrams_lost"),
     *("records_restored", "records_unfinished", "queue", "drops"),
 )
@@ -244,10 +235,9 @@ def _path(link: Link, now: float) -> dict[str, Any]:
 
 def _device(link: Link) -> DeviceKind | None:
     """Return what the device of a vpntun carries, by its HELLO; None without one."""
-    records, session, now = link.records, link.peer.keys.current, link.now
-    if session is None or not records.takes_records(session, now):
-        return None
-    return "tap" if records.is_tap is not records.devices_differ(session, now) else "tun"
+    session = link.peer.keys.current
+    is_tap = None if session is None else link.records.peer_is_tap(session, link.now)
+    return None if is_tap is None else "tap" if is_tap else "tun"
 
 
 def _bursts(link: Link) -> dict[str, Any]:

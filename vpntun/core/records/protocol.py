@@ -180,8 +180,12 @@ class RecordProtocol:
 
     def devices_differ(self, session: Session, now: float) -> bool:
         """Whether the peer is a vpntun whose device carries packets where this one carries frames, or the reverse."""
+        return self.peer_is_tap(session, now) is (not self.is_tap)
+
+    def peer_is_tap(self, session: Session, now: float) -> bool | None:
+        """Whether a vpntun's device carries Ethernet frames, by its HELLO; None without one."""
         taken = self._hellos.taken(session, now)
-        return taken is not None and taken.is_tap is not self.is_tap
+        return None if taken is None else taken.is_tap
 
     @property
     def seems_plain(self) -> bool:
