@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -43,6 +42,7 @@ from vpntun.runtime.log import notice
 from vpntun.tun.device import KernelDevice
 from vpntun.tun.opening import check_name
 from vpntun.tun.queries import interface_exists, kind_of
+from vpntun.wire.ethernet.mac import mac_text, parse_mac
 
 KINDS: dict[str, Any] = {
     kind.__name__: kind
@@ -51,9 +51,6 @@ KINDS: dict[str, Any] = {
         *(Route, GatewayRoute, OtherRoute, Rule, ValidMark, LooseFilter, NameServers),
     )
 }
-
-
-MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 def clean_up(interface: str, folder: Path | None = None) -> bool:
@@ -181,7 +178,7 @@ def _can_be_of(interface: str, change: Change) -> bool:
         case Mtu() | Up() | Address():
             return change.device == interface
         case Mac():
-            return change.device == interface and all(map(MAC.fullmatch, (change.former, change.mac)))
+            return change.device == interface and all(map(_is_mac, (change.former, change.mac)))
         case BridgePort():
             return change.device == interface and _can_be_a_name(change.bridge)
         case OtherRoute():
@@ -207,6 +204,14 @@ def _can_be_of(interface: str, change: Change) -> bool:
         case NameServers():
             return change.entry == entry_for(interface)
     return False
+
+
+def _is_mac(text: str) -> bool:
+    """Whether a text is the address of one station, as this program writes it."""
+    try:
+        return mac_text(parse_mac(text)) == text
+    except ConfigurationError:
+        return False
 
 
 def _can_be_a_name(name: str) -> bool:
