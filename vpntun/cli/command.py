@@ -207,6 +207,7 @@ def _tunnel_with(
     device: DeviceKind = "tap" if tap else "tun"
     addresses = tuple(map(parse_interface, options["addresses"]))
     own = addresses or keys.derived_addresses
+    peers = keys.derived_peer_addresses if own == keys.derived_addresses else ()
     routes = [parse_route(each, device) for each in options["routes"]]
     return to_one_peer(
         interface,
@@ -222,9 +223,7 @@ def _tunnel_with(
         device=device,
         mac=_option("mac", values.mac, options),
         bridge=_option("bridge", values.bridge, options),
-        gateways=complete(routes, own, keys.derived_peer_addresses if own == keys.derived_addresses else ())
-        if tap
-        else {},
+        gateways=complete(routes, own, peers) if tap else {},
     )
 
 
