@@ -48,9 +48,7 @@ class KernelDevice:
         self._former_flags = 0 if self.created else flags_of(name)
         self._opened = open_device(name, kind)
         if self.created:
-            ignore_routers(name)
-            if kind == "tun":
-                make_no_link_local(name)
+            settle_new_device(name, kind)
         self._descriptor: int = self._opened.fileno()
         os.set_inheritable(self._descriptor, False)
         os.set_blocking(self._descriptor, False)
@@ -148,3 +146,10 @@ class KernelDevice:
 
     def _gone(self, error: OSError) -> DeviceError:
         return DeviceError(f"the device {self.name} is gone ({error.strerror}): it was deleted; start again")
+
+
+def settle_new_device(name: str, kind: DeviceKind) -> None:
+    """Have a new device, which is not up yet, ignore routers, and a TUN device have no link-local address."""
+    ignore_routers(name)
+    if kind == "tun":
+        make_no_link_local(name)

@@ -18,10 +18,9 @@ from pathlib import Path
 
 from vpntun.errors import DeviceError
 from vpntun.runtime.accounts import group_name, user_name
-from vpntun.tun.link_local import make_no_link_local
+from vpntun.tun.device import settle_new_device
 from vpntun.tun.opening import check_name, open_device
 from vpntun.tun.queries import interface_exists, kind_of
-from vpntun.tun.router_settings import ignore_routers
 from vpntun.types import DeviceKind
 
 TUNSETOWNER = 0x400454CC
@@ -43,9 +42,7 @@ def make(name: str, owner: int | None = None, group: int | None = None, kind: De
         return False
     device = open_device(name, kind)
     try:
-        ignore_routers(name)
-        if kind == "tun":
-            make_no_link_local(name)
+        settle_new_device(name, kind)
         if owner is not None:
             fcntl.ioctl(device.fileno(), TUNSETOWNER, _as_int(owner))
         if group is not None:
