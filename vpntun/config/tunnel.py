@@ -143,7 +143,8 @@ class Tunnel:
 
         This holds over IPv4 and IPv6, for a packet alone in its record. On a path with a smaller MTU, two vpntuns split
         records into several datagrams. Datagrams to a plain WireGuard must fit whole. A TAP device has the MTU of any
-        other Ethernet, with which it may share a bridge; a frame that is alone then takes two datagrams.
+        other Ethernet, with which it may share a bridge. A full frame then takes two datagrams, unless it is of a TCP
+        connection (wire/ethernet/mss.py).
         """
         if self.device == "tap":
             return DEFAULT_MTU_OF_TAP
