@@ -105,13 +105,8 @@ def test_a_port_gets_its_share_of_a_full_table_from_the_port_that_has_most() -> 
         assert table.claim(numbered(number), OFFICE, 2)
     ports = [port for _, port, _ in table.entries(3)]
     assert [ports.count(port) for port in (LOCAL, HOME, OFFICE)] == [3, 5, 4]
-    assert [number for number in range(25) if table.find(numbered(number), 3)] == [
-        0,
-        1,
-        2,
-        *range(15, 20),
-        *range(21, 25),
-    ]
+    kept = [number for number in range(25) if table.find(numbered(number), 3)]
+    assert kept == [*range(3), *range(15, 20), *range(21, 25)]
 
 
 def test_an_address_that_is_in_use_is_not_the_oldest() -> None:

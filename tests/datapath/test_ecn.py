@@ -43,7 +43,7 @@ class Two(TwoEnds):
         self.alice.send(*packets)
         tos = list(self.wire.to_right.tos)
         opened = [(each, self._opened(message)) for each, message in zip(tos, self.wire.to_right.take(), strict=True)]
-        return [(each, inside) for each, inside in opened if inside]
+        return [(each, inside) for each, inside in opened if inside is not None]
 
     def carry(self, *packets: Given) -> list[bytes]:
         """Let Alice send packets; return those that arrive at Bob's device."""
@@ -53,14 +53,14 @@ class Two(TwoEnds):
         self.bob.device.clear()
         return arrived
 
-    def _opened(self, message: bytes) -> list[bytes]:
-        """Return the packets in a message. The record that protects a long run of messages, PARITY, carries none."""
+    def _opened(self, message: bytes) -> list[bytes] | None:
+        """Return the packets in a message; None for a PARITY, which may follow a run of messages."""
         session = self.bob.link.peer.keys.current
         assert session is not None
         plaintext = memoryview(bytearray(len(message)))
         opened = plaintext[: session.open_into(memoryview(bytearray(message)), plaintext)]
         if opened[0] == PARITY:
-            return []
+            return None
         return [bytes(packet) for packet, _ in packets_of(opened)] if opened[0] == BUNDLE else [bytes(opened)]
 
 

@@ -17,7 +17,7 @@ IFF_UP = 1
 def links(device: bool | None, bridge: bool | None, master: int | None = None) -> dict[str, Link]:
     """A host with a device and a bridge, number 2, each up, down, or (None) not there.
 
-    `master`: the number of the bridge that the device is in; None for this one, if it is there.
+    `master`: the number of the bridge that the device is in; unless given, this one if it is there.
     """
     states = {DEVICE: device, BRIDGE: bridge}
     found = {
@@ -25,9 +25,10 @@ def links(device: bool | None, bridge: bool | None, master: int | None = None) -
         for number, (name, is_up) in enumerate(states.items(), 1)
         if is_up is not None
     }
+    if master is None:
+        master = found[BRIDGE].number if BRIDGE in found else 0
     if device is not None:
-        usual = 0 if bridge is None else 2
-        found[DEVICE] = found[DEVICE]._replace(master=usual if master is None else master)
+        found[DEVICE] = found[DEVICE]._replace(master=master)
     return found
 
 

@@ -236,8 +236,12 @@ def _path(link: Link, now: float) -> dict[str, Any]:
 def _device(link: Link) -> DeviceKind | None:
     """Return what the device of a vpntun carries, by its HELLO; None without one."""
     session = link.peer.keys.current
-    is_tap = None if session is None else link.records.peer_is_tap(session, link.now)
-    return None if is_tap is None else "tap" if is_tap else "tun"
+    if session is None:
+        return None
+    is_tap = link.records.peer_is_tap(session, link.now)
+    if is_tap is None:
+        return None
+    return "tap" if is_tap else "tun"
 
 
 def _bursts(link: Link) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Device(Protocol):
     def macs(self) -> tuple[bytes, ...]:
         """The MAC addresses of this machine itself: `mac`, and that of the bridge that the device is in.
 
-        None on a TUN device. Raises DeviceError as `mac` does.
+        Empty on a TUN device. Raises DeviceError as `mac` does.
         """
 
     @property

@@ -127,9 +127,7 @@ def test_no_peer_gets_the_address_of_the_device_itself(lan: Lan) -> None:
     assert lan.bob.drops == {"frame came back": 1}
 
 
-def test_no_peer_gets_or_keeps_the_address_of_the_bridge_that_the_device_has_joined(
-    known: Lan,
-) -> None:
+def test_no_peer_gets_or_keeps_the_address_of_the_bridge_that_the_device_has_joined(known: Lan) -> None:
     known.bob.device.macs = (known.bob.device.mac, A)
     known.bob.engine.device_changed()
     known.send(known.alice, frame(A, ALL))
