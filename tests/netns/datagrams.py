@@ -1,6 +1,7 @@
-"""UDP superpackets through the tunnel: `receive PORT COUNT`, `send HOST PORT COUNT`.
+"""UDP superpackets through the tunnel: `receive PORT COUNT`, `send HOST PORT COUNT PAUSE`.
 
-The sender passes 20 numbered datagrams of 1,200 bytes to its socket in each call (UDP_SEGMENT). The receiver exits with
+The sender passes 20 numbered datagrams of 1,200 bytes to its socket in each call (UDP_SEGMENT), and waits
+for PAUSE seconds after each. The receiver exits with
 
     0   all COUNT datagrams arrived intact and in order
     1   a datagram was damaged, or arrived after a later one
@@ -17,6 +18,8 @@ import time
 UDP_SEGMENT = 103
 SIZE, TOGETHER = 1200, 20
 LOST = 3
+PAUSES = (0.002, 0.01, 0.05)
+"""What to try in turn until nothing is lost, the last for a very busy machine."""
 
 
 def datagram(number: int) -> bytes:
@@ -42,17 +45,17 @@ def receive(port: int, count: int) -> None:
                 sys.exit(LOST)
 
 
-def send(host: str, port: int, count: int) -> None:
+def send(host: str, port: int, count: int, pause: float) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as source:
         source.setsockopt(socket.SOL_UDP if hasattr(socket, "SOL_UDP") else 17, UDP_SEGMENT, SIZE)
         for first in range(0, count, TOGETHER):
             source.sendto(b"".join(map(datagram, range(first, min(first + TOGETHER, count)))), (host, port))
-            time.sleep(0.002)
+            time.sleep(pause)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "receive":
         receive(int(sys.argv[2]), int(sys.argv[3]))
     else:
-        send(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+        send(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))
