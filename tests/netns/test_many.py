@@ -170,7 +170,7 @@ def test_a_peer_that_stops_reading_does_not_slow_another(hub: Hub) -> None:
     hub.start()
     hub.at_c.process.send_signal(signal.SIGSTOP)
     try:
-        sending = hub.hub.popen(sys.executable, DATAGRAMS, "send", "10.9.0.3", "5000", "1000000")
+        sending = hub.hub.popen(sys.executable, DATAGRAMS, "send", "10.9.0.3", "5000", "1000000", "0.002")
         assert until(lambda: "queue full" in hub.status()["c"]["drops"], 20)
         pinged = hub.a.run("ping", "-n", "-q", "-i0.01", "-c100", "-w10", "10.9.0.1").stdout
         assert " 0% packet loss" in pinged
