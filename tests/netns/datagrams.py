@@ -1,7 +1,10 @@
-"""UDP superpackets through the tunnel: `receive PORT COUNT`, `send HOST PORT COUNT PAUSE`.
+"""UDP superpackets through the tunnel, by two programs.
 
-The sender passes 20 numbered datagrams of 1,200 bytes to its socket in each call (UDP_SEGMENT), and waits
-for PAUSE seconds after each. The receiver exits with
+    python -m tests.netns.datagrams receive PORT COUNT
+    python -m tests.netns.datagrams send HOST PORT COUNT PAUSE
+
+The sender passes 20 numbered datagrams of 1,200 bytes to its socket in each call (UDP_SEGMENT), and waits for PAUSE
+seconds after each. The receiver exits with
 
     0   all COUNT datagrams arrived intact and in order
     1   a datagram was damaged, or arrived after a later one
@@ -14,12 +17,31 @@ import socket
 import struct
 import sys
 import time
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from tests.netns.lab import Lab, Machine
+
+PROGRAM = (sys.executable, "-m", "tests.netns.datagrams")
 UDP_SEGMENT = 103
 SIZE, TOGETHER = 1200, 20
 LOST = 3
-PAUSES = (0.002, 0.01, 0.05)
+PAUSES = ("0.002", "0.01", "0.05")
 """What to try in turn until nothing is lost, the last for a very busy machine."""
+
+
+def datagrams(lab: Lab, to: str, source: Machine | None = None, count: int = 2000) -> None:
+    """Send numbered datagrams, 20 in a call, and assert that they arrive intact and in order. On loss, send slower."""
+    source = source or lab.a
+    sink = lab.b if source is not lab.b else lab.a
+    for pause in PAUSES:
+        receiver = sink.popen(*PROGRAM, "receive", "5001", str(count))
+        receiver.wait_for("ready")
+        source.run(*PROGRAM, "send", to, "5001", str(count), pause)
+        status = receiver.wait(25)
+        if status != LOST:
+            break
+    assert status == 0, f"{receiver}\n{lab.logs()}"
 
 
 def datagram(number: int) -> bytes:

@@ -49,8 +49,8 @@ class Lans:
         for host, gateway in ((self.near, lab.a), (self.far, lab.b)):
             lab.cable(host, "veth0", gateway, "eth1")
             host.run("ip", "address", "add", f"{host.four}/24", "dev", "veth0")
-            router = f"fe80::{host.four.rpartition('.')[2]}/64"  # a router advertisement comes from such an address
-            host.run("ip", "address", "add", router, "dev", "veth0", "nodad")
+            link_local = f"fe80::{host.four.rpartition('.')[2]}/64"  # router advertisements come from one
+            host.run("ip", "address", "add", link_local, "dev", "veth0", "nodad")
 
     @contextlib.contextmanager
     def tunnels(self, typed: Sequence[Step]) -> Iterator[None]:

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from tests.netns import datagrams
 from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, memory, until
 
 DEVICE = "hub0"
-DATAGRAMS = Path(__file__).with_name("datagrams.py")
 PEER = "[Peer]\nPublicKey = {public}\nAllowedIPs = {allowed}\nName = {name}\n"
 ALLOWED = {"a": "10.9.0.2/32, fd09::2/128, 10.20.0.0/16", "c": "10.9.0.3/32, fd09::3/128, 10.20.7.0/24"}
 
@@ -170,7 +170,7 @@ def test_a_peer_that_stops_reading_does_not_slow_another(hub: Hub) -> None:
     hub.start()
     hub.at_c.process.send_signal(signal.SIGSTOP)
     try:
-        sending = hub.hub.popen(sys.executable, DATAGRAMS, "send", "10.9.0.3", "5000", "1000000", "0.002")
+        sending = hub.hub.popen(*datagrams.PROGRAM, "send", "10.9.0.3", "5000", "1000000", datagrams.PAUSES[0])
         assert until(lambda: "queue full" in hub.status()["c"]["drops"], 20)
         pinged = hub.a.run("ping", "-n", "-q", "-i0.01", "-c100", "-w10", "10.9.0.1").stdout
         assert " 0% packet loss" in pinged

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.datagrams import LOST, PAUSES
+from tests.netns.datagrams import datagrams
 from tests.netns.lab import (
     PORT,
     STARTED,
@@ -29,8 +29,7 @@ from tests.netns.lab import (
 )
 
 HERE = Path(__file__).parent
-OFFLOADS, NO_OFFLOADS, DATAGRAMS = HERE / "offloads.py", HERE / "no_offloads.py", HERE / "datagrams.py"
-COUNT = 2000
+OFFLOADS, NO_OFFLOADS = HERE / "offloads.py", HERE / "no_offloads.py"
 
 carriers = pytest.mark.parametrize("carrier", ["udp", "tcp"])
 
@@ -43,20 +42,6 @@ def switch_off(*machines: Machine, device: str = "veth0") -> None:
 def pair(lab: Lab, *options: str, host: str) -> tuple[Daemon, Daemon]:
     """Start the server, then a client that calls this address."""
     return start_server(lab, *options), start_client(lab, *options, host=host)
-
-
-def datagrams(lab: Lab, to: str, source: Machine | None = None, count: int = COUNT) -> None:
-    """Send numbered datagrams, 20 in a call, and assert that they arrive intact and in order. On loss, send slower."""
-    source = source or lab.a
-    sink = lab.b if source is not lab.b else lab.a
-    for pause in PAUSES:
-        receiver = sink.popen(sys.executable, DATAGRAMS, "receive", "5001", str(count))
-        receiver.wait_for("ready")
-        source.run(sys.executable, DATAGRAMS, "send", to, "5001", str(count), str(pause))
-        status = receiver.wait(25)
-        if status != LOST:
-            break
-    assert status == 0, f"{receiver}\n{lab.logs()}"
 
 
 def all_kinds(lab: Lab, nbytes: int = 20_000_000, ordered: bool = True) -> None:

@@ -11,7 +11,7 @@ from tests.netns.lab import PORT, Lab, far, firewall, start_client_and_ping, sta
 def test_one_transport_works_while_the_other_is_blocked(lab: Lab, transport: str, other: str) -> None:
     lab.block(other)
     start_server(lab, "--transport", transport)
-    start_client_and_ping(lab, far(lab), "--transport", transport, within=4)
+    start_client_and_ping(lab, far(lab), "--transport", transport, within=4)  # a lost handshake message would cost 5 s
     lab.ping(lab.a, far(lab, 6))
     lab.transfer(30_000_000, far(lab))
     lab.block(transport)

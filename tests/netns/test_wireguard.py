@@ -7,9 +7,10 @@ import time
 
 import pytest
 
+from tests.netns.datagrams import datagrams
 from tests.netns.lab import Lab, until
 from tests.netns.test_ecn import ECT, HANDSHAKES, mark, needs_nft, ping, watching
-from tests.netns.test_offloads import OFFLOADS, datagrams
+from tests.netns.test_offloads import OFFLOADS
 from tests.netns.wireguard import (
     DEVICE,
     OURS,
