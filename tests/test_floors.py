@@ -36,6 +36,7 @@ ROOMS = (
     "netconf",
     "netconf/following",
     "process",
+    "namespace",
     "link",
     "datapath/sending",
     "datapath/receiving",
@@ -45,6 +46,10 @@ ROOMS = (
     "capture",
     "speed",
     "serving",
+    "forwards",
+    "socks",
+    "names",
+    "services",
     "uapi",
     "doctor",
     "doctor/inside",
@@ -53,6 +58,7 @@ ROOMS = (
     "daemon",
     "watch",
     "cli",
+    "cli/reaching",
     "__main__",
 )
 """Folders, and files at the top level, from low to high. Any file may import the package itself."""

@@ -36,7 +36,7 @@ def _asked_for() -> list[str]:
     setup = configparser.ConfigParser()
     setup.read(CHECKOUT / "setup.cfg")
     extras = setup["options.extras_require"]
-    installed = ("fast", "phone", "terminal", "metrics", "pair")
+    installed = ("fast", "phone", "terminal", "metrics", "pair", "names")
     return _names(setup["options"]["install_requires"] + "".join(extras[each] for each in installed))
 
 

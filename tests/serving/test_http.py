@@ -16,7 +16,7 @@ HEAD = b"Host: vpntun\r\n"
 GET = b"GET /a HTTP/1.1\r\n" + HEAD + b"\r\n"
 
 
-def echo(method: str, target: str) -> Answer:
+def echo(method: str, target: str, body: bytes) -> Answer:
     if method == "CONNECT":
         return refusal(HTTPStatus.METHOD_NOT_ALLOWED, "no")
     return Answer(HTTPStatus.OK, {"method": method, "target": target})
@@ -60,7 +60,7 @@ def test_a_text_has_a_content_type_of_its_own() -> None:
 
 def test_a_request_without_an_answer_yet_is_asked_again_and_keeps_its_place() -> None:
     ready: list[str] = []
-    exchange = HttpExchange(lambda method, target: echo(method, target) if target in ready else None)
+    exchange = HttpExchange(lambda method, target, body: echo(method, target, body) if target in ready else None)
     assert talk(GET + GET.replace(b"/a", b"/b"), exchange) == []
     assert not exchange.idle
     assert exchange.awaits_answer
@@ -85,6 +85,19 @@ def test_a_request_is_answered_by_one_json_object() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 7, 4096])
+def test_each_request_has_its_own_body(step: int) -> None:
+    bodies = []
+
+    def answer(method: str, target: str, body: bytes) -> Answer:
+        bodies.append(body)
+        return echo(method, target, body)
+
+    post = b"POST /a HTTP/1.1\r\n" + HEAD + b"Content-Length: 3\r\n\r\n"
+    talk(post + b"one" + GET + post + b"two", HttpExchange(answer), step)
+    assert bodies == [b"one", b"", b"two"]
+
+
+@pytest.mark.parametrize("step", [1, 7, 4096])
 def test_requests_that_arrive_together_are_answered_in_order_on_one_connection(step: int) -> None:
     targets = [f"/{number}" for number in range(20)]
     requests = b"".join(
@@ -99,9 +112,9 @@ def test_requests_that_arrive_together_are_answered_in_order_on_one_connection(s
 def test_the_next_request_is_read_when_the_answer_before_it_was_taken() -> None:
     seen: list[str] = []
 
-    def answer(method: str, target: str) -> Answer:
+    def answer(method: str, target: str, body: bytes) -> Answer:
         seen.append(target)
-        return echo(method, target)
+        return echo(method, target, body)
 
     exchange = HttpExchange(answer)
     exchange.take(GET + GET.replace(b"/a", b"/b"))
@@ -115,7 +128,7 @@ def test_the_next_request_is_read_when_the_answer_before_it_was_taken() -> None:
 
 def test_the_answer_says_what_to_do_once_it_has_left() -> None:
     done: list[str] = []
-    exchange = HttpExchange(lambda method, target: Answer(HTTPStatus.OK, {}, then=lambda: done.append(target)))
+    exchange = HttpExchange(lambda method, target, body: Answer(HTTPStatus.OK, {}, then=lambda: done.append(target)))
     exchange.take(GET)
     answer = exchange.next_answer()
     assert answer is not None

@@ -65,7 +65,7 @@ class Service:
             "/other": Route("GET", lambda: Answer(HTTPStatus.OK, {})),
         }
         self.server = UnixServer(
-            "the test socket", path, loop, lambda: HttpExchange(lambda method, target: follow(routes, method, target))
+            "the test socket", path, loop, lambda: HttpExchange(lambda *request: follow(routes, *request))
         )
 
     def stream(self, word: list[str]) -> StreamAnswer:

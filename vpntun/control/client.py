@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
@@ -71,9 +71,12 @@ class ControlClient:
             self._response.close()
         self._http.close()
 
-    def ask(self, method: str, target: str) -> dict[str, Any]:
-        """Send a request and return the answer. Raises RequestRefused, or VpntunError without an answer."""
-        return self._read(self._request(method, target))
+    def ask(self, method: str, target: str, content: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Send a request and return the answer. Raises RequestRefused, or VpntunError without an answer.
+
+        `content`: the JSON object of the request's body, if it has one.
+        """
+        return self._read(self._request(method, target, None if content is None else json.dumps(content)))
 
     def stream(self, method: str, target: str) -> Iterator[bytes]:
         """Send a request, and return its answer, which is not JSON, piece by piece as it comes.
@@ -98,9 +101,9 @@ class ControlClient:
         except (OSError, HTTPException) as error:
             raise VpntunError(f"{self.interface} ended before its answer did ({error!r})") from error
 
-    def _request(self, method: str, target: str) -> HTTPResponse:
+    def _request(self, method: str, target: str, body: str | None = None) -> HTTPResponse:
         with self._explained():
-            self._http.request(method, target)
+            self._http.request(method, target, body)
             self._response = self._http.getresponse()
             return self._response
 

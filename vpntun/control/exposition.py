@@ -60,7 +60,7 @@ class Exposition:
         self._process = ProcessCollector(registry=None)
         self._routes = {"/metrics": Route("GET", lambda: Answer(HTTPStatus.OK, self._text, content_type=CONTENT_TYPE))}
 
-    def answer(self, method: str, target: str) -> AnyAnswer | None:
+    def answer(self, method: str, target: str, _body: bytes = b"") -> AnyAnswer | None:
         """Answer a request; None while the text is being written."""
         answer = follow(self._routes, "GET" if method == "HEAD" else method, target)
         is_refused = isinstance(answer, Answer) and answer.status is not HTTPStatus.OK

@@ -103,9 +103,9 @@ class ControlServer:
         """Close all connections, and remove the socket unless its name belongs to another by now."""
         self._server.close()
 
-    def _answer(self, method: str, target: str) -> AnyAnswer:
+    def _answer(self, method: str, target: str, body: bytes) -> AnyAnswer:
         request = f"{method} {target.partition('?')[0]}"
-        answer = self._guarded(request, partial(follow, self._routes, method, target))
+        answer = self._guarded(request, partial(follow, self._routes, method, target, body))
         if isinstance(answer, LaterAnswer):
             return LaterAnswer(partial(self._guarded, request, answer.work))
         return answer

@@ -2,7 +2,7 @@
 
 h11 parses. These are the rules:
 
-    a request       has at most some 8 KiB of head, 32 headers, and 4 KiB of body, which is ignored
+    a request       has at most some 8 KiB of head, 32 headers, and 4 KiB of body, which most requests ignore
     its answer      is one JSON object, or a stream, after which the connection is closed
     the next one    is read once the answer to this one was taken, so answers come in the order of the requests
     a bad one       (too large, or not HTTP) is answered with 400, 413 or 431, and nothing after it is read
@@ -77,16 +77,18 @@ def refusal(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> Answe
 class Route:
     """One path: its method, and the function `act` that answers. The query's fields become the arguments of `act`.
 
-    `lists`: fields that may be given several times; their arguments are lists of all values.
+    `lists`: fields that may be given several times; their arguments are lists of all values. `takes_body`: `act` gets
+    the request's body as its first argument.
     """
 
     method: str
     act: Callable[..., AnyAnswer]
     fields: frozenset[str] = frozenset()
     lists: frozenset[str] = frozenset()
+    takes_body: bool = False
 
 
-def follow(routes: Mapping[str, Route], method: str, target: str) -> AnyAnswer:
+def follow(routes: Mapping[str, Route], method: str, target: str, body: bytes = b"") -> AnyAnswer:
     """Answer a request by the route of its path; refuse it if there is no route, or if the query does not fit."""
     path, _, query = target.partition("?")
     route = routes.get(path)
@@ -97,7 +99,7 @@ def follow(routes: Mapping[str, Route], method: str, target: str) -> AnyAnswer:
         return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {route.method}", ("Allow", route.method))
     given = {name for name, _ in fields} & route.lists
     lists = {name: [text for each, text in fields if each == name] for name in given}
-    return route.act(**{**dict(fields), **lists})
+    return route.act(*([body] if route.takes_body else []), **{**dict(fields), **lists})
 
 
 def target_of(path: str, fields: Mapping[str, object]) -> str:
@@ -114,19 +116,19 @@ def _fits(route: Route, names: Sequence[str]) -> bool:
 class HttpExchange:
     """The requests and answers of one connection, as the `Exchange` of exchange.py.
 
-    `answer` gets a method and a target; it must refuse CONNECT. It returns None while it has no answer yet, and is then
-    asked again at the next call of `next_answer`. `awaits_answer`: it has returned None. `ended`: there will be no more
-    answers, so the connection may close once those taken have left.
+    `answer` gets a method, a target and a body; it must refuse CONNECT. It returns None while it has no answer yet, and
+    is then asked again at the next call of `next_answer`. `awaits_answer`: it has returned None. `ended`: there will be
+    no more answers, so the connection may close once those taken have left.
     """
 
-    def __init__(self, answer: Callable[[str, str], AnyAnswer | None]) -> None:
+    def __init__(self, answer: Callable[[str, str, bytes], AnyAnswer | None]) -> None:
         self.ended = self.awaits_answer = False
         self.stream: Stream | None = None
         self._answer = answer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
         self._request: h11.Request | None = None
         self._later: LaterAnswer | None = None
-        self._body = 0
+        self._body = bytearray()
 
     @property
     def idle(self) -> bool:
@@ -162,9 +164,10 @@ class HttpExchange:
                 if len(event.headers) > MOST_HEADERS:
                     return self._pack(refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers"))
             elif isinstance(event, h11.Data):
-                self._body += len(event.data)
-                if self._body > LARGEST_BODY:
-                    return self._pack(refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long: send none"))
+                self._body += event.data
+                if len(self._body) > LARGEST_BODY:
+                    reason = f"the body is longer than {LARGEST_BODY} bytes"
+                    return self._pack(refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason))
             elif isinstance(event, h11.EndOfMessage) and self._request is not None:
                 self.awaits_answer = True
             elif isinstance(event, h11.ConnectionClosed):
@@ -178,7 +181,8 @@ class HttpExchange:
         assert self._request is not None
         answer: AnyAnswer | None = self._later
         if answer is None:
-            answer = self._answer(self._request.method.decode("ascii"), self._request.target.decode("ascii"))
+            method, target = self._request.method.decode("ascii"), self._request.target.decode("ascii")
+            answer = self._answer(method, target, bytes(self._body))
         if isinstance(answer, LaterAnswer):
             self._later = answer
             answer = answer.work()
@@ -211,7 +215,7 @@ class HttpExchange:
         if request is None or request.method != b"HEAD":
             parts.append(http.send(h11.Data(data=body)))
         parts.append(http.send(h11.EndOfMessage()))
-        self._request, self._body = None, 0
+        self._request, self._body = None, bytearray()
         if http.our_state is h11.DONE and http.their_state is h11.DONE:
             http.start_next_cycle()
         else:

@@ -1,0 +1,1 @@
+"""Commands that reach through a tunnel: a program inside it, forwards, and services by name."""

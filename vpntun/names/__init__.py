@@ -1,0 +1,1 @@
+"""Name server on the tunnel's own addresses, for the peers alone."""

@@ -1,0 +1,1 @@
+"""SOCKS5 proxy of `vpntun run`, whose connections, datagrams and look-ups leave by the tunnel."""
