@@ -34,6 +34,7 @@ NO_BEHAVIOUR = {
     "tun/base.py",  # a protocol
     "core/events.py",  # events are facts, compared by equality
     "serving/exchange.py",  # protocols
+    "forwards/side.py",  # a protocol
     "types.py",  # names of types
 }
 

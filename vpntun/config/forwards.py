@@ -133,6 +133,6 @@ def _path(text: str) -> Path:
     path = Path(text.removeprefix("unix:"))
     if not path.is_absolute() or "\0" in text or len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
         raise ConfigurationError(
-            f"{text[:80]!r} is not a unix socket: give unix: and an absolute path, of {LONGEST_SOCKET_PATH} bytes at most"
+            f"{text[:80]!r} is not a unix socket: give unix: and an absolute path of up to {LONGEST_SOCKET_PATH} bytes"
         )
     return path
