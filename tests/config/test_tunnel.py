@@ -10,7 +10,6 @@ import pytest
 from vpntun.config.keys import Keys
 from vpntun.config.tunnel import (
     EVERYTHING,
-    LARGEST_MTU,
     LARGEST_MTU_OF_TAP,
     Tunnel,
     check_mtu,
@@ -20,6 +19,7 @@ from vpntun.config.tunnel import (
 )
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.errors import ConfigurationError
+from vpntun.types import LARGEST_MTU
 
 OWN, PEER = KeyPair.of(clamp(b"o" * 32)), KeyPair.of(clamp(b"p" * 32))
 SECRET = b"s" * 32

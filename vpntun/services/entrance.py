@@ -1,0 +1,226 @@
+"""Entrance to this end's services: a listener on the tunnel's addresses, where visitors show their tokens.
+
+1. The listener is opened when the first visitor is let in, on a free port of each of the tunnel's addresses.
+2. A visitor is sent a nonce, and shows a token and a proof (wire/inside/services.py).
+3. A program of this machine is connected to, and the visitor is told so. From then on a relay passes everything on.
+
+No byte that a visitor sends behind the proof is read before that. SECONDS_TO_ENTER and MOST_ENTERING bound what those
+can take who never show a valid token, and MOST_VISITS what all others can.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from vpntun.config.services import Service
+from vpntun.crypto.service_proof import is_proven
+from vpntun.forwards.connecting import Connecting, connect
+from vpntun.forwards.pipes import PipePool
+from vpntun.forwards.relay import Relay, reset_at_close
+from vpntun.forwards.side import Side
+from vpntun.runtime.log import NOTICE, Limited, log
+from vpntun.runtime.loop import Loop
+from vpntun.services.permissions import Permissions
+from vpntun.types import Place
+from vpntun.wire.inside.services import (
+    NONCE_SIZE,
+    PROOF_SIZE,
+    REASONS,
+    TARGET_REFUSES,
+    TOKEN_SIZE,
+    TOO_MANY,
+    UNKNOWN_TOKEN,
+    WELCOME,
+    WRONG_KEY,
+)
+
+SECONDS_TO_ENTER = 10.0
+MOST_ENTERING = 64
+MOST_VISITS = 512
+ACCEPTED_PER_TURN = 16
+
+
+class Entrance:
+    """The listener of one tunnel, and the visits to its services.
+
+    `inside`: where visitors come from. `outside`: where the services are. `offered`: the service of a permission, if it
+    is still offered to its owner. `visits`: number of visits to each service so far.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        inside: Side,
+        outside: Side,
+        permissions: Permissions,
+        offered: Callable[[str, tuple[str, ...]], Service | None],
+        pipes: PipePool,
+    ) -> None:
+        self.loop = loop
+        self.outside = outside
+        self.permissions = permissions
+        self.offered = offered
+        self.visits: Counter[str] = Counter()
+        self._inside = inside
+        self._pipes = pipes
+        self._listeners: list[socket.socket] = []
+        self._entering: set[_Guest] = set()
+        self._relays: dict[Relay, str] = {}
+        self._refused = Limited(NOTICE, "refused a visit to the service %s: %s")
+
+    def places(self) -> tuple[Place, ...]:
+        """Return the addresses and ports where visitors are let in. Raises OSError if none can be opened."""
+        if not self._listeners:
+            self._listeners = self._inside.listen(socket.SOCK_STREAM, "", 0)
+            for listener in self._listeners:
+                self.loop.watch(listener.fileno(), partial(self._accept, listener))
+        return tuple(listener.getsockname()[:2] for listener in self._listeners)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many visits go on as may."""
+        return len(self._relays) >= MOST_VISITS
+
+    def present(self, service: str) -> int:
+        """Return how many visits to a service go on."""
+        return sum(name == service for name in self._relays.values())
+
+    def shut(self) -> None:
+        """Listen no more. Visits that have begun go on."""
+        for listener in self._listeners:
+            self.loop.forget(listener.fileno())
+            listener.close()
+        self._listeners = []
+        for guest in list(self._entering):
+            guest.leave()
+
+    def close(self) -> None:
+        """Listen no more, and end all visits."""
+        self.shut()
+        for relay in self._relays:
+            relay.close()
+        self._relays.clear()
+
+    def left(self, guest: _Guest) -> None:
+        """Note that a guest was refused, or has gone."""
+        self._entering.discard(guest)
+
+    def refuse(self, service: str, verdict: int, visitor: object = None) -> None:
+        """Log why a guest is refused."""
+        self._refused(service, f"{REASONS[verdict]}{'' if visitor is None else f' (the visitor is {visitor})'}")
+
+    def admit(self, guest: _Guest, service: str, visitor: socket.socket, program: socket.socket) -> None:
+        """Pass on what a visitor and a program send."""
+        self._entering.discard(guest)
+        self.visits[service] += 1
+        relay = Relay(self.loop, visitor, program, self._pipes, self._relays.pop)
+        self._relays[relay] = service
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTED_PER_TURN):
+            accepted = self.loop.accept(listener)
+            if accepted is None:
+                return
+            new, _ = accepted
+            new.setblocking(False)
+            if len(self._entering) >= MOST_ENTERING:
+                reset_at_close(new)
+                new.close()
+            else:
+                self._entering.add(_Guest(self, new))
+
+
+class _Guest:
+    """A connection whose visitor has not entered yet."""
+
+    def __init__(self, entrance: Entrance, connection: socket.socket) -> None:
+        self._entrance = entrance
+        self._connection = connection
+        self._nonce = os.urandom(NONCE_SIZE)
+        self._shown = b""
+        self._calling: Connecting | None = None
+        self._is_here = True
+        loop = entrance.loop
+        with suppress(OSError):  # then there is nothing to read either
+            connection.send(self._nonce)
+        loop.watch(connection.fileno(), self._read, on_failure=self.leave)
+        loop.call_later(SECONDS_TO_ENTER, self.leave)
+
+    def leave(self) -> None:
+        """Close the connection, unless the visitor has entered."""
+        if not self._is_here:
+            return
+        self._is_here = False
+        self._entrance.loop.forget(self._connection.fileno())
+        self._connection.close()
+        if self._calling is not None:
+            self._calling.close()
+        self._entrance.left(self)
+
+    def _read(self) -> None:
+        try:
+            received = self._connection.recv(TOKEN_SIZE + PROOF_SIZE - len(self._shown))
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        self._shown += received
+        if not received:
+            self.leave()
+        elif len(self._shown) == TOKEN_SIZE + PROOF_SIZE:
+            self._entrance.loop.forget(self._connection.fileno())
+            self._judge(self._shown[:TOKEN_SIZE], self._shown[TOKEN_SIZE:])
+
+    def _judge(self, token: bytes, proof: bytes) -> None:
+        """Connect to the service if the token and the proof are good."""
+        entrance = self._entrance
+        permission = entrance.permissions.of(token, entrance.loop.now)
+        service = None
+        if permission is not None:
+            service = entrance.offered(permission.service, permission.visitor.names)
+        if permission is None or service is None:
+            self._say(UNKNOWN_TOKEN, "of this token")
+        elif service.key is not None and not is_proven(proof, service.key, self._nonce, token, service.name):
+            self._say(WRONG_KEY, service.name, permission.visitor)
+        elif entrance.is_full:
+            self._say(TOO_MANY, service.name, permission.visitor)
+        else:
+            self._calling = connect(
+                entrance.loop,
+                entrance.outside,
+                service.target,
+                partial(self._enter, service.name, permission.visitor),
+                lambda error: self._failed(service.name, error),
+            )
+
+    def _failed(self, service: str, error: OSError) -> None:
+        self._calling = None
+        self._say(TARGET_REFUSES, service, error.strerror or error)
+
+    def _enter(self, service: str, visitor: object, program: socket.socket) -> None:
+        self._calling = None
+        if not self._is_here:
+            program.close()
+            return
+        try:
+            self._connection.send(bytes([WELCOME]))
+        except OSError:
+            program.close()
+            self.leave()
+            return
+        self._is_here = False
+        log.info("%s uses the service %s", visitor, service)
+        self._entrance.admit(self, service, self._connection, program)
+
+    def _say(self, verdict: int, service: str, detail: object = None) -> None:
+        """Send a refusal, and close."""
+        if self._is_here:
+            self._entrance.refuse(service, verdict, detail)
+            with suppress(OSError):
+                self._connection.send(bytes([verdict]))
+            self.leave()
