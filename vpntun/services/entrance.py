@@ -4,8 +4,8 @@
 2. A visitor is sent a nonce, and shows a token and a proof (wire/inside/services.py).
 3. A program of this machine is connected to, and the visitor is told so. From then on a relay passes everything on.
 
-No byte that a visitor sends behind the proof is read before that. SECONDS_TO_ENTER and MOST_ENTERING bound what those
-can take who never show a valid token, and MOST_VISITS what all others can.
+No byte that a visitor sends behind the proof is read before that. SECONDS_TO_ENTER, MOST_ENTERING and
+MOST_OF_AN_ADDRESS bound what those can take who never show a valid token, and MOST_VISITS what all others can.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from vpntun.wire.inside.services import (
 )
 
 SECONDS_TO_ENTER = 10.0
-MOST_ENTERING = 64
+MOST_ENTERING, MOST_OF_AN_ADDRESS = 512, 256
+"""Connections whose visitors have not entered yet, in all and from one address; more are reset."""
 MOST_VISITS = 512
 ACCEPTED_PER_TURN = 16
 
@@ -71,7 +72,7 @@ class Entrance:
         self._listeners: list[socket.socket] = []
         self._entering: set[_Guest] = set()
         self._relays: dict[Relay, str] = {}
-        self._refused = Limited(NOTICE, "refused a visit to the service %s: %s")
+        self._refused = Limited(NOTICE, "refused %s: %s")
 
     def places(self) -> tuple[Place, ...]:
         """Return the addresses and ports where visitors are let in. Raises OSError if none can be opened."""
@@ -107,38 +108,43 @@ class Entrance:
         self._relays.clear()
 
     def left(self, guest: _Guest) -> None:
-        """Note that a guest was refused, or has gone."""
+        """Note that a guest was refused, has gone, or has entered."""
         self._entering.discard(guest)
 
-    def refuse(self, service: str, verdict: int, visitor: object = None) -> None:
+    def refuse(self, what: str, reason: str) -> None:
         """Log why a guest is refused."""
-        self._refused(service, f"{REASONS[verdict]}{'' if visitor is None else f' (the visitor is {visitor})'}")
+        self._refused(what, reason)
 
-    def admit(self, guest: _Guest, service: str, visitor: socket.socket, program: socket.socket) -> None:
+    def admit(self, service: str, visitor: socket.socket, program: socket.socket) -> None:
         """Pass on what a visitor and a program send."""
-        self._entering.discard(guest)
         self.visits[service] += 1
-        relay = Relay(self.loop, visitor, program, self._pipes, self._relays.pop)
-        self._relays[relay] = service
+        self._relays[Relay(self.loop, visitor, program, self._pipes, self._ended)] = service
+
+    def _ended(self, relay: Relay) -> None:
+        del self._relays[relay]
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTED_PER_TURN):
             accepted = self.loop.accept(listener)
             if accepted is None:
                 return
-            new, _ = accepted
+            new, (address, *_) = accepted
             new.setblocking(False)
-            if len(self._entering) >= MOST_ENTERING:
+            if len(self._entering) < MOST_ENTERING and self._number_from(address) < MOST_OF_AN_ADDRESS:
+                self._entering.add(_Guest(self, new, address))
+            else:
                 reset_at_close(new)
                 new.close()
-            else:
-                self._entering.add(_Guest(self, new))
+
+    def _number_from(self, address: str) -> int:
+        return sum(guest.address == address for guest in self._entering)
 
 
 class _Guest:
     """A connection whose visitor has not entered yet."""
 
-    def __init__(self, entrance: Entrance, connection: socket.socket) -> None:
+    def __init__(self, entrance: Entrance, connection: socket.socket, address: str) -> None:
+        self.address = address
         self._entrance = entrance
         self._connection = connection
         self._nonce = os.urandom(NONCE_SIZE)
@@ -184,29 +190,25 @@ class _Guest:
         if permission is not None:
             service = entrance.offered(permission.service, permission.visitor.names)
         if permission is None or service is None:
-            self._say(UNKNOWN_TOKEN, "of this token")
-        elif service.key is not None and not is_proven(proof, service.key, self._nonce, token, service.name):
-            self._say(WRONG_KEY, service.name, permission.visitor)
+            self._refuse(UNKNOWN_TOKEN, f"a visitor at {self.address}")
+            return
+        what = f"{permission.visitor} the service {service.name}"
+        if service.key is not None and not is_proven(proof, service.key, self._nonce, token, service.name):
+            self._refuse(WRONG_KEY, what)
         elif entrance.is_full:
-            self._say(TOO_MANY, service.name, permission.visitor)
+            self._refuse(TOO_MANY, what)
         else:
             self._calling = connect(
                 entrance.loop,
                 entrance.outside,
                 service.target,
-                partial(self._enter, service.name, permission.visitor),
-                lambda error: self._failed(service.name, error),
+                partial(self._enter, service.name, str(permission.visitor)),
+                lambda error: self._refuse(TARGET_REFUSES, what, f" ({error.strerror or error})"),
             )
 
-    def _failed(self, service: str, error: OSError) -> None:
+    def _enter(self, service: str, visitor: str, program: socket.socket) -> None:
+        """Let the visitor in, now that the program has taken the connection."""
         self._calling = None
-        self._say(TARGET_REFUSES, service, error.strerror or error)
-
-    def _enter(self, service: str, visitor: object, program: socket.socket) -> None:
-        self._calling = None
-        if not self._is_here:
-            program.close()
-            return
         try:
             self._connection.send(bytes([WELCOME]))
         except OSError:
@@ -214,13 +216,13 @@ class _Guest:
             self.leave()
             return
         self._is_here = False
+        self._entrance.left(self)
         log.info("%s uses the service %s", visitor, service)
-        self._entrance.admit(self, service, self._connection, program)
+        self._entrance.admit(service, self._connection, program)
 
-    def _say(self, verdict: int, service: str, detail: object = None) -> None:
+    def _refuse(self, verdict: int, what: str, detail: str = "") -> None:
         """Send a refusal, and close."""
-        if self._is_here:
-            self._entrance.refuse(service, verdict, detail)
-            with suppress(OSError):
-                self._connection.send(bytes([verdict]))
-            self.leave()
+        self._entrance.refuse(what, REASONS[verdict] + detail)
+        with suppress(OSError):
+            self._connection.send(bytes([verdict]))
+        self.leave()

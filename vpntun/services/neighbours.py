@@ -15,7 +15,6 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.core.inside.asker import OnAnswer
 from vpntun.core.routes import RouteTable
 from vpntun.crypto.keys import format_key
-from vpntun.errors import VpntunError
 from vpntun.link.link import Link
 from vpntun.wire.inside.request import SERVICES
 from vpntun.wire.inside.services import Asked
@@ -25,9 +24,10 @@ _FORWARDS = {4: Path("/proc/sys/net/ipv4/conf/all/forwarding"), 6: Path("/proc/s
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who asks for a service. `public`: key of the peer that sent the request. `asker`: whom it asks for, if not itself.
+    """Who asks for a service.
 
-    `names`: what AllowFrom may call the visitor.
+    `public`: key of the peer that sent the request. `asker`: whom that peer asks for, if not for itself. `names`: what
+    AllowFrom may call the visitor.
     """
 
     public: bytes
@@ -104,8 +104,3 @@ class Neighbours:
 def refused(reason: object) -> Mapping[str, Any]:
     """Return an answer that says why a request is refused."""
     return {"refused": str(reason)}
-
-
-def said(error: VpntunError | None) -> str:
-    """Return the text of an error, or what silence means."""
-    return "it has not answered within 10 s" if error is None else str(error)
