@@ -66,7 +66,7 @@ class Machine:
             self.end.know(peer.public, map(str, peer.allowed))
         self.tunnel = Tunnel("tun3", identity, tuple(peers), None, None)
         self.side, self.outside = LoopbackSide(address), LoopbackSide("127.0.0.1")
-        self.neighbours = Neighbours(lambda: self.tunnel, self.link_of, self.end.routes)
+        self.neighbours = Neighbours(lambda: self.tunnel, self.link_of, self.end.routes, lambda version: False)
         self.services = Services(loop, self.neighbours, self.side, self.outside, PipePool())
         self.end.engine.answers.add(SERVICES, self.services.answer)
         self.connected: list[socket.socket] = []
@@ -87,7 +87,7 @@ class Machine:
     def visit(self, service: str, peer: str) -> None:
         """Begin to connect to a service."""
         name = ServiceName(service, peer)
-        self.services.visits.visit(name, self.connected.append, lambda error: self.failures.append(error.strerror))
+        self.services.visits.visit(name, self.connected.append, lambda error: self.failures.append(str(error.strerror)))
 
     def close(self) -> None:
         self.services.close()

@@ -118,7 +118,13 @@ class Entrance:
     def admit(self, service: str, visitor: socket.socket, program: socket.socket) -> None:
         """Pass on what a visitor and a program send."""
         self.visits[service] += 1
-        self._relays[Relay(self.loop, visitor, program, self._pipes, self._ended)] = service
+        try:
+            relay = Relay(self.loop, visitor, program, self._pipes, self._ended)
+        except OSError:  # one of them has gone
+            visitor.close()
+            program.close()
+        else:
+            self._relays[relay] = service
 
     def _ended(self, relay: Relay) -> None:
         del self._relays[relay]

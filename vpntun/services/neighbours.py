@@ -22,6 +22,13 @@ from vpntun.wire.inside.services import Asked
 _FORWARDS = {4: Path("/proc/sys/net/ipv4/conf/all/forwarding"), 6: Path("/proc/sys/net/ipv6/conf/all/forwarding")}
 
 
+def kernel_forwards(version: int) -> bool:
+    """Return whether this machine's kernel forwards packets of an IP version."""
+    with suppress(OSError):
+        return _FORWARDS[version].read_text().strip() != "0"
+    return False
+
+
 @dataclass(frozen=True)
 class Visitor:
     """Who asks for a service.
@@ -41,15 +48,21 @@ class Visitor:
 class Neighbours:
     """The peers of a tunnel. `tunnel`: its present settings. `link_of`: the link of a public key; raises VpntunError.
 
-    `routes`: from allowed IPs to links; no peer of a TAP device has any.
+    `routes`: from allowed IPs to links; no peer of a TAP device has any. `forwards`: whether this machine's kernel
+    forwards packets of an IP version.
     """
 
     def __init__(
-        self, tunnel: Callable[[], Tunnel], link_of: Callable[[bytes], Link], routes: RouteTable[Link]
+        self,
+        tunnel: Callable[[], Tunnel],
+        link_of: Callable[[bytes], Link],
+        routes: RouteTable[Link],
+        forwards: Callable[[int], bool] = kernel_forwards,
     ) -> None:
         self._tunnel = tunnel
         self._link_of = link_of
         self._routes = routes
+        self._forwards = forwards
 
     def __iter__(self) -> Iterator[PeerSettings]:
         return iter(self._tunnel().peers)
@@ -94,11 +107,7 @@ class Neighbours:
     def passes_on(self, address: str) -> bool:
         """Return whether packets from one peer to this address of another one pass through this end."""
         tunnel = self._tunnel()
-        if tunnel.relay or tunnel.device == "tap":
-            return True
-        with suppress(OSError):
-            return _FORWARDS[ip_address(address).version].read_text().strip() != "0"
-        return False
+        return tunnel.relay or tunnel.device == "tap" or self._forwards(ip_address(address).version)
 
 
 def refused(reason: object) -> Mapping[str, Any]:

@@ -109,4 +109,4 @@ class Visit:
     def _fail(self, reason: str) -> None:
         if not self._is_over:
             self._is_over = True
-            self._on_failed(OSError(errno.ECONNREFUSED, f"{self._name}: {reason}"))
+            self._on_failed(OSError(errno.ECONNREFUSED, reason))
