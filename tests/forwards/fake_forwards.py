@@ -29,4 +29,16 @@ class FakeForwards:
         return list(self._forwards.values())
 
     def status(self) -> list[dict[str, Any]]:
-        return [{"listen": spelled(each.listen), "open": 0} for each in self._forwards.values()]
+        counted = {"open": 2, "total": 1234, "refused": 0, "failed": 1}
+        passed = {"sent_bytes": 3072, "received_bytes": 1_300_000, "age": 63}
+        return [
+            {
+                "protocol": each.protocol,
+                "from": each.origin,
+                "listen": spelled(each.listen),
+                "target": spelled(each.target),
+                **counted,
+                **passed,
+            }
+            for each in self._forwards.values()
+        ]

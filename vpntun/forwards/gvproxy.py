@@ -63,19 +63,19 @@ def _key(members: Mapping[str, Any]) -> Key:
     protocol = _text(members, "protocol", "tcp")
     if protocol not in PROTOCOLS:
         raise ConfigurationError(f"unknown protocol {protocol[:20]!r}: give tcp, udp or unix")
-    local = _text(members, "local")
+    local = _without_slashes(_text(members, "local"))
     if protocol == "unix" and not local.startswith("unix:"):
         local = f"unix:{local}"
     origin = _text(members, "from", "here")
     if origin not in ORIGINS:
         raise ConfigurationError(f"'from' is {origin[:20]!r}: give peer or inside, or leave it out")
     kind: ForwardProtocol = "udp" if protocol == "udp" else "tcp"
-    return kind, parse_listening(_without_slashes(local)), origin
+    return kind, parse_listening(local), origin
 
 
 def _without_slashes(end: str) -> str:
-    """Return a URL unix://PATH as unix:PATH, and any other end as it is."""
-    return f"unix:{end.removeprefix('unix://')}" if end.startswith("unix://") else end
+    """Return a URL unix:///PATH as unix:/PATH, and any other end as it is."""
+    return f"unix:{end.removeprefix('unix://')}" if end.startswith("unix:///") else end
 
 
 def _object(body: bytes) -> Mapping[str, Any]:

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 import click
 
-from vpntun.cli.describe import duration_text, size_text
-from vpntun.config.forwards import Forward, ForwardProtocol, Listening, Origin, parse_listening, parse_target, spelled
+from vpntun.config.forwards import Forward, ForwardProtocol, Origin, parse_listening, parse_target, spelled
 from vpntun.control.client import ControlClient
+from vpntun.forwards.gvproxy import members_of
 from vpntun.runtime.logform import escape
+from vpntun.watch import short
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -28,7 +29,7 @@ NUMBERS = frozenset({"open", "total", "refused", "failed", "sent", "received"})
 def _add_kind_options(function: Function) -> Function:
     """Add the options that say, beside where it listens, which forward is meant."""
     for option in (
-        click.option("--udp", "protocol", flag_value="udp", help="Pass datagrams on, instead of TCP connections."),
+        click.option("--udp", is_flag=True, help="Pass datagrams on, instead of TCP connections."),
         click.option("--from", "origin", type=click.Choice(["peer", "inside"]), help="Accept on the other side."),
     ):
         function = option(function)
@@ -40,29 +41,29 @@ def _add_kind_options(function: Function) -> Function:
 @click.argument("listen")
 @click.argument("target")
 @_add_kind_options
-def expose(interface: str, listen: str, target: str, protocol: ForwardProtocol | None, origin: Origin | None) -> None:
+def expose(interface: str, listen: str, target: str, *, udp: bool, origin: Origin | None) -> None:
     """Pass on what connects to LISTEN to TARGET, through the running tunnel of INTERFACE.
 
     LISTEN is :PORT for all addresses, ADDRESS:PORT or unix:/PATH. TARGET is HOST:PORT, unix:/PATH, or SERVICE@PEER.
     With --from peer the far side connects, to LISTEN on the tunnel's addresses, and TARGET is reached from this
     machine. With --from inside programs do in the namespace of 'vpntun run'.
     """
-    forward = Forward(protocol or "tcp", parse_listening(listen), parse_target(target), origin or "here")
-    named = _named(forward.protocol, forward.listen, forward.origin)
+    protocol: ForwardProtocol = "udp" if udp else "tcp"
+    forward = Forward(protocol, parse_listening(listen), parse_target(target), origin or "here")
     with ControlClient(interface) as tunnel:
-        tunnel.ask("POST", "/v1/services/forwarder/expose", {**named, "remote": spelled(forward.target)})
+        tunnel.ask("POST", "/v1/services/forwarder/expose", members_of(forward))
 
 
 @click.command()
 @click.argument("interface")
 @click.argument("listen")
 @_add_kind_options
-def unexpose(interface: str, listen: str, protocol: ForwardProtocol | None, origin: Origin | None) -> None:
+def unexpose(interface: str, listen: str, *, udp: bool, origin: Origin | None) -> None:
     """End the forward of INTERFACE that listens at LISTEN, and its connections.
 
     --udp and --from are given as they were to 'expose'.
     """
-    named = _named(protocol or "tcp", parse_listening(listen), origin or "here")
+    named = {"local": spelled(parse_listening(listen)), "protocol": "udp" if udp else "tcp", "from": origin or "here"}
     with ControlClient(interface) as tunnel:
         tunnel.ask("POST", "/v1/services/forwarder/unexpose", named)
 
@@ -83,11 +84,6 @@ def forwards(interface: str, as_json: bool) -> None:
         click.echo(f"{interface} has no forwards", err=True)
 
 
-def _named(protocol: ForwardProtocol, listen: Listening, origin: Origin) -> dict[str, str]:
-    """Return the members of a request that say which forward is meant."""
-    return {"local": spelled(listen), "protocol": protocol, "from": origin}
-
-
 def table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Write the forwards as a table, line by line."""
     rows = [HEADINGS, *map(_row, found)]
@@ -102,5 +98,5 @@ def table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _row(forward: Mapping[str, Any]) -> tuple[str, ...]:
     ends = (forward[name] for name in ("protocol", "from", "listen", "target"))
     counts = (f"{forward[name]:,}" for name in ("open", "total", "refused", "failed"))
-    sizes = (size_text(forward[name]) for name in ("sent_bytes", "received_bytes"))
-    return tuple(chain(ends, counts, sizes, [duration_text(forward["age"])]))
+    sizes = (short.size(forward[name]) for name in ("sent_bytes", "received_bytes"))
+    return tuple(chain(ends, counts, sizes, [short.age(forward["age"])]))
