@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.cli.sample_status import FORWARD
 from vpntun.config.forwards import Forward, ForwardProtocol, Listening, Origin, spelled
 from vpntun.errors import ForwardExists, NoSuchForward, PortInUse
 
@@ -29,16 +30,13 @@ class FakeForwards:
         return list(self._forwards.values())
 
     def status(self) -> list[dict[str, Any]]:
-        counted = {"open": 2, "total": 1234, "refused": 0, "failed": 1}
-        passed = {"sent_bytes": 3072, "received_bytes": 1_300_000, "age": 63}
         return [
             {
+                **FORWARD,
                 "protocol": each.protocol,
                 "from": each.origin,
                 "listen": spelled(each.listen),
                 "target": spelled(each.target),
-                **counted,
-                **passed,
             }
             for each in self._forwards.values()
         ]

@@ -21,6 +21,7 @@ FIELDS_OF_THE_STATES = (
 )
 MOST_MACS = 8
 """MAC addresses of one end that are printed."""
+MOST_FORWARDS = 8
 UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
@@ -43,10 +44,29 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
             "dropped": _drops(status["drops"]),
         }
     )
+    yield from _forwards(status.get("forwards", ()), status["interface"])
     for peer in status["peers"]:
         yield ""
         yield f"peer: {peer['public_key']}"
         yield from _titled(_device(status, peer) | _peer(with_states(peer), is_on_tap=is_tap(status)))
+
+
+def _forwards(forwards: Sequence[Mapping[str, Any]], interface: str) -> Iterator[str]:
+    """Write a line for each forward, up to some; a tunnel that was started by an older version has none."""
+    for forward in forwards[:MOST_FORWARDS]:
+        origin = "" if forward["from"] == "here" else f" from {forward['from']}"
+        counts = _counts_of_forward(forward) if forward["total"] or forward["refused"] else []
+        name = f"{forward['protocol']} {forward['listen']} {forward['target']}{origin}"
+        yield f"  forward: {', '.join([name, *counts])}"
+    if len(forwards) > MOST_FORWARDS:
+        yield f"  forward: {len(forwards) - MOST_FORWARDS:,} more, see 'vpntun forwards {interface}'"
+
+
+def _counts_of_forward(forward: Mapping[str, Any]) -> list[str]:
+    kind = "flow" if forward["protocol"] == "udp" else "connection"
+    wrong = [f"{forward[each]:,} {each}" for each in ("refused", "failed") if forward[each]]
+    sizes = [f"{size_text(forward[f'{each}_bytes'])} {each}" for each in ("sent", "received")]
+    return [f"{forward['open']:,} of {count_text(forward['total'], kind)} open", *wrong, *sizes]
 
 
 def _bridge(status: Mapping[str, Any]) -> str | None:
