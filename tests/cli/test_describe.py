@@ -77,12 +77,12 @@ def test_an_unknown_value_has_no_line() -> None:
 
 
 def test_a_forward_has_a_line_with_its_counters_once_it_was_used() -> None:
-    unused = {**FORWARD, "from": "peer", "open": 0, "total": 0, "failed": 0}
-    flows = {**FORWARD, "protocol": "udp", "total": 1, "open": 1, "refused": 5, "failed": 0}
+    unused = {**FORWARD, "from": "peer", "connections": 0, "connections_total": 0, "connections_failed": 0}
+    flows = {**FORWARD, "protocol": "udp", "connections_total": 1, "connections": 1, "connections_failed": 0}
     text = describe({**STATUS, "forwards": [unused, flows, *[unused] * 8], "peers": []})
     assert [line for line in text if "forward:" in line][:2] == [
         "  forward: tcp :6443 192.168.127.2:6443 from peer",
-        "  forward: udp :6443 192.168.127.2:6443, 1 of 1 flow open, 5 refused, 3.00 KiB sent, 1.24 MiB received",
+        "  forward: udp :6443 192.168.127.2:6443, 1 of 1 flow open, 3.00 KiB sent, 1.24 MiB received",
     ]
     assert list(describe({**STATUS, "forwards": [unused] * 10, "peers": []}))[-1] == (
         "  forward: 2 more, see 'vpntun forwards tun3'"

@@ -26,9 +26,6 @@ class FakeForwards:
         if self._forwards.pop((protocol, listen, origin), None) is None:
             raise NoSuchForward(f"no forward listens on {spelled(listen)}")
 
-    def forwards(self) -> list[Forward]:
-        return list(self._forwards.values())
-
     def status(self) -> list[dict[str, Any]]:
         return [
             {

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.forwards.fake_forwards import FakeForwards
 from vpntun.config.forwards import Forward, Target, parse_forward
 from vpntun.errors import ConfigurationError
 from vpntun.forwards.gvproxy import members_of, parse_expose, parse_unexpose
@@ -91,16 +92,22 @@ PATHS = st.from_regex(r"/[a-z0-9/]{1,20}[a-z]", fullmatch=True).map(Path)
 @given(PLACES | PATHS, PLACES.filter(lambda place: place[0] != "") | PATHS, st.sampled_from(["here", "peer", "inside"]))
 def test_what_is_listed_names_the_same_forward(listen: Any, target: Target, origin: Any) -> None:
     forward = Forward("tcp", listen, target, origin)
-    assert parse_expose(json.dumps(members_of(forward)).encode()) == forward
+    assert parse_expose(json.dumps(members_of(reported(forward))).encode()) == forward
+
+
+def reported(forward: Forward) -> dict[str, Any]:
+    """Return a forward as the status reports it."""
+    [status] = FakeForwards(forward).status()
+    return status
 
 
 def test_forwards_are_listed_in_the_spelling_of_gvproxy() -> None:
-    assert members_of(parse_forward("tcp :6443 192.168.127.2:6443")) == {
+    assert members_of(reported(parse_forward("tcp :6443 192.168.127.2:6443"))) == {
         "local": ":6443",
         "remote": "192.168.127.2:6443",
         "protocol": "tcp",
     }
-    assert members_of(parse_forward("tcp unix:/run/a.sock 10.9.0.7:5432")) == {
+    assert members_of(reported(parse_forward("tcp unix:/run/a.sock 10.9.0.7:5432"))) == {
         "local": "/run/a.sock",
         "remote": "tcp://10.9.0.7:5432",
         "protocol": "unix",

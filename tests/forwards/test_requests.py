@@ -71,10 +71,9 @@ def test_a_client_of_gvproxy_gets_errors_as_text_in_words_that_it_knows(asked: A
 
 
 def test_the_requests_of_vpntun_answer_with_objects(asked: Asked) -> None:
-    forward = {"local": ":2222", "remote": "192.168.127.2:22", "protocol": "tcp"}
-    assert asked.json("POST", "/v1/services/forwarder/expose", SSH) == (200, {"exposed": forward})
+    assert asked.json("POST", "/v1/services/forwarder/expose", SSH) == (200, {"exposed": "tcp :2222 192.168.127.2:22"})
     [reported] = asked.json("GET", "/v1/forwards")[1]["forwards"]
-    assert (reported["listen"], reported["target"], reported["open"]) == (":2222", "192.168.127.2:22", 2)
+    assert (reported["listen"], reported["target"], reported["connections"]) == (":2222", "192.168.127.2:22", 2)
     assert asked.json("POST", "/v1/services/forwarder/unexpose", SSH) == (200, {"unexposed": True})
     assert asked.json("POST", "/v1/services/forwarder/unexpose", SSH) == (404, {"error": "no forward listens on :2222"})
     assert asked.json("POST", "/v1/services/forwarder/expose", b'{"local": ":1", "remote": "a:1"}') == (

@@ -55,7 +55,7 @@ def _forwards(forwards: Sequence[Mapping[str, Any]], interface: str) -> Iterator
     """Write a line for each forward, up to some; a tunnel that was started by an older version has none."""
     for forward in forwards[:MOST_FORWARDS]:
         origin = "" if forward["from"] == "here" else f" from {forward['from']}"
-        counts = _counts_of_forward(forward) if forward["total"] or forward["refused"] else []
+        counts = _counts_of_forward(forward) if forward["connections_total"] else []
         name = f"{forward['protocol']} {forward['listen']} {forward['target']}{origin}"
         yield f"  forward: {', '.join([name, *counts])}"
     if len(forwards) > MOST_FORWARDS:
@@ -64,9 +64,10 @@ def _forwards(forwards: Sequence[Mapping[str, Any]], interface: str) -> Iterator
 
 def _counts_of_forward(forward: Mapping[str, Any]) -> list[str]:
     kind = "flow" if forward["protocol"] == "udp" else "connection"
-    wrong = [f"{forward[each]:,} {each}" for each in ("refused", "failed") if forward[each]]
+    wrong = [f"{count:,} {each}" for each in ("refused", "failed") if (count := forward[f"connections_{each}"])]
     sizes = [f"{size_text(forward[f'{each}_bytes'])} {each}" for each in ("sent", "received")]
-    return [f"{forward['open']:,} of {count_text(forward['total'], kind)} open", *wrong, *sizes]
+    total = count_text(forward["connections_total"], kind)
+    return [f"{forward['connections']:,} of {total} open", *wrong, *sizes]
 
 
 def _bridge(status: Mapping[str, Any]) -> str | None:

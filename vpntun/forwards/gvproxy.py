@@ -12,19 +12,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from vpntun.config.forwards import (
-    ORIGINS,
-    Forward,
-    ForwardProtocol,
-    Listening,
-    Origin,
-    parse_listening,
-    parse_target,
-    spelled,
-)
+from vpntun.config.forwards import ORIGINS, Forward, ForwardProtocol, Listening, Origin, parse_listening, parse_target
 from vpntun.errors import ConfigurationError
 
 PROTOCOLS = ("tcp", "udp", "unix")
@@ -46,17 +36,15 @@ def parse_unexpose(body: bytes) -> Key:
     return _key(_object(body))
 
 
-def members_of(forward: Forward) -> dict[str, str]:
-    """Return a forward's members. A request with them names the same forward."""
-    is_unix = isinstance(forward.listen, Path)
-    target = spelled(forward.target)
-    has_url = is_unix and isinstance(forward.target, tuple)
-    members = {
-        "local": str(forward.listen) if is_unix else spelled(forward.listen),
-        "remote": f"tcp://{target}" if has_url else target,
-        "protocol": "unix" if is_unix else forward.protocol,
-    }
-    return members if forward.origin == "here" else {**members, "from": forward.origin}
+def members_of(reported: Mapping[str, Any]) -> dict[str, str]:
+    """Return the members of a forward, as it is reported in the status. A request with them names the same forward."""
+    listen, target, origin = (reported[name] for name in ("listen", "target", "from"))
+    members = {"local": listen, "remote": target, "protocol": reported["protocol"]}
+    if listen.startswith("unix:"):
+        has_url = "@" not in target and not target.startswith("unix:")
+        remote = f"tcp://{target}" if has_url else target
+        members = {"local": listen.removeprefix("unix:"), "remote": remote, "protocol": "unix"}
+    return members if origin == "here" else {**members, "from": origin}
 
 
 def _key(members: Mapping[str, Any]) -> Key:

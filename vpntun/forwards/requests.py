@@ -34,9 +34,6 @@ class Exposing(Protocol):
     def unexpose(self, protocol: ForwardProtocol, listen: Listening, origin: Origin) -> None:
         """End a forward. Raises NoSuchForward."""
 
-    def forwards(self) -> Sequence[Forward]:
-        """List all forwards."""
-
     def status(self) -> Sequence[Mapping[str, Any]]:
         """Report all forwards with their counters, in the fields of docs/control.rst."""
 
@@ -52,10 +49,10 @@ class ForwardRequests:
         self._forwards = forwards
 
     def expose(self, body: bytes) -> dict[str, Any]:
-        """Begin the forward of a body, and return its members."""
+        """Begin the forward of a body, and return it as it would be in a file."""
         forward = parse_expose(body)
         self._table.expose(forward)
-        return {"exposed": members_of(forward)}
+        return {"exposed": str(forward)}
 
     def unexpose(self, body: bytes) -> dict[str, Any]:
         """End the forward that a body names."""
@@ -64,18 +61,16 @@ class ForwardRequests:
 
     def list(self) -> Answer:
         """List the forwards as gvproxy does, sorted as it sorts them."""
-        members = map(members_of, self._present)
+        members = map(members_of, self._reported())
         return Answer(HTTPStatus.OK, sorted(members, key=lambda each: (each["local"], each["protocol"])))
 
     def report(self) -> Answer:
         """Report the forwards with their counters."""
-        forwards = self._forwards()
-        return Answer(HTTPStatus.OK, {"forwards": list(forwards.status()) if forwards is not None else []})
+        return Answer(HTTPStatus.OK, {"forwards": self._reported()})
 
-    @property
-    def _present(self) -> Sequence[Forward]:
+    def _reported(self) -> Sequence[Mapping[str, Any]]:
         forwards = self._forwards()
-        return forwards.forwards() if forwards is not None else ()
+        return forwards.status() if forwards is not None else ()
 
     @property
     def _table(self) -> Exposing:

@@ -17,12 +17,17 @@ from vpntun.forwards.requests import forward_routes
 from vpntun.runtime.loop import Loop
 
 TABLE = """\
-protocol  from  listen             target               open  total  refused  failed      sent  received  for
-tcp       here  127.0.0.1:6443     192.168.127.2:6443      2  1,234        0       1  3.00 KiB  1.24 MiB  63 s
-udp       here  [::1]:53           10.9.0.1:53             2  1,234        0       1  3.00 KiB  1.24 MiB  63 s
-tcp       peer  :22                127.0.0.1:22            2  1,234        0       1  3.00 KiB  1.24 MiB  63 s
-tcp       here  unix:/run/db.sock  db.example.org:5432     2  1,234        0       1  3.00 KiB  1.24 MiB  63 s
-tcp       here  :2222              ssh@desk                2  1,234        0       1  3.00 KiB  1.24 MiB  63 s
+protocol  from  listen             target               open  total  refused  failed      sent  received
+tcp       here  127.0.0.1:6443     192.168.127.2:6443      2  1,234        0       1  3.00 KiB  1.24 MiB
+udp       here  [::1]:53           10.9.0.1:53             2  1,234        0       1  3.00 KiB  1.24 MiB
+tcp       peer  :22                127.0.0.1:22            2  1,234        0       1  3.00 KiB  1.24 MiB
+tcp       here  unix:/run/db.sock  db.example.org:5432     2  1,234        0       1  3.00 KiB  1.24 MiB
+tcp       here  :2222              ssh@desk                2  1,234        0       1  3.00 KiB  1.24 MiB
+last failure of tcp 127.0.0.1:6443: Connection refused
+last failure of udp [::1]:53: Connection refused
+last failure of tcp :22: Connection refused
+last failure of tcp unix:/run/db.sock: Connection refused
+last failure of tcp :2222: Connection refused
 """
 
 
@@ -79,7 +84,7 @@ def test_what_cannot_be_exposed_is_an_error_on_one_line(run: Run) -> None:
         (("expose", "tun3", "unix:/a", "10.9.0.8:1", "--udp"), 3, "a unix socket carries connections"),
         (("expose", "tun3", ":1", "ssh@desk", "--from", "peer"), 3, "ssh@desk is a service of a peer"),
         (("unexpose", "tun3", "unix:a"), 3, "'unix:a' is not a unix socket"),
-        (("expose", "tun4", ":1", "10.9.0.8:1"), 1, "no vpntun runs tun4"),
+        (("expose", "nothing0", ":1", "10.9.0.8:1"), 1, "no vpntun runs nothing0"),
         (("expose", "tun3", ":1", "10.9.0.8:1", "--from", "afar"), 2, "Invalid value for '--from'"),
     ):
         said = run(*arguments)

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any, TypeVar
 
 import click
 
 from vpntun.config.forwards import Forward, ForwardProtocol, Origin, parse_listening, parse_target, spelled
 from vpntun.control.client import ControlClient
-from vpntun.forwards.gvproxy import members_of
 from vpntun.runtime.logform import escape
 from vpntun.watch import short
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
-HEADINGS = ("protocol", "from", "listen", "target", "open", "total", "refused", "failed", "sent", "received", "for")
-NUMBERS = frozenset({"open", "total", "refused", "failed", "sent", "received"})
-"""Columns that are aligned to the right."""
+HEADINGS = ("protocol", "from", "listen", "target", "open", "total", "refused", "failed", "sent", "received")
+WORDS = HEADINGS[:4]
+"""Columns that are aligned to the left; the others are numbers."""
 
 
 def _add_kind_options(function: Function) -> Function:
@@ -50,8 +48,9 @@ def expose(interface: str, listen: str, target: str, *, udp: bool, origin: Origi
     """
     protocol: ForwardProtocol = "udp" if udp else "tcp"
     forward = Forward(protocol, parse_listening(listen), parse_target(target), origin or "here")
+    named = {"local": spelled(forward.listen), "protocol": protocol, "from": forward.origin}
     with ControlClient(interface) as tunnel:
-        tunnel.ask("POST", "/v1/services/forwarder/expose", members_of(forward))
+        tunnel.ask("POST", "/v1/services/forwarder/expose", {**named, "remote": spelled(forward.target)})
 
 
 @click.command()
@@ -85,18 +84,21 @@ def forwards(interface: str, as_json: bool) -> None:
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Write the forwards as a table, line by line."""
+    """Write the forwards as a table, line by line, and below it why connections have failed."""
     rows = [HEADINGS, *map(_row, found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = zip(HEADINGS, row, widths, strict=True)
-        yield "  ".join(
-            text.rjust(width) if title in NUMBERS else text.ljust(width) for title, text, width in cells
-        ).rstrip()
+        yield "  ".join(text.ljust(width) if title in WORDS else text.rjust(width) for title, text, width in cells)
+    for forward in found:
+        if forward["last_failure"]:
+            yield f"last failure of {forward['protocol']} {forward['listen']}: {forward['last_failure']}"
 
 
 def _row(forward: Mapping[str, Any]) -> tuple[str, ...]:
-    ends = (forward[name] for name in ("protocol", "from", "listen", "target"))
-    counts = (f"{forward[name]:,}" for name in ("open", "total", "refused", "failed"))
-    sizes = (short.size(forward[name]) for name in ("sent_bytes", "received_bytes"))
-    return tuple(chain(ends, counts, sizes, [short.age(forward["age"])]))
+    counters = ("connections", "connections_total", "connections_refused", "connections_failed")
+    return (
+        *(forward[name] for name in WORDS),
+        *(f"{forward[name]:,}" for name in counters),
+        *(short.size(forward[f"{name}_bytes"]) for name in ("sent", "received")),
+    )
