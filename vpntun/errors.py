@@ -120,6 +120,14 @@ class CannotTest(VpntunError):
     """A speed test cannot begin, or has failed."""
 
 
+class ForwardExists(VpntunError):
+    """The tunnel has a forward already that listens there."""
+
+
+class NoSuchForward(VpntunError):
+    """The tunnel has no forward that listens there."""
+
+
 class HookFailed(VpntunError):
     """A command that the operator set to run before the tunnel is used has failed."""
 
