@@ -16,6 +16,7 @@ from tests.machine import HandLoop, logged
 from tests.services.town import DESK, KEY, LoopbackSide, program
 from vpntun.config.services import Service
 from vpntun.crypto.service_proof import NO_PROOF, prove
+from vpntun.forwards.connections import Connections
 from vpntun.services import entrance as module
 from vpntun.services.entrance import SECONDS_TO_ENTER, Entrance
 from vpntun.services.neighbours import Visitor
@@ -72,11 +73,12 @@ def door(loop: HandLoop) -> Iterator[Door]:
         yield new_door(loop, stack)
 
 
-def new_door(loop: HandLoop, stack: ExitStack) -> Door:
+def new_door(loop: HandLoop, stack: ExitStack, most: int = 2) -> Door:
     permissions = Permissions()
     services: dict[str, Service] = {}
     side = LoopbackSide(DESK)
-    entrance = Entrance(loop, side, LoopbackSide("127.0.0.1"), permissions, lambda name, _: services.get(name))
+    outside, connections = LoopbackSide("127.0.0.1"), Connections(loop, most)
+    entrance = Entrance(loop, side, outside, permissions, lambda name, _: services.get(name), connections)
     stack.callback(entrance.close)
     return Door(loop, entrance, permissions, services)
 
@@ -100,9 +102,9 @@ def test_bytes_behind_the_proof_are_the_services_own(door: Door) -> None:
             with inside:
                 door.loop.settle()
                 assert inside.recv(100) == b"SSH-2.0-early"
-                assert door.entrance.status("ssh").connections == 1
+                assert door.entrance.counters_of("ssh").connections == 1
     door.loop.settle()
-    assert door.entrance.status("ssh").connections == 0
+    assert door.entrance.counters_of("ssh").connections == 0
 
 
 def test_each_refusal_has_its_verdict_and_a_line_in_the_log(door: Door, place: Place) -> None:
@@ -130,11 +132,12 @@ def test_each_refusal_has_its_verdict_and_a_line_in_the_log(door: Door, place: P
     assert any("refused laptop the service ssh: the ServiceKey is not" in line for line in said)
 
 
-def test_too_many_visits_are_refused(door: Door, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_VISITS", 1)
-    with door.visitor() as (first, _), door.visitor() as (second, _):
-        assert door.answer_to(first, door.token() + NO_PROOF) == bytes([WELCOME])
-        assert door.answer_to(second, door.token() + NO_PROOF) == bytes([TOO_MANY])
+def test_too_many_visits_are_refused(door: Door, place: Place) -> None:
+    with door.visitor() as (first, _), door.visitor() as (second, _), door.visitor() as (third, _):
+        for each in (first, second):
+            assert door.answer_to(each, door.token() + NO_PROOF) == bytes([WELCOME])
+        assert door.answer_to(third, door.token() + NO_PROOF) == bytes([TOO_MANY])
+        assert door.entrance.counters_of("ssh").refused == 1
 
 
 def test_who_shows_nothing_is_closed_in_time(door: Door, place: Place) -> None:
@@ -179,6 +182,6 @@ def test_no_bytes_of_a_stranger_get_in(pieces: list[bytes], ends: bool) -> None:
 def test_an_entrance_that_cannot_listen_raises(loop: HandLoop) -> None:
     side: Any = LoopbackSide(DESK)
     side.error = OSError(99, "no address")
-    entrance = Entrance(loop, side, side, Permissions(), lambda name, names: None)
+    entrance = Entrance(loop, side, side, Permissions(), lambda name, names: None, Connections(loop))
     with pytest.raises(OSError, match="no address"):
         entrance.places()

@@ -20,7 +20,7 @@ from vpntun.config.services import Service, ServiceSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import KeyPair
 from vpntun.errors import VpntunError
-from vpntun.forwards.pipes import PipePool
+from vpntun.forwards.connections import Connections
 from vpntun.link.link import Link
 from vpntun.runtime.resolver import OnFound
 from vpntun.services.neighbours import Neighbours
@@ -67,7 +67,7 @@ class Machine:
         self.tunnel = Tunnel("tun3", identity, tuple(peers), None, None)
         self.side, self.outside = LoopbackSide(address), LoopbackSide("127.0.0.1")
         self.neighbours = Neighbours(lambda: self.tunnel, self.link_of, self.end.routes, lambda version: False)
-        self.services = Services(loop, self.neighbours, self.side, self.outside, PipePool())
+        self.services = Services(loop, self.neighbours, self.side, self.outside, Connections(loop))
         self.end.engine.answers.add(SERVICES, self.services.answer)
         self.connected: list[socket.socket] = []
         self.failures: list[str] = []

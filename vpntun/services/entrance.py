@@ -5,14 +5,14 @@
 3. A program of this machine is connected to, and the visitor is told so. From then on a relay passes everything on.
 
 No byte that a visitor sends behind the proof is read before that. SECONDS_TO_ENTER, MOST_ENTERING and
-MOST_OF_AN_ADDRESS bound what those can take who never show a valid token, and MOST_VISITS what all others can.
+MOST_OF_AN_ADDRESS bound what those can take who never show a valid token. The others share the room that forwards have
+for connections (forwards/connections.py).
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -20,7 +20,7 @@ from functools import partial
 from vpntun.config.services import Service
 from vpntun.crypto.service_proof import is_proven
 from vpntun.forwards.connecting import Connecting, connect
-from vpntun.forwards.pipes import PipePool
+from vpntun.forwards.connections import Connections, Counters
 from vpntun.forwards.relay import Relay, reset_at_close
 from vpntun.forwards.side import Side
 from vpntun.runtime.log import NOTICE, Limited, log
@@ -42,15 +42,17 @@ from vpntun.wire.inside.services import (
 SECONDS_TO_ENTER = 10.0
 MOST_ENTERING, MOST_OF_AN_ADDRESS = 512, 256
 """Connections whose visitors have not entered yet, in all and from one address; more are reset."""
-MOST_VISITS = 512
 ACCEPTED_PER_TURN = 16
+MOST_LINES = 5
+"""Log lines about refused visits in ten seconds."""
 
 
 class Entrance:
     """The listener of one tunnel, and the visits to its services.
 
     `inside`: where visitors come from. `outside`: where the services are. `offered`: the service of a permission, if it
-    is still offered to its owner. `visits`: number of visits to each service so far.
+    is still offered to its owner. `connections`: where
+    visits count, beside those of forwards.
     """
 
     def __init__(
@@ -60,19 +62,19 @@ class Entrance:
         outside: Side,
         permissions: Permissions,
         offered: Callable[[str, tuple[str, ...]], Service | None],
-        pipes: PipePool,
+        connections: Connections,
     ) -> None:
         self.loop = loop
         self.outside = outside
         self.permissions = permissions
         self.offered = offered
-        self.visits: Counter[str] = Counter()
         self._inside = inside
-        self._pipes = pipes
+        self._connections = connections
+        self._counters: dict[str, Counters] = {}
+        self._relays: set[Relay] = set()
         self._listeners: list[socket.socket] = []
         self._entering: set[_Guest] = set()
-        self._relays: dict[Relay, str] = {}
-        self._refused = Limited(NOTICE, "refused %s: %s")
+        self._refused = Limited(NOTICE, "refused %s: %s", most=MOST_LINES)
 
     def places(self) -> tuple[Place, ...]:
         """Return the addresses and ports where visitors are let in. Raises OSError if none can be opened."""
@@ -82,14 +84,9 @@ class Entrance:
                 self.loop.watch(listener.fileno(), partial(self._accept, listener))
         return tuple(listener.getsockname()[:2] for listener in self._listeners)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether as many visits go on as may."""
-        return len(self._relays) >= MOST_VISITS
-
-    def present(self, service: str) -> int:
-        """Return how many visits to a service go on."""
-        return sum(name == service for name in self._relays.values())
+    def counters_of(self, service: str) -> Counters:
+        """Return what was counted of a service's visits."""
+        return self._counters.setdefault(service, Counters())
 
     def shut(self) -> None:
         """Listen no more. Visits that have begun go on."""
@@ -103,9 +100,8 @@ class Entrance:
     def close(self) -> None:
         """Listen no more, and end all visits."""
         self.shut()
-        for relay in self._relays:
-            relay.close()
-        self._relays.clear()
+        while self._relays:
+            self._relays.pop().close()
 
     def left(self, guest: _Guest) -> None:
         """Note that a guest was refused, has gone, or has entered."""
@@ -115,19 +111,34 @@ class Entrance:
         """Log why a guest is refused."""
         self._refused(what, reason)
 
-    def admit(self, service: str, visitor: socket.socket, program: socket.socket) -> None:
-        """Pass on what a visitor and a program send."""
-        self.visits[service] += 1
-        try:
-            relay = Relay(self.loop, visitor, program, self._pipes, self._ended)
-        except OSError:  # one of them has gone
-            visitor.close()
-            program.close()
-        else:
-            self._relays[relay] = service
+    def has_room(self, service: str) -> bool:
+        """Whether another visit to a service may begin."""
+        counters = self.counters_of(service)
+        if self._connections.have_room_for(counters):
+            return True
+        counters.refused += 1
+        return False
 
-    def _ended(self, relay: Relay) -> None:
-        del self._relays[relay]
+    def admit(self, service: str, visitor: socket.socket, program: socket.socket) -> None:
+        """Pass on what a visitor and a program send, if there still is room."""
+        counters = self.counters_of(service)
+
+        def ended(relay: Relay) -> None:
+            self._relays.discard(relay)
+            counters.sent += relay.sent
+            counters.received += relay.received
+            self._connections.dismiss(counters)
+
+        if self._connections.admit(counters):
+            try:
+                self._relays.add(self._connections.relay(visitor, program, ended))
+            except OSError:  # one of them has gone
+                self._connections.dismiss(counters)
+            else:
+                return
+        for each in (visitor, program):
+            reset_at_close(each)
+            each.close()
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTED_PER_TURN):
@@ -201,7 +212,7 @@ class _Guest:
         what = f"{permission.visitor} the service {service.name}"
         if service.key is not None and not is_proven(proof, service.key, self._nonce, token, service.name):
             self._refuse(WRONG_KEY, what)
-        elif entrance.is_full:
+        elif not entrance.has_room(service.name):
             self._refuse(TOO_MANY, what)
         else:
             self._calling = connect(

@@ -13,7 +13,7 @@ from typing import Any
 
 from vpntun.config.forwards import spelled
 from vpntun.config.services import Service
-from vpntun.forwards.pipes import PipePool
+from vpntun.forwards.connections import Connections
 from vpntun.forwards.side import Side
 from vpntun.runtime.loop import Loop
 from vpntun.services.entrance import Entrance
@@ -25,11 +25,13 @@ from vpntun.wire.inside.services import MOST_PLACES, Grant, Offer
 class Offering:
     """What this end offers its peers. `inside`: where they come from; `outside`: where the services are."""
 
-    def __init__(self, loop: Loop, neighbours: Neighbours, inside: Side, outside: Side, pipes: PipePool) -> None:
+    def __init__(
+        self, loop: Loop, neighbours: Neighbours, inside: Side, outside: Side, connections: Connections
+    ) -> None:
         self._loop = loop
         self._neighbours = neighbours
         self._permissions = Permissions()
-        self._entrance = Entrance(loop, inside, outside, self._permissions, self._offered, pipes)
+        self._entrance = Entrance(loop, inside, outside, self._permissions, self._offered, connections)
 
     def offers_to(self, visitor: Visitor) -> list[Offer]:
         """Return the services that a visitor may use."""
@@ -58,17 +60,7 @@ class Offering:
 
     def status(self) -> list[dict[str, Any]]:
         """Describe the services, without their keys."""
-        return [
-            {
-                "service": each.name,
-                "target": spelled(each.target),
-                "key": each.key is not None,
-                "allowed": list(each.allowed),
-                "visitors": self._entrance.present(each.name),
-                "visits": self._entrance.visits[each.name],
-            }
-            for each in self._neighbours.services.offered
-        ]
+        return [self._described(each) for each in self._neighbours.services.offered]
 
     def close(self) -> None:
         """Listen no more, and end all visits."""
@@ -78,3 +70,15 @@ class Offering:
         """Return a service, if it is offered to a visitor of one of these names."""
         offered = (each for each in self._neighbours.services.offered if each.name == name)
         return next((each for each in offered if each.permits(*names)), None)
+
+    def _described(self, service: Service) -> dict[str, Any]:
+        counters = self._entrance.counters_of(service.name)
+        return {
+            "service": service.name,
+            "target": spelled(service.target),
+            "key": service.key is not None,
+            "allowed": list(service.allowed),
+            "connections": counters.connections,
+            "connections_total": counters.total,
+            "connections_refused": counters.refused,
+        }

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vpntun.errors import BadPacket
-from vpntun.forwards.pipes import PipePool
+from vpntun.forwards.connections import Connections
 from vpntun.forwards.side import Side
 from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
@@ -29,13 +29,18 @@ from vpntun.wire.inside.services import Asked, pack_offers
 class Services:
     """The services of one tunnel. `inside`: sockets on the tunnel's device; `outside`: on the machine of the services.
 
+    `connections`: where the visits to this end's services count, beside those of forwards.
+
+
     offering    what this end offers
     visits      connections to services of peers
     lists       what peers offer this end
     """
 
-    def __init__(self, loop: Loop, neighbours: Neighbours, inside: Side, outside: Side, pipes: PipePool) -> None:
-        self.offering = Offering(loop, neighbours, inside, outside, pipes)
+    def __init__(
+        self, loop: Loop, neighbours: Neighbours, inside: Side, outside: Side, connections: Connections
+    ) -> None:
+        self.offering = Offering(loop, neighbours, inside, outside, connections)
         self.visits = Visits(loop, neighbours, inside)
         self.lists = Lists(neighbours)
         self._neighbours = neighbours
