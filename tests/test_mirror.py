@@ -23,6 +23,7 @@ ELSEWHERE = {
     "datapath/sending/distributor.py": "datapath/routing/test_relay.py",  # needs somebody to forward
     "link/client_link.py": "datapath/test_two_ends.py",  # needs somebody to call
     "link/sending_link.py": "link/test_link.py",  # a link's two halves work together
+    "namespace/mounts.py": "namespace/test_files.py",  # what is mounted shows what it does
     "watch/cells.py": "watch/test_drawing.py",  # seen in a whole picture alone
     "watch/details.py": "watch/test_drawing.py",
     "watch/table.py": "watch/test_drawing.py",
