@@ -1,4 +1,4 @@
-"""Refusals of a namespace: each line names what forbids it and a way round. Settings are imitated, or really changed."""
+"""Refusals of a namespace: each line names what forbids it and a way round. Settings are faked, or really changed."""
 
 from __future__ import annotations
 
