@@ -17,39 +17,35 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Literal
 
 from vpntun.errors import PrivilegeError, VpntunError
 
-Step = Literal["user namespace", "user map", "network namespace", "mount namespace", "mounts", "TUN device"]
-"""What the kernel refused. One call that makes several namespaces is a "user namespace"; as root, a "network" one."""
-
 PROC = Path("/proc")
-TUN = "/dev/net/tun"
 AS_ROOT = "run it as root ('sudo vpntun run'), who needs no user namespace"
 FORBIDDEN = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 LIMITS = ("max_user_namespaces", "max_net_namespaces", "max_mnt_namespaces")
 
 
-def explain(error: OSError, step: Step, *, proc: Path = PROC, is_root: bool | None = None) -> VpntunError:
-    """Return the error to raise in place of `error`, with which the kernel refused a step of making a namespace."""
+def explain(error: OSError, step: str, *, proc: Path = PROC, is_root: bool | None = None) -> VpntunError:
+    """Return the error to raise in place of `error`, with which the kernel refused a step of making a namespace.
+
+    `step`: what has failed, as in "no network namespace can be made".
+    """
     is_root = os.geteuid() == 0 if is_root is None else is_root
-    return PrivilegeError(f"vpntun run cannot make its {step}: {_cause(error, step, proc, is_root)}")
+    return PrivilegeError(f"{step}: {_cause(error, proc, is_root)}")
 
 
-def _cause(error: OSError, step: Step, proc: Path, is_root: bool) -> str:
+def _cause(error: OSError, proc: Path, is_root: bool) -> str:
     code = error.errno
-    if step == "TUN device" and code in FORBIDDEN and not os.access(TUN, os.R_OK | os.W_OK):
-        return f"no access to {TUN}. Have root change its mode to 0666, as udev does, or run it as root"
     if code in (errno.ENOSPC, errno.EUSERS):
         return _limit(proc)
-    if code == errno.EINVAL and step.endswith("namespace"):
+    if code == errno.EINVAL:
         return (
             "this kernel has none (CONFIG_NET_NS)" if is_root else f"this kernel has none (CONFIG_USER_NS): {AS_ROOT}"
         )
     if code in FORBIDDEN:
         return _prohibition(proc, is_root)
-    return f"{error.strerror}" + ("" if is_root else f". If nothing else helps, {AS_ROOT}")
+    return os.strerror(code or 0) if is_root else f"{os.strerror(code or 0)}. If nothing else helps, {AS_ROOT}"
 
 
 def _limit(proc: Path) -> str:
