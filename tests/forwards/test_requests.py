@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cli.sample_status import FORWARD
 from tests.forwards.fake_forwards import FakeForwards
+from tests.forwards.sockets import Loopback, free_port
+from tests.machine import HandLoop
 from vpntun.config.forwards import parse_forward
+from vpntun.forwards.forwards import Forwards, Way
 from vpntun.forwards.requests import forward_routes
 from vpntun.serving.http import Answer, follow
 
 SSH = b'{"local": ":2222", "remote": "192.168.127.2:22"}'
 
 
+Table = FakeForwards | Forwards
+
+
 class Asked:
     """The routes of a tunnel, and what they answer."""
 
-    def __init__(self, forwards: FakeForwards | None) -> None:
+    def __init__(self, forwards: Table | None) -> None:
         self._routes = forward_routes("tun3", lambda: forwards)
 
     def __call__(self, method: str, target: str, body: bytes = b"") -> tuple[int, str]:
@@ -98,6 +106,22 @@ def test_a_tunnel_that_is_being_set_up_has_no_forwards_yet() -> None:
     assert asked.json("GET", "/services/forwarder/all") == (200, [])
     status, answer = asked.json("POST", "/v1/services/forwarder/expose", SSH)
     assert (status, answer["error"]) == (409, "tun3 is still being set up: try again once it is")
+
+
+def test_the_table_of_a_tunnel_answers_with_the_fields_that_are_documented(loop: HandLoop, made: ExitStack) -> None:
+    side = Loopback(loop)
+    forwards = Forwards(loop, {"here": Way(side, side)})
+    made.callback(forwards.close)
+    asked, port = Asked(forwards), free_port()
+    body = json.dumps({"local": f"127.0.0.1:{port}", "remote": "127.0.0.1:1"}).encode()
+    assert asked("POST", "/services/forwarder/expose", body) == (200, "")
+    assert asked("POST", "/services/forwarder/expose", body)[0] == 409
+    [reported] = asked.json("GET", "/v1/forwards")[1]["forwards"]
+    assert list(reported) == list(FORWARD)
+    inside = b'{"local": ":1", "remote": "a:1", "from": "inside"}'
+    assert asked("POST", "/services/forwarder/expose", inside)[0] == 400
+    assert asked("POST", "/services/forwarder/unexpose", body) == (200, "")
+    assert asked("POST", "/services/forwarder/unexpose", body)[0] == 404
 
 
 @given(st.binary(max_size=64), st.sampled_from(["expose", "unexpose"]), st.sampled_from(["", "/v1"]))

@@ -28,6 +28,7 @@ FILES = {
     "pubkey": "keys",
     "reset": "control",
     "rmtun": "devices",
+    "run": "reaching.run",
     "show": "control",
     "signal": "signals",
     "speed": "speed",

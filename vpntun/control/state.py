@@ -25,7 +25,7 @@ from vpntun.datapath.mirror import Mirror
 from vpntun.datapath.switching.learnt import MacsOfPorts, macs_of_ports
 from vpntun.datapath.switching.switch import Switch
 from vpntun.errors import DeviceError, VpntunError
-from vpntun.forwards.requests import Exposing
+from vpntun.forwards.forwards import Forwards
 from vpntun.link.link import Link
 from vpntun.netconf.ethernet_kinds import bridge_with
 from vpntun.netconf.netlink import Netlink
@@ -71,7 +71,7 @@ class TunnelState:
         self.mirror: Mirror | None = None
         self.switch: Switch | None = None
         self.speed_tests: SpeedTests | None = None
-        self.forwards: Exposing | None = None
+        self.forwards: Forwards | None = None
         self.is_running = False
         self._loop = loop
         self._drops = drops

@@ -1,9 +1,9 @@
 """Requests of the control socket about forwards.
 
-    GET  /v1/forwards                    all forwards, with their counters
-    POST /v1/services/forwarder/expose   begin a forward: the body says which (gvproxy.py)
-    POST /v1/services/forwarder/unexpose end one, and its connections
-    GET  /v1/services/forwarder/all      all forwards, as gvproxy lists them
+    GET  /v1/forwards                     all forwards, with their counters
+    POST /v1/services/forwarder/expose    begin a forward: the body says which (gvproxy.py)
+    POST /v1/services/forwarder/unexpose  end one; its connections go on
+    GET  /v1/services/forwarder/all       all forwards, as gvproxy lists them
 
 The last three also exist without /v1, for programs written for gvproxy. There a success has no content, and an error is
 a line of text, which are what these programs expect. Requests that cannot be done are refused with 400 (the body is

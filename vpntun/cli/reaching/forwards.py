@@ -58,7 +58,7 @@ def expose(interface: str, listen: str, target: str, *, udp: bool, origin: Origi
 @click.argument("listen")
 @_add_kind_options
 def unexpose(interface: str, listen: str, *, udp: bool, origin: Origin | None) -> None:
-    """End the forward of INTERFACE that listens at LISTEN, and its connections.
+    """End the forward of INTERFACE that listens at LISTEN; connections that are open go on.
 
     --udp and --from are given as they were to 'expose'.
     """
