@@ -51,8 +51,7 @@ class Entrance:
     """The listener of one tunnel, and the visits to its services.
 
     `inside`: where visitors come from. `outside`: where the services are. `offered`: the service of a permission, if it
-    is still offered to its owner. `connections`: where
-    visits count, beside those of forwards.
+    is still offered to its owner. `connections`: where visits count, beside the connections of forwards.
     """
 
     def __init__(

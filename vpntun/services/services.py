@@ -29,8 +29,7 @@ from vpntun.wire.inside.services import Asked, pack_offers
 class Services:
     """The services of one tunnel. `inside`: sockets on the tunnel's device; `outside`: on the machine of the services.
 
-    `connections`: where the visits to this end's services count, beside those of forwards.
-
+    `connections`: where visits to this end's services count, beside the connections of forwards.
 
     offering    what this end offers
     visits      connections to services of peers
