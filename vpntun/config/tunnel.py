@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from vpntun.config.ethernet import check_device
+from vpntun.config.forwards import Forward, spelled
 from vpntun.config.keys import Keys
 from vpntun.config.peer import PeerSettings
 from vpntun.config.services import ServiceSettings
@@ -72,9 +73,9 @@ class Tunnel:
     inside. `user`: user that the process becomes after the set-up. `identity`: None if the file leaves the private key
     to PostUp. `is_set_by_wg`: all settings come by wg(8), from wg-quick say, and the tunnel ends when somebody removes
     its device or its socket for wg(8). `metrics`: where Prometheus' metrics are served, by the path of a unix socket or
-    by address and port; None: nowhere. `services`: what this end offers its peers by name, and the keys of
-    services that it uses. `mac`: MAC address of a TAP device; None: derived from the private key.
-    `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device.
+    by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
+    `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `forwards`: each listens
+    at a place of its own. `services`: what this end offers its peers by name, and the keys of services that it uses.
     """
 
     interface: str
@@ -99,6 +100,7 @@ class Tunnel:
     mac: bytes | None = None
     bridge: str | None = None
     gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
+    forwards: tuple[Forward, ...] = ()
     services: ServiceSettings = field(default_factory=ServiceSettings)
 
     def __post_init__(self) -> None:
@@ -106,6 +108,7 @@ class Tunnel:
         for port in (self.port, *(peer.port for peer in self.peers if peer.host is not None)):
             if port is not None and not 1 <= port <= 65535:
                 raise ConfigurationError(f"{port} is not a port: ports are 1 to 65535")
+        self._check_forwards()
         if self.mtu is not None:
             check_mtu(self.mtu, self.addresses, self.device)
         for peer in self.peers:
@@ -173,6 +176,15 @@ class Tunnel:
             "--route": self.routes,
         }
         check_device(self.device, given)
+
+    def _check_forwards(self) -> None:
+        seen = set()
+        for each in self.forwards:
+            if each.key in seen:
+                raise ConfigurationError(
+                    f"two forwards listen on {each.protocol} {spelled(each.listen)}: leave one of them out"
+                )
+            seen.add(each.key)
 
     def _check_host(self, host: str) -> None:
         try:
