@@ -324,7 +324,10 @@ def test_forwards(reader: Reader) -> None:
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     reader.share_a_key()
-    (reader.home / ".curlrc").write_text("silent\nshow-error\nfail-with-body\n")
+    (reader.home / ".curlrc").write_text("silent\nfail-with-body\n")
+    reader.put("local", "/etc/vpntun/tun11.conf", "forwards-of-a-file")
+    checked = reader.run(reader.lab.a, "local", "vpntun check tun11")
+    assert re.findall(r"forward: (\S+ \S+)", checked) == ["tcp 127.0.0.1:8080", "udp 127.0.0.1:5353", "tcp :8000"]
     for where, address in (("remote", "0.0.0.0"), ("local", "127.0.0.1")):
         folder = reader.lab.folder / f"web-{where}"
         folder.mkdir()
