@@ -57,7 +57,7 @@ class Relay:
         out = self._out = _Direction(loop, near, far, pipes)
         back = self._back = _Direction(loop, far, near, pipes)
         for one, reading, writing in ((near, out, back), (far, back, out)):
-            _prepare(one)
+            prepare(one)
             loop.watch_changes(
                 one.fileno(),
                 partial(self._attempt, reading.source_has_changed),
@@ -181,7 +181,7 @@ def reset_at_close(connected: socket.socket) -> None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
-def _prepare(connected: socket.socket) -> None:
+def prepare(connected: socket.socket) -> None:
     """Send small pieces at once, and find out if the other end vanishes."""
     if connected.family == socket.AF_UNIX:
         return

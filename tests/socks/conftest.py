@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.machine import HandLoop
+from tests.socks.ends import OtherSide, Proxy
+
+
+@pytest.fixture
+def side(loop: HandLoop) -> OtherSide:
+    """The other side of the tunnel."""
+    return OtherSide(loop)
+
+
+@pytest.fixture
+def proxy(loop: HandLoop, side: OtherSide) -> Iterator[Proxy]:
+    """A proxy on the loopback."""
+    made = Proxy(loop, side)
+    yield made
+    made.close()
+    made.pipes.close()

@@ -1,0 +1,86 @@
+"""The SOCKS5 proxy as a whole: its limits, what its status counts, and its end."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+import vpntun.socks.proxy
+from tests.machine import HandLoop, logged
+from tests.socks.ends import Client, Proxy, listening, request
+from tests.socks.test_session import CONNECT, LOCALHOST, V4, accepted
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_the_status_counts_clients_and_the_bytes_of_both_directions(loop: HandLoop, proxy: Proxy) -> None:
+    with listening() as server:
+        client = Client(loop, proxy.place)
+        client.ask(request(CONNECT, V4, LOCALHOST, server.getsockname()[1]))
+        refused = Client(loop, proxy.place)
+        refused.ask(request(2, V4, LOCALHOST, 80))
+        refused.socket.close()
+        with accepted(server) as far:
+            client.send(b"question")
+            far.send(b"the answer")
+            client.receive(10)
+            loop.until(lambda: proxy.status()["connections"] == 1)
+            running = {
+                "listen": "127.0.0.1",
+                "connections": 1,
+                "connections_total": 2,
+                "connections_failed": 1,
+                "connections_refused": 0,
+                "sent_bytes": 8,
+                "received_bytes": 10,
+            }
+            assert proxy.status() == running
+        client.socket.close()
+        loop.until(lambda: proxy.status()["connections"] == 0)
+        assert proxy.status() == running | {"connections": 0}
+
+
+def test_a_client_too_many_is_reset_and_the_others_go_on(
+    loop: HandLoop, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vpntun.socks.proxy, "MOST_SESSIONS", 2)
+    with listening() as server, ExitStack() as stack, logged() as lines:
+        clients = [Client(loop, proxy.place) for _ in range(4)]
+        for each in clients:
+            stack.enter_context(each.socket)
+        loop.until(lambda: proxy.status()["connections_refused"] == 2)
+        with pytest.raises(ConnectionResetError):
+            clients[2].receive(1)
+        assert lines == ["the SOCKS5 proxy serves 2 clients, and refuses more"]
+        for each in clients[:2]:
+            assert each.ask(request(CONNECT, V4, LOCALHOST, server.getsockname()[1]))[1] == 0
+        clients[0].socket.close()
+        accepted(server).close()
+        loop.until(lambda: proxy.status()["connections"] == 1)
+        late = Client(loop, proxy.place)
+        with late.socket:
+            assert late.ask(request(CONNECT, V4, LOCALHOST, server.getsockname()[1]))[1] == 0
+
+
+def test_the_end_of_the_proxy_ends_its_clients_in_whatever_state(loop: HandLoop, proxy: Proxy) -> None:
+    with listening() as server:
+        before = descriptors()
+        silent, relayed, associated = (Client(loop, proxy.place) for _ in range(3))
+        relayed.ask(request(CONNECT, V4, LOCALHOST, server.getsockname()[1]))
+        associated.ask(request(3, V4, bytes(4), 0))
+        with accepted(server) as far:
+            proxy.close()
+            with pytest.raises(ConnectionResetError):
+                far.recv(1)
+        for each in (silent, relayed, associated):
+            loop.until(each.has_been_closed)
+            each.socket.close()
+        proxy.pipes.close()
+        assert descriptors() == before - 1  # the listener's
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", proxy.port))
