@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import vpntun.socks.proxy
 from tests.machine import HandLoop, logged
-from tests.socks.ends import Client, Proxy, listening, request
+from tests.socks.ends import GREETING, Client, OtherSide, Proxy, listening, request
 from tests.socks.test_session import CONNECT, LOCALHOST, V4, accepted
 
 
@@ -84,3 +86,33 @@ def test_the_end_of_the_proxy_ends_its_clients_in_whatever_state(loop: HandLoop,
         assert descriptors() == before - 1  # the listener's
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", proxy.port))
+
+
+pieces = st.sampled_from(
+    [
+        GREETING,
+        request(1, 1, LOCALHOST, 9),
+        request(1, 3, b"\x04desk", 80),
+        request(1, 4, bytes(16), 0),
+        request(3, 1, bytes(4), 0),
+        b"\x05",
+        b"\x05\xff",
+        b"\x05\x01\x00\x03\xff",
+    ]
+) | st.binary(min_size=1, max_size=30)
+
+
+@settings(max_examples=60)
+@given(st.lists(pieces, max_size=6))
+def test_no_client_says_anything_that_the_proxy_does_not_survive(said: list[bytes]) -> None:
+    loop = HandLoop()
+    with closing(loop), closing(Proxy(loop, OtherSide(loop))) as proxy:
+        client = Client(loop, proxy.place)
+        with client.socket, suppress(ConnectionError):
+            for piece in said:
+                client.socket.send(piece)
+                loop.poll()
+                loop.poll()
+        loop.until(lambda: proxy.status()["connections"] == 0)
+        proxy.pipes.close()
+        assert loop.internal_errors.count == 0
