@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.machine import HandLoop
+from vpntun.forwards.sides import family_of, listening
 from vpntun.runtime.resolver import Found, OnFound
 from vpntun.types import Place
 
@@ -32,11 +35,8 @@ class Loopback:
         return socket.socket(family, kind | socket.SOCK_NONBLOCK)
 
     def listen(self, kind: int, host: str, port: int) -> list[socket.socket]:
-        made = self.open(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
-        made.bind((host or "127.0.0.1", port))
-        if kind == socket.SOCK_STREAM:
-            made.listen(1024)
-        return [made]
+        host = host or "127.0.0.1"
+        return [listening(self.open(family_of(host), kind), host, port)]
 
     def look_up(self, host: str, port: int, answer: OnFound) -> None:
         found: Found = [
@@ -95,3 +95,63 @@ def was_reset(end: socket.socket) -> bool:
     except ConnectionResetError:
         return True
     return False
+
+
+def free_port(kind: int = socket.SOCK_STREAM) -> int:
+    """A port of 127.0.0.1 that nobody has."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Echo:
+    """A server on 127.0.0.1, served by the test's loop, that sends back what it receives, behind its own name."""
+
+    def __init__(self, loop: HandLoop, name: bytes = b"") -> None:
+        self._loop = loop
+        self._name = name
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._listener.setblocking(False)
+        self.place: Place = self._listener.getsockname()
+        self._open: list[socket.socket] = []
+        loop.watch(self._listener.fileno(), self._accept)
+
+    def close(self) -> None:
+        for each in (self._listener, *self._open):
+            self._loop.forget(each.fileno())
+            each.close()
+
+    def _accept(self) -> None:
+        new, _ = self._listener.accept()
+        new.setblocking(False)
+        self._open.append(new)
+        if self._name:
+            new.send(self._name)
+        self._loop.watch(new.fileno(), lambda: self._answer(new))
+
+    def _answer(self, one: socket.socket) -> None:
+        try:
+            piece = one.recv(65536)
+        except OSError:
+            piece = b""
+        if piece:
+            one.send(piece)
+        else:
+            self._loop.forget(one.fileno())
+            self._open.remove(one)
+            one.close()
+
+
+def client_of(place: str | Place) -> socket.socket:
+    """A non-blocking client that has begun to connect: to a place, or to the path of a unix socket."""
+    new = socket.socket(socket.AF_UNIX if isinstance(place, str) else socket.AF_INET)
+    new.setblocking(False)
+    new.connect_ex(place)
+    return new
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder whose name is short enough for unix sockets in it."""
+    with TemporaryDirectory(prefix="vt-") as name:
+        yield Path(name)

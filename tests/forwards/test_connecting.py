@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,12 +28,6 @@ class Attempt:
     @property
     def is_over(self) -> bool:
         return bool(self.connected or self.errors)
-
-
-@pytest.fixture
-def made() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

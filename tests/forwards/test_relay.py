@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -36,12 +36,6 @@ class Relayed:
         self.pipes.close()
         self.client.close()
         self.server.close()
-
-
-@pytest.fixture
-def made() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture(params=KINDS, ids=NAMES)

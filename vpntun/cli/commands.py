@@ -26,6 +26,7 @@ FILES = {
     "pubkey": "keys",
     "reset": "control",
     "rmtun": "devices",
+    "run": "reaching.run",
     "show": "control",
     "signal": "signals",
     "speed": "speed",

@@ -30,8 +30,8 @@ from vpntun.crypto.keys import format_key
 from vpntun.datapath.engine import Engine
 from vpntun.datapath.links import Links
 from vpntun.errors import CannotChange, ConfigurationError, VpntunError
-from vpntun.netconf.host import HostNetwork
 from vpntun.process.awaited_names import AwaitedNames
+from vpntun.process.surroundings import TunnelNetwork
 from vpntun.runtime.log import NOTICE, LineLimit, notice
 from vpntun.runtime.resolver import Lookups
 from vpntun.types import Place
@@ -54,7 +54,7 @@ class RunningTunnel:
         self,
         state: TunnelState,
         engine: Engine,
-        host: HostNetwork,
+        host: TunnelNetwork,
         names: AwaitedNames,
         lookups: Lookups,
         *,
@@ -190,7 +190,7 @@ def changed_at_once(present: Tunnel, wanted: Tunnel) -> Tunnel:
     return replace(changed, port=wanted.port) if present.listen_on == wanted.listen_on else changed
 
 
-def change_sockets(former: Tunnel, wanted: Tunnel, engine: Engine, host: HostNetwork) -> None:
+def change_sockets(former: Tunnel, wanted: Tunnel, engine: Engine, host: TunnelNetwork) -> None:
     """Give the sockets another mark and another port, where these differ, and let peers call there, or not.
 
     Raises CannotChange, PortInUse or PrivilegeError, and then nothing has changed.

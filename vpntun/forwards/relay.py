@@ -38,7 +38,7 @@ class Relay:
     """A connection that is passed on: bytes from `near` go to `far`, and the other way.
 
     The sockets are connected and non-blocking; the relay owns them from now on. `on_end` is called once, by the loop,
-    when the relay has ended by itself.
+    when the relay has ended by itself. Raises OSError if they cannot be watched, and then both are closed.
     """
 
     def __init__(
@@ -56,14 +56,12 @@ class Relay:
         self._is_open = True
         out = self._out = _Direction(loop, near, far, pipes)
         back = self._back = _Direction(loop, far, near, pipes)
-        for one, reading, writing in ((near, out, back), (far, back, out)):
-            prepare(one)
-            loop.watch_changes(
-                one.fileno(),
-                partial(self._attempt, reading.source_has_changed),
-                partial(self._attempt, writing.sink_has_changed),
-                self._fail,
-            )
+        try:
+            self._watch(near, out, back)
+            self._watch(far, back, out)
+        except OSError:
+            self._close()
+            raise
 
     @property
     def sent(self) -> int:
@@ -81,6 +79,16 @@ class Relay:
             for one in (self._near, self._far):
                 reset_at_close(one)
             self._close()
+
+    def _watch(self, one: socket.socket, reading: _Direction, writing: _Direction) -> None:
+        """Watch a socket which is the source of one direction, and the sink of the other."""
+        prepare(one)
+        self._loop.watch_changes(
+            one.fileno(),
+            partial(self._attempt, reading.source_has_changed),
+            partial(self._attempt, writing.sink_has_changed),
+            self._fail,
+        )
 
     def _attempt(self, step: Callable[[], None]) -> None:
         if not self._is_open:
