@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -17,7 +18,5 @@ def side(loop: HandLoop) -> OtherSide:
 @pytest.fixture
 def proxy(loop: HandLoop, side: OtherSide) -> Iterator[Proxy]:
     """A proxy on the loopback."""
-    made = Proxy(loop, side)
-    yield made
-    made.close()
-    made.pipes.close()
+    with closing(Proxy(loop, side)) as made:
+        yield made

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.machine import HandLoop
-from vpntun.forwards.pipes import PipePool
+from tests.serving.test_public_server import free_port
+from vpntun.forwards.connections import Connections
 from vpntun.runtime.resolver import Found, OnFound
 from vpntun.socks.proxy import Socks5Proxy
 from vpntun.types import Place, SocketAddress
@@ -104,19 +105,24 @@ class Client:
 
 
 class Proxy(Socks5Proxy):
-    """A proxy that listens on a free port of the loopback, or at a path."""
+    """A proxy on a free port of an address, or at a path."""
 
-    def __init__(self, loop: HandLoop, side: OtherSide, at: str | Path = "127.0.0.1") -> None:
-        listener = socket.socket(family_and_address(str(at), 0)[0] if isinstance(at, str) else socket.AF_UNIX)
-        if isinstance(at, str) and ":" in at:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind((at, 0) if isinstance(at, str) else str(at))
-        listener.listen(1024)
-        listener.setblocking(False)
-        self.place: Place | Path = at if isinstance(at, Path) else listener.getsockname()[:2]
-        self.port = 0 if isinstance(at, Path) else listener.getsockname()[1]
-        self.pipes = PipePool()
-        super().__init__(loop, [listener], side, self.pipes, where=str(at))
+    def __init__(self, loop: HandLoop, side: OtherSide, at: str | Path = "127.0.0.1", most: int = 100) -> None:
+        if isinstance(at, Path):
+            self.place: Path | Place = at
+        else:
+            self.place = at, free_port(family_and_address(at, 0)[0], at)
+        self.connections = Connections(loop, most)
+        super().__init__(loop, self.place, side, self.connections)
+
+    @property
+    def port(self) -> int:
+        assert isinstance(self.place, tuple)
+        return self.place[1]
+
+    def close(self) -> None:
+        super().close()
+        self.connections.close()
 
 
 @contextmanager

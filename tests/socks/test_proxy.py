@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import vpntun.socks.proxy
 from tests.machine import HandLoop, logged
 from tests.socks.ends import GREETING, Client, OtherSide, Proxy, listening, request
 from tests.socks.test_session import CONNECT, LOCALHOST, V4, accepted
+from vpntun.types import written
 
 
 def descriptors() -> int:
@@ -33,13 +33,14 @@ def test_the_status_counts_clients_and_the_bytes_of_both_directions(loop: HandLo
             client.receive(10)
             loop.until(lambda: proxy.status()["connections"] == 1)
             running = {
-                "listen": "127.0.0.1",
+                "listen": f"127.0.0.1:{proxy.port}",
                 "connections": 1,
                 "connections_total": 2,
-                "connections_failed": 1,
                 "connections_refused": 0,
+                "connections_failed": 1,
                 "sent_bytes": 8,
                 "received_bytes": 10,
+                "last_failure": "asked for command 2, which is not offered here",
             }
             assert proxy.status() == running
         client.socket.close()
@@ -47,18 +48,15 @@ def test_the_status_counts_clients_and_the_bytes_of_both_directions(loop: HandLo
         assert proxy.status() == running | {"connections": 0}
 
 
-def test_a_client_too_many_is_reset_and_the_others_go_on(
-    loop: HandLoop, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vpntun.socks.proxy, "MOST_SESSIONS", 2)
-    with listening() as server, ExitStack() as stack, logged() as lines:
+def test_a_client_too_many_is_reset_and_the_others_go_on(loop: HandLoop, side: OtherSide) -> None:
+    with closing(Proxy(loop, side, most=2)) as proxy, listening() as server, ExitStack() as stack, logged() as lines:
         clients = [Client(loop, proxy.place) for _ in range(4)]
         for each in clients:
             stack.enter_context(each.socket)
         loop.until(lambda: proxy.status()["connections_refused"] == 2)
         with pytest.raises(ConnectionResetError):
             clients[2].receive(1)
-        assert lines == ["the SOCKS5 proxy serves 2 clients, and refuses more"]
+        assert lines == ["refused: there is no room for another client of the SOCKS5 proxy"]
         for each in clients[:2]:
             assert each.ask(request(CONNECT, V4, LOCALHOST, server.getsockname()[1]))[1] == 0
         clients[0].socket.close()
@@ -82,10 +80,17 @@ def test_the_end_of_the_proxy_ends_its_clients_in_whatever_state(loop: HandLoop,
         for each in (silent, relayed, associated):
             loop.until(each.has_been_closed)
             each.socket.close()
-        proxy.pipes.close()
         assert descriptors() == before - 1  # the listener's
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", proxy.port))
+
+
+@pytest.mark.parametrize(("at", "is_told"), [("127.0.0.1", False), ("::1", False), ("0.0.0.0", True), ("::", True)])
+def test_a_proxy_that_other_machines_may_reach_says_so(loop: HandLoop, side: OtherSide, at: str, is_told: bool) -> None:
+    with logged() as lines, closing(Proxy(loop, side, at)) as proxy:
+        where = written((at, proxy.port))
+        told = f"whoever reaches {where} can use the tunnel: the SOCKS5 proxy asks for no password"
+        assert lines == [told] * is_told
 
 
 pieces = st.sampled_from(
@@ -114,5 +119,4 @@ def test_no_client_says_anything_that_the_proxy_does_not_survive(said: list[byte
                 loop.poll()
                 loop.poll()
         loop.until(lambda: proxy.status()["connections"] == 0)
-        proxy.pipes.close()
         assert loop.internal_errors.count == 0

@@ -22,7 +22,7 @@ from functools import partial
 
 from vpntun.errors import BadPacket
 from vpntun.forwards.connecting import Connecting, connect
-from vpntun.forwards.pipes import PipePool
+from vpntun.forwards.connections import Connections
 from vpntun.forwards.relay import Relay, prepare
 from vpntun.forwards.side import Side
 from vpntun.runtime.loop import Loop
@@ -74,12 +74,17 @@ class Session:
     """One client, and what it has asked for. `on_end` is called once, when the session is over or `close` is called."""
 
     def __init__(
-        self, loop: Loop, client: socket.socket, side: Side, pipes: PipePool, on_end: Callable[[Session], None]
+        self,
+        loop: Loop,
+        client: socket.socket,
+        side: Side,
+        connections: Connections,
+        on_end: Callable[[Session], None],
     ) -> None:
         self._loop = loop
         self._client = client
         self._side = side
-        self._pipes = pipes
+        self._connections = connections
         self._on_end = on_end
         self._message = b""
         self._size_of, self._take = size_of_greeting, self._take_greeting
@@ -175,10 +180,13 @@ class Session:
 
     def _connected(self, far: socket.socket) -> None:
         self._loop.forget(self._client.fileno())
-        if self._answer(reply_of(SUCCEEDED, far.getsockname()[:2])):
-            self._passes_on = Relay(self._loop, self._client, far, self._pipes, lambda _: self.close())
-        else:
+        if not self._answer(reply_of(SUCCEEDED, far.getsockname()[:2])):
             far.close()
+            return
+        try:
+            self._passes_on = self._connections.relay(self._client, far, lambda _: self.close())
+        except OSError:  # one of the two has gone; both are closed
+            self.close()
 
     def _not_connected(self, destination: Place, error: OSError) -> None:
         code = HOST_UNREACHABLE if isinstance(error, socket.gaierror) else CODES.get(error.errno or 0, FAILED)
