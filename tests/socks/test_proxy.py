@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.cli.sample_status import SOCKS5
 from tests.machine import HandLoop, logged
 from tests.socks.ends import GREETING, Client, OtherSide, Proxy, listening, request
 from tests.socks.test_session import CONNECT, LOCALHOST, V4, accepted
@@ -43,6 +44,7 @@ def test_the_status_counts_clients_and_the_bytes_of_both_directions(loop: HandLo
                 "last_failure": "asked for command 2, which is not offered here",
             }
             assert proxy.status() == running
+            assert list(running) == list(SOCKS5)
         client.socket.close()
         loop.until(lambda: proxy.status()["connections"] == 0)
         assert proxy.status() == running | {"connections": 0}
