@@ -15,7 +15,8 @@ from tests.machine import HandLoop
 from vpntun.config.forwards import Forward, ServiceName, parse_forward
 from vpntun.errors import ConfigurationError, ForwardExists, NoSuchForward, PortInUse
 from vpntun.forwards.connecting import OnConnected, OnFailed
-from vpntun.forwards.forwards import Forwards, Visit, Way
+from vpntun.forwards.forwards import Forwards, Visit
+from vpntun.forwards.ways import Way
 
 
 @pytest.fixture

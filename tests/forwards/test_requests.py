@@ -15,8 +15,9 @@ from tests.forwards.fake_forwards import FakeForwards
 from tests.forwards.sockets import Loopback, free_port
 from tests.machine import HandLoop
 from vpntun.config.forwards import parse_forward
-from vpntun.forwards.forwards import Forwards, Way
+from vpntun.forwards.forwards import Forwards
 from vpntun.forwards.requests import forward_routes
+from vpntun.forwards.ways import Way
 from vpntun.serving.http import Answer, follow
 
 SSH = b'{"local": ":2222", "remote": "192.168.127.2:22"}'

@@ -11,7 +11,7 @@ import pytest
 
 from tests.forwards.sockets import free_port
 from tests.machine import HandLoop
-from vpntun.forwards.sides import MachineSide, TunnelSide, addresses_of_device
+from vpntun.forwards.sides import DeviceSide, MachineSide, addresses_of_device
 from vpntun.runtime.resolver import Found, Lookups
 
 
@@ -28,8 +28,8 @@ def machine(lookups: Lookups) -> MachineSide:
 
 
 @pytest.fixture
-def tunnel(lookups: Lookups) -> TunnelSide:
-    return TunnelSide("lo", lookups, lambda _: ["127.0.0.1", "127.0.0.2"])
+def tunnel(machine: MachineSide) -> DeviceSide:
+    return DeviceSide(machine, "lo", lambda: ["127.0.0.1", "127.0.0.2"])
 
 
 def test_all_addresses_of_the_machine_are_listened_on_by_one_socket(machine: MachineSide, made: ExitStack) -> None:
@@ -51,7 +51,7 @@ def test_an_address_of_the_machine_is_listened_on_alone(machine: MachineSide, ma
         made.enter_context(socket.create_connection(("127.0.0.2", port)))
 
 
-def test_each_address_of_the_tunnel_is_listened_on(tunnel: TunnelSide, made: ExitStack) -> None:
+def test_each_address_of_the_tunnel_is_listened_on(tunnel: DeviceSide, made: ExitStack) -> None:
     port = free_port()
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         listeners = tunnel.listen(kind, "", port)
@@ -60,7 +60,7 @@ def test_each_address_of_the_tunnel_is_listened_on(tunnel: TunnelSide, made: Exi
         assert [each.getsockname() for each in listeners] == [("127.0.0.1", port), ("127.0.0.2", port)]
 
 
-def test_what_is_open_already_is_closed_if_another_address_is_taken(tunnel: TunnelSide, made: ExitStack) -> None:
+def test_what_is_open_already_is_closed_if_another_address_is_taken(tunnel: DeviceSide, made: ExitStack) -> None:
     port = free_port()
     taken = made.enter_context(socket.create_server(("127.0.0.2", port)))
     with pytest.raises(OSError, match="in use"):
@@ -70,21 +70,21 @@ def test_what_is_open_already_is_closed_if_another_address_is_taken(tunnel: Tunn
         each.close()
 
 
-def test_a_device_without_an_address_cannot_be_listened_on(lookups: Lookups) -> None:
-    bare = TunnelSide("lo", lookups, lambda _: [])
+def test_a_device_without_an_address_cannot_be_listened_on(machine: MachineSide) -> None:
+    bare = DeviceSide(machine, "lo", list)
     with pytest.raises(OSError, match="lo has no address"):
         bare.listen(socket.SOCK_STREAM, "", free_port())
 
 
-def test_sockets_of_a_tunnel_are_bound_to_its_device(tunnel: TunnelSide, lookups: Lookups) -> None:
+def test_sockets_of_a_device_are_bound_to_its_device(tunnel: DeviceSide, machine: MachineSide) -> None:
     with tunnel.open(socket.AF_INET, socket.SOCK_STREAM) as new:
         assert new.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16) == b"lo\0"
         assert not new.getblocking()
     with pytest.raises(OSError, match="No such device"):
-        TunnelSide("gone", lookups).open(socket.AF_INET, socket.SOCK_STREAM)
+        DeviceSide(machine, "gone", list).open(socket.AF_INET, socket.SOCK_STREAM)
 
 
-def test_names_are_looked_up_as_the_machine_does(loop: HandLoop, machine: MachineSide, tunnel: TunnelSide) -> None:
+def test_names_are_looked_up_as_the_machine_does(loop: HandLoop, machine: MachineSide, tunnel: DeviceSide) -> None:
     answers: list[Found] = []
     machine.look_up("localhost", 80, lambda found, _: answers.append(found))
     tunnel.look_up("localhost", 80, lambda found, _: answers.append(found))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import socket
 from functools import partial
 
-from vpntun.carriers.ancillary import Ancillary, received
+from vpntun.carriers.ancillary import IP_PKTINFO, IPV6_RECVPKTINFO, Ancillary, received
 from vpntun.config.forwards import Forward, spelled
 from vpntun.forwards.connecting import look_up
 from vpntun.forwards.connections import Connections, Counters
@@ -56,6 +56,7 @@ class DatagramForward:
         self._full = Limited(NOTICE, "refused: there is no room for another client of %s")
         self._unreachable = Limited(NOTICE, "refused: %s cannot be reached for %s: %s")
         for each in listening.sockets:
+            _tell_addresses(each)
             loop.watch(each.fileno(), partial(self._receive, each))
 
     def retarget(self, forward: Forward) -> None:
@@ -137,6 +138,14 @@ class DatagramForward:
     def _end(self, client: Client) -> None:
         self._flows.pop(client).close()
         self._connections.dismiss(self.counters)
+
+
+def _tell_addresses(listener: socket.socket) -> None:
+    """Have a socket tell which of this machine's addresses each datagram was sent to."""
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+    else:
+        listener.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
 
 
 def _send(listener: socket.socket, address: object, local: Ancillary, datagram: memoryview) -> None:

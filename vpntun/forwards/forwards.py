@@ -14,7 +14,7 @@ Where a forward listens and where its target is depends on its origin (`Way`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,22 +25,14 @@ from vpntun.forwards.connecting import OnConnected, OnFailed, connect
 from vpntun.forwards.connections import Connections
 from vpntun.forwards.datagrams import DatagramForward
 from vpntun.forwards.opening import ListeningSockets
-from vpntun.forwards.side import Side
 from vpntun.forwards.streams import Attempt, StreamForward
+from vpntun.forwards.ways import Way, Ways
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
 
 Visit = Callable[[ServiceName, OnConnected, OnFailed], None]
 """Connect to a service that a peer offers; the loop calls one of the two."""
 Key = tuple[ForwardProtocol, Listening, Origin]
-
-
-@dataclass(frozen=True)
-class Way:
-    """Where the forwards of one origin listen, and where their targets are."""
-
-    listening: Side
-    connecting: Side
 
 
 @dataclass
@@ -62,7 +54,7 @@ class Forwards:
     def __init__(
         self,
         loop: Loop,
-        ways: Mapping[Origin, Way],
+        ways: Ways,
         *,
         visit: Visit | None = None,
         connections: Connections | None = None,

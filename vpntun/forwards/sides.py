@@ -1,19 +1,18 @@
-"""The two sides of a tunnel of this machine: the machine itself, and the tunnel's device.
+"""Sides of a tunnel: this machine, and a device, of this machine or in the namespace of a run.
 
-Sockets of the tunnel's side are bound to its device (SO_BINDTODEVICE in socket(7), which takes no privilege since Linux
-5.7). So whatever the routes and rules of this machine say, connections to a target leave by the tunnel or not at all,
-and listeners take only what comes out of the tunnel: not what this machine sends to its own address.
+Sockets of a device's side are bound to it (SO_BINDTODEVICE in socket(7), which takes no privilege since Linux 5.7). So
+whatever routes and rules say, connections to a target leave by the tunnel or not at all, and listeners take only what
+comes out of the tunnel: not what programs beside it send to its address.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
-from vpntun.carriers.ancillary import IP_PKTINFO, IPV6_RECVPKTINFO
+from vpntun.forwards.side import Side
 from vpntun.netconf.netlink import Netlink
 from vpntun.runtime.resolver import Lookups, OnFound
 
@@ -47,29 +46,17 @@ class MachineSide:
         self._lookups.ask(host, port, answer)
 
 
-def addresses_of_device(device: str) -> list[str]:
-    """List the addresses of a device, without the link-local ones. Raises OSError or DeviceError."""
-    with Netlink() as netlink:
-        found = [each.address for each in netlink.addresses() if each.device == device]
-    return [each for each in found if not ip_address(each).is_link_local]
+class DeviceSide:
+    """A device of another side, and the peers behind it. `addresses`: lists the addresses that the device has now."""
 
-
-class TunnelSide:
-    """The device of a tunnel, and the peers behind it; names are looked up as this machine does.
-
-    `addresses`: lists the addresses that the device has now.
-    """
-
-    def __init__(
-        self, device: str, lookups: Lookups, addresses: Callable[[str], list[str]] = addresses_of_device
-    ) -> None:
+    def __init__(self, of: Side, device: str, addresses: Callable[[], Iterable[str]]) -> None:
+        self._of = of
         self._device = device
-        self._lookups = lookups
         self._addresses = addresses
 
     def open(self, family: int, kind: int) -> socket.socket:
         """As Side.open."""
-        new = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+        new = self._of.open(family, kind)
         try:
             new.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._device.encode())
         except OSError:
@@ -83,12 +70,11 @@ class TunnelSide:
             return [listening(self.open(family_of(host), kind), host, port)]
         made: list[socket.socket] = []
         try:
-            for address in self._addresses(self._device):
+            for address in self._addresses():
                 new = self.open(family_of(address), kind)
-                # The kernel may still be looking for duplicates of an address that it was given just now.
-                with suppress(OSError):
-                    if new.family == socket.AF_INET6:
-                        new.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+                if new.family == socket.AF_INET6:
+                    # The kernel may still be looking for duplicates of an address that it was given just now.
+                    new.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
                 made.append(listening(new, address, port))
         except OSError:
             for each in made:
@@ -100,7 +86,14 @@ class TunnelSide:
 
     def look_up(self, host: str, port: int, answer: OnFound) -> None:
         """As Side.look_up."""
-        self._lookups.ask(host, port, answer)
+        self._of.look_up(host, port, answer)
+
+
+def addresses_of_device(device: str) -> list[str]:
+    """List the addresses of a device, without the link-local ones. Raises OSError or DeviceError."""
+    with Netlink() as netlink:
+        found = [each.address for each in netlink.addresses() if each.device == device]
+    return [each for each in found if not ip_address(each).is_link_local]
 
 
 def family_of(host: str) -> int:
@@ -109,20 +102,13 @@ def family_of(host: str) -> int:
 
 
 def listening(new: socket.socket, host: str, port: int) -> socket.socket:
-    """Bind a fresh socket, have a stream listen, and return it. Raises OSError, and then it is closed.
-
-    A datagram socket of all addresses tells which one each datagram was sent to, so that the answer comes from there.
-    """
+    """Bind a fresh socket, have a stream listen, and return it. Raises OSError, and then it is closed."""
     is_stream = new.type == socket.SOCK_STREAM
     try:
         if is_stream:
             new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if new.family == socket.AF_INET6:
             new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
-            if not is_stream:
-                new.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
-        elif not is_stream:
-            new.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         new.bind((host, port))
         if is_stream:
             new.listen(MOST_WAITING_TO_BE_ACCEPTED)
