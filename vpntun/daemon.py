@@ -41,6 +41,7 @@ from vpntun.control.running_tunnel import RunningTunnel
 from vpntun.control.state import TunnelState
 from vpntun.datapath.engine import Engine
 from vpntun.errors import ConfigurationError, DeviceError, VpntunError
+from vpntun.forwards.connections import Connections
 from vpntun.forwards.forwards import Forwards
 from vpntun.forwards.side import Side
 from vpntun.forwards.ways import ways_of_machine, ways_of_run
@@ -58,6 +59,7 @@ from vpntun.runtime.internal_errors import InternalErrors
 from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
+from vpntun.socks.proxy import Socks5Proxy
 from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.queries import interface_exists
 from vpntun.wire.inside.request import DOCTOR, SPEED
@@ -96,6 +98,7 @@ class _Daemon:
     ) -> None:
         self._has_uapi = run_options.uapi
         self._metrics = run_options.metrics
+        self._socks5 = run_options.socks5
         self._reread = reread
         self._surroundings = surroundings
         self._inside = inside
@@ -161,15 +164,19 @@ class _Daemon:
         return True
 
     def _open_forwards(self, lookups: Lookups) -> None:
-        """Listen for the forwards, while this process has its privileges. Raises VpntunError."""
+        """Listen for the forwards, and for the proxy, while this process has its privileges. Raises VpntunError."""
         state, device = self._state, self._device.name
         if self._inside is None:
             ways = ways_of_machine(device, lookups)
         else:
             ways = ways_of_run(device, lookups, self._inside, lambda: [str(each.ip) for each in state.addresses])
-        state.forwards = Forwards(self._loop, ways)
+        connections = Connections(self._loop)
+        state.forwards = Forwards(self._loop, ways, connections=connections)
         self._stack.callback(state.forwards.close)
         state.forwards.reconcile(state.tunnel.forwards)
+        if self._socks5 is not None:
+            state.socks5 = Socks5Proxy(self._loop, self._socks5, ways["here"].connecting, connections)
+            self._stack.callback(state.socks5.close)
 
     def _set_mark(self, mark: int) -> None:
         """Give the tunnel's own packets another mark from now on. Raises PrivilegeError."""
