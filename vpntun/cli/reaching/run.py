@@ -19,7 +19,7 @@ import click
 from click.core import ParameterSource
 
 from vpntun.cli.command import add_peer_options, check_keys, tunnel_of
-from vpntun.cli.run_options import FILE, METRICS, SECONDS
+from vpntun.cli.run_options import FILE, METRICS, SECONDS, SOCKS5
 from vpntun.config.file import read_file
 from vpntun.config.finding import find_file, interface_of
 from vpntun.config.forwards import parse_forward
@@ -68,6 +68,12 @@ class CommandAfterDashes(click.Command):
 )
 @click.option("--netns", metavar="NAME", help="Use this network namespace of 'ip netns', as root.")
 @click.option("--wait", type=SECONDS, metavar="SECONDS", help="End with status 9 if there is no link in time.")
+@click.option(
+    "--socks5",
+    type=SOCKS5,
+    metavar="unix:PATH|ADDR:PORT",
+    help="SOCKS5 proxy into the tunnel; then COMMAND may be left out.",
+)
 @click.option("--metrics", type=METRICS, metavar="unix:PATH|ADDR:PORT", help="Serve metrics for Prometheus.")
 @click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to a file.")
 @click.option(
@@ -88,7 +94,7 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
     """
     command = context.args
     file = _file_of(context, names, options["host"])
-    if not command and options["netns"] is None:
+    if not command and options["netns"] is None and options["socks5"] is None:
         raise click.UsageError("which program? Give it after --, as in: vpntun run office -- firefox")
     interface = options["interface"] or (DEFAULT_INTERFACE if file is None else interface_of(file))
     check_name(interface)
@@ -113,7 +119,9 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
         tunnel = for_namespace(read())
         return replace(tunnel, forwards=(*tunnel.forwards, *exposed))
 
-    run_options = RunOptions(background=surroundings, file=file, uapi=False, metrics=options["metrics"])
+    run_options = RunOptions(
+        background=surroundings, file=file, uapi=False, metrics=options["metrics"], socks5=options["socks5"]
+    )
     run_tunnel(
         read_all(),
         run_options,
