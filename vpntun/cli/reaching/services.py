@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from vpntun.control.client import ControlClient
+from vpntun.crypto.keys import shortened
 from vpntun.runtime.clock import boottime
 from vpntun.runtime.logform import escape
 from vpntun.serving.http import target_of
@@ -22,6 +23,8 @@ SECONDS = 12.0
 """Longer than a peer may take to answer."""
 SECONDS_BETWEEN = 0.05
 HEADINGS = ("service", "key", "through")
+LENGTH_OF_KEY = 44
+"""Characters of a public key, which stands for a peer without a name."""
 
 
 @click.command()
@@ -56,7 +59,9 @@ def table(services: list[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _row(service: Mapping[str, Any]) -> tuple[str, str, str]:
-    return service["name"], "needed" if service["key"] else "-", service["through"] or "-"
+    through = service["through"] or "-"
+    key = "needed" if service["key"] else "-"
+    return service["name"], key, shortened(through) if len(through) == LENGTH_OF_KEY else through
 
 
 def _found(tunnel: ControlClient) -> dict[str, Any]:
