@@ -35,6 +35,7 @@ ELSEWHERE = {
     "namespace/signals.py": "netns/test_run.py",
     "namespace/surroundings.py": "netns/test_run.py",
     "process/machine.py": "netns/test_two_commands.py",  # what the daemon is surrounded by
+    "namespace/file_watch.py": "namespace/test_files.py",  # needs mounts that are lost
     "namespace/mounts.py": "namespace/test_files.py",  # what is mounted shows what it does
     "watch/cells.py": "watch/test_drawing.py",  # seen in a whole picture alone
     "watch/details.py": "watch/test_drawing.py",
