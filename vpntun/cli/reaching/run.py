@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from vpntun.cli.command import add_peer_options, check_keys, tunnel_of
 from vpntun.cli.run_options import FILE, METRICS, SECONDS, SOCKS5
 from vpntun.config.file import read_file
 from vpntun.config.finding import find_file, interface_of
+from vpntun.config.forwards import parse_forward
 from vpntun.config.tunnel import Tunnel
 from vpntun.process.service import RunOptions
 from vpntun.runtime.folders import absolute
@@ -61,6 +63,9 @@ class CommandAfterDashes(click.Command):
 @add_peer_options
 @click.option("--route", "routes", multiple=True, metavar="CIDR", help="Network to route (default: all).")
 @click.option("--mtu", type=int, metavar="N", help="MTU of the device.")
+@click.option(
+    "--expose", "exposed", multiple=True, metavar="FORWARD", help="Forward, as ':8080 10.9.0.7:80' or a file's Forward."
+)
 @click.option("--netns", metavar="NAME", help="Use this network namespace of 'ip netns', as root.")
 @click.option("--wait", type=SECONDS, metavar="SECONDS", help="End with status 9 if there is no link in time.")
 @click.option(
@@ -101,6 +106,7 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
     from vpntun.namespace.side import NamespaceSide
     from vpntun.namespace.surroundings import Run
 
+    exposed = tuple(map(parse_forward, options.pop("exposed")))
     surroundings = Run.fork(command, wait=options["wait"], netns=options["netns"])
     if file is None:
         read: Callable[[], Tunnel] = partial(
@@ -108,13 +114,18 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
         )
     else:
         read = partial(read_file, file, interface)
+
+    def read_all() -> Tunnel:
+        tunnel = for_namespace(read())
+        return replace(tunnel, forwards=(*tunnel.forwards, *exposed))
+
     run_options = RunOptions(
         background=surroundings, file=file, uapi=False, metrics=options["metrics"], socks5=options["socks5"]
     )
     run_tunnel(
-        for_namespace(read()),
+        read_all(),
         run_options,
-        (lambda: for_namespace(read())) if file is not None else None,
+        read_all if file is not None else None,
         surroundings,
         NamespaceSide(surroundings.holder),
     )
