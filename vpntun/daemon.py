@@ -61,6 +61,7 @@ from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
 from vpntun.services.neighbours import Neighbours
 from vpntun.services.services import Services
+from vpntun.socks.proxy import Socks5Proxy
 from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.queries import interface_exists
 from vpntun.wire.inside.request import DOCTOR, SERVICES, SPEED
@@ -99,6 +100,7 @@ class _Daemon:
     ) -> None:
         self._has_uapi = run_options.uapi
         self._metrics = run_options.metrics
+        self._socks5 = run_options.socks5
         self._reread = reread
         self._surroundings = surroundings
         self._inside = inside
@@ -165,7 +167,7 @@ class _Daemon:
         return True
 
     def _open_forwards(self, lookups: Lookups) -> Services:
-        """Listen for the forwards, while this process has its privileges, and return the services that they may use.
+        """Listen for the forwards and the proxy, while this process has its privileges; return the forwards' services.
 
         Raises VpntunError.
         """
@@ -181,6 +183,9 @@ class _Daemon:
         state.forwards = Forwards(self._loop, ways, visit=state.services.visits.visit, connections=connections)
         self._stack.callback(state.forwards.close)
         state.forwards.reconcile(state.tunnel.forwards)
+        if self._socks5 is not None:
+            state.socks5 = Socks5Proxy(self._loop, self._socks5, ways["here"].connecting, connections)
+            self._stack.callback(state.socks5.close)
         return state.services
 
     def _set_mark(self, mark: int) -> None:

@@ -33,6 +33,7 @@ from vpntun.process.start import Start
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Lookups
 from vpntun.services.services import Services
+from vpntun.socks.proxy import Socks5Proxy
 from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Interface
@@ -58,6 +59,7 @@ class TunnelState:
     speed_tests  the speed tests of the links; None before the engine is made
     forwards     the forwards; None before the device has its addresses
     services     services by name; None before then, too
+    socks5       the SOCKS5 proxy; None where there is none
     is_running   whether the tunnel has been set up and its loop runs
     """
 
@@ -75,6 +77,7 @@ class TunnelState:
         self.speed_tests: SpeedTests | None = None
         self.forwards: Forwards | None = None
         self.services: Services | None = None
+        self.socks5: Socks5Proxy | None = None
         self.is_running = False
         self._loop = loop
         self._drops = drops
@@ -122,6 +125,7 @@ class TunnelState:
             in_bridge=self._in_bridge(),
             macs=self._macs(),
             forwards=self.forwards.status() if self.forwards is not None else (),
+            socks5=self.socks5.status() if self.socks5 is not None else None,
         )
 
     def lines_for_wg(self) -> Iterator[str]:
