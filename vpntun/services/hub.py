@@ -5,8 +5,8 @@
     list     All peers are asked at once; the answer is what has come after SECONDS_FOR_LIST at the latest.
 
 A request is answered once the answer has come, or the limit of time is reached (core/inside/answerer.py). What was
-passed on already is never passed on again. A peer may have PASSED_ON_PER_SECOND requests passed on in the long
-run, so that it cannot use up what other peers answer this end.
+passed on already is never passed on again. A peer may have PASSED_ON_PER_SECOND requests passed on in the long run, so
+that others have their turn.
 """
 
 from __future__ import annotations
