@@ -54,6 +54,7 @@ ROOMS_WITH_SOCKETS = {
     "carriers",
     "control",
     "datapath",
+    "forwards",
     "netconf",
     "pairing",
     "process",

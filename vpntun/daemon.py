@@ -8,7 +8,7 @@ The steps, in order, once the configuration has been read:
     4. run PreUp
     5. create or open the device
     6. open the carriers' sockets, with the mark of a full tunnel
-    7. set the device's addresses and MTU, and open the metrics' socket, which may be on one of these addresses
+    7. set the device's addresses and MTU, and open the sockets of metrics and forwards, which may be on these addresses
     8. bind the socket for wg(8), unless --no-uapi leaves it out
     9. give the peers' names a few seconds to be found, if the tunnel may prevent that later
     10. set name servers and routes, except those that wait for a name (netconf/host.py)
@@ -41,6 +41,9 @@ from vpntun.control.running_tunnel import RunningTunnel
 from vpntun.control.state import TunnelState
 from vpntun.datapath.engine import Engine
 from vpntun.errors import ConfigurationError, DeviceError, VpntunError
+from vpntun.forwards.forwards import Forwards
+from vpntun.forwards.side import Side
+from vpntun.forwards.ways import ways_of_machine, ways_of_run
 from vpntun.link.link import Link
 from vpntun.netconf.following.outer_routes import OuterRoutes
 from vpntun.netconf.following.watch import EVERYTHING, Changed, NetworkWatch
@@ -65,15 +68,16 @@ def run(
     run_options: RunOptions,
     reread: Callable[[], Tunnel] | None = None,
     surroundings: Surroundings | None = None,
+    inside: Side | None = None,
 ) -> None:
     """Keep the tunnel up until a signal or `vpntun down` ends it. Raises VpntunError.
 
     `reread` reads the configuration again, for SIGHUP and reloads; None if the configuration did not come from a file.
-    `surroundings`: where the device is; None: this machine's network.
+    `surroundings`: where the device is; None: this machine's network. `inside`: makes sockets there; None: as here.
     """
     allow_many_descriptors()
     with ExitStack() as stack:
-        daemon = _Daemon(tunnel, run_options, reread, surroundings or Machine(), stack)
+        daemon = _Daemon(tunnel, run_options, reread, surroundings or Machine(), inside, stack)
         if daemon.set_up():
             daemon.run()
 
@@ -87,12 +91,14 @@ class _Daemon:
         run_options: RunOptions,
         reread: Callable[[], Tunnel] | None,
         surroundings: Surroundings,
+        inside: Side | None,
         stack: ExitStack,
     ) -> None:
         self._has_uapi = run_options.uapi
         self._metrics = run_options.metrics
         self._reread = reread
         self._surroundings = surroundings
+        self._inside = inside
         self._stack = stack
         self._failed: Exception | None = None
         self._drops: Counter[str] = Counter()
@@ -129,6 +135,7 @@ class _Daemon:
         self._names = AwaitedNames(self._network, self._start, self._loop, self._proceed, self._fail)
         lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(lookups.close)
+        self._open_forwards(lookups)
         self._engine = self._make_engine()
         state.mirror = self._engine.mirror
         state.switch = self._engine.switch
@@ -152,6 +159,17 @@ class _Daemon:
             self._give_up_privileges()
         self._surroundings.begin(self._loop, stack)
         return True
+
+    def _open_forwards(self, lookups: Lookups) -> None:
+        """Listen for the forwards, while this process has its privileges. Raises VpntunError."""
+        state, device = self._state, self._device.name
+        if self._inside is None:
+            ways = ways_of_machine(device, lookups)
+        else:
+            ways = ways_of_run(device, lookups, self._inside, lambda: [str(each.ip) for each in state.addresses])
+        state.forwards = Forwards(self._loop, ways)
+        self._stack.callback(state.forwards.close)
+        state.forwards.reconcile(state.tunnel.forwards)
 
     def _set_mark(self, mark: int) -> None:
         """Give the tunnel's own packets another mark from now on. Raises PrivilegeError."""

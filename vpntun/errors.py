@@ -98,6 +98,14 @@ class RequestUnknown(RequestRefused):
     """A running tunnel, which an older version has started, does not know a request."""
 
 
+class NoSuchForward(VpntunError):
+    """The tunnel has no forward that listens there."""
+
+
+class ForwardExists(VpntunError):
+    """The tunnel has a forward that listens there."""
+
+
 class NoSuchPeer(VpntunError):
     """The tunnel has no peer with this name or key."""
 

@@ -22,6 +22,7 @@ from tests.config.examples import (
 from tests.machine import logged
 from vpntun.config import values
 from vpntun.config.file import read_file
+from vpntun.config.forwards import Forward
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import EVERYTHING, HookLines, Routing, Tunnel
 from vpntun.crypto.keys import format_key
@@ -178,6 +179,14 @@ def test_keys_and_sections_in_any_case(read: Callable[..., Tunnel]) -> None:
         ("Metrics = 127.0.0.1:9586", "metrics", ("127.0.0.1", 9586)),
         ("Metrics = unix:/run/metrics/tun3.sock", "metrics", Path("/run/metrics/tun3.sock")),
         ("Metrics =", "metrics", None),
+        (
+            "Forward = tcp :6443 192.168.127.2:6443\nForward = udp 127.0.0.1:53 10.9.0.1:53",
+            "forwards",
+            (
+                Forward("tcp", ("", 6443), ("192.168.127.2", 6443)),
+                Forward("udp", ("127.0.0.1", 53), ("10.9.0.1", 53)),
+            ),
+        ),
         ("Transport = tcp", "listen_on", None),
         ("Transport = tcp\nListenPort = 5", "listen_on", "tcp"),
         ("[Interface]\nListenPort = 5", "port", 5),

@@ -25,9 +25,14 @@ PREPARE = "set -e; mount --bind etc /etc; mount --bind run /run; cd {checkout}; 
 RUN = "unshare --user --map-user={user} --map-group={user} --mount --keep-caps {python} -c {program} {dns}"
 PROGRAM = """
 import subprocess, sys
-from vpntun.namespace.files import mount_files
-mount_files(sys.argv[1:])
-sys.exit(subprocess.run(["sh", "-c", {script!r}]).returncode)
+from vpntun.namespace.files import NamespaceFiles
+from vpntun.runtime.loop import Loop
+loop = Loop()
+NamespaceFiles(sys.argv[1:]).keep(loop)
+script = subprocess.Popen(["sh", "-c", {script!r}])
+while script.poll() is None:
+    loop.serve(lambda: script.poll() is not None, 0.02)
+sys.exit(script.returncode)
 """
 
 See = Callable[..., str]
@@ -73,13 +78,36 @@ def test_names_are_looked_up_as_the_tunnel_says_and_the_machine_keeps_its_files(
     ]
 
 
-def test_an_ordinary_users_files_stay_when_the_machine_replaces_its_own(see: See) -> None:
+REPLACE = (
+    "echo nameserver 192.0.2.66 > /etc/new; mv /etc/new /etc/resolv.conf; mv /etc/nsswitch.conf /etc/old; "
+    "cp /etc/old /etc/nsswitch.conf; rmdir /run/nscd /run/systemd/resolve; "
+    "mkdir -p /run/nscd /run/systemd/resolve; touch /run/nscd/socket"
+)
+
+
+@pytest.mark.parametrize("user", [1000, 0])
+def test_our_files_stay_when_the_machine_replaces_its_own(see: See, user: int) -> None:
+    around = f"mkfifo /run/up /run/go; {{run}} & read up < /run/up; {REPLACE}; echo > /run/go; wait $!"
+    ours = "grep -q 10.9.0.1 /etc/resolv.conf && grep -q 10.9.0.1 /run/systemd/resolve/resolv.conf"
+    ours += " && grep -q 'hosts: files dns' /etc/nsswitch.conf && test ! -e /run/nscd/socket"
+    script = f"echo > /run/up; read go < /run/go; until {ours}; do sleep 0.05; done; echo all ours"
+    assert see(script, "10.9.0.1", user=user, around=around) == "all ours\n"
+
+
+def test_an_ordinary_users_name_servers_are_ours_at_every_moment(see: See) -> None:
     around = (
-        "mkfifo /run/up /run/go; {run} & read up < /run/up; echo nameserver 192.0.2.66 > /etc/new; "
-        "mv /etc/new /etc/resolv.conf; mv /etc/nsswitch.conf /etc/old; echo > /run/go; wait $!"
+        "mkfifo /run/up; {run} & read up < /run/up; for each in $(seq 100); do "
+        "echo nameserver 192.0.2.66 > /etc/new; mv /etc/new /etc/resolv.conf; done; touch /run/end; wait $!"
     )
-    script = "echo > /run/up; read go < /run/go; grep nameserver /etc/resolv.conf; grep hosts: /etc/nsswitch.conf"
-    assert see(script, "10.9.0.1", around=around).splitlines() == ["nameserver 10.9.0.1", "hosts: files dns"]
+    look = "grep -q 10.9.0.1 /etc/resolv.conf || echo theirs"
+    seen = see(f"echo > /run/up; until [ -e /run/end ]; do {look}; done; echo end", "10.9.0.1", around=around)
+    assert seen == "end\n"
+
+
+def test_a_program_that_looks_names_up_is_hidden_when_it_starts_later(see: See) -> None:
+    around = "mkfifo /run/up; {run} & read up < /run/up; mkdir /run/nscd; touch /run/nscd/socket; wait $!"
+    script = "echo > /run/up; until [ -e /run/nscd -a ! -e /run/nscd/socket ]; do sleep 0.05; done; echo hidden"
+    assert see(script, prepare="rmdir /run/nscd", around=around) == "hidden\n"
 
 
 def test_root_can_still_write_other_files_of_etc(see: See) -> None:

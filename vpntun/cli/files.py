@@ -83,6 +83,8 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
         yield "  relay: yes, from peer to peer"
     if tunnel.metrics is not None:
         yield f"  metrics: {_place(tunnel.metrics)}"
+    for forward in tunnel.forwards:
+        yield f"  forward: {forward}"
     if tunnel.copies_dscp:
         yield "  dscp: copied to the outer packets"
     for title, lines in (

@@ -3,14 +3,14 @@
     wg(8)'s      [Interface] PrivateKey, ListenPort, FwMark
                  [Peer]      PublicKey, PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive
     wg-quick's   [Interface] Address, DNS, MTU, Table, PreUp, PostUp, PreDown, PostDown, SaveConfig
-    vpntun's     [Interface] Device, MAC, Bridge, Transport, Relay, DSCP, User, Metrics, and SharedKey with Role instead
-                             of the key pairs
+    vpntun's     [Interface] Device, MAC, Bridge, Transport, Relay, DSCP, User, Metrics, Forward, and SharedKey with
+                             Role instead of the key pairs
                  [Peer]      AllowedMACs, Transport, Name
 
 1. The file is read, up to LARGEST bytes. A notice warns if everybody can access it.
 2. lines.py splits it into sections, and values.py parses their values; each error names the file and the line.
 3. Several [Interface] sections count as one. If a key is repeated, its last value counts, except that addresses, name
-   servers, allowed IPs and hooks add up.
+   servers, allowed IPs, hooks and forwards add up.
 4. A second [Peer] with the same public key changes the first, as in wg(8): the values it gives replace the first one's,
    and the first one's allowed IPs are dropped in any case. A [Peer] with this machine's own public key is ignored, as
    by the kernel, so that all machines can share one list of peers.
@@ -32,6 +32,7 @@ from typing import Any, TypeVar, cast
 
 from vpntun.config import values
 from vpntun.config.ethernet import check_sections
+from vpntun.config.forwards import parse_forward
 from vpntun.config.keys import Role, derived_keys
 from vpntun.config.lines import Known, Section, parse
 from vpntun.config.peer import NO_PSK, PeerSettings
@@ -50,7 +51,7 @@ KNOWN: Known = {
         *("PrivateKey", "ListenPort", "FwMark"),
         *("Address", "DNS", "MTU", "Table", "PreUp", "PostUp", "PreDown", "PostDown", "SaveConfig"),
         *("Device", "MAC", "Bridge"),
-        *("Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role"),
+        *("Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role", "Forward"),
     ),
     "Peer": (
         *("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive"),
@@ -74,6 +75,7 @@ def read_file(path: Path, interface: str, *, in_namespace: bool = False) -> Tunn
     if tunnel.device == "tap" and routes == "auto":
         routes = "off"
     added: dict[str, Any] = {
+        "forwards": tuple(own.every("Forward", parse_forward)),
         "addresses": _flat(own.every("Address", values.addresses)),
         "mtu": own.last("MTU", _unless_empty(values.mtu)),
         "routing": replace(tunnel.routing, table=routes),

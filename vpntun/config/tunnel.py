@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from vpntun.config.ethernet import check_device
+from vpntun.config.forwards import Forward, spelled
 from vpntun.config.keys import Keys
 from vpntun.config.peer import PeerSettings
 from vpntun.crypto.keys import KeyPair
@@ -64,8 +65,9 @@ class Tunnel:
     to PostUp. `is_set_by_wg`: all settings come by wg(8), from wg-quick say, and the tunnel ends when somebody removes
     its device or its socket for wg(8). `metrics`: where Prometheus' metrics are served, by the path of a unix socket or
     by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
-    `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `in_namespace`: the device is in
-    a network namespace of its own, so its networks do not lead the tunnel's own packets astray.
+    `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `forwards`: each listens
+    at a place of its own. `in_namespace`: the device is in a network namespace of its own, so its networks do not lead
+    the tunnel's own packets astray.
     """
 
     interface: str
@@ -90,6 +92,7 @@ class Tunnel:
     mac: bytes | None = None
     bridge: str | None = None
     gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
+    forwards: tuple[Forward, ...] = ()
     in_namespace: bool = False
 
     def __post_init__(self) -> None:
@@ -97,6 +100,7 @@ class Tunnel:
         for port in (self.port, *(peer.port for peer in self.peers if peer.host is not None)):
             if port is not None and not 1 <= port <= 65535:
                 raise ConfigurationError(f"{port} is not a port: ports are 1 to 65535")
+        self._check_forwards()
         if self.mtu is not None:
             check_mtu(self.mtu, self.addresses, self.device)
         for peer in self.peers:
@@ -166,6 +170,15 @@ class Tunnel:
             "--route": self.routes,
         }
         check_device(self.device, given)
+
+    def _check_forwards(self) -> None:
+        seen = set()
+        for each in self.forwards:
+            if each.key in seen:
+                raise ConfigurationError(
+                    f"two forwards listen on {each.protocol} {spelled(each.listen)}: leave one of them out"
+                )
+            seen.add(each.key)
 
     def _check_host(self, host: str) -> None:
         try:

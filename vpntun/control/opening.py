@@ -21,6 +21,7 @@ from vpntun.control.speed import speed_routes
 from vpntun.control.state import TunnelState
 from vpntun.control.verify import verify_routes
 from vpntun.errors import InterfaceInUse, VpntunError
+from vpntun.forwards.requests import forward_routes
 from vpntun.runtime.log import NOTICE, log, notice
 from vpntun.runtime.loop import Loop
 from vpntun.serving.http import HttpExchange
@@ -50,6 +51,7 @@ def open_control(
                 **verify_routes(state.verify),
                 **other_ends.routes(),
                 **OtherCarriers(state).routes(),
+                **forward_routes(state.tunnel.interface, lambda: state.forwards),
             },
         )
     except InterfaceInUse:

@@ -1,6 +1,6 @@
 """The running tunnel: its present settings, its identity and its links, and what a reload or wg(8) changes of them.
 
-    at once           peers, PrivateKey, ListenPort, FwMark
+    at once           peers, PrivateKey, ListenPort, FwMark, Forward
     by a restart      everything else in [Interface], whether peers connect over TCP, a FwMark that rules need, and all
                       keys and peers of another SharedKey
 
@@ -9,7 +9,7 @@ Routes, rules and name servers follow the file alone, at a reload: wg(8) never c
 A change takes these steps. If one of them fails, everything is as it was before:
 
     1. decide on the settings: those of the file that need no restart, or those that wg asks for (uapi/set.py)
-    2. check that peers can be called and reached; at a reload, set routes and name servers
+    2. check that peers can be called and reached; at a reload, set routes, name servers and forwards
     3. give the sockets another mark and another port
     4. use another private key, or none
     5. add, remove and change links (datapath/links.py)
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -101,8 +102,11 @@ class RunningTunnel:
         elif fresh != wanted:
             notice("some changes in the [Interface] section need a restart; all others are applied now")
         try:
+            self._set_forwards(fresh)
             added, removed, changed = self._change(fresh)
         except VpntunError:
+            with suppress(VpntunError):  # a port may be taken meanwhile: the first error says more
+                self._set_forwards(present)
             self._names.apply(self._routed, self._lookups.has_found)
             raise
         self._routed = fresh.peers
@@ -148,6 +152,11 @@ class RunningTunnel:
         state.links = self._links
         return self._links.change(fresh.peers, moved)
 
+    def _set_forwards(self, fresh: Tunnel) -> None:
+        """Make the forwards of the file match. Raises VpntunError, and then nothing has changed."""
+        if self._state.forwards is not None:
+            self._state.forwards.reconcile(fresh.forwards)
+
     def _identify(self, fresh: Tunnel) -> None:
         """Use the keys of this tunnel from now on, or none."""
         if fresh.identity is None and self._links is not None:
@@ -183,6 +192,7 @@ def changed_at_once(present: Tunnel, wanted: Tunnel) -> Tunnel:
         present,
         identity=present.identity if has_other_addresses else wanted.identity,
         peers=present.peers if keeps_peers else wanted.peers,
+        forwards=wanted.forwards,
         routing=replace(present.routing, fwmark=wanted.routing.fwmark),
     )
     if {present.listen_on, wanted.listen_on} <= {None, "udp"}:

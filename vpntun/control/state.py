@@ -25,6 +25,7 @@ from vpntun.datapath.mirror import Mirror
 from vpntun.datapath.switching.learnt import MacsOfPorts, macs_of_ports
 from vpntun.datapath.switching.switch import Switch
 from vpntun.errors import DeviceError, VpntunError
+from vpntun.forwards.forwards import Forwards
 from vpntun.link.link import Link
 from vpntun.netconf.ethernet_kinds import bridge_with
 from vpntun.netconf.netlink import Netlink
@@ -54,6 +55,7 @@ class TunnelState:
     mirror       where packets are captured; None before there is an engine
     switch       the switch of a TAP device; None on a TUN device, and before there is an engine
     speed_tests  the speed tests of the links; None before the engine is made
+    forwards     the forwards; None before the device has its addresses
     is_running   whether the tunnel has been set up and its loop runs
     """
 
@@ -69,6 +71,7 @@ class TunnelState:
         self.mirror: Mirror | None = None
         self.switch: Switch | None = None
         self.speed_tests: SpeedTests | None = None
+        self.forwards: Forwards | None = None
         self.is_running = False
         self._loop = loop
         self._drops = drops
@@ -115,6 +118,7 @@ class TunnelState:
             mac=self._mac(),
             in_bridge=self._in_bridge(),
             macs=self._macs(),
+            forwards=self.forwards.status() if self.forwards is not None else (),
         )
 
     def lines_for_wg(self) -> Iterator[str]:

@@ -3,13 +3,15 @@
 The C library finds name servers by /etc/resolv.conf, and other ways to look names up by /etc/nsswitch.conf. Several of
 those leave a network namespace, because unix sockets with a path do.
 
-1. A tmpfs holds all files of our own. It is mounted in this namespace alone and vanishes with it.
-2. Folders with the sockets of programs that look names up for others are covered with empty ones.
-3. For an ordinary user, /etc is covered by a read-only overlay, with our two files on top. Files bound over the
-   machine's own would not do: when the machine replaces one of those, as DHCP clients do, the kernel detaches what
+1. A tmpfs has all files of our own. It is mounted in this namespace alone, below /etc, and vanishes with it.
+2. For an ordinary user, a read-only overlay is mounted on /etc, with our files above the machine's. Files bound over
+   the machine's own would not do: when the machine replaces one of those, as DHCP clients do, the kernel detaches what
    is mounted on it, in every mount namespace.
-4. root may want to write below /etc. Kernels before 5.11 have no overlay without root, and none has one where files
-   below /etc are mounts themselves, as in containers. There our files are bound over the machine's own, one by one.
+3. root may want to write below /etc. Kernels before 5.11 have no overlay without root, and none has one where files
+   below /etc are mounts themselves, as in containers. There our files are bound over the machine's own, one by one,
+   and once more when they were detached.
+4. Empty folders are bound over those with the sockets of programs that look names up for others, and over those that
+   such a program makes when it is started later (file_watch.py).
 5. ssh(1) refuses to include files that belong neither to root nor to its user, and in a user namespace with one user
    root's files belong to nobody. So the overlay has copies of those, which are the user's.
 
@@ -24,15 +26,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from vpntun.namespace.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT, bind, detach, mount
+from vpntun.namespace.file_watch import ChangeWatch
+from vpntun.namespace.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT, attach, bind, copy_of, mount
 from vpntun.netconf.dns import lines_of, server_of
 from vpntun.runtime.log import notice
+from vpntun.runtime.loop import Loop
 
 ETC = "/etc"
 RESOLV_CONF, NSSWITCH_CONF = "resolv.conf", "nsswitch.conf"
 RESOLVED = "/run/systemd/resolve"
 SOCKET_FOLDERS = ("/run/nscd", "/var/run/nscd", "/run/avahi-daemon", "/var/run/avahi-daemon", RESOLVED)
 """Of nscd, which the C library asks before all else; of mDNS's daemon; and of systemd-resolved."""
+FOLDERS_OF_SOCKET_FOLDERS = ("/run", "/run/systemd")
 RESOLVED_FILES = (RESOLV_CONF, "stub-resolv.conf")
 """Files in systemd-resolved's folder; /etc/resolv.conf is often a link to one of them."""
 HEADING = "# Name servers of this vpntun run alone, asked through its tunnel\n"
@@ -44,36 +49,64 @@ _HOSTS_LINE = re.compile(r"^[ \t]*hosts:.*$", re.MULTILINE)
 _PORT_53 = re.compile(r"\[([^\]]+)\]:53|([^:]+):53")
 
 
-def mount_files(dns: Sequence[str]) -> None:
-    """Let names be looked up as `dns` says, in this process's mount namespace. Raises OSError.
+class NamespaceFiles:
+    """The files of this process's mount namespace, for names to be looked up as `dns` says.
 
     `dns`: the values of `DNS`, which are addresses and search domains. No mount may propagate from this namespace.
     """
-    resolv_conf = resolv_conf_of(dns)
-    contents = {RESOLV_CONF: resolv_conf}
-    with suppress(FileNotFoundError):  # as with musl, which looks names up in files and by DNS alone
-        contents[NSSWITCH_CONF] = without_other_ways(Path(ETC, NSSWITCH_CONF).read_text(errors="surrogateescape"))
-    sockets = [folder for folder in dict.fromkeys(map(os.path.realpath, SOCKET_FOLDERS)) if os.path.isdir(folder)]
-    targets = {name: os.path.realpath(os.path.join(ETC, name)) for name in contents}
-    ssh_files = dict(_included_by_ssh())
-    etc = os.open(ETC, os.O_PATH | os.O_CLOEXEC)
-    mount("tmpfs", ETC, "tmpfs", LOCKED, "mode=755,size=1m")
-    ours = os.open(ETC, os.O_PATH | os.O_CLOEXEC)
-    umask = os.umask(0o022)
-    try:
-        _write(ours, "etc", {**contents, **ssh_files})
-        _write(ours, "empty", {})
-        _write(ours, "resolved", dict.fromkeys(RESOLVED_FILES, resolv_conf))
-        mount("", _through(ours), flags=MS_REMOUNT | MS_RDONLY | LOCKED)
-        for folder in sockets:
-            bind(_through(ours, "resolved" if folder == RESOLVED else "empty"), folder)
-        if os.geteuid() == 0 or not _cover_etc(ours, etc):
-            _bind_each(ours, etc, targets)
-            detach(ETC)
-    finally:
-        os.umask(umask)
-        os.close(ours)
+
+    def __init__(self, dns: Sequence[str]) -> None:
+        """Mount the files. Raises OSError."""
+        resolv_conf = resolv_conf_of(dns)
+        contents = {RESOLV_CONF: resolv_conf}
+        with suppress(FileNotFoundError):  # as with musl, which looks names up in files and by DNS alone
+            contents[NSSWITCH_CONF] = without_other_ways(Path(ETC, NSSWITCH_CONF).read_text(errors="surrogateescape"))
+        ssh_files = dict(_included_by_ssh())
+        etc = os.open(ETC, os.O_PATH | os.O_CLOEXEC)
+        copy = copy_of(ETC)
+        mount("tmpfs", ETC, "tmpfs", LOCKED, "mode=755,size=1m")
+        self._ours = os.open(ETC, os.O_PATH | os.O_CLOEXEC)
+        self._bound: tuple[str, ...] = ()
+        _write(self._path("etc"), {**contents, **ssh_files})
+        _write(self._path("empty"), {})
+        _write(self._path("resolved"), dict.fromkeys(RESOLVED_FILES, resolv_conf))
+        mount("", self._path(), flags=MS_REMOUNT | MS_RDONLY | LOCKED)
+        if os.geteuid() == 0 or not self._cover(etc):
+            attach(copy, ETC)
+            self._bound = tuple(contents)
+        os.close(copy)
         os.close(etc)
+        self.renew()
+        if self._bound and not os.path.exists(os.path.join(ETC, RESOLV_CONF)):
+            notice("this run has no name servers: the machine has no /etc/resolv.conf in whose place they could be")
+
+    def keep(self, loop: Loop) -> None:
+        """Keep them there from now on, whatever the machine does. Raises OSError."""
+        ChangeWatch((*FOLDERS_OF_SOCKET_FOLDERS, *([ETC] if self._bound else [])), loop, self.renew)
+
+    def renew(self) -> None:
+        """Bind ours over files and folders of the machine: at first, and when it has made or replaced some."""
+        for folder in dict.fromkeys(map(os.path.realpath, SOCKET_FOLDERS)):
+            self._show("resolved" if folder == RESOLVED else "empty", folder)
+        for name in self._bound:
+            self._show(f"etc/{name}", os.path.realpath(os.path.join(ETC, name)))
+
+    def _show(self, own: str, target: str) -> None:
+        """Bind one of ours over a file or folder, unless it is there already, or there is none."""
+        with suppress(FileNotFoundError):
+            if os.stat(target).st_dev != os.stat(self._path()).st_dev:
+                bind(self._path(own), target)
+
+    def _cover(self, etc: int) -> bool:
+        """Cover /etc with our files above the machine's. Return False where the kernel refuses."""
+        try:
+            mount("overlay", ETC, "overlay", LOCKED | MS_RDONLY, f"lowerdir={self._path('etc')}:{_path_of(etc)}")
+        except OSError:
+            return False
+        return True
+
+    def _path(self, own: str = "") -> str:
+        return os.path.join(_path_of(self._ours), own)
 
 
 def resolv_conf_of(dns: Sequence[str]) -> str:
@@ -93,25 +126,6 @@ def without_other_ways(nsswitch: str) -> str:
     return f"{others}\nhosts: files dns\n"
 
 
-def _cover_etc(ours: int, etc: int) -> bool:
-    """Cover /etc with our files above the machine's. Return False where the kernel refuses."""
-    try:
-        mount("overlay", ETC, "overlay", LOCKED | MS_RDONLY, f"lowerdir={_through(ours, 'etc')}:{_through(etc)}")
-    except OSError:
-        return False
-    return True
-
-
-def _bind_each(ours: int, etc: int, targets: Mapping[str, str]) -> None:
-    """Show our files in place of the machine's own, whose names are the keys, while /etc is covered."""
-    for name, target in targets.items():
-        in_etc = target.startswith(f"{ETC}/")
-        try:
-            bind(_through(ours, "etc", name), _through(etc, target.removeprefix(f"{ETC}/")) if in_etc else target)
-        except FileNotFoundError:
-            notice("this run has no %s of its own: the machine has no %s to be replaced", name, target)
-
-
 def _included_by_ssh() -> Iterator[tuple[str, str]]:
     """Yield the names below /etc of the files that ssh_config(5) includes, with their contents."""
     for path in Path(ETC).glob(SSH_FILES):
@@ -119,17 +133,22 @@ def _included_by_ssh() -> Iterator[tuple[str, str]]:
             yield str(path.relative_to(ETC)), path.read_text(errors="surrogateescape")
 
 
-def _write(ours: int, folder: str, contents: Mapping[str, str]) -> None:
-    os.mkdir(_through(ours, folder))
-    for name, text in contents.items():
-        path = Path(_through(ours, folder, name))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, errors="surrogateescape")
+def _write(folder: str, contents: Mapping[str, str]) -> None:
+    """Make a folder with these files, which everybody may read. Raises OSError."""
+    umask = os.umask(0o022)
+    try:
+        os.mkdir(folder)
+        for name, text in contents.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, errors="surrogateescape")
+    finally:
+        os.umask(umask)
 
 
-def _through(folder: int, *names: str) -> str:
-    """Return a path through an open folder, which a mount above it does not cover."""
-    return os.path.join(f"/proc/self/fd/{folder}", *names)
+def _path_of(folder: int) -> str:
+    """Return a path to an open folder, which holds whatever is mounted above it."""
+    return f"/proc/self/fd/{folder}"
 
 
 def _without_port_53(text: str) -> str:

@@ -31,7 +31,7 @@ from typing import Any
 
 from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError, VpntunError
 from vpntun.namespace import kernel
-from vpntun.namespace.files import mount_files
+from vpntun.namespace.files import NamespaceFiles
 from vpntun.namespace.messages import Channel, Message
 from vpntun.netconf.change_kinds import Route
 from vpntun.netconf.changes import Changes
@@ -222,6 +222,7 @@ class _Namespace:
     """What the parent may ask for; each request is a method of this name."""
 
     def __init__(self, loop: Loop) -> None:
+        self._loop = loop
         self._lookups = Lookups(loop)
         self._device = ""
         self._routes = Changes(None, device_is_ephemeral=True)
@@ -243,7 +244,7 @@ class _Namespace:
         carried = carried_addresses(interface, mtu, map(ip_interface, addresses))
         DeviceSettings(interface, ephemeral=True).apply(carried, [], mtu)
         limit_superpackets(interface, mtu)
-        mount_files(dns)
+        NamespaceFiles(dns).keep(self._loop)
         self._device = interface
         descriptor = os.dup(device.fileno())
         device.close()

@@ -1,4 +1,4 @@
-"""Mounts in this process's mount namespace, by mount(2) and umount2(2)."""
+"""Mounts in this process's mount namespace, by mount(2), open_tree(2) and move_mount(2)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import os
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x1, 0x2, 0x4, 0x8
 MS_REMOUNT, MS_BIND = 0x20, 0x1000
-MNT_DETACH = 0x2
+AT_FDCWD = -100
+
+OPEN_TREE, MOVE_MOUNT = 428, 429
+"""Numbers of the system calls, which are the same on all architectures; the C library may have no name for them."""
+OPEN_TREE_CLONE, AT_RECURSIVE, MOVE_MOUNT_F_EMPTY_PATH = 0x1, 0x8000, 0x4
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -24,9 +28,18 @@ def bind(source: str, target: str) -> None:
     mount(source, target, flags=MS_BIND)
 
 
-def detach(target: str) -> None:
-    """Remove the topmost mount from its place at once; it ends when nothing uses it any more. Raises OSError."""
-    if _libc.umount2(os.fsencode(target), MNT_DETACH) != 0:
+def copy_of(folder: str) -> int:
+    """Copy what is mounted at a folder and below it, and return a descriptor of the copy. Raises OSError."""
+    flags = OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
+    descriptor: int = _libc.syscall(OPEN_TREE, AT_FDCWD, os.fsencode(folder), flags)
+    if descriptor < 0:
+        raise _error(folder)
+    return descriptor
+
+
+def attach(copy: int, target: str) -> None:
+    """Mount a copy at a folder. Raises OSError."""
+    if _libc.syscall(MOVE_MOUNT, copy, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH) != 0:
         raise _error(target)
 
 

@@ -93,6 +93,7 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
     _open_log(interface, options)
     from vpntun.daemon import run as run_tunnel  # takes 60 ms to load, and only a command that runs a tunnel needs it
     from vpntun.namespace.network import for_namespace
+    from vpntun.namespace.side import NamespaceSide
     from vpntun.namespace.surroundings import Run
 
     surroundings = Run.fork(command, wait=options["wait"], netns=options["netns"])
@@ -108,6 +109,7 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
         run_options,
         (lambda: for_namespace(read())) if file is not None else None,
         surroundings,
+        NamespaceSide(surroundings.holder),
     )
     if surroundings.ended_by is not None:
         _die_of(surroundings.ended_by)
