@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents import Step, blocks, steps
-from tests.netns.lab import STARTED, Lab, far, state_folders, sweep, until, why_not
+from tests.netns.lab import NOBODY, STARTED, Lab, far, state_folders, sweep, until, why_not
 from tests.netns.test_ecn import watching
 from tests.reader import WIREGUARD, Reader
 from tests.shells import Shells, labels
@@ -397,6 +397,21 @@ def _shape(line: str) -> str:
 @pytest.mark.netns
 def test_an_ordinary_user(reader: Reader) -> None:
     reader.follow("ordinary-user")
+
+
+@pytest.mark.netns
+def test_one_program_in_the_tunnel(reader: Reader) -> None:
+    server, run = steps(blocks("one-program")[0])
+    reader.take(server)
+    key = reader.home / ".config/vpntun/vpntun.key"
+    key.parent.mkdir(parents=True)
+    shutil.copy(reader.roots["remote"] / "etc/vpntun/vpntun.key", key)
+    for path in (key.parents[1], key.parent, key):
+        os.chown(path, NOBODY, NOBODY)
+    said = reader.run(reader.lab.a, "local", reader.translated(run.command), "alice")
+    assert "3 packets transmitted, 3 received, 0% packet loss" in said
+    assert run.output[1].startswith("3 packets transmitted, 3 received, 0% packet loss")
+    assert not reader.lab.a.has_device("run0")
 
 
 @pytest.mark.netns
