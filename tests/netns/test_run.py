@@ -8,9 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.netns.lab import NOBODY, PORT, Daemon, Lab, far, start_server, until
+from tests.netns.lab import NOBODY, Daemon, Lab, far, start_server, until
 from tests.netns.users import User
 
 RUN = (sys.executable, "-m", "vpntun", "run")

@@ -76,6 +76,8 @@ class Tunnel:
     by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
     `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `forwards`: each listens
     at a place of its own. `services`: what this end offers its peers by name, and the keys of services that it uses.
+    `in_namespace`: the device is in a network namespace of its own, so its networks do not lead the tunnel's own
+    packets astray.
     """
 
     interface: str
@@ -102,6 +104,7 @@ class Tunnel:
     gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
     forwards: tuple[Forward, ...] = ()
     services: ServiceSettings = field(default_factory=ServiceSettings)
+    in_namespace: bool = False
 
     def __post_init__(self) -> None:
         self._check_device()
@@ -138,6 +141,8 @@ class Tunnel:
 
     def covering(self, endpoint: IpAddress) -> Network | None:
         """Return a route, or an address's network, that would lead packets to `endpoint` into the tunnel itself."""
+        if self.in_namespace:
+            return None
         networks = (*self.routes, *(address.network for address in self.addresses))
         return next((each for each in networks if each.version == endpoint.version and endpoint in each), None)
 
@@ -217,6 +222,7 @@ def to_one_peer(
     mac: bytes | None = None,
     bridge: str | None = None,
     gateways: Mapping[Network, IpAddress] = MappingProxyType({}),
+    in_namespace: bool = False,
 ) -> Tunnel:
     """Make a tunnel with one peer: call `host`, or wait for the peer if `host` is None. Raises ConfigurationError."""
     peer = PeerSettings(
@@ -245,6 +251,7 @@ def to_one_peer(
         mac=mac,
         bridge=bridge,
         gateways=gateways,
+        in_namespace=in_namespace,
     )
 
 

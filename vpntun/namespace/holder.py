@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
+from logging import WARNING
 from typing import Any
 
 from vpntun import errors
@@ -22,7 +23,7 @@ from vpntun.namespace.holding import hold
 from vpntun.namespace.messages import Channel, Message
 from vpntun.namespace.refusal import explain
 from vpntun.runtime.clock import boottime
-from vpntun.runtime.log import log
+from vpntun.runtime.log import NOTICE, log
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Found, OnFound
 
@@ -157,7 +158,7 @@ class Holder:
 
     def _log(self, message: Message) -> None:
         for level, text in message.get("log", ()):
-            log.log(level, "%s", text)
+            log.log(WARNING if level == NOTICE else level, "%s", text)  # what the program has to do without
 
     def _end(self) -> None:
         self._has_ended = True

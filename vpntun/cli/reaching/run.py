@@ -37,7 +37,8 @@ OF_A_PEER = {
     "dscp",
 }
 """Options that have no place beside a file."""
-FOR_A_TUNNEL_OF_ITS_OWN = {"pair": False, "tap": False, "mac": None, "bridge": None}
+OF_OTHER_TUNNELS = {"pair": False, "tap": False, "mac": None, "bridge": None}
+"""Options of the command `vpntun` itself that have no place here."""
 
 
 class CommandAfterDashes(click.Command):
@@ -110,10 +111,10 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
     surroundings = Run.fork(command, wait=options["wait"], netns=options["netns"])
     if file is None:
         read: Callable[[], Tunnel] = partial(
-            tunnel_of, **{**FOR_A_TUNNEL_OF_ITS_OWN, **options, "interface": interface}
+            tunnel_of, **{**OF_OTHER_TUNNELS, **options, "interface": interface, "in_namespace": True}
         )
     else:
-        read = partial(read_file, file, interface)
+        read = partial(read_file, file, interface, in_namespace=True)
 
     def read_all() -> Tunnel:
         tunnel = for_namespace(read())
