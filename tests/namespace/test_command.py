@@ -12,6 +12,7 @@ import pytest
 
 from tests.machine import HandLoop
 from vpntun.errors import CommandNotFound, CommandNotRun
+from vpntun.namespace import command
 from vpntun.namespace.command import Command
 from vpntun.namespace.holder import Holder
 from vpntun.namespace.messages import Channel
@@ -101,18 +102,21 @@ def test_a_program_that_is_not_there_or_cannot_be_executed_is_an_error(
 
 
 def test_a_command_that_was_never_started_ends_with_its_parent(loop: HandLoop, holder: Holder, tmp_path: Path) -> None:
-    command = Command.fork(["touch", str(tmp_path / "made")], holder)
-    command.close()
-    os.waitpid(command.process, 0)
+    forked = Command.fork(["touch", str(tmp_path / "made")], holder)
+    forked.close()
+    os.waitpid(forked.process, 0)
     assert not (tmp_path / "made").exists()
 
 
-def test_a_command_that_does_not_end_at_sigterm_is_killed(loop: HandLoop, holder: Holder, tmp_path: Path) -> None:
+def test_a_command_that_does_not_end_at_sigterm_is_killed(
+    loop: HandLoop, holder: Holder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "SECONDS_TO_END", 0.1)
     script = "import signal, time; signal.signal(15, 1); open('ready', 'x'); time.sleep(100)"
     running = Running(loop, holder, sys.executable, "-c", script)
     running.start()
     loop.until((tmp_path / "ready").exists)
-    loop.clock.ticks = 0.5
+    loop.clock.ticks = 0.01
     running.command.end(loop)
     assert running.command.status == 128 + signal.SIGKILL
     running.command.close()

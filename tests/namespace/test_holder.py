@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.machine import HandLoop, logged
-from vpntun.errors import DeviceError, VpntunError
+from vpntun.errors import DeviceError
 from vpntun.namespace import holder as module
 from vpntun.namespace.holder import Holder
 from vpntun.namespace.messages import Channel
@@ -112,13 +112,3 @@ def test_the_end_of_the_child_is_told_once_and_ends_what_was_asked(loop: HandLoo
         holder.ask("anything")
     holder.look_up("db.internal", 53, lambda found, error: errors.append(error))
     loop.until(lambda: len(errors) == 2)
-
-
-def test_a_child_that_ends_before_it_has_made_anything_is_an_error() -> None:
-    ours, its = Channel.pair()
-    its.close()
-    holder = Holder(ours, 0)
-    holder.folder = os.open("/", os.O_PATH)
-    with pytest.raises(VpntunError, match="has ended"):
-        holder._await(0, 10.0)
-    holder.close()

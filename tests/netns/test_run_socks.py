@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import blocks, steps
 from tests.netns.lab import PORT, Lab, far, start_server, until
 from tests.netns.users import User
 
@@ -20,7 +21,7 @@ DNS = {server}, office.internal
 [Peer]
 Endpoint = {endpoint}
 """
-PROXY = 1080
+PAGE, PROXY = "<h1>Welcome to the office</h1>\n", 1080
 
 
 def test_a_browser_reaches_hosts_and_names_of_the_far_side_by_a_proxy(lab: Lab) -> None:
@@ -30,7 +31,7 @@ def test_a_browser_reaches_hosts_and_names_of_the_far_side_by_a_proxy(lab: Lab) 
     there, there6 = far(lab), far(lab, 6)
     page = lab.folder / "page"
     page.mkdir()
-    (page / "index.html").write_text("the page of the office\n")
+    (page / "index.html").write_text(PAGE)
     web: list[str | Path] = [sys.executable, "-m", "http.server", "80", "--directory", page, "--bind"]
     for address in (there, there6):
         lab.b.popen(*web, address)
@@ -41,8 +42,11 @@ def test_a_browser_reaches_hosts_and_names_of_the_far_side_by_a_proxy(lab: Lab) 
 
     user = User(lab.a)
     text = FILE.format(key=user.own(lab.key), server=there, endpoint=f"{lab.b.four}:{PORT}")
-    run = user.vpntun("run", user.write("office.conf", text), "--socks5", f"127.0.0.1:{PROXY}")
+    user.write(".config/vpntun/provider.conf", text)
+    starting, asking = steps(blocks("browser-by-socks5")[0])
+    run = user.popen(sys.executable, "-m", *starting.command.split())
     assert until(lambda: lab.a.listens(PROXY), 60), run
+    assert user.run(*asking.command.split()).stdout.splitlines() == asking.output
 
     def curl(url: str) -> tuple[int, str]:
         command = ("curl", "--silent", "--show-error", "--max-time", "60", "--socks5-hostname", f"127.0.0.1:{PROXY}")
@@ -50,7 +54,7 @@ def test_a_browser_reaches_hosts_and_names_of_the_far_side_by_a_proxy(lab: Lab) 
         return done.returncode, done.stdout + done.stderr
 
     for url in ("http://www.office.internal/", "http://www/", f"http://{there}/", f"http://[{there6}]/"):
-        assert curl(url) == (0, "the page of the office\n"), run
+        assert curl(url) == (0, PAGE), run
     for url, code in ((f"http://{there}:81/", 5), ("http://nobody.office.internal/", 4)):
         status, said = curl(url)
         assert (status, f"({code})" in said) == (97, True), said
@@ -58,9 +62,9 @@ def test_a_browser_reaches_hosts_and_names_of_the_far_side_by_a_proxy(lab: Lab) 
         asked = user.run(sys.executable, "-m", "tests.netns.associate", str(PROXY), server, "53", "www.office.internal")
         assert asked.stdout == f"www.office.internal. 60 IN A {there} from {there}\n"
 
-    status, shown = user.ask("show", "office")
-    assert f"  socks5: 127.0.0.1:{PROXY}, 0 of 8 connections open, 2 failed, " in shown, shown
-    assert not lab.a.has_device("office")
+    status, shown = user.ask("show", "provider")
+    assert f"  socks5: 127.0.0.1:{PROXY}, 0 of 9 connections open, 2 failed, " in shown, shown
+    assert not lab.a.has_device("provider")
     assert run.stop(30) == 0
     assert not lab.a.listens(PROXY)
     assert run.log == ""

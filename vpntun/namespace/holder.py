@@ -10,6 +10,7 @@ import errno
 import itertools
 import os
 import select
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -64,8 +65,13 @@ class Holder:
         holder = cls(ours, process)
         try:
             made, descriptors = holder._await(0, SECONDS_TO_START)
-        except OSError as error:
-            raise explain(error, str(error.filename or "no namespace can be made")) from None
+        except (OSError, VpntunError) as error:
+            ours.close()
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            if isinstance(error, OSError):
+                raise explain(error, str(error.filename or "no namespace can be made")) from None
+            raise
         holder.namespaces = dict(zip(made["kinds"], descriptors, strict=False))
         holder.folder = descriptors[-1]
         return holder
