@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from vpntun.cli.run_options import FILE, METRICS, SECONDS
 from vpntun.config.file import read_file
 from vpntun.config.finding import find_file, interface_of
 from vpntun.config.tunnel import Tunnel
+from vpntun.config.values import dns
 from vpntun.process.service import RunOptions
 from vpntun.runtime.folders import absolute
 from vpntun.runtime.log import open_log
@@ -62,6 +64,7 @@ class CommandAfterDashes(click.Command):
 @add_peer_options
 @click.option("--route", "routes", multiple=True, metavar="CIDR", help="Network to route (default: all).")
 @click.option("--mtu", type=int, metavar="N", help="MTU of the device.")
+@click.option("--dns", multiple=True, metavar="ADDR|DOMAIN", help="Name server or search domain, in place of DNS.")
 @click.option("--netns", metavar="NAME", help="Use this network namespace of 'ip netns', as root.")
 @click.option("--wait", type=SECONDS, metavar="SECONDS", help="End with status 9 if there is no link in time.")
 @click.option("--metrics", type=METRICS, metavar="unix:PATH|ADDR:PORT", help="Serve metrics for Prometheus.")
@@ -103,6 +106,8 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
         )
     else:
         read = partial(read_file, file, interface, in_namespace=True)
+    if options["dns"]:
+        read = partial(_with_dns, read, tuple(dns(" ".join(options["dns"]))))
     run_options = RunOptions(background=surroundings, file=file, uapi=False, metrics=options["metrics"])
     run_tunnel(
         for_namespace(read()),
@@ -114,6 +119,10 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
     if surroundings.ended_by is not None:
         _die_of(surroundings.ended_by)
     sys.exit(surroundings.status)
+
+
+def _with_dns(read: Callable[[], Tunnel], servers: tuple[str, ...]) -> Tunnel:
+    return replace(read(), dns=servers)
 
 
 def _file_of(context: click.Context, names: tuple[str, ...], host: str | None) -> Path | None:
