@@ -3,14 +3,14 @@
     wg(8)'s      [Interface] PrivateKey, ListenPort, FwMark
                  [Peer]      PublicKey, PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive
     wg-quick's   [Interface] Address, DNS, MTU, Table, PreUp, PostUp, PreDown, PostDown, SaveConfig
-    vpntun's     [Interface] Device, MAC, Bridge, Transport, Relay, DSCP, User, Metrics, Forward, and SharedKey with
-                             Role instead of the key pairs
+    vpntun's     [Interface] Device, MAC, Bridge, Transport, Relay, DSCP, User, Metrics, Forward, Service, ServiceKey,
+                             AllowFrom, and SharedKey with Role instead of the key pairs
                  [Peer]      AllowedMACs, Transport, Name
 
 1. The file is read, up to LARGEST bytes. A notice warns if everybody can access it.
 2. lines.py splits it into sections, and values.py parses their values; each error names the file and the line.
 3. Several [Interface] sections count as one. If a key is repeated, its last value counts, except that addresses, name
-   servers, allowed IPs, hooks and forwards add up.
+   servers, allowed IPs, hooks, forwards and services add up.
 4. A second [Peer] with the same public key changes the first, as in wg(8): the values it gives replace the first one's,
    and the first one's allowed IPs are dropped in any case. A [Peer] with this machine's own public key is ignored, as
    by the kernel, so that all machines can share one list of peers.
@@ -36,6 +36,7 @@ from vpntun.config.forwards import parse_forward
 from vpntun.config.keys import Role, derived_keys
 from vpntun.config.lines import Known, Section, parse
 from vpntun.config.peer import NO_PSK, PeerSettings
+from vpntun.config.services import read_services
 from vpntun.config.tunnel import CLIENT_KEEPALIVE, DEFAULT_PORT, EVERYTHING, HookLines, Routing, Tunnel
 from vpntun.crypto.keys import KeyPair, agree, generate_private
 from vpntun.errors import BadPacket, ConfigurationError, PrivilegeError
@@ -51,7 +52,8 @@ KNOWN: Known = {
         *("PrivateKey", "ListenPort", "FwMark"),
         *("Address", "DNS", "MTU", "Table", "PreUp", "PostUp", "PreDown", "PostDown", "SaveConfig"),
         *("Device", "MAC", "Bridge"),
-        *("Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role", "Forward"),
+        *("Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role"),
+        *("Forward", "Service", "ServiceKey", "AllowFrom"),
     ),
     "Peer": (
         *("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive"),
@@ -130,6 +132,7 @@ def _tunnel(own: Section, peers: list[Section], interface: str, *, leaves_key_to
         copies_dscp=own.last("DSCP", values.one_of("inherit", "none")) == "inherit",
         user=own.last("User", str) or None,
         metrics=own.last("Metrics", _unless_empty(values.metrics)),
+        services=read_services(own),
     )
 
 

@@ -16,19 +16,28 @@ from vpntun.config.ethernet import check_device
 from vpntun.config.forwards import Forward, spelled
 from vpntun.config.keys import Keys
 from vpntun.config.peer import PeerSettings
+from vpntun.config.services import ServiceSettings
 from vpntun.crypto.keys import KeyPair
 from vpntun.errors import ConfigurationError
 from vpntun.runtime.log import notice
-from vpntun.types import DeviceKind, Interface, IpAddress, Network, Place, Transport, carriers_of
+from vpntun.types import (
+    LARGEST_MTU,
+    SMALLEST_MTU,
+    DeviceKind,
+    Interface,
+    IpAddress,
+    Network,
+    Place,
+    Transport,
+    carriers_of,
+)
 
 DEFAULT_PORT = 55555
 CLIENT_KEEPALIVE = 25.0
 DEFAULT_MTU = 1400
 DEFAULT_MTU_TO_WIREGUARD = 1420
 DEFAULT_MTU_OF_TAP = 1500
-SMALLEST_MTU = 576
 SMALLEST_MTU_FOR_IPV6 = 1280
-LARGEST_MTU = 65475  # what a UDP datagram of 65,507 bytes can carry
 LARGEST_MTU_OF_TAP = 64000  # a frame, its record and the headers of a burst then fit in one send of 65,507 bytes
 EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
@@ -64,7 +73,8 @@ class Tunnel:
     inside. `user`: user that the process becomes after the set-up. `identity`: None if the file leaves the private key
     to PostUp. `is_set_by_wg`: all settings come by wg(8), from wg-quick say, and the tunnel ends when somebody removes
     its device or its socket for wg(8). `metrics`: where Prometheus' metrics are served, by the path of a unix socket or
-    by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
+    by address and port; None: nowhere. `services`: what this end offers its peers by name, and the keys of
+    services that it uses. `mac`: MAC address of a TAP device; None: derived from the private key.
     `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `forwards`: each listens
     at a place of its own. `in_namespace`: the device is in a network namespace of its own, so its networks do not lead
     the tunnel's own packets astray.
@@ -93,6 +103,7 @@ class Tunnel:
     bridge: str | None = None
     gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
     forwards: tuple[Forward, ...] = ()
+    services: ServiceSettings = field(default_factory=ServiceSettings)
     in_namespace: bool = False
 
     def __post_init__(self) -> None:
