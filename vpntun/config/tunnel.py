@@ -76,8 +76,8 @@ class Tunnel:
     by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
     `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `forwards`: each listens
     at a place of its own. `services`: what this end offers its peers by name, and the keys of services that it uses.
-    `in_namespace`: the device is in a network namespace of its own, so its networks do not lead the tunnel's own packets
-    astray.
+    `in_namespace`: the device is in a network namespace of its own, so its networks do not lead the tunnel's own
+    packets astray.
     """
 
     interface: str
@@ -103,8 +103,8 @@ class Tunnel:
     bridge: str | None = None
     gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
     forwards: tuple[Forward, ...] = ()
-    in_namespace: bool = False
     services: ServiceSettings = field(default_factory=ServiceSettings)
+    in_namespace: bool = False
 
     def __post_init__(self) -> None:
         self._check_device()
