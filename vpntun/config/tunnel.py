@@ -76,8 +76,8 @@ class Tunnel:
     by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
     `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `forwards`: each listens
     at a place of its own. `services`: what this end offers its peers by name, and the keys of services that it uses.
-    `in_namespace`: the device is in a network namespace of its own, so its networks do not lead the tunnel's own packets
-    astray.
+    `in_namespace`: the device is in a network namespace of its own, so its networks do not lead the tunnel's own
+    packets astray.
     """
 
     interface: str
