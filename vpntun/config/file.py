@@ -62,8 +62,8 @@ KNOWN: Known = {
 }
 
 
-def read_file(path: Path, interface: str) -> Tunnel:
-    """Read a file's tunnel, with its addresses, routes, name servers and hooks.
+def read_file(path: Path, interface: str, *, in_namespace: bool = False) -> Tunnel:
+    """Read a file's tunnel, with its addresses, routes, name servers and hooks. `in_namespace`: as Tunnel has it.
 
     Raises ConfigurationError, PrivilegeError, or KeyFileError about a shared key's file.
     """
@@ -82,6 +82,7 @@ def read_file(path: Path, interface: str) -> Tunnel:
         "mtu": own.last("MTU", _unless_empty(values.mtu)),
         "routing": replace(tunnel.routing, table=routes),
         "dns": _flat(own.every("DNS", values.dns)),
+        "in_namespace": in_namespace,
         "hooks": HookLines(*(_hooks(own, key, interface) for key in ("PreUp", "PostUp", "PreDown", "PostDown"))),
     }
     try:

@@ -73,10 +73,11 @@ class Tunnel:
     inside. `user`: user that the process becomes after the set-up. `identity`: None if the file leaves the private key
     to PostUp. `is_set_by_wg`: all settings come by wg(8), from wg-quick say, and the tunnel ends when somebody removes
     its device or its socket for wg(8). `metrics`: where Prometheus' metrics are served, by the path of a unix socket or
-    by address and port; None: nowhere. `services`: what this end offers its peers by name, and the keys of
-    services that it uses. `mac`: MAC address of a TAP device; None: derived from the private key.
+    by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
     `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `forwards`: each listens
-    at a place of its own.
+    at a place of its own. `services`: what this end offers its peers by name, and the keys of services that it uses.
+    `in_namespace`: the device is in a network namespace of its own, so its networks do not lead the tunnel's own
+    packets astray.
     """
 
     interface: str
@@ -102,6 +103,7 @@ class Tunnel:
     bridge: str | None = None
     gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
     forwards: tuple[Forward, ...] = ()
+    in_namespace: bool = False
     services: ServiceSettings = field(default_factory=ServiceSettings)
 
     def __post_init__(self) -> None:
@@ -139,6 +141,8 @@ class Tunnel:
 
     def covering(self, endpoint: IpAddress) -> Network | None:
         """Return a route, or an address's network, that would lead packets to `endpoint` into the tunnel itself."""
+        if self.in_namespace:
+            return None
         networks = (*self.routes, *(address.network for address in self.addresses))
         return next((each for each in networks if each.version == endpoint.version and endpoint in each), None)
 
@@ -218,6 +222,7 @@ def to_one_peer(
     mac: bytes | None = None,
     bridge: str | None = None,
     gateways: Mapping[Network, IpAddress] = MappingProxyType({}),
+    in_namespace: bool = False,
 ) -> Tunnel:
     """Make a tunnel with one peer: call `host`, or wait for the peer if `host` is None. Raises ConfigurationError."""
     peer = PeerSettings(
@@ -246,6 +251,7 @@ def to_one_peer(
         mac=mac,
         bridge=bridge,
         gateways=gateways,
+        in_namespace=in_namespace,
     )
 
 
