@@ -305,7 +305,15 @@ def test_doctor_tries_the_other_carrier(reader: Reader) -> None:
     assert said == [line.replace("10.0.0.2", reader.lab.b.four) for line in last.output]
 
 
-SERVER_WITH_A_NAMED_PEER = "[Interface]\nSharedKey = /etc/vpntun/vpntun.key\nRole = server\n\n[Peer]\nName = laptop\n"
+SERVER_WITH_A_NAMED_PEER = """
+[Interface]
+SharedKey = /etc/vpntun/vpntun.key
+Role = server
+DnsServer = yes
+
+[Peer]
+Name = laptop
+"""
 
 
 @pytest.mark.netns

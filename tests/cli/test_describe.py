@@ -76,6 +76,13 @@ def test_an_unknown_value_has_no_line() -> None:
     ]
 
 
+def test_show_says_what_the_name_server_does() -> None:
+    counts = {"asked": 1234, "answered": 1000, "forwarded": 200, "limited": 34, "failed": 2}
+    names = {"domain": "office.internal", "names": 12, **counts}
+    said = "12 names, office.internal; questions: 1,234 asked, 1,000 answered, 200 forwarded, 34 limited, 2 failed"
+    assert f"  names: {said}" in describe({**STATUS, "names": names})
+
+
 MACS: list[dict[str, Any]] = [{"address": f"02:00:00:00:00:{number:02x}", "seconds": number} for number in range(32)]
 ON_TAP = {"device": "tap", "mac": "52:54:00:00:00:01", "bridge": "br0", "in_bridge": "br0"}
 

@@ -4,7 +4,7 @@
                  [Peer]      PublicKey, PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive
     wg-quick's   [Interface] Address, DNS, MTU, Table, PreUp, PostUp, PreDown, PostDown, SaveConfig
     vpntun's     [Interface] Device, MAC, Bridge, Transport, Relay, DSCP, User, Metrics, and SharedKey with Role instead
-                             of the key pairs
+                             of the key pairs; DnsServer, DnsDomain, DnsRecord, DnsForward
                  [Peer]      AllowedMACs, Transport, Name
 
 1. The file is read, up to LARGEST bytes. A notice warns if everybody can access it.
@@ -26,6 +26,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -34,6 +35,7 @@ from vpntun.config import values
 from vpntun.config.ethernet import check_sections
 from vpntun.config.keys import Role, derived_keys
 from vpntun.config.lines import Known, Section, parse
+from vpntun.config.names import NameSettings, default_domain, parse_domain, parse_forward_of_names, parse_record
 from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.tunnel import CLIENT_KEEPALIVE, DEFAULT_PORT, EVERYTHING, HookLines, Routing, Tunnel
 from vpntun.crypto.keys import KeyPair, agree, generate_private
@@ -51,6 +53,7 @@ KNOWN: Known = {
         *("Address", "DNS", "MTU", "Table", "PreUp", "PostUp", "PreDown", "PostDown", "SaveConfig"),
         *("Device", "MAC", "Bridge"),
         *("Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role"),
+        *("DnsServer", "DnsDomain", "DnsRecord", "DnsForward"),
     ),
     "Peer": (
         *("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive"),
@@ -78,6 +81,7 @@ def read_file(path: Path, interface: str) -> Tunnel:
         "mtu": own.last("MTU", _unless_empty(values.mtu)),
         "routing": replace(tunnel.routing, table=routes),
         "dns": _flat(own.every("DNS", values.dns)),
+        "names": _names(own, interface),
         "hooks": HookLines(*(_hooks(own, key, interface) for key in ("PreUp", "PostUp", "PreDown", "PostDown"))),
     }
     try:
@@ -201,6 +205,18 @@ def _peer(section: Section, transport: Transport, **known: Any) -> PeerSettings:
         allowed_macs=_flat(section.every("AllowedMACs", values.macs)),
         **known,
     )
+
+
+def _names(own: Section, interface: str) -> NameSettings | None:
+    """Return the settings of the name server; None without one. They are checked even if it is switched off."""
+    serves = own.last("DnsServer", values.one_of("yes", "no"))
+    domain = own.last("DnsDomain", parse_domain) or default_domain(interface)
+    records = own.every("DnsRecord", partial(parse_record, domain=domain))
+    settings = NameSettings(domain, tuple(records), tuple(own.every("DnsForward", parse_forward_of_names)))
+    for key in ("DnsDomain", "DnsRecord", "DnsForward"):
+        if serves is None and key in own:
+            raise own.error(f"{key} is for the tunnel's own name server: add DnsServer = yes", key)
+    return settings if serves == "yes" else None
 
 
 def _by_key(peers: list[Section], identity: KeyPair | None) -> dict[bytes, Section]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from vpntun.crypto.keys import KEY_SIZE
-from vpntun.types import Network, Place, Transport
+from vpntun.types import IpAddress, Network, Place, Transport
 
 NO_PSK = bytes(KEY_SIZE)
 
@@ -38,6 +38,11 @@ class PeerSettings:
     def allowed_as_text(self) -> list[str]:
         """Text of each allowed IP, for the status. Cached: many take long to write, and the status is polled."""
         return [_written(network) for network in self.allowed]
+
+    @cached_property
+    def single_addresses(self) -> tuple[IpAddress, ...]:
+        """The allowed IPs that are one address each, and so the peer's own. Cached, as there may be very many."""
+        return tuple(each.network_address for each in self.allowed if each.prefixlen == each.max_prefixlen)
 
 
 def _written(network: Network) -> str:

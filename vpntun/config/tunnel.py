@@ -14,6 +14,7 @@ from typing import Literal
 
 from vpntun.config.ethernet import check_device
 from vpntun.config.keys import Keys
+from vpntun.config.names import NameSettings
 from vpntun.config.peer import PeerSettings
 from vpntun.crypto.keys import KeyPair
 from vpntun.errors import ConfigurationError
@@ -64,7 +65,8 @@ class Tunnel:
     to PostUp. `is_set_by_wg`: all settings come by wg(8), from wg-quick say, and the tunnel ends when somebody removes
     its device or its socket for wg(8). `metrics`: where Prometheus' metrics are served, by the path of a unix socket or
     by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
-    `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device.
+    `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `names`: what the name server
+    on the device's addresses serves; None: there is none.
     """
 
     interface: str
@@ -89,6 +91,7 @@ class Tunnel:
     mac: bytes | None = None
     bridge: str | None = None
     gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
+    names: NameSettings | None = None
 
     def __post_init__(self) -> None:
         self._check_device()
@@ -97,6 +100,11 @@ class Tunnel:
                 raise ConfigurationError(f"{port} is not a port: ports are 1 to 65535")
         if self.mtu is not None:
             check_mtu(self.mtu, self.addresses, self.device)
+        if self.names is not None and self.bridge is not None:
+            raise ConfigurationError(
+                "DnsServer needs addresses of the tunnel's own device, which has none in a bridge: run a name server "
+                "on the bridge instead"
+            )
         for peer in self.peers:
             if self.identity is not None and peer.public == self.identity.public:
                 raise ConfigurationError("a peer has this end's own public key: give the other machine's")

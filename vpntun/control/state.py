@@ -26,6 +26,7 @@ from vpntun.datapath.switching.learnt import MacsOfPorts, macs_of_ports
 from vpntun.datapath.switching.switch import Switch
 from vpntun.errors import DeviceError, VpntunError
 from vpntun.link.link import Link
+from vpntun.names.service import NameService
 from vpntun.netconf.ethernet_kinds import bridge_with
 from vpntun.netconf.netlink import Netlink
 from vpntun.process.start import Start
@@ -54,6 +55,7 @@ class TunnelState:
     mirror       where packets are captured; None before there is an engine
     switch       the switch of a TAP device; None on a TUN device, and before there is an engine
     speed_tests  the speed tests of the links; None before the engine is made
+    names        the name server; None before the device has its addresses
     is_running   whether the tunnel has been set up and its loop runs
     """
 
@@ -69,6 +71,7 @@ class TunnelState:
         self.mirror: Mirror | None = None
         self.switch: Switch | None = None
         self.speed_tests: SpeedTests | None = None
+        self.names: NameService | None = None
         self.is_running = False
         self._loop = loop
         self._drops = drops
@@ -115,6 +118,7 @@ class TunnelState:
             mac=self._mac(),
             in_bridge=self._in_bridge(),
             macs=self._macs(),
+            names=self.names.status() if self.names is not None else None,
         )
 
     def lines_for_wg(self) -> Iterator[str]:
