@@ -55,6 +55,7 @@ ROOMS_WITH_SOCKETS = {
     "control",
     "datapath",
     "names",
+    "forwards",
     "netconf",
     "pairing",
     "process",

@@ -23,6 +23,20 @@ ELSEWHERE = {
     "datapath/sending/distributor.py": "datapath/routing/test_relay.py",  # needs somebody to forward
     "link/client_link.py": "datapath/test_two_ends.py",  # needs somebody to call
     "link/sending_link.py": "link/test_link.py",  # a link's two halves work together
+    "cli/reaching/run.py": "netns/test_run.py",  # needs a peer, and a machine's network beside the namespace's
+    "namespace/command.py": "netns/test_run.py",
+    "namespace/device.py": "netns/test_run.py",
+    "namespace/holder.py": "netns/test_run.py",
+    "namespace/holding.py": "netns/test_run.py",
+    "namespace/kernel.py": "netns/test_run.py",
+    "namespace/messages.py": "netns/test_run.py",
+    "namespace/network.py": "netns/test_run.py",
+    "namespace/side.py": "netns/test_run.py",
+    "namespace/signals.py": "netns/test_run.py",
+    "namespace/surroundings.py": "netns/test_run.py",
+    "process/machine.py": "netns/test_two_commands.py",  # what the daemon is surrounded by
+    "namespace/file_watch.py": "namespace/test_files.py",  # needs mounts that are lost
+    "namespace/mounts.py": "namespace/test_files.py",  # what is mounted shows what it does
     "watch/cells.py": "watch/test_drawing.py",  # seen in a whole picture alone
     "watch/details.py": "watch/test_drawing.py",
     "watch/table.py": "watch/test_drawing.py",
@@ -35,6 +49,7 @@ NO_BEHAVIOUR = {
     "core/events.py",  # events are facts, compared by equality
     "serving/exchange.py",  # protocols
     "forwards/side.py",  # a protocol
+    "process/surroundings.py",  # protocols
     "types.py",  # names of types
 }
 

@@ -8,7 +8,7 @@ The steps, in order, once the configuration has been read:
     4. run PreUp
     5. create or open the device
     6. open the carriers' sockets, with the mark of a full tunnel
-    7. set the device's addresses and MTU, and open the metrics' socket, which may be on one of these addresses
+    7. set the device's addresses and MTU, and open the sockets of metrics and forwards, which may be on these addresses
     8. bind the socket for wg(8), unless --no-uapi leaves it out
     9. give the peers' names a few seconds to be found, if the tunnel may prevent that later
     10. set name servers and routes, except those that wait for a name (netconf/host.py)
@@ -41,37 +41,43 @@ from vpntun.control.running_tunnel import RunningTunnel
 from vpntun.control.state import TunnelState
 from vpntun.datapath.engine import Engine
 from vpntun.errors import ConfigurationError, DeviceError, VpntunError
+from vpntun.forwards.forwards import Forwards
+from vpntun.forwards.side import Side
+from vpntun.forwards.ways import ways_of_machine, ways_of_run
 from vpntun.link.link import Link
-from vpntun.netconf.cleanup import clean_up
 from vpntun.netconf.following.outer_routes import OuterRoutes
 from vpntun.netconf.following.watch import EVERYTHING, Changed, NetworkWatch
-from vpntun.netconf.host import HostNetwork
-from vpntun.netconf.journal import Journal
-from vpntun.netconf.localnets import OwnAddresses
-from vpntun.netconf.upkeep import Upkeep
 from vpntun.process.announcement import announce
 from vpntun.process.awaited_names import AwaitedNames
+from vpntun.process.machine import Machine
 from vpntun.process.service import RunOptions, Service
 from vpntun.process.shell import ShellLines
 from vpntun.process.start import Start
+from vpntun.process.surroundings import Surroundings
 from vpntun.runtime.internal_errors import InternalErrors
 from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
 from vpntun.speed.speed_tests import SpeedTests
-from vpntun.tun.device import KernelDevice
 from vpntun.tun.queries import interface_exists
 from vpntun.wire.inside.request import DOCTOR, SPEED
 
 
-def run(tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None = None) -> None:
+def run(
+    tunnel: Tunnel,
+    run_options: RunOptions,
+    reread: Callable[[], Tunnel] | None = None,
+    surroundings: Surroundings | None = None,
+    inside: Side | None = None,
+) -> None:
     """Keep the tunnel up until a signal or `vpntun down` ends it. Raises VpntunError.
 
     `reread` reads the configuration again, for SIGHUP and reloads; None if the configuration did not come from a file.
+    `surroundings`: where the device is; None: this machine's network. `inside`: makes sockets there; None: as here.
     """
     allow_many_descriptors()
     with ExitStack() as stack:
-        daemon = _Daemon(tunnel, run_options, reread, stack)
+        daemon = _Daemon(tunnel, run_options, reread, surroundings or Machine(), inside, stack)
         if daemon.set_up():
             daemon.run()
 
@@ -80,18 +86,26 @@ class _Daemon:
     """One run of one tunnel, and the observer of its engine's links. `stack` undoes the set-up."""
 
     def __init__(
-        self, tunnel: Tunnel, run_options: RunOptions, reread: Callable[[], Tunnel] | None, stack: ExitStack
+        self,
+        tunnel: Tunnel,
+        run_options: RunOptions,
+        reread: Callable[[], Tunnel] | None,
+        surroundings: Surroundings,
+        inside: Side | None,
+        stack: ExitStack,
     ) -> None:
         self._has_uapi = run_options.uapi
         self._metrics = run_options.metrics
         self._reread = reread
+        self._surroundings = surroundings
+        self._inside = inside
         self._stack = stack
         self._failed: Exception | None = None
         self._drops: Counter[str] = Counter()
         self._loop = Loop(internal_errors=InternalErrors(self._drops))
         stack.callback(self._loop.close)
         handles_sighup = reread is not None or log_is_a_file() or run_options.background is not None
-        stack.enter_context(self._loop.ending_on_signals(self._handle_sighup if handles_sighup else None))
+        stack.enter_context(surroundings.signals(self._loop, self._handle_sighup if handles_sighup else None))
         self._service = Service(run_options, tunnel.user, self._loop, stack)
         self._service.check(tunnel)
         self._start = Start(tunnel.hooks, self._service, self._loop, self._start_ended)
@@ -105,48 +119,59 @@ class _Daemon:
         tunnel = state.tunnel
         self._other_ends = OtherEnds(state)
         open_control(state, self._loop, self._reload, self._other_ends, stack)
-        clean_up(tunnel.interface)
-        self._journal = Journal(tunnel.interface)
+        self._surroundings.clean_up(tunnel.interface)
         self._watch = NetworkWatch(self._loop)
         stack.callback(self._watch.close)
         stack.callback(ShellLines("PostDown", tunnel.hooks.post_down).run)
         if not self._start.run_pre_up():
             return False
-        self._device = state.device = KernelDevice(tunnel.interface, tunnel.device)
-        stack.callback(self._device.close)
-        self._host = HostNetwork(tunnel, self._device, self._journal, stack, self._set_mark, self._loop)
-        state.mark = self._host.mark
-        self._carriers = state.carriers = open_carriers(tunnel, self._host.mark, self._loop, stack)
-        state.addresses = self._host.set_up_device()
+        self._network = self._surroundings.open(tunnel, self._loop, stack, self._set_mark)
+        self._device = state.device = self._network.device
+        state.mark = self._network.mark
+        self._carriers = state.carriers = open_carriers(tunnel, self._network.mark, self._loop, stack)
+        state.addresses = self._network.set_up_device()
         if (place := self._metrics or tunnel.metrics) is not None:
             open_metrics(place, state, self._loop, stack)
-        self._names = AwaitedNames(self._host, self._start, self._loop, self._proceed, self._fail)
+        self._names = AwaitedNames(self._network, self._start, self._loop, self._proceed, self._fail)
         lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(lookups.close)
+        self._open_forwards(lookups)
         self._engine = self._make_engine()
         state.mirror = self._engine.mirror
         state.switch = self._engine.switch
         state.speed_tests = SpeedTests(self._loop, self._engine.seal_buffer)
         self._engine.answers.add(DOCTOR, self._other_ends.answer)
         self._engine.answers.add(SPEED, state.speed_tests.answer)
-        self._running = RunningTunnel(state, self._engine, self._host, self._names, lookups)
+        self._running = RunningTunnel(state, self._engine, self._network, self._names, lookups)
         stack.callback(self._running.close)
         if self._has_uapi:
             open_uapi(state, self._loop, self._running.set, stack)
-        if self._host.may_lead_look_ups_inside:
+        if self._network.may_lead_look_ups_inside:
             self._start.find_names(lookups, tunnel.peers)
         self._names.apply(tunnel.peers, lookups.has_found)
-        self._host.wait()
-        self._keep_up()
+        self._network.wait()
+        self._network.keep_up(self._watch)
         self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, state.addresses)))
-        open_names(state, self._engine, self._outer_routes.leads_inside, self._loop, stack)
+        if self._inside is None:  # the device is on this machine
+            open_names(state, self._engine, self._outer_routes.leads_inside, self._loop, stack)
         self._engine.start()
-        self._watch.subscribe(Changed.RULES, self._host.rules_changed)  # first, since it decides about routes
         self._watch.subscribe(EVERYTHING, self._engine.network_changed)
         self._watch.subscribe(Changed.LINKS, self._engine.device_changed)
         if self._service.gives_up_privileges:
             self._give_up_privileges()
+        self._surroundings.begin(self._loop, stack)
         return True
+
+    def _open_forwards(self, lookups: Lookups) -> None:
+        """Listen for the forwards, while this process has its privileges. Raises VpntunError."""
+        state, device = self._state, self._device.name
+        if self._inside is None:
+            ways = ways_of_machine(device, lookups)
+        else:
+            ways = ways_of_run(device, lookups, self._inside, lambda: [str(each.ip) for each in state.addresses])
+        state.forwards = Forwards(self._loop, ways)
+        self._stack.callback(state.forwards.close)
+        state.forwards.reconcile(state.tunnel.forwards)
 
     def _set_mark(self, mark: int) -> None:
         """Give the tunnel's own packets another mark from now on. Raises PrivilegeError."""
@@ -158,11 +183,11 @@ class _Daemon:
 
     def _make_engine(self) -> Engine:
         tunnel = self._state.tunnel
-        self._outer_routes = OuterRoutes(tunnel.interface, self._host.mark)
+        self._outer_routes = OuterRoutes(self._network.device_here, self._network.mark)
         self._stack.callback(self._outer_routes.close)
         own_addresses = None
         if tunnel.relay:
-            own_addresses = OwnAddresses(self._device.name, self._watch.since_last_asked(Changed.ADDRESSES))
+            own_addresses = self._network.own_addresses(self._watch)
         return Engine(
             tunnel.identity,
             self._device,
@@ -175,28 +200,12 @@ class _Daemon:
             observer=self,
         )
 
-    def _keep_up(self) -> None:
-        """Keep routes, rules and the device's settings as they are from now on."""
-        self._upkeep = Upkeep(self._device.name, self._loop, self._host.parts)
-        self._stack.callback(self._upkeep.close)
-        self._watch.subscribe(EVERYTHING, self._upkeep.look)
-        self._upkeep.look()
-
     def _give_up_privileges(self) -> None:
-        """Run PostUp, which needs the privileges, and become the user.
-
-        CAP_NET_ADMIN is kept if changes have to be undone at the end, if routes follow the configuration, or if new
-        connections have to be marked.
-        """
+        """Run PostUp, which needs the privileges, and become the user. CAP_NET_ADMIN is kept if it is needed later."""
         self._start.run_post_up()
-        tunnel = self._state.tunnel
-        if tunnel.identity is not None or self._loop.running:
+        if self._state.tunnel.identity is not None or self._loop.running:
             self._running.links.hold_state()
-        follows = tunnel.routing.table != "off"
-        keeps = follows or bool(self._host.mark) or not self._journal.is_empty
-        if keeps:
-            self._journal.hold()
-        self._service.give_up_privileges(keep_net_admin=keeps)
+        self._service.give_up_privileges(keep_net_admin=self._network.hold())
 
     # Running
 
@@ -244,7 +253,7 @@ class _Daemon:
 
     def _proceed(self) -> None:
         """Run PostUp if nothing waits for a name; at once if PostUp has to give the key, since links look names up."""
-        self._upkeep.look_again()
+        self._network.look_again()
         self._start.proceed(self._names.peers if self._state.tunnel.identity is not None else ())
 
     def _start_ended(self, failed: Exception | None) -> None:

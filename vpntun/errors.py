@@ -20,6 +20,8 @@ status; `vpntun.cli` maps one to the other in one place.
     14      NoFreshHandshake    messages can be sent to a peer, but there is no session under 180 s old
     15      CarrierDown         no message can be sent to a peer
     16      PairingFailed       the two machines were not paired: a wrong code, too late, or nobody answered
+    126     CommandNotRun       the command of `vpntun run` is there, and cannot be executed
+    127     CommandNotFound     there is no such command
 
 `BadPacket` is separate: parsers of untrusted bytes raise it and nothing else. It never leaves the event loop. It
 carries the name of the counter under which the packet is dropped.
@@ -96,6 +98,14 @@ class RequestUnknown(RequestRefused):
     """A running tunnel, which an older version has started, does not know a request."""
 
 
+class NoSuchForward(VpntunError):
+    """The tunnel has no forward that listens there."""
+
+
+class ForwardExists(VpntunError):
+    """The tunnel has a forward that listens there."""
+
+
 class NoSuchPeer(VpntunError):
     """The tunnel has no peer with this name or key."""
 
@@ -160,6 +170,18 @@ class PairingFailed(VpntunError):
     """Two machines were not paired: the code was wrong or too old, or the other end did not answer."""
 
     exit_status = 16
+
+
+class CommandNotRun(VpntunError):
+    """The command of `vpntun run` cannot be executed; the status is a shell's."""
+
+    exit_status = 126
+
+
+class CommandNotFound(VpntunError):
+    """There is no command of this name; the status is a shell's."""
+
+    exit_status = 127
 
 
 class BadPacket(Exception):

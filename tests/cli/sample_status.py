@@ -49,6 +49,21 @@ PEER: dict[str, Any] = {
     "queue": {"packets": 1, "bytes": 1400},
     "drops": {"source not allowed": 3, "queue full": 12},
 }
+FORWARD: dict[str, Any] = {
+    "protocol": "tcp",
+    "from": "here",
+    "listen": ":6443",
+    "target": "192.168.127.2:6443",
+    "of_file": True,
+    "since": NOW - 63,
+    "connections": 2,
+    "connections_total": 1234,
+    "connections_refused": 0,
+    "connections_failed": 1,
+    "sent_bytes": 3072,
+    "received_bytes": 1_300_000,
+    "last_failure": "Connection refused",
+}
 STATUS: dict[str, Any] = {
     "interface": "tun3",
     "version": "0.1.0",
@@ -71,6 +86,7 @@ STATUS: dict[str, Any] = {
     "relay": True,
     "dscp": False,
     "drops": {"unknown peer": 2},
+    "forwards": [FORWARD],
     "peers": [PEER],
 }
 TEXT = """\
@@ -82,6 +98,7 @@ interface: tun3
   relay: from peer to peer
   up for: 2 days, 1 hour, 2 seconds
   dropped: 2 unknown peer
+  forward: tcp :6443 192.168.127.2:6443, 2 of 1,234 connections open, 1 failed, 3.00 KiB sent, 1.24 MiB received
 
 peer: cGVlcnBlZXJwZWVycGVlcnBlZXJwZWVycGVlcnBlZXI=
   name: office

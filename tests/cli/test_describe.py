@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.sample_status import PEER, STATUS, TEXT
+from tests.cli.sample_status import FORWARD, PEER, STATUS, TEXT
 from vpntun.cli.describe import describe, faults_of
 from vpntun.errors import CarrierDown, LinkError, NoFreshHandshake, NotVerified
 
@@ -67,7 +67,7 @@ def test_an_unknown_value_has_no_line() -> None:
         "state": "waiting",
         "allowed ips": "(none)",
     }
-    quiet = {**STATUS, "listen_port": None, "addresses": [], "relay": False, "drops": {}, "peers": []}
+    quiet = {**STATUS, "listen_port": None, "addresses": [], "relay": False, "drops": {}, "forwards": [], "peers": []}
     assert [line.split(":")[0].strip() for line in describe(quiet)] == [
         "interface",
         "public key",
@@ -81,6 +81,19 @@ def test_show_says_what_the_name_server_does() -> None:
     names = {"domain": "office.internal", "names": 12, **counts}
     said = "12 names, office.internal; questions: 1,234 asked, 1,000 answered, 200 forwarded, 34 limited, 2 failed"
     assert f"  names: {said}" in describe({**STATUS, "names": names})
+
+
+def test_a_forward_has_a_line_with_its_counters_once_it_was_used() -> None:
+    unused = {**FORWARD, "from": "peer", "connections": 0, "connections_total": 0, "connections_failed": 0}
+    flows = {**FORWARD, "protocol": "udp", "connections_total": 1, "connections": 1, "connections_failed": 0}
+    text = describe({**STATUS, "forwards": [unused, flows, *[unused] * 8], "peers": []})
+    assert [line for line in text if "forward:" in line][:2] == [
+        "  forward: tcp :6443 192.168.127.2:6443 from peer",
+        "  forward: udp :6443 192.168.127.2:6443, 1 of 1 flow open, 3.00 KiB sent, 1.24 MiB received",
+    ]
+    assert list(describe({**STATUS, "forwards": [unused] * 10, "peers": []}))[-1] == (
+        "  forward: 2 more, see 'vpntun forwards tun3'"
+    )
 
 
 MACS: list[dict[str, Any]] = [{"address": f"02:00:00:00:00:{number:02x}", "seconds": number} for number in range(32)]
@@ -128,11 +141,12 @@ def test_of_many_macs_those_seen_last_are_printed_and_the_others_counted() -> No
     assert line == f"  macs: {', '.join(each['address'] for each in MACS[:8])} and 1,226 more"
 
 
-def test_a_tunnel_of_an_older_version_is_a_tun() -> None:
-    new = ("device", "mac", "bridge", "in_bridge", "mac_count", "macs")
+def test_a_tunnel_of_an_older_version_is_a_tun_without_forwards() -> None:
+    new = ("device", "mac", "bridge", "in_bridge", "mac_count", "macs", "forwards")
     older = {name: value for name, value in STATUS.items() if name not in new}
     peer = {name: value for name, value in PEER.items() if name not in ("allowed_macs", *new)}
-    assert "\n".join(describe({**older, "peers": [peer]})) == TEXT
+    [forward] = [line for line in TEXT.splitlines(keepends=True) if "forward:" in line]
+    assert "\n".join(describe({**older, "peers": [peer]})) == TEXT.replace(forward, "")
 
 
 def test_the_name_that_a_peer_or_the_start_waits_for_is_printed() -> None:

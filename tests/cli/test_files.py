@@ -36,6 +36,8 @@ DNS = 10.9.0.1, example.org
 Relay = yes
 DSCP = inherit
 Metrics = [::1]:9586
+Forward = :6443 10.9.0.2:6443
+Forward = udp 127.0.0.1:53 10.9.0.1:53 from peer
 PreUp = true
 PostUp = echo %i is up
 PreDown = echo caf\u00e9 \t bell
@@ -65,6 +67,8 @@ interface: hub
   dns: 10.9.0.1, example.org
   relay: yes, from peer to peer
   metrics: [::1]:9586
+  forward: tcp :6443 10.9.0.2:6443
+  forward: udp 127.0.0.1:53 10.9.0.1:53 from peer
   dscp: copied to the outer packets
   before up: true
   after up: echo hub is up

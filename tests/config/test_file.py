@@ -22,6 +22,7 @@ from tests.config.examples import (
 from tests.machine import logged
 from vpntun.config import values
 from vpntun.config.file import read_file
+from vpntun.config.forwards import Forward
 from vpntun.config.names import NameForward, NameRecord, NameSettings
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import EVERYTHING, HookLines, Routing, Tunnel
@@ -189,6 +190,14 @@ def test_keys_and_sections_in_any_case(read: Callable[..., Tunnel]) -> None:
                 "office.lan",
                 (NameRecord("nas.office.lan", (ip_address("10.0.0.7"),)),),
                 (NameForward("corp.example", (("10.0.0.53", 53),)),),
+            ),
+        ),
+        (
+            "Forward = tcp :6443 192.168.127.2:6443\nForward = udp 127.0.0.1:53 10.9.0.1:53",
+            "forwards",
+            (
+                Forward("tcp", ("", 6443), ("192.168.127.2", 6443)),
+                Forward("udp", ("127.0.0.1", 53), ("10.9.0.1", 53)),
             ),
         ),
         ("Transport = tcp", "listen_on", None),

@@ -22,6 +22,7 @@ from tests.config.examples import (
 )
 from tests.machine import logged
 from vpntun.config.file import KNOWN, read_file, read_peers
+from vpntun.config.forwards import ORIGINS, Forward, ServiceName
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import LARGEST_MTU, LARGEST_MTU_OF_TAP, HookLines, Routing, Tunnel
 from vpntun.crypto.keys import KeyPair, clamp, format_key
@@ -96,6 +97,13 @@ HOSTS = st.one_of(
 TRANSPORTS: st.SearchStrategy[Any] = st.sampled_from(["auto", "udp", "tcp"])
 TABLES: st.SearchStrategy[Any] = st.sampled_from(["auto", "off"]) | st.integers(1, 2**32 - 1)
 MACS = st.binary(min_size=6, max_size=6).map(lambda text: bytes([text[0] & 0xFE | 2, *text[1:]]))
+FORWARDS = st.builds(
+    Forward,
+    st.just("tcp") | st.just("udp"),
+    st.tuples(st.sampled_from(["", "127.0.0.1", "::1"]), st.integers(1, 65535)),
+    st.tuples(st.sampled_from(["10.9.0.7", "fd00::7", "db.example"]), st.integers(1, 65535)),
+    st.sampled_from(ORIGINS),
+) | st.just(Forward("tcp", Path("/run/a.sock"), ServiceName("ssh", "desk")))
 ADDRESSES = st.ip_addresses(network="10.0.0.0/8") | st.ip_addresses(network="fd00::/8")
 
 
@@ -142,6 +150,7 @@ def tunnels(draw: st.DrawFn) -> Tunnel:
         mac=draw(st.none() | MACS) if device == "tap" else None,
         bridge=bridge,
         metrics=draw(st.sampled_from([None, Path("/run/metrics/a b.sock"), ("127.0.0.1", 9586), ("fd00::1", 1)])),
+        forwards=tuple(draw(st.lists(FORWARDS, max_size=3, unique_by=lambda forward: forward.key))),
     )
 
 
@@ -159,6 +168,7 @@ def written(tunnel: Tunnel) -> str:
     if tunnel.metrics is not None:
         place = tunnel.metrics
         lines += [f"Metrics = {f'unix:{place}' if isinstance(place, Path) else written_place(place)}"]
+    lines += [f"Forward = {each}" for each in tunnel.forwards]
     lines += [f"DSCP = {'inherit' if tunnel.copies_dscp else 'none'}"]
     for key, hooks in (("PreUp", tunnel.hooks.pre_up), ("PostUp", tunnel.hooks.post_up)):
         lines += [f"{key} = {hook}" for hook in hooks]

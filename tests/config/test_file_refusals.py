@@ -50,6 +50,7 @@ from vpntun.crypto.keys import format_key
         ("Relay = maybe", "Relay: 'maybe' is not yes or no"),
         ("DSCP = EF", "DSCP: 'EF' is not inherit or none"),
         ("Device = bridge", "Device: 'bridge' is not tun or tap"),
+        ("Forward = tcp 6443", "Forward: a forward is tcp or udp, where to listen, and the target, such as"),
         ("Metrics = 9586", "Metrics: '9586' is no place for metrics: give unix:/PATH, or an address of this machine"),
         ("Metrics = unix:metrics.sock", "Metrics: 'unix:metrics.sock' is no place for metrics"),
         (f"Metrics = unix:/{'m.-' * 36}", "Metrics: the path of a socket has at most 107 bytes, and 'unix:/m.-m"),

@@ -17,6 +17,8 @@ from vpntun.errors import ConfigurationError
     ("text", "meant"),
     [
         ("tcp :6443 192.168.127.2:6443", Forward("tcp", ("", 6443), ("192.168.127.2", 6443))),
+        (":6443 192.168.127.2:6443", Forward("tcp", ("", 6443), ("192.168.127.2", 6443))),
+        ("unix:/run/a b.example:1 from peer", Forward("tcp", Path("/run/a"), ("b.example", 1), "peer")),
         ("TCP [::1]:80 [fd00::2]:80", Forward("tcp", ("::1", 80), ("fd00::2", 80))),
         ("udp 127.0.0.1:53 dns.example:53", Forward("udp", ("127.0.0.1", 53), ("dns.example", 53))),
         ("tcp unix:/run/a b.example:1", Forward("tcp", Path("/run/a"), ("b.example", 1))),
@@ -34,7 +36,7 @@ def test_each_spelling_is_read_and_written_alike(text: str, meant: Forward) -> N
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("tcp :6443", "a forward is a protocol"),
+        ("tcp :6443", "a forward is tcp or udp"),
         ("sctp :1 a:1", "sctp"),
         ("tcp 6443 a:1", "place to listen"),
         ("tcp :0 a:1", "place to listen"),
@@ -46,7 +48,7 @@ def test_each_spelling_is_read_and_written_alike(text: str, meant: Forward) -> N
         ("udp unix:/run/a a:1", "use it with tcp"),
         ("udp :1 ssh@desk", "use it with tcp"),
         ("tcp :1 ssh@desk from peer", "without 'from'"),
-        ("tcp :1 a:1 from afar", "a forward is a protocol"),
+        ("tcp :1 a:1 from afar", "a forward is tcp or udp"),
     ],
 )
 def test_a_bad_forward_is_refused_with_what_to_write(text: str, says: str) -> None:

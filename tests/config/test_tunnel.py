@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from typing import Any
 
 import pytest
 
+from vpntun.config.forwards import Forward
 from vpntun.config.keys import Keys
 from vpntun.config.tunnel import (
     EVERYTHING,
@@ -174,3 +176,10 @@ def test_a_network_is_accepted_and_its_host_bits_are_masked_off(text: str, netwo
 def test_anything_but_a_network_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="not a network"):
         parse_network(text)
+
+
+def test_two_forwards_at_one_place_are_refused() -> None:
+    one, other = Forward("tcp", ("", 1), ("a", 1)), Forward("tcp", ("", 1), ("b", 1))
+    with pytest.raises(ConfigurationError, match="two forwards listen on tcp :1: leave one of them out"):
+        replace(tunnel(), forwards=(one, other))
+    replace(tunnel(), forwards=(one, Forward("tcp", ("", 1), ("a", 1), "peer"), Forward("udp", ("", 1), ("a", 1))))

@@ -15,10 +15,13 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.cli.sample_status import FORWARD
 from vpntun.control.metrics import (
+    MOST_FORWARDS,
     NO_DROPS,
     NO_DROPS_OF_A_PEER,
     labels_of,
+    metrics_of_forwards,
     metrics_of_peers,
     metrics_of_tunnel,
 )
@@ -39,7 +42,7 @@ def peer(name: str = "", key: str = LAPTOP, **known: Any) -> dict[str, Any]:
 def status(*peers: dict[str, Any], **known: Any) -> dict[str, Any]:
     """Return the status of a tunnel with these peers."""
     tunnel = {"interface": "tun3", "version": "1.2.3", "uptime": 60, "starting": None, "public_key": OWN, "mtu": 1420}
-    return {**tunnel, "drops": {}, "peers": list(peers), **known}
+    return {**tunnel, "drops": {}, "forwards": [], "peers": list(peers), **known}
 
 
 class Registry:
@@ -49,7 +52,8 @@ class Registry:
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        yield from chain(metrics_of_tunnel(self._status), metrics_of_peers("tun3", self._status["peers"]))
+        forwards = metrics_of_forwards("tun3", self._status["forwards"])
+        yield from chain(metrics_of_tunnel(self._status), forwards, metrics_of_peers("tun3", self._status["peers"]))
 
 
 def text_of(status: dict[str, Any]) -> str:
@@ -145,6 +149,22 @@ def test_everything_that_is_known_is_exported_in_base_units() -> None:
     }
 
 
+def test_a_forward_is_counted_under_its_name_and_many_are_counted_together() -> None:
+    others = [{**FORWARD, "listen": f":{number}"} for number in range(MOST_FORWARDS + 1)]
+    found = samples_of(status(forwards=[FORWARD, *others]))
+    own, rest = "from=here listen=:6443 protocol=tcp", "from= listen=others protocol="
+    assert {name.removesuffix(own): value for name, value in found.items() if name.endswith(own)} == {
+        "vpntun_forward_open_connections ": 2,
+        "vpntun_forward_connections_total ": 1234,
+        "vpntun_forward_refused_total ": 0,
+        "vpntun_forward_failed_total ": 1,
+        "vpntun_forward_sent_bytes_total ": 3072,
+        "vpntun_forward_received_bytes_total ": 1_300_000,
+    }
+    assert found[f"vpntun_forward_connections_total {rest}"] == 2 * 1234
+    assert len([name for name in found if name.startswith("vpntun_forward_failed_total")]) == MOST_FORWARDS + 1
+
+
 def test_what_is_not_known_has_no_sample() -> None:
     found = samples_of(status(peer(), mtu=None))
     assert not [name for name in found if "mtu" in name or "round_trip" in name or "carrier_info" in name]
@@ -163,7 +183,7 @@ def test_no_whole_key_and_no_endpoint_is_exported() -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_finds_nothing_to_improve() -> None:
-    text = text_of(status(FULL, peer(), drops={"unknown peer": 2}))
+    text = text_of(status(FULL, peer(), drops={"unknown peer": 2}, forwards=[FORWARD]))
     checked = subprocess.run(
         ["promtool", "check", "metrics"], check=False, input=text, capture_output=True, text=True, timeout=30
     )

@@ -15,8 +15,11 @@ import pytest
 
 from tests.carriers.test_udp_socket import free_port
 from tests.datapath.ends import ALICE, BOB, CAROL
+from tests.forwards.sockets import Loopback
+from tests.forwards.sockets import free_port as free_tcp_port
 from tests.machine import HandLoop, logged
 from vpntun.carriers.udp import UdpCarrier
+from vpntun.config.forwards import Forward, spelled
 from vpntun.config.keys import derived_keys
 from vpntun.config.names import NameSettings
 from vpntun.config.peer import PeerSettings
@@ -26,6 +29,8 @@ from vpntun.control.state import TunnelState
 from vpntun.crypto.keys import format_key
 from vpntun.datapath.engine import Engine
 from vpntun.errors import BadPacket, CannotChange, ConfigurationError, PortInUse, VpntunError
+from vpntun.forwards.forwards import Forwards
+from vpntun.forwards.ways import Way
 from vpntun.link.link import Link
 from vpntun.netconf.host import HostNetwork
 from vpntun.process.awaited_names import AwaitedNames
@@ -223,6 +228,20 @@ def new_end(loop: HandLoop, tmp_path: Path) -> Iterator[Callable[..., End]]:
 
 
 @pytest.fixture
+def made_forwards(loop: HandLoop) -> Iterator[Callable[[TunnelState], Forwards]]:
+    """Gives a tunnel a table of forwards from this machine to this machine."""
+    with ExitStack() as stack:
+
+        def make(state: TunnelState) -> Forwards:
+            side = Loopback(loop)
+            state.forwards = Forwards(loop, {"here": Way(side, side)})
+            stack.callback(state.forwards.close)
+            return state.forwards
+
+        yield make
+
+
+@pytest.fixture
 def listening() -> Tunnel:
     """A tunnel of Alice's, which Bob may call."""
     return Tunnel("tun3", ALICE, (TO_BOB,), free_port(socket.AF_INET), "udp")
@@ -361,6 +380,30 @@ def test_a_reload_that_fails_changes_nothing_and_takes_its_routes_back(
     assert end.present == replace(listening, peers=())
     assert (end.linked, end.host.mark, end.proceeded) == ([], 0, 1)
     assert end.host.routed[1:] == [["carol"], ["bob", "carol"]], "routes follow the file, not wg"
+
+
+def test_forwards_follow_a_reload_that_succeeds(
+    new_end: Callable[..., End], listening: Tunnel, loop: HandLoop, made_forwards: Callable[[TunnelState], Forwards]
+) -> None:
+    end = new_end(listening)
+    forwards = made_forwards(end.state)
+    end.tunnel.begin()
+    first, second = (Forward("tcp", ("127.0.0.1", free_tcp_port()), ("127.0.0.1", 9)) for _ in range(2))
+    end.tunnel.reload(replace(listening, forwards=(first,)))
+    assert [each["listen"] for each in forwards.status()] == [spelled(first.listen)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        taken = free_port(socket.AF_INET)
+        other.bind(("", taken))
+        with pytest.raises(PortInUse):
+            end.tunnel.reload(replace(listening, forwards=(second,), port=taken))
+    assert [each["listen"] for each in forwards.status()] == [spelled(first.listen)]
+    with socket.create_server(("127.0.0.1", second.listen[1])), pytest.raises(PortInUse):  # type: ignore[index]
+        end.tunnel.reload(replace(listening, forwards=(second,), peers=(TO_BOB, TO_CAROL)))
+    assert (end.present.forwards, end.linked) == ((first,), ["bob"])
+    with logged() as lines:
+        end.tunnel.reload(listening)
+    assert forwards.status() == []
+    assert not any("restart" in line for line in lines)
 
 
 def test_a_tunnel_without_a_udp_socket_takes_no_peer_to_be_called(

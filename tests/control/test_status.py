@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pytest
 
+from tests.cli.sample_status import FORWARD
 from tests.datapath.ends import ALICE, BOB, PSK, End, TwoEnds, Wire, ipv4
 from tests.link.test_link import HERE, THERE, Two
 from tests.machine import HandLoop
@@ -87,6 +88,7 @@ def documented(table: str) -> list[str]:
 def test_the_documented_fields_are_those_reported_in_that_order(two: Two) -> None:
     assert documented("fields of the tunnel") == list(reported(two))
     assert documented("fields of a peer") == list(peer_of(two))
+    assert documented("fields of a forward") == list(FORWARD)
 
 
 def test_the_documented_reasons_exist() -> None:
@@ -123,6 +125,7 @@ def test_the_tunnel_is_reported_as_configured(two: Two) -> None:
         "dscp": False,
         "names": None,
         "drops": {"unknown peer": 2},
+        "forwards": [],
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.cli.sample_status import FORWARD
 from tests.control.test_metrics import FULL
 from tests.control.test_metrics import status as status_of
 from vpntun.control.exposition import Exposition
@@ -17,7 +18,7 @@ def exported_names() -> set[str]:
         exposition = Exposition(
             loop,
             count=lambda: 1,
-            status=lambda *_: status_of(FULL),
+            status=lambda *_: status_of(FULL, forwards=[FORWARD]),
             verify=lambda *_: False,
             on_ready=lambda: None,
         )

@@ -12,6 +12,7 @@ import pytest
 from namespaces import NETNS
 from tests.netns import lab as labs
 from tests.netns.lab import CHECKOUT, Lab
+from tests.netns.users import User
 
 
 def test_the_machines_reach_each_other_over_v4_and_v6(lab: Lab) -> None:
@@ -106,3 +107,32 @@ def test_a_machines_state_outlives_a_command_but_not_the_lab(lab: Lab) -> None:
         assert lab.a.run("ls", folder).stdout == "a-was-here\n"
         assert lab.b.run("ls", folder).stdout == ""
         assert not (folder / "a-was-here").exists()
+
+
+def test_an_ordinary_user_has_files_of_its_own_and_can_make_namespaces(lab: Lab) -> None:
+    user = User(lab.a, 4711)
+    key = user.own(lab.key)
+    assert user.run("stat", "-c", "%u %a", key).stdout == "4711 600\n"
+    assert user.run("sh", "-c", "echo $HOME; echo $XDG_RUNTIME_DIR").stdout.split() == [
+        str(user.home),
+        f"{user.home}/run",
+    ]
+    assert user.run("cat", lab.key, check=False).returncode != 0
+    assert user.run("cat", user.write("note", "mine")).stdout == "mine"
+    inside = user.run(
+        "unshare",
+        "--user",
+        "--map-current-user",
+        "--net",
+        "--mount",
+        "--keep-caps",
+        "ip",
+        "tuntap",
+        "add",
+        "dev",
+        "t",
+        "mode",
+        "tun",
+    )
+    assert inside.stderr == ""
+    assert user.ask("genkey")[0] == 0

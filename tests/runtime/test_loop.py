@@ -279,3 +279,31 @@ def test_a_process_may_have_as_many_descriptors_as_the_system_lets_it_and_no_few
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == allowed
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (former, hard))
+
+
+def test_changes_are_called_back_once_and_again_only_on_demand(loop: HandLoop, pair: Pair) -> None:
+    calls: list[str] = []
+    descriptor = pair[0].fileno()
+    loop.watch_changes(descriptor, lambda: calls.append("readable"), lambda: calls.append("writable"))
+    loop.poll()
+    assert calls == ["writable"]
+    pair[1].send(b"a")
+    loop.poll()
+    loop.poll()
+    assert calls[-1] == "readable"
+    seen = len(calls)
+    loop.poll()
+    assert len(calls) == seen
+    loop.look_again(descriptor)
+    loop.poll()
+    assert calls[seen:] == ["writable", "readable"]
+
+
+def test_a_hangup_is_one_change(loop: HandLoop, pair: Pair) -> None:
+    calls: list[str] = []
+    loop.watch_changes(pair[0].fileno(), lambda: calls.append("readable"), lambda: None)
+    loop.poll()
+    pair[1].close()
+    for _ in range(3):
+        loop.poll()
+    assert calls == ["readable"]

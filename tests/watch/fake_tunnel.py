@@ -78,7 +78,7 @@ class Counted:
             }
             for number in range(self._peers)
         ]
-        own = {"interface": self._interface, "pid": os.getpid(), "peers": peers, "relay": self.verified}
+        own = {"interface": self._interface, "pid": os.getpid(), "forwards": [], "relay": self.verified, "peers": peers}
         return {**STATUS, **own, "clock": clock, "uptime": int(clock)}
 
     def verify(self) -> Answer:

@@ -18,7 +18,7 @@ def peer(number: int = 0, **fields: Any) -> dict[str, Any]:
 
 def status(*peers: Mapping[str, Any], clock: float = 100.0, **fields: Any) -> dict[str, Any]:
     """Return a status as of this time on the tunnel's clock."""
-    return {**STATUS, "clock": clock, "uptime": int(clock), "peers": list(peers or (peer(),)), **fields}
+    return {**STATUS, "forwards": [], "clock": clock, "uptime": int(clock), "peers": list(peers or (peer(),)), **fields}
 
 
 def history(*statuses: Mapping[str, Any]) -> TunnelHistory:

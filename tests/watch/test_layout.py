@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.sample_status import FORWARD
 from tests.watch.samples import history, peer, seen, status, tunnel_of
 from vpntun.watch.layout import Note, height_of, lay_out, notes_of_peer, notes_of_tunnel
 
@@ -74,6 +75,14 @@ def test_notes_name_the_queue_the_drops_and_a_missing_name() -> None:
     )
     quiet: dict[str, Any] = {"queue": {"packets": 0, "bytes": 0}, "drops": {}, "carrier_up": None}
     assert notes_of_peer(seen(status(peer(**quiet)))) == ()
+
+
+def test_a_note_counts_the_forwards_and_their_connections() -> None:
+    forwards = [{**FORWARD, "connections": 2}, {**FORWARD, "connections": 3}]
+    shown = history(status(forwards=forwards, drops={})).view(0.0)
+    assert notes_of_tunnel(shown) == (Note("forward", "2, with 5 open connections"),)
+    older = {name: value for name, value in status(drops={}).items() if name != "forwards"}
+    assert notes_of_tunnel(history(older).view(0.0)) == ()
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from vpntun.tun.opening import open_device
 from vpntun.types import TRANSPORTS, DeviceKind, Transport
 
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 NOT_BESIDE_A_FILE = {
     *("server", "host", "port", "transport", "tun", "tap"),
@@ -47,24 +48,49 @@ NOT_BESIDE_A_FILE = {
     *("addresses", "routes", "mtu", "dscp", "mac", "bridge"),
 }
 
+_OF_A_PEER = (
+    click.option(
+        "-p", "--port", type=int, default=DEFAULT_PORT, show_default=True, help="The server's port, for UDP and TCP."
+    ),
+    click.option("-k", "--key", type=FILE, metavar="FILE", help="Shared key file, the same at both ends."),
+    click.option(
+        "--private-key", type=FILE, metavar="FILE", help="WireGuard private key file, instead of a shared key."
+    ),
+    click.option("--peer", metavar="PUBLICKEY", help="Public key of the WireGuard peer."),
+    click.option("--psk", type=FILE, metavar="FILE", help="Preshared key file of the WireGuard peer."),
+    click.option("--allowed", multiple=True, metavar="CIDR", help="Network behind the WireGuard peer (default: all)."),
+    click.option("--address", "addresses", multiple=True, metavar="CIDR", help="Address of this end on the device."),
+    click.option(
+        "--transport",
+        type=click.Choice(TRANSPORTS),
+        help="Default: auto, or udp with WireGuard keys. auto: a server listens on both, a client tries UDP first.",
+    ),
+    click.option(
+        "--dscp",
+        type=click.Choice(["none", "inherit"]),
+        default="none",
+        show_default=True,
+        help="DSCP of the outer packets. inherit: that of the packets inside, over UDP.",
+    ),
+)
+
+
+def add_peer_options(function: Function) -> Function:
+    """Add the options that say how one peer is reached, and with which keys, to a command."""
+    for option in reversed(_OF_A_PEER):
+        function = option(function)
+    return function
+
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-i", "--interface", metavar="NAME", help="Device to create or attach.")
 @click.option("-s", "--server", is_flag=True, help="Wait for the peer.")
 @click.option("-c", "--client", "host", metavar="HOST", help="Call the peer at HOST, a name or an address.")
 @click.option("-f", "--file", type=FILE, metavar="FILE", help="Read keys and peers from a file, instead of -s and -c.")
-@click.option(
-    "-p", "--port", type=int, default=DEFAULT_PORT, show_default=True, help="The server's port, for UDP and TCP."
-)
 @click.option("-u", "--tun", is_flag=True, help="Use a TUN device, which carries IP packets (the default).")
 @click.option("-a", "--tap", is_flag=True, help="Use a TAP device, which carries Ethernet frames.")
-@click.option("-k", "--key", type=FILE, metavar="FILE", help="Shared key file, the same at both ends.")
 @click.option("--pair", is_flag=True, help="Make the shared key together with the other end first, by a short code.")
-@click.option("--private-key", type=FILE, metavar="FILE", help="WireGuard private key file, instead of a shared key.")
-@click.option("--peer", metavar="PUBLICKEY", help="Public key of the WireGuard peer.")
-@click.option("--psk", type=FILE, metavar="FILE", help="Preshared key file of the WireGuard peer.")
-@click.option("--allowed", multiple=True, metavar="CIDR", help="Network behind the WireGuard peer (default: all).")
-@click.option("--address", "addresses", multiple=True, metavar="CIDR", help="Address of this end on the device.")
+@add_peer_options
 @click.option(
     "--route",
     "routes",
@@ -81,18 +107,6 @@ NOT_BESIDE_A_FILE = {
 )
 @click.option("--mac", metavar="ADDRESS", help="MAC address of the TAP device (default: derived from this end's key).")
 @click.option("--bridge", metavar="BRIDGE", help="Bridge that the TAP device joins; it must exist.")
-@click.option(
-    "--transport",
-    type=click.Choice(TRANSPORTS),
-    help="Default: auto, or udp with WireGuard keys. auto: a server listens on both, a client tries UDP first.",
-)
-@click.option(
-    "--dscp",
-    type=click.Choice(["none", "inherit"]),
-    default="none",
-    show_default=True,
-    help="DSCP of the outer packets. inherit: that of the packets inside, over UDP.",
-)
 @add_run_options
 @click.version_option(__version__, "-V", "--version", prog_name="vpntun")
 @click.pass_context
@@ -106,7 +120,7 @@ def vpntun(context: click.Context, /, **options: Any) -> None:
     _check_usage(**options)
     interface, file = options["interface"], options["file"]
     if file is None:
-        serve(interface, partial(_tunnel, **options), options)
+        serve(interface, partial(tunnel_of, **options), options)
     else:
         path = absolute(file)
         serve(interface, partial(read_peers, path, interface), options, path)
@@ -141,14 +155,7 @@ def _check_usage(interface: str | None, server: bool, host: str | None, tun: boo
         )
     if options["pair"] and options["private_key"] is not None:
         raise click.UsageError("--pair makes a shared key, so it cannot be combined with --private-key")
-    if options["private_key"] is None:
-        for name in ("peer", "psk", "allowed"):
-            if options[name]:
-                raise click.UsageError(f"--{name} requires --private-key")
-    elif options["key"] is not None:
-        raise click.UsageError("give either a shared key (-k) or WireGuard keys (--private-key and --peer)")
-    elif options["peer"] is None:
-        raise click.UsageError("--private-key requires --peer, the other machine's public key")
+    check_keys(**options)
     if tap and options["allowed"]:
         raise click.UsageError("--allowed has no meaning with -a: frames are switched by their MAC addresses")
     for name in ("mac", "bridge"):
@@ -159,6 +166,18 @@ def _check_usage(interface: str | None, server: bool, host: str | None, tun: boo
             raise click.UsageError(f"{option} cannot be combined with --bridge: set it on the bridge")
 
 
+def check_keys(private_key: Path | None, key: Path | None, peer: str | None, **options: Any) -> None:
+    """Refuse options that name keys of two kinds, or a part of one. Raises UsageError."""
+    if private_key is None:
+        for name, given in (("peer", peer), ("psk", options["psk"]), ("allowed", options["allowed"])):
+            if given:
+                raise click.UsageError(f"--{name} requires --private-key")
+    elif key is not None:
+        raise click.UsageError("give either a shared key (-k) or WireGuard keys (--private-key and --peer)")
+    elif peer is None:
+        raise click.UsageError("--private-key requires --peer, the other machine's public key")
+
+
 def _host(text: str) -> str:
     try:
         return values.host(text)
@@ -166,7 +185,8 @@ def _host(text: str) -> str:
         raise ConfigurationError(f"-c: {error}; -p sets the port") from None
 
 
-def _tunnel(host: str | None, key: Path | None, pair: bool, **options: Any) -> Tunnel:
+def tunnel_of(host: str | None, key: Path | None, pair: bool, **options: Any) -> Tunnel:
+    """Make the tunnel to one peer that the options describe. Raises VpntunError."""
     host = _host(host) if host else None
     role: Role = "client" if host else "server"
     if options["private_key"] is not None:

@@ -18,6 +18,8 @@ FILES = {
     "check": "files",
     "doctor": "doctor",
     "down": "control",
+    "expose": "reaching.forwards",
+    "forwards": "reaching.forwards",
     "genkey": "keys",
     "genpsk": "keys",
     "keygen": "keys",
@@ -26,9 +28,11 @@ FILES = {
     "pubkey": "keys",
     "reset": "control",
     "rmtun": "devices",
+    "run": "reaching.run",
     "show": "control",
     "signal": "signals",
     "speed": "speed",
+    "unexpose": "reaching.forwards",
     "up": "files",
 }
 """The file of each command, in this folder."""

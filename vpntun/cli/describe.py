@@ -21,6 +21,7 @@ FIELDS_OF_THE_STATES = (
 )
 MOST_MACS = 8
 """MAC addresses of one end that are printed."""
+MOST_FORWARDS = 8
 UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
@@ -44,6 +45,7 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
             "dropped": _drops(status["drops"]),
         }
     )
+    yield from _forwards(status.get("forwards", ()), status["interface"])
     for peer in status["peers"]:
         yield ""
         yield f"peer: {peer['public_key']}"
@@ -56,6 +58,25 @@ def _names(names: Mapping[str, Any] | None) -> str | None:
         return None
     counts = ", ".join(f"{names[each]:,} {each}" for each in ("asked", "answered", "forwarded", "limited", "failed"))
     return f"{count_text(names['names'], 'name')}, {names['domain']}; questions: {counts}"
+
+
+def _forwards(forwards: Sequence[Mapping[str, Any]], interface: str) -> Iterator[str]:
+    """Write a line for each forward, up to some; a tunnel that was started by an older version has none."""
+    for forward in forwards[:MOST_FORWARDS]:
+        origin = "" if forward["from"] == "here" else f" from {forward['from']}"
+        counts = _counts_of_forward(forward) if forward["connections_total"] else []
+        name = f"{forward['protocol']} {forward['listen']} {forward['target']}{origin}"
+        yield f"  forward: {', '.join([name, *counts])}"
+    if len(forwards) > MOST_FORWARDS:
+        yield f"  forward: {len(forwards) - MOST_FORWARDS:,} more, see 'vpntun forwards {interface}'"
+
+
+def _counts_of_forward(forward: Mapping[str, Any]) -> list[str]:
+    kind = "flow" if forward["protocol"] == "udp" else "connection"
+    wrong = [f"{count:,} {each}" for each in ("refused", "failed") if (count := forward[f"connections_{each}"])]
+    sizes = [f"{size_text(forward[f'{each}_bytes'])} {each}" for each in ("sent", "received")]
+    total = count_text(forward["connections_total"], kind)
+    return [f"{forward['connections']:,} of {total} open", *wrong, *sizes]
 
 
 def _bridge(status: Mapping[str, Any]) -> str | None:

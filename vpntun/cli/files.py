@@ -85,6 +85,8 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
     if tunnel.metrics is not None:
         yield f"  metrics: {_place(tunnel.metrics)}"
     yield from _names(tunnel)
+    for forward in tunnel.forwards:
+        yield f"  forward: {forward}"
     if tunnel.copies_dscp:
         yield "  dscp: copied to the outer packets"
     for title, lines in (

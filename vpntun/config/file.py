@@ -3,14 +3,14 @@
     wg(8)'s      [Interface] PrivateKey, ListenPort, FwMark
                  [Peer]      PublicKey, PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive
     wg-quick's   [Interface] Address, DNS, MTU, Table, PreUp, PostUp, PreDown, PostDown, SaveConfig
-    vpntun's     [Interface] Device, MAC, Bridge, Transport, Relay, DSCP, User, Metrics, and SharedKey with Role instead
-                             of the key pairs; DnsServer, DnsDomain, DnsRecord, DnsForward
+    vpntun's     [Interface] Device, MAC, Bridge, Transport, Relay, DSCP, User, Metrics, Forward, DnsServer, DnsDomain,
+                             DnsRecord, DnsForward, and SharedKey with Role instead of the key pairs
                  [Peer]      AllowedMACs, Transport, Name
 
 1. The file is read, up to LARGEST bytes. A notice warns if everybody can access it.
 2. lines.py splits it into sections, and values.py parses their values; each error names the file and the line.
 3. Several [Interface] sections count as one. If a key is repeated, its last value counts, except that addresses, name
-   servers, allowed IPs and hooks add up.
+   servers, allowed IPs, hooks and forwards add up.
 4. A second [Peer] with the same public key changes the first, as in wg(8): the values it gives replace the first one's,
    and the first one's allowed IPs are dropped in any case. A [Peer] with this machine's own public key is ignored, as
    by the kernel, so that all machines can share one list of peers.
@@ -33,6 +33,7 @@ from typing import Any, TypeVar, cast
 
 from vpntun.config import values
 from vpntun.config.ethernet import check_sections
+from vpntun.config.forwards import parse_forward
 from vpntun.config.keys import Role, derived_keys
 from vpntun.config.lines import Known, Section, parse
 from vpntun.config.names import NameSettings, default_domain, parse_domain, parse_forward_of_names, parse_record
@@ -52,7 +53,7 @@ KNOWN: Known = {
         *("PrivateKey", "ListenPort", "FwMark"),
         *("Address", "DNS", "MTU", "Table", "PreUp", "PostUp", "PreDown", "PostDown", "SaveConfig"),
         *("Device", "MAC", "Bridge"),
-        *("Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role"),
+        *("Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role", "Forward"),
         *("DnsServer", "DnsDomain", "DnsRecord", "DnsForward"),
     ),
     "Peer": (
@@ -77,6 +78,7 @@ def read_file(path: Path, interface: str) -> Tunnel:
     if tunnel.device == "tap" and routes == "auto":
         routes = "off"
     added: dict[str, Any] = {
+        "forwards": tuple(own.every("Forward", parse_forward)),
         "addresses": _flat(own.every("Address", values.addresses)),
         "mtu": own.last("MTU", _unless_empty(values.mtu)),
         "routing": replace(tunnel.routing, table=routes),

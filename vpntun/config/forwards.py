@@ -1,6 +1,7 @@
 """Forwards as the operator writes them: in a file, in options, and in requests of the control socket.
 
 tcp :6443 192.168.127.2:6443               accepted on this machine, passed on through the tunnel
+:6443 192.168.127.2:6443                   the same
 udp 127.0.0.1:5353 10.9.0.1:53
 tcp unix:/run/db.sock 10.9.0.7:5432        either side may be a unix socket
 tcp 127.0.0.1:2222 ssh@desk                the service "ssh" that the peer "desk" offers
@@ -72,16 +73,19 @@ class Forward:
 
 
 def parse_forward(text: str) -> Forward:
-    """Parse a forward as in a file: PROTOCOL LISTEN TARGET [from peer|inside]. Raises ConfigurationError."""
-    match text.split():
+    """Parse a forward as in a file: [PROTOCOL] LISTEN TARGET [from peer|inside]. Raises ConfigurationError."""
+    words = text.split()
+    if len(words) in (2, 4) and words[0].lower() not in ("tcp", "udp"):
+        words.insert(0, "tcp")
+    match words:
         case [protocol, listen, target]:
             origin = "here"
         case [protocol, listen, target, "from", origin] if origin in ORIGINS:
             pass
         case _:
             raise ConfigurationError(
-                "a forward is a protocol, where to listen, and the target, such as tcp 127.0.0.1:6443 "
-                "192.168.127.2:6443; 'from peer' or 'from inside' may follow"
+                "a forward is tcp or udp, where to listen, and the target, such as tcp 127.0.0.1:6443 "
+                "192.168.127.2:6443; 'from peer' or 'from inside' may follow, and tcp may be left out"
             )
     kind = cast(ForwardProtocol, values.one_of("tcp", "udp")(protocol))
     return Forward(kind, parse_listening(listen), parse_target(target), cast(Origin, origin))

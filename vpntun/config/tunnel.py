@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from vpntun.config.ethernet import check_device
+from vpntun.config.forwards import Forward, spelled
 from vpntun.config.keys import Keys
 from vpntun.config.names import NameSettings
 from vpntun.config.peer import PeerSettings
@@ -65,8 +66,8 @@ class Tunnel:
     to PostUp. `is_set_by_wg`: all settings come by wg(8), from wg-quick say, and the tunnel ends when somebody removes
     its device or its socket for wg(8). `metrics`: where Prometheus' metrics are served, by the path of a unix socket or
     by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
-    `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `names`: what the name server
-    on the device's addresses serves; None: there is none.
+    `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `forwards`: each listens
+    at a place of its own. `names`: what the name server on the device's addresses serves; None: there is none.
     """
 
     interface: str
@@ -92,12 +93,14 @@ class Tunnel:
     bridge: str | None = None
     gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
     names: NameSettings | None = None
+    forwards: tuple[Forward, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_device()
         for port in (self.port, *(peer.port for peer in self.peers if peer.host is not None)):
             if port is not None and not 1 <= port <= 65535:
                 raise ConfigurationError(f"{port} is not a port: ports are 1 to 65535")
+        self._check_forwards()
         if self.mtu is not None:
             check_mtu(self.mtu, self.addresses, self.device)
         if self.names is not None and self.bridge is not None:
@@ -170,6 +173,15 @@ class Tunnel:
             "--route": self.routes,
         }
         check_device(self.device, given)
+
+    def _check_forwards(self) -> None:
+        seen = set()
+        for each in self.forwards:
+            if each.key in seen:
+                raise ConfigurationError(
+                    f"two forwards listen on {each.protocol} {spelled(each.listen)}: leave one of them out"
+                )
+            seen.add(each.key)
 
     def _check_host(self, host: str) -> None:
         try:

@@ -18,7 +18,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
 
-from vpntun.control.metrics import metrics_of_peers, metrics_of_tunnel
+from vpntun.control.metrics import metrics_of_forwards, metrics_of_peers, metrics_of_tunnel
 from vpntun.control.state import PEERS_PER_TURN
 from vpntun.runtime.loop import Loop
 from vpntun.serving.http import Answer, AnyAnswer, Route, follow
@@ -106,7 +106,12 @@ class Exposition:
             status["peers"] += self._status(begin, begin + PEERS_PER_TURN)["peers"]
         for metric in self._process.collect():
             yield from text_of(metric)
-        for metric in chain(metrics_of_tunnel(status), metrics_of_peers(status["interface"], status["peers"])):
+        interface = status["interface"]
+        for metric in chain(
+            metrics_of_tunnel(status),
+            metrics_of_forwards(interface, status["forwards"]),
+            metrics_of_peers(interface, status["peers"]),
+        ):
             yield from text_of(metric)
 
 

@@ -25,6 +25,9 @@ from vpntun.crypto.keys import shortened
 
 Status = Mapping[str, Any]
 
+MOST_FORWARDS = 50
+"""Forwards with labels of their own. What comes after them is counted together: a scrape stays small."""
+
 NO_DROPS = dict.fromkeys(("internal error", "no route", "old timestamp", "own key", "unknown peer"), 0)
 NO_DROPS_OF_A_PEER = dict.fromkeys(("old timestamp", "queue full", "source not allowed", "undeliverable"), 0)
 """Drops that are exported before the first one, so that an increase from none to one is seen as such."""
@@ -125,6 +128,36 @@ def metrics_of_peers(interface: str, peers: Sequence[Status]) -> Iterator[Metric
     yield _states(rows)
     yield _carriers(rows)
     yield _drops_of_peers(rows)
+
+
+FORWARD_COUNTERS: Mapping[str, tuple[str, str]] = {
+    "connections": ("Connections, or flows of UDP, that were passed on", "connections_total"),
+    "refused": ("Connections that were refused, because there were too many", "connections_refused"),
+    "failed": ("Connections whose target could not be reached", "connections_failed"),
+    "sent_bytes": ("Bytes from those who connect to the target", "sent_bytes"),
+    "received_bytes": ("Bytes from the target to those who connect", "received_bytes"),
+}
+
+
+def metrics_of_forwards(interface: str, forwards: Sequence[Status]) -> Iterator[Metric]:
+    """Yield the metrics of all forwards; of those after some, the sums."""
+    labels = ["interface", "protocol", "from", "listen"]
+    rows = [([interface, each["protocol"], each["from"], each["listen"]], each) for each in forwards[:MOST_FORWARDS]]
+    if others := forwards[MOST_FORWARDS:]:
+        names = ("connections", *(name for _, name in FORWARD_COUNTERS.values()))
+        sums = {name: sum(each[name] for each in others) for name in names}
+        rows.append(([interface, "", "", "others"], sums))
+    gauge = GaugeMetricFamily(
+        "vpntun_forward_open_connections", "Connections, or flows of UDP, that are open now", labels=labels
+    )
+    for row, forward in rows:
+        gauge.add_metric(row, forward["connections"])
+    yield gauge
+    for name, (text, field) in FORWARD_COUNTERS.items():
+        counter = CounterMetricFamily(f"vpntun_forward_{name}", text, labels=labels)
+        for row, forward in rows:
+            counter.add_metric(row, forward[field])
+        yield counter
 
 
 def _states(rows: Iterable[Row]) -> Metric:

@@ -23,6 +23,7 @@ from vpntun.control.verify import verify_routes
 from vpntun.core.endpoint import Flow
 from vpntun.datapath.engine import Engine
 from vpntun.errors import InterfaceInUse, VpntunError
+from vpntun.forwards.requests import forward_routes
 from vpntun.names.requests import name_routes
 from vpntun.names.service import NameService
 from vpntun.runtime.log import NOTICE, log, notice
@@ -55,6 +56,7 @@ def open_control(
                 **other_ends.routes(),
                 **OtherCarriers(state).routes(),
                 **name_routes(lambda: state.names),
+                **forward_routes(state.tunnel.interface, lambda: state.forwards),
             },
         )
     except InterfaceInUse:

@@ -1,6 +1,6 @@
 """The running tunnel: its present settings, its identity and its links, and what a reload or wg(8) changes of them.
 
-    at once           peers, PrivateKey, ListenPort, FwMark, and the name server (DnsServer and its like)
+    at once           peers, PrivateKey, ListenPort, FwMark, Forward, and the name server (DnsServer and its like)
     by a restart      everything else in [Interface], whether peers connect over TCP, a FwMark that rules need, and all
                       keys and peers of another SharedKey
 
@@ -9,7 +9,7 @@ Routes, rules and name servers follow the file alone, at a reload: wg(8) never c
 A change takes these steps. If one of them fails, everything is as it was before:
 
     1. decide on the settings: those of the file that need no restart, or those that wg asks for (uapi/set.py)
-    2. check that peers can be called and reached; at a reload, set routes and name servers
+    2. check that peers can be called and reached; at a reload, set routes, name servers and forwards
     3. give the sockets another mark and another port
     4. use another private key, or none
     5. add, remove and change links (datapath/links.py)
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -30,8 +31,8 @@ from vpntun.crypto.keys import format_key
 from vpntun.datapath.engine import Engine
 from vpntun.datapath.links import Links
 from vpntun.errors import CannotChange, ConfigurationError, VpntunError
-from vpntun.netconf.host import HostNetwork
 from vpntun.process.awaited_names import AwaitedNames
+from vpntun.process.surroundings import TunnelNetwork
 from vpntun.runtime.log import NOTICE, LineLimit, notice
 from vpntun.runtime.resolver import Lookups
 from vpntun.types import Place
@@ -54,7 +55,7 @@ class RunningTunnel:
         self,
         state: TunnelState,
         engine: Engine,
-        host: HostNetwork,
+        host: TunnelNetwork,
         names: AwaitedNames,
         lookups: Lookups,
         *,
@@ -103,8 +104,11 @@ class RunningTunnel:
         try:
             if self._state.names is not None:
                 self._state.names.open(fresh)
+            self._set_forwards(fresh)
             added, removed, changed = self._change(fresh)
         except VpntunError:
+            with suppress(VpntunError):  # a port may be taken meanwhile: the first error says more
+                self._set_forwards(present)
             self._names.apply(self._routed, self._lookups.has_found)
             self._close_names_unless(present)
             raise
@@ -152,6 +156,11 @@ class RunningTunnel:
         state.links = self._links
         return self._links.change(fresh.peers, moved)
 
+    def _set_forwards(self, fresh: Tunnel) -> None:
+        """Make the forwards of the file match. Raises VpntunError, and then nothing has changed."""
+        if self._state.forwards is not None:
+            self._state.forwards.reconcile(fresh.forwards)
+
     def _identify(self, fresh: Tunnel) -> None:
         """Use the keys of this tunnel from now on, or none."""
         if fresh.identity is None and self._links is not None:
@@ -191,6 +200,7 @@ def changed_at_once(present: Tunnel, wanted: Tunnel) -> Tunnel:
         present,
         identity=present.identity if has_other_addresses else wanted.identity,
         peers=present.peers if keeps_peers else wanted.peers,
+        forwards=wanted.forwards,
         routing=replace(present.routing, fwmark=wanted.routing.fwmark),
         names=wanted.names,
     )
@@ -199,7 +209,7 @@ def changed_at_once(present: Tunnel, wanted: Tunnel) -> Tunnel:
     return replace(changed, port=wanted.port) if present.listen_on == wanted.listen_on else changed
 
 
-def change_sockets(former: Tunnel, wanted: Tunnel, engine: Engine, host: HostNetwork) -> None:
+def change_sockets(former: Tunnel, wanted: Tunnel, engine: Engine, host: TunnelNetwork) -> None:
     """Give the sockets another mark and another port, where these differ, and let peers call there, or not.
 
     Raises CannotChange, PortInUse or PrivilegeError, and then nothing has changed.

@@ -25,6 +25,7 @@ from vpntun.datapath.mirror import Mirror
 from vpntun.datapath.switching.learnt import MacsOfPorts, macs_of_ports
 from vpntun.datapath.switching.switch import Switch
 from vpntun.errors import DeviceError, VpntunError
+from vpntun.forwards.forwards import Forwards
 from vpntun.link.link import Link
 from vpntun.names.service import NameService
 from vpntun.netconf.ethernet_kinds import bridge_with
@@ -56,6 +57,7 @@ class TunnelState:
     switch       the switch of a TAP device; None on a TUN device, and before there is an engine
     speed_tests  the speed tests of the links; None before the engine is made
     names        the name server; None before the device has its addresses
+    forwards     the forwards; None before the device has its addresses
     is_running   whether the tunnel has been set up and its loop runs
     """
 
@@ -72,6 +74,7 @@ class TunnelState:
         self.switch: Switch | None = None
         self.speed_tests: SpeedTests | None = None
         self.names: NameService | None = None
+        self.forwards: Forwards | None = None
         self.is_running = False
         self._loop = loop
         self._drops = drops
@@ -119,6 +122,7 @@ class TunnelState:
             in_bridge=self._in_bridge(),
             macs=self._macs(),
             names=self.names.status() if self.names is not None else None,
+            forwards=self.forwards.status() if self.forwards is not None else (),
         )
 
     def lines_for_wg(self) -> Iterator[str]:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection
 
 from vpntun.config.peer import PeerSettings
 from vpntun.errors import ConfigurationError, VpntunError
-from vpntun.netconf.host import HostNetwork
 from vpntun.process.start import Start
+from vpntun.process.surroundings import TunnelNetwork
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
 
@@ -28,7 +28,7 @@ class AwaitedNames:
 
     def __init__(
         self,
-        host: HostNetwork,
+        host: TunnelNetwork,
         start: Start,
         loop: Loop,
         on_set: Callable[[], None],

@@ -24,11 +24,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from logging import INFO
 from pathlib import Path
+from typing import Protocol
 
 from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
 from vpntun.errors import ConfigurationError
-from vpntun.process.background import Background
 from vpntun.process.hooks import Command, HookEvent, Hooks, LinkEvent
 from vpntun.process.notify import Notifier
 from vpntun.process.pidfile import Pidfile
@@ -44,18 +44,28 @@ SECONDS_BETWEEN = 1.0
 """Seconds between two status lines, if only the states of links have changed: a thousand peers change often."""
 
 
+class Waiter(Protocol):
+    """Somebody who waits for the tunnel: the caller of a daemon (background.py), or the command of a run."""
+
+    def device_is_up(self, loop: Loop) -> None:
+        """Note that the set-up is done, or may take forever. Called before the loop runs, or in it."""
+
+    def link_is_up(self) -> None:
+        """Note that the set-up is done, and that there has been a link. Called each time that a link comes up."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """The operator's options for running a tunnel.
 
-    `background`: set if a caller waits for a report. `file`: the configuration file, which SIGHUP reads again. `uapi`:
-    whether wg(8) gets a socket. `metrics`: where metrics are served; None: where the configuration says.
+    `background`: set if somebody waits for the tunnel. `file`: the configuration file, which SIGHUP reads again.
+    `uapi`: whether wg(8) gets a socket. `metrics`: where metrics are served; None: where the configuration says.
     """
 
     user: str | None = None
     commands: Mapping[HookEvent, Command] = field(default_factory=dict)
     pidfile: Path | None = None
-    background: Background | None = None
+    background: Waiter | None = None
     file: Path | None = None
     uapi: bool = True
     metrics: Path | Place | None = None

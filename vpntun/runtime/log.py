@@ -37,12 +37,19 @@ log = logging.getLogger("vpntun")
 
 
 def open_log(
-    interface: str, verbosity: int, form: Form = "text", file: Path | None = None, *, detached: bool = False
+    interface: str,
+    verbosity: int,
+    form: Form = "text",
+    file: Path | None = None,
+    *,
+    detached: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Log notices and warnings; with `verbosity` 1 also events of the link, with 2 everything.
 
     `detached`: this process will leave its terminal. It logs to the file or syslog, and also to stderr while that is
-    open. Raises ConfigurationError or PrivilegeError if the file cannot be opened.
+    open. `quiet`: stderr belongs to another program, and gets warnings and errors alone. Raises ConfigurationError or
+    PrivilegeError if the file cannot be opened.
     """
     handlers: list[logging.Handler] = []
     if file is not None:
@@ -53,6 +60,8 @@ def open_log(
         handlers.append(ToStderr())
     for handler in handlers:
         handler.setFormatter(formatter(form, interface, with_time=isinstance(handler, ToFile)))
+        if quiet and isinstance(handler, ToStderr):
+            handler.addFilter(lambda record: record.levelno != NOTICE)
     for former in log.handlers:
         former.close()
     log.handlers = handlers

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
-from select import EPOLLIN, EPOLLOUT, epoll
+from select import EPOLLET, EPOLLIN, EPOLLOUT, epoll
 from typing import Any
 
 from vpntun.errors import VpntunError
@@ -91,6 +91,24 @@ class Loop:
         """
         self._epoll.register(descriptor, EPOLLIN)
         self._watched[descriptor] = _Watched(on_readable, on_writable, on_failure, self.turns)
+
+    def watch_changes(
+        self, descriptor: int, on_readable: Callback, on_writable: Callback, on_failure: Callback | None = None
+    ) -> None:
+        """Call back once each time that more can be read or written, and at an error or hangup (EPOLLET in epoll(7)).
+
+        So a descriptor that its owner leaves alone never keeps the loop awake. A callback reads or writes until the
+        kernel has no more, or calls `look_again`. `on_failure`: as for `watch`.
+        """
+        awaited = EPOLLIN | EPOLLOUT | EPOLLET
+        self._epoll.register(descriptor, awaited)
+        self._watched[descriptor] = _Watched(on_readable, on_writable, on_failure, self.turns, awaited)
+
+    def look_again(self, descriptor: int) -> None:
+        """Call back in the next turn as if what can be read or written of a `watch_changes` descriptor had changed."""
+        watched = self._watched[descriptor]
+        if not watched.is_ignored:
+            self._epoll.modify(descriptor, watched.awaited)
 
     def await_writable(self, descriptor: int, wanted: bool, *, alone: bool = False) -> None:
         """Start or stop calling `on_writable` of a watched descriptor when it is writable.

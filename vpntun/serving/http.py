@@ -3,7 +3,7 @@
 h11 parses. These are the rules:
 
     a request       has at most some 8 KiB of head, 32 headers, and 4 KiB of body, which most requests ignore
-    its answer      is one JSON object, or a stream, after which the connection is closed
+    its answer      is one JSON object or list, or a stream, after which the connection is closed
     the next one    is read once the answer to this one was taken, so answers come in the order of the requests
     a bad one       (too large, or not HTTP) is answered with 400, 413 or 431, and nothing after it is read
 """
@@ -30,12 +30,12 @@ LARGEST_BODY = 4 * 1024
 class Answer:
     """An answer: status, content, headers, and what to do once it has left. `body`: the content as text.
 
-    The content is a JSON object, or the text itself with a `content_type` of its own. Raises TypeError or ValueError if
-    the object cannot be written as JSON.
+    The content is a JSON object or list, or the text itself with a `content_type` of its own. Raises TypeError or
+    ValueError if it cannot be written as JSON.
     """
 
     status: HTTPStatus
-    content: Mapping[str, Any] | bytes
+    content: Mapping[str, Any] | Sequence[Any] | bytes
     headers: tuple[tuple[str, str], ...] = ()
     then: Callable[[], None] | None = None
     content_type: str = "application/json"

@@ -4,6 +4,9 @@ A virtio_net_hdr (wire/vnet.py) precedes each packet. With offloads, the kernel 
 sockets wrote, up to 64 kB with an unfinished checksum, and accepts such superpackets in return. A device that refuses
 some or all offloads still works, packet by packet.
 
+`DeviceDescriptor` reads and writes a device by its descriptor, wherever the device is; `KernelDevice` opens one in this
+network namespace.
+
 A device that this program creates vanishes when its descriptor is closed, together with its addresses and routes. A
 device that existed before (`vpntun mktun`) is attached, and stays when the program ends.
 """
@@ -33,47 +36,16 @@ UDP_OFFLOADS = TUN_F_USO4 | TUN_F_USO6
 REFUSED = frozenset({errno.EIO, errno.EINVAL, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 
 
-class KernelDevice:
-    """An open device. `created`: this program created it, so it vanishes when it is closed.
+class DeviceDescriptor:
+    """An open device, as far as its descriptor leads. `offloads`: those that it has accepted, a sum of TUN_F_*."""
 
-    Raises ConfigurationError for an impossible name, PrivilegeError where CAP_NET_ADMIN or access to /dev/net/tun is
-    missing, and DeviceError for all other failures.
-    """
-
-    def __init__(self, name: str, kind: DeviceKind = "tun") -> None:
-        check_name(name)
+    def __init__(self, name: str, kind: DeviceKind, descriptor: int) -> None:
         self.name = name
         self.kind: DeviceKind = kind
-        self.created = not interface_exists(name)
-        self._former_flags = 0 if self.created else flags_of(name)
-        self._opened = open_device(name, kind)
-        if self.created:
-            settle_new_device(name, kind)
-        self._descriptor: int = self._opened.fileno()
-        os.set_inheritable(self._descriptor, False)
-        os.set_blocking(self._descriptor, False)
-        self.offloads = self._ask_for_offloads()
-
-    @property
-    def mtu(self) -> int:
-        """The device's MTU, in bytes. Raises DeviceError if no device has this name any more."""
-        return mtu_of(self.name)
-
-    @property
-    def mac(self) -> bytes:
-        """The MAC address of a TAP device, 6 bytes; empty on a TUN. Raises DeviceError once no device has this name."""
-        return mac_of(self.name) if self.kind == "tap" else b""
-
-    @property
-    def macs(self) -> tuple[bytes, ...]:
-        """The MAC addresses of a TAP device and of the bridge that it is in. Raises DeviceError as `mac` does."""
-        if self.kind != "tap":
-            return ()
-        addresses = [self.mac]
-        if master := master_of(self.name):
-            with suppress(DeviceError):  # the bridge may have gone by now
-                addresses.append(mac_of(master))
-        return tuple(addresses)
+        self.offloads = 0
+        self._descriptor = descriptor
+        os.set_inheritable(descriptor, False)
+        os.set_blocking(descriptor, False)
 
     @property
     def takes_tcp(self) -> bool:
@@ -84,11 +56,6 @@ class KernelDevice:
     def takes_udp(self) -> bool:
         """Whether the device accepts UDP superpackets."""
         return self.offloads & UDP_OFFLOADS == UDP_OFFLOADS
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the device is administratively up. Raises DeviceError if no device has this name any more."""
-        return is_up(self.name)
 
     def fileno(self) -> int:
         """Return the descriptor, for the loop."""
@@ -119,6 +86,53 @@ class KernelDevice:
             raise self._gone(error) from error
         return True
 
+    def _gone(self, error: OSError) -> DeviceError:
+        return DeviceError(f"the device {self.name} is gone ({error.strerror}): it was deleted; start again")
+
+
+class KernelDevice(DeviceDescriptor):
+    """An open device. `created`: this program created it, so it vanishes when it is closed.
+
+    Raises ConfigurationError for an impossible name, PrivilegeError where CAP_NET_ADMIN or access to /dev/net/tun is
+    missing, and DeviceError for all other failures.
+    """
+
+    def __init__(self, name: str, kind: DeviceKind = "tun") -> None:
+        check_name(name)
+        self.created = not interface_exists(name)
+        self._former_flags = 0 if self.created else flags_of(name)
+        self._opened = open_device(name, kind)
+        if self.created:
+            settle_new_device(name, kind)
+        super().__init__(name, kind, self._opened.fileno())
+        self.offloads = self._ask_for_offloads()
+
+    @property
+    def mtu(self) -> int:
+        """The device's MTU, in bytes. Raises DeviceError if no device has this name any more."""
+        return mtu_of(self.name)
+
+    @property
+    def mac(self) -> bytes:
+        """The MAC address of a TAP device, 6 bytes; empty on a TUN. Raises DeviceError once no device has this name."""
+        return mac_of(self.name) if self.kind == "tap" else b""
+
+    @property
+    def macs(self) -> tuple[bytes, ...]:
+        """The MAC addresses of a TAP device and of the bridge that it is in. Raises DeviceError as `mac` does."""
+        if self.kind != "tap":
+            return ()
+        addresses = [self.mac]
+        if master := master_of(self.name):
+            with suppress(DeviceError):  # the bridge may have gone by now
+                addresses.append(mac_of(master))
+        return tuple(addresses)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the device is administratively up. Raises DeviceError if no device has this name any more."""
+        return is_up(self.name)
+
     def close(self) -> None:
         """Close the device. One that stays gets its former flags back, and has no offloads."""
         if not self.created:
@@ -143,9 +157,6 @@ class KernelDevice:
         except OSError:
             return False
         return True
-
-    def _gone(self, error: OSError) -> DeviceError:
-        return DeviceError(f"the device {self.name} is gone ({error.strerror}): it was deleted; start again")
 
 
 def settle_new_device(name: str, kind: DeviceKind) -> None:

@@ -77,7 +77,7 @@ class TunnelView:
     """One tunnel at one moment. `trouble`: why it does not answer, None while it does.
 
     `uptime` and `peers` are those of the last answer. Without any answer there are none. While the tunnel does not
-    answer, the state of each peer is "unknown", and so are its rates.
+    answer, the state of each peer is "unknown", and so are its rates. `open_connections`: those of all forwards.
     """
 
     interface: str
@@ -89,6 +89,8 @@ class TunnelView:
     is_tap: bool
     uptime: float | None
     drops: tuple[Drop, ...]
+    forwards: int
+    open_connections: int
     peers: tuple[PeerView, ...]
 
 
@@ -205,6 +207,7 @@ class TunnelHistory:
         status = self._status or {}
         trouble = self._trouble or self._silence(now - self._answered)
         peers = (peer.view() for peer in self._peers.values())
+        forwards = status.get("forwards", ())
         return TunnelView(
             interface=self._interface,
             trouble=trouble,
@@ -215,6 +218,8 @@ class TunnelHistory:
             is_tap=status.get("device") == "tap",
             uptime=status.get("uptime"),
             drops=self._drops.view(),
+            forwards=len(forwards),
+            open_connections=sum(each["connections"] for each in forwards),
             peers=tuple(peers if trouble is None else map(_of_the_past, peers)),
         )
 

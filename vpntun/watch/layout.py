@@ -72,6 +72,7 @@ def notes_of_tunnel(tunnel: TunnelView) -> tuple[Note, ...]:
     return _notes(
         ("trouble", tunnel.trouble, True),
         ("start", tunnel.starting and f"waiting for {tunnel.starting}", True),
+        ("forward", _forwards(tunnel), False),
         _dropped(tunnel.drops),
     )
 
@@ -85,6 +86,13 @@ def notes_of_peer(peer: PeerView) -> tuple[Note, ...]:
         ("queue", queue if peer.queued_packets else None, False),
         _dropped(peer.drops),
     )
+
+
+def _forwards(tunnel: TunnelView) -> str | None:
+    """Write how many forwards there are, and how many connections they have; None without forwards."""
+    if not tunnel.forwards:
+        return None
+    return f"{tunnel.forwards:,}, with {short.count(tunnel.open_connections, 'open connection')}"
 
 
 def _carrier(peer: PeerView) -> str | None:

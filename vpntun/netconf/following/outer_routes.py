@@ -45,9 +45,12 @@ _port = struct.Struct("!H")
 
 
 class OuterRoutes:
-    """Routes of the packets with this mark, 0 for none, of the tunnel on the device of this name."""
+    """Routes of the packets with this mark, 0 for none, of the tunnel on the device of this name.
 
-    def __init__(self, name: str, mark: int) -> None:
+    The name is None if the device is in another network namespace: no route of this one leads there.
+    """
+
+    def __init__(self, name: str | None, mark: int) -> None:
         self._name = name
         self._mark = mark
         self._questions = Questions()
@@ -57,6 +60,8 @@ class OuterRoutes:
 
         A source address that this host has lost is left out of the query, as the UDP socket leaves it out.
         """
+        if self._name is None:
+            return False
         try:
             return self._questions.index_of(self._name) == (flow.scope or self._ask(flow).device)
         except OSError:
@@ -140,7 +145,8 @@ class OuterRoutes:
 
     def _tunnels(self) -> Iterator[int]:
         """List the numbers of the tunnel's device and of all other tunnels'. Raises OSError."""
-        yield self._questions.index_of(self._name)
+        if self._name is not None:
+            yield self._questions.index_of(self._name)
         yield from (link.number for link in links_by(self._questions) if link.leads_to_a_tunnel)
 
 

@@ -1,0 +1,187 @@
+"""Forward of datagrams: a flow for each client, how long it lasts, and who gives way where there is no room."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+from tests.forwards.sockets import Loopback, free_port
+from tests.machine import HandLoop, logged
+from vpntun.config.forwards import Forward
+from vpntun.forwards.connections import Connections
+from vpntun.forwards.datagrams import SECONDS_BETWEEN_LOOKS, SECONDS_IDLE, SECONDS_UNANSWERED, DatagramForward
+from vpntun.forwards.opening import ListeningSockets
+from vpntun.forwards.sides import MachineSide
+from vpntun.runtime.resolver import Lookups
+from vpntun.types import Place
+
+
+class Target:
+    """A server that answers each datagram in capitals, once the test lets it."""
+
+    def __init__(self, loop: HandLoop) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._loop = loop
+        self.place: Place = self._socket.getsockname()
+        self.got: list[bytes] = []
+        self.answers = True
+        loop.watch(self._socket.fileno(), self._receive)
+
+    def close(self) -> None:
+        self._loop.forget(self._socket.fileno())
+        self._socket.close()
+
+    def _receive(self) -> None:
+        datagram, client = self._socket.recvfrom(65536)
+        self.got.append(datagram)
+        if self.answers:
+            self._socket.sendto(datagram.upper(), client)
+
+
+@pytest.fixture
+def target(loop: HandLoop, made: ExitStack) -> Target:
+    new = Target(loop)
+    made.callback(new.close)
+    return new
+
+
+class Made:
+    """A forward to the target."""
+
+    def __init__(self, loop: HandLoop, target: Place, most: int, host: str = "127.0.0.1") -> None:
+        self.loop = loop
+        self.port = free_port(socket.SOCK_DGRAM)
+        lookups = Lookups(loop)
+        side = MachineSide(lookups) if not host else Loopback(loop)
+        forward = Forward("udp", (host, self.port), target)
+        listening = ListeningSockets(forward, side)
+        self.forward = DatagramForward(loop, forward, listening, side, Connections(loop, most))
+        self._lookups = lookups
+
+    def close(self) -> None:
+        self.forward.close()
+        self._lookups.close()
+
+    def ask(self, client: socket.socket, datagram: bytes) -> bytes:
+        """Send a datagram, and return the answer."""
+        client.sendto(datagram, ("127.0.0.1", self.port))
+        got: list[bytes] = []
+
+        def has_come() -> bool:
+            try:
+                got.append(client.recv(65536))
+            except BlockingIOError:
+                return False
+            return True
+
+        self.loop.until(has_come, "for an answer")
+        return got[0]
+
+
+def forward_to(loop: HandLoop, made: ExitStack, target: Place, most: int = 100, host: str = "127.0.0.1") -> Made:
+    new = Made(loop, target, most, host)
+    made.callback(new.close)
+    return new
+
+
+def new_client(made: ExitStack, host: str = "127.0.0.1") -> socket.socket:
+    new = made.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    new.bind((host, 0))
+    new.setblocking(False)
+    return new
+
+
+def test_each_client_has_a_flow_of_its_own(loop: HandLoop, made: ExitStack, target: Target) -> None:
+    new = forward_to(loop, made, target.place)
+    clients = [new_client(made) for _ in range(3)]
+    for number, each in enumerate(clients):
+        assert new.ask(each, b"client %d" % number) == b"CLIENT %d" % number
+    assert new.ask(clients[0], bytes(40_000)) == bytes(40_000)
+    counters = new.forward.counters
+    assert (counters.connections, counters.total, counters.sent) == (3, 3, 24 + 40_000)
+
+
+def test_answers_come_from_the_address_that_was_asked(loop: HandLoop, made: ExitStack, target: Target) -> None:
+    new = forward_to(loop, made, target.place, host="")
+    client = new_client(made, "127.0.0.1")
+    client.connect(("127.0.0.9", new.port))
+    client.send(b"a")
+    got: list[bytes] = []
+
+    def has_come() -> bool:
+        try:
+            got.append(client.recv(10))
+        except BlockingIOError:
+            return False
+        return True
+
+    loop.until(has_come)
+    assert got == [b"A"]
+
+
+def test_flows_end_when_they_have_been_idle(loop: HandLoop, made: ExitStack, target: Target) -> None:
+    new = forward_to(loop, made, target.place)
+    answered, other = new_client(made), new_client(made)
+    new.ask(answered, b"a")
+    target.answers = False
+    other.sendto(b"b", ("127.0.0.1", new.port))
+    loop.until(lambda: b"b" in target.got)
+    assert new.forward.counters.connections == 2
+    for _ in range(int(SECONDS_UNANSWERED // SECONDS_BETWEEN_LOOKS) + 1):
+        loop.pass_time(SECONDS_BETWEEN_LOOKS)
+    assert new.forward.counters.connections == 1
+    for _ in range(int(SECONDS_IDLE // SECONDS_BETWEEN_LOOKS)):
+        loop.pass_time(SECONDS_BETWEEN_LOOKS)
+    assert new.forward.counters.connections == 0
+
+
+def test_newcomers_displace_unanswered_flows_alone(loop: HandLoop, made: ExitStack, target: Target) -> None:
+    new = forward_to(loop, made, target.place, most=3)
+    answered = new_client(made)
+    new.ask(answered, b"mine")
+    target.answers = False
+    for number in range(10):
+        new_client(made).sendto(b"flood %d" % number, ("127.0.0.1", new.port))
+    loop.until(lambda: b"flood 9" in target.got)
+    assert new.forward.counters.connections == 3
+    target.answers = True
+    assert new.ask(answered, b"still") == b"STILL"
+    assert new.forward.counters.total == 11
+
+
+def test_a_client_without_room_is_refused_where_all_flows_are_answered(
+    loop: HandLoop, made: ExitStack, target: Target
+) -> None:
+    new = forward_to(loop, made, target.place, most=1)
+    new.ask(new_client(made), b"first")
+    with logged() as lines:
+        for _ in range(3):
+            new_client(made).sendto(b"second", ("127.0.0.1", new.port))
+        loop.until(lambda: new.forward.counters.refused == 3)
+    assert lines == [f"refused: there is no room for another client of {new.forward.forward}"]
+    assert target.got == [b"first"]
+
+
+def test_a_target_that_is_not_found_is_looked_up_again_after_a_second(loop: HandLoop, made: ExitStack) -> None:
+    new = forward_to(loop, made, ("nowhere", 53))
+    client = new_client(made)
+    for _ in range(3):
+        client.sendto(b"a", ("127.0.0.1", new.port))
+        loop.settle(0.01)
+    assert (new.forward.counters.failed, new.forward.counters.connections) == (1, 1)
+    loop.pass_time(1.0)
+    assert new.forward.counters.connections == 0
+    client.sendto(b"a", ("127.0.0.1", new.port))
+    loop.until(lambda: new.forward.counters.failed == 2)
+
+
+def test_another_target_takes_over_at_once(loop: HandLoop, made: ExitStack, target: Target) -> None:
+    new = forward_to(loop, made, ("127.0.0.1", free_port(socket.SOCK_DGRAM)))
+    client = new_client(made)
+    client.sendto(b"lost", ("127.0.0.1", new.port))
+    loop.until(lambda: new.forward.counters.failed)
+    new.forward.retarget(Forward("udp", ("127.0.0.1", new.port), target.place))
+    assert new.ask(client, b"found") == b"FOUND"

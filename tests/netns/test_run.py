@@ -1,0 +1,140 @@
+"""`vpntun run`: a program in a namespace of its own, as an ordinary user and as root."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.netns.lab import NOBODY, Daemon, Lab, far, start_server, until
+from tests.netns.users import User
+
+RUN = (sys.executable, "-m", "vpntun", "run")
+ABOUT = """
+import json, os, socket, sys
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines())
+print(json.dumps({
+    "ids": [os.getresuid(), os.getresgid(), len(os.getgroups())],
+    "capabilities": [status["CapEff"], status["CapPrm"], status["CapInh"], status["CapAmb"]],
+    "signals": [status["SigBlk"], status["SigIgn"]],
+    "folder": os.getcwd(), "variable": os.environ["VARIABLE"], "input": sys.stdin.read(),
+    "descriptors": sorted(map(int, os.listdir("/proc/self/fd")))[:-1],
+    "devices": [name for _, name in socket.if_nameindex()],
+    "arguments": sys.argv[1:],
+}))
+"""
+"""Program that tells what it was given."""
+NOTHING = "0" * 16
+
+
+def running(process: int) -> bool:
+    """Whether a process exists, and is no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def holder_of(run: Daemon) -> int:
+    """The process of a run that holds the namespace: the only one with a session of its own."""
+    return next(each for each in children(run.process.pid) if os.getsid(each) == each)
+
+
+def arguments(lab: Lab, user: User | None = None) -> tuple[str | Path, ...]:
+    return ("-c", lab.b.four, "-k", lab.key if user is None else user.own(lab.key))
+
+
+def test_an_ordinary_users_program_has_what_its_caller_gave_it_and_nothing_more(lab: Lab) -> None:
+    start_server(lab)
+    user = User(lab.a)
+    by = arguments(lab, user)
+    done = user.run(*RUN, *by, "--", "ping", "-c1", far(lab))
+    assert "1 received" in done.stdout
+    assert done.stderr == ""
+    done = user.machine.run(
+        *RUN,
+        *by,
+        "--",
+        sys.executable,
+        "-c",
+        ABOUT,
+        "--",
+        "-x",
+        env={**user.env, "VARIABLE": "hä"},
+        user=str(NOBODY),
+        input="from stdin",
+    )
+    about = json.loads(done.stdout)
+    assert about == {
+        "ids": [[NOBODY] * 3, [NOBODY] * 3, 0],
+        "capabilities": [NOTHING] * 4,
+        "signals": [NOTHING, "0000000001001000"],
+        "folder": os.getcwd(),
+        "variable": "hä",
+        "input": "from stdin",
+        "descriptors": [0, 1, 2],
+        "devices": ["lo", "run0"],
+        "arguments": ["--", "-x"],
+    }
+    for command, status, said in (
+        (("sh", "-c", "exit 7"), 7, ""),
+        (("sh", "-c", "kill -KILL $$"), 128 + signal.SIGKILL, ""),
+        (("no-such-program",), 127, "vpntun: no-such-program: there is no such command\n"),
+        (("/etc/passwd",), 126, "vpntun: /etc/passwd cannot be executed: Permission denied\n"),
+    ):
+        done = user.run(*RUN, *by, "--", *command, check=False)
+        assert (done.returncode, done.stderr) == (status, said)
+    done = user.run(*RUN, *by, "--wait", "0.5", "-p", "5", "--", "touch", user.home / "made", check=False)
+    assert (done.returncode, done.stderr) == (9, "vpntun: no link within 0.5 s: touch was not started\n")
+    assert not (user.home / "made").exists()
+
+
+def test_roots_program_reaches_the_peer(lab: Lab) -> None:
+    start_server(lab)
+    done = lab.a.run(*RUN, *arguments(lab), "--", "ping", "-c1", far(lab))
+    assert "1 received" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_killed_parent_leaves_a_program_without_any_way_out(lab: Lab) -> None:
+    start_server(lab)
+    user = User(lab.a)
+    script = (
+        f"trap '' TERM; echo began; while sleep 0.2; do ping -c1 -W1 {far(lab)} || echo; ip -br link; echo ----; done"
+    )
+    run = user.vpntun("run", *arguments(lab, user), "--", "sh", "-c", script)
+    run.wait_for("1 received", 60)
+    holder = holder_of(run)
+    (program,) = set(children(run.process.pid)) - {holder}
+    run.kill()
+    until(lambda: not running(holder), 30)
+    until(lambda: "run0" not in run.log.split("----")[-2], 30)
+    assert "unreachable" in run.log.split("----")[-2]
+    os.kill(program, signal.SIGKILL)
+
+
+def test_signals_from_other_processes_are_passed_on_and_a_program_ends_with_its_tunnel(lab: Lab) -> None:
+    start_server(lab)
+    user = User(lab.a)
+    by = arguments(lab, user)
+    script = 'for each in INT TERM HUP USR1 USR2; do trap "echo got-$each" $each; done; echo began; while :; do sleep 0.1; done'
+    run = user.vpntun("run", *by, "--", "sh", "-c", script)
+    run.wait_for("began", 60)
+    for name in ("INT", "TERM", "HUP", "USR1", "USR2"):
+        run.process.send_signal(signal.Signals[f"SIG{name}"])
+        run.wait_for(f"got-{name}", 60)
+    assert user.ask("run", *by, "--", "true")[0] == 8
+    assert "interface: run0" in user.ask("show", "run0")[1]
+    os.kill(holder_of(run), signal.SIGKILL)
+    run.wait_for("the process that holds the namespace has ended", 60)
+    assert user.ask("down", "run0")[0] == 0
+    assert run.wait(60) == 128 + signal.SIGKILL
+    for line in ("got-INT", "got-TERM", "got-HUP"):
+        assert run.log.count(line) == 1 + (line == "got-TERM")

@@ -1,0 +1,104 @@
+"""Commands for the forwards of a running tunnel: expose, unexpose and forwards.
+
+`expose` begins a forward and `unexpose` ends one; neither changes the tunnel's file. `forwards` lists them with their
+counters. They ask the tunnel through its control socket, and check what was typed before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from vpntun.config.forwards import Forward, ForwardProtocol, Origin, parse_listening, parse_target, spelled
+from vpntun.control.client import ControlClient
+from vpntun.runtime.logform import escape
+from vpntun.watch import short
+
+Function = TypeVar("Function", bound=Callable[..., None])
+
+HEADINGS = ("protocol", "from", "listen", "target", "open", "total", "refused", "failed", "sent", "received")
+WORDS = HEADINGS[:4]
+"""Columns that are aligned to the left; the others are numbers."""
+
+
+def _add_kind_options(function: Function) -> Function:
+    """Add the options that say, beside where it listens, which forward is meant."""
+    for option in (
+        click.option("--udp", is_flag=True, help="Pass datagrams on, instead of TCP connections."),
+        click.option("--from", "origin", type=click.Choice(["peer", "inside"]), help="Accept on the other side."),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command()
+@click.argument("interface")
+@click.argument("listen")
+@click.argument("target")
+@_add_kind_options
+def expose(interface: str, listen: str, target: str, *, udp: bool, origin: Origin | None) -> None:
+    """Pass on what connects to LISTEN to TARGET, through the running tunnel of INTERFACE.
+
+    LISTEN is :PORT for all addresses, ADDRESS:PORT or unix:/PATH. TARGET is HOST:PORT, unix:/PATH, or SERVICE@PEER.
+    With --from peer the far side connects, to LISTEN on the tunnel's addresses, and TARGET is reached from this
+    machine. With --from inside programs do in the namespace of 'vpntun run'.
+    """
+    protocol: ForwardProtocol = "udp" if udp else "tcp"
+    forward = Forward(protocol, parse_listening(listen), parse_target(target), origin or "here")
+    named = {"local": spelled(forward.listen), "protocol": protocol, "from": forward.origin}
+    with ControlClient(interface) as tunnel:
+        tunnel.ask("POST", "/v1/services/forwarder/expose", {**named, "remote": spelled(forward.target)})
+
+
+@click.command()
+@click.argument("interface")
+@click.argument("listen")
+@_add_kind_options
+def unexpose(interface: str, listen: str, *, udp: bool, origin: Origin | None) -> None:
+    """End the forward of INTERFACE that listens at LISTEN; connections that are open go on.
+
+    --udp and --from are given as they were to 'expose'.
+    """
+    named = {"local": spelled(parse_listening(listen)), "protocol": "udp" if udp else "tcp", "from": origin or "here"}
+    with ControlClient(interface) as tunnel:
+        tunnel.ask("POST", "/v1/services/forwarder/unexpose", named)
+
+
+@click.command()
+@click.argument("interface")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/control.rst).")
+def forwards(interface: str, as_json: bool) -> None:
+    """List the forwards of INTERFACE, with their connections and bytes."""
+    with ControlClient(interface) as tunnel:
+        found = tunnel.ask("GET", "/v1/forwards")["forwards"]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif found:
+        for line in table(found):
+            click.echo(escape(line))
+    else:
+        click.echo(f"{interface} has no forwards", err=True)
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Write the forwards as a table, line by line, and below it why connections have failed."""
+    rows = [HEADINGS, *map(_row, found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(HEADINGS, row, widths, strict=True)
+        yield "  ".join(text.ljust(width) if title in WORDS else text.rjust(width) for title, text, width in cells)
+    for forward in found:
+        if forward["last_failure"]:
+            yield f"last failure of {forward['protocol']} {forward['listen']}: {forward['last_failure']}"
+
+
+def _row(forward: Mapping[str, Any]) -> tuple[str, ...]:
+    counters = ("connections", "connections_total", "connections_refused", "connections_failed")
+    return (
+        *(forward[name] for name in WORDS),
+        *(f"{forward[name]:,}" for name in counters),
+        *(short.size(forward[f"{name}_bytes"]) for name in ("sent", "received")),
+    )

@@ -1,0 +1,143 @@
+"""Command `run`: a program in a namespace of its own, with the tunnel as its only way out.
+
+The command's words follow `--`, so that its options are not taken for this program's. Before the keys are read, the
+processes are forked that will not need them (namespace/surroundings.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import click
+from click.core import ParameterSource
+
+from vpntun.cli.command import add_peer_options, check_keys, tunnel_of
+from vpntun.cli.run_options import FILE, METRICS, SECONDS
+from vpntun.config.file import read_file
+from vpntun.config.finding import find_file, interface_of
+from vpntun.config.tunnel import Tunnel
+from vpntun.process.service import RunOptions
+from vpntun.runtime.folders import absolute
+from vpntun.runtime.log import open_log
+from vpntun.runtime.logform import Form
+from vpntun.runtime.process_one import ending_action
+from vpntun.tun.opening import check_name
+
+DEFAULT_INTERFACE = "run0"
+OF_A_PEER = {
+    *("host", "port", "key", "private_key", "peer", "psk", "allowed", "addresses", "routes", "mtu", "transport"),
+    "dscp",
+}
+"""Options that have no place beside a file."""
+FOR_A_TUNNEL_OF_ITS_OWN = {"pair": False, "tap": False, "mac": None, "bridge": None}
+
+
+class CommandAfterDashes(click.Command):
+    """Command whose own words end at the first `--`; those behind it are kept in the context's `args`."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Parse the words before the dashes."""
+        if "--" not in args:
+            super().parse_args(context, args)
+            return context.args
+        dashes = args.index("--")
+        super().parse_args(context, args[:dashes])
+        context.args = args[dashes + 1 :]
+        return context.args
+
+
+@click.command(
+    cls=CommandAfterDashes, options_metavar="[OPTIONS]", context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.argument("names", metavar="[FILE|NAME] -- COMMAND...", nargs=-1)
+@click.option("-c", "--client", "host", metavar="HOST", help="Call the peer at HOST, in place of a file.")
+@click.option("-i", "--interface", metavar="NAME", help=f"Device (default: {DEFAULT_INTERFACE}, or the file's name).")
+@add_peer_options
+@click.option("--route", "routes", multiple=True, metavar="CIDR", help="Network to route (default: all).")
+@click.option("--mtu", type=int, metavar="N", help="MTU of the device.")
+@click.option("--netns", metavar="NAME", help="Use this network namespace of 'ip netns', as root.")
+@click.option("--wait", type=SECONDS, metavar="SECONDS", help="End with status 9 if there is no link in time.")
+@click.option("--metrics", type=METRICS, metavar="unix:PATH|ADDR:PORT", help="Serve metrics for Prometheus.")
+@click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to a file.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "logfmt", "json"]),
+    default="text",
+    show_default=True,
+    help="Format of a log line.",
+)
+@click.option("-v", "--verbose", count=True, help="Log what a tunnel logs; twice and three times for more.")
+@click.option("-d", "--debug", is_flag=True, help="Log everything.")
+@click.pass_context
+def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> None:
+    """Run a program in a network of its own, whose only way out is the tunnel.
+
+    The tunnel is that of a configuration file, as with 'up', or to HOST. Needs neither root nor a change of this
+    machine's network: 'vpntun run office -- firefox'.
+    """
+    command = context.args
+    file = _file_of(context, names, options["host"])
+    if not command and options["netns"] is None:
+        raise click.UsageError("which program? Give it after --, as in: vpntun run office -- firefox")
+    interface = options["interface"] or (DEFAULT_INTERFACE if file is None else interface_of(file))
+    check_name(interface)
+    if file is None:
+        check_keys(**options)
+    _open_log(interface, options)
+    from vpntun.daemon import run as run_tunnel  # takes 60 ms to load, and only a command that runs a tunnel needs it
+    from vpntun.namespace.network import for_namespace
+    from vpntun.namespace.side import NamespaceSide
+    from vpntun.namespace.surroundings import Run
+
+    surroundings = Run.fork(command, wait=options["wait"], netns=options["netns"])
+    if file is None:
+        read: Callable[[], Tunnel] = partial(
+            tunnel_of, **{**FOR_A_TUNNEL_OF_ITS_OWN, **options, "interface": interface}
+        )
+    else:
+        read = partial(read_file, file, interface)
+    run_options = RunOptions(background=surroundings, file=file, uapi=False, metrics=options["metrics"])
+    run_tunnel(
+        for_namespace(read()),
+        run_options,
+        (lambda: for_namespace(read())) if file is not None else None,
+        surroundings,
+        NamespaceSide(surroundings.holder),
+    )
+    if surroundings.ended_by is not None:
+        _die_of(surroundings.ended_by)
+    sys.exit(surroundings.status)
+
+
+def _file_of(context: click.Context, names: tuple[str, ...], host: str | None) -> Path | None:
+    """Return the configuration file; None if the options describe the tunnel. Raises UsageError or VpntunError."""
+    if len(names) > 1:
+        raise click.UsageError(f"put -- before the program and its options: vpntun run {names[0]} -- {names[1]} ...")
+    if not names:
+        if host is None:
+            raise click.UsageError("which tunnel? Give the name of its file, or -c HOST")
+        return None
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in OF_A_PEER and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[-1]} cannot be combined with a file, which describes the tunnel")
+    return absolute(find_file(names[0]))
+
+
+def _open_log(interface: str, options: dict[str, Any]) -> None:
+    """Open the log: the terminal is the program's, so unless -v is given it gets warnings and errors alone."""
+    verbosity = 2 if options["debug"] else max(0, options["verbose"] - 1)
+    is_quiet = not options["verbose"] and not options["debug"]
+    open_log(interface, verbosity, cast(Form, options["log_format"]), options["log_file"], quiet=is_quiet)
+
+
+def _die_of(number: int) -> None:
+    """End by a signal that was meant for the program before it was started, so that a shell notices."""
+    signal.signal(number, ending_action())
+    os.kill(os.getpid(), number)

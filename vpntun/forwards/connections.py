@@ -1,0 +1,93 @@
+"""All connections that the forwards of a tunnel pass on: how many there may be, and their relays.
+
+A connection takes two descriptors, and up to two pipes while its ends take no more. So their number is limited by that
+of the descriptors that this process may have, and the flows of datagrams count as connections.
+"""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vpntun.forwards.pipes import PipePool
+from vpntun.forwards.relay import Relay
+from vpntun.runtime.loop import Loop
+
+MOST_CONNECTIONS = 4096
+MOST_OF_ONE_FORWARD = 1024
+DESCRIPTORS_OF_OTHERS = 256
+DESCRIPTORS_OF_A_CONNECTION = 4
+
+
+@dataclass
+class Counters:
+    """What one forward has done. `connections`: those of now, or flows; `sent`: bytes from the clients to the target.
+
+    refused    connections that found no room
+    failed     connections whose target could not be reached; `last_failure` says why the last one could not
+    """
+
+    connections: int = 0
+    total: int = 0
+    refused: int = 0
+    failed: int = 0
+    sent: int = 0
+    received: int = 0
+    last_failure: str = ""
+
+
+class Connections:
+    """Relayed connections of all forwards. `most`: None for as many as this process has descriptors for."""
+
+    def __init__(self, loop: Loop, most: int | None = None) -> None:
+        self._loop = loop
+        self._most = most_connections() if most is None else most
+        self._admitted = 0
+        self._pipes = PipePool()
+        self._relays: set[Relay] = set()
+
+    def have_room_for(self, counters: Counters) -> bool:
+        """Whether this forward may have another connection."""
+        return self._admitted < self._most and counters.connections < MOST_OF_ONE_FORWARD
+
+    def admit(self, counters: Counters) -> bool:
+        """Count a new connection of a forward, or refuse it for want of room."""
+        if not self.have_room_for(counters):
+            counters.refused += 1
+            return False
+        self._admitted += 1
+        counters.connections += 1
+        counters.total += 1
+        return True
+
+    def dismiss(self, counters: Counters) -> None:
+        """Count an admitted connection as ended."""
+        self._admitted -= 1
+        counters.connections -= 1
+
+    def relay(self, near: socket.socket, far: socket.socket, on_end: Callable[[Relay], None]) -> Relay:
+        """Pass an admitted connection on until it ends. The caller dismisses it then. Raises OSError."""
+
+        def ended(relay: Relay) -> None:
+            self._relays.discard(relay)
+            on_end(relay)
+
+        new = Relay(self._loop, near, far, self._pipes, ended)
+        self._relays.add(new)
+        return new
+
+    def close(self) -> None:
+        """Reset all connections; nobody is called back."""
+        while self._relays:
+            self._relays.pop().close()
+        self._pipes.close()
+
+
+def most_connections() -> int:
+    """Return how many connections this process has descriptors for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(1, min(MOST_CONNECTIONS, (soft - DESCRIPTORS_OF_OTHERS) // DESCRIPTORS_OF_A_CONNECTION))

@@ -1,0 +1,118 @@
+"""Sides of a tunnel: this machine, and a device, of this machine or in the namespace of a run.
+
+Sockets of a device's side are bound to it (SO_BINDTODEVICE in socket(7), which takes no privilege since Linux 5.7). So
+whatever routes and rules say, connections to a target leave by the tunnel or not at all, and listeners take only what
+comes out of the tunnel: not what programs beside it send to its address.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+
+from vpntun.forwards.side import Side
+from vpntun.netconf.netlink import Netlink
+from vpntun.runtime.resolver import Lookups, OnFound
+
+MOST_WAITING_TO_BE_ACCEPTED = 1024
+IPV6_FREEBIND = 78
+
+
+class MachineSide:
+    """This machine: its addresses, its routes and its resolvers."""
+
+    def __init__(self, lookups: Lookups) -> None:
+        self._lookups = lookups
+
+    def open(self, family: int, kind: int) -> socket.socket:
+        """As Side.open."""
+        return socket.socket(family, kind | socket.SOCK_NONBLOCK)
+
+    def listen(self, kind: int, host: str, port: int) -> list[socket.socket]:
+        """As Side.listen; one socket takes connections to all addresses, of both IP versions where there are two."""
+        if host:
+            return [listening(self.open(family_of(host), kind), host, port)]
+        try:
+            return [listening(self.open(socket.AF_INET6, kind), "::", port)]
+        except OSError as error:
+            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+            return [listening(self.open(socket.AF_INET, kind), "0.0.0.0", port)]
+
+    def look_up(self, host: str, port: int, answer: OnFound) -> None:
+        """As Side.look_up."""
+        self._lookups.ask(host, port, answer)
+
+
+class DeviceSide:
+    """A device of another side, and the peers behind it. `addresses`: lists the addresses that the device has now."""
+
+    def __init__(self, of: Side, device: str, addresses: Callable[[], Iterable[str]]) -> None:
+        self._of = of
+        self._device = device
+        self._addresses = addresses
+
+    def open(self, family: int, kind: int) -> socket.socket:
+        """As Side.open."""
+        new = self._of.open(family, kind)
+        try:
+            new.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._device.encode())
+        except OSError:
+            new.close()
+            raise
+        return new
+
+    def listen(self, kind: int, host: str, port: int) -> list[socket.socket]:
+        """As Side.listen; "" is each address that the device has now."""
+        if host:
+            return [listening(self.open(family_of(host), kind), host, port)]
+        made: list[socket.socket] = []
+        try:
+            for address in self._addresses():
+                new = self.open(family_of(address), kind)
+                if new.family == socket.AF_INET6:
+                    # The kernel may still be looking for duplicates of an address that it was given just now.
+                    new.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+                made.append(listening(new, address, port))
+        except OSError:
+            for each in made:
+                each.close()
+            raise
+        if not made:
+            raise OSError(errno.EADDRNOTAVAIL, f"{self._device} has no address")
+        return made
+
+    def look_up(self, host: str, port: int, answer: OnFound) -> None:
+        """As Side.look_up."""
+        self._of.look_up(host, port, answer)
+
+
+def addresses_of_device(device: str) -> list[str]:
+    """List the addresses of a device, without the link-local ones. Raises OSError or DeviceError."""
+    with Netlink() as netlink:
+        found = [each.address for each in netlink.addresses() if each.device == device]
+    return [each for each in found if not ip_address(each).is_link_local]
+
+
+def family_of(host: str) -> int:
+    """Return the address family of a literal address."""
+    return int(socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def listening(new: socket.socket, host: str, port: int) -> socket.socket:
+    """Bind a fresh socket, have a stream listen, and return it. Raises OSError, and then it is closed."""
+    is_stream = new.type == socket.SOCK_STREAM
+    try:
+        if is_stream:
+            new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if new.family == socket.AF_INET6:
+            new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
+        new.bind((host, port))
+        if is_stream:
+            new.listen(MOST_WAITING_TO_BE_ACCEPTED)
+    except OSError:
+        new.close()
+        raise
+    return new
