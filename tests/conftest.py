@@ -61,6 +61,7 @@ ROOMS_WITH_SOCKETS = {
     "process",
     "runtime",
     "serving",
+    "socks",
     "tun",
     "uapi",
 }

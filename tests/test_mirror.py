@@ -24,15 +24,9 @@ ELSEWHERE = {
     "link/client_link.py": "datapath/test_two_ends.py",  # needs somebody to call
     "link/sending_link.py": "link/test_link.py",  # a link's two halves work together
     "cli/reaching/run.py": "netns/test_run.py",  # needs a peer, and a machine's network beside the namespace's
-    "namespace/command.py": "netns/test_run.py",
-    "namespace/device.py": "netns/test_run.py",
-    "namespace/holder.py": "netns/test_run.py",
-    "namespace/holding.py": "netns/test_run.py",
-    "namespace/kernel.py": "netns/test_run.py",
-    "namespace/messages.py": "netns/test_run.py",
-    "namespace/network.py": "netns/test_run.py",
-    "namespace/side.py": "netns/test_run.py",
-    "namespace/signals.py": "netns/test_run.py",
+    "namespace/device.py": "namespace/test_network.py",
+    "namespace/kernel.py": "namespace/test_holding.py",  # what is made shows what it does
+    "namespace/side.py": "namespace/test_holding.py",
     "namespace/surroundings.py": "netns/test_run.py",
     "process/machine.py": "netns/test_two_commands.py",  # what the daemon is surrounded by
     "namespace/file_watch.py": "namespace/test_files.py",  # needs mounts that are lost

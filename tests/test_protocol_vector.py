@@ -43,6 +43,7 @@ from vpntun.crypto.timestamp import tai64n
 from vpntun.datapath.sending import plain
 from vpntun.pairing import calling
 from vpntun.speed import answering, asking, load_sender
+from vpntun.types import LARGEST_MTU, SMALLEST_MTU
 from vpntun.wire import burst, message, record, stream_framing, transport_header, vnet
 from vpntun.wire.checksum import TCP, UDP, UDP_CHECKSUM, finish_transport, pseudo_sum, set_ipv4_header
 from vpntun.wire.ethernet import frame
@@ -306,7 +307,7 @@ CONSTANTS = {
     "port, UDP and TCP": f"{tunnel.DEFAULT_PORT}",
     "device MTU, with a shared key": f"{tunnel.DEFAULT_MTU}",
     "device MTU, with WireGuard's keys": f"{tunnel.DEFAULT_MTU_TO_WIREGUARD}",
-    "smallest, largest MTU": f"{tunnel.SMALLEST_MTU}, {tunnel.LARGEST_MTU}",
+    "smallest, largest MTU": f"{SMALLEST_MTU}, {LARGEST_MTU}",
     "largest MTU of a TAP device": f"{tunnel.LARGEST_MTU_OF_TAP}",
     "smallest data message": f"{message.SMALLEST}",
     "padding of a packet without a record": f"{plain.PADDING}",

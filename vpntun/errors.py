@@ -118,6 +118,10 @@ class CannotAsk(VpntunError):
     """The peer cannot be asked anything inside the tunnel now."""
 
 
+class AskedTooMuch(CannotAsk):
+    """The peer is being asked so much that another request has to wait."""
+
+
 class CannotTry(VpntunError):
     """The peer has no other carrier that can be tried now."""
 

@@ -47,3 +47,6 @@ NEVER = float("inf")
 """A deadline that never arrives."""
 LONGEST_SOCKET_PATH = 107
 """Bytes in the path of a unix socket: the kernel's 108 less the zero at its end (unix(7))."""
+
+SMALLEST_MTU, LARGEST_MTU = 576, 65475
+"""Bytes: the smallest of a device, and the largest, which a UDP datagram of 65,507 bytes can carry."""

@@ -24,10 +24,10 @@ from tests.machine import logged
 from vpntun.config.file import KNOWN, read_file, read_peers
 from vpntun.config.forwards import ORIGINS, Forward, ServiceName
 from vpntun.config.peer import PeerSettings
-from vpntun.config.tunnel import LARGEST_MTU, LARGEST_MTU_OF_TAP, HookLines, Routing, Tunnel
+from vpntun.config.tunnel import LARGEST_MTU_OF_TAP, HookLines, Routing, Tunnel
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.errors import VpntunError
-from vpntun.types import DeviceKind
+from vpntun.types import LARGEST_MTU, DeviceKind
 from vpntun.types import written as written_place
 from vpntun.wire.ethernet.mac import mac_text
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.config.examples import write
-from tests.machine import ordinary_user
+from tests.machine import needs_root, ordinary_user
 from vpntun.config import finding
 from vpntun.config.finding import find_file, interface_of, is_for_wg_quick, only_file
 from vpntun.errors import ConfigurationError, PrivilegeError
@@ -26,6 +26,28 @@ def test_a_name_is_looked_for_in_vpntuns_folder_and_then_in_wireguards(
         write(folder / "hub.conf", b"")
         assert find_file("hub") == folder / "hub.conf"
     assert interface_of(find_file("hub")) == "hub"
+
+
+def test_an_ordinary_users_own_file_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ordinary_user() as folder:
+        for own in (folder / "etc", folder / "vpntun"):
+            own.mkdir()
+        write(folder / "etc" / "office.conf", b"")
+        monkeypatch.setattr(finding, "FOLDERS", (folder / "etc",))
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+        assert find_file("office") == folder / "etc" / "office.conf"
+        write(folder / "vpntun" / "office.conf", b"")
+        assert find_file("office") == folder / "vpntun" / "office.conf"
+
+
+@needs_root
+def test_root_has_no_files_but_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vpntun").mkdir()
+    write(tmp_path / "vpntun" / "office.conf", b"")
+    monkeypatch.setattr(finding, "FOLDERS", (tmp_path / "etc",))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(ConfigurationError):
+        find_file("office")
 
 
 def test_the_only_file_of_both_folders_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from vpntun.config.forwards import Forward
 from vpntun.config.keys import Keys
 from vpntun.config.tunnel import (
     EVERYTHING,
-    LARGEST_MTU,
     LARGEST_MTU_OF_TAP,
     Tunnel,
     check_mtu,
@@ -22,6 +21,7 @@ from vpntun.config.tunnel import (
 )
 from vpntun.crypto.keys import KeyPair, clamp, format_key
 from vpntun.errors import ConfigurationError
+from vpntun.types import LARGEST_MTU
 
 OWN, PEER = KeyPair.of(clamp(b"o" * 32)), KeyPair.of(clamp(b"p" * 32))
 SECRET = b"s" * 32

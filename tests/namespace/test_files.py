@@ -20,7 +20,7 @@ from tests.machine import logged
 from vpntun.namespace.files import resolv_conf_of, without_other_ways
 
 CHECKOUT = Path(__file__).parents[2]
-MACHINE = ["unshare", "--user", "--map-root-user", "--mount"]
+MACHINE = ["unshare", "--user", "--map-root-user", "--mount", "--net"]
 PREPARE = "set -e; mount --bind etc /etc; mount --bind run /run; cd {checkout}; {more}\n"
 RUN = "unshare --user --map-user={user} --map-group={user} --mount --keep-caps {python} -c {program} {dns}"
 PROGRAM = """
@@ -150,6 +150,29 @@ def test_sockets_of_programs_that_look_names_up_are_hidden(see: See, user: int) 
     assert seen.split() == ["systemd/resolve/resolv.conf", "systemd/resolve/stub-resolv.conf"]
 
 
+NSCD = """
+import socket
+s = socket.socket(socket.AF_UNIX)
+s.bind("/run/nscd/socket")
+s.listen()
+s.settimeout(30)
+print(flush=True)
+while True:
+    asked = s.accept()[0].recv(4096)
+    for name in ("inside", "outside"):
+        if f"{name}.example".encode() in asked:
+            print(name, flush=True)
+"""
+
+
+def test_the_c_library_does_not_ask_a_daemon_of_the_machine(see: See) -> None:
+    start = (
+        f"mkfifo /run/says; {shlex.join([sys.executable, '-c', NSCD])} > /run/says 2>&1 & exec 3< /run/says; read _ <&3"
+    )
+    around = "{run}; getent hosts outside.example || true; read word <&3; kill $!; echo $word"
+    assert see("getent hosts inside.example || true", "10.9.0.1", prepare=start, around=around) == "outside\n"
+
+
 @pytest.mark.parametrize("user", [1000, 0])
 def test_our_files_can_neither_be_changed_nor_uncovered_without_capabilities(see: See, user: int) -> None:
     attempt = "echo > /etc/resolv.conf || rm -f /etc/resolv.conf || touch /run/nscd/socket || umount /run/nscd"
@@ -179,8 +202,13 @@ def test_name_servers_at_other_ports_are_left_out_with_a_notice() -> None:
     assert lines == ["name servers at other ports than 53 are not asked in a run: 192.0.2.2:5353, [fd00::2]:853"]
 
 
+def test_the_module_that_knows_this_machines_name_stays() -> None:
+    text = "passwd: files\nhosts:  mymachines resolve [!UNAVAIL=return] files myhostname dns\n"
+    assert without_other_ways(text) == "passwd: files\nhosts: files myhostname dns\n"
+
+
 @given(st.text())
 def test_whatever_an_nsswitch_file_says_names_are_looked_up_in_files_and_by_dns(text: str) -> None:
     changed = without_other_ways(text).split("\n")
     hosts = [line for line in changed if line.strip(" \t").startswith("hosts:")]
-    assert hosts == ["hosts: files dns"]
+    assert hosts in (["hosts: files dns"], ["hosts: files myhostname dns"])

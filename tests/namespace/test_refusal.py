@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.documents import blocks
 from vpntun.errors import PrivilegeError
 from vpntun.namespace.refusal import explain
 
@@ -97,6 +99,11 @@ def test_a_filter_of_system_calls_is_told_from_a_security_module(tmp_path: Path,
     (tmp_path / "self").mkdir()
     (tmp_path / "self/status").write_text("Name:\tpython\nSeccomp:\t2\nSeccomp_filters:\t1\n")
     assert "seccomp=unconfined" in said(tmp_path, code)
+
+
+def test_the_guides_profile_allows_what_ubuntu_forbids() -> None:
+    [profile] = blocks("apparmor-profile")
+    assert re.search(r"^profile vpntun /\S+ flags=\(unconfined\) \{\n +userns,\n\}$", profile, re.MULTILINE)
 
 
 def test_a_kernel_without_user_namespaces_leaves_root(tmp_path: Path) -> None:

@@ -25,11 +25,15 @@ class User:
         self.run_folder = self.home / "run"
         self.run_folder.mkdir(mode=0o700)
         os.chown(self.run_folder, uid, uid)
-        self.env = {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.run_folder)}
+        self.env = {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.run_folder), "XDG_CONFIG_HOME": ""}
 
     def write(self, name: str, text: str) -> Path:
-        """Write a file of mode 0600 into the user's home, and give it to the user."""
+        """Write a file of mode 0600 below the user's home, and give it to the user."""
         path = self.home / name
+        for folder in reversed(path.parents):
+            if folder.is_relative_to(self.home) and not folder.exists():
+                folder.mkdir()
+                os.chown(folder, self.uid, self.uid)
         path.touch(mode=0o600)
         path.write_text(text)
         os.chown(path, self.uid, self.uid)

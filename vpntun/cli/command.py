@@ -244,6 +244,7 @@ def _tunnel_with(
         mac=_option("mac", values.mac, options),
         bridge=_option("bridge", values.bridge, options),
         gateways=complete(routes, own, peers) if tap else {},
+        in_namespace=options.get("in_namespace", False),
     )
 
 

@@ -3,14 +3,15 @@
     wg(8)'s      [Interface] PrivateKey, ListenPort, FwMark
                  [Peer]      PublicKey, PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive
     wg-quick's   [Interface] Address, DNS, MTU, Table, PreUp, PostUp, PreDown, PostDown, SaveConfig
-    vpntun's     [Interface] Device, MAC, Bridge, Transport, Relay, DSCP, User, Metrics, Forward, DnsServer, DnsDomain,
-                             DnsRecord, DnsForward, and SharedKey with Role instead of the key pairs
+    vpntun's     [Interface] Device, MAC, Bridge, Transport, Relay, DSCP, User, Metrics, Forward, Service, ServiceKey,
+                             AllowFrom, DnsServer, DnsDomain, DnsRecord, DnsForward, and SharedKey with Role instead of
+                             the key pairs
                  [Peer]      AllowedMACs, Transport, Name
 
 1. The file is read, up to LARGEST bytes. A notice warns if everybody can access it.
 2. lines.py splits it into sections, and values.py parses their values; each error names the file and the line.
 3. Several [Interface] sections count as one. If a key is repeated, its last value counts, except that addresses, name
-   servers, allowed IPs, hooks and forwards add up.
+   servers, allowed IPs, hooks, forwards and services add up.
 4. A second [Peer] with the same public key changes the first, as in wg(8): the values it gives replace the first one's,
    and the first one's allowed IPs are dropped in any case. A [Peer] with this machine's own public key is ignored, as
    by the kernel, so that all machines can share one list of peers.
@@ -38,6 +39,7 @@ from vpntun.config.keys import Role, derived_keys
 from vpntun.config.lines import Known, Section, parse
 from vpntun.config.names import NameSettings, default_domain, parse_domain, parse_forward_of_names, parse_record
 from vpntun.config.peer import NO_PSK, PeerSettings
+from vpntun.config.services import read_services
 from vpntun.config.tunnel import CLIENT_KEEPALIVE, DEFAULT_PORT, EVERYTHING, HookLines, Routing, Tunnel
 from vpntun.crypto.keys import KeyPair, agree, generate_private
 from vpntun.errors import BadPacket, ConfigurationError, PrivilegeError
@@ -53,7 +55,8 @@ KNOWN: Known = {
         *("PrivateKey", "ListenPort", "FwMark"),
         *("Address", "DNS", "MTU", "Table", "PreUp", "PostUp", "PreDown", "PostDown", "SaveConfig"),
         *("Device", "MAC", "Bridge"),
-        *("Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role", "Forward"),
+        *("Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role"),
+        *("Forward", "Service", "ServiceKey", "AllowFrom"),
         *("DnsServer", "DnsDomain", "DnsRecord", "DnsForward"),
     ),
     "Peer": (
@@ -63,8 +66,8 @@ KNOWN: Known = {
 }
 
 
-def read_file(path: Path, interface: str) -> Tunnel:
-    """Read a file's tunnel, with its addresses, routes, name servers and hooks.
+def read_file(path: Path, interface: str, *, in_namespace: bool = False) -> Tunnel:
+    """Read a file's tunnel, with its addresses, routes, name servers and hooks. `in_namespace`: as Tunnel has it.
 
     Raises ConfigurationError, PrivilegeError, or KeyFileError about a shared key's file.
     """
@@ -84,6 +87,7 @@ def read_file(path: Path, interface: str) -> Tunnel:
         "routing": replace(tunnel.routing, table=routes),
         "dns": _flat(own.every("DNS", values.dns)),
         "names": _names(own, interface),
+        "in_namespace": in_namespace,
         "hooks": HookLines(*(_hooks(own, key, interface) for key in ("PreUp", "PostUp", "PreDown", "PostDown"))),
     }
     try:
@@ -133,6 +137,7 @@ def _tunnel(own: Section, peers: list[Section], interface: str, *, leaves_key_to
         copies_dscp=own.last("DSCP", values.one_of("inherit", "none")) == "inherit",
         user=own.last("User", str) or None,
         metrics=own.last("Metrics", _unless_empty(values.metrics)),
+        services=read_services(own),
     )
 
 

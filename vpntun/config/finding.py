@@ -1,15 +1,18 @@
 """Finding of configuration files: by a path, by the name of the interface, or as the only one there is.
 
-An interface's file is NAME.conf in /etc/vpntun or, if there is none, in /etc/wireguard, which wg-quick(8) reads too.
+An interface's file is NAME.conf in /etc/vpntun or, if there is none, in /etc/wireguard, which wg-quick(8) reads too. An
+ordinary user's own, in ~/.config/vpntun, come before both.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from vpntun.errors import ConfigurationError, PrivilegeError
+from vpntun.runtime.folders import users_folder
 
 FOLDERS = (Path("/etc/vpntun"), Path("/etc/wireguard"))
 _ENDING = ".conf"
@@ -17,11 +20,11 @@ _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")  # as in wg-quick, since the name 
 
 
 def find_file(name: str) -> Path:
-    """Find a configuration file by its path, or by its name in FOLDERS. Raises ConfigurationError or PrivilegeError."""
+    """Find a configuration file by its path, or by its name. Raises ConfigurationError or PrivilegeError."""
     if "/" in name or name.endswith(_ENDING):
         candidates = [Path(name)]
     else:
-        candidates = [folder / f"{name}{_ENDING}" for folder in FOLDERS]
+        candidates = [folder / f"{name}{_ENDING}" for folder in (*_users_own(), *FOLDERS)]
     for path in candidates:
         try:
             path.stat()
@@ -51,6 +54,14 @@ def only_file() -> Path:
         if found
         else f"there is no configuration file in {' or '.join(map(str, FOLDERS))}: write one, or name one with -f"
     )
+
+
+def _users_own() -> list[Path]:
+    """Return the folder of an ordinary user's own files, if there can be one."""
+    if os.geteuid() != 0:
+        with suppress(ConfigurationError):
+            return [users_folder("XDG_CONFIG_HOME", ".config") / "vpntun"]
+    return []
 
 
 def is_for_wg_quick(path: Path) -> bool:

@@ -4,7 +4,7 @@ tcp :6443 192.168.127.2:6443               accepted on this machine, passed on t
 :6443 192.168.127.2:6443                   the same
 udp 127.0.0.1:5353 10.9.0.1:53
 tcp unix:/run/db.sock 10.9.0.7:5432        either side may be a unix socket
-tcp 127.0.0.1:2222 ssh@desk                the service "ssh" that the peer "desk" offers
+tcp 127.0.0.1:2222 ssh@desk                the service "ssh" that the peer "desk" offers; "ssh@": the only peer
 tcp :22 127.0.0.1:22 from peer             accepted on the tunnel's addresses, passed on to this machine
 tcp 127.0.0.1:8080 127.0.0.1:80 from inside    accepted inside the namespace of `vpntun run`
 """
@@ -21,18 +21,17 @@ from typing import Literal, cast
 from vpntun.config import values
 from vpntun.errors import ConfigurationError
 from vpntun.types import LONGEST_SOCKET_PATH, Place, written
+from vpntun.wire.inside.services import SERVICE_NAME
 
 ForwardProtocol = Literal["tcp", "udp"]
 Origin = Literal["here", "peer", "inside"]
 """Where connections are accepted: on this machine, on the tunnel's addresses, or inside the namespace of a run."""
 ORIGINS: tuple[Origin, ...] = ("here", "peer", "inside")
-SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-"""What the name of a service looks like."""
 
 
 @dataclass(frozen=True)
 class ServiceName:
-    """A service that a peer offers: the service's name, and the peer's at the hub."""
+    """A service that a peer offers: the service's name, and the peer's, here or at the hub; "" is the only peer."""
 
     service: str
     peer: str
@@ -120,7 +119,7 @@ def parse_target(text: str) -> Target:
         return _path(text)
     service, at, peer = text.partition("@")
     if at:
-        if not SERVICE.fullmatch(service) or not peer:
+        if not SERVICE_NAME.fullmatch(service):
             raise ConfigurationError(f"{text[:80]!r} is not SERVICE@PEER, such as ssh@desk")
         return ServiceName(service, values.name(peer))
     return values.endpoint(text)

@@ -17,19 +17,28 @@ from vpntun.config.forwards import Forward, spelled
 from vpntun.config.keys import Keys
 from vpntun.config.names import NameSettings
 from vpntun.config.peer import PeerSettings
+from vpntun.config.services import ServiceSettings
 from vpntun.crypto.keys import KeyPair
 from vpntun.errors import ConfigurationError
 from vpntun.runtime.log import notice
-from vpntun.types import DeviceKind, Interface, IpAddress, Network, Place, Transport, carriers_of
+from vpntun.types import (
+    LARGEST_MTU,
+    SMALLEST_MTU,
+    DeviceKind,
+    Interface,
+    IpAddress,
+    Network,
+    Place,
+    Transport,
+    carriers_of,
+)
 
 DEFAULT_PORT = 55555
 CLIENT_KEEPALIVE = 25.0
 DEFAULT_MTU = 1400
 DEFAULT_MTU_TO_WIREGUARD = 1420
 DEFAULT_MTU_OF_TAP = 1500
-SMALLEST_MTU = 576
 SMALLEST_MTU_FOR_IPV6 = 1280
-LARGEST_MTU = 65475  # what a UDP datagram of 65,507 bytes can carry
 LARGEST_MTU_OF_TAP = 64000  # a frame, its record and the headers of a burst then fit in one send of 65,507 bytes
 EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
@@ -67,7 +76,10 @@ class Tunnel:
     its device or its socket for wg(8). `metrics`: where Prometheus' metrics are served, by the path of a unix socket or
     by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
     `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `forwards`: each listens
-    at a place of its own. `names`: what the name server on the device's addresses serves; None: there is none.
+    at a place of its own. `services`: what this end offers its peers by name, and the keys of services that it uses.
+    `names`: what the name server on the device's addresses serves; None: there is none.
+    `in_namespace`: the device is in a network namespace of its own, so its networks do not lead the tunnel's own
+    packets astray.
     """
 
     interface: str
@@ -94,6 +106,8 @@ class Tunnel:
     gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
     names: NameSettings | None = None
     forwards: tuple[Forward, ...] = ()
+    in_namespace: bool = False
+    services: ServiceSettings = field(default_factory=ServiceSettings)
 
     def __post_init__(self) -> None:
         self._check_device()
@@ -135,6 +149,8 @@ class Tunnel:
 
     def covering(self, endpoint: IpAddress) -> Network | None:
         """Return a route, or an address's network, that would lead packets to `endpoint` into the tunnel itself."""
+        if self.in_namespace:
+            return None
         networks = (*self.routes, *(address.network for address in self.addresses))
         return next((each for each in networks if each.version == endpoint.version and endpoint in each), None)
 
@@ -214,6 +230,7 @@ def to_one_peer(
     mac: bytes | None = None,
     bridge: str | None = None,
     gateways: Mapping[Network, IpAddress] = MappingProxyType({}),
+    in_namespace: bool = False,
 ) -> Tunnel:
     """Make a tunnel with one peer: call `host`, or wait for the peer if `host` is None. Raises ConfigurationError."""
     peer = PeerSettings(
@@ -242,6 +259,7 @@ def to_one_peer(
         mac=mac,
         bridge=bridge,
         gateways=gateways,
+        in_namespace=in_namespace,
     )
 
 

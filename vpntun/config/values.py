@@ -17,10 +17,19 @@ from pathlib import Path
 from typing import Literal, cast
 
 from vpntun.config.keyfile import read_shared
-from vpntun.config.tunnel import LARGEST_MTU, SMALLEST_MTU
 from vpntun.crypto.keys import parse_key
 from vpntun.errors import ConfigurationError
-from vpntun.types import LONGEST_SOCKET_PATH, TRANSPORTS, DeviceKind, Interface, Network, Place, Transport
+from vpntun.types import (
+    LARGEST_MTU,
+    LONGEST_SOCKET_PATH,
+    SMALLEST_MTU,
+    TRANSPORTS,
+    DeviceKind,
+    Interface,
+    Network,
+    Place,
+    Transport,
+)
 from vpntun.wire.ethernet.mac import parse_mac
 
 LONGEST_NAME = 64  # characters

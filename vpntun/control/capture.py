@@ -15,7 +15,8 @@ from weakref import ref
 from vpntun.capture.recording import WHOLE_PACKETS, Bounds, Recording
 from vpntun.capture.selection import Selection
 from vpntun.config import values
-from vpntun.control.reset import find_peer, refusal_because
+from vpntun.config.peer import find_peer
+from vpntun.control.reset import refusal_because
 from vpntun.control.state import TunnelState
 from vpntun.errors import AmbiguousPeer, ConfigurationError, NoSuchPeer, VpntunError
 from vpntun.link.link import Link

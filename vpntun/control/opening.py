@@ -28,6 +28,7 @@ from vpntun.names.requests import name_routes
 from vpntun.names.service import NameService
 from vpntun.runtime.log import NOTICE, log, notice
 from vpntun.runtime.loop import Loop
+from vpntun.services.requests import ServiceRequests
 from vpntun.serving.http import HttpExchange
 from vpntun.serving.public_server import PublicServer
 from vpntun.serving.removal import RemovalWatch
@@ -57,6 +58,7 @@ def open_control(
                 **OtherCarriers(state).routes(),
                 **name_routes(lambda: state.names),
                 **forward_routes(state.tunnel.interface, lambda: state.forwards),
+                **ServiceRequests(lambda: state.services).routes(),
             },
         )
     except InterfaceInUse:

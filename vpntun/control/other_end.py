@@ -15,8 +15,9 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
+from vpntun.config.peer import find_peer
 from vpntun.control.own_facts import own_facts
-from vpntun.control.reset import find_peer, refusal_because
+from vpntun.control.reset import refusal_because
 from vpntun.control.state import TunnelState
 from vpntun.crypto.keys import format_key
 from vpntun.doctor.host import KernelHost

@@ -10,8 +10,8 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from vpntun.config.peer import PeerSettings
-from vpntun.control.reset import find_peer, refusal_because
+from vpntun.config.peer import PeerSettings, find_peer
+from vpntun.control.reset import refusal_because
 from vpntun.control.state import TunnelState
 from vpntun.core.speed.agreement import LONGEST
 from vpntun.crypto.keys import format_key

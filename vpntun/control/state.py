@@ -33,6 +33,8 @@ from vpntun.netconf.netlink import Netlink
 from vpntun.process.start import Start
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Lookups
+from vpntun.services.services import Services
+from vpntun.socks.proxy import Socks5Proxy
 from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Interface
@@ -58,6 +60,8 @@ class TunnelState:
     speed_tests  the speed tests of the links; None before the engine is made
     names        the name server; None before the device has its addresses
     forwards     the forwards; None before the device has its addresses
+    services     services by name; None before then, too
+    socks5       the SOCKS5 proxy; None where there is none
     is_running   whether the tunnel has been set up and its loop runs
     """
 
@@ -75,6 +79,8 @@ class TunnelState:
         self.speed_tests: SpeedTests | None = None
         self.names: NameService | None = None
         self.forwards: Forwards | None = None
+        self.services: Services | None = None
+        self.socks5: Socks5Proxy | None = None
         self.is_running = False
         self._loop = loop
         self._drops = drops
@@ -123,6 +129,7 @@ class TunnelState:
             macs=self._macs(),
             names=self.names.status() if self.names is not None else None,
             forwards=self.forwards.status() if self.forwards is not None else (),
+            socks5=self.socks5.status() if self.socks5 is not None else None,
         )
 
     def lines_for_wg(self) -> Iterator[str]:

@@ -71,6 +71,7 @@ def status_of(
     macs: MacsOfPorts | None = None,
     names: Mapping[str, Any] | None = None,
     forwards: Iterable[Mapping[str, Any]] = (),
+    socks5: Mapping[str, Any] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> dict[str, Any]:
     """Return the complete status.
@@ -80,7 +81,7 @@ def status_of(
     it is not known. `drops`: those that belong to no peer. `uptime`: seconds since the start. `mac`: the
     device's MAC address; empty on a TUN, or if it is not known. `in_bridge`: the bridge that the device is in. `macs`:
     what a TAP's switch has learnt; None on a TUN. `names`: what the name server does; None without one. `forwards`: as
-    the forwards report them. `clock`: the wall clock.
+    the forwards report them. `socks5`: as the proxy reports it; None without one. `clock`: the wall clock.
     """
     wall = clock()
     return {
@@ -106,6 +107,7 @@ def status_of(
         "names": names,
         "drops": dict(drops),
         "forwards": [dict(each) for each in forwards],
+        "socks5": socks5,
         "peers": [
             _peer(
                 settings,

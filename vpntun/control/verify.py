@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from vpntun.config.peer import PeerSettings
-from vpntun.control.reset import find_peer, refusal_because
+from vpntun.config.peer import PeerSettings, find_peer
+from vpntun.control.reset import refusal_because
 from vpntun.crypto.keys import format_key
 from vpntun.errors import AmbiguousPeer, NoSuchPeer
 from vpntun.link.link import Link

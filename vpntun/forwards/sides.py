@@ -1,8 +1,9 @@
 """Sides of a tunnel: this machine, and a device, of this machine or in the namespace of a run.
 
 Sockets of a device's side are bound to it (SO_BINDTODEVICE in socket(7), which takes no privilege since Linux 5.7). So
-whatever routes and rules say, connections to a target leave by the tunnel or not at all, and listeners take only what
-comes out of the tunnel: not what programs beside it send to its address.
+whatever routes and rules say, connections to a target leave by the tunnel or not at all. Listeners take what comes out
+of the tunnel, and what programs of the same machine or namespace send to the device's own address, which the kernel
+counts as the device's, too. They take nothing that arrives by another device.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from vpntun.core.wireguard.initiations import Timestamps
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.session import Session
-from vpntun.errors import BadPacket, CannotAsk
+from vpntun.errors import AskedTooMuch, BadPacket, CannotAsk
 from vpntun.link.drops import note_drop
 from vpntun.link.seal_buffer import SealBuffer
 from vpntun.link.sending_link import SendingLink
@@ -192,7 +192,7 @@ class Link(SendingLink):
         if not self.records.answers_requests(session, now):
             raise CannotAsk("the peer is a vpntun too old to answer: update the program at the other end")
         if self._requests.is_full:
-            raise CannotAsk("the peer is being asked too much at once: wait ten seconds")
+            raise AskedTooMuch("the peer is being asked too much at once: wait ten seconds")
         self.act(self._requests.ask(secrets.randbits(64), what, content, on_answer, now))
 
     @property

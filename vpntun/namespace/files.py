@@ -100,7 +100,7 @@ class NamespaceFiles:
     def _cover(self, etc: int) -> bool:
         """Cover /etc with our files above the machine's. Return False where the kernel refuses."""
         try:
-            mount("overlay", ETC, "overlay", LOCKED | MS_RDONLY, f"lowerdir={self._path('etc')}:{_path_of(etc)}")
+            mount("overlay", ETC, "overlay", MS_RDONLY, f"lowerdir={self._path('etc')}:{_path_of(etc)}")
         except OSError:
             return False
         return True
@@ -121,9 +121,13 @@ def resolv_conf_of(dns: Sequence[str]) -> str:
 
 
 def without_other_ways(nsswitch: str) -> str:
-    """Return the text of nsswitch.conf(5), changed so that names are looked up in /etc/hosts and by DNS alone."""
+    """Return the text of nsswitch.conf(5), changed so that names are looked up in /etc/hosts and by DNS alone.
+
+    nss-myhostname(8) stays if it is there: it knows this machine's own name, and asks nobody.
+    """
     others = _HOSTS_LINE.sub("", nsswitch).rstrip("\n")
-    return f"{others}\nhosts: files dns\n"
+    own = " myhostname" if any("myhostname" in line.split() for line in _HOSTS_LINE.findall(nsswitch)) else ""
+    return f"{others}\nhosts: files{own} dns\n"
 
 
 def _included_by_ssh() -> Iterator[tuple[str, str]]:

@@ -10,10 +10,12 @@ import errno
 import itertools
 import os
 import select
+import signal
 import socket
 import sys
 from collections.abc import Callable
 from functools import partial
+from logging import WARNING
 from typing import Any
 
 from vpntun import errors
@@ -22,7 +24,7 @@ from vpntun.namespace.holding import hold
 from vpntun.namespace.messages import Channel, Message
 from vpntun.namespace.refusal import explain
 from vpntun.runtime.clock import boottime
-from vpntun.runtime.log import log
+from vpntun.runtime.log import NOTICE, log
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Found, OnFound
 
@@ -63,8 +65,13 @@ class Holder:
         holder = cls(ours, process)
         try:
             made, descriptors = holder._await(0, SECONDS_TO_START)
-        except OSError as error:
-            raise explain(error, str(error.filename or "no namespace can be made")) from None
+        except (OSError, VpntunError) as error:
+            ours.close()
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            if isinstance(error, OSError):
+                raise explain(error, str(error.filename or "no namespace can be made")) from None
+            raise
         holder.namespaces = dict(zip(made["kinds"], descriptors, strict=False))
         holder.folder = descriptors[-1]
         return holder
@@ -157,7 +164,7 @@ class Holder:
 
     def _log(self, message: Message) -> None:
         for level, text in message.get("log", ()):
-            log.log(level, "%s", text)
+            log.log(WARNING if level == NOTICE else level, "%s", text)  # what the program has to do without
 
     def _end(self) -> None:
         self._has_ended = True

@@ -29,7 +29,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
-from vpntun.errors import ConfigurationError, DeviceError, VpntunError
+from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError, VpntunError
 from vpntun.namespace import kernel
 from vpntun.namespace.files import NamespaceFiles
 from vpntun.namespace.messages import Channel, Message
@@ -102,8 +102,9 @@ def _make_namespaces(netns: str | None, steps: _Steps) -> list[str]:
     """Make and enter the namespaces, and return their kinds. Raises OSError or ConfigurationError."""
     user, group = os.geteuid(), os.getegid()
     made = ["net", "mnt"]
-    named = None if netns is None else _open_named(netns)
-    if not kernel.has_capabilities(kernel.CAP_SYS_ADMIN, kernel.CAP_NET_ADMIN) and named is None:
+    is_privileged = kernel.has_capabilities(kernel.CAP_SYS_ADMIN, kernel.CAP_NET_ADMIN)
+    named = None if netns is None else _open_named(netns, is_privileged=is_privileged)
+    if not is_privileged:
         steps.current = "no user namespace can be made"
         kernel.unshare(kernel.CLONE_NEWUSER)
         steps.current = "this user cannot be mapped into a user namespace"
@@ -127,9 +128,11 @@ def _make_namespaces(netns: str | None, steps: _Steps) -> list[str]:
     return made
 
 
-def _open_named(netns: str) -> int:
+def _open_named(netns: str, *, is_privileged: bool) -> int:
     if netns in ("", ".", "..") or "/" in netns or "\0" in netns:
         raise ConfigurationError(f"{netns!r} is not the name of a network namespace")
+    if not is_privileged:
+        raise PrivilegeError("only root can use a named network namespace: run as root, or leave out --netns")
     try:
         return os.open(NAMED / netns, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -43,8 +43,8 @@ class Channel:
         """Wait for a message with its descriptors, and return them; None at the end. Raises OSError."""
         try:
             text, descriptors, _, _ = socket.recv_fds(self._socket, LARGEST, MOST_DESCRIPTORS)
-        except ConnectionResetError:  # the other end has closed before it has read everything
-            return None
+        except ConnectionResetError:  # told once: the other end has closed before it has read everything
+            text, descriptors, _, _ = socket.recv_fds(self._socket, LARGEST, MOST_DESCRIPTORS)
         for each in descriptors:
             os.set_inheritable(each, False)
         if not text:

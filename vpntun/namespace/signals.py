@@ -49,7 +49,7 @@ class Signalled(Protocol):
         """Whether it was stopped since the last call, and not continued."""
 
 
-class RunSignals(AbstractContextManager[None]):
+class RunSignals(AbstractContextManager["RunSignals"]):
     """Handling of a run's signals inside a `with` block. `ended_by`: the signal that ended it early."""
 
     def __init__(self, loop: Loop, program: Signalled) -> None:
@@ -58,13 +58,14 @@ class RunSignals(AbstractContextManager[None]):
         self._program = program
         self._former: set[signal.Signals] = set()
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> RunSignals:
         ignored = {number for number in ENDING if signal.getsignal(number) == signal.SIG_IGN}
         self._read = READ - ignored
         self._former = set(signal.pthread_sigmask(signal.SIG_BLOCK, self._read))  # type: ignore[arg-type]
         self._descriptor = _signalfd(self._read)
         self._loop.watch(self._descriptor, self._handle)
         self._loop.call_later(0.0, self._children_changed)  # some may have ended before
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.forget(self._descriptor)

@@ -59,7 +59,7 @@ class Run:
 
     # Surroundings
 
-    def signals(self, loop: Loop, on_hangup: Callable[[], None] | None) -> AbstractContextManager[None]:
+    def signals(self, loop: Loop, on_hangup: Callable[[], None] | None) -> AbstractContextManager[object]:
         """Return what passes signals on to the command, or what ends a run without one."""
         if self._command is None:
             return loop.ending_on_signals(on_hangup)
@@ -109,19 +109,18 @@ class Run:
         log.warning("the process that holds the namespace has ended: no forward and no look-up works there any more")
 
     def _command_ended(self) -> None:
-        """Stop the loop once the last data of the command is on its way, but after SECONDS_TO_SEND at the latest."""
-        until = self._loop.time() + SECONDS_TO_SEND
+        """Stop the loop once the command's last data has arrived, but after SECONDS_TO_SEND at the latest."""
+        self._loop.call_later(SECONDS_TO_SEND, self._loop.stop)
+        self._look_for_unsent()
 
-        def look() -> None:
-            try:
-                self.holder.ask_later("count_unsent", answered)
-            except OSError:
-                self._loop.stop()
+    def _look_for_unsent(self) -> None:
+        try:
+            self.holder.ask_later("count_unsent", self._stop_if_sent)
+        except OSError:
+            self._loop.stop()
 
-        def answered(message: Message) -> None:
-            if message.get("done", {}).get("count") and self._loop.time() < until:
-                self._loop.call_later(SECONDS_BETWEEN_LOOKS, look)
-            else:
-                self._loop.stop()
-
-        look()
+    def _stop_if_sent(self, message: Message) -> None:
+        if message.get("done", {}).get("count"):
+            self._loop.call_later(SECONDS_BETWEEN_LOOKS, self._look_for_unsent)
+        else:
+            self._loop.stop()

@@ -20,7 +20,7 @@ from vpntun.tun.device import KernelDevice
 class Machine:
     """This machine, as process/surroundings.py describes surroundings."""
 
-    def signals(self, loop: Loop, on_hangup: Callable[[], None] | None) -> AbstractContextManager[None]:
+    def signals(self, loop: Loop, on_hangup: Callable[[], None] | None) -> AbstractContextManager[object]:
         """Return what handles the signals of a service."""
         return loop.ending_on_signals(on_hangup)
 

@@ -81,7 +81,7 @@ class SetUpNetwork(TunnelNetwork, Protocol):
 class Surroundings(Protocol):
     """What the daemon of one tunnel is surrounded by."""
 
-    def signals(self, loop: Loop, on_hangup: Callable[[], None] | None) -> AbstractContextManager[None]:
+    def signals(self, loop: Loop, on_hangup: Callable[[], None] | None) -> AbstractContextManager[object]:
         """Return what handles the process's signals. `on_hangup`: reopens files; None if there are none to reopen."""
 
     def clean_up(self, interface: str) -> None:

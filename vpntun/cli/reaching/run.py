@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +19,10 @@ import click
 from click.core import ParameterSource
 
 from vpntun.cli.command import add_peer_options, check_keys, tunnel_of
-from vpntun.cli.run_options import FILE, METRICS, SECONDS
+from vpntun.cli.run_options import FILE, METRICS, SECONDS, SOCKS5
 from vpntun.config.file import read_file
 from vpntun.config.finding import find_file, interface_of
+from vpntun.config.forwards import parse_forward
 from vpntun.config.tunnel import Tunnel
 from vpntun.process.service import RunOptions
 from vpntun.runtime.folders import absolute
@@ -35,7 +37,8 @@ OF_A_PEER = {
     "dscp",
 }
 """Options that have no place beside a file."""
-FOR_A_TUNNEL_OF_ITS_OWN = {"pair": False, "tap": False, "mac": None, "bridge": None}
+OF_OTHER_TUNNELS = {"pair": False, "tap": False, "mac": None, "bridge": None}
+"""Options of the command `vpntun` itself that have no place here."""
 
 
 class CommandAfterDashes(click.Command):
@@ -61,8 +64,17 @@ class CommandAfterDashes(click.Command):
 @add_peer_options
 @click.option("--route", "routes", multiple=True, metavar="CIDR", help="Network to route (default: all).")
 @click.option("--mtu", type=int, metavar="N", help="MTU of the device.")
+@click.option(
+    "--expose", "exposed", multiple=True, metavar="FORWARD", help="Forward, as ':8080 10.9.0.7:80' or a file's Forward."
+)
 @click.option("--netns", metavar="NAME", help="Use this network namespace of 'ip netns', as root.")
 @click.option("--wait", type=SECONDS, metavar="SECONDS", help="End with status 9 if there is no link in time.")
+@click.option(
+    "--socks5",
+    type=SOCKS5,
+    metavar="unix:PATH|ADDR:PORT",
+    help="SOCKS5 proxy into the tunnel; then COMMAND may be left out.",
+)
 @click.option("--metrics", type=METRICS, metavar="unix:PATH|ADDR:PORT", help="Serve metrics for Prometheus.")
 @click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to a file.")
 @click.option(
@@ -83,7 +95,7 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
     """
     command = context.args
     file = _file_of(context, names, options["host"])
-    if not command and options["netns"] is None:
+    if not command and options["netns"] is None and options["socks5"] is None:
         raise click.UsageError("which program? Give it after --, as in: vpntun run office -- firefox")
     interface = options["interface"] or (DEFAULT_INTERFACE if file is None else interface_of(file))
     check_name(interface)
@@ -95,18 +107,26 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
     from vpntun.namespace.side import NamespaceSide
     from vpntun.namespace.surroundings import Run
 
+    exposed = tuple(map(parse_forward, options.pop("exposed")))
     surroundings = Run.fork(command, wait=options["wait"], netns=options["netns"])
     if file is None:
         read: Callable[[], Tunnel] = partial(
-            tunnel_of, **{**FOR_A_TUNNEL_OF_ITS_OWN, **options, "interface": interface}
+            tunnel_of, **{**OF_OTHER_TUNNELS, **options, "interface": interface, "in_namespace": True}
         )
     else:
-        read = partial(read_file, file, interface)
-    run_options = RunOptions(background=surroundings, file=file, uapi=False, metrics=options["metrics"])
+        read = partial(read_file, file, interface, in_namespace=True)
+
+    def read_all() -> Tunnel:
+        tunnel = for_namespace(read())
+        return replace(tunnel, forwards=(*tunnel.forwards, *exposed))
+
+    run_options = RunOptions(
+        background=surroundings, file=file, uapi=False, metrics=options["metrics"], socks5=options["socks5"]
+    )
     run_tunnel(
-        for_namespace(read()),
+        read_all(),
         run_options,
-        (lambda: for_namespace(read())) if file is not None else None,
+        read_all if file is not None else None,
         surroundings,
         NamespaceSide(surroundings.holder),
     )

@@ -2,7 +2,8 @@
 
 Integers are big endian. Each field is preceded by its offset in bytes; the kind is at offset 0 (wire/record.py).
 
-    7  REQUEST  1 id u64, random; 9 what u8: 1 doctor, 2 speed; 10 body: a JSON object in UTF-8, at most 1,000 bytes
+    7  REQUEST  1 id u64, random; 9 what u8: 1 doctor, 2 speed, 3 services; 10 body: a JSON object in UTF-8, at most
+                1,000 bytes
     8  ANSWER   1 id u64, the request's; 9 piece u8, from 0 on; 10 pieces u8, 1 to 16; 11 the piece of the body, 1 to
                 1,000 bytes. All pieces together are a JSON object in UTF-8.
 
@@ -23,7 +24,7 @@ from vpntun.errors import BadPacket
 from vpntun.wire.message import Buffer
 from vpntun.wire.record import ANSWER, REQUEST
 
-DOCTOR, SPEED = 1, 2
+DOCTOR, SPEED, SERVICES = 1, 2, 3
 """What a REQUEST may ask for."""
 
 LARGEST_BODY = 1000
@@ -39,7 +40,7 @@ _ANSWER = struct.Struct("!BQBB")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A question: `id` is random and chosen by its sender, `what` is DOCTOR or SPEED, `body` is JSON."""
+    """A question: `id` is random and chosen by its sender, `what` is DOCTOR or another of these, `body` is JSON."""
 
     id: int
     what: int

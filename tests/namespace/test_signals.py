@@ -1,0 +1,86 @@
+"""Signals of a run that come from other processes; tests/netns/test_run_terminal.py has those of a terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.machine import HandLoop
+from vpntun.namespace.signals import PASSED_ON, RunSignals
+
+
+class Program:
+    """A program that notes its signals."""
+
+    def __init__(self) -> None:
+        self.process = 0
+        self.is_started = True
+        self.came: list[int] = []
+
+    def signal(self, number: int) -> None:
+        self.came.append(number)
+
+    def has_stopped(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def program() -> Program:
+    return Program()
+
+
+@pytest.fixture
+def signals(loop: HandLoop, program: Program) -> Iterator[RunSignals]:
+    with RunSignals(loop, program) as handled:
+        yield handled
+
+
+@pytest.mark.usefixtures("signals")
+def test_signals_of_other_processes_are_passed_on(loop: HandLoop, program: Program) -> None:
+    for number in sorted(PASSED_ON):
+        os.kill(os.getpid(), number)
+        loop.until(lambda: program.came)
+        assert program.came == [number]
+        program.came.clear()
+    assert loop.running
+
+
+def test_before_the_program_has_begun_they_end_the_run(loop: HandLoop, program: Program, signals: RunSignals) -> None:
+    program.is_started = False
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), signal.SIGWINCH)
+    loop.settle()
+    assert (loop.running, signals.ended_by) == (True, None)
+    os.kill(os.getpid(), signal.SIGTERM)
+    loop.until(lambda: not loop.running)
+    assert (program.came, signals.ended_by) == ([], signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_signal_of_the_program_itself_is_not_passed_back(loop: HandLoop, program: Program) -> None:
+    with subprocess.Popen(["sh", "-c", f"read go; kill -TERM {os.getpid()}"], stdin=subprocess.PIPE) as sender:
+        program.process = sender.pid
+        sender.communicate(b"go\n")
+    loop.settle()
+    assert program.came == []
+    os.kill(os.getpid(), signal.SIGTERM)
+    loop.until(lambda: program.came == [signal.SIGTERM])
+
+
+def test_a_signal_that_was_ignored_before_stays_so(loop: HandLoop, program: Program) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with RunSignals(loop, program):
+        os.kill(os.getpid(), signal.SIGHUP)
+        loop.settle()
+    assert program.came == []
+
+
+def test_afterwards_no_signal_is_blocked_and_none_is_left(loop: HandLoop, program: Program) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with RunSignals(loop, program):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before

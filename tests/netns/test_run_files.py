@@ -1,0 +1,74 @@
+"""`vpntun run` with a configuration file, in a named network namespace, and with data up to the last moment."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.netns.lab import PORT, Lab, far, start_server
+from tests.netns.users import User
+
+OFFICE = """[Interface]
+SharedKey = {key}
+Role = client
+Address = 10.44.0.2/24
+DNS = 10.9.0.1, office.internal
+PostUp = touch {home}/touched
+Table = 7
+FwMark = 3
+[Peer]
+Endpoint = {endpoint}
+AllowedIPs = 10.8.0.0/16, fd08::/16
+"""
+SHOWING = "trap 'exit 3' TERM; while :; do ip -4 route; ip -6 route; cat /etc/resolv.conf; sleep 0.5; done"
+LAST_WORDS = """
+import socket
+connected = socket.create_connection(("{far}", 9))
+connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_000_000)
+connected.sendall(bytes(1_500_000))
+"""
+LISTENER = """
+import socket, time
+server = socket.create_server(("{far}", 9))
+print("ready", flush=True)
+connected, _ = server.accept()
+time.sleep(1)  # meanwhile the sender ends, with most of its data still in its socket
+print(sum(map(len, iter(lambda: connected.recv(65536), b""))), "bytes", flush=True)
+"""
+
+
+def test_a_files_routes_follow_a_reload_and_its_hooks_are_not_carried_out(lab: Lab) -> None:
+    start_server(lab)
+    user = User(lab.a)
+    text = OFFICE.format(key=user.own(lab.key), home=user.home, endpoint=f"{lab.b.four}:{PORT}")
+    file = user.write("office.conf", text)
+    run = user.vpntun("run", file, "--", "sh", "-c", SHOWING)
+    run.wait_for("nameserver 10.9.0.1", 60)
+    assert "not carried out in a namespace: PostUp, Table, FwMark" in run.log
+    assert "10.8.0.0/16 dev office" in run.log
+    assert "fd08::" not in run.log  # the tunnel has no IPv6 address
+    assert "allowed ips: 10.8.0.0/16, fd08::/16" in user.ask("show", "office")[1]
+    user.write("office.conf", f"{text}AllowedIPs = 10.12.0.0/16\n")
+    control = user.run_folder / "vpntun" / "office.sock"
+    reload = user.run("curl", "-sS", "--unix-socket", control, "-X", "POST", "http://vpntun/v1/reload")
+    assert '"reloaded": true' in reload.stdout
+    run.wait_for("10.12.0.0/16 dev office", 60)
+    assert run.stop(60) == 3
+    assert not (user.home / "touched").exists()
+
+
+def test_root_runs_programs_too_and_serves_a_named_namespace_without_one(lab: Lab) -> None:
+    start_server(lab)
+    by = ("-c", lab.b.four, "-k", lab.key)
+    listener = lab.b.popen(sys.executable, "-c", LISTENER.format(far=far(lab)))
+    listener.wait_for("ready", 60)
+    words = (sys.executable, "-c", LAST_WORDS.format(far=far(lab)))
+    done = lab.a.run(sys.executable, "-m", "vpntun", "run", *by, "--", *words)
+    assert (done.stdout, done.stderr) == ("", "")
+    listener.wait_for("1500000 bytes", 60)
+    named = lab.add("c", "10.7.0.1", "fd07::1")
+    run = lab.a.vpntun("run", *by, "--netns", named.name, "-v")
+    run.wait_for("connected", 60)
+    lab.ping(named, far(lab), within=20)
+    assert not lab.a.has_device("run0")
+    assert run.stop(60) == 0
+    assert not named.has_device("run0")

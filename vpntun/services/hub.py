@@ -1,0 +1,155 @@
+"""Hub: passes on what its peers ask of each other's services, and the answers.
+
+    visit    The peer of this name is asked, and told who asks by the name that this end's file has for it. Of the
+             addresses in the answer only those are passed on that lead to this peer, by its allowed IPs.
+    list     All peers are asked at once; the answer is what has come after SECONDS_FOR_LIST at the latest.
+
+A request is repeated while it has no answer (core/inside/asker.py), and a repeat gets the answer once that has come.
+What was passed on already is never passed on again. A peer may have PASSED_ON_PER_SECOND requests passed on in the long
+run, so that it cannot use up what other peers answer this end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from vpntun.config.peer import PeerSettings
+from vpntun.core.bucket import TokenBuckets
+from vpntun.errors import AskedTooMuch, BadPacket, VpntunError
+from vpntun.link.link import Link
+from vpntun.runtime.loop import Loop
+from vpntun.services.neighbours import Neighbours, refused
+from vpntun.wire.inside.services import (
+    LONGEST_PEER,
+    MOST_OFFERS,
+    Asked,
+    Grant,
+    Offer,
+    pack_offers,
+    parse_offers,
+    refusal_in,
+)
+
+PASSED_ON_PER_SECOND, PASSED_ON_AT_ONCE = 0.5, 10
+LIST_COUNTS_AS = 3
+MOST_ASKED_FOR_LIST = 64
+SECONDS_FOR_VISIT, SECONDS_FOR_LIST = 5.0, 3.0
+SECONDS_KEPT = 15.0
+MOST_QUESTIONS = 512
+
+
+@dataclass
+class _Question:
+    """What a peer has asked, and its answer once it has come. `awaited`: number of peers that have not answered yet."""
+
+    begun: float
+    awaited: int = 0
+    answer: Mapping[str, Any] | None = None
+    offers: list[Offer] = field(default_factory=list)
+
+
+class Hub:
+    """The questions that this end passes on for its peers."""
+
+    def __init__(self, loop: Loop, neighbours: Neighbours) -> None:
+        self._loop = loop
+        self._neighbours = neighbours
+        self._questions: dict[tuple[bytes, Asked], _Question] = {}
+        self._limits: TokenBuckets[Link] = TokenBuckets(PASSED_ON_PER_SECOND, PASSED_ON_AT_ONCE)
+
+    def visit(self, link: Link, asked: Asked) -> Mapping[str, Any] | None:
+        """Answer a peer that wants to use the service of another one; None while there is no answer."""
+        key = link.peer.public, asked
+        question = self._questions.get(key)
+        if question is None:
+            try:
+                peer = self._neighbours.called(asked.peer)
+            except VpntunError:
+                return refused(f"it has no peer {asked.peer}, or several")
+            if not self._may_ask(link, 1):
+                return refused("it is asked for other peers' services too often: try again in some seconds")
+            question = _Question(self._loop.now)
+            passed_on = Asked(asked.service, "", self._neighbours.name_of(link.peer.public)[:LONGEST_PEER])
+            try:
+                self._neighbours.ask(peer, passed_on, partial(self._let_in, question, peer))
+            except AskedTooMuch:
+                return None
+            except VpntunError as error:
+                return refused(f"it cannot ask {asked.peer}: {error}")
+            self._questions[key] = question
+        if question.answer is None and self._loop.now - question.begun >= SECONDS_FOR_VISIT:
+            question.answer = refused(f"{asked.peer} does not answer it")
+        if question.answer is not None:
+            del self._questions[key]
+        return question.answer
+
+    def list_all(self, link: Link, own: list[Offer]) -> Mapping[str, Any] | None:
+        """Answer a peer that asks what it may use; None while answers are awaited. `own`: what this end offers it."""
+        key = link.peer.public, Asked()
+        question = self._questions.get(key)
+        if question is None:
+            others = [peer for peer in self._neighbours if peer.public != link.peer.public]
+            question = _Question(self._loop.now, offers=list(own))
+            if others:
+                if not self._may_ask(link, LIST_COUNTS_AS):
+                    return refused("it is asked for lists too often: try again in some seconds")
+                self._ask_all(others, self._neighbours.name_of(link.peer.public)[:LONGEST_PEER], question)
+                self._questions[key] = question
+        if question.awaited and self._loop.now - question.begun < SECONDS_FOR_LIST:
+            return None
+        self._questions.pop(key, None)
+        return pack_offers(question.offers)
+
+    def _may_ask(self, link: Link, count: int) -> bool:
+        """Return whether another question may be passed on for a peer; it counts as so many."""
+        now = self._loop.now
+        for key in [key for key, each in self._questions.items() if now - each.begun > SECONDS_KEPT]:
+            del self._questions[key]
+        return len(self._questions) < MOST_QUESTIONS and self._limits.of(link).take(now, count)
+
+    def _let_in(self, question: _Question, peer: PeerSettings, answer: dict[str, Any] | None) -> None:
+        """Note the answer of an offering end to a visitor."""
+        name = self._neighbours.name_of(peer.public)
+        if answer is None:
+            question.answer = refused(f"{name} has not answered it")
+        elif (reason := refusal_in(answer)) is not None:
+            question.answer = refused(reason)
+        else:
+            question.answer = self._checked(peer, name, answer)
+
+    def _checked(self, peer: PeerSettings, name: str, answer: dict[str, Any]) -> Mapping[str, Any]:
+        """Return the permission that a peer gives, with those of its addresses that visitors reach through this end."""
+        try:
+            grant = Grant.parse(answer)
+        except BadPacket:
+            return refused(f"{name} has answered in a way that this hub does not understand")
+        own = [place for place in grant.places if self._neighbours.leads_to(place[0], peer)]
+        if not own:
+            return refused(f"the AllowedIPs of {name} at the hub do not contain its address {grant.places[0][0]}")
+        reached = tuple(place for place in own if self._neighbours.passes_on(place[0]))
+        if not reached:
+            return refused("the hub does not relay between peers: it needs Relay = yes")
+        return Grant(reached, grant.token, grant.needs_key).content()
+
+    def _ask_all(self, peers: list[PeerSettings], asker: str, question: _Question) -> None:
+        for peer in peers:
+            if question.awaited == MOST_ASKED_FOR_LIST:
+                break
+            try:
+                self._neighbours.ask(peer, Asked(asker=asker), partial(self._take_offers, question, peer))
+            except VpntunError:  # it is not connected, or no vpntun
+                continue
+            question.awaited += 1
+
+    def _take_offers(self, question: _Question, peer: PeerSettings, answer: dict[str, Any] | None) -> None:
+        question.awaited -= 1
+        try:
+            offers = parse_offers(answer or {})
+        except BadPacket:  # it offers nothing, or refuses
+            return
+        name = self._neighbours.name_of(peer.public)[:LONGEST_PEER]
+        own = [Offer(each.service, name, each.needs_key) for each in offers if not each.peer]
+        question.offers += own[: max(0, MOST_OFFERS - len(question.offers))]

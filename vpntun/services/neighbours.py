@@ -1,0 +1,114 @@
+"""Peers of one tunnel as services see them: by name, by link, and by the addresses that lead to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from vpntun.config.peer import PeerSettings, find_peer
+from vpntun.config.services import ServiceSettings
+from vpntun.config.tunnel import Tunnel
+from vpntun.core.inside.asker import OnAnswer
+from vpntun.crypto.keys import format_key
+from vpntun.link.link import Link
+from vpntun.wire.inside.request import SERVICES
+from vpntun.wire.inside.services import Asked
+
+_FORWARDS = {4: Path("/proc/sys/net/ipv4/conf/all/forwarding"), 6: Path("/proc/sys/net/ipv6/conf/all/forwarding")}
+
+
+def kernel_forwards(version: int) -> bool:
+    """Return whether this machine's kernel forwards packets of an IP version."""
+    with suppress(OSError):
+        return _FORWARDS[version].read_text().strip() != "0"
+    return False
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who asks for a service.
+
+    `public`: key of the peer that sent the request. `asker`: whom that peer asks for, if not for itself. `names`: what
+    AllowFrom may call the visitor.
+    """
+
+    public: bytes
+    asker: str
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.names[0]
+
+
+class Neighbours:
+    """The peers of a tunnel. `tunnel`: its present settings. `link_of`: the link of a public key; raises VpntunError.
+
+    `link_to`: the link to which packets to an address (4 or 16 bytes) go, by the allowed IPs. `forwards`: whether this
+    machine's kernel forwards packets of an IP version.
+    """
+
+    def __init__(
+        self,
+        tunnel: Callable[[], Tunnel],
+        link_of: Callable[[bytes], Link],
+        link_to: Callable[[bytes], Link | None],
+        forwards: Callable[[int], bool] = kernel_forwards,
+    ) -> None:
+        self._tunnel = tunnel
+        self._link_of = link_of
+        self._link_to = link_to
+        self._forwards = forwards
+
+    def __iter__(self) -> Iterator[PeerSettings]:
+        return iter(self._tunnel().peers)
+
+    def __len__(self) -> int:
+        return len(self._tunnel().peers)
+
+    @property
+    def services(self) -> ServiceSettings:
+        """What this end offers, and the keys of services that it uses."""
+        return self._tunnel().services
+
+    def called(self, name: str) -> PeerSettings:
+        """Find a peer by its name or key; "" is the only peer. Raises NoSuchPeer or AmbiguousPeer."""
+        return find_peer(self._tunnel().peers, name or None)
+
+    def ask(self, peer: PeerSettings, asked: Asked, on_answer: OnAnswer) -> None:
+        """Ask a peer; `on_answer` as for Link.ask. Raises CannotAsk, or VpntunError while there are no links."""
+        self._link_of(peer.public).ask(SERVICES, asked.content(), on_answer)
+
+    def name_of(self, public: bytes) -> str:
+        """Return what this end calls a peer: its name, or else its public key."""
+        named = (peer.name for peer in self if peer.public == public)
+        return next(named, "") or format_key(public)
+
+    def visitor(self, link: Link, asker: str) -> Visitor:
+        """Return who asks by a link. `asker`: as the link's peer calls whom it asks for, or empty."""
+        public = link.peer.public
+        name = self.name_of(public)
+        if not asker:
+            return Visitor(public, "", (name, format_key(public)))
+        through = f"{asker}@{name}"
+        return Visitor(public, asker, (asker, through) if len(self) == 1 else (through,))
+
+    def leads_to(self, address: str, peer: PeerSettings) -> bool:
+        """Return whether packets to an address go to this peer, by the allowed IPs; a TAP device has none."""
+        if self._tunnel().device == "tap":
+            return True
+        link = self._link_to(ip_address(address).packed)
+        return link is not None and link.peer.public == peer.public
+
+    def passes_on(self, address: str) -> bool:
+        """Return whether packets from one peer to this address of another one pass through this end."""
+        tunnel = self._tunnel()
+        return tunnel.relay or tunnel.device == "tap" or self._forwards(ip_address(address).version)
+
+
+def refused(reason: object) -> Mapping[str, Any]:
+    """Return an answer that says why a request is refused."""
+    return {"refused": str(reason)}
