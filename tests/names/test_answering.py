@@ -113,20 +113,6 @@ def test_other_names_are_for_others_if_that_is_desired() -> None:
     assert dns.message.from_wire(refused).rcode() == dns.rcode.REFUSED
 
 
-def test_an_answer_of_others_gets_the_number_and_the_case_of_the_question() -> None:
-    query = dns.message.make_query("www.EXAMPLE.org", "A")
-    question = answer(query.to_wire(), KNOWN, is_stream=False)
-    assert isinstance(question, Question)
-    other = dns.message.make_response(dns.message.make_query("www.example.org", "A", use_edns=0))
-    other.answer.append(dns.rrset.from_text("www.example.org.", 60, "IN", "A", "203.0.113.7"))
-    response = dns.message.from_wire(question.answered(other))
-    assert (response.id, response.edns, records(response)) == (query.id, -1, ["203.0.113.7"])
-    assert response.question[0].name.to_text() == "www.EXAMPLE.org."
-    other.set_rcode(dns.rcode.BADVERS)
-    assert dns.message.from_wire(question.answered(other)).rcode() == dns.rcode.SERVFAIL
-    assert dns.message.from_wire(question.failed()).rcode() == dns.rcode.SERVFAIL
-
-
 def test_answers_and_fragments_are_not_answered() -> None:
     assert answer(VALID[:11], KNOWN, is_stream=False) is None
     assert answer(VALID[:2] + b"\x80" + VALID[3:], KNOWN, is_stream=False) is None

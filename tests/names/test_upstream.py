@@ -18,6 +18,7 @@ from tests.names.outside import (
     records,
 )
 from vpntun.names.answering import Question, answer
+from vpntun.names.others import OthersAnswer
 from vpntun.names.upstream import SECONDS_FOR_TCP, SECONDS_TO_ANSWER, Upstream
 from vpntun.types import Place
 
@@ -35,7 +36,11 @@ class Asked:
 
     def __init__(self, loop: HandLoop, place: Place, asked: Question | None = None) -> None:
         self.answers: list[dns.message.Message | None] = []
-        self.upstream = Upstream(loop, place, asked or question(), 0, self.answers.append)
+        self.question = asked or question()
+        self.upstream = Upstream(loop, place, self.question, 0, self._note)
+
+    def _note(self, answer: OthersAnswer | None) -> None:
+        self.answers.append(dns.message.from_wire(self.question.answered(answer)) if answer is not None else None)
 
 
 def test_the_answer_of_the_server_is_taken(loop: HandLoop, outside: Outside) -> None:

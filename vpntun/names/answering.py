@@ -32,6 +32,7 @@ import dns.rrset
 from dns.rdataclass import IN
 from dns.rdatatype import AAAA, ANY, AXFR, HINFO, IXFR, PTR, SOA, A
 
+from vpntun.names.others import OthersAnswer
 from vpntun.names.zones import Directory, Found, Labels, Unknown
 from vpntun.types import IpAddress
 
@@ -61,20 +62,34 @@ class Question:
     limit: int
 
     @property
-    def key(self) -> tuple[Labels, int, bool, bool]:
+    def key(self) -> tuple[Labels, int, bool, bool, bool]:
         """What two questions have in common that the same answer of others is good for."""
         flags, wants_dnssec = self.message.flags, bool(self.message.ednsflags & dns.flags.DO)
-        return self.labels, int(self.type), wants_dnssec, bool(flags & dns.flags.CD)
+        return self.labels, int(self.type), self.has_edns, wants_dnssec, bool(flags & dns.flags.CD)
 
-    def answered(self, other: dns.message.Message) -> bytes:
+    @property
+    def has_edns(self) -> bool:
+        """Whether it has an OPT record, and so the answer has to."""
+        return self.message.edns >= 0
+
+    @property
+    def section(self) -> bytes:
+        """The bytes of the question itself: name, type and class."""
+        return b"".join(_packed_label(each) for each in self.name.labels) + struct.pack("!HH", self.type, IN)
+
+    def answered(self, other: OthersAnswer) -> bytes:
         """Return the answer that others have given, as an answer to this question."""
-        if other.rcode() > dns.rcode.REFUSED:
+        if other.rcode > dns.rcode.REFUSED:
             return self.failed()
+        flags = dns.flags.QR | dns.flags.RA | self.message.flags & dns.flags.RD
+        whole = other.as_answer_to(self.message.id, int(flags), self.section)
+        return whole if len(whole) <= self.limit else self._cut()
+
+    def _cut(self) -> bytes:
+        """Return the answer that there is more than its limit allows."""
         response = _response(self)
-        response.set_rcode(other.rcode())
-        response.flags |= other.flags & (dns.flags.AD | dns.flags.CD)
-        response.answer, response.authority, response.additional = other.answer, other.authority, other.additional
-        return _packed(response, self)
+        response.flags |= dns.flags.TC
+        return response.to_wire()
 
     def failed(self) -> bytes:
         """Return the answer SERVFAIL."""
@@ -161,6 +176,10 @@ def _label(label: bytes) -> str:
     return label.decode("latin-1").lower().replace(".", "\\.")
 
 
+def _packed_label(label: bytes) -> bytes:
+    return bytes([len(label)]) + label
+
+
 def _records(question: Question, found: Found) -> dns.rrset.RRset | None:
     """Return the records of the type asked for; None if there are none."""
     if question.type == ANY:
@@ -208,11 +227,8 @@ def _packed(response: dns.message.Message, question: Question) -> bytes:
     try:
         return response.to_wire(max_size=question.limit)
     except dns.exception.TooBig:
-        response.answer, response.authority, response.additional = [], [], []
+        response.answer, response.authority = [], []
         response.flags |= dns.flags.TC
-    except Exception:  # records of others that can be read, but not written
-        response.answer, response.authority, response.additional = [], [], []
-        response.set_rcode(dns.rcode.SERVFAIL)
     return response.to_wire()
 
 

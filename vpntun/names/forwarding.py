@@ -19,11 +19,11 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-import dns.message
 import dns.rcode
 
 from vpntun.config.names import NameForward
 from vpntun.names.answering import Question
+from vpntun.names.others import OthersAnswer
 from vpntun.names.upstream import Upstream
 from vpntun.names.zones import Labels
 from vpntun.runtime.log import NOTICE, Limited
@@ -79,7 +79,7 @@ class _Pending:
     ends_at: float
     askers: list[tuple[Question, Hashable, Deliver]] = field(default_factory=list)
     upstream: Upstream | None = None
-    worst: dns.message.Message | None = None
+    worst: OthersAnswer | None = None
 
 
 class Forwarding:
@@ -138,8 +138,8 @@ class Forwarding:
             return
         server = pending.left.pop(0)
 
-        def done(answer: dns.message.Message | None) -> None:
-            if answer is not None and answer.rcode() not in TRY_ANOTHER:
+        def done(answer: OthersAnswer | None) -> None:
+            if answer is not None and answer.rcode not in TRY_ANOTHER:
                 self._finish(pending, answer)
                 return
             if answer is not None:
@@ -149,7 +149,7 @@ class Forwarding:
 
         pending.upstream = Upstream(self._loop, server, pending.question, pending.mark, done)
 
-    def _finish(self, pending: _Pending, answer: dns.message.Message | None) -> None:
+    def _finish(self, pending: _Pending, answer: OthersAnswer | None) -> None:
         del self._pending[pending.question.key]
         for question, source, deliver in pending.askers:
             self._of_source[source] -= 1

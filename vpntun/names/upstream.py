@@ -19,6 +19,7 @@ import dns.message
 from vpntun.carriers.sockets import address_at, family_of, marked
 from vpntun.errors import VpntunError
 from vpntun.names.answering import LARGEST_DATAGRAM, LARGEST_MESSAGE, Question
+from vpntun.names.others import OthersAnswer
 from vpntun.runtime.loop import Loop
 from vpntun.types import Place, SocketAddress
 
@@ -26,7 +27,7 @@ SECONDS_TO_ANSWER = 1.5
 SECONDS_FOR_TCP = 3.0
 MOST_DATAGRAMS_PER_TURN = 8
 
-OnDone = Callable[[dns.message.Message | None], None]
+OnDone = Callable[[OthersAnswer | None], None]
 _LENGTH = struct.Struct("!H")
 
 
@@ -38,8 +39,10 @@ class Upstream:
         self._loop = loop
         self._mark = mark
         self._done = done
-        self._query = _query(question)
-        self._data = self._query.to_wire()
+        query = _query(question)
+        self._number = query.id
+        self._section = question.section
+        self._data = query.to_wire()
         self._received = bytearray()
         self._unsent = b""
         self._socket: socket.socket | None = None
@@ -81,7 +84,7 @@ class Upstream:
             answer = self._parsed(data)
             if answer is None:
                 continue
-            if answer.flags & dns.flags.TC:
+            if answer.is_cut:
                 self._close_socket()
                 self._open(socket.SOCK_STREAM, SECONDS_FOR_TCP)
             else:
@@ -116,21 +119,16 @@ class Upstream:
         elif not data:
             self._fail()
 
-    def _parsed(self, data: bytes) -> dns.message.Message | None:
+    def _parsed(self, data: bytes) -> OthersAnswer | None:
         """Return the answer in these bytes; None if they are not the answer to this question."""
-        try:
-            answer = dns.message.from_wire(data)
-        except Exception:  # the library's parser, on the bytes of strangers
-            return None
-        is_answer = bool(answer.flags & dns.flags.QR) and answer.id == self._query.id
-        return answer if is_answer and answer.question == self._query.question else None
+        return OthersAnswer.parse(data, self._number, self._section)
 
     def _fail(self, opened: socket.socket | None = None) -> None:
         """End without an answer; after a time limit only if it is that of the present socket."""
         if opened is None or opened is self._socket:
             self._finish(None)
 
-    def _finish(self, answer: dns.message.Message | None) -> None:
+    def _finish(self, answer: OthersAnswer | None) -> None:
         if not self._is_over:
             self.close()
             self._done(answer)
@@ -146,7 +144,11 @@ def _query(question: Question) -> dns.message.Message:
     asked = question.message
     wants_dnssec = bool(asked.ednsflags & dns.flags.DO)
     query = dns.message.make_query(
-        question.name, question.type, use_edns=0, payload=LARGEST_DATAGRAM, want_dnssec=wants_dnssec
+        question.name,
+        question.type,
+        use_edns=0 if question.has_edns else -1,
+        payload=LARGEST_DATAGRAM,
+        want_dnssec=wants_dnssec,
     )
     query.id = secrets.randbelow(0x10000)
     query.flags = dns.flags.RD | asked.flags & (dns.flags.CD | dns.flags.AD)
