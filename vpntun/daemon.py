@@ -13,7 +13,7 @@ The steps, in order, once the configuration has been read:
     9. give the peers' names a few seconds to be found, if the tunnel may prevent that later
     10. set name servers and routes, except those that wait for a name (netconf/host.py)
     11. run --up
-    12. start the engine: packets flow from here on
+    12. open the name server, and start the engine: packets flow from here on
     13. run PostUp and give up privileges, if they are to be given up
     14. make the links
     15. run the loop, and in it PostUp if privileges are kept, once no route or name server waits for a name any more
@@ -35,7 +35,7 @@ from contextlib import ExitStack
 
 from vpntun.carriers.opening import open_carriers
 from vpntun.config.tunnel import Tunnel
-from vpntun.control.opening import open_control, open_metrics, open_uapi
+from vpntun.control.opening import open_control, open_metrics, open_names, open_uapi
 from vpntun.control.other_end import OtherEnds
 from vpntun.control.running_tunnel import RunningTunnel
 from vpntun.control.state import TunnelState
@@ -158,6 +158,8 @@ class _Daemon:
         self._network.wait()
         self._network.keep_up(self._watch)
         self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, state.addresses)))
+        if self._inside is None:  # the device is on this machine
+            open_names(state, self._engine, self._outer_routes.leads_inside, self._loop, stack)
         self._engine.start()
         self._watch.subscribe(EVERYTHING, self._engine.network_changed)
         self._watch.subscribe(Changed.LINKS, self._engine.device_changed)
