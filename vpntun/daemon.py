@@ -141,7 +141,7 @@ class _Daemon:
         lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(lookups.close)
         self._engine = self._make_engine()
-        services = self._open_forwards(lookups)
+        services = self._open_forwards()
         state.mirror = self._engine.mirror
         state.switch = self._engine.switch
         state.speed_tests = SpeedTests(self._loop, self._engine.seal_buffer)
@@ -168,12 +168,14 @@ class _Daemon:
         self._surroundings.begin(self._loop, stack)
         return True
 
-    def _open_forwards(self, lookups: Lookups) -> Services:
+    def _open_forwards(self) -> Services:
         """Listen for the forwards and the proxy, while this process has its privileges; return the forwards' services.
 
         Raises VpntunError.
         """
         state, device = self._state, self._device.name
+        lookups = Lookups(self._loop)  # apart from those of peers, which must not wait for slow targets of forwards
+        self._stack.callback(lookups.close)
         if self._inside is None:
             ways = ways_of_machine(device, lookups)
         else:

@@ -106,8 +106,8 @@ class Tunnel:
     gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
     names: NameSettings | None = None
     forwards: tuple[Forward, ...] = ()
-    in_namespace: bool = False
     services: ServiceSettings = field(default_factory=ServiceSettings)
+    in_namespace: bool = False
 
     def __post_init__(self) -> None:
         self._check_device()
