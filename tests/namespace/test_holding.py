@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -84,6 +85,17 @@ def test_sockets_of_the_side_reach_what_listens_inside_and_nothing_outside(holde
         assert bound.getsockname()[:2] == ("::1", 53)
     with pytest.raises(OSError, match="Cannot assign requested address"):
         side.listen(socket.SOCK_STREAM, "192.0.2.1", 7)
+
+
+def test_a_parent_without_room_for_a_descriptor_gets_an_error(side: NamespaceSide) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            side.open(socket.AF_INET, socket.SOCK_STREAM)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    side.open(socket.AF_INET, socket.SOCK_STREAM).close()
 
 
 def test_look_ups_answer_in_the_loop(loop: HandLoop, side: NamespaceSide) -> None:

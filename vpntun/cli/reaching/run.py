@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -86,13 +85,11 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
     machine's network: 'vpntun run office -- firefox'.
     """
     command = context.args
-    file = _file_of(context, names, options["host"])
-    if not command and options["netns"] is None:
-        raise click.UsageError("which program? Give it after --, as in: vpntun run office -- firefox")
+    _check_usage(context, names, **options)
+    file = absolute(find_file(names[0])) if names else None
     interface = options["interface"] or (DEFAULT_INTERFACE if file is None else interface_of(file))
     check_name(interface)
-    if file is None:
-        check_keys(**options)
+    servers = tuple(dns(" ".join(options["dns"])))
     _open_log(interface, options)
     from vpntun.daemon import run as run_tunnel  # takes 60 ms to load, and only a command that runs a tunnel needs it
     from vpntun.namespace.network import for_namespace
@@ -106,8 +103,8 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
         )
     else:
         read = partial(read_file, file, interface, in_namespace=True)
-    if options["dns"]:
-        read = partial(_with_dns, read, tuple(dns(" ".join(options["dns"]))))
+    if servers:
+        read = partial(_with_dns, read, servers)
     run_options = RunOptions(background=surroundings, file=file, uapi=False, metrics=options["metrics"])
     run_tunnel(
         for_namespace(read()),
@@ -125,19 +122,20 @@ def _with_dns(read: Callable[[], Tunnel], servers: tuple[str, ...]) -> Tunnel:
     return replace(read(), dns=servers)
 
 
-def _file_of(context: click.Context, names: tuple[str, ...], host: str | None) -> Path | None:
-    """Return the configuration file; None if the options describe the tunnel. Raises UsageError or VpntunError."""
+def _check_usage(context: click.Context, names: tuple[str, ...], host: str | None, **options: Any) -> None:
+    """Refuse options that do not describe one tunnel and one program. Raises UsageError."""
     if len(names) > 1:
         raise click.UsageError(f"put -- before the program and its options: vpntun run {names[0]} -- {names[1]} ...")
-    if not names:
-        if host is None:
-            raise click.UsageError("which tunnel? Give the name of its file, or -c HOST")
-        return None
+    if not names and host is None:
+        raise click.UsageError("which tunnel? Give the name of its file, or -c HOST")
     for parameter in context.command.params:
         name = parameter.name or ""
-        if name in OF_A_PEER and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if names and name in OF_A_PEER and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{parameter.opts[-1]} cannot be combined with a file, which describes the tunnel")
-    return absolute(find_file(names[0]))
+    if not context.args and options["netns"] is None:
+        raise click.UsageError("which program? Give it after --, as in: vpntun run office -- firefox")
+    if not names:
+        check_keys(**options)
 
 
 def _open_log(interface: str, options: dict[str, Any]) -> None:
