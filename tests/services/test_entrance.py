@@ -33,7 +33,7 @@ from vpntun.wire.inside.services import (
     WRONG_KEY,
 )
 
-LAPTOP = Visitor(b"l" * 32, "", ("laptop",))
+LAPTOP = Visitor(b"l" * 32, ("laptop",))
 
 
 @dataclass

@@ -4,9 +4,9 @@
              addresses in the answer only those are passed on that lead to this peer, by its allowed IPs.
     list     All peers are asked at once; the answer is what has come after SECONDS_FOR_LIST at the latest.
 
-A request is answered once the answer has come, or the limit of time is reached (core/inside/answerer.py). What was
-passed on already is never passed on again. A peer may have PASSED_ON_PER_SECOND requests passed on in the long run, so
-that others have their turn.
+An end that relays no packets between its peers passes on no questions either. A request is answered once the answer has
+come, or the limit of time is reached (core/inside/answerer.py). What was passed on already is never passed on again. A
+peer may have PASSED_ON_PER_SECOND requests passed on in the long run, so that others have their turn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from vpntun.config.peer import PeerSettings
 from vpntun.core.bucket import TokenBuckets
-from vpntun.errors import AskedTooMuch, BadPacket, VpntunError
+from vpntun.errors import AskedTooMuch, BadPacket, NoSuchPeer, VpntunError
 from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
 from vpntun.services.neighbours import Neighbours, refused
@@ -40,6 +40,7 @@ MOST_ASKED_FOR_LIST = 64
 SECONDS_FOR_VISIT, SECONDS_FOR_LIST = 5.0, 3.0
 SECONDS_KEPT = 15.0
 MOST_QUESTIONS = 512
+ADVICE_ON_RELAY = "it does not relay between its peers: a hub needs Relay = yes"
 
 
 @dataclass
@@ -67,10 +68,12 @@ class Hub:
         key = link.peer.public, asked
         question = self._questions.get(key)
         if question is None:
+            if not self._neighbours.is_hub:
+                return refused(ADVICE_ON_RELAY)
             try:
-                peer = self._neighbours.called(asked.peer)
-            except VpntunError:
-                return refused(f"it has no peer {asked.peer}, or several")
+                peer = self._neighbours.named(asked.peer)
+            except NoSuchPeer as error:
+                return refused(error)
             if not self._may_ask(link, 1):
                 return refused("it is asked for other peers' services too often: try again in some seconds")
             question = _Question(link.peer.public, self._loop.now)
@@ -94,7 +97,8 @@ class Hub:
         key = link.peer.public, Asked()
         question = self._questions.get(key)
         if question is None:
-            others = [peer for peer in self._neighbours if peer.public != link.peer.public]
+            is_hub = self._neighbours.is_hub
+            others = [peer for peer in self._neighbours if is_hub and peer.public != link.peer.public]
             question = _Question(link.peer.public, self._loop.now, offers=list(own))
             if others:
                 if not self._may_ask(link, LIST_COUNTS_AS):
@@ -136,7 +140,7 @@ class Hub:
             return refused(f"the AllowedIPs of {name} at the hub do not contain its address {grant.places[0][0]}")
         reached = tuple(place for place in own if self._neighbours.passes_on(place[0]))
         if not reached:
-            return refused("the hub does not relay between peers: it needs Relay = yes")
+            return refused(ADVICE_ON_RELAY)
         return Grant(reached, grant.token, grant.needs_key).content()
 
     def _ask_all(self, peers: list[PeerSettings], asker: str, question: _Question) -> None:
