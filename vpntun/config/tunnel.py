@@ -103,8 +103,8 @@ class Tunnel:
     bridge: str | None = None
     gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
     forwards: tuple[Forward, ...] = ()
-    in_namespace: bool = False
     services: ServiceSettings = field(default_factory=ServiceSettings)
+    in_namespace: bool = False
 
     def __post_init__(self) -> None:
         self._check_device()
