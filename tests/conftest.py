@@ -59,6 +59,7 @@ ROOMS_WITH_SOCKETS = {
     "pairing",
     "process",
     "runtime",
+    "services",
     "serving",
     "socks",
     "tun",

@@ -38,6 +38,8 @@ DSCP = inherit
 Metrics = [::1]:9586
 Forward = :6443 10.9.0.2:6443
 Forward = udp 127.0.0.1:53 10.9.0.1:53 from peer
+Service = ssh 127.0.0.1:22
+AllowFrom = ssh laptop
 PreUp = true
 PostUp = echo %i is up
 PreDown = echo caf\u00e9 \t bell
@@ -69,6 +71,7 @@ interface: hub
   metrics: [::1]:9586
   forward: tcp :6443 10.9.0.2:6443
   forward: udp 127.0.0.1:53 10.9.0.1:53 from peer
+  service: ssh at 127.0.0.1:22, for laptop
   dscp: copied to the outer packets
   before up: true
   after up: echo hub is up

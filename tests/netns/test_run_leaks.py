@@ -79,19 +79,32 @@ def test_everything_goes_through_the_tunnel_or_nowhere(lab: Lab, as_root: bool) 
     service = lab.a.popen(sys.executable, "-c", SERVICE)
     service.wait_for("serving")
     server = start_server(lab, "--address", "192.168.9.1/24")
+    responder = lab.b.popen(sys.executable, "-m", "tests.netns.responder", "192.168.9.1")
+    responder.wait_for("answering")
     inner = lab.b.popen("tcpdump", "-nl", "-i", "tun3")
     outer = lab.a.popen("tcpdump", "-nl", "-i", "any", f"not ({THE_TUNNELS_OWN})")
     for capture in (inner, outer):
         capture.wait_for("listening on")
 
-    options: list[str | Path] = ["-c", lab.b.four, "-k", user.own(lab.key), "--address", "192.168.9.2/24"]
-    run = user.vpntun("run", *options, "--", sys.executable, "-m", "tests.netns.leaker", user.home)
+    options: list[str | Path] = [
+        "-c",
+        lab.b.four,
+        "-k",
+        user.own(lab.key),
+        "--address",
+        "192.168.9.2/24",
+        "--dns",
+        "192.168.9.1",
+    ]
+    program: list[str | Path] = [sys.executable, "-m", "tests.netns.leaker", user.home]
+    run = user.vpntun("run", *options, "--", *program, env={"RES_OPTIONS": "timeout:1 attempts:1"})
     leaker = Leaker(run, user.home)
 
     results = leaker.tries()
     assert results.items() >= REFUSED.items()
     assert [results[name] for name in SENT] == ["done"] * len(SENT)
     assert results["a name"].startswith("EAI")
+    responder.wait_for("192.168.9.2 asks for A leak.example")
     assert results["mDNS over IPv6"] != "done"
     if not as_root:
         assert (results["a raw socket"], results["the machine's namespace"]) == ("EPERM", "EACCES")

@@ -85,6 +85,8 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
         yield f"  metrics: {_place(tunnel.metrics)}"
     for forward in tunnel.forwards:
         yield f"  forward: {forward}"
+    for service in tunnel.services.offered:
+        yield f"  service: {service}"
     if tunnel.copies_dscp:
         yield "  dscp: copied to the outer packets"
     for title, lines in (

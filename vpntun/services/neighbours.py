@@ -14,6 +14,7 @@ from vpntun.config.services import ServiceSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.core.inside.asker import OnAnswer
 from vpntun.crypto.keys import format_key
+from vpntun.errors import VpntunError
 from vpntun.link.link import Link
 from vpntun.wire.inside.request import SERVICES
 from vpntun.wire.inside.services import Asked
@@ -81,6 +82,11 @@ class Neighbours:
     def ask(self, peer: PeerSettings, asked: Asked, on_answer: OnAnswer) -> None:
         """Ask a peer; `on_answer` as for Link.ask. Raises CannotAsk, or VpntunError while there are no links."""
         self._link_of(peer.public).ask(SERVICES, asked.content(), on_answer)
+
+    def answer_again(self, public: bytes) -> None:
+        """Have a peer's requests answered whose answers have become ready; it may be gone by now."""
+        with suppress(VpntunError):
+            self._link_of(public).answer_again()
 
     def name_of(self, public: bytes) -> str:
         """Return what this end calls a peer: its name, or else its public key."""

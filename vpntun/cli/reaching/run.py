@@ -24,6 +24,7 @@ from vpntun.config.file import read_file
 from vpntun.config.finding import find_file, interface_of
 from vpntun.config.forwards import parse_forward
 from vpntun.config.tunnel import Tunnel
+from vpntun.config.values import dns
 from vpntun.process.service import RunOptions
 from vpntun.runtime.folders import absolute
 from vpntun.runtime.log import open_log
@@ -64,6 +65,7 @@ class CommandAfterDashes(click.Command):
 @add_peer_options
 @click.option("--route", "routes", multiple=True, metavar="CIDR", help="Network to route (default: all).")
 @click.option("--mtu", type=int, metavar="N", help="MTU of the device.")
+@click.option("--dns", multiple=True, metavar="ADDR|DOMAIN", help="Name server or search domain, in place of DNS.")
 @click.option(
     "--expose", "exposed", multiple=True, metavar="FORWARD", help="Forward, as ':8080 10.9.0.7:80' or a file's Forward."
 )
@@ -115,6 +117,8 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
         )
     else:
         read = partial(read_file, file, interface, in_namespace=True)
+    if options["dns"]:
+        read = partial(_with_dns, read, tuple(dns(" ".join(options["dns"]))))
 
     def read_all() -> Tunnel:
         tunnel = for_namespace(read())
@@ -133,6 +137,10 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
     if surroundings.ended_by is not None:
         _die_of(surroundings.ended_by)
     sys.exit(surroundings.status)
+
+
+def _with_dns(read: Callable[[], Tunnel], servers: tuple[str, ...]) -> Tunnel:
+    return replace(read(), dns=servers)
 
 
 def _file_of(context: click.Context, names: tuple[str, ...], host: str | None) -> Path | None:
