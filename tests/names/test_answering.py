@@ -78,7 +78,11 @@ def test_what_is_not_answered_has_the_status_that_says_why(name: str, kind: str,
 
 
 def test_an_unknown_version_of_edns_is_refused() -> None:
-    response = ask("laptop.office.internal", use_edns=3)
+    query = dns.message.make_query("laptop.office.internal", "A")
+    query.use_edns(3)
+    found = answer(query.to_wire(), KNOWN, is_stream=False)
+    assert isinstance(found, bytes)
+    response = dns.message.from_wire(found)
     assert (response.rcode(), response.edns, response.answer) == (dns.rcode.BADVERS, 0, [])
 
 
@@ -164,4 +168,5 @@ def check(data: bytes, is_stream: bool) -> None:
         assert found[:2] == data[:2]
         assert found[2] & 0x80
         assert is_stream or len(found) <= LARGEST_DATAGRAM
-        dns.message.from_wire(found)
+        if not found[2] & 0x78:  # an older dnspython does not know all operations
+            dns.message.from_wire(found)

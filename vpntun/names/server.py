@@ -15,8 +15,9 @@ import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from ipaddress import ip_address
+from functools import partial
 
+from vpntun.carriers.sockets import packed
 from vpntun.config.names import DNS_PORT
 from vpntun.errors import PortInUse, PrivilegeError, VpntunError
 from vpntun.names.answering import LARGEST_QUESTION
@@ -24,7 +25,7 @@ from vpntun.names.exchange import NameExchange
 from vpntun.names.responder import Responder
 from vpntun.runtime.loop import Loop
 from vpntun.serving.clients import Clients
-from vpntun.types import IpAddress, written
+from vpntun.types import IpAddress, SocketAddress, written
 
 MOST_CONNECTIONS = 64
 DATAGRAMS_PER_TURN = 16
@@ -79,11 +80,7 @@ class NameServer:
             except OSError:
                 return
 
-            def deliver(answer: bytes, asker: tuple[str, int] = asker) -> None:
-                with suppress(OSError):  # as if it were lost on the way; the socket may be closed by now
-                    used.sendto(answer, asker)
-
-            self._responder.take(data, _packed(asker[0]), deliver, is_stream=False)
+            self._responder.take(data, packed(asker), partial(_send, used, asker), is_stream=False)
 
 
 class _Listener:
@@ -95,7 +92,6 @@ class _Listener:
         self._responder = responder
         self._source = b""
         self._clients = Clients("the name server", loop, self._new_exchange, most=MOST_CONNECTIONS)
-        listener.listen(MOST_CONNECTIONS)
         loop.watch(listener.fileno(), self._accept)
 
     def close(self) -> None:
@@ -107,7 +103,7 @@ class _Listener:
         accepted = self._loop.accept(self._socket)
         if accepted is not None:
             new, address = accepted
-            self._source = _packed(address[0])
+            self._source = packed(address)
             self._clients.admit(new, written(address[:2]))
 
     def _new_exchange(self) -> NameExchange:
@@ -118,8 +114,10 @@ class _Listener:
         )
 
 
-def _packed(host: str) -> bytes:
-    return ip_address(host.partition("%")[0]).packed
+def _send(used: socket.socket, asker: SocketAddress, answer: bytes) -> None:
+    """Send an answer. If that fails, it is as if it were lost on the way; the socket may be closed by now."""
+    with suppress(OSError):
+        used.sendto(answer, asker)
 
 
 def _bound(device: str, address: IpAddress, port: int, kind: int) -> socket.socket:
@@ -136,6 +134,8 @@ def _bound(device: str, address: IpAddress, port: int, kind: int) -> socket.sock
         if kind == socket.SOCK_STREAM:
             new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         new.bind((str(address), port))
+        if kind == socket.SOCK_STREAM:
+            new.listen(MOST_CONNECTIONS)
     except OSError as error:
         new.close()
         if error.errno == errno.EADDRINUSE:
