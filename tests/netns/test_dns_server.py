@@ -32,12 +32,13 @@ DnsRecord = big fd09::b:1 fd09::b:2 fd09::b:3 fd09::b:4 fd09::b:5 fd09::b:6 fd09
 """
 """The guide's, and a name whose addresses have no room in a datagram of 512 bytes."""
 FLOOD = """
-import socket, sys
+import socket, time
 question = bytes.fromhex("0001010000010000000000000" "66c6170746f70066f666669636508696e7465726e616c0000010001")
 with socket.socket(type=socket.SOCK_DGRAM) as sends:
     sends.connect(("10.9.0.1", 53))
     print("floods", flush=True)
-    for _ in range(1_000_000):
+    end = time.monotonic() + 100
+    while time.monotonic() < end:
         try:
             sends.send(question)
         except OSError:

@@ -3,9 +3,9 @@
     {"name": "apps.example.", "records": [{"name": "gateway", "ip": "10.9.0.1"}, {"regexp": "^web-[0-9]+$", "ip": ...}],
      "defaultIP": "10.9.0.2"}
 
-Keys may be in any case, and unknown ones are ignored, as Go's decoder does. A zone that is added again keeps its records
-behind the new ones, and gets the new default. All zones are kept as long as the name server runs, through reloads of
-the file.
+Keys may be in any case, and unknown ones are ignored, as Go's decoder does. A zone that is added again keeps its
+records behind the new ones, and gets the new default. All zones are kept as long as the name server runs, through
+reloads of the file.
 """
 
 from __future__ import annotations
