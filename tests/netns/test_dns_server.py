@@ -32,12 +32,13 @@ DnsRecord = big fd09::b:1 fd09::b:2 fd09::b:3 fd09::b:4 fd09::b:5 fd09::b:6 fd09
 """
 """The guide's, and a name whose addresses have no room in a datagram of 512 bytes."""
 FLOOD = """
-import socket, sys
+import socket, time
 question = bytes.fromhex("0001010000010000000000000" "66c6170746f70066f666669636508696e7465726e616c0000010001")
 with socket.socket(type=socket.SOCK_DGRAM) as sends:
     sends.connect(("10.9.0.1", 53))
     print("floods", flush=True)
-    for _ in range(1_000_000):
+    end = time.monotonic() + 100
+    while time.monotonic() < end:
         try:
             sends.send(question)
         except OSError:
@@ -171,7 +172,7 @@ def test_names_come_and_go_by_reload_and_by_wg_and_on_request(lab: Lab) -> None:
         "name": "containers.internal.",
         "records": [{"name": "gateway", "ip": "10.9.0.1"}, {"regexp": "^web-[0-9]+$", "ip": "10.9.0.9"}],
     }
-    assert names.request("/services/dns/add", zone) == ("200", {"added": "containers.internal"})
+    assert names.request("/v1/services/dns/add", zone) == ("200", {"added": "containers.internal"})
     assert names.short("gateway.containers.internal") == ["10.9.0.1"]
     assert names.short("Web-12.containers.internal") == ["10.9.0.9"]
     assert "status: NXDOMAIN" in names.dig("web.containers.internal")
@@ -182,7 +183,9 @@ def test_names_come_and_go_by_reload_and_by_wg_and_on_request(lab: Lab) -> None:
     status, [listed] = names.request("/services/dns/all")
     assert (status, listed["Name"], listed["DefaultIP"]) == ("200", "containers.internal.", "10.9.0.8")
     assert listed["Records"][1] == {"Name": "", "IP": "10.9.0.9", "Regexp": "^web-[0-9]+$"}
-    status, refused = names.request("/services/dns/add", {"name": "x.", "records": [{"regexp": "(", "ip": "10.9.0.9"}]})
+    status, refused = names.request(
+        "/v1/services/dns/add", {"name": "x.", "records": [{"regexp": "(", "ip": "10.9.0.9"}]}
+    )
     assert (status, refused["error"]) == ("400", "this regular expression cannot be used: a ( has no )")
 
     outside = names.start_outside()
@@ -198,7 +201,7 @@ def test_names_come_and_go_by_reload_and_by_wg_and_on_request(lab: Lab) -> None:
     assert names.request("/v1/reload", {})[0] == "200"
     assert "connection refused" in names.dig("+tries=1", "traveller.hub.internal")
     assert names.names() is None
-    assert names.request("/services/dns/add", zone)[0] == "409"
+    assert names.request("/v1/services/dns/add", zone)[0] == "409"
     names.write_hub(RECORDS)
     assert names.request("/v1/reload", {})[0] == "200"
     assert names.short("laptop.office.internal") == [LAPTOP]

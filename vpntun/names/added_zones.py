@@ -3,8 +3,9 @@
     {"name": "apps.example.", "records": [{"name": "gateway", "ip": "10.9.0.1"}, {"regexp": "^web-[0-9]+$", "ip": ...}],
      "defaultIP": "10.9.0.2"}
 
-Keys may be in any case, as Go's decoder has it. A zone that is added again keeps its records behind the new ones, and
-gets the new default. All others are kept as long as the name server runs, through reloads of the file.
+Keys may be in any case, and unknown ones are ignored, as Go's decoder does. A zone that is added again keeps its
+records behind the new ones, and gets the new default. All zones are kept as long as the name server runs, through
+reloads of the file.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def parse_zone(body: bytes) -> AddedZone:
         content = json.loads(body)
     except (ValueError, RecursionError):
         content = None
-    zone = _fields(content, ("name", "records", "defaultip"), "a zone")
+    zone = _fields(content, "a zone is a JSON object with name, records and defaultIP")
     records = _value(zone, "records", list, "the records of a zone are a list") or []
     name = _text(zone, "name")
     if not name.strip("."):
@@ -111,21 +112,18 @@ def parse_zone(body: bytes) -> AddedZone:
 
 
 def _record(content: object) -> AddedRecord:
-    record = _fields(content, ("name", "ip", "regexp"), "a record")
+    record = _fields(content, "a record is a JSON object with name or regexp, and ip")
     name, expression, address = _text(record, "name"), _text(record, "regexp"), _address(record, "ip")
     if address is None or bool(name) == bool(expression):
         raise ConfigurationError("a record has a name or a regexp, and an ip")
     return AddedRecord(parse_domain(name) if name else "", address, Pattern(expression) if expression else None)
 
 
-def _fields(content: object, known: tuple[str, ...], what: str) -> dict[str, Any]:
+def _fields(content: object, complaint: str) -> dict[str, Any]:
     """Return the fields of an object by their names in lower case."""
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{what} is a JSON object with {', '.join(known)}")
-    fields = {name.lower(): value for name, value in content.items()}
-    if unknown := sorted(set(fields) - set(known)):
-        raise ConfigurationError(f"{what} has no {unknown[0][:60]!r}: there are {', '.join(known)}")
-    return fields
+        raise ConfigurationError(complaint)
+    return {name.lower(): value for name, value in content.items()}
 
 
 def _address(fields: dict[str, Any], name: str) -> IpAddress | None:

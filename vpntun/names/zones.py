@@ -1,6 +1,6 @@
 """Zones of a tunnel's name server: which addresses a name has, which names an address has, and what others may know.
 
-A name belongs to the zone with the longest name in front of which it has labels, or which it is. There
+A name belongs to the zone whose name is its longest end. There
 
     1. the addresses of exactly this name count, then those of the first expression that matches it, then the default
     2. a name without addresses does not exist if the zone is complete; if not, the next shorter zone decides
