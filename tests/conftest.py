@@ -60,6 +60,7 @@ ROOMS_WITH_SOCKETS = {
     "process",
     "runtime",
     "serving",
+    "socks",
     "tun",
     "uapi",
 }

@@ -162,8 +162,8 @@ class Reader:
         key = self.roots["remote"] / KEY
         if key.exists():
             ours = SharedIdentity.of(read_shared(key))
-            for end in ("server4", "client4", "server6", "client6"):
-                text = re.sub(rf"{getattr(VECTOR, end)}(?![\w:])", str(getattr(ours, end)), text)
+            for end, longer in (("server4", r"\w"), ("client4", r"\w"), ("server6", r"[\w:]"), ("client6", r"[\w:]")):
+                text = re.sub(rf"{getattr(VECTOR, end)}(?!{longer})", str(getattr(ours, end)), text)
         return text
 
     def _private_key(self, where: str) -> str:

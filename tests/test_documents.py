@@ -143,7 +143,8 @@ def test_every_message_is_in_the_source() -> None:
 
 
 def test_the_requests_are_those_of_the_control_socket() -> None:
-    source = "".join(path.read_text() for path in sorted((PACKAGE / "control").glob("*.py")))
+    files = [*(PACKAGE / "control").glob("*.py"), PACKAGE / "forwards" / "requests.py"]
+    source = "".join(path.read_text() for path in files)
     served = {f"{method} {path}" for path, method in re.findall(r'"(/v1/[\w/]+)": Route\("(\w+)"', source)}
     assert len(served) >= 4
     assert {row[0] for row in table("requests")[1:]} - {"\\"} == served

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -305,6 +306,40 @@ def test_doctor_tries_the_other_carrier(reader: Reader) -> None:
     assert said == [line.replace("10.0.0.2", reader.lab.b.four) for line in last.output]
 
 
+NAME_SERVER = """
+import socket, dns.flags, dns.message, dns.rrset
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+    server.bind(("", 53))
+    while True:
+        asked, client = server.recvfrom(512)
+        answer = dns.message.make_response(dns.message.from_wire(asked))
+        answer.answer.append(dns.rrset.from_text(answer.question[0].name, 60, "IN", "A", "192.0.2.80"))
+        server.sendto(answer.to_wire(), client)
+"""
+
+
+@pytest.mark.netns
+def test_forwards(reader: Reader) -> None:
+    for tool in ("curl", "dig"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    reader.share_a_key()
+    (reader.home / ".curlrc").write_text("silent\nfail-with-body\n")
+    reader.put("local", "/etc/vpntun/tun11.conf", "forwards-of-a-file")
+    checked = reader.run(reader.lab.a, "local", "vpntun check tun11")
+    assert re.findall(r"forward: (\S+ \S+)", checked) == ["tcp 127.0.0.1:8080", "udp 127.0.0.1:5353", "tcp :8000"]
+    for where, address in (("remote", "0.0.0.0"), ("local", "127.0.0.1")):
+        folder = reader.lab.folder / f"web-{where}"
+        folder.mkdir()
+        (folder / "motd").write_text(f"welcome to the {where} machine\n")
+        server = (sys.executable, "-m", "http.server", "8000", "--bind", address, "--directory", folder)
+        reader.machines[where].popen(*server)
+    reader.lab.b.popen(sys.executable, "-c", NAME_SERVER)
+    with Shells(reader) as shells:
+        for block in blocks("forwards"):
+            shells.type(block.replace("/root/web.sock", f"{reader.home}/web.sock"))
+
+
 SERVER_WITH_A_NAMED_PEER = "[Interface]\nSharedKey = /etc/vpntun/vpntun.key\nRole = server\n\n[Peer]\nName = laptop\n"
 
 
@@ -322,7 +357,8 @@ def test_the_control_socket_by_curl(reader: Reader) -> None:
     reader.take(Step("local#", "vpntun -c remote.example.org -i tun11"))
     reader.lab.ping(reader.lab.a, far(reader.lab))
     reader.lab.a.popen("ping", "-n", "-i0.2", "-c600", far(reader.lab))
-    typed = [step for block in blocks("control-socket") for step in steps(block)]
+    written = [*blocks("control-socket"), *blocks("forwards-of-gvproxy")]
+    typed = [step for block in written for step in steps(block)]
     for step in sorted(typed, key=lambda step: "/v1/stop" in step.command):
         machine, role = (reader.lab.a, "local") if step.prompt == "local#" else (reader.lab.b, "remote")
         said = reader.run(machine, role, f"cd ~; {step.command}")

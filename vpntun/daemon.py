@@ -41,6 +41,7 @@ from vpntun.control.running_tunnel import RunningTunnel
 from vpntun.control.state import TunnelState
 from vpntun.datapath.engine import Engine
 from vpntun.errors import ConfigurationError, DeviceError, VpntunError
+from vpntun.forwards.connections import Connections
 from vpntun.forwards.forwards import Forwards
 from vpntun.forwards.side import Side
 from vpntun.forwards.ways import ways_of_machine, ways_of_run
@@ -58,9 +59,12 @@ from vpntun.runtime.internal_errors import InternalErrors
 from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
+from vpntun.services.neighbours import Neighbours
+from vpntun.services.services import Services
+from vpntun.socks.proxy import Socks5Proxy
 from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.queries import interface_exists
-from vpntun.wire.inside.request import DOCTOR, SPEED
+from vpntun.wire.inside.request import DOCTOR, SERVICES, SPEED
 
 
 def run(
@@ -96,6 +100,7 @@ class _Daemon:
     ) -> None:
         self._has_uapi = run_options.uapi
         self._metrics = run_options.metrics
+        self._socks5 = run_options.socks5
         self._reread = reread
         self._surroundings = surroundings
         self._inside = inside
@@ -135,13 +140,14 @@ class _Daemon:
         self._names = AwaitedNames(self._network, self._start, self._loop, self._proceed, self._fail)
         lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(lookups.close)
-        self._open_forwards(lookups)
         self._engine = self._make_engine()
+        services = self._open_forwards(lookups)
         state.mirror = self._engine.mirror
         state.switch = self._engine.switch
         state.speed_tests = SpeedTests(self._loop, self._engine.seal_buffer)
         self._engine.answers.add(DOCTOR, self._other_ends.answer)
         self._engine.answers.add(SPEED, state.speed_tests.answer)
+        self._engine.answers.add(SERVICES, services.answer)
         self._running = RunningTunnel(state, self._engine, self._network, self._names, lookups)
         stack.callback(self._running.close)
         if self._has_uapi:
@@ -160,16 +166,27 @@ class _Daemon:
         self._surroundings.begin(self._loop, stack)
         return True
 
-    def _open_forwards(self, lookups: Lookups) -> None:
-        """Listen for the forwards, while this process has its privileges. Raises VpntunError."""
+    def _open_forwards(self, lookups: Lookups) -> Services:
+        """Listen for the forwards and the proxy, while this process has its privileges; return the forwards' services.
+
+        Raises VpntunError.
+        """
         state, device = self._state, self._device.name
         if self._inside is None:
             ways = ways_of_machine(device, lookups)
         else:
             ways = ways_of_run(device, lookups, self._inside, lambda: [str(each.ip) for each in state.addresses])
-        state.forwards = Forwards(self._loop, ways)
+        neighbours = Neighbours(lambda: state.tunnel, state.link_of, self._engine.routes.find)
+        connections = Connections(self._loop)
+        state.services = Services(self._loop, neighbours, ways, connections)
+        self._stack.callback(state.services.close)
+        state.forwards = Forwards(self._loop, ways, visit=state.services.visits.visit, connections=connections)
         self._stack.callback(state.forwards.close)
         state.forwards.reconcile(state.tunnel.forwards)
+        if self._socks5 is not None:
+            state.socks5 = Socks5Proxy(self._loop, self._socks5, ways["here"].connecting, connections)
+            self._stack.callback(state.socks5.close)
+        return state.services
 
     def _set_mark(self, mark: int) -> None:
         """Give the tunnel's own packets another mark from now on. Raises PrivilegeError."""

@@ -64,6 +64,16 @@ FORWARD: dict[str, Any] = {
     "received_bytes": 1_300_000,
     "last_failure": "Connection refused",
 }
+SOCKS5: dict[str, Any] = {
+    "listen": "127.0.0.1:1080",
+    "connections": 2,
+    "connections_total": 5,
+    "connections_refused": 0,
+    "connections_failed": 1,
+    "sent_bytes": 3072,
+    "received_bytes": 1_300_000,
+    "last_failure": "spoke another protocol: set it to SOCKS version 5",
+}
 STATUS: dict[str, Any] = {
     "interface": "tun3",
     "version": "0.1.0",
@@ -87,6 +97,7 @@ STATUS: dict[str, Any] = {
     "dscp": False,
     "drops": {"unknown peer": 2},
     "forwards": [FORWARD],
+    "socks5": None,
     "peers": [PEER],
 }
 TEXT = """\

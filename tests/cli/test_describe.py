@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.sample_status import FORWARD, PEER, STATUS, TEXT
+from tests.cli.sample_status import FORWARD, PEER, SOCKS5, STATUS, TEXT
 from vpntun.cli.describe import describe, faults_of
 from vpntun.errors import CarrierDown, LinkError, NoFreshHandshake, NotVerified
 
@@ -89,6 +89,14 @@ def test_a_forward_has_a_line_with_its_counters_once_it_was_used() -> None:
     )
 
 
+def test_a_proxy_has_a_line_with_its_counters_once_it_was_used() -> None:
+    for proxy, line in (
+        (SOCKS5, "127.0.0.1:1080, 2 of 5 connections open, 1 failed, 3.00 KiB sent, 1.24 MiB received"),
+        ({**SOCKS5, "connections_total": 0}, "127.0.0.1:1080"),
+    ):
+        assert f"  socks5: {line}" in describe({**STATUS, "socks5": proxy})
+
+
 MACS: list[dict[str, Any]] = [{"address": f"02:00:00:00:00:{number:02x}", "seconds": number} for number in range(32)]
 ON_TAP = {"device": "tap", "mac": "52:54:00:00:00:01", "bridge": "br0", "in_bridge": "br0"}
 
@@ -135,7 +143,7 @@ def test_of_many_macs_those_seen_last_are_printed_and_the_others_counted() -> No
 
 
 def test_a_tunnel_of_an_older_version_is_a_tun_without_forwards() -> None:
-    new = ("device", "mac", "bridge", "in_bridge", "mac_count", "macs", "forwards")
+    new = ("device", "mac", "bridge", "in_bridge", "mac_count", "macs", "forwards", "socks5")
     older = {name: value for name, value in STATUS.items() if name not in new}
     peer = {name: value for name, value in PEER.items() if name not in ("allowed_macs", *new)}
     [forward] = [line for line in TEXT.splitlines(keepends=True) if "forward:" in line]

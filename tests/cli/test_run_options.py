@@ -93,3 +93,10 @@ def test_invalid_options_are_a_usage_error(
 def test_a_hook_that_is_not_a_command_is_refused(run: Run, ran: list[Any], start: list[str], line: str) -> None:
     said = run(*start, "--up", line)
     assert (said.status, said.err.count("\n"), ran) == (3, 1, [])
+
+
+@pytest.mark.parametrize("place", ["1080", "localhost:1080", "unix:proxy.sock", "127.0.0.1:0"])
+def test_a_place_of_a_proxy_that_cannot_be_is_refused_before_anything_begins(run: Run, place: str) -> None:
+    said = run("run", "-c", "203.0.113.2", "--socks5", place)
+    assert said.status == 3
+    assert f"--socks5: {place!r} is no" in said.err

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pytest
 
-from tests.cli.sample_status import FORWARD
+from tests.cli.sample_status import FORWARD, SOCKS5
 from tests.datapath.ends import ALICE, BOB, PSK, End, TwoEnds, Wire, ipv4
 from tests.link.test_link import HERE, THERE, Two
 from tests.machine import HandLoop
@@ -89,6 +89,7 @@ def test_the_documented_fields_are_those_reported_in_that_order(two: Two) -> Non
     assert documented("fields of the tunnel") == list(reported(two))
     assert documented("fields of a peer") == list(peer_of(two))
     assert documented("fields of a forward") == list(FORWARD)
+    assert documented("fields of a SOCKS5 proxy") == list(SOCKS5)
 
 
 def test_the_documented_reasons_exist() -> None:
@@ -125,6 +126,7 @@ def test_the_tunnel_is_reported_as_configured(two: Two) -> None:
         "dscp": False,
         "drops": {"unknown peer": 2},
         "forwards": [],
+        "socks5": None,
     }
 
 

@@ -10,7 +10,7 @@ A connection's first line is a word. The server answers
     echo      by what follows, up to its end
     fill      by FILL bytes, whether they are read or not
     reset     by a reset
-    wait      by nothing; it prints how the connection ends
+    wait      by one byte, which the client answers by a reset; it prints how the connection ends
 
 and a datagram by the same in capitals. The crowd is one client that reads nothing of what it has asked for until all
 others are served: CROWD at once, then SHORT short ones, SIDE_BY_SIDE at a time.
@@ -18,12 +18,12 @@ others are served: CROWD at once, then SHORT short ones, SIDE_BY_SIDE at a time.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import socketserver
 import struct
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 PATIENCE = 60.0
@@ -50,7 +50,7 @@ class Talk(socketserver.StreamRequestHandler):
             case b"reset":
                 connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             case b"wait":
-                say("server waits")
+                connected.sendall(b".")
                 say(f"server saw {end_of(connected)}")
 
 
@@ -115,9 +115,11 @@ def crowd(place: tuple[str, int]) -> None:
 
 
 def ask(place: tuple[str, int], word: str) -> None:
-    with connect(place, word.encode()) as connected:
+    with socket.create_connection(place, timeout=PATIENCE) as connected:
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # refused already, as will be seen
+            connected.sendall(word.encode() + b"\n")
         if word == "wait":
-            time.sleep(0.2)  # until the server has the word: a reset would overtake it
+            connected.recv(1)
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         else:
             say(f"client saw {end_of(connected)}")

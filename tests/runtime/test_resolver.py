@@ -12,6 +12,7 @@ import pytest
 from tests.machine import HandLoop, logged
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import (
+    MOST_ADDRESSES,
     MOST_THREADS,
     SECONDS_BETWEEN,
     SECONDS_WITHOUT_THREAD,
@@ -251,3 +252,19 @@ def test_the_two_ip_versions_alternate() -> None:
     if len(set(versions)) < 2:
         pytest.skip("localhost has one IP version here")
     assert versions[0] != versions[1]
+
+
+def test_of_a_host_with_thousands_of_addresses_the_first_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [
+        (family, socket.SOCK_DGRAM, 17, "", (f"{prefix}{number}", 80))
+        for family, prefix in ((socket.AF_INET6, "2001:db8::"), (socket.AF_INET, "10.0.7."))
+        for number in range(250)
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
+    found = lookup("many.example", 80, 0)
+    assert len(found) == MOST_ADDRESSES
+    assert found[:3] == [
+        (socket.AF_INET6, ("2001:db8::0", 80)),
+        (socket.AF_INET, ("10.0.7.0", 80)),
+        (socket.AF_INET6, ("2001:db8::1", 80)),
+    ]

@@ -17,6 +17,7 @@ from tests.services.town import DESK, KEY, LoopbackSide, program
 from vpntun.config.services import Service
 from vpntun.crypto.service_proof import NO_PROOF, prove
 from vpntun.forwards.connections import Connections
+from vpntun.forwards.ways import Way
 from vpntun.services import entrance as module
 from vpntun.services.entrance import SECONDS_TO_ENTER, Entrance
 from vpntun.services.neighbours import Visitor
@@ -77,8 +78,8 @@ def new_door(loop: HandLoop, stack: ExitStack, most: int = 2) -> Door:
     permissions = Permissions()
     services: dict[str, Service] = {}
     side = LoopbackSide(DESK)
-    outside, connections = LoopbackSide("127.0.0.1"), Connections(loop, most)
-    entrance = Entrance(loop, side, outside, permissions, lambda name, _: services.get(name), connections)
+    way, connections = Way(side, LoopbackSide("127.0.0.1")), Connections(loop, most)
+    entrance = Entrance(loop, way, permissions, lambda name, _: services.get(name), connections)
     stack.callback(entrance.close)
     return Door(loop, entrance, permissions, services)
 
@@ -182,6 +183,6 @@ def test_no_bytes_of_a_stranger_get_in(pieces: list[bytes], ends: bool) -> None:
 def test_an_entrance_that_cannot_listen_raises(loop: HandLoop) -> None:
     side: Any = LoopbackSide(DESK)
     side.error = OSError(99, "no address")
-    entrance = Entrance(loop, side, side, Permissions(), lambda name, names: None, Connections(loop))
+    entrance = Entrance(loop, Way(side, side), Permissions(), lambda name, names: None, Connections(loop))
     with pytest.raises(OSError, match="no address"):
         entrance.places()

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.services.town import KEY, Town
+from vpntun.config.forwards import ServiceName
 from vpntun.config.services import Service
 from vpntun.crypto.keys import format_key
-from vpntun.services.requests import ServiceRequests
+from vpntun.errors import ConfigurationError
+from vpntun.services.requests import ServiceRequests, parse_key_of_service
 from vpntun.serving.http import Answer, follow
 
 
@@ -64,3 +70,33 @@ def test_a_number_of_nothing_and_a_tunnel_without_services_yet_are_refused(town:
     assert request(requests, "POST", "/v1/services/ask")[0] == 409
     assert request(requests, "GET", "/v1/services")[1] == {"offered": []}
     assert request(requests, "GET", "/v1/services/found?id=1")[0] == 404
+
+
+def test_a_key_is_used_from_now_on_and_taken_back(town: Town) -> None:
+    requests = ServiceRequests(lambda: town.laptop.services)
+    town.laptop.set(ssh_desk=b"f" * 32)
+
+    def use(key: str | None) -> int:
+        body = json.dumps({"service": "ssh@desk", "key": key}).encode()
+        answer = follow(requests.routes(), "POST", "/v1/services/key", body)
+        assert isinstance(answer, Answer)
+        return int(answer.status)
+
+    assert use(format_key(KEY)) == 200
+    assert town.laptop.services.visits.key_of(ServiceName("ssh", "desk")) == KEY
+    assert use("short") == 400
+    assert use(None) == 200
+    assert town.laptop.services.visits.key_of(ServiceName("ssh", "desk")) == b"f" * 32
+
+
+@given(
+    st.binary()
+    | st.fixed_dictionaries({"service": st.text() | st.just("ssh@desk") | st.none(), "key": st.text() | st.none()}).map(
+        lambda content: json.dumps(content).encode()
+    )
+)
+def test_any_body_names_a_service_and_its_key_or_is_refused(body: bytes) -> None:
+    with suppress(ConfigurationError):
+        name, key = parse_key_of_service(body)
+        assert name.service
+        assert key is None or len(key) == 32

@@ -21,6 +21,7 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import KeyPair
 from vpntun.errors import VpntunError
 from vpntun.forwards.connections import Connections
+from vpntun.forwards.ways import Way, Ways
 from vpntun.link.link import Link
 from vpntun.runtime.resolver import OnFound
 from vpntun.services.neighbours import Neighbours
@@ -65,9 +66,10 @@ class Machine:
         for peer in peers:
             self.end.know(peer.public, map(str, peer.allowed))
         self.tunnel = Tunnel("tun3", identity, tuple(peers), None, None)
-        self.side, self.outside = LoopbackSide(address), LoopbackSide("127.0.0.1")
-        self.neighbours = Neighbours(lambda: self.tunnel, self.link_of, self.end.routes, lambda version: False)
-        self.services = Services(loop, self.neighbours, self.side, self.outside, Connections(loop))
+        self.side, outside = LoopbackSide(address), LoopbackSide("127.0.0.1")
+        ways: Ways = {"here": Way(outside, self.side), "peer": Way(self.side, outside)}
+        self.neighbours = Neighbours(lambda: self.tunnel, self.link_of, self.end.routes.find, lambda version: False)
+        self.services = Services(loop, self.neighbours, ways, Connections(loop))
         self.end.engine.answers.add(SERVICES, self.services.answer)
         self.connected: list[socket.socket] = []
         self.failures: list[str] = []

@@ -29,6 +29,7 @@ FILES = {
     "reset": "control",
     "rmtun": "devices",
     "run": "reaching.run",
+    "services": "reaching.services",
     "show": "control",
     "signal": "signals",
     "speed": "speed",

@@ -45,6 +45,9 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
         }
     )
     yield from _forwards(status.get("forwards", ()), status["interface"])
+    if (proxy := status.get("socks5")) is not None:
+        counts = _counts_of_forward(proxy) if proxy["connections_total"] else []
+        yield f"  socks5: {', '.join([proxy['listen'], *counts])}"
     for peer in status["peers"]:
         yield ""
         yield f"peer: {peer['public_key']}"
@@ -63,7 +66,7 @@ def _forwards(forwards: Sequence[Mapping[str, Any]], interface: str) -> Iterator
 
 
 def _counts_of_forward(forward: Mapping[str, Any]) -> list[str]:
-    kind = "flow" if forward["protocol"] == "udp" else "connection"
+    kind = "flow" if forward.get("protocol") == "udp" else "connection"
     wrong = [f"{count:,} {each}" for each in ("refused", "failed") if (count := forward[f"connections_{each}"])]
     sizes = [f"{size_text(forward[f'{each}_bytes'])} {each}" for each in ("sent", "received")]
     total = count_text(forward["connections_total"], kind)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from vpntun.config.forwards import parse_listening
 from vpntun.config.tunnel import Tunnel
 from vpntun.config.values import metrics
 from vpntun.errors import ConfigurationError
@@ -55,6 +56,22 @@ class MetricsPlace(click.ParamType):  # type: ignore[type-arg]
 
 
 METRICS = MetricsPlace()
+
+
+class Socks5Place(click.ParamType):  # type: ignore[type-arg]
+    """Place where a SOCKS5 proxy listens, as that of a forward."""
+
+    name = "place"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path | Place:
+        """Return the path of a unix socket, or an address and a port. Raises ConfigurationError."""
+        try:
+            return parse_listening(value)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"--socks5: {error}") from None
+
+
+SOCKS5 = Socks5Place()
 
 _OPTIONS = (
     click.option("--user", metavar="USER", help="Become this user after the set-up."),

@@ -73,11 +73,11 @@ class Tunnel:
     inside. `user`: user that the process becomes after the set-up. `identity`: None if the file leaves the private key
     to PostUp. `is_set_by_wg`: all settings come by wg(8), from wg-quick say, and the tunnel ends when somebody removes
     its device or its socket for wg(8). `metrics`: where Prometheus' metrics are served, by the path of a unix socket or
-    by address and port; None: nowhere. `services`: what this end offers its peers by name, and the keys of
-    services that it uses. `mac`: MAC address of a TAP device; None: derived from the private key.
+    by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
     `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `forwards`: each listens
-    at a place of its own. `in_namespace`: the device is in a network namespace of its own, so its networks do not lead
-    the tunnel's own packets astray.
+    at a place of its own. `services`: what this end offers its peers by name, and the keys of services that it uses.
+    `in_namespace`: the device is in a network namespace of its own, so its networks do not lead the tunnel's own
+    packets astray.
     """
 
     interface: str
@@ -103,8 +103,8 @@ class Tunnel:
     bridge: str | None = None
     gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
     forwards: tuple[Forward, ...] = ()
-    services: ServiceSettings = field(default_factory=ServiceSettings)
     in_namespace: bool = False
+    services: ServiceSettings = field(default_factory=ServiceSettings)
 
     def __post_init__(self) -> None:
         self._check_device()

@@ -131,9 +131,9 @@ def metrics_of_peers(interface: str, peers: Sequence[Status]) -> Iterator[Metric
 
 
 FORWARD_COUNTERS: Mapping[str, tuple[str, str]] = {
-    "connections": ("Connections, or flows of UDP, that were passed on", "connections_total"),
-    "refused": ("Connections that were refused, because there were too many", "connections_refused"),
-    "failed": ("Connections whose target could not be reached", "connections_failed"),
+    "connections": ("Connections, or flows of UDP, that were accepted", "connections_total"),
+    "refused": ("Connections that were refused, because too many were open", "connections_refused"),
+    "failed": ("Accepted connections whose target could not be reached", "connections_failed"),
     "sent_bytes": ("Bytes from those who connect to the target", "sent_bytes"),
     "received_bytes": ("Bytes from the target to those who connect", "received_bytes"),
 }

@@ -24,6 +24,7 @@ from vpntun.errors import InterfaceInUse, VpntunError
 from vpntun.forwards.requests import forward_routes
 from vpntun.runtime.log import NOTICE, log, notice
 from vpntun.runtime.loop import Loop
+from vpntun.services.requests import ServiceRequests
 from vpntun.serving.http import HttpExchange
 from vpntun.serving.public_server import PublicServer
 from vpntun.serving.removal import RemovalWatch
@@ -52,6 +53,7 @@ def open_control(
                 **other_ends.routes(),
                 **OtherCarriers(state).routes(),
                 **forward_routes(state.tunnel.interface, lambda: state.forwards),
+                **ServiceRequests(lambda: state.services).routes(),
             },
         )
     except InterfaceInUse:

@@ -1,6 +1,6 @@
 """The running tunnel: its present settings, its identity and its links, and what a reload or wg(8) changes of them.
 
-    at once           peers, PrivateKey, ListenPort, FwMark, Forward
+    at once           peers, PrivateKey, ListenPort, FwMark, Forward, Service, ServiceKey, AllowFrom
     by a restart      everything else in [Interface], whether peers connect over TCP, a FwMark that rules need, and all
                       keys and peers of another SharedKey
 
@@ -147,6 +147,8 @@ class RunningTunnel:
         if fresh.identity != state.tunnel.identity:
             self._identify(fresh)
         state.tunnel = fresh
+        if state.services is not None:
+            state.services.follow_settings()
         if self._links is None or fresh.identity is None or not state.is_running:
             return 0, 0, 0
         state.links = self._links
@@ -193,6 +195,7 @@ def changed_at_once(present: Tunnel, wanted: Tunnel) -> Tunnel:
         identity=present.identity if has_other_addresses else wanted.identity,
         peers=present.peers if keeps_peers else wanted.peers,
         forwards=wanted.forwards,
+        services=wanted.services,
         routing=replace(present.routing, fwmark=wanted.routing.fwmark),
     )
     if {present.listen_on, wanted.listen_on} <= {None, "udp"}:

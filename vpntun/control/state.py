@@ -32,6 +32,8 @@ from vpntun.netconf.netlink import Netlink
 from vpntun.process.start import Start
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Lookups
+from vpntun.services.services import Services
+from vpntun.socks.proxy import Socks5Proxy
 from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.base import Device
 from vpntun.types import CarrierName, Interface
@@ -56,6 +58,8 @@ class TunnelState:
     switch       the switch of a TAP device; None on a TUN device, and before there is an engine
     speed_tests  the speed tests of the links; None before the engine is made
     forwards     the forwards; None before the device has its addresses
+    services     services by name; None before then, too
+    socks5       the SOCKS5 proxy; None where there is none
     is_running   whether the tunnel has been set up and its loop runs
     """
 
@@ -72,6 +76,8 @@ class TunnelState:
         self.switch: Switch | None = None
         self.speed_tests: SpeedTests | None = None
         self.forwards: Forwards | None = None
+        self.services: Services | None = None
+        self.socks5: Socks5Proxy | None = None
         self.is_running = False
         self._loop = loop
         self._drops = drops
@@ -119,6 +125,7 @@ class TunnelState:
             in_bridge=self._in_bridge(),
             macs=self._macs(),
             forwards=self.forwards.status() if self.forwards is not None else (),
+            socks5=self.socks5.status() if self.socks5 is not None else None,
         )
 
     def lines_for_wg(self) -> Iterator[str]:

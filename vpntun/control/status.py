@@ -70,6 +70,7 @@ def status_of(
     in_bridge: str | None = None,
     macs: MacsOfPorts | None = None,
     forwards: Iterable[Mapping[str, Any]] = (),
+    socks5: Mapping[str, Any] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> dict[str, Any]:
     """Return the complete status.
@@ -78,7 +79,8 @@ def status_of(
     once the tunnel is set up. `is_resolved`: whether the name in a peer's Endpoint has ever been found. `mtu`: None if
     it is not known. `drops`: those that belong to no peer. `uptime`: seconds since the start. `mac`: the
     device's MAC address; empty on a TUN, or if it is not known. `in_bridge`: the bridge that the device is in. `macs`:
-    what a TAP's switch has learnt; None on a TUN. `forwards`: as the forwards report them. `clock`: the wall clock.
+    what a TAP's switch has learnt; None on a TUN. `forwards`: as the forwards report them. `socks5`: as the
+    proxy reports it; None without one. `clock`: the wall clock.
     """
     wall = clock()
     return {
@@ -103,6 +105,7 @@ def status_of(
         "dscp": tunnel.copies_dscp,
         "drops": dict(drops),
         "forwards": [dict(each) for each in forwards],
+        "socks5": socks5,
         "peers": [
             _peer(
                 settings,

@@ -30,7 +30,7 @@ from vpntun.forwards.ways import Way, Ways
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
 
-Visit = Callable[[ServiceName, OnConnected, OnFailed], None]
+Visit = Callable[[ServiceName, OnConnected, OnFailed], Attempt | None]
 """Connect to a service that a peer offers; the loop calls one of the two."""
 Key = tuple[ForwardProtocol, Listening, Origin]
 
@@ -166,8 +166,7 @@ class Forwards:
         def dial(target: Target, on_connected: OnConnected, on_failed: OnFailed) -> Attempt | None:
             if isinstance(target, ServiceName):
                 assert self._visit is not None  # _check
-                self._visit(target, on_connected, on_failed)
-                return None
+                return self._visit(target, on_connected, on_failed)
             return connect(self._loop, way.connecting, target, on_connected, on_failed)
 
         return dial

@@ -82,7 +82,7 @@ class Relay:
 
     def _watch(self, one: socket.socket, reading: _Direction, writing: _Direction) -> None:
         """Watch a socket which is the source of one direction, and the sink of the other."""
-        _prepare(one)
+        prepare(one)
         self._loop.watch_changes(
             one.fileno(),
             partial(self._attempt, reading.source_has_changed),
@@ -189,7 +189,7 @@ def reset_at_close(connected: socket.socket) -> None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
-def _prepare(connected: socket.socket) -> None:
+def prepare(connected: socket.socket) -> None:
     """Send small pieces at once, and find out if the other end vanishes."""
     if connected.family == socket.AF_UNIX:
         return

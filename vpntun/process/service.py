@@ -60,6 +60,7 @@ class RunOptions:
 
     `background`: set if somebody waits for the tunnel. `file`: the configuration file, which SIGHUP reads again.
     `uapi`: whether wg(8) gets a socket. `metrics`: where metrics are served; None: where the configuration says.
+    `socks5`: where a SOCKS5 proxy listens; None: there is none.
     """
 
     user: str | None = None
@@ -69,6 +70,7 @@ class RunOptions:
     file: Path | None = None
     uapi: bool = True
     metrics: Path | Place | None = None
+    socks5: Path | Place | None = None
 
 
 class Service:

@@ -30,6 +30,8 @@ Name = tuple[str, int]
 """A host and a port."""
 
 MOST_THREADS = 16
+MOST_ADDRESSES = 64
+"""Addresses of a host that are used. Whoever answers for its name could give thousands."""
 SECONDS_WITHOUT_THREAD = 1.0
 SECONDS_BETWEEN = 1.0
 SECONDS_BETWEEN_LOOKS = 0.02
@@ -40,14 +42,14 @@ TASKS = Path("/proc/self/task")
 
 
 def lookup(host: str, port: int, flags: int) -> Found:
-    """Return the UDP addresses of a host, the two IP versions alternating. Raises socket.gaierror."""
+    """Return the first UDP addresses of a host, the two IP versions alternating. Raises socket.gaierror."""
     answers = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
     found: Found = [(family, address) for family, _, _, _, address in answers]  # type: ignore[misc]
     first = found[0][0]
     leading = [each for each in found if each[0] == first]
     others = [each for each in found if each[0] != first]
     pairs = itertools.zip_longest(leading, others)
-    return [each for pair in pairs for each in pair if each is not None]
+    return [each for pair in pairs for each in pair if each is not None][:MOST_ADDRESSES]
 
 
 class Lookups:

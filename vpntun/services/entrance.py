@@ -22,7 +22,7 @@ from vpntun.crypto.service_proof import is_proven
 from vpntun.forwards.connecting import Connecting, connect
 from vpntun.forwards.connections import Connections, Counters
 from vpntun.forwards.relay import Relay, reset_at_close
-from vpntun.forwards.side import Side
+from vpntun.forwards.ways import Way
 from vpntun.runtime.log import NOTICE, Limited, log
 from vpntun.runtime.loop import Loop
 from vpntun.services.permissions import Permissions
@@ -50,25 +50,23 @@ MOST_LINES = 5
 class Entrance:
     """The listener of one tunnel, and the visits to its services.
 
-    `inside`: where visitors come from. `outside`: where the services are. `offered`: the service of a permission, if it
-    is still offered to its owner. `connections`: where
-    visits count, beside those of forwards.
+    `way`: where visitors come from, and where the services are. `offered`: the service of a permission, if it is still
+    offered to its owner. `connections`: where visits count, beside the connections of forwards.
     """
 
     def __init__(
         self,
         loop: Loop,
-        inside: Side,
-        outside: Side,
+        way: Way,
         permissions: Permissions,
         offered: Callable[[str, tuple[str, ...]], Service | None],
         connections: Connections,
     ) -> None:
         self.loop = loop
-        self.outside = outside
+        self.outside = way.connecting
         self.permissions = permissions
         self.offered = offered
-        self._inside = inside
+        self._inside = way.listening
         self._connections = connections
         self._counters: dict[str, Counters] = {}
         self._relays: set[Relay] = set()

@@ -13,7 +13,6 @@ from vpntun.config.peer import PeerSettings, find_peer
 from vpntun.config.services import ServiceSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.core.inside.asker import OnAnswer
-from vpntun.core.routes import RouteTable
 from vpntun.crypto.keys import format_key
 from vpntun.link.link import Link
 from vpntun.wire.inside.request import SERVICES
@@ -48,20 +47,20 @@ class Visitor:
 class Neighbours:
     """The peers of a tunnel. `tunnel`: its present settings. `link_of`: the link of a public key; raises VpntunError.
 
-    `routes`: from allowed IPs to links; no peer of a TAP device has any. `forwards`: whether this machine's kernel
-    forwards packets of an IP version.
+    `link_to`: the link to which packets to an address (4 or 16 bytes) go, by the allowed IPs. `forwards`: whether this
+    machine's kernel forwards packets of an IP version.
     """
 
     def __init__(
         self,
         tunnel: Callable[[], Tunnel],
         link_of: Callable[[bytes], Link],
-        routes: RouteTable[Link],
+        link_to: Callable[[bytes], Link | None],
         forwards: Callable[[int], bool] = kernel_forwards,
     ) -> None:
         self._tunnel = tunnel
         self._link_of = link_of
-        self._routes = routes
+        self._link_to = link_to
         self._forwards = forwards
 
     def __iter__(self) -> Iterator[PeerSettings]:
@@ -101,7 +100,7 @@ class Neighbours:
         """Return whether packets to an address go to this peer, by the allowed IPs; a TAP device has none."""
         if self._tunnel().device == "tap":
             return True
-        link = self._routes.find(ip_address(address).packed)
+        link = self._link_to(ip_address(address).packed)
         return link is not None and link.peer.public == peer.public
 
     def passes_on(self, address: str) -> bool:

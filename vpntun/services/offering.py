@@ -14,7 +14,7 @@ from typing import Any
 from vpntun.config.forwards import spelled
 from vpntun.config.services import Service
 from vpntun.forwards.connections import Connections
-from vpntun.forwards.side import Side
+from vpntun.forwards.ways import Way
 from vpntun.runtime.loop import Loop
 from vpntun.services.entrance import Entrance
 from vpntun.services.neighbours import Neighbours, Visitor, refused
@@ -23,15 +23,13 @@ from vpntun.wire.inside.services import MOST_PLACES, Grant, Offer
 
 
 class Offering:
-    """What this end offers its peers. `inside`: where they come from; `outside`: where the services are."""
+    """What this end offers its peers. `way`: where they come from, and where the services are."""
 
-    def __init__(
-        self, loop: Loop, neighbours: Neighbours, inside: Side, outside: Side, connections: Connections
-    ) -> None:
+    def __init__(self, loop: Loop, neighbours: Neighbours, way: Way, connections: Connections) -> None:
         self._loop = loop
         self._neighbours = neighbours
         self._permissions = Permissions()
-        self._entrance = Entrance(loop, inside, outside, self._permissions, self._offered, connections)
+        self._entrance = Entrance(loop, way, self._permissions, self._offered, connections)
 
     def offers_to(self, visitor: Visitor) -> list[Offer]:
         """Return the services that a visitor may use."""

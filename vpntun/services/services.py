@@ -15,7 +15,7 @@ from typing import Any
 
 from vpntun.errors import BadPacket
 from vpntun.forwards.connections import Connections
-from vpntun.forwards.side import Side
+from vpntun.forwards.ways import Ways
 from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
 from vpntun.services.hub import Hub
@@ -27,21 +27,18 @@ from vpntun.wire.inside.services import Asked, pack_offers
 
 
 class Services:
-    """The services of one tunnel. `inside`: sockets on the tunnel's device; `outside`: on the machine of the services.
+    """The services of one tunnel. `ways`: where a peer's connections come from, and where its services are reached.
 
-    `connections`: where the visits to this end's services count, beside those of forwards.
-
+    `connections`: where visits to this end's services count, beside the connections of forwards.
 
     offering    what this end offers
     visits      connections to services of peers
     lists       what peers offer this end
     """
 
-    def __init__(
-        self, loop: Loop, neighbours: Neighbours, inside: Side, outside: Side, connections: Connections
-    ) -> None:
-        self.offering = Offering(loop, neighbours, inside, outside, connections)
-        self.visits = Visits(loop, neighbours, inside)
+    def __init__(self, loop: Loop, neighbours: Neighbours, ways: Ways, connections: Connections) -> None:
+        self.offering = Offering(loop, neighbours, ways["peer"], connections)
+        self.visits = Visits(loop, neighbours, ways["here"].connecting)
         self.lists = Lists(neighbours)
         self._neighbours = neighbours
         self._hub = Hub(loop, neighbours)

@@ -8,12 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from vpntun.config.forwards import Forward, ForwardProtocol, Origin, parse_listening, parse_target, spelled
+from vpntun.config.forwards import (
+    Forward,
+    ForwardProtocol,
+    Origin,
+    ServiceName,
+    Target,
+    parse_listening,
+    parse_target,
+    spelled,
+)
+from vpntun.config.keyfile import read_bare
 from vpntun.control.client import ControlClient
+from vpntun.crypto.keys import format_key
+from vpntun.errors import ConfigurationError
 from vpntun.runtime.logform import escape
 from vpntun.watch import short
 
@@ -39,17 +52,29 @@ def _add_kind_options(function: Function) -> Function:
 @click.argument("listen")
 @click.argument("target")
 @_add_kind_options
-def expose(interface: str, listen: str, target: str, *, udp: bool, origin: Origin | None) -> None:
+@click.option(
+    "--service-key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Use a peer's service with the key in this file.",
+)
+def expose(
+    interface: str, listen: str, target: str, *, udp: bool, origin: Origin | None, service_key: Path | None
+) -> None:
     """Pass on what connects to LISTEN to TARGET, through the running tunnel of INTERFACE.
 
     LISTEN is :PORT for all addresses, ADDRESS:PORT or unix:/PATH. TARGET is HOST:PORT, unix:/PATH, or SERVICE@PEER.
     With --from peer the far side connects, to LISTEN on the tunnel's addresses, and TARGET is reached from this
-    machine. With --from inside programs do in the namespace of 'vpntun run'.
+    machine. With --from inside programs do in the namespace of 'vpntun run'. The key of --service-key is the one that
+    'vpntun genpsk' made for ServiceKey at the other end; the tunnel keeps it until it ends.
     """
     protocol: ForwardProtocol = "udp" if udp else "tcp"
     forward = Forward(protocol, parse_listening(listen), parse_target(target), origin or "here")
     named = {"local": spelled(forward.listen), "protocol": protocol, "from": forward.origin}
+    key = _read_key(service_key, forward.target) if service_key is not None else None
     with ControlClient(interface) as tunnel:
+        if key is not None:
+            tunnel.ask("POST", "/v1/services/key", {"service": spelled(forward.target), "key": format_key(key)})
         tunnel.ask("POST", "/v1/services/forwarder/expose", {**named, "remote": spelled(forward.target)})
 
 
@@ -81,6 +106,13 @@ def forwards(interface: str, as_json: bool) -> None:
             click.echo(escape(line))
     else:
         click.echo(f"{interface} has no forwards", err=True)
+
+
+def _read_key(file: Path, target: Target) -> bytes:
+    """Read the key of a service. Raises ConfigurationError, KeyFileError or PrivilegeError."""
+    if not isinstance(target, ServiceName):
+        raise ConfigurationError(f"--service-key is for a service of a peer, such as ssh@desk, not {spelled(target)}")
+    return read_bare(file)
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:

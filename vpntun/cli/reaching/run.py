@@ -12,15 +12,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import click
 from click.core import ParameterSource
 
 from vpntun.cli.command import add_peer_options, check_keys, tunnel_of
-from vpntun.cli.run_options import FILE, METRICS, SECONDS
+from vpntun.cli.run_options import FILE, METRICS, SECONDS, SOCKS5
 from vpntun.config.file import read_file
 from vpntun.config.finding import find_file, interface_of
+from vpntun.config.forwards import parse_forward
 from vpntun.config.tunnel import Tunnel
 from vpntun.config.values import dns
 from vpntun.process.service import RunOptions
@@ -64,8 +66,17 @@ class CommandAfterDashes(click.Command):
 @click.option("--route", "routes", multiple=True, metavar="CIDR", help="Network to route (default: all).")
 @click.option("--mtu", type=int, metavar="N", help="MTU of the device.")
 @click.option("--dns", multiple=True, metavar="ADDR|DOMAIN", help="Name server or search domain, in place of DNS.")
+@click.option(
+    "--expose", "exposed", multiple=True, metavar="FORWARD", help="Forward, as ':8080 10.9.0.7:80' or a file's Forward."
+)
 @click.option("--netns", metavar="NAME", help="Use this network namespace of 'ip netns', as root.")
 @click.option("--wait", type=SECONDS, metavar="SECONDS", help="End with status 9 if there is no link in time.")
+@click.option(
+    "--socks5",
+    type=SOCKS5,
+    metavar="unix:PATH|ADDR:PORT",
+    help="SOCKS5 proxy into the tunnel; then COMMAND may be left out.",
+)
 @click.option("--metrics", type=METRICS, metavar="unix:PATH|ADDR:PORT", help="Serve metrics for Prometheus.")
 @click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to a file.")
 @click.option(
@@ -89,37 +100,29 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
     file = absolute(find_file(names[0])) if names else None
     interface = options["interface"] or (DEFAULT_INTERFACE if file is None else interface_of(file))
     check_name(interface)
-    servers = tuple(dns(" ".join(options["dns"])))
-    _open_log(interface, options)
+    _open_log(interface, options, has_program=bool(command))
     from vpntun.daemon import run as run_tunnel  # takes 60 ms to load, and only a command that runs a tunnel needs it
     from vpntun.namespace.network import for_namespace
     from vpntun.namespace.side import NamespaceSide
     from vpntun.namespace.surroundings import Run
 
+    exposed = tuple(map(parse_forward, options.pop("exposed")))
+    servers = tuple(dns(" ".join(options.pop("dns"))))
     surroundings = Run.fork(command, wait=options["wait"], netns=options["netns"])
-    if file is None:
-        read: Callable[[], Tunnel] = partial(
-            tunnel_of, **{**OF_OTHER_TUNNELS, **options, "interface": interface, "in_namespace": True}
-        )
-    else:
-        read = partial(read_file, file, interface, in_namespace=True)
-    if servers:
-        read = partial(_with_dns, read, servers)
-    run_options = RunOptions(background=surroundings, file=file, uapi=False, metrics=options["metrics"])
-    run_tunnel(
-        for_namespace(read()),
-        run_options,
-        (lambda: for_namespace(read())) if file is not None else None,
-        surroundings,
-        NamespaceSide(surroundings.holder),
+    read_tunnel = _reader(file, {**options, "interface": interface})
+
+    def read() -> Tunnel:
+        tunnel = for_namespace(read_tunnel())
+        return replace(tunnel, forwards=(*tunnel.forwards, *exposed), dns=servers or tunnel.dns)
+
+    run_options = RunOptions(
+        background=surroundings, file=file, uapi=False, metrics=options["metrics"], socks5=options["socks5"]
     )
+    inside = NamespaceSide(surroundings.holder)
+    run_tunnel(read(), run_options, read if file is not None else None, surroundings, inside)
     if surroundings.ended_by is not None:
         _die_of(surroundings.ended_by)
     sys.exit(surroundings.status)
-
-
-def _with_dns(read: Callable[[], Tunnel], servers: tuple[str, ...]) -> Tunnel:
-    return replace(read(), dns=servers)
 
 
 def _check_usage(context: click.Context, names: tuple[str, ...], host: str | None, **options: Any) -> None:
@@ -132,16 +135,23 @@ def _check_usage(context: click.Context, names: tuple[str, ...], host: str | Non
         name = parameter.name or ""
         if names and name in OF_A_PEER and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{parameter.opts[-1]} cannot be combined with a file, which describes the tunnel")
-    if not context.args and options["netns"] is None:
+    if not context.args and options["netns"] is None and options["socks5"] is None:
         raise click.UsageError("which program? Give it after --, as in: vpntun run office -- firefox")
     if not names:
         check_keys(**options)
 
 
-def _open_log(interface: str, options: dict[str, Any]) -> None:
-    """Open the log: the terminal is the program's, so unless -v is given it gets warnings and errors alone."""
+def _reader(file: Path | None, options: dict[str, Any]) -> Callable[[], Tunnel]:
+    """Return what reads the tunnel from the file or, if that is None, from the options and their key files."""
+    if file is not None:
+        return partial(read_file, file, options["interface"], in_namespace=True)
+    return partial(tunnel_of, **{**OF_OTHER_TUNNELS, **options, "in_namespace": True})
+
+
+def _open_log(interface: str, options: dict[str, Any], *, has_program: bool) -> None:
+    """Open the log. The terminal is the program's: unless -v is given, it gets warnings and errors alone."""
     verbosity = 2 if options["debug"] else max(0, options["verbose"] - 1)
-    is_quiet = not options["verbose"] and not options["debug"]
+    is_quiet = has_program and not options["verbose"] and not options["debug"]
     open_log(interface, verbosity, cast(Form, options["log_format"]), options["log_file"], quiet=is_quiet)
 
 

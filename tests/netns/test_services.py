@@ -1,0 +1,208 @@
+"""Services by name, between the guide's three machines and between two: real ssh and curl, and every refusal.
+
+a, the laptop  10.0.0.1 ==veth0== 10.0.0.2  b, the hub  10.0.1.2 ==veth1== 10.0.1.3  c, the desk
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.documents import blocks, steps
+from tests.netns.daemons import configured
+from tests.netns.lab import STARTED, Daemon, Lab, Machine, until
+from vpntun.crypto.keys import KeyPair, format_key, generate_secret, shortened
+
+SSHD = Path("/usr/sbin/sshd")
+KNOWN = ("-F", "/dev/null", *("-o", "StrictHostKeyChecking=no"), *("-o", "UserKnownHostsFile=/dev/null", "-q"))
+
+WIKI = """
+import http.server, socketserver, sys
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"welcome\\n")
+    def address_string(self):
+        return "visitor"
+class Wiki(socketserver.ThreadingUnixStreamServer):
+    request_queue_size = 64
+with Wiki(sys.argv[1], Page) as wiki:
+    print("ready", flush=True)
+    wiki.serve_forever()
+"""
+
+
+class Office:
+    """The three machines of the guide. `files`: the file of each, which `change` rewrites."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.laptop, self.hub = lab, lab.a, lab.b
+        self.desk = lab.add("c", "10.0.1.3", "fd02::3")
+        lab.cable(self.hub, "veth1", self.desk, "veth0")
+        self.hub.run("ip", "address", "add", "10.0.1.2/24", "dev", "veth1")
+        self.desk.run("ip", "address", "add", "10.0.1.3/24", "dev", "veth0")
+        self.keys = {name: KeyPair.generate() for name in ("HUB", "LAPTOP", "DESK")}
+        self.wiki_key = lab.folder / "wiki.key"
+        self.wiki_key.touch(mode=0o600)
+        self.wiki_key.write_text(format_key(generate_secret()))
+        self.wiki_socket = lab.home(0) / "wiki.sock"
+        [hub], [laptop], [services] = blocks("hub"), blocks("laptop-of-the-hub"), blocks("services-of-the-desk")
+        services = services.replace("/etc/vpntun/wiki.key", str(self.wiki_key))
+        services = services.replace("/run/wiki.sock", str(self.wiki_socket))
+        desk = laptop.replace("LAPTOP", "DESK").replace("10.9.0.2/", "10.9.0.3/").replace("fd09::2/", "fd09::3/")
+        desk = desk.replace(", 192.168.9.0/24", "").replace("[Interface]", f"[Interface]\n{services}")
+        self.files: dict[Machine, Path] = {}
+        self.daemons: dict[Machine, Daemon] = {}
+        self.up(self.hub, hub)
+        self.up(self.laptop, laptop.replace("hub.example.org", "10.0.0.2"))
+        self.up(self.desk, desk.replace("hub.example.org", "10.0.1.2"))
+        for machine in (self.laptop, self.desk):
+            lab.ping(machine, "10.9.0.1")
+
+    def up(self, machine: Machine, text: str) -> None:
+        for name, keys in self.keys.items():
+            text = text.replace(f"{name}_PRIVATE", format_key(keys.private))
+            text = text.replace(f"{name}_PUBLIC", format_key(keys.public))
+        folder = self.lab.folder / f"files-{machine.name}"
+        folder.mkdir()
+        file = self.files[machine] = folder / "hub.conf"
+        file.touch(mode=0o600)
+        file.write_text(text)
+        self.start(machine)
+
+    def start(self, machine: Machine) -> None:
+        self.daemons[machine] = machine.vpntun("up", self.files[machine])
+        self.daemons[machine].wait_for(STARTED)
+
+    def change(self, machine: Machine, before: str, after: str) -> None:
+        """Change a file, and have the tunnel read it again."""
+        text = self.files[machine].read_text()
+        assert before in text
+        self.files[machine].write_text(text.replace(before, after))
+        daemon = self.daemons[machine]
+        count = daemon.log.count("read the configuration again")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("read the configuration again", count=count + 1)
+
+    def type(self, command: str, folder: Path) -> str:
+        """Type a line of the guide on the laptop, and return what it prints."""
+        name, *words = command.split()
+        words = [str(folder / word) if word == "wiki.key" else word for word in words]
+        if name == "vpntun":
+            done = self.laptop.run(sys.executable, "-m", "vpntun", *words)
+        elif name == "ssh":
+            done = self.laptop.run("ssh", *KNOWN, "-i", folder / "user", *words)
+        else:
+            done = self.laptop.run(name, "-sS", *words)
+        return done.stdout
+
+
+def start_sshd(office: Office, folder: Path) -> None:
+    """Serve ssh on the desk's loopback device, with a host name of its own, and make the laptop's key."""
+    for name in ("host", "user"):
+        office.desk.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
+    shutil.copy(folder / "user.pub", folder / "authorized_keys")
+    own_folder = folder / "sshd"
+    own_folder.mkdir(mode=0o755)
+    options = ["StrictModes=no", "UsePAM=no", f"AuthorizedKeysFile={folder}/authorized_keys", "PidFile=none"]
+    options += ["ListenAddress=127.0.0.1:22", f"HostKey={folder}/host", "PermitRootLogin=prohibit-password"]
+    words = [str(SSHD), "-D", "-e", "-f", "/dev/null", *(word for each in options for word in ("-o", each))]
+    script = 'hostname desk && exec "$@"'
+    office.desk.popen("unshare", "--uts", "sh", "-c", script, "sh", *words, binds={"/run/sshd": own_folder})
+    assert until(lambda: office.desk.listens(22), 20)
+
+
+def visit(machine: Machine, port: int) -> str:
+    """Fetch the wiki's page by a forward; return it, or "" if the connection is refused or reset."""
+    return machine.run("curl", "-s", "-m", "30", f"http://127.0.0.1:{port}/", check=False).stdout
+
+
+def last_failure(machine: Machine, port: int) -> str:
+    found = machine.status("hub")["forwards"]
+    return next(str(each["last_failure"]) for each in found if each["listen"] == f"127.0.0.1:{port}")
+
+
+def expose(machine: Machine, *words: str | Path) -> None:
+    assert machine.ask("expose", *words) == (0, "")
+
+
+def refused(machine: Machine, port: int, reason: str) -> None:
+    """Assert that visits are refused for this reason, once the answer to a former one is forgotten."""
+
+    def is_refused() -> bool:
+        assert visit(machine, port) == ""
+        return reason in last_failure(machine, port)
+
+    assert until(is_refused, 30), last_failure(machine, port)
+
+
+@pytest.mark.skipif(not SSHD.exists(), reason="sshd is not installed")
+def test_services_are_used_through_a_hub_by_those_who_may(lab: Lab) -> None:
+    office = Office(lab)
+    laptop, hub, desk = office.laptop, office.hub, office.desk
+    folder = lab.home(0)
+    shutil.copy(office.wiki_key, folder / "wiki.key")
+    start_sshd(office, folder)
+    desk.popen(sys.executable, "-c", WIKI, office.wiki_socket).wait_for("ready")
+
+    # As the guide shows.
+    shown = shortened(format_key(office.keys["HUB"].public))
+    for step in steps(blocks("services-on-the-laptop")[0]):
+        printed = office.type(step.command, folder)
+        assert printed.splitlines() == [line.replace("HUB_PUBLIC", shown) for line in step.output], lab.logs()
+
+    # Not for everybody, nor without the key or with another one. A peer of the desk itself is asked directly.
+    expose(hub, "hub", "127.0.0.1:2222", "ssh@desk")
+    refused(hub, 2222, "it offers no service ssh to ")
+    expose(hub, "hub", "127.0.0.1:8080", "wiki@desk")
+    refused(hub, 8080, "it is for those who have its key: add 'ServiceKey = wiki@desk KEY'")
+    wrong = format_key(generate_secret())
+    office.change(hub, "[Interface]", f"[Interface]\nServiceKey = wiki@desk {wrong}")
+    refused(hub, 8080, "the ServiceKey is not the other end's")
+    office.daemons[desk].wait_for("the service wiki: the ServiceKey is not the other end's")
+    office.change(hub, wrong, str(office.wiki_key))
+    assert visit(hub, 8080) == "welcome\n"
+
+    # Withdrawn, then ended, and there again. The laptop keeps a permission, which is of no use meanwhile.
+    office.change(desk, "= wiki ", "= docs ")
+    refused(laptop, 8080, "it offers no service wiki to laptop")
+    assert office.daemons[desk].stop() == 0
+    office.files[desk].write_text(office.files[desk].read_text().replace("= docs ", "= wiki "))
+    refused(laptop, 8080, "desk does not answer it")
+    office.start(desk)
+    lab.ping(desk, "10.9.0.1")
+    assert until(lambda: visit(laptop, 8080) == "welcome\n", 20), lab.logs()
+
+    many = laptop.run("curl", "-sS", "-Z", "--parallel-max", "60", "http://127.0.0.1:8080/[1-60]", timeout=100)
+    assert many.stdout == "welcome\n" * 60
+    offered = json.loads(
+        desk.run("curl", "-sS", "--unix-socket", "/run/vpntun/hub.sock", "http://x/v1/services").stdout
+    )
+    assert [each["service"] for each in offered["offered"]] == ["ssh", "wiki"]
+    assert offered["offered"][1]["connections_total"] >= 61
+
+
+def test_a_service_between_two_machines_needs_no_hub(lab: Lab) -> None:
+    socket = lab.home(0) / "wiki.sock"
+    lab.b.popen(sys.executable, "-c", WIKI, socket).wait_for("ready")
+    lines = ("Address = 10.9.0.1/24", f"Service = wiki unix:{socket}", "AllowFrom = wiki *")
+    server = lab.b.vpntun("up", configured(lab, lab.b, "server", *lines))
+    own = ("Address = 10.9.0.2/24", "Forward = 127.0.0.1:8080 wiki@")
+    client = lab.a.vpntun("up", configured(lab, lab.a, "client", *own, peer=f"Endpoint = {lab.b.four}:55555"))
+    for each in (server, client):
+        each.wait_for(STARTED)
+    lab.ping(lab.a, "10.9.0.1")
+    status, listed = lab.a.ask("services", "office")
+    assert (status, listed.splitlines()[1].split()) == (0, ["wiki@", "-", "-"])
+    assert visit(lab.a, 8080) == "welcome\n"
+    assert server.stop() == 0
+    server = lab.b.vpntun("up", lab.folder / lab.b.name / "office.conf")
+    server.wait_for(STARTED)
+    lab.ping(lab.a, "10.9.0.1", within=30)
+    assert until(lambda: visit(lab.a, 8080) == "welcome\n", 20), lab.logs()
