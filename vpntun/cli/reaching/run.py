@@ -113,7 +113,7 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
 
     def read() -> Tunnel:
         tunnel = for_namespace(read_tunnel())
-        return replace(tunnel, dns=servers or tunnel.dns, forwards=(*tunnel.forwards, *exposed))
+        return replace(tunnel, forwards=(*tunnel.forwards, *exposed), dns=servers or tunnel.dns)
 
     run_options = RunOptions(
         background=surroundings, file=file, uapi=False, metrics=options["metrics"], socks5=options["socks5"]
