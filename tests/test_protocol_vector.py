@@ -360,7 +360,7 @@ CONSTANTS = {
     "tokens of a peer that are kept": f"{permissions.MOST_OF_A_PEER}",
     "greeting of a visit, at both ends": f"{entrance.SECONDS_TO_ENTER:g} s, {entering.SECONDS_TO_ENTER:g} s",
     "hub waits for a visit's answer, for a list": f"{hub.SECONDS_FOR_VISIT:g} s, {hub.SECONDS_FOR_LIST:g} s",
-    "requests of a peer that a hub passes on": f"{hub.PASSED_ON_PER_SECOND:g} a second, {hub.PASSED_ON_AT_ONCE} at once",
+    "requests that a hub passes on for a peer": f"{hub.PASSED_ON_PER_SECOND} a second, {hub.PASSED_ON_AT_ONCE} at once",
     "speed test of one direction, at most": f"{agreement.LONGEST} s",
     "time for speed tests that one peer asks for": f"a quarter, {answering.SECONDS_AT_ONCE} s at once",
     "sender of LOAD stops without a REPORT, an asker": f"{load_sender.SILENCE:g} s, {answering.SILENCE_OF_SENDER:g} s",

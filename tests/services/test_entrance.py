@@ -180,6 +180,17 @@ def test_no_bytes_of_a_stranger_get_in(pieces: list[bytes], ends: bool) -> None:
                 listener.accept()
 
 
+def test_nothing_listens_once_no_token_is_valid_any_more(door: Door) -> None:
+    [place] = door.entrance.places()
+    door.loop.pass_time(LASTS / 2)
+    assert door.entrance.places() == (place,)
+    door.loop.pass_time(LASTS / 2)
+    socket.create_connection(place, timeout=5).close()
+    door.loop.pass_time(LASTS / 2)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(place, timeout=5)
+
+
 def test_an_entrance_that_cannot_listen_raises(loop: HandLoop) -> None:
     side: Any = LoopbackSide(DESK)
     side.error = OSError(99, "no address")

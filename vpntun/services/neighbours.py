@@ -75,10 +75,9 @@ class Neighbours:
         return find_peer(self._tunnel().peers, name or None)
 
     def named(self, name: str) -> PeerSettings:
-        """Find a peer by its whole name or key, for another peer, which is to learn no keys by trying. Raises NoSuchPeer."""
-        found = [peer for peer in self if peer.name == name] or [
-            peer for peer in self if format_key(peer.public) == name
-        ]
+        """Find a peer by its whole name or key, so that another peer learns no keys by trying. Raises NoSuchPeer."""
+        found = [peer for peer in self if peer.name == name]
+        found = found or [peer for peer in self if format_key(peer.public) == name]
         if len(found) != 1:
             raise NoSuchPeer(f"it has no peer {name}, or several")
         return found[0]
