@@ -15,7 +15,7 @@ The steps, in order, once the configuration has been read:
     11. run --up
     12. start the engine: packets flow from here on
     13. run PostUp and give up privileges, if they are to be given up
-    14. make the links
+    14. make the links, and accept connections to forwards
     15. run the loop, and in it PostUp if privileges are kept, once no route or name server waits for a name any more
 
 If the file leaves the private key to PostUp, the links are made when PostUp gives it, by the socket for wg(8). A tunnel
@@ -228,6 +228,8 @@ class _Daemon:
         """Announce the tunnel, make the links, and serve until stopped. Raises the error of a failed start."""
         announce(self._state.tunnel, self._state.addresses)
         self._running.begin()
+        if self._state.forwards is not None:
+            self._state.forwards.begin()
         self._loop.call_later(0.0, self._names.begin)  # not called if the loop is stopped before
         schedule = self._engine.schedule
         try:

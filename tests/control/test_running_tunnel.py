@@ -229,6 +229,7 @@ def made_forwards(loop: HandLoop) -> Iterator[Callable[[TunnelState], Forwards]]
         def make(state: TunnelState) -> Forwards:
             side = Loopback(loop)
             state.forwards = Forwards(loop, {"here": Way(side, side)})
+            state.forwards.begin()
             stack.callback(state.forwards.close)
             return state.forwards
 
