@@ -341,7 +341,15 @@ def test_forwards(reader: Reader) -> None:
             shells.type(block.replace("/root/web.sock", f"{reader.home}/web.sock"))
 
 
-SERVER_WITH_A_NAMED_PEER = "[Interface]\nSharedKey = /etc/vpntun/vpntun.key\nRole = server\n\n[Peer]\nName = laptop\n"
+SERVER_WITH_A_NAMED_PEER = """
+[Interface]
+SharedKey = /etc/vpntun/vpntun.key
+Role = server
+DnsServer = yes
+
+[Peer]
+Name = laptop
+"""
 
 
 @pytest.mark.netns

@@ -26,7 +26,6 @@ ELSEWHERE = {
     "datapath/sending/distributor.py": "datapath/routing/test_relay.py",  # needs somebody to forward
     "link/client_link.py": "datapath/test_two_ends.py",  # needs somebody to call
     "link/sending_link.py": "link/test_link.py",  # a link's two halves work together
-    "cli/reaching/run.py": "netns/test_run.py",  # needs a peer, and a machine's network beside the namespace's
     "namespace/device.py": "namespace/test_network.py",
     "namespace/kernel.py": "namespace/test_holding.py",  # what is made shows what it does
     "namespace/side.py": "namespace/test_holding.py",

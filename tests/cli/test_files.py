@@ -172,6 +172,16 @@ def test_check_and_up_find_a_file_by_its_name_in_the_usual_folders(
             ["routes: 10.0.0.0/24, 0.0.0.0/0, in table 77"],
         ),
         (key_pairs("Table = off") + peer("AllowedIPs = 0.0.0.0/0"), ["routes: none"]),
+        (
+            key_pairs("DnsServer = yes", "DnsRecord = *.apps.example 10.0.0.8", "DnsForward = corp.example fd00::53")
+            + peer("Name = Anna's desk"),
+            [
+                "name server: for t0.internal, with anna-s-desk",
+                "record: *.apps.example 10.0.0.8",
+                "asked elsewhere: corp.example fd00::53",
+            ],
+        ),
+        (key_pairs("DnsServer = yes") + peer("Name = ..."), ["without a name: ..."]),
         (key_pairs() + peer("Endpoint = host:5", "Transport = auto"), ["endpoint: host:5, over UDP or TCP"]),
     ],
 )

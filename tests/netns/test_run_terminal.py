@@ -56,10 +56,10 @@ def test_keys_of_a_terminal_reach_the_program_once_and_jobs_can_be_controlled(la
         terminal.wait_for("status 130", 60)
         # A shell inside has a group of its own, and its jobs are its own.
         terminal.type(f"{run} -c {lab.b.four} -- bash --norc -i; echo status $?\n")
-        terminal.type("ip -br link; sleep 1000\n")
-        terminal.wait_for("<LOOPBACK", 60)
+        terminal.type("sh -c 'echo job $((40 + 2)); exec sleep 1000'\n")
+        terminal.wait_for("job 42", 60)
         terminal.type(CTRL_Z)
-        terminal.wait_for("Stopped                 sleep", 60)
+        terminal.wait_for("Stopped                 sh -c", 60)
         terminal.type("kill %1; exit 5\n")
         terminal.type("exit 5\n")
         terminal.wait_for("status 5", 60)

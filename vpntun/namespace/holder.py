@@ -139,7 +139,7 @@ class Holder:
             message, descriptors = received
             self._log(message)
             if message["request"] == number:
-                return _content(message), descriptors
+                return _content(message, descriptors), descriptors
             self._note(message, descriptors)
         self._is_late = True
         raise OSError(errno.ETIMEDOUT, "the namespace's process does not answer")
@@ -177,8 +177,15 @@ class Holder:
         self._awaited.clear()
 
 
-def _content(message: Message) -> Message:
-    """Return what an answer contains. Raises the VpntunError or OSError that it tells of."""
+def _content(message: Message, descriptors: list[int]) -> Message:
+    """Return what an answer contains. Raises the VpntunError or OSError that it tells of.
+
+    A process that may open no more descriptors gets fewer than were sent, without an error (unix(7)).
+    """
+    if len(descriptors) < message.get("descriptors", 0):
+        for each in descriptors:
+            os.close(each)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     if "failed" in message:
         kind: type[VpntunError] = getattr(errors, message["failed"])
         raise kind(message["text"])

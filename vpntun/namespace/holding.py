@@ -156,7 +156,7 @@ def _serve(channel: Channel, made: list[str]) -> None:
     def answer(request: int, content: Message, descriptors: list[int]) -> None:
         lines, logged.lines = logged.lines, []
         try:
-            channel.send({"request": request, "log": lines, **content}, descriptors)
+            channel.send({"request": request, "log": lines, "descriptors": len(descriptors), **content}, descriptors)
         except OSError as error:
             if error.errno in (errno.EPIPE, errno.ECONNRESET):
                 loop.stop()

@@ -18,6 +18,7 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.errors import NotInTime
 from vpntun.namespace.command import Command
 from vpntun.namespace.holder import Holder
+from vpntun.namespace.kernel import forbid_inspection
 from vpntun.namespace.messages import Message
 from vpntun.namespace.network import NamespaceNetwork
 from vpntun.namespace.signals import RunSignals
@@ -43,9 +44,14 @@ class Run:
 
     @classmethod
     def fork(cls, arguments: Sequence[str], *, wait: float | None = None, netns: str | None = None) -> Run:
-        """Make the namespace and the child that will be the command. Raises VpntunError."""
+        """Make the namespace and the child that will be the command. Raises VpntunError.
+
+        From then on no other process of this user, such as the command, can inspect this one, which will know the keys.
+        """
         holder = Holder.start(netns)
-        return cls(holder, Command.fork(arguments, holder) if arguments else None, wait)
+        command = Command.fork(arguments, holder) if arguments else None
+        forbid_inspection()
+        return cls(holder, command, wait)
 
     @property
     def status(self) -> int:

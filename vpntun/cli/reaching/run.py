@@ -96,72 +96,62 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
     machine's network: 'vpntun run office -- firefox'.
     """
     command = context.args
-    file = _file_of(context, names, options["host"])
-    if not command and options["netns"] is None and options["socks5"] is None:
-        raise click.UsageError("which program? Give it after --, as in: vpntun run office -- firefox")
+    _check_usage(context, names, **options)
+    file = absolute(find_file(names[0])) if names else None
     interface = options["interface"] or (DEFAULT_INTERFACE if file is None else interface_of(file))
     check_name(interface)
-    if file is None:
-        check_keys(**options)
-    _open_log(interface, options)
+    _open_log(interface, options, has_program=bool(command))
     from vpntun.daemon import run as run_tunnel  # takes 60 ms to load, and only a command that runs a tunnel needs it
     from vpntun.namespace.network import for_namespace
     from vpntun.namespace.side import NamespaceSide
     from vpntun.namespace.surroundings import Run
 
     exposed = tuple(map(parse_forward, options.pop("exposed")))
+    servers = tuple(dns(" ".join(options.pop("dns"))))
     surroundings = Run.fork(command, wait=options["wait"], netns=options["netns"])
-    if file is None:
-        read: Callable[[], Tunnel] = partial(
-            tunnel_of, **{**OF_OTHER_TUNNELS, **options, "interface": interface, "in_namespace": True}
-        )
-    else:
-        read = partial(read_file, file, interface, in_namespace=True)
-    if options["dns"]:
-        read = partial(_with_dns, read, tuple(dns(" ".join(options["dns"]))))
+    read_tunnel = _reader(file, {**options, "interface": interface})
 
-    def read_all() -> Tunnel:
-        tunnel = for_namespace(read())
-        return replace(tunnel, forwards=(*tunnel.forwards, *exposed))
+    def read() -> Tunnel:
+        tunnel = for_namespace(read_tunnel())
+        return replace(tunnel, forwards=(*tunnel.forwards, *exposed), dns=servers or tunnel.dns)
 
     run_options = RunOptions(
         background=surroundings, file=file, uapi=False, metrics=options["metrics"], socks5=options["socks5"]
     )
-    run_tunnel(
-        read_all(),
-        run_options,
-        read_all if file is not None else None,
-        surroundings,
-        NamespaceSide(surroundings.holder),
-    )
+    inside = NamespaceSide(surroundings.holder)
+    run_tunnel(read(), run_options, read if file is not None else None, surroundings, inside)
     if surroundings.ended_by is not None:
         _die_of(surroundings.ended_by)
     sys.exit(surroundings.status)
 
 
-def _with_dns(read: Callable[[], Tunnel], servers: tuple[str, ...]) -> Tunnel:
-    return replace(read(), dns=servers)
-
-
-def _file_of(context: click.Context, names: tuple[str, ...], host: str | None) -> Path | None:
-    """Return the configuration file; None if the options describe the tunnel. Raises UsageError or VpntunError."""
+def _check_usage(context: click.Context, names: tuple[str, ...], host: str | None, **options: Any) -> None:
+    """Refuse options that do not describe one tunnel and one program. Raises UsageError."""
     if len(names) > 1:
         raise click.UsageError(f"put -- before the program and its options: vpntun run {names[0]} -- {names[1]} ...")
-    if not names:
-        if host is None:
-            raise click.UsageError("which tunnel? Give the name of its file, or -c HOST")
-        return None
+    if not names and host is None:
+        raise click.UsageError("which tunnel? Give the name of its file, or -c HOST")
     for parameter in context.command.params:
         name = parameter.name or ""
-        if name in OF_A_PEER and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if names and name in OF_A_PEER and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{parameter.opts[-1]} cannot be combined with a file, which describes the tunnel")
-    return absolute(find_file(names[0]))
+    if not context.args and options["netns"] is None and options["socks5"] is None:
+        raise click.UsageError("which program? Give it after --, as in: vpntun run office -- firefox")
+    if not names:
+        check_keys(**options)
 
 
-def _open_log(interface: str, options: dict[str, Any]) -> None:
-    """Open the log: the terminal is the program's, so unless -v is given it gets warnings and errors alone."""
+def _reader(file: Path | None, options: dict[str, Any]) -> Callable[[], Tunnel]:
+    """Return what reads the tunnel from the file or, if that is None, from the options and their key files."""
+    if file is not None:
+        return partial(read_file, file, options["interface"], in_namespace=True)
+    return partial(tunnel_of, **{**OF_OTHER_TUNNELS, **options, "in_namespace": True})
+
+
+def _open_log(interface: str, options: dict[str, Any], *, has_program: bool) -> None:
+    """Open the log. The terminal is the program's: unless -v is given, it gets warnings and errors alone."""
     verbosity = 2 if options["debug"] else max(0, options["verbose"] - 1)
-    is_quiet = not options["verbose"] and not options["debug"]
+    is_quiet = has_program and not options["verbose"] and not options["debug"]
     open_log(interface, verbosity, cast(Form, options["log_format"]), options["log_file"], quiet=is_quiet)
 
 
