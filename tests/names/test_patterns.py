@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -80,6 +81,13 @@ def test_no_name_makes_an_expression_take_long() -> None:
     for expression in ("^(a*)*b$", "^(a|a)*b$", "(a?){32}a{32}b"):
         assert not Pattern(expression).matches("a" * 253)
     assert time.process_time() - started < 20  # other matchers need years
+
+
+def test_a_name_made_to_take_long_does_not_match() -> None:
+    pattern, choices = Pattern("(a|b)*a(a|b){20}c"), Random(1)
+    assert pattern.matches("a" * 30 + "c")
+    for _ in range(20):
+        assert not pattern.matches("".join(choices.choice("ab") for _ in range(200)) + "a" * 21 + "c")
 
 
 def test_expressions_are_equal_if_their_texts_are() -> None:

@@ -2,7 +2,8 @@
 
 The operator writes the expression, but any peer chooses the names, and Python's own matcher takes exponential time for
 some of them. So an expression becomes a nondeterministic automaton of at most 512 states. All its states advance
-together, and each set of states that has been met is kept, up to a limit, so that most steps are one look-up.
+together, and each set of states that has been met is kept, up to a limit, so that most steps are one look-up. A name
+that takes more than MOST_VISITS of single states does not match: the tunnel's packets wait meanwhile.
 
 The syntax is the part of Go's (RE2) that names need. As there, a match anywhere in the name counts without ^ and $:
 
@@ -27,6 +28,7 @@ MOST_STATES = 512
 MOST_REPETITIONS = 64
 DEEPEST = 32
 MOST_STEPS_KEPT = 4096
+MOST_VISITS = 4096
 
 Test = Callable[[str], bool]
 
@@ -62,6 +64,7 @@ class Pattern:
         self._begin = self._closure({begin}, at_start=True)
         self._again = self._closure({begin})
         self._steps: dict[tuple[frozenset[int], str], frozenset[int]] = {}
+        self._visits_left = 0
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pattern) and self.expression == other.expression
@@ -71,17 +74,20 @@ class Pattern:
 
     def matches(self, name: str) -> bool:
         """Whether the expression matches the name, or a part of it."""
-        states = self._begin
+        states, self._visits_left = self._begin, MOST_VISITS
         for character in name:
             if self._accepted in states:
                 return True
             states = self._step(states, character)
+            if self._visits_left < 0:
+                return False
         return self._accepted in self._closure(set(states), at_start=not name, at_end=True)
 
     def _step(self, states: frozenset[int], character: str) -> frozenset[int]:
         known = self._steps.get((states, character))
         if known is not None:
             return known
+        self._visits_left -= len(states)
         reached: set[int] = set()
         for number in states:
             state = self._states[number]
