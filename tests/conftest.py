@@ -38,7 +38,7 @@ NETNS = {
     "moving": ["offloads", "wireguard", "wireguard_sizes", "tap"],
     "waiting": [
         *("restarts", "transports", "bad_input", "wireguard_nat", "wireguard_clients", "kernel_wireguard"),
-        *("states", "pairing", "bridged_lans"),
+        *("states", "pairing", "bridged_lans", "dns_server"),
     ],
     "measuring": [
         *("steadiness", "two_commands", "many", "wan", "soak", "kernel", "upkeep", "narrow_paths", "floods"),
@@ -54,11 +54,13 @@ ROOMS_WITH_SOCKETS = {
     "carriers",
     "control",
     "datapath",
+    "names",
     "forwards",
     "netconf",
     "pairing",
     "process",
     "runtime",
+    "services",
     "serving",
     "socks",
     "tun",

@@ -143,7 +143,7 @@ def test_every_message_is_in_the_source() -> None:
 
 
 def test_the_requests_are_those_of_the_control_socket() -> None:
-    files = [*(PACKAGE / "control").glob("*.py"), PACKAGE / "forwards" / "requests.py"]
+    files = [*(PACKAGE / "control").glob("*.py"), *PACKAGE.glob("*/requests.py")]
     source = "".join(path.read_text() for path in files)
     served = {f"{method} {path}" for path, method in re.findall(r'"(/v1/[\w/]+)": Route\("(\w+)"', source)}
     assert len(served) >= 4

@@ -326,6 +326,7 @@ def test_forwards(reader: Reader) -> None:
     reader.share_a_key()
     (reader.home / ".curlrc").write_text("silent\nfail-with-body\n")
     reader.put("local", "/etc/vpntun/tun11.conf", "forwards-of-a-file")
+    reader.write("local", "/etc/resolv.conf", "nameserver 127.0.0.1\n")
     checked = reader.run(reader.lab.a, "local", "vpntun check tun11")
     assert re.findall(r"forward: (\S+ \S+)", checked) == ["tcp 127.0.0.1:8080", "udp 127.0.0.1:5353", "tcp :8000"]
     for where, address in (("remote", "0.0.0.0"), ("local", "127.0.0.1")):
@@ -340,7 +341,15 @@ def test_forwards(reader: Reader) -> None:
             shells.type(block.replace("/root/web.sock", f"{reader.home}/web.sock"))
 
 
-SERVER_WITH_A_NAMED_PEER = "[Interface]\nSharedKey = /etc/vpntun/vpntun.key\nRole = server\n\n[Peer]\nName = laptop\n"
+SERVER_WITH_A_NAMED_PEER = """
+[Interface]
+SharedKey = /etc/vpntun/vpntun.key
+Role = server
+DnsServer = yes
+
+[Peer]
+Name = laptop
+"""
 
 
 @pytest.mark.netns

@@ -17,6 +17,9 @@ ELSEWHERE = {
     "cli/devices.py": "netns/test_persistent.py",  # needs a network of its own, and a second user
     "control/opening.py": "netns/test_wg_tool.py",  # needs the machine's own folders
     "control/client.py": "cli/test_control.py",  # asked by the commands, over real sockets
+    "services/listing.py": "services/test_services.py",  # needs peers that answer
+    "services/offering.py": "services/test_services.py",  # needs somebody to visit it
+    "services/visiting.py": "services/test_services.py",  # needs somebody to visit
     "serving/clients.py": "serving/test_unix_server.py",  # a connection needs a server
     "datapath/receiving/delivery.py": "datapath/routing/test_delivery.py",  # needs a kind of packets
     "datapath/sending/device_reader.py": "datapath/routing/test_outbound.py",

@@ -37,11 +37,13 @@ from vpntun.core.wireguard import admission, peer, timers
 from vpntun.crypto import cookies, replay, session
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.noise import Initiator, SessionKeys, consume_initiation
+from vpntun.crypto.service_proof import prove
 from vpntun.crypto.session import Session
 from vpntun.crypto.shared import SharedIdentity
 from vpntun.crypto.timestamp import tai64n
 from vpntun.datapath.sending import plain
 from vpntun.pairing import calling
+from vpntun.services import entering, entrance, granted, hub, permissions
 from vpntun.speed import answering, asking, load_sender
 from vpntun.types import LARGEST_MTU, SMALLEST_MTU
 from vpntun.wire import burst, message, record, stream_framing, transport_header, vnet
@@ -50,7 +52,7 @@ from vpntun.wire.ethernet import frame
 from vpntun.wire.ethernet.frame import ip_at
 from vpntun.wire.ethernet.mac import parse_mac
 from vpntun.wire.gso import Splitter
-from vpntun.wire.inside import load, request
+from vpntun.wire.inside import load, request, services
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "protocol.rst").read_text()
 SECRET = bytes(range(32))
@@ -154,6 +156,11 @@ def test_the_records_vector() -> None:
         "ANSWER in one piece": request.answers_of(token, request.pack_body({"ok": True}))[0].pack().hex(),
         "LOAD of 12 bytes": load.new_load(token)[:12].hex(),
     }
+
+
+def test_the_vector_of_a_services_proof() -> None:
+    key, nonce, token = bytes(range(32)), bytes(range(32, 64)), bytes(range(64, 80))
+    assert items("service") == {"proof": prove(key, nonce, token, "ssh").hex()}
 
 
 def test_the_vector_of_a_pairing_and_its_constants() -> None:
@@ -348,6 +355,12 @@ CONSTANTS = {
     "REQUEST repeated after": f"{', '.join(f'{pause:g}' for pause in asker.PAUSES)} s",
     "REQUEST given up after, waiting at a time": f"{asker.GIVE_UP_AFTER:g} s, {asker.MOST_PENDING}",
     "REQUESTs of a peer that are answered": f"{answerer.RATE:g} a second, {answerer.BURST} at once",
+    "services in a list, places of one": f"{services.MOST_OFFERS}, {services.MOST_PLACES}",
+    "token of a service is valid for, used for": f"{permissions.LASTS:g} s, {granted.SECONDS_KEPT:g} s",
+    "tokens of a peer that are kept": f"{permissions.MOST_OF_A_PEER}",
+    "greeting of a visit, at both ends": f"{entrance.SECONDS_TO_ENTER:g} s, {entering.SECONDS_TO_ENTER:g} s",
+    "hub waits for a visit's answer, for a list": f"{hub.SECONDS_FOR_VISIT:g} s, {hub.SECONDS_FOR_LIST:g} s",
+    "requests that a hub passes on for a peer": f"{hub.PASSED_ON_PER_SECOND} a second, {hub.PASSED_ON_AT_ONCE} at once",
     "speed test of one direction, at most": f"{agreement.LONGEST} s",
     "time for speed tests that one peer asks for": f"a quarter, {answering.SECONDS_AT_ONCE} s at once",
     "sender of LOAD stops without a REPORT, an asker": f"{load_sender.SILENCE:g} s, {answering.SILENCE_OF_SENDER:g} s",

@@ -13,9 +13,9 @@ The steps, in order, once the configuration has been read:
     9. give the peers' names a few seconds to be found, if the tunnel may prevent that later
     10. set name servers and routes, except those that wait for a name (netconf/host.py)
     11. run --up
-    12. start the engine: packets flow from here on
+    12. open the name server, and start the engine: packets flow from here on
     13. run PostUp and give up privileges, if they are to be given up
-    14. make the links
+    14. make the links, and accept connections to forwards
     15. run the loop, and in it PostUp if privileges are kept, once no route or name server waits for a name any more
 
 If the file leaves the private key to PostUp, the links are made when PostUp gives it, by the socket for wg(8). A tunnel
@@ -35,7 +35,7 @@ from contextlib import ExitStack
 
 from vpntun.carriers.opening import open_carriers
 from vpntun.config.tunnel import Tunnel
-from vpntun.control.opening import open_control, open_metrics, open_uapi
+from vpntun.control.opening import open_control, open_metrics, open_names, open_uapi
 from vpntun.control.other_end import OtherEnds
 from vpntun.control.running_tunnel import RunningTunnel
 from vpntun.control.state import TunnelState
@@ -141,7 +141,7 @@ class _Daemon:
         lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(lookups.close)
         self._engine = self._make_engine()
-        services = self._open_forwards(lookups)
+        services = self._open_forwards()
         state.mirror = self._engine.mirror
         state.switch = self._engine.switch
         state.speed_tests = SpeedTests(self._loop, self._engine.seal_buffer)
@@ -158,6 +158,8 @@ class _Daemon:
         self._network.wait()
         self._network.keep_up(self._watch)
         self._service.device_is_up(tunnel.interface, self._device.mtu, tuple(map(str, state.addresses)))
+        if self._inside is None:  # the device is on this machine
+            open_names(state, self._engine, self._outer_routes.leads_inside, self._loop, stack)
         self._engine.start()
         self._watch.subscribe(EVERYTHING, self._engine.network_changed)
         self._watch.subscribe(Changed.LINKS, self._engine.device_changed)
@@ -166,12 +168,14 @@ class _Daemon:
         self._surroundings.begin(self._loop, stack)
         return True
 
-    def _open_forwards(self, lookups: Lookups) -> Services:
+    def _open_forwards(self) -> Services:
         """Listen for the forwards and the proxy, while this process has its privileges; return the forwards' services.
 
         Raises VpntunError.
         """
         state, device = self._state, self._device.name
+        lookups = Lookups(self._loop)  # apart from those of peers, which must not wait for slow targets of forwards
+        self._stack.callback(lookups.close)
         if self._inside is None:
             ways = ways_of_machine(device, lookups)
         else:
@@ -228,6 +232,8 @@ class _Daemon:
         """Announce the tunnel, make the links, and serve until stopped. Raises the error of a failed start."""
         announce(self._state.tunnel, self._state.addresses)
         self._running.begin()
+        if self._state.forwards is not None:
+            self._state.forwards.begin()
         self._loop.call_later(0.0, self._names.begin)  # not called if the loop is stopped before
         schedule = self._engine.schedule
         try:

@@ -9,10 +9,11 @@
 
 The benchmark joins two namespaces by a path and runs several rounds on each path. Within a round the subjects take
 turns. Because the speed of a machine changes from minute to minute, it shows the medians of the ratios within the
-rounds beside the medians of the figures. "Up" is the direction from the end that calls to the end that serves. CPU
-seconds are those of both ends' processes for each gigabyte of a flow up. Memory is that of the bigger end. The path
-"hub" compares a tunnel to a server whose other link is idle with one to a server whose other link is blocked. The path
-"flood" compares a link to a server with one to a server that gets 5,000 handshakes a second from a thousand addresses.
+rounds beside the medians of the figures. "Up" is the direction from the end that calls to the end that serves. The
+figures of a forward are in percent of the tunnel's own flow right before it. CPU seconds are those of both ends'
+processes for each gigabyte of a flow up. Memory is that of the bigger end. The path "hub" compares a tunnel to a server
+whose other link is idle with one to a server whose other link is blocked. The path "flood" compares a link to a server
+with one to a server that gets 5,000 handshakes a second from a thousand addresses.
 
 Subjects named "tap" or "switch" carry Ethernet frames between TAP devices. They are measured over the veth pair with
 its offloads and without, and in a quick run only if --subjects names them.

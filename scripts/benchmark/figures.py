@@ -6,6 +6,7 @@ import socket
 import time
 
 from benchmark import floods, gridfigures, loads
+from benchmark.forwards import through_a_forward
 from benchmark.measuring import Bench, Figure, Measure, Measurement, Readings
 from benchmark.subjects import Tunnel
 
@@ -13,6 +14,8 @@ FIGURES = (
     Figure("up", "1 flow up Mbit/s"),
     Figure("down", "1 flow down Mbit/s"),
     Figure("four", "4 flows up Mbit/s"),
+    Figure("forward", "forward up %"),
+    Figure("forward-down", "forward down %"),
     Figure("idle", "round trip idle us"),
     Figure("idle-p99", "idle p99 us"),
     Figure("loaded", "round trip loaded us"),
@@ -87,6 +90,8 @@ MEASUREMENTS = (
     Measurement("up", _flow("up"), ("up", "cpu")),
     Measurement("down", _flow("down", back=True), ("down",)),
     Measurement("four", _flow("four", flows=4), ("four",)),
+    Measurement("forward", through_a_forward("forward"), ("forward",)),
+    Measurement("forward-down", through_a_forward("forward-down", back=True), ("forward-down",)),
     Measurement("idle", _idle, ("idle", "idle-p99")),
     Measurement("loaded", _loaded, ("loaded", "loaded-p99", "loaded-lost")),
     Measurement("pps", _small, ("pps",)),

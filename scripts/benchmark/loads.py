@@ -7,6 +7,7 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from benchmark import flood
@@ -38,6 +39,15 @@ def tcp(a: Machine, b: Machine, far: str, seconds: float, *, flows: int = 1, bac
     """Run TCP flows from a to b, or from b to a if `back`."""
     with _iperf_server(b) as (port, _):
         command = _iperf_client(far, port, seconds, flows, back)
+        return read_iperf(a.run(*command, timeout=seconds + PATIENCE, check=False).stdout)
+
+
+def tcp_through(
+    a: Machine, b: Machine, forward: Callable[[int], AbstractContextManager[str]], seconds: float, *, back: bool = False
+) -> Transfer:
+    """Run a TCP flow between a and b through a forward; `forward` makes one to a port of b, and yields its address."""
+    with _iperf_server(b) as (port, _), forward(port) as place:
+        command = _iperf_client(place, port, seconds, 1, back)
         return read_iperf(a.run(*command, timeout=seconds + PATIENCE, check=False).stdout)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from benchmark.grid import POINTS
 
 FLOWS = ("up", "down", "four")
-EVERYTHING = (*FLOWS, "idle", "loaded", "pps", "rss", "rest")
+FORWARDS = ("forward", "forward-down")
+EVERYTHING = (*FLOWS, *FORWARDS, "idle", "loaded", "pps", "rss", "rest")
 WITHOUT_OFFLOADS = (*FLOWS, "pps")
 LOSING = ("up", "down", "cubic", "bbr")
 BESIDE = ("up", "down", "idle", "loaded")
@@ -81,7 +82,7 @@ WHOLE = Plan(
 )
 QUICK = Plan(
     {
-        "veth": Part(("up", "down", "idle", "loaded", "pps", "rss", "rest"), 2),
+        "veth": Part(("up", "down", "forward", "idle", "loaded", "pps", "rss", "rest"), 2),
         "hub": Part(("down", "idle"), 1),
         FLOOD: Part(("up", "join"), 1),
         "no-offloads": Part(("up", "down"), 1),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmark.grid import CONGESTIONS
+from benchmark.plan import FORWARDS
 from benchmark.results import Results
 from benchmark.subjects import BARE
 
@@ -84,6 +85,9 @@ def _all() -> Iterator[Target]:
         yield Target("flood", "join", subject, None, 10, at_most=True)
         yield Target("flood", "rss", subject, SERVER, 8, at_most=True, minus=True)
         yield Target("flood", "descriptors", subject, SERVER, 0, at_most=True, minus=True)
+    for flow in FORWARDS:
+        for subject in (UDP, TCP):
+            yield Target("veth", flow, subject, None, 70)
     yield Target("veth", "idle", UDP, OPENVPN[UDP], 1.2, at_most=True)
     for subject in (UDP, TCP):
         yield Target("veth", "loaded-p99", subject, OPENVPN[subject], 1, at_most=True)

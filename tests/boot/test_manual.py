@@ -39,7 +39,7 @@ def section(page: Path, title: str) -> str:
 def named_in(text: str) -> set[str]:
     """Return the long options in the headings of all entries."""
     heads = re.findall(r"^\.TP\n(.*)", text, re.MULTILINE)
-    return {option for head in heads for option in re.findall(r"--[a-z-]+", head)}
+    return {option for head in heads for option in re.findall(r"--[a-z0-9-]+", head)}
 
 
 def long_options(command: click.Command) -> set[str]:

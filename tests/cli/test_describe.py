@@ -76,6 +76,13 @@ def test_an_unknown_value_has_no_line() -> None:
     ]
 
 
+def test_show_says_what_the_name_server_does() -> None:
+    counts = {"asked": 1234, "answered": 1000, "forwarded": 200, "limited": 34, "failed": 2}
+    names = {"domain": "office.internal", "names": 12, **counts}
+    said = "12 names, office.internal; questions: 1,234 asked, 1,000 answered, 200 forwarded, 34 limited, 2 failed"
+    assert f"  names: {said}" in describe({**STATUS, "names": names})
+
+
 def test_a_forward_has_a_line_with_its_counters_once_it_was_used() -> None:
     unused = {**FORWARD, "from": "peer", "connections": 0, "connections_total": 0, "connections_failed": 0}
     flows = {**FORWARD, "protocol": "udp", "connections_total": 1, "connections": 1, "connections_failed": 0}

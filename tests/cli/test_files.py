@@ -38,6 +38,8 @@ DSCP = inherit
 Metrics = [::1]:9586
 Forward = :6443 10.9.0.2:6443
 Forward = udp 127.0.0.1:53 10.9.0.1:53 from peer
+Service = ssh 127.0.0.1:22
+AllowFrom = ssh laptop
 PreUp = true
 PostUp = echo %i is up
 PreDown = echo caf\u00e9 \t bell
@@ -69,6 +71,7 @@ interface: hub
   metrics: [::1]:9586
   forward: tcp :6443 10.9.0.2:6443
   forward: udp 127.0.0.1:53 10.9.0.1:53 from peer
+  service: ssh at 127.0.0.1:22, for laptop
   dscp: copied to the outer packets
   before up: true
   after up: echo hub is up
@@ -169,6 +172,16 @@ def test_check_and_up_find_a_file_by_its_name_in_the_usual_folders(
             ["routes: 10.0.0.0/24, 0.0.0.0/0, in table 77"],
         ),
         (key_pairs("Table = off") + peer("AllowedIPs = 0.0.0.0/0"), ["routes: none"]),
+        (
+            key_pairs("DnsServer = yes", "DnsRecord = *.apps.example 10.0.0.8", "DnsForward = corp.example fd00::53")
+            + peer("Name = Anna's desk"),
+            [
+                "name server: for t0.internal, with anna-s-desk",
+                "record: *.apps.example 10.0.0.8",
+                "asked elsewhere: corp.example fd00::53",
+            ],
+        ),
+        (key_pairs("DnsServer = yes") + peer("Name = ..."), ["without a name: ..."]),
         (key_pairs() + peer("Endpoint = host:5", "Transport = auto"), ["endpoint: host:5, over UDP or TCP"]),
     ],
 )

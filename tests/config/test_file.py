@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from tests.machine import logged
 from vpntun.config import values
 from vpntun.config.file import read_file
 from vpntun.config.forwards import Forward
+from vpntun.config.names import NameForward, NameRecord, NameSettings
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import EVERYTHING, HookLines, Routing, Tunnel
 from vpntun.crypto.keys import format_key
@@ -179,6 +180,18 @@ def test_keys_and_sections_in_any_case(read: Callable[..., Tunnel]) -> None:
         ("Metrics = 127.0.0.1:9586", "metrics", ("127.0.0.1", 9586)),
         ("Metrics = unix:/run/metrics/tun3.sock", "metrics", Path("/run/metrics/tun3.sock")),
         ("Metrics =", "metrics", None),
+        ("", "names", None),
+        ("DnsServer = no\nDnsRecord = nas 10.0.0.7", "names", None),
+        ("DnsServer = Yes", "names", NameSettings("wg7.internal")),
+        (
+            "DnsServer = yes\nDnsRecord = nas 10.0.0.7\nDnsForward = corp.example 10.0.0.53\nDnsDomain = Office.lan",
+            "names",
+            NameSettings(
+                "office.lan",
+                (NameRecord("nas.office.lan", (ip_address("10.0.0.7"),)),),
+                (NameForward("corp.example", (("10.0.0.53", 53),)),),
+            ),
+        ),
         (
             "Forward = tcp :6443 192.168.127.2:6443\nForward = udp 127.0.0.1:53 10.9.0.1:53",
             "forwards",

@@ -37,6 +37,18 @@ def test_services_are_read_with_those_who_may_use_them(read: Callable[..., Tunne
     assert str(KEY) not in repr(settings)
 
 
+@pytest.mark.parametrize(
+    ("service", "text"),
+    [
+        (Service("ssh", ("::1", 22), None, ("laptop", "phone")), "ssh at [::1]:22, for laptop, phone"),
+        (Service("db", Path("/run/db"), KEY), "db at unix:/run/db, for every peer with its key"),
+        (Service("db", Path("/run/db"), KEY, ("*",)), "db at unix:/run/db, for every peer with its key"),
+    ],
+)
+def test_a_service_is_described_without_its_key(service: Service, text: str) -> None:
+    assert str(service) == text
+
+
 def test_a_key_is_read_from_a_file(read: Callable[..., Tunnel], tmp_path: Path) -> None:
     path = write(tmp_path / "service.key", TEXT.encode())
     path.chmod(0o600)

@@ -21,6 +21,7 @@ from tests.machine import HandLoop, logged
 from vpntun.carriers.udp import UdpCarrier
 from vpntun.config.forwards import Forward, spelled
 from vpntun.config.keys import derived_keys
+from vpntun.config.names import NameSettings
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import HookLines, Routing, Tunnel, to_one_peer
 from vpntun.control.running_tunnel import RunningTunnel, change_sockets, changed_at_once
@@ -47,7 +48,12 @@ OVER_TCP = replace(PRESENT, listen_on="auto")
 
 def test_keys_peers_port_and_mark_change_at_once() -> None:
     wanted = replace(
-        PRESENT, identity=CAROL, peers=(PeerSettings(ALICE.public, ()),), port=9, routing=Routing("auto", 8)
+        PRESENT,
+        identity=CAROL,
+        peers=(PeerSettings(ALICE.public, ()),),
+        port=9,
+        routing=Routing("auto", 8),
+        names=NameSettings("office.internal"),
     )
     assert changed_at_once(PRESENT, wanted) == wanted
     assert changed_at_once(PRESENT, CALLING) == CALLING
@@ -229,6 +235,7 @@ def made_forwards(loop: HandLoop) -> Iterator[Callable[[TunnelState], Forwards]]
         def make(state: TunnelState) -> Forwards:
             side = Loopback(loop)
             state.forwards = Forwards(loop, {"here": Way(side, side)})
+            state.forwards.begin()
             stack.callback(state.forwards.close)
             return state.forwards
 

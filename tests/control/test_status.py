@@ -124,6 +124,7 @@ def test_the_tunnel_is_reported_as_configured(two: Two) -> None:
         "addresses": ["10.0.0.1/24"],
         "relay": True,
         "dscp": False,
+        "names": None,
         "drops": {"unknown peer": 2},
         "forwards": [],
         "socks5": None,

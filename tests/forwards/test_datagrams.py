@@ -59,6 +59,7 @@ class Made:
         forward = Forward("udp", (host, self.port), target)
         listening = ListeningSockets(forward, side)
         self.forward = DatagramForward(loop, forward, listening, side, Connections(loop, most))
+        self.forward.begin()
         self._lookups = lookups
 
     def close(self) -> None:

@@ -34,6 +34,7 @@ def table(loop: HandLoop, made: ExitStack, visit: Visit | None = None) -> Forwar
     side = Loopback(loop)
     new = Forwards(loop, {"here": Way(side, side), "peer": Way(side, side)}, visit=visit)
     made.callback(new.close)
+    new.begin()
     return new
 
 
@@ -87,6 +88,34 @@ def test_a_forward_is_used_counted_and_removed(loop: HandLoop, made: ExitStack, 
     assert is_refused(forward)
     client.send(b"still there")
     assert receive(loop, client, 11) == b"still there"
+
+
+def test_whoever_connects_before_the_beginning_is_served_then(loop: HandLoop, made: ExitStack, echo: Echo) -> None:
+    side = Loopback(loop)
+    forwards = Forwards(loop, {"here": Way(side, side)})
+    made.callback(forwards.close)
+    forward = to(echo)
+    forwards.expose(forward)
+    client = made.enter_context(client_of(forward.listen))  # type: ignore[arg-type]
+    loop.settle(0.02)
+    client.send(b"early")
+    loop.settle(0.02)
+    assert forwards.status()[0]["connections_total"] == 0
+    forwards.begin()
+    assert receive(loop, client, 5) == b"early"
+
+
+def test_two_hundred_forwards_are_used_at_once(loop: HandLoop, made: ExitStack, forwards: Forwards, echo: Echo) -> None:
+    folder = made.enter_context(short_folder())
+    paths = [folder / str(number) for number in range(200)]
+    for path in paths:
+        forwards.expose(Forward("tcp", path, echo.place))
+    clients = [made.enter_context(client_of(str(path))) for path in paths]
+    for number, client in enumerate(clients):
+        client.send(b"%03d" % number)
+    for number, client in enumerate(clients):
+        assert receive(loop, client, 3) == b"%03d" % number
+    assert {each["connections"] for each in forwards.status()} == {1}
 
 
 def test_counters_outlast_their_connections(loop: HandLoop, made: ExitStack, forwards: Forwards, echo: Echo) -> None:

@@ -57,6 +57,15 @@ def test_errors_say_what_to_do(loop: HandLoop, number: int, origin: Origin, kind
     assert text in str(raised.value)
 
 
+def test_a_device_without_an_address_is_named(loop: HandLoop) -> None:
+    class Bare(Loopback):
+        def listen(self, kind: int, host: str, port: int) -> list[socket.socket]:
+            raise OSError(errno.EADDRNOTAVAIL, "tun3 has no address")
+
+    with pytest.raises(ConfigurationError, match=":80 cannot be listened on: tun3 has no address: give it one"):
+        ListeningSockets(Forward("tcp", ("", 80), ("127.0.0.1", 1), "peer"), Bare(loop))
+
+
 def test_a_unix_socket_is_its_owners_alone_and_removed_at_the_end(loop: HandLoop, folder: Path) -> None:
     opened = ListeningSockets(at(folder / "s"), Loopback(loop))
     assert (folder / "s").stat().st_mode & 0o777 == 0o600

@@ -92,6 +92,16 @@ def test_the_requests_of_vpntun_answer_with_objects(asked: Asked) -> None:
     assert asked.json("POST", "/v1/services/forwarder/expose", b"{")[0] == 400
 
 
+def test_the_log_says_what_requests_have_changed(asked: Asked, caplog: pytest.LogCaptureFixture) -> None:
+    asked("POST", "/services/forwarder/expose", SSH)
+    asked("POST", "/services/forwarder/expose", SSH)
+    asked("POST", "/v1/services/forwarder/unexpose", SSH)
+    assert caplog.messages == [
+        "a request has begun the forward tcp :2222 192.168.127.2:22",
+        "a request has ended the forward that listens on tcp :2222",
+    ]
+
+
 def test_forwards_of_both_sides_may_listen_at_the_same_port() -> None:
     asked = Asked(FakeForwards(parse_forward("tcp :22 127.0.0.1:22 from peer")))
     assert asked("POST", "/services/forwarder/expose", b'{"local": ":22", "remote": "10.9.0.7:22"}')[0] == 200

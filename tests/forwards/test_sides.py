@@ -92,5 +92,25 @@ def test_names_are_looked_up_as_the_machine_does(loop: HandLoop, machine: Machin
     assert all(("127.0.0.1", 80) in [address for _, address in found] for found in answers)
 
 
+def test_many_who_want_one_name_at_once_take_one_look_up(loop: HandLoop, made: ExitStack) -> None:
+    asked: list[str] = []
+
+    def find(host: str, port: int, flags: int) -> Found:
+        asked.append(host)
+        return [(socket.AF_INET, ("192.0.2.7", port))]
+
+    lookups = Lookups(loop, find=find)
+    made.callback(lookups.close)
+    machine = MachineSide(lookups)
+    answers: list[Found] = []
+    for _ in range(20):
+        machine.look_up("db", 80, lambda found, _: answers.append(found))
+    loop.until(lambda: len(answers) == 20)
+    assert asked == ["db"]
+    machine.look_up("db", 80, lambda found, _: answers.append(found))
+    loop.until(lambda: len(answers) == 21)
+    assert asked == ["db", "db"]
+
+
 def test_the_addresses_of_a_device_are_those_of_the_kernel() -> None:
     assert "127.0.0.1" in addresses_of_device("lo")

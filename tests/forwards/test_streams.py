@@ -34,6 +34,7 @@ class Made:
             return connect(loop, side, target, on_connected, on_failed)
 
         self.running = StreamForward(loop, forward, ListeningSockets(forward, side), dial, self.connections)
+        self.running.begin()
 
     def close(self) -> None:
         self.running.close()

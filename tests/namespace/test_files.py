@@ -181,11 +181,15 @@ def test_our_files_can_neither_be_changed_nor_uncovered_without_capabilities(see
 
 
 def test_files_that_ssh_includes_belong_to_the_user(see: See) -> None:
-    make = "mkdir -p /etc/ssh/ssh_config.d; echo 'Host a' > /etc/ssh/ssh_config.d/a.conf; chmod 640 /etc/ssh"
-    assert (
-        see("stat -c %u /etc/ssh/ssh_config.d/a.conf; cat /etc/ssh/ssh_config.d/a.conf", prepare=make)
-        == "1000\nHost a\n"
+    included, policy = "/etc/ssh/ssh_config.d/a.conf", "/etc/crypto-policies/back-ends/openssh.config"
+    make = (
+        f"mkdir -p /etc/ssh/ssh_config.d /etc/crypto-policies/back-ends; echo 'Host a' > {included}; "
+        f"echo '# a policy' > /run/policy; ln -s /run/policy {policy}"
     )
+    assert see(f"stat -c %u {included} {policy}; cat {included} {policy}", prepare=make).splitlines() == [
+        *("1000", "1000"),
+        *("Host a", "# a policy"),
+    ]
 
 
 def test_without_name_servers_none_is_named() -> None:

@@ -50,10 +50,15 @@ def test_forwards_of_files_carry_curl_and_ssh_both_ways_and_follow_a_reload(lab:
     (pages / "page").write_bytes(bytes(3_000_000))
     lab.b.popen(sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", pages, "8000")
     assert until(lambda: lab.b.listens(8000), 20)
-    address = f"Address = {SERVER}/24"
-    of_b = configured(lab, lab.b, "server", address, "Forward = :80 127.0.0.1:8000 from peer")
+    of_b = configured(
+        lab, lab.b, "server", f"Address = {SERVER}/24", "Forward = :80 127.0.0.1:8000 from peer", "User = nobody"
+    )
     server = lab.b.vpntun("up", of_b)
     server.wait_for(STARTED)
+    status, said = lab.b.ask("expose", "office", ":81", "127.0.0.1:8000", "--from", "peer")
+    assert status != 0
+    assert "no right to listen on :81: choose a port above 1023" in said, "nobody may not have what root opened before"
+    expose(lab.b, "office", ":8100", "127.0.0.1:8000", "--from", "peer")
     folder = lab.home()
     lines = (
         f"Address = {CLIENT}/24",
@@ -68,6 +73,7 @@ def test_forwards_of_files_carry_curl_and_ssh_both_ways_and_follow_a_reload(lab:
         ("http://127.0.0.1:8080/page",),
         ("http://[::1]:8080/page",),
         ("--unix-socket", f"{folder}/web", "http://desk/page"),
+        (f"http://{SERVER}:8100/page",),
     ):
         done = lab.a.run("curl", "-fsS", "-o", "/dev/null", "-w", "%{size_download}", *where)
         assert done.stdout == "3000000"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import sys
+from http.client import HTTPConnection
+from typing import Any
 
 import pytest
 
@@ -19,9 +22,9 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.sendto(*server.recvfrom(512))
 """
 ASK = """
-import socket, sys
+import socket
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-    client.settimeout(10)
+    client.settimeout(20)
     client.sendto(b"ping", ("127.0.0.1", 5354))
     print(client.recv(512).decode(), end="")
 """
@@ -36,6 +39,20 @@ def serve(machine: Machine, name: str, address: str) -> None:
     assert until(lambda: machine.listens(8000), 20)
 
 
+def request(user: User, method: str, path: str, **members: str) -> tuple[int, Any]:
+    """Ask the user's run; "from" is spelled `origin`."""
+    if "origin" in members:
+        members["from"] = members.pop("origin")
+    with socket.socket(socket.AF_UNIX) as connected:
+        connected.settimeout(30)
+        connected.connect(f"{user.run_folder}/vpntun/run0.sock")
+        http = HTTPConnection("vpntun")
+        http.sock = connected
+        http.request(method, path, json.dumps(members))
+        answer = http.getresponse()
+        return answer.status, json.loads(answer.read() or b"null")
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_each_side_of_a_run_reaches_what_was_exposed_to_it_and_no_longer_than_that(lab: Lab) -> None:
     start_server(lab)
@@ -47,47 +64,43 @@ def test_each_side_of_a_run_reaches_what_was_exposed_to_it_and_no_longer_than_th
     def fetch(machine: Machine, url: str, *options: str) -> str:
         return machine.run("curl", "-sm20", *options, url, check=False, user=str(user.uid)).stdout
 
-    def ask(*arguments: str) -> None:
-        assert user.ask(*arguments) == (0, "")
+    def expose(**members: str) -> None:
+        assert request(user, "POST", "/services/forwarder/expose", **members) == (200, None)
 
     inside = f"until curl -sf http://127.0.0.1:80/name >{user.home}/got; do sleep 0.2; done; exec sleep 600"
     exposed = ("--expose", f"127.0.0.1:8080 {there}:8000")
     run = user.vpntun("run", "-c", lab.b.four, "-k", user.own(lab.key), *exposed, "--", "sh", "-c", inside)
     assert until(lambda: fetch(lab.a, "http://127.0.0.1:8080/name") == "far", 20), str(run)
 
-    ask("expose", "run0", "127.0.0.1:80", "127.0.0.1:8000", "--from", "inside")
+    expose(local="127.0.0.1:80", remote="127.0.0.1:8000", origin="inside")
     got = user.home / "got"
     assert until(lambda: got.exists() and got.read_text() == "near", 20), str(run)
 
-    ask("expose", "run0", ":7000", "127.0.0.1:8000", "--from", "peer")
-    [address, *_] = json.loads(user.ask("show", "run0", "--json")[1])["addresses"]
-    assert fetch(lab.b, f"http://{address.partition('/')[0]}:7000/name") == "near"
+    expose(local=":7000", remote="127.0.0.1:8000", origin="peer")
+    address = request(user, "GET", "/v1/status")[1]["addresses"][0].partition("/")[0]
+    assert fetch(lab.b, f"http://{address}:7000/name") == "near"
 
-    ask("expose", "run0", f"unix:{user.home}/web", f"{there}:8000")
+    expose(local=f"{user.home}/web", remote=f"tcp://{there}:8000", protocol="unix")
     assert fetch(lab.a, "http://far/name", "--unix-socket", f"{user.home}/web") == "far"
 
-    ask("expose", "run0", "127.0.0.1:5354", f"{there}:5353", "--udp")
+    expose(local="127.0.0.1:5354", remote=f"{there}:5353", protocol="udp")
     assert lab.a.run(sys.executable, "-c", ASK).stdout == "ping"
 
-    counted = {
-        (each["protocol"], each["from"], each["listen"]): each["connections_total"] >= 1
-        for each in json.loads(user.ask("forwards", "run0", "--json")[1])
-    }
-    assert counted == {
-        ("tcp", "here", "127.0.0.1:8080"): True,
-        ("tcp", "inside", "127.0.0.1:80"): True,
-        ("tcp", "peer", ":7000"): True,
-        ("tcp", "here", f"unix:{user.home}/web"): True,
-        ("udp", "here", "127.0.0.1:5354"): True,
-    }
+    assert all(each["connections_total"] for each in request(user, "GET", "/v1/forwards")[1]["forwards"])
+    assert request(user, "GET", "/services/forwarder/all")[1] == [
+        {"local": f"{user.home}/web", "remote": f"tcp://{there}:8000", "protocol": "unix"},
+        {"local": "127.0.0.1:5354", "remote": f"{there}:5353", "protocol": "udp"},
+        {"local": "127.0.0.1:80", "remote": "127.0.0.1:8000", "protocol": "tcp", "from": "inside"},
+        {"local": "127.0.0.1:8080", "remote": f"{there}:8000", "protocol": "tcp"},
+        {"local": ":7000", "remote": "127.0.0.1:8000", "protocol": "tcp", "from": "peer"},
+    ]
 
-    ask("unexpose", "run0", ":7000", "--from", "peer")
-    assert fetch(lab.b, f"http://{address.partition('/')[0]}:7000/name") == ""
-    ask("unexpose", "run0", f"unix:{user.home}/web")
+    unexpose = "/v1/services/forwarder/unexpose"
+    assert request(user, "POST", unexpose, local=":7000", origin="peer") == (200, {"unexposed": True})
+    assert fetch(lab.b, f"http://{address}:7000/name") == ""
+    assert request(user, "POST", unexpose, local=f"unix:{user.home}/web")[0] == 200
     assert not (user.home / "web").exists()
-    status, said = user.ask("unexpose", "run0", "127.0.0.1:9")
-    assert (status, said.count("\n")) == (1, 1)
-    assert "there is no forward that listens on tcp 127.0.0.1:9" in said
+    assert request(user, "POST", unexpose, local=f"unix:{user.home}/web")[0] == 404
     run.process.terminate()
     run.wait()
     assert fetch(lab.a, "http://127.0.0.1:8080/name") == ""

@@ -79,29 +79,42 @@ def test_everything_goes_through_the_tunnel_or_nowhere(lab: Lab, as_root: bool) 
     service = lab.a.popen(sys.executable, "-c", SERVICE)
     service.wait_for("serving")
     server = start_server(lab, "--address", "192.168.9.1/24")
+    responder = lab.b.popen(sys.executable, "-m", "tests.netns.responder", "192.168.9.1")
+    responder.wait_for("answering")
     inner = lab.b.popen("tcpdump", "-nl", "-i", "tun3")
     outer = lab.a.popen("tcpdump", "-nl", "-i", "any", f"not ({THE_TUNNELS_OWN})")
     for capture in (inner, outer):
         capture.wait_for("listening on")
 
-    options: list[str | Path] = ["-c", lab.b.four, "-k", user.own(lab.key), "--address", "192.168.9.2/24"]
-    run = user.vpntun("run", *options, "--", sys.executable, "-m", "tests.netns.leaker", user.home)
+    options: list[str | Path] = [
+        "-c",
+        lab.b.four,
+        "-k",
+        user.own(lab.key),
+        "--address",
+        "192.168.9.2/24",
+        "--dns",
+        "192.168.9.1",
+    ]
+    program: list[str | Path] = [sys.executable, "-m", "tests.netns.leaker", user.home]
+    run = user.vpntun("run", *options, "--", *program, env={"RES_OPTIONS": "timeout:1 attempts:1"})
     leaker = Leaker(run, user.home)
 
     results = leaker.tries()
     assert results.items() >= REFUSED.items()
     assert [results[name] for name in SENT] == ["done"] * len(SENT)
     assert results["a name"].startswith("EAI")
+    responder.wait_for("192.168.9.2 asks for A leak.example", 30)
     assert results["mDNS over IPv6"] != "done"
     if not as_root:
         assert (results["a raw socket"], results["the machine's namespace"]) == ("EPERM", "EACCES")
     for inside in ("> 10.0.0.77.9", "> 10.0.0.1.9", "> 192.0.2.7.9", "> 10.0.0.53.53"):
-        inner.wait_for(inside)
+        inner.wait_for(inside, 30)
 
     # A router of the LAN that announces more specific routes to the machine leads nothing out of the tunnel.
     lab.a.run("sh", "-ec", "for to in 192.0.2.0/24 0.0.0.0/1 128.0.0.0/1; do ip route add $to via 10.0.0.2; done")
     assert leaker.tries().items() >= REFUSED.items()
-    inner.wait_for("> 192.0.2.7.9", count=2)
+    inner.wait_for("> 192.0.2.7.9", 30, count=2)
 
     server.kill()
     assert leaker.tries().items() >= REFUSED.items()
@@ -111,6 +124,6 @@ def test_everything_goes_through_the_tunnel_or_nowhere(lab: Lab, as_root: bool) 
     assert leaker.tries().items() >= REFUSED.items()
 
     lab.a.run("ping", "-c1", "-W1", NEVER_TRIED, check=False)
-    outer.wait_for(NEVER_TRIED)
+    outer.wait_for(NEVER_TRIED, 30)
     assert [line for line in strangers(outer) if NEVER_TRIED not in line] == []
     assert "a visitor" not in service.log

@@ -22,7 +22,7 @@ SSHD = Path("/usr/sbin/sshd")
 KNOWN = ("-F", "/dev/null", *("-o", "StrictHostKeyChecking=no"), *("-o", "UserKnownHostsFile=/dev/null", "-q"))
 
 WIKI = """
-import http.server, socketserver, sys
+import http.server, os, socketserver, sys
 class Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -33,6 +33,7 @@ class Page(http.server.BaseHTTPRequestHandler):
 class Wiki(socketserver.ThreadingUnixStreamServer):
     request_queue_size = 64
 with Wiki(sys.argv[1], Page) as wiki:
+    os.chmod(sys.argv[1], 0o666)
     print("ready", flush=True)
     wiki.serve_forever()
 """
@@ -188,10 +189,10 @@ def test_services_are_used_through_a_hub_by_those_who_may(lab: Lab) -> None:
     assert offered["offered"][1]["connections_total"] >= 61
 
 
-def test_a_service_between_two_machines_needs_no_hub(lab: Lab) -> None:
-    socket = lab.home(0) / "wiki.sock"
+def test_a_service_between_two_machines_needs_no_hub_and_no_privileges(lab: Lab) -> None:
+    socket = lab.home() / "wiki.sock"
     lab.b.popen(sys.executable, "-c", WIKI, socket).wait_for("ready")
-    lines = ("Address = 10.9.0.1/24", f"Service = wiki unix:{socket}", "AllowFrom = wiki *")
+    lines = ("Address = 10.9.0.1/24", f"Service = wiki unix:{socket}", "AllowFrom = wiki *", "User = nobody")
     server = lab.b.vpntun("up", configured(lab, lab.b, "server", *lines))
     own = ("Address = 10.9.0.2/24", "Forward = 127.0.0.1:8080 wiki@")
     client = lab.a.vpntun("up", configured(lab, lab.a, "client", *own, peer=f"Endpoint = {lab.b.four}:55555"))
@@ -206,3 +207,8 @@ def test_a_service_between_two_machines_needs_no_hub(lab: Lab) -> None:
     server.wait_for(STARTED)
     lab.ping(lab.a, "10.9.0.1", within=30)
     assert until(lambda: visit(lab.a, 8080) == "welcome\n", 20), lab.logs()
+
+    assert client.stop() == 0
+    file = lab.folder / lab.a.name / "office.conf"
+    lab.a.vpntun("run", file, "--expose", "127.0.0.1:8081 wiki@", "--", "sleep", "600")
+    assert until(lambda: visit(lab.a, 8081) == "welcome\n", 60), lab.logs()

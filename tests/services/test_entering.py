@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.machine import HandLoop
 from tests.services.town import KEY, LAPTOP, LoopbackSide
 from vpntun.crypto.service_proof import prove
-from vpntun.services.entering import ADVICE_ON_SILENCE, SECONDS_TO_ENTER, Entering
+from vpntun.services.entering import ADVICE_ON_SILENCE, SECONDS_FOR_PLACE, SECONDS_TO_ENTER, Entering
 from vpntun.types import Place
 from vpntun.wire.inside.services import NONCE_SIZE, WRONG_KEY, Grant
 
@@ -84,6 +84,20 @@ def test_a_silent_entrance_is_given_up(loop: HandLoop) -> None:
         loop.settle()
         loop.pass_time(SECONDS_TO_ENTER)
     assert visitor.refusals == [(ADVICE_ON_SILENCE, False)]
+
+
+def test_a_silent_address_is_followed_by_the_next(loop: HandLoop) -> None:
+    with entrance() as silent, entrance() as listener:
+        visitor = Visitor(loop, silent.getsockname(), listener.getsockname())
+        loop.settle()
+        loop.pass_time(SECONDS_FOR_PLACE)
+        loop.settle()
+        with listener.accept()[0] as inside:
+            inside.send(NONCE + b"\0")
+            loop.settle()
+        loop.pass_time(SECONDS_TO_ENTER)
+    assert (len(visitor.entered), visitor.refusals) == (1, [])
+    visitor.entered[0].close()
 
 
 def test_a_visitor_that_gives_up_hears_nothing_more(loop: HandLoop) -> None:

@@ -33,7 +33,7 @@ from vpntun.wire.inside.services import (
     WRONG_KEY,
 )
 
-LAPTOP = Visitor(b"l" * 32, "", ("laptop",))
+LAPTOP = Visitor(b"l" * 32, ("laptop",))
 
 
 @dataclass
@@ -178,6 +178,17 @@ def test_no_bytes_of_a_stranger_get_in(pieces: list[bytes], ends: bool) -> None:
             listener.setblocking(False)
             with pytest.raises(BlockingIOError):
                 listener.accept()
+
+
+def test_nothing_listens_once_no_token_is_valid_any_more(door: Door) -> None:
+    [place] = door.entrance.places()
+    door.loop.pass_time(LASTS / 2)
+    assert door.entrance.places() == (place,)
+    door.loop.pass_time(LASTS / 2)
+    socket.create_connection(place, timeout=5).close()
+    door.loop.pass_time(LASTS / 2)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(place, timeout=5)
 
 
 def test_an_entrance_that_cannot_listen_raises(loop: HandLoop) -> None:

@@ -106,6 +106,30 @@ def test_silence_and_a_missing_link_are_refusals(asking: Asking) -> None:
     assert len(asking.refused) == 2
 
 
+def test_a_question_waits_while_a_peer_is_asked_as_much_as_it_may_be(asking: Asking) -> None:
+    for number in range(7):
+        asking.ask(ServiceName(f"s{number}", "desk"))
+    asking.town.run(1.0)
+    assert (len(asking.granted), asking.refused) == (7, [])
+
+
+def test_a_hub_is_named_behind_the_peer(asking: Asking) -> None:
+    object.__setattr__(asking.town.laptop.tunnel.peers[0], "name", "office")
+    asking.ask(ServiceName("ssh", "desk@office"))
+    asking.town.run()
+    assert asking.asked == [{"ask": "visit", "service": "ssh", "peer": "desk"}]
+    asking.ask(ServiceName("ssh", "desk@home"))
+    asking.town.run()
+    assert "no peer has this name or key" in asking.refused[0]
+
+
+def test_a_vpntun_that_does_not_know_services_says_so(town: Town) -> None:
+    town.hub.end.engine.answers.add(SERVICES, lambda link, asked: {"refused": "this vpntun does not know the request"})
+    town.laptop.visit("ssh", "desk")
+    town.run()
+    assert town.laptop.failures == ["this vpntun does not know the request"]
+
+
 def test_a_hub_does_not_ask_its_peers_for_a_peer_that_nobody_knows(town: Town) -> None:
     town.hub.visit("ssh", "printer")
     town.run()

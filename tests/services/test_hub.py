@@ -12,6 +12,7 @@ from tests.services.town import Town
 from tests.wire.inside.test_request import contents
 from tests.wire.inside.test_services import known
 from vpntun.config.services import Service
+from vpntun.crypto.keys import format_key
 from vpntun.services.hub import PASSED_ON_AT_ONCE, SECONDS_FOR_VISIT
 from vpntun.types import Place
 from vpntun.wire.inside.request import SERVICES
@@ -37,6 +38,19 @@ def test_a_peer_without_a_link_is_named(town: Town) -> None:
     town.hub.end.engine.remove(town.hub.link_of(CAROL.public))
     assert "it cannot ask desk" in ask(town, Asked("ssh", "desk"))["refused"]
     assert ask(town, Asked("ssh", "printer")) == {"refused": "it has no peer printer, or several"}
+
+
+def test_an_end_that_does_not_relay_asks_nobody(town: Town) -> None:
+    town.desk.set(Service("ssh", NOWHERE, allowed=("*",)))
+    town.relay(False)
+    assert "Relay = yes" in ask(town, Asked("ssh", "desk"))["refused"]
+    assert ask(town, Asked()) == {"services": []}
+
+
+def test_keys_of_others_cannot_be_found_by_trying(town: Town) -> None:
+    key = format_key(CAROL.public)
+    assert "refused" in ask(town, Asked("ssh", key[:10]))
+    assert ask(town, Asked("ssh", key)) is None
 
 
 def test_a_peer_that_asks_without_end_is_refused_and_others_are_not(town: Town) -> None:

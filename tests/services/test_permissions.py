@@ -5,7 +5,7 @@ from __future__ import annotations
 from vpntun.services.neighbours import Visitor
 from vpntun.services.permissions import LASTS, MOST_OF_A_PEER, Permissions
 
-LAPTOP, PHONE = (Visitor(name.encode() * 4, "", (name,)) for name in ("laptop", "phone"))
+LAPTOP, PHONE = (Visitor(name.encode() * 4, (name,)) for name in ("laptop", "phone"))
 
 
 def test_a_token_stands_for_its_visitor_and_service_until_it_is_over() -> None:

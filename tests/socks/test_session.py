@@ -23,7 +23,7 @@ from tests.socks.ends import (
     request,
 )
 from vpntun.forwards.connecting import SECONDS_FOR_TARGET
-from vpntun.socks.session import SECONDS_FOR_REQUEST, SECONDS_TO_LEAVE
+from vpntun.socks.session import SECONDS_FOR_REQUEST, SECONDS_TO_CLOSE
 
 CONNECT, BIND, UDP_ASSOCIATE = 1, 2, 3
 V4, NAME, V6 = 1, 3, 4
@@ -186,7 +186,7 @@ def test_a_refused_client_reads_why_although_it_has_sent_more(client: Client, si
 def test_a_refused_client_that_stays_is_closed(client: Client, proxy: Proxy) -> None:
     client.ask(request(BIND, V4, LOCALHOST, 0))
     assert proxy.status()["connections"] == 1
-    client.loop.pass_time(SECONDS_TO_LEAVE)
+    client.loop.pass_time(SECONDS_TO_CLOSE)
     client.loop.until(lambda: proxy.status()["connections"] == 0)
 
 

@@ -38,6 +38,7 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
             "mtu": status["mtu"],
             "addresses": ", ".join(status["addresses"]),
             "relay": "from peer to peer" if status["relay"] else None,
+            "names": _names(status.get("names")),
             "up for": duration_text(status["uptime"]),
             "macs on this side": macs_text(status),
             "starting": status["starting"] and f"waiting for {status['starting']}",
@@ -52,6 +53,14 @@ def describe(status: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield f"peer: {peer['public_key']}"
         yield from _titled(_device(status, peer) | _peer(with_states(peer), is_on_tap=is_tap(status)))
+
+
+def _names(names: Mapping[str, Any] | None) -> str | None:
+    """Write what the name server does; None without one."""
+    if names is None:
+        return None
+    counts = ", ".join(f"{names[each]:,} {each}" for each in ("asked", "answered", "forwarded", "limited", "failed"))
+    return f"{count_text(names['names'], 'name')}, {names['domain']}; questions: {counts}"
 
 
 def _forwards(forwards: Sequence[Mapping[str, Any]], interface: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from vpntun.config.finding import find_file, interface_of
 from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.crypto.keys import format_key
+from vpntun.names.zones import labels_of_peers
 from vpntun.netconf.route_plan import collapse_to_default, full_tunnel_versions, versions_with_endpoints
 from vpntun.netconf.routing import kernel_has_ipv6
 from vpntun.runtime.folders import absolute
@@ -83,8 +84,11 @@ def describe(tunnel: Tunnel) -> Iterator[str]:
         yield "  relay: yes, from peer to peer"
     if tunnel.metrics is not None:
         yield f"  metrics: {_place(tunnel.metrics)}"
+    yield from _names(tunnel)
     for forward in tunnel.forwards:
         yield f"  forward: {forward}"
+    for service in tunnel.services.offered:
+        yield f"  service: {service}"
     if tunnel.copies_dscp:
         yield "  dscp: copied to the outer packets"
     for title, lines in (
@@ -147,6 +151,20 @@ def _peer(peer: PeerSettings, device: DeviceKind) -> Iterator[str]:
         yield f"  allowed macs: {_listed(map(mac_text, peer.allowed_macs))}"
     if peer.keepalive:
         yield f"  persistent keepalive: every {peer.keepalive:g} seconds"
+
+
+def _names(tunnel: Tunnel) -> Iterator[str]:
+    """Describe the name server, and the peers that have no name there."""
+    if tunnel.names is None:
+        return
+    labels, left_out = labels_of_peers(tunnel.peers)
+    yield f"  name server: for {tunnel.names.domain}, with {_listed(labels)}"
+    if left_out:
+        yield f"  without a name: {_listed(left_out)}"
+    for record in tunnel.names.records:
+        yield f"  record: {record}"
+    for forward in tunnel.names.forwards:
+        yield f"  asked elsewhere: {forward}"
 
 
 def _named(transport: Transport, between: str) -> str:

@@ -4,7 +4,8 @@
                  [Peer]      PublicKey, PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive
     wg-quick's   [Interface] Address, DNS, MTU, Table, PreUp, PostUp, PreDown, PostDown, SaveConfig
     vpntun's     [Interface] Device, MAC, Bridge, Transport, Relay, DSCP, User, Metrics, Forward, Service, ServiceKey,
-                             AllowFrom, and SharedKey with Role instead of the key pairs
+                             AllowFrom, DnsServer, DnsDomain, DnsRecord, DnsForward, and SharedKey with Role instead of
+                             the key pairs
                  [Peer]      AllowedMACs, Transport, Name
 
 1. The file is read, up to LARGEST bytes. A notice warns if everybody can access it.
@@ -26,6 +27,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -35,6 +37,7 @@ from vpntun.config.ethernet import check_sections
 from vpntun.config.forwards import parse_forward
 from vpntun.config.keys import Role, derived_keys
 from vpntun.config.lines import Known, Section, parse
+from vpntun.config.names import NameSettings, default_domain, parse_domain, parse_forward_of_names, parse_record
 from vpntun.config.peer import NO_PSK, PeerSettings
 from vpntun.config.services import read_services
 from vpntun.config.tunnel import CLIENT_KEEPALIVE, DEFAULT_PORT, EVERYTHING, HookLines, Routing, Tunnel
@@ -54,6 +57,7 @@ KNOWN: Known = {
         *("Device", "MAC", "Bridge"),
         *("Transport", "Relay", "DSCP", "User", "Metrics", "SharedKey", "Role"),
         *("Forward", "Service", "ServiceKey", "AllowFrom"),
+        *("DnsServer", "DnsDomain", "DnsRecord", "DnsForward"),
     ),
     "Peer": (
         *("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive"),
@@ -82,6 +86,7 @@ def read_file(path: Path, interface: str, *, in_namespace: bool = False) -> Tunn
         "mtu": own.last("MTU", _unless_empty(values.mtu)),
         "routing": replace(tunnel.routing, table=routes),
         "dns": _flat(own.every("DNS", values.dns)),
+        "names": _names(own, interface),
         "in_namespace": in_namespace,
         "hooks": HookLines(*(_hooks(own, key, interface) for key in ("PreUp", "PostUp", "PreDown", "PostDown"))),
     }
@@ -207,6 +212,18 @@ def _peer(section: Section, transport: Transport, **known: Any) -> PeerSettings:
         allowed_macs=_flat(section.every("AllowedMACs", values.macs)),
         **known,
     )
+
+
+def _names(own: Section, interface: str) -> NameSettings | None:
+    """Return the settings of the name server; None without one. They are checked even if it is switched off."""
+    serves = own.last("DnsServer", values.one_of("yes", "no"))
+    domain = own.last("DnsDomain", parse_domain) or default_domain(interface)
+    records = own.every("DnsRecord", partial(parse_record, domain=domain))
+    settings = NameSettings(domain, tuple(records), tuple(own.every("DnsForward", parse_forward_of_names)))
+    for key in ("DnsDomain", "DnsRecord", "DnsForward"):
+        if serves is None and key in own:
+            raise own.error(f"{key} is for the tunnel's own name server: add DnsServer = yes", key)
+    return settings if serves == "yes" else None
 
 
 def _by_key(peers: list[Section], identity: KeyPair | None) -> dict[bytes, Section]:

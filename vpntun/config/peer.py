@@ -9,7 +9,7 @@ from functools import cached_property
 
 from vpntun.crypto.keys import KEY_SIZE, format_key
 from vpntun.errors import AmbiguousPeer, NoSuchPeer
-from vpntun.types import Network, Place, Transport
+from vpntun.types import IpAddress, Network, Place, Transport
 
 NO_PSK = bytes(KEY_SIZE)
 MOST_LISTED = 10
@@ -42,6 +42,11 @@ class PeerSettings:
     def allowed_as_text(self) -> list[str]:
         """Text of each allowed IP, for the status. Cached: many take long to write, and the status is polled."""
         return [_written(network) for network in self.allowed]
+
+    @cached_property
+    def single_addresses(self) -> tuple[IpAddress, ...]:
+        """The allowed IPs that are one address each, and so the peer's own. Cached, as there may be very many."""
+        return tuple(each.network_address for each in self.allowed if each.prefixlen == each.max_prefixlen)
 
 
 def find_peer(peers: Sequence[PeerSettings], called: str | None) -> PeerSettings:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vpntun.config import values
-from vpntun.config.forwards import ServiceName, parse_target
+from vpntun.config.forwards import ServiceName, parse_target, spelled
 from vpntun.config.keyfile import read_bare
 from vpntun.config.lines import Section
 from vpntun.errors import ConfigurationError
@@ -42,6 +42,10 @@ class Service:
     target: Path | Place
     key: bytes | None = field(default=None, repr=False)
     allowed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        who = "every peer" if self.permits() else ", ".join(self.allowed)
+        return f"{self.name} at {spelled(self.target)}, for {who}{' with its key' if self.key is not None else ''}"
 
     def permits(self, *names: str) -> bool:
         """Return whether a peer with one of these names may use the service, if it has the key where one is needed."""

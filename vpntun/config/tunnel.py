@@ -15,6 +15,7 @@ from typing import Literal
 from vpntun.config.ethernet import check_device
 from vpntun.config.forwards import Forward, spelled
 from vpntun.config.keys import Keys
+from vpntun.config.names import NameSettings
 from vpntun.config.peer import PeerSettings
 from vpntun.config.services import ServiceSettings
 from vpntun.crypto.keys import KeyPair
@@ -76,6 +77,7 @@ class Tunnel:
     by address and port; None: nowhere. `mac`: MAC address of a TAP device; None: derived from the private key.
     `bridge`: bridge that the TAP device joins. `gateways`: of `routes`, on a TAP device. `forwards`: each listens
     at a place of its own. `services`: what this end offers its peers by name, and the keys of services that it uses.
+    `names`: what the name server on the device's addresses serves; None: there is none.
     `in_namespace`: the device is in a network namespace of its own, so its networks do not lead the tunnel's own
     packets astray.
     """
@@ -102,9 +104,10 @@ class Tunnel:
     mac: bytes | None = None
     bridge: str | None = None
     gateways: Mapping[Network, IpAddress] = field(default_factory=dict)
+    names: NameSettings | None = None
     forwards: tuple[Forward, ...] = ()
-    in_namespace: bool = False
     services: ServiceSettings = field(default_factory=ServiceSettings)
+    in_namespace: bool = False
 
     def __post_init__(self) -> None:
         self._check_device()
@@ -114,6 +117,11 @@ class Tunnel:
         self._check_forwards()
         if self.mtu is not None:
             check_mtu(self.mtu, self.addresses, self.device)
+        if self.names is not None and self.bridge is not None:
+            raise ConfigurationError(
+                "DnsServer needs addresses of the tunnel's own device, which has none in a bridge: run a name server "
+                "on the bridge instead"
+            )
         for peer in self.peers:
             if self.identity is not None and peer.public == self.identity.public:
                 raise ConfigurationError("a peer has this end's own public key: give the other machine's")

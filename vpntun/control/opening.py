@@ -20,8 +20,12 @@ from vpntun.control.server import ControlServer
 from vpntun.control.speed import speed_routes
 from vpntun.control.state import TunnelState
 from vpntun.control.verify import verify_routes
+from vpntun.core.endpoint import Flow
+from vpntun.datapath.engine import Engine
 from vpntun.errors import InterfaceInUse, VpntunError
 from vpntun.forwards.requests import forward_routes
+from vpntun.names.requests import name_routes
+from vpntun.names.service import NameService
 from vpntun.runtime.log import NOTICE, log, notice
 from vpntun.runtime.loop import Loop
 from vpntun.services.requests import ServiceRequests
@@ -52,6 +56,7 @@ def open_control(
                 **verify_routes(state.verify),
                 **other_ends.routes(),
                 **OtherCarriers(state).routes(),
+                **name_routes(lambda: state.names),
                 **forward_routes(state.tunnel.interface, lambda: state.forwards),
                 **ServiceRequests(lambda: state.services).routes(),
             },
@@ -102,6 +107,27 @@ def open_metrics(place: Path | Place, state: TunnelState, loop: Loop, stack: Exi
         on_ready=server.go_on,
     )
     stack.callback(server.close)
+
+
+def open_names(
+    state: TunnelState, engine: Engine, leads_inside: Callable[[Flow], bool], loop: Loop, stack: ExitStack
+) -> None:
+    """Make the name server, and open it if the settings have one; `stack` closes it. Raises VpntunError.
+
+    `leads_inside`: whether a flow of this machine goes through the tunnel.
+    """
+    assert state.device is not None
+    names = state.names = NameService(
+        loop,
+        state.device.name,
+        lambda: state.tunnel,
+        state.addresses,
+        leads_inside,
+        engine.routes.find,
+        lambda: state.mark,
+    )
+    stack.callback(names.close)
+    names.open(state.tunnel)
 
 
 def _end_without(path: Path, loop: Loop, stack: ExitStack) -> None:

@@ -1,6 +1,7 @@
 """The running tunnel: its present settings, its identity and its links, and what a reload or wg(8) changes of them.
 
-    at once           peers, PrivateKey, ListenPort, FwMark, Forward, Service, ServiceKey, AllowFrom
+    at once           peers, PrivateKey, ListenPort, FwMark, Forward, Service, ServiceKey, AllowFrom, DnsServer,
+                      DnsDomain, DnsRecord, DnsForward
     by a restart      everything else in [Interface], whether peers connect over TCP, a FwMark that rules need, and all
                       keys and peers of another SharedKey
 
@@ -102,13 +103,17 @@ class RunningTunnel:
         elif fresh != wanted:
             notice("some changes in the [Interface] section need a restart; all others are applied now")
         try:
+            if self._state.names is not None:
+                self._state.names.open(fresh)
             self._set_forwards(fresh)
             added, removed, changed = self._change(fresh)
         except VpntunError:
             with suppress(VpntunError):  # a port may be taken meanwhile: the first error says more
                 self._set_forwards(present)
             self._names.apply(self._routed, self._lookups.has_found)
+            self._close_names_unless(present)
             raise
+        self._close_names_unless(fresh)
         self._routed = fresh.peers
         notice("read the configuration again; peers: %d added, %d removed, %d changed", added, removed, changed)
         self._names.proceed()
@@ -174,6 +179,10 @@ class RunningTunnel:
             self._links.identify(fresh.identity)
         notice("the public key of this end is %s now", format_key(fresh.identity.public))
 
+    def _close_names_unless(self, tunnel: Tunnel) -> None:
+        if self._state.names is not None:
+            self._state.names.close_unless(tunnel)
+
     def _new_links(self, tunnel: Tunnel) -> Links:
         return Links(tunnel, self._engine, self._lookups, self._folder)
 
@@ -197,6 +206,7 @@ def changed_at_once(present: Tunnel, wanted: Tunnel) -> Tunnel:
         forwards=wanted.forwards,
         services=wanted.services,
         routing=replace(present.routing, fwmark=wanted.routing.fwmark),
+        names=wanted.names,
     )
     if {present.listen_on, wanted.listen_on} <= {None, "udp"}:
         return replace(changed, port=wanted.port, listen_on=wanted.listen_on)

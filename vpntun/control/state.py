@@ -27,6 +27,7 @@ from vpntun.datapath.switching.switch import Switch
 from vpntun.errors import DeviceError, VpntunError
 from vpntun.forwards.forwards import Forwards
 from vpntun.link.link import Link
+from vpntun.names.service import NameService
 from vpntun.netconf.ethernet_kinds import bridge_with
 from vpntun.netconf.netlink import Netlink
 from vpntun.process.start import Start
@@ -57,6 +58,7 @@ class TunnelState:
     mirror       where packets are captured; None before there is an engine
     switch       the switch of a TAP device; None on a TUN device, and before there is an engine
     speed_tests  the speed tests of the links; None before the engine is made
+    names        the name server; None before the device has its addresses
     forwards     the forwards; None before the device has its addresses
     services     services by name; None before then, too
     socks5       the SOCKS5 proxy; None where there is none
@@ -75,6 +77,7 @@ class TunnelState:
         self.mirror: Mirror | None = None
         self.switch: Switch | None = None
         self.speed_tests: SpeedTests | None = None
+        self.names: NameService | None = None
         self.forwards: Forwards | None = None
         self.services: Services | None = None
         self.socks5: Socks5Proxy | None = None
@@ -124,6 +127,7 @@ class TunnelState:
             mac=self._mac(),
             in_bridge=self._in_bridge(),
             macs=self._macs(),
+            names=self.names.status() if self.names is not None else None,
             forwards=self.forwards.status() if self.forwards is not None else (),
             socks5=self.socks5.status() if self.socks5 is not None else None,
         )

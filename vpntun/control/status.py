@@ -69,6 +69,7 @@ def status_of(
     mac: bytes = b"",
     in_bridge: str | None = None,
     macs: MacsOfPorts | None = None,
+    names: Mapping[str, Any] | None = None,
     forwards: Iterable[Mapping[str, Any]] = (),
     socks5: Mapping[str, Any] | None = None,
     clock: Callable[[], float] = time.time,
@@ -79,8 +80,8 @@ def status_of(
     once the tunnel is set up. `is_resolved`: whether the name in a peer's Endpoint has ever been found. `mtu`: None if
     it is not known. `drops`: those that belong to no peer. `uptime`: seconds since the start. `mac`: the
     device's MAC address; empty on a TUN, or if it is not known. `in_bridge`: the bridge that the device is in. `macs`:
-    what a TAP's switch has learnt; None on a TUN. `forwards`: as the forwards report them. `socks5`: as the
-    proxy reports it; None without one. `clock`: the wall clock.
+    what a TAP's switch has learnt; None on a TUN. `names`: what the name server does; None without one. `forwards`: as
+    the forwards report them. `socks5`: as the proxy reports it; None without one. `clock`: the wall clock.
     """
     wall = clock()
     return {
@@ -103,6 +104,7 @@ def status_of(
         "addresses": [str(address) for address in addresses],
         "relay": tunnel.relay,
         "dscp": tunnel.copies_dscp,
+        "names": names,
         "drops": dict(drops),
         "forwards": [dict(each) for each in forwards],
         "socks5": socks5,

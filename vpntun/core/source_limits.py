@@ -1,8 +1,8 @@
 """Rate limit for each network that messages come from: an IPv4 address, or an IPv6 /64.
 
-Each has a bucket of five tokens that refills by twenty a second (kernel ratelimiter.c). A network that has sent nothing
-for one to two seconds is forgotten, since its bucket is full again by then. At most 65,536 are known at a time; while
-there are as many, any other network is refused.
+Each has a bucket, by default of five tokens that refills by twenty a second (kernel ratelimiter.c). A network that has
+sent nothing for one to two seconds is forgotten, since its bucket should be full again by then. At most 65,536 are
+known at a time; while there are as many, any other network is refused.
 """
 
 from __future__ import annotations
@@ -23,9 +23,14 @@ def network_of(address: bytes) -> bytes:
 
 
 class SourceLimits:
-    """The buckets of all networks. Times are seconds of the caller's clock."""
+    """The buckets of all networks, each with `rate` and `burst` as in bucket.py.
 
-    def __init__(self) -> None:
+    Times are seconds of the caller's clock. A bucket must be full again within a second: `burst` <= `rate`.
+    """
+
+    def __init__(self, rate: float = RATE, burst: int = BURST) -> None:
+        self._rate = rate
+        self._burst = burst
         self._recent: dict[bytes, TokenBucket] = {}
         self._former: dict[bytes, TokenBucket] = {}
         self._sweep_at = 0.0
@@ -43,7 +48,7 @@ class SourceLimits:
         if bucket is None:
             if len(self) >= MOST_NETWORKS:
                 return False
-            bucket = TokenBucket(RATE, BURST)
+            bucket = TokenBucket(self._rate, self._burst)
         self._recent[network] = bucket
         return bucket.take(now)
 

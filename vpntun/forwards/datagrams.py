@@ -57,7 +57,11 @@ class DatagramForward:
         self._unreachable = Limited(NOTICE, "refused: %s cannot be reached for %s: %s")
         for each in listening.sockets:
             _tell_addresses(each)
-            loop.watch(each.fileno(), partial(self._receive, each))
+
+    def begin(self) -> None:
+        """Take datagrams from now on. Until then they wait in the kernel."""
+        for each in self._listening.sockets:
+            self._loop.watch(each.fileno(), partial(self._receive, each))
 
     def retarget(self, forward: Forward) -> None:
         """Pass datagrams on to the target of this forward, which listens where the former did."""

@@ -1,5 +1,7 @@
 """Table of a tunnel's forwards: those of its file, which follow a reload, and those that requests have added.
 
+    begin       serves what has connected so far, and everybody from then on: after privileges are given up, since the
+                threads that look names up would keep them
     expose      adds a forward; it listens when the call returns
     unexpose    removes one, whoever has added it; a forward of the file is back after the next reload
     reconcile   makes the forwards of the file match it, at the start and at a reload: all of them, or none is changed
@@ -64,6 +66,13 @@ class Forwards:
         self._visit = visit
         self._connections = connections or Connections(loop)
         self._entries: dict[Key, _Entry] = {}
+        self._has_begun = False
+
+    def begin(self) -> None:
+        """Serve whoever connects. Until then the forwards only listen."""
+        self._has_begun = True
+        for entry in self._entries.values():
+            entry.running.begin()
 
     def expose(self, forward: Forward) -> None:
         """Add a forward, which listens from now on.
@@ -150,6 +159,8 @@ class Forwards:
             running = DatagramForward(self._loop, forward, listening, way.connecting, self._connections)
         else:
             running = StreamForward(self._loop, forward, listening, self._dialled_by(way), self._connections)
+        if self._has_begun:
+            running.begin()
         return _Entry(running, is_of_file, self._loop.time())
 
     def _check(self, forward: Forward) -> None:

@@ -7,7 +7,6 @@ replaced, one behind which a process listens is not, and neither is a file of an
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from pathlib import Path
 
@@ -59,6 +58,8 @@ def _explained(error: OSError, forward: Forward) -> VpntunError:
             f"{forward.protocol} {where} is in use: stop the program that holds it, or choose another port"
         )
     if error.errno == errno.EADDRNOTAVAIL:
+        if forward.listen[0] == "":  # type: ignore[index]  # a path has another error
+            return ConfigurationError(f"{where} cannot be listened on: {error.strerror}: give it one, such as Address")
         of = "the namespace" if forward.origin == "inside" else "this machine"
         return ConfigurationError(f"{where} cannot be listened on: {of} has no such address: choose one that it has")
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -66,4 +67,4 @@ def _explained(error: OSError, forward: Forward) -> VpntunError:
             f"no right to listen on {where}: choose a port above 1023, or run as root; a tunnel that gives its "
             "privileges up (User) opens such ports only at its start"
         )
-    return VpntunError(f"{where} cannot be listened on: {os.strerror(error.errno or 0)}")
+    return VpntunError(f"{where} cannot be listened on: {error.strerror or error}")

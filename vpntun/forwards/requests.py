@@ -17,12 +17,14 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from vpntun.config.forwards import Forward, ForwardProtocol, Listening, Origin
+from vpntun.config.forwards import Forward, ForwardProtocol, Listening, Origin, spelled
 from vpntun.errors import ConfigurationError, ForwardExists, NoSuchForward, VpntunError
 from vpntun.forwards.gvproxy import members_of, parse_expose, parse_unexpose
+from vpntun.runtime.log import NOTICE, LineLimit
 from vpntun.serving.http import Answer, Route, refusal
 
 TEXT = "text/plain; charset=utf-8"
+MOST_LINES = 10
 
 
 class Exposing(Protocol):
@@ -47,16 +49,20 @@ class ForwardRequests:
     def __init__(self, interface: str, forwards: Callable[[], Exposing | None]) -> None:
         self._interface = interface
         self._forwards = forwards
+        self._log = LineLimit(MOST_LINES)
 
     def expose(self, body: bytes) -> dict[str, Any]:
         """Begin the forward of a body, and return it as it would be in a file."""
         forward = parse_expose(body)
         self._table.expose(forward)
+        self._log.log(NOTICE, "a request has begun the forward %s", forward)
         return {"exposed": str(forward)}
 
     def unexpose(self, body: bytes) -> dict[str, Any]:
         """End the forward that a body names."""
-        self._table.unexpose(*parse_unexpose(body))
+        protocol, listen, origin = parse_unexpose(body)
+        self._table.unexpose(protocol, listen, origin)
+        self._log.log(NOTICE, "a request has ended the forward that listens on %s %s", protocol, spelled(listen))
         return {"unexposed": True}
 
     def list(self) -> Answer:

@@ -11,21 +11,28 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Iterable
+from functools import partial
 from ipaddress import ip_address
 
 from vpntun.forwards.side import Side
 from vpntun.netconf.netlink import Netlink
-from vpntun.runtime.resolver import Lookups, OnFound
+from vpntun.runtime.resolver import Found, Lookups, OnFound
+from vpntun.types import Place
 
 MOST_WAITING_TO_BE_ACCEPTED = 1024
 IPV6_FREEBIND = 78
 
 
 class MachineSide:
-    """This machine: its addresses, its routes and its resolvers."""
+    """This machine: its addresses, its routes and its resolvers.
+
+    A name that many connections want at once is looked up once for all of them, so that they take one of the few
+    threads.
+    """
 
     def __init__(self, lookups: Lookups) -> None:
         self._lookups = lookups
+        self._asked: dict[Place, list[OnFound]] = {}
 
     def open(self, family: int, kind: int) -> socket.socket:
         """As Side.open."""
@@ -44,7 +51,14 @@ class MachineSide:
 
     def look_up(self, host: str, port: int, answer: OnFound) -> None:
         """As Side.look_up."""
-        self._lookups.ask(host, port, answer)
+        waiting = self._asked.setdefault((host, port), [])
+        waiting.append(answer)
+        if len(waiting) == 1:
+            self._lookups.ask(host, port, partial(self._answer, (host, port)))
+
+    def _answer(self, place: Place, found: Found, error: Exception | None) -> None:
+        for answer in self._asked.pop(place):
+            self._lookups.loop.call_later(0.0, partial(answer, found, error))  # separately, since one of them may fail
 
 
 class DeviceSide:

@@ -35,7 +35,7 @@ Dial = Callable[[Target, OnConnected, OnFailed], Attempt | None]
 
 
 class StreamForward:
-    """One forward of connections, which takes new ones until it is closed."""
+    """One forward of connections, which takes new ones from `begin` until it is closed."""
 
     def __init__(
         self, loop: Loop, forward: Forward, listening: ListeningSockets, dial: Dial, connections: Connections
@@ -50,8 +50,11 @@ class StreamForward:
         self._relays: set[Relay] = set()
         self._full = Limited(NOTICE, "refused: there is no room for another connection of %s")
         self._unreachable = Limited(NOTICE, "refused: %s cannot be reached for %s: %s")
-        for each in listening.sockets:
-            loop.watch(each.fileno(), partial(self._accept, each))
+
+    def begin(self) -> None:
+        """Accept connections from now on. Until then they wait in the kernel."""
+        for each in self._listening.sockets:
+            self._loop.watch(each.fileno(), partial(self._accept, each))
 
     @property
     def counters(self) -> Counters:

@@ -195,6 +195,10 @@ class Link(SendingLink):
             raise AskedTooMuch("the peer is being asked too much at once: wait ten seconds")
         self.act(self._requests.ask(secrets.randbits(64), what, content, on_answer, now))
 
+    def answer_again(self) -> None:
+        """Answer requests of the peer whose answers were not ready, and may be now."""
+        self.act(self._requests.look_again(self._loop.now))
+
     @property
     def deadline(self) -> float:
         """When `handle_deadline` is due, on the loop's clock."""

@@ -42,7 +42,8 @@ RESOLVED_FILES = (RESOLV_CONF, "stub-resolv.conf")
 """Files in systemd-resolved's folder; /etc/resolv.conf is often a link to one of them."""
 HEADING = "# Name servers of this vpntun run alone, asked through its tunnel\n"
 NO_SERVER = "# The tunnel has no name server (DNS = ...), so no names are looked up\n"
-SSH_FILES = "ssh/ssh_config.d/*.conf"
+SSH_FILES = ("ssh/ssh_config.d/*.conf", "crypto-policies/back-ends/openssh.config")
+"""Files that ssh_config(5) includes, on Debian and its kin, and on Fedora and its kin."""
 LOCKED = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 _HOSTS_LINE = re.compile(r"^[ \t]*hosts:.*$", re.MULTILINE)
@@ -131,10 +132,11 @@ def without_other_ways(nsswitch: str) -> str:
 
 
 def _included_by_ssh() -> Iterator[tuple[str, str]]:
-    """Yield the names below /etc of the files that ssh_config(5) includes, with their contents."""
-    for path in Path(ETC).glob(SSH_FILES):
-        with suppress(OSError):  # one that is closed to this user is closed to ssh, too
-            yield str(path.relative_to(ETC)), path.read_text(errors="surrogateescape")
+    """Yield the names below /etc of files that ssh includes, with their contents."""
+    for pattern in SSH_FILES:
+        for path in Path(ETC).glob(pattern):
+            with suppress(OSError):  # one that is closed to this user is closed to ssh, too
+                yield str(path.relative_to(ETC)), path.read_text(errors="surrogateescape")
 
 
 def _write(folder: str, contents: Mapping[str, str]) -> None:

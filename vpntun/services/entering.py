@@ -1,13 +1,14 @@
 """The visitor's end where a visit begins: it connects to a service's entrance, and shows its token and the proof.
 
-The addresses of the entrance are tried in turn. Of what it sends only the nonce and the verdict are read here: all that
-follows is the service's own.
+The addresses of the entrance are tried in turn: the next one if an address refuses, or is silent for SECONDS_FOR_PLACE.
+Of what the entrance sends only the nonce and the verdict are read here: all that follows is the service's own.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from vpntun.crypto.service_proof import prove
 from vpntun.forwards.connecting import Connecting, OnConnected, connect
@@ -16,6 +17,7 @@ from vpntun.runtime.loop import Loop
 from vpntun.types import written
 from vpntun.wire.inside.services import NONCE_SIZE, REASONS, UNKNOWN_TOKEN, VERDICT_SIZE, WELCOME, Grant
 
+SECONDS_FOR_PLACE = 4.0
 SECONDS_TO_ENTER = 15.0
 """Of these, the entrance has 10 to connect to the service."""
 ADVICE_ON_SILENCE = "its entrance does not answer: does the other end's firewall accept connections from the tunnel?"
@@ -52,14 +54,19 @@ class Entering:
         self._connecting: Connecting | None = None
         self._connection: socket.socket | None = None
         self._is_over = False
-        loop.call_later(SECONDS_TO_ENTER, lambda: self._refuse(ADVICE_ON_SILENCE, may_be_old=False))
+        loop.call_later(SECONDS_TO_ENTER, partial(self._refuse, ADVICE_ON_SILENCE, may_be_old=False))
         self._try_next("it has no address")
 
     def close(self) -> None:
         """Give up, without calling anybody back."""
         self._is_over = True
+        self._leave()
+
+    def _leave(self) -> None:
+        """Close the connection, or give up connecting."""
         if self._connecting is not None:
             self._connecting.close()
+            self._connecting = None
         if self._connection is not None:
             self._loop.forget(self._connection.fileno())
             self._connection.close()
@@ -71,6 +78,8 @@ class Entering:
             self._refuse(reason, may_be_old=True)
             return
         place = self._places.pop(0)
+        self._nonce = b""
+        self._loop.call_later(SECONDS_FOR_PLACE, partial(self._leave_if_silent, len(self._places)))
         self._connecting = connect(
             self._loop,
             self._inside,
@@ -79,10 +88,17 @@ class Entering:
             lambda error: self._try_next(f"connecting to {written(place)} failed: {error.strerror or error}"),
         )
 
+    def _leave_if_silent(self, left: int) -> None:
+        """Try the next address, if this one is still waited for. `left`: how many were left when it was tried."""
+        if not self._is_over and 0 < left == len(self._places) and len(self._nonce) < NONCE_SIZE:
+            self._leave()
+            self._try_next(ADVICE_ON_SILENCE)
+
     def _connected(self, connection: socket.socket) -> None:
         self._connecting = None
         self._connection = connection
-        self._loop.watch(connection.fileno(), self._read, on_failure=self.close)
+        failed = partial(self._refuse, "internal error: the tunnel's log has it", may_be_old=False)
+        self._loop.watch(connection.fileno(), self._read, on_failure=failed)
 
     def _read(self) -> None:
         connection = self._connection

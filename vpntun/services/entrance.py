@@ -1,6 +1,7 @@
 """Entrance to this end's services: a listener on the tunnel's addresses, where visitors show their tokens.
 
-1. The listener is opened when the first visitor is let in, on a free port of each of the tunnel's addresses.
+1. The listener is opened when the first visitor is given a token, on a free port of each of the tunnel's addresses, and
+   closed once no token is valid any more.
 2. A visitor is sent a nonce, and shows a token and a proof (wire/inside/services.py).
 3. A program of this machine is connected to, and the visitor is told so. From then on a relay passes everything on.
 
@@ -25,7 +26,7 @@ from vpntun.forwards.relay import Relay, reset_at_close
 from vpntun.forwards.ways import Way
 from vpntun.runtime.log import NOTICE, Limited, log
 from vpntun.runtime.loop import Loop
-from vpntun.services.permissions import Permissions
+from vpntun.services.permissions import LASTS, Permissions
 from vpntun.types import Place
 from vpntun.wire.inside.services import (
     NONCE_SIZE,
@@ -71,13 +72,16 @@ class Entrance:
         self._counters: dict[str, Counters] = {}
         self._relays: set[Relay] = set()
         self._listeners: list[socket.socket] = []
+        self._open_until = 0.0
         self._entering: set[_Guest] = set()
         self._refused = Limited(NOTICE, "refused %s: %s", most=MOST_LINES)
 
     def places(self) -> tuple[Place, ...]:
-        """Return the addresses and ports where visitors are let in. Raises OSError if none can be opened."""
+        """Return the addresses and ports where a token can be shown, as long as it lasts. Raises OSError."""
+        self._open_until = self.loop.now + LASTS
         if not self._listeners:
             self._listeners = self._inside.listen(socket.SOCK_STREAM, "", 0)
+            self.loop.call_later(LASTS, self._shut_if_unused)
             for listener in self._listeners:
                 self.loop.watch(listener.fileno(), partial(self._accept, listener))
         return tuple(listener.getsockname()[:2] for listener in self._listeners)
@@ -137,6 +141,13 @@ class Entrance:
         for each in (visitor, program):
             reset_at_close(each)
             each.close()
+
+    def _shut_if_unused(self) -> None:
+        left = self._open_until - self.loop.now
+        if self._listeners and left > 0:
+            self.loop.call_later(left, self._shut_if_unused)
+        else:
+            self.shut()
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTED_PER_TURN):

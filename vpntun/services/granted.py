@@ -1,7 +1,7 @@
 """Permission of peers to use their services, which is asked for by name, and kept for a while.
 
 1. The peer of this name is asked, if this end has one. Otherwise its hubs are, which know more peers: those that this
-   end calls, or its only peer.
+   end calls, or its only peer. In ssh@desk@office the hub is named: "office" is asked for its peer "desk".
 2. A permission has a token, and addresses in the tunnel. Of these only those count that lead to the peer which was
    asked, by the allowed IPs; so no peer can send this end to another one's addresses.
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from vpntun.config.forwards import ServiceName
 from vpntun.config.peer import PeerSettings
-from vpntun.errors import BadPacket, NoSuchPeer, VpntunError
+from vpntun.errors import AskedTooMuch, BadPacket, NoSuchPeer, VpntunError
 from vpntun.runtime.loop import Loop
 from vpntun.services.neighbours import Neighbours
 from vpntun.types import NEVER
@@ -26,6 +26,8 @@ from vpntun.wire.inside.services import Asked, Grant, refusal_in
 
 SECONDS_KEPT = 300.0
 SECONDS_REFUSED = 2.0
+SECONDS_TO_ASK, SECONDS_BETWEEN = 5.0, 0.2
+"""How long a question may wait until its peer can be asked, and after which pauses that is tried."""
 MOST_HUBS = 8
 
 OnGranted = Callable[[Grant], None]
@@ -73,43 +75,52 @@ class Granted:
             return
         service.grant, service.until, service.reasons = None, -NEVER, []
         try:
-            self._ask_peers(name, service)
+            questions = self._questions(name)
         except VpntunError as error:
             service.reasons.append(str(error))
-        if not service.asked:
             service.until = self._loop.now + SECONDS_REFUSED
             self._loop.call_later(0.0, partial(self._refuse, service))
+            return
+        service.asked = len(questions)
+        for peer, asked in questions:
+            self._ask_peer(service, peer, asked, self._loop.now + SECONDS_TO_ASK)
 
     def forget(self) -> None:
         """Ask again for whatever is used next: settings have changed."""
         for service in self._services.values():
             service.grant, service.until = None, -NEVER
 
-    def _ask_peers(self, name: ServiceName, service: _Service) -> None:
-        """Ask those who may know the service. Raises NoSuchPeer, AmbiguousPeer, or another VpntunError."""
-        for peer, asked in self._questions(name):
-            try:
-                self._neighbours.ask(peer, asked, partial(self._answered, service, peer))
-            except VpntunError as error:
-                service.reasons.append(self._reason(peer, str(error)))
+    def _ask_peer(self, service: _Service, peer: PeerSettings, asked: Asked, until: float) -> None:
+        """Ask a peer; while it is being asked too much at once, ask it a bit later, but not after `until`."""
+        try:
+            self._neighbours.ask(peer, asked, partial(self._answered, service, peer))
+        except VpntunError as error:
+            if isinstance(error, AskedTooMuch) and self._loop.now < until:
+                again = partial(self._ask_peer, service, peer, asked, until)
+                self._loop.call_later(SECONDS_BETWEEN, again)
             else:
-                service.asked += 1
+                self._loop.call_later(0.0, partial(self._take, service, peer, str(error)))
 
     def _questions(self, name: ServiceName) -> list[tuple[PeerSettings, Asked]]:
         """Return whom to ask what. Raises NoSuchPeer or AmbiguousPeer."""
         try:
             return [(self._neighbours.called(name.peer), Asked(name.service))]
         except NoSuchPeer:
-            hubs = [peer for peer in self._neighbours if peer.host is not None or len(self._neighbours) == 1]
+            peer, at, hub = name.peer.rpartition("@")
+            if at and hub:
+                return [(self._neighbours.called(hub), Asked(name.service, peer))]
+            hubs = [each for each in self._neighbours if each.host is not None or len(self._neighbours) == 1]
             if not hubs or not name.peer:
                 raise
-            return [(hub, Asked(name.service, name.peer)) for hub in hubs[:MOST_HUBS]]
+            return [(each, Asked(name.service, name.peer)) for each in hubs[:MOST_HUBS]]
 
     def _answered(self, service: _Service, peer: PeerSettings, answer: dict[str, Any] | None) -> None:
-        """Take the first permission that comes; once all have refused, give up."""
+        self._take(service, peer, self._permission(peer, answer))
+
+    def _take(self, service: _Service, peer: PeerSettings, found: Grant | str) -> None:
+        """Take the first permission that comes, or note the reason of a refusal; once all have refused, give up."""
         service.asked -= 1
         if service.grant is None:
-            found = self._permission(peer, answer)
             if isinstance(found, Grant):
                 service.grant, service.until = found, self._loop.now + SECONDS_KEPT
                 for on_granted, _ in _taken(service.waiting):

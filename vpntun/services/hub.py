@@ -4,21 +4,22 @@
              addresses in the answer only those are passed on that lead to this peer, by its allowed IPs.
     list     All peers are asked at once; the answer is what has come after SECONDS_FOR_LIST at the latest.
 
-A request is repeated while it has no answer (core/inside/asker.py), and a repeat gets the answer once that has come.
-What was passed on already is never passed on again. A peer may have PASSED_ON_PER_SECOND requests passed on in the long
-run, so that it cannot use up what other peers answer this end.
+An end that relays no packets between its peers passes on no questions either. A request is answered once the answer has
+come, or the limit of time is reached (core/inside/answerer.py). What was passed on already is never passed on again. A
+peer may have PASSED_ON_PER_SECOND requests passed on in the long run, so that others have their turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from vpntun.config.peer import PeerSettings
 from vpntun.core.bucket import TokenBuckets
-from vpntun.errors import AskedTooMuch, BadPacket, VpntunError
+from vpntun.errors import AskedTooMuch, BadPacket, NoSuchPeer, VpntunError
 from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
 from vpntun.services.neighbours import Neighbours, refused
@@ -39,12 +40,14 @@ MOST_ASKED_FOR_LIST = 64
 SECONDS_FOR_VISIT, SECONDS_FOR_LIST = 5.0, 3.0
 SECONDS_KEPT = 15.0
 MOST_QUESTIONS = 512
+ADVICE_ON_RELAY = "it does not relay between its peers: a hub needs Relay = yes"
 
 
 @dataclass
 class _Question:
     """What a peer has asked, and its answer once it has come. `awaited`: number of peers that have not answered yet."""
 
+    asker: bytes
     begun: float
     awaited: int = 0
     answer: Mapping[str, Any] | None = None
@@ -65,13 +68,15 @@ class Hub:
         key = link.peer.public, asked
         question = self._questions.get(key)
         if question is None:
+            if not self._neighbours.is_hub:
+                return refused(ADVICE_ON_RELAY)
             try:
-                peer = self._neighbours.called(asked.peer)
-            except VpntunError:
-                return refused(f"it has no peer {asked.peer}, or several")
+                peer = self._neighbours.named(asked.peer)
+            except NoSuchPeer as error:
+                return refused(error)
             if not self._may_ask(link, 1):
                 return refused("it is asked for other peers' services too often: try again in some seconds")
-            question = _Question(self._loop.now)
+            question = _Question(link.peer.public, self._loop.now)
             passed_on = Asked(asked.service, "", self._neighbours.name_of(link.peer.public)[:LONGEST_PEER])
             try:
                 self._neighbours.ask(peer, passed_on, partial(self._let_in, question, peer))
@@ -80,6 +85,7 @@ class Hub:
             except VpntunError as error:
                 return refused(f"it cannot ask {asked.peer}: {error}")
             self._questions[key] = question
+            self._loop.call_later(SECONDS_FOR_VISIT, partial(self._neighbours.answer_again, link.peer.public))
         if question.answer is None and self._loop.now - question.begun >= SECONDS_FOR_VISIT:
             question.answer = refused(f"{asked.peer} does not answer it")
         if question.answer is not None:
@@ -91,13 +97,15 @@ class Hub:
         key = link.peer.public, Asked()
         question = self._questions.get(key)
         if question is None:
-            others = [peer for peer in self._neighbours if peer.public != link.peer.public]
-            question = _Question(self._loop.now, offers=list(own))
+            is_hub = self._neighbours.is_hub
+            others = [peer for peer in self._neighbours if is_hub and peer.public != link.peer.public]
+            question = _Question(link.peer.public, self._loop.now, offers=list(own))
             if others:
                 if not self._may_ask(link, LIST_COUNTS_AS):
                     return refused("it is asked for lists too often: try again in some seconds")
                 self._ask_all(others, self._neighbours.name_of(link.peer.public)[:LONGEST_PEER], question)
                 self._questions[key] = question
+                self._loop.call_later(SECONDS_FOR_LIST, partial(self._neighbours.answer_again, link.peer.public))
         if question.awaited and self._loop.now - question.begun < SECONDS_FOR_LIST:
             return None
         self._questions.pop(key, None)
@@ -119,6 +127,7 @@ class Hub:
             question.answer = refused(reason)
         else:
             question.answer = self._checked(peer, name, answer)
+        self._neighbours.answer_again(question.asker)
 
     def _checked(self, peer: PeerSettings, name: str, answer: dict[str, Any]) -> Mapping[str, Any]:
         """Return the permission that a peer gives, with those of its addresses that visitors reach through this end."""
@@ -131,7 +140,7 @@ class Hub:
             return refused(f"the AllowedIPs of {name} at the hub do not contain its address {grant.places[0][0]}")
         reached = tuple(place for place in own if self._neighbours.passes_on(place[0]))
         if not reached:
-            return refused("the hub does not relay between peers: it needs Relay = yes")
+            return refused(ADVICE_ON_RELAY)
         return Grant(reached, grant.token, grant.needs_key).content()
 
     def _ask_all(self, peers: list[PeerSettings], asker: str, question: _Question) -> None:
@@ -145,11 +154,11 @@ class Hub:
             question.awaited += 1
 
     def _take_offers(self, question: _Question, peer: PeerSettings, answer: dict[str, Any] | None) -> None:
+        """Note what a peer offers the one that asked, or that it refuses to say."""
         question.awaited -= 1
-        try:
-            offers = parse_offers(answer or {})
-        except BadPacket:  # it offers nothing, or refuses
-            return
-        name = self._neighbours.name_of(peer.public)[:LONGEST_PEER]
-        own = [Offer(each.service, name, each.needs_key) for each in offers if not each.peer]
-        question.offers += own[: max(0, MOST_OFFERS - len(question.offers))]
+        with suppress(BadPacket):
+            name = self._neighbours.name_of(peer.public)[:LONGEST_PEER]
+            own = [Offer(each.service, name, each.needs_key) for each in parse_offers(answer or {}) if not each.peer]
+            question.offers += own[: max(0, MOST_OFFERS - len(question.offers))]
+        if not question.awaited:
+            self._neighbours.answer_again(question.asker)

@@ -14,6 +14,7 @@ from vpntun.config.services import ServiceSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.core.inside.asker import OnAnswer
 from vpntun.crypto.keys import format_key
+from vpntun.errors import NoSuchPeer, VpntunError
 from vpntun.link.link import Link
 from vpntun.wire.inside.request import SERVICES
 from vpntun.wire.inside.services import Asked
@@ -30,14 +31,9 @@ def kernel_forwards(version: int) -> bool:
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who asks for a service.
-
-    `public`: key of the peer that sent the request. `asker`: whom that peer asks for, if not for itself. `names`: what
-    AllowFrom may call the visitor.
-    """
+    """Who asks for a service. `public`: key of the peer that sent the request. `names`: what AllowFrom may call it."""
 
     public: bytes
-    asker: str
     names: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -78,9 +74,22 @@ class Neighbours:
         """Find a peer by its name or key; "" is the only peer. Raises NoSuchPeer or AmbiguousPeer."""
         return find_peer(self._tunnel().peers, name or None)
 
+    def named(self, name: str) -> PeerSettings:
+        """Find a peer by its whole name or key, so that another peer learns no keys by trying. Raises NoSuchPeer."""
+        found = [peer for peer in self if peer.name == name]
+        found = found or [peer for peer in self if format_key(peer.public) == name]
+        if len(found) != 1:
+            raise NoSuchPeer(f"it has no peer {name}, or several")
+        return found[0]
+
     def ask(self, peer: PeerSettings, asked: Asked, on_answer: OnAnswer) -> None:
         """Ask a peer; `on_answer` as for Link.ask. Raises CannotAsk, or VpntunError while there are no links."""
         self._link_of(peer.public).ask(SERVICES, asked.content(), on_answer)
+
+    def answer_again(self, public: bytes) -> None:
+        """Have a peer's requests answered whose answers have become ready; it may be gone by now."""
+        with suppress(VpntunError):
+            self._link_of(public).answer_again()
 
     def name_of(self, public: bytes) -> str:
         """Return what this end calls a peer: its name, or else its public key."""
@@ -92,9 +101,9 @@ class Neighbours:
         public = link.peer.public
         name = self.name_of(public)
         if not asker:
-            return Visitor(public, "", (name, format_key(public)))
+            return Visitor(public, (name, format_key(public)))
         through = f"{asker}@{name}"
-        return Visitor(public, asker, (asker, through) if len(self) == 1 else (through,))
+        return Visitor(public, (asker, through) if len(self) == 1 else (through,))
 
     def leads_to(self, address: str, peer: PeerSettings) -> bool:
         """Return whether packets to an address go to this peer, by the allowed IPs; a TAP device has none."""
@@ -103,10 +112,18 @@ class Neighbours:
         link = self._link_to(ip_address(address).packed)
         return link is not None and link.peer.public == peer.public
 
+    @property
+    def is_hub(self) -> bool:
+        """Whether packets from one peer to another one pass through this end, of one IP version at least."""
+        return self._passes_on(4) or self._passes_on(6)
+
     def passes_on(self, address: str) -> bool:
         """Return whether packets from one peer to this address of another one pass through this end."""
+        return self._passes_on(ip_address(address).version)
+
+    def _passes_on(self, version: int) -> bool:
         tunnel = self._tunnel()
-        return tunnel.relay or tunnel.device == "tap" or self._forwards(ip_address(address).version)
+        return tunnel.relay or tunnel.device == "tap" or self._forwards(version)
 
 
 def refused(reason: object) -> Mapping[str, Any]:

@@ -3,7 +3,8 @@
 one request of a client at a time, within 60 s from its first byte to the last byte of its answer, without a pause
 of 10 s; a notice says so if a client is too slow
 a client that does not read its answers is not read from, nor is one whose answer is not ready
-8 clients; one more replaces the one that was idle for the longest, or the oldest if all are busy
+8 clients, unless the server allows another number; one more replaces the one that was idle for the longest, or the
+oldest if all are busy
 a stream, an answer that goes on until something happens, has no limits of time until it has ended; its client is
 replaced last. A client that closes its connection, or sends no more, ends the stream
 """
@@ -28,9 +29,12 @@ SECONDS_FOR_LAST_PIECES = 1.0
 
 
 class Clients:
-    """The clients of one server. `name` is what the log calls its socket; each gets an exchange of its own."""
+    """The clients of one server, `most` at a time. `name`: what the log calls its socket. Each has its own exchange."""
 
-    def __init__(self, name: str, loop: Loop, new_exchange: Callable[[], Exchange]) -> None:
+    def __init__(
+        self, name: str, loop: Loop, new_exchange: Callable[[], Exchange], *, most: int = MOST_CLIENTS
+    ) -> None:
+        self._most = most
         self._name = name
         self._loop = loop
         self._new_exchange = new_exchange
@@ -43,7 +47,7 @@ class Clients:
 
     def admit(self, new: socket.socket, who: str) -> None:
         """Serve a connection, in place of another one if there are too many. `who` is what the log calls it."""
-        if len(self._clients) >= MOST_CLIENTS:
+        if len(self._clients) >= self._most:
             min(self._clients, key=lambda client: (client.streams, client.busy, client.since)).close()
         self._clients.append(
             _Client(

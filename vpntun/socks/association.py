@@ -1,14 +1,14 @@
-"""Association of UDP: a client's datagrams leave by the other side of the tunnel, for as long as its connection stands.
+"""UDP association: passes a client's datagrams on by the other side of the tunnel until the client disconnects.
 
-1. The client sends each datagram to a port of this association's own, at the address by which it reaches the proxy.
-   Only its address is listened to, and from the first datagram on only one port there.
-2. The datagram's header names the destination. Names are looked up on the other side, a few at a time. What comes for a
-   name meanwhile waits, within limits.
-3. The datagram leaves by a socket of the other side, one for each IP version, opened on demand.
-4. Whatever arrives at that socket goes to the client, behind a header with its sender: also from those to which nothing
-   was sent, as it would reach a program inside the tunnel.
+1. The client sends its datagrams to a port that it has for itself, at the address where it has reached the proxy.
+   Datagrams from other addresses are dropped, and after the first one those from other ports, too.
+2. The header of a datagram names its destination. Names are looked up on the other side, a few at a time; datagrams for
+   such a name wait meanwhile, up to a limit.
+3. The datagram leaves by a socket of the other side. There is one for each IP version, opened on demand.
+4. Datagrams that arrive at these sockets go to the client, behind a header with their sender. They may come from
+   anybody, as those to a program inside the tunnel.
 
-Datagrams may be lost, so what is malformed, a fragment, too much, or cannot be sent is dropped and counted.
+Malformed datagrams, fragments, and datagrams that cannot be sent or kept are dropped, as a network may drop any.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Association:
         self._waiting: dict[Place, list[bytes]] = {}
         self._waiting_bytes = 0
         self._is_open = True
-        self.sent = self.received = self.dropped = 0
-        """Bytes of data passed on from the client and to it, and datagrams that were dropped."""
+        self.sent = self.received = 0
+        """Bytes of data passed on from the client, and to it."""
         loop.watch(self._near.fileno(), partial(_read_some, self._take_from_client))
 
     @property
@@ -74,12 +74,10 @@ class Association:
         """Take one datagram. Raises BlockingIOError when there is none."""
         message, sender = self._near.recvfrom(LARGEST)
         if sender[0] != self._client_host or (self._client is not None and sender != self._client):
-            self.dropped += 1
             return
         try:
             datagram = Datagram.parse(message)
         except BadPacket:
-            self.dropped += 1
             return
         self._client = sender
         self._pass_on(datagram)
@@ -95,11 +93,10 @@ class Association:
             self._look_up(place, data)
 
     def _look_up(self, place: Place, data: bytes) -> None:
-        """Have a datagram wait for the addresses of a name, and ask for them unless that has been done."""
+        """Keep a datagram until the addresses of a name are known, and ask for them unless they are asked for."""
         size = len(data) + _OWN_SIZE
         is_new = place not in self._waiting
         if (is_new and len(self._waiting) >= MOST_LOOK_UPS) or self._waiting_bytes + size > MOST_WAITING_BYTES:
-            self.dropped += 1
             return
         self._waiting_bytes += size
         self._waiting.setdefault(place, []).append(data)
@@ -126,7 +123,6 @@ class Association:
                 self._far_socket(family).sendto(data, address)
                 self.sent += len(data)
                 return
-        self.dropped += 1
 
     def _far_socket(self, family: int) -> socket.socket:
         """Return the socket of an IP version on the other side. Raises OSError."""
@@ -139,19 +135,16 @@ class Association:
     def _take_from_far(self, far: socket.socket) -> None:
         """Pass one datagram on to the client. Raises BlockingIOError when there is none."""
         data, sender = far.recvfrom(LARGEST)
-        if self._client is None:  # pragma: no cover  (a far socket is opened for a datagram of the client)
-            return
-        try:
+        assert self._client is not None  # the socket was opened for a datagram of the client
+        with suppress(OSError):
             self._near.sendto(Datagram(sender[:2], data).pack(), self._client)
             self.received += len(data)
-        except OSError:
-            self.dropped += 1
 
 
 def _bound_beside(control: socket.socket) -> tuple[socket.socket, str]:
-    """Return a socket for datagrams, at the address that a client is connected to, and the client's own address.
+    """Return a datagram socket bound to the address that a client is connected to, and the client's own address.
 
-    A client of IPv4 that is connected to a socket of IPv6 sends its datagrams by IPv4. Raises OSError.
+    A client whose IPv4 connection has reached an IPv6 socket sends its datagrams by IPv4. Raises OSError.
     """
     own, client = control.getsockname(), control.getpeername()
     own_v4, client_v4 = (IPv6Address(each[0]).ipv4_mapped if ":" in each[0] else None for each in (own, client))
@@ -177,7 +170,7 @@ def _literal(place: Place) -> tuple[socket.AddressFamily, SocketAddress] | None:
 
 
 def _read_some(take: Callable[[], None]) -> None:
-    """Take what there is, a turn's share at most."""
+    """Call `take` until there is nothing more, or this turn's share is used up."""
     with suppress(OSError):
         for _ in range(MOST_PER_TURN):
             take()

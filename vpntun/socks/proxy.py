@@ -1,12 +1,12 @@
 """SOCKS5 proxy (RFC 1928): its listener, its clients, and their limits.
 
-    who may use it    everybody who reaches the listener: no client is asked for a password
-    how many at once  as of a forward (forwards/connections.py); one more is reset, and a line of the log says so
-    commands          CONNECT and UDP ASSOCIATE; not BIND, and at a unix socket no UDP ASSOCIATE
-    names             looked up on the other side of the tunnel, like everything that a session needs
-    other protocols   closed at the first byte, so that no web page can use the proxy by HTTP
+    clients          everybody who reaches the listener: no password is asked for
+    number           limited as that of a forward's connections (forwards/connections.py); more are reset, and logged
+    commands         CONNECT and UDP ASSOCIATE; not BIND, and at a unix socket no UDP ASSOCIATE
+    names            looked up on the other side of the tunnel, where all connections and datagrams leave
+    other protocols  closed at the first byte, so that no web page can use the proxy by HTTP
 
-At the loopback each program of this machine is a client. A unix socket is open to this process's user alone.
+Each program of this machine reaches a port of the loopback. A unix socket is open to this process's user alone.
 """
 
 from __future__ import annotations

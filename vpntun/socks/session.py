@@ -1,15 +1,15 @@
 """Session of one client of the SOCKS5 proxy.
 
-    state        what is awaited                               what follows
-    greeting     the methods that the client offers            request, or refused without "no authentication"
-    request      what the client wants                         connecting, associated or refused
-    connecting   a connection on the other side of the tunnel  relaying or refused
-    relaying     the end of both directions                    (over)
-    associated   the end of the client's connection            (over)
-    refused      the client's leave, so that it reads why      (over)
+    state        awaits                                          next state
+    greeting     the client's methods of authentication          request; refused unless it offers to have none
+    request      the client's request                            connecting, associated or refused
+    connecting   the connection on the other side of the tunnel  relaying or refused
+    relaying     the end of both directions                      (end)
+    associated   the end of the client's connection              (end)
+    refused      the same, so that the client can read why       (end)
 
-The client has SECONDS_FOR_REQUEST to make its request, and once refused SECONDS_TO_LEAVE. Only the bytes of greeting
-and request are read here: the relay passes on whatever follows.
+The client has SECONDS_FOR_REQUEST to make its request, and SECONDS_TO_CLOSE once it is refused. Only the bytes of the
+greeting and of the request are read here: the relay passes on those that follow.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from vpntun.socks.messages import (
 from vpntun.types import Place, written
 
 SECONDS_FOR_REQUEST = 30.0
-SECONDS_TO_LEAVE = 5.0
+SECONDS_TO_CLOSE = 5.0
 READ_SIZE = 4096
 
 CODES = {
@@ -92,7 +92,7 @@ class Session:
         self._connecting: Connecting | None = None
         self._passes_on: Relay | Association | None = None
         self.failure: str | None = None
-        """What went wrong until the client was refused, said of the client."""
+        """Why the client was refused, as the end of a sentence about it."""
         loop.watch(client.fileno(), self._read, on_failure=self.close)
         loop.call_later(SECONDS_FOR_REQUEST, self._check_time)
 
@@ -163,13 +163,13 @@ class Session:
 
     def _connect(self, destination: Place) -> None:
         self._loop.forget(self._client.fileno())
-        self._loop.watch_changes(self._client.fileno(), self._look_for_leave, lambda: None, self.close)
+        self._loop.watch_changes(self._client.fileno(), self._look_for_end, lambda: None, self.close)
         self._connecting = connect(
             self._loop, self._side, destination, self._connected, partial(self._not_connected, destination)
         )
 
-    def _look_for_leave(self) -> None:
-        """Give up if the client has left while the connection is being made. Data of its is left for the relay."""
+    def _look_for_end(self) -> None:
+        """Give up if the client disconnects while the connection is being made. Its data is left for the relay."""
         try:
             if not self._client.recv(1, socket.MSG_PEEK):
                 self.close()
@@ -202,19 +202,19 @@ class Session:
         self._passes_on = association
         prepare(self._client)
         if self._answer(reply_of(SUCCEEDED, association.place)):
-            self._await_leave()
+            self._await_end()
 
     def _refuse(self, answer: bytes, failure: str) -> None:
-        """Answer, and leave the client time to read that: closing at once would discard it, if there is data unread."""
+        """Answer, and give the client time to read it: with unread data, closing at once would discard the answer."""
         self.failure, self._awaits_request = failure, False
         if self._answer(answer):
             with suppress(OSError):
                 self._client.shutdown(socket.SHUT_WR)
-            self._await_leave()
-            self._loop.call_later(SECONDS_TO_LEAVE, self.close)
+            self._await_end()
+            self._loop.call_later(SECONDS_TO_CLOSE, self.close)
 
-    def _await_leave(self) -> None:
-        """Discard what the client sends, and close once it has left."""
+    def _await_end(self) -> None:
+        """Discard what the client sends, and close once it disconnects."""
         self._loop.forget(self._client.fileno())
         self._loop.watch(self._client.fileno(), self._discard, on_failure=self.close)
 
@@ -228,7 +228,7 @@ class Session:
             self.close()
 
     def _answer(self, answer: bytes) -> bool:
-        """Send a few bytes, for which a new connection has room; close if the client has left, and return False."""
+        """Send a few bytes, for which a new connection has room; if the client is gone, close and return False."""
         try:
             self._client.send(answer)
         except OSError:

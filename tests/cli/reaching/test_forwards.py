@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +92,9 @@ def test_what_cannot_be_exposed_is_an_error_on_one_line(run: Run) -> None:
         assert (said.status, said.out) == (status, "")
         assert reason in said.err
         assert status == 2 or said.err.count("\n") == 1
+
+
+def test_a_run_with_a_bad_forward_does_not_begin(run: Run, key: Path) -> None:
+    said = run("run", "-c", "127.0.0.1", "-k", key, "--expose", "6443 10.9.0.8:6443", "--", "true")
+    assert (said.status, said.err.count("\n")) == (3, 1)
+    assert "'6443' is no place to listen" in said.err

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntun.core.inside.answerer import BURST, KEPT_FOR, MOST_KEPT, RATE, Answerer
+from vpntun.core.inside.answerer import AWAITED_FOR, BURST, KEPT_FOR, MOST_KEPT, RATE, Answerer
 from vpntun.errors import BadPacket
 from vpntun.types import NEVER
 from vpntun.wire.inside.request import DOCTOR, Answer, Request, parse_body
@@ -52,6 +52,28 @@ def test_an_answer_that_is_not_ready_is_asked_for_again_by_the_repeat() -> None:
     assert sent[:2] == [[], []]
     assert content_of(sent[2]) == {"late": True}
     assert sent[3] == sent[2]
+
+
+def test_an_answer_that_becomes_ready_is_sent_at_once_and_kept_for_repeats() -> None:
+    contents = [None, None, {"late": True}]
+    answerer = Answerer(lambda what, content: contents.pop(0))
+    request = Request(7, DOCTOR, b"{}")
+    assert answerer.received(request, 0.0) == []
+    assert answerer.look_again(0.1) == []
+    sent = answerer.look_again(0.2)
+    assert content_of(sent) == {"late": True}
+    assert answerer.look_again(0.3) == []
+    assert answerer.received(request, 0.5) == sent
+
+
+def test_few_requests_wait_for_their_answers_and_none_for_long() -> None:
+    ready = False
+    answerer = Answerer(lambda what, content: {"id": content["id"]} if ready else None)
+    for id in range(MOST_KEPT + 2):
+        answerer.received(Request(id, DOCTOR, b'{"id":%d}' % id), float(id))
+    ready = True
+    sent = [content_of([record])["id"] for record in answerer.look_again(2 + AWAITED_FOR)]
+    assert sent == list(range(3, MOST_KEPT + 2))
 
 
 def test_few_answers_are_kept_and_none_for_long() -> None:

@@ -24,6 +24,7 @@ from vpntun.config.file import read_file
 from vpntun.config.finding import find_file, interface_of
 from vpntun.config.forwards import parse_forward
 from vpntun.config.tunnel import Tunnel
+from vpntun.config.values import dns
 from vpntun.process.service import RunOptions
 from vpntun.runtime.folders import absolute
 from vpntun.runtime.log import open_log
@@ -64,6 +65,7 @@ class CommandAfterDashes(click.Command):
 @add_peer_options
 @click.option("--route", "routes", multiple=True, metavar="CIDR", help="Network to route (default: all).")
 @click.option("--mtu", type=int, metavar="N", help="MTU of the device.")
+@click.option("--dns", multiple=True, metavar="ADDR|DOMAIN", help="Name server or search domain, in place of DNS.")
 @click.option(
     "--expose", "exposed", multiple=True, metavar="FORWARD", help="Forward, as ':8080 10.9.0.7:80' or a file's Forward."
 )
@@ -105,12 +107,13 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
     from vpntun.namespace.surroundings import Run
 
     exposed = tuple(map(parse_forward, options.pop("exposed")))
+    servers = tuple(dns(" ".join(options.pop("dns"))))
     surroundings = Run.fork(command, wait=options["wait"], netns=options["netns"])
     read_tunnel = _reader(file, {**options, "interface": interface})
 
     def read() -> Tunnel:
         tunnel = for_namespace(read_tunnel())
-        return replace(tunnel, forwards=(*tunnel.forwards, *exposed))
+        return replace(tunnel, forwards=(*tunnel.forwards, *exposed), dns=servers or tunnel.dns)
 
     run_options = RunOptions(
         background=surroundings, file=file, uapi=False, metrics=options["metrics"], socks5=options["socks5"]

@@ -23,6 +23,8 @@ SECONDS = 12.0
 """Longer than a peer may take to answer."""
 SECONDS_BETWEEN = 0.05
 HEADINGS = ("service", "key", "through")
+MOST_SHOWN = 10
+"""Peers that have not told what they offer."""
 LENGTH_OF_KEY = 44
 """Characters of a public key, which stands for a peer without a name."""
 
@@ -46,8 +48,10 @@ def services(interface: str, as_json: bool) -> None:
             click.echo(escape(line))
     else:
         click.echo(f"no peer offers {interface} a service", err=True)
-    for each in found["without"]:
+    for each in found["without"][:MOST_SHOWN]:
         click.echo(escape(f"{each['peer']}: {each['reason']}"), err=True)
+    if len(found["without"]) > MOST_SHOWN:
+        click.echo(f"and {len(found['without']) - MOST_SHOWN} more peers, which --json lists", err=True)
 
 
 def table(services: list[Mapping[str, Any]]) -> Iterator[str]:

@@ -46,6 +46,10 @@ class Requests:
         self._asker.received(Answer.parse(record))
         return []
 
+    def look_again(self, now: float) -> list[Event]:
+        """Answer requests of the peer whose answers are ready by now."""
+        return _sent(self._answerer.look_again(now))
+
     def handle_timer(self, now: float) -> list[Event]:
         """Do what is due."""
         if now >= self._answerer.deadline:
