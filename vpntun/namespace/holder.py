@@ -34,6 +34,14 @@ SECONDS_TO_ANSWER = 2.0
 OnAnswer = Callable[[Message], None]
 
 
+class StepRefused(OSError):
+    """The kernel has refused a step of making the namespaces; `step` says what cannot be done."""
+
+    def __init__(self, number: int, step: str) -> None:
+        super().__init__(number, os.strerror(number))
+        self.step = step
+
+
 class Holder:
     """The child process. `namespaces`: descriptors of its namespaces by kind; `folder`: of its current folder."""
 
@@ -70,7 +78,8 @@ class Holder:
             os.kill(process, signal.SIGKILL)
             os.waitpid(process, 0)
             if isinstance(error, OSError):
-                raise explain(error, str(error.filename or "no namespace can be made")) from None
+                step = error.step if isinstance(error, StepRefused) else "no namespace can be made"
+                raise explain(error, step) from None
             raise
         holder.namespaces = dict(zip(made["kinds"], descriptors, strict=False))
         holder.folder = descriptors[-1]
@@ -190,6 +199,8 @@ def _content(message: Message, descriptors: list[int]) -> Message:
         kind: type[VpntunError] = getattr(errors, message["failed"])
         raise kind(message["text"])
     if "errno" in message:
-        raise OSError(message["errno"], os.strerror(message["errno"]), message["step"] or None)
+        if message["step"]:
+            raise StepRefused(message["errno"], message["step"])
+        raise OSError(message["errno"], os.strerror(message["errno"]))
     content: Message = message["done"]
     return content
