@@ -23,6 +23,7 @@ print(json.dumps({
     "descriptors": sorted(map(int, os.listdir("/proc/self/fd")))[:-1],
     "devices": [name for _, name in socket.if_nameindex()],
     "arguments": sys.argv[1:],
+    "sees the keys": os.access(f"/proc/{os.getppid()}/mem", os.R_OK),
 }))
 """
 """Program that tells what it was given."""
@@ -79,6 +80,7 @@ def test_an_ordinary_users_program_has_what_its_caller_gave_it_and_nothing_more(
         "descriptors": [0, 1, 2],
         "devices": ["lo", "run0"],
         "arguments": ["--", "-x"],
+        "sees the keys": False,
     }
     for command, status, said in (
         (("sh", "-c", "kill -KILL $$"), 128 + signal.SIGKILL, ""),

@@ -1,7 +1,7 @@
 """Holder of a run's namespace, as the parent sees it: a child process (holding.py) that is asked over a channel.
 
 A request that waits for its answer has a limit, so that the parent's loop never waits for long: a holder that does not
-answer in time is asked nothing more that would make the loop wait. What comes too late is dropped.
+answer in time is asked nothing more that the loop would have to wait for. Answers that come too late are dropped.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Holder:
     def start(cls, netns: str | None = None) -> Holder:
         """Fork the child, and wait until it has made the namespaces. Raises VpntunError.
 
-        Call it early: the child has a copy of all that this process knows. `netns`: enter the network namespace of this
-        name instead of making one.
+        Call it before any secret is read: the child has a copy of this process's memory. `netns`: enter the network
+        namespace of this name instead of making one.
         """
         ours, its = Channel.pair()
         sys.stdout.flush()
@@ -94,7 +94,7 @@ class Holder:
     def ask(self, what: str, seconds: float = SECONDS_TO_ANSWER, **fields: Any) -> tuple[Message, list[int]]:
         """Ask for something, and wait for the answer and its descriptors. Raises VpntunError, or OSError.
 
-        Nobody but the loop may wait longer than SECONDS_TO_ANSWER.
+        Give more than SECONDS_TO_ANSWER only where the loop may wait that long: during the set-up, and for a reload.
         """
         if self._is_late or self._has_ended:
             raise OSError(errno.ETIMEDOUT, "the namespace's process does not answer")
