@@ -183,7 +183,7 @@ class _Daemon:
             ways = ways_of_machine(device, lookups)
         else:
             ways = ways_of_run(device, lookups, self._inside, lambda: [str(each.ip) for each in state.addresses])
-        neighbours = Neighbours(lambda: state.tunnel, state.link_of, self._engine.routes.find)
+        neighbours = Neighbours(self._loop, lambda: state.tunnel, state.link_of, self._engine.routes.find)
         connections = Connections(self._loop)
         state.services = Services(self._loop, neighbours, ways, connections)
         self._stack.callback(state.services.close)
