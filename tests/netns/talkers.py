@@ -115,7 +115,12 @@ def crowd(place: tuple[str, int]) -> None:
 
 
 def ask(place: tuple[str, int], word: str) -> None:
-    with socket.create_connection(place, timeout=PATIENCE) as connected:
+    try:
+        connected = socket.create_connection(place, timeout=PATIENCE)
+    except ConnectionResetError:  # so soon that it comes before this side knows that it is connected
+        say("client saw a reset")
+        return
+    with connected:
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # refused already, as will be seen
             connected.sendall(word.encode() + b"\n")
         if word == "wait":

@@ -95,8 +95,8 @@ def test_a_killed_parent_leaves_a_program_without_any_way_out(lab: Lab) -> None:
     holder = holder_of(run)
     (program,) = set(children(run.process.pid)) - {holder}
     run.kill()
-    until(lambda: not running(holder), 30)
-    until(lambda: "unreachable" in run.log.split("----")[-2], 30)
+    assert until(lambda: not running(holder), 30)
+    assert until(lambda: "unreachable" in run.log.split("----")[-2], 30), run.log
     assert "run0" not in run.log.split("----")[-2]
     os.kill(program, signal.SIGKILL)
 
