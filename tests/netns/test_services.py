@@ -64,7 +64,7 @@ class Office:
         self.up(self.laptop, laptop.replace("hub.example.org", "10.0.0.2"))
         self.up(self.desk, desk.replace("hub.example.org", "10.0.1.2"))
         for machine in (self.laptop, self.desk):
-            lab.ping(machine, "10.9.0.1")
+            lab.ping(machine, "10.9.0.1", within=30)
 
     def up(self, machine: Machine, text: str) -> None:
         for name, keys in self.keys.items():
@@ -121,7 +121,7 @@ def start_sshd(office: Office, folder: Path) -> None:
 
 def visit(machine: Machine, port: int) -> str:
     """Fetch the wiki's page by a forward; return it, or "" if the connection is refused or reset."""
-    return machine.run("curl", "-s", "-m", "30", f"http://127.0.0.1:{port}/", check=False).stdout
+    return machine.run("curl", "-s", "-m", "40", f"http://127.0.0.1:{port}/", check=False, timeout=60).stdout
 
 
 def last_failure(machine: Machine, port: int) -> str:
@@ -140,7 +140,7 @@ def refused(machine: Machine, port: int, reason: str) -> None:
         assert visit(machine, port) == ""
         return reason in last_failure(machine, port)
 
-    assert until(is_refused, 30), last_failure(machine, port)
+    assert until(is_refused, 60), last_failure(machine, port)
 
 
 @pytest.mark.skipif(not SSHD.exists(), reason="sshd is not installed")
@@ -177,8 +177,8 @@ def test_services_are_used_through_a_hub_by_those_who_may(lab: Lab) -> None:
     office.files[desk].write_text(office.files[desk].read_text().replace("= docs ", "= wiki "))
     refused(laptop, 8080, "desk does not answer it")
     office.start(desk)
-    lab.ping(desk, "10.9.0.1")
-    assert until(lambda: visit(laptop, 8080) == "welcome\n", 20), lab.logs()
+    lab.ping(desk, "10.9.0.1", within=30)
+    assert until(lambda: visit(laptop, 8080) == "welcome\n", 60), lab.logs()
 
     many = laptop.run("curl", "-sS", "-Z", "--parallel-max", "60", "http://127.0.0.1:8080/[1-60]", timeout=100)
     assert many.stdout == "welcome\n" * 60
@@ -198,7 +198,7 @@ def test_a_service_between_two_machines_needs_no_hub_and_no_privileges(lab: Lab)
     client = lab.a.vpntun("up", configured(lab, lab.a, "client", *own, peer=f"Endpoint = {lab.b.four}:55555"))
     for each in (server, client):
         each.wait_for(STARTED)
-    lab.ping(lab.a, "10.9.0.1")
+    lab.ping(lab.a, "10.9.0.1", within=30)
     status, listed = lab.a.ask("services", "office")
     assert (status, listed.splitlines()[1].split()) == (0, ["wiki@", "-", "-"])
     assert visit(lab.a, 8080) == "welcome\n"
@@ -206,7 +206,7 @@ def test_a_service_between_two_machines_needs_no_hub_and_no_privileges(lab: Lab)
     server = lab.b.vpntun("up", lab.folder / lab.b.name / "office.conf")
     server.wait_for(STARTED)
     lab.ping(lab.a, "10.9.0.1", within=30)
-    assert until(lambda: visit(lab.a, 8080) == "welcome\n", 20), lab.logs()
+    assert until(lambda: visit(lab.a, 8080) == "welcome\n", 60), lab.logs()
 
     assert client.stop() == 0
     file = lab.folder / lab.a.name / "office.conf"
