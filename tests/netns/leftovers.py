@@ -23,16 +23,24 @@ MARK = "VPNTUN_TEST_LAB"
 """Variable whose value is the name of the lab's first namespace."""
 
 
-def end_processes(is_of: Callable[[str], bool]) -> int:
-    """Send SIGKILL to the processes that were started in labs of these names; return how many there were."""
-    count = 0
+def processes(is_of: Callable[[str], bool]) -> set[int]:
+    """The processes that were started in labs of these names, wherever they are now."""
+    found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            found = re.search(rf"(^|\0){MARK}=([^\0]+)".encode(), (folder / "environ").read_bytes())
-            if found and is_of(found[2].decode()):
-                os.kill(int(folder.name), signal.SIGKILL)
-                count += 1
-    return count
+            marked = re.search(rf"(^|\0){MARK}=([^\0]+)".encode(), (folder / "environ").read_bytes())
+            if marked and is_of(marked[2].decode()):
+                found.add(int(folder.name))
+    return found
+
+
+def end_processes(is_of: Callable[[str], bool]) -> bool:
+    """Send SIGKILL to these processes; return whether there were any."""
+    found = processes(is_of)
+    for each in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+    return bool(found)
 
 
 def sweep() -> None:

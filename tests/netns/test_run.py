@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.netns.lab import NOBODY, Daemon, Lab, far, start_server, until
+from tests.netns.leftovers import processes
 from tests.netns.users import User
 
 RUN = (sys.executable, "-m", "vpntun", "run")
@@ -55,6 +56,10 @@ def holder_of(run: Daemon) -> int:
     return next(each for each in children(run.process.pid) if os.getsid(each) == each)
 
 
+def processes_of(lab: Lab) -> set[int]:
+    return processes(lambda name: name == lab.a.name)
+
+
 def arguments(lab: Lab, user: User | None = None) -> tuple[str | Path, ...]:
     return ("-c", lab.b.four, "-k", lab.key if user is None else user.own(lab.key))
 
@@ -63,6 +68,7 @@ def test_an_ordinary_users_program_has_what_its_caller_gave_it_and_nothing_more(
     start_server(lab)
     user = User(lab.a)
     by = arguments(lab, user)
+    before = processes_of(lab)
     done = lab.a.run(
         *(*RUN, *by, "--", sys.executable, "-c", ABOUT, "--", "-x"),
         env={**user.env, "VARIABLE": "hä"},
@@ -91,6 +97,8 @@ def test_an_ordinary_users_program_has_what_its_caller_gave_it_and_nothing_more(
     done = user.run(*RUN, *by, "--wait", "0.5", "-p", "5", "--", "touch", user.home / "made", check=False)
     assert (done.returncode, done.stderr) == (9, "vpntun: no link within 0.5 s: touch was not started\n")
     assert not (user.home / "made").exists()
+    assert until(lambda: processes_of(lab) == before, 60)
+    assert list(user.run_folder.glob("*/*")) == []
 
 
 def test_a_killed_parent_leaves_a_program_without_any_way_out(lab: Lab) -> None:
