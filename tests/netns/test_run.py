@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.netns.lab import NOBODY, Daemon, Lab, far, start_server, until
 from tests.netns.leftovers import processes
-from tests.netns.users import User
+from tests.netns.users import User, said_by
 
 RUN = (sys.executable, "-m", "vpntun", "run")
 ABOUT = """
@@ -75,7 +75,7 @@ def test_an_ordinary_users_program_has_what_its_caller_gave_it_and_nothing_more(
         user=str(NOBODY),
         input="from stdin",
     )
-    assert done.stderr == ""
+    assert said_by(done) == ""
     assert json.loads(done.stdout) == {
         "ids": [[NOBODY] * 3, [NOBODY] * 3, 0],
         "capabilities": [NOTHING] * 4,
@@ -93,7 +93,7 @@ def test_an_ordinary_users_program_has_what_its_caller_gave_it_and_nothing_more(
         (("no-such-program",), 127, "vpntun: no-such-program: there is no such command\n"),
     ):
         done = user.run(*RUN, *by, "--", *command, check=False)
-        assert (done.returncode, done.stderr) == (status, said)
+        assert (done.returncode, said_by(done)) == (status, said)
     done = user.run(*RUN, *by, "--wait", "0.5", "-p", "5", "--", "touch", user.home / "made", check=False)
     assert (done.returncode, done.stderr) == (9, "vpntun: no link within 0.5 s: touch was not started\n")
     assert not (user.home / "made").exists()
@@ -108,6 +108,7 @@ def test_a_killed_parent_leaves_a_program_without_any_way_out(lab: Lab) -> None:
     run.wait_for("1 received", 60)
     holder = holder_of(run)
     (program,) = set(children(run.process.pid)) - {holder}
+    assert {holder, program} < processes_of(lab)
     run.kill()
     assert until(lambda: not running(holder), 30)
 
