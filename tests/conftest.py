@@ -102,6 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False  # xdist hands groups out in the order of the tests, not of their numbers
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and then in all that the tests start
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # ignored in the background of a script, as SIGINT is
 
 
 @pytest.hookimpl(optionalhook=True)
