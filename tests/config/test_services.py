@@ -91,7 +91,7 @@ def test_a_peer_may_use_what_allows_one_of_its_names(
         (["Service = ssh"], "a service is a name of up to 64"),
         (["Service = s/h 127.0.0.1:22"], "a service is a name of up to 64"),
         (["Service = ssh ssh@desk"], "ssh@desk is a service of a peer"),
-        (["Service = ssh 22"], "HOST:PORT"),
+        (["Service = ssh 22"], "nothing can be reached at '22': give HOST:PORT"),
         (["Service = ssh [::1]:1", "Service = ssh [::1]:2", "AllowFrom = ssh *"], "two services have the same name"),
         (["AllowFrom = ssh laptop"], "there is no Service = ssh that this AllowFrom could be for"),
         ([f"ServiceKey = ssh {TEXT}"], "there is no Service = ssh that this ServiceKey could be for"),
