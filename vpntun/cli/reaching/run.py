@@ -51,8 +51,8 @@ class CommandAfterDashes(click.Command):
             try:
                 super().parse_args(context, args)
             except click.NoSuchOption as error:
-                error.message += " A program and its options follow --."
-                raise
+                advice = "A program and its options follow --."
+                raise click.UsageError(f"{error.format_message()} {advice}", context) from None
             return context.args
         dashes = args.index("--")
         super().parse_args(context, args[:dashes])
