@@ -19,6 +19,8 @@ from vpntun.link.link import Link
 from vpntun.wire.inside.request import SERVICES
 from vpntun.wire.inside.services import Asked
 
+SUBJECT = "it "
+"""Beginning of a peer's reason for a refusal, if it tells of the peer itself."""
 _FORWARDS = {4: Path("/proc/sys/net/ipv4/conf/all/forwarding"), 6: Path("/proc/sys/net/ipv6/conf/all/forwarding")}
 
 
@@ -27,6 +29,11 @@ def kernel_forwards(version: int) -> bool:
     with suppress(OSError):
         return _FORWARDS[version].read_text().strip() != "0"
     return False
+
+
+def told_of(name: str, reason: str) -> str:
+    """Return the reason of a peer's refusal with this name as its subject."""
+    return f"{name} {reason.removeprefix(SUBJECT)}" if reason.startswith(SUBJECT) else f"{name}: {reason}"
 
 
 @dataclass(frozen=True)
