@@ -145,7 +145,7 @@ def test_services_are_used_through_a_hub_by_those_who_may(lab: Lab) -> None:
 
     # Not for everybody, nor without the key or with another one. A peer of the desk itself is asked directly.
     expose(hub, "hub", "127.0.0.1:2222", "ssh@desk")
-    refused(hub, 2222, "it offers no service ssh to ")
+    refused(hub, 2222, " offers no service ssh to ")
     expose(hub, "hub", "127.0.0.1:8080", "wiki@desk")
     refused(hub, 8080, "it is for those who have its key: add 'ServiceKey = wiki@desk KEY'")
     wrong = format_key(generate_secret())
@@ -157,10 +157,10 @@ def test_services_are_used_through_a_hub_by_those_who_may(lab: Lab) -> None:
 
     # Withdrawn, then ended, and there again. The laptop keeps a permission, which is of no use meanwhile.
     office.change(desk, "= wiki ", "= docs ")
-    refused(laptop, 8080, "it offers no service wiki to laptop")
+    refused(laptop, 8080, "desk offers no service wiki to laptop")
     assert office.daemons[desk].stop() == 0
     office.files[desk].write_text(office.files[desk].read_text().replace("= docs ", "= wiki "))
-    refused(laptop, 8080, "desk does not answer it")
+    refused(laptop, 8080, "gets no answer from desk")
     office.start(desk)
     lab.ping(desk, "10.9.0.1", within=30)
     assert until(lambda: visit(laptop, 8080) == "welcome\n", 60), lab.logs()

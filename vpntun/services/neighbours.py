@@ -20,6 +20,7 @@ from vpntun.runtime.loop import Loop
 from vpntun.wire.inside.request import SERVICES
 from vpntun.wire.inside.services import Asked
 
+<<<<<<< HEAD
 SECONDS_BETWEEN = 0.2
 """Pause before a peer that cannot be asked yet is tried again."""
 
@@ -28,6 +29,10 @@ OnAnswer = Callable[["dict[str, Any]"], None]
 OnFailed = Callable[[str], None]
 """Called with the reason why there is no answer."""
 
+=======
+SUBJECT = "it "
+"""Beginning of a peer's reason for a refusal, if it tells of the peer itself."""
+>>>>>>> b03389753406d1ea5069303704669289e4e7aa2d
 _FORWARDS = {4: Path("/proc/sys/net/ipv4/conf/all/forwarding"), 6: Path("/proc/sys/net/ipv6/conf/all/forwarding")}
 
 
@@ -36,6 +41,11 @@ def kernel_forwards(version: int) -> bool:
     with suppress(OSError):
         return _FORWARDS[version].read_text().strip() != "0"
     return False
+
+
+def told_of(name: str, reason: str) -> str:
+    """Return the reason of a peer's refusal with this name as its subject."""
+    return f"{name} {reason.removeprefix(SUBJECT)}" if reason.startswith(SUBJECT) else f"{name}: {reason}"
 
 
 @dataclass(frozen=True)

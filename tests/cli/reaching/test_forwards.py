@@ -62,8 +62,8 @@ def test_what_cannot_be_exposed_is_an_error_on_one_line(run: Run) -> None:
         (("expose", "tun3", ":6443", "10.9.0.8:6443"), 1, "tun3 refuses: :6443 is exposed already"),
         (("expose", "tun3", ":1", "10.9.0.8:6443"), 1, "tun3 refuses: :1 is in use: choose another port"),
         (("unexpose", "tun3", ":6443", "--udp"), 1, "tun3 refuses: no forward listens on :6443"),
-        (("expose", "tun3", "6443", "10.9.0.8:6443"), 3, "'6443' is no place to listen"),
-        (("expose", "tun3", ":6443", "10.9.0.8"), 3, "'10.9.0.8' is not HOST:PORT"),
+        (("expose", "tun3", "6443", "10.9.0.8:6443"), 3, "nothing can listen on '6443'"),
+        (("expose", "tun3", ":6443", "10.9.0.8"), 3, "nothing can be reached at '10.9.0.8': give HOST:PORT"),
         (("expose", "tun3", "unix:/a", "10.9.0.8:1", "--udp"), 3, "a unix socket carries connections"),
         (("expose", "tun3", ":1", "ssh@desk", "--from", "peer"), 3, "ssh@desk is a service of a peer"),
         (("unexpose", "tun3", "unix:a"), 3, "'unix:a' is not a unix socket"),
@@ -79,4 +79,4 @@ def test_what_cannot_be_exposed_is_an_error_on_one_line(run: Run) -> None:
 def test_a_run_with_a_bad_forward_does_not_begin(run: Run, key: Path) -> None:
     said = run("run", "-c", "127.0.0.1", "-k", key, "--expose", "6443 10.9.0.8:6443", "--", "true")
     assert (said.status, said.err.count("\n")) == (3, 1)
-    assert "'6443' is no place to listen" in said.err
+    assert "nothing can listen on '6443'" in said.err
