@@ -1,4 +1,4 @@
-"""Servers that tests reach through a tunnel: sshd, with keys of its own, and a web server."""
+"""Servers that tests reach through a tunnel: sshd, with keys of its own, and a web server; and tools that ask them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import shutil
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.netns.lab import Machine, until
 
-SSHD = Path("/usr/sbin/sshd")
+SSHD = "/usr/sbin/sshd"
+
+
+def needs(*tools: str) -> pytest.MarkDecorator:
+    """Skip a test where one of these tools is not installed."""
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
 def start_sshd(machine: Machine, folder: Path, port: int) -> tuple[str | Path, ...]:
@@ -23,7 +31,7 @@ def start_sshd(machine: Machine, folder: Path, port: int) -> tuple[str | Path, .
     own_folder.mkdir(mode=0o755)
     options = ["StrictModes=no", "UsePAM=no", f"AuthorizedKeysFile={folder}/authorized_keys", "PidFile=none"]
     options += [f"ListenAddress=127.0.0.1:{port}", f"HostKey={folder}/host", "PermitRootLogin=prohibit-password"]
-    words = [str(SSHD), "-D", "-e", "-f", "/dev/null", *(word for each in options for word in ("-o", each))]
+    words = [SSHD, "-D", "-e", "-f", "/dev/null", *(word for each in options for word in ("-o", each))]
     script = 'hostname desk && exec "$@"'
     machine.popen("unshare", "--uts", "sh", "-c", script, "sh", *words, binds={"/run/sshd": own_folder})
     assert until(lambda: machine.listens(port), 60)

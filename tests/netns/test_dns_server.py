@@ -9,18 +9,16 @@ The outside's name server (name_server.py) is at 10.0.0.1, and in the hub's reso
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.documents import blocks, steps
 from tests.netns.lab import PORT, STARTED, Daemon, Lab, Machine, until
+from tests.netns.servers import needs
 from vpntun.crypto.keys import KeyPair, format_key
 
-pytestmark = pytest.mark.skipif(shutil.which("dig") is None, reason="dig is not installed")
+pytestmark = needs("dig", "curl", "wg")
 
 SECONDS = 20.0
 HUB, LAPTOP = "10.9.0.1", "10.9.0.2"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.netns.daemons import configured
 from tests.netns.lab import STARTED, Daemon, Lab, Machine, far, start_pair, until
-from tests.netns.servers import SSHD, start_sshd, start_web
+from tests.netns.servers import SSHD, needs, start_sshd, start_web
 from tests.netns.talkers import CROWD
 from tests.netns.users import User
 
@@ -45,6 +45,7 @@ def peak_memory(daemon: Daemon) -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
 
 
+@needs("curl")
 def test_forwards_of_files_carry_curl_and_ssh_both_ways_and_follow_a_reload(lab: Lab) -> None:
     start_web(lab.b, 8000, "127.0.0.1", page="\0" * 3_000_000)
     of_b = configured(
@@ -98,7 +99,7 @@ def test_forwards_of_files_carry_curl_and_ssh_both_ways_and_follow_a_reload(lab:
     assert not lab.a.has_device("office")
 
 
-@pytest.mark.skipif(not SSHD.exists(), reason="sshd is not installed")
+@needs(SSHD, "ssh")
 def test_ssh_logs_in_through_a_forward_that_is_added_and_removed_while_it_runs(lab: Lab) -> None:
     folder = lab.home(0)
     login = start_sshd(lab.b, folder, 2200)

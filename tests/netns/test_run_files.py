@@ -6,6 +6,7 @@ import sys
 
 from tests.netns.daemons import configured
 from tests.netns.lab import PORT, STARTED, Lab, far, start_server
+from tests.netns.servers import needs
 from tests.netns.users import User, said_by
 
 OFFICE = """[Interface]
@@ -46,6 +47,7 @@ print(sum(map(len, iter(lambda: connected.recv(65536), b""))), "bytes", flush=Tr
 """
 
 
+@needs("curl")
 def test_a_files_routes_and_name_servers_are_the_programs_alone_and_its_hooks_are_not_carried_out(lab: Lab) -> None:
     lab.b.vpntun("up", configured(lab, lab.b, "server", *NAMES)).wait_for(STARTED, 60)
     before = lab.a.run("sh", "-c", NETWORK).stdout

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import sys
 from http.client import HTTPConnection
 from typing import Any
 
-import pytest
-
 from tests.netns.lab import Lab, Machine, far, start_server, until
-from tests.netns.servers import start_web
+from tests.netns.servers import needs, start_web
 from tests.netns.talkers import CROWD
 from tests.netns.users import User
 
@@ -35,7 +32,7 @@ def request(user: User, method: str, path: str, **members: str) -> tuple[int, An
         return answer.status, json.loads(answer.read() or b"null")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@needs("curl")
 def test_each_side_of_a_run_reaches_what_was_exposed_to_it_and_no_longer_than_that(lab: Lab) -> None:
     start_server(lab)
     start_web(lab.b, 8000, "0.0.0.0", name="far")

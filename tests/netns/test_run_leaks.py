@@ -14,6 +14,7 @@ import pytest
 
 from tests.netns.lab import PORT, Daemon, Lab, start_server, until
 from tests.netns.leaker import SERVICE_NAME, SERVICE_PORT
+from tests.netns.servers import needs
 from tests.netns.users import User
 
 SERVICE = f"""
@@ -72,6 +73,7 @@ def strangers(capture: Daemon) -> list[str]:
     return [line for line in lines if re.search(r" (In|Out|P|M|B) ", line) and not OF_THE_KERNEL.search(line)]
 
 
+@needs("tcpdump")
 @pytest.mark.parametrize("as_root", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_everything_goes_through_the_tunnel_or_nowhere(lab: Lab, as_root: bool) -> None:
     user = User(lab.a, 0 if as_root else 65534)

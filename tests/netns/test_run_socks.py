@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-
-import pytest
 
 from tests.documents import blocks, steps
 from tests.netns.lab import PORT, Lab, far, start_server, until
-from tests.netns.servers import start_web
+from tests.netns.servers import needs, start_web
 from tests.netns.users import User
 
 FILE = """
@@ -24,9 +21,8 @@ Endpoint = {endpoint}
 PAGE, PROXY = "<h1>Welcome to the office</h1>\n", 1080
 
 
+@needs("curl")
 def test_a_browser_reaches_hosts_and_names_of_the_far_side_by_a_proxy(lab: Lab) -> None:
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
     start_server(lab)
     there, there6 = far(lab), far(lab, 6)
     start_web(lab.b, 80, there, there6, index=PAGE)

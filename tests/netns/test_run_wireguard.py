@@ -6,13 +6,14 @@ import sys
 
 from tests.documents import blocks, steps
 from tests.netns.lab import Lab
-from tests.netns.servers import start_web
+from tests.netns.servers import needs, start_web
 from tests.netns.users import User
 from tests.netns.wireguard import OURS, OURS6, THEIRS, THEIRS6, Keys, start_wireguard
 
 PAGE = "<h1>Welcome to the office</h1>\n"
 
 
+@needs("curl")
 def test_a_providers_file_leads_one_program_and_its_look_ups_into_the_vpn(lab: Lab, keys: Keys) -> None:
     start_wireguard(lab, keys)
     start_web(lab.b, 80, THEIRS, THEIRS6, index=PAGE)

@@ -8,13 +8,11 @@ import signal
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.documents import blocks, steps
 from tests.netns.daemons import configured
 from tests.netns.guides_hub import GuidesHub
 from tests.netns.lab import STARTED, Lab, Machine, until
-from tests.netns.servers import SSHD, start_sshd
+from tests.netns.servers import SSHD, needs, start_sshd
 from tests.netns.users import User
 from vpntun.crypto.keys import format_key, generate_secret, shortened
 
@@ -96,7 +94,7 @@ def refused(machine: Machine, port: int, reason: str) -> None:
     assert until(is_refused, 60), last_failure(machine, port)
 
 
-@pytest.mark.skipif(not SSHD.exists(), reason="sshd is not installed")
+@needs(SSHD, "ssh", "curl")
 def test_services_are_used_through_a_hub_by_those_who_may(lab: Lab) -> None:
     office = Office(lab)
     laptop, hub, desk = office.laptop, office.hub, office.desk
@@ -142,6 +140,7 @@ def test_services_are_used_through_a_hub_by_those_who_may(lab: Lab) -> None:
     assert offered["offered"][1]["connections_total"] >= 61
 
 
+@needs("curl")
 def test_a_service_between_two_machines_needs_no_hub_and_no_privileges(lab: Lab) -> None:
     socket = lab.home() / "wiki.sock"
     lab.b.popen(sys.executable, "-c", WIKI, socket).wait_for("ready")
