@@ -99,17 +99,7 @@ class Made:
     def ask(self, client: socket.socket, datagram: bytes) -> bytes:
         """Send a datagram, and return the answer."""
         client.sendto(datagram, ("127.0.0.1", self.port))
-        got: list[bytes] = []
-
-        def has_come() -> bool:
-            try:
-                got.append(client.recv(65536))
-            except BlockingIOError:
-                return False
-            return True
-
-        self.loop.until(has_come, "for an answer")
-        return got[0]
+        return self.loop.arrival(client)[0]
 
 
 def forward_to(
@@ -142,17 +132,7 @@ def test_answers_come_from_the_address_that_was_asked(loop: HandLoop, made: Exit
     client = new_client(made, "127.0.0.1")
     client.connect(("127.0.0.9", new.port))
     client.send(b"a")
-    got: list[bytes] = []
-
-    def has_come() -> bool:
-        try:
-            got.append(client.recv(10))
-        except BlockingIOError:
-            return False
-        return True
-
-    loop.until(has_come)
-    assert got == [b"A"]
+    assert loop.arrival(client)[0] == b"A"
 
 
 def test_flows_end_when_they_have_been_idle(loop: HandLoop, made: ExitStack, target: Target) -> None:
