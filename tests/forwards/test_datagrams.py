@@ -187,15 +187,30 @@ def test_a_flow_that_was_not_used_for_a_while_gives_way(loop: HandLoop, made: Ex
     assert (new.forward.counters.connections, new.forward.counters.refused) == (2, 0)
 
 
-def test_a_datagram_of_a_forward_to_itself_ends(loop: HandLoop, made: ExitStack) -> None:
-    new = forward_to(loop, made, ("127.0.0.1", 1), most=5)
-    new.forward.retarget(Forward("udp", ("127.0.0.1", new.port), ("127.0.0.1", new.port)))
-    new_client(made).sendto(b"a", ("127.0.0.1", new.port))
+@pytest.mark.parametrize("host", ["127.0.0.1", ""])
+def test_a_datagram_that_comes_back_to_its_forward_goes_no_further(loop: HandLoop, made: ExitStack, host: str) -> None:
+    new = forward_to(loop, made, ("127.0.0.1", 1), host=host)
+    new.forward.retarget(Forward("udp", (host, new.port), ("127.0.0.1", new.port)))
+    client = new_client(made)
+    for _ in range(3):
+        client.sendto(b"a", ("127.0.0.1", new.port))
+        loop.settle(0.01)
+    assert (new.forward.counters.total, new.forward.counters.sent) == (1, 3)
+
+
+def test_a_flood_of_clients_begins_a_limited_number_of_flows(loop: HandLoop, made: ExitStack, target: Target) -> None:
+    new = forward_to(loop, made, target.place, most=5)
+    target.answers = False
+    for number in range(BURST_OF_FLOWS + 1):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.bind((f"127.1.{number >> 8}.{number & 255}", 0))
+            client.sendto(b"a", ("127.0.0.1", new.port))
+        loop.poll()
     loop.until(lambda: new.forward.counters.refused)
-    assert new.forward.counters.total == BURST_OF_FLOWS
-    loop.pass_time(10.0)
-    loop.settle()
-    assert new.forward.counters.total == BURST_OF_FLOWS
+    assert (new.forward.counters.total, new.forward.counters.refused) == (BURST_OF_FLOWS, 1)
+    target.answers = True
+    loop.pass_time(1.0)
+    assert new.ask(new_client(made), b"a") == b"A"
 
 
 def test_many_who_wait_for_a_name_are_all_connected_after_one_look_up(
