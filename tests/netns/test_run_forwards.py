@@ -49,7 +49,7 @@ def test_each_side_of_a_run_reaches_what_was_exposed_to_it_and_no_longer_than_th
     inside = f"""
         until curl -sf http://127.0.0.1:80/name >{user.home}/got; do sleep 0.2; done
         read address <{user.home}/ask
-        curl -sm20 http://$address:7000/name; echo "ended with $?"; exec sleep 600
+        curl -sm3 http://$address:7000/name; echo "ended with $?"; exec sleep 600
     """
     os.mkfifo(user.home / "ask", 0o666)
     os.chown(user.home / "ask", user.uid, user.uid)
