@@ -109,7 +109,7 @@ class Run:
 
     def _give_up(self) -> None:
         if not self._is_linked and self._command is not None:
-            raise NotInTime(f"no link within {self._wait:g} s: {self._command.name} was not started")
+            raise NotInTime(f"no link within {self._wait:g} s: {self._command.name} was not started (-v says more)")
 
     def _holder_ended(self) -> None:
         log.warning("the process that holds the namespace has ended: no forward and no look-up works there any more")
