@@ -29,7 +29,6 @@ ELSEWHERE = {
     "namespace/device.py": "namespace/test_network.py",
     "namespace/kernel.py": "namespace/test_holding.py",  # what is made shows what it does
     "namespace/side.py": "namespace/test_holding.py",
-    "namespace/surroundings.py": "netns/test_run.py",
     "process/machine.py": "netns/test_two_commands.py",  # what the daemon is surrounded by
     "namespace/file_watch.py": "namespace/test_files.py",  # needs mounts that are lost
     "namespace/mounts.py": "namespace/test_files.py",  # what is mounted shows what it does

@@ -18,6 +18,9 @@ The steps, in order, once the configuration has been read:
     14. make the links, and accept connections to forwards
     15. run the loop, and in it PostUp if privileges are kept, once no route or name server waits for a name any more
 
+Steps 3, 5, 7 and 10 are those of the tunnel's surroundings (process/surroundings.py): this machine's network or, with
+`vpntun run`, a namespace, in which a command begins once there is a link. A run has no hooks and no socket for wg(8).
+
 If the file leaves the private key to PostUp, the links are made when PostUp gives it, by the socket for wg(8). A tunnel
 for wg-quick has no file: its keys and peers come by that socket, wg-quick sets the device's addresses and routes, and
 the tunnel ends when its device or the socket is removed.
@@ -180,7 +183,7 @@ class _Daemon:
             ways = ways_of_machine(device, lookups)
         else:
             ways = ways_of_run(device, lookups, self._inside, lambda: [str(each.ip) for each in state.addresses])
-        neighbours = Neighbours(lambda: state.tunnel, state.link_of, self._engine.routes.find)
+        neighbours = Neighbours(self._loop, lambda: state.tunnel, state.link_of, self._engine.routes.find)
         connections = Connections(self._loop)
         state.services = Services(self._loop, neighbours, ways, connections)
         self._stack.callback(state.services.close)

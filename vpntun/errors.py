@@ -118,8 +118,8 @@ class CannotAsk(VpntunError):
     """The peer cannot be asked anything inside the tunnel now."""
 
 
-class AskedTooMuch(CannotAsk):
-    """The peer is being asked so much that another request has to wait."""
+class CannotAskYet(CannotAsk):
+    """The peer cannot be asked anything now, and perhaps can in a moment."""
 
 
 class CannotTry(VpntunError):

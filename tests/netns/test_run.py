@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from tests.netns.lab import NOBODY, Daemon, Lab, far, start_server, until
-from tests.netns.users import User
+from tests.netns.leftovers import processes
+from tests.netns.users import User, said_by
 
 RUN = (sys.executable, "-m", "vpntun", "run")
 ABOUT = """
@@ -23,13 +24,18 @@ print(json.dumps({
     "descriptors": sorted(map(int, os.listdir("/proc/self/fd")))[:-1],
     "devices": [name for _, name in socket.if_nameindex()],
     "arguments": sys.argv[1:],
+    "sees the keys": os.access(f"/proc/{os.getppid()}/mem", os.R_OK),
 }))
 """
 """Program that tells what it was given."""
 NOTHING = "0" * 16
 IGNORED_BY_PYTHON = "0000000001001000"
 PINGING = "trap '' TERM; while sleep 0.2; do ping -n -c1 -W1 {far} 2>&1; ip -br link; echo ----; done"
-TRAPPING = 'for each in {names}; do trap "echo got-$each" $each; done; echo began; while :; do sleep 0.1; done'
+TRAPPING = """
+for each in INT HUP USR1 USR2; do trap "echo got-$each" $each; done
+trap 'echo got-TERM; trap "echo ended; exit 3" TERM' TERM
+echo began; while :; do sleep 0.1; done
+"""
 
 
 def running(process: int) -> bool:
@@ -50,6 +56,10 @@ def holder_of(run: Daemon) -> int:
     return next(each for each in children(run.process.pid) if os.getsid(each) == each)
 
 
+def processes_of(lab: Lab) -> set[int]:
+    return processes(lambda name: name == lab.a.name)
+
+
 def arguments(lab: Lab, user: User | None = None) -> tuple[str | Path, ...]:
     return ("-c", lab.b.four, "-k", lab.key if user is None else user.own(lab.key))
 
@@ -58,13 +68,14 @@ def test_an_ordinary_users_program_has_what_its_caller_gave_it_and_nothing_more(
     start_server(lab)
     user = User(lab.a)
     by = arguments(lab, user)
+    before = processes_of(lab)
     done = lab.a.run(
         *(*RUN, *by, "--", sys.executable, "-c", ABOUT, "--", "-x"),
         env={**user.env, "VARIABLE": "hä"},
         user=str(NOBODY),
         input="from stdin",
     )
-    assert done.stderr == ""
+    assert said_by(done) == ""
     assert json.loads(done.stdout) == {
         "ids": [[NOBODY] * 3, [NOBODY] * 3, 0],
         "capabilities": [NOTHING] * 4,
@@ -75,16 +86,19 @@ def test_an_ordinary_users_program_has_what_its_caller_gave_it_and_nothing_more(
         "descriptors": [0, 1, 2],
         "devices": ["lo", "run0"],
         "arguments": ["--", "-x"],
+        "sees the keys": False,
     }
     for command, status, said in (
         (("sh", "-c", "kill -KILL $$"), 128 + signal.SIGKILL, ""),
         (("no-such-program",), 127, "vpntun: no-such-program: there is no such command\n"),
     ):
         done = user.run(*RUN, *by, "--", *command, check=False)
-        assert (done.returncode, done.stderr) == (status, said)
+        assert (done.returncode, said_by(done)) == (status, said)
     done = user.run(*RUN, *by, "--wait", "0.5", "-p", "5", "--", "touch", user.home / "made", check=False)
     assert (done.returncode, done.stderr) == (9, "vpntun: no link within 0.5 s: touch was not started (-v says more)\n")
     assert not (user.home / "made").exists()
+    assert until(lambda: processes_of(lab) == before, 60)
+    assert list(user.run_folder.glob("*/*")) == []
 
 
 def test_a_killed_parent_leaves_a_program_without_any_way_out(lab: Lab) -> None:
@@ -94,10 +108,15 @@ def test_a_killed_parent_leaves_a_program_without_any_way_out(lab: Lab) -> None:
     run.wait_for("1 received", 60)
     holder = holder_of(run)
     (program,) = set(children(run.process.pid)) - {holder}
+    assert {holder, program} < processes_of(lab)
     run.kill()
-    until(lambda: not running(holder), 30)
-    until(lambda: "unreachable" in run.log.split("----")[-2], 30)
-    assert "run0" not in run.log.split("----")[-2]
+    assert until(lambda: not running(holder), 30)
+
+    def last_try() -> str:
+        return run.log.rpartition("----")[0].rpartition("----")[2]
+
+    assert until(lambda: "unreachable" in last_try(), 30), run.log
+    assert "run0" not in last_try()
     os.kill(program, signal.SIGKILL)
 
 
@@ -106,7 +125,7 @@ def test_signals_from_other_processes_are_passed_on_and_a_program_ends_with_its_
     user = User(lab.a)
     by = arguments(lab, user)
     names = ("INT", "TERM", "HUP", "USR1", "USR2")
-    run = user.vpntun("run", *by, "--", "sh", "-c", TRAPPING.format(names=" ".join(names)))
+    run = user.vpntun("run", *by, "--", "sh", "-c", TRAPPING)
     run.wait_for("began", 60)
     for name in names:
         run.process.send_signal(signal.Signals[f"SIG{name}"])
@@ -116,6 +135,5 @@ def test_signals_from_other_processes_are_passed_on_and_a_program_ends_with_its_
     os.kill(holder_of(run), signal.SIGKILL)
     run.wait_for("the process that holds the namespace has ended", 60)
     assert user.ask("down", "run0")[0] == 0
-    assert run.wait(60) == 128 + signal.SIGKILL
-    for name in names:
-        assert run.log.count(f"got-{name}") == (2 if name == "TERM" else 1)
+    assert run.wait(60) == 3
+    assert [run.log.count(f"got-{name}") for name in names] == [1] * len(names)

@@ -16,12 +16,18 @@ def note(*_):
     came += 1
     print("interrupted", came, flush=True)
 signal.signal(signal.SIGINT, note)
+signal.signal(signal.SIGCONT, lambda *_: print("continued", flush=True))
 print("program", "began", flush=True)
 for line in sys.stdin:
     print("read", line.strip(), flush=True)
     if line.strip() == "end":
         sys.exit(9)
 """
+
+
+def prompt(terminal: Terminal) -> None:
+    """Wait until the shell has nothing to do."""
+    terminal.until(lambda: terminal.text.rstrip().endswith("shell>"), "for a prompt", 60)
 
 
 def test_keys_of_a_terminal_reach_the_program_once_and_jobs_can_be_controlled(lab: Lab) -> None:
@@ -41,17 +47,20 @@ def test_keys_of_a_terminal_reach_the_program_once_and_jobs_can_be_controlled(la
         terminal.type(CTRL_Z)
         terminal.wait_for("Stopped", 60)
         terminal.type("fg\n")
+        terminal.wait_for("continued", 60)
         terminal.type("two\n")
         terminal.wait_for("read two", 60)
         terminal.type(CTRL_C)
         terminal.wait_for("interrupted 2", 60)
         terminal.type("end\n")
+        prompt(terminal)
         terminal.type("echo status $?\n")
         terminal.wait_for("status 9", 60)
         assert "interrupted 3" not in terminal.text
         terminal.type(f"clear; {run} -c {lab.b.four} -p 5 -- echo program began\n")
         terminal.wait_for("no link yet", 60)
         terminal.type(CTRL_C)
+        prompt(terminal)
         terminal.type("echo status $?\n")
         terminal.wait_for("status 130", 60)
         # A shell inside has a group of its own, and its jobs are its own.
@@ -60,6 +69,5 @@ def test_keys_of_a_terminal_reach_the_program_once_and_jobs_can_be_controlled(la
         terminal.wait_for("job 42", 60)
         terminal.type(CTRL_Z)
         terminal.wait_for("Stopped                 sh -c", 60)
-        terminal.type("kill %1; exit 5\n")
-        terminal.type("exit 5\n")
+        terminal.type("kill -KILL %1; exec sh -c 'exit 5'\n")
         terminal.wait_for("status 5", 60)

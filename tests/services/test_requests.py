@@ -59,6 +59,7 @@ def test_peers_that_cannot_tell_are_named_with_the_reason(town: Town) -> None:
         town.hub.end.engine.remove(link)
     requests = ServiceRequests(lambda: town.hub.services)
     _, begun = request(requests, "POST", "/v1/services/ask")
+    town.run()
     without = request(requests, "GET", f"/v1/services/found?id={begun['id']}")[1]["without"]
     assert [each["peer"] for each in without] == ["laptop", "desk"]
 

@@ -11,6 +11,8 @@ from tests.services.town import KEY, LAPTOP, Town, program
 from vpntun.config.services import Service
 from vpntun.wire.inside.services import Asked
 
+SECONDS_OF_A_SESSION = 200.0
+
 
 def talk(town: Town, listener: socket.socket) -> None:
     """Pass bytes both ways between the laptop's last connection and the program on the desk."""
@@ -34,6 +36,16 @@ def test_a_service_is_used_through_a_hub_by_those_who_may(town: Town) -> None:
         town.laptop.visit("ssh", "desk")
         town.run()
         assert len(town.laptop.connected) == 2, "the permission is kept, so nobody is asked again"
+
+
+def test_links_whose_sessions_have_ended_in_silence_get_new_ones(town: Town) -> None:
+    with program() as (listener, place):
+        town.desk.set(Service("ssh", place, allowed=("laptop",)))
+        town.loop.pass_time(SECONDS_OF_A_SESSION)
+        town.laptop.visit("ssh", "desk")
+        town.run(2.0)
+        assert town.laptop.failures == []
+        talk(town, listener)
 
 
 def test_a_service_with_a_key_needs_that_key(town: Town) -> None:

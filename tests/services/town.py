@@ -30,6 +30,7 @@ from vpntun.types import Place
 from vpntun.wire.inside.request import SERVICES
 
 KEY = b"k" * 32
+QUIET_ROUNDS, MOST_ROUNDS = 3, 300
 HUB, LAPTOP, DESK = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 
 
@@ -68,7 +69,9 @@ class Machine:
         self.tunnel = Tunnel("tun3", identity, tuple(peers), None, None)
         self.side, outside = LoopbackSide(address), LoopbackSide("127.0.0.1")
         ways: Ways = {"here": Way(outside, self.side), "peer": Way(self.side, outside)}
-        self.neighbours = Neighbours(lambda: self.tunnel, self.link_of, self.end.routes.find, lambda version: False)
+        self.neighbours = Neighbours(
+            loop, lambda: self.tunnel, self.link_of, self.end.routes.find, lambda version: False
+        )
         self.services = Services(loop, self.neighbours, ways, Connections(loop))
         self.end.engine.answers.add(SERVICES, self.services.answer)
         self.connected: list[socket.socket] = []
@@ -132,10 +135,15 @@ class Town:
                     link.handle_deadline()
 
     def _carry(self) -> None:
-        for _ in range(3):
+        """Carry messages and serve sockets until nothing has happened a few times."""
+        quiet = 0
+        for _ in range(MOST_ROUNDS):
             self.loop.settle(0.002)
-            for wire in self.wires:
-                wire.run()
+            carried = sum(wire.run() for wire in self.wires)
+            quiet = quiet + 1 if self.loop.is_idle and not carried else 0
+            if quiet == QUIET_ROUNDS:
+                return
+        raise AssertionError("something happens all the time")
 
     def disconnect(self, machine: Machine) -> None:
         """Lose all that is sent to a machine from now on."""

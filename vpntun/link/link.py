@@ -21,7 +21,7 @@ from vpntun.core.wireguard.initiations import Timestamps
 from vpntun.core.wireguard.peer import Peer
 from vpntun.crypto.keys import KeyPair
 from vpntun.crypto.session import Session
-from vpntun.errors import AskedTooMuch, BadPacket, CannotAsk
+from vpntun.errors import BadPacket, CannotAsk, CannotAskYet
 from vpntun.link.drops import note_drop
 from vpntun.link.seal_buffer import SealBuffer
 from vpntun.link.sending_link import SendingLink
@@ -181,18 +181,21 @@ class Link(SendingLink):
     def ask(self, what: int, content: Mapping[str, Any], on_answer: OnAnswer) -> None:
         """Ask the peer's vpntun; `on_answer` is called once, with None if no answer comes in 10 s.
 
-        `what`: DOCTOR or another of wire/inside/request.py. Raises CannotAsk if it cannot answer, or not now.
+        `what`: DOCTOR or another of wire/inside/request.py. Raises CannotAsk if it cannot answer, CannotAskYet if it
+        perhaps can in a moment.
         """
         now = self._loop.now
         session = None if self._stopped else self.peer.sending_session(now)
         if session is None or self.peer.endpoint is None:
-            raise CannotAsk("there is no link to the peer now, so it cannot be asked anything inside the tunnel")
+            kind = CannotAsk if self._stopped or self.peer.endpoint is None else CannotAskYet
+            raise kind("there is no link to the peer now, so it cannot be asked anything inside the tunnel")
         if not self.records.takes_records(session, now):
-            raise CannotAsk("the peer is not a vpntun, or has not shown so yet: only a vpntun answers")
+            kind = CannotAsk if self.records.seems_plain else CannotAskYet
+            raise kind("the peer is not a vpntun, or has not shown so yet: only a vpntun answers")
         if not self.records.answers_requests(session, now):
             raise CannotAsk("the peer is a vpntun too old to answer: update the program at the other end")
         if self._requests.is_full:
-            raise AskedTooMuch("the peer is being asked too much at once: wait ten seconds")
+            raise CannotAskYet("the peer is being asked too much at once: wait ten seconds")
         self.act(self._requests.ask(secrets.randbits(64), what, content, on_answer, now))
 
     def answer_again(self) -> None:

@@ -1,12 +1,12 @@
 """Command of a run: a child that waits for the link, enters the namespace, and becomes the operator's program.
 
-    forked      before the keys are read, since it will be somebody else's program
-    waiting     for the word of this process; it ends with this process, and is deaf to the terminal's signals
-    started     it enters the namespaces and the same folder there, gets the caller's signal actions back, and executes
+    forked      before the keys are read, so that the program cannot have them in its memory
+    waiting     until this process starts it; it ignores the terminal's signals, and ends if this process ends
+    started     it enters the namespaces and the same folder there, restores the caller's signal actions, and executes
                 the program, with the user, groups, environment, terminal and open files that this process was given
-    ended       its exit status becomes this process's; 128 and the number of the signal that ended it
+    ended       its exit status becomes this process's: 128 plus the signal's number if a signal ended it
 
-The program gets no capability that its user has not: the kernel drops those of a user namespace when an ordinary user
+The program gets no capability that its user lacks: the kernel drops those of a user namespace when an ordinary user
 executes a program.
 """
 
@@ -49,7 +49,7 @@ class Command:
 
     @classmethod
     def fork(cls, arguments: Sequence[str], holder: Holder) -> Command:
-        """Fork the child, before this process knows a secret."""
+        """Fork the child. Call it before any secret is read."""
         ours, its = Channel.pair()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -143,7 +143,7 @@ class Command:
 
 
 def _become(channel: Channel, arguments: Sequence[str]) -> None:
-    """Wait for the word, and become the program. Runs in a child; never returns."""
+    """Wait until the parent says so, and become the program. Runs in a child; never returns."""
     step = ""
     try:
         former = {number: signal.signal(number, signal.SIG_IGN) for number in TERMINALS_SIGNALS}

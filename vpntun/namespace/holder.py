@@ -1,7 +1,7 @@
 """Holder of a run's namespace, as the parent sees it: a child process (holding.py) that is asked over a channel.
 
 A request that waits for its answer has a limit, so that the parent's loop never waits for long: a holder that does not
-answer in time is asked nothing more that would make the loop wait. What comes too late is dropped.
+answer in time is asked nothing more that the loop would have to wait for. Answers that come too late are dropped.
 """
 
 from __future__ import annotations
@@ -34,6 +34,14 @@ SECONDS_TO_ANSWER = 2.0
 OnAnswer = Callable[[Message], None]
 
 
+class StepRefused(OSError):
+    """The kernel has refused a step of making the namespaces; `step` says what cannot be done."""
+
+    def __init__(self, number: int, step: str) -> None:
+        super().__init__(number, os.strerror(number))
+        self.step = step
+
+
 class Holder:
     """The child process. `namespaces`: descriptors of its namespaces by kind; `folder`: of its current folder."""
 
@@ -51,8 +59,8 @@ class Holder:
     def start(cls, netns: str | None = None) -> Holder:
         """Fork the child, and wait until it has made the namespaces. Raises VpntunError.
 
-        Call it early: the child has a copy of all that this process knows. `netns`: enter the network namespace of this
-        name instead of making one.
+        Call it before any secret is read: the child has a copy of this process's memory. `netns`: enter the network
+        namespace of this name instead of making one.
         """
         ours, its = Channel.pair()
         sys.stdout.flush()
@@ -70,7 +78,8 @@ class Holder:
             os.kill(process, signal.SIGKILL)
             os.waitpid(process, 0)
             if isinstance(error, OSError):
-                raise explain(error, str(error.filename or "no namespace can be made")) from None
+                step = error.step if isinstance(error, StepRefused) else "no namespace can be made"
+                raise explain(error, step) from None
             raise
         holder.namespaces = dict(zip(made["kinds"], descriptors, strict=False))
         holder.folder = descriptors[-1]
@@ -85,7 +94,7 @@ class Holder:
     def ask(self, what: str, seconds: float = SECONDS_TO_ANSWER, **fields: Any) -> tuple[Message, list[int]]:
         """Ask for something, and wait for the answer and its descriptors. Raises VpntunError, or OSError.
 
-        Nobody but the loop may wait longer than SECONDS_TO_ANSWER.
+        Give more than SECONDS_TO_ANSWER only where the loop may wait that long: during the set-up, and for a reload.
         """
         if self._is_late or self._has_ended:
             raise OSError(errno.ETIMEDOUT, "the namespace's process does not answer")
@@ -190,6 +199,8 @@ def _content(message: Message, descriptors: list[int]) -> Message:
         kind: type[VpntunError] = getattr(errors, message["failed"])
         raise kind(message["text"])
     if "errno" in message:
-        raise OSError(message["errno"], os.strerror(message["errno"]), message["step"] or None)
+        if message["step"]:
+            raise StepRefused(message["errno"], message["step"])
+        raise OSError(message["errno"], os.strerror(message["errno"]))
     content: Message = message["done"]
     return content

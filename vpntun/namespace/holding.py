@@ -1,4 +1,4 @@
-"""Holder process: makes the namespaces of a run, stays in them, and does there what it is asked to.
+"""Holder process: makes the namespaces of a run, stays in them, and acts there for its parent.
 
     1. leave the terminal's session, and close all descriptors but the channel to the parent
     2. unless root: make a user namespace, with this user alone
@@ -7,8 +7,8 @@
     5. answer: set up the device, change routes, make sockets, look names up
     6. end when the parent does: nothing of the namespace then leads anywhere
 
-It is forked before the keys are read, and opens files of the machine only for names and sockets' sake. Answers have the
-number of their request. They carry what was logged here, since the parent has the log.
+It is forked before the keys are read. An answer has the number of its request, and the lines that were logged here
+since the last one, since the parent has the log.
 
     {"request": 7, "what": "open", "family": 2, "kind": 1}    {"request": 7, "done": {}}, with a descriptor
                                                               {"request": 7, "errno": 97, "step": "..."}

@@ -27,6 +27,8 @@ from vpntun.types import Interface, Network
 
 ROUTES_AT_ONCE = 200
 """Routes in one request, which takes the holder some 100 ms."""
+SECONDS_FOR_ROUTES = 5.0
+"""How long the loop waits for that, at a reload."""
 
 
 class NamespaceNetwork:
@@ -67,17 +69,24 @@ class NamespaceNetwork:
         wanted = dict.fromkeys(self._tunnel.routes or [network for peer in peers for network in peer.allowed])
         versions = {each.version for each in self._addresses}
         wanted = {each: None for each in wanted if each.version in versions}
-        add = [each for each in wanted if each not in self._routes]
-        remove = [each for each in self._routes if each not in wanted]
         try:
-            for some in _pieces(add):
-                self._holder.ask("change_routes", SECONDS_TO_START, add=some, remove=[])
-            for some in _pieces(remove):
-                self._holder.ask("change_routes", SECONDS_TO_START, add=[], remove=some)
+            self._change_routes(
+                [each for each in wanted if each not in self._routes],
+                [each for each in self._routes if each not in wanted],
+            )
         except OSError as error:
             raise DeviceError(f"the routes of the namespace cannot be set: {error.strerror}") from error
-        self._routes = wanted
         return []
+
+    def _change_routes(self, add: list[Network], remove: list[Network]) -> None:
+        """Add routes and remove others, piece by piece. Raises VpntunError or OSError; then some may have changed."""
+        for some in _pieces(add):
+            self._holder.ask("change_routes", SECONDS_FOR_ROUTES, add=list(map(str, some)), remove=[])
+            self._routes.update(dict.fromkeys(some))
+        for some in _pieces(remove):
+            self._holder.ask("change_routes", SECONDS_FOR_ROUTES, add=[], remove=list(map(str, some)))
+            for each in some:
+                del self._routes[each]
 
     def when_set(self, callback: Callable[[], None]) -> None:
         """Call back at once: nothing waits here."""
@@ -145,6 +154,6 @@ def _of_the_machine(tunnel: Tunnel) -> Iterator[str]:
         yield "DnsServer"
 
 
-def _pieces(networks: list[Network]) -> Iterator[list[str]]:
+def _pieces(networks: list[Network]) -> Iterator[list[Network]]:
     for begin in range(0, len(networks), ROUTES_AT_ONCE):
-        yield [str(each) for each in networks[begin : begin + ROUTES_AT_ONCE]]
+        yield networks[begin : begin + ROUTES_AT_ONCE]

@@ -18,7 +18,7 @@ from typing import Any
 
 from vpntun.config.forwards import ServiceName
 from vpntun.config.peer import PeerSettings
-from vpntun.errors import AskedTooMuch, BadPacket, NoSuchPeer, VpntunError
+from vpntun.errors import BadPacket, NoSuchPeer, VpntunError
 from vpntun.runtime.loop import Loop
 from vpntun.services.neighbours import SUBJECT, Neighbours, told_of
 from vpntun.types import NEVER
@@ -26,8 +26,8 @@ from vpntun.wire.inside.services import Asked, Grant, refusal_in
 
 SECONDS_KEPT = 300.0
 SECONDS_REFUSED = 2.0
-SECONDS_TO_ASK, SECONDS_BETWEEN = 5.0, 0.2
-"""How long a question may wait until its peer can be asked, and after which pauses that is tried."""
+SECONDS_TO_ASK = 5.0
+"""How long a question may wait until its peer can be asked."""
 MOST_HUBS = 8
 
 OnGranted = Callable[[Grant], None]
@@ -83,23 +83,13 @@ class Granted:
             return
         service.asked = len(questions)
         for peer, asked in questions:
-            self._ask_peer(service, peer, asked, self._loop.now + SECONDS_TO_ASK)
+            take = partial(self._take, service, peer)
+            self._neighbours.ask(peer, asked, partial(self._answered, service, peer), take, SECONDS_TO_ASK)
 
     def forget(self) -> None:
         """Ask again for whatever is used next: settings have changed."""
         for service in self._services.values():
             service.grant, service.until = None, -NEVER
-
-    def _ask_peer(self, service: _Service, peer: PeerSettings, asked: Asked, until: float) -> None:
-        """Ask a peer; while it is being asked too much at once, ask it a bit later, but not after `until`."""
-        try:
-            self._neighbours.ask(peer, asked, partial(self._answered, service, peer))
-        except VpntunError as error:
-            if isinstance(error, AskedTooMuch) and self._loop.now < until:
-                again = partial(self._ask_peer, service, peer, asked, until)
-                self._loop.call_later(SECONDS_BETWEEN, again)
-            else:
-                self._loop.call_later(0.0, partial(self._take, service, peer, str(error)))
 
     def _questions(self, name: ServiceName) -> list[tuple[PeerSettings, Asked]]:
         """Return whom to ask what. Raises NoSuchPeer or AmbiguousPeer."""
@@ -114,7 +104,7 @@ class Granted:
                 raise
             return [(each, Asked(name.service, name.peer)) for each in hubs[:MOST_HUBS]]
 
-    def _answered(self, service: _Service, peer: PeerSettings, answer: dict[str, Any] | None) -> None:
+    def _answered(self, service: _Service, peer: PeerSettings, answer: dict[str, Any]) -> None:
         self._take(service, peer, self._permission(peer, answer))
 
     def _take(self, service: _Service, peer: PeerSettings, found: Grant | str) -> None:
@@ -131,10 +121,8 @@ class Granted:
             service.until = self._loop.now + SECONDS_REFUSED
             self._refuse(service)
 
-    def _permission(self, peer: PeerSettings, answer: dict[str, Any] | None) -> Grant | str:
+    def _permission(self, peer: PeerSettings, answer: dict[str, Any]) -> Grant | str:
         """Return the permission in an answer, or why there is none."""
-        if answer is None:
-            return "it has not answered within 10 s"
         if (reason := refusal_in(answer)) is not None:
             return reason
         try:

@@ -2,7 +2,8 @@
 
     visit    The peer of this name is asked, and told who asks by the name that this end's file has for it. Of the
              addresses in the answer only those are passed on that lead to this peer, by its allowed IPs.
-    list     All peers are asked at once; the answer is what has come after SECONDS_FOR_LIST at the latest.
+    list     All peers with a session are asked at once; the answer is what has come after SECONDS_FOR_LIST at the
+             latest.
 
 An end that relays no packets between its peers passes on no questions either. A request is answered once the answer has
 come, or the limit of time is reached (core/inside/answerer.py). What was passed on already is never passed on again. A
@@ -19,7 +20,7 @@ from typing import Any
 
 from vpntun.config.peer import PeerSettings
 from vpntun.core.bucket import TokenBuckets
-from vpntun.errors import AskedTooMuch, BadPacket, NoSuchPeer, VpntunError
+from vpntun.errors import BadPacket, NoSuchPeer
 from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
 from vpntun.services.neighbours import Neighbours, refused, told_of
@@ -78,13 +79,9 @@ class Hub:
                 return refused("it is asked for other peers' services too often: try again in some seconds")
             question = _Question(link.peer.public, self._loop.now)
             passed_on = Asked(asked.service, "", self._neighbours.name_of(link.peer.public)[:LONGEST_PEER])
-            try:
-                self._neighbours.ask(peer, passed_on, partial(self._let_in, question, peer))
-            except AskedTooMuch:
-                return None
-            except VpntunError as error:
-                return refused(f"it cannot ask {asked.peer}: {error}")
             self._questions[key] = question
+            answered, failed = partial(self._let_in, question, peer), partial(self._cannot_ask, question, peer)
+            self._neighbours.ask(peer, passed_on, answered, failed, SECONDS_FOR_VISIT)
             self._loop.call_later(SECONDS_FOR_VISIT, partial(self._neighbours.answer_again, link.peer.public))
         if question.answer is None and self._loop.now - question.begun >= SECONDS_FOR_VISIT:
             question.answer = refused(f"it gets no answer from {asked.peer}")
@@ -103,8 +100,8 @@ class Hub:
             if others:
                 if not self._may_ask(link, LIST_COUNTS_AS):
                     return refused("it is asked for lists too often: try again in some seconds")
-                self._ask_all(others, self._neighbours.name_of(link.peer.public)[:LONGEST_PEER], question)
                 self._questions[key] = question
+                self._ask_all(others[:MOST_ASKED_FOR_LIST], question)
                 self._loop.call_later(SECONDS_FOR_LIST, partial(self._neighbours.answer_again, link.peer.public))
         if question.awaited and self._loop.now - question.begun < SECONDS_FOR_LIST:
             return None
@@ -118,12 +115,14 @@ class Hub:
             del self._questions[key]
         return len(self._questions) < MOST_QUESTIONS and self._limits.of(link).take(now, count)
 
-    def _let_in(self, question: _Question, peer: PeerSettings, answer: dict[str, Any] | None) -> None:
+    def _cannot_ask(self, question: _Question, peer: PeerSettings, reason: str) -> None:
+        question.answer = refused(f"it cannot ask {self._neighbours.name_of(peer.public)}: {reason}")
+        self._neighbours.answer_again(question.asker)
+
+    def _let_in(self, question: _Question, peer: PeerSettings, answer: dict[str, Any]) -> None:
         """Note the answer of an offering end to a visitor."""
         name = self._neighbours.name_of(peer.public)
-        if answer is None:
-            question.answer = refused(f"it gets no answer from {name}")
-        elif (reason := refusal_in(answer)) is not None:
+        if (reason := refusal_in(answer)) is not None:
             question.answer = refused(told_of(name, reason))
         else:
             question.answer = self._checked(peer, name, answer)
@@ -143,22 +142,23 @@ class Hub:
             return refused(ADVICE_ON_RELAY)
         return Grant(reached, grant.token, grant.needs_key).content()
 
-    def _ask_all(self, peers: list[PeerSettings], asker: str, question: _Question) -> None:
+    def _ask_all(self, peers: list[PeerSettings], question: _Question) -> None:
+        """Ask peers what they offer the asker; those without a session now are left out."""
+        question.awaited = len(peers)
+        passed_on = Asked(asker=self._neighbours.name_of(question.asker)[:LONGEST_PEER])
         for peer in peers:
-            if question.awaited == MOST_ASKED_FOR_LIST:
-                break
-            try:
-                self._neighbours.ask(peer, Asked(asker=asker), partial(self._take_offers, question, peer))
-            except VpntunError:  # it is not connected, or no vpntun
-                continue
-            question.awaited += 1
+            take = partial(self._take_offers, question, peer)
+            self._neighbours.ask(peer, passed_on, take, lambda _: self._note_answer(question))
 
-    def _take_offers(self, question: _Question, peer: PeerSettings, answer: dict[str, Any] | None) -> None:
-        """Note what a peer offers the one that asked, or that it refuses to say."""
-        question.awaited -= 1
+    def _take_offers(self, question: _Question, peer: PeerSettings, answer: dict[str, Any]) -> None:
+        """Note what a peer offers the asker; nothing, if it refuses to say."""
         with suppress(BadPacket):
             name = self._neighbours.name_of(peer.public)[:LONGEST_PEER]
-            own = [Offer(each.service, name, each.needs_key) for each in parse_offers(answer or {}) if not each.peer]
+            own = [Offer(each.service, name, each.needs_key) for each in parse_offers(answer) if not each.peer]
             question.offers += own[: max(0, MOST_OFFERS - len(question.offers))]
+        self._note_answer(question)
+
+    def _note_answer(self, question: _Question) -> None:
+        question.awaited -= 1
         if not question.awaited:
             self._neighbours.answer_again(question.asker)

@@ -11,12 +11,14 @@ from typing import Any
 
 from vpntun.config.forwards import ServiceName
 from vpntun.config.peer import PeerSettings
-from vpntun.errors import BadPacket, VpntunError
+from vpntun.errors import BadPacket
 from vpntun.services.neighbours import Neighbours
 from vpntun.wire.inside.services import Asked, parse_offers, refusal_in
 
 MOST_KEPT = 16
 MOST_ASKED = 64
+SECONDS_TO_ASK = 2.0
+"""How long a link without a session may take to get one."""
 
 
 class Lists:
@@ -49,12 +51,8 @@ class _List:
         self._services: dict[str, dict[str, Any]] = {}
         self._without: list[dict[str, str]] = []
         for peer in itertools.islice(neighbours, MOST_ASKED):
-            try:
-                neighbours.ask(peer, Asked(), partial(self._answered, peer))
-            except VpntunError as error:
-                self._note(peer, str(error))
-            else:
-                self._awaited += 1
+            self._awaited += 1
+            neighbours.ask(peer, Asked(), partial(self._answered, peer), partial(self._failed, peer), SECONDS_TO_ASK)
 
     def report(self) -> dict[str, Any]:
         """Return the list: its state, the services, and the peers that have none to tell, with the reasons."""
@@ -64,11 +62,12 @@ class _List:
             "without": self._without,
         }
 
-    def _answered(self, peer: PeerSettings, answer: dict[str, Any] | None) -> None:
+    def _failed(self, peer: PeerSettings, reason: str) -> None:
         self._awaited -= 1
-        if answer is None:
-            self._note(peer, "it has not answered within 10 s")
-            return
+        self._note(peer, reason)
+
+    def _answered(self, peer: PeerSettings, answer: dict[str, Any]) -> None:
+        self._awaited -= 1
         if (reason := refusal_in(answer)) is not None:
             self._note(peer, reason)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,26 @@ from typing import Any
 from vpntun.config.peer import PeerSettings, find_peer
 from vpntun.config.services import ServiceSettings
 from vpntun.config.tunnel import Tunnel
-from vpntun.core.inside.asker import OnAnswer
 from vpntun.crypto.keys import format_key
-from vpntun.errors import NoSuchPeer, VpntunError
+from vpntun.errors import CannotAskYet, NoSuchPeer, VpntunError
 from vpntun.link.link import Link
+from vpntun.runtime.loop import Loop
 from vpntun.wire.inside.request import SERVICES
 from vpntun.wire.inside.services import Asked
 
+<<<<<<< HEAD
+SECONDS_BETWEEN = 0.2
+"""Pause before a peer that cannot be asked yet is tried again."""
+
+OnAnswer = Callable[["dict[str, Any]"], None]
+"""Called with what the peer has answered, which is untrusted."""
+OnFailed = Callable[[str], None]
+"""Called with the reason why there is no answer."""
+
+=======
 SUBJECT = "it "
 """Beginning of a peer's reason for a refusal, if it tells of the peer itself."""
+>>>>>>> b03389753406d1ea5069303704669289e4e7aa2d
 _FORWARDS = {4: Path("/proc/sys/net/ipv4/conf/all/forwarding"), 6: Path("/proc/sys/net/ipv6/conf/all/forwarding")}
 
 
@@ -56,11 +68,13 @@ class Neighbours:
 
     def __init__(
         self,
+        loop: Loop,
         tunnel: Callable[[], Tunnel],
         link_of: Callable[[bytes], Link],
         link_to: Callable[[bytes], Link | None],
         forwards: Callable[[int], bool] = kernel_forwards,
     ) -> None:
+        self._loop = loop
         self._tunnel = tunnel
         self._link_of = link_of
         self._link_to = link_to
@@ -89,9 +103,35 @@ class Neighbours:
             raise NoSuchPeer(f"it has no peer {name}, or several")
         return found[0]
 
-    def ask(self, peer: PeerSettings, asked: Asked, on_answer: OnAnswer) -> None:
-        """Ask a peer; `on_answer` as for Link.ask. Raises CannotAsk, or VpntunError while there are no links."""
-        self._link_of(peer.public).ask(SERVICES, asked.content(), on_answer)
+    def ask(
+        self, peer: PeerSettings, asked: Asked, on_answer: OnAnswer, on_failed: OnFailed, patience: float = 0.0
+    ) -> None:
+        """Ask a peer; the loop calls one of the two.
+
+        `patience`: for how many seconds to try if the peer cannot be asked yet: a link without traffic has no session,
+        and is asked for one, as by a packet; a peer that is asked too much is asked later.
+        """
+        until = self._loop.now + patience
+
+        def attempt() -> None:
+            try:
+                link = self._link_of(peer.public)
+                if patience:
+                    link.session_to_send_with()
+                link.ask(SERVICES, asked.content(), answered)
+            except VpntunError as error:
+                if isinstance(error, CannotAskYet) and self._loop.now < until:
+                    self._loop.call_later(SECONDS_BETWEEN, attempt)
+                else:
+                    self._loop.call_later(0.0, partial(on_failed, str(error)))
+
+        def answered(content: dict[str, Any] | None) -> None:
+            if content is None:
+                on_failed("it has not answered within 10 s")
+            else:
+                on_answer(content)
+
+        attempt()
 
     def answer_again(self, public: bytes) -> None:
         """Have a peer's requests answered whose answers have become ready; it may be gone by now."""

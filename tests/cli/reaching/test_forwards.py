@@ -8,14 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.child_tunnel import answering
 from tests.cli.conftest import Run
-from tests.cli.sample_status import STATUS
+from tests.cli.reaching.tunnel import tunnel_of_a_user
 from tests.forwards.fake_forwards import FakeForwards
-from tests.machine import ordinary_user
-from vpntun.control.server import ControlServer
 from vpntun.forwards.requests import forward_routes
-from vpntun.runtime.loop import Loop
 
 TABLE = """\
 protocol  from  listen             target               open  total  refused  failed      sent  received
@@ -35,23 +31,9 @@ last failure of tcp :2222: Connection refused
 @pytest.fixture
 def _tunnel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A tunnel of an ordinary user, tun3, with a table of forwards."""
-
-    def new_server(loop: Loop) -> ControlServer:
-        forwards = FakeForwards()
-        return ControlServer(
-            "tun3",
-            loop,
-            status=lambda: STATUS,
-            stop=loop.stop,
-            reload=loop.stop,
-            reset=str,
-            more=forward_routes("tun3", lambda: forwards),
-        )
-
-    with ordinary_user() as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-        with answering(new_server):
-            yield
+    forwards = FakeForwards()
+    with tunnel_of_a_user(monkeypatch, forward_routes("tun3", lambda: forwards)):
+        yield
 
 
 @pytest.mark.usefixtures("_tunnel")
