@@ -20,7 +20,6 @@ from vpntun.runtime.loop import Loop
 from vpntun.wire.inside.request import SERVICES
 from vpntun.wire.inside.services import Asked
 
-<<<<<<< HEAD
 SECONDS_BETWEEN = 0.2
 """Pause before a peer that cannot be asked yet is tried again."""
 
@@ -29,10 +28,8 @@ OnAnswer = Callable[["dict[str, Any]"], None]
 OnFailed = Callable[[str], None]
 """Called with the reason why there is no answer."""
 
-=======
 SUBJECT = "it "
 """Beginning of a peer's reason for a refusal, if it tells of the peer itself."""
->>>>>>> b03389753406d1ea5069303704669289e4e7aa2d
 _FORWARDS = {4: Path("/proc/sys/net/ipv4/conf/all/forwarding"), 6: Path("/proc/sys/net/ipv6/conf/all/forwarding")}
 
 
