@@ -8,17 +8,18 @@ The steps, in order, once the configuration has been read:
     4. run PreUp
     5. create or open the device
     6. open the carriers' sockets, with the mark of a full tunnel
-    7. set the device's addresses and MTU, and open the sockets of metrics and forwards, which may be on these addresses
-    8. bind the socket for wg(8), unless --no-uapi leaves it out
-    9. give the peers' names a few seconds to be found, if the tunnel may prevent that later
-    10. set name servers and routes, except those that wait for a name (netconf/host.py)
-    11. run --up
-    12. open the name server, and start the engine: packets flow from here on
-    13. run PostUp and give up privileges, if they are to be given up
-    14. make the links, and accept connections to forwards
-    15. run the loop, and in it PostUp if privileges are kept, once no route or name server waits for a name any more
+    7. set the device's addresses and MTU, and open the socket of metrics, which may be on these addresses
+    8. make the engine, listen for forwards and the SOCKS5 proxy, and make the services by name (control/opening.py)
+    9. bind the socket for wg(8), unless --no-uapi leaves it out
+    10. give the peers' names a few seconds to be found, if the tunnel may prevent that later
+    11. set name servers and routes, except those that wait for a name (netconf/host.py)
+    12. run --up
+    13. open the name server, and start the engine: packets flow from here on
+    14. run PostUp and give up privileges, if they are to be given up
+    15. make the links, and accept connections to forwards
+    16. run the loop, and in it PostUp if privileges are kept, once no route or name server waits for a name any more
 
-Steps 3, 5, 7 and 10 are those of the tunnel's surroundings (process/surroundings.py): this machine's network or, with
+Steps 3, 5, 7 and 11 are those of the tunnel's surroundings (process/surroundings.py): this machine's network or, with
 `vpntun run`, a namespace, in which a command begins once there is a link. A run has no hooks and no socket for wg(8).
 
 If the file leaves the private key to PostUp, the links are made when PostUp gives it, by the socket for wg(8). A tunnel
@@ -38,16 +39,13 @@ from contextlib import ExitStack
 
 from vpntun.carriers.opening import open_carriers
 from vpntun.config.tunnel import Tunnel
-from vpntun.control.opening import open_control, open_metrics, open_names, open_uapi
+from vpntun.control.opening import open_control, open_forwards, open_metrics, open_names, open_uapi
 from vpntun.control.other_end import OtherEnds
 from vpntun.control.running_tunnel import RunningTunnel
 from vpntun.control.state import TunnelState
 from vpntun.datapath.engine import Engine
 from vpntun.errors import ConfigurationError, DeviceError, VpntunError
-from vpntun.forwards.connections import Connections
-from vpntun.forwards.forwards import Forwards
 from vpntun.forwards.side import Side
-from vpntun.forwards.ways import ways_of_machine, ways_of_run
 from vpntun.link.link import Link
 from vpntun.netconf.following.outer_routes import OuterRoutes
 from vpntun.netconf.following.watch import EVERYTHING, Changed, NetworkWatch
@@ -62,12 +60,9 @@ from vpntun.runtime.internal_errors import InternalErrors
 from vpntun.runtime.log import log, log_is_a_file, notice, reopen_log
 from vpntun.runtime.loop import Loop, allow_many_descriptors
 from vpntun.runtime.resolver import Lookups
-from vpntun.services.neighbours import Neighbours
-from vpntun.services.services import Services
-from vpntun.socks.proxy import Socks5Proxy
 from vpntun.speed.speed_tests import SpeedTests
 from vpntun.tun.queries import interface_exists
-from vpntun.wire.inside.request import DOCTOR, SERVICES, SPEED
+from vpntun.wire.inside.request import DOCTOR, SPEED
 
 
 def run(
@@ -144,13 +139,12 @@ class _Daemon:
         lookups = state.lookups = Lookups(self._loop, self._names.found)
         stack.callback(lookups.close)
         self._engine = self._make_engine()
-        services = self._open_forwards()
+        open_forwards(state, self._engine, self._inside, self._socks5, self._loop, stack)
         state.mirror = self._engine.mirror
         state.switch = self._engine.switch
         state.speed_tests = SpeedTests(self._loop, self._engine.seal_buffer)
         self._engine.answers.add(DOCTOR, self._other_ends.answer)
         self._engine.answers.add(SPEED, state.speed_tests.answer)
-        self._engine.answers.add(SERVICES, services.answer)
         self._running = RunningTunnel(state, self._engine, self._network, self._names, lookups)
         stack.callback(self._running.close)
         if self._has_uapi:
@@ -170,30 +164,6 @@ class _Daemon:
             self._give_up_privileges()
         self._surroundings.begin(self._loop, stack)
         return True
-
-    def _open_forwards(self) -> Services:
-        """Listen for the forwards and the proxy, while this process has its privileges; return the forwards' services.
-
-        Raises VpntunError.
-        """
-        state, device = self._state, self._device.name
-        lookups = Lookups(self._loop)  # apart from those of peers, which must not wait for slow targets of forwards
-        self._stack.callback(lookups.close)
-        if self._inside is None:
-            ways = ways_of_machine(device, lookups)
-        else:
-            ways = ways_of_run(device, lookups, self._inside, lambda: [str(each.ip) for each in state.addresses])
-        neighbours = Neighbours(self._loop, lambda: state.tunnel, state.link_of, self._engine.routes.find)
-        connections = Connections(self._loop)
-        state.services = Services(self._loop, neighbours, ways, connections)
-        self._stack.callback(state.services.close)
-        state.forwards = Forwards(self._loop, ways, visit=state.services.visits.visit, connections=connections)
-        self._stack.callback(state.forwards.close)
-        state.forwards.reconcile(state.tunnel.forwards)
-        if self._socks5 is not None:
-            state.socks5 = Socks5Proxy(self._loop, self._socks5, ways["here"].connecting, connections)
-            self._stack.callback(state.socks5.close)
-        return state.services
 
     def _set_mark(self, mark: int) -> None:
         """Give the tunnel's own packets another mark from now on. Raises PrivilegeError."""

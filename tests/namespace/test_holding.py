@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,22 @@ from vpntun.namespace.holder import Holder
 from vpntun.namespace.side import NamespaceSide
 
 
-@pytest.fixture
-def holder(loop: HandLoop) -> Iterator[Holder]:
+@contextmanager
+def started(loop: HandLoop) -> Iterator[Holder]:
     try:
-        started = Holder.start()
+        holder = Holder.start()
     except PrivilegeError as refused:
         pytest.skip(str(refused))
-    started.attach(loop, lambda: None)
-    yield started
-    started.close()
-    os.waitpid(started.process, 0)
+    holder.attach(loop, lambda: None)
+    yield holder
+    holder.close()
+    os.waitpid(holder.process, 0)
+
+
+@pytest.fixture
+def holder(loop: HandLoop) -> Iterator[Holder]:
+    with started(loop) as holder:
+        yield holder
 
 
 @pytest.fixture
@@ -96,6 +103,20 @@ def test_sockets_of_the_side_reach_what_listens_inside_and_nothing_outside(holde
         assert bound.getsockname()[:2] == ("::1", 53)
     with pytest.raises(OSError, match="Cannot assign requested address"):
         side.listen(socket.SOCK_STREAM, "192.0.2.1", 7)
+
+
+def test_without_ipv6_all_addresses_are_those_of_ipv4(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Socket(socket.socket):
+        def __init__(self, family: int = -1, kind: int = -1, protocol: int = -1, fileno: int | None = None) -> None:
+            if family == socket.AF_INET6 and fileno is None:
+                raise OSError(errno.EAFNOSUPPORT, "as if IPv6 were off")
+            super().__init__(family, kind, protocol, fileno)
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    with started(loop) as holder:
+        (four,) = NamespaceSide(holder).listen(socket.SOCK_STREAM, "", 7)
+        with four:
+            assert four.getsockname() == ("0.0.0.0", 7)
 
 
 def test_a_parent_without_room_for_a_descriptor_gets_an_error(side: NamespaceSide) -> None:

@@ -76,6 +76,8 @@ def test_forwards_of_files_carry_curl_and_ssh_both_ways_and_follow_a_reload(lab:
         assert done.stdout == "3000000"
     beside = lab.a.run("curl", "-sS", "--interface", "veth0", f"http://{SERVER}:80/page", check=False)
     assert beside.returncode == COULD_NOT_CONNECT, "a forward from the peer takes nothing that comes by another device"
+    itself = lab.b.run("curl", "-sS", "-m1", f"http://{SERVER}:80/page", check=False)
+    assert itself.returncode != 0, "a forward from the peer takes nothing from this machine itself"
     lost = lab.a.run("curl", "-sS", "-m1", "http://127.0.0.1:8082/page", check=False)
     assert lost.returncode != 0, "a target is never reached but through the tunnel"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import sys
@@ -48,7 +49,13 @@ def test_each_side_of_a_run_reaches_what_was_exposed_to_it_and_no_longer_than_th
     def expose(**members: str) -> None:
         assert request(user, "POST", "/services/forwarder/expose", **members) == (200, None)
 
-    inside = f"until curl -sf http://127.0.0.1:80/name >{user.home}/got; do sleep 0.2; done; exec sleep 600"
+    inside = f"""
+        until curl -sf http://127.0.0.1:80/name >{user.home}/got; do sleep 0.2; done
+        read address <{user.home}/ask
+        curl -sm20 http://$address:7000/name; echo "ended with $?"; exec sleep 600
+    """
+    os.mkfifo(user.home / "ask", 0o666)
+    os.chown(user.home / "ask", user.uid, user.uid)
     exposed = ("--expose", f"127.0.0.1:8080 {there}:8000")
     run = user.vpntun("run", "-c", lab.b.four, "-k", user.own(lab.key), *exposed, "--", "sh", "-c", inside)
     assert until(lambda: fetch(lab.a, "http://127.0.0.1:8080/name") == "far", 20), str(run)
@@ -60,6 +67,9 @@ def test_each_side_of_a_run_reaches_what_was_exposed_to_it_and_no_longer_than_th
     expose(local=":7000", remote="127.0.0.1:8000", origin="peer")
     address = request(user, "GET", "/v1/status")[1]["addresses"][0].partition("/")[0]
     assert fetch(lab.b, f"http://{address}:7000/name") == "near"
+    (user.home / "ask").write_text(f"{address}\n")
+    run.wait_for("ended with", 60)
+    assert "near" not in run.log, "what the peer reaches is not for the program itself"
 
     expose(local=f"{user.home}/web", remote=f"tcp://{there}:8000", protocol="unix")
     assert fetch(lab.a, "http://far/name", "--unix-socket", f"{user.home}/web") == "far"

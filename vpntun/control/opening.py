@@ -1,7 +1,10 @@
-"""Opening of a tunnel's sockets: the control socket, which is also its lock, the one for wg(8), and that for metrics.
+"""Opening of a tunnel's sockets, each of which `stack` closes.
 
-A tunnel works without the first two; a notice says so. --no-uapi leaves the second out. A tunnel that has its settings
-by wg(8) needs the second, and ends when somebody removes it. The third is opened only where the operator asks for it.
+control     also the tunnel's lock; a tunnel works without it, as a notice says
+forwards    of the settings, and the SOCKS5 proxy; services by name listen later, once a peer asks for one
+wg(8)       left out by --no-uapi; a tunnel that has its settings by it ends when somebody removes it
+metrics     where the operator asks for them
+names       the name server, where the settings have one
 """
 
 from __future__ import annotations
@@ -23,18 +26,27 @@ from vpntun.control.verify import verify_routes
 from vpntun.core.endpoint import Flow
 from vpntun.datapath.engine import Engine
 from vpntun.errors import InterfaceInUse, VpntunError
+from vpntun.forwards.connections import Connections
+from vpntun.forwards.forwards import Forwards
 from vpntun.forwards.requests import forward_routes
+from vpntun.forwards.side import Side
+from vpntun.forwards.ways import ways_of_machine, ways_of_run
 from vpntun.names.requests import name_routes
 from vpntun.names.service import NameService
 from vpntun.runtime.log import NOTICE, log, notice
 from vpntun.runtime.loop import Loop
+from vpntun.runtime.resolver import Lookups
+from vpntun.services.neighbours import Neighbours
 from vpntun.services.requests import ServiceRequests
+from vpntun.services.services import Services
 from vpntun.serving.http import HttpExchange
 from vpntun.serving.public_server import PublicServer
 from vpntun.serving.removal import RemovalWatch
+from vpntun.socks.proxy import Socks5Proxy
 from vpntun.types import Place
 from vpntun.uapi.request import SetRequest
 from vpntun.uapi.server import UapiServer
+from vpntun.wire.inside.request import SERVICES
 
 
 def open_control(
@@ -85,6 +97,34 @@ def open_uapi(state: TunnelState, loop: Loop, set: Callable[[SetRequest], None],
     stack.callback(uapi.close)
     if state.tunnel.is_set_by_wg:
         _end_without(uapi.path, loop, stack)
+
+
+def open_forwards(
+    state: TunnelState, engine: Engine, inside: Side | None, socks5: Path | Place | None, loop: Loop, stack: ExitStack
+) -> None:
+    """Listen for the forwards and the SOCKS5 proxy, while this process has its privileges; make the services by name.
+
+    `inside`: makes sockets where the device is; None: on this machine. Raises VpntunError.
+    """
+    assert state.device is not None
+    device = state.device.name
+    lookups = Lookups(loop)  # apart from those of peers, which must not wait for slow targets of forwards
+    stack.callback(lookups.close)
+    if inside is None:
+        ways = ways_of_machine(device, lookups)
+    else:
+        ways = ways_of_run(device, lookups, inside, lambda: [str(each.ip) for each in state.addresses])
+    connections = Connections(loop)
+    neighbours = Neighbours(loop, lambda: state.tunnel, state.link_of, engine.routes.find)
+    services = state.services = Services(loop, neighbours, ways, connections)
+    stack.callback(services.close)
+    engine.answers.add(SERVICES, services.answer)
+    forwards = state.forwards = Forwards(loop, ways, visit=services.visits.visit, connections=connections)
+    stack.callback(forwards.close)
+    forwards.reconcile(state.tunnel.forwards)
+    if socks5 is not None:
+        proxy = state.socks5 = Socks5Proxy(loop, socks5, ways["here"].connecting, connections)
+        stack.callback(proxy.close)
 
 
 def open_metrics(place: Path | Place, state: TunnelState, loop: Loop, stack: ExitStack) -> None:

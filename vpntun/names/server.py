@@ -1,18 +1,14 @@
 """Sockets of the name server: UDP and TCP, port 53, on each address of the tunnel, for its peers alone.
 
-They are bound to the tunnel's device (SO_BINDTODEVICE), so a packet to one of these addresses that arrives on another
-device finds no socket. The kernel makes an exception for packets of this machine itself: they come by the loopback
-device, but count as if they came by the device that has the address. A filter (packet(7), SO_ATTACH_FILTER) that asks
-for the number of the device drops them.
+They are bound to the tunnel's device, so a packet to one of these addresses that arrives on another device finds no
+socket (tun/bound_sockets.py).
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import socket
-import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,6 +21,7 @@ from vpntun.names.exchange import NameExchange
 from vpntun.names.responder import Responder
 from vpntun.runtime.loop import Loop
 from vpntun.serving.clients import Clients
+from vpntun.tun.bound_sockets import accept_only_from, bind_to_device
 from vpntun.types import IpAddress, SocketAddress, written
 
 MOST_CONNECTIONS = 64
@@ -33,12 +30,6 @@ SECONDS_IDLE = 30.0
 DATAGRAMS_PER_TURN = 16
 IP_FREEBIND = 15
 """Linux's socket option, which the socket module lacks: an IPv6 address is not bindable while it is being checked."""
-SO_ATTACH_FILTER = 26
-LOAD_WORD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # linux/bpf_common.h
-DEVICE_NUMBER = 0xFFFFF000 + 8  # SKF_AD_OFF + SKF_AD_IFINDEX, linux/filter.h
-WHOLE_PACKET = 0xFFFFFFFF
-
-_INSTRUCTION = struct.Struct("=HBBI")
 
 
 class NameServer:
@@ -132,8 +123,8 @@ def _bound(device: str, address: IpAddress, port: int, kind: int) -> socket.sock
     except OSError as error:
         raise VpntunError(f"the name server cannot be opened: {error.strerror}") from error
     try:
-        new.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
-        _accept_only_from(new, socket.if_nametoindex(device))
+        bind_to_device(new, device)
+        accept_only_from(new, device)
         new.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
         if kind == socket.SOCK_STREAM:
             new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -154,18 +145,3 @@ def _bound(device: str, address: IpAddress, port: int, kind: int) -> socket.sock
             ) from error
         raise VpntunError(f"the name server cannot listen on {where}: {os.strerror(error.errno or 0)}") from error
     return new
-
-
-def _accept_only_from(new: socket.socket, device: int) -> None:
-    """Let the kernel drop what does not arrive on the device with this number. Raises OSError."""
-    program = b"".join(
-        (
-            _INSTRUCTION.pack(LOAD_WORD, 0, 0, DEVICE_NUMBER),
-            _INSTRUCTION.pack(JUMP_IF_EQUAL, 0, 1, device),
-            _INSTRUCTION.pack(RETURN, 0, 0, WHOLE_PACKET),
-            _INSTRUCTION.pack(RETURN, 0, 0, 0),
-        )
-    )
-    kept = ctypes.create_string_buffer(program, len(program))
-    place = struct.pack("HP", len(program) // _INSTRUCTION.size, ctypes.addressof(kept))
-    new.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, place)

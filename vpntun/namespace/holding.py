@@ -271,7 +271,12 @@ class _Namespace:
         try:
             for address in (host,) if host else ("0.0.0.0", "::"):
                 family = socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6
-                bound = socket.socket(family, kind)
+                try:
+                    bound = socket.socket(family, kind)
+                except OSError as error:
+                    if made and error.errno == errno.EAFNOSUPPORT:  # IPv6 is off
+                        continue
+                    raise
                 made.append(bound)
                 if family == socket.AF_INET6:
                     bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
