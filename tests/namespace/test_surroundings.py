@@ -21,7 +21,7 @@ from vpntun.namespace.surroundings import Run
 
 
 class Course:
-    """A run of a shell's script in a folder, of which nobody is in a namespace. Without a script, there is no command."""
+    """A run of a shell's script in a folder, of which nobody is in a namespace. None: a run without a command."""
 
     def __init__(
         self, loop: HandLoop, stack: ExitStack, folder: Path, script: str | None, wait: float | None = None
