@@ -80,7 +80,7 @@ def hold(channel: Channel, netns: str | None) -> None:
 
 
 class _Steps:
-    """The step that is being made, for whoever reads that it has failed."""
+    """The current step, which the report of a failure names."""
 
     current = ""
 
