@@ -6,6 +6,7 @@ installed      tests/boot and the documents' examples        they share one inst
 waiting        ... that mostly wait for the program's timers they leave the processors to others
 measuring      ... that measure times, memory, lost packets  never two at once
 moving         files of tests/netns that move much           never two at once, or neither gets anywhere
+reaching       ... of runs, forwards, names and services     one worker's share
 examining      ... of commands that examine a tunnel         one worker's share
 routing        ... about routes                              one worker's share
 model          the model of TCP in tests/core/records        its tests compare the same runs, each made once a worker
@@ -38,16 +39,31 @@ NETNS = {
     "moving": ["offloads", "wireguard", "wireguard_sizes", "tap"],
     "waiting": [
         *("restarts", "transports", "bad_input", "wireguard_nat", "wireguard_clients", "kernel_wireguard"),
-        *("states", "pairing", "bridged_lans", "dns_server"),
+        *("states", "pairing", "bridged_lans"),
     ],
     "measuring": [
         *("steadiness", "two_commands", "many", "wan", "soak", "kernel", "upkeep", "narrow_paths", "floods"),
         *("speed", "capture", "tap_hub"),
     ],
+    "reaching": [
+        *("run", "run_files", "run_forwards", "run_leaks", "run_refusals", "run_socks", "run_terminal"),
+        *("run_wireguard", "forwards", "services", "dns_server"),
+    ],
     "examining": ["doctor", "other_end", "other_carrier", "reach", "watch"],
     "routing": ["routing", "names", "routing_loops", "beside", "vandals", "relay", "udp_over_tcp"],
 }
-GROUPS = ["running", "installed", "waiting", "measuring", "moving", "examining", "routing", "model", "sockets"]
+GROUPS = [
+    "running",
+    "installed",
+    "waiting",
+    "measuring",
+    "moving",
+    "reaching",
+    "examining",
+    "routing",
+    "model",
+    "sockets",
+]
 GROUP_OF = {f"test_{name}": group for group, names in NETNS.items() for name in names}
 INSTALLED = {"boot", "test_examples.py"}
 ROOMS_WITH_SOCKETS = {
@@ -86,6 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False  # xdist hands groups out in the order of the tests, not of their numbers
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and then in all that the tests start
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # ignored in the background of a script, as SIGINT is
 
 
 @pytest.hookimpl(optionalhook=True)

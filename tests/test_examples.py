@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests.documents import Step, blocks, steps
-from tests.netns.lab import NOBODY, STARTED, Lab, far, state_folders, sweep, until, why_not
+from tests.netns.lab import NOBODY, STARTED, Lab, far, state_folders, until, why_not
+from tests.netns.leftovers import sweep
 from tests.netns.test_ecn import watching
 from tests.reader import WIREGUARD, Reader
 from tests.shells import Shells, labels

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.boot.installed import Host, install
-from tests.netns.lab import Lab, state_folders, sweep, why_not
+from tests.netns.lab import Lab, state_folders, why_not
+from tests.netns.leftovers import sweep
 
 
 @pytest.fixture(scope="session")

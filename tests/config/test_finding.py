@@ -40,6 +40,21 @@ def test_an_ordinary_users_own_file_comes_first(monkeypatch: pytest.MonkeyPatch)
         assert find_file("office") == folder / "vpntun" / "office.conf"
 
 
+def test_an_ordinary_user_learns_of_its_own_folder_where_the_machines_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ordinary_user() as folder:
+        (folder / "etc").mkdir(mode=0)
+        monkeypatch.setattr(finding, "FOLDERS", (folder / "etc",))
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+        with pytest.raises(PrivilegeError) as caught:
+            find_file("office")
+        assert str(caught.value) == (
+            f"there is no {folder}/vpntun/office.conf, and this user may not look for {folder}/etc/office.conf: run as "
+            "its owner, or as root"
+        )
+
+
 @needs_root
 def test_root_has_no_files_but_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "vpntun").mkdir()

@@ -87,17 +87,18 @@ def test_a_peer_may_use_what_allows_one_of_its_names(
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        (["Service = ssh 127.0.0.1:22"], ":3: the service ssh says not who may use it: add 'AllowFrom = ssh PEER"),
+        (["Service = ssh 127.0.0.1:22"], ":3: the service ssh does not say who may use it: add 'AllowFrom = ssh PEER"),
         (["Service = ssh"], "a service is a name of up to 64"),
         (["Service = s/h 127.0.0.1:22"], "a service is a name of up to 64"),
         (["Service = ssh ssh@desk"], "ssh@desk is a service of a peer"),
-        (["Service = ssh 22"], "HOST:PORT"),
+        (["Service = ssh 22"], "nothing can be reached at '22': give HOST:PORT"),
         (["Service = ssh [::1]:1", "Service = ssh [::1]:2", "AllowFrom = ssh *"], "two services have the same name"),
         (["AllowFrom = ssh laptop"], "there is no Service = ssh that this AllowFrom could be for"),
         ([f"ServiceKey = ssh {TEXT}"], "there is no Service = ssh that this ServiceKey could be for"),
         (["AllowFrom = ssh"], "followed by the peers that may use it"),
         ([f"ServiceKey = {TEXT}"], "a key follows the name of its service"),
         (["ServiceKey = ssh@desk short"], "key"),
+        (["ServiceKey = ssh@desk"], "a key follows the name of its service, as in 'ssh KEY'"),
         (
             [line for i in range(MOST_SERVICES + 1) for line in (f"Service = s{i} [::1]:1", f"AllowFrom = s{i} *")],
             f"at most {MOST_SERVICES} services",

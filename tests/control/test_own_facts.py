@@ -55,7 +55,7 @@ def test_once_the_device_is_open(state: TunnelState) -> None:
     assert isinstance(answer, Answer)
     facts = json.loads(answer.body)
     assert facts["offloads"] == {"tcp": device.takes_tcp, "udp": device.takes_udp}
-    assert (facts["mark"], facts["routes"]) == (0xCA6C, ["10.7.0.0/16"])
+    assert (facts["mark"], facts["routes"], facts["in_run"]) == (0xCA6C, ["10.7.0.0/16"], False)
     device.close()
 
 

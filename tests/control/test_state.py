@@ -17,7 +17,7 @@ from vpntun.carriers.base import Carrier
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import HookLines, Tunnel
 from vpntun.control.state import PEERS_PER_TURN, TunnelState
-from vpntun.control.status import status_of
+from vpntun.control.status import status_of, status_of_peers
 from vpntun.core.mac_table import LOCAL, MacTable
 from vpntun.crypto.keys import KeyPair, format_key
 from vpntun.datapath.switching.switch import Switch
@@ -54,7 +54,8 @@ def test_before_anything_is_made_the_configuration_is_reported(loop: HandLoop, s
 def test_the_status_is_written_in_parts_of_some_peers_each(
     state: TunnelState, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setitem(status_of.__kwdefaults__ or {}, "clock", lambda: 1e9)
+    for function in (status_of, status_of_peers):
+        monkeypatch.setitem(function.__kwdefaults__ or {}, "clock", lambda: 1e9)
     peers = tuple(PeerSettings(bytes([number]) * 32, ()) for number in range(count))
     state.tunnel = replace(state.tunnel, peers=peers)
     parts = list(state.write_status())

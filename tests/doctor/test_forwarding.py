@@ -91,6 +91,13 @@ def test_a_filter_that_is_not_strict_drops_nothing(settings: dict[str, int]) -> 
     assert only(examine_filter(tunnel(SITE), FakeHost(settings=settings))).verdict == "ok"
 
 
+def test_settings_of_the_machine_do_not_matter_to_a_run() -> None:
+    run = tunnel(peer("192.168.7.0/24", at="203.0.113.2"), LAPTOP, in_run=True)
+    host = FakeHost(settings={"net/ipv4/conf/all/rp_filter": 1, **FORWARD})
+    assert not [*examine_filter(run, host), *examine_forwarding(run, host)]
+    assert "forwards nothing" in only(examine_firewall(run, host)).text
+
+
 def test_a_strict_filter_is_fine_with_routes_back() -> None:
     host = FakeHost(leads={"0.0.0.0/0": "tun3"}, settings=STRICT)
     assert only(examine_filter(tunnel(SITE), host)).verdict == "ok"

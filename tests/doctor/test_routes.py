@@ -100,6 +100,11 @@ def test_without_routes_for_them_allowed_ips_overlap_with_nothing() -> None:
     assert only(examine_overlaps(tunnel(peer("192.168.1.0/24"), table="off"), host)).verdict == "ok"
 
 
+def test_networks_of_a_run_overlap_with_nothing() -> None:
+    host = FakeHost(has={"eth0": ("10.7.0.1/16",)})
+    assert not list(examine_overlaps(tunnel(peer("10.7.0.0/16"), in_run=True), host))
+
+
 def test_everything_overlaps_with_nothing() -> None:
     host = FakeHost(has={"eth0": ("192.168.1.7/24",)})
     assert only(examine_overlaps(tunnel(peer("0.0.0.0/0", "::/0")), host)).verdict == "ok"

@@ -7,6 +7,7 @@ import os
 import socket
 from contextlib import ExitStack
 from pathlib import Path
+from weakref import ref
 
 import pytest
 
@@ -69,6 +70,29 @@ def test_a_literal_address_is_connected_to(loop: HandLoop, made: ExitStack, list
     assert not new.connected[0].getblocking()
     loop.pass_time(2 * SECONDS_FOR_TARGET)
     assert (len(new.connected), new.errors) == (1, [])
+
+
+def test_an_address_with_a_zone_is_looked_up_where_the_target_is(
+    loop: HandLoop, made: ExitStack, listener: socket.socket
+) -> None:
+    side = Loopback(loop, {"fe80::1%lo": [(socket.AF_INET, ("127.0.0.1", 0))]})
+    new = attempt(made, loop, side, ("fe80::1%lo", listener.getsockname()[1]))
+    loop.until(lambda: new.is_over)
+    assert new.connected[0].getpeername() == listener.getsockname()
+
+
+def test_an_attempt_that_is_over_is_not_kept_until_its_time_limit(
+    loop: HandLoop, made: ExitStack, listener: socket.socket
+) -> None:
+    place = listener.getsockname()
+    side = Loopback(loop, {"db": [(socket.AF_INET, place), (socket.AF_INET, place)]})
+    new = Attempt(loop, side, ("db", place[1]))
+    loop.until(lambda: new.is_over)
+    made.enter_context(new.connected[0])
+    weak = ref(new.connecting)
+    del new.connecting
+    loop.poll()
+    assert weak() is None
 
 
 def test_a_connection_that_was_made_is_the_callers_to_watch(

@@ -45,8 +45,8 @@ def test_no_forward_takes_all_the_room(loop: HandLoop) -> None:
     assert connections.admit(Counters())
 
 
-def test_there_is_a_descriptor_for_each_connection(own_limit: int) -> None:
-    for descriptors, connections in ((1024, 192), (256, 1)):
+def test_there_are_descriptors_for_each_connection_and_its_pipes(own_limit: int) -> None:
+    for descriptors, connections in ((1024, 128), (256, 1)):
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, own_limit))
         assert most_connections() == connections
     assert most_connections() <= MOST_CONNECTIONS

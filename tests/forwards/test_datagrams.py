@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
@@ -11,10 +13,19 @@ from tests.forwards.sockets import Loopback, free_port
 from tests.machine import HandLoop, logged
 from vpntun.config.forwards import Forward
 from vpntun.forwards.connections import Connections
-from vpntun.forwards.datagrams import SECONDS_BETWEEN_LOOKS, SECONDS_IDLE, SECONDS_UNANSWERED, DatagramForward
+from vpntun.forwards.datagrams import (
+    BURST_OF_FLOWS,
+    MOST_CONNECTED_PER_TURN,
+    SECONDS_BETWEEN_LOOKS,
+    SECONDS_IDLE,
+    SECONDS_SAFE,
+    SECONDS_UNANSWERED,
+    DatagramForward,
+)
 from vpntun.forwards.opening import ListeningSockets
+from vpntun.forwards.side import Side
 from vpntun.forwards.sides import MachineSide
-from vpntun.runtime.resolver import Lookups
+from vpntun.runtime.resolver import Lookups, OnFound
 from vpntun.types import Place
 
 
@@ -48,14 +59,33 @@ def target(loop: HandLoop, made: ExitStack) -> Target:
     return new
 
 
+class SlowNames(Loopback):
+    """A side whose resolver answers once the test lets it."""
+
+    def __init__(self, loop: HandLoop, names: Mapping[str, Sequence[tuple[int, Place]]]) -> None:
+        super().__init__(loop, names)
+        self._questions: list[Callable[[], None]] = []
+        self.asked = 0
+
+    def look_up(self, host: str, port: int, answer: OnFound) -> None:
+        self.asked += 1
+        self._questions.append(partial(super().look_up, host, port, answer))
+
+    def answer(self) -> None:
+        while self._questions:
+            self._questions.pop()()
+
+
 class Made:
     """A forward to the target."""
 
-    def __init__(self, loop: HandLoop, target: Place, most: int, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, loop: HandLoop, target: Place, most: int, host: str = "127.0.0.1", side: Side | None = None
+    ) -> None:
         self.loop = loop
         self.port = free_port(socket.SOCK_DGRAM)
         lookups = Lookups(loop)
-        side = MachineSide(lookups) if not host else Loopback(loop)
+        side = side or (MachineSide(lookups) if not host else Loopback(loop))
         forward = Forward("udp", (host, self.port), target)
         listening = ListeningSockets(forward, side)
         self.forward = DatagramForward(loop, forward, listening, side, Connections(loop, most))
@@ -82,8 +112,10 @@ class Made:
         return got[0]
 
 
-def forward_to(loop: HandLoop, made: ExitStack, target: Place, most: int = 100, host: str = "127.0.0.1") -> Made:
-    new = Made(loop, target, most, host)
+def forward_to(
+    loop: HandLoop, made: ExitStack, target: Place, most: int = 100, host: str = "127.0.0.1", side: Side | None = None
+) -> Made:
+    new = Made(loop, target, most, host, side)
     made.callback(new.close)
     return new
 
@@ -164,6 +196,53 @@ def test_a_client_without_room_is_refused_where_all_flows_are_answered(
         loop.until(lambda: new.forward.counters.refused == 3)
     assert lines == [f"refused: there is no room for another client of {new.forward.forward}"]
     assert target.got == [b"first"]
+
+
+def test_a_flow_that_was_not_used_for_a_while_gives_way(loop: HandLoop, made: ExitStack, target: Target) -> None:
+    new = forward_to(loop, made, target.place, most=2)
+    new.ask(new_client(made), b"a question")
+    loop.pass_time(SECONDS_SAFE)
+    new.ask(new_client(made), b"another one")
+    assert new.ask(new_client(made), b"a third") == b"A THIRD"
+    assert (new.forward.counters.connections, new.forward.counters.refused) == (2, 0)
+
+
+def test_a_datagram_of_a_forward_to_itself_ends(loop: HandLoop, made: ExitStack) -> None:
+    new = forward_to(loop, made, ("127.0.0.1", 1), most=5)
+    new.forward.retarget(Forward("udp", ("127.0.0.1", new.port), ("127.0.0.1", new.port)))
+    new_client(made).sendto(b"a", ("127.0.0.1", new.port))
+    loop.until(lambda: new.forward.counters.refused)
+    assert new.forward.counters.total == BURST_OF_FLOWS
+    loop.pass_time(10.0)
+    loop.settle()
+    assert new.forward.counters.total == BURST_OF_FLOWS
+
+
+def test_many_who_wait_for_a_name_are_all_connected_after_one_look_up(
+    loop: HandLoop, made: ExitStack, target: Target
+) -> None:
+    place = target.place
+    side = SlowNames(loop, {"target": [(socket.AF_INET, place)]})
+    new = forward_to(loop, made, ("target", place[1]), side=side)
+    clients = [new_client(made) for _ in range(2 * MOST_CONNECTED_PER_TURN + 1)]
+    for each in clients:
+        each.sendto(b"a", ("127.0.0.1", new.port))
+    loop.until(lambda: new.forward.counters.connections == len(clients))
+    assert side.asked == 1
+    side.answer()
+    loop.until(lambda: len(target.got) == len(clients))
+
+
+def test_an_answer_about_a_former_target_is_ignored(loop: HandLoop, made: ExitStack, target: Target) -> None:
+    side = SlowNames(loop, {"former": [(socket.AF_INET, ("127.0.0.1", 1))]})
+    new = forward_to(loop, made, ("former", 1), side=side)
+    client = new_client(made)
+    client.sendto(b"a", ("127.0.0.1", new.port))
+    loop.until(lambda: side.asked)
+    new.forward.retarget(Forward("udp", ("127.0.0.1", new.port), target.place))
+    side.answer()
+    assert new.ask(client, b"found") == b"FOUND"
+    assert new.forward.counters.failed == 0
 
 
 def test_a_target_that_is_not_found_is_looked_up_again_after_a_second(loop: HandLoop, made: ExitStack) -> None:

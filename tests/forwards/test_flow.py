@@ -9,7 +9,7 @@ import pytest
 
 from tests.forwards.sockets import Loopback, free_port
 from tests.machine import HandLoop
-from vpntun.forwards.connections import Counters
+from vpntun.forwards.connections import Counters, WaitingRoom
 from vpntun.forwards.flow import MOST_WAITING, Flow
 from vpntun.runtime.resolver import Found
 
@@ -21,10 +21,12 @@ class Made:
         self.answers: list[bytes] = []
         self.failures: list[OSError] = []
         self.counters = Counters()
+        self.room = WaitingRoom(most=100)
         self.flow = Flow(
             loop,
             Loopback(loop, closed=closed),
             self.counters,
+            self.room,
             bytearray(65536),
             lambda datagram: self.answers.append(bytes(datagram)),
             self.failures.append,
@@ -58,6 +60,23 @@ def test_datagrams_wait_for_the_targets_address_and_the_last_ones_are_kept(new: 
         new.send(b"%d" % number)
     new.flow.connect(found(target.getsockname()), None)
     assert [target.recv(10) for _ in range(MOST_WAITING)] == [b"%d" % number for number in range(1, MOST_WAITING + 1)]
+
+
+def test_datagrams_wait_only_as_far_as_there_is_room_for_all_flows(new: Made, target: socket.socket) -> None:
+    assert new.room.take(60)
+    new.send(b"first")
+    new.send(bytes(40))
+    new.send(b"second")
+    new.flow.connect(found(target.getsockname()), None)
+    assert [target.recv(100) for _ in range(2)] == [b"first", b"second"]
+    assert new.room.take(40)
+
+
+def test_a_flow_that_ends_keeps_no_datagrams(new: Made) -> None:
+    new.send(bytes(100))
+    new.flow.close()
+    new.send(bytes(100))
+    assert new.room.take(100)
 
 
 def test_answers_reach_the_client_even_empty_ones(loop: HandLoop, new: Made, target: socket.socket) -> None:

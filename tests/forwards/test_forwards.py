@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -140,17 +141,26 @@ def test_the_end_of_the_tunnel_resets_what_is_being_passed_on(
 
 
 def test_a_place_is_forwarded_once(forwards: Forwards, echo: Echo) -> None:
-    forward = to(echo)
+    port = free_port()
+    forward, of_all = to(echo, port), Forward("tcp", ("", port), echo.place)
     forwards.expose(forward)
     with pytest.raises(ForwardExists, match=r"is forwarded already, to 127\.0\.0\.1:\d+: unexpose it first"):
         forwards.expose(forward)
-    with pytest.raises(PortInUse, match="choose another port"):
-        forwards.expose(Forward("tcp", forward.listen, forward.target, "peer"))
+    for other in (replace(forward, origin="peer"), of_all):
+        with pytest.raises(PortInUse) as refused:
+            forwards.expose(other)
+        assert f"is in use by the forward {forward}: unexpose that one, or choose another" in str(refused.value)
+    forwards.unexpose("tcp", forward.listen)
+    with pytest.raises(PortInUse, match="is in use by the forward"):
+        forwards.reconcile([forward, of_all])
 
 
 def test_what_is_not_forwarded_cannot_be_removed(forwards: Forwards) -> None:
-    with pytest.raises(NoSuchForward, match="no forward that listens on udp :53 from peer"):
+    with pytest.raises(NoSuchForward) as refused:
         forwards.unexpose("udp", ("", 53), "peer")
+    assert "no forward listens on udp :53 from peer: 'vpntun forwards' lists them; give unexpose the same" in str(
+        refused.value
+    )
 
 
 def test_the_inside_of_a_run_is_refused_where_there_is_none(forwards: Forwards, echo: Echo) -> None:

@@ -45,6 +45,7 @@ def at(path: Path) -> Forward:
         (errno.EADDRINUSE, "here", PortInUse, "tcp 192.0.2.1:80 is in use: stop the program that holds it, or"),
         (errno.EADDRNOTAVAIL, "here", ConfigurationError, "this machine has no such address: choose one that it has"),
         (errno.EADDRNOTAVAIL, "inside", ConfigurationError, "the namespace has no such address"),
+        (errno.EADDRNOTAVAIL, "peer", ConfigurationError, "the tunnel has no such address: choose one that it has"),
         (errno.EACCES, "here", PrivilegeError, "choose a port above 1023, or run as root"),
         (errno.EPERM, "peer", PrivilegeError, "no right to listen on 192.0.2.1:80"),
         (errno.ENODEV, "peer", VpntunError, "192.0.2.1:80 cannot be listened on: No such device"),

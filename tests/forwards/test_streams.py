@@ -112,6 +112,24 @@ def test_a_client_that_vanishes_before_its_target_is_connected_leaves_nothing(
     assert new.running.counters.connections == 0
 
 
+def test_a_client_that_resets_its_connection_ends_the_attempt_to_a_silent_target(
+    loop: HandLoop, made: ExitStack
+) -> None:
+    full = made.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    for _ in range(3):
+        made.enter_context(client_of(full.getsockname()))
+    new = forward_to(loop, made, full.getsockname())
+    client = client_of(new.place)
+    client.send(b"question")
+    loop.until(lambda: new.running.counters.connections == 1)
+    loop.settle(0.01)
+    assert new.running.counters.connections == 1
+    reset_at_close(client)
+    client.close()
+    loop.until(lambda: new.running.counters.connections == 0)
+    assert new.running.counters.failed == 0
+
+
 def test_closing_resets_what_has_no_target_yet(loop: HandLoop, made: ExitStack, echo: Echo) -> None:
     full = made.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
     for _ in range(3):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.names.directories import directory, peer
-from vpntun.names.answering import LARGEST_DATAGRAM, LARGEST_QUESTION, Question, answer
+from vpntun.names.answering import LARGEST_DATAGRAM, LARGEST_QUESTION, MOST_RECORDS, Question, answer
 
 KNOWN = directory(
     peer("laptop", "10.9.0.2/32", "fd09::2/128"),
@@ -104,6 +104,13 @@ def test_an_answer_that_is_too_long_is_cut_and_comes_whole_over_tcp(payload: int
     is_cut = limit < 12 + 25 + 16 * 28
     assert bool(response.flags & dns.flags.TC) == is_cut
     assert len(records(ask("big.office.internal", "AAAA", is_stream=True))) == 16
+
+
+def test_a_name_with_thousands_of_addresses_is_answered_with_some_of_them() -> None:
+    many = directory(peer("rack", *(f"10.8.{number >> 8}.{number & 255}/32" for number in range(2000))))
+    found = answer(dns.message.make_query("rack.office.internal", "A").to_wire(), many, is_stream=True)
+    assert isinstance(found, bytes)
+    assert len(records(dns.message.from_wire(found))) == MOST_RECORDS
 
 
 def test_other_names_are_for_others_if_that_is_desired() -> None:

@@ -86,6 +86,22 @@ def test_an_answer_that_is_too_long_for_its_asker_is_cut_and_comes_whole_over_tc
     assert len(records(whole)) == 3900
 
 
+@pytest.mark.parametrize("rcode", [dns.rcode.FORMERR, dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED])
+def test_a_server_that_fails_may_leave_out_the_question(rcode: dns.rcode.Rcode) -> None:
+    asked = question()
+    found = parsed(struct.pack("!HHHHHH", NUMBER, 0x8000 | rcode, 0, 0, 0, 0), asked)
+    assert found is not None
+    got = dns.message.from_wire(asked.answered(found))
+    assert (got.rcode(), got.question) == (rcode, asked.message.question)
+
+
+@pytest.mark.parametrize(
+    "head", [(NUMBER ^ 1, 0x8002, 0), (NUMBER, 0x0002, 0), (NUMBER, 0x8003, 0), (NUMBER, 0x8000, 0)]
+)
+def test_a_header_alone_says_nothing_else(head: tuple[int, int, int]) -> None:
+    assert parsed(struct.pack("!HHHHHH", *head, 0, 0, 0), question()) is None
+
+
 def test_only_an_answer_to_the_question_itself_fits() -> None:
     asked = question()
     fitting = response("203.0.113.7").to_wire()

@@ -50,6 +50,22 @@ def test_a_peer_with_many_addresses_has_one_share(loop: HandLoop) -> None:
     assert len(answers) == BURST_OF_A_SOURCE
 
 
+def test_a_question_that_was_answered_before_gets_the_answer_of_the_moment_with_its_own_number(loop: HandLoop) -> None:
+    known = [KNOWN]
+    responder = Responder(loop, lambda: known[0], servers_of(), lambda _: None, Counter())
+    answers: list[bytes] = []
+
+    def addresses_at(number: int) -> tuple[int, list[str]]:
+        responder.take(number.to_bytes(2, "big") + QUESTION[2:], b"\x0a\x09\x00\x02", answers.append, is_stream=False)
+        got = dns.message.from_wire(answers[-1])
+        return got.id, [record.address for found in got.answer for record in found]
+
+    assert addresses_at(1) == (1, ["10.9.0.2"])
+    assert addresses_at(0xABCD) == (0xABCD, ["10.9.0.2"])
+    known[0] = directory(peer("laptop", "10.9.0.3/32"))
+    assert addresses_at(2) == (2, ["10.9.0.3"])
+
+
 def test_each_kind_of_answer_is_counted(loop: HandLoop, outside: Outside) -> None:
     counts: Counter[str] = Counter()
     responder = Responder(loop, lambda: KNOWN, servers_of(outside.place), lambda _: None, counts)

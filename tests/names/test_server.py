@@ -17,7 +17,7 @@ from tests.names.outside import Outside, records
 from tests.names.test_forwarding import servers_of
 from vpntun.errors import PortInUse, VpntunError
 from vpntun.names.responder import Responder
-from vpntun.names.server import MOST_CONNECTIONS, NameServer
+from vpntun.names.server import MOST_CONNECTIONS, SECONDS_IDLE, NameServer
 
 KNOWN = directory(peer("laptop", "10.9.0.2/32"))
 HOME = ip_address("127.0.0.1")
@@ -103,6 +103,20 @@ def test_connections_are_limited_and_a_new_one_takes_the_place_of_an_idle_one(se
         assert served.read(clients[0]) == b""
     for client in clients:
         client.close()
+
+
+def test_a_connection_without_questions_is_closed_after_a_while(served: Served) -> None:
+    asked = query()
+    with served.connect(socket.SOCK_STREAM) as silent, served.connect(socket.SOCK_STREAM) as asking:
+        served.loop.settle()
+        for _ in range(3):
+            served.loop.pass_time(SECONDS_IDLE / 2)
+            asking.send(struct.pack("!H", len(asked)) + asked)
+            assert served.read(asking)
+        assert served.read(silent) == b""
+        for _ in range(3):
+            served.loop.pass_time(SECONDS_IDLE / 2)
+        assert served.read(asking) == b""
 
 
 def test_an_answer_that_comes_after_the_end_is_dropped(served: Served, outside: Outside) -> None:

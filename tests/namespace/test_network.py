@@ -15,6 +15,7 @@ import pytest
 
 from tests.machine import logged
 from vpntun.config.file import read_file
+from vpntun.config.names import NameSettings
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import HookLines, Routing, Tunnel
 from vpntun.crypto.keys import KeyPair, format_key
@@ -136,9 +137,10 @@ def test_a_holder_that_does_not_answer_is_an_error_of_the_device(stack: ExitStac
 def test_what_concerns_the_machine_alone_is_left_out_and_named() -> None:
     hooks = HookLines(post_up=("iptables -A ...",), pre_down=("true",))
     with logged() as lines:
-        left = for_namespace(tunnel(hooks=hooks, user="nobody", routing=Routing(51820, 7)))
-    assert lines == ["not carried out in a namespace: PostUp, PreDown, Table, FwMark, User"]
-    assert (left.hooks, left.user, left.routing) == (HookLines(), None, Routing())
+        given = tunnel(hooks=hooks, user="nobody", routing=Routing(51820, 7), names=NameSettings("office.internal"))
+        left = for_namespace(given)
+    assert lines == ["not carried out in a namespace: PostUp, PreDown, Table, FwMark, User, DnsServer"]
+    assert (left.hooks, left.user, left.routing, left.names) == (HookLines(), None, Routing(), None)
     with logged() as lines:
         for_namespace(tunnel(routing=Routing("auto")))
     assert lines == []

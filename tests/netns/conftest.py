@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.lab import Lab, state_folders, sweep, why_not
+from tests.netns.lab import Lab, state_folders, why_not
+from tests.netns.leftovers import sweep
 from tests.netns.place import Place
 from tests.netns.wireguard import Keys, make_keys, missing_tool
 

@@ -3,7 +3,8 @@
     a  10.0.0.1/24  fd01::1/64  veth0 ======== veth0  10.0.0.2/24  fd01::2/64  b
 
 1. The names of namespaces contain the process id of the test run and a count. `Lab.close` ends every process in the
-   namespaces and removes them; `sweep` removes those of test runs that were killed.
+   namespaces and removes them; `sweep` removes those of test runs that were killed. Processes in namespaces of their
+   own, such as the program of a run whose parent was killed, are known by their environment (leftovers.py).
 2. Waits poll instead of sleeping for a fixed time. Each has a limit and says what it waited for.
 3. A failed wait shows the logs of all daemons.
 4. A test fails if a daemon logged an internal error anywhere in the lab's folder, unless the test expected it
@@ -15,12 +16,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import itertools
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -33,8 +32,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import namespaces
-from namespaces import NETNS, NamespaceError
+from namespaces import NamespaceError
 from namespaces import until as until  # exported: most tests poll
+from tests.netns.leftovers import MARK, end_processes
 from vpntun.config.keyfile import create_shared
 from vpntun.crypto.keys import KeyPair, format_key
 
@@ -161,7 +161,7 @@ class Machine:
             capture_output=True,
             text=True,
             timeout=timeout,
-            env={**os.environ, **(env or {})},
+            env=self._environment(env),
             cwd=CHECKOUT,
             input="" if input is None else input,
         )
@@ -176,9 +176,12 @@ class Machine:
         binds: Mapping[str, Path] | None = None,
     ) -> Daemon:
         log = self.lab.folder / f"{len(self.lab.daemons)}-{self.name}.log"
-        daemon = Daemon(self.enter(command, user, binds), log, {**os.environ, **(env or {})})
+        daemon = Daemon(self.enter(command, user, binds), log, self._environment(env))
         self.lab.daemons.append(daemon)
         return daemon
+
+    def _environment(self, more: Mapping[str, str] | None) -> dict[str, str]:
+        return {**os.environ, MARK: self.lab.a.name, **(more or {})}
 
     def vpntun(
         self,
@@ -284,6 +287,7 @@ class Lab:
     def close(self) -> None:
         for machine in self.machines:
             namespaces.remove(machine.name)
+        until(lambda: not end_processes(lambda name: name == self.a.name), 10)
         for daemon in self.daemons:
             daemon.process.wait()
         for home in self._homes:
@@ -405,24 +409,6 @@ def remove_state_folders() -> None:
     for path in STATE:
         with contextlib.suppress(OSError):
             path.rmdir()
-
-
-def sweep() -> None:
-    """Remove the namespaces of test runs that were killed: those named after the id of a process that has ended.
-
-    Workers take turns, because removing a namespace fails while another worker is removing it.
-    """
-    if not NETNS.exists():
-        return
-    folder = os.open(NETNS, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        for path in NETNS.glob("vt*-*"):
-            named = re.fullmatch(r"vt(\d+)-(\d+[a-h]|probe|firewall)", path.name)
-            if named and not Path(f"/proc/{named[1]}").exists():
-                namespaces.remove(path.name)
-    finally:
-        os.close(folder)
 
 
 def _text(path: Path) -> str:

@@ -1,7 +1,8 @@
 """A server and its clients, which talk through forwards.
 
     python -m tests.netns.talkers serve HOST PORT     serve TCP and UDP until killed
-    python -m tests.netns.talkers crowd HOST PORT     be many clients of it, then print "crowd served"
+    python -m tests.netns.talkers crowd HOST PORT N   be many clients of it, then print "crowd served"
+    python -m tests.netns.talkers each HOST PORT      be a client of each of CROWD ports, then print "each served"
     python -m tests.netns.talkers ask HOST PORT WORD  say one word to it, print what happens
     python -m tests.netns.talkers udp HOST PORT       have 50 datagrams answered, then print "datagrams answered"
 
@@ -13,7 +14,7 @@ A connection's first line is a word. The server answers
     wait      by one byte, which the client answers by a reset; it prints how the connection ends
 
 and a datagram by the same in capitals. The crowd is one client that reads nothing of what it has asked for until all
-others are served: CROWD at once, then SHORT short ones, SIDE_BY_SIDE at a time.
+others are served: CROWD at once, then N short ones, SIDE_BY_SIDE at a time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 PATIENCE = 60.0
-CROWD, SHORT, SIDE_BY_SIDE = 200, 2000, 16
+CROWD, SIDE_BY_SIDE = 200, 16
 FILL = 32 << 20
 RESET = struct.pack("ii", 1, 0)
 
@@ -103,19 +104,31 @@ def finish(connected: socket.socket, text: bytes) -> None:
         assert rest_of(connected) == text
 
 
-def crowd(place: tuple[str, int]) -> None:
+def crowd(place: tuple[str, int], short: int) -> None:
     with connect(place, b"fill") as slow:
         many = [connect(place, b"echo") for _ in range(CROWD)]
         for number, each in enumerate(many):
             finish(each, b"client %d" % number)
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            list(pool.map(lambda number: finish(connect(place, b"echo"), b"%d" % number), range(SHORT)))
+            list(pool.map(lambda number: finish(connect(place, b"echo"), b"%d" % number), range(short)))
         assert rest_of(slow) == bytes(FILL)
     say("crowd served")
 
 
+def each(host: str, first: int) -> None:
+    many = [connect((host, first + number), b"echo") for number in range(CROWD)]
+    for number, client in enumerate(many):
+        finish(client, b"client of %d" % number)
+    say("each served")
+
+
 def ask(place: tuple[str, int], word: str) -> None:
-    with socket.create_connection(place, timeout=PATIENCE) as connected:
+    try:
+        connected = socket.create_connection(place, timeout=PATIENCE)
+    except ConnectionResetError:  # so soon that it comes before this side knows that it is connected
+        say("client saw a reset")
+        return
+    with connected:
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # refused already, as will be seen
             connected.sendall(word.encode() + b"\n")
         if word == "wait":
@@ -146,8 +159,10 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve", host, port]:
             serve(host, int(port))
-        case ["crowd", host, port]:
-            crowd((host, int(port)))
+        case ["crowd", host, port, short]:
+            crowd((host, int(port)), int(short))
+        case ["each", host, port]:
+            each(host, int(port))
         case ["ask", host, port, word]:
             ask((host, int(port)), word)
         case ["udp", host, port]:

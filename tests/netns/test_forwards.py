@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -13,13 +12,15 @@ import pytest
 
 from tests.netns.daemons import configured
 from tests.netns.lab import STARTED, Daemon, Lab, Machine, far, start_pair, until
-from tests.netns.talkers import CROWD, SHORT
+from tests.netns.servers import SSHD, start_sshd, start_web
+from tests.netns.talkers import CROWD
+from tests.netns.users import User
 
+SHORT = 300
 TALKERS = (sys.executable, "-m", "tests.netns.talkers")
 SERVER, CLIENT = "10.9.0.1", "10.9.0.2"
-MOST_MEMORY = 40 << 20
+MOST_MEMORY = 16 << 20  # half of what a slow reader leaves waiting
 COULD_NOT_CONNECT = 7
-SSHD = Path("/usr/sbin/sshd")
 
 
 def serve(machine: Machine, host: str = "127.0.0.1", port: int = 7000) -> Daemon:
@@ -44,12 +45,8 @@ def peak_memory(daemon: Daemon) -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
 
 
-def test_forwards_of_files_carry_curl_and_ssh_both_ways_and_follow_a_reload(lab: Lab, tmp_path: Path) -> None:
-    pages = tmp_path / "pages"
-    pages.mkdir()
-    (pages / "page").write_bytes(bytes(3_000_000))
-    lab.b.popen(sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", pages, "8000")
-    assert until(lambda: lab.b.listens(8000), 20)
+def test_forwards_of_files_carry_curl_and_ssh_both_ways_and_follow_a_reload(lab: Lab) -> None:
+    start_web(lab.b, 8000, "127.0.0.1", page="\0" * 3_000_000)
     of_b = configured(
         lab, lab.b, "server", f"Address = {SERVER}/24", "Forward = :80 127.0.0.1:8000 from peer", "User = nobody"
     )
@@ -104,27 +101,24 @@ def test_forwards_of_files_carry_curl_and_ssh_both_ways_and_follow_a_reload(lab:
 @pytest.mark.skipif(not SSHD.exists(), reason="sshd is not installed")
 def test_ssh_logs_in_through_a_forward_that_is_added_and_removed_while_it_runs(lab: Lab) -> None:
     folder = lab.home(0)
-    for name in ("host", "user"):
-        lab.b.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
-    shutil.copy(folder / "user.pub", folder / "authorized_keys")
-    own_folder = folder / "sshd"
-    own_folder.mkdir(mode=0o755)
-    options = ["StrictModes=no", "UsePAM=no", f"AuthorizedKeysFile={folder}/authorized_keys", "PidFile=none"]
-    options += ["ListenAddress=127.0.0.1:2200", f"HostKey={folder}/host", "PermitRootLogin=prohibit-password"]
-    words = [word for each in options for word in ("-o", each)]
-    lab.b.popen(SSHD, "-D", "-e", "-f", "/dev/null", *words, binds={"/run/sshd": own_folder})
-    assert until(lambda: lab.b.listens(2200), 20)
-    start_pair(lab)
+    login = start_sshd(lab.b, folder, 2200)
+    _, client = start_pair(lab)
     expose(lab.b, "tun3", ":22", "127.0.0.1:2200", "--from", "peer")
     expose(lab.a, "tun11", "127.0.0.1:2222", f"{far(lab)}:22")
-    known = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
-    ssh = ("ssh", "-F", "/dev/null", *known, "-i", folder / "user", "-p", "2222", "root@127.0.0.1")
+    ssh = (*login, "-p", "2222", "root@127.0.0.1")
     assert lab.a.run(*ssh, "cat; exit 7", input="through", check=False).stdout == "through"
     (forward,) = forwards_of(lab.a, "tun11")
     assert (forward["connections_total"], forward["of_file"]) == (1, False)
     assert forward["sent_bytes"] > 100
     assert lab.a.ask("unexpose", "tun11", "127.0.0.1:2222") == (0, "")
     assert "Connection refused" in lab.a.run(*ssh, "true", check=False).stderr
+
+    assert client.stop() == 0
+    user = User(lab.a)
+    run = (sys.executable, "-m", "vpntun", "run", "-c", lab.b.four, "-k", user.own(lab.key), "--")
+    inside = (*login[:-1], user.own(folder / "user"), f"root@{far(lab)}")
+    done = user.run(*run, *inside, "echo through a run; exit 7", check=False)
+    assert (done.stdout, done.returncode) == ("through a run\n", 7), done
 
 
 def test_crowds_datagrams_ends_and_resets_pass_a_forward(lab: Lab) -> None:
@@ -134,7 +128,7 @@ def test_crowds_datagrams_ends_and_resets_pass_a_forward(lab: Lab) -> None:
     before = peak_memory(client)
     expose(lab.a, "tun11", ":7001", f"{there}:7000")
     expose(lab.a, "tun11", ":7001", f"{there}:7000", "--udp")
-    crowd = lab.a.run(*TALKERS, "crowd", "127.0.0.1", "7001", timeout=200)
+    crowd = lab.a.run(*TALKERS, "crowd", "127.0.0.1", "7001", str(SHORT), timeout=100)
     assert crowd.stdout == "crowd served\n"
     stream, datagrams = forwards_of(lab.a, "tun11")
     assert stream["connections_total"] == CROWD + SHORT + 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from namespaces import NETNS
 from tests.netns import lab as labs
 from tests.netns.lab import CHECKOUT, Lab
+from tests.netns.leftovers import MARK, sweep
 from tests.netns.users import User
 
 
@@ -34,8 +37,11 @@ def test_a_closed_lab_leaves_neither_namespace_nor_process(tmp_path: Path) -> No
     lab = Lab(tmp_path)
     daemon = lab.a.popen("sh", "-c", "trap '' TERM; echo up; while :; do sleep 60; done")
     daemon.wait_for("up")
+    apart = lab.a.popen("unshare", "--net", "sh", "-c", "trap '' TERM; echo up; while :; do sleep 60; done")
+    apart.wait_for("up")
     lab.close()
     assert not daemon.running
+    assert not apart.running
     assert not any((NETNS / machine.name).exists() for machine in lab.machines)
 
 
@@ -44,7 +50,13 @@ def test_namespaces_of_a_killed_run_are_swept_and_those_in_use_are_kept(lab: Lab
     gone.wait()
     left = f"vt{gone.pid}-0a"
     subprocess.run(["ip", "netns", "add", left], check=True)
-    labs.sweep()
+    process = subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: left})
+    in_use = lab.b.popen("unshare", "--net", "sleep", "600")
+    home, home_in_use = Path(tempfile.mkdtemp(prefix=f"{left}-")), lab.home()
+    sweep()
+    assert process.wait(10) == -signal.SIGKILL
+    assert in_use.running
+    assert (home.exists(), home_in_use.exists()) == (False, True)
     assert not (NETNS / left).exists()
     assert (NETNS / lab.a.name).exists()
 
@@ -55,9 +67,9 @@ def test_workers_that_sweep_at_the_same_time_do_not_fail_each_other() -> None:
     left = [f"vt{gone.pid}-{number}a" for number in range(20)]
     for namespace in left:
         subprocess.run(["ip", "netns", "add", namespace], check=True)
-    sweep = [sys.executable, "-c", "from tests.netns.lab import sweep; sweep()"]
+    sweeping = [sys.executable, "-c", "from tests.netns.leftovers import sweep; sweep()"]
     env = {**os.environ, "PYTHONPATH": "scripts"}
-    workers = [subprocess.Popen(sweep, cwd=CHECKOUT, env=env) for _ in range(4)]
+    workers = [subprocess.Popen(sweeping, cwd=CHECKOUT, env=env) for _ in range(4)]
     assert [worker.wait(30) for worker in workers] == [0, 0, 0, 0]
     assert not any((NETNS / namespace).exists() for namespace in left)
 

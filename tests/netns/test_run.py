@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from tests.netns.lab import NOBODY, Daemon, Lab, far, start_server, until
-from tests.netns.users import User
+from tests.netns.leftovers import processes
+from tests.netns.users import User, said_by
 
 RUN = (sys.executable, "-m", "vpntun", "run")
 ABOUT = """
@@ -55,6 +56,10 @@ def holder_of(run: Daemon) -> int:
     return next(each for each in children(run.process.pid) if os.getsid(each) == each)
 
 
+def processes_of(lab: Lab) -> set[int]:
+    return processes(lambda name: name == lab.a.name)
+
+
 def arguments(lab: Lab, user: User | None = None) -> tuple[str | Path, ...]:
     return ("-c", lab.b.four, "-k", lab.key if user is None else user.own(lab.key))
 
@@ -63,13 +68,14 @@ def test_an_ordinary_users_program_has_what_its_caller_gave_it_and_nothing_more(
     start_server(lab)
     user = User(lab.a)
     by = arguments(lab, user)
+    before = processes_of(lab)
     done = lab.a.run(
         *(*RUN, *by, "--", sys.executable, "-c", ABOUT, "--", "-x"),
         env={**user.env, "VARIABLE": "hä"},
         user=str(NOBODY),
         input="from stdin",
     )
-    assert done.stderr == ""
+    assert said_by(done) == ""
     assert json.loads(done.stdout) == {
         "ids": [[NOBODY] * 3, [NOBODY] * 3, 0],
         "capabilities": [NOTHING] * 4,
@@ -87,10 +93,12 @@ def test_an_ordinary_users_program_has_what_its_caller_gave_it_and_nothing_more(
         (("no-such-program",), 127, "vpntun: no-such-program: there is no such command\n"),
     ):
         done = user.run(*RUN, *by, "--", *command, check=False)
-        assert (done.returncode, done.stderr) == (status, said)
+        assert (done.returncode, said_by(done)) == (status, said)
     done = user.run(*RUN, *by, "--wait", "0.5", "-p", "5", "--", "touch", user.home / "made", check=False)
     assert (done.returncode, done.stderr) == (9, "vpntun: no link within 0.5 s: touch was not started\n")
     assert not (user.home / "made").exists()
+    assert until(lambda: processes_of(lab) == before, 60)
+    assert list(user.run_folder.glob("*/*")) == []
 
 
 def test_a_killed_parent_leaves_a_program_without_any_way_out(lab: Lab) -> None:
@@ -100,10 +108,15 @@ def test_a_killed_parent_leaves_a_program_without_any_way_out(lab: Lab) -> None:
     run.wait_for("1 received", 60)
     holder = holder_of(run)
     (program,) = set(children(run.process.pid)) - {holder}
+    assert {holder, program} < processes_of(lab)
     run.kill()
-    until(lambda: not running(holder), 30)
-    until(lambda: "unreachable" in run.log.split("----")[-2], 30)
-    assert "run0" not in run.log.split("----")[-2]
+    assert until(lambda: not running(holder), 30)
+
+    def last_try() -> str:
+        return run.log.rpartition("----")[0].rpartition("----")[2]
+
+    assert until(lambda: "unreachable" in last_try(), 30), run.log
+    assert "run0" not in last_try()
     os.kill(program, signal.SIGKILL)
 
 

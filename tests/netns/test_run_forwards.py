@@ -13,31 +13,12 @@ from typing import Any
 import pytest
 
 from tests.netns.lab import Lab, Machine, far, start_server, until
+from tests.netns.servers import start_web
+from tests.netns.talkers import CROWD
 from tests.netns.users import User
 
-ECHO = """
-import socket
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-    server.bind(("", 5353))
-    while True:
-        server.sendto(*server.recvfrom(512))
-"""
-ASK = """
-import socket
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-    client.settimeout(20)
-    client.sendto(b"ping", ("127.0.0.1", 5354))
-    print(client.recv(512).decode(), end="")
-"""
-
-
-def serve(machine: Machine, name: str, address: str) -> None:
-    """Start a web server on port 8000 of a machine, whose file `name` has its own name in it."""
-    folder = machine.lab.folder / f"web-{name}"
-    folder.mkdir()
-    (folder / "name").write_text(name)
-    machine.popen(sys.executable, "-m", "http.server", "8000", "--bind", address, "--directory", folder)
-    assert until(lambda: machine.listens(8000), 20)
+SHORT = 2000
+TALKERS = (sys.executable, "-m", "tests.netns.talkers")
 
 
 def request(user: User, method: str, path: str, **members: str) -> tuple[int, Any]:
@@ -57,10 +38,10 @@ def request(user: User, method: str, path: str, **members: str) -> tuple[int, An
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_each_side_of_a_run_reaches_what_was_exposed_to_it_and_no_longer_than_that(lab: Lab) -> None:
     start_server(lab)
-    serve(lab.b, "far", "0.0.0.0")
-    serve(lab.a, "near", "127.0.0.1")
-    lab.b.popen(sys.executable, "-c", ECHO)
+    start_web(lab.b, 8000, "0.0.0.0", name="far")
+    start_web(lab.a, 8000, "127.0.0.1", name="near")
     user, there = User(lab.a), far(lab)
+    lab.b.popen(*TALKERS, "serve", there, "7000").wait_for("ready", 30)
 
     def fetch(machine: Machine, url: str, *options: str) -> str:
         return machine.run("curl", "-sm20", *options, url, check=False, user=str(user.uid)).stdout
@@ -93,13 +74,13 @@ def test_each_side_of_a_run_reaches_what_was_exposed_to_it_and_no_longer_than_th
     expose(local=f"{user.home}/web", remote=f"tcp://{there}:8000", protocol="unix")
     assert fetch(lab.a, "http://far/name", "--unix-socket", f"{user.home}/web") == "far"
 
-    expose(local="127.0.0.1:5354", remote=f"{there}:5353", protocol="udp")
-    assert lab.a.run(sys.executable, "-c", ASK).stdout == "ping"
+    expose(local="127.0.0.1:5354", remote=f"{there}:7000", protocol="udp")
+    assert lab.a.run(*TALKERS, "udp", "127.0.0.1", "5354", timeout=100).stdout == "datagrams answered\n"
 
     assert all(each["connections_total"] for each in request(user, "GET", "/v1/forwards")[1]["forwards"])
     assert request(user, "GET", "/services/forwarder/all")[1] == [
         {"local": f"{user.home}/web", "remote": f"tcp://{there}:8000", "protocol": "unix"},
-        {"local": "127.0.0.1:5354", "remote": f"{there}:5353", "protocol": "udp"},
+        {"local": "127.0.0.1:5354", "remote": f"{there}:7000", "protocol": "udp"},
         {"local": "127.0.0.1:80", "remote": "127.0.0.1:8000", "protocol": "tcp", "from": "inside"},
         {"local": "127.0.0.1:8080", "remote": f"{there}:8000", "protocol": "tcp"},
         {"local": ":7000", "remote": "127.0.0.1:8000", "protocol": "tcp", "from": "peer"},
@@ -114,3 +95,19 @@ def test_each_side_of_a_run_reaches_what_was_exposed_to_it_and_no_longer_than_th
     run.process.terminate()
     run.wait()
     assert fetch(lab.a, "http://127.0.0.1:8080/name") == ""
+
+
+def test_a_run_of_an_ordinary_user_has_two_hundred_forwards_and_serves_a_crowd(lab: Lab) -> None:
+    start_server(lab)
+    user, there = User(lab.a), far(lab)
+    lab.b.popen(*TALKERS, "serve", there, "7000").wait_for("ready", 30)
+    run = user.vpntun("run", "-c", lab.b.four, "-k", user.own(lab.key), "--", "sh", "-c", "echo began; exec sleep 600")
+    run.wait_for("began", 60)
+    for number in range(CROWD):
+        local = f"127.0.0.1:{9000 + number}"
+        assert request(user, "POST", "/services/forwarder/expose", local=local, remote=f"{there}:7000")[0] == 200
+    assert user.run(*TALKERS, "each", "127.0.0.1", "9000", timeout=100).stdout == "each served\n"
+    assert user.run(*TALKERS, "crowd", "127.0.0.1", "9000", str(SHORT), timeout=100).stdout == "crowd served\n"
+    forwards = request(user, "GET", "/v1/forwards")[1]["forwards"]
+    assert sum(each["connections_total"] for each in forwards) == CROWD + 1 + CROWD + SHORT
+    assert not any(each["connections_refused"] or each["connections_failed"] for each in forwards)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.documents import blocks, steps
 from tests.netns.lab import PORT, Lab, far, start_server, until
+from tests.netns.servers import start_web
 from tests.netns.users import User
 
 FILE = """
@@ -29,16 +29,10 @@ def test_a_browser_reaches_hosts_and_names_of_the_far_side_by_a_proxy(lab: Lab) 
         pytest.skip("curl is not installed")
     start_server(lab)
     there, there6 = far(lab), far(lab, 6)
-    page = lab.folder / "page"
-    page.mkdir()
-    (page / "index.html").write_text(PAGE)
-    web: list[str | Path] = [sys.executable, "-m", "http.server", "80", "--directory", page, "--bind"]
-    for address in (there, there6):
-        lab.b.popen(*web, address)
+    start_web(lab.b, 80, there, there6, index=PAGE)
     names = (f"www.office.internal={there}", f"www.office.internal={there6}", f"ns.office.internal={there}")
     responder = lab.b.popen(sys.executable, "-m", "tests.netns.responder", there, *names)
     responder.wait_for("answering", 30)
-    assert until(lambda: lab.b.listens(80), 30)
 
     user = User(lab.a)
     text = FILE.format(key=user.own(lab.key), server=there, endpoint=f"{lab.b.four}:{PORT}")

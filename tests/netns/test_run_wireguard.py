@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from tests.documents import blocks, steps
-from tests.netns.lab import Lab, until
+from tests.netns.lab import Lab
+from tests.netns.servers import start_web
 from tests.netns.users import User
 from tests.netns.wireguard import OURS, OURS6, THEIRS, THEIRS6, Keys, start_wireguard
 
@@ -15,16 +15,10 @@ PAGE = "<h1>Welcome to the office</h1>\n"
 
 def test_a_providers_file_leads_one_program_and_its_look_ups_into_the_vpn(lab: Lab, keys: Keys) -> None:
     start_wireguard(lab, keys)
-    page = lab.folder / "page"
-    page.mkdir()
-    (page / "index.html").write_text(PAGE)
-    web: list[str | Path] = [sys.executable, "-m", "http.server", "80", "--directory", page, "--bind"]
-    for address in (THEIRS, THEIRS6):
-        lab.b.popen(*web, address)
+    start_web(lab.b, 80, THEIRS, THEIRS6, index=PAGE)
     names = [f"www.office.internal={address}" for address in (THEIRS, THEIRS6)]
     responder = lab.b.popen(sys.executable, "-m", "tests.netns.responder", THEIRS, *names)
     responder.wait_for("answering")
-    assert until(lambda: lab.b.listens(80), 30)
 
     user = User(lab.a)
     [text] = blocks("providers-file")

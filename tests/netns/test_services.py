@@ -16,10 +16,9 @@ import pytest
 from tests.documents import blocks, steps
 from tests.netns.daemons import configured
 from tests.netns.lab import STARTED, Daemon, Lab, Machine, until
+from tests.netns.servers import SSHD, start_sshd
+from tests.netns.users import User
 from vpntun.crypto.keys import KeyPair, format_key, generate_secret, shortened
-
-SSHD = Path("/usr/sbin/sshd")
-KNOWN = ("-F", "/dev/null", *("-o", "StrictHostKeyChecking=no"), *("-o", "UserKnownHostsFile=/dev/null", "-q"))
 
 WIKI = """
 import http.server, os, socketserver, sys
@@ -40,7 +39,7 @@ with Wiki(sys.argv[1], Page) as wiki:
 
 
 class Office:
-    """The three machines of the guide. `files`: the file of each, which `change` rewrites."""
+    """The three machines of the guide. `files`: what `change` rewrites. `login`: the words of ssh."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.laptop, self.hub = lab, lab.a, lab.b
@@ -60,6 +59,7 @@ class Office:
         desk = desk.replace(", 192.168.9.0/24", "").replace("[Interface]", f"[Interface]\n{services}")
         self.files: dict[Machine, Path] = {}
         self.daemons: dict[Machine, Daemon] = {}
+        self.login: tuple[str | Path, ...] = ()
         self.up(self.hub, hub)
         self.up(self.laptop, laptop.replace("hub.example.org", "10.0.0.2"))
         self.up(self.desk, desk.replace("hub.example.org", "10.0.1.2"))
@@ -98,25 +98,10 @@ class Office:
         if name == "vpntun":
             done = self.laptop.run(sys.executable, "-m", "vpntun", *words)
         elif name == "ssh":
-            done = self.laptop.run("ssh", *KNOWN, "-i", folder / "user", *words)
+            done = self.laptop.run(*self.login, *words)
         else:
             done = self.laptop.run(name, "-sS", *words)
         return done.stdout
-
-
-def start_sshd(office: Office, folder: Path) -> None:
-    """Serve ssh on the desk's loopback device, with a host name of its own, and make the laptop's key."""
-    for name in ("host", "user"):
-        office.desk.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
-    shutil.copy(folder / "user.pub", folder / "authorized_keys")
-    own_folder = folder / "sshd"
-    own_folder.mkdir(mode=0o755)
-    options = ["StrictModes=no", "UsePAM=no", f"AuthorizedKeysFile={folder}/authorized_keys", "PidFile=none"]
-    options += ["ListenAddress=127.0.0.1:22", f"HostKey={folder}/host", "PermitRootLogin=prohibit-password"]
-    words = [str(SSHD), "-D", "-e", "-f", "/dev/null", *(word for each in options for word in ("-o", each))]
-    script = 'hostname desk && exec "$@"'
-    office.desk.popen("unshare", "--uts", "sh", "-c", script, "sh", *words, binds={"/run/sshd": own_folder})
-    assert until(lambda: office.desk.listens(22), 20)
 
 
 def visit(machine: Machine, port: int) -> str:
@@ -149,7 +134,7 @@ def test_services_are_used_through_a_hub_by_those_who_may(lab: Lab) -> None:
     laptop, hub, desk = office.laptop, office.hub, office.desk
     folder = lab.home(0)
     shutil.copy(office.wiki_key, folder / "wiki.key")
-    start_sshd(office, folder)
+    office.login = start_sshd(desk, folder, 22)
     desk.popen(sys.executable, "-c", WIKI, office.wiki_socket).wait_for("ready")
 
     # As the guide shows.
@@ -160,7 +145,7 @@ def test_services_are_used_through_a_hub_by_those_who_may(lab: Lab) -> None:
 
     # Not for everybody, nor without the key or with another one. A peer of the desk itself is asked directly.
     expose(hub, "hub", "127.0.0.1:2222", "ssh@desk")
-    refused(hub, 2222, "it offers no service ssh to ")
+    refused(hub, 2222, " offers no service ssh to ")
     expose(hub, "hub", "127.0.0.1:8080", "wiki@desk")
     refused(hub, 8080, "it is for those who have its key: add 'ServiceKey = wiki@desk KEY'")
     wrong = format_key(generate_secret())
@@ -172,10 +157,10 @@ def test_services_are_used_through_a_hub_by_those_who_may(lab: Lab) -> None:
 
     # Withdrawn, then ended, and there again. The laptop keeps a permission, which is of no use meanwhile.
     office.change(desk, "= wiki ", "= docs ")
-    refused(laptop, 8080, "it offers no service wiki to laptop")
+    refused(laptop, 8080, "desk offers no service wiki to laptop")
     assert office.daemons[desk].stop() == 0
     office.files[desk].write_text(office.files[desk].read_text().replace("= docs ", "= wiki "))
-    refused(laptop, 8080, "desk does not answer it")
+    refused(laptop, 8080, "gets no answer from desk")
     office.start(desk)
     lab.ping(desk, "10.9.0.1", within=30)
     assert until(lambda: visit(laptop, 8080) == "welcome\n", 60), lab.logs()
@@ -209,6 +194,7 @@ def test_a_service_between_two_machines_needs_no_hub_and_no_privileges(lab: Lab)
     assert until(lambda: visit(lab.a, 8080) == "welcome\n", 60), lab.logs()
 
     assert client.stop() == 0
-    file = lab.folder / lab.a.name / "office.conf"
-    lab.a.vpntun("run", file, "--expose", "127.0.0.1:8081 wiki@", "--", "sleep", "600")
+    user = User(lab.a)
+    text = (lab.folder / lab.a.name / "office.conf").read_text().replace(str(lab.key), str(user.own(lab.key)))
+    user.vpntun("run", user.write("office.conf", text), "--expose", "127.0.0.1:8081 wiki@", "--", "sleep", "600")
     assert until(lambda: visit(lab.a, 8081) == "welcome\n", 60), lab.logs()

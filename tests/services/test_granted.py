@@ -98,7 +98,7 @@ def test_silence_and_a_missing_link_are_refusals(asking: Asking) -> None:
     asking.town.disconnect(asking.town.laptop)
     asking.ask()
     asking.town.run(11.0)
-    assert asking.refused == ["it has not answered within 10 s"]
+    assert asking.refused == ["the peer has not answered within 10 s"]
     asking.town.laptop.end.engine.remove(asking.town.laptop.end.link)
     asking.town.loop.pass_time(SECONDS_REFUSED)
     asking.ask()

@@ -31,7 +31,7 @@ def test_a_silent_peer_is_given_up_before_the_visitor_gives_the_hub_up(town: Tow
     town.disconnect(town.desk)
     town.laptop.visit("ssh", "desk")
     town.run(SECONDS_FOR_VISIT + 3.0)
-    assert town.laptop.failures == ["desk does not answer it"]
+    assert town.laptop.failures == ["the peer gets no answer from desk"]
 
 
 def test_a_peer_without_a_link_is_named(town: Town) -> None:
@@ -62,7 +62,7 @@ def test_a_peer_that_asks_without_end_is_refused_and_others_are_not(town: Town) 
         assert ask(town, asked) is None
         town.run()
         if number < 8:  # then the desk drops what the hub asks
-            assert ask(town, asked) == {"refused": f"it offers no service s{number} to laptop"}
+            assert ask(town, asked) == {"refused": f"desk offers no service s{number} to laptop"}
     assert "too often" in ask(town, Asked("more", "desk"))["refused"]
     assert "too often" in ask(town, Asked())["refused"]
     assert ask(town, Asked("ssh", "laptop"), CAROL.public) is None

@@ -73,10 +73,10 @@ def test_a_refusal_says_why_and_the_next_visit_works_once_it_may(town: Town) -> 
         town.run(1.0)
         return town.laptop.failures.pop()
 
-    assert refusal() == "it offers no service ssh to laptop"
+    assert refusal() == "desk offers no service ssh to laptop"
     with program() as (listener, place):
         town.desk.set(Service("ssh", place, allowed=("phone",)))
-        assert refusal() == "it offers no service ssh to laptop"
+        assert refusal() == "desk offers no service ssh to laptop"
         town.desk.set(Service("ssh", place, allowed=("*",)))
         town.relay(False)
         assert "Relay = yes" in refusal()

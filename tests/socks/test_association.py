@@ -12,6 +12,7 @@ import pytest
 from tests.machine import HandLoop
 from tests.socks.ends import Client, OtherSide, Proxy, family_and_address, packed_name, request
 from tests.socks.test_session import LOCALHOST, LOCALHOST_V6, NAME, UDP_ASSOCIATE, V4, V6
+from vpntun.forwards.connections import MOST_WAITING_BYTES
 from vpntun.socks.association import MOST_LOOK_UPS, SECONDS_OF_A_NAME
 
 
@@ -185,6 +186,21 @@ def test_names_that_are_not_answered_hold_up_nobody_else_and_are_few(
     client.send(V4, LOCALHOST, server.getsockname()[1], b"goes on")
     assert arrival(client.loop, server)[0] == b"goes on"
     assert len(side.asked) == MOST_LOOK_UPS
+
+
+def test_datagrams_that_wait_take_of_the_room_of_all_until_the_end(
+    client: DatagramClient, proxy: Proxy, side: OtherSide
+) -> None:
+    side.is_silent = True
+    room = proxy.connections.waiting
+    assert room.take(MOST_WAITING_BYTES - 2000)
+    for number in range(3):
+        client.send(NAME, packed_name(f"silent{number}"), 53, bytes(900))
+    client.loop.settle(0.01)
+    assert side.asked == ["silent0"]
+    client.control.socket.close()
+    client.loop.until(lambda: proxy.status()["connections"] == 0)
+    assert room.take(2000)
 
 
 def test_the_end_of_the_clients_connection_ends_its_association(

@@ -25,11 +25,15 @@ def find_file(name: str) -> Path:
         candidates = [Path(name)]
     else:
         candidates = [folder / f"{name}{_ENDING}" for folder in (*_users_own(), *FOLDERS)]
-    for path in candidates:
+    for number, path in enumerate(candidates):
         try:
             path.stat()
         except PermissionError:
-            raise PrivilegeError(f"this user may not look for {path}: run as its owner, or as root") from None
+            missing = " or ".join(map(str, candidates[:number]))
+            raise PrivilegeError(
+                f"{f'there is no {missing}, and ' if missing else ''}this user may not look for {path}: run as its "
+                "owner, or as root"
+            ) from None
         except (OSError, ValueError):
             continue
         return path
@@ -75,6 +79,6 @@ def interface_of(path: Path) -> str:
     if not path.name.endswith(_ENDING) or interface in (".", "..") or not _NAME.fullmatch(interface):
         raise ConfigurationError(
             f"{path} cannot name an interface: a file's name must be up to 15 letters, digits and _=+.- before its "
-            f"ending, {_ENDING}; rename it, or give both: vpntun -i NAME -f FILE"
+            f"ending, {_ENDING}; rename it, or give both: vpntun -i NAME -f FILE, vpntun run FILE -i NAME"
         )
     return interface

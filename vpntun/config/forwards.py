@@ -107,7 +107,7 @@ def parse_listening(text: str) -> Listening:
             raise ValueError
     except ValueError:
         raise ConfigurationError(
-            f"{text[:80]!r} is no place to listen: give :PORT, an address and a port, such as 127.0.0.1:6443 or "
+            f"nothing can listen on {text[:80]!r}: give :PORT, an address and a port, such as 127.0.0.1:6443 or "
             "[::1]:6443, or unix:/PATH"
         ) from None
     return address, int(port)
@@ -122,7 +122,16 @@ def parse_target(text: str) -> Target:
         if not SERVICE_NAME.fullmatch(service):
             raise ConfigurationError(f"{text[:80]!r} is not SERVICE@PEER, such as ssh@desk")
         return ServiceName(service, values.name(peer))
-    return values.endpoint(text)
+    try:
+        host, port = values.endpoint(text)
+        if ":" in host and not text.startswith("["):  # an address whose port was forgotten would lose its end
+            raise ConfigurationError
+    except ConfigurationError:
+        raise ConfigurationError(
+            f"nothing can be reached at {text[:80]!r}: give HOST:PORT, such as db.example:5432 or [fd00::7]:5432, "
+            "unix:/PATH, or in a forward SERVICE@PEER"
+        ) from None
+    return host, port
 
 
 def spelled(end: Target) -> str:

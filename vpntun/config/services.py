@@ -84,8 +84,8 @@ def read_services(own: Section) -> ServiceSettings:
     for name, _ in offered:
         if name not in own_keys and name not in allowed:
             raise own.error(
-                f"the service {name} says not who may use it: add 'AllowFrom = {name} PEER, PEER', with * for every "
-                f"peer, or 'ServiceKey = {name} KEY', whose KEY 'vpntun genpsk' makes",
+                f"the service {name} does not say who may use it: add 'AllowFrom = {name} PEER, PEER', with * for "
+                f"every peer, or 'ServiceKey = {name} KEY', whose KEY 'vpntun genpsk' makes",
                 "Service",
             )
     services = (Service(name, target, own_keys.get(name), allowed.get(name, ())) for name, target in offered)
@@ -116,15 +116,15 @@ def _offered(text: str) -> tuple[str, Path | Place]:
 
 def _key(text: str) -> tuple[str | ServiceName, bytes]:
     name, _, key = text.partition(" ")
-    if "@" in name:
-        target = parse_target(name)
-        assert isinstance(target, ServiceName)
-        return target, parse_service_key(key.strip())
-    if not SERVICE_NAME.fullmatch(name) or _KEY_LIKE.fullmatch(name):
+    if not key.strip() or not ("@" in name or SERVICE_NAME.fullmatch(name)):
         raise ConfigurationError(
             "a key follows the name of its service, as in 'ssh KEY' or, to use the service of a peer, 'ssh@desk KEY'"
         )
-    return name, parse_service_key(key.strip())
+    if "@" not in name:
+        return name, parse_service_key(key.strip())
+    target = parse_target(name)
+    assert isinstance(target, ServiceName)
+    return target, parse_service_key(key.strip())
 
 
 def _allowed(text: str) -> tuple[str, tuple[str, ...]]:

@@ -25,6 +25,7 @@ def own_facts(state: TunnelState) -> dict[str, Any]:
     table        as the key Table: "auto", "off", or a number
     routes       the networks of --route
     mark         the mark of the tunnel's own packets, 0 for none
+    in_run       whether this is a run, whose device is in a network namespace of its own
     peers        the public key of each peer and its Endpoint as configured; null if it has none, so that it calls
     """
     tunnel, device = state.tunnel, state.device
@@ -34,6 +35,7 @@ def own_facts(state: TunnelState) -> dict[str, Any]:
         "table": tunnel.routing.table,
         "routes": list(map(str, tunnel.routes)),
         "mark": state.mark,
+        "in_run": tunnel.in_namespace,
         "peers": [
             {
                 "public_key": format_key(peer.public),

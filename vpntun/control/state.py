@@ -18,7 +18,7 @@ from vpntun.carriers.base import Carrier
 from vpntun.config.peer import PeerSettings
 from vpntun.config.tunnel import Tunnel
 from vpntun.control.reset import forget_timestamp
-from vpntun.control.status import status_of
+from vpntun.control.status import status_of, status_of_peers
 from vpntun.control.verify import verify
 from vpntun.datapath.links import Links
 from vpntun.datapath.mirror import Mirror
@@ -102,7 +102,8 @@ class TunnelState:
                 yield None
                 yield ", "
             some = replace(tunnel, peers=tunnel.peers[begin : begin + PEERS_PER_TURN])
-            yield json.dumps(self._status(some)["peers"])[1:-1]
+            peers = status_of_peers(some, self._link_of, is_resolved=self._is_resolved, macs=self._macs())
+            yield json.dumps(peers)[1:-1]
         yield "]}"
 
     def status_of_some(self, begin: int, end: int) -> dict[str, Any]:

@@ -108,18 +108,31 @@ def status_of(
         "drops": dict(drops),
         "forwards": [dict(each) for each in forwards],
         "socks5": socks5,
-        "peers": [
-            _peer(
-                settings,
-                link_of(settings.public),
-                wall,
-                unresolved=not is_resolved(settings),
-                can_call=tunnel.identity is not None and settings.host is not None,
-                macs=macs,
-            )
-            for settings in tunnel.peers
-        ],
+        "peers": status_of_peers(tunnel, link_of, is_resolved=is_resolved, macs=macs, clock=lambda: wall),
     }
+
+
+def status_of_peers(
+    tunnel: Tunnel,
+    link_of: Callable[[bytes], Link | None],
+    *,
+    is_resolved: Callable[[PeerSettings], bool],
+    macs: MacsOfPorts | None = None,
+    clock: Callable[[], float] = time.time,
+) -> list[dict[str, Any]]:
+    """Return the peers' part of the status. The arguments are those of `status_of`."""
+    wall = clock()
+    return [
+        _peer(
+            settings,
+            link_of(settings.public),
+            wall,
+            unresolved=not is_resolved(settings),
+            can_call=tunnel.identity is not None and settings.host is not None,
+            macs=macs,
+        )
+        for settings in tunnel.peers
+    ]
 
 
 def state_of(link: Link) -> State:

@@ -3,6 +3,7 @@
 A machine forwards if peers reach each other through it, or networks beyond the tunnel's own, through its kernel. It
 need not if this end only calls, nor from peer to peer with ``Relay = yes``. Frames of a TAP device are switched, by
 vpntun and by the bridge that the device is in (bridge.py), so of all this only the port where peers call matters there.
+The same holds for a run, whose device is in a namespace that forwards nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ STRICT = 1
 
 def examine_forwarding(subject: Subject, host: Host) -> Iterator[Finding]:
     """Examine whether the kernel forwards what peers send through this machine."""
-    if subject.device == "tap":
+    if subject.device == "tap" or subject.in_run:
         return
     needed = reasons_to_forward(subject)
     for version, reason in needed.items():
@@ -59,7 +60,7 @@ def reasons_to_forward(subject: Subject) -> dict[int, str]:
 
 def examine_filter(subject: Subject, host: Host) -> Iterator[Finding]:
     """Examine whether a strict reverse path filter drops what peers send over IPv4."""
-    if not subject.is_running or subject.device == "tap":
+    if not subject.is_running or subject.device == "tap" or subject.in_run:
         return
     if subject.full and 4 in subject.full:
         yield from _outer_filter(subject, host)
@@ -110,7 +111,8 @@ def _samples(network: Network, subject: Subject) -> list[IpAddress]:
 
 def examine_firewall(subject: Subject, host: Host) -> Iterator[Finding]:
     """Examine whether the packet filter lets peers call, and lets through what is forwarded."""
-    may_forward = subject.device == "tun" and (len(subject.peers) > 1 or any(peer.calls for peer in subject.peers))
+    may_forward = subject.device == "tun" and not subject.in_run
+    may_forward &= len(subject.peers) > 1 or any(peer.calls for peer in subject.peers)
     wants_forwarding = [version for version in FORWARDS if may_forward and host.setting(FORWARDS[version])]
     if subject.port is None and not wants_forwarding:
         yield ok("firewall", "this end calls, and forwards nothing: no rule has to let anything in")

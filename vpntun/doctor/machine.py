@@ -116,9 +116,8 @@ def _right(facts: MachineFacts) -> Finding:
         )
     return warning(
         "capability",
-        "this user has no CAP_NET_ADMIN and can only use devices that root has made for it",
-        "run one program in the tunnel ('vpntun run', which takes no right), run vpntun as root, or have root run "
-        f"'vpntun mktun NAME --user {os.geteuid()}'",
+        "this user has no CAP_NET_ADMIN and can only use devices that root has made for it, or 'vpntun run'",
+        f"run vpntun as root, or have root run 'vpntun mktun NAME --user {os.geteuid()}'; 'vpntun run' needs neither",
     )
 
 

@@ -76,9 +76,9 @@ def _network_inside(subject: Subject, address: IpAddress, host: Host) -> Network
 def examine_overlaps(subject: Subject, host: Host) -> Iterator[Finding]:
     """Examine whether the tunnel's networks are also this machine's, or another tunnel's.
 
-    A device in a bridge has none.
+    A device in a bridge has none, and those of a run are in a namespace of its own.
     """
-    if subject.bridge is not None:
+    if subject.bridge is not None or subject.in_run:
         return
     found = list(_overlaps(subject, host))
     yield from found

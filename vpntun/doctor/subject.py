@@ -47,7 +47,7 @@ class Subject:
 
     `port`: where peers call, None if they do not, and `carriers` how. `mtu`: None if it is not known. `takes_tcp`,
     `takes_udp`: whether the device takes superpackets; None if it is not open. `device`: what it carries. `bridge`: the
-    one that a TAP device is to join.
+    one that a TAP device is to join. `in_run`: it is a run, whose networks are not this machine's.
     """
 
     interface: str
@@ -66,6 +66,7 @@ class Subject:
     drops: Mapping[str, int] = field(default_factory=dict)
     device: DeviceKind = "tun"
     bridge: str | None = None
+    in_run: bool = False
 
     @property
     def allowed(self) -> dict[Network, Peer]:
@@ -137,6 +138,7 @@ def of_running(status: Mapping[str, Any], facts: Mapping[str, Any]) -> Subject:
         drops=status["drops"],
         device=status.get("device", "tun"),
         bridge=status.get("bridge"),
+        in_run=facts.get("in_run", False),
     )
 
 

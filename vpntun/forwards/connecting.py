@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from weakref import WeakMethod
 
 from vpntun.forwards.side import Side
 from vpntun.runtime.loop import Loop
@@ -49,7 +50,7 @@ class Connecting:
         self._tried: socket.socket | None = None
         self._rest: list[tuple[int, SocketAddress | str]] = []
         self._last_error = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        loop.call_later(SECONDS_FOR_TARGET, self._give_up)
+        loop.call_later(SECONDS_FOR_TARGET, unless_gone(self._give_up))
         if isinstance(target, Path):
             self._rest = [(socket.AF_UNIX, str(target))]
             loop.call_later(0.0, self._try_next)
@@ -90,7 +91,7 @@ class Connecting:
         else:
             self._loop.watch_changes(tried.fileno(), self._look, self._look)
             if self._rest:
-                self._loop.call_later(SECONDS_FOR_ADDRESS, partial(self._too_slow, tried))
+                self._loop.call_later(SECONDS_FOR_ADDRESS, unless_gone(self._too_slow, tried))
 
     def _open(self, family: int) -> socket.socket:
         if family == socket.AF_UNIX:
@@ -137,13 +138,32 @@ class Connecting:
 
 
 def look_up(loop: Loop, side: Side, place: Place, answer: Callable[[Found, Exception | None], None]) -> None:
-    """Have the loop call `answer` with the addresses of a place: literal ones as they are, names as `side` does."""
+    """Have the loop call `answer` with the addresses of a place: literal ones as they are, names as `side` does.
+
+    An address with a zone is a name here: the number of a device differs between network namespaces.
+    """
     try:
-        found = lookup(*place, socket.AI_NUMERICHOST)
+        found = lookup(*place, socket.AI_NUMERICHOST) if "%" not in place[0] else None
     except (OSError, ValueError):
+        found = None
+    if found is None:
         side.look_up(*place, answer)
     else:
         loop.call_later(0.0, partial(answer, found, None))
+
+
+def unless_gone(method: Callable[..., None], *arguments: object) -> Callable[[], None]:
+    """Return a callback for a time limit, which does not keep the method's object until then.
+
+    Connections come and go by the thousand, and a callback of the loop cannot be cancelled.
+    """
+    weak = WeakMethod(method)
+
+    def call() -> None:
+        if (alive := weak()) is not None:
+            alive(*arguments)
+
+    return call
 
 
 def _is_connected(tried: socket.socket) -> bool:

@@ -1,7 +1,8 @@
 """All connections that the forwards of a tunnel pass on: how many there may be, and their relays.
 
 A connection takes two descriptors, and up to two pipes while its ends take no more. So their number is limited by that
-of the descriptors that this process may have, and the flows of datagrams count as connections.
+of the descriptors that this process may have, and the flows of datagrams count as connections. The datagrams of all
+flows that wait for the address of their target share MOST_WAITING_BYTES.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from vpntun.runtime.loop import Loop
 MOST_CONNECTIONS = 4096
 MOST_OF_ONE_FORWARD = 1024
 DESCRIPTORS_OF_OTHERS = 256
-DESCRIPTORS_OF_A_CONNECTION = 4
+DESCRIPTORS_OF_A_CONNECTION = 6
+MOST_WAITING_BYTES = 4 * 1024 * 1024
 
 
 @dataclass
@@ -38,12 +40,34 @@ class Counters:
     last_failure: str = ""
 
 
+class WaitingRoom:
+    """Room for datagrams that wait. Whoever has taken some gives it back."""
+
+    def __init__(self, most: int = MOST_WAITING_BYTES) -> None:
+        self._left = most
+
+    def take(self, size: int) -> bool:
+        """Take room for so many bytes; return whether there was as much."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Give back what was taken for so many bytes."""
+        self._left += size
+
+
 class Connections:
-    """Relayed connections of all forwards. `most`: None for as many as this process has descriptors for."""
+    """Relayed connections of all forwards. `most`: None for as many as this process has descriptors for.
+
+    `waiting`: room for the datagrams that wait, of all forwards together.
+    """
 
     def __init__(self, loop: Loop, most: int | None = None) -> None:
         self._loop = loop
         self._most = most_connections() if most is None else most
+        self.waiting = WaitingRoom()
         self._admitted = 0
         self._pipes = PipePool()
         self._relays: set[Relay] = set()

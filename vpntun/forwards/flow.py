@@ -1,6 +1,6 @@
 """Flow of datagrams between one client and the target of a forward, on a socket that is connected to the target.
 
-looking up    up to MOST_WAITING datagrams wait; the last ones are kept
+looking up    up to MOST_WAITING datagrams wait; the last ones are kept, as far as all flows together have room
 connected     datagrams go both ways; an ICMP error, such as of a closed port, is counted, and the flow goes on
 failed        the target has no address, or cannot be reached by any: datagrams are dropped until the flow ends
 """
@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
-from vpntun.forwards.connections import Counters
+from vpntun.forwards.connections import Counters, WaitingRoom
 from vpntun.forwards.side import Side
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Found
@@ -31,6 +31,7 @@ class Flow:
         loop: Loop,
         side: Side,
         counters: Counters,
+        room: WaitingRoom,
         buffer: bytearray,
         answer: Callable[[memoryview], object],
         failed: Callable[[OSError], None],
@@ -38,12 +39,12 @@ class Flow:
         self._loop = loop
         self._side = side
         self._counters = counters
+        self._room = room
         self._buffer = buffer
         self._answer = answer
         self._failed = failed
-        self._waiting: deque[bytes] | None = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[bytes] | None = deque()
         self._socket: socket.socket | None = None
-        self._is_open = True
         self.used_at = loop.now
         self.answered = False
 
@@ -52,11 +53,16 @@ class Flow:
         """Whether datagrams can be sent to the target."""
         return self._socket is not None
 
+    @property
+    def awaits_address(self) -> bool:
+        """Whether `connect` was not called yet, nor `close`."""
+        return self._waiting is not None
+
     def connect(self, found: Found, error: Exception | None) -> None:
         """Connect to the first of these addresses that can be used, and send what waits."""
-        if not self._is_open:
+        if not self.awaits_address:
             return
-        waiting, self._waiting = self._waiting or (), None
+        waiting = self._take_waiting()
         last = error if isinstance(error, OSError) else OSError(str(error))
         for family, address in found:
             try:
@@ -75,7 +81,7 @@ class Flow:
         """Send a datagram to the target, or keep it until the target's address is known."""
         self.used_at = self._loop.now
         if self._waiting is not None:
-            self._waiting.append(bytes(datagram))
+            self._keep(bytes(datagram))
         elif self._socket is not None:
             try:
                 self._counters.sent += self._socket.send(datagram)
@@ -86,11 +92,24 @@ class Flow:
 
     def close(self) -> None:
         """End the flow."""
-        self._is_open = False
+        self._take_waiting()
         if self._socket is not None:
             self._loop.forget(self._socket.fileno())
             self._socket.close()
             self._socket = None
+
+    def _keep(self, datagram: bytes) -> None:
+        assert self._waiting is not None
+        if len(self._waiting) >= MOST_WAITING:
+            self._room.give_back(len(self._waiting.popleft()))
+        if self._room.take(len(datagram)):
+            self._waiting.append(datagram)
+
+    def _take_waiting(self) -> deque[bytes]:
+        """Return the datagrams that wait; no more will."""
+        waiting, self._waiting = self._waiting or deque(), None
+        self._room.give_back(sum(map(len, waiting)))
+        return waiting
 
     def _connected(self, family: int, address: object) -> socket.socket:
         new = self._side.open(family, socket.SOCK_DGRAM)

@@ -16,13 +16,13 @@ Where a forward listens and where its target is depends on its origin (`Way`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vpntun.config.forwards import Forward, ForwardProtocol, Listening, Origin, ServiceName, Target, spelled
-from vpntun.errors import ConfigurationError, ForwardExists, NoSuchForward, VpntunError
+from vpntun.errors import ConfigurationError, ForwardExists, NoSuchForward, PortInUse, VpntunError
 from vpntun.forwards.connecting import OnConnected, OnFailed, connect
 from vpntun.forwards.connections import Connections
 from vpntun.forwards.datagrams import DatagramForward
@@ -89,8 +89,8 @@ class Forwards:
         if entry is None:
             came_from = "" if origin == "here" else f" from {origin}"
             raise NoSuchForward(
-                f"there is no forward that listens on {protocol} {spelled(listen)}{came_from}: "
-                "'vpntun forwards' lists those that there are"
+                f"no forward listens on {protocol} {spelled(listen)}{came_from}: 'vpntun forwards' lists them; give "
+                "unexpose the same --udp and --from as expose"
             )
         entry.running.close()
 
@@ -135,7 +135,7 @@ class Forwards:
         opened: list[_Entry] = []
         try:
             for forward in fresh:
-                opened.append(self._open(forward, is_of_file=True))
+                opened.append(self._open(forward, opened, is_of_file=True))
         except VpntunError:
             for entry in opened:
                 entry.running.close()
@@ -150,10 +150,14 @@ class Forwards:
         except VpntunError as error:
             log.error("the forward %s has ended: %s", forward, error)
 
-    def _open(self, forward: Forward, *, is_of_file: bool) -> _Entry:
+    def _open(self, forward: Forward, beside: Collection[_Entry] = (), *, is_of_file: bool) -> _Entry:
+        """Open a forward. `beside`: those opened with it, which are not in the table yet. Raises as `expose`."""
         self._check(forward)
         way = self._ways[forward.origin]
-        listening = ListeningSockets(forward, way.listening)
+        try:
+            listening = ListeningSockets(forward, way.listening)
+        except PortInUse as error:
+            raise _named(error, forward, [each.forward for each in (*self._entries.values(), *beside)]) from None
         running: StreamForward | DatagramForward
         if forward.protocol == "udp":
             running = DatagramForward(self._loop, forward, listening, way.connecting, self._connections)
@@ -188,6 +192,17 @@ class Forwards:
             f"{forward.protocol} {spelled(forward.listen)} is forwarded already, to {spelled(present.target)}: "
             "unexpose it first"
         )
+
+
+def _named(error: PortInUse, forward: Forward, others: Iterable[Forward]) -> PortInUse:
+    """Return an error that names the forward which is in the way of another, or the same error if none is."""
+    for other in others:
+        if _overlap(forward, other):
+            return PortInUse(
+                f"{forward.protocol} {spelled(forward.listen)} is in use by the forward {other}: unexpose that one, or "
+                "choose another port"
+            )
+    return error
 
 
 def _overlap(one: Forward, other: Forward) -> bool:

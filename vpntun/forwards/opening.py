@@ -60,8 +60,10 @@ def _explained(error: OSError, forward: Forward) -> VpntunError:
     if error.errno == errno.EADDRNOTAVAIL:
         if forward.listen[0] == "":  # type: ignore[index]  # a path has another error
             return ConfigurationError(f"{where} cannot be listened on: {error.strerror}: give it one, such as Address")
-        of = "the namespace" if forward.origin == "inside" else "this machine"
-        return ConfigurationError(f"{where} cannot be listened on: {of} has no such address: choose one that it has")
+        of = {"here": "this machine", "peer": "the tunnel", "inside": "the namespace"}[forward.origin]
+        return ConfigurationError(
+            f"{where} cannot be listened on: {of} has no such address: choose one that it has, or give :PORT for all"
+        )
     if error.errno in (errno.EACCES, errno.EPERM):
         return PrivilegeError(
             f"no right to listen on {where}: choose a port above 1023, or run as root; a tunnel that gives its "

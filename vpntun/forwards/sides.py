@@ -23,6 +23,7 @@ from vpntun.tun.bound_sockets import accept_only_from, bind_to_device
 from vpntun.types import Place
 
 MOST_WAITING_TO_BE_ACCEPTED = 1024
+MOST_ANSWERED_PER_TURN = 16
 IPV6_FREEBIND = 78
 MOST_REMEMBERED = 1024
 
@@ -31,7 +32,7 @@ class MachineSide:
     """This machine: its addresses, its routes and its resolvers.
 
     A name that many connections want at once is looked up once for all of them, so that they take one of the few
-    threads.
+    threads. They get the answer a few at a time, since each begins to connect then.
     """
 
     def __init__(self, lookups: Lookups) -> None:
@@ -61,8 +62,13 @@ class MachineSide:
             self._lookups.ask(host, port, partial(self._answer, (host, port)))
 
     def _answer(self, place: Place, found: Found, error: Exception | None) -> None:
-        for answer in self._asked.pop(place):
+        waiting = self._asked.pop(place)
+        now, later = waiting[:MOST_ANSWERED_PER_TURN], waiting[MOST_ANSWERED_PER_TURN:]
+        for answer in now:
             self._lookups.loop.call_later(0.0, partial(answer, found, error))  # separately, since one of them may fail
+        if later:
+            self._asked[place] = later
+            self._lookups.loop.call_later(0.0, partial(self._answer, place, found, error))
 
 
 class DeviceSide:

@@ -2,7 +2,8 @@
 
 1. Up to MOST_ACCEPTED_PER_TURN connections are accepted before the loop serves others.
 2. A connection without room is reset at once. So is one whose target cannot be reached, after the attempt.
-3. What a client sends before its target is connected waits in the kernel.
+3. What a client sends before its target is connected waits in the kernel. If the client resets its connection until
+   then, the attempt ends, too.
 """
 
 from __future__ import annotations
@@ -74,10 +75,8 @@ class StreamForward:
         for each in self._listening.sockets:
             self._loop.forget(each.fileno())
         self._listening.close()
-        for near, attempt in list(self._attempts.items()):
-            if attempt is not None:
-                attempt.close()
-            self._refuse(near)
+        for near in list(self._attempts):
+            self._give_up(near)
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(MOST_ACCEPTED_PER_TURN):
@@ -95,11 +94,25 @@ class StreamForward:
             attempt = self._dial(target, partial(self._connected, near), partial(self._failed, near, target))
             if near in self._attempts:
                 self._attempts[near] = attempt
+                look = partial(self._look_for_reset, near)
+                self._loop.watch_changes(near.fileno(), look, look)
+
+    def _look_for_reset(self, near: socket.socket) -> None:
+        if near.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._give_up(near)
+
+    def _give_up(self, near: socket.socket) -> None:
+        """End an attempt whose outcome nobody wants to know any more."""
+        attempt = self._attempts[near]
+        if attempt is not None:
+            attempt.close()
+        self._refuse(near)
 
     def _connected(self, near: socket.socket, far: socket.socket) -> None:
         if near not in self._attempts:  # closed meanwhile
             far.close()
             return
+        self._loop.forget(near.fileno())
         try:
             relay = self._connections.relay(near, far, self._ended)
         except OSError:  # the client has gone
@@ -120,6 +133,7 @@ class StreamForward:
 
     def _refuse(self, near: socket.socket) -> None:
         del self._attempts[near]
+        self._loop.forget(near.fileno())
         self._connections.dismiss(self._counters)
         _reset(near)
 

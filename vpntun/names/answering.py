@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 import dns.exception
 import dns.flags
@@ -40,6 +41,8 @@ LARGEST_DATAGRAM = 1232
 """Bytes of an answer by UDP that no path has to cut into fragments (DNS flag day 2020)."""
 SMALLEST_LIMIT, LARGEST_MESSAGE = 512, 65535
 LARGEST_QUESTION = 4096
+MOST_RECORDS = 64
+"""Records of an answer. A peer may have thousands of addresses, and the tunnel's packets wait meanwhile."""
 SECONDS_TO_KEEP = 30
 """How long others may keep an answer: peers come and go."""
 
@@ -135,11 +138,10 @@ def _answered(question: Question, directory: Directory) -> bytes | Question:
     response.flags |= dns.flags.AA
     if not isinstance(found, Found):
         response.set_rcode(dns.rcode.NXDOMAIN)
-    authority = _authority(zone, directory.host)
-    if question.type == SOA and authority.name == question.name:
-        response.answer.append(authority)
-    elif records is None:
-        response.authority.append(authority)
+    if records is None:
+        authority = _authority(zone, directory.host)
+        is_asked_for = question.type == SOA and authority.name == question.name
+        (response.answer if is_asked_for else response.authority).append(authority)
     return _packed(response, question)
 
 
@@ -185,12 +187,14 @@ def _records(question: Question, found: Found) -> dns.rrset.RRset | None:
     if question.type == ANY:
         return _least(question)
     if question.type == PTR:
-        texts = [f"{name.rstrip('.')}." for name in found.names]
+        packed = [dns.name.from_text(name).to_digestable() for name in found.names]
     else:
-        texts = [str(each) for each in found.addresses if question.type == _type_of(each)]
-    if not texts:
+        packed = [each.packed for each in found.addresses if question.type == _type_of(each)]
+    if not packed:
         return None
-    return dns.rrset.from_text_list(question.name, SECONDS_TO_KEEP, IN, question.type, list(dict.fromkeys(texts)))
+    different = list(dict.fromkeys(packed))[:MOST_RECORDS]
+    rdatas = [dns.rdata.GenericRdata(IN, question.type, each) for each in different]
+    return dns.rrset.from_rdata_list(question.name, SECONDS_TO_KEEP, rdatas)
 
 
 def _least(question: Question) -> dns.rrset.RRset:
@@ -201,6 +205,7 @@ def _type_of(address: IpAddress) -> dns.rdatatype.RdataType:
     return A if address.version == 4 else AAAA
 
 
+@lru_cache(maxsize=256)
 def _authority(zone: str, host: str) -> dns.rrset.RRset:
     """Return the SOA record that says for how long a name's absence may be believed."""
     text = f"{host}. hostmaster.{host}. 1 3600 600 86400 {SECONDS_TO_KEEP}"

@@ -3,6 +3,8 @@
 Its records are passed on as they came. To parse those of the longest answers takes tenths of a second, in which the
 loop carries no packet; and whoever has a domain decides how long answers are, and of which kinds of records.
 
+A server that fails or refuses may leave out the question and everything else, such as one that does not know EDNS.
+
 Offsets inside a message (RFC 1035, section 4.1.4) stay right, since the question stays in its place.
 """
 
@@ -17,6 +19,8 @@ import dns.rcode
 _HEADER = struct.Struct("!HHHHHH")
 _TYPE_AND_CLASS = 4
 _OPCODE = 0x7800
+_TELLING = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
+"""Statuses that say something about the name in the question."""
 _OPT = b"\0\0\x29"
 """How an OPT record begins (RFC 6891): the root's name, and the type."""
 _RCODE_IN_OPT = 5
@@ -42,10 +46,14 @@ class OthersAnswer:
         `question`: the question as it was sent. Letters of its name may have another case in the answer.
         """
         end = _HEADER.size + len(question)
-        if len(data) < end:
+        if len(data) < _HEADER.size:
             return None
         its_number, flags, questions, *counts = _HEADER.unpack_from(data)
-        if its_number != number or questions != 1 or not flags & dns.flags.QR or flags & _OPCODE:
+        if its_number != number or not flags & dns.flags.QR or flags & _OPCODE:
+            return None
+        if len(data) == _HEADER.size and flags & 0xF not in _TELLING and not any((questions, *counts)):
+            return cls(flags & 0xF, flags, (0, 0, 0), b"")
+        if questions != 1 or len(data) < end:
             return None
         if not _are_equal(data[_HEADER.size : end], question):
             return None

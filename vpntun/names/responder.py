@@ -2,7 +2,9 @@
 
 A peer may ask 100 questions a second, and 100 at once, by whichever of its addresses; all together may ask 1,000. On a
 TAP device, where addresses belong to no peer, each address or IPv6 /64 counts instead. What is beyond that is dropped
-before it is parsed, and costs some microseconds: the loop also carries the tunnel's packets.
+before it is parsed, and costs some microseconds: the loop also carries the tunnel's packets. A question that was
+answered from the directory before, but for its number, gets the same answer again, as long as the directory is the
+same.
 """
 
 from __future__ import annotations
@@ -19,6 +21,11 @@ from vpntun.runtime.loop import Loop
 
 RATE_OF_A_SOURCE, BURST_OF_A_SOURCE = 100.0, 100
 RATE_OF_ALL, BURST_OF_ALL = 1000.0, 1000
+MOST_KEPT = 1024
+LARGEST_KEPT = 512
+"""Bytes of a question, and of an answer, that are kept."""
+_NUMBER = 2
+"""Bytes at the beginning of a message that only tell it from others."""
 
 
 class Responder:
@@ -45,6 +52,8 @@ class Responder:
         self._of_source = SourceLimits(RATE_OF_A_SOURCE, BURST_OF_A_SOURCE)
         self._of_all = TokenBucket(RATE_OF_ALL, BURST_OF_ALL)
         self._forwarding = Forwarding(loop, servers, self._note_failed)
+        self._kept: dict[tuple[bytes, bool], bytes] = {}
+        self._kept_of: Directory | None = None
 
     def take(self, data: bytes, source: bytes, deliver: Deliver, *, is_stream: bool) -> bool:
         """Take a message from an address (4 or 16 bytes); deliver its answer, now or later. False: there is none."""
@@ -55,7 +64,7 @@ class Responder:
         if not is_allowed or not self._of_all.take(now):
             self._counts["limited"] += 1
             return False
-        found = answer(data, self._directory(), is_stream=is_stream)
+        found = self._answer(data, is_stream)
         if isinstance(found, Question):
             self._counts["forwarded"] += 1
             self._forwarding.ask(found, network_of(source) if peer is None else peer, deliver)
@@ -65,6 +74,20 @@ class Responder:
         self._counts["answered"] += 1
         deliver(found)
         return True
+
+    def _answer(self, data: bytes, is_stream: bool) -> bytes | Question | None:
+        """Return what `answer` does."""
+        directory = self._directory()
+        if directory is not self._kept_of or len(self._kept) >= MOST_KEPT:
+            self._kept, self._kept_of = {}, directory
+        key = data[_NUMBER:], is_stream
+        kept = self._kept.get(key)
+        if kept is not None:
+            return data[:_NUMBER] + kept
+        found = answer(data, directory, is_stream=is_stream)
+        if isinstance(found, bytes) and max(len(data), len(found)) <= LARGEST_KEPT:
+            self._kept[key] = found[_NUMBER:]
+        return found
 
     def close(self) -> None:
         """End all questions without an answer."""

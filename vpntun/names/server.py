@@ -25,6 +25,8 @@ from vpntun.tun.bound_sockets import accept_only_from, bind_to_device
 from vpntun.types import IpAddress, SocketAddress, written
 
 MOST_CONNECTIONS = 64
+SECONDS_IDLE = 30.0
+"""How long a connection may be without a question (RFC 7766, section 6.2.3, advises a few seconds)."""
 DATAGRAMS_PER_TURN = 16
 IP_FREEBIND = 15
 """Linux's socket option, which the socket module lacks: an IPv6 address is not bindable while it is being checked."""
@@ -82,7 +84,9 @@ class _Listener:
         self._socket = listener
         self._responder = responder
         self._source = b""
-        self._clients = Clients("the name server", loop, self._new_exchange, most=MOST_CONNECTIONS)
+        self._clients = Clients(
+            "the name server", loop, self._new_exchange, most=MOST_CONNECTIONS, seconds_idle=SECONDS_IDLE
+        )
         loop.watch(listener.fileno(), self._accept)
 
     def close(self) -> None:

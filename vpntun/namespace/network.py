@@ -130,11 +130,11 @@ def for_namespace(tunnel: Tunnel) -> Tunnel:
     _ = tunnel.keys
     if left_out := list(_of_the_machine(tunnel)):
         log.warning("not carried out in a namespace: %s", ", ".join(left_out))
-    return replace(tunnel, hooks=HookLines(), user=None, routing=Routing())
+    return replace(tunnel, hooks=HookLines(), user=None, routing=Routing(), names=None)
 
 
 def _of_the_machine(tunnel: Tunnel) -> Iterator[str]:
-    """Name the settings that change this machine, or that run commands on it."""
+    """Name the settings that concern this machine alone, and the name server, which a run does not have."""
     hooks = tunnel.hooks
     for key, lines in (
         ("PreUp", hooks.pre_up),
@@ -150,6 +150,8 @@ def _of_the_machine(tunnel: Tunnel) -> Iterator[str]:
         yield "FwMark"
     if tunnel.user is not None:
         yield "User"
+    if tunnel.names is not None:
+        yield "DnsServer"
 
 
 def _pieces(networks: list[Network]) -> Iterator[list[Network]]:

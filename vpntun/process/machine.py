@@ -42,19 +42,15 @@ class Machine:
 class MachineNetwork(HostNetwork):
     """The machine's network, which follows its changes, and is taken back at the end."""
 
-    def __init__(
-        self,
-        tunnel: Tunnel,
-        device: Device,
-        journal: Journal,
-        stack: ExitStack,
-        set_mark: Callable[[int], None],
-        loop: Loop,
-    ) -> None:
-        super().__init__(tunnel, device, journal, stack, set_mark, loop)
-        self.device: Device = device
-        self.device_here: str | None = device.name
-        self._follows_peers = tunnel.routing.table != "off"
+    @property
+    def device(self) -> Device:
+        """The device."""
+        return self._device
+
+    @property
+    def device_here(self) -> str | None:
+        """The device's name, which is in this process's network namespace."""
+        return self._device.name
 
     def own_addresses(self, watch: NetworkWatch) -> OwnAddresses:
         """Return this machine's addresses, read again once they have changed."""
@@ -78,7 +74,7 @@ class MachineNetwork(HostNetwork):
         It is needed if changes have to be undone at the end, if routes follow the configuration, or if new connections
         have to be marked.
         """
-        needs = self._follows_peers or bool(self.mark) or not self._journal.is_empty
+        needs = self._table != "off" or bool(self.mark) or not self._journal.is_empty
         if needs:
             self._journal.hold()
         return needs

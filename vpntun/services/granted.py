@@ -20,7 +20,7 @@ from vpntun.config.forwards import ServiceName
 from vpntun.config.peer import PeerSettings
 from vpntun.errors import BadPacket, NoSuchPeer, VpntunError
 from vpntun.runtime.loop import Loop
-from vpntun.services.neighbours import Neighbours
+from vpntun.services.neighbours import SUBJECT, Neighbours, told_of
 from vpntun.types import NEVER
 from vpntun.wire.inside.services import Asked, Grant, refusal_in
 
@@ -135,8 +135,11 @@ class Granted:
         return Grant(places, grant.token, grant.needs_key)
 
     def _reason(self, peer: PeerSettings, reason: str) -> str:
-        """Return a reason with the peer's name, unless there is only one whose name need not be said."""
-        return f"{self._neighbours.name_of(peer.public)}: {reason}" if len(self._neighbours) > 1 else reason
+        """Return a reason with the peer as its subject. That of another peer, which a hub passes on, names its own."""
+        is_only = len(self._neighbours) == 1
+        if is_only and not reason.startswith(SUBJECT):
+            return reason
+        return told_of(peer.name or ("the peer" if is_only else self._neighbours.name_of(peer.public)), reason)
 
     def _refuse(self, service: _Service) -> None:
         for _, on_refused in _taken(service.waiting):

@@ -23,7 +23,7 @@ from vpntun.core.bucket import TokenBuckets
 from vpntun.errors import BadPacket, NoSuchPeer
 from vpntun.link.link import Link
 from vpntun.runtime.loop import Loop
-from vpntun.services.neighbours import Neighbours, refused
+from vpntun.services.neighbours import Neighbours, refused, told_of
 from vpntun.wire.inside.services import (
     LONGEST_PEER,
     MOST_OFFERS,
@@ -84,7 +84,7 @@ class Hub:
             self._neighbours.ask(peer, passed_on, answered, failed, SECONDS_FOR_VISIT)
             self._loop.call_later(SECONDS_FOR_VISIT, partial(self._neighbours.answer_again, link.peer.public))
         if question.answer is None and self._loop.now - question.begun >= SECONDS_FOR_VISIT:
-            question.answer = refused(f"{asked.peer} does not answer it")
+            question.answer = refused(f"it gets no answer from {asked.peer}")
         if question.answer is not None:
             del self._questions[key]
         return question.answer
@@ -123,7 +123,7 @@ class Hub:
         """Note the answer of an offering end to a visitor."""
         name = self._neighbours.name_of(peer.public)
         if (reason := refusal_in(answer)) is not None:
-            question.answer = refused(reason)
+            question.answer = refused(told_of(name, reason))
         else:
             question.answer = self._checked(peer, name, answer)
         self._neighbours.answer_again(question.asker)

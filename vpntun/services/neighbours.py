@@ -28,6 +28,8 @@ OnAnswer = Callable[["dict[str, Any]"], None]
 OnFailed = Callable[[str], None]
 """Called with the reason why there is no answer."""
 
+SUBJECT = "it "
+"""Beginning of a peer's reason for a refusal, if it tells of the peer itself."""
 _FORWARDS = {4: Path("/proc/sys/net/ipv4/conf/all/forwarding"), 6: Path("/proc/sys/net/ipv6/conf/all/forwarding")}
 
 
@@ -36,6 +38,11 @@ def kernel_forwards(version: int) -> bool:
     with suppress(OSError):
         return _FORWARDS[version].read_text().strip() != "0"
     return False
+
+
+def told_of(name: str, reason: str) -> str:
+    """Return the reason of a peer's refusal with this name as its subject."""
+    return f"{name} {reason.removeprefix(SUBJECT)}" if reason.startswith(SUBJECT) else f"{name}: {reason}"
 
 
 @dataclass(frozen=True)

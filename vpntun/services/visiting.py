@@ -90,7 +90,10 @@ class Visit:
             return
         visits, key = self._visits, self._visits.key_of(self._name)
         if grant.needs_key and key is None:
-            self._fail(f"it is for those who have its key: add 'ServiceKey = {self._name} KEY' to the file")
+            self._fail(
+                f"it is for those who have its key: add 'ServiceKey = {self._name} KEY' to the file, or give 'vpntun "
+                "expose' a --service-key"
+            )
             return
 
         def refused(reason: str, may_be_old: bool) -> None:

@@ -5,6 +5,7 @@ of 10 s; a notice says so if a client is too slow
 a client that does not read its answers is not read from, nor is one whose answer is not ready
 8 clients, unless the server allows another number; one more replaces the one that was idle for the longest, or the
 oldest if all are busy
+one that was idle for as long as the server allows is closed; by default it may be idle for ever
 a stream, an answer that goes on until something happens, has no limits of time until it has ended; its client is
 replaced last. A client that closes its connection, or sends no more, ends the stream
 """
@@ -18,6 +19,7 @@ from contextlib import suppress
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
 from vpntun.serving.exchange import Exchange
+from vpntun.types import NEVER
 
 MOST_CLIENTS = 8
 SECONDS_OF_SILENCE = 10.0
@@ -29,12 +31,23 @@ SECONDS_FOR_LAST_PIECES = 1.0
 
 
 class Clients:
-    """The clients of one server, `most` at a time. `name`: what the log calls its socket. Each has its own exchange."""
+    """The clients of one server, `most` at a time. `name`: what the log calls its socket. Each has its own exchange.
+
+    `seconds_idle`: how long a client may be idle, at least.
+    """
 
     def __init__(
-        self, name: str, loop: Loop, new_exchange: Callable[[], Exchange], *, most: int = MOST_CLIENTS
+        self,
+        name: str,
+        loop: Loop,
+        new_exchange: Callable[[], Exchange],
+        *,
+        most: int = MOST_CLIENTS,
+        seconds_idle: float = NEVER,
     ) -> None:
         self._most = most
+        self._seconds_idle = seconds_idle
+        self._is_looking = False
         self._name = name
         self._loop = loop
         self._new_exchange = new_exchange
@@ -58,6 +71,7 @@ class Clients:
                 lambda: self._too_slow(who, self._name),
             )
         )
+        self._look_later()
 
     def go_on(self) -> None:
         """Give the clients answers that have become ready."""
@@ -69,6 +83,18 @@ class Clients:
         for client in list(self._clients):
             client.finish_stream()
             client.close()
+
+    def _look_later(self) -> None:
+        if self._clients and self._seconds_idle < NEVER and not self._is_looking:
+            self._is_looking = True
+            self._loop.call_later(self._seconds_idle / 2, self._end_idle)
+
+    def _end_idle(self) -> None:
+        self._is_looking = False
+        for client in list(self._clients):
+            if client.idle_since <= self._loop.now - self._seconds_idle:
+                client.close()
+        self._look_later()
 
 
 class _Client:
@@ -101,6 +127,11 @@ class _Client:
         self._is_watched = False
         new.setblocking(False)
         self._watch()
+
+    @property
+    def idle_since(self) -> float:
+        """When the last answer left, or the connection was made; NEVER while there is something to do."""
+        return NEVER if self.busy or self.streams else max(self.since, self._last_progress)
 
     def close(self) -> None:
         """Close the connection, once. What was to follow an unsent answer is still done."""

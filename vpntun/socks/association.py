@@ -3,7 +3,7 @@
 1. The client sends its datagrams to a port that it has for itself, at the address where it has reached the proxy.
    Datagrams from other addresses are dropped, and after the first one those from other ports, too.
 2. The header of a datagram names its destination. Names are looked up on the other side, a few at a time; datagrams for
-   such a name wait meanwhile, up to a limit.
+   such a name wait meanwhile, up to a limit of this client, and to one of all together.
 3. The datagram leaves by a socket of the other side. There is one for each IP version, opened on demand.
 4. Datagrams that arrive at these sockets go to the client, behind a header with their sender. They may come from
    anybody, as those to a program inside the tunnel.
@@ -20,6 +20,7 @@ from functools import partial
 from ipaddress import IPv6Address, ip_address
 
 from vpntun.errors import BadPacket
+from vpntun.forwards.connections import WaitingRoom
 from vpntun.forwards.side import Side
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Found
@@ -40,10 +41,14 @@ _OWN_SIZE = 256
 class Association:
     """A socket for one client's datagrams, and up to two on the other side of the tunnel."""
 
-    def __init__(self, loop: Loop, control: socket.socket, side: Side) -> None:
-        """Open the socket for the client that is connected by `control`. Raises OSError."""
+    def __init__(self, loop: Loop, control: socket.socket, side: Side, room: WaitingRoom) -> None:
+        """Open the socket for the client that is connected by `control`. Raises OSError.
+
+        `room`: for datagrams that wait.
+        """
         self._loop = loop
         self._side = side
+        self._room = room
         self._near, self._client_host = _bound_beside(control)
         self._client: SocketAddress | None = None
         self._far: dict[int, socket.socket] = {}
@@ -69,6 +74,7 @@ class Association:
                 self._loop.forget(each.fileno())
                 each.close()
             self._waiting.clear()
+            self._room.give_back(self._waiting_bytes)
 
     def _take_from_client(self) -> None:
         """Take one datagram. Raises BlockingIOError when there is none."""
@@ -98,6 +104,8 @@ class Association:
         is_new = place not in self._waiting
         if (is_new and len(self._waiting) >= MOST_LOOK_UPS) or self._waiting_bytes + size > MOST_WAITING_BYTES:
             return
+        if not self._room.take(size):
+            return
         self._waiting_bytes += size
         self._waiting.setdefault(place, []).append(data)
         if is_new:
@@ -107,7 +115,9 @@ class Association:
         if not self._is_open:
             return
         waiting = self._waiting.pop(place)
-        self._waiting_bytes -= sum(len(data) + _OWN_SIZE for data in waiting)
+        size = sum(len(data) + _OWN_SIZE for data in waiting)
+        self._waiting_bytes -= size
+        self._room.give_back(size)
         if found:
             self._names.pop(place, None)
             while len(self._names) >= MOST_NAMES:

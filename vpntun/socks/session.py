@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import partial
 
 from vpntun.errors import BadPacket
-from vpntun.forwards.connecting import Connecting, connect
+from vpntun.forwards.connecting import Connecting, connect, unless_gone
 from vpntun.forwards.connections import Connections
 from vpntun.forwards.relay import Relay, prepare
 from vpntun.forwards.side import Side
@@ -94,7 +94,7 @@ class Session:
         self.failure: str | None = None
         """Why the client was refused, as the end of a sentence about it."""
         loop.watch(client.fileno(), self._read, on_failure=self.close)
-        loop.call_later(SECONDS_FOR_REQUEST, self._check_time)
+        loop.call_later(SECONDS_FOR_REQUEST, unless_gone(self._check_time))
 
     @property
     def sent(self) -> int:
@@ -195,7 +195,7 @@ class Session:
 
     def _associate(self) -> None:
         try:
-            association = Association(self._loop, self._client, self._side)
+            association = Association(self._loop, self._client, self._side, self._connections.waiting)
         except OSError as error:
             self._refuse(reply_of(FAILED), f"could not be given a socket: {error.strerror}")
             return

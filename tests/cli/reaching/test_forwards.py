@@ -8,14 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.child_tunnel import answering
 from tests.cli.conftest import Run
-from tests.cli.sample_status import STATUS
+from tests.cli.reaching.tunnel import tunnel_of_a_user
 from tests.forwards.fake_forwards import FakeForwards
-from tests.machine import ordinary_user
-from vpntun.control.server import ControlServer
 from vpntun.forwards.requests import forward_routes
-from vpntun.runtime.loop import Loop
 
 TABLE = """\
 protocol  from  listen             target               open  total  refused  failed      sent  received
@@ -35,23 +31,9 @@ last failure of tcp :2222: Connection refused
 @pytest.fixture
 def _tunnel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A tunnel of an ordinary user, tun3, with a table of forwards."""
-
-    def new_server(loop: Loop) -> ControlServer:
-        forwards = FakeForwards()
-        return ControlServer(
-            "tun3",
-            loop,
-            status=lambda: STATUS,
-            stop=loop.stop,
-            reload=loop.stop,
-            reset=str,
-            more=forward_routes("tun3", lambda: forwards),
-        )
-
-    with ordinary_user() as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-        with answering(new_server):
-            yield
+    forwards = FakeForwards()
+    with tunnel_of_a_user(monkeypatch, forward_routes("tun3", lambda: forwards)):
+        yield
 
 
 @pytest.mark.usefixtures("_tunnel")
@@ -80,8 +62,8 @@ def test_what_cannot_be_exposed_is_an_error_on_one_line(run: Run) -> None:
         (("expose", "tun3", ":6443", "10.9.0.8:6443"), 1, "tun3 refuses: :6443 is exposed already"),
         (("expose", "tun3", ":1", "10.9.0.8:6443"), 1, "tun3 refuses: :1 is in use: choose another port"),
         (("unexpose", "tun3", ":6443", "--udp"), 1, "tun3 refuses: no forward listens on :6443"),
-        (("expose", "tun3", "6443", "10.9.0.8:6443"), 3, "'6443' is no place to listen"),
-        (("expose", "tun3", ":6443", "10.9.0.8"), 3, "'10.9.0.8' is not HOST:PORT"),
+        (("expose", "tun3", "6443", "10.9.0.8:6443"), 3, "nothing can listen on '6443'"),
+        (("expose", "tun3", ":6443", "10.9.0.8"), 3, "nothing can be reached at '10.9.0.8': give HOST:PORT"),
         (("expose", "tun3", "unix:/a", "10.9.0.8:1", "--udp"), 3, "a unix socket carries connections"),
         (("expose", "tun3", ":1", "ssh@desk", "--from", "peer"), 3, "ssh@desk is a service of a peer"),
         (("unexpose", "tun3", "unix:a"), 3, "'unix:a' is not a unix socket"),
@@ -97,4 +79,4 @@ def test_what_cannot_be_exposed_is_an_error_on_one_line(run: Run) -> None:
 def test_a_run_with_a_bad_forward_does_not_begin(run: Run, key: Path) -> None:
     said = run("run", "-c", "127.0.0.1", "-k", key, "--expose", "6443 10.9.0.8:6443", "--", "true")
     assert (said.status, said.err.count("\n")) == (3, 1)
-    assert "'6443' is no place to listen" in said.err
+    assert "nothing can listen on '6443'" in said.err

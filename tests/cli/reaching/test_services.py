@@ -9,16 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from tests.cli.child_tunnel import answering
 from tests.cli.conftest import Run
-from tests.cli.sample_status import STATUS
+from tests.cli.reaching.tunnel import tunnel_of_a_user
 from tests.forwards.fake_forwards import FakeForwards
-from tests.machine import ordinary_user
 from vpntun.config.forwards import ServiceName
-from vpntun.control.server import ControlServer
 from vpntun.crypto.keys import format_key
 from vpntun.forwards.requests import forward_routes
-from vpntun.runtime.loop import Loop
 from vpntun.services.requests import ServiceRequests
 from vpntun.services.services import Services
 
@@ -60,23 +56,10 @@ class FakeServices:
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A tunnel of an ordinary user, tun3, whose peers offer services once it has a key for them."""
-
-    def new_server(loop: Loop) -> ControlServer:
-        forwards, services = FakeForwards(), cast(Services, FakeServices())
-        return ControlServer(
-            "tun3",
-            loop,
-            status=lambda: STATUS,
-            stop=loop.stop,
-            reload=loop.stop,
-            reset=str,
-            more={**forward_routes("tun3", lambda: forwards), **ServiceRequests(lambda: services).routes()},
-        )
-
-    with ordinary_user() as made:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(made))
-        with answering(new_server):
-            yield made
+    forwards, services = FakeForwards(), cast(Services, FakeServices())
+    routes = {**forward_routes("tun3", lambda: forwards), **ServiceRequests(lambda: services).routes()}
+    with tunnel_of_a_user(monkeypatch, routes) as made:
+        yield made
 
 
 def test_services_are_listed_and_a_key_is_read_from_its_file(run: Run, folder: Path) -> None:

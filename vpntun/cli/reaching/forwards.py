@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from vpntun.config.forwards import (
+    ORIGINS,
     Forward,
     ForwardProtocol,
     Origin,
@@ -38,10 +39,17 @@ WORDS = HEADINGS[:4]
 
 
 def _add_kind_options(function: Function) -> Function:
-    """Add the options that say, beside where it listens, which forward is meant."""
+    """Add the options that tell, beside LISTEN, which forward is meant."""
     for option in (
         click.option("--udp", is_flag=True, help="Pass datagrams on, instead of TCP connections."),
-        click.option("--from", "origin", type=click.Choice(["peer", "inside"]), help="Accept on the other side."),
+        click.option(
+            "--from",
+            "origin",
+            type=click.Choice(ORIGINS),
+            default="here",
+            show_default=True,
+            help="Who connects to LISTEN: this machine's side, the far side, or programs of 'vpntun run'.",
+        ),
     ):
         function = option(function)
     return function
@@ -58,18 +66,16 @@ def _add_kind_options(function: Function) -> Function:
     metavar="FILE",
     help="Use a peer's service with the key in this file.",
 )
-def expose(
-    interface: str, listen: str, target: str, *, udp: bool, origin: Origin | None, service_key: Path | None
-) -> None:
-    """Pass on what connects to LISTEN to TARGET, through the running tunnel of INTERFACE.
+def expose(interface: str, listen: str, target: str, *, udp: bool, origin: Origin, service_key: Path | None) -> None:
+    """Pass connections to LISTEN on to TARGET, through the running tunnel of INTERFACE.
 
     LISTEN is :PORT for all addresses, ADDRESS:PORT or unix:/PATH. TARGET is HOST:PORT, unix:/PATH, or SERVICE@PEER.
-    With --from peer the far side connects, to LISTEN on the tunnel's addresses, and TARGET is reached from this
-    machine. With --from inside programs do in the namespace of 'vpntun run'. The key of --service-key is the one that
-    'vpntun genpsk' made for ServiceKey at the other end; the tunnel keeps it until it ends.
+    With --from peer, LISTEN is on the tunnel's addresses, and with --from inside in the namespace of 'vpntun run'; both
+    reach TARGET from this machine. The key of --service-key is the one that 'vpntun genpsk' made for ServiceKey at the
+    other end; the tunnel keeps it until it ends.
     """
     protocol: ForwardProtocol = "udp" if udp else "tcp"
-    forward = Forward(protocol, parse_listening(listen), parse_target(target), origin or "here")
+    forward = Forward(protocol, parse_listening(listen), parse_target(target), origin)
     named = {"local": spelled(forward.listen), "protocol": protocol, "from": forward.origin}
     key = _read_key(service_key, forward.target) if service_key is not None else None
     with ControlClient(interface) as tunnel:
@@ -82,12 +88,12 @@ def expose(
 @click.argument("interface")
 @click.argument("listen")
 @_add_kind_options
-def unexpose(interface: str, listen: str, *, udp: bool, origin: Origin | None) -> None:
+def unexpose(interface: str, listen: str, *, udp: bool, origin: Origin) -> None:
     """End the forward of INTERFACE that listens at LISTEN; connections that are open go on.
 
     --udp and --from are given as they were to 'expose'.
     """
-    named = {"local": spelled(parse_listening(listen)), "protocol": "udp" if udp else "tcp", "from": origin or "here"}
+    named = {"local": spelled(parse_listening(listen)), "protocol": "udp" if udp else "tcp", "from": origin}
     with ControlClient(interface) as tunnel:
         tunnel.ask("POST", "/v1/services/forwarder/unexpose", named)
 

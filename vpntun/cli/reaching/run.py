@@ -34,7 +34,7 @@ from vpntun.tun.opening import check_name
 
 DEFAULT_INTERFACE = "run0"
 OF_A_PEER = {
-    *("host", "port", "key", "private_key", "peer", "psk", "allowed", "addresses", "routes", "mtu", "transport"),
+    *("port", "key", "private_key", "peer", "psk", "allowed", "addresses", "routes", "mtu", "transport"),
     "dscp",
 }
 """Options that have no place beside a file."""
@@ -48,7 +48,11 @@ class CommandAfterDashes(click.Command):
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """Parse the words before the dashes."""
         if "--" not in args:
-            super().parse_args(context, args)
+            try:
+                super().parse_args(context, args)
+            except click.NoSuchOption as error:
+                advice = "A program and its options follow --."
+                raise click.UsageError(f"{error.format_message()} {advice}", context) from None
             return context.args
         dashes = args.index("--")
         super().parse_args(context, args[:dashes])
@@ -127,6 +131,12 @@ def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> No
 
 def _check_usage(context: click.Context, names: tuple[str, ...], host: str | None, **options: Any) -> None:
     """Refuse options that do not describe one tunnel and one program. Raises UsageError."""
+    if any(len(each.split()) == 1 for each in options["exposed"]):
+        raise click.UsageError("put the whole forward into quotes, as in --expose ':8080 10.9.0.7:80'")
+    if names and host is not None:
+        raise click.UsageError(
+            f"-c HOST takes the place of a file: leave out {names[0]!r} or, if it is the program, put -- before it"
+        )
     if len(names) > 1:
         raise click.UsageError(f"put -- before the program and its options: vpntun run {names[0]} -- {names[1]} ...")
     if not names and host is None:
