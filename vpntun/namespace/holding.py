@@ -206,13 +206,13 @@ class _Namespace:
         return {}, [socket.socket(family, kind).detach()]
 
     def listen(self, kind: int, host: str, port: int) -> Done:
-        """Make sockets bound to an address, "" for all, listening if they are streams."""
+        """Make sockets bound to an address, listening if they are streams; "" is the loopback, where no peer is."""
         made: list[socket.socket] = []
-        for address in (host,) if host else ("0.0.0.0", "::"):
+        for address in (host,) if host else ("127.0.0.1", "::1"):
             try:
                 made.append(_listening(kind, address, port))
             except OSError as error:
-                if made and error.errno == errno.EAFNOSUPPORT:  # IPv6 is off
+                if made and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):  # IPv6 is off
                     continue
                 for each in made:
                     each.close()
