@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -117,6 +118,14 @@ def test_without_ipv6_a_port_alone_is_that_of_ipv4(loop: HandLoop, monkeypatch: 
         (four,) = NamespaceSide(holder).listen(socket.SOCK_STREAM, "", 7)
         with four:
             assert four.getsockname() == ("127.0.0.1", 7)
+
+
+def test_signals_to_all_processes_of_a_unit_do_not_end_it_before_its_parent(
+    holder: Holder, side: NamespaceSide
+) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(holder.process, number)
+    side.open(socket.AF_INET, socket.SOCK_STREAM).close()
 
 
 def test_a_parent_without_room_for_a_descriptor_gets_an_error(side: NamespaceSide) -> None:

@@ -43,6 +43,8 @@ from vpntun.tun.ipv6 import carried_addresses
 from vpntun.tun.queries import interface_exists
 from vpntun.tun.superpackets import limit_superpackets
 
+NOT_ENDING = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that a terminal or systemd may send to all processes of a run: this one ends after the others."""
 BACKLOG = 512
 TCP_SOCKETS = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 SENDING = frozenset({"04", "09", "0B"})
@@ -75,7 +77,7 @@ def hold(channel: Channel, netns: str | None) -> None:
 
 def _leave_parent(channel: Channel) -> None:
     os.setsid()
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    for number in NOT_ENDING:
         signal.signal(number, signal.SIG_IGN)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
