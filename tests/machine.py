@@ -6,11 +6,13 @@ import logging
 import os
 import resource
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -54,6 +56,20 @@ class HandLoop(Loop):
         while not condition():
             assert monotonic() < given_up, f"waited {LONGEST_WAIT} s in vain {what}"
             self.poll(0.01)
+
+    def arrival(self, receiver: socket.socket) -> tuple[bytes, Any]:
+        """Turn until something arrives at a non-blocking socket, and return it with its sender."""
+        got: list[tuple[bytes, Any]] = []
+
+        def has_come() -> bool:
+            try:
+                got.append(receiver.recvfrom(65536))
+            except BlockingIOError:
+                return False
+            return True
+
+        self.until(has_come, "for an arrival")
+        return got[0]
 
     def settle(self, quiet: float = 0.05) -> None:
         """Turn for `quiet` real seconds, in which everything sent on this host arrives.

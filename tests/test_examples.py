@@ -20,6 +20,7 @@ import pytest
 from tests.documents import Step, blocks, steps
 from tests.netns.lab import NOBODY, STARTED, Lab, far, state_folders, until, why_not
 from tests.netns.leftovers import sweep
+from tests.netns.servers import start_web
 from tests.netns.test_ecn import watching
 from tests.reader import WIREGUARD, Reader
 from tests.shells import Shells, labels
@@ -307,18 +308,6 @@ def test_doctor_tries_the_other_carrier(reader: Reader) -> None:
     assert said == [line.replace("10.0.0.2", reader.lab.b.four) for line in last.output]
 
 
-NAME_SERVER = """
-import socket, dns.flags, dns.message, dns.rrset
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-    server.bind(("", 53))
-    while True:
-        asked, client = server.recvfrom(512)
-        answer = dns.message.make_response(dns.message.from_wire(asked))
-        answer.answer.append(dns.rrset.from_text(answer.question[0].name, 60, "IN", "A", "192.0.2.80"))
-        server.sendto(answer.to_wire(), client)
-"""
-
-
 @pytest.mark.netns
 def test_forwards(reader: Reader) -> None:
     for tool in ("curl", "dig"):
@@ -331,12 +320,9 @@ def test_forwards(reader: Reader) -> None:
     checked = reader.run(reader.lab.a, "local", "vpntun check tun11")
     assert re.findall(r"forward: (\S+ \S+)", checked) == ["tcp 127.0.0.1:8080", "udp 127.0.0.1:5353", "tcp :8000"]
     for where, address in (("remote", "0.0.0.0"), ("local", "127.0.0.1")):
-        folder = reader.lab.folder / f"web-{where}"
-        folder.mkdir()
-        (folder / "motd").write_text(f"welcome to the {where} machine\n")
-        server = (sys.executable, "-m", "http.server", "8000", "--bind", address, "--directory", folder)
-        reader.machines[where].popen(*server)
-    reader.lab.b.popen(sys.executable, "-c", NAME_SERVER)
+        start_web(reader.machines[where], 8000, address, motd=f"welcome to the {where} machine\n")
+    names = (sys.executable, "-m", "tests.netns.responder", "0.0.0.0", "intranet.example.org=192.0.2.80")
+    reader.lab.b.popen(*names).wait_for("answering", 60)
     with Shells(reader) as shells:
         for block in blocks("forwards"):
             shells.type(block.replace("/root/web.sock", f"{reader.home}/web.sock"))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import resource
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
+from socket import AF_INET, AF_INET6
 
 import pytest
 
@@ -13,6 +16,7 @@ from vpntun.forwards.connections import (
     MOST_OF_ONE_FORWARD,
     Connections,
     Counters,
+    OwnAddresses,
     most_connections,
 )
 
@@ -50,3 +54,16 @@ def test_there_are_descriptors_for_each_connection_and_its_pipes(own_limit: int)
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, own_limit))
         assert most_connections() == connections
     assert most_connections() <= MOST_CONNECTIONS
+
+
+def test_own_addresses_are_known_as_long_as_their_sockets_are(made: ExitStack) -> None:
+    one, both = (made.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for family in (AF_INET, AF_INET6))
+    one.bind(("127.0.0.1", 0))
+    own, (host, port) = OwnAddresses(), one.getsockname()
+    assert not own.have_sent(both, (f"::ffff:{host}", port, 0, 0))
+    own.add(one)
+    assert own.have_sent(both, (f"::ffff:{host}", port, 0, 0))
+    assert own.have_sent(one, (host, port))
+    assert not own.have_sent(one, ("127.0.0.2", port))
+    own.remove(one)
+    assert not own.have_sent(one, (host, port))

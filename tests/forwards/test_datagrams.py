@@ -99,17 +99,7 @@ class Made:
     def ask(self, client: socket.socket, datagram: bytes) -> bytes:
         """Send a datagram, and return the answer."""
         client.sendto(datagram, ("127.0.0.1", self.port))
-        got: list[bytes] = []
-
-        def has_come() -> bool:
-            try:
-                got.append(client.recv(65536))
-            except BlockingIOError:
-                return False
-            return True
-
-        self.loop.until(has_come, "for an answer")
-        return got[0]
+        return self.loop.arrival(client)[0]
 
 
 def forward_to(
@@ -142,17 +132,7 @@ def test_answers_come_from_the_address_that_was_asked(loop: HandLoop, made: Exit
     client = new_client(made, "127.0.0.1")
     client.connect(("127.0.0.9", new.port))
     client.send(b"a")
-    got: list[bytes] = []
-
-    def has_come() -> bool:
-        try:
-            got.append(client.recv(10))
-        except BlockingIOError:
-            return False
-        return True
-
-    loop.until(has_come)
-    assert got == [b"A"]
+    assert loop.arrival(client)[0] == b"A"
 
 
 def test_flows_end_when_they_have_been_idle(loop: HandLoop, made: ExitStack, target: Target) -> None:
@@ -207,15 +187,30 @@ def test_a_flow_that_was_not_used_for_a_while_gives_way(loop: HandLoop, made: Ex
     assert (new.forward.counters.connections, new.forward.counters.refused) == (2, 0)
 
 
-def test_a_datagram_of_a_forward_to_itself_ends(loop: HandLoop, made: ExitStack) -> None:
-    new = forward_to(loop, made, ("127.0.0.1", 1), most=5)
-    new.forward.retarget(Forward("udp", ("127.0.0.1", new.port), ("127.0.0.1", new.port)))
-    new_client(made).sendto(b"a", ("127.0.0.1", new.port))
+@pytest.mark.parametrize("host", ["127.0.0.1", ""])
+def test_a_datagram_that_comes_back_to_its_forward_goes_no_further(loop: HandLoop, made: ExitStack, host: str) -> None:
+    new = forward_to(loop, made, ("127.0.0.1", 1), host=host)
+    new.forward.retarget(Forward("udp", (host, new.port), ("127.0.0.1", new.port)))
+    client = new_client(made)
+    for _ in range(3):
+        client.sendto(b"a", ("127.0.0.1", new.port))
+        loop.settle(0.01)
+    assert (new.forward.counters.total, new.forward.counters.sent) == (1, 3)
+
+
+def test_a_flood_of_clients_begins_a_limited_number_of_flows(loop: HandLoop, made: ExitStack, target: Target) -> None:
+    new = forward_to(loop, made, target.place, most=5)
+    target.answers = False
+    for number in range(BURST_OF_FLOWS + 1):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.bind((f"127.1.{number >> 8}.{number & 255}", 0))
+            client.sendto(b"a", ("127.0.0.1", new.port))
+        loop.poll()
     loop.until(lambda: new.forward.counters.refused)
-    assert new.forward.counters.total == BURST_OF_FLOWS
-    loop.pass_time(10.0)
-    loop.settle()
-    assert new.forward.counters.total == BURST_OF_FLOWS
+    assert (new.forward.counters.total, new.forward.counters.refused) == (BURST_OF_FLOWS, 1)
+    target.answers = True
+    loop.pass_time(1.0)
+    assert new.ask(new_client(made), b"a") == b"A"
 
 
 def test_many_who_wait_for_a_name_are_all_connected_after_one_look_up(

@@ -9,7 +9,7 @@ import pytest
 
 from tests.forwards.sockets import Loopback, free_port
 from tests.machine import HandLoop
-from vpntun.forwards.connections import Counters, WaitingRoom
+from vpntun.forwards.connections import MOST_WAITING_BYTES, Connections, Counters
 from vpntun.forwards.flow import MOST_WAITING, Flow
 from vpntun.runtime.resolver import Found
 
@@ -21,12 +21,14 @@ class Made:
         self.answers: list[bytes] = []
         self.failures: list[OSError] = []
         self.counters = Counters()
-        self.room = WaitingRoom(most=100)
+        connections = Connections(loop, most=1)
+        self.room = connections.waiting
+        assert self.room.take(MOST_WAITING_BYTES - 100)
         self.flow = Flow(
             loop,
             Loopback(loop, closed=closed),
             self.counters,
-            self.room,
+            connections,
             bytearray(65536),
             lambda datagram: self.answers.append(bytes(datagram)),
             self.failures.append,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from http import HTTPStatus
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +63,14 @@ def test_a_zone_that_cannot_be_used_is_refused_with_the_reason() -> None:
     status, refused = ask(service(), "POST", "/services/dns/add", b"{}")
     assert (status, refused) == (400, {"error": "a zone needs a name, such as apps.example."})
     assert ask_as_gvproxy(service(), b"{}") == (400, "a zone needs a name, such as apps.example.\n")
+
+
+def test_a_missing_package_is_named_to_whoever_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "regex", None)
+    body = b'{"name": "x.", "records": [{"regexp": "^a", "ip": "10.9.0.9"}]}'
+    status, refused = ask(service(), "POST", "/services/dns/add", body)
+    assert (status, "pip install regex" in str(refused)) == (HTTPStatus.CONFLICT, True)
+    assert ask_as_gvproxy(service(), body)[0] == HTTPStatus.CONFLICT
 
 
 def test_without_a_name_server_nothing_can_be_added() -> None:

@@ -44,17 +44,7 @@ class Served:
         return client
 
     def read(self, client: socket.socket) -> bytes:
-        got: list[bytes] = []
-
-        def arrived() -> bool:
-            try:
-                got.append(client.recv(4096))
-            except BlockingIOError:
-                return False
-            return True
-
-        self.loop.until(arrived, "for an answer")
-        return got[0]
+        return self.loop.arrival(client)[0]
 
 
 @pytest.fixture

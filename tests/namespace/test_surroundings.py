@@ -21,9 +21,11 @@ from vpntun.namespace.surroundings import Run
 
 
 class Course:
-    """A run of a shell's script in a folder, of which nobody is in a namespace."""
+    """A run of a shell's script in a folder, of which nobody is in a namespace. None: a run without a command."""
 
-    def __init__(self, loop: HandLoop, stack: ExitStack, folder: Path, script: str, wait: float | None = None) -> None:
+    def __init__(
+        self, loop: HandLoop, stack: ExitStack, folder: Path, script: str | None, wait: float | None = None
+    ) -> None:
         self.loop, self.folder = loop, folder
         ours, self._its = Channel.pair()
         ours.never_wait()
@@ -31,7 +33,7 @@ class Course:
         stack.callback(self._its.close)
         holder = Holder(ours, 0)
         holder.folder = os.open(folder, os.O_PATH)
-        self.run = Run(holder, Command.fork(["sh", "-c", script], holder), wait)
+        self.run = Run(holder, Command.fork(["sh", "-c", script], holder) if script is not None else None, wait)
         stack.callback(holder.close)
         holder.attach(loop, lambda: None)
         self.run.begin(loop, stack)
@@ -107,6 +109,12 @@ def test_a_run_says_that_it_waits_and_gives_up_in_time(loop: HandLoop, stack: Ex
     assert lines == ["no link yet: sh begins once there is one (-v says more)"]
     with pytest.raises(NotInTime, match="no link within 7 s: sh was not started"):
         loop.pass_time(2)
+
+
+def test_a_run_without_a_command_gives_up_in_time_too(loop: HandLoop, stack: ExitStack, tmp_path: Path) -> None:
+    Course(loop, stack, tmp_path, None, wait=2.0)
+    with pytest.raises(NotInTime, match=r"no link within 2 s \(-v says more\)"):
+        loop.pass_time(3)
 
 
 def test_a_run_with_a_link_neither_says_nor_gives_up_anything(loop: HandLoop, stack: ExitStack, tmp_path: Path) -> None:

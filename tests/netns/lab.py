@@ -134,7 +134,7 @@ class Machine:
         """
         if command[0] in STATELESS and user is None and not binds:
             return ["ip", "netns", "exec", self.name, *map(str, command)]
-        prelude = list(_open_to_all()) if user is not None else []
+        prelude = [f"export {MARK}={self.lab.a.name}", *(_open_to_all() if user is not None else ())]
         binds = {**self._state, **(binds or {})}
         for target, source in binds.items():
             make, bind = f"mkdir -p '{target}'", f"mount --bind '{source}' '{target}'"
@@ -161,7 +161,7 @@ class Machine:
             capture_output=True,
             text=True,
             timeout=timeout,
-            env=self._environment(env),
+            env={**os.environ, **(env or {})},
             cwd=CHECKOUT,
             input="" if input is None else input,
         )
@@ -176,12 +176,9 @@ class Machine:
         binds: Mapping[str, Path] | None = None,
     ) -> Daemon:
         log = self.lab.folder / f"{len(self.lab.daemons)}-{self.name}.log"
-        daemon = Daemon(self.enter(command, user, binds), log, self._environment(env))
+        daemon = Daemon(self.enter(command, user, binds), log, {**os.environ, **(env or {})})
         self.lab.daemons.append(daemon)
         return daemon
-
-    def _environment(self, more: Mapping[str, str] | None) -> dict[str, str]:
-        return {**os.environ, MARK: self.lab.a.name, **(more or {})}
 
     def vpntun(
         self,

@@ -11,32 +11,18 @@ import sys
 
 import pytest
 
-from tests.documents import blocks
-from tests.netns.lab import STARTED, TRANSFER, Lab, Machine
-from vpntun.crypto.keys import KeyPair, format_key
+from tests.netns.guides_hub import GuidesHub
+from tests.netns.lab import TRANSFER, Lab, Machine
 
 NBYTES = 8_000_000
 
 
-class Hub:
-    """Three connected machines with the guide's files. a is the laptop; c is the desk, which uses only TCP here."""
+class Hub(GuidesHub):
+    """The guide's hub. a is the laptop; c is the desk, which uses only TCP here."""
 
     def __init__(self, lab: Lab) -> None:
-        self.lab, self.a, self.hub = lab, lab.a, lab.b
-        self.c = lab.add("c", "10.0.1.3", "fd02::3")
-        lab.cable(self.hub, "veth1", self.c, "veth0")
-        self.hub.run("ip", "address", "add", "10.0.1.2/24", "dev", "veth1")
-        self.c.run("ip", "address", "add", "10.0.1.3/24", "dev", "veth0")
-        self.keys = {name: KeyPair.generate() for name in ("HUB", "LAPTOP", "DESK")}
-        [hub], [laptop] = blocks("hub"), blocks("laptop-of-the-hub")
-        laptop = laptop.replace("[Interface]", "[Interface]\nMTU = 1500")
-        desk = laptop.replace("LAPTOP", "DESK").replace("10.9.0.2/", "10.9.0.3/").replace("fd09::2/", "fd09::3/")
-        desk = desk.replace(", 192.168.9.0/24", "").replace("auto", "tcp")
-        self._up(self.hub, hub)
-        self._up(self.a, laptop.replace("hub.example.org", "10.0.0.2"))
-        self._up(self.c, desk.replace("hub.example.org", "10.0.1.2"))
-        for machine in (self.a, self.c):
-            lab.ping(machine, "10.9.0.1")
+        super().__init__(lab, of_laptop="MTU = 1500", of_desk="MTU = 1500", desk_transport="tcp")
+        self.a, self.c = self.laptop, self.desk
 
     def transfer(self, address: str) -> None:
         """Send a file from a to c; the sending program compares the checksums."""
@@ -46,17 +32,6 @@ class Hub:
         sent = self.a.run("sh", "-c", feed, sys.executable, TRANSFER, check=False, timeout=60)
         assert sent.returncode == 0, f"{sent.stderr}\n{self.lab.logs()}"
         assert receiver.wait() == 0
-
-    def _up(self, machine: Machine, text: str) -> None:
-        for name, keys in self.keys.items():
-            text = text.replace(f"{name}_PRIVATE", format_key(keys.private))
-            text = text.replace(f"{name}_PUBLIC", format_key(keys.public))
-        folder = self.lab.folder / f"files-{machine.name}"
-        folder.mkdir()
-        file = folder / "hub.conf"
-        file.touch(mode=0o600)
-        file.write_text(text)
-        machine.vpntun("up", file).wait_for(STARTED)
 
 
 @pytest.fixture

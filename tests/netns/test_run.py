@@ -95,7 +95,7 @@ def test_an_ordinary_users_program_has_what_its_caller_gave_it_and_nothing_more(
         done = user.run(*RUN, *by, "--", *command, check=False)
         assert (done.returncode, said_by(done)) == (status, said)
     done = user.run(*RUN, *by, "--wait", "0.5", "-p", "5", "--", "touch", user.home / "made", check=False)
-    assert (done.returncode, done.stderr) == (9, "vpntun: no link within 0.5 s: touch was not started\n")
+    assert (done.returncode, done.stderr) == (9, "vpntun: no link within 0.5 s: touch was not started (-v says more)\n")
     assert not (user.home / "made").exists()
     assert until(lambda: processes_of(lab) == before, 60)
     assert list(user.run_folder.glob("*/*")) == []

@@ -1,7 +1,4 @@
-"""Services by name, between the guide's three machines and between two: real ssh and curl, and every refusal.
-
-a, the laptop  10.0.0.1 ==veth0== 10.0.0.2  b, the hub  10.0.1.2 ==veth1== 10.0.1.3  c, the desk
-"""
+"""Services by name, between the guide's three machines and between two: real ssh and curl, and every refusal."""
 
 from __future__ import annotations
 
@@ -15,10 +12,11 @@ import pytest
 
 from tests.documents import blocks, steps
 from tests.netns.daemons import configured
-from tests.netns.lab import STARTED, Daemon, Lab, Machine, until
+from tests.netns.guides_hub import GuidesHub
+from tests.netns.lab import STARTED, Lab, Machine, until
 from tests.netns.servers import SSHD, start_sshd
 from tests.netns.users import User
-from vpntun.crypto.keys import KeyPair, format_key, generate_secret, shortened
+from vpntun.crypto.keys import format_key, generate_secret, shortened
 
 WIKI = """
 import http.server, os, socketserver, sys
@@ -38,48 +36,18 @@ with Wiki(sys.argv[1], Page) as wiki:
 """
 
 
-class Office:
-    """The three machines of the guide. `files`: what `change` rewrites. `login`: the words of ssh."""
+class Office(GuidesHub):
+    """The guide's hub, whose desk offers services. `login`: the words of ssh."""
 
     def __init__(self, lab: Lab) -> None:
-        self.lab, self.laptop, self.hub = lab, lab.a, lab.b
-        self.desk = lab.add("c", "10.0.1.3", "fd02::3")
-        lab.cable(self.hub, "veth1", self.desk, "veth0")
-        self.hub.run("ip", "address", "add", "10.0.1.2/24", "dev", "veth1")
-        self.desk.run("ip", "address", "add", "10.0.1.3/24", "dev", "veth0")
-        self.keys = {name: KeyPair.generate() for name in ("HUB", "LAPTOP", "DESK")}
         self.wiki_key = lab.folder / "wiki.key"
         self.wiki_key.touch(mode=0o600)
         self.wiki_key.write_text(format_key(generate_secret()))
         self.wiki_socket = lab.home(0) / "wiki.sock"
-        [hub], [laptop], [services] = blocks("hub"), blocks("laptop-of-the-hub"), blocks("services-of-the-desk")
+        [services] = blocks("services-of-the-desk")
         services = services.replace("/etc/vpntun/wiki.key", str(self.wiki_key))
-        services = services.replace("/run/wiki.sock", str(self.wiki_socket))
-        desk = laptop.replace("LAPTOP", "DESK").replace("10.9.0.2/", "10.9.0.3/").replace("fd09::2/", "fd09::3/")
-        desk = desk.replace(", 192.168.9.0/24", "").replace("[Interface]", f"[Interface]\n{services}")
-        self.files: dict[Machine, Path] = {}
-        self.daemons: dict[Machine, Daemon] = {}
+        super().__init__(lab, of_desk=services.replace("/run/wiki.sock", str(self.wiki_socket)))
         self.login: tuple[str | Path, ...] = ()
-        self.up(self.hub, hub)
-        self.up(self.laptop, laptop.replace("hub.example.org", "10.0.0.2"))
-        self.up(self.desk, desk.replace("hub.example.org", "10.0.1.2"))
-        for machine in (self.laptop, self.desk):
-            lab.ping(machine, "10.9.0.1", within=30)
-
-    def up(self, machine: Machine, text: str) -> None:
-        for name, keys in self.keys.items():
-            text = text.replace(f"{name}_PRIVATE", format_key(keys.private))
-            text = text.replace(f"{name}_PUBLIC", format_key(keys.public))
-        folder = self.lab.folder / f"files-{machine.name}"
-        folder.mkdir()
-        file = self.files[machine] = folder / "hub.conf"
-        file.touch(mode=0o600)
-        file.write_text(text)
-        self.start(machine)
-
-    def start(self, machine: Machine) -> None:
-        self.daemons[machine] = machine.vpntun("up", self.files[machine])
-        self.daemons[machine].wait_for(STARTED)
 
     def change(self, machine: Machine, before: str, after: str) -> None:
         """Change a file, and have the tunnel read it again."""

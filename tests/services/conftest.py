@@ -1,3 +1,5 @@
+"""Fixture of the tests of services: three ends, which are closed at the end of a test."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

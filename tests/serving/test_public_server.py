@@ -180,7 +180,7 @@ def test_the_wildcard_of_ipv6_takes_both_versions(loop: HandLoop) -> None:
 
 
 def test_an_address_of_another_machine_is_refused(loop: HandLoop) -> None:
-    with pytest.raises(VpntunError, match=r"192\.0\.2\.1 is no address of this machine.*--test"):
+    with pytest.raises(VpntunError, match=r"192\.0\.2\.1 is not an address of this machine.*--test"):
         Service(loop, ("192.0.2.1", 9586))
 
 

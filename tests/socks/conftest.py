@@ -1,3 +1,5 @@
+"""Fixtures of the tests of the SOCKS5 proxy: a proxy, and the other side of its tunnel."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

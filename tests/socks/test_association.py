@@ -45,18 +45,8 @@ def datagram(kind: int, host: bytes, port: int, data: bytes, *, fragment: int = 
 
 def arrival(loop: HandLoop, arriving: socket.socket) -> tuple[bytes, tuple[str, int]]:
     """Wait for a datagram, and return it with its sender."""
-    got: list[tuple[bytes, tuple[str, int]]] = []
-
-    def has_come() -> bool:
-        try:
-            data, sender = arriving.recvfrom(65535)
-        except BlockingIOError:
-            return False
-        got.append((data, sender[:2]))
-        return True
-
-    loop.until(has_come, "for a datagram")
-    return got[0]
+    data, sender = loop.arrival(arriving)
+    return data, sender[:2]
 
 
 def server_at(host: str) -> socket.socket:

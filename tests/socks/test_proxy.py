@@ -91,7 +91,7 @@ def test_the_end_of_the_proxy_ends_its_clients_in_whatever_state(loop: HandLoop,
 def test_a_proxy_that_other_machines_may_reach_says_so(loop: HandLoop, side: OtherSide, at: str, is_told: bool) -> None:
     with logged() as lines, closing(Proxy(loop, side, at)) as proxy:
         where = written((at, proxy.port))
-        told = f"whoever reaches {where} can use the tunnel: the SOCKS5 proxy asks for no password"
+        told = f"everybody who reaches {where} can use the tunnel: the SOCKS5 proxy asks for no password"
         assert lines == [told] * is_told
 
 

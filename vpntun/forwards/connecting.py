@@ -13,7 +13,8 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from weakref import WeakMethod
+from typing import TypeVar
+from weakref import ref
 
 from vpntun.forwards.side import Side
 from vpntun.runtime.loop import Loop
@@ -24,6 +25,7 @@ SECONDS_FOR_ADDRESS = 10.0
 SECONDS_FOR_TARGET = 20.0
 SECONDS_BETWEEN_TRIES_OF_FULL_SOCKET = 0.05
 
+Owner = TypeVar("Owner")
 OnConnected = Callable[[socket.socket], None]
 OnFailed = Callable[[OSError], None]
 
@@ -50,7 +52,7 @@ class Connecting:
         self._tried: socket.socket | None = None
         self._rest: list[tuple[int, SocketAddress | str]] = []
         self._last_error = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        loop.call_later(SECONDS_FOR_TARGET, unless_gone(self._give_up))
+        loop.call_later(SECONDS_FOR_TARGET, unless_gone(self, Connecting._give_up))
         if isinstance(target, Path):
             self._rest = [(socket.AF_UNIX, str(target))]
             loop.call_later(0.0, self._try_next)
@@ -91,7 +93,9 @@ class Connecting:
         else:
             self._loop.watch_changes(tried.fileno(), self._look, self._look)
             if self._rest:
-                self._loop.call_later(SECONDS_FOR_ADDRESS, unless_gone(self._too_slow, tried))
+                self._loop.call_later(
+                    SECONDS_FOR_ADDRESS, unless_gone(self, partial(Connecting._too_slow, tried=tried))
+                )
 
     def _open(self, family: int) -> socket.socket:
         if family == socket.AF_UNIX:
@@ -152,18 +156,17 @@ def look_up(loop: Loop, side: Side, place: Place, answer: Callable[[Found, Excep
         loop.call_later(0.0, partial(answer, found, None))
 
 
-def unless_gone(method: Callable[..., None], *arguments: object) -> Callable[[], None]:
-    """Return a callback for a time limit, which does not keep the method's object until then.
+def unless_gone(owner: Owner, act: Callable[[Owner], None]) -> Callable[[], None]:
+    """Return a callback for a time limit of an object, which does not keep the object until then.
 
     Connections come and go by the thousand, and a callback of the loop cannot be cancelled.
     """
-    weak = WeakMethod(method)
+    return partial(_act_unless_gone, ref(owner), act)
 
-    def call() -> None:
-        if (alive := weak()) is not None:
-            alive(*arguments)
 
-    return call
+def _act_unless_gone(weak: ref[Owner], act: Callable[[Owner], None]) -> None:
+    if (owner := weak()) is not None:
+        act(owner)
 
 
 def _is_connected(tried: socket.socket) -> bool:

@@ -14,13 +14,18 @@ from dataclasses import dataclass
 
 from vpntun.forwards.pipes import PipePool
 from vpntun.forwards.relay import Relay
+from vpntun.runtime.folders import SO_NETNS_COOKIE
 from vpntun.runtime.loop import Loop
+from vpntun.types import SocketAddress
 
 MOST_CONNECTIONS = 4096
 MOST_OF_ONE_FORWARD = 1024
 DESCRIPTORS_OF_OTHERS = 256
 DESCRIPTORS_OF_A_CONNECTION = 6
 MOST_WAITING_BYTES = 4 * 1024 * 1024
+SIZE_OF_COOKIE = 8
+MAPPED = "::ffff:"
+"""Beginning of an IPv4 address at a socket for both IP versions."""
 
 
 @dataclass
@@ -58,16 +63,40 @@ class WaitingRoom:
         self._left += size
 
 
+class OwnAddresses:
+    """Addresses of the sockets by which flows reach their targets. A datagram that comes from one goes in a circle.
+
+    The same address may belong to another program in another network namespace. Before Linux 5.14 namespaces cannot be
+    told apart, and no circle is found.
+    """
+
+    def __init__(self) -> None:
+        self._all: set[tuple[bytes, str, int]] = set()
+
+    def add(self, connected: socket.socket) -> None:
+        """Add the address of a socket."""
+        self._all.update(_named(connected, connected.getsockname()))
+
+    def remove(self, connected: socket.socket) -> None:
+        """Remove the address of a socket, before it is closed."""
+        self._all.difference_update(_named(connected, connected.getsockname()))
+
+    def have_sent(self, listener: socket.socket, sender: SocketAddress) -> bool:
+        """Whether what a socket has received came from one of them."""
+        return any(each in self._all for each in _named(listener, sender))
+
+
 class Connections:
     """Relayed connections of all forwards. `most`: None for as many as this process has descriptors for.
 
-    `waiting`: room for the datagrams that wait, of all forwards together.
+    `waiting`: room for the datagrams that wait, of all forwards together. `own`: addresses of all flows' sockets.
     """
 
     def __init__(self, loop: Loop, most: int | None = None) -> None:
         self._loop = loop
         self._most = most_connections() if most is None else most
         self.waiting = WaitingRoom()
+        self.own = OwnAddresses()
         self._admitted = 0
         self._pipes = PipePool()
         self._relays: set[Relay] = set()
@@ -107,6 +136,15 @@ class Connections:
         while self._relays:
             self._relays.pop().close()
         self._pipes.close()
+
+
+def _named(at: socket.socket, address: SocketAddress) -> list[tuple[bytes, str, int]]:
+    """Return an address with the namespace of the socket that has it, or has received it; nothing if it is unknown."""
+    try:
+        namespace = at.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, SIZE_OF_COOKIE)
+    except OSError:
+        return []
+    return [(namespace, address[0].removeprefix(MAPPED), address[1])]
 
 
 def most_connections() -> int:

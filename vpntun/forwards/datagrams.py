@@ -7,8 +7,8 @@
 3. Where there is no room for another flow, the unanswered one that has been idle longest ends: a flood of invented
    clients displaces only itself. If all were answered, one ends that has been idle for SECONDS_SAFE, such as that of a
    question to a name server. If there is none, the datagram is refused.
-4. BURST_OF_FLOWS may begin at once, and FLOWS_PER_SECOND from then on. So a flood leaves time for the tunnel's packets,
-   and where forwards lead back to themselves, a datagram does not go round for ever.
+4. BURST_OF_FLOWS may begin at once, and FLOWS_PER_SECOND from then on: a flood leaves time for the tunnel's packets.
+   A datagram of a flow's own socket begins none: where forwards lead back to themselves, it would go round for ever.
 5. The target is looked up once for all flows that wait for it, and MOST_CONNECTED_PER_TURN of them are connected before
    the loop serves others.
 
@@ -99,6 +99,8 @@ class DatagramForward:
             client = listener.fileno(), address
             flow = self._flows.pop(client, None)
             if flow is None:
+                if self._connections.own.have_sent(listener, address):
+                    continue
                 _, local, _ = received(messages)
                 flow = self._new_flow(client, partial(_send, listener, address, local))
                 if flow is None:
@@ -117,8 +119,8 @@ class DatagramForward:
         if not self._connections.admit(self.counters):
             self._full(self.forward)
             return None
-        room = self._connections.waiting
-        flow = Flow(self._loop, self._side, self.counters, room, self._buffer, answer, partial(self._failed, client))
+        failed = partial(self._failed, client)
+        flow = Flow(self._loop, self._side, self.counters, self._connections, self._buffer, answer, failed)
         self._look_up()
         if not self._is_looking:
             self._is_looking = True

@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
-from vpntun.forwards.connections import Counters, WaitingRoom
+from vpntun.forwards.connections import Connections, Counters
 from vpntun.forwards.side import Side
 from vpntun.runtime.loop import Loop
 from vpntun.runtime.resolver import Found
@@ -31,7 +31,7 @@ class Flow:
         loop: Loop,
         side: Side,
         counters: Counters,
-        room: WaitingRoom,
+        connections: Connections,
         buffer: bytearray,
         answer: Callable[[memoryview], object],
         failed: Callable[[OSError], None],
@@ -39,7 +39,7 @@ class Flow:
         self._loop = loop
         self._side = side
         self._counters = counters
-        self._room = room
+        self._room, self._own = connections.waiting, connections.own
         self._buffer = buffer
         self._answer = answer
         self._failed = failed
@@ -73,6 +73,7 @@ class Flow:
         else:
             self._failed(last)
             return
+        self._own.add(self._socket)
         self._loop.watch(self._socket.fileno(), self._receive)
         for each in waiting:
             self.send(memoryview(each))
@@ -94,6 +95,7 @@ class Flow:
         """End the flow."""
         self._take_waiting()
         if self._socket is not None:
+            self._own.remove(self._socket)
             self._loop.forget(self._socket.fileno())
             self._socket.close()
             self._socket = None

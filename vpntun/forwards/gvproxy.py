@@ -70,9 +70,9 @@ def _object(body: bytes) -> Mapping[str, Any]:
     try:
         members = json.loads(body)
     except (ValueError, RecursionError):
-        raise ConfigurationError('the body is no JSON: send {"local": ":6443", "remote": "10.9.0.7:6443"}') from None
+        raise ConfigurationError('the body is not JSON: send {"local": ":6443", "remote": "10.9.0.7:6443"}') from None
     if not isinstance(members, dict):
-        raise ConfigurationError('the body is no JSON object: send {"local": ":6443", "remote": "10.9.0.7:6443"}')
+        raise ConfigurationError('the body is not a JSON object: send {"local": ":6443", "remote": "10.9.0.7:6443"}')
     return members
 
 
@@ -82,5 +82,5 @@ def _text(members: Mapping[str, Any], name: str, default: str | None = None) -> 
     if text is None:
         raise ConfigurationError(f"the member {name!r} is missing")
     if not isinstance(text, str) or not text.isprintable():
-        raise ConfigurationError(f"the member {name!r} is no line of text")
+        raise ConfigurationError(f"the member {name!r} has to be one line of text")
     return text

@@ -1,4 +1,4 @@
-"""Questions that others are asked: which servers, one after the other, and for whom an answer is awaited.
+"""Forwarding of questions to other name servers: which are asked, in which order, and who waits for the answers.
 
     1. a name in a domain of DnsForward is for the servers of the longest such domain, everything else for this
        machine's own (resolv_conf.py)

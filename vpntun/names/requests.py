@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from http import HTTPStatus
 
-from vpntun.errors import ConfigurationError
+from vpntun.errors import ConfigurationError, VpntunError
 from vpntun.names.added_zones import parse_zone
 from vpntun.names.service import NameService
 from vpntun.serving.http import Answer, Route, refusal
@@ -38,6 +38,8 @@ class NameRequests:
             service.add(zone)
         except ConfigurationError as error:
             return refusal(HTTPStatus.BAD_REQUEST, str(error))
+        except VpntunError as error:  # a package is missing
+            return refusal(HTTPStatus.CONFLICT, str(error))
         return Answer(HTTPStatus.OK, {"added": zone.name})
 
     def add_as_gvproxy(self, body: bytes) -> Answer:

@@ -1,4 +1,4 @@
-"""The name server between its sockets and its answers: limits on askers, counters, and the directory of the moment.
+"""Responder between the name server's sockets and its answers: limits on askers, and counters.
 
 A peer may ask 100 questions a second, and 100 at once, by whichever of its addresses; all together may ask 1,000. On a
 TAP device, where addresses belong to no peer, each address or IPv6 /64 counts instead. What is beyond that is dropped

@@ -1,4 +1,4 @@
-"""Sockets of the name server: UDP and TCP, port 53, on each address of the tunnel, and only for who comes through it.
+"""Sockets of the name server: UDP and TCP, port 53, on each address of the tunnel, for its peers alone.
 
 They are bound to the tunnel's device, so a packet to one of these addresses that arrives on another device finds no
 socket (tun/bound_sockets.py).

@@ -1,4 +1,4 @@
-"""The name server of one tunnel as its settings want it: open or not, and with the zones of the moment.
+"""Name server of one tunnel, as a reload or a request changes it: open or closed, and with which zones.
 
 The zones are made again when the tunnel has other peers or settings, by a reload or by wg(8), at the first question
 after that. Zones that were added on request are kept as long as the server runs, and are gone once a reload has

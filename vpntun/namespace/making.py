@@ -22,7 +22,7 @@ PING_GROUPS = Path("/proc/sys/net/ipv4/ping_group_range")
 
 
 class Steps:
-    """The step that is being made, for whoever reads that it has failed."""
+    """The current step, which the report of a failure names."""
 
     current = ""
 

@@ -2,7 +2,7 @@
 
     1. fork the holder, which makes the namespaces, and the command's child, before the keys are read
     2. set the tunnel up as ever, with the device in the namespace
-    3. once a link is up, let the command begin; after --wait without one, end with NotInTime
+    3. once a link is up, let the command begin; after --wait without a link, end with NotInTime
     4. when the command has ended, serve for a moment: what it has written last may still be on its way
     5. if the tunnel ends first, by 'vpntun down' say, end the command
 
@@ -32,7 +32,7 @@ SECONDS_TO_SEND, SECONDS_BETWEEN_LOOKS = 5.0, 0.05
 class Run:
     """One run of a command in a namespace of its own; with an empty `arguments`, of the namespace alone.
 
-    `wait`: how many seconds the command waits for a link; None: without limit. It is the Waiter of its own tunnel.
+    `wait`: how many seconds the run waits for a link; None: without limit. It is the Waiter of its own tunnel.
     """
 
     def __init__(self, holder: Holder, command: Command | None, wait: float | None) -> None:
@@ -84,13 +84,13 @@ class Run:
     def begin(self, loop: Loop, stack: ExitStack) -> None:
         """Watch the command from now on; `stack` ends it."""
         self._loop = loop
+        if self._wait is not None:
+            loop.call_later(self._wait, self._give_up)
         if self._command is not None:
             stack.callback(self._command.close)
             stack.callback(self._command.end, loop)
             self._command.attach(loop, self._command_ended)
             loop.call_later(SECONDS_BEFORE_LINE, self._say_that_it_waits)
-            if self._wait is not None:
-                loop.call_later(self._wait, self._give_up)
 
     # Waiter
 
@@ -108,8 +108,9 @@ class Run:
             log.warning("no link yet: %s begins once there is one (-v says more)", self._command.name)
 
     def _give_up(self) -> None:
-        if not self._is_linked and self._command is not None:
-            raise NotInTime(f"no link within {self._wait:g} s: {self._command.name} was not started")
+        if not self._is_linked:
+            not_started = f": {self._command.name} was not started" if self._command is not None else ""
+            raise NotInTime(f"no link within {self._wait:g} s{not_started} (-v says more)")
 
     def _holder_ended(self) -> None:
         log.warning("the process that holds the namespace has ended: no forward and no look-up works there any more")

@@ -1,4 +1,4 @@
-"""Surroundings protocol: where a tunnel's device is, and by what signals its process is told.
+"""Surroundings protocol: where a tunnel's device is, and how its process handles signals.
 
 process/machine.py     the network of this machine: the tunnel changes it, and takes everything back at the end
 namespace/             a namespace of `vpntun run`: this machine's network stays as it is

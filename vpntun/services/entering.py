@@ -20,7 +20,9 @@ from vpntun.wire.inside.services import NONCE_SIZE, REASONS, UNKNOWN_TOKEN, VERD
 SECONDS_FOR_PLACE = 4.0
 SECONDS_TO_ENTER = 15.0
 """Of these, the entrance has 10 to connect to the service."""
-ADVICE_ON_SILENCE = "its entrance does not answer: does the other end's firewall accept connections from the tunnel?"
+ADVICE_ON_SILENCE = (
+    "its entrance does not answer: is the other end up, and does its firewall accept connections from the tunnel?"
+)
 
 OnRefused = Callable[[str, bool], None]
 """Called with the reason, and whether another permission might help."""

@@ -6,7 +6,7 @@
 3. A program of this machine is connected to, and the visitor is told so. From then on a relay passes everything on.
 
 No byte that a visitor sends behind the proof is read before that. SECONDS_TO_ENTER, MOST_ENTERING and
-MOST_OF_AN_ADDRESS bound what those can take who never show a valid token. The others share the room that forwards have
+MOST_OF_AN_ADDRESS limit clients that have shown no valid token. The others share the room that forwards have
 for connections (forwards/connections.py).
 """
 

@@ -1,6 +1,6 @@
 """Lists of the services that peers offer this end: all connected peers are asked, and hubs answer for others, too.
 
-An answer takes a round trip, or some seconds if a hub asks others. Who wants the list asks for it again meanwhile.
+An answer takes a round trip, or some seconds if a hub asks others. The command polls for the list meanwhile.
 """
 
 from __future__ import annotations

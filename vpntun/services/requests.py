@@ -81,4 +81,4 @@ def parse_key_of_service(body: bytes) -> tuple[ServiceName, bytes | None]:
 
 
 def _too_early() -> Answer:
-    return refusal(HTTPStatus.CONFLICT, "the tunnel is still being set up")
+    return refusal(HTTPStatus.CONFLICT, "the tunnel is still being set up: try again once it is")

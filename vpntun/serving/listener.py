@@ -87,7 +87,7 @@ def _explained(error: OSError, name: str, place: Place, option: str) -> VpntunEr
     if error.errno == errno.EADDRINUSE:
         return PortInUse(f"{where} is in use: stop the program that holds it, or choose another port with {option}")
     if error.errno == errno.EADDRNOTAVAIL:
-        return VpntunError(f"{place[0]} is no address of this machine: choose one that is, with {option}")
+        return VpntunError(f"{place[0]} is not an address of this machine: choose one that is, with {option}")
     if error.errno in (errno.EACCES, errno.EPERM):
         return PrivilegeError(f"no right to use {where}: choose a port above 1023 with {option}, or run as root")
     return VpntunError(f"{name} cannot listen on {where}: {os.strerror(error.errno or 0)}; see {option}")

@@ -52,7 +52,9 @@ class Socks5Proxy:
         self._listener = Listener("the SOCKS5 proxy", place, option=OPTION, backlog=MOST_WAITING_TO_BE_ACCEPTED)
         loop.watch(self._listener.socket.fileno(), self._accept)
         if not isinstance(place, Path) and not (place[0] and ip_address(place[0]).is_loopback):
-            log.warning("whoever reaches %s can use the tunnel: the SOCKS5 proxy asks for no password", spelled(place))
+            log.warning(
+                "everybody who reaches %s can use the tunnel: the SOCKS5 proxy asks for no password", spelled(place)
+            )
 
     def status(self) -> dict[str, Any]:
         """Return the fields of the status. Bytes are counted as they are passed on, in either direction."""

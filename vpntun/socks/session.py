@@ -94,7 +94,7 @@ class Session:
         self.failure: str | None = None
         """Why the client was refused, as the end of a sentence about it."""
         loop.watch(client.fileno(), self._read, on_failure=self.close)
-        loop.call_later(SECONDS_FOR_REQUEST, unless_gone(self._check_time))
+        loop.call_later(SECONDS_FOR_REQUEST, unless_gone(self, Session._check_time))
 
     @property
     def sent(self) -> int:

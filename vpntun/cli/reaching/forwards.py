@@ -67,7 +67,7 @@ def _add_kind_options(function: Function) -> Function:
     help="Use a peer's service with the key in this file.",
 )
 def expose(interface: str, listen: str, target: str, *, udp: bool, origin: Origin, service_key: Path | None) -> None:
-    """Pass connections to LISTEN on to TARGET, through the running tunnel of INTERFACE.
+    """Forward connections from LISTEN to TARGET, through the running tunnel of INTERFACE.
 
     LISTEN is :PORT for all addresses, ADDRESS:PORT or unix:/PATH. TARGET is HOST:PORT, unix:/PATH, or SERVICE@PEER.
     With --from peer, LISTEN is on the tunnel's addresses, and with --from inside in the namespace of 'vpntun run'; both

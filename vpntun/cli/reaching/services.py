@@ -1,7 +1,6 @@
 """Command `services`: lists what the peers of a running tunnel offer this end by name.
 
-The tunnel asks its peers, and hubs ask theirs, which takes some seconds at most. The command asks the tunnel how far it
-is.
+The tunnel asks its peers, and hubs ask theirs, which takes some seconds at most. The command polls for the answers.
 """
 
 from __future__ import annotations

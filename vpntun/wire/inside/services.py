@@ -1,4 +1,4 @@
-"""SERVICES: bodies of the requests by which peers find each other's services, and what is said where a visit begins.
+"""SERVICES: bodies of the requests by which peers find each other's services, and the bytes that begin a visit.
 
     asked      {"ask": "list"}                                      what may I use?
                {"ask": "visit", "service": "ssh", "peer": "desk"}   let me use this; without "peer": a service of yours
