@@ -72,7 +72,6 @@ class NameServer:
                 data, asker = used.recvfrom(LARGEST_QUESTION + 1)
             except OSError:
                 return
-
             self._responder.take(data, packed(asker), partial(_send, used, asker), is_stream=False)
 
 
