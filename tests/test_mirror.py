@@ -28,6 +28,7 @@ ELSEWHERE = {
     "link/sending_link.py": "link/test_link.py",  # a link's two halves work together
     "namespace/device.py": "namespace/test_network.py",
     "namespace/kernel.py": "namespace/test_holding.py",  # what is made shows what it does
+    "namespace/making.py": "namespace/test_holding.py",
     "namespace/side.py": "namespace/test_holding.py",
     "process/machine.py": "netns/test_two_commands.py",  # what the daemon is surrounded by
     "namespace/file_watch.py": "namespace/test_files.py",  # needs mounts that are lost

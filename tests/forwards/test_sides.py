@@ -6,13 +6,11 @@ import errno
 import os
 import socket
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
 from tests.forwards.sockets import free_port
 from tests.machine import HandLoop
-from vpntun.forwards import sides
 from vpntun.forwards.sides import MOST_ANSWERED_PER_TURN, DeviceSide, MachineSide, addresses_of_device
 from vpntun.runtime.resolver import Found, Lookups
 
@@ -84,52 +82,6 @@ def test_sockets_of_a_device_are_bound_to_its_device(tunnel: DeviceSide, machine
         assert not new.getblocking()
     with pytest.raises(OSError, match="No such device"):
         DeviceSide(machine, "gone", list).open(socket.AF_INET, socket.SOCK_STREAM)
-
-
-class Addressed(MachineSide):
-    """A machine that has 127.0.0.1 alone of its loopback addresses."""
-
-    def open(self, family: int, kind: int) -> socket.socket:
-        class Socket(socket.socket):
-            def bind(self, address: Any) -> None:
-                if address[1] == 0 and address[0] != "127.0.0.1":
-                    raise OSError(errno.EADDRNOTAVAIL, "no such address")
-                super().bind(address)
-
-        return Socket(family, kind | socket.SOCK_NONBLOCK)
-
-
-def test_without_a_filter_programs_of_the_machine_itself_are_refused_by_their_addresses(
-    lookups: Lookups, made: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sides, "accept_only_from", forbidden)
-    tunnel = DeviceSide(Addressed(lookups), "lo", list)
-    port = free_port()
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        (listener,) = tunnel.listen(kind, "127.0.0.1", port)
-        made.callback(listener.close)
-        for source, is_taken in (("127.0.0.1", False), ("127.0.0.9", True), ("127.0.0.9", True)):
-            client = made.enter_context(socket.socket(type=kind))
-            client.bind((source, 0))
-            client.connect(("127.0.0.1", port))
-            client.send(b"question")
-            assert took(listener, kind) is is_taken
-
-
-def forbidden(*_: object) -> None:
-    raise PermissionError(errno.EPERM, "as newer kernels do")
-
-
-def took(listener: socket.socket, kind: int) -> bool:
-    """Whether the listener takes what waits there."""
-    try:
-        if kind == socket.SOCK_STREAM:
-            listener.accept()[0].close()
-        else:
-            listener.recvmsg_into([bytearray(100)], 100)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def test_names_are_looked_up_as_the_machine_does(loop: HandLoop, machine: MachineSide, tunnel: DeviceSide) -> None:

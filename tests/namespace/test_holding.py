@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -105,7 +106,7 @@ def test_sockets_of_the_side_reach_what_listens_inside_and_nothing_outside(holde
         side.listen(socket.SOCK_STREAM, "192.0.2.1", 7)
 
 
-def test_without_ipv6_all_addresses_are_those_of_ipv4(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ipv6_a_port_alone_is_that_of_ipv4(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     class Socket(socket.socket):
         def __init__(self, family: int = -1, kind: int = -1, protocol: int = -1, fileno: int | None = None) -> None:
             if family == socket.AF_INET6 and fileno is None:
@@ -116,7 +117,15 @@ def test_without_ipv6_all_addresses_are_those_of_ipv4(loop: HandLoop, monkeypatc
     with started(loop) as holder:
         (four,) = NamespaceSide(holder).listen(socket.SOCK_STREAM, "", 7)
         with four:
-            assert four.getsockname() == ("0.0.0.0", 7)
+            assert four.getsockname() == ("127.0.0.1", 7)
+
+
+def test_signals_to_all_processes_of_a_unit_do_not_end_it_before_its_parent(
+    holder: Holder, side: NamespaceSide
+) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(holder.process, number)
+    side.open(socket.AF_INET, socket.SOCK_STREAM).close()
 
 
 def test_a_parent_without_room_for_a_descriptor_gets_an_error(side: NamespaceSide) -> None:

@@ -79,6 +79,17 @@ def test_a_signal_that_was_ignored_before_stays_so(loop: HandLoop, program: Prog
     assert program.came == []
 
 
+def test_a_line_of_the_log_does_not_stop_the_run_while_a_shell_inside_has_the_terminal(
+    loop: HandLoop, program: Program
+) -> None:
+    former = signal.getsignal(signal.SIGTTOU)
+    with RunSignals(loop, program):
+        assert signal.getsignal(signal.SIGTTOU) == signal.SIG_IGN
+        os.kill(os.getpid(), signal.SIGTTOU)
+        loop.settle()
+    assert signal.getsignal(signal.SIGTTOU) == former
+
+
 def test_afterwards_no_signal_is_blocked_and_none_is_left(loop: HandLoop, program: Program) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with RunSignals(loop, program):

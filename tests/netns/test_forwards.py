@@ -84,7 +84,7 @@ def test_forwards_of_files_carry_curl_and_ssh_both_ways_and_follow_a_reload(lab:
 
     of_a.write_text(of_a.read_text().replace("tcp :8080", "tcp :8081"))
     client.process.send_signal(signal.SIGHUP)
-    client.wait_for("read the configuration again")
+    client.wait_for("read the configuration again", 30)
     assert lab.a.listens(8081)
     assert not lab.a.listens(8080)
     of_a.write_text(of_a.read_text().replace("tcp :8081", "tcp 192.0.2.77:8083"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from tests.netns.daemons import configured
 from tests.netns.lab import PORT, STARTED, Lab, far, start_server
@@ -87,3 +88,18 @@ def test_root_runs_programs_too_and_serves_a_named_namespace_without_one(lab: La
     assert not lab.a.has_device("run0")
     assert run.stop(60) == 0
     assert not named.has_device("run0")
+
+
+def test_a_named_namespaces_own_name_servers_count_where_the_tunnel_has_none(lab: Lab, tmp_path: Path) -> None:
+    start_server(lab)
+    named = lab.add("c", "10.7.0.1", "fd07::1")
+    folder = tmp_path / "netns" / named.name
+    folder.mkdir(parents=True)
+    (folder / "resolv.conf").write_text("nameserver 192.0.2.53\n")
+    # As "ip netns exec" does, the machine's folder is given a place without a change of the machine.
+    shown = 'mount -t tmpfs tmpfs /mnt; cp -a /etc/. /mnt; cp -a {0} /mnt; mount --bind /mnt /etc; shift; exec "$@"'
+    for dns, server in (((), "192.0.2.53"), (("--dns", "192.0.2.54"), "192.0.2.54")):
+        words = ("run", "-c", lab.b.four, "-k", lab.key, *dns, "--netns", named.name, "--", "cat", "/etc/resolv.conf")
+        script = ("sh", "-ec", shown.format(folder.parent), "sh", "sh")
+        done = lab.a.run(*script, sys.executable, "-m", "vpntun", *words)
+        assert f"nameserver {server}\n" in done.stdout

@@ -49,24 +49,26 @@ def test_each_side_of_a_run_reaches_what_was_exposed_to_it_and_no_longer_than_th
     inside = f"""
         until curl -sf http://127.0.0.1:80/name >{user.home}/got; do sleep 0.2; done
         read address <{user.home}/ask
-        curl -sm3 http://$address:7000/name; echo "ended with $?"; exec sleep 600
+        curl -sm3 http://$address:7000/name; echo "ended with $?"; curl -sf 'http://[::1]:7001/name'; exec sleep 600
     """
     os.mkfifo(user.home / "ask", 0o666)
     os.chown(user.home / "ask", user.uid, user.uid)
     exposed = ("--expose", f"127.0.0.1:8080 {there}:8000")
     run = user.vpntun("run", "-c", lab.b.four, "-k", user.own(lab.key), *exposed, "--", "sh", "-c", inside)
-    assert until(lambda: fetch(lab.a, "http://127.0.0.1:8080/name") == "far", 20), str(run)
+    assert until(lambda: fetch(lab.a, "http://127.0.0.1:8080/name") == "far", 60), str(run)
 
     expose(local="127.0.0.1:80", remote="127.0.0.1:8000", origin="inside")
     got = user.home / "got"
-    assert until(lambda: got.exists() and got.read_text() == "near", 20), str(run)
+    assert until(lambda: got.exists() and got.read_text() == "near", 60), str(run)
 
     expose(local=":7000", remote="127.0.0.1:8000", origin="peer")
     address = request(user, "GET", "/v1/status")[1]["addresses"][0].partition("/")[0]
     assert fetch(lab.b, f"http://{address}:7000/name") == "near"
+    expose(local=":7001", remote="127.0.0.1:8000", origin="inside")
+    assert fetch(lab.b, f"http://{address}:7001/name") == "", "what is for the program itself is not for the peer"
     (user.home / "ask").write_text(f"{address}\n")
-    run.wait_for("ended with", 60)
-    assert "near" not in run.log, "what the peer reaches is not for the program itself"
+    run.wait_for("near", 60)
+    assert run.log.index("ended with") < run.log.index("near"), "what the peer reaches is not for the program itself"
 
     expose(local=f"{user.home}/web", remote=f"tcp://{there}:8000", protocol="unix")
     assert fetch(lab.a, "http://far/name", "--unix-socket", f"{user.home}/web") == "far"
@@ -81,6 +83,7 @@ def test_each_side_of_a_run_reaches_what_was_exposed_to_it_and_no_longer_than_th
         {"local": "127.0.0.1:80", "remote": "127.0.0.1:8000", "protocol": "tcp", "from": "inside"},
         {"local": "127.0.0.1:8080", "remote": f"{there}:8000", "protocol": "tcp"},
         {"local": ":7000", "remote": "127.0.0.1:8000", "protocol": "tcp", "from": "peer"},
+        {"local": ":7001", "remote": "127.0.0.1:8000", "protocol": "tcp", "from": "inside"},
     ]
 
     unexpose = "/v1/services/forwarder/unexpose"

@@ -156,6 +156,30 @@ def test_strangers_beyond_the_limit_are_reset(door: Door, place: Place, monkeypa
             more.recv(1)
 
 
+class Sixes(socket.socket):
+    """A listener whose clients come from one IPv6 network, each from another address."""
+
+    count = 0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        self.count += 1
+        return super().accept()[0], (f"fd09::{self.count}", 7, 0, 0)
+
+
+def test_a_strangers_many_ipv6_addresses_count_as_one(loop: HandLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_OF_AN_ADDRESS", 1)
+    side: Any = LoopbackSide(DESK)
+    (listener,) = side.listen(socket.SOCK_STREAM, "", 0)
+    side.listen = lambda *_: [Sixes(fileno=listener.detach())]
+    entrance = Entrance(loop, Way(side, side), Permissions(), lambda name, names: None, Connections(loop))
+    (place,) = entrance.places()
+    with socket.create_connection(place, timeout=5), socket.create_connection(place, timeout=5) as more:
+        loop.settle()
+        with pytest.raises(ConnectionResetError):
+            more.recv(1)
+    entrance.close()
+
+
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(min_size=1, max_size=60), max_size=4), st.booleans())
 def test_no_bytes_of_a_stranger_get_in(pieces: list[bytes], ends: bool) -> None:

@@ -28,6 +28,12 @@ def test_the_only_peer_may_speak_for_others_and_one_of_several_needs_its_own_nam
     assert town.hub.neighbours.visitor(link, "phone").names == ("phone@laptop",)
 
 
+def test_the_only_peer_that_is_left_of_several_cannot_claim_to_be_one_of_the_others(town: Town) -> None:
+    town.hub.tunnel = replace(town.hub.tunnel, peers=town.hub.tunnel.peers[:1])
+    link = town.hub.link_of(town.laptop.end.identity.public)
+    assert town.hub.neighbours.visitor(link, "desk").names == ("desk@laptop",)
+
+
 def test_the_only_peer_needs_no_name(town: Town) -> None:
     assert town.desk.neighbours.called("") is town.desk.tunnel.peers[0]
     with pytest.raises(NoSuchPeer):

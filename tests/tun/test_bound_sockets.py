@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+from typing import Any
 
 import pytest
 
+from vpntun.tun import bound_sockets
 from vpntun.tun.bound_sockets import accept_only_from, bind_to_device
 
 HERE = "127.0.0.1"
@@ -50,3 +53,49 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
         for act in (bind_to_device, accept_only_from):
             with pytest.raises(OSError, match="No such device"):
                 act(new, "no-such-device")
+
+
+class Addressed(socket.socket):
+    """A socket of a machine that has 127.0.0.1 alone of its loopback addresses."""
+
+    def bind(self, address: Any) -> None:
+        if address[0] != HERE:
+            raise OSError(errno.EADDRNOTAVAIL, "no such address")
+        super().bind(address)
+
+
+def forbidden(*_: object) -> None:
+    raise PermissionError(errno.EPERM, "as some kernels do")
+
+
+def received(listener: socket.socket, how: str) -> bool:
+    """Whether the socket takes what waits there."""
+    try:
+        if how == "accept":
+            listener.accept()[0].close()
+        elif how == "recvfrom":
+            assert listener.recvfrom(100)[0] == b"question"
+        else:
+            assert listener.recvmsg_into([bytearray(100)], 100)[0] == len("question")
+    except BlockingIOError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("how", ["accept", "recvfrom", "recvmsg_into"])
+def test_without_a_filter_programs_of_the_machine_itself_are_refused_by_their_addresses(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bound_sockets, "_attach_filter", forbidden)
+    kind = socket.SOCK_STREAM if how == "accept" else socket.SOCK_DGRAM
+    new = socket.socket(type=kind)
+    with accept_only_from(new, "lo", lambda family: Addressed(family, socket.SOCK_DGRAM)) as listener:
+        listener.bind((HERE, 0))
+        if how == "accept":
+            listener.listen()
+        for source, is_taken in ((HERE, False), ("127.0.0.9", True), ("127.0.0.9", True)):
+            with socket.socket(type=kind) as client:
+                client.bind((source, 0))
+                client.connect(listener.getsockname())
+                client.send(b"question")
+                assert received(listener, how) is is_taken

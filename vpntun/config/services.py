@@ -10,8 +10,9 @@ A service needs AllowFrom or ServiceKey. With both, a visitor must be allowed an
 base64, as `vpntun genpsk` makes it, or the absolute path of a file that contains it.
 
 The name of a peer is the one in this end's own file, or its public key if it has none there. A hub calls its peers by
-the names in the hub's file. It is the only peer of most ends that use one, and then its name for a peer counts alone.
-Where there are other peers, they could pass requests on under any name: @ and the hub's name are needed.
+the names in the hub's file. Most ends call a hub as their only peer, and then its name for a peer counts alone. Where
+there are other peers, or the only one calls this end, any could pass requests on under any name: @ and the hub's name
+are needed.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ class Side(Protocol):
         """Return a new socket of this side; `kind`: SOCK_STREAM or SOCK_DGRAM. Raises OSError."""
 
     def listen(self, kind: int, host: str, port: int) -> list[socket.socket]:
-        """Return sockets bound to an address and a port, listening if they are streams; "" is all of this side's.
+        """Return sockets bound to an address and a port, listening if they are streams. Raises OSError.
 
-        Raises OSError.
+        "" is all addresses that clients of this side use.
         """
 
     def look_up(self, host: str, port: int, answer: OnFound) -> None:

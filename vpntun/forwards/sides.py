@@ -2,8 +2,7 @@
 
 Sockets of a device's side are bound to it (tun/bound_sockets.py). So whatever routes and rules say, connections to a
 target leave by the tunnel or not at all. Listeners take what comes out of the tunnel, and nothing that arrives by
-another device, nor what programs of the same machine or namespace send to the device's own address. Newer kernels
-allow the filter for that to CAP_NET_ADMIN alone: an ordinary user's listeners look at the sources' addresses.
+another device, nor what programs of the same machine or namespace send to the device's own address.
 """
 
 from __future__ import annotations
@@ -11,10 +10,8 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
-from typing import Any
 
 from vpntun.forwards.side import Side
 from vpntun.netconf.netlink import Netlink
@@ -25,7 +22,6 @@ from vpntun.types import Place
 MOST_WAITING_TO_BE_ACCEPTED = 1024
 MOST_ANSWERED_PER_TURN = 16
 IPV6_FREEBIND = 78
-MOST_REMEMBERED = 1024
 
 
 class MachineSide:
@@ -113,9 +109,7 @@ class DeviceSide:
         """Return a socket that takes only what comes out of the device. Raises OSError."""
         new = self.open(family_of(address), kind)
         try:
-            accept_only_from(new, self._device)
-        except PermissionError:
-            new = _FarListener(new, self._of)
+            new = accept_only_from(new, self._device, lambda family: self._of.open(family, socket.SOCK_DGRAM))
         except OSError:
             new.close()
             raise
@@ -123,46 +117,6 @@ class DeviceSide:
             # The kernel may still be looking for duplicates of an address that it was given just now.
             new.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
         return listening(new, address, port)
-
-
-class _FarListener(socket.socket):
-    """Listener that refuses programs of its own machine, where the kernel allows this process no filter."""
-
-    def __init__(self, unbound: socket.socket, side: Side) -> None:
-        super().__init__(fileno=unbound.detach())
-        self._side = side
-        self._far: set[str] = set()
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        """Accept a connection; one that is refused looks like none."""
-        new, address = super().accept()
-        if self._is_near(address):
-            new.close()
-            raise BlockingIOError
-        return new, address
-
-    def recvmsg_into(self, *arguments: Any) -> tuple[int, list[tuple[int, int, bytes]], int, Any]:
-        """Receive a datagram; one that is refused looks like none."""
-        size, messages, flags, address = super().recvmsg_into(*arguments)
-        if self._is_near(address):
-            raise BlockingIOError
-        return size, messages, flags, address
-
-    def _is_near(self, address: Any) -> bool:
-        """Whether an address is this machine's own, which the kernel then lets a socket be bound to."""
-        host, _, *scope = address
-        if host in self._far:
-            return False
-        with suppress(OSError), self._side.open(self.family, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind((host, 0, *scope))
-            except OSError as error:
-                if error.errno == errno.EADDRNOTAVAIL:
-                    if len(self._far) >= MOST_REMEMBERED:
-                        self._far.clear()
-                    self._far.add(host)
-                    return False
-        return True
 
 
 def addresses_of_device(device: str) -> list[str]:

@@ -72,7 +72,6 @@ class NameServer:
                 data, asker = used.recvfrom(LARGEST_QUESTION + 1)
             except OSError:
                 return
-
             self._responder.take(data, packed(asker), partial(_send, used, asker), is_stream=False)
 
 
@@ -124,7 +123,7 @@ def _bound(device: str, address: IpAddress, port: int, kind: int) -> socket.sock
         raise VpntunError(f"the name server cannot be opened: {error.strerror}") from error
     try:
         bind_to_device(new, device)
-        accept_only_from(new, device)
+        new = accept_only_from(new, device)
         new.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
         if kind == socket.SOCK_STREAM:
             new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

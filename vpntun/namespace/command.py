@@ -21,7 +21,7 @@ from contextlib import suppress
 from vpntun.errors import CommandNotFound, CommandNotRun, VpntunError
 from vpntun.namespace import kernel
 from vpntun.namespace.holder import Holder
-from vpntun.namespace.holding import NAMESPACES
+from vpntun.namespace.making import NAMESPACES
 from vpntun.namespace.messages import Channel, Message
 from vpntun.namespace.refusal import explain
 from vpntun.runtime.child import ends_within

@@ -32,7 +32,7 @@ from vpntun.netconf.dns import lines_of, server_of
 from vpntun.runtime.log import notice
 from vpntun.runtime.loop import Loop
 
-ETC = "/etc"
+ETC, NETNS = "/etc", "/etc/netns"
 RESOLV_CONF, NSSWITCH_CONF = "resolv.conf", "nsswitch.conf"
 RESOLVED = "/run/systemd/resolve"
 SOCKET_FOLDERS = ("/run/nscd", "/var/run/nscd", "/run/avahi-daemon", "/var/run/avahi-daemon", RESOLVED)
@@ -53,12 +53,16 @@ _PORT_53 = re.compile(r"\[([^\]]+)\]:53|([^:]+):53")
 class NamespaceFiles:
     """The files of this process's mount namespace, for names to be looked up as `dns` says.
 
-    `dns`: the values of `DNS`, which are addresses and search domains. No mount may propagate from this namespace.
+    `dns`: the values of `DNS`, which are addresses and search domains. `netns`: the network namespace's name; its own
+    name servers (ip-netns(8)) count where `dns` is empty. No mount may propagate from this namespace.
     """
 
-    def __init__(self, dns: Sequence[str]) -> None:
+    def __init__(self, dns: Sequence[str], netns: str | None = None) -> None:
         """Mount the files. Raises OSError."""
         resolv_conf = resolv_conf_of(dns)
+        if netns is not None and not dns:
+            with suppress(FileNotFoundError):
+                resolv_conf = Path(NETNS, netns, RESOLV_CONF).read_text(errors="surrogateescape")
         contents = {RESOLV_CONF: resolv_conf}
         with suppress(FileNotFoundError):  # as with musl, which looks names up in files and by DNS alone
             contents[NSSWITCH_CONF] = without_other_ways(Path(ETC, NSSWITCH_CONF).read_text(errors="surrogateescape"))

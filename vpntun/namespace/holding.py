@@ -1,11 +1,9 @@
 """Holder process: makes the namespaces of a run, stays in them, and acts there for its parent.
 
     1. leave the terminal's session, and close all descriptors but the channel to the parent
-    2. unless root: make a user namespace, with this user alone
-    3. make a network namespace, or enter a named one, and a mount namespace
-    4. bring up the loopback device
-    5. answer: set up the device, change routes, make sockets, look names up
-    6. end when the parent does: nothing of the namespace then leads anywhere
+    2. make the namespaces (making.py)
+    3. answer: set up the device, change routes, make sockets, look names up
+    4. end when the parent does: nothing of the namespace then leads anywhere
 
 It is forked before the keys are read. An answer has the number of its request, and the lines that were logged here
 since the last one, since the parent has the log.
@@ -29,9 +27,9 @@ from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
-from vpntun.errors import ConfigurationError, DeviceError, PrivilegeError, VpntunError
-from vpntun.namespace import kernel
+from vpntun.errors import DeviceError, VpntunError
 from vpntun.namespace.files import NamespaceFiles
+from vpntun.namespace.making import Steps, make_namespaces
 from vpntun.namespace.messages import Channel, Message
 from vpntun.netconf.change_kinds import Route
 from vpntun.netconf.changes import Changes
@@ -45,10 +43,8 @@ from vpntun.tun.ipv6 import carried_addresses
 from vpntun.tun.queries import interface_exists
 from vpntun.tun.superpackets import limit_superpackets
 
-NAMED = Path("/run/netns")
-NAMESPACES = {"user": kernel.CLONE_NEWUSER, "net": kernel.CLONE_NEWNET, "mnt": kernel.CLONE_NEWNS}
-"""The kinds of namespaces under their names in /proc/PID/ns, in the order in which to enter them."""
-PING_GROUPS = Path("/proc/sys/net/ipv4/ping_group_range")
+NOT_ENDING = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that a terminal or systemd may send to all processes of a run: this one ends after the others."""
 BACKLOG = 512
 TCP_SOCKETS = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 SENDING = frozenset({"04", "09", "0B"})
@@ -66,28 +62,22 @@ def hold(channel: Channel, netns: str | None) -> None:
     """
     try:
         _leave_parent(channel)
-        steps = _Steps()
+        steps = Steps()
         try:
-            made = _make_namespaces(netns, steps)
+            made = make_namespaces(netns, steps)
         except OSError as error:
             channel.send({"request": 0, "errno": error.errno, "step": steps.current})
         except VpntunError as error:
             channel.send({"request": 0, "failed": type(error).__name__, "text": str(error)})
         else:
-            _serve(channel, made)
+            _serve(channel, made, netns)
     finally:
         os._exit(0)
 
 
-class _Steps:
-    """The current step, which the report of a failure names."""
-
-    current = ""
-
-
 def _leave_parent(channel: Channel) -> None:
     os.setsid()
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    for number in NOT_ENDING:
         signal.signal(number, signal.SIG_IGN)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
@@ -98,60 +88,11 @@ def _leave_parent(channel: Channel) -> None:
                 os.close(descriptor)
 
 
-def _make_namespaces(netns: str | None, steps: _Steps) -> list[str]:
-    """Make and enter the namespaces, and return their kinds. Raises OSError or ConfigurationError."""
-    user, group = os.geteuid(), os.getegid()
-    made = ["net", "mnt"]
-    is_privileged = kernel.has_capabilities(kernel.CAP_SYS_ADMIN, kernel.CAP_NET_ADMIN)
-    named = None if netns is None else _open_named(netns, is_privileged=is_privileged)
-    if not is_privileged:
-        steps.current = "no user namespace can be made"
-        kernel.unshare(kernel.CLONE_NEWUSER)
-        steps.current = "this user cannot be mapped into a user namespace"
-        kernel.map_ids_to_themselves(user, group)
-        made.insert(0, "user")
-    if named is None:
-        steps.current = "no network namespace can be made"
-        kernel.unshare(kernel.CLONE_NEWNET)
-    else:
-        steps.current = f"the network namespace {netns} cannot be entered"
-        kernel.enter(named, kernel.CLONE_NEWNET)
-        os.close(named)
-    steps.current = "no mount namespace can be made"
-    kernel.unshare(kernel.CLONE_NEWNS)
-    kernel.keep_mounts_here()
-    steps.current = "the loopback device cannot be brought up"
-    kernel.bring_up("lo")
-    if "user" in made:
-        _allow_ping(group)
-    kernel.forbid_inspection()
-    return made
-
-
-def _open_named(netns: str, *, is_privileged: bool) -> int:
-    if netns in ("", ".", "..") or "/" in netns or "\0" in netns:
-        raise ConfigurationError(f"{netns!r} is not the name of a network namespace")
-    if not is_privileged:
-        raise PrivilegeError("only root can use a named network namespace: run as root, or leave out --netns")
-    try:
-        return os.open(NAMED / netns, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"there is no network namespace {netns}: 'ip netns add {netns}' makes it, 'ip netns' lists those there are"
-        ) from None
-
-
-def _allow_ping(group: int) -> None:
-    """Let ping(8) of this group work without a capability, which a new network namespace allows to nobody."""
-    with suppress(OSError):
-        PING_GROUPS.write_text(f"{group} {group}")
-
-
-def _serve(channel: Channel, made: list[str]) -> None:
+def _serve(channel: Channel, made: list[str], netns: str | None) -> None:
     loop = Loop()
     logged = _Logged()
     log.handlers = [logged]
-    namespace = _Namespace(loop)
+    namespace = _Namespace(loop, netns)
 
     def answer(request: int, content: Message, descriptors: list[int]) -> None:
         lines, logged.lines = logged.lines, []
@@ -219,10 +160,11 @@ class _Logged(logging.Handler):
 
 
 class _Namespace:
-    """What the parent may ask for; each request is a method of this name."""
+    """What the parent may ask for; each request is a method of this name. `netns`: the namespace's name, if any."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, netns: str | None) -> None:
         self._loop = loop
+        self._netns = netns
         self._lookups = Lookups(loop)
         self._device = ""
         self._routes = Changes(None, device_is_ephemeral=True)
@@ -244,7 +186,7 @@ class _Namespace:
         carried = carried_addresses(interface, mtu, map(ip_interface, addresses))
         DeviceSettings(interface, ephemeral=True).apply(carried, [], mtu)
         limit_superpackets(interface, mtu)
-        NamespaceFiles(dns).keep(self._loop)
+        NamespaceFiles(dns, self._netns).keep(self._loop)
         self._device = interface
         descriptor = os.dup(device.fileno())
         device.close()
@@ -266,29 +208,17 @@ class _Namespace:
         return {}, [socket.socket(family, kind).detach()]
 
     def listen(self, kind: int, host: str, port: int) -> Done:
-        """Make sockets bound to an address, "" for all, listening if they are streams."""
+        """Make sockets bound to an address, listening if they are streams; "" is the loopback, where no peer is."""
         made: list[socket.socket] = []
-        try:
-            for address in (host,) if host else ("0.0.0.0", "::"):
-                family = socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6
-                try:
-                    bound = socket.socket(family, kind)
-                except OSError as error:
-                    if made and error.errno == errno.EAFNOSUPPORT:  # IPv6 is off
-                        continue
-                    raise
-                made.append(bound)
-                if family == socket.AF_INET6:
-                    bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                if kind == socket.SOCK_STREAM:
-                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                bound.bind((address, port))
-                if kind == socket.SOCK_STREAM:
-                    bound.listen(BACKLOG)
-        except OSError:
-            for each in made:
-                each.close()
-            raise
+        for address in (host,) if host else ("127.0.0.1", "::1"):
+            try:
+                made.append(_listening(kind, address, port))
+            except OSError as error:
+                if made and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):  # IPv6 is off
+                    continue
+                for each in made:
+                    each.close()
+                raise
         return {}, [each.detach() for each in made]
 
     def count_unsent(self) -> Done:
@@ -298,3 +228,21 @@ class _Namespace:
             with suppress(OSError):
                 count += sum(line.split()[3] in SENDING for line in path.read_text().splitlines()[1:])
         return {"count": count}, []
+
+
+def _listening(kind: int, address: str, port: int) -> socket.socket:
+    """Return a socket bound to an address, listening if it is a stream. Raises OSError."""
+    family = socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6
+    bound = socket.socket(family, kind)
+    try:
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((address, port))
+        if kind == socket.SOCK_STREAM:
+            bound.listen(BACKLOG)
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -21,7 +21,10 @@ class NamespaceSide:
         return self._ask("open", family=int(family), kind=int(kind))[0]
 
     def listen(self, kind: int, host: str, port: int) -> list[socket.socket]:
-        """Return sockets bound inside to an address and a port, listening if they are streams. Raises OSError."""
+        """Return sockets bound inside to an address and a port, listening if they are streams; "" is the loopback.
+
+        Raises OSError.
+        """
         return self._ask("listen", kind=int(kind), host=host, port=port)
 
     def look_up(self, host: str, port: int, answer: OnFound) -> None:

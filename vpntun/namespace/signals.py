@@ -7,6 +7,9 @@
     from the program itself          nothing: it may have signalled its whole group
     the program has stopped          this process stops too, so that the shell regains its terminal
     SIGCONT                          is passed on
+    SIGTTOU                          is ignored: a line of the log stops no tunnel while another group has the terminal
+
+Who signals the whole group reaches the program twice, as timeout(1) does even a program that it starts itself.
 
 The kernel says where a signal came from (sigaction(2), si_code), which handlers in Python are not told: so the signals
 are blocked, and read from a descriptor (signalfd(2)).
@@ -63,6 +66,7 @@ class RunSignals(AbstractContextManager["RunSignals"]):
         self._read = READ - ignored
         self._former = set(signal.pthread_sigmask(signal.SIG_BLOCK, self._read))  # type: ignore[arg-type]
         self._descriptor = _signalfd(self._read)
+        self._former_ttou = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         self._loop.watch(self._descriptor, self._handle)
         self._loop.call_later(0.0, self._children_changed)  # some may have ended before
         return self
@@ -73,6 +77,7 @@ class RunSignals(AbstractContextManager["RunSignals"]):
             while os.read(self._descriptor, _SIGNALFD_SIGINFO.size):
                 pass
         os.close(self._descriptor)
+        signal.signal(signal.SIGTTOU, self._former_ttou)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._former)
 
     def _handle(self) -> None:

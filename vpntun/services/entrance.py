@@ -17,8 +17,10 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from ipaddress import ip_address
 
 from vpntun.config.services import Service
+from vpntun.core.source_limits import network_of
 from vpntun.crypto.service_proof import is_proven
 from vpntun.forwards.connecting import Connecting, connect
 from vpntun.forwards.connections import Connections, Counters
@@ -42,7 +44,7 @@ from vpntun.wire.inside.services import (
 
 SECONDS_TO_ENTER = 10.0
 MOST_ENTERING, MOST_OF_AN_ADDRESS = 512, 256
-"""Connections whose visitors have not entered yet, in all and from one address; more are reset."""
+"""Connections whose visitors have not entered yet, in all and from one address, or IPv6 /64; more are reset."""
 ACCEPTED_PER_TURN = 16
 MOST_LINES = 5
 """Log lines about refused visits in ten seconds."""
@@ -156,14 +158,19 @@ class Entrance:
                 return
             new, (address, *_) = accepted
             new.setblocking(False)
-            if len(self._entering) < MOST_ENTERING and self._number_from(address) < MOST_OF_AN_ADDRESS:
+            if len(self._entering) < MOST_ENTERING and self._number_from(_network(address)) < MOST_OF_AN_ADDRESS:
                 self._entering.add(_Guest(self, new, address))
             else:
                 reset_at_close(new)
                 new.close()
 
-    def _number_from(self, address: str) -> int:
-        return sum(guest.address == address for guest in self._entering)
+    def _number_from(self, network: bytes) -> int:
+        return sum(guest.network == network for guest in self._entering)
+
+
+def _network(address: str) -> bytes:
+    """Return what a visitor's address counts for: a peer may have a whole IPv6 network."""
+    return network_of(ip_address(address).packed)
 
 
 class _Guest:
@@ -171,6 +178,7 @@ class _Guest:
 
     def __init__(self, entrance: Entrance, connection: socket.socket, address: str) -> None:
         self.address = address
+        self.network = _network(address)
         self._entrance = entrance
         self._connection = connection
         self._nonce = os.urandom(NONCE_SIZE)

@@ -147,7 +147,7 @@ class Neighbours:
         if not asker:
             return Visitor(public, (name, format_key(public)))
         through = f"{asker}@{name}"
-        return Visitor(public, (asker, through) if len(self) == 1 else (through,))
+        return Visitor(public, (asker, through) if self._has_one_hub_alone else (through,))
 
     def leads_to(self, address: str, peer: PeerSettings) -> bool:
         """Return whether packets to an address go to this peer, by the allowed IPs; a TAP device has none."""
@@ -155,6 +155,11 @@ class Neighbours:
             return True
         link = self._link_to(ip_address(address).packed)
         return link is not None and link.peer.public == peer.public
+
+    @property
+    def _has_one_hub_alone(self) -> bool:
+        """Whether this end calls its only peer. One that calls this end may be the last of several peers."""
+        return [peer.host is None for peer in self] == [False]
 
     @property
     def is_hub(self) -> bool:
