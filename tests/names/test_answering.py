@@ -18,7 +18,7 @@ KNOWN = directory(
     peer("laptop", "10.9.0.2/32", "fd09::2/128"),
     records=("big " + " ".join(f"fd09::a:{number:x}" for number in range(16)),) * 4,
 )
-VALID = dns.message.make_query("laptop.office.internal", "A", use_edns=0).to_wire()
+VALID = dns.message.make_query("laptop.office.internal", "A", use_edns=0, id=4660).to_wire()
 
 
 def ask(

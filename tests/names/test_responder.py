@@ -19,7 +19,7 @@ class Peer:
     """Some peer."""
 
 
-QUESTION = dns.message.make_query("laptop.office.internal", "A").to_wire()
+QUESTION = dns.message.make_query("laptop.office.internal", "A", id=4660).to_wire()
 
 
 def test_one_source_cannot_take_what_others_need(loop: HandLoop) -> None:
