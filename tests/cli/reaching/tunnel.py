@@ -11,6 +11,7 @@ import pytest
 from tests.cli.child_tunnel import answering
 from tests.cli.sample_status import STATUS
 from tests.machine import ordinary_user
+from vpntun.control import client
 from vpntun.control.server import ControlServer
 from vpntun.runtime.loop import Loop
 from vpntun.serving.http import Route
@@ -27,5 +28,6 @@ def tunnel_of_a_user(monkeypatch: pytest.MonkeyPatch, more: Mapping[str, Route])
 
     with ordinary_user() as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+        monkeypatch.setattr(client, "OF_THE_MACHINE", folder / "root")  # where tests beside this one have tunnels
         with answering(new_server):
             yield folder
