@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpntun.config.forwards import Forward, ServiceName, parse_forward, parse_listening, parse_target
+from vpntun.config.names import parse_address, parse_domain, parse_forward_of_names
 from vpntun.errors import ConfigurationError
 
 
@@ -62,3 +64,15 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     for parse in (parse_forward, parse_listening, parse_target):
         with suppress(ConfigurationError):
             parse(text)
+
+
+@pytest.mark.parametrize("parse", [parse_listening, parse_target, parse_domain, parse_address, parse_forward_of_names])
+def test_no_error_shows_text_that_might_be_a_key(parse: Callable[[str], object]) -> None:
+    key = "aG9vb29vb29vb29vb29vb29vb29vb29vb29vb29vb28="
+    for text in (key, f"unix:{key}", f"example {key}", f"{key}@desk"):
+        said = ""
+        try:
+            parse(text)
+        except ConfigurationError as error:
+            said = str(error)
+        assert key[:43] not in said

@@ -14,7 +14,8 @@ from tests.names.directories import ADDRESSES, peer, tunnel
 from vpntun.config.tunnel import Tunnel
 from vpntun.errors import ConfigurationError, VpntunError
 from vpntun.names.added_zones import parse_zone
-from vpntun.names.service import NameService, addresses_on
+from vpntun.names.service import NameService
+from vpntun.netconf.localnets import addresses_of
 from vpntun.types import Interface
 
 
@@ -78,4 +79,4 @@ def test_a_device_without_an_address_is_refused(loop: HandLoop) -> None:
 
 
 def test_the_addresses_of_a_device_that_was_found_are_the_kernels() -> None:
-    assert "127.0.0.1/8" in map(str, addresses_on("lo"))
+    assert "127.0.0.1/8" in map(str, addresses_of("lo"))

@@ -61,6 +61,26 @@ def bind(new: socket.socket, port: int, protocol: str) -> socket.socket:
     return new
 
 
+def bound(new: socket.socket, host: str, port: int, *, backlog: int, takes_ipv4: bool = False) -> socket.socket:
+    """Bind a fresh socket to an address and a port, have a stream listen, and return the socket.
+
+    `takes_ipv4`: whether "::" stands for all addresses of IPv4, too. Raises OSError, and then the socket is closed.
+    """
+    is_stream = new.type == socket.SOCK_STREAM
+    try:
+        if is_stream:
+            new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if new.family == socket.AF_INET6:
+            new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not takes_ipv4)
+        new.bind((host, port))
+        if is_stream:
+            new.listen(backlog)
+    except OSError:
+        new.close()
+        raise
+    return new
+
+
 def families() -> list[int]:
     """Return the address families that this kernel supports, AF_INET first."""
     found = []

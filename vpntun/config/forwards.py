@@ -42,6 +42,8 @@ class ServiceName:
 
 Listening = Path | Place
 """Path of a unix socket, or an address and a port; the address "" stands for all addresses."""
+Key = tuple[ForwardProtocol, Listening, Origin]
+"""What no two forwards of a tunnel have in common."""
 Target = Path | Place | ServiceName
 """Path of a unix socket, a host with a port, or a service that a peer offers."""
 
@@ -62,7 +64,7 @@ class Forward:
             raise ConfigurationError(f"{self.target} is a service of a peer: use it with tcp, and without 'from'")
 
     @property
-    def key(self) -> tuple[ForwardProtocol, Listening, Origin]:
+    def key(self) -> Key:
         """What no two forwards of a tunnel have in common."""
         return self.protocol, self.listen, self.origin
 
@@ -107,7 +109,7 @@ def parse_listening(text: str) -> Listening:
             raise ValueError
     except ValueError:
         raise ConfigurationError(
-            f"nothing can listen on {text[:80]!r}: give :PORT, an address and a port, such as 127.0.0.1:6443 or "
+            f"nothing can listen on {values.shown(text)}: give :PORT, an address and a port, such as 127.0.0.1:6443 or "
             "[::1]:6443, or unix:/PATH"
         ) from None
     return address, int(port)
@@ -120,7 +122,7 @@ def parse_target(text: str) -> Target:
     service, at, peer = text.partition("@")
     if at:
         if not SERVICE_NAME.fullmatch(service):
-            raise ConfigurationError(f"{text[:80]!r} is not SERVICE@PEER, such as ssh@desk")
+            raise ConfigurationError(f"{values.shown(text)} is not SERVICE@PEER, such as ssh@desk")
         return ServiceName(service, values.name(peer))
     try:
         host, port = values.endpoint(text)
@@ -128,8 +130,8 @@ def parse_target(text: str) -> Target:
             raise ConfigurationError
     except ConfigurationError:
         raise ConfigurationError(
-            f"nothing can be reached at {text[:80]!r}: give HOST:PORT, such as db.example:5432 or [fd00::7]:5432, "
-            "unix:/PATH, or in a forward SERVICE@PEER"
+            f"nothing can be reached at {values.shown(text)}: give HOST:PORT, such as db.example:5432 or "
+            "[fd00::7]:5432, unix:/PATH, or in a forward SERVICE@PEER"
         ) from None
     return host, port
 
@@ -145,6 +147,7 @@ def _path(text: str) -> Path:
     path = Path(text.removeprefix("unix:"))
     if not path.is_absolute() or "\0" in text or len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
         raise ConfigurationError(
-            f"{text[:80]!r} is not a unix socket: give unix: and an absolute path of up to {LONGEST_SOCKET_PATH} bytes"
+            f"{values.shown(text)} is not a unix socket: give unix: and an absolute path of up to "
+            f"{LONGEST_SOCKET_PATH} bytes"
         )
     return path

@@ -18,10 +18,10 @@ import unicodedata
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from vpntun.config import values
 from vpntun.errors import ConfigurationError
 from vpntun.types import IpAddress, Place, written
 
-DNS_PORT = 53
 LONGEST_NAME, LONGEST_LABEL = 253, 63
 MOST_ADDRESSES = 16
 """Addresses of one record: their answer fits one datagram."""
@@ -50,7 +50,7 @@ class NameForward:
     servers: tuple[Place, ...]
 
     def __str__(self) -> str:
-        places = (each[0] if each[1] == DNS_PORT else written(each) for each in self.servers)
+        places = (each[0] if each[1] == values.DNS_PORT else written(each) for each in self.servers)
         return " ".join([self.domain, *places])
 
 
@@ -90,7 +90,7 @@ def parse_domain(text: str) -> str:
         if len(name) > LONGEST_NAME or not all(map(_LABEL.fullmatch, name.split("."))):
             raise ValueError
     except ValueError:
-        raise ConfigurationError(f"{text[:60]!r} is not a name in the DNS, such as office.internal") from None
+        raise ConfigurationError(f"{values.shown(text)} is not a name in the DNS, such as office.internal") from None
     return name
 
 
@@ -125,12 +125,14 @@ def parse_address(text: str) -> IpAddress:
             raise ValueError
         return ip_address(text)
     except ValueError:
-        raise ConfigurationError(f"{text[:60]!r} is not an address, such as 10.9.0.7 or fd00::7") from None
+        raise ConfigurationError(f"{values.shown(text)} is not an address, such as 10.9.0.7 or fd00::7") from None
 
 
 def _server(text: str) -> Place:
-    parts = re.fullmatch(r"\[([^]]+)\]:([0-9]{1,5})|([0-9.]+):([0-9]{1,5})|\[?([^]]+)\]?", text)
-    host, port = (parts[1] or parts[3] or parts[5], int(parts[2] or parts[4] or DNS_PORT)) if parts else (text, 0)
-    if not 1 <= port <= 65535:
-        raise ConfigurationError(f"{text[:60]!r} is not a name server, such as 10.1.0.53 or [fd00::53]:5353")
+    try:
+        host, port = values.name_server(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{values.shown(text)} is not a name server, such as 10.1.0.53 or [fd00::53]:5353"
+        ) from None
     return str(parse_address(host)), port

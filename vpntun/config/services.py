@@ -81,12 +81,12 @@ def read_services(own: Section) -> ServiceSettings:
         allowed[name] = allowed.get(name, ()) + peers
     for key_name, names in (("ServiceKey", own_keys), ("AllowFrom", allowed)):
         for unknown in names.keys() - named:
-            raise own.error(f"there is no Service = {unknown} that this {key_name} could be for", key_name)
+            raise own.error(f"there is no Service = {_shown(unknown)} that this {key_name} could be for", key_name)
     for name, _ in offered:
         if name not in own_keys and name not in allowed:
             raise own.error(
-                f"the service {name} does not say who may use it: add 'AllowFrom = {name} PEER, PEER', with * for "
-                f"every peer, or 'ServiceKey = {name} KEY', whose KEY 'vpntun genpsk' makes",
+                f"the service {_shown(name)} does not say who may use it: add 'AllowFrom = {_shown(name)} PEER, PEER', "
+                f"with * for every peer, or 'ServiceKey = {_shown(name)} KEY', whose KEY 'vpntun genpsk' makes",
                 "Service",
             )
     services = (Service(name, target, own_keys.get(name), allowed.get(name, ())) for name, target in offered)
@@ -101,6 +101,11 @@ def parse_service_key(text: str) -> bytes:
     if text.startswith("/") and not _KEY_LIKE.fullmatch(text):
         return read_bare(Path(text))
     return values.key(text)
+
+
+def _shown(name: str) -> str:
+    """Return the name of a service as an error may show it: it might be a key that was put in the wrong place."""
+    return name if values.shown(name) == repr(name) else "..."
 
 
 def _offered(text: str) -> tuple[str, Path | Place]:

@@ -29,6 +29,7 @@ from vpntun.types import (
     Network,
     Place,
     Transport,
+    written,
 )
 from vpntun.wire.ethernet.mac import parse_mac
 
@@ -72,7 +73,7 @@ def port(text: str) -> int:
     try:
         return socket.getservbyname(text, "udp")
     except (OSError, ValueError):
-        raise ConfigurationError(f"{_shown(text)} is not a port: ports are 1 to 65535") from None
+        raise ConfigurationError(f"{shown(text)} is not a port: ports are 1 to 65535") from None
 
 
 def host(text: str) -> str:
@@ -81,7 +82,7 @@ def host(text: str) -> str:
         return _host(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
     except (OSError, ValueError):
         raise ConfigurationError(
-            f"{_shown(text)} is not a host: give a name or an address, such as vpn.example.org or 2001:db8::1"
+            f"{shown(text)} is not a host: give a name or an address, such as vpn.example.org or 2001:db8::1"
         ) from None
 
 
@@ -89,12 +90,12 @@ def endpoint(text: str) -> tuple[str, int]:
     """Parse host and port from NAME:PORT, ADDRESS:PORT or [ADDRESS]:PORT."""
     written, _, behind = _without_blanks(text).rpartition(":")
     if not written or not behind or behind.endswith("]"):
-        raise ConfigurationError(f"{_shown(text)} is not HOST:PORT; a peer has no default port, WireGuard's use 51820")
+        raise ConfigurationError(f"{shown(text)} is not HOST:PORT; a peer has no default port, WireGuard's use 51820")
     try:
         found = host(written)
     except ConfigurationError:
         raise ConfigurationError(
-            f"{_shown(text)} is not HOST:PORT; brackets go round an IPv6 address, such as [2001:db8::1]:51820"
+            f"{shown(text)} is not HOST:PORT; brackets go round an IPv6 address, such as [2001:db8::1]:51820"
         ) from None
     number = port(behind)
     if number == 0:
@@ -107,7 +108,7 @@ def keepalive(text: str) -> float:
     try:
         return 0.0 if text.lower() == "off" else float(_number(text, 0, 65535))
     except ValueError:
-        raise ConfigurationError(f"{_shown(text)} is not an interval: give off, or 1 to 65535 seconds") from None
+        raise ConfigurationError(f"{shown(text)} is not an interval: give off, or 1 to 65535 seconds") from None
 
 
 def mark(text: str) -> int:
@@ -115,7 +116,7 @@ def mark(text: str) -> int:
     try:
         return 0 if text.lower() == "off" else _number(text, 0, _LARGEST_NUMBER)
     except ValueError:
-        raise ConfigurationError(f"{_shown(text)} is not a mark: give off, or 1 to 0x{_LARGEST_NUMBER:x}") from None
+        raise ConfigurationError(f"{shown(text)} is not a mark: give off, or 1 to 0x{_LARGEST_NUMBER:x}") from None
 
 
 def mtu(text: str) -> int:
@@ -124,7 +125,7 @@ def mtu(text: str) -> int:
         return _number(text, SMALLEST_MTU, LARGEST_MTU)
     except ValueError:
         raise ConfigurationError(
-            f"an MTU of {_shown(text)} cannot work: it must be {SMALLEST_MTU} to {LARGEST_MTU}"
+            f"an MTU of {shown(text)} cannot work: it must be {SMALLEST_MTU} to {LARGEST_MTU}"
         ) from None
 
 
@@ -137,7 +138,7 @@ def table(text: str, files: tuple[str, ...] = TABLE_FILES) -> Literal["auto", "o
     number = _named_tables(files).get(text, 0)
     if not 1 <= number <= _LARGEST_NUMBER:
         raise ConfigurationError(
-            f"{_shown(text)} is not a routing table: give auto, off, a number, or a name from /etc/iproute2/rt_tables"
+            f"{shown(text)} is not a routing table: give auto, off, a number, or a name from /etc/iproute2/rt_tables"
         )
     return number
 
@@ -160,6 +161,21 @@ def dns(text: str) -> list[str]:
     return [_server_or_domain(each) for each in text.replace(",", " ").split()]
 
 
+def name_server(text: str) -> Place:
+    """Parse the address of a name server, which may be in brackets, and its port, DNS_PORT by default.
+
+    Raises ValueError.
+    """
+    with_port = re.fullmatch(r"(?:\[(.+)\]|([0-9.]+))(?::([0-9]{1,5}))?", text)
+    address, number = text, DNS_PORT
+    if with_port is not None:
+        address, number = with_port[1] or with_port[2], int(with_port[3] or DNS_PORT)
+    ip_address(address)
+    if not 1 <= number <= 65535:
+        raise ValueError
+    return address, number
+
+
 def name(text: str) -> str:
     """Parse the name of a peer."""
     if len(text) > LONGEST_NAME or not text.isprintable():
@@ -173,7 +189,7 @@ def metrics(text: str) -> Path | Place:
         path = Path(text.removeprefix("unix:"))
         if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
             raise ConfigurationError(
-                f"the path of a socket has at most {LONGEST_SOCKET_PATH} bytes, and {_shown(text)} is longer"
+                f"the path of a socket has at most {LONGEST_SOCKET_PATH} bytes, and {shown(text)} is longer"
             )
         return path
     written, _, behind = text.rpartition(":")
@@ -185,7 +201,7 @@ def metrics(text: str) -> Path | Place:
         return str(address), _number(behind, 1, 65535)
     except ValueError:
         raise ConfigurationError(
-            f"{_shown(text)} is no place for metrics: give unix:/PATH, or an address of this machine and a port, such "
+            f"{shown(text)} is no place for metrics: give unix:/PATH, or an address of this machine and a port, such "
             "as 127.0.0.1:9586 or [::1]:9586"
         ) from None
 
@@ -198,7 +214,7 @@ def device(text: str) -> DeviceKind:
 def mac(text: str) -> bytes:
     """Parse the MAC address of a device."""
     if len(text) > _LONGEST_SHOWN or _MIGHT_BE_A_KEY.search(text):
-        raise ConfigurationError(f"{_shown(text)} is not a MAC address, such as 02:00:5e:10:00:01")
+        raise ConfigurationError(f"{shown(text)} is not a MAC address, such as 02:00:5e:10:00:01")
     return parse_mac(text)
 
 
@@ -210,7 +226,7 @@ def macs(text: str) -> list[bytes]:
 def bridge(text: str) -> str:
     """Parse the name of a bridge."""
     if not _INTERFACE_NAME.fullmatch(text):
-        raise ConfigurationError(f"{_shown(text)} cannot be a bridge's name: give an interface's name, such as br0")
+        raise ConfigurationError(f"{shown(text)} cannot be a bridge's name: give an interface's name, such as br0")
     return text
 
 
@@ -224,7 +240,7 @@ def one_of(*words: str) -> Callable[[str], str]:
 
     def take(text: str) -> str:
         if text.lower() not in words:
-            raise ConfigurationError(f"{_shown(text)} is not {', '.join(words[:-1])} or {words[-1]}")
+            raise ConfigurationError(f"{shown(text)} is not {', '.join(words[:-1])} or {words[-1]}")
         return text.lower()
 
     return take
@@ -249,7 +265,7 @@ def _address(text: str) -> Interface:
     try:
         return ip_interface(_without_scope(text))
     except ValueError:
-        raise ConfigurationError(f"{_shown(text)} is not an address, such as 192.168.0.1/24 or fd00:1::1/64") from None
+        raise ConfigurationError(f"{shown(text)} is not an address, such as 192.168.0.1/24 or fd00:1::1/64") from None
 
 
 @lru_cache(maxsize=MOST_CACHED)
@@ -266,7 +282,7 @@ def _network(text: str) -> Network:
         return IPv4Network((socket.inet_pton(socket.AF_INET, address), length if slash else 32), strict=False)
     except (OSError, ValueError):
         raise ConfigurationError(
-            f"{_shown(text.strip())} is not a network, such as 192.168.0.0/24 or fd00:1::/64, "
+            f"{shown(text.strip())} is not a network, such as 192.168.0.0/24 or fd00:1::/64, "
             "with commas between several"
         ) from None
 
@@ -278,22 +294,13 @@ def _server_or_domain(text: str) -> str:
         if not re.fullmatch(r"[\w.~-]+", text):
             raise ValueError
     except ValueError:
-        raise ConfigurationError(f"{_shown(text)} is neither a name server's address nor a search domain") from None
+        raise ConfigurationError(f"{shown(text)} is neither a name server's address nor a search domain") from None
     return text
 
 
 def _server(text: str) -> str:
-    with_port = re.fullmatch(r"(?:\[(.+)\]|([0-9.]+))(?::([0-9]{1,5}))?", text)
-    if with_port is None:
-        ip_address(text)
-        return text
-    address, number = with_port[1] or with_port[2], int(with_port[3] or DNS_PORT)
-    version = ip_address(address).version
-    if not 1 <= number <= 65535:
-        raise ValueError
-    if number == DNS_PORT:
-        return address
-    return f"[{address}]:{number}" if version == 6 else f"{address}:{number}"
+    address, number = name_server(text)
+    return address if number == DNS_PORT else written((address, number))
 
 
 def _number(text: str, lowest: int, highest: int) -> int:
@@ -330,7 +337,8 @@ def _without_scope(text: str) -> str:
     return text
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """Return text as an error may show it: quoted, shortened, and not at all if it might be a key."""
     if _MIGHT_BE_A_KEY.search(text):
         return "this value (not shown, since it might be a key)"
     return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
-from vpntun.config.names import DNS_PORT
+from vpntun.config.values import DNS_PORT
 from vpntun.types import Place
 
 RESOLV_CONF = Path("/etc/resolv.conf")

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from vpntun.carriers.sockets import packed
-from vpntun.config.names import DNS_PORT
+from vpntun.carriers.sockets import bound, packed
+from vpntun.config.values import DNS_PORT
 from vpntun.errors import PortInUse, PrivilegeError, VpntunError
 from vpntun.names.answering import LARGEST_QUESTION
 from vpntun.names.exchange import NameExchange
@@ -125,11 +125,7 @@ def _bound(device: str, address: IpAddress, port: int, kind: int) -> socket.sock
         bind_to_device(new, device)
         new = accept_only_from(new, device)
         new.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
-        if kind == socket.SOCK_STREAM:
-            new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        new.bind((str(address), port))
-        if kind == socket.SOCK_STREAM:
-            new.listen(MOST_CONNECTIONS)
+        return bound(new, str(address), port, backlog=MOST_CONNECTIONS, takes_ipv4=True)
     except OSError as error:
         new.close()
         if error.errno == errno.EADDRINUSE:
@@ -143,4 +139,3 @@ def _bound(device: str, address: IpAddress, port: int, kind: int) -> socket.sock
                 "privileges were given up, restart the tunnel"
             ) from error
         raise VpntunError(f"the name server cannot listen on {where}: {os.strerror(error.errno or 0)}") from error
-    return new

@@ -11,17 +11,18 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from vpntun.config.names import DNS_PORT, NameForward
+from vpntun.config.names import NameForward
 from vpntun.config.tunnel import Tunnel
+from vpntun.config.values import DNS_PORT
 from vpntun.core.endpoint import Flow
 from vpntun.errors import ConfigurationError, VpntunError
 from vpntun.names.added_zones import AddedZone, AddedZones
 from vpntun.names.resolv_conf import ResolvConf
 from vpntun.names.zones import Directory, directory_of, labels_of_peers
-from vpntun.netconf.netlink import Netlink
+from vpntun.netconf.localnets import addresses_of
 from vpntun.runtime.log import notice
 from vpntun.runtime.loop import Loop
 from vpntun.types import Interface, IpAddress
@@ -122,7 +123,7 @@ class NameService:
                 "the Python package dnspython reads and writes the messages of DnsServer, and is not installed: "
                 "install it (pip install dnspython), or leave out DnsServer"
             ) from None
-        self._addresses = self._addresses or addresses_on(self._device)
+        self._addresses = self._addresses or addresses_of(self._device)
         if not self._addresses:
             raise ConfigurationError("DnsServer needs an address of the tunnel to listen on: add Address")
         servers = Servers(
@@ -159,14 +160,3 @@ class NameService:
                 ", ".join(map(repr, left_out)),
             )
         self._left_out = left_out
-
-
-def addresses_on(device: str) -> list[Interface]:
-    """Return the addresses of a device, without link-local ones. Raises DeviceError."""
-    with Netlink() as netlink:
-        found = [each for each in netlink.addresses() if each.device == device]
-    return [
-        ip_interface(f"{each.address}/{each.network.prefixlen}")
-        for each in found
-        if not ip_address(each.address).is_link_local
-    ]

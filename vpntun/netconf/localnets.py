@@ -16,12 +16,12 @@ import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 from vpntun.errors import DeviceError
 from vpntun.netconf.netlink import InterfaceAddress, Netlink
 from vpntun.runtime.clock import boottime
-from vpntun.types import IpAddress, Network
+from vpntun.types import Interface, IpAddress, Network
 from vpntun.wire.ip import is_link_local
 
 SECONDS_BETWEEN = 1.0
@@ -79,6 +79,17 @@ def read_all() -> list[AddressOnDevice]:
     """Ask the kernel for all addresses. Raises OSError or DeviceError."""
     with Netlink() as netlink:
         return [(ip_address(each.address).packed, each.device) for each in netlink.addresses()]
+
+
+def addresses_of(device: str) -> list[Interface]:
+    """Return the addresses of a device, without link-local ones. Raises OSError or DeviceError."""
+    with Netlink() as netlink:
+        found = [each for each in netlink.addresses() if each.device == device]
+    return [
+        ip_interface(f"{each.address}/{each.network.prefixlen}")
+        for each in found
+        if not ip_address(each.address).is_link_local
+    ]
 
 
 class OwnAddresses:
