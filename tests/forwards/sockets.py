@@ -9,7 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.machine import HandLoop
-from vpntun.forwards.sides import family_of, listening
+from vpntun.carriers.sockets import family_of
+from vpntun.forwards.sides import listening
 from vpntun.runtime.resolver import Found, OnFound
 from vpntun.types import Place
 
@@ -36,7 +37,7 @@ class Loopback:
 
     def listen(self, kind: int, host: str, port: int) -> list[socket.socket]:
         host = host or "127.0.0.1"
-        return [listening(self.open(family_of(host), kind), host, port)]
+        return [listening(self.open(family_of((host, port)), kind), host, port)]
 
     def look_up(self, host: str, port: int, answer: OnFound) -> None:
         found: Found = [

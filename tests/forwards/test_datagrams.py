@@ -1,4 +1,4 @@
-"""Forward of datagrams: a flow for each client, how long it lasts, and who gives way where there is no room."""
+"""Forward of datagrams: a flow for each client, how long it lasts, and which flow ends when there are too many."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from vpntun import __version__
 from vpntun.cli.commands import Commands
-from vpntun.cli.run_options import FILE, add_run_options, serve
+from vpntun.cli.run_options import FILE, add_run_options, adding, serve
 from vpntun.config import values
 from vpntun.config.file import read_peers
 from vpntun.config.keyfile import default_path
@@ -40,7 +40,6 @@ from vpntun.tun.opening import open_device
 from vpntun.types import TRANSPORTS, DeviceKind, Transport
 
 T = TypeVar("T")
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 NOT_BESIDE_A_FILE = {
     *("server", "host", "port", "transport", "tun", "tap"),
@@ -74,12 +73,8 @@ _OF_A_PEER = (
     ),
 )
 
-
-def add_peer_options(function: Function) -> Function:
-    """Add the options that say how one peer is reached, and with which keys, to a command."""
-    for option in reversed(_OF_A_PEER):
-        function = option(function)
-    return function
+add_peer_options = adding(_OF_A_PEER)
+"""Adds the options that say how one peer is reached, and with which keys, to a command."""
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

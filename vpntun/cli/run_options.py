@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -42,36 +42,38 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]
 SECONDS = Seconds()
 
 
-class MetricsPlace(click.ParamType):  # type: ignore[type-arg]
-    """Place where metrics are served, as the key Metrics of a file."""
+class PlaceToListen(click.ParamType):  # type: ignore[type-arg]
+    """Place where the socket of an option listens; `parse` raises ConfigurationError."""
 
     name = "place"
+
+    def __init__(self, option: str, parse: Callable[[str], Path | Place]) -> None:
+        self._option = option
+        self._parse = parse
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path | Place:
         """Return the path of a unix socket, or an address and a port. Raises ConfigurationError."""
         try:
-            return metrics(value)
+            return self._parse(value)
         except ConfigurationError as error:
-            raise ConfigurationError(f"--metrics: {error}") from None
+            raise ConfigurationError(f"{self._option}: {error}") from None
 
 
-METRICS = MetricsPlace()
-
-
-class Socks5Place(click.ParamType):  # type: ignore[type-arg]
-    """Place where a SOCKS5 proxy listens, as that of a forward."""
-
-    name = "place"
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path | Place:
-        """Return the path of a unix socket, or an address and a port. Raises ConfigurationError."""
-        try:
-            return parse_listening(value)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"--socks5: {error}") from None
-
-
-SOCKS5 = Socks5Place()
+METRICS_OPTION = click.option(
+    "--metrics",
+    type=PlaceToListen("--metrics", metrics),
+    metavar="unix:PATH|ADDR:PORT",
+    help="Serve metrics for Prometheus, by a unix socket or on an address of this machine.",
+)
+SOCKS5 = PlaceToListen("--socks5", parse_listening)
+LOG_FORMAT_OPTION = click.option(
+    "--log-format",
+    type=click.Choice(["text", "logfmt", "json"]),
+    default="text",
+    show_default=True,
+    help="Format of a log line.",
+)
+DEBUG_OPTION = click.option("-d", "--debug", is_flag=True, help="Log everything.")
 
 _OPTIONS = (
     click.option("--user", metavar="USER", help="Become this user after the set-up."),
@@ -87,31 +89,27 @@ _OPTIONS = (
         help="With --daemon: wait for a link; exit with status 9 if there is none in time.",
     ),
     click.option("--no-uapi", is_flag=True, help="Open no socket for wg(8)."),
-    click.option(
-        "--metrics",
-        type=METRICS,
-        metavar="unix:PATH|ADDR:PORT",
-        help="Serve metrics for Prometheus, by a unix socket or on an address of this machine.",
-    ),
+    METRICS_OPTION,
     click.option("--pidfile", type=FILE, metavar="FILE", help="Write the process ID to a file."),
     click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to a file; SIGHUP reopens it."),
-    click.option(
-        "--log-format",
-        type=click.Choice(["text", "logfmt", "json"]),
-        default="text",
-        show_default=True,
-        help="Format of a log line.",
-    ),
+    LOG_FORMAT_OPTION,
     click.option("-v", "--verbose", count=True, help="Log more; twice for everything."),
-    click.option("-d", "--debug", is_flag=True, help="Log everything."),
+    DEBUG_OPTION,
 )
 
 
-def add_run_options(function: Function) -> Function:
-    """Add these options to a command."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+def adding(options: Sequence[Callable[[Function], Function]]) -> Callable[[Function], Function]:
+    """Return a decorator that adds options to a command, in this order."""
+
+    def add(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+add_run_options = adding(_OPTIONS)
 
 
 def serve(interface: str, read: Callable[[], Tunnel], options: dict[str, Any], file: Path | None = None) -> None:

@@ -44,6 +44,12 @@ class Counters:
     received: int = 0
     last_failure: str = ""
 
+    def note_failure(self, error: OSError) -> str:
+        """Count a connection whose target could not be reached, and return the reason."""
+        self.failed += 1
+        self.last_failure = error.strerror or str(error)
+        return self.last_failure
+
 
 class WaitingRoom:
     """Room for datagrams that wait. Whoever has taken some gives it back."""

@@ -166,10 +166,7 @@ class DatagramForward:
             self._loop.call_later(SECONDS_BETWEEN_LOOKS, self._end_idle)
 
     def _failed(self, client: Client, error: OSError) -> None:
-        reason = error.strerror or str(error)
-        self.counters.failed += 1
-        self.counters.last_failure = reason
-        self._unreachable(spelled(self.forward.target), self.forward, reason)
+        self._unreachable(spelled(self.forward.target), self.forward, self.counters.note_failure(error))
         flow = self._flows.get(client)
         if flow is not None and not flow.is_connected:
             self._loop.call_later(SECONDS_FAILED, partial(self._end_failed, client, flow))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vpntun.config.forwards import Forward, ForwardProtocol, Listening, Origin, ServiceName, Target, spelled
+from vpntun.config.forwards import Forward, ForwardProtocol, Key, Listening, Origin, ServiceName, Target, spelled
 from vpntun.errors import ConfigurationError, ForwardExists, NoSuchForward, PortInUse, VpntunError
 from vpntun.forwards.connecting import OnConnected, OnFailed, connect
 from vpntun.forwards.connections import Connections
@@ -34,7 +34,6 @@ from vpntun.runtime.loop import Loop
 
 Visit = Callable[[ServiceName, OnConnected, OnFailed], Attempt | None]
 """Connect to a service that a peer offers; the loop calls one of the two."""
-Key = tuple[ForwardProtocol, Listening, Origin]
 
 
 @dataclass

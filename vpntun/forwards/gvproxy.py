@@ -14,13 +14,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vpntun.config.forwards import ORIGINS, Forward, ForwardProtocol, Listening, Origin, parse_listening, parse_target
+from vpntun.config.forwards import ORIGINS, Forward, ForwardProtocol, Key, parse_listening, parse_target
 from vpntun.errors import ConfigurationError
 
 PROTOCOLS = ("tcp", "udp", "unix")
-
-Key = tuple[ForwardProtocol, Listening, Origin]
-"""What names a forward, as `Forward.key`."""
 
 
 def parse_expose(body: bytes) -> Forward:

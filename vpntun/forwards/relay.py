@@ -182,8 +182,14 @@ class _Direction:
         return True
 
 
+def reset(connected: socket.socket) -> None:
+    """Close a socket so that the other end takes it for an error, and not for the end of the connection."""
+    reset_at_close(connected)
+    connected.close()
+
+
 def reset_at_close(connected: socket.socket) -> None:
-    """Have the connection reset when the socket is closed, so that the other end takes it for an error, not its end."""
+    """Have the connection reset when the socket is closed."""
     if connected.family != socket.AF_UNIX:
         with suppress(OSError):
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -21,9 +21,8 @@ from vpntun.config.forwards import Forward, ForwardProtocol, Listening, Origin, 
 from vpntun.errors import ConfigurationError, ForwardExists, NoSuchForward, VpntunError
 from vpntun.forwards.gvproxy import members_of, parse_expose, parse_unexpose
 from vpntun.runtime.log import NOTICE, LineLimit
-from vpntun.serving.http import Answer, Route, refusal
+from vpntun.serving.http import Answer, Route, line, refusal
 
-TEXT = "text/plain; charset=utf-8"
 MOST_LINES = 10
 
 
@@ -111,8 +110,8 @@ def _answer_as_gvproxy(act: Callable[[bytes], dict[str, Any]], body: bytes) -> A
     try:
         act(body)
     except VpntunError as error:
-        return Answer(_status_of(error), f"{_phrase_of(error)}{error}\n".encode(errors="replace"), content_type=TEXT)
-    return Answer(HTTPStatus.OK, b"", content_type=TEXT)
+        return line(_status_of(error), f"{_phrase_of(error)}{error}")
+    return line(HTTPStatus.OK, "")
 
 
 def _status_of(error: VpntunError) -> HTTPStatus:

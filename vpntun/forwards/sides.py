@@ -11,10 +11,10 @@ import errno
 import socket
 from collections.abc import Callable, Iterable
 from functools import partial
-from ipaddress import ip_address
 
+from vpntun.carriers.sockets import bound, family_of
 from vpntun.forwards.side import Side
-from vpntun.netconf.netlink import Netlink
+from vpntun.netconf.localnets import addresses_of
 from vpntun.runtime.resolver import Found, Lookups, OnFound
 from vpntun.tun.bound_sockets import accept_only_from, bind_to_device
 from vpntun.types import Place
@@ -42,7 +42,7 @@ class MachineSide:
     def listen(self, kind: int, host: str, port: int) -> list[socket.socket]:
         """As Side.listen; one socket takes connections to all addresses, of both IP versions where there are two."""
         if host:
-            return [listening(self.open(family_of(host), kind), host, port)]
+            return [listening(self.open(family_of((host, port)), kind), host, port)]
         try:
             return [listening(self.open(socket.AF_INET6, kind), "::", port)]
         except OSError as error:
@@ -107,7 +107,7 @@ class DeviceSide:
 
     def _listen(self, kind: int, address: str, port: int, *, is_any: bool = False) -> socket.socket:
         """Return a socket that takes only what comes out of the device. Raises OSError."""
-        new = self.open(family_of(address), kind)
+        new = self.open(family_of((address, port)), kind)
         try:
             new = accept_only_from(new, self._device, lambda family: self._of.open(family, socket.SOCK_DGRAM))
         except OSError:
@@ -121,28 +121,9 @@ class DeviceSide:
 
 def addresses_of_device(device: str) -> list[str]:
     """List the addresses of a device, without the link-local ones. Raises OSError or DeviceError."""
-    with Netlink() as netlink:
-        found = [each.address for each in netlink.addresses() if each.device == device]
-    return [each for each in found if not ip_address(each).is_link_local]
-
-
-def family_of(host: str) -> int:
-    """Return the address family of a literal address."""
-    return int(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    return [str(each.ip) for each in addresses_of(device)]
 
 
 def listening(new: socket.socket, host: str, port: int) -> socket.socket:
     """Bind a fresh socket, have a stream listen, and return it. Raises OSError, and then it is closed."""
-    is_stream = new.type == socket.SOCK_STREAM
-    try:
-        if is_stream:
-            new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if new.family == socket.AF_INET6:
-            new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
-        new.bind((host, port))
-        if is_stream:
-            new.listen(MOST_WAITING_TO_BE_ACCEPTED)
-    except OSError:
-        new.close()
-        raise
-    return new
+    return bound(new, host, port, backlog=MOST_WAITING_TO_BE_ACCEPTED, takes_ipv4=host == "::")

@@ -1,4 +1,4 @@
-"""Forward of connections: accepted, refused where there is no room, and relayed once their target is connected.
+"""Forward of connections: accepts them, refuses them when it is full, and relays them to their target.
 
 1. Up to MOST_ACCEPTED_PER_TURN connections are accepted before the loop serves others.
 2. A connection without room is reset at once. So is one whose target cannot be reached, after the attempt.
@@ -17,7 +17,7 @@ from vpntun.config.forwards import Forward, Target, spelled
 from vpntun.forwards.connecting import OnConnected, OnFailed
 from vpntun.forwards.connections import Connections, Counters
 from vpntun.forwards.opening import ListeningSockets
-from vpntun.forwards.relay import Relay, reset_at_close
+from vpntun.forwards.relay import Relay, reset
 from vpntun.runtime.log import NOTICE, Limited
 from vpntun.runtime.loop import Loop
 
@@ -87,7 +87,7 @@ class StreamForward:
             near.setblocking(False)
             if not self._connections.admit(self._counters):
                 self._full(self.forward)
-                _reset(near)
+                reset(near)
                 continue
             self._attempts[near] = None
             target = self.forward.target
@@ -116,7 +116,7 @@ class StreamForward:
         try:
             relay = self._connections.relay(near, far, self._ended)
         except OSError:  # the client has gone
-            _reset(far)
+            reset(far)
             self._refuse(near)
             return
         del self._attempts[near]
@@ -125,25 +125,17 @@ class StreamForward:
     def _failed(self, near: socket.socket, target: Target, error: OSError) -> None:
         if near not in self._attempts:
             return
-        reason = error.strerror or str(error)
-        self._counters.failed += 1
-        self._counters.last_failure = reason
-        self._unreachable(spelled(target), self.forward, reason)
+        self._unreachable(spelled(target), self.forward, self._counters.note_failure(error))
         self._refuse(near)
 
     def _refuse(self, near: socket.socket) -> None:
         del self._attempts[near]
         self._loop.forget(near.fileno())
         self._connections.dismiss(self._counters)
-        _reset(near)
+        reset(near)
 
     def _ended(self, relay: Relay) -> None:
         self._relays.discard(relay)
         self._counters.sent += relay.sent
         self._counters.received += relay.received
         self._connections.dismiss(self._counters)
-
-
-def _reset(connected: socket.socket) -> None:
-    reset_at_close(connected)
-    connected.close()

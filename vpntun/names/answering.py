@@ -33,7 +33,7 @@ import dns.rrset
 from dns.rdataclass import IN
 from dns.rdatatype import AAAA, ANY, AXFR, HINFO, IXFR, PTR, SOA, A
 
-from vpntun.names.others import OthersAnswer
+from vpntun.names.others import HEADER, OPT, OthersAnswer
 from vpntun.names.zones import Directory, Found, Labels, Unknown
 from vpntun.types import IpAddress
 
@@ -46,9 +46,6 @@ MOST_RECORDS = 64
 SECONDS_TO_KEEP = 30
 """How long others may keep an answer: peers come and go."""
 
-_HEADER = struct.Struct("!HHHHHH")
-_OPT = b"\0\0\x29"
-"""The root's name, and the type of an OPT record."""
 _QR, _OPCODE, _RD = 0x8000, 0x7800, 0x0100
 _META = range(128, 256)
 """Types of questions for which there is no record (RFC 6895), apart from ANY."""
@@ -104,9 +101,9 @@ def answer(data: bytes, directory: Directory, *, is_stream: bool) -> bytes | Que
 
     `is_stream`: the message came over TCP, where answers may be long.
     """
-    if len(data) < _HEADER.size:
+    if len(data) < HEADER.size:
         return None
-    flags = _HEADER.unpack_from(data)[1]
+    flags = HEADER.unpack_from(data)[1]
     if flags & _QR:
         return None
     if flags & _OPCODE:
@@ -163,14 +160,14 @@ def _is_plain(data: bytes) -> bool:
 
     The library keeps something for each kind of record that it has met, so it must not meet those that strangers make.
     """
-    _, _, questions, answers, authorities, others = _HEADER.unpack_from(data)
+    _, _, questions, answers, authorities, others = HEADER.unpack_from(data)
     if (questions, answers, authorities) != (1, 0, 0) or others > 1:
         return False
-    at = _HEADER.size
+    at = HEADER.size
     while at < len(data) and 0 < data[at] < 64:
         at += 1 + data[at]
     end = at + 1 + 4
-    return not others or data[end : end + len(_OPT)] == _OPT
+    return not others or data[end : end + len(OPT)] == OPT
 
 
 def _label(label: bytes) -> str:
@@ -239,5 +236,5 @@ def _packed(response: dns.message.Message, question: Question) -> bytes:
 
 def _without_question(data: bytes, rcode: dns.rcode.Rcode) -> bytes:
     """Return an answer to a message that cannot be understood: a header alone."""
-    number, flags, *_ = _HEADER.unpack_from(data)
-    return _HEADER.pack(number, _QR | flags & (_OPCODE | _RD) | int(rcode), 0, 0, 0, 0)
+    number, flags, *_ = HEADER.unpack_from(data)
+    return HEADER.pack(number, _QR | flags & (_OPCODE | _RD) | int(rcode), 0, 0, 0, 0)

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import dns.flags
 import dns.rcode
 
-_HEADER = struct.Struct("!HHHHHH")
+HEADER = struct.Struct("!HHHHHH")
 _TYPE_AND_CLASS = 4
 _OPCODE = 0x7800
 _TELLING = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
 """Statuses that say something about the name in the question."""
-_OPT = b"\0\0\x29"
+OPT = b"\0\0\x29"
 """How an OPT record begins (RFC 6891): the root's name, and the type."""
 _RCODE_IN_OPT = 5
 """Offset of the upper 8 bits of the status in an OPT record."""
@@ -45,21 +45,21 @@ class OthersAnswer:
 
         `question`: the question as it was sent. Letters of its name may have another case in the answer.
         """
-        end = _HEADER.size + len(question)
-        if len(data) < _HEADER.size:
+        end = HEADER.size + len(question)
+        if len(data) < HEADER.size:
             return None
-        its_number, flags, questions, *counts = _HEADER.unpack_from(data)
+        its_number, flags, questions, *counts = HEADER.unpack_from(data)
         if its_number != number or not flags & dns.flags.QR or flags & _OPCODE:
             return None
-        if len(data) == _HEADER.size and flags & 0xF not in _TELLING and not any((questions, *counts)):
+        if len(data) == HEADER.size and flags & 0xF not in _TELLING and not any((questions, *counts)):
             return cls(flags & 0xF, flags, (0, 0, 0), b"")
         if questions != 1 or len(data) < end:
             return None
-        if not _are_equal(data[_HEADER.size : end], question):
+        if not _are_equal(data[HEADER.size : end], question):
             return None
         answers, authorities, others = counts
         rcode = flags & 0xF
-        if not answers and not authorities and data[end : end + len(_OPT)] == _OPT and len(data) > end + _RCODE_IN_OPT:
+        if not answers and not authorities and data[end : end + len(OPT)] == OPT and len(data) > end + _RCODE_IN_OPT:
             rcode |= data[end + _RCODE_IN_OPT] << 4
         return cls(rcode, flags, (answers, authorities, others), data[end:])
 
@@ -71,7 +71,7 @@ class OthersAnswer:
     def as_answer_to(self, number: int, flags: int, question: bytes) -> bytes:
         """Return it as the answer to a question of this number, with more flags. `question`: as it was asked."""
         kept = self.flags & (dns.flags.AD | dns.flags.CD)
-        return _HEADER.pack(number, flags | kept | self.rcode & 0xF, 1, *self.counts) + question + self.records
+        return HEADER.pack(number, flags | kept | self.rcode & 0xF, 1, *self.counts) + question + self.records
 
 
 def _are_equal(one: bytes, other: bytes) -> bool:

@@ -15,9 +15,7 @@ from http import HTTPStatus
 from vpntun.errors import ConfigurationError, VpntunError
 from vpntun.names.added_zones import parse_zone
 from vpntun.names.service import NameService
-from vpntun.serving.http import Answer, Route, refusal
-
-TEXT = "text/plain; charset=utf-8"
+from vpntun.serving.http import Answer, Route, line, refusal
 
 
 class NameRequests:
@@ -46,8 +44,7 @@ class NameRequests:
         """Add the zone of a body, and answer as gvproxy does."""
         answer = self.add(body)
         assert isinstance(answer.content, dict)
-        text = f"{answer.content['error']}\n" if "error" in answer.content else ""
-        return Answer(answer.status, text.encode(errors="replace"), content_type=TEXT)
+        return line(answer.status, answer.content.get("error", ""))
 
     def list(self) -> Answer:
         """List the zones that were added."""

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from vpntun.namespace.file_watch import ChangeWatch
 from vpntun.namespace.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT, attach, bind, copy_of, mount
-from vpntun.netconf.dns import lines_of, server_of
+from vpntun.netconf.dns import has_port, lines_of, server_of
 from vpntun.runtime.log import notice
 from vpntun.runtime.loop import Loop
 
@@ -117,7 +117,7 @@ class NamespaceFiles:
 def resolv_conf_of(dns: Sequence[str]) -> str:
     """Return the lines of resolv.conf(5) for values of `DNS`. Name servers at other ports than 53 are left out."""
     values = [_without_port_53(each) for each in dns]
-    unusable = [each for each in values if server_of(each) is not None and _has_port(each)]
+    unusable = [each for each in values if server_of(each) is not None and has_port(each)]
     if unusable:
         notice("name servers at other ports than 53 are not asked in a run: %s", ", ".join(unusable))
     usable = [each for each in values if each not in unusable]
@@ -164,7 +164,3 @@ def _path_of(folder: int) -> str:
 def _without_port_53(text: str) -> str:
     found = _PORT_53.fullmatch(text)
     return (found[1] or found[2]) if found else text
-
-
-def _has_port(text: str) -> bool:
-    return text.startswith("[") or text.count(":") == 1

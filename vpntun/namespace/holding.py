@@ -27,6 +27,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
+from vpntun.carriers.sockets import bound
 from vpntun.errors import DeviceError, VpntunError
 from vpntun.namespace.files import NamespaceFiles
 from vpntun.namespace.making import Steps, make_namespaces
@@ -212,7 +213,9 @@ class _Namespace:
         made: list[socket.socket] = []
         for address in (host,) if host else ("127.0.0.1", "::1"):
             try:
-                made.append(_listening(kind, address, port))
+                family = socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6
+                new = socket.socket(family, kind)
+                made.append(bound(new, address, port, backlog=BACKLOG))
             except OSError as error:
                 if made and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):  # IPv6 is off
                     continue
@@ -228,21 +231,3 @@ class _Namespace:
             with suppress(OSError):
                 count += sum(line.split()[3] in SENDING for line in path.read_text().splitlines()[1:])
         return {"count": count}, []
-
-
-def _listening(kind: int, address: str, port: int) -> socket.socket:
-    """Return a socket bound to an address, listening if it is a stream. Raises OSError."""
-    family = socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6
-    bound = socket.socket(family, kind)
-    try:
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if kind == socket.SOCK_STREAM:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((address, port))
-        if kind == socket.SOCK_STREAM:
-            bound.listen(BACKLOG)
-    except OSError:
-        bound.close()
-        raise
-    return bound

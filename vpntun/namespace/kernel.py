@@ -16,8 +16,6 @@ from vpntun.namespace.mounts import mount
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000
 MS_REC, MS_SLAVE = 0x4000, 0x80000
-PR_SET_DUMPABLE = 4
-CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
 IFF_UP = 0x1
 OWN = Path("/proc/self")
@@ -46,20 +44,6 @@ def map_ids_to_themselves(user: int, group: int) -> None:
 def keep_mounts_here() -> None:
     """Keep mounts of this mount namespace from the one that it was copied from. Those made there still show here."""
     mount("", "/", flags=MS_REC | MS_SLAVE)
-
-
-def forbid_inspection() -> None:
-    """Keep other processes of the same user from this process's memory and descriptors (PR_SET_DUMPABLE)."""
-    _check(_libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
-
-
-def has_capabilities(*numbers: int) -> bool:
-    """Whether this process has all these capabilities, in its own user namespace."""
-    for line in (OWN / "status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            effective = int(line.split()[1], 16)
-            return all(effective >> each & 1 for each in numbers)
-    return False
 
 
 def bring_up(device: str) -> None:

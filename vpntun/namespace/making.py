@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vpntun.errors import ConfigurationError, PrivilegeError
 from vpntun.namespace import kernel
+from vpntun.process.privileges import CAP_NET_ADMIN, CAP_SYS_ADMIN, capabilities, forbid_inspection
 
 NAMED = Path("/run/netns")
 NAMESPACES = {"user": kernel.CLONE_NEWUSER, "net": kernel.CLONE_NEWNET, "mnt": kernel.CLONE_NEWNS}
@@ -34,7 +35,8 @@ def make_namespaces(netns: str | None, steps: Steps) -> list[str]:
     """
     user, group = os.geteuid(), os.getegid()
     made = ["net", "mnt"]
-    is_privileged = kernel.has_capabilities(kernel.CAP_SYS_ADMIN, kernel.CAP_NET_ADMIN)
+    effective, *_ = capabilities()
+    is_privileged = all(effective >> each & 1 for each in (CAP_SYS_ADMIN, CAP_NET_ADMIN))
     named = None if netns is None else _open_named(netns, is_privileged=is_privileged)
     if not is_privileged:
         steps.current = "no user namespace can be made"
@@ -56,7 +58,7 @@ def make_namespaces(netns: str | None, steps: Steps) -> list[str]:
     kernel.bring_up("lo")
     if "user" in made:
         _allow_ping(group)
-    kernel.forbid_inspection()
+    forbid_inspection()
     return made
 
 

@@ -18,10 +18,10 @@ from vpntun.config.tunnel import Tunnel
 from vpntun.errors import NotInTime
 from vpntun.namespace.command import Command
 from vpntun.namespace.holder import Holder
-from vpntun.namespace.kernel import forbid_inspection
 from vpntun.namespace.messages import Message
 from vpntun.namespace.network import NamespaceNetwork
 from vpntun.namespace.signals import RunSignals
+from vpntun.process.privileges import forbid_inspection
 from vpntun.runtime.log import log
 from vpntun.runtime.loop import Loop
 

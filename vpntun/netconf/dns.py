@@ -68,7 +68,7 @@ class HostDns:
 
     def apply(self) -> None:
         """Begin to set the name servers and search domains, if there are any. Raises VpntunError."""
-        if with_port := [each for each in self._servers if _has_port(each)]:
+        if with_port := [each for each in self._servers if has_port(each)]:
             notice(
                 "few resolvers ask name servers at other ports than 53 (systemd-resolved does): %s",
                 ", ".join(with_port),
@@ -131,7 +131,7 @@ def server_of(text: str) -> IpAddress | None:
     """Return the address in a value of `DNS`, which may have a port and a scope; None for a search domain."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
-    elif _has_port(text):
+    elif has_port(text):
         text = text.partition(":")[0]
     try:
         return ip_address(text.partition("%")[0])
@@ -167,5 +167,6 @@ def _judge(problem: str | None) -> None:
         notice("resolvconf %s: the name servers may be wrong", problem)
 
 
-def _has_port(text: str) -> bool:
+def has_port(text: str) -> bool:
+    """Whether a name server in `DNS` has a port."""
     return text.startswith("[") or text.count(":") == 1

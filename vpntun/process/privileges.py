@@ -28,7 +28,7 @@ from vpntun.errors import ConfigurationError, PrivilegeError
 from vpntun.runtime.accounts import Account
 from vpntun.runtime.log import notice
 
-CAP_NET_ADMIN = 12
+CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
 HIGHEST_CAPABILITY = 63
 
 PR_SET_KEEPCAPS = 8
@@ -75,7 +75,7 @@ def become(account: Account, *, keep_net_admin: bool) -> None:
             os.setresuid(account.uid, account.uid, account.uid)
             _prctl(PR_SET_KEEPCAPS, False)
         _set_capabilities(kept)
-        _prctl(PR_SET_DUMPABLE, False)
+        forbid_inspection()
         _prctl(PR_SET_NO_NEW_PRIVS, True)
     except OSError as error:
         raise PrivilegeError(
@@ -89,6 +89,11 @@ def become(account: Account, *, keep_net_admin: bool) -> None:
 def has_net_admin() -> bool:
     """Whether this process has CAP_NET_ADMIN, so that it can keep it."""
     return bool(capabilities()[1] >> CAP_NET_ADMIN & 1)
+
+
+def forbid_inspection() -> None:
+    """Keep other processes of the same user from this process's memory and descriptors. Raises OSError."""
+    _prctl(PR_SET_DUMPABLE, False)
 
 
 def capabilities() -> tuple[int, int, int]:

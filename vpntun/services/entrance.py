@@ -24,7 +24,7 @@ from vpntun.core.source_limits import network_of
 from vpntun.crypto.service_proof import is_proven
 from vpntun.forwards.connecting import Connecting, connect
 from vpntun.forwards.connections import Connections, Counters
-from vpntun.forwards.relay import Relay, reset_at_close
+from vpntun.forwards.relay import Relay, reset
 from vpntun.forwards.ways import Way
 from vpntun.runtime.log import NOTICE, Limited, log
 from vpntun.runtime.loop import Loop
@@ -141,8 +141,7 @@ class Entrance:
             else:
                 return
         for each in (visitor, program):
-            reset_at_close(each)
-            each.close()
+            reset(each)
 
     def _shut_if_unused(self) -> None:
         left = self._open_until - self.loop.now
@@ -161,8 +160,7 @@ class Entrance:
             if len(self._entering) < MOST_ENTERING and self._number_from(_network(address)) < MOST_OF_AN_ADDRESS:
                 self._entering.add(_Guest(self, new, address))
             else:
-                reset_at_close(new)
-                new.close()
+                reset(new)
 
     def _number_from(self, network: bytes) -> int:
         return sum(guest.network == network for guest in self._entering)

@@ -73,6 +73,12 @@ def refusal(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> Answe
     return Answer(status, {"error": reason}, headers)
 
 
+def line(status: HTTPStatus, text: str) -> Answer:
+    """Make an answer that is one line of text; without content if the text is empty."""
+    body = f"{text}\n".encode(errors="replace") if text else b""
+    return Answer(status, body, content_type="text/plain; charset=utf-8")
+
+
 @dataclass(frozen=True)
 class Route:
     """One path: its method, and the function `act` that answers. The query's fields become the arguments of `act`.

@@ -13,6 +13,7 @@ import os
 import socket
 from pathlib import Path
 
+from vpntun.carriers.sockets import bound, family_of
 from vpntun.errors import PortInUse, PrivilegeError, VpntunError
 from vpntun.serving.listening import OWNERS_ALONE, SocketInUse, give_up, listen
 from vpntun.types import Place, written
@@ -66,19 +67,9 @@ def _listen_at_port(name: str, place: Place, option: str, backlog: int) -> socke
 
 
 def _bound(host: str, port: int, backlog: int) -> socket.socket:
-    """Return a socket that listens at an address. Raises OSError."""
-    version = socket.AF_INET6 if ":" in host else socket.AF_INET
-    new = socket.socket(version, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if version == socket.AF_INET6:
-            new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # [::] is every address, of IPv4 too
-        new.bind((host, port))
-        new.listen(backlog)
-    except OSError:
-        new.close()
-        raise
-    return new
+    """Return a socket that listens at an address; [::] is every address, of IPv4 too. Raises OSError."""
+    new = socket.socket(family_of((host, port)), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    return bound(new, host, port, backlog=backlog, takes_ipv4=True)
 
 
 def _explained(error: OSError, name: str, place: Place, option: str) -> VpntunError:

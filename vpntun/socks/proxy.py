@@ -19,7 +19,7 @@ from typing import Any
 
 from vpntun.config.forwards import spelled
 from vpntun.forwards.connections import Connections, Counters
-from vpntun.forwards.relay import reset_at_close
+from vpntun.forwards.relay import reset
 from vpntun.forwards.side import Side
 from vpntun.runtime.log import NOTICE, Limited, log
 from vpntun.runtime.loop import Loop
@@ -92,8 +92,7 @@ class Socks5Proxy:
         client, _ = accepted
         if not self._connections.admit(self._counted):
             self._full()
-            reset_at_close(client)
-            client.close()
+            reset(client)
             return
         client.setblocking(False)
         self._sessions.add(Session(self._loop, client, self._side, self._connections, self._session_ended))

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from vpntun.cli.reaching.table import table
 from vpntun.config.forwards import (
     ORIGINS,
     Forward,
@@ -34,8 +35,7 @@ from vpntun.watch import short
 Function = TypeVar("Function", bound=Callable[..., None])
 
 HEADINGS = ("protocol", "from", "listen", "target", "open", "total", "refused", "failed", "sent", "received")
-WORDS = HEADINGS[:4]
-"""Columns that are aligned to the left; the others are numbers."""
+WORDS, NUMBERS = HEADINGS[:4], HEADINGS[4:]
 
 
 def _add_kind_options(function: Function) -> Function:
@@ -108,7 +108,7 @@ def forwards(interface: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
     elif found:
-        for line in table(found):
+        for line in described(found):
             click.echo(escape(line))
     else:
         click.echo(f"{interface} has no forwards", err=True)
@@ -121,13 +121,9 @@ def _read_key(file: Path, target: Target) -> bytes:
     return read_bare(file)
 
 
-def table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def described(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Write the forwards as a table, line by line, and below it why connections have failed."""
-    rows = [HEADINGS, *map(_row, found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = zip(HEADINGS, row, widths, strict=True)
-        yield "  ".join(text.ljust(width) if title in WORDS else text.rjust(width) for title, text, width in cells)
+    yield from table(HEADINGS, map(_row, found), NUMBERS)
     for forward in found:
         if forward["last_failure"]:
             yield f"last failure of {forward['protocol']} {forward['listen']}: {forward['last_failure']}"

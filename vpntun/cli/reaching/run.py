@@ -19,7 +19,7 @@ import click
 from click.core import ParameterSource
 
 from vpntun.cli.command import add_peer_options, check_keys, tunnel_of
-from vpntun.cli.run_options import FILE, METRICS, SECONDS, SOCKS5
+from vpntun.cli.run_options import DEBUG_OPTION, FILE, LOG_FORMAT_OPTION, METRICS_OPTION, SECONDS, SOCKS5
 from vpntun.config.file import read_file
 from vpntun.config.finding import find_file, interface_of
 from vpntun.config.forwards import parse_forward
@@ -81,17 +81,11 @@ class CommandAfterDashes(click.Command):
     metavar="unix:PATH|ADDR:PORT",
     help="SOCKS5 proxy into the tunnel; then COMMAND may be left out.",
 )
-@click.option("--metrics", type=METRICS, metavar="unix:PATH|ADDR:PORT", help="Serve metrics for Prometheus.")
+@METRICS_OPTION
 @click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to a file.")
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "logfmt", "json"]),
-    default="text",
-    show_default=True,
-    help="Format of a log line.",
-)
+@LOG_FORMAT_OPTION
 @click.option("-v", "--verbose", count=True, help="Log what a tunnel logs; twice and three times for more.")
-@click.option("-d", "--debug", is_flag=True, help="Log everything.")
+@DEBUG_OPTION
 @click.pass_context
 def run(context: click.Context, /, names: tuple[str, ...], **options: Any) -> None:
     """Run a program in a network of its own, whose only way out is the tunnel.

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
+from vpntun.cli.reaching.table import table
 from vpntun.control.client import ControlClient
 from vpntun.crypto.keys import shortened
 from vpntun.runtime.clock import boottime
@@ -43,7 +44,7 @@ def services(interface: str, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     if found["services"]:
-        for line in table(found["services"]):
+        for line in table(HEADINGS, map(_row, found["services"])):
             click.echo(escape(line))
     else:
         click.echo(f"no peer offers {interface} a service", err=True)
@@ -51,14 +52,6 @@ def services(interface: str, as_json: bool) -> None:
         click.echo(escape(f"{each['peer']}: {each['reason']}"), err=True)
     if len(found["without"]) > MOST_SHOWN:
         click.echo(f"and {len(found['without']) - MOST_SHOWN} more peers, which --json lists", err=True)
-
-
-def table(services: list[Mapping[str, Any]]) -> Iterator[str]:
-    """Write the services as a table, line by line."""
-    rows = [HEADINGS, *map(_row, services)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _row(service: Mapping[str, Any]) -> tuple[str, str, str]:
